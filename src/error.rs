@@ -1,0 +1,197 @@
+//! The one error type of a request: what the client is told, what the log is told, and whether to try again.
+//!
+//! Knows the Messages API's table of error names and statuses; knows nothing of sockets or JSON.
+
+use std::fmt;
+
+/// What went wrong, by the Messages API's own names. Each has one HTTP status and one `error.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 400: the request cannot be right.
+    InvalidRequest,
+    /// 401: the client's key is wrong at our own door.
+    Authentication,
+    /// 402: passed on from an upstream.
+    Billing,
+    /// 403: refused by our own policy.
+    Permission,
+    /// 404: no such model or path.
+    NotFound,
+    /// 405: the path is known, the method is not for it.
+    MethodNotAllowed,
+    /// 411: a body whose length is not told.
+    LengthRequired,
+    /// 413: a body over the limit.
+    RequestTooLarge,
+    /// 429: an upstream's rate limit.
+    RateLimit,
+    /// 431: more or larger headers than we take.
+    HeadersTooLarge,
+    /// 500: anything of our own or of an upstream that has no better name.
+    Api,
+    /// 502: the upstream cannot be reached or answers nonsense.
+    BadGateway,
+    /// 504: the upstream did not answer in time.
+    Timeout,
+    /// 529: busy or still starting; worth another try soon.
+    Overloaded,
+}
+
+impl Kind {
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        self.row().0
+    }
+
+    /// The name in `error.type`.
+    pub fn name(self) -> &'static str {
+        self.row().1
+    }
+
+    /// Statuses and names as in the Messages API's error table. 405, 411 and 431 are not in it:
+    /// `invalid_request_error` is its name for whatever else the client got wrong.
+    fn row(self) -> (u16, &'static str) {
+        match self {
+            Kind::InvalidRequest => (400, "invalid_request_error"),
+            Kind::Authentication => (401, "authentication_error"),
+            Kind::Billing => (402, "billing_error"),
+            Kind::Permission => (403, "permission_error"),
+            Kind::NotFound => (404, "not_found_error"),
+            Kind::MethodNotAllowed => (405, "invalid_request_error"),
+            Kind::LengthRequired => (411, "invalid_request_error"),
+            Kind::RequestTooLarge => (413, "request_too_large"),
+            Kind::RateLimit => (429, "rate_limit_error"),
+            Kind::HeadersTooLarge => (431, "invalid_request_error"),
+            Kind::Api => (500, "api_error"),
+            Kind::BadGateway => (502, "api_error"),
+            Kind::Timeout => (504, "timeout_error"),
+            Kind::Overloaded => (529, "overloaded_error"),
+        }
+    }
+
+    /// The kind for an HTTP status, for errors that hooks or upstreams name by number.
+    pub fn from_status(status: u16) -> Kind {
+        match status {
+            401 => Kind::Authentication,
+            402 => Kind::Billing,
+            403 => Kind::Permission,
+            404 => Kind::NotFound,
+            405 => Kind::MethodNotAllowed,
+            411 => Kind::LengthRequired,
+            413 => Kind::RequestTooLarge,
+            429 => Kind::RateLimit,
+            431 => Kind::HeadersTooLarge,
+            502 => Kind::BadGateway,
+            408 | 504 => Kind::Timeout,
+            503 | 529 => Kind::Overloaded,
+            400..=499 => Kind::InvalidRequest,
+            _ => Kind::Api,
+        }
+    }
+}
+
+/// Whether the client should try again, as told in headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retry {
+    /// Nothing is said: the status decides.
+    #[default]
+    Unsaid,
+    /// `x-should-retry: false`: time will not mend it.
+    Never,
+    /// `retry-after: N` seconds, and `x-should-retry: true`.
+    After(u32),
+}
+
+/// A failed request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// Its kind: status and name.
+    pub kind: Kind,
+    /// One message for the client. Never holds a key, a path of this machine or an upstream's address.
+    pub message: String,
+    /// `error.details.error_code`, where the API defines one.
+    pub code: Option<&'static str>,
+    /// More for the log only.
+    pub source: Option<String>,
+    /// Whether to try again.
+    pub retry: Retry,
+}
+
+impl Error {
+    /// An error of this kind with the message for the client.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error { kind, message: message.into(), code: None, source: None, retry: Retry::Unsaid }
+    }
+
+    /// A 400. Where a field is wrong, the message starts with it as the client wrote it: `max_tokens: Field required`.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::InvalidRequest, message)
+    }
+
+    /// The same error with a word on trying again.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The same error with more for the log.
+    #[must_use]
+    pub fn source(mut self, source: impl fmt::Display) -> Self {
+        self.source = Some(source.to_string());
+        self
+    }
+
+    /// The same error with the API's error code.
+    #[must_use]
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.kind.status(), self.kind.name(), self.message)?;
+        match &self.source {
+            Some(source) => write!(f, " ({source})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_comes_back_as_its_kind() {
+        for kind in [
+            Kind::InvalidRequest,
+            Kind::Authentication,
+            Kind::Billing,
+            Kind::Permission,
+            Kind::NotFound,
+            Kind::MethodNotAllowed,
+            Kind::LengthRequired,
+            Kind::RequestTooLarge,
+            Kind::RateLimit,
+            Kind::HeadersTooLarge,
+            Kind::Api,
+            Kind::BadGateway,
+            Kind::Timeout,
+            Kind::Overloaded,
+        ] {
+            assert_eq!(Kind::from_status(kind.status()), kind);
+        }
+    }
+
+    #[test]
+    fn other_statuses_have_a_kind() {
+        assert_eq!(Kind::from_status(422), Kind::InvalidRequest);
+        assert_eq!(Kind::from_status(503), Kind::Overloaded);
+        assert_eq!(Kind::from_status(599), Kind::Api);
+    }
+}

@@ -1,0 +1,550 @@
+//! JSON documents: bytes -> [`Value`] -> bytes, with the order of object keys kept.
+//!
+//! simd-json does the parsing, into a tape whose buffers are reused; this module knows neither API.
+//!
+//! Why a tree of our own: simd-json's maps lose the order of keys beyond 32 entries, and `serde_json::Value`
+//! copies every string. The order matters because the upstream's prefix cache compares bytes, and the copies
+//! because a request is up to 32 MiB of strings that we only pass on.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use simd_json::tape::{Node, Tape};
+use simd_json::{Buffers, StaticNode};
+
+/// How deep arrays and objects may nest. The tree is walked recursively on a connection's 256 KiB stack,
+/// so the limit is a matter of safety; no client or server comes near it.
+pub const DEPTH_MAX: usize = 128;
+
+/// A parser's buffers, kept for the next document.
+pub const BUFFER_SIZE_DEFAULT: usize = 4096;
+
+/// One JSON value. Strings borrow from the parsed bytes unless they were made later.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Value<'a> {
+    /// `null`
+    #[default]
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// Any number.
+    Number(Number),
+    /// A string.
+    String(Cow<'a, str>),
+    /// An array.
+    Array(Vec<Value<'a>>),
+    /// An object.
+    Object(Object<'a>),
+}
+
+/// A JSON number. Integers beyond 64 bits become floats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Number {
+    /// A negative integer, or one that was made from an `i64`.
+    Int(i64),
+    /// An integer that is not negative.
+    Uint(u64),
+    /// Anything else; finite.
+    Float(f64),
+}
+
+/// A JSON object: its entries in the order of the document.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Object<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
+
+/// A document that is not JSON, or nests too deep. The text names the byte offset where that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError(String);
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+impl From<simd_json::Error> for ParseError {
+    fn from(error: simd_json::Error) -> Self {
+        use simd_json::ErrorType;
+        let what = match error.error() {
+            ErrorType::DepthLimitExceeded => {
+                return ParseError(format!("nested deeper than {DEPTH_MAX} levels"));
+            }
+            ErrorType::InvalidUtf8 => "invalid UTF-8",
+            ErrorType::InvalidUnicodeCodepoint | ErrorType::InvalidUnicodeEscape => {
+                "a string with an unpaired surrogate or a broken \\u escape"
+            }
+            ErrorType::Eof | ErrorType::Syntax => "the document is cut short or malformed",
+            ErrorType::TrailingData => "text after the end of the document",
+            ErrorType::InvalidNumber | ErrorType::Overflow => "a malformed number",
+            ErrorType::UnterminatedString => "a string without its closing quote",
+            _ => "malformed",
+        };
+        ParseError(format!("{what} near byte {}", error.index()))
+    }
+}
+
+/// A JSON parser that keeps its buffers from one document to the next.
+pub struct Parser {
+    buffers: Buffers,
+    tape: Tape<'static>,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Parser { buffers: Buffers::with_max_depth(BUFFER_SIZE_DEFAULT, DEPTH_MAX), tape: Tape(Vec::new()) }
+    }
+}
+
+impl fmt::Debug for Parser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parser")
+    }
+}
+
+impl Parser {
+    /// Parses one document into a tree. The bytes are unescaped in place and hold no JSON any more afterwards.
+    ///
+    /// # Errors
+    /// Not JSON, not UTF-8, a lone surrogate, or nested deeper than [`DEPTH_MAX`].
+    pub fn parse<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Value<'a>, ParseError> {
+        self.with_tape(bytes, |nodes| read_tree(&mut nodes.iter()))
+    }
+
+    /// Parses one document and shows its tape to `read`: nothing is allocated once the buffers have grown.
+    ///
+    /// # Errors
+    /// As [`Parser::parse`].
+    pub fn with_tape<'a, T>(
+        &mut self,
+        bytes: &'a mut [u8],
+        read: impl FnOnce(&[Node<'a>]) -> T,
+    ) -> Result<T, ParseError> {
+        let mut tape: Tape<'a> = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let filled = simd_json::fill_tape(bytes, &mut self.buffers, &mut tape);
+        let result = match filled {
+            Ok(()) => Ok(read(&tape.0)),
+            Err(error) => Err(ParseError::from(error)),
+        };
+        self.tape = tape.reset();
+        result
+    }
+}
+
+/// Parses one document with buffers of its own; for the few places that parse rarely.
+///
+/// # Errors
+/// As [`Parser::parse`].
+pub fn parse(bytes: &mut [u8]) -> Result<Value<'_>, ParseError> {
+    Parser::default().parse(bytes)
+}
+
+fn read_tree<'a>(nodes: &mut std::slice::Iter<'_, Node<'a>>) -> Value<'a> {
+    match nodes.next() {
+        Some(Node::String(text)) => Value::String(Cow::Borrowed(text)),
+        Some(Node::Static(node)) => Value::from_static(*node),
+        Some(Node::Array { len, .. }) => Value::Array((0..*len).map(|_| read_tree(nodes)).collect()),
+        Some(Node::Object { len, .. }) => {
+            let mut entries = Vec::with_capacity(*len);
+            for _ in 0..*len {
+                let Some(Node::String(key)) = nodes.next() else { break };
+                entries.push((Cow::Borrowed(*key), read_tree(nodes)));
+            }
+            Value::Object(Object(entries))
+        }
+        None => Value::Null,
+    }
+}
+
+impl<'a> Value<'a> {
+    fn from_static(node: StaticNode) -> Self {
+        match node {
+            StaticNode::Null => Value::Null,
+            StaticNode::Bool(b) => Value::Bool(b),
+            StaticNode::I64(n) => Value::Number(Number::Int(n)),
+            StaticNode::U64(n) => Value::Number(Number::Uint(n)),
+            StaticNode::F64(n) => Value::Number(Number::Float(n)),
+        }
+    }
+
+    /// An object of these entries, in this order.
+    pub fn object<const N: usize>(entries: [(&'static str, Value<'a>); N]) -> Self {
+        Value::Object(entries.into_iter().map(|(key, value)| (Cow::Borrowed(key), value)).collect())
+    }
+
+    /// The string, if it is one.
+    pub fn as_str(&self) -> Option<&str> {
+        if let Value::String(text) = self { Some(text) } else { None }
+    }
+
+    /// The boolean, if it is one.
+    pub fn as_bool(&self) -> Option<bool> {
+        if let Value::Bool(b) = self { Some(*b) } else { None }
+    }
+
+    /// The number as `u64`, if it is an integer in its range (`5` and `5.0` alike).
+    pub fn as_u64(&self) -> Option<u64> {
+        if let Value::Number(number) = self { number.as_u64() } else { None }
+    }
+
+    /// The number as `f64`, if it is a number.
+    pub fn as_f64(&self) -> Option<f64> {
+        if let Value::Number(number) = self { Some(number.as_f64()) } else { None }
+    }
+
+    /// The elements, if it is an array.
+    pub fn as_array(&self) -> Option<&[Value<'a>]> {
+        if let Value::Array(items) = self { Some(items) } else { None }
+    }
+
+    /// The object, if it is one.
+    pub fn as_object(&self) -> Option<&Object<'a>> {
+        if let Value::Object(object) = self { Some(object) } else { None }
+    }
+
+    /// The object to change, if it is one.
+    pub fn as_object_mut(&mut self) -> Option<&mut Object<'a>> {
+        if let Value::Object(object) = self { Some(object) } else { None }
+    }
+
+    /// The value of `key`, if this is an object that has it.
+    pub fn get(&self, key: &str) -> Option<&Value<'a>> {
+        self.as_object()?.get(key)
+    }
+
+    /// Whether it is `null`.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Value::Null)
+    }
+
+    /// The same value, free of what it borrowed.
+    pub fn into_owned(self) -> Value<'static> {
+        match self {
+            Value::Null => Value::Null,
+            Value::Bool(b) => Value::Bool(b),
+            Value::Number(number) => Value::Number(number),
+            Value::String(text) => Value::String(Cow::Owned(text.into_owned())),
+            Value::Array(items) => Value::Array(items.into_iter().map(Value::into_owned).collect()),
+            Value::Object(object) => Value::Object(Object(
+                object.0.into_iter().map(|(k, v)| (Cow::Owned(k.into_owned()), v.into_owned())).collect(),
+            )),
+        }
+    }
+
+    /// A view of the same value that lives no longer than this borrow: only containers are copied, no string.
+    pub fn reborrow(&self) -> Value<'_> {
+        match self {
+            Value::Null => Value::Null,
+            Value::Bool(b) => Value::Bool(*b),
+            Value::Number(number) => Value::Number(*number),
+            Value::String(text) => Value::String(Cow::Borrowed(text)),
+            Value::Array(items) => Value::Array(items.iter().map(Value::reborrow).collect()),
+            Value::Object(object) => Value::Object(
+                object.0.iter().map(|(k, v)| (Cow::Borrowed(k.as_ref()), v.reborrow())).collect(),
+            ),
+        }
+    }
+
+    /// Appends the value as compact JSON. The same value always gives the same bytes.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Value::Null => out.extend_from_slice(b"null"),
+            Value::Bool(true) => out.extend_from_slice(b"true"),
+            Value::Bool(false) => out.extend_from_slice(b"false"),
+            Value::Number(number) => number.write(out),
+            Value::String(text) => write_str(text, out),
+            Value::Array(items) => {
+                out.push(b'[');
+                for (i, item) in items.iter().enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    item.write(out);
+                }
+                out.push(b']');
+            }
+            Value::Object(object) => object.write(out),
+        }
+    }
+
+    /// The value as compact JSON text.
+    pub fn to_json(&self) -> String {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        String::from_utf8(out).unwrap_or_default()
+    }
+}
+
+impl Number {
+    /// As `u64`, if it is an integer in its range.
+    pub fn as_u64(self) -> Option<u64> {
+        match self {
+            Number::Int(n) => u64::try_from(n).ok(),
+            Number::Uint(n) => Some(n),
+            Number::Float(n) => {
+                const EXACT_MAX: f64 = 9_007_199_254_740_992.0; // 2^53: above it floats skip integers
+                #[allow(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "checked: integral, in range"
+                )]
+                (n.fract() == 0.0 && (0.0..=EXACT_MAX).contains(&n)).then_some(n as u64)
+            }
+        }
+    }
+
+    /// As `f64`; large integers are rounded.
+    pub fn as_f64(self) -> f64 {
+        match self {
+            #[allow(clippy::cast_precision_loss, reason = "documented")]
+            Number::Int(n) => n as f64,
+            #[allow(clippy::cast_precision_loss, reason = "documented")]
+            Number::Uint(n) => n as f64,
+            Number::Float(n) => n,
+        }
+    }
+
+    fn write(self, out: &mut Vec<u8>) {
+        // Writing to a Vec cannot fail, and serde_json writes a float that is not finite as null.
+        let _ = match self {
+            Number::Int(n) => serde_json::to_writer(out, &n),
+            Number::Uint(n) => serde_json::to_writer(out, &n),
+            Number::Float(n) => serde_json::to_writer(out, &n),
+        };
+    }
+}
+
+impl<'a> Object<'a> {
+    /// An empty object.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The value of `key`; the last one where the document repeated it.
+    pub fn get(&self, key: &str) -> Option<&Value<'a>> {
+        self.0.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v)
+    }
+
+    /// The value of `key`, to change.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Value<'a>> {
+        self.0.iter_mut().rev().find(|(k, _)| k == key).map(|(_, v)| v)
+    }
+
+    /// Sets `key`: in its place where it is there already, else at the end.
+    pub fn set(&mut self, key: impl Into<Cow<'a, str>>, value: impl Into<Value<'a>>) {
+        let key = key.into();
+        let value = value.into();
+        match self.get_mut(&key) {
+            Some(slot) => *slot = value,
+            None => self.0.push((key, value)),
+        }
+    }
+
+    /// Appends an entry without looking for the key; for building.
+    pub fn push(&mut self, key: &'static str, value: impl Into<Value<'a>>) {
+        self.0.push((Cow::Borrowed(key), value.into()));
+    }
+
+    /// Removes `key` and returns its value.
+    pub fn remove(&mut self, key: &str) -> Option<Value<'a>> {
+        let mut removed = None;
+        self.0.retain_mut(|(k, v)| {
+            if k == key {
+                removed = Some(std::mem::take(v));
+            }
+            k != key
+        });
+        removed
+    }
+
+    /// The entries in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value<'a>)> {
+        self.0.iter().map(|(k, v)| (k.as_ref(), v))
+    }
+
+    /// The entries in order, to change the values.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Value<'a>)> {
+        self.0.iter_mut().map(|(k, v)| (&**k, v))
+    }
+
+    /// The entry at `index`, for iteration by position.
+    pub fn entry_at(&self, index: usize) -> Option<(&str, &Value<'a>)> {
+        self.0.get(index).map(|(k, v)| (k.as_ref(), v))
+    }
+
+    /// How many entries.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        for (i, (key, value)) in self.0.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            write_str(key, out);
+            out.push(b':');
+            value.write(out);
+        }
+        out.push(b'}');
+    }
+}
+
+impl<'a> FromIterator<(Cow<'a, str>, Value<'a>)> for Object<'a> {
+    fn from_iter<T: IntoIterator<Item = (Cow<'a, str>, Value<'a>)>>(entries: T) -> Self {
+        Object(entries.into_iter().collect())
+    }
+}
+
+/// Appends `text` as a JSON string with its quotes.
+pub fn write_str(text: &str, out: &mut Vec<u8>) {
+    // Writing to a Vec cannot fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// Appends `n` as JSON.
+pub fn write_u64(n: u64, out: &mut Vec<u8>) {
+    Number::Uint(n).write(out);
+}
+
+impl From<bool> for Value<'_> {
+    fn from(b: bool) -> Self {
+        Value::Bool(b)
+    }
+}
+
+impl From<u64> for Value<'_> {
+    fn from(n: u64) -> Self {
+        Value::Number(Number::Uint(n))
+    }
+}
+
+impl From<i64> for Value<'_> {
+    fn from(n: i64) -> Self {
+        Value::Number(Number::Int(n))
+    }
+}
+
+impl From<f64> for Value<'_> {
+    fn from(n: f64) -> Self {
+        Value::Number(Number::Float(n))
+    }
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Value::String(Cow::Borrowed(text))
+    }
+}
+
+impl From<String> for Value<'_> {
+    fn from(text: String) -> Self {
+        Value::String(Cow::Owned(text))
+    }
+}
+
+impl<'a> From<Cow<'a, str>> for Value<'a> {
+    fn from(text: Cow<'a, str>) -> Self {
+        Value::String(text)
+    }
+}
+
+impl<'a> From<Vec<Value<'a>>> for Value<'a> {
+    fn from(items: Vec<Value<'a>>) -> Self {
+        Value::Array(items)
+    }
+}
+
+impl<'a> From<Object<'a>> for Value<'a> {
+    fn from(object: Object<'a>) -> Self {
+        Value::Object(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(text: &str) -> String {
+        parse(&mut text.as_bytes().to_vec()).expect(text).to_json()
+    }
+
+    #[test]
+    fn sixty_keys_keep_their_order() {
+        let keys: Vec<String> = (0..60).map(|i| format!("\"k{}\":{i}", (i * 37) % 60)).collect();
+        let text = format!("{{{}}}", keys.join(","));
+        assert_eq!(round_trip(&text), text);
+    }
+
+    #[test]
+    fn values_round_trip() {
+        for text in [
+            "null",
+            "true",
+            "-1",
+            "18446744073709551615",
+            "1.5",
+            "\"a\\\"\\\\\\n\\u0001é😀\"",
+            "[]",
+            "{}",
+            "[1,[2,{\"a\":[]}],null]",
+            "{\"a\":1,\"a\":2}",
+        ] {
+            assert_eq!(round_trip(text), text);
+        }
+        assert_eq!(round_trip("1e2"), "100.0");
+        assert_eq!(round_trip("123456789012345678901234567890"), "1.2345678901234568e+29");
+        assert_eq!(round_trip("\"\\u00e9\\/\""), "\"é/\"");
+    }
+
+    #[test]
+    fn a_repeated_key_reads_as_the_last_one() {
+        let mut bytes = b"{\"a\":1,\"a\":2}".to_vec();
+        let value = parse(&mut bytes).unwrap();
+        assert_eq!(value.get("a").and_then(Value::as_u64), Some(2));
+    }
+
+    #[test]
+    fn broken_documents_are_errors() {
+        for text in
+            ["", " ", "{", "[1,]", "{\"a\":}", "nul", "\"\\ud800\"", "\"\\udc00x\"", "1 2", "{a:1}", "\"\n\""]
+        {
+            assert!(parse(&mut text.as_bytes().to_vec()).is_err(), "{text:?}");
+        }
+        assert!(parse(&mut b"\"\xff\"".to_vec()).is_err());
+    }
+
+    #[test]
+    fn nesting_has_a_limit() {
+        let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(parse(&mut deep(DEPTH_MAX - 1).into_bytes()).is_ok());
+        let error = parse(&mut deep(1000).into_bytes()).unwrap_err();
+        assert!(error.to_string().contains("deeper"), "{error}");
+    }
+
+    #[test]
+    fn a_parser_is_reusable_after_an_error() {
+        let mut parser = Parser::default();
+        assert!(parser.parse(&mut b"{".to_vec()).is_err());
+        let mut bytes = b"[1]".to_vec();
+        assert_eq!(parser.parse(&mut bytes).unwrap().to_json(), "[1]");
+    }
+
+    #[test]
+    fn set_keeps_the_place_of_a_key() {
+        let mut bytes = b"{\"a\":1,\"b\":2}".to_vec();
+        let mut value = parse(&mut bytes).unwrap();
+        let object = value.as_object_mut().unwrap();
+        object.set("a", "x");
+        object.set("c", true);
+        assert_eq!(object.remove("b"), Some(Value::from(2u64)));
+        assert_eq!(value.to_json(), "{\"a\":\"x\",\"c\":true}");
+    }
+}

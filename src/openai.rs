@@ -1,0 +1,123 @@
+//! The OpenAI-compatible side: which server it is, what it takes, and the chunks it streams.
+//!
+//! Knows the chat completions wire format of vLLM, llama.cpp, SGLang, Ollama and LM Studio; knows nothing of
+//! the Messages API or of sockets.
+
+/// Which server an upstream is. Found from `owned_by` in `/v1/models`, or set by the owner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flavour {
+    /// vLLM.
+    Vllm,
+    /// llama.cpp's `llama-server`.
+    LlamaCpp,
+    /// SGLang.
+    Sglang,
+    /// Ollama.
+    Ollama,
+    /// LM Studio.
+    LmStudio,
+    /// Not known: fields are sent that the five above take or ignore.
+    #[default]
+    Unknown,
+    /// A strict OpenAI API: only standard fields are sent.
+    OpenAi,
+}
+
+impl Flavour {
+    /// Every flavour with the name that configuration and logs use.
+    pub const NAMES: [(Flavour, &'static str); 7] = [
+        (Flavour::Vllm, "vllm"),
+        (Flavour::LlamaCpp, "llama.cpp"),
+        (Flavour::Sglang, "sglang"),
+        (Flavour::Ollama, "ollama"),
+        (Flavour::LmStudio, "lmstudio"),
+        (Flavour::Unknown, "unknown"),
+        (Flavour::OpenAi, "openai"),
+    ];
+
+    /// Its name in configuration and logs.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(flavour, _)| *flavour == self).map_or("unknown", |(_, name)| name)
+    }
+
+    /// The flavour of that name.
+    pub fn from_name(name: &str) -> Option<Flavour> {
+        Self::NAMES.iter().find(|(_, n)| *n == name).map(|(flavour, _)| *flavour)
+    }
+
+    /// The flavour that a `/v1/models` entry's `owned_by` tells.
+    pub fn from_owned_by(owned_by: &str) -> Flavour {
+        match owned_by {
+            "vllm" => Flavour::Vllm,
+            "llamacpp" => Flavour::LlamaCpp,
+            "sglang" => Flavour::Sglang,
+            "library" => Flavour::Ollama,
+            "organization_owner" | "organization-owner" => Flavour::LmStudio,
+            "openai" | "system" | "openai-internal" => Flavour::OpenAi,
+            _ => Flavour::Unknown,
+        }
+    }
+}
+
+/// Whether a hybrid model thinks before it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Thinking {
+    /// As the client asks; off where it does not say. Qwen3 thinks by default and would use up the small
+    /// `max_tokens` of Claude Code's helper calls.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// What becomes of `role: system` messages in the middle of a conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SystemMessages {
+    /// Appended to the message before it as a `<system-reminder>`: Qwen's templates refuse them in place.
+    #[default]
+    Fold,
+    /// Sent where they stand.
+    Keep,
+}
+
+/// What the owner set for an upstream, or left to its discovery. All of it shapes the translation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The server's flavour, if set; else it is discovered.
+    pub flavour: Option<Flavour>,
+    /// The context window in tokens, if set; else it is discovered.
+    pub window: Option<u64>,
+    /// A cap on `max_tokens`.
+    pub max_tokens: Option<u64>,
+    /// Whether the model thinks.
+    pub thinking: Thinking,
+    /// Whether the model sees images. `false`: they are replaced by a line of text.
+    pub vision: bool,
+    /// What becomes of system messages in mid-conversation.
+    pub system_messages: SystemMessages,
+    /// Send `chat_template_kwargs.preserve_thinking`, so that the template keeps earlier reasoning in place and the
+    /// prefix cache holds over user turns (Qwen3.6; unknown to older templates and harmless there).
+    pub preserve_thinking: bool,
+    /// Pass `thinking.budget_tokens` on. vLLM refuses it where it was started without a reasoning config.
+    pub thinking_budget: bool,
+    /// Repair tool arguments of the wrong type (`"5"` where the schema wants a number).
+    pub coerce_arguments: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            flavour: None,
+            window: None,
+            max_tokens: None,
+            thinking: Thinking::Auto,
+            vision: true,
+            system_messages: SystemMessages::Fold,
+            preserve_thinking: true,
+            thinking_budget: false,
+            coerce_arguments: true,
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Model name -> route: the alias table.
+//!
+//! Knows patterns and names only; which upstreams exist and what they serve is the caller's.
+
+/// One line of the alias table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// A model name as the client sends it; `*` matches any run of characters.
+    pub pattern: String,
+    /// The upstream's name.
+    pub upstream: String,
+    /// The model to ask it for; `None`: the upstream's own first one.
+    pub model: Option<String>,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The upstream's name.
+    pub upstream: String,
+    /// The model to ask it for; `None`: the upstream's own first one.
+    pub model: Option<String>,
+}
+
+/// The first alias whose pattern matches `model`.
+pub fn find<'t>(aliases: &'t [Alias], model: &str) -> Option<&'t Alias> {
+    aliases.iter().find(|alias| matches(&alias.pattern, model))
+}
+
+/// Whether `*`-pattern `pattern` matches the whole of `name`. Linear in the length of `name` for each `*`.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or("");
+    let Some(mut rest) = name.strip_prefix(first) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, expected) in [
+            ("claude", "claude", true),
+            ("claude", "claude-x", false),
+            ("claude-*", "claude-x", true),
+            ("claude-*", "claude-", true),
+            ("claude-*", "claude", false),
+            ("claude-*haiku*", "claude-3-haiku-2024", true),
+            ("claude-*haiku*", "claude-3-opus", false),
+            ("*", "", true),
+            ("*", "anything/at:all", true),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("*ab*ab", "ab", false),
+            ("*ab*ab", "xabyab", true),
+            ("", "", true),
+            ("", "x", false),
+            ("**", "x", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn the_first_match_wins() {
+        let alias = |pattern: &str, upstream: &str| Alias {
+            pattern: pattern.into(),
+            upstream: upstream.into(),
+            model: None,
+        };
+        let table = [alias("claude-*", "a"), alias("*", "b")];
+        assert_eq!(find(&table, "claude-x").map(|a| a.upstream.as_str()), Some("a"));
+        assert_eq!(find(&table, "gpt").map(|a| a.upstream.as_str()), Some("b"));
+        assert_eq!(find(&table[..1], "gpt"), None);
+    }
+}
