@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::json::write_str;
+
 /// What went wrong, by the Messages API's own names. Each has one HTTP status and one `error.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -147,6 +149,22 @@ impl Error {
     pub fn code(mut self, code: &'static str) -> Self {
         self.code = Some(code);
         self
+    }
+
+    /// Appends the API's error envelope.
+    pub fn body(&self, request_id: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(br#"{"type":"error","error":{"type":"#);
+        write_str(self.kind.name(), out);
+        out.extend_from_slice(br#","message":"#);
+        write_str(&self.message, out);
+        if let Some(code) = self.code {
+            out.extend_from_slice(br#","details":{"error_code":"#);
+            write_str(code, out);
+            out.push(b'}');
+        }
+        out.extend_from_slice(br#"},"request_id":"#);
+        write_str(request_id, out);
+        out.push(b'}');
     }
 }
 

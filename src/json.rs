@@ -9,15 +9,18 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use simd_json::tape::{Node, Tape};
-use simd_json::{Buffers, StaticNode};
+use simd_json::Buffers;
+use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 
 /// How deep arrays and objects may nest. The tree is walked recursively on a connection's 256 KiB stack,
 /// so the limit is a matter of safety; no client or server comes near it.
 pub const DEPTH_MAX: usize = 128;
 
-/// A parser's buffers, kept for the next document.
-pub const BUFFER_SIZE_DEFAULT: usize = 4096;
+/// What a parser's buffers have room for at first; they grow with the documents.
+const BUFFER_SIZE: usize = 4096;
+
+/// A value of a document that is read where it was parsed: nothing is allocated for it.
+pub type Tape<'t, 'a> = simd_json::tape::Value<'t, 'a>;
 
 /// One JSON value. Strings borrow from the parsed bytes unless they were made later.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -88,12 +91,12 @@ impl From<simd_json::Error> for ParseError {
 /// A JSON parser that keeps its buffers from one document to the next.
 pub struct Parser {
     buffers: Buffers,
-    tape: Tape<'static>,
+    tape: simd_json::Tape<'static>,
 }
 
 impl Default for Parser {
     fn default() -> Self {
-        Parser { buffers: Buffers::with_max_depth(BUFFER_SIZE_DEFAULT, DEPTH_MAX), tape: Tape(Vec::new()) }
+        Parser { buffers: Buffers::with_max_depth(BUFFER_SIZE, DEPTH_MAX), tape: simd_json::Tape(Vec::new()) }
     }
 }
 
@@ -109,22 +112,23 @@ impl Parser {
     /// # Errors
     /// Not JSON, not UTF-8, a lone surrogate, or nested deeper than [`DEPTH_MAX`].
     pub fn parse<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Value<'a>, ParseError> {
-        self.with_tape(bytes, |nodes| read_tree(&mut nodes.iter()))
+        self.read(bytes, read_value)
     }
 
-    /// Parses one document and shows its tape to `read`: nothing is allocated once the buffers have grown.
+    /// Parses one document and shows it to `read`: nothing is allocated once the buffers have grown.
     ///
     /// # Errors
     /// As [`Parser::parse`].
-    pub fn with_tape<'a, T>(
+    pub fn read<'a, T>(
         &mut self,
         bytes: &'a mut [u8],
-        read: impl FnOnce(&[Node<'a>]) -> T,
+        read: impl FnOnce(Tape<'_, 'a>) -> T,
     ) -> Result<T, ParseError> {
-        let mut tape: Tape<'a> = std::mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let mut tape: simd_json::Tape<'a> =
+            std::mem::replace(&mut self.tape, simd_json::Tape(Vec::new())).reset();
         let filled = simd_json::fill_tape(bytes, &mut self.buffers, &mut tape);
         let result = match filled {
-            Ok(()) => Ok(read(&tape.0)),
+            Ok(()) => Ok(read(tape.as_value())),
             Err(error) => Err(ParseError::from(error)),
         };
         self.tape = tape.reset();
@@ -140,32 +144,24 @@ pub fn parse(bytes: &mut [u8]) -> Result<Value<'_>, ParseError> {
     Parser::default().parse(bytes)
 }
 
-fn read_tree<'a>(nodes: &mut std::slice::Iter<'_, Node<'a>>) -> Value<'a> {
-    match nodes.next() {
-        Some(Node::String(text)) => Value::String(Cow::Borrowed(text)),
-        Some(Node::Static(node)) => Value::from_static(*node),
-        Some(Node::Array { len, .. }) => Value::Array((0..*len).map(|_| read_tree(nodes)).collect()),
-        Some(Node::Object { len, .. }) => {
-            let mut entries = Vec::with_capacity(*len);
-            for _ in 0..*len {
-                let Some(Node::String(key)) = nodes.next() else { break };
-                entries.push((Cow::Borrowed(*key), read_tree(nodes)));
-            }
-            Value::Object(Object(entries))
-        }
-        None => Value::Null,
+fn read_value<'a>(tape: Tape<'_, 'a>) -> Value<'a> {
+    if let Some(text) = tape.into_string() {
+        Value::String(Cow::Borrowed(text))
+    } else if let Some(items) = tape.as_array() {
+        Value::Array(items.iter().map(read_value).collect())
+    } else if let Some(object) = tape.as_object() {
+        Value::Object(object.iter().map(|(key, value)| (Cow::Borrowed(key), read_value(value))).collect())
+    } else {
+        let integer = tape.as_u64().map(Number::Uint).or(tape.as_i64().map(Number::Int));
+        let number = integer.or(tape.as_f64().map(Number::Float)).map(Value::Number);
+        number.or(tape.as_bool().map(Value::Bool)).unwrap_or_default()
     }
 }
 
 impl<'a> Value<'a> {
-    fn from_static(node: StaticNode) -> Self {
-        match node {
-            StaticNode::Null => Value::Null,
-            StaticNode::Bool(b) => Value::Bool(b),
-            StaticNode::I64(n) => Value::Number(Number::Int(n)),
-            StaticNode::U64(n) => Value::Number(Number::Uint(n)),
-            StaticNode::F64(n) => Value::Number(Number::Float(n)),
-        }
+    /// The tree of a value on a tape.
+    pub fn from_tape(tape: Tape<'_, 'a>) -> Self {
+        read_value(tape)
     }
 
     /// An object of these entries, in this order.

@@ -1,6 +1,9 @@
 //! sparkgap: the Anthropic Messages API in front of OpenAI-compatible servers.
+
+pub mod anthropic;
 pub mod config;
 pub mod error;
 pub mod json;
 pub mod openai;
 pub mod route;
+pub mod sse;

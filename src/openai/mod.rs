@@ -3,6 +3,12 @@
 //! Knows the chat completions wire format of vLLM, llama.cpp, SGLang, Ollama and LM Studio; knows nothing of
 //! the Messages API or of sockets.
 
+mod chunk;
+mod failure;
+
+pub use chunk::{Choice, Chunk, Counts, Delta, ToolCallDelta};
+pub use failure::{Failure, read_failure};
+
 /// Which server an upstream is. Found from `owned_by` in `/v1/models`, or set by the owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Flavour {

@@ -1,0 +1,9 @@
+//! The Anthropic side: the Messages API's request and its stream events.
+//!
+//! Knows the wire format of the Messages API as its SDKs and Claude Code use it; knows nothing of chat completions.
+
+mod event;
+mod request;
+
+pub use event::{Delta, Event, StopReason, Usage};
+pub use request::{Block, Effort, Message, MessagesRequest, Role, Thinking, Tool, ToolChoice, ToolResult};

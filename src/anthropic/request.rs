@@ -1,0 +1,529 @@
+//! The body of `POST /v1/messages`: read out of a JSON tree, checked, nothing copied.
+//!
+//! A wrong type or a missing field is a 400 that names the field as the client wrote it, in the API's own words.
+//! Unknown fields, unknown block types and hints we cannot serve never fail a request (translation.md, rule 10).
+
+use std::fmt;
+
+use crate::error::Error;
+use crate::json::{Object, Value};
+
+/// A checked request.
+#[derive(Clone, Debug)]
+pub struct MessagesRequest<'r> {
+    /// The model as the client names it.
+    pub model: &'r str,
+    /// 0 is allowed (the API's cache pre-warming).
+    pub max_tokens: u64,
+    /// At least one.
+    pub messages: Vec<Message<'r>>,
+    /// The texts of the system prompt's blocks.
+    pub system: Vec<&'r str>,
+    /// Whether the client wants events.
+    pub stream: bool,
+    /// 0 to 1; larger values are cut to 1.
+    pub temperature: Option<f64>,
+    /// As sent.
+    pub top_p: Option<&'r Value<'r>>,
+    /// As sent.
+    pub top_k: Option<&'r Value<'r>>,
+    /// Without the blank ones, which the API does not take.
+    pub stop_sequences: Vec<&'r str>,
+    /// Absent: the upstream's setting decides.
+    pub thinking: Option<Thinking>,
+    /// Whether `thinking.display` is `omitted`.
+    pub thinking_omitted: bool,
+    /// `output_config.effort`.
+    pub effort: Option<Effort<'r>>,
+    /// The JSON schema of `output_config.format` or of the older `output_format`.
+    pub schema: Option<&'r Value<'r>>,
+    /// Every tool, of the client and of the server.
+    pub tools: Vec<Tool<'r>>,
+    /// Absent: auto.
+    pub tool_choice: Option<ToolChoice<'r>>,
+    /// `tool_choice.disable_parallel_tool_use`.
+    pub one_tool_call: bool,
+    /// The whole body, for the extras that are passed on.
+    pub body: &'r Object<'r>,
+}
+
+/// `output_config.effort`: passed on as the client wrote it.
+pub type Effort<'r> = &'r str;
+
+/// `thinking`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thinking {
+    /// `disabled`.
+    Disabled,
+    /// `enabled`, with its budget in tokens.
+    Enabled(u64),
+    /// `adaptive`, `between_tools`, and whatever comes later.
+    Adaptive,
+}
+
+/// `tool_choice`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToolChoice<'r> {
+    /// The model decides.
+    Auto,
+    /// No tool.
+    None,
+    /// Some tool.
+    Any,
+    /// This tool.
+    Tool(&'r str),
+}
+
+/// One of `tools`.
+#[derive(Clone, Copy, Debug)]
+pub struct Tool<'r> {
+    /// `None`: an ordinary tool of the client; else one that the API defines, such as `bash_20250124`.
+    pub kind: Option<&'r str>,
+    /// Its name.
+    pub name: &'r str,
+    /// What it does.
+    pub description: Option<&'r str>,
+    /// The JSON schema of its input.
+    pub schema: Option<&'r Value<'r>>,
+    /// Whether the input must follow the schema.
+    pub strict: Option<bool>,
+}
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The user, and the results of tools.
+    User,
+    /// The model.
+    Assistant,
+    /// A system message in mid-conversation.
+    System,
+}
+
+/// One of `messages`.
+#[derive(Clone, Debug)]
+pub struct Message<'r> {
+    /// Who speaks.
+    pub role: Role,
+    /// In order. A string is one text block.
+    pub content: Vec<Block<'r>>,
+    /// A system message that is to be forgotten once a user message follows.
+    pub until_next_user: bool,
+    /// The effort that a system message asks for.
+    pub effort: Option<Effort<'r>>,
+}
+
+/// A content block.
+#[derive(Clone, Debug)]
+pub enum Block<'r> {
+    /// Text.
+    Text(&'r str),
+    /// An image, by its `source`.
+    Image(&'r Value<'r>),
+    /// A tool call of the model.
+    ToolUse {
+        /// Its id.
+        id: &'r str,
+        /// The tool.
+        name: &'r str,
+        /// `None`: absent or null.
+        input: Option<&'r Value<'r>>,
+    },
+    /// What a tool gave.
+    ToolResult(ToolResult<'r>),
+    /// The model's reasoning.
+    Thinking {
+        /// Its text; empty where it was withheld.
+        text: &'r str,
+        /// Ours, another provider's, or empty.
+        signature: &'r str,
+    },
+    /// Any other type, known or not.
+    Other {
+        /// Its type.
+        kind: &'r str,
+        /// All of it.
+        body: &'r Object<'r>,
+    },
+}
+
+/// A `tool_result` block.
+#[derive(Clone, Debug)]
+pub struct ToolResult<'r> {
+    /// Which call it answers.
+    pub id: &'r str,
+    /// Empty where there is none.
+    pub content: Vec<Block<'r>>,
+    /// Whether the tool failed.
+    pub is_error: bool,
+}
+
+/// Where in the body we are, for messages such as `messages.0.content: …`.
+#[derive(Clone, Copy)]
+enum At<'p> {
+    Top(&'p str),
+    Key(&'p At<'p>, &'p str),
+    Index(&'p At<'p>, usize),
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            At::Top(key) => f.write_str(key),
+            At::Key(parent, key) => write!(f, "{parent}.{key}"),
+            At::Index(parent, index) => write!(f, "{parent}.{index}"),
+        }
+    }
+}
+
+impl At<'_> {
+    fn error(&self, what: &str) -> Error {
+        Error::invalid(format!("{self}: {what}"))
+    }
+}
+
+const REQUIRED: &str = "Field required";
+const NOT_A_STRING: &str = "Input should be a valid string";
+const NOT_A_LIST: &str = "Input should be a valid list";
+const NOT_AN_OBJECT: &str = "Input should be an object";
+const NOT_AN_INTEGER: &str = "Input should be a valid integer";
+const NOT_A_BOOLEAN: &str = "Input should be a valid boolean";
+const NOT_A_NUMBER: &str = "Input should be a valid number";
+
+/// The least `thinking.budget_tokens` that the API takes.
+const BUDGET_MIN: u64 = 1024;
+
+type Read<T> = Result<T, Error>;
+
+/// A member that is there and not null.
+fn member<'r>(object: &'r Object<'r>, key: &str) -> Option<&'r Value<'r>> {
+    object.get(key).filter(|value| !value.is_null())
+}
+
+fn required<'r>(object: &'r Object<'r>, key: &str, at: &At<'_>) -> Read<&'r Value<'r>> {
+    object.get(key).ok_or_else(|| at.error(REQUIRED))
+}
+
+fn string<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<&'r str> {
+    value.as_str().ok_or_else(|| at.error(NOT_A_STRING))
+}
+
+fn list<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<&'r [Value<'r>]> {
+    value.as_array().ok_or_else(|| at.error(NOT_A_LIST))
+}
+
+fn object<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<&'r Object<'r>> {
+    value.as_object().ok_or_else(|| at.error(NOT_AN_OBJECT))
+}
+
+fn boolean(object: &Object<'_>, key: &str, at: &At<'_>) -> Read<bool> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(false),
+        Some(value) => value.as_bool().ok_or_else(|| at.error(NOT_A_BOOLEAN)),
+    }
+}
+
+fn number<'r>(object: &'r Object<'r>, key: &str) -> Read<Option<&'r Value<'r>>> {
+    match member(object, key) {
+        Some(value) if value.as_f64().is_none() => Err(At::Top(key).error(NOT_A_NUMBER)),
+        other => Ok(other),
+    }
+}
+
+impl<'r> MessagesRequest<'r> {
+    /// Reads and checks a body.
+    ///
+    /// # Errors
+    /// A 400 that names the field.
+    pub fn read(body: &'r Value<'r>) -> Read<Self> {
+        let body =
+            body.as_object().ok_or_else(|| Error::invalid("The request body must be a JSON object"))?;
+        refuse_what_cannot_be_served(body)?;
+        let model = string(required(body, "model", &At::Top("model"))?, &At::Top("model"))?;
+        if model.is_empty() {
+            return Err(At::Top("model").error("String should have at least 1 character"));
+        }
+        let max_tokens = read_max_tokens(body)?;
+        let messages = read_messages(body)?;
+        let (thinking, thinking_omitted) = read_thinking(body, max_tokens)?;
+        let (effort, schema) = read_output_config(body)?;
+        let (tool_choice, one_tool_call) = read_tool_choice(body)?;
+        Ok(MessagesRequest {
+            model,
+            max_tokens,
+            messages,
+            system: read_system(body)?,
+            stream: boolean(body, "stream", &At::Top("stream"))?,
+            temperature: number(body, "temperature")?.and_then(Value::as_f64).map(|t| t.clamp(0.0, 1.0)),
+            top_p: number(body, "top_p")?,
+            top_k: number(body, "top_k")?,
+            stop_sequences: read_stop_sequences(body)?,
+            thinking,
+            thinking_omitted,
+            effort,
+            schema,
+            tools: read_tools(body)?,
+            tool_choice,
+            one_tool_call,
+            body,
+        })
+    }
+}
+
+/// Requests whose plain answer would be wrong, not only poorer (translation.md A).
+fn refuse_what_cannot_be_served(body: &Object<'_>) -> Read<()> {
+    if member(body, "compaction").is_some() {
+        return Err(At::Top("compaction").error("not supported"));
+    }
+    if member(body, "mcp_servers").and_then(Value::as_array).is_some_and(|servers| !servers.is_empty()) {
+        return Err(At::Top("mcp_servers").error("not supported"));
+    }
+    let thread = member(body, "thread").and_then(|thread| thread.get("type")).and_then(Value::as_str);
+    if thread == Some("continue") {
+        let error =
+            At::Top("thread").error("not found: this server keeps no threads, send the whole conversation");
+        return Err(error.code("thread_not_found"));
+    }
+    Ok(())
+}
+
+fn read_max_tokens(body: &Object<'_>) -> Read<u64> {
+    let at = At::Top("max_tokens");
+    let value = body.get("max_tokens").ok_or_else(|| at.error(REQUIRED))?;
+    match (value.as_u64(), value.as_f64()) {
+        (Some(n), _) => Ok(n),
+        (None, Some(n)) if n < 0.0 => Err(at.error("Input should be greater than or equal to 0")),
+        _ => Err(at.error(NOT_AN_INTEGER)),
+    }
+}
+
+fn read_system<'r>(body: &'r Object<'r>) -> Read<Vec<&'r str>> {
+    let at = At::Top("system");
+    let Some(value) = member(body, "system") else { return Ok(Vec::new()) };
+    if let Some(text) = value.as_str() {
+        return Ok(vec![text]);
+    }
+    let blocks = value
+        .as_array()
+        .ok_or_else(|| at.error("Input should be a valid string or a list of text blocks"))?;
+    let read = |(i, block): (usize, &'r Value<'r>)| {
+        let at = At::Index(&at, i);
+        let block = object(block, &at)?;
+        let at = At::Key(&at, "text");
+        string(required(block, "text", &at)?, &at)
+    };
+    blocks.iter().enumerate().map(read).collect()
+}
+
+fn read_stop_sequences<'r>(body: &'r Object<'r>) -> Read<Vec<&'r str>> {
+    let at = At::Top("stop_sequences");
+    let Some(value) = member(body, "stop_sequences") else { return Ok(Vec::new()) };
+    let mut sequences = Vec::new();
+    for (i, item) in list(value, &at)?.iter().enumerate() {
+        let text = string(item, &At::Index(&at, i))?;
+        if !text.trim().is_empty() && !sequences.contains(&text) {
+            sequences.push(text);
+        }
+    }
+    Ok(sequences)
+}
+
+fn read_thinking(body: &Object<'_>, max_tokens: u64) -> Read<(Option<Thinking>, bool)> {
+    let at = At::Top("thinking");
+    let Some(value) = body.get("thinking").filter(|value| !value.is_null()) else { return Ok((None, false)) };
+    let thinking = value.as_object().ok_or_else(|| at.error(NOT_AN_OBJECT))?;
+    let at_type = At::Key(&at, "type");
+    let kind = thinking.get("type").ok_or_else(|| at_type.error(REQUIRED))?;
+    let kind = kind.as_str().ok_or_else(|| at_type.error(NOT_A_STRING))?;
+    let omitted = thinking.get("display").and_then(Value::as_str) == Some("omitted");
+    let thinking = match kind {
+        "disabled" => Thinking::Disabled,
+        "enabled" => Thinking::Enabled(read_budget(thinking, &At::Key(&at, "budget_tokens"), max_tokens)?),
+        _ => Thinking::Adaptive,
+    };
+    Ok((Some(thinking), omitted))
+}
+
+fn read_budget(thinking: &Object<'_>, at: &At<'_>, max_tokens: u64) -> Read<u64> {
+    let value = thinking.get("budget_tokens").ok_or_else(|| at.error(REQUIRED))?;
+    let budget = value.as_u64().ok_or_else(|| at.error(NOT_AN_INTEGER))?;
+    if budget < BUDGET_MIN {
+        return Err(at.error(&format!("Input should be greater than or equal to {BUDGET_MIN}")));
+    }
+    if budget >= max_tokens && max_tokens > 0 {
+        return Err(at.error("`max_tokens` must be greater than `thinking.budget_tokens`"));
+    }
+    Ok(budget)
+}
+
+fn read_output_config<'r>(body: &'r Object<'r>) -> Read<(Option<Effort<'r>>, Option<&'r Value<'r>>)> {
+    let at = At::Top("output_config");
+    let mut effort = None;
+    let mut format = member(body, "output_format").map(|value| (value, At::Top("output_format")));
+    if let Some(config) = member(body, "output_config") {
+        let config = object(config, &at)?;
+        if let Some(value) = member(config, "effort") {
+            effort = Some(string(value, &At::Key(&at, "effort"))?);
+        }
+        if let Some(value) = member(config, "format") {
+            format = Some((value, At::Key(&at, "format")));
+        }
+    }
+    let Some((format, at)) = format else { return Ok((effort, None)) };
+    let format = object(format, &at)?;
+    if format.get("type").and_then(Value::as_str) != Some("json_schema") {
+        return Err(At::Key(&at, "type").error("Input should be 'json_schema'"));
+    }
+    let at = At::Key(&at, "schema");
+    let schema = required(format, "schema", &at)?;
+    object(schema, &at)?;
+    Ok((effort, Some(schema)))
+}
+
+fn read_tool_choice<'r>(body: &'r Object<'r>) -> Read<(Option<ToolChoice<'r>>, bool)> {
+    let at = At::Top("tool_choice");
+    let Some(value) = member(body, "tool_choice") else { return Ok((None, false)) };
+    let choice = object(value, &at)?;
+    let at_type = At::Key(&at, "type");
+    let one = boolean(choice, "disable_parallel_tool_use", &At::Key(&at, "disable_parallel_tool_use"))?;
+    let kind = string(required(choice, "type", &at_type)?, &at_type)?;
+    let choice = match kind {
+        "auto" => ToolChoice::Auto,
+        "none" => ToolChoice::None,
+        "any" => ToolChoice::Any,
+        "tool" => {
+            let at = At::Key(&at, "name");
+            ToolChoice::Tool(string(required(choice, "name", &at)?, &at)?)
+        }
+        _ => return Err(at_type.error("Input should be 'auto', 'any', 'tool' or 'none'")),
+    };
+    Ok((Some(choice), one))
+}
+
+fn read_tools<'r>(body: &'r Object<'r>) -> Read<Vec<Tool<'r>>> {
+    let at = At::Top("tools");
+    let Some(value) = member(body, "tools") else { return Ok(Vec::new()) };
+    list(value, &at)?.iter().enumerate().map(|(i, tool)| read_tool(tool, &At::Index(&at, i))).collect()
+}
+
+fn read_tool<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Tool<'r>> {
+    let tool = object(value, at)?;
+    let kind = match member(tool, "type") {
+        Some(value) => Some(string(value, &At::Key(at, "type"))?).filter(|kind| *kind != "custom"),
+        None => None,
+    };
+    let at_name = At::Key(at, "name");
+    let name = match (member(tool, "name"), kind) {
+        (Some(value), _) => string(value, &at_name)?,
+        (None, Some(kind)) => kind, // toolsets such as mcp_toolset have no name
+        (None, None) => return Err(at_name.error(REQUIRED)),
+    };
+    let at_schema = At::Key(at, "input_schema");
+    let schema = member(tool, "input_schema");
+    match schema {
+        Some(schema) => _ = object(schema, &at_schema)?,
+        None if kind.is_none() => return Err(at_schema.error(REQUIRED)),
+        None => {}
+    }
+    let description = match member(tool, "description") {
+        Some(value) => Some(string(value, &At::Key(at, "description"))?),
+        None => None,
+    };
+    Ok(Tool { kind, name, description, schema, strict: tool.get("strict").and_then(Value::as_bool) })
+}
+
+fn read_messages<'r>(body: &'r Object<'r>) -> Read<Vec<Message<'r>>> {
+    let at = At::Top("messages");
+    let items = list(required(body, "messages", &at)?, &at)?;
+    if items.is_empty() {
+        return Err(at.error("at least one message is required"));
+    }
+    items.iter().enumerate().map(|(i, message)| read_message(message, &At::Index(&at, i))).collect()
+}
+
+fn read_message<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Message<'r>> {
+    let message = object(value, at)?;
+    let at_role = At::Key(at, "role");
+    let role = match string(required(message, "role", &at_role)?, &at_role)? {
+        "user" => Role::User,
+        "assistant" => Role::Assistant,
+        "system" => Role::System,
+        _ => return Err(at_role.error("Input should be 'user' or 'assistant'")),
+    };
+    let config = message.get("output_config");
+    let effort = config.and_then(|config| config.get("effort")).and_then(Value::as_str);
+    let at_content = At::Key(at, "content");
+    let content = match message.get("content") {
+        // A system message may carry only an effort.
+        None | Some(Value::Null) if role == Role::System => Vec::new(),
+        None => return Err(at_content.error(REQUIRED)),
+        Some(content) => read_content(content, &at_content)?,
+    };
+    let until_next_user = message.get("clear_at").and_then(Value::as_str) == Some("next_user_message");
+    Ok(Message { role, content, until_next_user, effort })
+}
+
+fn read_content<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Vec<Block<'r>>> {
+    if let Some(text) = value.as_str() {
+        return Ok(vec![Block::Text(text)]);
+    }
+    let items =
+        value.as_array().ok_or_else(|| at.error("Input should be a valid string or a list of blocks"))?;
+    items.iter().enumerate().map(|(i, block)| read_block(block, &At::Index(at, i))).collect()
+}
+
+fn read_block<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Block<'r>> {
+    let block = object(value, at)?;
+    let text_at = |key: &'static str| -> Read<&'r str> {
+        let at = At::Key(at, key);
+        string(required(block, key, &at)?, &at)
+    };
+    Ok(match text_at("type")? {
+        "text" => Block::Text(text_at("text")?),
+        "image" => {
+            let at = At::Key(at, "source");
+            let source = required(block, "source", &at)?;
+            check_image_source(object(source, &at)?, &at)?;
+            Block::Image(source)
+        }
+        "tool_use" => Block::ToolUse {
+            id: text_at("id")?,
+            name: text_at("name")?,
+            input: match member(block, "input") {
+                Some(input) => {
+                    object(input, &At::Key(at, "input"))?;
+                    Some(input)
+                }
+                None => None,
+            },
+        },
+        "tool_result" => Block::ToolResult(ToolResult {
+            id: text_at("tool_use_id")?,
+            content: match member(block, "content") {
+                Some(content) => read_content(content, &At::Key(at, "content"))?,
+                None => Vec::new(),
+            },
+            is_error: boolean(block, "is_error", &At::Key(at, "is_error"))?,
+        }),
+        "thinking" => Block::Thinking {
+            text: text_at("thinking")?,
+            signature: block.get("signature").and_then(Value::as_str).unwrap_or(""),
+        },
+        kind => Block::Other { kind, body: block },
+    })
+}
+
+fn check_image_source(source: &Object<'_>, at: &At<'_>) -> Read<()> {
+    let text = |key: &'static str| -> Read<()> {
+        let at = At::Key(at, key);
+        let value = source.get(key).ok_or_else(|| at.error(REQUIRED))?;
+        value.as_str().map(|_| ()).ok_or_else(|| at.error(NOT_A_STRING))
+    };
+    text("type")?;
+    match source.get("type").and_then(Value::as_str) {
+        Some("base64") => text("media_type").and_then(|()| text("data")),
+        Some("url") => text("url"),
+        Some("file") => Err(at.error("the files API is not supported")),
+        _ => Err(At::Key(at, "type").error("Input should be 'base64' or 'url'")),
+    }
+}
