@@ -331,6 +331,12 @@ mod tests {
     }
 
     #[test]
+    fn one_upstream_serves_all_threads() {
+        fn shared<T: Send + Sync>(_: &T) {}
+        shared(&configured("http://h/v1").unwrap());
+    }
+
+    #[test]
     fn paths_are_below_or_beside_the_base() {
         for (base, api, root) in [
             ("http://h:1/v1", "http://h:1/v1/x", "http://h:1/x"),

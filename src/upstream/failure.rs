@@ -99,11 +99,12 @@ impl Failure {
         match (Ended::find(error), call.stage()) {
             (Some(Ended::ClientGone), _) => Some(Failure::ClientGone),
             (Some(Ended::Timeout(what)), _) => Some(Failure::Timeout(what)),
+            (Some(Ended::TooLarge), _) => Some(Failure::Protocol(error.to_string())),
             (None, Stage::Connect) => Some(Failure::Refused(error.to_string())),
             (None, Stage::Handshake) => Some(Failure::Tls(error.to_string())),
-            // rustls wraps its errors so, and the transport says so of a head that is too large.
+            // rustls wraps its errors so: with TLS 1.3 a refused client certificate is told after the handshake.
             (None, Stage::Exchange) if error.kind() == ErrorKind::InvalidData => {
-                Some(Failure::Protocol(error.to_string()))
+                Some(Failure::Tls(error.to_string()))
             }
             (None, Stage::Exchange) => None,
         }

@@ -155,7 +155,7 @@ impl Transport for Socket {
             call.until_ready(self.stream.as_fd(), Direction::Receive, call.limit(Direction::Receive))?;
             let room = self.buffers.input_append_buf();
             if room.is_empty() {
-                return Err(io::Error::new(ErrorKind::InvalidData, "the response's head is too large").into());
+                return Err(io::Error::from(Ended::TooLarge).into());
             }
             match (&self.stream).read(room) {
                 Ok(count) => {

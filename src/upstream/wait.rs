@@ -17,7 +17,8 @@ pub trait Wait {
     /// The client's socket; its hang-up ends the wait. None: nobody to mind (discovery).
     fn client(&self) -> Option<BorrowedFd<'_>>;
 
-    /// How long to wait from now until the next call of [`Wait::on_silence`]; None: never.
+    /// How long to wait from now until the next call of [`Wait::on_silence`]; None: never. Asked at the start of
+    /// every wait, whether for the connection, to send, for the head or for more of the body.
     fn patience(&self) -> Option<Duration>;
 
     /// Called when that time has passed without a byte.
@@ -69,6 +70,8 @@ pub(super) enum Ended {
     ClientGone,
     /// A time limit has passed; named by what was awaited.
     Timeout(&'static str),
+    /// The response has an element (its head, a chunk's size) that no buffer holds.
+    TooLarge,
 }
 
 impl fmt::Display for Ended {
@@ -76,6 +79,7 @@ impl fmt::Display for Ended {
         match self {
             Ended::ClientGone => f.write_str("the client has left"),
             Ended::Timeout(what) => write!(f, "timed out {what}"),
+            Ended::TooLarge => f.write_str("an element of the response is too large"),
         }
     }
 }
