@@ -101,11 +101,13 @@ impl Failure {
             (Some(Ended::Timeout(what)), _) => Some(Failure::Timeout(what)),
             (Some(Ended::TooLarge), _) => Some(Failure::Protocol(error.to_string())),
             (None, Stage::Connect) => Some(Failure::Refused(error.to_string())),
-            (None, Stage::Handshake) => Some(Failure::Tls(error.to_string())),
-            // rustls wraps its errors so: with TLS 1.3 a refused client certificate is told after the handshake.
-            (None, Stage::Exchange) if error.kind() == ErrorKind::InvalidData => {
+            // rustls wraps its errors so, in the handshake and after it: with TLS 1.3 a refused client certificate is
+            // told only then.
+            (None, Stage::Handshake | Stage::Exchange) if error.kind() == ErrorKind::InvalidData => {
                 Some(Failure::Tls(error.to_string()))
             }
+            // Closed in the handshake: a server, or a proxy in front of it, that is just starting or stopping.
+            (None, Stage::Handshake) => Some(Failure::Refused(format!("in the TLS handshake: {error}"))),
             (None, Stage::Exchange) => None,
         }
     }

@@ -18,6 +18,9 @@
 //!
 //! Two limits stand: a host name is looked up with the system's resolver, which cannot be interrupted (only when a
 //! connection is made; an IP address needs no lookup), and a client that closes only its sending side counts as gone.
+//!
+//! Keys: ureq redacts what it logs, but `ureq_proto::util` dumps raw heads at TRACE, the `authorization` header among
+//! them. The logger must drop that target's records.
 
 mod buffers;
 mod call;

@@ -154,6 +154,17 @@ fn https_to_a_plaintext_server_is_a_tls_failure() {
 }
 
 #[test]
+fn a_tls_server_that_closes_in_the_handshake_may_be_tried_again() {
+    let (url, script) = scripted(|listener| {
+        let stream = accept(listener);
+        stream.peek(&mut [0]).unwrap();
+    });
+    let failure = upstream(&url.replace("http://", "https://")).post(CHAT, b"{}", &nobody()).unwrap_err();
+    assert!(matches!(failure, Failure::Refused(_)), "{failure:?}");
+    script.join().unwrap();
+}
+
+#[test]
 fn a_tls_handshake_has_the_limit_of_the_connect() {
     let (url, script) = scripted(|listener| {
         let mut stream = accept(listener);
