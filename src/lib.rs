@@ -6,4 +6,8 @@ pub mod error;
 pub mod json;
 pub mod openai;
 pub mod route;
+<<<<<<< HEAD
 pub mod sse;
+=======
+pub mod upstream;
+>>>>>>> wt-upstream

@@ -227,7 +227,7 @@ fn write_delta(index: u32, delta: Delta<'_>, out: &mut Vec<u8>) {
 }
 
 /// Appends `"stop_reason":…,"stop_sequence":…,"stop_details":…`: the same members in a stream and in a whole message.
-pub(super) fn write_stop(
+pub(crate) fn write_stop(
     reason: StopReason,
     sequence: Option<&str>,
     refusal: Option<&str>,

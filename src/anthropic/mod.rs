@@ -5,5 +5,6 @@
 mod event;
 mod request;
 
+pub(crate) use event::write_stop;
 pub use event::{Delta, Event, StopReason, Usage};
 pub use request::{Block, Effort, Message, MessagesRequest, Role, Thinking, Tool, ToolChoice, ToolResult};

@@ -9,8 +9,8 @@ use crate::json::Tape;
 /// A chunk, or a whole completion.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Chunk<'t, 'a> {
-    /// Whether this is an error instead: `{"error": …}`, or a flat `{"object":"error", …}` (SGLang, old vLLM).
-    pub is_error: bool,
+    /// The whole chunk, if it is an error: `{"error": …}`, or a flat `{"object":"error", …}` (SGLang, old vLLM).
+    pub error: Option<Tape<'t, 'a>>,
     /// Token counts, where the server told any.
     pub counts: Option<Counts>,
     /// The choice of index 0; others are never asked for and not looked at.
@@ -79,8 +79,8 @@ impl<'t, 'a> Chunk<'t, 'a> {
                 "choices" => chunk.choice = first_choice(value),
                 "usage" => chunk.counts = Counts::read(value).or(chunk.counts),
                 "prompt_progress" => chunk.counts = chunk.counts.or(Counts::read_progress(value)),
-                "error" => chunk.is_error |= value.as_null().is_none(),
-                "object" => chunk.is_error |= value.into_string() == Some("error"),
+                "error" if value.as_null().is_none() => chunk.error = Some(tape),
+                "object" if value.into_string() == Some("error") => chunk.error = Some(tape),
                 _ => {}
             }
         }

@@ -50,22 +50,15 @@ struct Said {
     window: Option<u64>,
 }
 
-/// Reads an error: an HTTP status that is not 2xx with its body, or an error chunk of a stream (status 200: then the
-/// code in the body counts). `retry_after`: the header's seconds.
+/// Reads an error: a status and its body. Where the status is 200 the code in the body counts. `retry_after`: the
+/// header's seconds.
 pub fn read_failure(status: u16, body: &mut [u8], retry_after: Option<u32>) -> Failure {
-    let said = Said::read(body);
-    if let Some(failure) = overflow(&said) {
-        return failure;
-    }
-    if said.message.contains("thinking_token_budget is set but") {
-        return Failure::NoThinkingBudget;
-    }
-    let status = match (status, said.code) {
-        (200..=299, Some(code)) => u16::try_from(code).unwrap_or(500),
-        (200..=299, None) => 500,
-        (status, _) => status,
-    };
-    Failure::Other(said.into_error(status, retry_after))
+    Said::read(body).meaning(status, retry_after)
+}
+
+/// Reads an error chunk of a stream that began with status 200: the code in it counts.
+pub fn read_error_chunk(chunk: &Value<'_>) -> Failure {
+    Said::read_json(chunk).unwrap_or_else(|| Said::read_text(&chunk.to_json())).meaning(200, None)
 }
 
 impl Said {
@@ -106,6 +99,21 @@ impl Said {
         let text = text.trim();
         let message = if text.starts_with('<') { "" } else { text };
         Said { message: message.to_string(), ..Said::default() }
+    }
+
+    fn meaning(self, status: u16, retry_after: Option<u32>) -> Failure {
+        if let Some(failure) = overflow(&self) {
+            return failure;
+        }
+        if self.message.contains("thinking_token_budget is set but") {
+            return Failure::NoThinkingBudget;
+        }
+        let status = match (status, self.code) {
+            (200..=299, Some(code)) => u16::try_from(code).unwrap_or(500),
+            (200..=299, None) => 500,
+            (status, _) => status,
+        };
+        Failure::Other(self.into_error(status, retry_after))
     }
 
     fn into_error(self, status: u16, retry_after: Option<u32>) -> Error {

@@ -7,7 +7,7 @@ mod chunk;
 mod failure;
 
 pub use chunk::{Choice, Chunk, Counts, Delta, ToolCallDelta};
-pub use failure::{Failure, read_failure};
+pub use failure::{Failure, read_error_chunk, read_failure};
 
 /// Which server an upstream is. Found from `owned_by` in `/v1/models`, or set by the owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

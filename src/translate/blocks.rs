@@ -1,0 +1,91 @@
+//! Content blocks that chat completions have no place for, as text: documents, search results, and what another
+//! provider's server tools left in the history.
+
+use std::borrow::Cow;
+
+use crate::json::{Object, Value};
+
+const DOCUMENT_OMITTED: &str = "[document omitted]";
+const PDF_OMITTED: &str = "[PDF document omitted]";
+
+/// The text of a block of type `kind`; `None`: it has none and is dropped.
+pub(super) fn text<'r>(kind: &str, body: &'r Object<'r>) -> Option<Cow<'r, str>> {
+    match kind {
+        "document" => Some(document(body)),
+        "search_result" => Some(search_result(body)),
+        "tool_reference" => {
+            let name = string(body, "tool_name")?;
+            Some(Cow::Owned(format!("Tool \"{name}\" is now available.")))
+        }
+        "server_tool_use" | "mcp_tool_use" => Some(server_tool_use(body)),
+        "compaction" => {
+            let content = body.get("content").and_then(Value::as_str)?;
+            Some(Cow::Owned(format!("Summary of the earlier conversation:\n{content}")))
+        }
+        "redacted_thinking" | "container_upload" | "fallback" | "mcp_tool_listing" => None,
+        kind if kind.ends_with("_tool_result") => Some(server_tool_result(kind, body)),
+        _ => string(body, "text").map(Cow::Borrowed),
+    }
+}
+
+fn string<'r>(body: &'r Object<'r>, key: &str) -> Option<&'r str> {
+    body.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
+}
+
+/// Title and context, then the text of the source.
+fn document<'r>(body: &'r Object<'r>) -> Cow<'r, str> {
+    let source = body.get("source").and_then(Value::as_object);
+    let text = match source.and_then(|source| string(source, "type")) {
+        Some("text") => source.and_then(|source| string(source, "data")).map(Cow::Borrowed),
+        Some("content") => source.and_then(|source| source.get("content")).map(texts),
+        Some("base64") => Some(Cow::Borrowed(PDF_OMITTED)),
+        _ => None,
+    };
+    let text = text.unwrap_or(Cow::Borrowed(DOCUMENT_OMITTED));
+    let head: Vec<&str> = ["title", "context"].iter().filter_map(|key| string(body, key)).collect();
+    if head.is_empty() { text } else { Cow::Owned(format!("{}\n{text}", head.join("\n"))) }
+}
+
+fn search_result<'r>(body: &'r Object<'r>) -> Cow<'r, str> {
+    let head = ["title", "source"].iter().filter_map(|key| string(body, key));
+    let mut lines: Vec<Cow<'r, str>> = head.map(Cow::Borrowed).collect();
+    lines.extend(body.get("content").map(texts));
+    Cow::Owned(lines.join("\n"))
+}
+
+fn server_tool_use<'r>(body: &'r Object<'r>) -> Cow<'r, str> {
+    let name = string(body, "name").unwrap_or("tool");
+    let input = body.get("input");
+    let query = input.and_then(|input| input.get("query")).and_then(Value::as_str).map(str::to_string);
+    let input = query.or(input.map(Value::to_json)).unwrap_or_default();
+    Cow::Owned(format!("[{name}: {input}]"))
+}
+
+/// `results: title - url`, or whatever texts the result holds.
+fn server_tool_result<'r>(kind: &str, body: &'r Object<'r>) -> Cow<'r, str> {
+    let Some(content) = body.get("content") else { return Cow::Owned(format!("[{kind}]")) };
+    let line = |item: &'r Value<'r>| {
+        let field = |key: &str| item.get(key).and_then(Value::as_str);
+        match (field("title"), field("url")) {
+            (Some(title), Some(url)) => Some(format!("{title} - {url}")),
+            _ => field("text").map(str::to_string),
+        }
+    };
+    let lines: Vec<String> = content.as_array().unwrap_or_default().iter().filter_map(line).collect();
+    let text = match (lines.is_empty(), content) {
+        (false, _) => lines.join("\n"),
+        (true, Value::String(text)) => text.to_string(),
+        (true, other) => other.to_json(),
+    };
+    Cow::Owned(format!("results:\n{text}"))
+}
+
+/// The texts of a string or of an array of blocks.
+fn texts<'r>(content: &'r Value<'r>) -> Cow<'r, str> {
+    if let Some(text) = content.as_str() {
+        return Cow::Borrowed(text);
+    }
+    let items = content.as_array().unwrap_or_default();
+    let texts: Vec<&str> = items.iter().filter_map(|item| item.get("text")?.as_str()).collect();
+    Cow::Owned(texts.join("\n"))
+}

@@ -1,0 +1,89 @@
+//! How many tokens a text has, by rule of thumb.
+//!
+//! For the moments when the upstream has not told: the first event of a stream, the room left for an answer, a count
+//! that no server can make. The caller may scale it by what it learned of a model.
+
+use crate::json::Value;
+
+/// Bytes to a token of English and code (translation.md F).
+const BYTES_PER_TOKEN: f64 = 3.6;
+/// Bytes to a token of JSON schemas.
+const SCHEMA_BYTES_PER_TOKEN: f64 = 3.2;
+/// Tokens to a character of Chinese, Japanese or Korean, which has three bytes.
+const TOKENS_PER_WIDE_CHARACTER: f64 = 1.2;
+const TOKENS_PER_MESSAGE: f64 = 4.0;
+const TOKENS_PER_TOOL: f64 = 8.0;
+/// The API's cap on an image; its real size is not decoded.
+const TOKENS_PER_IMAGE: f64 = 1600.0;
+
+/// The tokens of the text of an answer.
+pub fn text_tokens(text: &str) -> f64 {
+    // The first byte of a character of three or more bytes is 0xe3 or larger from U+3000 on, where CJK begins.
+    #[allow(clippy::naive_bytecount, reason = "vectorised well enough, and no crate for one line")]
+    let wide = text.bytes().filter(|byte| *byte >= 0xe3).count();
+    let rest = text.len().saturating_sub(3 * wide);
+    float(wide) * TOKENS_PER_WIDE_CHARACTER + float(rest) / BYTES_PER_TOKEN
+}
+
+/// The tokens of a chat completion's prompt: its `messages` and `tools`. At least 1.
+pub fn prompt_tokens(chat: &Value<'_>) -> u64 {
+    let messages = chat.get("messages").and_then(Value::as_array).unwrap_or_default();
+    let tools = chat.get("tools").and_then(Value::as_array).unwrap_or_default();
+    let messages: f64 = messages.iter().map(|message| TOKENS_PER_MESSAGE + value_tokens(message)).sum();
+    let tools: f64 = tools.iter().map(|tool| TOKENS_PER_TOOL + float(size(tool)) / SCHEMA_BYTES_PER_TOKEN).sum();
+    whole(messages + tools).max(1)
+}
+
+/// To a whole number, upwards.
+pub fn whole(tokens: f64) -> u64 {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, far below 2^53")]
+    {
+        tokens.ceil() as u64
+    }
+}
+
+fn value_tokens(value: &Value<'_>) -> f64 {
+    match value {
+        Value::String(text) => text_tokens(text),
+        Value::Array(items) => items.iter().map(value_tokens).sum(),
+        Value::Object(object) if object.get("image_url").is_some() => TOKENS_PER_IMAGE,
+        Value::Object(object) => object.iter().map(|(_, value)| value_tokens(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0.0,
+    }
+}
+
+/// About the bytes of a value as JSON.
+fn size(value: &Value<'_>) -> usize {
+    match value {
+        Value::String(text) => text.len() + 2,
+        Value::Array(items) => items.iter().map(|item| size(item) + 1).sum::<usize>() + 2,
+        Value::Object(object) => object.iter().map(|(key, value)| key.len() + size(value) + 4).sum::<usize>() + 2,
+        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+    }
+}
+
+fn float(n: usize) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "sizes in memory are far below 2^53")]
+    {
+        n as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn english_chinese_and_images() {
+        assert_eq!(whole(text_tokens(&"a".repeat(3600))), 1000);
+        assert_eq!(whole(text_tokens(&"字".repeat(1000))), 1200);
+        let mut bytes = br#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"data:x"}}]}]}"#.to_vec();
+        let tokens = prompt_tokens(&crate::json::parse(&mut bytes).unwrap());
+        assert!((1600..1700).contains(&tokens), "{tokens}");
+    }
+
+    #[test]
+    fn nothing_is_one_token() {
+        assert_eq!(prompt_tokens(&Value::Null), 1);
+    }
+}

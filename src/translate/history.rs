@@ -1,0 +1,452 @@
+//! `system` and `messages` -> the `messages` of a chat completion.
+//!
+//! The rules are those of translation.md B. What they share: turn N+1 extends turn N. Whatever is made of a message
+//! depends on that message and the ones before it, and on the one after it only where the client cut its turn in two;
+//! so the upstream's prefix cache holds from turn to turn.
+
+use std::borrow::Cow;
+
+use crate::anthropic::{Block, Message, Role, ToolResult};
+use crate::error::Error;
+use crate::json::{Object, Value};
+use crate::openai::{Flavour, SystemMessages};
+
+use super::blocks;
+use super::request::Target;
+use super::signature::reasoning;
+
+/// What stands for a result that the client never sent.
+const NO_RESULT: &str = "[no result: interrupted]";
+/// What stands for a result without content: some templates dislike an empty one.
+const NO_OUTPUT: &str = "(no output)";
+/// A line that Claude Code puts first in its system prompt, different in each conversation: it would cost the upstream
+/// its whole prefix cache.
+const BILLING_HEADER: &str = "x-anthropic-billing-header:";
+
+/// One message of the chat, before it is JSON.
+#[derive(Debug)]
+enum Turn<'r> {
+    System(Cow<'r, str>),
+    User(Vec<Part<'r>>),
+    Assistant(Answer<'r>),
+    Tool { id: &'r str, content: Cow<'r, str> },
+}
+
+#[derive(Debug)]
+enum Part<'r> {
+    Text(Cow<'r, str>),
+    Image(&'r Value<'r>),
+}
+
+#[derive(Debug, Default)]
+struct Answer<'r> {
+    text: Option<Cow<'r, str>>,
+    reasoning: Option<Cow<'r, str>>,
+    calls: Vec<Call<'r>>,
+    /// Whether a block of another kind stands behind the text: more text begins a new paragraph.
+    text_ended: bool,
+}
+
+#[derive(Debug)]
+struct Call<'r> {
+    id: &'r str,
+    name: &'r str,
+    input: Option<&'r Value<'r>>,
+}
+
+/// What becomes of the conversation.
+#[derive(Debug)]
+pub(super) struct History<'r> {
+    /// `messages`.
+    pub(super) messages: Vec<Value<'r>>,
+    /// Whether the last one is the beginning of the answer, which the model is to continue.
+    pub(super) prefill: bool,
+}
+
+/// The chat's messages.
+///
+/// # Errors
+/// 400: nothing to answer, or a last message whose tool calls have no results.
+pub(super) fn history<'r>(
+    system: &[&'r str],
+    messages: &'r [Message<'r>],
+    target: &Target<'_>,
+) -> Result<History<'r>, Error> {
+    let mut builder = Builder { turns: Vec::new(), reminders: Vec::new(), early: Vec::new(), target };
+    builder.system(system);
+    let mut rest = messages;
+    while let Some((message, after)) = rest.split_first() {
+        if message.role == Role::Assistant {
+            builder.assistant(message, after.is_empty());
+            rest = after;
+        } else {
+            let len = rest.iter().take_while(|message| message.role != Role::Assistant).count();
+            let (run, after) = rest.split_at(len);
+            builder.user_turn(run, after.iter().any(|message| message.role == Role::User));
+            rest = after;
+        }
+    }
+    builder.finish()
+}
+
+struct Builder<'r, 't> {
+    turns: Vec<Turn<'r>>,
+    /// System messages that stand before any user message.
+    reminders: Vec<Cow<'r, str>>,
+    /// Results that stand in the model's own message.
+    early: Vec<&'r ToolResult<'r>>,
+    target: &'t Target<'t>,
+}
+
+impl<'r> Builder<'r, '_> {
+    fn system(&mut self, blocks: &[&'r str]) {
+        let texts = blocks.iter().map(|text| without_billing_header(text)).filter(|text| !text.trim().is_empty());
+        if let Some(text) = join(texts.map(Cow::Borrowed), "\n\n") {
+            self.turns.push(Turn::System(text));
+        }
+    }
+
+    fn system_message(&mut self, message: &'r Message<'r>) {
+        let texts = message.content.iter().filter_map(|block| block_text(block));
+        let Some(text) = join(texts.filter(|text| !text.trim().is_empty()), "\n\n") else { return };
+        if self.target.settings.system_messages == SystemMessages::Keep {
+            self.turns.push(Turn::System(text));
+            return;
+        }
+        let reminder = if text.starts_with("<system-reminder>") {
+            text
+        } else {
+            Cow::Owned(format!("<system-reminder>\n{text}\n</system-reminder>"))
+        };
+        // Never a turn of its own: Qwen's templates drop the reasoning before each new user turn.
+        match self.turns.last_mut() {
+            Some(Turn::User(parts)) => parts.push(Part::Text(reminder)),
+            Some(Turn::Tool { content, .. }) => {
+                let content = content.to_mut();
+                content.push_str("\n\n");
+                content.push_str(&reminder);
+            }
+            _ => self.reminders.push(reminder),
+        }
+    }
+
+    /// All that stands between two answers: user messages, which the API merges, and system messages.
+    fn user_turn(&mut self, run: &'r [Message<'r>], user_follows: bool) {
+        if run.iter().any(|message| message.role == Role::User) {
+            let results = run.iter().flat_map(|message| &message.content).filter_map(as_result);
+            let results: Vec<&ToolResult<'r>> = self.early.drain(..).chain(results).collect();
+            self.results(&results);
+        }
+        let mut rest = run;
+        while let Some((message, after)) = rest.split_first() {
+            let forgotten = user_follows || after.iter().any(|message| message.role == Role::User);
+            match message.role {
+                Role::System if message.until_next_user && forgotten => {}
+                Role::System => self.system_message(message),
+                Role::User | Role::Assistant => self.user(message),
+            }
+            rest = after;
+        }
+    }
+
+    fn user(&mut self, message: &'r Message<'r>) {
+        let mut parts: Vec<Part<'r>> = self.reminders.drain(..).map(Part::Text).collect();
+        for block in &message.content {
+            match block {
+                Block::Image(source) => parts.push(image(source, self.target)),
+                other => parts.extend(block_text(other).map(Part::Text)),
+            }
+        }
+        parts.retain(|part| !matches!(part, Part::Text(text) if text.trim().is_empty()));
+        self.user_parts(parts);
+    }
+
+    /// Appends to the user's turn, or begins one.
+    fn user_parts(&mut self, parts: Vec<Part<'r>>) {
+        if parts.is_empty() {
+            return;
+        }
+        match self.turns.last_mut() {
+            Some(Turn::User(before)) => before.extend(parts),
+            _ => self.turns.push(Turn::User(parts)),
+        }
+    }
+
+    /// The results of the calls just made, in the order of the calls, directly behind them. What answers no call becomes
+    /// text of the user; the images that tools returned follow all results.
+    fn results(&mut self, results: &[&'r ToolResult<'r>]) {
+        let open = self.open_calls();
+        let mut after = Vec::new();
+        for id in &open {
+            // Of results with the same id the last one counts.
+            let result = results.iter().rev().find(|result| result.id == *id);
+            let content = result.map(|result| result_text(result, &mut after, self.target));
+            self.turns.push(Turn::Tool { id, content: content.unwrap_or(Cow::Borrowed(NO_RESULT)) });
+        }
+        for result in results.iter().filter(|result| !open.contains(&result.id)) {
+            let mut images = Vec::new();
+            let text = result_text(result, &mut images, self.target);
+            after.push(Part::Text(Cow::Owned(format!("Result of tool call {}: {text}", result.id))));
+            after.extend(images);
+        }
+        self.user_parts(after);
+    }
+
+    /// The ids of the calls of the answer just before, which have no result yet.
+    fn open_calls(&self) -> Vec<&'r str> {
+        match self.turns.last() {
+            Some(Turn::Assistant(answer)) => answer.calls.iter().map(|call| call.id).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn assistant(&mut self, message: &'r Message<'r>, last: bool) {
+        for block in &message.content {
+            // A summary of what was said before is no answer of the model.
+            if let Block::Other { kind: "compaction", .. } = block {
+                self.user_parts(block_text(block).map(Part::Text).into_iter().collect());
+            }
+        }
+        let mut answer = match self.turns.pop_if(|turn| matches!(turn, Turn::Assistant(_))) {
+            Some(Turn::Assistant(answer)) => answer,
+            _ => Answer::default(),
+        };
+        answer.text_ended = true; // the text of a second message begins a new paragraph
+        message.content.iter().for_each(|block| answer.push(block));
+        if !answer.is_empty(last) {
+            self.turns.push(Turn::Assistant(answer));
+        }
+        self.early.extend(message.content.iter().filter_map(as_result));
+        if last && !self.early.is_empty() {
+            let results: Vec<&ToolResult<'r>> = self.early.drain(..).collect();
+            self.results(&results);
+        }
+    }
+
+    fn finish(mut self) -> Result<History<'r>, Error> {
+        let open = self.open_calls();
+        if !open.is_empty() {
+            let what = "`tool_use` ids were found without `tool_result` blocks immediately after";
+            return Err(Error::invalid(format!("messages: {what}: {}", open.join(", "))));
+        }
+        let reminders: Vec<Part<'r>> = self.reminders.drain(..).map(Part::Text).collect();
+        self.user_parts(reminders);
+        if matches!(self.turns.last(), Some(Turn::System(_)) | None) {
+            return Err(Error::invalid("messages.0: user messages must have non-empty content"));
+        }
+        let mut prefill = false;
+        if let Some(Turn::Assistant(answer)) = self.turns.last_mut() {
+            prefill = true;
+            answer.text = answer.text.take().map(|text| Cow::Owned(text.trim_end().to_string()));
+        }
+        if prefill && matches!(self.target.flavour, Flavour::Ollama | Flavour::LmStudio | Flavour::OpenAi) {
+            return Err(Error::invalid(
+                "This model does not support assistant message prefill. The conversation must end with a user message.",
+            ));
+        }
+        let flavour = self.target.flavour;
+        let messages = self.turns.into_iter().map(|turn| turn.into_json(flavour)).collect();
+        Ok(History { messages, prefill })
+    }
+}
+
+fn as_result<'b, 'r>(block: &'b Block<'r>) -> Option<&'b ToolResult<'r>> {
+    if let Block::ToolResult(result) = block { Some(result) } else { None }
+}
+
+impl<'r> Answer<'r> {
+    fn push(&mut self, block: &'r Block<'r>) {
+        match block {
+            Block::Thinking { text, signature } => {
+                let text = reasoning(text, signature);
+                if !text.is_empty() {
+                    append(&mut self.reasoning, text, "\n");
+                }
+                self.text_ended = true;
+            }
+            Block::ToolUse { id, name, input } => {
+                self.calls.push(Call { id, name, input: *input });
+                self.text_ended = true;
+            }
+            Block::Text(text) => {
+                if !text.trim().is_empty() {
+                    append(&mut self.text, Cow::Borrowed(text), if self.text_ended { "\n\n" } else { "" });
+                    self.text_ended = false;
+                }
+            }
+            Block::ToolResult(_) | Block::Other { kind: "compaction", .. } => {} // the caller's
+            other => {
+                if let Some(text) = block_text(other) {
+                    append(&mut self.text, text, "\n\n");
+                    self.text_ended = true;
+                }
+            }
+        }
+    }
+
+    /// A message with neither text nor calls says nothing and many templates refuse it.
+    fn is_empty(&self, last: bool) -> bool {
+        self.text.is_none() && self.calls.is_empty() && (self.reasoning.is_none() || last)
+    }
+}
+
+fn append<'r>(slot: &mut Option<Cow<'r, str>>, text: Cow<'r, str>, separator: &str) {
+    match slot {
+        Some(before) => {
+            let before = before.to_mut();
+            before.push_str(separator);
+            before.push_str(&text);
+        }
+        None => *slot = Some(text),
+    }
+}
+
+fn join<'r>(mut texts: impl Iterator<Item = Cow<'r, str>>, separator: &str) -> Option<Cow<'r, str>> {
+    let mut joined = Some(texts.next()?);
+    for text in texts {
+        append(&mut joined, text, separator);
+    }
+    joined
+}
+
+/// A block that is only the billing header is dropped; one that goes on after it loses that line.
+fn without_billing_header(text: &str) -> &str {
+    if !text.trim_start().starts_with(BILLING_HEADER) {
+        return text;
+    }
+    text.trim_start().split_once('\n').map_or("", |(_, rest)| rest)
+}
+
+/// The text of a tool result; its images are put aside, each with a line that says where it is from.
+fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: &Target<'_>) -> Cow<'r, str> {
+    let mut image_count = 0;
+    let texts = result.content.iter().filter_map(|block| match block {
+        Block::Image(source) => {
+            match image(source, target) {
+                Part::Image(source) => {
+                    let line = format!("Image returned by tool call {}:", result.id);
+                    images.push(Part::Text(Cow::Owned(line)));
+                    images.push(Part::Image(source));
+                    image_count += 1;
+                    None
+                }
+                Part::Text(text) => Some(text),
+            }
+        }
+        other => block_text(other).filter(|text| !text.is_empty()),
+    });
+    let text = join(texts, "\n");
+    let text = text.unwrap_or(Cow::Borrowed(if image_count > 0 { "[image]" } else { NO_OUTPUT }));
+    // No server has a flag for it, so the text must say it.
+    if result.is_error && !text.starts_with("Error") && !text.starts_with("<tool_use_error>") {
+        Cow::Owned(format!("Error: {text}"))
+    } else {
+        text
+    }
+}
+
+fn image<'r>(source: &'r Value<'r>, target: &Target<'_>) -> Part<'r> {
+    if target.settings.vision {
+        Part::Image(source)
+    } else {
+        Part::Text(Cow::Borrowed("[image omitted: model has no vision]"))
+    }
+}
+
+/// The text of any block that has one.
+fn block_text<'r>(block: &Block<'r>) -> Option<Cow<'r, str>> {
+    match block {
+        Block::Text(text) => Some(Cow::Borrowed(text)),
+        Block::Other { kind, body } => blocks::text(kind, body),
+        Block::Image(_) | Block::ToolUse { .. } | Block::ToolResult(_) | Block::Thinking { .. } => None,
+    }
+}
+
+impl<'r> Turn<'r> {
+    fn into_json(self, flavour: Flavour) -> Value<'r> {
+        match self {
+            Turn::System(text) => Value::object([("role", "system".into()), ("content", text.into())]),
+            Turn::User(parts) => Value::object([("role", "user".into()), ("content", content(parts))]),
+            Turn::Tool { id, content } => Value::object([
+                ("role", "tool".into()),
+                ("tool_call_id", id.into()),
+                ("content", content.into()),
+            ]),
+            Turn::Assistant(answer) => answer.into_json(flavour),
+        }
+    }
+}
+
+impl<'r> Answer<'r> {
+    fn into_json(self, flavour: Flavour) -> Value<'r> {
+        let mut message = Object::new();
+        message.push("role", "assistant");
+        message.push("content", match (self.text, flavour) {
+            (Some(text), _) => text.into(),
+            // llama.cpp's templates test the content for truth; without calls it must not be null anywhere.
+            (None, flavour) if flavour == Flavour::LlamaCpp || self.calls.is_empty() => "".into(),
+            (None, _) => Value::Null,
+        });
+        if let Some(reasoning) = self.reasoning {
+            match flavour {
+                Flavour::Vllm => message.push("reasoning", reasoning),
+                Flavour::LlamaCpp | Flavour::Sglang | Flavour::LmStudio => message.push("reasoning_content", reasoning),
+                Flavour::Ollama | Flavour::Unknown => {
+                    message.push("reasoning", reasoning.clone());
+                    message.push("reasoning_content", reasoning);
+                }
+                Flavour::OpenAi => {}
+            }
+        }
+        if !self.calls.is_empty() {
+            let calls: Vec<Value<'r>> = self.calls.into_iter().map(Call::into_json).collect();
+            message.push("tool_calls", calls);
+        }
+        message.into()
+    }
+}
+
+impl<'r> Call<'r> {
+    fn into_json(self) -> Value<'r> {
+        // Always the text of an object: llama.cpp answers 500 to anything else.
+        let arguments = self.input.map_or_else(|| "{}".to_string(), Value::to_json);
+        let function = Value::object([("name", self.name.into()), ("arguments", arguments.into())]);
+        Value::object([("id", self.id.into()), ("type", "function".into()), ("function", function)])
+    }
+}
+
+/// Text only: one string, which every template takes. With images: an array of parts.
+fn content<'r>(parts: Vec<Part<'r>>) -> Value<'r> {
+    let mut merged: Vec<Part<'r>> = Vec::new();
+    for part in parts {
+        match (merged.last_mut(), part) {
+            (Some(Part::Text(before)), Part::Text(text)) => {
+                let before = before.to_mut();
+                before.push_str("\n\n");
+                before.push_str(&text);
+            }
+            (_, part) => merged.push(part),
+        }
+    }
+    match <[Part<'r>; 1]>::try_from(merged) {
+        Ok([Part::Text(text)]) => text.into(),
+        Ok([image]) => vec![image.into_json()].into(),
+        Err(parts) => parts.into_iter().map(Part::into_json).collect::<Vec<_>>().into(),
+    }
+}
+
+impl<'r> Part<'r> {
+    fn into_json(self) -> Value<'r> {
+        match self {
+            Part::Text(text) => Value::object([("type", "text".into()), ("text", text.into())]),
+            Part::Image(source) => {
+                let text = |key: &str| source.get(key).and_then(Value::as_str).unwrap_or("");
+                let url: Value<'r> = match text("type") {
+                    "url" => text("url").to_string().into(),
+                    _ => format!("data:{};base64,{}", text("media_type"), text("data")).into(),
+                };
+                Value::object([("type", "image_url".into()), ("image_url", Value::object([("url", url)]))])
+            }
+        }
+    }
+}

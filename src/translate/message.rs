@@ -1,0 +1,115 @@
+//! The fold: events -> one whole Message, for clients that do not stream.
+
+use crate::anthropic::{Delta, Event, StopReason, Usage};
+use crate::json::write_str;
+
+use super::arguments::Arguments;
+
+/// Folds the events of an answer.
+#[derive(Debug, Default)]
+pub struct MessageFold {
+    head: Vec<u8>,
+    content: Vec<u8>,
+    open: Option<Block>,
+    tail: Vec<u8>,
+    usage: Usage,
+}
+
+#[derive(Debug)]
+enum Block {
+    Text(String),
+    Thinking { text: String, signature: String },
+    /// What stands before the input, and the input's JSON.
+    ToolUse { head: Vec<u8>, input: String },
+}
+
+impl MessageFold {
+    /// Takes the next event.
+    pub fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::MessageStart { id, model, .. } => {
+                self.head.extend_from_slice(br#"{"id":"#);
+                write_str(id, &mut self.head);
+                self.head.extend_from_slice(br#","type":"message","role":"assistant","model":"#);
+                write_str(model, &mut self.head);
+            }
+            Event::TextStart { .. } => self.open = Some(Block::Text(String::new())),
+            Event::ThinkingStart { .. } => {
+                self.open = Some(Block::Thinking { text: String::new(), signature: String::new() });
+            }
+            Event::ToolUseStart { id, name, .. } => {
+                let mut head = br#"{"type":"tool_use","id":"#.to_vec();
+                write_str(id, &mut head);
+                head.extend_from_slice(br#","name":"#);
+                write_str(name, &mut head);
+                self.open = Some(Block::ToolUse { head, input: String::new() });
+            }
+            Event::BlockDelta { delta, .. } => match (&mut self.open, delta) {
+                (Some(Block::Text(text)), Delta::Text(more)) => text.push_str(more),
+                (Some(Block::Thinking { text, .. }), Delta::Thinking(more)) => text.push_str(more),
+                (Some(Block::Thinking { signature, .. }), Delta::Signature(more)) => signature.push_str(more),
+                (Some(Block::ToolUse { input, .. }), Delta::InputJson(more)) => input.push_str(more),
+                _ => {}
+            },
+            Event::BlockStop { .. } => self.block(),
+            Event::MessageDelta { stop_reason, stop_sequence, refusal, usage } => {
+                self.end(*stop_reason, *stop_sequence, *refusal, *usage);
+            }
+            Event::Ping | Event::MessageStop | Event::Error { .. } => {}
+        }
+    }
+
+    fn block(&mut self) {
+        let Some(block) = self.open.take() else { return };
+        let out = &mut self.content;
+        if !out.is_empty() {
+            out.push(b',');
+        }
+        match block {
+            Block::Text(text) => {
+                out.extend_from_slice(br#"{"type":"text","text":"#);
+                write_str(&text, out);
+                out.push(b'}');
+            }
+            Block::Thinking { text, signature } => {
+                out.extend_from_slice(br#"{"type":"thinking","thinking":"#);
+                write_str(&text, out);
+                out.extend_from_slice(br#","signature":"#);
+                write_str(&signature, out);
+                out.push(b'}');
+            }
+            Block::ToolUse { head, input } => {
+                out.extend_from_slice(&head);
+                out.extend_from_slice(br#","input":"#);
+                out.extend_from_slice(whole_object(&input).as_bytes());
+                out.push(b'}');
+            }
+        }
+    }
+
+    fn end(&mut self, reason: StopReason, sequence: Option<&str>, refusal: Option<&str>, usage: Usage) {
+        self.usage = usage;
+        crate::anthropic::write_stop(reason, sequence, refusal, &mut self.tail);
+    }
+
+    /// The Message as JSON.
+    pub fn finish(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.head);
+        out.extend_from_slice(br#","content":["#);
+        out.extend_from_slice(&self.content);
+        out.extend_from_slice(b"],");
+        out.extend_from_slice(&self.tail);
+        out.extend_from_slice(br#","usage":"#);
+        self.usage.write(out);
+        out.push(b'}');
+    }
+}
+
+/// The input of a call that was cut at the token limit is not whole; in a Message it must be an object all the same.
+fn whole_object(json: &str) -> String {
+    let mut arguments = Arguments::new(None);
+    let mut whole = String::with_capacity(json.len());
+    arguments.push(json, &mut whole);
+    arguments.finish(false, &mut whole);
+    if whole.is_empty() { "{}".to_string() } else { whole }
+}

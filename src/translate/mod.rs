@@ -1,0 +1,34 @@
+//! The translation: Messages request -> chat completion, chunks -> Messages events.
+//!
+//! Pure: bytes and trees in, trees and events out. Ids come in as arguments; there is no clock, no log, no socket.
+//!
+//! | module | from | to |
+//! |---|---|---|
+//! | `request` | every field of a Messages request | the chat completion's body, and the [`Plan`] for reading its answer |
+//! | `blocks` | content blocks of other kinds | text |
+//! | `history` | `system` and `messages` | `messages` |
+//! | `tools` | `tools`, `tool_choice` | `tools`, `tool_choice` |
+//! | `stream` | chunks | events, one block at a time |
+//! | `arguments` | fragments of a tool call's arguments | JSON that is legal at every moment |
+//! | `stop` | text | text without its stop sequence |
+//! | `signature` | reasoning | a thinking block's signature, and back |
+//! | `finish` | finish reason, counts | stop reason, usage |
+//! | `message` | events | one whole Message |
+//! | `estimate` | text | tokens, roughly |
+
+pub mod arguments;
+pub mod estimate;
+mod blocks;
+mod finish;
+mod history;
+mod message;
+mod request;
+mod signature;
+mod stop;
+mod stream;
+mod tools;
+
+pub use finish::overflow_error;
+pub use message::MessageFold;
+pub use request::{ChatRequest, Plan, Target, chat_request};
+pub use stream::{MessageStream, Progress};

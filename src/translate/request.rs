@@ -1,0 +1,254 @@
+//! A Messages request -> the body of a chat completion, and the plan for reading its answer.
+//!
+//! translation.md A, field by field. Fields that have no place are dropped; none of them fails the request.
+
+use crate::anthropic::{MessagesRequest, Thinking as Asked};
+use crate::error::Error;
+use crate::json::{Object, Value};
+use crate::openai::{Flavour, Settings, Thinking};
+
+use super::arguments::Schema;
+use super::estimate;
+use super::history::{History, history};
+use super::tools::{Tools, tools};
+
+/// vLLM's and OpenAI's limit on `stop`; a fifth string is a 400 for the whole request.
+const STOP_STRINGS_MAX: usize = 4;
+
+/// What is kept free in the window beside prompt and answer: the estimate of the prompt is rough.
+const WINDOW_MARGIN: u64 = 64;
+
+/// The room for an answer that is asked for however large the prompt seems: if the estimate is wrong the answer is not
+/// cut to a stump, and if it is right the upstream says so.
+const ROOM_MIN: u64 = 1024;
+
+/// Extensions that clients of vLLM send beside the API's own fields: passed on as they are.
+const EXTRAS: [&str; 9] = [
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "priority",
+    "cache_salt",
+    "vllm_xargs",
+    "logit_bias",
+];
+
+/// Who will answer, and what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'t> {
+    /// The model's name at the upstream.
+    pub model: &'t str,
+    /// The server's flavour.
+    pub flavour: Flavour,
+    /// The context window in tokens, where known.
+    pub window: Option<u64>,
+    /// Real tokens to an estimated one, learned from earlier answers; 1 at first.
+    pub tokens_ratio: f64,
+    /// What the owner set.
+    pub settings: &'t Settings,
+}
+
+/// A request for the upstream.
+#[derive(Debug)]
+pub struct ChatRequest<'r> {
+    /// The body.
+    pub body: Value<'r>,
+    /// How to read the answer.
+    pub plan: Plan,
+    /// What was left out and may matter to the owner, for one warning each.
+    pub dropped: Vec<String>,
+}
+
+/// What the answer's translation must know of its request. Owns what it holds, so that the request can be freed while
+/// a long answer runs.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The model as the client named it.
+    pub model: String,
+    /// Whether the client wants events.
+    pub stream: bool,
+    /// All stop sequences; matched in the answer's text.
+    pub stop_sequences: Vec<String>,
+    /// Whether the reasoning is withheld and only its signature shown.
+    pub thinking_omitted: bool,
+    /// Only the first tool call is passed on.
+    pub one_tool_call: bool,
+    /// The tools that were declared, each with what is needed to repair its arguments.
+    pub tools: Vec<(String, Option<Schema>)>,
+    /// Nothing is shown: the client asked for 0 tokens, to warm the cache.
+    pub discard: bool,
+    /// About the prompt's tokens; never 0.
+    pub prompt_tokens: u64,
+}
+
+/// The chat completion for a request.
+///
+/// # Errors
+/// 400: what cannot be served (translation.md A and B).
+pub fn chat_request<'r>(request: &'r MessagesRequest<'r>, target: &Target<'r>) -> Result<ChatRequest<'r>, Error> {
+    let history = history(&request.system, &request.messages, target)?;
+    let tools = tools(request, target.flavour)?;
+    let thinks = thinks(request, target, &history, &tools);
+    let dropped = tools.dropped.iter().map(|(_, kind)| format!("server tool {kind}")).collect();
+    let plan = plan(request, target, &tools);
+
+    let mut body = Object::new();
+    body.push("model", target.model);
+    body.push("messages", history.messages);
+    let has_tools = !tools.functions.is_empty();
+    if has_tools {
+        body.push("tools", tools.functions);
+        if let Some(choice) = tools.choice {
+            body.push("tool_choice", choice);
+        }
+        if request.one_tool_call {
+            body.push("parallel_tool_calls", false);
+        }
+    }
+    let mut chat = ChatRequest { body: body.into(), plan, dropped };
+    let estimated = estimate::prompt_tokens(&chat.body);
+    chat.plan.prompt_tokens = estimate::whole(scaled(estimated, target.tokens_ratio)).max(1);
+    let Some(body) = chat.body.as_object_mut() else { return Ok(chat) };
+    let max_tokens = max_tokens(request, target, chat.plan.prompt_tokens);
+    set_max_tokens(body, max_tokens, target.flavour);
+    sampling(body, request, target.flavour);
+    // Upstream stop strings also fire in reasoning and in the markup of tool calls, and tear pieces off them; and most
+    // servers do not say which one they met. There the proxy alone looks for them.
+    let tells = matches!(target.flavour, Flavour::Vllm | Flavour::Sglang | Flavour::Unknown);
+    if !request.stop_sequences.is_empty() && tells && !thinks && !has_tools {
+        let stop = request.stop_sequences.iter().take(STOP_STRINGS_MAX);
+        body.push("stop", stop.map(|text| Value::from(*text)).collect::<Vec<_>>());
+    }
+    if let Some(schema) = request.schema {
+        let format = [("name", "output".into()), ("schema", schema.reborrow()), ("strict", true.into())];
+        body.push("response_format", Value::object([("type", "json_schema".into()), ("json_schema", Value::object(format))]));
+    }
+    thinking(body, request, target, thinks, max_tokens);
+    for key in EXTRAS {
+        if let Some(value) = request.body.get(key).filter(|_| target.flavour != Flavour::OpenAi) {
+            body.push(key, value.reborrow());
+        }
+    }
+    if history.prefill && target.flavour != Flavour::LlamaCpp {
+        body.push("add_generation_prompt", false);
+        body.push("continue_final_message", true);
+    }
+    streaming(body, target.flavour);
+    Ok(chat)
+}
+
+fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -> Plan {
+    let coerce = target.settings.coerce_arguments;
+    let schema = |tool: &crate::anthropic::Tool<'_>| tool.schema.filter(|_| coerce).and_then(Schema::from_json);
+    Plan {
+        model: request.model.to_string(),
+        stream: request.stream,
+        stop_sequences: request.stop_sequences.iter().map(ToString::to_string).collect(),
+        thinking_omitted: request.thinking_omitted,
+        one_tool_call: request.one_tool_call,
+        tools: tools.declared.iter().map(|tool| (tool.name.to_string(), schema(tool))).collect(),
+        discard: request.max_tokens == 0,
+        prompt_tokens: 1,
+    }
+}
+
+/// Whether the model is to think. Off for what cannot be had with it: a forced call (the API refuses the pair, we serve
+/// the call) and the continuation of an answer (the template would open a new think block inside it).
+fn thinks(request: &MessagesRequest<'_>, target: &Target<'_>, history: &History<'_>, tools: &Tools<'_>) -> bool {
+    let asked = match target.settings.thinking {
+        Thinking::On => true,
+        Thinking::Off => false,
+        Thinking::Auto => matches!(request.thinking, Some(Asked::Enabled(_) | Asked::Adaptive)),
+    };
+    asked && !tools.forced && !history.prefill && request.max_tokens > 0
+}
+
+fn scaled(tokens: u64, ratio: f64) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
+    {
+        tokens as f64 * ratio
+    }
+}
+
+/// The client's limit, within the owner's cap and what the window has left.
+fn max_tokens(request: &MessagesRequest<'_>, target: &Target<'_>, prompt_tokens: u64) -> u64 {
+    let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
+    let room = match target.window {
+        Some(window) => window.saturating_sub(prompt_tokens + WINDOW_MARGIN).max(ROOM_MIN.min(window / 2)),
+        None => u64::MAX,
+    };
+    request.max_tokens.min(cap).min(room).max(1)
+}
+
+/// Sets the limit under the names that the server knows. Also for a second try with a smaller one.
+pub(super) fn set_max_tokens(body: &mut Object<'_>, max_tokens: u64, flavour: Flavour) {
+    if matches!(flavour, Flavour::Vllm | Flavour::OpenAi) {
+        body.set("max_completion_tokens", max_tokens);
+    }
+    if flavour != Flavour::OpenAi {
+        body.set("max_tokens", max_tokens);
+    }
+}
+
+fn sampling<'r>(body: &mut Object<'r>, request: &MessagesRequest<'r>, flavour: Flavour) {
+    if let Some(temperature) = request.temperature {
+        body.push("temperature", temperature);
+    }
+    if let Some(top_p) = request.top_p {
+        body.push("top_p", top_p.reborrow());
+    }
+    if let Some(top_k) = request.top_k.filter(|_| flavour != Flavour::OpenAi) {
+        body.push("top_k", top_k.reborrow());
+    }
+}
+
+/// The thinking switch, its effort and its budget. The switch is always said outright: Qwen's templates think unless
+/// told not to, and on vLLM an effort alone would switch it on.
+fn thinking<'r>(body: &mut Object<'r>, request: &MessagesRequest<'r>, target: &Target<'_>, thinks: bool, max_tokens: u64) {
+    let flavour = target.flavour;
+    if matches!(flavour, Flavour::Vllm | Flavour::LlamaCpp | Flavour::Sglang | Flavour::Unknown) {
+        let mut arguments = Object::new();
+        arguments.push("enable_thinking", thinks);
+        if target.settings.preserve_thinking {
+            arguments.push("preserve_thinking", true);
+        }
+        if let Some(own) = request.body.get("chat_template_kwargs").and_then(Value::as_object) {
+            own.iter().for_each(|(key, value)| arguments.set(key, value.reborrow()));
+        }
+        body.push("chat_template_kwargs", arguments);
+    }
+    let disabled = request.thinking == Some(Asked::Disabled) || target.settings.thinking == Thinking::Off;
+    let last_system = request.messages.last().and_then(|message| message.effort);
+    match last_system.or(request.effort) {
+        Some(effort) if !disabled => body.push("reasoning_effort", match (flavour, effort) {
+            (Flavour::OpenAi, "xhigh" | "max") => "high",
+            _ => effort,
+        }),
+        _ if flavour == Flavour::Ollama && !thinks => body.push("reasoning_effort", "none"),
+        _ => {}
+    }
+    if let (Some(Asked::Enabled(budget)), true, true) = (request.thinking, thinks, target.settings.thinking_budget) {
+        let budget = budget.min(max_tokens.saturating_sub(1));
+        match flavour {
+            Flavour::Vllm => body.push("thinking_token_budget", budget),
+            Flavour::LlamaCpp => body.push("thinking_budget_tokens", budget),
+            _ => {}
+        }
+    }
+}
+
+/// The upstream is always asked to stream: vLLM's whole answer to a cut tool call looks complete.
+fn streaming(body: &mut Object<'_>, flavour: Flavour) {
+    body.push("stream", true);
+    let mut options = Object::new();
+    options.push("include_usage", true);
+    match flavour {
+        // The first chunk then tells the exact prompt tokens.
+        Flavour::Vllm | Flavour::Sglang => options.push("continuous_usage_stats", true),
+        Flavour::LlamaCpp => body.push("return_progress", true),
+        _ => {}
+    }
+    body.push("stream_options", options);
+}

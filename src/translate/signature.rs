@@ -1,0 +1,102 @@
+//! The signature of a thinking block: opaque to clients, which send it back word for word.
+//!
+//! Where the block's text goes to the client, the signature is a digest of it. Where the client asked to omit the text,
+//! the signature carries it, so that the model gets its own reasoning back on the next turn and nothing is kept here.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// `sg1.` + digest: the text is in the block.
+const DIGEST_PREFIX: &str = "sg1.";
+
+/// `sg1t.` + digest + `.` + the text in base64.
+const TEXT_PREFIX: &str = "sg1t.";
+
+/// FNV-1a, 64 bits: tells a damaged signature from a whole one. It is no seal: whoever holds the conversation may change
+/// it as they like.
+#[derive(Clone, Copy, Debug)]
+struct Digest(u64);
+
+impl Digest {
+    const EMPTY: Digest = Digest(0xcbf2_9ce4_8422_2325);
+
+    fn push(self, text: &str) -> Digest {
+        Digest(text.bytes().fold(self.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+    }
+}
+
+/// The signature of a block that is being written.
+#[derive(Clone, Debug)]
+pub(super) struct Signature {
+    digest: Digest,
+    /// `Some`: the text is withheld from the client and carried here.
+    text: Option<String>,
+}
+
+impl Signature {
+    pub(super) fn new(withheld: bool) -> Self {
+        Signature { digest: Digest::EMPTY, text: withheld.then(String::new) }
+    }
+
+    pub(super) fn push(&mut self, text: &str) {
+        self.digest = self.digest.push(text);
+        if let Some(carried) = &mut self.text {
+            carried.push_str(text);
+        }
+    }
+
+    pub(super) fn encode(&self) -> String {
+        match &self.text {
+            None => format!("{DIGEST_PREFIX}{:016x}", self.digest.0),
+            Some(text) => format!("{TEXT_PREFIX}{:016x}.{}", self.digest.0, URL_SAFE_NO_PAD.encode(text)),
+        }
+    }
+}
+
+/// The reasoning of a thinking block: its text, or the text in its signature where that is ours and whole.
+pub(super) fn reasoning<'r>(text: &'r str, signature: &str) -> Cow<'r, str> {
+    if text.is_empty() { Cow::Owned(carried(signature).unwrap_or_default()) } else { Cow::Borrowed(text) }
+}
+
+fn carried(signature: &str) -> Option<String> {
+    let (digest, text) = signature.strip_prefix(TEXT_PREFIX)?.split_once('.')?;
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    (format!("{:016x}", Digest::EMPTY.push(&text).0) == digest).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signature(withheld: bool, pieces: &[&str]) -> String {
+        let mut signature = Signature::new(withheld);
+        pieces.iter().for_each(|piece| signature.push(piece));
+        signature.encode()
+    }
+
+    #[test]
+    fn withheld_text_comes_back() {
+        let made = signature(true, &["ab", "cé\n"]);
+        assert_eq!(reasoning("", &made), "abcé\n");
+        assert_eq!(reasoning("shown", &made), "shown");
+    }
+
+    #[test]
+    fn the_digest_is_of_the_whole_text() {
+        assert_eq!(signature(false, &["ab", "c"]), signature(false, &["abc"]));
+        assert_ne!(signature(false, &["abc"]), signature(false, &["abd"]));
+        assert_eq!(reasoning("", &signature(false, &["abc"])), "");
+    }
+
+    #[test]
+    fn foreign_and_damaged_signatures_carry_nothing() {
+        let made = signature(true, &["abc"]);
+        let damaged = made.replace("YW", "ZW");
+        assert_ne!(made, damaged);
+        for foreign in ["", "EqQBCgIYAhIM", "sg1t.", "sg1t.0.!!", "sg1t.0000000000000000.YWJj", &damaged] {
+            assert_eq!(reasoning("", foreign), "", "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Tools: the client's declarations -> functions, and `tool_choice`.
+
+use crate::anthropic::{MessagesRequest, Tool, ToolChoice};
+use crate::error::Error;
+use crate::json::{Object, Value};
+use crate::openai::Flavour;
+
+/// Claude Code lists this one to say that it can load tools later. It is never to be called.
+const PLACEHOLDER: &str = "DeferredToolPlaceholder";
+
+/// Tools that the API defines and the client runs: their input schemas, which the API's model knows by heart and ours
+/// must be told. By the beginning of the type; the version follows it.
+const CLIENT_TOOLS: [(&str, &str, &str); 4] = [
+    (
+        "bash_",
+        "Run a command in a persistent bash session.",
+        r#"{"type":"object","properties":{"command":{"type":"string","description":"The command to run."},"restart":{"type":"boolean","description":"Restart the session instead."}}}"#,
+    ),
+    (
+        "text_editor_",
+        "View, create and edit text files.",
+        r#"{"type":"object","properties":{"command":{"type":"string","enum":["view","create","str_replace","insert","undo_edit"]},"path":{"type":"string","description":"Absolute path of the file or directory."},"file_text":{"type":"string","description":"The content, for create."},"old_str":{"type":"string","description":"The text to replace, for str_replace."},"new_str":{"type":"string","description":"The new text, for str_replace and insert."},"insert_line":{"type":"integer","description":"The line after which to insert."},"insert_text":{"type":"string","description":"The text to insert."},"view_range":{"type":"array","items":{"type":"integer"},"description":"First and last line to view."}},"required":["command","path"]}"#,
+    ),
+    (
+        "memory_",
+        "Keep notes in files below /memories.",
+        r#"{"type":"object","properties":{"command":{"type":"string","enum":["view","create","str_replace","insert","delete","rename"]},"path":{"type":"string"},"view_range":{"type":"array","items":{"type":"integer"}},"file_text":{"type":"string"},"old_str":{"type":"string"},"new_str":{"type":"string"},"insert_line":{"type":"integer"},"insert_text":{"type":"string"},"old_path":{"type":"string"},"new_path":{"type":"string"}},"required":["command"]}"#,
+    ),
+    (
+        "computer_",
+        "Use a computer by its screen, mouse and keyboard.",
+        r#"{"type":"object","properties":{"action":{"type":"string","description":"screenshot, left_click, right_click, middle_click, double_click, triple_click, mouse_move, left_click_drag, left_mouse_down, left_mouse_up, cursor_position, type, key, hold_key, scroll, wait or zoom"},"coordinate":{"type":"array","items":{"type":"integer"},"description":"x and y in pixels"},"start_coordinate":{"type":"array","items":{"type":"integer"}},"text":{"type":"string"},"scroll_direction":{"type":"string","enum":["up","down","left","right"]},"scroll_amount":{"type":"integer"},"duration":{"type":"number"},"region":{"type":"array","items":{"type":"integer"}}},"required":["action"]}"#,
+    ),
+];
+
+/// `computer_toolset_…` begins like a client tool but is one of the server's.
+const SERVER_TOOLSET: &str = "toolset";
+
+/// What becomes of the request's tools.
+#[derive(Debug, Default)]
+pub(super) struct Tools<'r> {
+    /// `tools`; empty: none are sent.
+    pub(super) functions: Vec<Value<'r>>,
+    /// `tool_choice`, if any.
+    pub(super) choice: Option<Value<'r>>,
+    /// Whether the choice forces a call.
+    pub(super) forced: bool,
+    /// The tools that are sent.
+    pub(super) declared: Vec<&'r Tool<'r>>,
+    /// Server tools that were left out: index and type.
+    pub(super) dropped: Vec<(usize, &'r str)>,
+}
+
+/// The functions and the choice for an upstream.
+///
+/// # Errors
+/// 400: a choice that names no declared tool, or a request whose only tools are ones that the API's server would run.
+pub(super) fn tools<'r>(request: &'r MessagesRequest<'r>, flavour: Flavour) -> Result<Tools<'r>, Error> {
+    let mut tools = Tools::default();
+    for (i, tool) in request.tools.iter().enumerate() {
+        match function(tool) {
+            _ if tool.name == PLACEHOLDER => {}
+            Some(function) => {
+                tools.functions.push(function);
+                tools.declared.push(tool);
+            }
+            None => {
+                let kind = tool.kind.unwrap_or(tool.name);
+                if request.tool_choice == Some(ToolChoice::Tool(tool.name)) {
+                    return Err(server_tool_error(i, kind));
+                }
+                tools.dropped.push((i, kind));
+            }
+        }
+    }
+    // Claude Code's web search is a request of its own with this one tool: an answer in plain text would pass for
+    // search results.
+    if let (true, Some((i, kind))) = (tools.functions.is_empty(), tools.dropped.first()) {
+        return Err(server_tool_error(*i, kind));
+    }
+    choose(&mut tools, request, flavour)?;
+    Ok(tools)
+}
+
+fn server_tool_error(index: usize, kind: &str) -> Error {
+    Error::invalid(format!("tools.{index}: server tool {kind} is not supported by this gateway"))
+}
+
+fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Flavour) -> Result<(), Error> {
+    let Some(choice) = request.tool_choice else { return Ok(()) };
+    if let ToolChoice::Tool(name) = choice {
+        let Some(at) = tools.declared.iter().position(|tool| tool.name == name) else {
+            return Err(Error::invalid(format!("tool_choice.name: tool '{name}' not found in provided tools")));
+        };
+        tools.forced = true;
+        if flavour == Flavour::LlamaCpp {
+            // It reads the choice as a string; of an object it makes "auto". One tool and "required" say the same.
+            tools.functions = vec![tools.functions.swap_remove(at)];
+            tools.declared = vec![tools.declared.swap_remove(at)];
+            tools.choice = Some("required".into());
+        } else {
+            let function = Value::object([("name", name.into())]);
+            tools.choice = Some(Value::object([("type", "function".into()), ("function", function)]));
+        }
+        return Ok(());
+    }
+    if tools.functions.is_empty() {
+        // vLLM refuses a choice without tools. A forced call of nothing cannot be served.
+        if choice == ToolChoice::Any {
+            return Err(Error::invalid("tool_choice: 'any' needs at least one tool"));
+        }
+        return Ok(());
+    }
+    tools.forced = choice == ToolChoice::Any;
+    tools.choice = Some(match choice {
+        ToolChoice::Any => "required".into(),
+        ToolChoice::None => "none".into(),
+        ToolChoice::Auto | ToolChoice::Tool(_) => "auto".into(),
+    });
+    Ok(())
+}
+
+/// The function for a tool; `None`: a tool that the API's server would run.
+fn function<'r>(tool: &'r Tool<'r>) -> Option<Value<'r>> {
+    let (description, parameters) = match (tool.kind, tool.schema) {
+        (None, Some(schema)) => (tool.description, parameters(schema)),
+        (None, None) => (tool.description, empty_schema()),
+        (Some(kind), schema) => {
+            let (_, text, known) = client_tool(kind)?;
+            let parameters = match schema {
+                Some(schema) => parameters(schema),
+                None => constant(known),
+            };
+            (tool.description.or(Some(text)), parameters)
+        }
+    };
+    let mut function = Object::new();
+    function.push("name", tool.name);
+    if let Some(description) = description {
+        function.push("description", description);
+    }
+    function.push("parameters", parameters);
+    if let Some(strict) = tool.strict {
+        function.push("strict", strict);
+    }
+    Some(Value::object([("type", "function".into()), ("function", function.into())]))
+}
+
+fn client_tool(kind: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {
+    CLIENT_TOOLS.iter().find(|(prefix, ..)| kind.starts_with(prefix) && !kind.contains(SERVER_TOOLSET))
+}
+
+/// A constant schema as a tree. It parses: a test reads them all.
+fn constant(schema: &'static str) -> Value<'static> {
+    crate::json::parse(&mut schema.as_bytes().to_vec()).map(Value::into_owned).unwrap_or_default()
+}
+
+/// The schema word for word, but for a missing `type` and `properties`, which servers insist on.
+fn parameters<'r>(schema: &'r Value<'r>) -> Value<'r> {
+    let mut schema = schema.reborrow();
+    if let Some(object) = schema.as_object_mut() {
+        if object.get("type").is_none() {
+            object.push("type", "object");
+        }
+        if object.get("properties").is_none() {
+            object.push("properties", Object::new());
+        }
+    }
+    schema
+}
+
+fn empty_schema() -> Value<'static> {
+    Value::object([("type", "object".into()), ("properties", Object::new().into())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_constant_schemas_are_json() {
+        for (prefix, _, schema) in CLIENT_TOOLS {
+            assert_eq!(constant(schema).to_json(), schema, "{prefix}");
+        }
+    }
+
+    #[test]
+    fn server_tools_are_told_from_client_tools() {
+        assert!(client_tool("bash_20250124").is_some());
+        assert!(client_tool("text_editor_20250728").is_some());
+        assert!(client_tool("computer_20250124").is_some());
+        for kind in ["computer_toolset_20260801", "web_search_20250305", "code_execution_20250522", "mcp_toolset"] {
+            assert!(client_tool(kind).is_none(), "{kind}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! The sockets that ureq gets from us: never blocking, always waited for by [`Call::until_ready`].
+//!
+//! Knows TCP and ureq's transport traits; knows nothing of requests. `ureq::unversioned` has no semver: this file
+//! and `buffers` are what must be looked at when ureq is raised.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
+};
+
+use super::buffers::ConnectionBuffers;
+use super::wait::{Call, Direction, Ended, Limit, Stage};
+
+/// How many addresses of one host are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// TCP probes a silent peer after this time, then at this interval, so often. A server that lost its power while a
+/// prompt was in its queue is noticed after a minute and not after the first-byte limit of half an hour.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+/// TCP, then TLS where the URL says https, then the mark that the connection stands.
+pub(super) fn connector() -> impl Connector<()> {
+    Dial.chain(RustlsConnector::default()).chain(Establish)
+}
+
+/// Resolves nothing: ureq asks before every call, also before those that reuse a connection. [`Dial`] looks the
+/// host up itself when it must.
+#[derive(Debug)]
+pub(super) struct Later;
+
+impl Resolver for Later {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        // At least one address is asked for; nobody looks at it.
+        let mut addresses = self.empty();
+        addresses.push(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+        Ok(addresses)
+    }
+}
+
+/// Makes TCP connections.
+#[derive(Debug)]
+struct Dial;
+
+impl Connector<()> for Dial {
+    type Out = Socket;
+
+    fn connect(&self, details: &ConnectionDetails, _: Option<()>) -> Result<Option<Socket>, ureq::Error> {
+        let call = Call::current()?;
+        call.begin_connect();
+        let stream = dial(&call, details.uri)?;
+        call.advance(Stage::Handshake);
+        Ok(Some(Socket { stream, buffers: ConnectionBuffers::default(), send_broken: false }))
+    }
+}
+
+fn dial(call: &Call, uri: &Uri) -> io::Result<TcpStream> {
+    let addresses = resolve(uri)?;
+    let mut last_error = io::Error::new(ErrorKind::NotFound, "the host name has no address");
+    for (index, address) in addresses.iter().enumerate() {
+        let limit = share(call.limit(Direction::Send), addresses.len() - index);
+        match connect(call, *address, limit) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if Ended::find(&error) == Some(Ended::ClientGone) => return Err(error),
+            Err(error) => last_error = error,
+        }
+    }
+    Err(last_error)
+}
+
+/// The first of so many waits within `limit`: an address that swallows packets (IPv6 on many a LAN) must leave time
+/// for the next one.
+fn share(limit: Limit, waits: usize) -> Limit {
+    let now = Instant::now();
+    let waits = u32::try_from(waits).unwrap_or(1).max(1);
+    let until = limit.until.map(|until| now + until.saturating_duration_since(now) / waits);
+    Limit { until, ..limit }
+}
+
+fn resolve(uri: &Uri) -> io::Result<Vec<SocketAddr>> {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    Ok((host, port).to_socket_addrs()?.take(ADDRESSES_MAX).collect())
+}
+
+fn connect(call: &Call, address: SocketAddr, limit: Limit) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => {}
+        Err(Errno::INPROGRESS | Errno::INTR) => {
+            call.until_ready(socket.as_fd(), Direction::Send, limit)?;
+            sockopt::socket_error(&socket)??;
+        }
+        Err(errno) => return Err(errno.into()),
+    }
+    let (idle, interval, count) = KEEPALIVE;
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, idle)?;
+    sockopt::set_tcp_keepintvl(&socket, interval)?;
+    sockopt::set_tcp_keepcnt(&socket, count)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    Ok(TcpStream::from(socket))
+}
+
+/// A TCP connection to an upstream.
+struct Socket {
+    stream: TcpStream,
+    buffers: ConnectionBuffers,
+    /// The upstream takes no more bytes.
+    send_broken: bool,
+}
+
+impl Transport for Socket {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+        let call = Call::current()?;
+        let mut rest = self.buffers.pending(amount);
+        while !rest.is_empty() && !self.send_broken {
+            match (&self.stream).write(rest) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => {
+                        call.until_ready(self.stream.as_fd(), Direction::Send, call.limit(Direction::Send))?;
+                    }
+                    ErrorKind::Interrupted => {}
+                    // A server may answer (401, 413) and close before it has read the whole request. So the rest
+                    // is dropped here, and the read that follows finds the answer, or the same reset.
+                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => self.send_broken = true,
+                    _ => return Err(error.into()),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        let call = Call::current()?;
+        self.buffers.release_output();
+        loop {
+            call.until_ready(self.stream.as_fd(), Direction::Receive, call.limit(Direction::Receive))?;
+            let room = self.buffers.input_append_buf();
+            if room.is_empty() {
+                return Err(io::Error::from(Ended::TooLarge).into());
+            }
+            match (&self.stream).read(room) {
+                Ok(count) => {
+                    self.buffers.input_appended(count);
+                    return Ok(count > 0);
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Asked when the connection goes into the pool and when it is to leave it: between two calls.
+    fn is_open(&mut self) -> bool {
+        if self.send_broken || !self.buffers.release() {
+            return false;
+        }
+        // Nothing may be there to read: neither the end nor bytes that nobody asked for.
+        let mut byte = [0];
+        matches!((&self.stream).read(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Socket")
+    }
+}
+
+/// Marks that the connection stands, TLS included.
+#[derive(Debug)]
+struct Establish;
+
+impl<In: Transport> Connector<In> for Establish {
+    type Out = Established<In>;
+
+    fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
+        Call::current()?.advance(Stage::Exchange);
+        Ok(chained.map(Established))
+    }
+}
+
+/// A connection that tells its call of the response's first byte. It stands outside of TLS, whose own records (a
+/// session ticket, a closing alert) are no response.
+#[derive(Debug)]
+struct Established<T>(T);
+
+impl<T: Transport> Transport for Established<T> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.0.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let progress = self.0.await_input(timeout)?;
+        if progress {
+            Call::current()?.mark_received();
+        }
+        Ok(progress)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.is_tls()
+    }
+}

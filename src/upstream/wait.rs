@@ -1,0 +1,370 @@
+//! Waiting for an upstream: one `poll` over its socket and the client's, with every time limit.
+//!
+//! Knows sockets and clocks; knows nothing of HTTP.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+/// What the requesting thread minds while an upstream is silent.
+pub trait Wait {
+    /// The client's socket; its hang-up ends the wait. None: nobody to mind (discovery).
+    fn client(&self) -> Option<BorrowedFd<'_>>;
+
+    /// How long to wait from now until the next call of [`Wait::on_silence`]; None: never. Asked at the start of
+    /// every wait, whether for the connection, to send, for the head or for more of the body.
+    fn patience(&self) -> Option<Duration>;
+
+    /// Called when that time has passed without a byte.
+    ///
+    /// # Errors
+    /// The client cannot be written to: the call ends as if it had hung up.
+    fn on_silence(&self) -> io::Result<()>;
+}
+
+/// The time limits of a call. Each counts anew from the last progress, except the connect's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// To connect, all addresses of a host and the TLS handshake together.
+    pub connect_timeout: Duration,
+    /// While the upstream takes no byte of the request.
+    pub send_timeout: Duration,
+    /// From the request's end to the response's first byte. Servers send nothing before the first token, so this
+    /// covers their queue and the whole prefill.
+    pub first_byte_timeout: Duration,
+    /// Between two bytes of the response.
+    pub idle_timeout: Duration,
+    /// For the first byte, and between bytes, of `GET /models`, which needs no model.
+    pub discovery_timeout: Duration,
+    /// The least time between two attempts to discover anew.
+    pub discovery_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            connect_timeout: Duration::from_secs(5),
+            send_timeout: Duration::from_secs(60),
+            first_byte_timeout: Duration::from_secs(30 * 60),
+            idle_timeout: Duration::from_secs(5 * 60),
+            discovery_timeout: Duration::from_secs(10),
+            discovery_interval: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What the limit of a connect is called.
+pub(super) const WHILE_CONNECTING: &str = "while connecting";
+
+/// Why we ended a call ourselves. As an `io::Error` of kind `Other`, which ureq passes through untouched; reset,
+/// aborted and unexpected EOF it would read as the end of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The client has left.
+    ClientGone,
+    /// A time limit has passed; named by what was awaited.
+    Timeout(&'static str),
+    /// The response has an element (its head, a chunk's size) that no buffer holds.
+    TooLarge,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::ClientGone => f.write_str("the client has left"),
+            Ended::Timeout(what) => write!(f, "timed out {what}"),
+            Ended::TooLarge => f.write_str("an element of the response is too large"),
+        }
+    }
+}
+
+impl std::error::Error for Ended {}
+
+impl From<Ended> for io::Error {
+    fn from(ended: Ended) -> Self {
+        io::Error::other(ended)
+    }
+}
+
+impl Ended {
+    /// The reason in `error`, if it was us who ended the call.
+    pub(super) fn find(error: &io::Error) -> Option<Ended> {
+        error.get_ref()?.downcast_ref::<Ended>().copied()
+    }
+}
+
+/// How far a call has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The TCP connection is being made.
+    Connect,
+    /// TLS is being agreed on.
+    Handshake,
+    /// Request and response. A call on a pooled connection starts here.
+    Exchange,
+}
+
+/// Which way bytes are awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// Until the upstream takes more.
+    Send,
+    /// Until it has sent something.
+    Receive,
+}
+
+/// When a wait must end, and what it is called then. No instant: never.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    /// The instant.
+    pub(super) until: Option<Instant>,
+    /// "while ..."
+    pub(super) what: &'static str,
+}
+
+/// One call under way: what the sockets that it uses must know. ureq has no way to hand it to them, so it is a
+/// thread-local for as long as ureq is at work; one connection is one thread, so there is never another.
+pub(super) struct Call {
+    wait: Rc<dyn Wait>,
+    options: Options,
+    stage: Cell<Stage>,
+    connect_until: Cell<Option<Instant>>,
+    reused: Cell<bool>,
+    received: Cell<bool>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Call>>> = const { RefCell::new(None) };
+}
+
+/// Puts the call before it back.
+struct Restore(Option<Rc<Call>>);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        CURRENT.replace(self.0.take());
+    }
+}
+
+impl Call {
+    /// A call that has not begun.
+    pub(super) fn new(wait: &Rc<dyn Wait>, options: Options) -> Rc<Self> {
+        Rc::new(Call {
+            wait: Rc::clone(wait),
+            options,
+            stage: Cell::new(Stage::Exchange),
+            connect_until: Cell::new(None),
+            reused: Cell::new(true),
+            received: Cell::new(false),
+        })
+    }
+
+    /// Does `work` with this call as the thread's current one.
+    pub(super) fn enter<T>(self: &Rc<Self>, work: impl FnOnce() -> T) -> T {
+        let _restore = Restore(CURRENT.replace(Some(Rc::clone(self))));
+        work()
+    }
+
+    /// The thread's current call.
+    pub(super) fn current() -> io::Result<Rc<Call>> {
+        CURRENT
+            .with_borrow(Clone::clone)
+            .ok_or_else(|| io::Error::other("a socket was used outside of a call"))
+    }
+
+    /// The call needs a connection of its own.
+    pub(super) fn begin_connect(&self) {
+        self.reused.set(false);
+        self.stage.set(Stage::Connect);
+        self.connect_until.set(Instant::now().checked_add(self.options.connect_timeout));
+    }
+
+    /// The call has come to `stage`.
+    pub(super) fn advance(&self, stage: Stage) {
+        self.stage.set(stage);
+    }
+
+    /// How far the call has come.
+    pub(super) fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// Whether its connection came from the pool.
+    pub(super) fn is_reused(&self) -> bool {
+        self.reused.get()
+    }
+
+    /// The first byte of the response is here.
+    pub(super) fn mark_received(&self) {
+        self.received.set(true);
+    }
+
+    /// Whether any byte of the response is here.
+    pub(super) fn has_received(&self) -> bool {
+        self.received.get()
+    }
+
+    /// How long a wait that starts now may take.
+    pub(super) fn limit(&self, direction: Direction) -> Limit {
+        let after = |time: Duration| Instant::now().checked_add(time);
+        match (self.stage.get(), direction) {
+            (Stage::Connect | Stage::Handshake, _) => {
+                Limit { until: self.connect_until.get(), what: WHILE_CONNECTING }
+            }
+            (Stage::Exchange, Direction::Send) => {
+                Limit { until: after(self.options.send_timeout), what: "while sending the request" }
+            }
+            (Stage::Exchange, Direction::Receive) if self.received.get() => {
+                Limit { until: after(self.options.idle_timeout), what: "between two bytes of the response" }
+            }
+            (Stage::Exchange, Direction::Receive) => {
+                Limit { until: after(self.options.first_byte_timeout), what: "before the first byte" }
+            }
+        }
+    }
+
+    /// Waits until the upstream's socket is ready, broken or closed: the next read or write will tell which.
+    ///
+    /// # Errors
+    /// [`Ended`] when the client has left or the limit has passed.
+    pub(super) fn until_ready(
+        &self,
+        socket: BorrowedFd<'_>,
+        direction: Direction,
+        limit: Limit,
+    ) -> io::Result<()> {
+        // A patience of nothing, again and again, must not become a busy loop.
+        const PATIENCE_MIN: Duration = Duration::from_millis(1);
+        let next_tick = || self.wait.patience().and_then(|patience| Instant::now().checked_add(patience));
+        let mut tick = next_tick();
+        loop {
+            let wake = [limit.until, tick].into_iter().flatten().min();
+            let timeout = wake.map(|at| at.saturating_duration_since(Instant::now()));
+            match poll(socket, direction, self.wait.client(), timeout)? {
+                Seen::Upstream => return Ok(()),
+                Seen::ClientGone => return Err(Ended::ClientGone.into()),
+                Seen::Nothing => {}
+            }
+            let now = Instant::now();
+            if limit.until.is_some_and(|at| at <= now) {
+                return Err(Ended::Timeout(limit.what).into());
+            }
+            if tick.is_some_and(|at| at <= now) {
+                self.wait.on_silence().map_err(|_| Ended::ClientGone)?;
+                tick = next_tick().map(|at| at.max(now + PATIENCE_MIN));
+            }
+        }
+    }
+}
+
+/// What one `poll` saw.
+enum Seen {
+    /// Something on the upstream's socket.
+    Upstream,
+    /// The client's hang-up; it goes before whatever the upstream sent.
+    ClientGone,
+    /// The time has passed, or a signal came.
+    Nothing,
+}
+
+fn poll(
+    upstream: BorrowedFd<'_>,
+    direction: Direction,
+    client: Option<BorrowedFd<'_>>,
+    timeout: Option<Duration>,
+) -> io::Result<Seen> {
+    let interest = match direction {
+        Direction::Send => PollFlags::OUT,
+        Direction::Receive => PollFlags::IN,
+    };
+    // A timeout beyond what the kernel can count is none.
+    let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
+    // On the client's socket only the hang-up is of interest (errors are always told): a pipelined request that
+    // waits there is no departure. Without a client the upstream's socket stands in, with an interest in nothing.
+    let (other, other_interest) = match client {
+        Some(client) => (client, PollFlags::RDHUP),
+        None => (upstream, PollFlags::empty()),
+    };
+    let mut sockets =
+        [PollFd::from_borrowed_fd(upstream, interest), PollFd::from_borrowed_fd(other, other_interest)];
+    match rustix::event::poll(&mut sockets, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let [upstream, other] = &sockets;
+    Ok(if client.is_some() && !other.revents().is_empty() {
+        Seen::ClientGone
+    } else if !upstream.revents().is_empty() {
+        Seen::Upstream
+    } else {
+        Seen::Nothing
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Wait for Nobody {
+        fn client(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+        fn patience(&self) -> Option<Duration> {
+            None
+        }
+        fn on_silence(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn limits_follow_the_stage() {
+        let wait: Rc<dyn Wait> = Rc::new(Nobody);
+        let call = Call::new(&wait, Options::default());
+        assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
+        assert_eq!(call.limit(Direction::Send).what, "while sending the request");
+        call.mark_received();
+        assert_eq!(call.limit(Direction::Receive).what, "between two bytes of the response");
+        call.begin_connect();
+        assert_eq!(call.limit(Direction::Send).what, "while connecting");
+        call.advance(Stage::Handshake);
+        assert_eq!(call.limit(Direction::Receive).what, "while connecting");
+    }
+
+    #[test]
+    fn calls_nest_and_end() {
+        let wait: Rc<dyn Wait> = Rc::new(Nobody);
+        let (outer, inner) = (Call::new(&wait, Options::default()), Call::new(&wait, Options::default()));
+        outer.enter(|| {
+            inner.enter(|| assert!(Rc::ptr_eq(&Call::current().unwrap(), &inner)));
+            assert!(Rc::ptr_eq(&Call::current().unwrap(), &outer));
+        });
+        assert!(Call::current().is_err());
+    }
+
+    #[test]
+    fn a_limit_beyond_all_clocks_is_none() {
+        let wait: Rc<dyn Wait> = Rc::new(Nobody);
+        let options = Options { idle_timeout: Duration::MAX, ..Options::default() };
+        let call = Call::new(&wait, options);
+        call.mark_received();
+        assert!(call.limit(Direction::Receive).until.is_none());
+    }
+
+    #[test]
+    fn our_reasons_are_found_again() {
+        let error = io::Error::from(Ended::ClientGone);
+        assert_eq!(error.kind(), io::ErrorKind::Other);
+        assert_eq!(Ended::find(&error), Some(Ended::ClientGone));
+        assert_eq!(Ended::find(&io::Error::other("else")), None);
+        assert_eq!(Ended::find(&io::ErrorKind::ConnectionReset.into()), None);
+    }
+}

@@ -1,0 +1,12 @@
+//! Calls to a scripted upstream: reuse, cancellation, time limits, failures.
+//!
+//! Nothing here sleeps or measures: the scripted side blocks until what it awaits has happened.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of tests fail as tests do")]
+
+mod calls;
+mod client_leaves;
+mod discovery;
+mod failures;
+mod support;
+mod time_limits;
