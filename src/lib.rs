@@ -4,3 +4,4 @@ pub mod error;
 pub mod json;
 pub mod openai;
 pub mod route;
+pub mod translate;
