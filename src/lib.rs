@@ -1,13 +1,13 @@
 //! sparkgap: the Anthropic Messages API in front of OpenAI-compatible servers.
 
-pub mod anthropic;
-pub mod config;
 pub mod error;
 pub mod json;
+
+pub mod anthropic;
 pub mod openai;
 pub mod route;
-<<<<<<< HEAD
 pub mod sse;
-=======
+pub mod translate;
+
+pub mod config;
 pub mod upstream;
->>>>>>> wt-upstream

@@ -1,0 +1,258 @@
+//! The arguments of one tool call: fragments of text -> pieces of a JSON object that a client may parse at any time.
+//!
+//! The client's SDK parses what it has after every piece and gives up the whole turn on text that cannot become
+//! JSON any more. So a pushdown machine reads every byte, sends on what is certain, and holds back what is not:
+//! a comma and a key until their value begins, a number, a literal or an escape until it is whole. What was
+//! sent can therefore always be closed. String content flows through at once. Knows nothing of either API's
+//! messages, and never fails: text that is no object ends up, whole, in a member `_raw_arguments` of one, so
+//! that the client's schema check refuses the call and the model sees what it wrote.
+//!
+//! | state | next | then |
+//! |---|---|---|
+//! | Start | `{` | FirstKey |
+//! | Start | else | Other: collected, and looked at in the end |
+//! | FirstKey | `"` / `}` | KeyText / closed |
+//! | Key | `"` / `}` | KeyText / closed without the comma (a repair) |
+//! | KeyText | closing quote | Colon |
+//! | Colon | `:` | Value |
+//! | Value, FirstElement, Element | a value's first byte | Text, Number, Literal, FirstKey or FirstElement |
+//! | FirstElement | `]` | closed |
+//! | Element | `]` | closed without the comma (a repair) |
+//! | Text, Number, Literal | its end | AfterValue |
+//! | AfterValue | `,` | Key or Element |
+//! | AfterValue | `}` `]` | closed; where one closer is missing before it, that is added (a repair) |
+//! | Complete | `{` after an empty object | Start: some servers send `{}` first and the arguments then |
+//! | Complete | else | ignored; the same object once more is expected, all else is remembered |
+//! | any | else | Broken: collected, and kept as raw text in the end |
+//!
+//! Closed means AfterValue, or Complete for the outermost object. White space is passed on inside the object
+//! and dropped around it.
+
+mod end;
+mod machine;
+mod number;
+mod repetition;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use crate::json;
+use number::Number;
+pub use schema::Schema;
+use schema::Types;
+use text::Text;
+
+/// How much raw text is kept: half of what a request may weigh, and far more than any answer has.
+pub const RAW_SIZE_MAX: usize = 16 << 20;
+
+/// How deep the arguments may nest. Less than [`json::DEPTH_MAX`], because the client sends the object back
+/// inside a request, where it stands five levels deep.
+pub const DEPTH_MAX: usize = json::DEPTH_MAX - 8;
+
+/// The member that carries text which could not be understood.
+pub const RAW_KEY: &str = "_raw_arguments";
+
+/// White space in JSON.
+const SPACES: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// How the arguments ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// One object, as the model wrote it (except for coerced values).
+    Complete,
+    /// Nothing, white space or `null`: nothing was sent.
+    Empty,
+    /// One object, but not without mending.
+    Repaired,
+    /// No object: it now carries the raw text.
+    Raw,
+    /// Cut by the token limit: what was sent is not a whole object.
+    Truncated,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Start,
+    FirstKey,
+    Key,
+    KeyText,
+    Colon,
+    Value,
+    FirstElement,
+    Element,
+    Text,
+    Number(Number),
+    /// The literal and its JSON, and how many of its bytes have come.
+    Literal(&'static (&'static str, &'static str), usize),
+    AfterValue,
+    Complete,
+    Other,
+    Broken,
+    Ended(Outcome),
+}
+
+/// The arguments of one tool call while they arrive.
+#[derive(Clone, Debug, Default)]
+pub struct Arguments {
+    schema: Option<Schema>,
+    state: State,
+    /// The open containers, the innermost in the lowest bit; 1 is an object. [`DEPTH_MAX`] bits are needed.
+    containers: u128,
+    depth: usize,
+    /// All text so far without leading white space, for the end and for servers that repeat themselves.
+    raw: String,
+    /// Whether `raw` is full, and more text was dropped.
+    is_cut: bool,
+    /// What is not certain yet, in the order in which it will be sent.
+    held: String,
+    /// Where in `held` the last key's inside is, and where the value starts.
+    key: std::ops::Range<usize>,
+    value_start: usize,
+    text: Text,
+    /// Whether the string is written to `held`, not to the client.
+    is_text_held: bool,
+    /// What the schema admits as the value at hand.
+    wanted: Types,
+    has_sent: bool,
+    /// Whether a member of the outermost object was sent, so that the next one needs a comma.
+    has_members: bool,
+    /// The server was seen to send all arguments so far with every fragment.
+    is_cumulative: bool,
+    /// After the end: how much of the same object has come again.
+    repeated: usize,
+    has_trailing: bool,
+    repairs: usize,
+    coercions: usize,
+}
+
+impl Arguments {
+    /// No arguments yet. Without a schema no value is coerced.
+    pub fn new(schema: Option<Schema>) -> Self {
+        Arguments { schema, ..Arguments::default() }
+    }
+
+    /// Forgets everything but its buffers, for the next tool call.
+    pub fn reset(&mut self, schema: Option<Schema>) {
+        let mut fresh = Arguments::new(schema);
+        std::mem::swap(&mut fresh.raw, &mut self.raw);
+        std::mem::swap(&mut fresh.held, &mut self.held);
+        std::mem::swap(&mut fresh.text, &mut self.text);
+        fresh.raw.clear();
+        fresh.held.clear();
+        fresh.text.clear();
+        *self = fresh;
+    }
+
+    /// Takes a fragment; appends to `out` what may be sent on, which may be nothing.
+    pub fn push(&mut self, fragment: &str, out: &mut String) {
+        if matches!(self.state, State::Ended(_)) {
+            return;
+        }
+        let news = self.news(fragment);
+        let mut rest = self.fitting(news);
+        let is_too_much = rest.len() < news.len();
+        while !rest.is_empty() {
+            let before = self.state;
+            let taken = self.step(rest, out);
+            let (consumed, left) = rest.split_at_checked(taken).unwrap_or((rest, ""));
+            // Neither leading white space nor what follows the object belongs to it.
+            if self.state != State::Start && before != State::Complete {
+                self.raw.push_str(consumed);
+            }
+            rest = left;
+        }
+        if is_too_much && self.state != State::Complete {
+            self.end_value(out);
+            self.break_off();
+            self.is_cut = true;
+        }
+    }
+
+    /// Whether the text so far is one complete JSON object; what else comes will be ignored. `false` after the end.
+    pub fn is_complete(&self) -> bool {
+        self.state == State::Complete
+    }
+
+    /// Whether nothing but white space has come.
+    pub fn is_empty(&self) -> bool {
+        self.state == State::Start
+    }
+
+    /// Whether something other than the same object followed the complete object.
+    pub fn has_trailing(&self) -> bool {
+        self.has_trailing || self.repeated > 0
+    }
+
+    /// How many values were given the type that the schema wants.
+    pub fn coercions(&self) -> usize {
+        self.coercions
+    }
+
+    /// How often the text itself was mended.
+    pub fn repairs(&self) -> usize {
+        self.repairs + self.text.repairs()
+    }
+
+    /// All the text so far, as it came; cut at [`RAW_SIZE_MAX`].
+    pub fn raw(&self) -> &str {
+        &self.raw
+    }
+
+    /// The end of the fragments: appends what is missing to make an object. Where the upstream stopped at its
+    /// token limit (`truncated`), nothing is appended to an object that is not complete: the client must not
+    /// run half a call.
+    pub fn finish(&mut self, truncated: bool, out: &mut String) -> Outcome {
+        if truncated && !matches!(self.state, State::Complete | State::Ended(_)) {
+            return Outcome::Truncated;
+        }
+        let outcome = match self.state {
+            State::Ended(outcome) => outcome,
+            State::Start => Outcome::Empty,
+            State::Complete => {
+                out.push_str(&self.held);
+                self.mended_or(Outcome::Complete)
+            }
+            State::Other => self.finish_other(out),
+            State::Broken => self.write_raw(out),
+            _ => self.finish_object(out),
+        };
+        self.held.clear();
+        self.state = State::Ended(outcome);
+        outcome
+    }
+
+    /// Appends what makes an object of the text so far, be it truncated or empty. Instead of
+    /// [`Arguments::finish`] or after it.
+    pub fn close(&mut self, out: &mut String) {
+        if self.finish(false, out) == Outcome::Empty && !self.has_sent {
+            self.has_sent = true;
+            out.push_str("{}");
+        }
+    }
+
+    /// Whether the text is one legal array or object on its own, not nested too deep.
+    fn is_legal_value(text: &str) -> bool {
+        let mut arguments = Arguments { state: State::Value, ..Arguments::default() };
+        arguments.push(text, &mut String::new());
+        arguments.is_complete() && arguments.raw.len() == text.len() && arguments.repairs() == 0
+    }
+
+    /// The part of the text that the raw text has room for.
+    fn fitting<'f>(&self, text: &'f str) -> &'f str {
+        if matches!(self.state, State::Complete) {
+            return text;
+        }
+        let room = if self.is_cut { 0 } else { RAW_SIZE_MAX.saturating_sub(self.raw.len()) };
+        if text.len() <= room {
+            return text;
+        }
+        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.get(..end).unwrap_or("")
+    }
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}

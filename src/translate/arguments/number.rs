@@ -1,0 +1,97 @@
+//! JSON numbers, byte by byte, as RFC 8259 section 6 has them.
+//!
+//! Knows the grammar only; where a number ends is the caller's.
+
+/// How much of a number has come; one state for each place in `-12.5e+3`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Number {
+    /// `-`
+    Minus,
+    /// `0`, after which no digit may follow.
+    Zero,
+    /// `12`
+    Integer,
+    /// `12.`
+    Point,
+    /// `12.5`
+    Fraction,
+    /// `12e`
+    Exponent,
+    /// `12e+`
+    Sign,
+    /// `12e+3`
+    Power,
+}
+
+impl Number {
+    /// The state after the first byte, if a number may start with it.
+    pub(super) fn start(byte: u8) -> Option<Number> {
+        match byte {
+            b'-' => Some(Number::Minus),
+            b'0' => Some(Number::Zero),
+            b'1'..=b'9' => Some(Number::Integer),
+            _ => None,
+        }
+    }
+
+    /// The state after one more byte, if the number may go on with it.
+    pub(super) fn next(self, byte: u8) -> Option<Number> {
+        match (self, byte) {
+            (Number::Minus, _) if byte != b'-' => Number::start(byte),
+            (Number::Integer, b'0'..=b'9') => Some(Number::Integer),
+            (Number::Zero | Number::Integer, b'.') => Some(Number::Point),
+            (Number::Point | Number::Fraction, b'0'..=b'9') => Some(Number::Fraction),
+            (Number::Zero | Number::Integer | Number::Fraction, b'e' | b'E') => Some(Number::Exponent),
+            (Number::Exponent, b'+' | b'-') => Some(Number::Sign),
+            (Number::Exponent | Number::Sign | Number::Power, b'0'..=b'9') => Some(Number::Power),
+            _ => None,
+        }
+    }
+
+    /// Whether the number may end here.
+    pub(super) fn is_whole(self) -> bool {
+        self.is_integer() || matches!(self, Number::Fraction | Number::Power)
+    }
+
+    /// Whether it may end here and has neither fraction nor exponent.
+    pub(super) fn is_integer(self) -> bool {
+        matches!(self, Number::Zero | Number::Integer)
+    }
+
+    /// The state at the end of `text`, if all of it is the beginning of a number.
+    pub(super) fn of(text: &str) -> Option<Number> {
+        let (first, rest) = text.as_bytes().split_first()?;
+        rest.iter().try_fold(Number::start(*first)?, |number, byte| number.next(*byte))
+    }
+}
+
+/// Whether a legal number has a value that 64-bit floats can hold. `1e999` is legal JSON, but clients read
+/// it as infinity and our own parser not at all.
+pub(super) fn is_finite(text: &str) -> bool {
+    text.parse::<f64>().is_ok_and(f64::is_finite)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar() {
+        for text in ["0", "-0", "7", "120", "-1.5", "0.0", "1e5", "1E+05", "0e-0", "1.25e-3"] {
+            assert!(Number::of(text).is_some_and(Number::is_whole), "{text}");
+        }
+        for text in
+            ["", "-", "+1", "01", "00", ".5", "1.", "1.e5", "--1", "1e", "1e+", "1e5.5", "1_0", "0x1", " 1"]
+        {
+            assert!(!Number::of(text).is_some_and(Number::is_whole), "{text}");
+        }
+        assert!(Number::of("-12").is_some_and(Number::is_integer));
+        assert!(!Number::of("12.0").is_some_and(Number::is_integer));
+    }
+
+    #[test]
+    fn infinities_are_not_finite() {
+        assert!(is_finite("1e308") && is_finite("-0"));
+        assert!(!is_finite("1e999"));
+    }
+}

@@ -1,0 +1,63 @@
+//! Servers that send again what they have sent: all arguments so far with each fragment, or all of them in the end.
+
+use super::{Arguments, SPACES, State, is_space};
+
+impl Arguments {
+    /// What of a fragment is new. Some servers send with each fragment all arguments so far. A fragment that
+    /// is longer than the text so far and starts with all of it is taken for such a repetition where it
+    /// cannot be a continuation, so legal text is never misread; and from then on without this proof.
+    ///
+    /// Only a fragment that is as long as the whole text is compared with it, so the cost is that of reading it.
+    pub(super) fn news<'f>(&mut self, fragment: &'f str) -> &'f str {
+        if fragment.len() < self.raw.len()
+            || matches!(self.state, State::Start | State::Other | State::Complete)
+        {
+            return fragment;
+        }
+        let text = fragment.trim_start_matches(SPACES);
+        let Some(news) = text.strip_prefix(self.raw.as_str()) else { return fragment };
+        if !self.is_cumulative && (news.is_empty() || !self.is_proof_of_repetition(text)) {
+            return fragment;
+        }
+        self.is_cumulative = true;
+        news
+    }
+
+    /// Whether `text`, which starts with `{` and then, where the state is inside a string, with a key's quote,
+    /// cannot stand at this place. Where a value is due it can: a nested object with the same first key.
+    fn is_proof_of_repetition(&self, text: &str) -> bool {
+        match self.state {
+            State::FirstKey
+            | State::Key
+            | State::Colon
+            | State::Number(_)
+            | State::Literal(..)
+            | State::AfterValue => true,
+            // The key's opening quote would end the string; what follows would be the key's first byte.
+            State::KeyText | State::Text => match text.split_once('"') {
+                Some((_, key)) => key.bytes().next().is_some_and(|b| !is_space(b) && !b":,]}".contains(&b)),
+                None => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// After the complete object: returns how many bytes are done with. Some servers stream the arguments and
+    /// then send them once more, whole; some send `{}` before the arguments.
+    pub(super) fn after_the_end(&mut self, rest: &str) -> usize {
+        for (at, byte) in rest.bytes().enumerate() {
+            if byte == b'{' && !self.has_sent && !self.has_trailing {
+                self.held.clear();
+                self.raw.clear();
+                self.state = State::Start;
+                return at;
+            }
+            if self.raw.as_bytes().get(self.repeated) == Some(&byte) {
+                self.repeated = (self.repeated + 1) % self.raw.len();
+            } else if self.repeated > 0 || !is_space(byte) {
+                self.has_trailing = true;
+            }
+        }
+        rest.len()
+    }
+}

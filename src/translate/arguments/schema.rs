@@ -1,0 +1,207 @@
+//! What a tool's schema says about the types of its top-level properties, and values bent to fit it.
+//!
+//! Small models write `"5"` for 5 and 5 for `"5"`. Only what the schema says plainly is used: a property with
+//! `anyOf`, `$ref` or no `type` admits everything. Knows JSON texts only, nothing of streams.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::json::{self, Value};
+
+use super::Arguments;
+use super::number::{self, Number};
+
+/// A set of JSON types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Types(u8);
+
+impl Default for Types {
+    fn default() -> Self {
+        Types::ALL
+    }
+}
+
+impl Types {
+    const NULL: Types = Types(1);
+    const BOOLEAN: Types = Types(2);
+    const INTEGER: Types = Types(4);
+    /// Every number is admitted, so integers too.
+    const NUMBER: Types = Types(4 | 8);
+    const ARRAY: Types = Types(16);
+    const OBJECT: Types = Types(32);
+    const STRING: Types = Types(64);
+    /// Everything: nothing is known.
+    pub(super) const ALL: Types = Types(127);
+
+    fn from_name(name: &str) -> Types {
+        match name {
+            "null" => Types::NULL,
+            "boolean" => Types::BOOLEAN,
+            "integer" => Types::INTEGER,
+            "number" => Types::NUMBER,
+            "array" => Types::ARRAY,
+            "object" => Types::OBJECT,
+            "string" => Types::STRING,
+            _ => Types::ALL,
+        }
+    }
+
+    fn contains(self, other: Types) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether a string fits.
+    pub(super) fn admit_string(self) -> bool {
+        self.contains(Types::STRING)
+    }
+
+    /// Whether nothing but a string fits.
+    pub(super) fn admit_only_string(self) -> bool {
+        self == Types::STRING
+    }
+
+    /// The JSON that the content of a string stands for, where strings do not fit but that does.
+    pub(super) fn value_in(self, text: &str) -> Option<&str> {
+        let text = text.trim_matches(super::SPACES);
+        let (json, kind) = match text {
+            "true" | "True" => ("true", Types::BOOLEAN),
+            "false" | "False" => ("false", Types::BOOLEAN),
+            "null" | "None" => ("null", Types::NULL),
+            _ if text.starts_with('[') => (text, Types::ARRAY),
+            _ if text.starts_with('{') => (text, Types::OBJECT),
+            _ => match Number::of(text) {
+                Some(number) if number.is_integer() => (text, Types::INTEGER),
+                Some(number) if number.is_whole() => (text, Types::NUMBER),
+                _ => return None,
+            },
+        };
+        let is_legal = match kind {
+            Types::ARRAY | Types::OBJECT => Arguments::is_legal_value(text),
+            Types::INTEGER | Types::NUMBER => number::is_finite(text),
+            _ => true,
+        };
+        (self.contains(kind) && is_legal).then_some(json)
+    }
+}
+
+/// The types of a tool's top-level properties. Copies share one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schema(Arc<[(Box<str>, Types)]>);
+
+impl Schema {
+    /// Keywords beside `type` whose meaning for a value is not looked into.
+    const UNCLEAR: [&'static str; 7] = ["anyOf", "oneOf", "allOf", "not", "if", "$ref", "$dynamicRef"];
+
+    /// Reads `properties.*.type` of a tool's `input_schema`. `None`: it says nothing that could be used.
+    pub fn from_json(schema: &Value) -> Option<Schema> {
+        let properties = schema.get("properties")?.as_object()?;
+        let mut table: Vec<(Box<str>, Types)> = properties
+            .iter()
+            .map(|(name, property)| (name.into(), types_of(property)))
+            .filter(|(_, types)| *types != Types::ALL)
+            .collect();
+        table.sort_by(|(a, _), (b, _)| a.cmp(b));
+        (!table.is_empty()).then(|| Schema(table.into()))
+    }
+
+    /// What the property admits whose name is the inside of this JSON string.
+    pub(super) fn types(&self, key: &str) -> Types {
+        let key = unescape(key);
+        let found = self.0.binary_search_by(|(name, _)| (**name).cmp(&key));
+        found.ok().and_then(|index| self.0.get(index)).map_or(Types::ALL, |(_, types)| *types)
+    }
+}
+
+fn types_of(property: &Value) -> Types {
+    if Schema::UNCLEAR.iter().any(|keyword| property.get(keyword).is_some()) {
+        return Types::ALL;
+    }
+    let name = |value: &Value| value.as_str().map_or(Types::ALL, Types::from_name);
+    match property.get("type") {
+        Some(Value::Array(names)) if !names.is_empty() => {
+            names.iter().map(name).fold(Types(0), |types, one| Types(types.0 | one.0))
+        }
+        Some(one) => name(one),
+        None => Types::ALL,
+    }
+}
+
+/// The text that the inside of a legal JSON string stands for.
+pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
+    if !inside.contains('\\') {
+        return Cow::Borrowed(inside);
+    }
+    Cow::Owned(decode(&format!("\"{inside}\"")).unwrap_or_else(|| inside.to_string()))
+}
+
+/// The text of a JSON string with its quotes, if it is one.
+pub(super) fn decode(string: &str) -> Option<String> {
+    match json::parse(&mut string.as_bytes().to_vec()) {
+        Ok(Value::String(text)) => Some(text.into_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(text: &str) -> Option<Schema> {
+        Schema::from_json(&json::parse(&mut text.as_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn types_are_read_where_they_are_plain() {
+        let schema = schema(
+            r##"{"type":"object","properties":{"s":{"type":"string"},"n":{"type":["integer","null"]},
+            "e":{"enum":[1]},"a":{"type":"integer","anyOf":[{}]},"r":{"$ref":"#/x"},"u":{"type":"date"},
+            "t":true,"l":{"type":[]},"é":{"type":"boolean"}}}"##,
+        )
+        .unwrap();
+        assert_eq!(schema.types("s"), Types::STRING);
+        assert_eq!(schema.types("n"), Types(Types::INTEGER.0 | Types::NULL.0));
+        assert_eq!(schema.types("\\u00e9"), Types::BOOLEAN);
+        for key in ["e", "a", "r", "u", "t", "l", "other"] {
+            assert_eq!(schema.types(key), Types::ALL, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_schema_that_says_nothing_is_none() {
+        for text in
+            ["{}", "null", "{\"properties\":{}}", "{\"properties\":{\"a\":{}}}", "{\"properties\":[]}"]
+        {
+            assert_eq!(schema(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_string_stands_for_what_is_wanted_only() {
+        for (wanted, text, expected) in [
+            (Types::BOOLEAN, "true", Some("true")),
+            (Types::BOOLEAN, " False ", Some("false")),
+            (Types::BOOLEAN, "yes", None),
+            (Types::BOOLEAN, "1", None),
+            (Types::INTEGER, "-5", Some("-5")),
+            (Types::INTEGER, "5.5", None),
+            (Types::INTEGER, "05", None),
+            (Types::INTEGER, "true", None),
+            (Types::NUMBER, "5", Some("5")),
+            (Types::NUMBER, "5.5e1", Some("5.5e1")),
+            (Types::NUMBER, "1e999", None),
+            (Types::NUMBER, "", None),
+            (Types::NULL, "None", Some("null")),
+            (Types::ARRAY, "[1,[2]]", Some("[1,[2]]")),
+            (Types::ARRAY, "[1],[2]", None),
+            (Types::ARRAY, "[1", None),
+            (Types::ARRAY, "[1,]", None),
+            (Types::ARRAY, "{}", None),
+            (Types::OBJECT, "{\"a\":{}}", Some("{\"a\":{}}")),
+            (Types::OBJECT, "{}", Some("{}")),
+            (Types::OBJECT, "{}{}", None),
+            (Types::OBJECT, "{a:1}", None),
+        ] {
+            assert_eq!(wanted.value_in(text), expected, "{wanted:?} {text}");
+        }
+    }
+}

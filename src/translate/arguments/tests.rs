@@ -1,0 +1,503 @@
+//! Every document whole, byte by byte, in every two pieces, and cut; and what each comes to.
+
+use super::*;
+use crate::json::Value;
+
+/// Documents that come through as they are.
+const VALID: &[&str] = &[
+    "{ }",
+    "{\"a\":1}",
+    "{\"a\" : 1 , \"b\" : [ 1 , 2 ] }",
+    "{\"a\":-0,\"b\":0.5,\"c\":-1.5e+10,\"d\":1E-3,\"e\":0}",
+    "{\"a\":true,\"b\":false,\"c\":null}",
+    "{\"a\":[true,false,null,[],{},[[]],\"\"]}",
+    "{\"a\":\"\"}",
+    "{\"\":\"\"}",
+    "{\"a\":\"x\\\"y\\\\z\\/\\b\\f\\n\\r\\t\"}",
+    "{\"a\":\"\\u00e9\\u0000\\ud83d\\ude00!\"}",
+    "{\"k\\u00e9\\ud83d\\ude00y\":\"v\"}",
+    "{\"café\":\"naïve 日本語 😀 \u{7f}\u{2028}\"}",
+    "{\"a\":{\"b\":{\"c\":{\"d\":[{\"e\":[1]}]}}}}",
+    "{\"a\":{\"a\":1}}",
+    "{\"a\":[{\"a\":[{\"a\":1}]}]}",
+    "{\n  \"path\": \"/tmp/x\",\n\t\"edits\": [\n    {\"old\": \"a\", \"new\": \"b\"}\n  ]\r\n}",
+    "{\"code\":\"fn main() {\\n    println!(\\\"{}\\\", 1);\\n}\"}",
+    "{\"json\":\"{\\\"a\\\":[1,2,{\\\"b\\\":null}]}\"}",
+    "{\"a\":1,\"a\":2}",
+    "{\"a\":12345678901234567890123456789012345678901234567890}",
+    "{\"a\":0.1000000000000000055511151231257827021181583404541015625}",
+    "{\"{\":1,\"}\":2,\"[\":3,\",\":4,\":\":5}",
+    "{\"a\":\"{\"}",
+    "{\"_raw_arguments\":\"x\"}",
+    "{\"a\":\"C:\\\\users\\\\x\"}",
+    "{\"a\":5e-324,\"b\":1.7976931348623157e308,\"c\":-9223372036854775808,\"d\":18446744073709551615}",
+];
+
+/// Documents that need mending, or cannot be mended, with what is made of them (whole, not truncated).
+const BROKEN: &[(&str, Outcome, &str)] = &[
+    // Around the object.
+    ("", Outcome::Empty, ""),
+    (" \n\t", Outcome::Empty, ""),
+    ("null", Outcome::Empty, ""),
+    (" null ", Outcome::Empty, ""),
+    ("\"\"", Outcome::Empty, ""),
+    ("{}", Outcome::Complete, "{}"),
+    (" \n{\"a\":1}\r\n ", Outcome::Complete, "{\"a\":1}"),
+    ("{\"a\":1}}", Outcome::Complete, "{\"a\":1}"),
+    ("{\"a\":1} thanks", Outcome::Complete, "{\"a\":1}"),
+    ("{\"a\":1}{\"a\":1}", Outcome::Complete, "{\"a\":1}"),
+    ("{}{\"a\":1}", Outcome::Complete, "{\"a\":1}"),
+    ("{} {} {\"a\":1}", Outcome::Complete, "{\"a\":1}"),
+    ("[1,2]", Outcome::Raw, "{\"_raw_arguments\":\"[1,2]\"}"),
+    ("\"x\"", Outcome::Raw, "{\"_raw_arguments\":\"\\\"x\\\"\"}"),
+    ("5", Outcome::Raw, "{\"_raw_arguments\":\"5\"}"),
+    ("true", Outcome::Raw, "{\"_raw_arguments\":\"true\"}"),
+    ("ünïcode", Outcome::Raw, "{\"_raw_arguments\":\"ünïcode\"}"),
+    ("\u{feff}{}", Outcome::Raw, "{\"_raw_arguments\":\"\u{feff}{}\"}"),
+    ("```json\n{\"a\":1}\n```", Outcome::Raw, "{\"_raw_arguments\":\"```json\\n{\\\"a\\\":1}\\n```\"}"),
+    // Encoded twice.
+    ("\"{\\\"a\\\":1}\"", Outcome::Repaired, "{\"a\":1}"),
+    (" \"{\\\"a\\\":\\\"\\\\n\\\"}\" ", Outcome::Repaired, "{\"a\":\"\\n\"}"),
+    ("\"{\\\"a\\\":1}", Outcome::Repaired, "{\"a\":1}"),
+    ("\"{\\\"a\\\":\\\"x\"", Outcome::Repaired, "{\"a\":\"x\"}"),
+    ("\"\\\"{\\\\\\\"a\\\\\\\":1}\\\"\"", Outcome::Repaired, "{\"a\":1}"),
+    ("\"null\"", Outcome::Empty, ""),
+    ("\"[1]\"", Outcome::Raw, "{\"_raw_arguments\":\"\\\"[1]\\\"\"}"),
+    // Cut.
+    ("{", Outcome::Repaired, "{}"),
+    ("{ ", Outcome::Repaired, "{}"),
+    ("{\"a", Outcome::Repaired, "{}"),
+    ("{\"a\"", Outcome::Repaired, "{}"),
+    ("{\"a\":", Outcome::Repaired, "{}"),
+    ("{\"a\":-", Outcome::Repaired, "{}"),
+    ("{\"a\":1.", Outcome::Repaired, "{}"),
+    ("{\"a\":12", Outcome::Repaired, "{\"a\":12}"),
+    ("{\"a\":12 ", Outcome::Repaired, "{\"a\":12 }"),
+    ("{\"a\":tr", Outcome::Repaired, "{\"a\":true}"),
+    ("{\"a\":N", Outcome::Repaired, "{\"a\":null}"),
+    ("{\"a\":\"x", Outcome::Repaired, "{\"a\":\"x\"}"),
+    ("{\"a\":\"x\\", Outcome::Repaired, "{\"a\":\"x\"}"),
+    ("{\"a\":\"x\\ud83d\\ude", Outcome::Repaired, "{\"a\":\"x\\ufffd\"}"),
+    ("{\"a\":1,", Outcome::Repaired, "{\"a\":1}"),
+    ("{\"a\":1,\"b\":", Outcome::Repaired, "{\"a\":1}"),
+    ("{\"a\":[1,{\"b\":[\"x\"", Outcome::Repaired, "{\"a\":[1,{\"b\":[\"x\"]}]}"),
+    ("{\"a\":[", Outcome::Repaired, "{\"a\":[]}"),
+    // Mended on the way.
+    ("{\"a\":1,}", Outcome::Repaired, "{\"a\":1}"),
+    ("{\"a\":[1 , ] , }", Outcome::Repaired, "{\"a\":[1 ] }"),
+    ("{\"a\":[1,2}", Outcome::Repaired, "{\"a\":[1,2]}"),
+    ("{\"a\":[{\"b\":1],\"c\":2}", Outcome::Repaired, "{\"a\":[{\"b\":1}],\"c\":2}"),
+    ("{\"a\":True,\"b\":False,\"c\":None}", Outcome::Repaired, "{\"a\":true,\"b\":false,\"c\":null}"),
+    ("{\"a\":\"x\ny\tz\u{1}\"}", Outcome::Repaired, "{\"a\":\"x\\ny\\tz\\u0001\"}"),
+    ("{\"a\nb\":1}", Outcome::Repaired, "{\"a\\nb\":1}"),
+    ("{\"a\":\"\\d+ it\\'s\"}", Outcome::Repaired, "{\"a\":\"\\\\d+ it's\"}"),
+    ("{\"a\":\"C:\\users\"}", Outcome::Repaired, "{\"a\":\"C:\\\\users\"}"),
+    ("{\"a\":\"\\ud83d x \\ude00\"}", Outcome::Repaired, "{\"a\":\"\\ufffd x \\ufffd\"}"),
+    // Beyond mending.
+    ("{bad", Outcome::Raw, "{\"_raw_arguments\":\"{bad\"}"),
+    ("{'a':1}", Outcome::Raw, "{\"_raw_arguments\":\"{'a':1}\"}"),
+    ("{é:1}", Outcome::Raw, "{\"_raw_arguments\":\"{é:1}\"}"),
+    ("{,}", Outcome::Raw, "{\"_raw_arguments\":\"{,}\"}"),
+    ("{\"a\":tru}", Outcome::Raw, "{\"_raw_arguments\":\"{\\\"a\\\":tru}\"}"),
+    ("{\"a\":truex}", Outcome::Raw, "{\"a\":true,\"_raw_arguments\":\"{\\\"a\\\":truex}\"}"),
+    ("{\"a\":01}", Outcome::Raw, "{\"_raw_arguments\":\"{\\\"a\\\":01}\"}"),
+    ("{\"a\":1.}", Outcome::Raw, "{\"_raw_arguments\":\"{\\\"a\\\":1.}\"}"),
+    ("{\"a\":-}", Outcome::Raw, "{\"_raw_arguments\":\"{\\\"a\\\":-}\"}"),
+    ("{\"a\":1e999}", Outcome::Raw, "{\"_raw_arguments\":\"{\\\"a\\\":1e999}\"}"),
+    ("{\"a\":1e999", Outcome::Raw, "{\"_raw_arguments\":\"{\\\"a\\\":1e999\"}"),
+    ("{\"a\":NaN}", Outcome::Raw, "{\"_raw_arguments\":\"{\\\"a\\\":NaN}\"}"),
+    ("{\"a\":}", Outcome::Raw, "{\"_raw_arguments\":\"{\\\"a\\\":}\"}"),
+    ("{\"a\" 1}", Outcome::Raw, "{\"_raw_arguments\":\"{\\\"a\\\" 1}\"}"),
+    ("{\"a\":1]", Outcome::Raw, "{\"a\":1,\"_raw_arguments\":\"{\\\"a\\\":1]\"}"),
+    ("{\"a\":[,1]}", Outcome::Raw, "{\"a\":[],\"_raw_arguments\":\"{\\\"a\\\":[,1]}\"}"),
+    ("{\"a\":{x", Outcome::Raw, "{\"a\":{},\"_raw_arguments\":\"{\\\"a\\\":{x\"}"),
+    (
+        "{\"a\":[{\"b\":1 \"c",
+        Outcome::Raw,
+        "{\"a\":[{\"b\":1 }],\"_raw_arguments\":\"{\\\"a\\\":[{\\\"b\\\":1 \\\"c\"}",
+    ),
+    (
+        "{\"a\":\"x\" \"y\"}",
+        Outcome::Raw,
+        "{\"a\":\"x\" ,\"_raw_arguments\":\"{\\\"a\\\":\\\"x\\\" \\\"y\\\"}\"}",
+    ),
+];
+
+const SCHEMA: &str = r#"{"type":"object","properties":{
+    "s":{"type":"string"},"b":{"type":"boolean"},"i":{"type":"integer"},"n":{"type":"number"},
+    "l":{"type":"array","items":{"type":"integer"}},"o":{"type":"object"},"z":{"type":["integer","null"]},
+    "m":{"type":["string","integer"]},"u":{"anyOf":[{"type":"integer"}]}}}"#;
+
+/// With [`SCHEMA`]: what comes, what is made of it, and how many values were coerced.
+const COERCED: &[(&str, &str, usize)] = &[
+    (r#"{"b":"true","i":"5","n":"-1.5e3"}"#, r#"{"b":true,"i":5,"n":-1.5e3}"#, 3),
+    (r#"{"b":"False","z":"None"}"#, r#"{"b":false,"z":null}"#, 2),
+    (r#"{"z":"null" , "z" : "7"}"#, r#"{"z":null , "z" : 7}"#, 2),
+    (
+        r#"{"l":"[1, \"a\", {\"b\":2}]","o":"{\"k\":\"\\n\"}"}"#,
+        r#"{"l":[1, "a", {"b":2}],"o":{"k":"\n"}}"#,
+        2,
+    ),
+    (r#"{"s":5,"s":-1.5e3,"s":true,"s":null}"#, r#"{"s":"5","s":"-1.5e3","s":"true","s":null}"#, 3),
+    (r#"{"\u0069":"5","i":"\u0035"}"#, r#"{"\u0069":5,"i":5}"#, 2),
+    // Left alone.
+    (r#"{"b":true,"i":5,"n":1.5,"l":[1],"o":{"b":"true"},"s":"5","z":null}"#, "", 0),
+    (r#"{"b":"yes","i":"5.5","i":"","i":"five","n":"1e999","l":"1,2","l":"{}","o":"[]"}"#, "", 0),
+    (r#"{"m":"5","m":5,"u":"5","x":"5","x":5,"s":[1],"s":{},"i":5.5}"#, "", 0),
+    (r#"{"l":["1","2"],"o":{"i":"5"}}"#, "", 0),
+];
+
+/// One run: what was sent, how it ended, and what was counted.
+#[derive(Debug, PartialEq)]
+struct Run {
+    sent: String,
+    outcome: Outcome,
+    coercions: usize,
+    repairs: usize,
+    has_trailing: bool,
+}
+
+fn schema() -> Option<Schema> {
+    Schema::from_json(&json::parse(&mut SCHEMA.as_bytes().to_vec()).unwrap())
+}
+
+fn is_object(text: &str) -> bool {
+    json::parse(&mut text.as_bytes().to_vec()).is_ok_and(|value| value.as_object().is_some())
+}
+
+fn run<'f>(schema: Option<Schema>, fragments: impl IntoIterator<Item = &'f str>) -> Run {
+    let mut arguments = Arguments::new(schema);
+    let mut sent = String::new();
+    for fragment in fragments {
+        arguments.push(fragment, &mut sent);
+        let mut closed = sent.clone();
+        arguments.clone().close(&mut closed);
+        assert!(is_object(&closed), "after {fragment:?}: {sent:?} closed as {closed:?}");
+        assert!(closed.starts_with(&sent));
+        let mut cut = sent.clone();
+        let complete = arguments.is_complete();
+        let outcome = arguments.clone().finish(true, &mut cut);
+        assert_eq!(outcome == Outcome::Truncated, !complete);
+        assert!(complete || cut == sent);
+    }
+    let outcome = arguments.finish(false, &mut sent);
+    assert_eq!(outcome, arguments.finish(false, &mut String::new()), "the end is the end");
+    assert_eq!(sent.is_empty(), outcome == Outcome::Empty);
+    assert!(sent.is_empty() || is_object(&sent), "{sent:?}");
+    let (coercions, repairs) = (arguments.coercions(), arguments.repairs());
+    Run { sent, outcome, coercions, repairs, has_trailing: arguments.has_trailing() }
+}
+
+fn pieces(text: &str, size: usize) -> Vec<&str> {
+    let mut bounds: Vec<usize> =
+        (0..text.len()).step_by(size).filter(|at| text.is_char_boundary(*at)).collect();
+    bounds.push(text.len());
+    bounds.windows(2).map(|pair| text.get(pair[0]..pair[1]).unwrap()).collect()
+}
+
+/// Runs the document in every way and returns the one result.
+fn run_all(schema: &Option<Schema>, text: &str) -> Run {
+    let whole = run(schema.clone(), [text]);
+    for size in [1, 2, 3, 7] {
+        assert_eq!(run(schema.clone(), pieces(text, size)), whole, "{text:?} in pieces of {size}");
+    }
+    for at in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {
+        let (a, b) = text.split_at(at);
+        assert_eq!(run(schema.clone(), [a, b]), whole, "{a:?} {b:?}");
+        assert_eq!(run(schema.clone(), [a, "", b, ""]), whole, "{a:?} {b:?}");
+    }
+    whole
+}
+
+#[test]
+fn valid_objects_pass_as_they_are() {
+    for text in VALID {
+        let run = run_all(&None, text);
+        assert_eq!((run.sent.as_str(), run.outcome, run.repairs), (*text, Outcome::Complete, 0));
+        assert!(!run.has_trailing);
+        let padded = format!(" \n{text}\t ");
+        assert_eq!(run_all(&None, &padded).sent, *text);
+        let with_schema = run_all(&schema(), text);
+        assert_eq!((with_schema.sent.as_str(), with_schema.coercions), (*text, 0));
+    }
+}
+
+#[test]
+fn broken_objects_are_mended_or_carried() {
+    for (text, outcome, expected) in BROKEN {
+        let run = run_all(&None, text);
+        assert_eq!((run.sent.as_str(), run.outcome), (*expected, *outcome), "{text:?}");
+    }
+}
+
+#[test]
+fn every_prefix_of_every_document_ends_well() {
+    for text in
+        VALID.iter().chain(BROKEN.iter().map(|(text, ..)| text)).chain(COERCED.iter().map(|(text, ..)| text))
+    {
+        for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
+            let cut = text.split_at(at).0;
+            assert_eq!(run(schema(), [cut]), run(schema(), pieces(cut, 1)), "{cut:?}");
+        }
+    }
+}
+
+#[test]
+fn values_are_coerced_to_the_schema() {
+    for (text, expected, coercions) in COERCED {
+        let run = run_all(&schema(), text);
+        let expected = if expected.is_empty() { text } else { expected };
+        assert_eq!(
+            (run.sent.as_str(), run.coercions, run.outcome),
+            (*expected, *coercions, Outcome::Complete)
+        );
+    }
+    let cut = run_all(&schema(), "{\"i\":\"5");
+    assert_eq!((cut.sent.as_str(), cut.outcome), ("{\"i\":5}", Outcome::Repaired));
+}
+
+/// Documents from a small generator, valid ones and the same with a byte changed, lost or added.
+#[test]
+fn generated_documents_end_well() {
+    let mut random = Random(7);
+    for _ in 0..400 {
+        let text = generated(&mut random);
+        let run_valid = run(None, pieces(&text, 1 + random.below(4)));
+        assert_eq!((run_valid.sent.as_str(), run_valid.outcome), (text.as_str(), Outcome::Complete));
+        let Some(text) = damaged(&mut random, text) else { continue };
+        let whole = run(schema(), [text.as_str()]);
+        for size in [1, 2, 5] {
+            assert_eq!(run(schema(), pieces(&text, size)), whole, "{text:?}");
+        }
+    }
+}
+
+/// The machine takes exactly those documents for objects that the parser takes for objects.
+#[test]
+fn the_machine_agrees_with_the_parser() {
+    let mut random = Random(11);
+    let (mut legal, mut illegal) = (0, 0);
+    for _ in 0..20_000 {
+        let text = generated(&mut random);
+        let Some(text) = damaged(&mut random, text) else { continue };
+        let (mut arguments, mut sent) = (Arguments::new(None), String::new());
+        arguments.push(&text, &mut sent);
+        let outcome = arguments.finish(false, &mut sent);
+        assert!(outcome == Outcome::Empty || is_object(&sent), "{text:?} {sent:?}");
+        let is_clean = outcome == Outcome::Complete && !arguments.has_trailing();
+        assert_eq!(is_clean, is_object(&text), "{text:?} {sent:?}");
+        *if is_clean { &mut legal } else { &mut illegal } += 1;
+    }
+    assert!(legal > 1000 && illegal > 1000, "{legal} {illegal}");
+}
+
+fn generated(random: &mut Random) -> String {
+    let mut text = String::from("{");
+    write_members(random, 0, &mut text);
+    text.push('}');
+    text
+}
+
+/// The first brace stays: what a doubled one means depends on the pieces.
+fn damaged(random: &mut Random, text: String) -> Option<String> {
+    const BYTES: &[u8] = b"{}[]\",:\\0-tn \neE.+u5'";
+    let mut bytes = text.into_bytes();
+    let at = random.below(bytes.len() - 1) + 1;
+    let byte = BYTES[random.below(BYTES.len())];
+    match random.below(3) {
+        0 => drop(bytes.remove(at)),
+        1 if (at, byte) != (1, b'{') => bytes.insert(at, byte),
+        _ if (at, byte) != (1, b'{') => bytes[at] = byte,
+        _ => {}
+    }
+    String::from_utf8(bytes).ok()
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        // Knuth's MMIX constants; the high bits are the good ones.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
+    }
+}
+
+fn write_members(random: &mut Random, depth: usize, text: &mut String) {
+    for index in 0..random.below(4) + usize::from(depth == 0) {
+        let comma = if index > 0 { "," } else { "" };
+        let key = ["a", "i", "s", "l", "", "k\\n", "é"][random.below(7)];
+        text.push_str(&format!("{comma}{}\"{key}\":", [" ", ""][random.below(2)]));
+        write_value(random, depth + 1, text);
+    }
+}
+
+fn write_value(random: &mut Random, depth: usize, text: &mut String) {
+    match random.below(if depth < 4 { 9 } else { 7 }) {
+        7 => {
+            text.push('{');
+            write_members(random, depth, text);
+            text.push('}');
+        }
+        8 => {
+            text.push('[');
+            for index in 0..random.below(3) {
+                text.push_str(if index > 0 { ", " } else { "" });
+                write_value(random, depth + 1, text);
+            }
+            text.push(']');
+        }
+        n => text.push_str(["1", "-2.5e1", "true", "null", "\"x y\"", "\"\\ud83d\\ude00\"", "\"日\\\\\""][n]),
+    }
+}
+
+#[test]
+fn nesting_has_a_limit() {
+    let deep = |n: usize| {
+        format!("{}{}", "{\"a\":".repeat(n), "1}".replace('1', &format!("1{}", "}".repeat(n - 1))))
+    };
+    let most = deep(DEPTH_MAX);
+    assert_eq!(run(None, pieces(&most, 3)).sent, most);
+    let more = run(None, pieces(&deep(DEPTH_MAX + 1), 3));
+    assert_eq!(more.outcome, Outcome::Raw);
+    assert_eq!(run(None, [deep(10_000).as_str()]).outcome, Outcome::Raw);
+    // Also as the content of a string that is wanted as an object.
+    let inner = deep(DEPTH_MAX + 1).replace('"', "\\\"");
+    assert_eq!(run(schema(), [format!("{{\"o\":\"{inner}\"}}").as_str()]).coercions, 0);
+}
+
+#[test]
+fn truncated_arguments_are_left_as_they_are() {
+    for (text, sent, closed) in [
+        ("", "", "{}"),
+        ("{\"a\":\"xy", "{\"a\":\"xy", "{\"a\":\"xy\"}"),
+        ("{\"a\":1,\"b\":tr", "{\"a\":1", "{\"a\":1,\"b\":true}"),
+        ("{\"a\":1,\"b", "{\"a\":1", "{\"a\":1}"),
+        ("{bad", "", "{\"_raw_arguments\":\"{bad\"}"),
+        ("\"{\\\"a\\\":", "", "{}"),
+        ("null", "", "{}"),
+    ] {
+        let (mut arguments, mut out) = (Arguments::new(None), String::new());
+        arguments.push(text, &mut out);
+        assert_eq!(arguments.finish(true, &mut out), Outcome::Truncated, "{text:?}");
+        assert_eq!(out, sent);
+        arguments.close(&mut out);
+        arguments.close(&mut out);
+        assert_eq!(out, closed, "{text:?}");
+    }
+    let (mut arguments, mut out) = (Arguments::new(None), String::new());
+    arguments.push("{\"a\":1}", &mut out);
+    assert_eq!(arguments.finish(true, &mut out), Outcome::Complete);
+    assert_eq!(out, "{\"a\":1}");
+}
+
+#[test]
+fn string_content_flows_at_once() {
+    let (mut arguments, mut out) = (Arguments::new(schema()), String::new());
+    for (fragment, sent) in [
+        ("{\"s\": ", ""),
+        ("\"ab", "{\"s\": \"ab"),
+        ("c", "c"),
+        ("\\", ""),
+        ("n", "\\n"),
+        ("\\ud83d", ""),
+        ("\\ude00", "\\ud83d\\ude00"),
+        ("\", ", "\""),
+        ("\"x\": 1", ""),
+        ("2", ""),
+        (" ", ", \"x\": 12 "),
+        (",\"i\":\"3", ""),
+        ("\"", ",\"i\":3"),
+        ("}", "}"),
+    ] {
+        out.clear();
+        arguments.push(fragment, &mut out);
+        assert_eq!(out, sent, "{fragment:?}");
+    }
+    assert!(arguments.is_complete());
+}
+
+#[test]
+fn what_follows_the_object_is_remembered() {
+    for (text, expected) in [
+        ("{\"a\":1} \n", false),
+        ("{\"a\":1}\n{\"a\":1}", false),
+        (" {\"a\":1}{\"a\":1} {\"a\":1} ", false),
+        ("{\"a\":1}{\"a\"", true),
+        ("{\"a\":1}{\"a\":2}", true),
+        ("{\"a\":1}}", true),
+        ("{\"a\":1}é", true),
+        ("{}{}", false),
+        ("{}x", true),
+    ] {
+        assert_eq!(run_all(&None, text).has_trailing, expected, "{text:?}");
+    }
+}
+
+/// The same text as a server sends it that repeats all of it with every fragment.
+#[test]
+fn cumulative_fragments_are_taken_once() {
+    for text in VALID.iter().filter(|text| text.len() < 200) {
+        let ends: Vec<usize> = (1..=text.len()).filter(|at| text.is_char_boundary(*at)).collect();
+        let all: Vec<&str> = ends.iter().map(|at| text.split_at(*at).0).collect();
+        assert_eq!(run(None, all.iter().copied()).sent, *text, "byte by byte");
+        let twice = all.iter().flat_map(|fragment| [*fragment, *fragment]).skip(1);
+        assert_eq!(run(None, twice).sent, *text, "some repeated");
+        let with_the_end = run(None, pieces(text, 2).into_iter().chain([*text]));
+        assert_eq!((with_the_end.sent.as_str(), with_the_end.has_trailing), (*text, false));
+    }
+    let fragments =
+        [" {\"a\": \"x", " {\"a\": \"xy", " {\"a\": \"xy\", \"b\": ", " {\"a\": \"xy\", \"b\": [1]}"];
+    assert_eq!(run(None, fragments).sent, "{\"a\": \"xy\", \"b\": [1]}");
+    // The one case that looks like a nested object, and is taken for one.
+    assert_eq!(run(None, ["{\"a\":", "{\"a\":1}"]).sent, "{\"a\":{\"a\":1}}");
+    // A brace too many is a broken object in one fragment and a repetition in two.
+    assert_eq!(run(None, ["{{\"a\":1}"]).outcome, Outcome::Raw);
+    assert_eq!(run(None, ["{", "{\"a\":1}"]).sent, "{\"a\":1}");
+}
+
+#[test]
+fn the_raw_text_has_a_limit() {
+    for start in ["{\"a\":\"", "{\"a\":1,", "no object "] {
+        let (mut arguments, mut out) = (Arguments::new(None), String::new());
+        arguments.push(start, &mut out);
+        let fragment = "é".repeat(RAW_SIZE_MAX / 4 + 1);
+        for _ in 0..3 {
+            arguments.push(&fragment, &mut out);
+            arguments.push("x", &mut out);
+        }
+        assert_eq!(arguments.finish(false, &mut out), Outcome::Raw);
+        let mut bytes = out.into_bytes();
+        let value = json::parse(&mut bytes).unwrap();
+        let raw = value.get(RAW_KEY).and_then(Value::as_str).unwrap();
+        assert!(raw.starts_with(start) && (RAW_SIZE_MAX - 1..=RAW_SIZE_MAX).contains(&raw.len()));
+    }
+}
+
+/// Work is counted in bytes that the buffers were moved for: a rescan or a copy of what is there would show
+/// as growth of the held text or as a new allocation.
+#[test]
+fn a_megabyte_in_small_fragments_is_linear() {
+    let lines = "line é of code;\\n\\\"quoted\\\" ".repeat(40_000);
+    let text = format!("{{\"path\":\"/x\",\"content\":\"{lines}\",\"n\":[{}1]}}", "1.5, ".repeat(20_000));
+    let mut arguments = Arguments::new(None);
+    let mut sent = String::with_capacity(text.len());
+    arguments.raw.reserve(text.len());
+    for round in 0..2 {
+        let (mut held_max, mut moved) = (0, 0);
+        let place = (arguments.raw.as_ptr(), sent.as_ptr());
+        for fragment in pieces(&text, 4) {
+            let before = sent.len();
+            arguments.push(fragment, &mut sent);
+            moved += sent.len() - before;
+            held_max = held_max.max(arguments.held.len() + 12);
+        }
+        assert_eq!((moved, sent.as_str()), (text.len(), text.as_str()), "round {round}");
+        assert!(held_max < 64, "little is held back");
+        assert_eq!((arguments.raw.as_ptr(), sent.as_ptr()), place, "no buffer was allocated anew");
+        assert_eq!(arguments.finish(false, &mut sent), Outcome::Complete);
+        arguments.reset(None);
+        assert!(arguments.is_empty());
+        sent.clear();
+    }
+}
