@@ -6,3 +6,4 @@ pub mod ids;
 pub mod json;
 pub mod openai;
 pub mod route;
+pub mod server;

@@ -69,6 +69,18 @@ impl<S: Read + Write> Connection<S> {
         self.respond(error.kind.status(), &headers, &body)
     }
 
+    /// Turns away a client whose request nobody reads: responds with the error and closes.
+    ///
+    /// # Errors
+    /// As [`Connection::respond`].
+    pub fn refuse(&mut self, error: &Error, request_id: &str) -> io::Result<()> {
+        if self.state == State::Ready {
+            self.state = State::Awaiting;
+        }
+        self.closing = true;
+        self.respond_error(error, request_id)
+    }
+
     /// Begins a streamed response. Nothing is written yet: the head goes out with the first [`Connection::write`], and
     /// until then [`Connection::respond`] can still take its place.
     ///
