@@ -95,5 +95,16 @@ impl From<Error> for Failure {
     }
 }
 
+/// For callers that can do nothing about a failure but end the connection.
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Reject(error) => io::Error::other(error),
+            Failure::Closed => io::ErrorKind::ConnectionAborted.into(),
+            Failure::Io(error) => error,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;
