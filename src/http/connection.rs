@@ -248,17 +248,15 @@ impl<S: Read + Write> Connection<S> {
     /// Takes the head out of the buffer if it is there in full.
     fn try_head(&mut self, scanned: usize) -> Result<Option<Request>, Failure> {
         let bytes = self.buffered();
+        if let Some(error) = head::refuse_start(bytes) {
+            return Err(self.reject(error));
+        }
         let end = head::end(bytes, scanned);
         if end.unwrap_or(bytes.len()) > self.limits.head_size_max {
             let message = format!("request headers over {} bytes", self.limits.head_size_max);
             return Err(self.reject(Error::new(Kind::HeadersTooLarge, message)));
         }
-        let Some(end) = end else {
-            return match head::refuse_start(bytes) {
-                Some(error) => Err(self.reject(error)),
-                None => Ok(None),
-            };
-        };
+        let Some(end) = end else { return Ok(None) };
         match head::parse(bytes.get(..end).unwrap_or_default()) {
             Ok(head) => {
                 self.consume(end);

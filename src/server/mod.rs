@@ -105,6 +105,14 @@ struct Shared {
     stop: Stop,
 }
 
+/// What the accepting thread remembers.
+#[derive(Default)]
+struct Door {
+    refused: Refused,
+    /// Whether the last attempt failed. The log is told of the first failure only, not ten times a second.
+    is_failing: bool,
+}
+
 /// Serves until it is told to stop; see [`Stop`] for how that goes.
 ///
 /// # Errors
@@ -112,11 +120,11 @@ struct Shared {
 pub fn run(listener: TcpListener, handler: Arc<dyn Handler>, options: Options, stop: Stop) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let shared = Arc::new(Shared { handler, options, stop });
-    let mut refused = Refused::default();
+    let mut door = Door::default();
     while !shared.stop.is_triggered() {
-        stop::wait_readable(&listener, &shared.stop, refused.next_release())?;
-        refused.release(Instant::now());
-        accept(&listener, &shared, &mut refused);
+        stop::wait_readable(&listener, &shared.stop, door.refused.next_release())?;
+        door.refused.release(Instant::now());
+        accept(&listener, &shared, &mut door);
     }
     // From here on clients that connect are told by their own system that nobody listens.
     drop(listener);
@@ -128,18 +136,21 @@ pub fn run(listener: TcpListener, handler: Arc<dyn Handler>, options: Options, s
 }
 
 /// Takes the next connection, if there is one.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>, refused: &mut Refused) {
+fn accept(listener: &TcpListener, shared: &Arc<Shared>, door: &mut Door) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
     match listener.accept() {
         Ok((stream, client)) => {
+            door.is_failing = false;
             if let Err(stream) = admit(stream, client, shared) {
-                refused.refuse(stream, client);
+                door.refused.refuse(stream, client);
             }
         }
         Err(error)
             if matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted | ConnectionReset) => {}
         Err(error) => {
-            log::error!("cannot accept connections: {error}");
+            if !std::mem::replace(&mut door.is_failing, true) {
+                log::error!("cannot accept connections: {error}");
+            }
             shared.stop.pause(ACCEPT_PAUSE);
         }
     }

@@ -28,7 +28,9 @@ impl Refused {
     /// Tells the client to come back. The response fits the socket's empty buffer, so a client that does not read
     /// cannot keep us; where it fails all the same, the client sees a closed connection.
     pub(super) fn refuse(&mut self, stream: TcpStream, client: SocketAddr) {
-        log::warn!("refused {client}: too many connections");
+        // A crowd is one warning, not one for each of its members.
+        let level = if self.0.is_empty() { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "refused {client}: too many connections");
         if stream.set_nonblocking(true).is_err() {
             return;
         }
