@@ -1,10 +1,10 @@
 //! The one error type of a request: what the client is told, what the log is told, and whether to try again.
 //!
-//! Knows the Messages API's table of error names and statuses; knows nothing of sockets or JSON.
+//! Knows the Messages API's table of error names and statuses and its envelope; knows nothing of sockets.
 
 use std::fmt;
 
-use crate::json::write_str;
+use crate::json::{Object, Value};
 
 /// What went wrong, by the Messages API's own names. Each has one HTTP status and one `error.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Kind {
     NotFound,
     /// 405: the path is known, the method is not for it.
     MethodNotAllowed,
+    /// 408: the client began a request and did not end it in time.
+    RequestTimeout,
     /// 411: a body whose length is not told.
     LengthRequired,
     /// 413: a body over the limit.
@@ -50,8 +52,8 @@ impl Kind {
         self.row().1
     }
 
-    /// Statuses and names as in the Messages API's error table. 405, 411 and 431 are not in it:
-    /// `invalid_request_error` is its name for whatever else the client got wrong.
+    /// Statuses and names as in the Messages API's error table. 405, 408, 411 and 431 are not in it:
+    /// `invalid_request_error` is its name for whatever else the client got wrong, `timeout_error` for what took too long.
     fn row(self) -> (u16, &'static str) {
         match self {
             Kind::InvalidRequest => (400, "invalid_request_error"),
@@ -60,6 +62,7 @@ impl Kind {
             Kind::Permission => (403, "permission_error"),
             Kind::NotFound => (404, "not_found_error"),
             Kind::MethodNotAllowed => (405, "invalid_request_error"),
+            Kind::RequestTimeout => (408, "timeout_error"),
             Kind::LengthRequired => (411, "invalid_request_error"),
             Kind::RequestTooLarge => (413, "request_too_large"),
             Kind::RateLimit => (429, "rate_limit_error"),
@@ -79,12 +82,13 @@ impl Kind {
             403 => Kind::Permission,
             404 => Kind::NotFound,
             405 => Kind::MethodNotAllowed,
+            408 => Kind::RequestTimeout,
             411 => Kind::LengthRequired,
             413 => Kind::RequestTooLarge,
             429 => Kind::RateLimit,
             431 => Kind::HeadersTooLarge,
             502 => Kind::BadGateway,
-            408 | 504 => Kind::Timeout,
+            504 => Kind::Timeout,
             503 | 529 => Kind::Overloaded,
             400..=499 => Kind::InvalidRequest,
             _ => Kind::Api,
@@ -151,20 +155,27 @@ impl Error {
         self
     }
 
-    /// Appends the API's error envelope.
+    /// Appends the Messages API's envelope: the body of an HTTP error and the data of an `error` event alike.
     pub fn body(&self, request_id: &str, out: &mut Vec<u8>) {
-        out.extend_from_slice(br#"{"type":"error","error":{"type":"#);
-        write_str(self.kind.name(), out);
-        out.extend_from_slice(br#","message":"#);
-        write_str(&self.message, out);
+        let mut error = Object::new();
+        error.push("type", self.kind.name());
+        error.push("message", self.message.as_str());
         if let Some(code) = self.code {
-            out.extend_from_slice(br#","details":{"error_code":"#);
-            write_str(code, out);
-            out.push(b'}');
+            error.push("details", Value::object([("error_code", Value::from(code))]));
         }
-        out.extend_from_slice(br#"},"request_id":"#);
-        write_str(request_id, out);
-        out.push(b'}');
+        Value::object([("type", "error".into()), ("error", error.into()), ("request_id", request_id.into())])
+            .write(out);
+    }
+
+    /// The response headers that tell the client whether to try again.
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
+        match self.retry {
+            Retry::Unsaid => Vec::new(),
+            Retry::Never => vec![("x-should-retry", "false".into())],
+            Retry::After(seconds) => {
+                vec![("retry-after", seconds.to_string()), ("x-should-retry", "true".into())]
+            }
+        }
     }
 }
 
@@ -193,6 +204,7 @@ mod tests {
             Kind::Permission,
             Kind::NotFound,
             Kind::MethodNotAllowed,
+            Kind::RequestTimeout,
             Kind::LengthRequired,
             Kind::RequestTooLarge,
             Kind::RateLimit,
@@ -211,5 +223,36 @@ mod tests {
         assert_eq!(Kind::from_status(422), Kind::InvalidRequest);
         assert_eq!(Kind::from_status(503), Kind::Overloaded);
         assert_eq!(Kind::from_status(599), Kind::Api);
+    }
+
+    fn body(error: &Error) -> String {
+        let mut out = Vec::new();
+        error.body("req_1", &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_envelope_names_kind_message_and_request() {
+        assert_eq!(
+            body(&Error::invalid("max_tokens: \"x\"")),
+            r#"{"type":"error","error":{"type":"invalid_request_error","message":"max_tokens: \"x\""},"request_id":"req_1"}"#
+        );
+        let coded =
+            Error::new(Kind::Billing, "no credit").code("credits_required").source("not for the client");
+        assert_eq!(
+            body(&coded),
+            r#"{"type":"error","error":{"type":"billing_error","message":"no credit","details":{"error_code":"credits_required"}},"request_id":"req_1"}"#
+        );
+    }
+
+    #[test]
+    fn headers_follow_the_word_on_trying_again() {
+        let error = Error::new(Kind::Overloaded, "busy");
+        assert!(error.headers().is_empty());
+        assert_eq!(error.clone().retry(Retry::Never).headers(), [("x-should-retry", "false".to_owned())]);
+        assert_eq!(
+            error.retry(Retry::After(7)).headers(),
+            [("retry-after", "7".to_owned()), ("x-should-retry", "true".to_owned())]
+        );
     }
 }

@@ -10,4 +10,8 @@ pub mod sse;
 pub mod translate;
 
 pub mod config;
+pub mod http;
+pub mod ids;
 pub mod upstream;
+
+pub mod server;

@@ -234,7 +234,7 @@ mod tests {
         read_failure(status, &mut body.as_bytes().to_vec(), None)
     }
 
-    fn numbers(body: &str) -> (Option<u64>, Option<u64>, Option<u64>) {
+    fn numbers(body: &str) -> Numbers {
         match read(400, body) {
             Failure::Overflow { prompt, window, output, .. } => (prompt, window, output),
             other => panic!("{body}: {other:?}"),
@@ -247,72 +247,76 @@ mod tests {
         assert!(OUTPUT_PATTERN.is_some());
     }
 
+    type Numbers = (Option<u64>, Option<u64>, Option<u64>);
+
+    const OVERFLOWS: &[(&str, Numbers)] = &[
+        (
+            "This model's maximum context length is 8192 tokens. However, your prompt contains at least 8193 input tokens, which exceeds",
+            (Some(8193), Some(8192), None),
+        ),
+        (
+            "This model's maximum context length is 8192 tokens. However, your prompt contains 40000 characters",
+            (Some(10000), Some(8192), None),
+        ),
+        (
+            "The decoder prompt (length 9001) is longer than the maximum model length of 8192. Make sure",
+            (Some(9001), Some(8192), None),
+        ),
+        (
+            "The prompt (length 8192) plus the number of requested output tokens (at least 1) is longer than the maximum model length of 8192",
+            (Some(8193), Some(8192), None),
+        ),
+        (
+            "Input length (9000) exceeds model's maximum context length (8192).",
+            (Some(9000), Some(8192), None),
+        ),
+        (
+            "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens (5000 in the messages, 4000 in the completion). Please",
+            (Some(5000), Some(8192), Some(4000)),
+        ),
+        (
+            "This model's maximum context length is 4097 tokens. However, your messages resulted in 5000 tokens. Please reduce",
+            (Some(5000), Some(4097), None),
+        ),
+        (
+            "'max_tokens' or 'max_completion_tokens' is too large: 4000. This model's maximum context length is 8192 tokens and your request has 5000 input tokens",
+            (Some(5000), Some(8192), Some(4000)),
+        ),
+        (
+            "The input (516368 tokens) is longer than the model's context length (262144 tokens).",
+            (Some(516_368), Some(262_144), None),
+        ),
+        (
+            "Requested token count exceeds the model's maximum context length of 8192 tokens. You requested a total of 9000 tokens: 5000 tokens from the input messages and 4000 tokens for the completion.",
+            (Some(5000), Some(8192), Some(4000)),
+        ),
+        (
+            "Input length (9000 tokens) exceeds the maximum allowed length (8187 tokens).",
+            (Some(9000), Some(8187), None),
+        ),
+        (
+            "request (9012 tokens) exceeds the available context size (4096 tokens), try increasing it",
+            (Some(9012), Some(4096), None),
+        ),
+        (
+            "input (9012 tokens) is larger than the max context size (4096 tokens). skipping",
+            (Some(9012), Some(4096), None),
+        ),
+        ("prompt too long; exceeded max context length by 17 tokens", (None, None, None)),
+        (
+            "Trying to keep the first 9000 tokens when context the overflows. However, the model is loaded with context length of only 4096 tokens",
+            (Some(9000), Some(4096), None),
+        ),
+        ("the input length exceeds the context length", (None, None, None)),
+        ("Context size has been exceeded.", (None, None, None)),
+        ("the request exceeds the context window", (None, None, None)),
+    ];
+
     #[test]
     fn wordings_of_overflow() {
         let plain = |message: &str| format!("{{\"error\":{{\"message\":\"{message}\",\"code\":400}}}}");
-        for (message, expected) in [
-            (
-                "This model's maximum context length is 8192 tokens. However, your prompt contains at least 8193 input tokens, which exceeds",
-                (Some(8193), Some(8192), None),
-            ),
-            (
-                "This model's maximum context length is 8192 tokens. However, your prompt contains 40000 characters",
-                (Some(10000), Some(8192), None),
-            ),
-            (
-                "The decoder prompt (length 9001) is longer than the maximum model length of 8192. Make sure",
-                (Some(9001), Some(8192), None),
-            ),
-            (
-                "The prompt (length 8192) plus the number of requested output tokens (at least 1) is longer than the maximum model length of 8192",
-                (Some(8193), Some(8192), None),
-            ),
-            (
-                "Input length (9000) exceeds model's maximum context length (8192).",
-                (Some(9000), Some(8192), None),
-            ),
-            (
-                "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens (5000 in the messages, 4000 in the completion). Please",
-                (Some(5000), Some(8192), Some(4000)),
-            ),
-            (
-                "This model's maximum context length is 4097 tokens. However, your messages resulted in 5000 tokens. Please reduce",
-                (Some(5000), Some(4097), None),
-            ),
-            (
-                "'max_tokens' or 'max_completion_tokens' is too large: 4000. This model's maximum context length is 8192 tokens and your request has 5000 input tokens",
-                (Some(5000), Some(8192), Some(4000)),
-            ),
-            (
-                "The input (516368 tokens) is longer than the model's context length (262144 tokens).",
-                (Some(516_368), Some(262_144), None),
-            ),
-            (
-                "Requested token count exceeds the model's maximum context length of 8192 tokens. You requested a total of 9000 tokens: 5000 tokens from the input messages and 4000 tokens for the completion.",
-                (Some(5000), Some(8192), Some(4000)),
-            ),
-            (
-                "Input length (9000 tokens) exceeds the maximum allowed length (8187 tokens).",
-                (Some(9000), Some(8187), None),
-            ),
-            (
-                "request (9012 tokens) exceeds the available context size (4096 tokens), try increasing it",
-                (Some(9012), Some(4096), None),
-            ),
-            (
-                "input (9012 tokens) is larger than the max context size (4096 tokens). skipping",
-                (Some(9012), Some(4096), None),
-            ),
-            ("prompt too long; exceeded max context length by 17 tokens", (None, None, None)),
-            (
-                "Trying to keep the first 9000 tokens when context the overflows. However, the model is loaded with context length of only 4096 tokens",
-                (Some(9000), Some(4096), None),
-            ),
-            ("the input length exceeds the context length", (None, None, None)),
-            ("Context size has been exceeded.", (None, None, None)),
-            ("the request exceeds the context window", (None, None, None)),
-        ] {
-            assert_eq!(numbers(&plain(message)), expected, "{message}");
+        for (message, expected) in OVERFLOWS {
+            assert_eq!(numbers(&plain(message)), *expected, "{message}");
         }
         let body = r#"{"error":{"code":400,"message":"too long","type":"exceed_context_size_error","n_prompt_tokens":9000,"n_ctx":8192}}"#;
         assert_eq!(numbers(body), (Some(9000), Some(8192), None));

@@ -30,13 +30,18 @@ pub fn prompt_tokens(chat: &Value<'_>) -> u64 {
     let messages = chat.get("messages").and_then(Value::as_array).unwrap_or_default();
     let tools = chat.get("tools").and_then(Value::as_array).unwrap_or_default();
     let messages: f64 = messages.iter().map(|message| TOKENS_PER_MESSAGE + value_tokens(message)).sum();
-    let tools: f64 = tools.iter().map(|tool| TOKENS_PER_TOOL + float(size(tool)) / SCHEMA_BYTES_PER_TOKEN).sum();
+    let tools: f64 =
+        tools.iter().map(|tool| TOKENS_PER_TOOL + float(size(tool)) / SCHEMA_BYTES_PER_TOKEN).sum();
     whole(messages + tools).max(1)
 }
 
 /// To a whole number, upwards.
 pub fn whole(tokens: f64) -> u64 {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, far below 2^53")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative, far below 2^53"
+    )]
     {
         tokens.ceil() as u64
     }
@@ -57,7 +62,9 @@ fn size(value: &Value<'_>) -> usize {
     match value {
         Value::String(text) => text.len() + 2,
         Value::Array(items) => items.iter().map(|item| size(item) + 1).sum::<usize>() + 2,
-        Value::Object(object) => object.iter().map(|(key, value)| key.len() + size(value) + 4).sum::<usize>() + 2,
+        Value::Object(object) => {
+            object.iter().map(|(key, value)| key.len() + size(value) + 4).sum::<usize>() + 2
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => 4,
     }
 }

@@ -75,14 +75,23 @@ mod tests {
         ] {
             let counts = Counts { prompt, cached, cache_created: created, ..Counts::default() };
             let usage = usage(counts, 7, 3);
-            assert_eq!((usage.input, usage.cache_read, usage.cache_creation), expected, "{prompt} {cached} {created}");
+            assert_eq!(
+                (usage.input, usage.cache_read, usage.cache_creation),
+                expected,
+                "{prompt} {cached} {created}"
+            );
             assert_eq!(usage.output, 3);
         }
     }
 
     #[test]
     fn reasons() {
-        let end = |finish_reason, stop_sequence, has_tool_use| End { finish_reason, stop_sequence, has_tool_use, refused: false };
+        let end = |finish_reason, stop_sequence, has_tool_use| End {
+            finish_reason,
+            stop_sequence,
+            has_tool_use,
+            refused: false,
+        };
         for (case, expected) in [
             (end("stop", None, false), StopReason::EndTurn),
             (end("stop", None, true), StopReason::ToolUse),
@@ -99,9 +108,19 @@ mod tests {
 
     #[test]
     fn overflow_words() {
-        assert_eq!(overflow_error(9000, 8192, None).message, "prompt is too long: 9000 tokens > 8192 maximum");
+        assert_eq!(
+            overflow_error(9000, 8192, None).message,
+            "prompt is too long: 9000 tokens > 8192 maximum"
+        );
         assert_eq!(overflow_error(10, 8192, None).message, "prompt is too long: 8193 tokens > 8192 maximum");
-        assert!(overflow_error(5000, 8192, Some(4000)).message.contains("exceed context limit: 5000 + 4000 > 8192"));
-        assert_eq!(overflow_error(9000, 8192, Some(10)).message, "prompt is too long: 9000 tokens > 8192 maximum");
+        assert!(
+            overflow_error(5000, 8192, Some(4000))
+                .message
+                .contains("exceed context limit: 5000 + 4000 > 8192")
+        );
+        assert_eq!(
+            overflow_error(9000, 8192, Some(10)).message,
+            "prompt is too long: 9000 tokens > 8192 maximum"
+        );
     }
 }

@@ -100,7 +100,8 @@ struct Builder<'r, 't> {
 
 impl<'r> Builder<'r, '_> {
     fn system(&mut self, blocks: &[&'r str]) {
-        let texts = blocks.iter().map(|text| without_billing_header(text)).filter(|text| !text.trim().is_empty());
+        let texts =
+            blocks.iter().map(|text| without_billing_header(text)).filter(|text| !text.trim().is_empty());
         if let Some(text) = join(texts.map(Cow::Borrowed), "\n\n") {
             self.turns.push(Turn::System(text));
         }
@@ -321,18 +322,16 @@ fn without_billing_header(text: &str) -> &str {
 fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: &Target<'_>) -> Cow<'r, str> {
     let mut image_count = 0;
     let texts = result.content.iter().filter_map(|block| match block {
-        Block::Image(source) => {
-            match image(source, target) {
-                Part::Image(source) => {
-                    let line = format!("Image returned by tool call {}:", result.id);
-                    images.push(Part::Text(Cow::Owned(line)));
-                    images.push(Part::Image(source));
-                    image_count += 1;
-                    None
-                }
-                Part::Text(text) => Some(text),
+        Block::Image(source) => match image(source, target) {
+            Part::Image(source) => {
+                let line = format!("Image returned by tool call {}:", result.id);
+                images.push(Part::Text(Cow::Owned(line)));
+                images.push(Part::Image(source));
+                image_count += 1;
+                None
             }
-        }
+            Part::Text(text) => Some(text),
+        },
         other => block_text(other).filter(|text| !text.is_empty()),
     });
     let text = join(texts, "\n");
@@ -381,16 +380,21 @@ impl<'r> Answer<'r> {
     fn into_json(self, flavour: Flavour) -> Value<'r> {
         let mut message = Object::new();
         message.push("role", "assistant");
-        message.push("content", match (self.text, flavour) {
-            (Some(text), _) => text.into(),
-            // llama.cpp's templates test the content for truth; without calls it must not be null anywhere.
-            (None, flavour) if flavour == Flavour::LlamaCpp || self.calls.is_empty() => "".into(),
-            (None, _) => Value::Null,
-        });
+        message.push(
+            "content",
+            match (self.text, flavour) {
+                (Some(text), _) => text.into(),
+                // llama.cpp's templates test the content for truth; without calls it must not be null anywhere.
+                (None, flavour) if flavour == Flavour::LlamaCpp || self.calls.is_empty() => "".into(),
+                (None, _) => Value::Null,
+            },
+        );
         if let Some(reasoning) = self.reasoning {
             match flavour {
                 Flavour::Vllm => message.push("reasoning", reasoning),
-                Flavour::LlamaCpp | Flavour::Sglang | Flavour::LmStudio => message.push("reasoning_content", reasoning),
+                Flavour::LlamaCpp | Flavour::Sglang | Flavour::LmStudio => {
+                    message.push("reasoning_content", reasoning)
+                }
                 Flavour::Ollama | Flavour::Unknown => {
                     message.push("reasoning", reasoning.clone());
                     message.push("reasoning_content", reasoning);

@@ -18,9 +18,15 @@ pub struct MessageFold {
 #[derive(Debug)]
 enum Block {
     Text(String),
-    Thinking { text: String, signature: String },
+    Thinking {
+        text: String,
+        signature: String,
+    },
     /// What stands before the input, and the input's JSON.
-    ToolUse { head: Vec<u8>, input: String },
+    ToolUse {
+        head: Vec<u8>,
+        input: String,
+    },
 }
 
 impl MessageFold {

@@ -17,8 +17,8 @@
 //! | `estimate` | text | tokens, roughly |
 
 pub mod arguments;
-pub mod estimate;
 mod blocks;
+pub mod estimate;
 mod finish;
 mod history;
 mod message;
@@ -31,4 +31,4 @@ mod tools;
 pub use finish::overflow_error;
 pub use message::MessageFold;
 pub use request::{ChatRequest, Plan, Target, chat_request};
-pub use stream::{MessageStream, Progress};
+pub use stream::{Emit, MessageStream, Progress};

@@ -87,7 +87,10 @@ pub struct Plan {
 ///
 /// # Errors
 /// 400: what cannot be served (translation.md A and B).
-pub fn chat_request<'r>(request: &'r MessagesRequest<'r>, target: &Target<'r>) -> Result<ChatRequest<'r>, Error> {
+pub fn chat_request<'r>(
+    request: &'r MessagesRequest<'r>,
+    target: &Target<'r>,
+) -> Result<ChatRequest<'r>, Error> {
     let history = history(&request.system, &request.messages, target)?;
     let tools = tools(request, target.flavour)?;
     let thinks = thinks(request, target, &history, &tools);
@@ -123,7 +126,10 @@ pub fn chat_request<'r>(request: &'r MessagesRequest<'r>, target: &Target<'r>) -
     }
     if let Some(schema) = request.schema {
         let format = [("name", "output".into()), ("schema", schema.reborrow()), ("strict", true.into())];
-        body.push("response_format", Value::object([("type", "json_schema".into()), ("json_schema", Value::object(format))]));
+        body.push(
+            "response_format",
+            Value::object([("type", "json_schema".into()), ("json_schema", Value::object(format))]),
+        );
     }
     thinking(body, request, target, thinks, max_tokens);
     for key in EXTRAS {
@@ -141,7 +147,8 @@ pub fn chat_request<'r>(request: &'r MessagesRequest<'r>, target: &Target<'r>) -
 
 fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -> Plan {
     let coerce = target.settings.coerce_arguments;
-    let schema = |tool: &crate::anthropic::Tool<'_>| tool.schema.filter(|_| coerce).and_then(Schema::from_json);
+    let schema =
+        |tool: &crate::anthropic::Tool<'_>| tool.schema.filter(|_| coerce).and_then(Schema::from_json);
     Plan {
         model: request.model.to_string(),
         stream: request.stream,
@@ -156,7 +163,12 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
 
 /// Whether the model is to think. Off for what cannot be had with it: a forced call (the API refuses the pair, we serve
 /// the call) and the continuation of an answer (the template would open a new think block inside it).
-fn thinks(request: &MessagesRequest<'_>, target: &Target<'_>, history: &History<'_>, tools: &Tools<'_>) -> bool {
+fn thinks(
+    request: &MessagesRequest<'_>,
+    target: &Target<'_>,
+    history: &History<'_>,
+    tools: &Tools<'_>,
+) -> bool {
     let asked = match target.settings.thinking {
         Thinking::On => true,
         Thinking::Off => false,
@@ -206,7 +218,13 @@ fn sampling<'r>(body: &mut Object<'r>, request: &MessagesRequest<'r>, flavour: F
 
 /// The thinking switch, its effort and its budget. The switch is always said outright: Qwen's templates think unless
 /// told not to, and on vLLM an effort alone would switch it on.
-fn thinking<'r>(body: &mut Object<'r>, request: &MessagesRequest<'r>, target: &Target<'_>, thinks: bool, max_tokens: u64) {
+fn thinking<'r>(
+    body: &mut Object<'r>,
+    request: &MessagesRequest<'r>,
+    target: &Target<'_>,
+    thinks: bool,
+    max_tokens: u64,
+) {
     let flavour = target.flavour;
     if matches!(flavour, Flavour::Vllm | Flavour::LlamaCpp | Flavour::Sglang | Flavour::Unknown) {
         let mut arguments = Object::new();
@@ -222,14 +240,19 @@ fn thinking<'r>(body: &mut Object<'r>, request: &MessagesRequest<'r>, target: &T
     let disabled = request.thinking == Some(Asked::Disabled) || target.settings.thinking == Thinking::Off;
     let last_system = request.messages.last().and_then(|message| message.effort);
     match last_system.or(request.effort) {
-        Some(effort) if !disabled => body.push("reasoning_effort", match (flavour, effort) {
-            (Flavour::OpenAi, "xhigh" | "max") => "high",
-            _ => effort,
-        }),
+        Some(effort) if !disabled => body.push(
+            "reasoning_effort",
+            match (flavour, effort) {
+                (Flavour::OpenAi, "xhigh" | "max") => "high",
+                _ => effort,
+            },
+        ),
         _ if flavour == Flavour::Ollama && !thinks => body.push("reasoning_effort", "none"),
         _ => {}
     }
-    if let (Some(Asked::Enabled(budget)), true, true) = (request.thinking, thinks, target.settings.thinking_budget) {
+    if let (Some(Asked::Enabled(budget)), true, true) =
+        (request.thinking, thinks, target.settings.thinking_budget)
+    {
         let budget = budget.min(max_tokens.saturating_sub(1));
         match flavour {
             Flavour::Vllm => body.push("thinking_token_budget", budget),

@@ -23,7 +23,9 @@ impl Digest {
     const EMPTY: Digest = Digest(0xcbf2_9ce4_8422_2325);
 
     fn push(self, text: &str) -> Digest {
-        Digest(text.bytes().fold(self.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
+        Digest(
+            text.bytes().fold(self.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)),
+        )
     }
 }
 

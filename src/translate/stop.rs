@@ -51,7 +51,8 @@ impl StopMatcher {
     }
 
     fn find(&self) -> Option<(usize, &str)> {
-        let found = self.sequences.iter().filter_map(|sequence| Some((self.held.find(sequence)?, sequence.as_str())));
+        let found =
+            self.sequences.iter().filter_map(|sequence| Some((self.held.find(sequence)?, sequence.as_str())));
         found.min_by_key(|(at, sequence)| (at + sequence.len(), *at))
     }
 

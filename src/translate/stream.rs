@@ -158,7 +158,12 @@ impl MessageStream {
     /// # Errors
     /// What the upstream's error means, or a malformed chunk. Then either answer with an HTTP error, if nothing has
     /// [started](Self::started), or call [`MessageStream::fail`].
-    pub fn data(&mut self, data: &mut [u8], is_error: bool, emit: &mut Emit<'_>) -> Result<Progress, Failure> {
+    pub fn data(
+        &mut self,
+        data: &mut [u8],
+        is_error: bool,
+        emit: &mut Emit<'_>,
+    ) -> Result<Progress, Failure> {
         if data.trim_ascii() == b"[DONE]" {
             return Ok(Progress::Done);
         }
@@ -411,7 +416,9 @@ impl MessageStream {
             let whole = call.arguments.is_complete();
             match delta.name {
                 _ if known(call) => true,
-                Some(name) if new_id => delta.index.is_some() && name == call.name && call.arguments.is_empty(),
+                Some(name) if new_id => {
+                    delta.index.is_some() && name == call.name && call.arguments.is_empty()
+                }
                 Some(_) if delta.index.is_some() => !whole,
                 Some(name) => name == call.name && !whole && delta.id.is_none(),
                 None => !(new_id && (whole || delta.index.is_none())),
@@ -536,7 +543,8 @@ impl MessageStream {
             refused: self.refusal.is_some(),
         };
         let mut stop_reason = stop_reason(&end);
-        let mut usage = usage(self.counts, self.plan.prompt_tokens, estimate::whole(self.output_tokens).max(1));
+        let mut usage =
+            usage(self.counts, self.plan.prompt_tokens, estimate::whole(self.output_tokens).max(1));
         if self.plan.discard {
             stop_reason = StopReason::MaxTokens;
             usage.output = 0;

@@ -90,7 +90,9 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
     let Some(choice) = request.tool_choice else { return Ok(()) };
     if let ToolChoice::Tool(name) = choice {
         let Some(at) = tools.declared.iter().position(|tool| tool.name == name) else {
-            return Err(Error::invalid(format!("tool_choice.name: tool '{name}' not found in provided tools")));
+            return Err(Error::invalid(format!(
+                "tool_choice.name: tool '{name}' not found in provided tools"
+            )));
         };
         tools.forced = true;
         if flavour == Flavour::LlamaCpp {
@@ -189,7 +191,9 @@ mod tests {
         assert!(client_tool("bash_20250124").is_some());
         assert!(client_tool("text_editor_20250728").is_some());
         assert!(client_tool("computer_20250124").is_some());
-        for kind in ["computer_toolset_20260801", "web_search_20250305", "code_execution_20250522", "mcp_toolset"] {
+        for kind in
+            ["computer_toolset_20260801", "web_search_20250305", "code_execution_20250522", "mcp_toolset"]
+        {
             assert!(client_tool(kind).is_none(), "{kind}");
         }
     }

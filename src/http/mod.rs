@@ -1,0 +1,110 @@
+//! Server-side HTTP/1.1 over anything that reads and writes: heads and bodies in, whole or streamed responses out.
+//!
+//! Knows no sockets, threads or clocks: a timeout is what the stream reports as `WouldBlock` or `TimedOut`, or what
+//! the caller's `wait` does. ureq_proto parses heads and decodes chunks; the framing rules and limits are ours,
+//! since it is more lenient than a server should be.
+//!
+//! One request after the other runs through a [`Connection`]:
+//!
+//! | state | left by | to |
+//! |---|---|---|
+//! | Ready: between requests | `read_head` | Awaiting |
+//! | Awaiting: a request is in, nothing is out | `respond` | Ready |
+//! | Awaiting | `start_stream` | Pending |
+//! | Pending: the response's head is made, not sent | `respond` | Ready |
+//! | Pending | `write` | Streaming |
+//! | Pending, Streaming | `finish` | Ready |
+//! | any | a failed write | Broken |
+//!
+//! In scope: keep-alive, pipelining, content-length and chunked both ways, `Expect: 100-continue`, HTTP/1.0.
+//! Out of scope: TLS, upgrades, trailers (read and dropped), compression.
+
+mod connection;
+mod head;
+mod response;
+
+pub use connection::{Connection, Waiting};
+pub use ureq_proto::http::HeaderMap;
+
+use std::fmt;
+use std::io;
+
+use crate::error::Error;
+
+/// How much of a client's request we take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request's head. Claude Code sends about 2 KiB; proxies in front may add cookies.
+    pub head_size_max: usize,
+    /// Bytes of a request's decoded body. 32 MiB is the Messages API's own limit.
+    pub body_size_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { head_size_max: 64 * 1024, body_size_max: 32 * 1024 * 1024 }
+    }
+}
+
+/// The head of one request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The method as on the wire.
+    pub method: String,
+    /// The path as on the wire, without the query.
+    pub path: String,
+    /// What follows the `?`, if there is one.
+    pub query: Option<String>,
+    /// The headers. Those that carry keys are marked sensitive, so that `Debug` does not show them.
+    pub headers: HeaderMap,
+}
+
+impl Request {
+    /// The first value of this header, in whatever case; `None` also where it is not visible ASCII.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// Why there is no request.
+#[derive(Debug)]
+pub enum Failure {
+    /// To be answered with this error; then the connection has to be closed.
+    Reject(Error),
+    /// The client went away, or cut its request short: there is nobody to answer.
+    Closed,
+    /// The stream failed in some other way.
+    Io(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Reject(error) => error.fmt(f),
+            Failure::Closed => f.write_str("the client closed the connection"),
+            Failure::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Reject(error)
+    }
+}
+
+/// For callers that can do nothing about a failure but end the connection.
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Reject(error) => io::Error::other(error),
+            Failure::Closed => io::ErrorKind::ConnectionAborted.into(),
+            Failure::Io(error) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

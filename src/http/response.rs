@@ -1,0 +1,219 @@
+//! The writing half of a connection: whole responses and streamed ones.
+//!
+//! Not through ureq_proto: it answers only requests that it has parsed, so rejected ones would need a writer of their
+//! own beside it, and it builds a header map for each head and copies each chunk into a buffer of fixed size.
+
+use std::io::{self, Read, Write};
+
+use ureq_proto::http::{HeaderName, HeaderValue, StatusCode};
+
+use super::Connection;
+use crate::error::Error;
+
+/// Where a connection is in its request. See the table in [`super`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Ready,
+    Awaiting,
+    Pending(Coding),
+    Streaming(Coding),
+    Broken,
+}
+
+/// How a streamed body goes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coding {
+    /// In chunks.
+    Chunked,
+    /// As it is, and the connection's end is its end: HTTP/1.0 has no chunks.
+    UntilClose,
+    /// Not at all: the response to HEAD, or a status without a body.
+    Nothing,
+}
+
+impl<S: Read + Write> Connection<S> {
+    /// Whether any of the response may be on its way, so that it is too late for another one.
+    pub fn response_begun(&self) -> bool {
+        !matches!(self.state, State::Awaiting | State::Pending(_))
+    }
+
+    /// A whole response, in one write. HEAD gets the head only. What [`Connection::start_stream`] prepared
+    /// is dropped if none of it went out.
+    ///
+    /// # Errors
+    /// Those of the stream; `InvalidInput` for a header that cannot go out, or without a request to respond to.
+    pub fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
+        self.encode_head(status, headers)?;
+        if !is_bodiless(status) {
+            self.push_header("content-length", &body.len().to_string());
+        }
+        self.output.extend_from_slice(b"\r\n");
+        if !self.is_head && !is_bodiless(status) {
+            self.output.extend_from_slice(body);
+        }
+        self.flush_output()?;
+        self.state = State::Ready;
+        Ok(())
+    }
+
+    /// Responds with an error in the Messages API's envelope; `request-id` and the headers on trying again go with it.
+    ///
+    /// # Errors
+    /// As [`Connection::respond`].
+    pub fn respond_error(&mut self, error: &Error, request_id: &str) -> io::Result<()> {
+        let mut body = Vec::new();
+        error.body(request_id, &mut body);
+        let retry = error.headers();
+        let mut headers = vec![("content-type", "application/json"), ("request-id", request_id)];
+        headers.extend(retry.iter().map(|(name, value)| (*name, value.as_str())));
+        self.respond(error.kind.status(), &headers, &body)
+    }
+
+    /// Turns away a client whose request nobody reads: responds with the error and closes.
+    ///
+    /// # Errors
+    /// As [`Connection::respond`].
+    pub fn refuse(&mut self, error: &Error, request_id: &str) -> io::Result<()> {
+        if self.state == State::Ready {
+            self.state = State::Awaiting;
+        }
+        self.closing = true;
+        self.respond_error(error, request_id)
+    }
+
+    /// Begins a streamed response. Nothing is written yet: the head goes out with the first [`Connection::write`], and
+    /// until then [`Connection::respond`] can still take its place.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a header that cannot go out, or without a request to respond to.
+    pub fn start_stream(&mut self, status: u16, headers: &[(&str, &str)]) -> io::Result<()> {
+        let coding = if self.is_head || is_bodiless(status) {
+            Coding::Nothing
+        } else if self.http10 {
+            self.closing = true;
+            Coding::UntilClose
+        } else {
+            Coding::Chunked
+        };
+        self.encode_head(status, headers)?;
+        if !self.http10 && !is_bodiless(status) {
+            self.push_header("transfer-encoding", "chunked");
+        }
+        self.output.extend_from_slice(b"\r\n");
+        self.state = State::Pending(coding);
+        Ok(())
+    }
+
+    /// Sends a part of the body as one chunk, together with the head if that still waits, in one write. An empty part
+    /// sends the head alone, or nothing.
+    ///
+    /// # Errors
+    /// Those of the stream; `InvalidInput` outside a streamed response.
+    pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        let (State::Pending(coding) | State::Streaming(coding)) = self.state else {
+            return Err(invalid("no streamed response is open"));
+        };
+        // An empty chunk would be the last one.
+        if !data.is_empty() {
+            match coding {
+                Coding::Chunked => {
+                    // Writing to a Vec cannot fail.
+                    let _ = write!(self.output, "{:x}\r\n", data.len());
+                    self.output.extend_from_slice(data);
+                    self.output.extend_from_slice(b"\r\n");
+                }
+                Coding::UntilClose => self.output.extend_from_slice(data),
+                Coding::Nothing => {}
+            }
+        }
+        self.flush_output()?;
+        self.state = State::Streaming(coding);
+        Ok(())
+    }
+
+    /// Ends the streamed response with its last chunk.
+    ///
+    /// # Errors
+    /// As [`Connection::write`].
+    pub fn finish(&mut self) -> io::Result<()> {
+        let (State::Pending(coding) | State::Streaming(coding)) = self.state else {
+            return Err(invalid("no streamed response is open"));
+        };
+        if coding == Coding::Chunked {
+            self.output.extend_from_slice(b"0\r\n\r\n");
+        }
+        self.flush_output()?;
+        self.state = State::Ready;
+        Ok(())
+    }
+
+    /// Puts the status line and the headers into the output, without those of the framing and without the blank line.
+    fn encode_head(&mut self, status: u16, headers: &[(&str, &str)]) -> io::Result<()> {
+        if self.response_begun() {
+            return Err(invalid("no request waits for a response"));
+        }
+        let code = StatusCode::from_u16(status).map_err(invalid)?;
+        if code.is_informational() {
+            return Err(invalid("an interim status cannot be a response"));
+        }
+        headers.iter().try_for_each(|(name, value)| check_header(name, value))?;
+        // Where the rest of the request's body would be read as the next request.
+        self.closing |= self.has_body_left() || self.is_draining();
+        self.output.clear();
+        // Writing to a Vec cannot fail.
+        let _ = write!(self.output, "HTTP/1.1 {status} {}\r\n", reason(code));
+        for (name, value) in headers {
+            self.push_header(name, value);
+        }
+        if self.closing {
+            self.push_header("connection", "close");
+        } else if self.http10 {
+            self.push_header("connection", "keep-alive");
+        }
+        Ok(())
+    }
+
+    fn push_header(&mut self, name: &str, value: &str) {
+        for part in [name, ": ", value, "\r\n"] {
+            self.output.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    fn flush_output(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let written = self.stream.write_all(&self.output).and_then(|()| self.stream.flush());
+        self.output.clear();
+        if written.is_err() {
+            self.state = State::Broken;
+        }
+        written
+    }
+}
+
+/// Statuses whose responses have no body and no headers that frame one.
+fn is_bodiless(status: u16) -> bool {
+    matches!(status, 204 | 304)
+}
+
+/// The http crate's checks let no line end through: a header cannot become two, or a body.
+fn check_header(name: &str, value: &str) -> io::Result<()> {
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(invalid)?;
+    HeaderValue::from_str(value).map_err(invalid)?;
+    match name.as_str() {
+        "connection" | "content-length" | "transfer-encoding" => {
+            Err(invalid("the framing headers are the connection's own"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// 529 is Anthropic's own.
+fn reason(code: StatusCode) -> &'static str {
+    code.canonical_reason().unwrap_or(if code.as_u16() == 529 { "Overloaded" } else { "Unknown" })
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}

@@ -1,0 +1,75 @@
+//! Makes the ids that the Messages API gives to requests, messages and tool uses.
+//!
+//! The only source of randomness; the pure modules get their ids as arguments.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// Three 64-bit words of eight base62 digits each: 24 digits as in Anthropic's ids, 142 bits.
+const WORDS: u64 = 3;
+const DIGITS_PER_WORD: usize = 8;
+
+/// An id for one request: `req_` and 24 characters.
+pub fn request_id() -> String {
+    id("req_")
+}
+
+/// An id for one message: `msg_` and 24 characters.
+pub fn message_id() -> String {
+    id("msg_")
+}
+
+/// An id for one tool use: `toolu_` and 24 characters.
+pub fn tool_use_id() -> String {
+    id("toolu_")
+}
+
+/// A counter, run through SipHash under a key that the operating system draws once per process: the counter
+/// keeps parallel calls apart, the key restarts.
+fn id(prefix: &str) -> String {
+    static KEY: OnceLock<RandomState> = OnceLock::new();
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let key = KEY.get_or_init(RandomState::new);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let mut text = String::from(prefix);
+    for word in 0..WORDS {
+        push_base62(key.hash_one((count, word)), &mut text);
+    }
+    text
+}
+
+fn push_base62(mut word: u64, text: &mut String) {
+    for _ in 0..DIGITS_PER_WORD {
+        let digit = usize::try_from(word % 62).ok().and_then(|index| ALPHABET.get(index));
+        text.push(char::from(*digit.unwrap_or(&b'0')));
+        word /= 62;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn ids_have_their_prefix_and_24_base62_characters() {
+        for (id, prefix) in [(request_id(), "req_"), (message_id(), "msg_"), (tool_use_id(), "toolu_")] {
+            let rest = id.strip_prefix(prefix).unwrap();
+            assert_eq!(rest.len(), 24, "{id}");
+            assert!(rest.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{id}");
+        }
+    }
+
+    #[test]
+    fn parallel_calls_never_get_the_same_id() {
+        let threads: Vec<_> = (0..8)
+            .map(|_| std::thread::spawn(|| (0..1000).map(|_| tool_use_id()).collect::<Vec<_>>()))
+            .collect();
+        let ids: HashSet<String> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(ids.len(), 8000);
+    }
+}

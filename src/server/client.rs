@@ -1,0 +1,135 @@
+//! One connection from its first byte to its end: request after request, in a thread of its own.
+//!
+//! Knows the clock and the stop; what a request means is the handler's.
+
+use std::any::Any;
+use std::io::{self, Read};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use super::stop::{wait_readable, wait_readable_always};
+use super::{Options, Shared};
+use crate::error::{Error, Kind};
+use crate::http::{Connection, Failure, Request, Waiting};
+use crate::ids;
+
+/// How long, and how much of, an unread request is thrown away after the response to it. Closing at once would reset
+/// the connection, and a client that still sends would not get to read why it was refused. Twice the Messages API's
+/// limit for a body, so that whoever is refused for a body somewhat too large reads that.
+const LINGER_TIME: Duration = Duration::from_secs(3);
+const LINGER_SIZE_MAX: usize = 64 * 1024 * 1024;
+
+const LINGER_READ_SIZE: usize = 16 * 1024;
+
+/// Serves the connection until either side ends it.
+pub(super) fn converse(stream: TcpStream, client: SocketAddr, shared: &Shared) {
+    if let Err(error) = prepare(&stream, &shared.options) {
+        log::debug!("{client}: {error}");
+        return;
+    }
+    let mut connection = Connection::new(stream, shared.options.limits);
+    connection.close_when(shared.stop.draining());
+    loop {
+        match read_head(&mut connection, shared) {
+            Ok(Some(request)) => handle(&mut connection, request, client, shared),
+            Ok(None) | Err(Failure::Closed) => return,
+            Err(Failure::Io(error)) => {
+                log::debug!("{client}: {error}");
+                return;
+            }
+            Err(Failure::Reject(error)) => {
+                log::debug!("{client}: {error}");
+                answer(&mut connection, &error, client);
+            }
+        }
+        if connection.must_close() {
+            break;
+        }
+    }
+    if connection.has_unread() {
+        linger(connection.stream());
+    }
+}
+
+/// The timeouts of the socket are for one read or write that makes no progress.
+fn prepare(stream: &TcpStream, options: &Options) -> io::Result<()> {
+    // Some systems hand the listener's mode on.
+    stream.set_nonblocking(false)?;
+    // A chunk is one write and has to leave at once: it is a token that somebody waits for.
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(options.body_timeout))?;
+    stream.set_write_timeout(Some(options.write_timeout))
+}
+
+/// Waits for the next head. The deadlines are kept here, since a timeout of the socket starts anew with every byte.
+fn read_head(connection: &mut Connection<TcpStream>, shared: &Shared) -> Result<Option<Request>, Failure> {
+    let idle_until = Instant::now() + shared.options.idle_timeout;
+    let mut head_until = None;
+    connection.read_head_with(|stream, waiting| {
+        let ready = match waiting {
+            Waiting::Idle => wait_readable(stream, &shared.stop, Some(idle_until))?,
+            Waiting::Head => {
+                let until = *head_until.get_or_insert_with(|| Instant::now() + shared.options.head_timeout);
+                wait_readable_always(stream, until)?
+            }
+        };
+        if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+    })
+}
+
+/// Lets the handler respond, and sees to it that there is a response.
+fn handle(connection: &mut Connection<TcpStream>, request: Request, client: SocketAddr, shared: &Shared) {
+    // What the handler may leave half done is the connection, and that knows its own state.
+    let handled = catch_unwind(AssertUnwindSafe(|| shared.handler.handle(&mut *connection, request, client)));
+    match handled {
+        Ok(Ok(())) if connection.response_begun() => {}
+        Ok(Ok(())) => {
+            log::error!("{client}: a request was left without a response");
+            answer(connection, &Error::new(Kind::Api, "Internal server error"), client);
+        }
+        Ok(Err(error)) => {
+            // The connection says so of calls that cannot be right; everything else is the client's or the network's.
+            let ours = error.kind() == io::ErrorKind::InvalidInput;
+            log::log!(if ours { log::Level::Error } else { log::Level::Debug }, "{client}: {error}");
+            connection.close_after_response();
+            answer(connection, &Error::new(Kind::Api, "Internal server error"), client);
+        }
+        Err(panic) => {
+            log::error!("{client}: a request's thread panicked: {}", panic_message(panic.as_ref()));
+            connection.close_after_response();
+            answer(connection, &Error::new(Kind::Api, "Internal server error"), client);
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// Responds with an error, if it is not too late for that.
+fn answer(connection: &mut Connection<TcpStream>, error: &Error, client: SocketAddr) {
+    if connection.response_begun() {
+        return;
+    }
+    if let Err(error) = connection.respond_error(error, &ids::request_id()) {
+        log::debug!("{client}: {error}");
+    }
+}
+
+/// Ends our side, and throws away what the client still sends, until it ends its own side or the limits are reached.
+fn linger(mut stream: &TcpStream) {
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let until = Instant::now() + LINGER_TIME;
+    let mut chunk = [0; LINGER_READ_SIZE];
+    let mut size = 0;
+    while size < LINGER_SIZE_MAX && matches!(wait_readable_always(stream, until), Ok(true)) {
+        match stream.read(&mut chunk) {
+            Ok(0) | Err(_) => return,
+            Ok(count) => size += count,
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The connections beyond the limit: told so, and held for a moment.
+//!
+//! Everything here happens in the accepting thread, so nothing here waits.
+
+use std::collections::VecDeque;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind, Retry};
+use crate::http::{Connection, Limits};
+use crate::ids;
+
+/// How long a refused connection stays open, so that the client can read why. Closing it with the request unread
+/// resets it, and the client's system may drop the answer.
+const HOLD_TIME: Duration = Duration::from_secs(1);
+
+/// How many are held; beyond it the oldest goes early.
+const HELD_MAX: usize = 64;
+
+/// When a refused client should come back.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// Refused connections that are still open, oldest first.
+#[derive(Default)]
+pub(super) struct Refused(VecDeque<(Instant, Connection<TcpStream>)>);
+
+impl Refused {
+    /// Tells the client to come back. The response fits the socket's empty buffer, so a client that does not read
+    /// cannot keep us; where it fails all the same, the client sees a closed connection.
+    pub(super) fn refuse(&mut self, stream: TcpStream, client: SocketAddr) {
+        // A crowd is one warning, not one for each of its members.
+        let level = if self.0.is_empty() { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "refused {client}: too many connections");
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let mut connection = Connection::new(stream, Limits::default());
+        let error =
+            Error::new(Kind::Overloaded, "too many connections").retry(Retry::After(RETRY_AFTER_SECONDS));
+        let sent = connection.refuse(&error, &ids::request_id());
+        if sent.and_then(|()| connection.stream().shutdown(Shutdown::Write)).is_err() {
+            return;
+        }
+        if self.0.len() >= HELD_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((Instant::now() + HOLD_TIME, connection));
+    }
+
+    /// When the next one is to be closed.
+    pub(super) fn next_release(&self) -> Option<Instant> {
+        self.0.front().map(|(until, _)| *until)
+    }
+
+    /// Closes those whose time is over.
+    pub(super) fn release(&mut self, now: Instant) {
+        while self.next_release().is_some_and(|until| until <= now) {
+            self.0.pop_front();
+        }
+    }
+}
