@@ -22,8 +22,10 @@
 mod connection;
 mod head;
 mod response;
+mod socket;
 
 pub use connection::{Connection, Waiting};
+pub use socket::Socket;
 pub use ureq_proto::http::HeaderMap;
 
 use std::fmt;
