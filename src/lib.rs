@@ -1,6 +1,7 @@
 //! sparkgap: the Anthropic Messages API in front of OpenAI-compatible servers.
 
 pub mod error;
+pub mod hooks;
 pub mod json;
 
 pub mod anthropic;
