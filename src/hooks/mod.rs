@@ -67,7 +67,7 @@ use crate::error::{Error, Kind, Retry};
 use crate::json::Value;
 use load::Blueprint;
 use pool::Pool;
-use shared::Shared;
+pub use shared::Shared;
 use vm::{Returned, Vm};
 
 /// A function that the owner may define.

@@ -131,6 +131,32 @@ pub fn run(listener: TcpListener, handler: Arc<dyn Handler>, options: Options, s
     Ok(())
 }
 
+/// [`run`] in a thread of its own.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn spawn(
+    name: &str,
+    listener: TcpListener,
+    handler: Arc<dyn Handler>,
+    options: Options,
+    stop: Stop,
+) -> io::Result<()> {
+    background(name, move || {
+        if let Err(error) = run(listener, handler, options, stop) {
+            log::error!("a listener has failed: {error}");
+        }
+    })
+}
+
+/// Runs `work` in a thread of its own, which ends with it.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn background(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.to_string()).spawn(work).map(|_| ())
+}
+
 /// Takes the next connection, if there is one.
 fn accept(listener: &TcpListener, shared: &Arc<Shared>, door: &mut Door) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
