@@ -5,14 +5,30 @@ local unsafe_hooks = ...
 -- How many elements a C function may walk in one go: the time limit cannot stop it in between.
 local ELEMENTS_MAX = 100000
 
-local set_metatable, raw_get, raw_length, kind = setmetatable, rawget, rawlen, type
+local set_metatable, raw_get, kind, ipairs = setmetatable, rawget, type, ipairs
 
--- Finalisers run with debug hooks off, so that no time limit would reach them.
+-- Finalisers run with debug hooks off, so that no time limit would reach them; and so does a __close that is called
+-- while mlua unwinds an error of the debug hook.
 function setmetatable(t, metatable)
-  if kind(metatable) == "table" and raw_get(metatable, "__gc") ~= nil then
-    error("__gc is not available in hooks", 2)
+  if kind(metatable) == "table" then
+    for _, name in ipairs { "__gc", "__close" } do
+      if raw_get(metatable, name) ~= nil then
+        error(name .. " is not available in hooks", 2)
+      end
+    end
   end
   return set_metatable(t, metatable)
+end
+
+-- A message handler runs where the error was raised. Where that is the debug hook itself (the time limit), debug hooks
+-- are off, and a handler that loops would never end: so here it runs once the stack is unwound.
+local protected_call, pack, unpack = pcall, table.pack, table.unpack
+function xpcall(f, handler, ...)
+  local results = pack(protected_call(f, ...))
+  if results[1] then
+    return unpack(results, 1, results.n)
+  end
+  return false, handler(results[2])
 end
 
 local function bounded(name, length_of)

@@ -98,7 +98,6 @@ fn request() -> Request {
     }
 }
 
-#[allow(dead_code, reason = "the shipped files come next")]
 fn crate_file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -300,4 +299,38 @@ fn unsafe_hooks_keep_the_library() {
     assert!(Hooks::load(path, vec![upstream("main")], options()).is_err());
     let options = Options { unsafe_hooks: true, ..options() };
     assert!(Hooks::load(path, vec![upstream("main")], options).is_ok());
+}
+
+/// Run by hand: `cargo test --release hooks -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn the_cost_of_a_call() {
+    let message = format!(r#"{{"role":"user","content":[{{"type":"text","text":"{}"}}]}}"#, "x".repeat(2400));
+    let text = format!(r#"{{"model":"m","messages":[{}]}}"#, vec![message; 200].join(","));
+    println!("body of {} bytes", text.len());
+    let measure = |name: &str, lua: &str| {
+        let hooks = hooks(lua);
+        let mut bytes = text.clone().into_bytes();
+        let mut body = json::parse(&mut bytes).unwrap();
+        let mut request = request();
+        const CALLS: u32 = 20_000;
+        let begun = Instant::now();
+        for _ in 0..CALLS {
+            hooks.on_upstream_request(&mut body, &mut request).unwrap();
+        }
+        assert_eq!(hooks.failures(Hook::UpstreamRequest), 0);
+        println!("{name}: {:?}", begun.elapsed() / CALLS);
+    };
+    measure("undefined", "return { on_request = print }");
+    measure("empty", "return { on_upstream_request = function() end }");
+    measure("sets one field", "return { on_upstream_request = function(body) body.temperature = 0.7 end }");
+    measure(
+        "reads a deep field",
+        "return { on_upstream_request = function(body) return body.messages[150].content[1].type == 1 and {} or nil end }",
+    );
+    measure(
+        "walks 200 messages",
+        "return { on_upstream_request = function(body) for _, m in ipairs(body.messages) do local r = m.role end end }",
+    );
+    measure("ctx", "return { on_upstream_request = function(_, req) req.ctx.n = (req.ctx.n or 0) + 1 end }");
 }

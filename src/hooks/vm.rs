@@ -98,7 +98,7 @@ impl Vm {
     ) -> Result<T, String> {
         self.guard.start(self.limits.call);
         let frame = Frame::new(next_call(), &self.guard, request, subject, hook == Hook::Request);
-        let outcome = self.run(index, hook, &frame).map_err(|error| error.to_string());
+        let outcome = self.run(index, hook, &frame).map_err(|error| message_of(&error));
         let outcome = outcome.and_then(|(returned, context)| Ok((frame.finish(returned, read)?, context)));
         if outcome.is_err() {
             frame.roll_back();
@@ -154,17 +154,26 @@ fn apply<'a>(
         LuaValue::Nil => Returned::Nothing,
         LuaValue::Boolean(false) => Returned::False,
         LuaValue::UserData(view) if frame.is_subject(&view) => Returned::Subject,
-        value @ (LuaValue::Table(_) | LuaValue::String(_)) => Returned::Value(
-            frame
-                .to_json(lua, &value, 0)
-                .map_err(|error| mlua::Error::runtime(format!("the returned value: {error}")))?,
-        ),
+        value @ (LuaValue::Table(_) | LuaValue::String(_)) => {
+            Returned::Value(frame.to_json(lua, &value, 0).map_err(|error| {
+                mlua::Error::runtime(format!("the returned value: {}", message_of(&error)))
+            })?)
+        }
         other => Returned::Other(other.type_name()),
     };
-    let context = frame
-        .context(lua)
-        .map_err(|error| mlua::Error::runtime(format!("req.ctx holds plain data only: {error}")))?;
+    let context = frame.context(lua).map_err(|error| {
+        mlua::Error::runtime(format!("req.ctx holds plain data only: {}", message_of(&error)))
+    })?;
     Ok((returned, context))
+}
+
+/// What went wrong, without mlua's word for the kind of error.
+pub(super) fn message_of(error: &mlua::Error) -> String {
+    let text = error.to_string();
+    match text.strip_prefix("runtime error: ") {
+        Some(message) => message.to_owned(),
+        None => text,
+    }
 }
 
 /// A number for each call in the process, so that a view of one is never taken for a view of another.
