@@ -190,7 +190,7 @@ const WORDINGS: [&str; 17] = [
 ];
 
 const OUTPUT_WORDING: &str =
-    r"max_(?:completion_)?tokens=(?<O>\d+) cannot be greater than max_model_len=(?<M>\d+)";
+    r"max_(?:completion_)?tokens=(?<O>\d+) cannot be greater than (?:\w+=)+(?<M>\d+)";
 
 /// Compiled at the first error, so that a start costs nothing.
 static PATTERNS: LazyLock<Vec<Regex>> =

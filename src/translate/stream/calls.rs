@@ -70,7 +70,6 @@ impl MessageStream {
             arguments: Arguments::new(None),
             pending: String::new(),
             begun: false,
-            done: false,
         });
         Some(self.calls.len() - 1)
     }
@@ -103,7 +102,6 @@ impl MessageStream {
         let Some(call) = self.calls.get_mut(at) else { return };
         call.begun = true;
         if only_first {
-            call.done = true;
             return;
         }
         let name = std::mem::take(&mut call.name);
@@ -144,7 +142,6 @@ impl MessageStream {
         let Some(call) = self.calls.get_mut(at) else { return };
         self.scratch.clear();
         let outcome = call.arguments.finish(truncated, &mut self.scratch);
-        call.done = true;
         self.has_tool_use |= outcome != Outcome::Truncated;
         let json = std::mem::take(&mut self.scratch);
         if !json.is_empty() {
@@ -159,7 +156,10 @@ impl MessageStream {
                 [(name, _)] => Some(name.clone()),
                 _ => None,
             };
-            let Some(call) = self.calls.get_mut(at).filter(|call| !call.begun) else { continue };
+            // Some servers send empty pieces of calls that there are none of.
+            let says_something = |call: &&mut Call| !call.name.is_empty() || !call.arguments.is_empty();
+            let waiting = self.calls.get_mut(at).filter(|call| !call.begun);
+            let Some(call) = waiting.filter(says_something) else { continue };
             if let (true, Some(name)) = (call.name.is_empty(), only_tool) {
                 call.name = name;
             }
