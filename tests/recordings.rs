@@ -155,7 +155,11 @@ fn streamed_and_folded_answers_say_the_same() {
             let content = validator::message(folded).unwrap();
             for (block, folded) in blocks.iter().zip(&content) {
                 // A call that was cut at the token limit is closed in the fold.
-                assert!(block == folded || block["input"].is_string(), "{}: {block} {folded}", recording.name);
+                assert!(
+                    block == folded || block["input"].is_string(),
+                    "{}: {block} {folded}",
+                    recording.name
+                );
             }
             assert_eq!(blocks.len(), content.len(), "{}", recording.name);
         }
