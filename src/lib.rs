@@ -12,6 +12,7 @@ pub mod translate;
 pub mod config;
 pub mod http;
 pub mod ids;
+pub mod litellm;
 pub mod upstream;
 
 pub mod server;
