@@ -8,6 +8,9 @@ use super::Verdict::{self, BuiltIn, Ignored, Unsupported};
 pub(super) const UNKNOWN: &str =
     "not a key that this importer knows; if it matters, do it in a hook (hooks/README.md)";
 
+/// Top-level values that exist to be named elsewhere.
+pub(super) const ANCHORED: &str = "counts where *name puts it";
+
 const UNKNOWN_PARAMETER: &str = "not known here; if the upstream is to get it, put it under extra_body";
 
 /// Time limits are flags of the whole service.
@@ -37,6 +40,8 @@ const CACHE: &str = "answers are not cached; the upstream's prefix cache is what
 
 const FALLBACK_KIND: &str = "only errors and overflow have fallbacks; write on_error for others";
 
+const WINDOW: &str = "the window is asked of the upstream; override it with window = on the upstream";
+
 const DATABASE: &str = "sparkgap has no database, users or virtual keys";
 
 /// Path (every index as `[]`), verdict, note. A row also covers what is below its path and has no row.
@@ -63,11 +68,10 @@ const TABLE: &[(&str, Verdict, &str)] = &[
     ("model_list[].litellm_params.tags", Unsupported, ONE_STRATEGY),
     ("model_list[].litellm_params.organization", Unsupported, HEADERS),
     ("model_list[].litellm_params.n", Ignored, "a message has one answer"),
-    (
-        "model_list[].model_info",
-        Ignored,
-        "the window is asked of the upstream; override it with window = on the upstream",
-    ),
+    ("model_list[].model_info", Ignored, "what matters of it is asked of the upstream"),
+    ("model_list[].model_info.max_tokens", Ignored, WINDOW),
+    ("model_list[].model_info.max_input_tokens", Ignored, WINDOW),
+    ("model_list[].model_info.max_output_tokens", Ignored, "for a cap set max_tokens on the upstream"),
     ("model_list[].model_info.input_cost_per_token", Ignored, COSTS),
     ("model_list[].model_info.output_cost_per_token", Ignored, COSTS),
     ("model_list[].model_info.id", Ignored, "entries have no ids"),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! text ─► yaml ─► models   model_list: upstreams, groups of entries
+//!            │         (`providers`: prefixes and addresses, `names`: what upstreams are called)
 //!            ├──► router   aliases and fallbacks between the groups
 //!            └──► report   a verdict for every leaf of the file; `keys` holds those that never change
 //!                   └► lua  the file to write
@@ -14,7 +15,7 @@
 //! | LiteLLM | here |
 //! |---|---|
 //! | several entries of one `model_name`: one is drawn for each request, by `weight` | drawn by a hash of the client's session, by `weight`: a conversation keeps its upstream and its prefix cache |
-//! | an entry fails: another of its group, then `fallbacks` and theirs, five at most | the same, in that order, each once, and only before the first byte of an answer |
+//! | an entry fails: another of its group, then `fallbacks` and theirs | the same, in that order, each once, 32 at most, and only before the first byte of an answer |
 //! | falls back after any error | not after a request that is wrong in itself (400, 413), except one that is too long |
 //! | entries that fail much are left out for a while (cooldown) | no; each request begins with its own first entry |
 //! | a `*` pattern matches from the start of a name | it matches the whole name |
@@ -23,6 +24,8 @@
 mod keys;
 mod lua;
 mod models;
+mod names;
+mod providers;
 mod report;
 mod router;
 mod yaml;

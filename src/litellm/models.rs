@@ -1,8 +1,10 @@
 //! `model_list` -> upstreams, and groups of entries by `model_name`.
 //!
-//! Knows LiteLLM's provider prefixes and what of `litellm_params` has a place here; knows no routing.
+//! Knows what of `litellm_params` has a place here; knows no routing.
 
 use super::keys::PARAMETERS;
+use super::names::name_upstreams;
+use super::providers::{NO_KEY, read_url, split_model, with_v1};
 use super::report::{Report, join};
 use super::yaml::{Content, Node, Scalar};
 use super::{ImportError, Verdict};
@@ -16,7 +18,7 @@ pub(super) enum Text {
 }
 
 impl Text {
-    fn read(text: &str) -> Text {
+    pub(super) fn read(text: &str) -> Text {
         match text.strip_prefix("os.environ/") {
             Some(name) => Text::Environment(name.to_owned()),
             None => Text::Literal(text.to_owned()),
@@ -79,89 +81,12 @@ pub(super) struct Models {
     /// Path, name and reason of each entry that cannot be served.
     pub(super) left_out: Vec<(String, String, String)>,
     pub(super) environment: Vec<(String, Secret)>,
+    /// Paths of addresses and of literal keys with their upstreams, for the report: names come last.
+    named_later: Vec<(String, usize)>,
 }
 
-/// A provider prefix that means an OpenAI-compatible server.
-struct Provider {
-    prefix: &'static str,
-    flavour: Option<&'static str>,
-    /// Where LiteLLM looks without an `api_base`.
-    url: Option<&'static str>,
-    /// The variable in which LiteLLM looks for a key if it looks there.
-    key: Option<&'static str>,
-}
-
-const fn provider(
-    prefix: &'static str,
-    flavour: Option<&'static str>,
-    url: Option<&'static str>,
-) -> Provider {
-    Provider { prefix, flavour, url, key: None }
-}
-
-const PROVIDERS: [Provider; 9] = [
-    Provider {
-        prefix: "openai",
-        flavour: None,
-        url: Some("https://api.openai.com/v1"),
-        key: Some("OPENAI_API_KEY"),
-    },
-    provider("hosted_vllm", Some("vllm"), None),
-    provider("ollama", Some("ollama"), Some("http://localhost:11434")),
-    provider("ollama_chat", Some("ollama"), Some("http://localhost:11434")),
-    provider("lm_studio", Some("lmstudio"), None),
-    provider("llamafile", Some("llama.cpp"), None),
-    provider("custom_openai", None, None),
-    provider("openai_like", None, None),
-    provider("litellm_proxy", None, None),
-];
-
-/// Providers whose own API LiteLLM speaks. Any other prefix is taken for a part of the model's name (`Intel/…`).
-const FOREIGN: [&str; 28] = [
-    "anthropic",
-    "azure",
-    "azure_ai",
-    "bedrock",
-    "vertex_ai",
-    "vertex_ai_beta",
-    "gemini",
-    "groq",
-    "mistral",
-    "deepseek",
-    "openrouter",
-    "together_ai",
-    "fireworks_ai",
-    "cohere",
-    "cohere_chat",
-    "huggingface",
-    "replicate",
-    "sagemaker",
-    "watsonx",
-    "xai",
-    "perplexity",
-    "nvidia_nim",
-    "cerebras",
-    "databricks",
-    "github",
-    "vllm",
-    "text-completion-openai",
-    "anthropic_text",
-];
-
-/// Words that people write where a client insists on a key and the server wants none.
-const NO_KEY: [&str; 11] = [
-    "",
-    "none",
-    "null",
-    "empty",
-    "dummy",
-    "fake",
-    "fake-key",
-    "no-key",
-    "not-needed",
-    "sk-no-key-required",
-    "anything",
-];
+/// How many entries `model_list` may have: names are compared each with each.
+const ENTRIES_MAX: usize = 1000;
 
 /// Reads `model_list`.
 pub(super) fn read(root: &Node, report: &mut Report) -> Result<Models, ImportError> {
@@ -173,6 +98,10 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Result<Models, ImportErr
     let Content::List(items) = &list.content else {
         return Err(list.error("model_list is no list; each entry begins with - model_name: …"));
     };
+    if items.len() > ENTRIES_MAX {
+        let message = format!("model_list has {} entries; the limit is {ENTRIES_MAX}", items.len());
+        return Err(list.error(message));
+    }
     let mut models = Models::default();
     let mut weighings = Vec::new();
     for (i, item) in items.iter().enumerate() {
@@ -187,6 +116,16 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Result<Models, ImportErr
     weigh(&mut models, &weighings, report);
     name_upstreams(&mut models.upstreams);
     models.name_keys();
+    for (path, i) in std::mem::take(&mut models.named_later) {
+        let Some(upstream) = models.upstreams.get(i) else { continue };
+        let note = match (&upstream.key, path.ends_with(".api_key")) {
+            (Some(key), true) => format!(
+                "keys do not belong in files that get shared: set {key} in the service's environment, the Lua asks for it"
+            ),
+            _ => format!("upstream {}", upstream.name),
+        };
+        report.mark(path, Verdict::Mapped, note);
+    }
     Ok(models)
 }
 
@@ -293,7 +232,7 @@ impl Models {
         for key in
             ["api_base", "base_url", "custom_llm_provider"].iter().filter(|key| params.get(key).is_some())
         {
-            report.mark(format!("{path}.{key}"), Verdict::Mapped, "one upstream for each address and key");
+            self.named_later.push((format!("{path}.{key}"), upstream));
         }
         report.mark(format!("{path}.model"), Verdict::Mapped, note);
         let tweaks = read_tweaks(path, params, report)?;
@@ -339,8 +278,6 @@ impl Models {
                 }
             };
             key = Some(format!("\0{slot}"));
-            let note = "keys do not belong in files that get shared: the Lua asks the environment for it";
-            report.mark(&path, Verdict::Mapped, note);
         }
         let key_was_literal = key.as_ref().is_some_and(|key| key.starts_with('\0'));
         if let Some(i) = self.upstreams.iter().position(|other| other.url == url && other.key == key) {
@@ -348,10 +285,17 @@ impl Models {
                 // Two prefixes that do not agree: sparkgap finds out for itself.
                 other.flavour = None;
             }
+            if key_was_literal {
+                self.named_later.push((path, i));
+            }
             return Ok(i);
         }
         self.upstreams.push(Upstream { name: String::new(), url, key, key_was_literal, flavour });
-        Ok(self.upstreams.len() - 1)
+        let i = self.upstreams.len() - 1;
+        if key_was_literal {
+            self.named_later.push((path, i));
+        }
+        Ok(i)
     }
 
     /// Gives the variables for literal keys their names, after the first upstream that uses each.
@@ -384,80 +328,15 @@ impl Models {
 
     /// Whether the Lua asks for this variable.
     pub(super) fn asks_for(&self, name: &str) -> bool {
+        let reference = format!("os.environ/{name}");
         self.upstreams.iter().any(|upstream| {
             upstream.key.as_deref() == Some(name) || upstream.url == Text::Environment(name.to_owned())
-        })
-    }
-}
-
-/// The provider, the model's name without its prefix, and a note for the report; or why it cannot be served.
-fn split_model(
-    model: &str,
-    custom: Option<&Node>,
-    has_base: bool,
-) -> Result<(&'static Provider, String, String), String> {
-    let find = |prefix: &str| PROVIDERS.iter().find(|provider| provider.prefix == prefix);
-    let custom = custom.and_then(Node::text);
-    let (prefix, rest) = match custom {
-        Some(prefix) => {
-            (prefix, model.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')).unwrap_or(model))
-        }
-        None => model.split_once('/').unwrap_or(("", model)),
-    };
-    if model.starts_with("os.environ/") {
-        return Err(
-            "the model's name comes from the environment; write it here, such as openai/NAME".to_owned()
-        );
-    }
-    if let Some(provider) = find(prefix) {
-        if rest.is_empty() {
-            return Err(format!("no model after {prefix}/; write its name at the upstream"));
-        }
-        return Ok((provider, rest.to_owned(), format!("{prefix}/ is an OpenAI-compatible server")));
-    }
-    if prefix == "anthropic" {
-        return Err("anthropic/ is no OpenAI-compatible server; point that client's ANTHROPIC_BASE_URL at Anthropic itself, or use a local model".to_owned());
-    }
-    if custom.is_some() || FOREIGN.contains(&prefix) {
-        return Err(format!(
-            "{prefix}/ has an API of its own; use its OpenAI-compatible address if it has one: model: openai/NAME with api_base"
-        ));
-    }
-    let openai = find("openai")
-        .filter(|_| has_base || ["gpt-", "o1", "o3", "o4"].iter().any(|p| model.starts_with(p)));
-    match openai {
-        Some(provider) => Ok((provider, model.to_owned(), "no provider's prefix: taken as openai/".to_owned())),
-        None => Err("no provider's prefix and no api_base: write model: openai/NAME and api_base: http://HOST:PORT/v1".to_owned()),
-    }
-}
-
-fn read_url(node: &Node, provider: &Provider) -> Result<Text, ImportError> {
-    let Some(text) = node.text() else {
-        return Err(node.error("api_base is no text; expected http://HOST:PORT/v1"));
-    };
-    match Text::read(text) {
-        Text::Environment(name) => Ok(Text::Environment(name)),
-        Text::Literal(url) => {
-            let good = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-            let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
-            if good.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) || url.contains(bad) {
-                return Err(
-                    node.error(format!("api_base {url:?} is no address; expected http://HOST:PORT/v1"))
-                );
-            }
-            let url = url.trim_end_matches('/').trim_end_matches("/chat/completions");
-            // Ollama's own API is at the root; the one that we speak is below /v1.
-            let url = if provider.flavour == Some("ollama") { url.trim_end_matches("/api") } else { url };
-            Ok(Text::Literal(with_v1(url)))
-        }
-    }
-}
-
-/// An address without a path means the one where these servers have their API.
-fn with_v1(url: &str) -> String {
-    match url.split_once("://") {
-        Some((_, rest)) if !rest.contains('/') => format!("{url}/v1"),
-        _ => url.to_owned(),
+        }) || self
+            .groups
+            .iter()
+            .flat_map(|group| &group.entries)
+            .flat_map(|entry| &entry.tweaks)
+            .any(|tweak| tweak.value.contains_text(&reference))
     }
 }
 
@@ -534,41 +413,4 @@ fn read_tweaks(path: &str, params: &Node, report: &mut Report) -> Result<Vec<Twe
         }
     }
     Ok(tweaks)
-}
-
-/// Names after the host, with the port where the host is an address or has several; numbered where that is not enough.
-fn name_upstreams(upstreams: &mut [Upstream]) {
-    let wished: Vec<(String, String)> =
-        upstreams.iter().map(|upstream| host_and_authority(&upstream.url)).collect();
-    let mut taken: Vec<String> = Vec::new();
-    for (upstream, (host, authority)) in upstreams.iter_mut().zip(&wished) {
-        let is_address = host.starts_with('[') || host.chars().all(|c| c.is_ascii_digit() || c == '.');
-        let alone = wished.iter().all(|(h, a)| h != host || a == authority);
-        let base = if alone && !is_address { host } else { authority };
-        let name = (1..)
-            .map(|n| if n == 1 { base.clone() } else { format!("{base}-{n}") })
-            .find(|name| !taken.contains(name))
-            .unwrap_or(base.clone());
-        taken.push(name.clone());
-        upstream.name = name;
-    }
-}
-
-fn host_and_authority(url: &Text) -> (String, String) {
-    match url {
-        Text::Environment(name) => {
-            let name = name.to_ascii_lowercase();
-            (name.clone(), name)
-        }
-        Text::Literal(url) => {
-            let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
-            let authority = rest.split('/').next().unwrap_or(rest);
-            let authority = authority.rsplit('@').next().unwrap_or(authority);
-            let host = match authority.rsplit_once(':') {
-                Some((host, port)) if !port.ends_with(']') => host,
-                _ => authority,
-            };
-            (host.to_owned(), authority.to_owned())
-        }
-    }
 }

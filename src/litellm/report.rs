@@ -91,7 +91,9 @@ impl Report {
     ) {
         let verdict = match self.verdicts.get(path) {
             Some((verdict, note)) => Some((*verdict, note.as_str())),
-            None => keys::find(pattern).or(above),
+            None => {
+                keys::find(pattern).or(above).or(node.anchored.then_some((Verdict::Ignored, keys::ANCHORED)))
+            }
         };
         match &node.content {
             Content::Map(entries) if !entries.is_empty() => {

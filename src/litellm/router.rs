@@ -8,8 +8,11 @@ use super::yaml::{Content, Node};
 use super::{ImportError, Verdict};
 use crate::route;
 
-/// LiteLLM's own limit on how many groups are tried after the first.
-const FALLBACKS_MAX: usize = 5;
+/// How many groups are tried after the first, and how long one list of them may be. Nobody waits for more.
+const FALLBACKS_MAX: usize = 32;
+
+/// How long a name may be for which a pattern is searched: matching takes the square of it.
+const NAME_CHARS_MAX: usize = 256;
 
 /// Where requests go, by indices into the groups.
 #[derive(Debug, Default)]
@@ -145,6 +148,9 @@ fn read_targets(
     report: &mut Report,
 ) -> Result<Vec<usize>, ImportError> {
     let Content::List(items) = &node.content else { return Err(node.error(form)) };
+    if items.len() > FALLBACKS_MAX {
+        return Err(node.error(format!("{path}: {} fallbacks; the limit is {FALLBACKS_MAX}", items.len())));
+    }
     let mut targets = Vec::new();
     for (i, item) in items.iter().enumerate() {
         let path = format!("{path}[{i}]");
@@ -210,6 +216,9 @@ impl Models {
     fn resolve(&mut self, name: &str) -> Option<usize> {
         if let Some(group) = self.groups.iter().position(|group| group.name == name) {
             return Some(group);
+        }
+        if name.len() > NAME_CHARS_MAX {
+            return None;
         }
         let pattern = self.patterns().find_map(|i| {
             let group = self.groups.get(i)?;
@@ -302,7 +311,7 @@ mod tests {
         let direct = vec![vec![1, 2], vec![0, 3], vec![1], vec![0]];
         assert_eq!(chain(0, &direct), [1, 3, 2]);
         assert_eq!(chain(3, &direct), [0, 1, 2]);
-        let line: Vec<Vec<usize>> = (1..10).map(|i| vec![i]).collect();
-        assert_eq!(chain(0, &line), [1, 2, 3, 4, 5]);
+        let line: Vec<Vec<usize>> = (1..100).map(|i| vec![i]).collect();
+        assert_eq!(chain(0, &line).len(), FALLBACKS_MAX);
     }
 }

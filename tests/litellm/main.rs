@@ -1,6 +1,13 @@
 //! LiteLLM configurations and what becomes of them. A case is a folder in `cases/`: `config.yaml`, and either
 //! `hooks.lua` with `report.txt`, or `error.txt`. `SPARKGAP_BLESS=1` writes what is expected anew; read the diff.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests fail as tests do"
+)]
+
 mod behaviour;
 mod support;
 
@@ -104,10 +111,39 @@ fn cut_files_never_panic() {
     for case in cases() {
         let yaml = yaml(&case);
         for (end, _) in yaml.char_indices() {
-            match litellm::import(&yaml[..end]) {
+            match litellm::import(yaml.split_at(end).0) {
                 Ok(import) => assert!(import.report.iter().any(|line| line.verdict == Verdict::Mapped)),
                 Err(error) => assert!(!error.message.is_empty()),
             }
         }
     }
+}
+
+/// The file that the project began with, as its article prints it (with blank lines and all).
+#[test]
+fn the_article_s_file_is_the_user_case() {
+    let user = yaml(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/litellm/cases/user"));
+    let article = user
+        .replace("  - model_name: claude-3", "\n  - model_name: claude-3")
+        .replace("litellm_s", "\nlitellm_s");
+    let (user, article) = (litellm::import(&user).unwrap(), litellm::import(&article).unwrap());
+    assert_eq!(user.lua, article.lua);
+    assert_eq!(user.report, article.report);
+    assert!(user.environment.is_empty() && user.master_key.is_none());
+}
+
+#[test]
+fn large_files_are_read_in_time_or_refused() {
+    let entry = |i: usize, name: &str| {
+        format!(
+            "- model_name: {name}{i}\n  litellm_params: {{model: openai/m, api_base: http://box:1, api_key: sk-{i}}}\n"
+        )
+    };
+    let file =
+        |n: usize, name: &str| format!("model_list:\n{}", (0..n).map(|i| entry(i, name)).collect::<String>());
+    let import = litellm::import(&file(1000, "a")).unwrap();
+    assert_eq!(import.report.len(), 4000);
+    assert!(import.lua.contains("[\"box-1000\"]") && import.lua.contains("BOX_1000_KEY"));
+    assert!(litellm::import(&file(1000, "a*")).is_ok());
+    assert!(litellm::import(&file(1001, "a")).unwrap_err().message.contains("the limit is 1000"));
 }

@@ -72,13 +72,6 @@ end
 
 "#;
 
-const ORDER_PLAIN: &str = r"-- The entries to try, in order.
-local function order_of(req)
-  return group_of(req) or {}
-end
-
-";
-
 const ORDER_DRAWN: &str = r"-- The entries to try, in order.
 local function order_of(req)
   local group = group_of(req)
@@ -121,14 +114,21 @@ const LIST_OVERFLOW: &str = r"local names = group.fallbacks
 
 const CURRENT: &str = r"-- The entry that is being tried.
 local function current(req)
-  return order_of(req)[ATTEMPT]
+  return order_of(req)[req.ctx.attempt or 1]
+end
+
+";
+
+const ONLY: &str = r"-- The entry that serves a request.
+local function current(req)
+  return (group_of(req) or {})[1]
 end
 
 ";
 
 const ON_REQUEST: &str = r"
   on_request = function(req)
-    local entry = order_of(req)[1]
+    local entry = current(req)
     if entry then
       return { upstream = entry.upstream, model = MODEL }
     end
@@ -201,13 +201,10 @@ pub(super) fn functions(needs: Needs) -> String {
         let entries = if needs.balance { "drawn(more, req)" } else { "more" };
         let lists = if needs.overflow { LIST_OVERFLOW } else { LIST_GENERAL };
         out.push_str(&ORDER_FALLBACKS.replace("ENTRIES", entries).replace("LISTS", lists));
-    } else {
-        out.push_str(if needs.balance { ORDER_DRAWN } else { ORDER_PLAIN });
+    } else if needs.balance {
+        out.push_str(ORDER_DRAWN);
     }
-    if needs.fails_over() || needs.tweaks {
-        let attempt = if needs.fails_over() { "req.ctx.attempt or 1" } else { "1" };
-        out.push_str(&CURRENT.replace("ATTEMPT", attempt));
-    }
+    out.push_str(if needs.fails_over() { CURRENT } else { ONLY });
     out
 }
 

@@ -72,7 +72,7 @@ return {
   },
 
   on_request = function(req)
-    local entry = order_of(req)[1]
+    local entry = current(req)
     if entry then
       return { upstream = entry.upstream, model = entry.model }
     end

@@ -20,14 +20,9 @@ local function group_of(req)
   return groups[req.model]
 end
 
--- The entries to try, in order.
-local function order_of(req)
-  return group_of(req) or {}
-end
-
--- The entry that is being tried.
+-- The entry that serves a request.
 local function current(req)
-  return order_of(req)[1]
+  return (group_of(req) or {})[1]
 end
 
 return {

@@ -16,12 +16,10 @@ local groups = {
       if body.logit_bias == nil then body.logit_bias = { ["15"] = -100 } end
       body.chat_template_kwargs = body.chat_template_kwargs or {}
       body.chat_template_kwargs.enable_thinking = false
-      body.guided_json = body.guided_json or {}
-      body.guided_json.type = "object"
-      body.guided_json.required = json.array()
-      body.guided_json.nothing = json.null
+      body.guided_json = { type = "object", required = json.array(), nothing = json.null }
       body["end"] = true
       body.priority = 1
+      body.cache_salt = env "SALT"
     end },
   },
 }
@@ -31,14 +29,9 @@ local function group_of(req)
   return groups[req.model]
 end
 
--- The entries to try, in order.
-local function order_of(req)
-  return group_of(req) or {}
-end
-
--- The entry that is being tried.
+-- The entry that serves a request.
 local function current(req)
-  return order_of(req)[1]
+  return (group_of(req) or {})[1]
 end
 
 return {

@@ -8,7 +8,7 @@ return {
     ["spark:8000"] = { url = "http://spark:8000/v1", api_key = env "SPARK_KEY", flavour = "vllm" },
     localhost = { url = "http://localhost:11434/v1", flavour = "ollama" },
     ["192.168.1.20:11434"] = { url = "http://192.168.1.20:11434/v1", flavour = "ollama" },
-    ["desk.lan"] = { url = "http://desk.lan:1234/v1", api_key = env "DESK_LAN_KEY", flavour = "lmstudio" }, -- the key was in the YAML: put it into this variable
+    ["desk.lan"] = { url = "http://desk.lan:1234/v1", flavour = "lmstudio" },
     ["api.openai.com"] = { url = "https://api.openai.com/v1", api_key = env "OPENAI_API_KEY", flavour = "openai" },
     ["spark:8001"] = { url = "http://spark:8001/v1" },
     box_url = { url = env "BOX_URL" },

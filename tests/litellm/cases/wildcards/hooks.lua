@@ -106,7 +106,7 @@ return {
   },
 
   on_request = function(req)
-    local entry = order_of(req)[1]
+    local entry = current(req)
     if entry then
       return { upstream = entry.upstream, model = model_of(entry, req) }
     end

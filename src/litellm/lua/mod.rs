@@ -10,6 +10,9 @@ use super::models::{Entry, Group, Models, Text, Upstream};
 use super::router::Routes;
 use syntax::{key, quote, value};
 
+/// Fields of the body in which sparkgap has entries of its own: an `extra_body` adds to them.
+const MERGED: [&str; 2] = ["chat_template_kwargs", "stream_options"];
+
 /// What the hooks must be able to do.
 #[derive(Clone, Copy, Debug, Default)]
 struct Needs {
@@ -149,8 +152,7 @@ fn write_entry(entry: &Entry, weighed: bool, upstreams: &[Upstream], out: &mut S
     for tweak in &entry.tweaks {
         let field = syntax::index("body", &tweak.field);
         let parts = tweak.value.entries();
-        if tweak.force && !parts.is_empty() {
-            // Such as chat_template_kwargs, where sparkgap has fields of its own.
+        if tweak.force && MERGED.contains(&tweak.field.as_str()) && !parts.is_empty() {
             out.push_str(&format!("      {field} = {field} or {{}}\n"));
             for (name, part) in parts {
                 out.push_str(&format!("      {} = {}\n", syntax::index(&field, name), value(part)));
