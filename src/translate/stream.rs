@@ -71,7 +71,6 @@ struct Call {
     /// JSON that may be sent once it is this call's turn.
     pending: String,
     begun: bool,
-    done: bool,
 }
 
 /// Where reasoning may hide in the text.

@@ -15,7 +15,6 @@ impl Call {
             arguments: Arguments::new(None),
             pending: String::new(),
             begun: false,
-            done: false,
         }
     }
 }
@@ -120,7 +119,6 @@ impl MessageStream {
         let Some(call) = self.calls.get_mut(at) else { return };
         call.begun = true;
         if only_first {
-            call.done = true;
             return;
         }
         let name = std::mem::take(&mut call.name);
@@ -161,7 +159,6 @@ impl MessageStream {
         let Some(call) = self.calls.get_mut(at) else { return };
         self.scratch.clear();
         let outcome = call.arguments.finish(truncated, &mut self.scratch);
-        call.done = true;
         self.has_tool_use |= outcome != Outcome::Truncated;
         let json = std::mem::take(&mut self.scratch);
         if !json.is_empty() {
@@ -176,7 +173,10 @@ impl MessageStream {
                 [(name, _)] => Some(name.clone()),
                 _ => None,
             };
-            let Some(call) = self.calls.get_mut(at).filter(|call| !call.begun) else { continue };
+            // Some servers send empty pieces of calls that there are none of.
+            let says_something = |call: &&mut Call| !call.name.is_empty() || !call.arguments.is_empty();
+            let waiting = self.calls.get_mut(at).filter(|call| !call.begun);
+            let Some(call) = waiting.filter(says_something) else { continue };
             if let (true, Some(name)) = (call.name.is_empty(), only_tool) {
                 call.name = name;
             }
