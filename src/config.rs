@@ -40,6 +40,8 @@ pub struct Upstream {
     pub api_key: Option<Secret>,
     /// The model to ask for where an alias names none; else the first one that the server lists.
     pub model: Option<String>,
+    /// How many requests it gets at a time; the rest wait. No limit where it is not set.
+    pub max_in_flight: Option<u32>,
     /// What shapes the translation for it.
     pub settings: Settings,
 }
@@ -51,4 +53,66 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// In order; the first match wins.
     pub aliases: Vec<Alias>,
+}
+
+/// Checks a base URL and gives it its usual form: no slash at the end, `/v1` where it has no path.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn base_url(text: &str) -> Result<String, String> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(format!("\"{text}\" does not begin with http:// or https://"));
+    };
+    if !matches!(scheme, "http" | "https") {
+        return Err(format!("\"{scheme}\" is not a scheme we speak; http and https are"));
+    }
+    if text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#')) {
+        return Err(format!("\"{text}\" has a blank, a query or a fragment"));
+    }
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    if host.is_empty() {
+        return Err(format!("\"{text}\" names no host"));
+    }
+    if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        return Err(format!("\"{text}\" has a port that is not a number up to 65535"));
+    }
+    let path = path.trim_end_matches('/');
+    let path = if path.is_empty() { "v1" } else { path };
+    Ok(format!("{scheme}://{authority}/{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_urls() {
+        for (text, expected) in [
+            ("http://192.168.68.155:8888/v1", Some("http://192.168.68.155:8888/v1")),
+            ("http://192.168.68.155:8888/v1/", Some("http://192.168.68.155:8888/v1")),
+            ("http://box:8000", Some("http://box:8000/v1")),
+            ("http://box/", Some("http://box/v1")),
+            ("https://[::1]:8000/openai/v1", Some("https://[::1]:8000/openai/v1")),
+            ("https://[::1]", Some("https://[::1]/v1")),
+            ("box:8000", None),
+            ("ftp://box", None),
+            ("http://", None),
+            ("http://:80", None),
+            ("http://box:port/v1", None),
+            ("http://box:70000/v1", None),
+            ("http://a b/v1", None),
+            ("http://box/v1?x=1", None),
+        ] {
+            assert_eq!(base_url(text).ok().as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_does_not_show() {
+        assert_eq!(format!("{:?}", Secret::new("sk-1")), "***");
+    }
 }

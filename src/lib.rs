@@ -1,7 +1,8 @@
 //! sparkgap: the Anthropic Messages API in front of OpenAI-compatible servers.
 
-pub mod error;
 pub mod json;
+
+pub mod error;
 
 pub mod anthropic;
 pub mod openai;
@@ -10,8 +11,16 @@ pub mod sse;
 pub mod translate;
 
 pub mod config;
+pub mod hooks;
 pub mod http;
 pub mod ids;
+pub mod litellm;
+pub mod logger;
+pub mod server;
 pub mod upstream;
 
-pub mod server;
+pub mod proxy;
+
+pub mod demo;
+
+pub mod cli;

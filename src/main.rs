@@ -1,2 +1,7 @@
-//! Placeholder until the command line is in.
-fn main() {}
+//! The binary: everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sparkgap::cli::run(std::env::args_os())
+}

@@ -140,7 +140,8 @@ impl Case {
         match answer {
             Answer::Refused(error) => results.insert("error.json", self.error(&error)),
             Answer::Told(bytes) if exchange.plan.stream => results.insert("message.sse", bytes),
-            Answer::Told(bytes) => results.insert("message.json", bytes),
+            // A call's input has the model's own spaces.
+            Answer::Told(bytes) => results.insert("message.json", compact(&bytes).into_bytes()),
         };
         results
     }

@@ -22,9 +22,11 @@
 mod connection;
 mod head;
 mod response;
+mod socket;
 
 pub use connection::{Connection, Waiting};
-pub use ureq_proto::http::HeaderMap;
+pub use socket::Socket;
+pub use ureq_proto::http::{HeaderMap, HeaderValue};
 
 use std::fmt;
 use std::io;

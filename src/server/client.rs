@@ -3,15 +3,17 @@
 //! Knows the clock and the stop; what a request means is the handler's.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::stop::{wait_readable, wait_readable_always};
-use super::{Options, Shared};
+use super::{Client, Options, Shared};
 use crate::error::{Error, Kind};
-use crate::http::{Connection, Failure, Request, Waiting};
+use crate::http::{Connection, Failure, Request, Socket, Waiting};
 use crate::ids;
 
 /// How long, and how much of, an unread request is thrown away after the response to it. Closing at once would reset
@@ -28,11 +30,13 @@ pub(super) fn converse(stream: TcpStream, client: SocketAddr, shared: &Shared) {
         log::debug!("{client}: {error}");
         return;
     }
-    let mut connection = Connection::new(stream, shared.options.limits);
+    let mut connection = Connection::new(Socket::new(stream), shared.options.limits);
     connection.close_when(shared.stop.draining());
+    let connection = Rc::new(RefCell::new(connection));
     loop {
-        match read_head(&mut connection, shared) {
-            Ok(Some(request)) => handle(&mut connection, request, client, shared),
+        let head = read_head(&mut connection.borrow_mut(), shared);
+        match head {
+            Ok(Some(request)) => handle(&connection, request, client, shared),
             Ok(None) | Err(Failure::Closed) => return,
             Err(Failure::Io(error)) => {
                 log::debug!("{client}: {error}");
@@ -40,15 +44,16 @@ pub(super) fn converse(stream: TcpStream, client: SocketAddr, shared: &Shared) {
             }
             Err(Failure::Reject(error)) => {
                 log::debug!("{client}: {error}");
-                answer(&mut connection, &error, client);
+                answer(&mut connection.borrow_mut(), &error, client);
             }
         }
-        if connection.must_close() {
+        if connection.borrow().must_close() {
             break;
         }
     }
+    let connection = connection.borrow();
     if connection.has_unread() {
-        linger(connection.stream());
+        linger(connection.stream().stream());
     }
 }
 
@@ -63,15 +68,15 @@ fn prepare(stream: &TcpStream, options: &Options) -> io::Result<()> {
 }
 
 /// Waits for the next head. The deadlines are kept here, since a timeout of the socket starts anew with every byte.
-fn read_head(connection: &mut Connection<TcpStream>, shared: &Shared) -> Result<Option<Request>, Failure> {
+fn read_head(connection: &mut Connection<Socket>, shared: &Shared) -> Result<Option<Request>, Failure> {
     let idle_until = Instant::now() + shared.options.idle_timeout;
     let mut head_until = None;
     connection.read_head_with(|stream, waiting| {
         let ready = match waiting {
-            Waiting::Idle => wait_readable(stream, &shared.stop, Some(idle_until))?,
+            Waiting::Idle => wait_readable(stream.stream(), &shared.stop, Some(idle_until))?,
             Waiting::Head => {
                 let until = *head_until.get_or_insert_with(|| Instant::now() + shared.options.head_timeout);
-                wait_readable_always(stream, until)?
+                wait_readable_always(stream.stream(), until)?
             }
         };
         if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
@@ -79,9 +84,10 @@ fn read_head(connection: &mut Connection<TcpStream>, shared: &Shared) -> Result<
 }
 
 /// Lets the handler respond, and sees to it that there is a response.
-fn handle(connection: &mut Connection<TcpStream>, request: Request, client: SocketAddr, shared: &Shared) {
+fn handle(connection: &Client, request: Request, client: SocketAddr, shared: &Shared) {
     // What the handler may leave half done is the connection, and that knows its own state.
-    let handled = catch_unwind(AssertUnwindSafe(|| shared.handler.handle(&mut *connection, request, client)));
+    let handled = catch_unwind(AssertUnwindSafe(|| shared.handler.handle(connection, request, client)));
+    let connection = &mut *connection.borrow_mut(); // a panic has given its borrow back by now
     match handled {
         Ok(Ok(())) if connection.response_begun() => {}
         Ok(Ok(())) => {
@@ -109,7 +115,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// Responds with an error, if it is not too late for that.
-fn answer(connection: &mut Connection<TcpStream>, error: &Error, client: SocketAddr) {
+fn answer(connection: &mut Connection<Socket>, error: &Error, client: SocketAddr) {
     if connection.response_begun() {
         return;
     }

@@ -19,12 +19,14 @@ mod stop;
 
 pub use stop::Stop;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use crate::http::{Connection, Limits, Request};
+use crate::http::{Connection, Limits, Request, Socket};
 use refused::Refused;
 use stop::Place;
 
@@ -36,6 +38,10 @@ const STACK_SIZE: usize = 256 * 1024;
 /// would be asked again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A client's connection, shared in its one thread: the handler responds on it, and so does whoever waits for an
+/// upstream on the handler's behalf.
+pub type Client = Rc<RefCell<Connection<Socket>>>;
+
 /// What is done with a request.
 pub trait Handler: Send + Sync + 'static {
     /// Reads the request's body and responds, both on `connection`. Without a response the client gets a 500; with
@@ -43,24 +49,14 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// # Errors
     /// Those of the connection. They end it, with a 500 if no response has begun.
-    fn handle(
-        &self,
-        connection: &mut Connection<TcpStream>,
-        request: Request,
-        client: SocketAddr,
-    ) -> io::Result<()>;
+    fn handle(&self, connection: &Client, request: Request, client: SocketAddr) -> io::Result<()>;
 }
 
 impl<F> Handler for F
 where
-    F: Fn(&mut Connection<TcpStream>, Request, SocketAddr) -> io::Result<()> + Send + Sync + 'static,
+    F: Fn(&Client, Request, SocketAddr) -> io::Result<()> + Send + Sync + 'static,
 {
-    fn handle(
-        &self,
-        connection: &mut Connection<TcpStream>,
-        request: Request,
-        client: SocketAddr,
-    ) -> io::Result<()> {
+    fn handle(&self, connection: &Client, request: Request, client: SocketAddr) -> io::Result<()> {
         self(connection, request, client)
     }
 }
@@ -133,6 +129,32 @@ pub fn run(listener: TcpListener, handler: Arc<dyn Handler>, options: Options, s
         log::warn!("stopped with {left} connections still busy");
     }
     Ok(())
+}
+
+/// [`run`] in a thread of its own.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn spawn(
+    name: &str,
+    listener: TcpListener,
+    handler: Arc<dyn Handler>,
+    options: Options,
+    stop: Stop,
+) -> io::Result<()> {
+    background(name, move || {
+        if let Err(error) = run(listener, handler, options, stop) {
+            log::error!("a listener has failed: {error}");
+        }
+    })
+}
+
+/// Runs `work` in a thread of its own, which ends with it.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn background(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.to_string()).spawn(work).map(|_| ())
 }
 
 /// Takes the next connection, if there is one.

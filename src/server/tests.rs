@@ -19,7 +19,7 @@ const SHORT: Duration = Duration::from_millis(50);
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 
-type Held<'a> = &'a mut Connection<TcpStream>;
+type Held<'a> = &'a super::Client;
 
 /// A server that is stopped, and waited for, at the end of its test.
 struct Server {
@@ -141,9 +141,10 @@ fn envelope(answer: &Answer) -> (String, String) {
 /// Responds with the request's path and body.
 fn echo(connection: Held<'_>, request: Request, _: SocketAddr) -> io::Result<()> {
     let mut body = request.path.into_bytes();
-    match connection.read_body(&mut body) {
-        Ok(()) => connection.respond(200, &[], &body),
-        Err(Failure::Reject(error)) => connection.respond_error(&error, "req_body"),
+    let read = connection.borrow_mut().read_body(&mut body);
+    match read {
+        Ok(()) => connection.borrow_mut().respond(200, &[], &body),
+        Err(Failure::Reject(error)) => connection.borrow_mut().respond_error(&error, "req_body"),
         Err(failure) => Err(failure.into()),
     }
 }
@@ -156,7 +157,7 @@ fn gated() -> (impl Handler, Receiver<()>, SyncSender<()>) {
     let handler = move |connection: Held<'_>, _: Request, _: SocketAddr| {
         entered.send(()).unwrap();
         let _ = may_go.lock().unwrap().recv();
-        connection.respond(200, &[], b"late")
+        connection.borrow_mut().respond(200, &[], b"late")
     };
     (handler, has_entered, go)
 }
@@ -218,8 +219,8 @@ fn a_panic_is_a_500_and_nobody_elses_end() {
         match request.path.as_str() {
             "/early" => panic!("on purpose"),
             "/late" => {
-                connection.start_stream(200, &[])?;
-                connection.write(b"begun")?;
+                connection.borrow_mut().start_stream(200, &[])?;
+                connection.borrow_mut().write(b"begun")?;
                 panic!("on purpose: {}", request.path)
             }
             _ => echo(connection, request, client),
@@ -246,15 +247,15 @@ fn a_handler_that_does_not_respond_is_covered() {
         .as_str()
     {
         "/silent" => Ok(()),
-        "/bad-header" => connection.respond(200, &[("a", "b\r\nc")], b""),
-        "/prepared" => connection.start_stream(200, &[]),
+        "/bad-header" => connection.borrow_mut().respond(200, &[("a", "b\r\nc")], b""),
+        "/prepared" => connection.borrow_mut().start_stream(200, &[]),
         "/unfinished" => {
-            connection.start_stream(200, &[])?;
-            connection.write(b"begun")
+            connection.borrow_mut().start_stream(200, &[])?;
+            connection.borrow_mut().write(b"begun")
         }
         _ => {
-            connection.start_stream(200, &[])?;
-            connection.write(b"begun")?;
+            connection.borrow_mut().start_stream(200, &[])?;
+            connection.borrow_mut().write(b"begun")?;
             Err(io::Error::other("on purpose"))
         }
     });
@@ -318,10 +319,10 @@ fn a_client_that_does_not_read_is_dropped() {
     let server = Server::start(
         Options { write_timeout: SHORT, ..Options::default() },
         move |connection: Held<'_>, _: Request, _| {
-            connection.start_stream(200, &[])?;
+            connection.borrow_mut().start_stream(200, &[])?;
             let data = vec![b'x'; 1024 * 1024];
             let error = loop {
-                if let Err(error) = connection.write(&data) {
+                if let Err(error) = connection.borrow_mut().write(&data) {
                     break error;
                 }
             };

@@ -20,6 +20,7 @@ use crate::anthropic::{Delta as Piece, Event, StopReason};
 use crate::error::{Error, Kind, Retry};
 use crate::json::{Parser, Value};
 mod calls;
+mod replay;
 mod text;
 
 use crate::openai::{Choice, Chunk, Counts, Failure, read_error_chunk};

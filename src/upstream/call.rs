@@ -325,6 +325,7 @@ mod tests {
             url: url.into(),
             api_key: None,
             model: None,
+            max_in_flight: None,
             settings: Settings::default(),
         };
         Upstream::new(config, &Options::default())

@@ -89,6 +89,7 @@ pub(crate) fn config(url: &str) -> config::Upstream {
         url: url.into(),
         api_key: None,
         model: None,
+        max_in_flight: None,
         settings: Settings::default(),
     }
 }

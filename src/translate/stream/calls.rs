@@ -6,7 +6,31 @@ use crate::openai::ToolCallDelta;
 use super::super::arguments::{Arguments, Outcome};
 use super::{CALLS_MAX, Call, Emit, MessageStream, Open};
 
+impl Call {
+    fn new(index: Option<u64>) -> Self {
+        Call {
+            index,
+            id: String::new(),
+            name: String::new(),
+            arguments: Arguments::new(None),
+            pending: String::new(),
+            begun: false,
+        }
+    }
+}
+
 impl MessageStream {
+    /// A call that is all there.
+    pub(super) fn whole_call(&mut self, id: &str, name: &str, arguments: &str, emit: &mut Emit<'_>) {
+        let mut call = Call::new(None);
+        call.id.push_str(id);
+        call.name.push_str(name);
+        call.arguments.push(arguments, &mut call.pending);
+        self.calls.push(call);
+        self.begin_call(self.calls.len() - 1, emit);
+        self.close(emit);
+    }
+
     pub(super) fn tool_call(&mut self, delta: &ToolCallDelta<'_, '_>, emit: &mut Emit<'_>) {
         self.settle_marks(emit);
         let Some(at) = self.resolve(delta) else { return };
@@ -63,14 +87,7 @@ impl MessageStream {
         if self.calls.len() >= CALLS_MAX {
             return None;
         }
-        self.calls.push(Call {
-            index: delta.index,
-            id: String::new(),
-            name: String::new(),
-            arguments: Arguments::new(None),
-            pending: String::new(),
-            begun: false,
-        });
+        self.calls.push(Call::new(delta.index));
         Some(self.calls.len() - 1)
     }
 

@@ -1,0 +1,72 @@
+//! `check`: what the configuration maps to what.
+
+use std::fmt::Write as _;
+
+use super::{Check, Failed, load, print, upstreams};
+use crate::hooks::{self, Loaded};
+use crate::json::Value;
+
+/// `sparkgap check`.
+pub(super) fn check(options: &Check) -> Result<(), Failed> {
+    let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..hooks::Options::default() };
+    let loaded = load(&options.hooks, upstreams(&options.upstream)?, hook_options)?;
+    print(&if options.json { as_json(&loaded) } else { as_text(&loaded) });
+    Ok(())
+}
+
+fn as_text(loaded: &Loaded) -> String {
+    let mut text = String::from("upstreams\n");
+    for (i, upstream) in loaded.config.upstreams.iter().enumerate() {
+        let model = upstream.model.as_deref().unwrap_or("its first model");
+        let key = if upstream.api_key.is_some() { "with a key" } else { "no key" };
+        let default = if i == 0 { ", the default" } else { "" };
+        let _ = writeln!(text, "  {:16} {} ({model}, {key}{default})", upstream.name, upstream.url);
+    }
+    text.push_str("aliases, the first match wins\n");
+    for alias in &loaded.config.aliases {
+        let model = alias.model.as_deref().unwrap_or("its own model");
+        let _ = writeln!(text, "  {:32} -> {} {model}", alias.pattern, alias.upstream);
+    }
+    text.push_str("hooks\n");
+    for place in loaded.hooks.places() {
+        let line = place.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let policy = if place.closed { " (policy closed)" } else { "" };
+        let _ = writeln!(text, "  {:20} {}{line}{policy}", place.hook.name(), place.file);
+    }
+    let _ = writeln!(text, "hash {}", loaded.hooks.hash());
+    text
+}
+
+fn as_json(loaded: &Loaded) -> String {
+    let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::from);
+    let upstreams = loaded.config.upstreams.iter().map(|upstream| {
+        Value::object([
+            ("name", upstream.name.clone().into()),
+            ("url", upstream.url.clone().into()),
+            ("model", text(&upstream.model)),
+            ("has_key", upstream.api_key.is_some().into()),
+        ])
+    });
+    let aliases = loaded.config.aliases.iter().map(|alias| {
+        Value::object([
+            ("pattern", alias.pattern.clone().into()),
+            ("upstream", alias.upstream.clone().into()),
+            ("model", text(&alias.model)),
+        ])
+    });
+    let hooks = loaded.hooks.places().into_iter().map(|place| {
+        Value::object([
+            ("hook", place.hook.name().into()),
+            ("file", place.file.into()),
+            ("line", place.line.map_or(Value::Null, |line| u64::from(line).into())),
+            ("policy", if place.closed { "closed" } else { "open" }.into()),
+        ])
+    });
+    let whole = Value::object([
+        ("upstreams", upstreams.collect::<Vec<_>>().into()),
+        ("aliases", aliases.collect::<Vec<_>>().into()),
+        ("hooks", hooks.collect::<Vec<_>>().into()),
+        ("hash", loaded.hooks.hash().to_string().into()),
+    ]);
+    format!("{}\n", whole.to_json())
+}

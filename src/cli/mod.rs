@@ -1,0 +1,265 @@
+//! The command line: what can be typed, and which part of the program does it.
+
+mod check;
+mod serve;
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use argh::FromArgs;
+
+use crate::hooks::{self, Hooks, Loaded};
+use crate::{config, openai};
+
+/// Claude Code, and any Anthropic SDK client, on your own models: takes the Anthropic Messages API, speaks
+/// OpenAI-compatible chat completions to vLLM, llama.cpp, SGLang, Ollama or LM Studio.
+#[derive(FromArgs, Debug)]
+#[argh(
+    name = "sparkgap",
+    example = "sparkgap demo\n    Try it without any model.",
+    example = "sparkgap --upstream http://192.168.68.155:8888/v1\n    Serve a vLLM; then: ANTHROPIC_BASE_URL=http://localhost:4000 claude",
+    example = "sparkgap check --hooks /etc/sparkgap/hooks\n    Say what the hooks map to what.",
+    note = "Without a command it serves. The options of a command: sparkgap COMMAND --help"
+)]
+struct Arguments {
+    #[argh(subcommand)]
+    command: Command,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+enum Command {
+    Serve(Serve),
+    Demo(Demo),
+    Check(Check),
+    Version(Version),
+}
+
+/// Serve the Messages API in front of the upstreams (the default command).
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "serve",
+    example = "sparkgap serve --upstream http://192.168.68.155:8888/v1",
+    example = "sparkgap serve --listen 0.0.0.0:4000 --hooks /etc/sparkgap/hooks",
+    note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY holds the key for the upstreams of --upstream."
+)]
+struct Serve {
+    /// address to listen on (127.0.0.1:4000)
+    #[argh(option, default = "\"127.0.0.1:4000\".into()")]
+    listen: String,
+    /// base URL of an OpenAI-compatible server, or "demo"; may be repeated, the first is the default
+    #[argh(option, arg_name = "url")]
+    upstream: Vec<String>,
+    /// a Lua file, or a folder of them: upstreams, aliases and hooks; may be repeated
+    #[argh(option, arg_name = "path")]
+    hooks: Vec<PathBuf>,
+    /// let hooks use all of Lua's standard library, files and processes included
+    #[argh(switch)]
+    unsafe_hooks: bool,
+    /// a path that stands before every other, such as /llm
+    #[argh(option, default = "String::new()")]
+    prefix: String,
+    /// the largest request body in bytes (33554432)
+    #[argh(option, default = "32 * 1024 * 1024", arg_name = "bytes")]
+    body_size_max: usize,
+    /// the most connections at a time (1024)
+    #[argh(option, default = "1024")]
+    connections_max: usize,
+    /// seconds of silence before a streamed answer is begun anyway (8)
+    #[argh(option, default = "8", arg_name = "s")]
+    open_after: u64,
+    /// seconds of silence between two pings (10)
+    #[argh(option, default = "10", arg_name = "s")]
+    ping_every: u64,
+    /// seconds that requests in progress get when the server is told to stop (30)
+    #[argh(option, default = "30", arg_name = "s")]
+    drain: u64,
+    /// error, warn, info, debug or trace (info); trace shows bodies, unredacted
+    #[argh(option, default = "log::LevelFilter::Info", arg_name = "level")]
+    log_level: log::LevelFilter,
+}
+
+/// Serve with the built-in demo upstream: no model server needed.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "demo",
+    example = "sparkgap demo\n    then, as it says: ANTHROPIC_BASE_URL=http://127.0.0.1:4000 ANTHROPIC_API_KEY=local claude"
+)]
+struct Demo {
+    /// address to listen on (127.0.0.1:4000)
+    #[argh(option, default = "\"127.0.0.1:4000\".into()")]
+    listen: String,
+    /// error, warn, info, debug or trace (info)
+    #[argh(option, default = "log::LevelFilter::Info", arg_name = "level")]
+    log_level: log::LevelFilter,
+}
+
+/// Load the configuration and say what it maps to what; never touches the network. Exit code 1 if it is wrong.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "check",
+    example = "sparkgap check --hooks /etc/sparkgap/hooks",
+    example = "sparkgap check --upstream http://192.168.68.155:8888/v1 --json"
+)]
+struct Check {
+    /// base URL of an OpenAI-compatible server; may be repeated
+    #[argh(option, arg_name = "url")]
+    upstream: Vec<String>,
+    /// a Lua file, or a folder of them; may be repeated
+    #[argh(option, arg_name = "path")]
+    hooks: Vec<PathBuf>,
+    /// let hooks use all of Lua's standard library
+    #[argh(switch)]
+    unsafe_hooks: bool,
+    /// say it as JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Print the version.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "version")]
+struct Version {}
+
+/// What went wrong, for the one line that is printed before the end.
+type Failed = String;
+
+/// Runs the program with these arguments, the first of which is its name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Result<Vec<String>, OsString> =
+        arguments.into_iter().skip(1).map(OsString::into_string).collect();
+    let Ok(arguments) = arguments else {
+        return fail("sparkgap: an argument is not UTF-8");
+    };
+    let arguments = with_command(arguments);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let parsed = match Arguments::from_args(&["sparkgap"], &arguments) {
+        Ok(parsed) => parsed,
+        Err(early) if early.status.is_ok() => {
+            print(&early.output);
+            return ExitCode::SUCCESS;
+        }
+        Err(early) => return fail(early.output.trim_end()),
+    };
+    let done = match parsed.command {
+        Command::Serve(options) => serve::serve(&options),
+        Command::Demo(options) => serve::demo(options),
+        Command::Check(options) => check::check(&options),
+        Command::Version(_) => {
+            print(&format!("sparkgap {}\n", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => fail(&failed),
+    }
+}
+
+/// `serve` is the default; `--version` is what people try first.
+fn with_command(mut arguments: Vec<String>) -> Vec<String> {
+    match arguments.first().map(String::as_str) {
+        Some("--help" | "-h" | "help") => arguments = vec!["--help".into()],
+        Some("--version" | "-V") => arguments = vec!["version".into()],
+        Some(first) if !first.starts_with('-') => {}
+        _ => arguments.insert(0, "serve".into()),
+    }
+    arguments
+}
+
+/// Writes to stdout. A reader that has gone needs no word.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn fail(text: &str) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "{text}");
+    ExitCode::FAILURE
+}
+
+/// The upstreams of `--upstream`, the first under the name `default`.
+fn upstreams(urls: &[String]) -> Result<Vec<config::Upstream>, Failed> {
+    let key =
+        std::env::var("SPARKGAP_UPSTREAM_KEY").ok().filter(|key| !key.is_empty()).map(config::Secret::new);
+    let upstream = |(i, url): (usize, &String)| {
+        let url = config::base_url(url).map_err(|why| format!("--upstream: {why}"))?;
+        let name = if i == 0 { "default".to_string() } else { format!("upstream{}", i + 1) };
+        Ok(config::Upstream {
+            name,
+            url,
+            api_key: key.clone(),
+            model: None,
+            max_in_flight: None,
+            settings: openai::Settings::default(),
+        })
+    };
+    urls.iter().enumerate().map(upstream).collect()
+}
+
+fn load(
+    hooks: &[PathBuf],
+    upstreams: Vec<config::Upstream>,
+    options: hooks::Options,
+) -> Result<Loaded, Failed> {
+    Hooks::load(hooks, upstreams, options).map_err(|error| {
+        let mut text = String::from("the configuration was not taken:");
+        for mistake in &error.mistakes {
+            let _ = write!(text, "\n  {mistake}");
+        }
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Arguments, argh::EarlyExit> {
+        let arguments = with_command(arguments.iter().map(ToString::to_string).collect());
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Arguments::from_args(&["sparkgap"], &arguments)
+    }
+
+    #[test]
+    fn serve_is_the_default() {
+        for arguments in [&[][..], &["serve"], &["--upstream", "demo"]] {
+            assert!(
+                matches!(parse(arguments), Ok(Arguments { command: Command::Serve(_) })),
+                "{arguments:?}"
+            );
+        }
+        assert!(matches!(parse(&["demo"]), Ok(Arguments { command: Command::Demo(_) })));
+    }
+
+    #[test]
+    fn help_has_examples() {
+        for command in [&["--help"][..], &["serve", "--help"], &["demo", "--help"], &["check", "--help"]] {
+            let help = parse(command).expect_err("help ends early");
+            assert!(help.status.is_ok() && help.output.contains("Examples:"), "{command:?}: {}", help.output);
+        }
+    }
+
+    #[test]
+    fn unknown_options_are_refused() {
+        for arguments in
+            [&["--upstrem", "x"][..], &["server"], &["serve", "--log-level", "loud"], &["check", "x"]]
+        {
+            assert!(parse(arguments).is_err_and(|early| early.status.is_err()), "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_upstream_is_the_default() {
+        let urls = ["http://127.0.0.1:1/v1".to_string(), "http://127.0.0.1:2".to_string()];
+        let named = upstreams(&urls).unwrap();
+        let names: Vec<(&str, &str)> = named.iter().map(|u| (u.name.as_str(), u.url.as_str())).collect();
+        assert_eq!(names, [("default", "http://127.0.0.1:1/v1"), ("upstream2", "http://127.0.0.1:2/v1")]);
+        assert!(upstreams(&["127.0.0.1:1".to_string()]).is_err());
+    }
+}

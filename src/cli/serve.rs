@@ -1,0 +1,225 @@
+//! `serve` and `demo`: from options to a running server, its signals and its end.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{Demo, Failed, Serve, load, print, upstreams};
+use crate::hooks::{self, Shared};
+use crate::http::Limits;
+use crate::proxy::{self, Gateway, Proxy};
+use crate::server::{self, Stop};
+use crate::upstream::{self, Upstream, Wait};
+use crate::{demo, logger};
+
+/// The usual local ports: vLLM (and this project's user), llama.cpp, Ollama, LM Studio, SGLang.
+const USUAL_PORTS: [u16; 6] = [8000, 8888, 8080, 11434, 1234, 30000];
+
+/// Long enough for a server on this machine.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// `sparkgap demo`.
+pub(super) fn demo(options: Demo) -> Result<(), Failed> {
+    let defaults = super::with_command(vec![]);
+    let defaults: Vec<&str> = defaults.iter().skip(1).map(String::as_str).collect();
+    let Ok(mut serving) = <Serve as argh::FromArgs>::from_args(&["sparkgap"], &defaults) else {
+        return Err("the defaults of serve do not parse".into());
+    };
+    serving.listen = options.listen;
+    serving.log_level = options.log_level;
+    serving.upstream = vec![DEMO.into()];
+    serve(&serving)
+}
+
+/// What `--upstream` takes instead of a URL.
+const DEMO: &str = "demo";
+
+/// `sparkgap serve`: runs until a signal ends it.
+pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
+    logger::start(options.log_level);
+    let listener = TcpListener::bind(&options.listen).map_err(|error| {
+        format!("cannot listen on {}: {error}; choose another address with --listen", options.listen)
+    })?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    let (urls, is_demo) = upstream_urls(options)?;
+    let shared = Shared::default();
+    let gateway = gateway(options, &urls, &shared)?;
+    let proxy_options = proxy::Options {
+        prefix: options.prefix.trim_end_matches('/').to_string(),
+        open_after: Duration::from_secs(options.open_after),
+        ping_every: Duration::from_secs(options.ping_every),
+    };
+    let proxy = Arc::new(Proxy::new(gateway, proxy_options));
+    let stop = Stop::new().map_err(|error| error.to_string())?;
+    mind_signals(options, urls, &proxy, &stop, shared)?;
+    discover(&proxy)?;
+    announce(address, &options.prefix, is_demo);
+    let limits = Limits { body_size_max: options.body_size_max, ..Limits::default() };
+    let server_options = server::Options {
+        connections_max: options.connections_max,
+        drain: Duration::from_secs(options.drain),
+        limits,
+        ..server::Options::default()
+    };
+    server::run(listener, proxy, server_options, stop).map_err(|error| error.to_string())?;
+    log::info!("stopped");
+    Ok(())
+}
+
+fn announce(address: SocketAddr, prefix: &str, is_demo: bool) {
+    let base = format!("http://{address}{}", prefix.trim_end_matches('/'));
+    log::info!("sparkgap {} listens on {base}", env!("CARGO_PKG_VERSION"));
+    if is_demo {
+        print(&format!(
+            "sparkgap listens on {base}\nStart Claude Code against it with:\n\n  ANTHROPIC_BASE_URL={base} ANTHROPIC_API_KEY=local claude\n\n"
+        ));
+    }
+}
+
+/// The URLs of the upstreams, the demo started if it is one of them, or if nothing else is there.
+fn upstream_urls(options: &Serve) -> Result<(Vec<String>, bool), Failed> {
+    let mut urls = options.upstream.clone();
+    if urls.is_empty() && options.hooks.is_empty() {
+        match look_for_server() {
+            Some(url) => {
+                log::info!("no --upstream and no --hooks: took the server found at {url}");
+                urls.push(url);
+            }
+            None => {
+                log::warn!(
+                    "no --upstream, no --hooks, and no model server on the usual local ports ({USUAL_PORTS:?}): SERVING THE DEMO"
+                );
+                urls.push(DEMO.into());
+            }
+        }
+    }
+    let mut is_demo = false;
+    for url in urls.iter_mut().filter(|url| *url == DEMO) {
+        *url = demo::start().map_err(|error| format!("cannot start the demo upstream: {error}"))?;
+        is_demo = true;
+    }
+    Ok((urls, is_demo))
+}
+
+/// The first local server that lists models.
+fn look_for_server() -> Option<String> {
+    USUAL_PORTS.into_iter().find_map(|port| {
+        // Most ports have nobody: that is known at once, and no upstream needs to be made for it.
+        TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), LOOK_TIMEOUT).ok()?;
+        let url = format!("http://127.0.0.1:{port}/v1");
+        let limits =
+            upstream::Options { discovery_timeout: Duration::from_secs(2), ..upstream::Options::default() };
+        let config = upstreams(std::slice::from_ref(&url)).ok()?.pop()?;
+        let found = Upstream::new(config, &limits).ok()?;
+        let listed = found.discover(&nobody()).ok()?;
+        (!listed.models.is_empty()).then_some(url)
+    })
+}
+
+fn gateway(options: &Serve, urls: &[String], shared: &Shared) -> Result<Gateway, Failed> {
+    let hook_options = hooks::Options {
+        unsafe_hooks: options.unsafe_hooks,
+        shared: shared.clone(),
+        ..hooks::Options::default()
+    };
+    let loaded = load(&options.hooks, upstreams(urls)?, hook_options)?;
+    Gateway::new(loaded, &upstream::Options::default())
+}
+
+/// Asks all upstreams what they serve, beside the serving: a start waits for no machine that is off.
+fn discover(proxy: &Arc<Proxy>) -> Result<(), Failed> {
+    let gateway = proxy.gateway();
+    let work = move || {
+        for served in gateway.upstreams() {
+            let name = served.name();
+            match served.upstream().discover(&nobody()) {
+                Ok(found) => {
+                    let models: Vec<String> = found
+                        .models
+                        .iter()
+                        .map(|model| match model.window {
+                            Some(window) => format!("{} ({window} tokens)", model.id),
+                            None => model.id.clone(),
+                        })
+                        .collect();
+                    log::info!("upstream {name}: {}, serves {}", found.flavour.name(), models.join(", "));
+                }
+                Err(failure) => log::warn!(
+                    "upstream {name} did not answer: {failure}; it will be asked again when needed"
+                ),
+            }
+        }
+    };
+    server::background("discover", work).map_err(|error| error.to_string())
+}
+
+/// TERM and INT end the server in order, a second one at once; HUP loads the hooks anew.
+fn mind_signals(
+    options: &Serve,
+    urls: Vec<String>,
+    proxy: &Arc<Proxy>,
+    stop: &Stop,
+    shared: Shared,
+) -> Result<(), Failed> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
+    let (proxy, stop) = (Arc::clone(proxy), stop.clone());
+    let options = Serve {
+        hooks: options.hooks.clone(),
+        upstream: urls.clone(),
+        listen: String::new(),
+        prefix: String::new(),
+        ..*options
+    };
+    let work = move || {
+        for signal in signals.forever() {
+            if signal == SIGHUP {
+                reload(&options, &urls, &proxy, &shared);
+            } else {
+                log::info!("asked to stop");
+                stop.trigger();
+            }
+        }
+    };
+    server::background("signals", work).map_err(|error| error.to_string())
+}
+
+/// A broken set of files changes nothing; what is wrong with it is logged.
+fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, shared: &Shared) {
+    match gateway(options, urls, shared) {
+        Ok(gateway) => {
+            log::info!("hooks loaded: {}", gateway.hooks().hash());
+            proxy.replace(gateway);
+            if let Err(error) = discover(proxy) {
+                log::warn!("cannot ask the upstreams: {error}");
+            }
+        }
+        Err(failed) => log::error!("the hooks stay as they were: {failed}"),
+    }
+}
+
+/// Discovery is done for no client.
+struct Nobody;
+
+impl Wait for Nobody {
+    fn client(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
+    fn on_silence(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn nobody() -> Rc<dyn Wait> {
+    Rc::new(Nobody)
+}

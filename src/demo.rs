@@ -1,0 +1,183 @@
+//! The demo upstream: a small OpenAI-compatible server without a model, for trying things out.
+//!
+//! Speaks vLLM's dialect over a real socket, so that a demo goes the same way as any upstream. It thinks if it is let,
+//! calls one offered tool (for Claude Code: `Bash` with a harmless `echo`), and says what came of it.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use crate::http::{self, Request};
+use crate::json::{self, Object, Value};
+use crate::server::{self, Client, Handler, Options, Stop};
+
+/// The model that the demo says it is.
+pub const MODEL: &str = "demo";
+
+const WINDOW: u64 = 131_072;
+
+/// What may be shown of a tool's result.
+const RESULT_CHARS_MAX: usize = 200;
+
+/// Starts the demo upstream on a free loopback port and returns its base URL. It runs as long as the process.
+///
+/// # Errors
+/// No port or no thread is to be had.
+pub fn start() -> io::Result<String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    server::spawn("demo", listener, Arc::new(Demo), Options::default(), Stop::new()?)?;
+    Ok(format!("http://{address}/v1"))
+}
+
+struct Demo;
+
+impl Handler for Demo {
+    fn handle(&self, client: &Client, request: Request, _: SocketAddr) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        let read = client.borrow_mut().read_body(&mut bytes);
+        if let Err(failure) = read {
+            return match failure {
+                http::Failure::Reject(error) => client.borrow_mut().respond_error(&error, "req_demo"),
+                other => Err(other.into()),
+            };
+        }
+        let kind = [("content-type", "application/json")];
+        match (request.method.as_str(), request.path.as_str()) {
+            ("GET", "/v1/models") => client.borrow_mut().respond(200, &kind, models().to_json().as_bytes()),
+            ("POST", "/v1/chat/completions") => match json::parse(&mut bytes) {
+                Ok(chat) => stream(client, &chat),
+                Err(error) => client.borrow_mut().respond(400, &kind, failure(&error.to_string()).as_bytes()),
+            },
+            _ => client.borrow_mut().respond(404, &kind, failure("Not Found").as_bytes()),
+        }
+    }
+}
+
+fn models() -> Value<'static> {
+    let model = Value::object([
+        ("id", MODEL.into()),
+        ("object", "model".into()),
+        ("owned_by", "vllm".into()),
+        ("max_model_len", WINDOW.into()),
+    ]);
+    Value::object([("object", "list".into()), ("data", vec![model].into())])
+}
+
+fn failure(message: &str) -> String {
+    let error = Value::object([("message", message.into()), ("code", 400u64.into())]);
+    Value::object([("error", error)]).to_json()
+}
+
+/// What the demo says: its reasoning, its text, perhaps a tool call, and why it ends.
+struct Answer {
+    reasoning: String,
+    text: String,
+    call: Option<(String, String)>,
+}
+
+fn stream(client: &Client, chat: &Value<'_>) -> io::Result<()> {
+    let answer = answer(chat);
+    let mut client = client.borrow_mut();
+    client.start_stream(200, &[("content-type", "text/event-stream")])?;
+    let mut send = |delta: Value<'_>, finish: Value<'_>| {
+        let choice = Value::object([("index", 0u64.into()), ("delta", delta), ("finish_reason", finish)]);
+        let chunk = [("object", "chat.completion.chunk".into()), ("choices", vec![choice].into())];
+        client.write(format!("data: {}\n\n", Value::object(chunk).to_json()).as_bytes())
+    };
+    send(Value::object([("role", "assistant".into()), ("content", "".into())]), Value::Null)?;
+    for word in answer.reasoning.split_inclusive(' ') {
+        send(Value::object([("reasoning", word.into())]), Value::Null)?;
+    }
+    for word in answer.text.split_inclusive(' ') {
+        send(Value::object([("content", word.into())]), Value::Null)?;
+    }
+    let mut finish = "stop";
+    if let Some((name, arguments)) = &answer.call {
+        finish = "tool_calls";
+        let id = crate::ids::tool_use_id();
+        let function =
+            Value::object([("name", name.as_str().into()), ("arguments", arguments.as_str().into())]);
+        let call =
+            [("index", 0u64.into()), ("id", id.into()), ("type", "function".into()), ("function", function)];
+        send(Value::object([("tool_calls", vec![Value::object(call)].into())]), Value::Null)?;
+    }
+    send(Object::new().into(), finish.into())?;
+    let output = u64::try_from(answer.text.len() + answer.reasoning.len()).unwrap_or(0) / 4 + 1;
+    let prompt = crate::translate::estimate::prompt_tokens(chat);
+    let counts = [("prompt_tokens", prompt.into()), ("completion_tokens", output.into())];
+    let usage = Value::object([("choices", Vec::new().into()), ("usage", Value::object(counts))]);
+    client.write(format!("data: {}\n\ndata: [DONE]\n\n", usage.to_json()).as_bytes())?;
+    client.finish()
+}
+
+fn answer(chat: &Value<'_>) -> Answer {
+    let kwargs = chat.get("chat_template_kwargs");
+    let thinks =
+        kwargs.and_then(|kwargs| kwargs.get("enable_thinking")).and_then(Value::as_bool).unwrap_or(true);
+    let reasoning = |text: &str| if thinks { text.to_string() } else { String::new() };
+    if let Some(schema) =
+        chat.get("response_format").and_then(|format| format.get("json_schema")?.get("schema"))
+    {
+        return Answer { reasoning: String::new(), text: sample("", schema).to_json(), call: None };
+    }
+    if let Some(result) = tool_result(chat) {
+        let shown: String = result.chars().take(RESULT_CHARS_MAX).collect();
+        let text = format!(
+            "The tool answered: {shown}\nThat is all this demo can do. Point sparkgap at a real model next."
+        );
+        return Answer { reasoning: reasoning("The tool has answered. "), text, call: None };
+    }
+    let call = offered_tool(chat);
+    let text = match &call {
+        Some(_) => "This is sparkgap's demo. Let me try a tool.",
+        None => "This is sparkgap's demo: the connection works from end to end.",
+    };
+    Answer { reasoning: reasoning("A demo has little to think about. "), text: text.to_string(), call }
+}
+
+/// The result of a tool since the last answer.
+fn tool_result<'c>(chat: &'c Value<'c>) -> Option<&'c str> {
+    let messages = chat.get("messages")?.as_array()?;
+    let role = |message: &Value<'_>, role: &str| message.get("role").and_then(Value::as_str) == Some(role);
+    let since = messages.iter().rev().take_while(|message| !role(message, "assistant"));
+    since.filter(|message| role(message, "tool")).find_map(|message| message.get("content")?.as_str())
+}
+
+/// `Bash` if it is offered, else the first tool; with sample arguments.
+fn offered_tool(chat: &Value<'_>) -> Option<(String, String)> {
+    if chat.get("tool_choice").and_then(Value::as_str) == Some("none") {
+        return None;
+    }
+    let functions: Vec<&Value<'_>> =
+        chat.get("tools")?.as_array()?.iter().filter_map(|tool| tool.get("function")).collect();
+    let name =
+        |function: &Value<'_>| function.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
+    let function = functions.iter().find(|function| name(function) == "Bash").or(functions.first())?;
+    let arguments =
+        function.get("parameters").map_or_else(|| "{}".to_string(), |schema| sample("", schema).to_json());
+    Some((name(function), arguments))
+}
+
+/// A value that fits a schema, as far as a demo needs one: required members only.
+fn sample<'s>(name: &str, schema: &'s Value<'s>) -> Value<'s> {
+    if let Some(first) = schema.get("enum").and_then(Value::as_array).and_then(<[Value<'_>]>::first) {
+        return first.reborrow();
+    }
+    match schema.get("type").and_then(Value::as_str) {
+        Some("object") => {
+            let required = schema.get("required").and_then(Value::as_array).unwrap_or_default();
+            let member = |key: &'s Value<'s>| {
+                let key = key.as_str()?;
+                let schema = schema.get("properties")?.get(key)?;
+                Some((key.into(), sample(key, schema)))
+            };
+            Value::Object(required.iter().filter_map(member).collect())
+        }
+        Some("array") => Vec::new().into(),
+        Some("integer" | "number") => 1u64.into(),
+        Some("boolean") => true.into(),
+        _ if name == "command" => "echo 'Hello from sparkgap'".into(),
+        _ => "demo".into(),
+    }
+}

@@ -1,0 +1,316 @@
+//! The hooks one by one: what each is called with, and what it may return.
+
+use std::borrow::Cow;
+
+use super::nearest;
+use super::request::Request;
+use super::vm::Returned;
+use super::{Defined, Hook, Hooks};
+use crate::error::{Error, Kind, Retry};
+use crate::json::{Object, Value};
+
+/// What `on_request` decided.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// Nothing: the alias table routes.
+    Continue,
+    /// Another model, looked up in the alias table; another upstream, with that model or its own.
+    Route {
+        /// The model.
+        model: Option<String>,
+        /// The upstream's name. It may not exist: the hook chose it.
+        upstream: Option<String>,
+    },
+    /// The client gets this error.
+    Reject(Error),
+    /// The client gets this message; no upstream is asked. At least `content` is there.
+    Respond(Value<'static>),
+}
+
+/// What `on_error` decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ErrorDecision {
+    /// Nothing: the error goes out.
+    Continue,
+    /// Any other upstream that could serve the request.
+    RetryOther,
+    /// This upstream.
+    Upstream(String),
+    /// Another error goes out.
+    Replace(Error),
+}
+
+impl Hooks {
+    /// Before routing. `body`, the Messages request, is `req.body`.
+    ///
+    /// # Errors
+    /// A hook of policy closed failed: the request is refused.
+    pub fn on_request(&self, request: &mut Request, body: &mut Value<'_>) -> Result<Decision, Error> {
+        let mut route = (None, None);
+        for (index, defined) in self.of(Hook::Request) {
+            let decision =
+                self.call(index, defined, body, request, &|returned, _| read_decision(returned))?;
+            match decision {
+                None | Some(Decision::Continue) => {}
+                Some(Decision::Route { model, upstream }) => {
+                    route = (model.or(route.0), upstream.or(route.1));
+                }
+                Some(last @ (Decision::Reject(_) | Decision::Respond(_))) => return Ok(last),
+            }
+        }
+        Ok(match route {
+            (None, None) => Decision::Continue,
+            (model, upstream) => Decision::Route { model, upstream },
+        })
+    }
+
+    /// Before sending. `body` is the chat completions body.
+    ///
+    /// # Errors
+    /// A hook of policy closed failed: the request is refused.
+    pub fn on_upstream_request(&self, body: &mut Value<'_>, request: &mut Request) -> Result<(), Error> {
+        for (index, defined) in self.of(Hook::UpstreamRequest) {
+            self.call(index, defined, body, request, &|returned, body| {
+                replace(
+                    returned,
+                    body,
+                    "on_upstream_request may return nothing or a table that replaces the body",
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// One event of the stream, as a table with a `type`. `false`: it is dropped.
+    ///
+    /// # Errors
+    /// A hook of policy closed failed: the stream ends with this error.
+    pub fn on_event(&self, event: &mut Value<'_>, request: &mut Request) -> Result<bool, Error> {
+        for (index, defined) in self.of(Hook::Event) {
+            if !event.get("type").and_then(Value::as_str).is_some_and(|t| defined.wants_event(t)) {
+                continue;
+            }
+            let kept = self.call(index, defined, event, request, &|returned, event| {
+                if matches!(returned, Returned::False) {
+                    return Ok(false);
+                }
+                replace(returned, event, "on_event may return nothing, an event or false").map(|()| true)
+            })?;
+            if kept == Some(false) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// One complete tool call: `{ id, name, input }`.
+    ///
+    /// # Errors
+    /// A hook of policy closed failed: the stream ends with this error.
+    pub fn on_tool_call(&self, call: &mut Value<'_>, request: &mut Request) -> Result<(), Error> {
+        for (index, defined) in self.of(Hook::ToolCall) {
+            self.call(index, defined, call, request, &read_tool_call)?;
+        }
+        Ok(())
+    }
+
+    /// The upstream failed before its first byte.
+    ///
+    /// # Errors
+    /// A hook of policy closed failed: this error goes out.
+    pub fn on_error(
+        &self,
+        error: &Error,
+        upstream: &str,
+        request: &mut Request,
+    ) -> Result<ErrorDecision, Error> {
+        for (index, defined) in self.of(Hook::Error) {
+            let mut subject = Value::object([
+                ("status", u64::from(error.kind.status()).into()),
+                ("type", error.kind.name().into()),
+                ("message", error.message.as_str().into()),
+                ("upstream", upstream.into()),
+            ]);
+            let read = |returned: Returned<'_>, _: &mut Value<'_>| read_error_decision(returned, error);
+            match self.call(index, defined, &mut subject, request, &read)? {
+                None | Some(ErrorDecision::Continue) => {}
+                Some(decision) => return Ok(decision),
+            }
+        }
+        Ok(ErrorDecision::Continue)
+    }
+
+    /// After the end. It decides nothing, so that not even policy closed has anything to refuse.
+    pub fn on_log(&self, record: &mut Value<'_>, request: &mut Request) {
+        for (index, defined) in self.of(Hook::Log) {
+            // Failures are counted and logged by the call.
+            let _ = self.call(index, defined, record, request, &|_, _| Ok(()));
+        }
+    }
+
+    fn of(&self, hook: Hook) -> impl Iterator<Item = (usize, &Defined)> {
+        self.blueprint.defined.iter().enumerate().filter(move |(_, defined)| defined.hook == hook)
+    }
+}
+
+/// Takes an edit in place, or a table that replaces the subject.
+fn replace<'a>(returned: Returned<'a>, subject: &mut Value<'a>, contract: &str) -> Result<(), String> {
+    match returned {
+        Returned::Nothing | Returned::Subject => Ok(()),
+        Returned::Value(value @ Value::Object(_)) => {
+            *subject = value;
+            Ok(())
+        }
+        other => Err(format!("{contract}, got {}", other.describe())),
+    }
+}
+
+impl Returned<'_> {
+    fn describe(&self) -> String {
+        match self {
+            Returned::Nothing => "nothing".to_owned(),
+            Returned::False => "false".to_owned(),
+            Returned::Subject => "its argument".to_owned(),
+            Returned::Value(Value::String(_)) => "a string".to_owned(),
+            Returned::Value(Value::Array(_)) => "a list".to_owned(),
+            Returned::Value(_) => "a table".to_owned(),
+            Returned::Other(name) => format!("a {name}"),
+        }
+    }
+}
+
+/// The table that a hook returned, with no other keys than these.
+fn returned_table<'a>(
+    returned: Returned<'a>,
+    hook: Hook,
+    known: &[&str],
+) -> Result<Option<Object<'a>>, String> {
+    match returned {
+        Returned::Nothing => Ok(None),
+        Returned::Value(Value::Object(object)) => {
+            if let Some((key, _)) = object.iter().find(|(key, _)| !known.contains(key)) {
+                return Err(nearest::unknown(
+                    &format!("{} returned the unknown key", hook.name()),
+                    key,
+                    known,
+                ));
+            }
+            Ok(Some(object))
+        }
+        other => Err(format!(
+            "{} may return nothing or a table with {}, got {}",
+            hook.name(),
+            known.join(", "),
+            other.describe()
+        )),
+    }
+}
+
+/// The string under `key`.
+fn text(object: &Object<'_>, key: &str) -> Result<Option<String>, String> {
+    match object.get(key) {
+        None => Ok(None),
+        Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.to_string())),
+        Some(_) => Err(format!("the returned {key} is no string, or empty")),
+    }
+}
+
+/// The error status under `key`.
+fn status(object: &Object<'_>, key: &str) -> Result<Option<Kind>, String> {
+    let Some(value) = object.get(key) else { return Ok(None) };
+    match value.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| (400..=599).contains(n)) {
+        Some(status) => Ok(Some(Kind::from_status(status))),
+        None => Err(format!("the returned {key} is no status from 400 to 599")),
+    }
+}
+
+fn read_decision(returned: Returned<'_>) -> Result<Decision, String> {
+    const KEYS: [&str; 5] = ["model", "upstream", "reject", "message", "respond"];
+    let Some(mut object) = returned_table(returned, Hook::Request, &KEYS)? else {
+        return Ok(Decision::Continue);
+    };
+    if let Some(kind) = status(&object, "reject")? {
+        let message = text(&object, "message")?.unwrap_or_else(|| "refused by a hook".to_owned());
+        let retry = if kind.status() < 429 { Retry::Never } else { Retry::Unsaid };
+        return Ok(Decision::Reject(Error::new(kind, message).retry(retry)));
+    }
+    if object.get("message").is_some() {
+        return Err("on_request returned a message without reject = STATUS".to_owned());
+    }
+    if let Some(message) = object.remove("respond") {
+        return read_respond(message).map(Decision::Respond);
+    }
+    Ok(match (text(&object, "model")?, text(&object, "upstream")?) {
+        (None, None) => Decision::Continue,
+        (model, upstream) => Decision::Route { model, upstream },
+    })
+}
+
+/// A message, or a string that becomes one.
+fn read_respond(message: Value<'_>) -> Result<Value<'static>, String> {
+    let text_block = |text: Cow<'_, str>| {
+        let block = Value::object([("type", "text".into()), ("text", Value::from(text.into_owned()))]);
+        Value::Array(vec![block])
+    };
+    match message {
+        Value::String(text) => Ok(Value::object([("content", text_block(text))])),
+        Value::Object(mut object) => match object.get_mut("content") {
+            Some(Value::Array(_)) => Ok(Value::Object(object).into_owned()),
+            Some(content @ Value::String(_)) => {
+                if let Value::String(text) = std::mem::take(content) {
+                    *content = text_block(text);
+                }
+                Ok(Value::Object(object).into_owned())
+            }
+            _ => Err("the returned respond has no content (a string or a list of content blocks)".to_owned()),
+        },
+        _ => Err("the returned respond is neither a string nor a message".to_owned()),
+    }
+}
+
+fn read_tool_call<'a>(returned: Returned<'a>, call: &mut Value<'a>) -> Result<(), String> {
+    let changed = match returned {
+        Returned::Subject => None,
+        other => returned_table(other, Hook::ToolCall, &["id", "name", "input"])?,
+    };
+    let changed = changed.unwrap_or_default();
+    let object = call.as_object_mut().ok_or("the call is no table any more")?;
+    let name_is_good = |value: &Value<'_>| value.as_str().is_some_and(|name| !name.is_empty());
+    let input_is_good = |value: &Value<'_>| value.as_object().is_some();
+    if !changed.get("name").or_else(|| object.get("name")).is_some_and(name_is_good) {
+        return Err("a tool call's name is a string".to_owned());
+    }
+    if !changed.get("input").or_else(|| object.get("input")).is_some_and(input_is_good) {
+        return Err("a tool call's input is a table with named keys".to_owned());
+    }
+    let mut changed = changed;
+    for key in ["name", "input"] {
+        if let Some(value) = changed.remove(key) {
+            object.set(key, value);
+        }
+    }
+    Ok(())
+}
+
+fn read_error_decision(returned: Returned<'_>, error: &Error) -> Result<ErrorDecision, String> {
+    const KEYS: [&str; 4] = ["retry", "upstream", "status", "message"];
+    let Some(object) = returned_table(returned, Hook::Error, &KEYS)? else {
+        return Ok(ErrorDecision::Continue);
+    };
+    match text(&object, "retry")?.as_deref() {
+        Some("other") => return Ok(ErrorDecision::RetryOther),
+        Some(_) => return Err("the returned retry may be \"other\" only".to_owned()),
+        None => {}
+    }
+    if let Some(upstream) = text(&object, "upstream")? {
+        return Ok(ErrorDecision::Upstream(upstream));
+    }
+    let (kind, message) = (status(&object, "status")?, text(&object, "message")?);
+    if kind.is_none() && message.is_none() {
+        return Ok(ErrorDecision::Continue);
+    }
+    let mut changed = error.clone();
+    changed.kind = kind.unwrap_or(error.kind);
+    changed.message = message.unwrap_or_else(|| error.message.clone());
+    Ok(ErrorDecision::Replace(changed))
+}

@@ -1,0 +1,167 @@
+//! JSON values <-> Lua values, by copy: for small things, and for what a hook writes.
+//!
+//! A table that is a sequence 1..n is an array, any other an object, its keys sorted (Lua's own order changes from
+//! run to run, and the upstream's prefix cache compares bytes). The empty table is an object, unless it came from
+//! `json.array` or was an array before: those carry a marker as metatable.
+
+use std::borrow::Cow;
+
+use mlua::{AnyUserData, Lua, LuaString, Table, Value as LuaValue};
+
+use super::guard::Guard;
+use crate::json::{DEPTH_MAX, Number, Object, Value};
+
+/// The marker's name in Lua's registry.
+const ARRAY_MARKER: &str = "sparkgap.array";
+
+/// What an element costs of the budget beside its text.
+const ELEMENT_BYTES: usize = 64;
+
+/// Makes the marker of arrays for a new VM.
+pub(super) fn create_array_marker(lua: &Lua) -> mlua::Result<Table> {
+    let marker = lua.create_table()?;
+    marker.raw_set("__name", "json.array")?;
+    marker.raw_set("__metatable", "json.array")?;
+    lua.set_named_registry_value(ARRAY_MARKER, &marker)?;
+    Ok(marker)
+}
+
+/// The marker of arrays of this VM.
+pub(super) fn array_marker(lua: &Lua) -> mlua::Result<Table> {
+    lua.named_registry_value(ARRAY_MARKER)
+}
+
+/// A deep copy as Lua value. `null` becomes `json.null`.
+pub(super) fn to_lua(lua: &Lua, value: &Value<'_>) -> mlua::Result<LuaValue> {
+    copy_to_lua(lua, value, &array_marker(lua)?)
+}
+
+fn copy_to_lua(lua: &Lua, value: &Value<'_>, marker: &Table) -> mlua::Result<LuaValue> {
+    match value {
+        Value::Array(items) => {
+            let table = lua.create_table_with_capacity(items.len(), 0)?;
+            for (i, item) in items.iter().enumerate() {
+                table.raw_set(i + 1, copy_to_lua(lua, item, marker)?)?;
+            }
+            table.set_metatable(Some(marker.clone()))?;
+            Ok(LuaValue::Table(table))
+        }
+        Value::Object(object) => {
+            let table = lua.create_table_with_capacity(0, object.len())?;
+            for (key, item) in object.iter() {
+                table.raw_set(key, copy_to_lua(lua, item, marker)?)?;
+            }
+            Ok(LuaValue::Table(table))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => scalar_to_lua(lua, value),
+    }
+}
+
+/// A value that is neither array nor object as Lua value.
+pub(super) fn scalar_to_lua(lua: &Lua, value: &Value<'_>) -> mlua::Result<LuaValue> {
+    Ok(match value {
+        Value::Bool(b) => LuaValue::Boolean(*b),
+        Value::Number(Number::Int(n)) => LuaValue::Integer(*n),
+        Value::Number(number @ Number::Uint(n)) => match i64::try_from(*n) {
+            Ok(n) => LuaValue::Integer(n),
+            Err(_) => LuaValue::Number(number.as_f64()),
+        },
+        Value::Number(Number::Float(n)) => LuaValue::Number(*n),
+        Value::String(text) => LuaValue::String(lua.create_string(text.as_bytes())?),
+        Value::Null | Value::Array(_) | Value::Object(_) => LuaValue::NULL,
+    })
+}
+
+/// What a conversion from Lua needs to know.
+pub(super) struct FromLua<'c, 'a> {
+    /// The marker of arrays.
+    pub(super) marker: Table,
+    /// The limits of the VM.
+    pub(super) guard: &'c Guard,
+    /// The value that a view stands for.
+    pub(super) view: &'c dyn Fn(&AnyUserData) -> mlua::Result<Value<'a>>,
+}
+
+/// Where there is no request, no view can be meant.
+pub(super) fn no_view(_: &AnyUserData) -> mlua::Result<Value<'static>> {
+    Err(mlua::Error::runtime("expected plain data, got a view of a request"))
+}
+
+impl<'a> FromLua<'_, 'a> {
+    /// A deep copy as JSON value, which is to stand `depth` levels below the root of its document.
+    pub(super) fn value(&self, value: &LuaValue, depth: usize) -> mlua::Result<Value<'a>> {
+        self.guard.spend(ELEMENT_BYTES)?;
+        match value {
+            LuaValue::Boolean(b) => Ok(Value::Bool(*b)),
+            LuaValue::Integer(n) => Ok(match u64::try_from(*n) {
+                Ok(n) => Value::from(n),
+                Err(_) => Value::from(*n),
+            }),
+            LuaValue::Number(n) if n.is_finite() => Ok(Value::from(*n)),
+            LuaValue::Number(n) => Err(mlua::Error::runtime(format!("{n} has no JSON form"))),
+            LuaValue::String(text) => self.text(text).map(Value::String),
+            LuaValue::Table(table) => {
+                self.guard.check_stack()?;
+                if depth >= DEPTH_MAX {
+                    return Err(mlua::Error::runtime(format!(
+                        "tables nested deeper than {DEPTH_MAX} levels"
+                    )));
+                }
+                self.table(table, depth + 1)
+            }
+            LuaValue::UserData(view) => (self.view)(view),
+            null if null.is_null() => Ok(Value::Null),
+            other => Err(mlua::Error::runtime(format!("a {} has no JSON form", other.type_name()))),
+        }
+    }
+
+    fn text(&self, text: &LuaString) -> mlua::Result<Cow<'a, str>> {
+        let Ok(text) = std::str::from_utf8(&text.as_bytes()).map(str::to_owned) else {
+            return Err(mlua::Error::runtime("a string that is not UTF-8 has no JSON form"));
+        };
+        self.guard.spend(text.len())?;
+        Ok(Cow::Owned(text))
+    }
+
+    fn table(&self, table: &Table, depth: usize) -> mlua::Result<Value<'a>> {
+        let length = table.raw_len();
+        if length > 0 || table.metatable().is_some_and(|m| m == self.marker) {
+            return self.array(table, length, depth);
+        }
+        let mut entries = Vec::new();
+        for pair in table.pairs::<LuaValue, LuaValue>() {
+            let (key, item) = pair?;
+            let LuaValue::String(key) = key else {
+                let what = key.type_name();
+                return Err(mlua::Error::runtime(format!(
+                    "a table for JSON has string keys or is a list 1..n; this one has a key of type {what}"
+                )));
+            };
+            entries.push((self.text(&key)?, self.value(&item, depth)?));
+        }
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(Value::Object(entries.into_iter().collect::<Object<'a>>()))
+    }
+
+    fn array(&self, table: &Table, length: usize, depth: usize) -> mlua::Result<Value<'a>> {
+        let mut items = Vec::new();
+        for i in 1..=length {
+            items.push(self.value(&table.raw_get(i)?, depth).map_err(|error| match error {
+                mlua::Error::RuntimeError(text) if text.starts_with("a nil ") => {
+                    mlua::Error::runtime(format!("a list for JSON has no holes; element {i} is nil"))
+                }
+                other => other,
+            })?);
+        }
+        // `next` after the last element: the sequence comes first in a walk only by accident, so count instead.
+        let mut entries = 0;
+        for pair in table.pairs::<LuaValue, LuaValue>() {
+            pair?;
+            entries += 1;
+        }
+        if entries != length {
+            return Err(mlua::Error::runtime("a table for JSON is a list 1..n or has named keys, not both"));
+        }
+        Ok(Value::Array(items))
+    }
+}

@@ -1,0 +1,213 @@
+//! What a hook may call beside the standard library: `log`, `shared`, `json`, `env`, `time`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mlua::{Function, Lua, LuaString, MultiValue, Table, Value as LuaValue, Variadic};
+
+use super::convert::{self, FromLua, no_view};
+use super::guard::Guard;
+use super::pattern::{Capture, Search};
+use super::shared::Shared;
+use super::vm::message_of;
+use crate::json::{self, Value};
+
+/// How much of one log line is kept.
+const LOG_CHARS_MAX: usize = 4096;
+
+/// Gives a new VM its globals.
+pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, shared: &Shared) -> mlua::Result<()> {
+    let globals = lua.globals();
+    let log = lua.create_table()?;
+    for (name, level) in
+        [("info", log::Level::Info), ("warn", log::Level::Warn), ("error", log::Level::Error)]
+    {
+        log.set(name, lua.create_function(move |_, values| write_log(level, &values))?)?;
+    }
+    globals.set("print", log.get::<LuaValue>("info")?)?;
+    globals.set("log", log)?;
+    globals.set("json", json_table(lua, guard)?)?;
+    globals.set("shared", shared_table(lua, guard, shared)?)?;
+    globals.set("env", lua.create_function(|_, name: String| Ok(std::env::var(name).ok()))?)?;
+    globals.set(
+        "time",
+        lua.create_function(|_, ()| {
+            Ok(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |t| t.as_secs_f64()))
+        })?,
+    )
+}
+
+fn write_log(level: log::Level, values: &Variadic<LuaValue>) -> mlua::Result<()> {
+    let words = values.iter().map(LuaValue::to_string).collect::<mlua::Result<Vec<_>>>()?;
+    let text: String = words.join(" ").chars().take(LOG_CHARS_MAX).collect();
+    log::log!(level, "hook: {text}");
+    Ok(())
+}
+
+fn json_table(lua: &Lua, guard: &Arc<Guard>) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    table.set("null", LuaValue::NULL)?;
+    let marker = convert::array_marker(lua)?;
+    table.set(
+        "array",
+        lua.create_function(move |lua, items: Option<Table>| {
+            let items = items.map_or_else(|| lua.create_table(), Ok)?;
+            items.set_metatable(Some(marker.clone()))?;
+            Ok(items)
+        })?,
+    )?;
+    let encode_guard = Arc::clone(guard);
+    table.set(
+        "encode",
+        lua.create_function(move |lua, value: LuaValue| Ok(plain(lua, &encode_guard, &value)?.to_json()))?,
+    )?;
+    table.set(
+        "decode",
+        lua.create_function(|lua, text: String| {
+            let mut bytes = text.into_bytes();
+            let value = json::parse(&mut bytes)
+                .map_err(|error| mlua::Error::runtime(format!("json.decode: {error}")))?;
+            convert::to_lua(lua, &value)
+        })?,
+    )?;
+    Ok(table)
+}
+
+fn shared_table(lua: &Lua, guard: &Arc<Guard>, shared: &Shared) -> mlua::Result<Table> {
+    let table = lua.create_table()?;
+    let dictionary = shared.clone();
+    table.set(
+        "get",
+        lua.create_function(move |lua, key: String| match dictionary.get(&key, Instant::now()) {
+            Some(value) => convert::to_lua(lua, &value),
+            None => Ok(LuaValue::Nil),
+        })?,
+    )?;
+    let dictionary = shared.clone();
+    let guard = Arc::clone(guard);
+    table.set(
+        "set",
+        lua.create_function(move |lua, (key, value, ttl): (String, LuaValue, Option<f64>)| {
+            let value = if value.is_nil() { None } else { Some(plain(lua, &guard, &value)?) };
+            dictionary.set(&key, value, lifetime(ttl)?, Instant::now()).map_err(mlua::Error::runtime)
+        })?,
+    )?;
+    let dictionary = shared.clone();
+    table.set(
+        "incr",
+        lua.create_function(move |_, (key, by, ttl): (String, Option<f64>, Option<f64>)| {
+            let sum = dictionary
+                .increment(&key, by.unwrap_or(1.0), lifetime(ttl)?, Instant::now())
+                .map_err(mlua::Error::runtime)?;
+            #[allow(clippy::cast_possible_truncation, reason = "checked: integral and small")]
+            Ok(if sum.fract() == 0.0 && sum.abs() < 1e15 {
+                LuaValue::Integer(sum as i64)
+            } else {
+                LuaValue::Number(sum)
+            })
+        })?,
+    )?;
+    Ok(table)
+}
+
+fn lifetime(seconds: Option<f64>) -> mlua::Result<Option<Duration>> {
+    let Some(seconds) = seconds else { return Ok(None) };
+    Duration::try_from_secs_f64(seconds)
+        .map(Some)
+        .map_err(|_| mlua::Error::runtime("shared: the time to live is a number of seconds"))
+}
+
+fn plain(lua: &Lua, guard: &Guard, value: &LuaValue) -> mlua::Result<Value<'static>> {
+    FromLua { marker: convert::array_marker(lua)?, guard, view: &no_view }.value(value, 0)
+}
+
+/// The function under all string patterns: `search(caller, text, pattern, init, anchors, not_ending_at)` returns the
+/// first and the last place of the match, from 1, and the captures.
+pub(super) fn search_function(lua: &Lua, guard: &Arc<Guard>) -> mlua::Result<Function> {
+    type Arguments = (String, LuaString, LuaString, Option<i64>, bool, Option<i64>);
+    let guard = Arc::clone(guard);
+    lua.create_function(move |lua, (caller, text, pattern, init, anchors, last_end): Arguments| {
+        let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
+        let search = Search {
+            text: &text,
+            pattern: &pattern,
+            anchors,
+            not_ending_at: last_end.and_then(|end| usize::try_from(end - 1).ok()),
+            go_on: &|| guard.check().map_err(|error| message_of(&error)),
+        };
+        let Some(start) = start_of(init.unwrap_or(1), text.len()) else { return Ok(nothing()) };
+        let found =
+            search.run(start).map_err(|what| mlua::Error::runtime(format!("string.{caller}: {what}")))?;
+        let Some(found) = found else { return Ok(nothing()) };
+        let mut values = vec![place(found.start + 1), place(found.end)];
+        for capture in found.captures {
+            values.push(match capture {
+                Capture::Position(at) | Capture::Open(at) => place(at + 1),
+                Capture::Range(from, to) => {
+                    LuaValue::String(lua.create_string(text.get(from..to).unwrap_or_default())?)
+                }
+            });
+        }
+        Ok(MultiValue::from_vec(values))
+    })
+}
+
+fn nothing() -> MultiValue {
+    MultiValue::from_vec(vec![LuaValue::Nil])
+}
+
+fn place(n: usize) -> LuaValue {
+    LuaValue::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// Lua's `init`, from 1 or negative from the end, as place from 0; `None`: beyond the text.
+fn start_of(init: i64, length: usize) -> Option<usize> {
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
+    let start = if init > 0 {
+        init - 1
+    } else if init == 0 {
+        0
+    } else {
+        (length + init).max(0)
+    };
+    usize::try_from(start).ok().filter(|_| start <= length)
+}
+
+/// `expand(template, whole, captures…)`: the replacement string of `gsub` with its `%0` to `%9`.
+pub(super) fn expand_function(lua: &Lua) -> mlua::Result<Function> {
+    lua.create_function(|lua, (template, values): (LuaString, Variadic<LuaString>)| {
+        let mut out = Vec::new();
+        let template = template.as_bytes();
+        let mut bytes = template.iter();
+        while let Some(byte) = bytes.next() {
+            if *byte != b'%' {
+                out.push(*byte);
+                continue;
+            }
+            match bytes.next() {
+                Some(b'%') => out.push(b'%'),
+                Some(digit) if digit.is_ascii_digit() => {
+                    // Without captures %1 is the whole match.
+                    let index = usize::from(digit - b'0').min(if values.len() == 1 && *digit == b'1' {
+                        0
+                    } else {
+                        9
+                    });
+                    let Some(value) = values.get(index) else {
+                        let digit = char::from(*digit);
+                        return Err(mlua::Error::runtime(format!(
+                            "string.gsub: invalid capture index %{digit} in replacement string"
+                        )));
+                    };
+                    out.extend_from_slice(&value.as_bytes());
+                }
+                _ => {
+                    return Err(mlua::Error::runtime(
+                        "string.gsub: invalid use of '%' in replacement string",
+                    ));
+                }
+            }
+        }
+        lua.create_string(out)
+    })
+}

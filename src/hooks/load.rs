@@ -1,0 +1,581 @@
+//! The owner's files -> a checked configuration and the hooks they define.
+//!
+//! Every mistake that can be found in one go is reported, each with its file, its line where that is known, and
+//! what was expected.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use mlua::{Function, Table, Value as LuaValue};
+
+use super::table::{Mistake, Mistakes, Reader, describe, keys};
+use super::vm::Vm;
+use super::{Defined, Hook, Hooks, Options};
+use crate::config::{self, Config, Secret, Upstream};
+use crate::json::Value;
+use crate::openai::{Flavour, Settings, SystemMessages, Thinking};
+use crate::route::Alias;
+
+/// The hook API that this version speaks.
+const API_VERSION: i64 = 1;
+
+/// How a file begins that is for the editor's language server only: `types.lua` may lie beside the hooks.
+const TYPES_MARK: &str = "---@meta";
+
+/// How large one file may be.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// One file, read once for all VMs.
+#[derive(Clone)]
+pub(super) struct Source {
+    /// Its path as it was given.
+    pub(super) file: String,
+    /// Its text.
+    pub(super) text: String,
+}
+
+impl Source {
+    /// The name under which Lua's own messages speak of it. Lua shortens long paths; a file name it does not.
+    pub(super) fn chunk_name(&self) -> String {
+        format!("@{}", self.short_name())
+    }
+
+    fn short_name(&self) -> &str {
+        Path::new(&self.file).file_name().and_then(|name| name.to_str()).unwrap_or(&self.file)
+    }
+
+    /// The first line of this file that a message or its traceback names.
+    fn line_in(&self, message: &str) -> Option<u32> {
+        let marker = format!("{}:", self.short_name());
+        message.match_indices(&marker).find_map(|(start, _)| {
+            let rest = message.get(start + marker.len()..)?;
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().ok()
+        })
+    }
+}
+
+/// Why a set of files was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadError {
+    /// At least one.
+    pub mistakes: Vec<Mistake>,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, mistake) in self.mistakes.iter().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            mistake.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+impl LoadError {
+    fn one(file: &str, line: Option<u32>, message: impl Into<String>) -> Self {
+        LoadError { mistakes: vec![Mistake { file: file.to_owned(), line, message: message.into() }] }
+    }
+}
+
+/// A set of files, loaded and checked.
+pub struct Loaded {
+    /// The hooks, ready to run.
+    pub hooks: Hooks,
+    /// Upstreams and aliases; the default upstream is the first.
+    pub config: Config,
+}
+
+/// What one file says.
+#[derive(Default)]
+struct FileTable {
+    upstreams: Vec<Upstream>,
+    aliases: Vec<FileAlias>,
+    defined: Vec<(Defined, Function)>,
+}
+
+/// An alias before its upstream is known to exist.
+struct FileAlias {
+    pattern: String,
+    upstream: Option<String>,
+    model: Option<String>,
+    /// Its place in the file's list, from 1.
+    position: usize,
+}
+
+/// Loads `sources` (files or folders; none: the embedded default) beside the upstreams of the command line.
+pub(super) fn load(
+    paths: &[PathBuf],
+    upstreams: Vec<Upstream>,
+    options: Options,
+) -> Result<Loaded, LoadError> {
+    let sources = read_sources(paths)?;
+    let mut vm = Vm::new(&options).map_err(|error| LoadError::one("the Lua VM", None, error.to_string()))?;
+    let mut mistakes = Vec::new();
+    let mut files = Vec::new();
+    for (index, source) in sources.iter().enumerate() {
+        let (file, mut found) = read_file(&vm, source, index);
+        files.push((source, file));
+        mistakes.append(&mut found);
+    }
+    let config = assemble(upstreams, &mut files, &mut mistakes);
+    if !mistakes.is_empty() {
+        return Err(LoadError { mistakes });
+    }
+    let (defined, functions): (Vec<_>, Vec<_>) = files.into_iter().flat_map(|(_, file)| file.defined).unzip();
+    vm.set_functions(functions);
+    let blueprint = Blueprint { config: config_for_lua(&config), options, sources, defined };
+    blueprint.run_on_load(&vm)?;
+    Ok(Loaded { hooks: Hooks::new(blueprint, vm)?, config })
+}
+
+/// All it takes to make another VM like the first.
+pub(super) struct Blueprint {
+    pub(super) sources: Vec<Source>,
+    pub(super) options: Options,
+    pub(super) defined: Vec<Defined>,
+    /// What `on_load` is called with.
+    config: Value<'static>,
+}
+
+impl Blueprint {
+    /// Another VM. The files are read and checked already, so a failure here is one of `on_load`, or of a file that
+    /// does not do the same each time.
+    pub(super) fn build(&self) -> Result<Vm, LoadError> {
+        let mut vm =
+            Vm::new(&self.options).map_err(|error| LoadError::one("the Lua VM", None, error.to_string()))?;
+        let mut functions = Vec::new();
+        for (index, source) in self.sources.iter().enumerate() {
+            let (file, mistakes) = read_file(&vm, source, index);
+            if !mistakes.is_empty() {
+                return Err(LoadError { mistakes });
+            }
+            let expected = self.defined.iter().filter(|defined| defined.file == index);
+            if !file.defined.iter().map(|(defined, _)| defined.hook).eq(expected.map(|defined| defined.hook))
+            {
+                return Err(LoadError::one(
+                    &source.file,
+                    None,
+                    "defines other hooks than when it was loaded first",
+                ));
+            }
+            functions.extend(file.defined.into_iter().map(|(_, function)| function));
+        }
+        vm.set_functions(functions);
+        self.run_on_load(&vm)?;
+        Ok(vm)
+    }
+
+    fn run_on_load(&self, vm: &Vm) -> Result<(), LoadError> {
+        for (index, defined) in self.defined.iter().enumerate().filter(|(_, d)| d.hook == Hook::Load) {
+            if let (Err(error), Some(source)) =
+                (vm.call_on_load(index, &self.config), self.sources.get(defined.file))
+            {
+                let text = error.to_string();
+                let line = source.line_in(&text);
+                return Err(LoadError::one(
+                    &source.file,
+                    line,
+                    format!("on_load: {}", first_line(source, &text)),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What `on_load` sees: no keys.
+fn config_for_lua(config: &Config) -> Value<'static> {
+    let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::from);
+    let upstreams = config.upstreams.iter().map(|upstream| {
+        Value::object([
+            ("name", upstream.name.clone().into()),
+            ("url", upstream.url.clone().into()),
+            ("model", text(&upstream.model)),
+        ])
+    });
+    let aliases = config.aliases.iter().map(|alias| {
+        Value::object([
+            ("pattern", alias.pattern.clone().into()),
+            ("upstream", alias.upstream.clone().into()),
+            ("model", text(&alias.model)),
+        ])
+    });
+    Value::object([
+        ("upstreams", Value::Array(upstreams.collect())),
+        ("aliases", Value::Array(aliases.collect())),
+    ])
+}
+
+fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
+    if paths.is_empty() {
+        let text = include_str!("../../hooks/default.lua").to_owned();
+        return Ok(vec![Source { file: "default.lua (built in)".to_owned(), text }]);
+    }
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let mut inside = lua_files_in(path)
+                .map_err(|error| LoadError::one(&path.display().to_string(), None, error.to_string()))?;
+            if inside.is_empty() {
+                return Err(LoadError::one(
+                    &path.display().to_string(),
+                    None,
+                    "no *.lua file in this folder",
+                ));
+            }
+            files.append(&mut inside);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    let sources: Result<Vec<Source>, LoadError> = files.iter().map(|path| read_source(path)).collect();
+    Ok(sources?.into_iter().filter(|source| !source.text.starts_with(TYPES_MARK)).collect())
+}
+
+/// The `*.lua` files of a folder in the order of their names.
+fn lua_files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "lua") && !path.is_dir() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read_source(path: &Path) -> Result<Source, LoadError> {
+    let file = path.display().to_string();
+    let size = std::fs::metadata(path).map_err(|error| LoadError::one(&file, None, error.to_string()))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(LoadError::one(&file, None, format!("{size} bytes; {FILE_BYTES_MAX} is the most")));
+    }
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Source { file, text }),
+        Err(error) => Err(LoadError::one(&file, None, error.to_string())),
+    }
+}
+
+/// The message of a Lua error without its traceback and without the place, which is told apart.
+fn first_line(source: &Source, text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    let line = ["syntax error: ", "runtime error: ", "memory error: "]
+        .iter()
+        .fold(line, |line, prefix| line.strip_prefix(prefix).unwrap_or(line));
+    let marker = format!("{}:", source.short_name());
+    match line.strip_prefix(&marker).and_then(|rest| rest.split_once(": ")) {
+        Some((_, message)) => message.to_owned(),
+        None => line.to_owned(),
+    }
+}
+
+fn read_file(vm: &Vm, source: &Source, index: usize) -> (FileTable, Vec<Mistake>) {
+    let mut mistakes = Mistakes::new(&source.file, &source.text);
+    let mut file = FileTable::default();
+    match vm.evaluate(source) {
+        Ok(LuaValue::Table(table)) => file = read_table(&table, index, &mut mistakes),
+        Ok(other) => mistakes.add_at(
+            None,
+            format!("expected one table to be returned (return {{ … }}), got {}", describe(&other)),
+        ),
+        Err(error) => {
+            let text = error.to_string();
+            mistakes.add_at(source.line_in(&text), first_line(source, &text));
+        }
+    }
+    (file, mistakes.list)
+}
+
+/// The keys of a file's table beside the hooks.
+const FILE_KEYS: [&str; 5] = ["api", "upstreams", "aliases", "policy", "on_event_types"];
+
+fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_>) -> FileTable {
+    let reader = Reader::new(table, "", "");
+    let known: Vec<&str> = FILE_KEYS.into_iter().chain(Hook::ALL.map(Hook::name)).collect();
+    reader.check_keys(&known, 0, mistakes);
+    match reader.value("api") {
+        LuaValue::Nil | LuaValue::Integer(API_VERSION) => {}
+        other => reader.wrong(
+            "api",
+            &format!("this version speaks hook API {API_VERSION}, got {}", describe(&other)),
+            mistakes,
+        ),
+    }
+    let mut file = FileTable::default();
+    let example = "a table of upstreams such as { spark = { url = \"http://…\" } }";
+    if let Some(upstreams) = reader.table("upstreams", example, mistakes) {
+        file.upstreams = read_upstreams(&upstreams, mistakes);
+    }
+    let example = "a list of aliases such as { { \"claude-*\", upstream = \"spark\" } }";
+    if let Some(aliases) = reader.table("aliases", example, mistakes) {
+        file.aliases = read_aliases(&aliases, mistakes);
+    }
+    file.defined = read_hooks(&reader, index, mistakes);
+    file
+}
+
+fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<Upstream> {
+    let mut upstreams = Vec::new();
+    for key in keys(table) {
+        let LuaValue::String(name) = &key else {
+            mistakes
+                .add(&["upstreams"], "upstreams: each one has a name: { spark = { url = \"http://…\" } }");
+            continue;
+        };
+        let name = name.to_string_lossy();
+        match table.raw_get(key) {
+            Ok(LuaValue::Table(entry)) => upstreams.extend(read_upstream(&name, &entry, mistakes)),
+            other => {
+                let got = describe(&other.unwrap_or(LuaValue::Nil));
+                mistakes.add(
+                    &[&name],
+                    format!("upstreams.{name}: expected a table such as {{ url = \"http://…\" }}, got {got}"),
+                );
+            }
+        }
+    }
+    upstreams
+}
+
+/// The keys of an upstream.
+pub(super) const UPSTREAM_KEYS: [&str; 16] = [
+    "url",
+    "api_key",
+    "model",
+    "max_tokens",
+    "window",
+    "flavour",
+    "thinking",
+    "vision",
+    "system_messages",
+    "preserve_thinking",
+    "thinking_budget",
+    "coerce_arguments",
+    "think_tags",
+    "thinking_in_text",
+    "user_id",
+    "max_in_flight",
+];
+
+fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Option<Upstream> {
+    let reader = Reader::new(table, format!("upstreams.{name}"), name);
+    reader.check_keys(&UPSTREAM_KEYS, 0, mistakes);
+    let api_key = reader.text("api_key", "a string such as env \"SPARK_KEY\", or \"none\"", mistakes);
+    let model = reader.text("model", "a model's name as a string", mistakes);
+    let max_in_flight = reader.count("max_in_flight", u64::from(u32::MAX), mistakes);
+    let settings = read_settings(&reader, mistakes);
+    let before = mistakes.list.len();
+    let url = reader.text("url", "a string such as \"http://192.168.68.155:8888/v1\"", mistakes);
+    let Some(url) = url else {
+        if mistakes.list.len() == before {
+            reader.wrong("url", "is missing; for example url = \"http://192.168.68.155:8888/v1\"", mistakes);
+        }
+        return None;
+    };
+    let url = config::base_url(&url).map_err(|what| reader.wrong("url", &what, mistakes)).ok()?;
+    Some(Upstream {
+        name: name.to_owned(),
+        url,
+        api_key: api_key.filter(|key| !key.is_empty() && key != "none").map(Secret::new),
+        model,
+        max_in_flight: max_in_flight.and_then(|n| u32::try_from(n).ok()),
+        settings,
+    })
+}
+
+fn read_settings(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {
+    const TOKENS_MAX: u64 = 1_000_000_000;
+    let thinking = [(Thinking::Off, "off"), (Thinking::On, "on"), (Thinking::Auto, "auto")];
+    let system_messages = [(SystemMessages::Fold, "fold"), (SystemMessages::Keep, "keep")];
+    let default = Settings::default();
+    Settings {
+        flavour: reader.choice("flavour", &Flavour::NAMES, mistakes),
+        window: reader.count("window", TOKENS_MAX, mistakes),
+        max_tokens: reader.count("max_tokens", TOKENS_MAX, mistakes),
+        thinking: reader.choice("thinking", &thinking, mistakes).unwrap_or(default.thinking),
+        vision: reader.boolean("vision", mistakes).unwrap_or(default.vision),
+        system_messages: reader
+            .choice("system_messages", &system_messages, mistakes)
+            .unwrap_or(default.system_messages),
+        preserve_thinking: reader.boolean("preserve_thinking", mistakes).unwrap_or(default.preserve_thinking),
+        thinking_budget: reader.boolean("thinking_budget", mistakes).unwrap_or(default.thinking_budget),
+        coerce_arguments: reader.boolean("coerce_arguments", mistakes).unwrap_or(default.coerce_arguments),
+        thinking_in_text: reader.boolean("thinking_in_text", mistakes).unwrap_or(default.thinking_in_text),
+        think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
+        user_id: reader.boolean("user_id", mistakes).unwrap_or(default.user_id),
+    }
+}
+
+fn read_aliases(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<FileAlias> {
+    let mut aliases = Vec::new();
+    for (i, key) in keys(table).into_iter().enumerate() {
+        let position = i + 1;
+        if key.as_usize() != Some(position) {
+            mistakes.add(
+                &["aliases"],
+                format!(
+                    "aliases: expected a list of {{ \"pattern\", upstream = \"…\" }}, got the key {}",
+                    describe(&key)
+                ),
+            );
+            continue;
+        }
+        match table.raw_get(key) {
+            Ok(LuaValue::Table(entry)) => aliases.extend(read_alias(position, &entry, mistakes)),
+            other => {
+                let got = describe(&other.unwrap_or(LuaValue::Nil));
+                mistakes.add(
+                    &["aliases"],
+                    format!("alias {position}: expected {{ \"pattern\", upstream = \"…\" }}, got {got}"),
+                );
+            }
+        }
+    }
+    aliases
+}
+
+fn read_alias(position: usize, table: &Table, mistakes: &mut Mistakes<'_>) -> Option<FileAlias> {
+    let first: LuaValue = table.raw_get(1).unwrap_or(LuaValue::Nil);
+    let landmark = first.as_string().map(|text| text.to_string_lossy()).unwrap_or_default();
+    let reader = Reader::new(table, format!("alias {position}"), landmark.as_str());
+    reader.check_keys(&["upstream", "model"], 1, mistakes);
+    let upstream = reader.text("upstream", "the name of an upstream as a string", mistakes);
+    let model = reader.text("model", "a model's name as a string", mistakes);
+    if !first.is_string() {
+        let got = describe(&first);
+        mistakes.add(
+            &["aliases"],
+            format!(
+                "alias {position}: its first item is the pattern, a string such as \"claude-*\"; got {got}"
+            ),
+        );
+        return None;
+    }
+    if landmark.is_empty() || landmark.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        mistakes.add(
+            &["aliases"],
+            format!("alias {position}: the pattern \"{}\" can match no model name", landmark.escape_debug()),
+        );
+        return None;
+    }
+    Some(FileAlias { pattern: landmark, upstream, model, position })
+}
+
+fn read_hooks(reader: &Reader<'_>, file: usize, mistakes: &mut Mistakes<'_>) -> Vec<(Defined, Function)> {
+    let policies = [(false, "open"), (true, "closed")];
+    let file_is_closed = reader.choice("policy", &policies, mistakes).unwrap_or(false);
+    let event_types = read_event_types(reader, mistakes);
+    let mut found = Vec::new();
+    for hook in Hook::ALL {
+        let (function, closed) = match reader.value(hook.name()) {
+            LuaValue::Nil => continue,
+            LuaValue::Function(function) => (function, file_is_closed),
+            LuaValue::Table(table) => {
+                let reader = Reader::new(&table, hook.name(), hook.name());
+                reader.check_keys(&["policy", "run"], 0, mistakes);
+                let closed = reader.choice("policy", &policies, mistakes).unwrap_or(file_is_closed);
+                let LuaValue::Function(function) = reader.value("run") else {
+                    reader.wrong(
+                        "run",
+                        &format!("expected a function, got {}", describe(&reader.value("run"))),
+                        mistakes,
+                    );
+                    continue;
+                };
+                (function, closed)
+            }
+            other => {
+                let form = "a function, or { policy = \"closed\", run = function … end }";
+                reader.wrong(hook.name(), &format!("expected {form}, got {}", describe(&other)), mistakes);
+                continue;
+            }
+        };
+        let line = function.info().line_defined.and_then(|line| u32::try_from(line).ok());
+        let event_types = if hook == Hook::Event { event_types.clone() } else { None };
+        found.push((Defined { hook, file, line, closed, event_types }, function));
+    }
+    found
+}
+
+fn read_event_types(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Option<Vec<String>> {
+    let table = reader.table("on_event_types", "a list such as { \"text\" }", mistakes)?;
+    let types: Result<Vec<String>, _> = table
+        .sequence_values::<LuaValue>()
+        .map(|item| match item {
+            Ok(LuaValue::String(text)) => Ok(text.to_string_lossy()),
+            other => Err(describe(&other.unwrap_or(LuaValue::Nil))),
+        })
+        .collect();
+    match types {
+        Ok(types) if types.len() == keys(&table).len() => Some(types),
+        Ok(_) => {
+            reader.wrong("on_event_types", "expected a list such as { \"text\" }", mistakes);
+            None
+        }
+        Err(got) => {
+            reader.wrong("on_event_types", &format!("expected strings, got {got}"), mistakes);
+            None
+        }
+    }
+}
+
+/// Puts the files together: upstreams with the default first, aliases with the upstream of each.
+fn assemble(
+    command_line: Vec<Upstream>,
+    files: &mut [(&Source, FileTable)],
+    mistakes: &mut Vec<Mistake>,
+) -> Config {
+    let first_given = command_line.first().map(|upstream| upstream.name.clone());
+    let mut upstreams = command_line;
+    let mut aliases: Vec<(&Source, FileAlias)> = Vec::new();
+    for (source, file) in files.iter_mut() {
+        let mut found = Mistakes::new(&source.file, &source.text);
+        for upstream in file.upstreams.drain(..) {
+            if upstreams.iter().any(|other| other.name == upstream.name) {
+                found.add(
+                    &[&upstream.name],
+                    format!("upstreams.{}: there is one of this name already", upstream.name),
+                );
+            } else {
+                upstreams.push(upstream);
+            }
+        }
+        mistakes.append(&mut found.list);
+        aliases.extend(file.aliases.drain(..).map(|alias| (*source, alias)));
+    }
+    let star = aliases.iter().find(|(_, alias)| alias.pattern == "*").and_then(|(_, a)| a.upstream.clone());
+    let default = first_given.or(star).or_else(|| upstreams.iter().map(|u| u.name.clone()).min());
+    // A stable sort: the rest keep the order of the command line, then of the files and their names.
+    upstreams.sort_by_key(|upstream| Some(&upstream.name) != default.as_ref());
+    let Some(default) = default else {
+        if mistakes.is_empty() {
+            let message = "no upstream: give --upstream URL, or upstreams = { spark = { url = \"http://…\" } } in a file";
+            let file = files.first().map(|(source, _)| source.file.clone()).unwrap_or_default();
+            mistakes.push(Mistake { file, line: None, message: message.to_owned() });
+        }
+        return Config::default();
+    };
+    let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    // An upstream that was left out for a mistake of its own is missing here: one report of it is enough.
+    let complete = mistakes.is_empty();
+    let aliases = aliases
+        .into_iter()
+        .map(|(source, alias)| {
+            let upstream = alias.upstream.unwrap_or_else(|| default.clone());
+            if complete && !names.contains(&upstream.as_str()) {
+                let mut found = Mistakes::new(&source.file, &source.text);
+                let what = format!("alias {} (\"{}\"): no upstream", alias.position, alias.pattern);
+                found.add(&[&upstream, &alias.pattern], super::nearest::unknown(&what, &upstream, &names));
+                mistakes.append(&mut found.list);
+            }
+            Alias { pattern: alias.pattern, upstream, model: alias.model }
+        })
+        .collect();
+    Config { upstreams, aliases }
+}

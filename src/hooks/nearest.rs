@@ -1,0 +1,57 @@
+//! The nearest known name to a mistyped one.
+//!
+//! Pure; for messages only.
+
+/// "`what` 'name'", with the nearest known name where one is near, else with all of them.
+pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
+        Some(near) => format!("{what} '{name}'; did you mean '{near}'?"),
+        None => format!("{what} '{name}'; known are: {}", known.join(", ")),
+    }
+}
+
+/// The known name that is fewest edits away, if that is at most about a third of the letters.
+fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+    let edits_max = name.chars().count().div_ceil(3).clamp(1, 3);
+    known.iter().map(|k| (distance(name, k), *k)).min().filter(|(d, _)| *d <= edits_max).map(|(_, k)| k)
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for ((y, above), corner) in b.iter().zip(row.iter().skip(1)).zip(&row) {
+            left = (left + 1).min(above + 1).min(corner + usize::from(x != *y));
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        assert_eq!(distance("upstrem", "upstream"), 1);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn a_near_name_is_offered_and_a_far_one_is_not() {
+        assert_eq!(
+            unknown("unknown key", "modle", &["model", "url"]),
+            "unknown key 'modle'; did you mean 'model'?"
+        );
+        assert_eq!(
+            unknown("unknown key", "zzz", &["model", "url"]),
+            "unknown key 'zzz'; known are: model, url"
+        );
+    }
+}

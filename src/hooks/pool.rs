@@ -1,0 +1,81 @@
+//! The VMs, each lent to one call at a time.
+//!
+//! A call never waits for I/O while it has one, so a few are enough for any number of connections.
+
+use std::num::NonZero;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::load::{Blueprint, LoadError};
+use super::vm::Vm;
+
+/// The fewest VMs: one hook that runs into its time limit must not hold up every other request.
+const VMS_MIN: usize = 2;
+
+/// The VMs that are not lent out.
+pub(super) struct Pool {
+    idle: Mutex<Vec<Slot>>,
+    returned: Condvar,
+}
+
+/// A VM, or the place of one that was thrown away: the next call makes it anew.
+enum Slot {
+    Ready(Box<Vm>),
+    Empty,
+}
+
+impl Pool {
+    /// A pool of one VM per core, all like the first.
+    pub(super) fn new(blueprint: &Blueprint, first: Vm) -> Result<Pool, LoadError> {
+        let vms = std::thread::available_parallelism().map_or(VMS_MIN, NonZero::get).max(VMS_MIN);
+        let mut idle = vec![Slot::Ready(Box::new(first))];
+        while idle.len() < vms {
+            idle.push(Slot::Ready(Box::new(blueprint.build()?)));
+        }
+        Ok(Pool { idle: Mutex::new(idle), returned: Condvar::new() })
+    }
+
+    /// Runs `f` with a VM, and throws the VM away if it is spent then.
+    pub(super) fn with<T>(&self, blueprint: &Blueprint, f: impl FnOnce(&Vm) -> T) -> Result<T, LoadError> {
+        // Whatever happens, a panic included, the slot comes back: else the pool would run dry.
+        let mut lent = Lent { pool: self, slot: self.take() };
+        if matches!(lent.slot, Slot::Empty) {
+            lent.slot = Slot::Ready(Box::new(blueprint.build()?));
+        }
+        let Slot::Ready(vm) = std::mem::replace(&mut lent.slot, Slot::Empty) else {
+            return Err(LoadError { mistakes: Vec::new() });
+        };
+        let outcome = f(&vm);
+        if !vm.is_spent() {
+            lent.slot = Slot::Ready(vm);
+        }
+        Ok(outcome)
+    }
+
+    fn take(&self) -> Slot {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            // The last one returned is the warmest.
+            if let Some(slot) = idle.pop() {
+                return slot;
+            }
+            idle = self.returned.wait(idle).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn put(&self, slot: Slot) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+        self.returned.notify_one();
+    }
+}
+
+/// A slot on loan.
+struct Lent<'p> {
+    pool: &'p Pool,
+    slot: Slot,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.pool.put(std::mem::replace(&mut self.slot, Slot::Empty));
+    }
+}

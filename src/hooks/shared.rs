@@ -1,0 +1,180 @@
+//! `shared`: the dictionary that all VMs see, and that outlives a reload.
+//!
+//! Every operation is atomic. Everything is bounded and refused out loud. Knows no Lua.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::json::{Number, Value};
+
+/// How many keys.
+pub const KEYS_MAX: usize = 10_000;
+/// How large a key may be.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// How large a value may be, as JSON.
+pub const VALUE_BYTES_MAX: usize = 64 * 1024;
+/// How large all values together may be.
+pub const TOTAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The dictionary. Clones are the same one.
+#[derive(Clone, Default)]
+pub struct Shared(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<String, Entry>,
+    total_bytes: usize,
+}
+
+struct Entry {
+    value: Value<'static>,
+    bytes: usize,
+    expires: Option<Instant>,
+}
+
+impl Entry {
+    fn live(&self, now: Instant) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
+}
+
+impl Shared {
+    /// The value of `key`, if it is there and has not expired.
+    pub fn get(&self, key: &str, now: Instant) -> Option<Value<'static>> {
+        self.with(|state| state.entries.get(key).filter(|entry| entry.live(now)).map(|e| e.value.clone()))
+    }
+
+    /// Sets `key`; `None` or `null` removes it.
+    ///
+    /// # Errors
+    /// A limit.
+    pub fn set(
+        &self,
+        key: &str,
+        value: Option<Value<'static>>,
+        ttl: Option<Duration>,
+        now: Instant,
+    ) -> Result<(), String> {
+        let value = value.filter(|value| !value.is_null());
+        let bytes = value.as_ref().map_or(0, |value| value.to_json().len());
+        if bytes > VALUE_BYTES_MAX {
+            return Err(format!("shared: a value of {bytes} bytes; {VALUE_BYTES_MAX} is the most"));
+        }
+        self.with(|state| match value {
+            None => {
+                state.remove(key);
+                Ok(())
+            }
+            Some(value) => {
+                state.put(key, Entry { value, bytes, expires: ttl.and_then(|t| now.checked_add(t)) }, now)
+            }
+        })
+    }
+
+    /// Adds to the number at `key` (0 where there is none) and returns the sum. The time to live counts from the
+    /// first call: the count of a window ends with the window.
+    ///
+    /// # Errors
+    /// A limit, or something there that is no number.
+    pub fn increment(&self, key: &str, by: f64, ttl: Option<Duration>, now: Instant) -> Result<f64, String> {
+        self.with(|state| {
+            if let Some(entry) = state.entries.get_mut(key).filter(|entry| entry.live(now)) {
+                let Some(sum) = entry.value.as_f64().map(|n| n + by) else {
+                    return Err(format!("shared: the value of '{key}' is no number"));
+                };
+                entry.value = Value::Number(Number::Float(sum));
+                return Ok(sum);
+            }
+            const NUMBER_BYTES: usize = 8;
+            let value = Value::Number(Number::Float(by));
+            let expires = ttl.and_then(|t| now.checked_add(t));
+            state.put(key, Entry { value, bytes: NUMBER_BYTES, expires }, now).map(|()| by)
+        })
+    }
+
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl State {
+    fn put(&mut self, key: &str, entry: Entry, now: Instant) -> Result<(), String> {
+        if key.len() > KEY_BYTES_MAX {
+            return Err(format!("shared: a key of {} bytes; {KEY_BYTES_MAX} is the most", key.len()));
+        }
+        self.remove(key);
+        if self.is_full(&entry) {
+            self.entries.retain(|_, entry| entry.live(now));
+            self.total_bytes = self.entries.values().map(|entry| entry.bytes).sum();
+        }
+        if self.is_full(&entry) {
+            return Err(format!(
+                "shared is full: {KEYS_MAX} keys and {} MiB are the most; give the values a time to live",
+                TOTAL_BYTES_MAX >> 20
+            ));
+        }
+        self.total_bytes += entry.bytes;
+        self.entries.insert(key.to_owned(), entry);
+        Ok(())
+    }
+
+    fn is_full(&self, entry: &Entry) -> bool {
+        self.entries.len() >= KEYS_MAX || self.total_bytes + entry.bytes > TOTAL_BYTES_MAX
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some(old) = self.entries.remove(key) {
+            self.total_bytes = self.total_bytes.saturating_sub(old.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_expire_and_counts_keep_their_window() {
+        let shared = Shared::default();
+        let now = Instant::now();
+        let ttl = Some(Duration::from_secs(10));
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(shared.increment("n", 1.0, ttl, now), Ok(1.0));
+        assert_eq!(shared.increment("n", 2.0, ttl, at(9)), Ok(3.0));
+        assert_eq!(shared.increment("n", 1.0, ttl, at(10)), Ok(1.0));
+        shared.set("a", Some("x".into()), ttl, now).unwrap();
+        assert_eq!(shared.get("a", at(9)), Some("x".into()));
+        assert_eq!(shared.get("a", at(10)), None);
+        shared.set("a", None, None, now).unwrap();
+        assert_eq!(shared.get("a", now), None);
+    }
+
+    #[test]
+    fn limits_are_refused_out_loud() {
+        let shared = Shared::default();
+        let now = Instant::now();
+        let ttl = Some(Duration::from_secs(1));
+        let error = shared.set("big", Some("x".repeat(VALUE_BYTES_MAX).into()), None, now).unwrap_err();
+        assert!(error.contains("65536"), "{error}");
+        for i in 0..KEYS_MAX {
+            shared.set(&i.to_string(), Some(true.into()), ttl, now).unwrap();
+        }
+        let error = shared.set("one more", Some(true.into()), None, now).unwrap_err();
+        assert!(error.contains("full"), "{error}");
+        shared.set("one more", Some(true.into()), None, now + Duration::from_secs(1)).unwrap();
+        assert!(shared.increment("one more", 1.0, None, now).is_err());
+    }
+
+    #[test]
+    fn all_values_together_have_a_limit() {
+        let shared = Shared::default();
+        let now = Instant::now();
+        let text = "x".repeat(VALUE_BYTES_MAX - 2);
+        for i in 0..TOTAL_BYTES_MAX / VALUE_BYTES_MAX {
+            shared.set(&i.to_string(), Some(text.clone().into()), None, now).unwrap();
+        }
+        assert!(shared.set("one more", Some(text.clone().into()), None, now).is_err());
+        shared.set("0", Some(text.into()), None, now).unwrap();
+    }
+}

@@ -1,0 +1,303 @@
+//! Hooks that loop, bomb, recurse and lie: the request goes on (or is refused), the failure is counted, the VM is
+//! replaced, and the next request is served as if nothing had been.
+
+use super::*;
+
+/// Every way to fail that we know, as the body of a function that has `body` and `req`, and what the log says.
+const FAULTS: &[(&str, &str)] = &[
+    ("while true do end", "time limit"),
+    ("local function f() while true do end end while true do pcall(f) end", "time limit"),
+    ("local function f() while true do end end while true do pcall(pcall, pcall, f) end", "time limit"),
+    (
+        "while true do xpcall(function() while true do end end, function() while true do end end) end",
+        "time limit",
+    ),
+    ("local function f() pcall(f) pcall(f) end f()", "time limit"),
+    ("local function f() f() pcall(f) return f() end while true do pcall(f) end", "time limit"),
+    ("repeat until not pcall(error)", ""),
+    ("for _ = 1, 1e12 do ('x'):rep(10) end", "time limit"),
+    ("goto a ::a:: goto a", "time limit"),
+    ("setmetatable({}, { __gc = function() while true do end end })", "__gc is not available"),
+    (
+        "local x <close> = setmetatable({}, { __close = function() while true do end end }) while true do end",
+        "__close is not available",
+    ),
+    (
+        "local t = {} for i = 1, 100000 do t[i] = i end while true do table.sort(t, function() return true end) end",
+        "",
+    ),
+    ("local function f() return 1 + f() end return f()", ""),
+    ("local function f() return (('x'):gsub('x', f)) end return f()", ""),
+    ("local function f() return select(2, pcall(f)) end return 1 + f()", ""),
+    (
+        "local t = setmetatable({}, {}) getmetatable(t).__index = function(s, k) return s[k] end return t.x",
+        "stack overflow",
+    ),
+    (
+        "local t = setmetatable({}, {}) getmetatable(t).__tostring = function(s) return tostring(s) end return tostring(t)",
+        "stack overflow",
+    ),
+    (
+        "local t = {} table.sort({ 1, 2, 3 }, function() table.sort({ 1, 2 }, function() return t() end) end)",
+        "attempt to call",
+    ),
+    ("local function f() table.sort({ 1, 2 }, f) end f()", "stack overflow"),
+    ("local s = 'x' while true do s = s .. s end", "not enough memory"),
+    ("return ('x'):rep(1 << 40)", "too large"),
+    ("return ('x'):rep(math.maxinteger)", "resulting string too large"),
+    ("local n = ('').rep('', math.maxinteger) return #n", "got a integer"),
+    ("local t = {} while true do t[#t + 1] = {} end", ""),
+    ("local t = {} for i = 1, math.huge do t[i] = ('x'):rep(1000) .. i end", ""),
+    ("while true do pcall(string.rep, 'x', 1 << 40) end", "time limit"),
+    ("table.move({}, 1, math.maxinteger - 1, 2)", "more than 100000 elements"),
+    (
+        "table.insert(setmetatable({}, { __len = function() return 1 << 50 end }), 1, 1)",
+        "more than 100000 elements",
+    ),
+    ("return ('a'):rep(1e5):find('.-.-.-.-b')", "time limit"),
+    ("while true do pcall(string.gsub, ('a'):rep(1e5), '.-.-.-.-b', '') end", "time limit"),
+    ("for _ in ('a'):rep(1e5):gmatch('a*a*a*a*b') do end", "time limit"),
+    ("return ('x'):find(('('):rep(40))", "too many captures"),
+    ("return ('a'):find('(a')", "unfinished capture"),
+    ("return ('x'):rep(300):match(('x?'):rep(300))", ""),
+    ("return table.unpack({}, 1, 1e8)", "too many results to unpack"),
+    ("error({ code = 5 })", "table: 0x"),
+    ("error(nil)", "nil"),
+    ("error(true)", "true"),
+    ("error(setmetatable({}, { __tostring = function() return 'mine' end }))", "mine"),
+    ("error(setmetatable({}, { __tostring = function() error('again') end }))", ""),
+    ("error(body)", ""),
+    ("error('no traceback', 0)", "no traceback"),
+    ("local t = setmetatable({}, { __index = function() error('in index') end }) return t.x", "in index"),
+    ("local t = setmetatable({}, { __index = function() while true do end end }) return t.x", "time limit"),
+    (
+        "coroutine.wrap(function() while true do end end)()",
+        "attempt to index a nil value (global 'coroutine')",
+    ),
+    ("io.open('/etc/passwd')", "attempt to index a nil value (global 'io')"),
+    ("os.execute('true')", "attempt to call a nil value (field 'execute')"),
+    ("os.exit()", "attempt to call a nil value (field 'exit')"),
+    ("require 'x'", "attempt to call a nil value (global 'require')"),
+    ("load('return 1')", "attempt to call a nil value (global 'load')"),
+    ("debug.sethook()", "attempt to index a nil value (global 'debug')"),
+    ("string.dump(function() end)", "attempt to call a nil value (field 'dump')"),
+    ("collectgarbage('stop')", "attempt to call a nil value (global 'collectgarbage')"),
+    ("return 5", "got a integer"),
+    ("return true", "got a boolean"),
+    ("return print", "got a function"),
+    ("return 'x'", "got a string"),
+    ("return { 1, 2 }", "got a list"),
+    ("return req", ""),
+    ("return setmetatable({}, { __index = body }), 5, 6", ""),
+    ("return { x = function() end }", "the returned value: a function has no JSON form"),
+    ("local t = {} t.t = t return t", " deep"),
+    ("body.x.y = 1", "attempt to index a nil value (field 'x')"),
+    ("body()", "attempt to call"),
+    ("return #req.ctx.nope", "attempt to get length"),
+    ("json.decode('{')", "json.decode: "),
+    ("json.decode(('['):rep(1000) .. (']'):rep(1000))", "deeper than 128"),
+    ("shared.set('k', ('x'):rep(100000))", "65536 is the most"),
+    ("shared.set('k', body)", "got a view"),
+    ("shared.incr({})", ""),
+    ("log.info(setmetatable({}, { __tostring = function() error('loud') end }))", "loud"),
+];
+
+/// Faults that are none: they end well.
+const HARMLESS: [&str; 4] = [
+    "repeat until not pcall(error)",
+    "local function f() return select(2, pcall(f)) end return 1 + f()",
+    "return setmetatable({}, { __index = body }), 5, 6",
+    "local n = ('').rep('', math.maxinteger) return #n",
+];
+
+const CALL_MAX: Duration = Duration::from_millis(50);
+
+fn faulty(policy: &str, fault: &str) -> Hooks {
+    let text = format!(
+        "return {{ policy = '{policy}', on_upstream_request = function(body, req)
+            if not body.bad then body.ok = true return end
+            body.edited = true
+            {fault}
+        end }}"
+    );
+    let folder = Folder::new(&[("10-test.lua", &text)]);
+    let limits = Limits { call: CALL_MAX, ..Limits::default() };
+    let options = Options { limits, ..options() };
+    let loaded = Hooks::load(std::slice::from_ref(&folder.0), vec![upstream("main")], options);
+    loaded.unwrap_or_else(|error| panic!("{fault}: {error}")).hooks
+}
+
+fn body(text: &str) -> Value<'static> {
+    json::parse(&mut text.as_bytes().to_vec()).unwrap().into_owned()
+}
+
+fn time_of(fault: &str) -> Duration {
+    let hooks = faulty("open", fault);
+    let begun = Instant::now();
+    edit(&hooks, "{\"bad\":1}");
+    begun.elapsed()
+}
+
+#[test]
+fn a_failed_hook_is_undone_counted_and_forgotten() {
+    let mut failures = Vec::new();
+    for (fault, expected) in FAULTS {
+        if HARMLESS.contains(fault) {
+            continue;
+        }
+        if std::env::var("SHOW").is_ok() {
+            eprintln!("{fault}");
+        }
+        let hooks = faulty("closed", fault);
+        let mut bad = body("{\"bad\":1}");
+        let begun = Instant::now();
+        let outcome = hooks.on_upstream_request(&mut bad, &mut request());
+        let took = begun.elapsed();
+        let text = outcome.as_ref().err().and_then(|e| e.source.clone()).unwrap_or_default();
+        let message = outcome.as_ref().err().map(|error| error.message.clone()).unwrap_or_default();
+        let mut next = body("{}");
+        let next_is_fine = hooks.on_upstream_request(&mut next, &mut request()).is_ok();
+        let good = outcome.is_err_and(|error| error.kind == Kind::Permission)
+            && message == "refused: the hook on_upstream_request failed and its policy is closed"
+            && text.contains(expected)
+            && bad.to_json() == "{\"bad\":1}"
+            && hooks.failures(Hook::UpstreamRequest) == 1
+            && next_is_fine
+            && next.to_json() == "{\"ok\":true}";
+        if !good {
+            failures.push(format!(
+                "{fault}\n  said: {text}\n  left: {}, then {}",
+                bad.to_json(),
+                next.to_json()
+            ));
+        }
+        // On a busy machine a call may be late by no fault of its own: then it gets another chance.
+        if took > 2 * CALL_MAX && (0..5).all(|_| time_of(fault) > 2 * CALL_MAX) {
+            failures.push(format!("{fault}\n  took {took:?}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn policy_open_lets_the_request_go_on() {
+    for fault in ["while true do end", "error({})", "return 5", "local s = 'x' while true do s = s .. s end"]
+    {
+        let hooks = faulty("open", fault);
+        for n in 1..=5 {
+            assert_eq!(edit(&hooks, "{\"bad\":1}"), "{\"bad\":1}");
+            assert_eq!(hooks.failures(Hook::UpstreamRequest), n);
+            assert_eq!(edit(&hooks, "{}"), "{\"ok\":true}");
+        }
+    }
+}
+
+#[test]
+fn the_other_hooks_run_when_one_has_failed() {
+    let loaded = load_files(&[
+        ("1.lua", "return { on_upstream_request = function(body) body.a = 1 error('x') end }"),
+        ("2.lua", "return { on_upstream_request = function(body) body.b = 1 end }"),
+    ])
+    .unwrap();
+    assert_eq!(edit(&loaded.hooks, "{}"), "{\"b\":1}");
+}
+
+#[test]
+fn a_policy_stands_beside_one_hook_or_all() {
+    let closed = |text: &str| hooks(text).places().iter().map(|place| place.closed).collect::<Vec<_>>();
+    assert_eq!(closed("return { on_request = print, on_log = print }"), [false, false]);
+    assert_eq!(closed("return { policy = 'closed', on_request = print, on_log = print }"), [true, true]);
+    assert_eq!(
+        closed("return { policy = 'closed', on_request = print, on_log = { policy = 'open', run = print } }"),
+        [true, false]
+    );
+}
+
+/// A connection's thread. The proxy's own frames take up to 48 KiB of it.
+const STACK_BYTES: usize = 256 * 1024;
+const PROXY_BYTES: usize = 48 * 1024;
+
+#[inline(never)]
+fn below_the_proxy<T>(f: impl FnOnce() -> T) -> T {
+    let frames = [0u8; PROXY_BYTES];
+    std::hint::black_box(&frames);
+    let result = f();
+    std::hint::black_box(&frames);
+    result
+}
+
+fn on_a_small_stack<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().stack_size(STACK_BYTES);
+        builder.spawn_scoped(scope, || below_the_proxy(f)).unwrap().join().unwrap()
+    })
+}
+
+#[test]
+fn no_fault_overflows_a_small_stack() {
+    for (fault, _) in FAULTS {
+        let hooks = faulty("open", fault);
+        on_a_small_stack(|| {
+            edit(&hooks, "{\"bad\":1}");
+            // The VM may have been thrown away: then this makes it anew, on the small stack.
+            assert_eq!(edit(&hooks, "{}"), "{\"ok\":true}", "{fault}");
+        });
+    }
+}
+
+#[test]
+fn a_file_that_nests_too_deep_does_not_overflow_a_small_stack() {
+    for (open, close) in
+        [("(", ")"), ("{", "}"), ("function() return ", " end"), ("-", ""), ("a[", "]"), ("f(", ")")]
+    {
+        for depth in [100, 180, 190, 195, 198, 1000] {
+            let text = format!("return {}1{}", open.repeat(depth), close.repeat(depth));
+            on_a_small_stack(|| drop(load(&text)));
+        }
+    }
+    for depth in [150, 190, 1000] {
+        let text = format!("{} {} return {{}}", "do ".repeat(depth), "end ".repeat(depth));
+        on_a_small_stack(|| drop(load(&text)));
+        let text = format!(
+            "local x = {}1{} return {{}}",
+            "{ a = function() if 1 then return ".repeat(depth),
+            " end end }".repeat(depth)
+        );
+        on_a_small_stack(|| drop(load(&text)));
+    }
+}
+
+#[test]
+fn values_nested_to_the_limit_cross_on_a_small_stack() {
+    let hooks = on_body(
+        "local t = {} for _ = 1, 120 do t = { t } end body.t = t body.u = body.t req.ctx.t = t body.s = json.encode(t)",
+    );
+    on_a_small_stack(|| {
+        edit(&hooks, "{}");
+    });
+    let text = format!("{}{}", "[".repeat(127), "]".repeat(127));
+    let hooks = on_body(
+        "local n = 0 local v = body while v do v = v.a or v[1] n = n + 1 end body.n = n body.c = body.a",
+    );
+    on_a_small_stack(|| {
+        edit(&hooks, &format!("{{\"a\":{text}}}"));
+    });
+}
+
+#[test]
+fn hooks_that_fail_at_once_on_many_threads_leave_the_pool_whole() {
+    let hooks = faulty("open", "while true do end");
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let hooks = &hooks;
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    let text = if n % 2 == 0 { "{\"bad\":1}" } else { "{}" };
+                    edit(hooks, text);
+                }
+            });
+        }
+    });
+    assert_eq!(hooks.failures(Hook::UpstreamRequest), 12);
+    assert_eq!(edit(&hooks, "{}"), "{\"ok\":true}");
+}

@@ -1,0 +1,161 @@
+//! Mistakes in the owner's files and what is said about them.
+
+use super::*;
+
+/// What is wrong with a file of this text.
+fn report(text: &str) -> String {
+    let folder = Folder::new(&[("10-test.lua", text)]);
+    match Hooks::load(std::slice::from_ref(&folder.0), Vec::new(), options()) {
+        Ok(_) => "loaded".to_owned(),
+        Err(error) => error.to_string().replace(&format!("{}/", folder.0.display()), ""),
+    }
+}
+
+/// Stands for `UP` in the cases.
+const UP: &str = "upstreams = { spark = { url = 'http://a' } }";
+
+/// A file, and what the report has of it.
+const CASES: &[(&str, &str)] = &[
+    ("return {", "10-test.lua:1: unexpected symbol near <eof>"),
+    ("return {\n\n  aliases = = 1 }", "10-test.lua:3: unexpected symbol near '='"),
+    ("local x = nil\nreturn { api = x.y }", "10-test.lua:2: attempt to index a nil value (local 'x')"),
+    ("error('not today')", "10-test.lua:1: not today"),
+    ("error({ code = 5 })", "10-test.lua:1: table: 0x"),
+    ("while true do end", "10-test.lua:1: time limit: the hook took too long"),
+    ("local t = {} for i = 1, 1e9 do t[i] = i end", "10-test.lua: not enough memory"),
+    ("return 5", "10-test.lua: expected one table to be returned (return { … }), got the number 5"),
+    ("x = 1", "10-test.lua: expected one table to be returned (return { … }), got nothing"),
+    ("return { api = 2 }", "10-test.lua:1: api: this version speaks hook API 1, got the number 2"),
+    ("return {\n on_requst = print }", "10-test.lua:2: unknown key 'on_requst'; did you mean 'on_request'?"),
+    ("return { frobnicate = 1 }", "10-test.lua:1: unknown key 'frobnicate'; known are: api, upstreams,"),
+    ("return { 5 }", "10-test.lua: unexpected item [the number 1]: it has named keys only"),
+    ("return { upstreams = 'x' }", "10-test.lua:1: upstreams: expected a table of upstreams such as"),
+    ("return { upstreams = { 'x' } }", "10-test.lua:1: upstreams: each one has a name"),
+    (
+        "return { upstreams = {\n spark = 'http://a' } }",
+        "10-test.lua:2: upstreams.spark: expected a table such as { url = \"http://…\" }, got the string \"http://a\"",
+    ),
+    ("return { upstreams = {\n spark = {} } }", "10-test.lua:2: upstreams.spark.url: is missing"),
+    (
+        "return { upstreams = { spark = {\n url = 5 } } }",
+        "10-test.lua:2: upstreams.spark.url: expected a string such as \"http://192.168.68.155:8888/v1\", got the number 5",
+    ),
+    (
+        "return { upstreams = { spark = {\n url = 'a:80' } } }",
+        "10-test.lua:2: upstreams.spark.url: \"a:80\" does not begin with http:// or https://",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a',\n modle = 'x' } } }",
+        "10-test.lua:2: unknown key in upstreams.spark 'modle'; did you mean 'model'?",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a', thinking = 'maybe' } } }",
+        "thinking: expected one of \"off\", \"on\", \"auto\", got the string \"maybe\"",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a', max_tokens = '5' } } }",
+        "max_tokens: expected a whole number from 1 to 1000000000, got the string \"5\"",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a', max_in_flight = 0 } } }",
+        "max_in_flight: expected a whole number from 1 to 4294967295, got the number 0",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a', vision = 1 } } }",
+        "vision: expected true or false, got the number 1",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a', flavour = 'vlm' } } }",
+        "flavour: expected one of \"vllm\",",
+    ),
+    (
+        "return { UP, aliases = { 'x' } }",
+        "alias 1: expected { \"pattern\", upstream = \"…\" }, got the string \"x\"",
+    ),
+    ("return { UP, aliases = { { upstream = 'spark' } } }", "alias 1: its first item is the pattern"),
+    (
+        "return { UP, aliases = { { 'a b', upstream = 'spark' } } }",
+        "alias 1: the pattern \"a b\" can match no model name",
+    ),
+    (
+        "return { UP, aliases = {\n { '*', upstrem = 'spark' } } }",
+        "10-test.lua:2: unknown key in alias 1 'upstrem'; did you mean 'upstream'?",
+    ),
+    (
+        "return { UP, aliases = {\n { '*', upstream = 'sprk' } } }",
+        "10-test.lua:2: alias 1 (\"*\"): no upstream 'sprk'; did you mean 'spark'?",
+    ),
+    ("return { UP, aliases = { { '*', 'spark' } } }", "unexpected item [the number 2] in alias 1"),
+    ("return { UP, aliases = { x = {} } }", "aliases: expected a list"),
+    (
+        "return { UP, on_request = 5 }",
+        "on_request: expected a function, or { policy = \"closed\", run = function … end }, got the number 5",
+    ),
+    ("return { UP, on_request = { policy = 'closed' } }", "on_request.run: expected a function, got nothing"),
+    (
+        "return { UP, policy = 'shut' }",
+        "policy: expected one of \"open\", \"closed\", got the string \"shut\"",
+    ),
+    ("return { UP, on_event_types = { 5 } }", "on_event_types: expected strings, got the number 5"),
+    (
+        "return { UP,\n on_load = function(cfg)\n error('no ' .. #cfg.upstreams) end }",
+        "10-test.lua:3: on_load: no 1",
+    ),
+    ("return {}", "10-test.lua: no upstream: give --upstream URL"),
+    ("\u{1b}LuaS", "10-test.lua: attempt to load a binary chunk"),
+];
+
+#[test]
+fn every_mistake_says_file_line_and_what_was_expected() {
+    let mut failures = Vec::new();
+    for (text, expected) in CASES {
+        let text = text.replace("UP", UP);
+        let report = report(&text);
+        if !report.contains(expected) {
+            failures.push(format!("{text}\n  said: {report}\n  not:  {expected}\n"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let report = report(
+        "return { apy = 1,\n upstreams = { a = { url = 'x', vison = true }, b = {} },\n aliases = { {} , { '*', upstream = 5 } },\n on_log = 1 }",
+    );
+    assert_eq!(report.lines().count(), 7, "{report}");
+}
+
+#[test]
+fn a_name_is_given_once() {
+    let file = "return { upstreams = { spark = { url = 'http://a' } } }";
+    let error = load_files(&[("1.lua", file), ("2.lua", file)]).err().unwrap().to_string();
+    assert!(error.ends_with("2.lua:1: upstreams.spark: there is one of this name already"), "{error}");
+}
+
+#[test]
+fn a_folder_without_files_and_a_missing_file_are_mistakes() {
+    let folder = Folder::new(&[]);
+    let load =
+        |path: PathBuf| Hooks::load(&[path], vec![upstream("main")], options()).err().unwrap().to_string();
+    assert!(load(folder.0.clone()).contains("no *.lua file"));
+    assert!(load(folder.0.join("x.lua")).contains("No such file"));
+}
+
+#[test]
+fn the_default_upstream_is_first() {
+    let names = |files: &[(&str, &str)], given: &[&str]| {
+        let folder = Folder::new(files);
+        let given = given.iter().map(|name| upstream(name)).collect();
+        let loaded = Hooks::load(std::slice::from_ref(&folder.0), given, options()).unwrap();
+        let names: Vec<String> = loaded.config.upstreams.iter().map(|u| u.name.clone()).collect();
+        names.join(" ")
+    };
+    let two = "upstreams = { b = { url = 'http://b' }, a = { url = 'http://a' } }";
+    let plain = format!("return {{ {two} }}");
+    let star = format!("return {{ {two}, aliases = {{ {{ '*', upstream = 'b' }} }} }}");
+    assert_eq!(names(&[("1.lua", &plain)], &[]), "a b");
+    assert_eq!(names(&[("1.lua", &star)], &[]), "b a");
+    assert_eq!(names(&[("1.lua", &star)], &["z", "y"]), "z y a b");
+    assert_eq!(names(&[("1.lua", "return {}")], &["y", "a"]), "y a");
+}

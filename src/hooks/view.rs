@@ -1,0 +1,505 @@
+//! Lazy views: `req`, and the JSON tree of the request at hand, as Lua sees them without a copy.
+//!
+//! A view is a path from the root and the number of the call that it belongs to. The tree itself stays with the
+//! caller; one function, which lives as long as the call, resolves paths in it (unsafe code is forbidden, and this
+//! needs none). Every write is noted with what undoes it, so that a failed hook leaves no trace.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use mlua::{AnyUserData, Function, Lua, Table, UserDataRef, Value as LuaValue};
+
+use super::convert::{self, FromLua};
+use super::guard::Guard;
+use super::request::Request;
+use super::vm::Returned;
+use crate::json::{DEPTH_MAX, Object, Value};
+
+/// One step of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Key(Arc<str>),
+    /// Counted from 0.
+    Index(usize),
+}
+
+/// What a path starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Root {
+    /// `req`: the plain fields.
+    Request,
+    /// `req.headers`.
+    Headers,
+    /// The JSON tree: `req.body` in `on_request`, the first argument elsewhere.
+    Subject,
+}
+
+/// What Lua holds.
+pub(super) struct View {
+    call: u64,
+    root: Root,
+    path: Vec<Step>,
+}
+
+/// Gives views their metamethods in a new VM; they come from the prelude.
+pub(super) fn register(lua: &Lua, prelude: &Table) -> mlua::Result<()> {
+    let metamethods = ["index", "newindex", "len", "eq", "pairs"]
+        .into_iter()
+        .map(|name| Ok((format!("__{name}"), prelude.get::<Function>(name)?)))
+        .collect::<mlua::Result<Vec<_>>>()?;
+    lua.register_userdata_type::<View>(|registry| {
+        use mlua::UserDataFields;
+        registry.add_meta_field("__name", "view");
+        for (name, function) in metamethods {
+            registry.add_meta_field(name, function);
+        }
+    })
+}
+
+/// What undoes one write.
+enum Undo<'a> {
+    /// Put this value back at the path.
+    Replace(Vec<Step>, Value<'a>),
+    /// Take the last entry or element off again.
+    Pop(Vec<Step>, Step),
+    /// Put this entry back at its place.
+    InsertKey(Vec<Step>, usize, Arc<str>, Value<'a>),
+    /// Put this element back at the end.
+    Push(Vec<Step>, Value<'a>),
+}
+
+/// One call of one hook: what its views stand for.
+pub(super) struct Frame<'f, 'a> {
+    call: u64,
+    guard: &'f Guard,
+    request: &'f Request,
+    /// Whether the subject is the request's own body, and so seen as `req.body`.
+    subject_is_body: bool,
+    subject: RefCell<&'f mut Value<'a>>,
+    undo: RefCell<Vec<Undo<'a>>>,
+    context: RefCell<Option<Table>>,
+}
+
+/// The operations of a view, numbered as in the prelude.
+const GET: u8 = 1;
+const SET: u8 = 2;
+const LENGTH: u8 = 3;
+const KEYS: u8 = 4;
+const SAME: u8 = 5;
+const ENCODE: u8 = 6;
+
+impl<'f, 'a> Frame<'f, 'a> {
+    /// The frame of call number `call`.
+    pub(super) fn new(
+        call: u64,
+        guard: &'f Guard,
+        request: &'f Request,
+        subject: &'f mut Value<'a>,
+        subject_is_body: bool,
+    ) -> Self {
+        Frame {
+            call,
+            guard,
+            request,
+            subject_is_body,
+            subject: RefCell::new(subject),
+            undo: RefCell::new(Vec::new()),
+            context: RefCell::new(None),
+        }
+    }
+
+    /// `req`.
+    pub(super) fn request_view(&self, lua: &Lua) -> mlua::Result<AnyUserData> {
+        self.view(lua, Root::Request, Vec::new())
+    }
+
+    /// The root of the JSON tree.
+    pub(super) fn subject_view(&self, lua: &Lua) -> mlua::Result<AnyUserData> {
+        self.view(lua, Root::Subject, Vec::new())
+    }
+
+    /// Whether this is a view of the whole tree.
+    pub(super) fn is_subject(&self, view: &AnyUserData) -> bool {
+        view.borrow::<View>()
+            .is_ok_and(|view| view.call == self.call && view.root == Root::Subject && view.path.is_empty())
+    }
+
+    /// A copy of what Lua made, free to refer to views of this call.
+    pub(super) fn to_json(&self, lua: &Lua, value: &LuaValue, depth: usize) -> mlua::Result<Value<'a>> {
+        let view = |view: &AnyUserData| self.copy_of(view, depth);
+        FromLua { marker: convert::array_marker(lua)?, guard: self.guard, view: &view }.value(value, depth)
+    }
+
+    /// What the hooks left in `req.ctx`; `None`: nobody looked.
+    pub(super) fn context(&self, lua: &Lua) -> mlua::Result<Option<Value<'static>>> {
+        let Some(table) = self.context.borrow_mut().take() else { return Ok(None) };
+        Ok(Some(self.to_json(lua, &LuaValue::Table(table), 0)?.into_owned()))
+    }
+
+    /// Lets `read` make sense of what the hook returned.
+    pub(super) fn finish<T>(
+        &self,
+        returned: Returned<'a>,
+        read: &dyn Fn(Returned<'a>, &mut Value<'a>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        read(returned, &mut self.subject.borrow_mut())
+    }
+
+    /// Undoes every write of this call.
+    pub(super) fn roll_back(&self) {
+        let mut subject = self.subject.borrow_mut();
+        for undo in self.undo.borrow_mut().drain(..).rev() {
+            undo.apply(&mut subject);
+        }
+    }
+
+    /// The one function behind all views.
+    pub(super) fn access(
+        &self,
+        lua: &Lua,
+        (operation, view, key, value): (u8, Option<UserDataRef<View>>, LuaValue, LuaValue),
+    ) -> mlua::Result<LuaValue> {
+        let Some(view) = view.filter(|_| operation != ENCODE) else {
+            let text = self.to_json(lua, &key, 0)?.to_json();
+            return Ok(LuaValue::String(lua.create_string(text)?));
+        };
+        if view.call != self.call {
+            return Err(mlua::Error::runtime(
+                "this request has ended: a view of it was kept in a global or an upvalue",
+            ));
+        }
+        match operation {
+            GET => self.get(lua, &view, &key),
+            SET => self.set(lua, &view, &key, &value).map(|()| LuaValue::Nil),
+            LENGTH => self.length(&view),
+            KEYS => self.keys(lua, &view),
+            SAME => Ok(LuaValue::Boolean(same(&view, &key))),
+            _ => Ok(LuaValue::Nil),
+        }
+    }
+
+    fn view(&self, lua: &Lua, root: Root, path: Vec<Step>) -> mlua::Result<AnyUserData> {
+        lua.create_any_userdata(View { call: self.call, root, path })
+    }
+
+    fn get(&self, lua: &Lua, view: &View, key: &LuaValue) -> mlua::Result<LuaValue> {
+        match view.root {
+            Root::Request => self.field(lua, key),
+            Root::Headers => match key_text(key) {
+                Some(name) => self
+                    .request
+                    .header(&name)
+                    .map_or(Ok(LuaValue::Nil), |v| Ok(LuaValue::String(lua.create_string(v)?))),
+                None => Ok(LuaValue::Nil),
+            },
+            Root::Subject => {
+                let subject = self.subject.borrow();
+                let node = resolve(&subject, &view.path)?;
+                let Some((step, child)) = child_of(node, key) else { return Ok(LuaValue::Nil) };
+                if !matches!(child, Value::Array(_) | Value::Object(_)) {
+                    return convert::scalar_to_lua(lua, child);
+                }
+                let mut path = Vec::with_capacity(view.path.len() + 1);
+                path.extend_from_slice(&view.path);
+                path.push(step);
+                Ok(LuaValue::UserData(self.view(lua, Root::Subject, path)?))
+            }
+        }
+    }
+
+    /// A field of `req`.
+    fn field(&self, lua: &Lua, key: &LuaValue) -> mlua::Result<LuaValue> {
+        let name = key_text(key).unwrap_or_default();
+        match name.as_str() {
+            "body" if self.subject_is_body => Ok(LuaValue::UserData(self.subject_view(lua)?)),
+            "body" => Err(mlua::Error::runtime(
+                "req.body is there in on_request only; keep what you need in req.ctx",
+            )),
+            "headers" => Ok(LuaValue::UserData(self.view(lua, Root::Headers, Vec::new())?)),
+            "ctx" => {
+                let mut context = self.context.borrow_mut();
+                if let Some(table) = context.as_ref() {
+                    return Ok(LuaValue::Table(table.clone()));
+                }
+                let LuaValue::Table(table) = convert::to_lua(lua, &self.request.context.0)? else {
+                    return Ok(LuaValue::Nil);
+                };
+                *context = Some(table.clone());
+                Ok(LuaValue::Table(table))
+            }
+            "tool_names" => {
+                let names: Vec<Value<'_>> =
+                    self.request.tool_names.iter().map(|name| Value::from(name.as_str())).collect();
+                let names = convert::to_lua(lua, &Value::Array(names))?;
+                Ok(LuaValue::Function(lua.create_function(move |_, ()| Ok(names.clone()))?))
+            }
+            name => match self.request.field(name) {
+                Some(Value::Null) => Ok(LuaValue::Nil),
+                Some(value) => convert::scalar_to_lua(lua, &value),
+                None => Err(mlua::Error::runtime(super::nearest::unknown(
+                    "req has no field",
+                    name,
+                    &Request::FIELDS,
+                ))),
+            },
+        }
+    }
+
+    fn set(&self, lua: &Lua, view: &View, key: &LuaValue, value: &LuaValue) -> mlua::Result<()> {
+        if view.root != Root::Subject {
+            let name = key_text(key).unwrap_or_default();
+            return Err(mlua::Error::runtime(format!(
+                "req.{name} is read-only: change req.body, keep things in req.ctx, or return {{ model =, upstream = }}"
+            )));
+        }
+        if view.path.len() >= DEPTH_MAX {
+            return Err(mlua::Error::runtime(format!("nested deeper than {DEPTH_MAX} levels")));
+        }
+        // Made before the tree is borrowed to change: the value may hold views of it.
+        let value = match value {
+            LuaValue::Nil => None,
+            value => Some(self.to_json(lua, value, view.path.len() + 1)?),
+        };
+        let mut subject = self.subject.borrow_mut();
+        let undo = write(resolve_mut(&mut subject, &view.path)?, &view.path, key, value)?;
+        self.undo.borrow_mut().extend(undo);
+        Ok(())
+    }
+
+    fn length(&self, view: &View) -> mlua::Result<LuaValue> {
+        if view.root != Root::Subject {
+            return Ok(LuaValue::Integer(0));
+        }
+        let subject = self.subject.borrow();
+        let length = resolve(&subject, &view.path)?.as_array().map_or(0, <[_]>::len);
+        Ok(LuaValue::Integer(i64::try_from(length).unwrap_or(i64::MAX)))
+    }
+
+    /// The keys of an object; nil for an array.
+    fn keys(&self, lua: &Lua, view: &View) -> mlua::Result<LuaValue> {
+        let subject = self.subject.borrow();
+        let keys: Vec<&str> = match view.root {
+            Root::Request => {
+                Request::FIELDS.into_iter().filter(|name| *name != "body" || self.subject_is_body).collect()
+            }
+            Root::Headers => self.request.headers.iter().map(|(name, _)| name.as_str()).collect(),
+            Root::Subject => match resolve(&subject, &view.path)? {
+                Value::Object(object) => object.iter().map(|(key, _)| key).collect(),
+                _ => return Ok(LuaValue::Nil),
+            },
+        };
+        Ok(LuaValue::Table(lua.create_sequence_from(keys)?))
+    }
+
+    fn copy_of(&self, view: &AnyUserData, depth: usize) -> mlua::Result<Value<'a>> {
+        let view = view.borrow::<View>()?;
+        if view.call != self.call || view.root != Root::Subject {
+            return Err(mlua::Error::runtime("only a view of this request's own JSON can be stored"));
+        }
+        let subject = self.subject.borrow();
+        let node = resolve(&subject, &view.path)?;
+        self.guard.check_stack()?;
+        self.guard.spend(cost(node))?;
+        if depth + depth_of(node) > DEPTH_MAX {
+            return Err(mlua::Error::runtime(format!("nested deeper than {DEPTH_MAX} levels")));
+        }
+        Ok(node.clone())
+    }
+}
+
+/// About how much memory a copy takes.
+fn cost(value: &Value<'_>) -> usize {
+    const NODE_BYTES: usize = 64;
+    NODE_BYTES
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(cost).sum(),
+            Value::Object(object) => object.iter().map(|(key, item)| key.len() + cost(item)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+}
+
+fn depth_of(value: &Value<'_>) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
+        Value::Object(object) => 1 + object.iter().map(|(_, item)| depth_of(item)).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+fn same(view: &View, other: &LuaValue) -> bool {
+    let LuaValue::UserData(other) = other else { return false };
+    other
+        .borrow::<View>()
+        .is_ok_and(|other| other.call == view.call && other.root == view.root && other.path == view.path)
+}
+
+fn key_text(key: &LuaValue) -> Option<String> {
+    key.as_string().map(|text| text.to_string_lossy())
+}
+
+/// A Lua number as index from 0, if it is one from 1 on.
+fn key_index(key: &LuaValue) -> Option<usize> {
+    let number = match key {
+        LuaValue::Integer(n) => *n,
+        #[allow(clippy::cast_possible_truncation, reason = "checked: integral and small")]
+        LuaValue::Number(n) if n.fract() == 0.0 && n.abs() < 1e15 => *n as i64,
+        _ => return None,
+    };
+    usize::try_from(number).ok()?.checked_sub(1)
+}
+
+fn gone() -> mlua::Error {
+    mlua::Error::runtime("what this view stood for is not there any more")
+}
+
+fn resolve<'v, 'a>(root: &'v Value<'a>, path: &[Step]) -> mlua::Result<&'v Value<'a>> {
+    path.iter().try_fold(root, |node, step| match (node, step) {
+        (Value::Object(object), Step::Key(key)) => object.get(key).ok_or_else(gone),
+        (Value::Array(items), Step::Index(index)) => items.get(*index).ok_or_else(gone),
+        _ => Err(gone()),
+    })
+}
+
+fn resolve_mut<'v, 'a>(root: &'v mut Value<'a>, path: &[Step]) -> mlua::Result<&'v mut Value<'a>> {
+    path.iter().try_fold(root, |node, step| match (node, step) {
+        (Value::Object(object), Step::Key(key)) => object.get_mut(key).ok_or_else(gone),
+        (Value::Array(items), Step::Index(index)) => items.get_mut(*index).ok_or_else(gone),
+        _ => Err(gone()),
+    })
+}
+
+fn child_of<'v, 'a>(node: &'v Value<'a>, key: &LuaValue) -> Option<(Step, &'v Value<'a>)> {
+    match node {
+        Value::Object(object) => {
+            let name = key_text(key)?;
+            let child = object.get(&name)?;
+            Some((Step::Key(name.into()), child))
+        }
+        Value::Array(items) => {
+            let index = key_index(key)?;
+            Some((Step::Index(index), items.get(index)?))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+    }
+}
+
+/// Writes one entry or element (`None`: removes it) and says what undoes that.
+fn write<'a>(
+    node: &mut Value<'a>,
+    path: &[Step],
+    key: &LuaValue,
+    value: Option<Value<'a>>,
+) -> mlua::Result<Option<Undo<'a>>> {
+    match node {
+        Value::Object(object) => {
+            let Some(name) = key_text(key) else {
+                return Err(mlua::Error::runtime(format!(
+                    "an object's key is a string, got a {}",
+                    key.type_name()
+                )));
+            };
+            Ok(write_entry(object, path, name.into(), value))
+        }
+        Value::Array(items) => {
+            let Some(index) = key_index(key) else {
+                return Err(mlua::Error::runtime("an array's index is a whole number from 1 on"));
+            };
+            write_element(items, path, index, value)
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Err(gone()),
+    }
+}
+
+fn write_entry<'a>(
+    object: &mut Object<'a>,
+    path: &[Step],
+    key: Arc<str>,
+    value: Option<Value<'a>>,
+) -> Option<Undo<'a>> {
+    let Some(value) = value else {
+        let place = object.iter().position(|(k, _)| *k == *key)?;
+        let old = object.remove(&key)?;
+        return Some(Undo::InsertKey(path.to_vec(), place, key, old));
+    };
+    if let Some(slot) = object.get_mut(&key) {
+        let old = std::mem::replace(slot, value);
+        return Some(Undo::Replace(joined(path, Step::Key(key)), old));
+    }
+    object.set(key.to_string(), value);
+    Some(Undo::Pop(path.to_vec(), Step::Key(key)))
+}
+
+fn write_element<'a>(
+    items: &mut Vec<Value<'a>>,
+    path: &[Step],
+    index: usize,
+    value: Option<Value<'a>>,
+) -> mlua::Result<Option<Undo<'a>>> {
+    let length = items.len();
+    match (value, items.get_mut(index)) {
+        (Some(value), Some(slot)) => {
+            let old = std::mem::replace(slot, value);
+            Ok(Some(Undo::Replace(joined(path, Step::Index(index)), old)))
+        }
+        (Some(value), None) if index == length => {
+            items.push(value);
+            Ok(Some(Undo::Pop(path.to_vec(), Step::Index(index))))
+        }
+        (Some(_), None) => Err(mlua::Error::runtime(format!(
+            "an array has no holes: it has {length} elements and the next one is {}, got {}",
+            length + 1,
+            index + 1
+        ))),
+        (None, Some(_)) if index + 1 == length => Ok(items.pop().map(|old| Undo::Push(path.to_vec(), old))),
+        (None, Some(_)) => Err(mlua::Error::runtime(format!(
+            "an array has no holes: remove an element with table.remove(array, {})",
+            index + 1
+        ))),
+        (None, None) => Ok(None),
+    }
+}
+
+fn joined(path: &[Step], step: Step) -> Vec<Step> {
+    path.iter().cloned().chain(std::iter::once(step)).collect()
+}
+
+impl<'a> Undo<'a> {
+    /// Writes are undone from the last to the first, so that every path is as it was when it was noted.
+    fn apply(self, root: &mut Value<'a>) {
+        match self {
+            Undo::Replace(path, old) => {
+                if let Ok(slot) = resolve_mut(root, &path) {
+                    *slot = old;
+                }
+            }
+            Undo::Pop(path, step) => match (resolve_mut(root, &path), step) {
+                (Ok(Value::Object(object)), Step::Key(key)) => {
+                    object.remove(&key);
+                }
+                (Ok(Value::Array(items)), Step::Index(_)) => {
+                    items.pop();
+                }
+                _ => {}
+            },
+            Undo::Push(path, old) => {
+                if let Ok(Value::Array(items)) = resolve_mut(root, &path) {
+                    items.push(old);
+                }
+            }
+            Undo::InsertKey(path, place, key, old) => {
+                if let Ok(Value::Object(object)) = resolve_mut(root, &path) {
+                    insert_at(object, place, &key, old);
+                }
+            }
+        }
+    }
+}
+
+/// Rebuilds an object with one more entry. Only a rollback comes here, so its cost does not matter.
+fn insert_at<'a>(object: &mut Object<'a>, place: usize, key: &str, value: Value<'a>) {
+    let mut entries: Vec<_> =
+        object.iter_mut().map(|(k, v)| (k.to_owned().into(), std::mem::take(v))).collect();
+    entries.insert(place.min(entries.len()), (key.to_owned().into(), value));
+    *object = entries.into_iter().collect();
+}

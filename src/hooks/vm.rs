@@ -1,0 +1,184 @@
+//! One Lua VM with all the owner's files loaded, and one call in it.
+//!
+//! Knows the sandbox and the limits; knows nothing of configuration, policies or counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mlua::chunk::ChunkMode;
+use mlua::{Function, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
+
+use super::Hook;
+use super::guard::Guard;
+use super::load::Source;
+use super::request::{Context, Request};
+use super::view::{self, Frame};
+use super::{Limits, Options, convert, globals};
+use crate::json::Value;
+
+/// What stays of the standard library. No coroutines: each has its own debug hook, so nested ones multiply the time
+/// limit. `os` is cut down by the prelude.
+const LIBRARY: [StdLib; 5] = [StdLib::TABLE, StdLib::STRING, StdLib::UTF8, StdLib::MATH, StdLib::OS];
+
+/// A VM. Used by one thread at a time.
+pub(super) struct Vm {
+    lua: Lua,
+    guard: Arc<Guard>,
+    use_access: Function,
+    /// The hooks, in the order of `Hooks::defined`.
+    functions: Vec<Function>,
+    limits: Limits,
+}
+
+/// What a hook returned.
+pub(super) enum Returned<'a> {
+    /// Nothing, or nil.
+    Nothing,
+    /// `false`.
+    False,
+    /// Its own first argument, changed or not.
+    Subject,
+    /// A table or a string.
+    Value(Value<'a>),
+    /// Anything else: the name of its type.
+    Other(&'static str),
+}
+
+impl Vm {
+    /// An empty VM with its limits, sandbox and globals.
+    pub(super) fn new(options: &Options) -> mlua::Result<Vm> {
+        let library = if options.unsafe_hooks {
+            StdLib::ALL_SAFE
+        } else {
+            LIBRARY.into_iter().fold(StdLib::NONE, |all, one| all | one)
+        };
+        let lua = Lua::new_with(library, LuaOptions::new())?;
+        lua.set_memory_limit(options.limits.memory_bytes)?;
+        let guard = Guard::install(&lua)?;
+        guard.start(options.limits.load);
+        convert::create_array_marker(&lua)?;
+        globals::install(&lua, &guard, &options.shared)?;
+        let prelude: Table =
+            lua.load(include_str!("prelude.lua")).set_name("=sparkgap").set_mode(ChunkMode::Text).call((
+                options.unsafe_hooks,
+                globals::search_function(&lua, &guard)?,
+                globals::expand_function(&lua)?,
+            ))?;
+        view::register(&lua, &prelude)?;
+        let use_access = prelude.get("use")?;
+        Ok(Vm { lua, guard, use_access, functions: Vec::new(), limits: options.limits })
+    }
+
+    /// Runs one file and returns its table.
+    pub(super) fn evaluate(&self, source: &Source) -> mlua::Result<LuaValue> {
+        self.guard.start(self.limits.load);
+        self.lua.load(source.text.as_str()).set_name(source.chunk_name()).set_mode(ChunkMode::Text).eval()
+    }
+
+    /// Takes the hooks on, in the order of `Hooks::defined`.
+    pub(super) fn set_functions(&mut self, functions: Vec<Function>) {
+        self.functions = functions;
+    }
+
+    /// Runs `on_load`.
+    pub(super) fn call_on_load(&self, index: usize, config: &Value<'_>) -> mlua::Result<()> {
+        self.guard.start(self.limits.load);
+        let Some(function) = self.functions.get(index) else { return Ok(()) };
+        function.call(convert::to_lua(&self.lua, config)?)
+    }
+
+    /// Runs one hook on `subject`. `read` makes sense of what it returned and may change the subject; where that fails
+    /// the call has failed. A failed call leaves subject and request as they were. The error has a traceback.
+    pub(super) fn call<'a, T>(
+        &self,
+        index: usize,
+        hook: Hook,
+        subject: &mut Value<'a>,
+        request: &mut Request,
+        read: &dyn Fn(Returned<'a>, &mut Value<'a>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        self.guard.start(self.limits.call);
+        let frame = Frame::new(next_call(), &self.guard, request, subject, hook == Hook::Request);
+        let outcome = self.run(index, hook, &frame).map_err(|error| message_of(&error));
+        let outcome = outcome.and_then(|(returned, context)| Ok((frame.finish(returned, read)?, context)));
+        if outcome.is_err() {
+            frame.roll_back();
+        }
+        drop(frame);
+        let (decision, context) = outcome?;
+        if let Some(context) = context {
+            request.context = Context(context);
+        }
+        Ok(decision)
+    }
+
+    /// Whether it hit a limit, or has so much garbage that it soon will.
+    pub(super) fn is_spent(&self) -> bool {
+        self.guard.expired() || self.lua.used_memory() > self.limits.memory_bytes / 2
+    }
+
+    fn run<'a>(
+        &self,
+        index: usize,
+        hook: Hook,
+        frame: &Frame<'_, 'a>,
+    ) -> mlua::Result<(Returned<'a>, Option<Value<'static>>)> {
+        let Some(function) = self.functions.get(index) else {
+            return Err(mlua::Error::runtime("the hook is not there any more"));
+        };
+        let lua = &self.lua;
+        lua.scope(|scope| {
+            let access = scope.create_function(|lua, arguments| frame.access(lua, arguments))?;
+            self.use_access.call::<()>(access)?;
+            let outcome = apply(lua, function, hook, frame);
+            let taken_back = self.use_access.call::<()>(());
+            let outcome = outcome?;
+            taken_back?;
+            Ok(outcome)
+        })
+    }
+}
+
+fn apply<'a>(
+    lua: &Lua,
+    function: &Function,
+    hook: Hook,
+    frame: &Frame<'_, 'a>,
+) -> mlua::Result<(Returned<'a>, Option<Value<'static>>)> {
+    let request = frame.request_view(lua)?;
+    let returned: LuaValue = if hook == Hook::Request {
+        function.call(request)?
+    } else {
+        function.call((frame.subject_view(lua)?, request))?
+    };
+    let returned = match returned {
+        LuaValue::Nil => Returned::Nothing,
+        LuaValue::Boolean(false) => Returned::False,
+        LuaValue::UserData(view) if frame.is_subject(&view) => Returned::Subject,
+        value @ (LuaValue::Table(_) | LuaValue::String(_)) => {
+            Returned::Value(frame.to_json(lua, &value, 0).map_err(|error| {
+                mlua::Error::runtime(format!("the returned value: {}", message_of(&error)))
+            })?)
+        }
+        other => Returned::Other(other.type_name()),
+    };
+    let context = frame.context(lua).map_err(|error| {
+        mlua::Error::runtime(format!("req.ctx holds plain data only: {}", message_of(&error)))
+    })?;
+    Ok((returned, context))
+}
+
+/// What went wrong, without mlua's word for the kind of error.
+pub(super) fn message_of(error: &mlua::Error) -> String {
+    let text = error.to_string();
+    match text.strip_prefix("runtime error: ") {
+        Some(message) => message.to_owned(),
+        None => text,
+    }
+}
+
+/// A number for each call in the process, so that a view of one is never taken for a view of another.
+fn next_call() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed)
+}

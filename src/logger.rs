@@ -1,0 +1,71 @@
+//! The backend of `log`: lines on stderr, with the time, or with the journal's priorities under systemd.
+//!
+//! ERROR: the operator must act. WARN: configuration that smells, something lost in translation. INFO: start, stop, one
+//! line a request. DEBUG: stages. TRACE: bodies, unredacted.
+
+use std::io::Write as _;
+use std::time::SystemTime;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// Dumps raw heads, keys among them, at DEBUG and TRACE: its records are never written.
+const NEVER: &str = "ureq_proto";
+
+struct Logger {
+    level: LevelFilter,
+    is_journal: bool,
+}
+
+/// Starts logging. Under systemd (`JOURNAL_STREAM` is set) each line begins with its priority instead of the time.
+pub fn start(level: LevelFilter) {
+    let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    // A second start, in a test, keeps the first logger.
+    if log::set_boxed_logger(Box::new(Logger { level, is_journal })).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+/// syslog(3)'s numbers, as sd-daemon(3) reads them.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= self.level && !metadata.target().starts_with(NEVER)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // One write a line, so that the lines of several threads do not mix. Nobody is there to tell of a failure.
+        let line = if self.is_journal {
+            format!("<{}>{}\n", priority(record.level()), record.args())
+        } else {
+            let time = humantime::format_rfc3339_millis(SystemTime::now());
+            format!("{time} {:5} {}\n", record.level(), record.args())
+        };
+        let _ = std::io::stderr().write_all(line.as_bytes());
+    }
+
+    fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_never_logged() {
+        let logger = Logger { level: LevelFilter::Trace, is_journal: false };
+        let metadata = |target| Metadata::builder().level(Level::Trace).target(target).build();
+        assert!(!logger.enabled(&metadata("ureq_proto::util")));
+        assert!(logger.enabled(&metadata("sparkgap::proxy")));
+    }
+}

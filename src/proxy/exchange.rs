@@ -1,0 +1,229 @@
+//! The client's side of one request: what goes to it, and what it gets while the upstream is silent.
+//!
+//! Shared between the stages of the request and the wait for the upstream, all in one thread.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use crate::anthropic::{Event, StopReason, Usage};
+use crate::error::Error;
+use crate::http::Socket;
+use crate::json::Value;
+use crate::openai::{Counts, Failure};
+use crate::server::Client;
+use crate::translate::{MessageFold, MessageStream, Plan, Progress};
+use crate::upstream::Wait;
+
+use super::Options;
+use super::filter::Filter;
+
+const STREAM_HEADERS: [(&str, &str); 3] = [
+    ("content-type", "text/event-stream; charset=utf-8"),
+    ("cache-control", "no-cache"),
+    // nginx in front of us would hold the events back
+    ("x-accel-buffering", "no"),
+];
+
+/// One request's client and the answer on its way there.
+pub(super) struct Exchange {
+    client: Client,
+    socket: Socket,
+    request_id: String,
+    began: Instant,
+    open_after: Duration,
+    ping_every: Duration,
+    last_event: Cell<Instant>,
+    answer: RefCell<Option<Answer>>,
+}
+
+/// An answer on its way.
+struct Answer {
+    stream: MessageStream,
+    filter: Option<Filter>,
+    output: Output,
+    summary: Summary,
+}
+
+/// Where the events go.
+enum Output {
+    /// To a client that streams: their bytes since the last write.
+    Events { bytes: Vec<u8>, has_head: bool },
+    /// To one that does not.
+    Fold(MessageFold),
+}
+
+/// What the end of an answer tells the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Summary {
+    pub(super) end: Option<(StopReason, Usage)>,
+}
+
+impl Output {
+    fn event(&mut self, event: &Event<'_>) {
+        match self {
+            Output::Events { bytes, .. } => event.encode(bytes),
+            Output::Fold(fold) => fold.event(event),
+        }
+    }
+}
+
+impl Answer {
+    /// Runs one step of the translation, its events going where they belong.
+    fn step<T>(&mut self, step: impl FnOnce(&mut MessageStream, &mut crate::translate::Emit<'_>) -> T) -> T {
+        let Answer { stream, filter, output, summary } = self;
+        step(stream, &mut |event| {
+            if let Event::MessageDelta { stop_reason, usage, .. } = event {
+                summary.end = Some((*stop_reason, *usage));
+            }
+            match filter {
+                None => output.event(event),
+                Some(filter) => filter.event(event, &mut |event| output.event(event)),
+            }
+        })
+    }
+}
+
+impl Exchange {
+    pub(super) fn new(client: &Client, request_id: &str, options: &Options) -> Self {
+        let now = Instant::now();
+        Exchange {
+            client: client.clone(),
+            socket: client.borrow().stream().clone(),
+            request_id: request_id.to_string(),
+            began: now,
+            open_after: options.open_after,
+            ping_every: options.ping_every,
+            last_event: Cell::new(now),
+            answer: RefCell::new(None),
+        }
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// From here on there is an answer to begin, if need be before the upstream says anything.
+    pub(super) fn expect(&self, plan: Plan, message_id: String, filter: Option<Filter>) {
+        let output = match plan.stream {
+            true => Output::Events { bytes: Vec::new(), has_head: false },
+            false => Output::Fold(MessageFold::default()),
+        };
+        let stream = MessageStream::new(plan, message_id);
+        *self.answer.borrow_mut() = Some(Answer { stream, filter, output, summary: Summary::default() });
+    }
+
+    /// Answers with a message that a hook gave: at least `content`, a string or an array of blocks.
+    pub(super) fn respond(&self, message: &Value<'_>) {
+        self.with(|answer| answer.step(|stream, emit| stream.replay(message, emit)));
+    }
+
+    fn with<T>(&self, step: impl FnOnce(&mut Answer) -> T) -> Option<T> {
+        self.answer.borrow_mut().as_mut().map(step)
+    }
+
+    /// Whether the client has seen any of the answer: then an error can only be an event.
+    pub(super) fn started(&self) -> bool {
+        self.with(|answer| answer.stream.started() && matches!(answer.output, Output::Events { .. }))
+            == Some(true)
+    }
+
+    /// Takes the data of one of the upstream's events.
+    pub(super) fn data(&self, data: &mut [u8], is_error: bool) -> Result<Progress, Failure> {
+        self.with(|answer| {
+            let progress = answer.step(|stream, emit| stream.data(data, is_error, emit));
+            match answer.filter.as_mut().and_then(Filter::take_failure) {
+                Some(error) => Err(Failure::Other(error)),
+                None => progress,
+            }
+        })
+        .unwrap_or(Ok(Progress::Done))
+    }
+
+    /// Ends the answer.
+    pub(super) fn end(&self) -> Result<(), Error> {
+        self.with(|answer| answer.step(MessageStream::end)).unwrap_or(Ok(()))
+    }
+
+    /// Breaks the answer off with an error event.
+    pub(super) fn fail(&self, error: &Error) {
+        self.with(|answer| answer.step(|stream, emit| stream.fail(error, &self.request_id, emit)));
+    }
+
+    /// Sends the events that have gathered, in one write.
+    pub(super) fn flush(&self) -> io::Result<()> {
+        self.with(|answer| {
+            let Output::Events { bytes, has_head } = &mut answer.output else { return Ok(()) };
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            let mut client = self.client.borrow_mut();
+            if !std::mem::replace(has_head, true) {
+                let [kind, cache, buffering] = STREAM_HEADERS;
+                client.start_stream(200, &[kind, cache, buffering, ("request-id", &self.request_id)])?;
+            }
+            client.write(bytes)?;
+            bytes.clear();
+            self.last_event.set(Instant::now());
+            Ok(())
+        })
+        .unwrap_or(Ok(()))
+    }
+
+    /// Sends what is left: the last chunk, or the whole message.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        self.flush()?;
+        let Some(answer) = self.answer.borrow_mut().take() else { return Ok(()) };
+        match answer.output {
+            Output::Events { .. } => self.client.borrow_mut().finish(),
+            Output::Fold(fold) => {
+                let mut message = Vec::new();
+                fold.finish(&mut message);
+                let headers =
+                    [("content-type", "application/json"), ("request-id", self.request_id.as_str())];
+                self.client.borrow_mut().respond(200, &headers, &message)
+            }
+        }
+    }
+
+    /// What the log wants to know, and what is learned of the model: the counts and the estimate.
+    pub(super) fn summary(&self) -> (Summary, Counts, u64) {
+        let told = |answer: &mut Answer| {
+            let (counts, estimate) = answer.stream.counts();
+            (answer.summary, counts, estimate)
+        };
+        self.with(told).unwrap_or_default()
+    }
+}
+
+impl Wait for Exchange {
+    fn client(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_fd())
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        let streams = self.with(|answer| matches!(answer.output, Output::Events { .. })) == Some(true);
+        let due = match (streams, self.started()) {
+            (false, _) => return None,
+            (true, false) => self.began + self.open_after,
+            (true, true) => self.last_event.get() + self.ping_every,
+        };
+        Some(due.saturating_duration_since(Instant::now()))
+    }
+
+    fn on_silence(&self) -> io::Result<()> {
+        self.with(|answer| {
+            if answer.stream.started() {
+                answer.output.event(&Event::Ping);
+            } else {
+                answer.step(MessageStream::open);
+            }
+        });
+        self.flush()
+    }
+}

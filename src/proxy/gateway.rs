@@ -1,0 +1,165 @@
+//! The upstreams, aliases and hooks in force: one immutable set, swapped as a whole.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::Config;
+use crate::error::{Error, Kind, Retry};
+use crate::hooks::{Hooks, Loaded};
+use crate::openai::{Counts, Flavour};
+use crate::route::{self, Alias};
+use crate::upstream::{Options, Upstream, Wait};
+
+/// Stands before the names of an upstream's own models in our listing: Claude Code shows only models whose names hold
+/// `claude` or `anthropic`.
+pub(super) const LISTING_PREFIX: &str = "anthropic/";
+
+/// How much one answer moves what is learned of a model's tokens.
+const LEARNING_RATE: f64 = 0.2;
+
+/// A ratio outside this range is a miscount, not a tokenizer.
+const RATIO_RANGE: (f64, f64) = (0.3, 3.0);
+
+/// An upstream, and what was learned of it.
+#[derive(Debug)]
+pub struct Served {
+    upstream: Upstream,
+    /// Real tokens to estimated ones, by model.
+    ratios: Mutex<HashMap<String, f64>>,
+}
+
+impl Served {
+    /// Its configured name.
+    pub fn name(&self) -> &str {
+        self.upstream.name()
+    }
+
+    /// The upstream itself.
+    pub fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Real tokens to estimated ones; 1 until there was an answer.
+    pub fn tokens_ratio(&self, model: &str) -> f64 {
+        let ratios = self.ratios.lock().unwrap_or_else(PoisonError::into_inner);
+        ratios.get(model).copied().unwrap_or(1.0)
+    }
+
+    /// Learns from an answer: the tokens told, and the estimate that the request went out with.
+    pub fn learn(&self, model: &str, counts: Counts, estimate: u64) {
+        if counts.prompt == 0 || estimate == 0 {
+            return;
+        }
+        let mut ratios = self.ratios.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = ratios.get(model).copied();
+        #[allow(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
+        let seen = counts.prompt as f64 / estimate as f64 * old.unwrap_or(1.0);
+        let new = old.map_or(seen, |old| old + LEARNING_RATE * (seen - old));
+        ratios.insert(model.to_string(), new.clamp(RATIO_RANGE.0, RATIO_RANGE.1));
+    }
+}
+
+/// One set of upstreams, aliases and hooks.
+#[derive(Debug)]
+pub struct Gateway {
+    upstreams: Vec<Arc<Served>>,
+    aliases: Vec<Alias>,
+    hooks: Hooks,
+}
+
+/// Where a request goes, and what is known of it there.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The upstream.
+    pub served: Arc<Served>,
+    /// The model's name there.
+    pub model: String,
+    /// The server's flavour.
+    pub flavour: Flavour,
+    /// The model's context window in tokens, where known.
+    pub window: Option<u64>,
+}
+
+impl Gateway {
+    /// A gateway of what was loaded. No connection is made yet.
+    ///
+    /// # Errors
+    /// An upstream's URL or key cannot be used.
+    pub fn new(loaded: Loaded, options: &Options) -> Result<Self, String> {
+        let Loaded { hooks, config: Config { upstreams, aliases } } = loaded;
+        let serve = |config| {
+            let upstream = Upstream::new(config, options)?;
+            Ok(Arc::new(Served { upstream, ratios: Mutex::default() }))
+        };
+        let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
+        Ok(Gateway { upstreams, aliases, hooks })
+    }
+
+    /// The upstreams, the default one first.
+    pub fn upstreams(&self) -> &[Arc<Served>] {
+        &self.upstreams
+    }
+
+    /// The alias table.
+    pub fn aliases(&self) -> &[Alias] {
+        &self.aliases
+    }
+
+    /// The hooks.
+    pub fn hooks(&self) -> &Hooks {
+        &self.hooks
+    }
+
+    /// The upstream of that name.
+    pub fn upstream(&self, name: &str) -> Option<&Arc<Served>> {
+        self.upstreams.iter().find(|served| served.name() == name)
+    }
+
+    /// The upstream that a request for `model` goes to, and the model that its alias names. `chosen`: the upstream that
+    /// a hook named; the alias table then only renames.
+    fn route(&self, model: &str, chosen: Option<&str>) -> Result<(&Arc<Served>, Option<&str>), Error> {
+        let alias = route::find(&self.aliases, model);
+        let name = chosen.or(alias.map(|alias| alias.upstream.as_str()));
+        let Some(served) = name.and_then(|name| self.upstream(name)) else {
+            return Err(match chosen {
+                Some(name) => {
+                    Error::new(Kind::Api, format!("a hook chose the upstream '{name}', which does not exist"))
+                }
+                None => Error::new(Kind::NotFound, format!("model: {model}")),
+            }
+            .retry(Retry::Never));
+        };
+        let alias = alias.filter(|alias| alias.upstream == served.name());
+        Ok((served, alias.and_then(|alias| alias.model.as_deref())))
+    }
+
+    /// Where a request goes: the upstream that a hook chose or the alias table names; there the alias's model, else the
+    /// one that the hook named (`own_model`), else the requested one if it is served there, else the upstream's own.
+    ///
+    /// # Errors
+    /// 404 where no alias matches; 500 where a hook named an upstream that does not exist.
+    pub fn resolve(
+        &self,
+        requested: &str,
+        chosen: Option<&str>,
+        own_model: Option<&str>,
+        wait: &Rc<dyn Wait>,
+    ) -> Result<Resolved, Error> {
+        let (served, alias_model) = self.route(requested, chosen)?;
+        let upstream = served.upstream();
+        let discovered = upstream.discovered_fresh(wait);
+        let bare = requested.strip_prefix(LISTING_PREFIX).unwrap_or(requested);
+        let is_served = |name: &&str| discovered.models.iter().any(|model| model.id == *name);
+        let listed = [requested, bare].into_iter().find(is_served);
+        let model = alias_model.or(own_model).or(listed).map(str::to_string).or_else(|| upstream.model());
+        let model = model.unwrap_or_else(|| requested.to_string());
+        let settings = &upstream.config().settings;
+        Ok(Resolved {
+            flavour: settings.flavour.unwrap_or(discovered.flavour),
+            window: settings.window.or_else(|| discovered.window(&model)),
+            served: Arc::clone(served),
+            model,
+        })
+    }
+}

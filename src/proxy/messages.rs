@@ -1,0 +1,220 @@
+//! `POST /v1/messages`, stage by stage: body, hooks, route, translation, upstream, answer, log.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::error::{Error, Kind};
+use crate::hooks::{ErrorDecision, Hook};
+use crate::http::{self, Request};
+use crate::ids;
+use crate::json::Value;
+use crate::server::Client;
+use crate::translate::Plan;
+use crate::upstream::{self, Response};
+
+use super::attempt::{Attempt, to_error};
+use super::exchange::Exchange;
+use super::filter::Filter;
+use super::gateway::{Gateway, Resolved};
+use super::prepare::{Hooked, Incoming, parse};
+use super::record::{CLIENT_GONE, Record};
+use super::relay::{Broken, relay};
+use super::{Proxy, Stop};
+
+/// Upstreams that `on_error` may have asked for one request: a hook that names the same one for ever ends here.
+const ROUNDS_MAX: usize = 32;
+
+/// A request that is ready for its upstream.
+struct Prepared {
+    resolved: Resolved,
+    body: Vec<u8>,
+    plan: Plan,
+}
+
+/// Serves one request. Every end is logged in one line.
+///
+/// # Errors
+/// Those of the client's connection.
+pub(super) fn serve(
+    proxy: &Proxy,
+    client: &Client,
+    request: Request,
+    address: SocketAddr,
+    request_id: &str,
+) -> io::Result<()> {
+    let exchange = Rc::new(Exchange::new(client, request_id, &proxy.options));
+    let mut record = Record::new(request_id);
+    let gateway = proxy.gateway();
+    let mut hooked = Hooked::default();
+    let outcome = answer(&gateway, &exchange, request, address, &mut hooked, &mut record);
+    let (summary, ..) = exchange.summary();
+    if let Some((reason, usage)) = summary.end {
+        record.stop_reason = Some(reason);
+        record.usage = usage;
+    }
+    let result = conclude(&exchange, outcome, &mut record);
+    log::info!("{record}");
+    if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
+        gateway.hooks().on_log(&mut record.to_value(), &mut shown.borrow_mut());
+    }
+    result
+}
+
+/// The last words to the client.
+fn conclude(exchange: &Exchange, outcome: Result<(), Stop>, record: &mut Record) -> io::Result<()> {
+    record.status = 200;
+    match outcome {
+        Ok(()) => exchange.finish(),
+        Err(Stop::Respond(message)) => {
+            exchange.respond(&message);
+            exchange.finish()
+        }
+        Err(Stop::ClientGone) => {
+            record.status = CLIENT_GONE;
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        Err(Stop::Client(error)) => {
+            record.status = CLIENT_GONE;
+            record.error = Some(error.to_string());
+            Err(error)
+        }
+        Err(Stop::Error(error)) => {
+            record.error = Some(error.to_string());
+            if exchange.started() {
+                exchange.fail(&error);
+                return exchange.finish();
+            }
+            record.status = error.kind.status();
+            exchange.client().borrow_mut().respond_error(&error, exchange.request_id())
+        }
+    }
+}
+
+fn answer(
+    gateway: &Arc<Gateway>,
+    exchange: &Rc<Exchange>,
+    request: Request,
+    address: SocketAddr,
+    hooked: &mut Hooked,
+    record: &mut Record,
+) -> Result<(), Stop> {
+    let mut bytes = read_body(exchange.client(), &request)?;
+    let incoming = Incoming { gateway, wait: exchange.clone(), request: &request, address };
+    let mut prepared = {
+        let body = incoming.hooked(&mut bytes, hooked);
+        if let Err(Stop::Respond(_)) = &body {
+            exchange.expect(plan_of(hooked), ids::message_id(), None);
+        }
+        ready(&incoming, &body?, hooked, record)?
+    };
+    drop(bytes); // the answer may take minutes; the request's memory is not kept for it
+    let mut tried = Vec::new();
+    let (resolved, response, estimate) = loop {
+        let Prepared { resolved, body, plan } = prepared;
+        let estimate = plan.prompt_tokens;
+        exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
+        let mut attempt = Attempt { resolved: &resolved, estimate, body, mended: false };
+        let opened = attempt.open(&incoming.wait);
+        let error = match opened {
+            Ok(response) => break (resolved, response, estimate),
+            Err(Stop::Error(error)) if !exchange.started() => error,
+            Err(stop) => return Err(stop),
+        };
+        tried.push(resolved.served.name().to_string());
+        prepared = elsewhere(&incoming, error, &tried, hooked, record)?;
+    };
+    drop(request);
+    record.first_byte = Some(record.began.elapsed());
+    finish(exchange, &resolved, response, estimate)
+}
+
+/// The second stage, as what the upstream is asked.
+fn ready(
+    incoming: &Incoming<'_>,
+    body: &Value<'_>,
+    hooked: &mut Hooked,
+    record: &mut Record,
+) -> Result<Prepared, Stop> {
+    let (resolved, (body, plan)) = incoming.translated(body, hooked, record, |_, chat| {
+        let mut body = Vec::new();
+        chat.body.write(&mut body);
+        (body, chat.plan)
+    })?;
+    Ok(Prepared { resolved, body, plan })
+}
+
+/// An upstream failed before its first byte: `on_error` may name another one, or another error.
+fn elsewhere(
+    incoming: &Incoming<'_>,
+    error: Error,
+    tried: &[String],
+    hooked: &mut Hooked,
+    record: &mut Record,
+) -> Result<Prepared, Stop> {
+    let hooks = incoming.gateway.hooks();
+    let (Some(shown), Some(saved)) = (&hooked.shown, &hooked.saved) else { return Err(error.into()) };
+    let failed = tried.last().map_or("", String::as_str);
+    let untried = || {
+        let names = incoming.gateway.upstreams().iter().map(|served| served.name());
+        names.filter(|name| !tried.iter().any(|tried| tried == name)).map(str::to_string).next()
+    };
+    let next = match hooks.on_error(&error, failed, &mut shown.borrow_mut())? {
+        ErrorDecision::Replace(other) => return Err(other.into()),
+        _ if tried.len() >= ROUNDS_MAX => None,
+        ErrorDecision::Continue => None,
+        ErrorDecision::RetryOther => untried(),
+        // Perhaps the same one again, for another model of its own.
+        ErrorDecision::Upstream(name) => Some(name),
+    };
+    let Some(next) = next else { return Err(error.into()) };
+    log::info!("{}: {failed} failed, trying {next}: {error}", record.request_id);
+    hooked.upstream = Some(next);
+    let mut bytes = saved.clone();
+    ready(incoming, &parse(&mut bytes)?, hooked, record)
+}
+
+fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, estimate: u64) -> Result<(), Stop> {
+    let relayed = relay(exchange, response);
+    let (_, counts, _) = exchange.summary();
+    resolved.served.learn(&resolved.model, counts, estimate);
+    relayed.map_err(|broken| match broken {
+        Broken::Said(failure) => Stop::Error(to_error(failure, resolved.window, estimate)),
+        Broken::Lost(upstream::Failure::ClientGone) => Stop::ClientGone,
+        Broken::Lost(failure) => {
+            resolved.served.upstream().mark_stale();
+            Stop::Error(failure.to_error(resolved.served.name()))
+        }
+        Broken::Client(error) => Stop::Client(error),
+    })
+}
+
+/// The plan for a message that a hook gave.
+fn plan_of(hooked: &Hooked) -> Plan {
+    let shown = hooked.shown.as_ref().map(|shown| shown.borrow());
+    let shown = shown.as_deref();
+    Plan {
+        model: shown.map(|shown| shown.model.clone()).unwrap_or_default(),
+        stream: shown.is_some_and(|shown| shown.stream),
+        prompt_tokens: shown.map_or(1, |shown| shown.tokens_est.max(1)),
+        ..Plan::default()
+    }
+}
+
+/// The body, whole and not encoded.
+pub(super) fn read_body(client: &Client, request: &Request) -> Result<Vec<u8>, Stop> {
+    let encoding = request.header("content-encoding").unwrap_or("identity");
+    if !encoding.eq_ignore_ascii_case("identity") {
+        let what = format!("content-encoding: '{encoding}' is not supported; send the body as it is");
+        return Err(Error::new(Kind::InvalidRequest, what).code("request_body_encoding_unsupported").into());
+    }
+    let mut bytes = Vec::new();
+    let read = client.borrow_mut().read_body(&mut bytes);
+    read.map_err(|failure| match failure {
+        http::Failure::Reject(error) => Stop::Error(error),
+        http::Failure::Closed => Stop::ClientGone,
+        http::Failure::Io(error) => Stop::Client(error),
+    })?;
+    Ok(bytes)
+}

@@ -1,0 +1,126 @@
+//! What is logged of a request: one line at its end, whatever became of it.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::anthropic::{StopReason, Usage};
+use crate::json::Value;
+
+/// What happened to a request, filled in as it happens.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) request_id: String,
+    /// The model as the client named it; empty until the body was read.
+    pub(super) client_model: String,
+    pub(super) upstream: String,
+    pub(super) upstream_model: String,
+    pub(super) is_streamed: bool,
+    /// The HTTP status; 499 where the client left before it got one (as nginx logs it).
+    pub(super) status: u16,
+    pub(super) stop_reason: Option<StopReason>,
+    pub(super) usage: Usage,
+    pub(super) began: Instant,
+    pub(super) first_byte: Option<Duration>,
+    /// Why it failed.
+    pub(super) error: Option<String>,
+}
+
+/// The status that is logged of a client that left.
+pub(super) const CLIENT_GONE: u16 = 499;
+
+impl Record {
+    pub(super) fn new(request_id: &str) -> Self {
+        Record {
+            request_id: request_id.to_string(),
+            client_model: String::new(),
+            upstream: String::new(),
+            upstream_model: String::new(),
+            is_streamed: false,
+            status: 0,
+            stop_reason: None,
+            usage: Usage::default(),
+            began: Instant::now(),
+            first_byte: None,
+            error: None,
+        }
+    }
+}
+
+impl Record {
+    /// The record as `on_log` sees it.
+    pub(super) fn to_value(&self) -> Value<'static> {
+        let millis = |time: Duration| Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let usage = self.usage;
+        Value::object([
+            ("request_id", self.request_id.clone().into()),
+            ("model", self.client_model.clone().into()),
+            ("upstream", self.upstream.clone().into()),
+            ("upstream_model", self.upstream_model.clone().into()),
+            ("stream", self.is_streamed.into()),
+            ("status", u64::from(self.status).into()),
+            ("stop_reason", self.stop_reason.map_or(Value::Null, |reason| reason.name().into())),
+            ("input_tokens", (usage.input + usage.cache_read + usage.cache_creation).into()),
+            ("cached_tokens", usage.cache_read.into()),
+            ("output_tokens", usage.output.into()),
+            ("first_byte_ms", self.first_byte.map_or(Value::Null, millis)),
+            ("total_ms", millis(self.began.elapsed())),
+            ("error", self.error.clone().map_or(Value::Null, Value::from)),
+        ])
+    }
+}
+
+/// Text that a stranger chose, with nothing in it that could end a line of the log.
+struct Plain<'t>(&'t str);
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars().take(200) {
+            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_dash = |text: &'_ str| if text.is_empty() { "-".to_string() } else { Plain(text).to_string() };
+        write!(
+            f,
+            "{} {} -> {}/{} {} {}",
+            self.request_id,
+            or_dash(&self.client_model),
+            or_dash(&self.upstream),
+            or_dash(&self.upstream_model),
+            if self.is_streamed { "stream" } else { "whole" },
+            self.status,
+        )?;
+        if let Some(reason) = self.stop_reason {
+            let usage = self.usage;
+            let prompt = usage.input + usage.cache_read + usage.cache_creation;
+            write!(f, " {} in {prompt} out {} cached {}", reason.name(), usage.output, usage.cache_read)?;
+        }
+        if let Some(first) = self.first_byte {
+            write!(f, " first {} ms", first.as_millis())?;
+        }
+        write!(f, " total {} ms", self.began.elapsed().as_millis())?;
+        match &self.error {
+            Some(error) => write!(f, ": {}", Plain(error)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_one_line() {
+        let mut record = Record::new("req_1");
+        record.client_model = "a\r\nINFO forged".to_string();
+        record.error = Some("x\ny".to_string());
+        let line = record.to_string();
+        assert!(!line.contains('\n') && !line.contains('\r'), "{line}");
+        assert!(line.starts_with("req_1 a\\r\\nINFO forged -> -/- whole 0"), "{line}");
+    }
+}

@@ -1,0 +1,103 @@
+//! The upstream's response, byte by byte through decoder and translation to the client.
+
+use std::io::{self, Read};
+
+use crate::error::{Error, Kind};
+use crate::openai::Failure;
+use crate::sse::Decoder;
+use crate::translate::Progress;
+use crate::upstream::{self, Response};
+
+use super::exchange::Exchange;
+
+/// The largest whole (not streamed) answer, and the largest error, that is taken from an upstream.
+const WHOLE_SIZE_MAX: u64 = 64 * 1024 * 1024;
+const ERROR_SIZE_MAX: u64 = 256 * 1024;
+
+/// Why an answer did not come to its end.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// What the upstream said.
+    Said(Failure),
+    /// How the upstream's connection ended, or that the client's did.
+    Lost(upstream::Failure),
+    /// The client cannot be written to.
+    Client(io::Error),
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        Broken::Said(Failure::Other(error))
+    }
+}
+
+/// Passes a whole answer on; the client gets its last bytes by [`Exchange::finish`].
+pub(super) fn relay(exchange: &Exchange, response: Response) -> Result<(), Broken> {
+    if response.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/json")) {
+        return whole(exchange, response);
+    }
+    events(exchange, response)?;
+    Ok(exchange.end()?)
+}
+
+fn events(exchange: &Exchange, mut response: Response) -> Result<(), Broken> {
+    let mut decoder = Decoder::default();
+    let mut is_done = false;
+    loop {
+        let count = response.read(decoder.space()).map_err(lost)?;
+        decoder.advance(count);
+        if count == 0 {
+            decoder.end();
+        }
+        loop {
+            // After [DONE] the body is only read to its end, so that the connection can serve again.
+            let event = decoder.next_event().map_err(|error| {
+                Error::new(Kind::BadGateway, "the upstream sent an event that is too long").source(error)
+            })?;
+            let Some(event) = event else { break };
+            if is_done {
+                continue;
+            }
+            match exchange.data(event.data, event.is_error) {
+                Ok(Progress::More) => {}
+                Ok(Progress::Done) => is_done = true,
+                Ok(Progress::Cancel) => return Ok(()),
+                Err(failure) => {
+                    // What was translated before the error belongs to the client.
+                    if exchange.started() {
+                        exchange.flush().map_err(Broken::Client)?;
+                    }
+                    return Err(Broken::Said(failure));
+                }
+            }
+        }
+        exchange.flush().map_err(Broken::Client)?;
+        if count == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// An upstream that answered with JSON although asked to stream.
+fn whole(exchange: &Exchange, response: Response) -> Result<(), Broken> {
+    let mut body = Vec::new();
+    response.take(WHOLE_SIZE_MAX + 1).read_to_end(&mut body).map_err(lost)?;
+    if body.len() as u64 > WHOLE_SIZE_MAX {
+        return Err(Error::new(Kind::BadGateway, "the upstream's answer is too long").into());
+    }
+    exchange.data(&mut body, false).map_err(Broken::Said)?;
+    Ok(exchange.end()?)
+}
+
+/// The body of an error response; what is beyond the limit says nothing new.
+pub(super) fn error_body(response: Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    // A body that breaks off says what it says.
+    let _ = response.take(ERROR_SIZE_MAX).read_to_end(&mut body);
+    body
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape of map_err")]
+fn lost(error: io::Error) -> Broken {
+    Broken::Lost(upstream::Failure::of(&error))
+}
