@@ -92,6 +92,7 @@ impl Case {
             coerce_arguments: self.is("coerce_arguments", default.coerce_arguments),
             think_tags: self.is("think_tags", default.think_tags),
             user_id: self.is("user_id", default.user_id),
+            thinking_in_text: self.is("thinking_in_text", default.thinking_in_text),
             ..default
         }
     }
@@ -196,7 +197,8 @@ fn show(bytes: &[u8]) -> String {
 const EXPECTATIONS: [&str; 4] = ["chat.json", "message.sse", "message.json", "error.json"];
 
 /// What the head of an `about.txt` may say.
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
+    "thinking_in_text",
     "covers",
     "same_chat_as",
     "flavour",
