@@ -346,7 +346,7 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<Upstream> {
 }
 
 /// The keys of an upstream.
-pub(super) const UPSTREAM_KEYS: [&str; 15] = [
+pub(super) const UPSTREAM_KEYS: [&str; 16] = [
     "url",
     "api_key",
     "model",
@@ -360,6 +360,7 @@ pub(super) const UPSTREAM_KEYS: [&str; 15] = [
     "thinking_budget",
     "coerce_arguments",
     "think_tags",
+    "thinking_in_text",
     "user_id",
     "max_in_flight",
 ];
@@ -407,6 +408,7 @@ fn read_settings(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {
         preserve_thinking: reader.boolean("preserve_thinking", mistakes).unwrap_or(default.preserve_thinking),
         thinking_budget: reader.boolean("thinking_budget", mistakes).unwrap_or(default.thinking_budget),
         coerce_arguments: reader.boolean("coerce_arguments", mistakes).unwrap_or(default.coerce_arguments),
+        thinking_in_text: reader.boolean("thinking_in_text", mistakes).unwrap_or(default.thinking_in_text),
         think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
         user_id: reader.boolean("user_id", mistakes).unwrap_or(default.user_id),
     }

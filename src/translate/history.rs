@@ -310,10 +310,13 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
 }
 
 fn image<'r>(source: &'r Value<'r>, target: &Target<'_>) -> Part<'r> {
-    if target.settings.vision {
-        Part::Image(source)
-    } else {
+    let is_address = source.get("type").and_then(Value::as_str) == Some("url");
+    if !target.settings.vision {
         Part::Text(Cow::Borrowed("[image omitted: model has no vision]"))
+    } else if is_address && target.flavour == Flavour::Ollama {
+        Part::Text(Cow::Borrowed("[image omitted: the server takes no addresses of images]"))
+    } else {
+        Part::Image(source)
     }
 }
 

@@ -229,7 +229,8 @@ impl MessageStream {
                 self.refusal.get_or_insert_default().push_str(text);
                 self.text(text, emit);
             }
-            for delta in choice.delta.tool_calls() {
+            let no_tool_call = self.plan.no_tool_call;
+            for delta in choice.delta.tool_calls().filter(|_| !no_tool_call) {
                 self.tool_call(&delta, emit);
             }
         }
