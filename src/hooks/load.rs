@@ -113,7 +113,7 @@ pub(super) fn load(
     upstreams: Vec<Upstream>,
     options: Options,
 ) -> Result<Loaded, LoadError> {
-    let sources = read_sources(paths)?;
+    let sources = read_sources(paths, &options.texts)?;
     let mut vm = Vm::new(&options).map_err(|error| LoadError::one("the Lua VM", None, error.to_string()))?;
     let mut mistakes = Vec::new();
     let mut files = Vec::new();
@@ -211,8 +211,9 @@ fn config_for_lua(config: &Config) -> Value<'static> {
     ])
 }
 
-fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
-    if paths.is_empty() {
+fn read_sources(paths: &[PathBuf], texts: &[(String, String)]) -> Result<Vec<Source>, LoadError> {
+    let given = texts.iter().map(|(file, text)| Source { file: file.clone(), text: text.clone() });
+    if paths.is_empty() && texts.is_empty() {
         let text = include_str!("../../hooks/default.lua").to_owned();
         return Ok(vec![Source { file: "default.lua (built in)".to_owned(), text }]);
     }
@@ -233,7 +234,8 @@ fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
             files.push(path.clone());
         }
     }
-    let sources: Result<Vec<Source>, LoadError> = files.iter().map(|path| read_source(path)).collect();
+    let sources = given.map(Ok).chain(files.iter().map(|path| read_source(path)));
+    let sources: Result<Vec<Source>, LoadError> = sources.collect();
     Ok(sources?.into_iter().filter(|source| !source.text.starts_with(TYPES_MARK)).collect())
 }
 
