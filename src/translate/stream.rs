@@ -228,6 +228,8 @@ impl MessageStream {
         if !self.started {
             self.started = true;
             let mut usage = usage(self.counts, self.plan.prompt_tokens, 0);
+            // A whole answer that comes at once has counted its output already; the client is told at the end.
+            usage.output = 0;
             usage.thinking = None;
             emit(&Event::MessageStart { id: &self.message_id, model: &self.plan.model, usage });
         }
