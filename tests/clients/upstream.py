@@ -188,6 +188,8 @@ def chunks(chat):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Else each small chunk waits for the other side's delayed acknowledgement.
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
