@@ -19,6 +19,9 @@ use crate::route::Alias;
 /// The hook API that this version speaks.
 const API_VERSION: i64 = 1;
 
+/// How a file begins that is for the editor's language server only: `types.lua` may lie beside the hooks.
+const TYPES_MARK: &str = "---@meta";
+
 /// How large one file may be.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -230,7 +233,8 @@ fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
             files.push(path.clone());
         }
     }
-    files.iter().map(|path| read_source(path)).collect()
+    let sources: Result<Vec<Source>, LoadError> = files.iter().map(|path| read_source(path)).collect();
+    Ok(sources?.into_iter().filter(|source| !source.text.starts_with(TYPES_MARK)).collect())
 }
 
 /// The `*.lua` files of a folder in the order of their names.
@@ -339,7 +343,8 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<Upstream> {
     upstreams
 }
 
-const UPSTREAM_KEYS: [&str; 13] = [
+/// The keys of an upstream.
+pub(super) const UPSTREAM_KEYS: [&str; 15] = [
     "url",
     "api_key",
     "model",
@@ -352,6 +357,8 @@ const UPSTREAM_KEYS: [&str; 13] = [
     "preserve_thinking",
     "thinking_budget",
     "coerce_arguments",
+    "think_tags",
+    "user_id",
     "max_in_flight",
 ];
 
@@ -398,6 +405,8 @@ fn read_settings(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {
         preserve_thinking: reader.boolean("preserve_thinking", mistakes).unwrap_or(default.preserve_thinking),
         thinking_budget: reader.boolean("thinking_budget", mistakes).unwrap_or(default.thinking_budget),
         coerce_arguments: reader.boolean("coerce_arguments", mistakes).unwrap_or(default.coerce_arguments),
+        think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
+        user_id: reader.boolean("user_id", mistakes).unwrap_or(default.user_id),
     }
 }
 
