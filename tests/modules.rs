@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom up. One imports only those before it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "json",
     "error",
     "sse",
@@ -19,6 +19,7 @@ const ORDER: [&str; 17] = [
     "config",
     "http",
     "hooks",
+    "litellm",
     "ids",
     "server",
     "upstream",

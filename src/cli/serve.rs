@@ -193,8 +193,10 @@ fn mind_signals(
 fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, shared: &Shared) {
     match gateway(options, urls, shared) {
         Ok(gateway) => {
-            log::info!("hooks loaded: {}", gateway.hooks().hash());
+            let hash = gateway.hooks().hash().to_string();
             proxy.replace(gateway);
+            // Only now: who reads the line may count on it.
+            log::info!("hooks loaded: {hash}");
             if let Err(error) = discover(proxy) {
                 log::warn!("cannot ask the upstreams: {error}");
             }

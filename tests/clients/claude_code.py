@@ -253,11 +253,12 @@ def a_key_that_the_upstream_does_not_take(claude, upstream):
 
 def against_the_demo(home):
     with Sparkgap("demo") as proxy:
-        run = Claude(proxy.url, home)("Say hello").ended_well("Hello from sparkgap")
-        assert [call["name"] for call in run.blocks("assistant", "tool_use")] == ["Bash"]
-        assert run.tool_results() == ["Hello from sparkgap"]
-        assert run.blocks("assistant", "thinking")
-        assert "system-reminder" not in run.end["result"], run.end["result"]
+        for model in ("claude-sonnet-4-20250514", "claude-sonnet-5-5"):
+            run = Claude(proxy.url, f"{home}-{model}")("Say hello", model=model).ended_well("Hello from sparkgap")
+            assert [call["name"] for call in run.blocks("assistant", "tool_use")] == ["Bash"]
+            assert run.tool_results() == ["Hello from sparkgap"]
+            assert run.blocks("assistant", "thinking")
+            assert "system-reminder" not in run.end["result"], run.end["result"]
 
 
 def main(names):

@@ -29,9 +29,11 @@ fn the_demo_thinks_calls_a_tool_and_ends() {
     let messages = body["messages"].as_array_mut().unwrap();
     messages.push(json!({"role": "assistant", "content": content}));
     messages.push(json!({"role": "user", "content": [result]}));
+    messages.push(json!({"role": "system", "content": "Be brief."}));
     body["stream"] = false.into();
     let content = client.post(&body).message();
-    assert!(content.last().unwrap()["text"].as_str().unwrap().contains("Hello from here"), "{content:?}");
+    let text = content.last().unwrap()["text"].as_str().unwrap();
+    assert!(text.contains("Hello from here") && !text.contains("Be brief"), "{text}");
 }
 
 #[test]

@@ -33,7 +33,9 @@ mod connections;
 mod demo;
 mod errors;
 mod framing;
+mod hooks;
 mod limits;
+mod models;
 mod paths;
 mod silence;
 

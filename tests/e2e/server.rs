@@ -90,9 +90,18 @@ impl Server {
 
     /// Sends SIGTERM and waits for the end; tells whether it was a good one.
     pub(crate) fn terminate(mut self) -> bool {
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(Command::new("/bin/sh").args(["-c", &kill]).status().unwrap().success());
+        self.signal("TERM");
         self.child.wait().unwrap().success()
+    }
+
+    /// Sends SIGHUP, which loads the hooks anew.
+    pub(crate) fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("/bin/sh").args(["-c", &kill]).status().unwrap().success());
     }
 }
 

@@ -110,8 +110,16 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
             call.whole(200, &json!({"object": "list", "data": [model]}).to_string());
             continue;
         }
-        assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{head}");
         let body = call.body(&head);
+        if head.starts_with("POST /tokenize ") {
+            // As vLLM: the count first, then every token.
+            call.whole(
+                200,
+                r#"{"count": 321, "max_model_len": 8192, "tokens": [1, 2, 3], "token_strs": null}"#,
+            );
+            continue;
+        }
+        assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{head}");
         state.seen.lock().unwrap().push(Seen { connection, head, body });
         let script = state.scripts.lock().unwrap().pop_front();
         let then = match script {
