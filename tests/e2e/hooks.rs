@@ -142,3 +142,21 @@ fn the_articles_table_is_shipped() {
         assert!(text.lines().any(|line| line.contains(name) && line.ends_with(model)), "{text}");
     }
 }
+
+#[test]
+fn the_readmes_lua_loads() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> =
+        readme.split("```lua\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 2);
+    for (i, block) in blocks.iter().enumerate() {
+        let path = file(&format!("readme-{i}"), block);
+        let arguments = ["check", "--upstream", "http://127.0.0.1:1/v1", "--hooks", path.to_str().unwrap()];
+        let (code, text, stderr) = output(&arguments);
+        assert_eq!(code, Some(0), "{block}{stderr}");
+        assert!(
+            text.contains(if i == 0 { "claude-3-opus-20240229" } else { "on_upstream_request" }),
+            "{text}"
+        );
+    }
+}
