@@ -19,6 +19,7 @@ use serde_json::Value;
 use sparkgap::openai::{Flavour, Settings};
 use sparkgap::translate::{Plan, Target};
 
+use support::cuts::PlacesMax;
 use support::replay::{Answer, Exchange, request};
 use support::{cuts, validator};
 
@@ -27,6 +28,9 @@ const MESSAGES: &str = r#"{"model":"claude-x","max_tokens":300,"stream":true,"th
 "messages":[{"role":"user","content":"WEATHER"}],
 "tools":[{"name":"get_weather","input_schema":{"type":"object","properties":{"city":{"type":"string"},"unit":{"type":"string"}}}},
 {"name":"Bash","input_schema":{"type":"object","properties":{"command":{"type":"string"},"description":{"type":"string"},"timeout":{"type":"integer"}}}}]}"#;
+
+/// They are long, and the golden cases are cut at every byte.
+const PLACES: PlacesMax = PlacesMax(400);
 
 /// The recordings whose requests had stop strings.
 const STOPS: [(&str, &str); 2] = [("stop_in_reasoning", "greets"), ("stop_string", "can I")];
@@ -169,13 +173,13 @@ fn streamed_and_folded_answers_say_the_same() {
 #[test]
 fn cuts_change_nothing() {
     for recording in recordings().iter().filter(|recording| recording.is_sse) {
-        cuts::cut(&recording.name, &recording.exchange(true));
+        cuts::cut(&recording.name, &recording.exchange(true), PLACES);
     }
 }
 
 #[test]
 fn truncations_are_errors() {
     for recording in recordings() {
-        cuts::truncate(&recording.name, &recording.exchange(true));
+        cuts::truncate(&recording.name, &recording.exchange(true), PLACES);
     }
 }

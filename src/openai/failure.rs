@@ -129,6 +129,7 @@ impl Said {
                 .retry(Retry::Never),
             404 => Error::new(Kind::NotFound, told).retry(Retry::Never),
             402 => Error::new(Kind::Billing, told),
+            413 => Error::new(Kind::RequestTooLarge, told),
             429 => Error::new(Kind::RateLimit, told).retry(after),
             503 | 529 => Error::new(Kind::Overloaded, told).retry(after),
             408 | 504 => Error::new(Kind::Timeout, told),

@@ -31,16 +31,13 @@ use super::finish::{End, stop_reason, usage};
 use super::request::Plan;
 use super::signature::Signature;
 use super::stop::StopMatcher;
+use super::{THINK_END, THINK_START};
 
 /// Where events go. A plain closure: no event is stored.
 pub type Emit<'e> = dyn FnMut(&Event<'_>) + 'e;
 
 /// Tool calls in one answer: a runaway model is stopped here, not by the memory.
 const CALLS_MAX: usize = 256;
-
-/// The marks around reasoning that a server without a reasoning parser leaves in the text.
-const THINK_START: &str = "<think>";
-const THINK_END: &str = "</think>";
 
 /// Whether more is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +84,8 @@ enum Marks {
 pub struct MessageStream {
     plan: Plan,
     message_id: String,
-    parser: Parser,
+    /// Away only while it reads: a new one would allocate its buffers.
+    parser: Option<Parser>,
     started: bool,
     open: Open,
     next_index: u32,
@@ -123,7 +121,7 @@ impl MessageStream {
         MessageStream {
             plan,
             message_id,
-            parser: Parser::default(),
+            parser: None,
             started: false,
             open: Open::Nothing,
             next_index: 0,
@@ -178,7 +176,7 @@ impl MessageStream {
             self.is_done = true;
             return Ok(Progress::Done);
         }
-        let mut parser = std::mem::take(&mut self.parser);
+        let mut parser = self.parser.take().unwrap_or_default();
         let read = parser.read(data, |tape| {
             let chunk = Chunk::read(tape);
             match chunk.error.or(is_error.then_some(tape)) {
@@ -186,7 +184,7 @@ impl MessageStream {
                 None => Ok(self.chunk(&chunk, emit)),
             }
         });
-        self.parser = parser;
+        self.parser = Some(parser);
         read.unwrap_or_else(|error| {
             // The answer is whole: only counts can be lost.
             if self.finish_reason.is_some() {
@@ -231,7 +229,8 @@ impl MessageStream {
                 self.refusal.get_or_insert_default().push_str(text);
                 self.text(text, emit);
             }
-            for delta in choice.delta.tool_calls() {
+            let no_tool_call = self.plan.no_tool_call;
+            for delta in choice.delta.tool_calls().filter(|_| !no_tool_call) {
                 self.tool_call(&delta, emit);
             }
         }
