@@ -240,8 +240,10 @@ fn mind_signals(
 fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &hooks::Options) {
     match gateway(options, urls, hook_options) {
         Ok(gateway) => {
-            log::info!("hooks loaded: {}", gateway.hooks().hash());
+            let hash = gateway.hooks().hash().to_string();
             proxy.replace(gateway);
+            // Only now: who reads the line may count on it.
+            log::info!("hooks loaded: {hash}");
             if let Err(error) = discover(proxy) {
                 log::warn!("cannot ask the upstreams: {error}");
             }
