@@ -11,10 +11,14 @@ pub mod sse;
 pub mod translate;
 
 pub mod config;
-pub mod hooks;
-pub mod http;
-pub mod ids;
+pub mod litellm;
 pub mod logger;
+
+pub mod access;
+pub mod http;
+
+pub mod hooks;
+pub mod ids;
 pub mod server;
 pub mod upstream;
 

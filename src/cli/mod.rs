@@ -1,6 +1,8 @@
 //! The command line: what can be typed, and which part of the program does it.
 
 mod check;
+mod hook;
+mod import;
 mod serve;
 
 use std::ffi::OsString;
@@ -35,6 +37,8 @@ enum Command {
     Serve(Serve),
     Demo(Demo),
     Check(Check),
+    Hook(HookRun),
+    Import(ImportFile),
     Version(Version),
 }
 
@@ -69,6 +73,24 @@ struct Serve {
     /// the most connections at a time (1024)
     #[argh(option, default = "1024")]
     connections_max: usize,
+    /// a LiteLLM config.yaml to run as it is; see sparkgap import
+    #[argh(option, arg_name = "file")]
+    litellm: Option<PathBuf>,
+    /// a file of keys that clients must send, one a line, each followed by its owner's name if you like
+    #[argh(option, arg_name = "file")]
+    api_key_file: Option<PathBuf>,
+    /// let clients of other machines in without a key
+    #[argh(switch)]
+    allow_anonymous: bool,
+    /// seconds to connect to an upstream (5)
+    #[argh(option, default = "5", arg_name = "s")]
+    connect_timeout: u64,
+    /// seconds until an upstream's first byte (1800): its queue and the whole prefill
+    #[argh(option, default = "1800", arg_name = "s")]
+    first_byte_timeout: u64,
+    /// seconds between two bytes of an upstream (300)
+    #[argh(option, default = "300", arg_name = "s")]
+    idle_timeout: u64,
     /// seconds of silence before a streamed answer is begun anyway (8)
     #[argh(option, default = "8", arg_name = "s")]
     open_after: u64,
@@ -122,6 +144,49 @@ struct Check {
     json: bool,
 }
 
+/// Run hooks on a saved request and show what they change; never touches the network.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "hook",
+    example = "sparkgap hook 10-models.lua --request saved.json",
+    note = "A saved request is the JSON body of a POST /v1/messages, such as --log-level trace shows."
+)]
+struct HookRun {
+    /// the Lua file, or a folder of them
+    #[argh(positional)]
+    file: PathBuf,
+    /// the request's body
+    #[argh(option, arg_name = "file")]
+    request: PathBuf,
+    /// a header of the request, as "NAME: VALUE"; may be repeated
+    #[argh(option)]
+    header: Vec<String>,
+    /// base URL of an upstream, if the hooks name none; nothing is sent there
+    #[argh(option, arg_name = "url")]
+    upstream: Vec<String>,
+}
+
+/// Translate a LiteLLM config.yaml to Lua, with a word on every key of it.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "import",
+    example = "sparkgap import litellm_config.yaml --output /etc/sparkgap/hooks/10-models.lua",
+    example = "sparkgap import litellm_config.yaml > models.lua    (the report goes to stderr)"
+)]
+struct ImportFile {
+    /// the YAML file
+    #[argh(positional)]
+    file: PathBuf,
+    /// where the Lua goes (stdout); an existing file is left alone
+    #[argh(option, arg_name = "file")]
+    output: Option<PathBuf>,
+    /// print Lua and report as JSON
+    #[argh(switch)]
+    json: bool,
+}
+
 /// Print the version.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "version")]
@@ -151,6 +216,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(options) => serve::serve(&options),
         Command::Demo(options) => serve::demo(options),
         Command::Check(options) => check::check(&options),
+        Command::Hook(options) => hook::run(&options),
+        Command::Import(options) => import::run(&options),
         Command::Version(_) => {
             print(&format!("sparkgap {}\n", env!("CARGO_PKG_VERSION")));
             Ok(())
@@ -239,7 +306,14 @@ mod tests {
 
     #[test]
     fn help_has_examples() {
-        for command in [&["--help"][..], &["serve", "--help"], &["demo", "--help"], &["check", "--help"]] {
+        for command in [
+            &["--help"][..],
+            &["serve", "--help"],
+            &["demo", "--help"],
+            &["check", "--help"],
+            &["hook", "--help"],
+            &["import", "--help"],
+        ] {
             let help = parse(command).expect_err("help ends early");
             assert!(help.status.is_ok() && help.output.contains("Examples:"), "{command:?}: {}", help.output);
         }

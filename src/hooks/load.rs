@@ -19,6 +19,9 @@ use crate::route::Alias;
 /// The hook API that this version speaks.
 const API_VERSION: i64 = 1;
 
+/// How a file begins that is for the editor's language server only: `types.lua` may lie beside the hooks.
+const TYPES_MARK: &str = "---@meta";
+
 /// How large one file may be.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -110,7 +113,7 @@ pub(super) fn load(
     upstreams: Vec<Upstream>,
     options: Options,
 ) -> Result<Loaded, LoadError> {
-    let sources = read_sources(paths)?;
+    let sources = read_sources(paths, &options.texts)?;
     let mut vm = Vm::new(&options).map_err(|error| LoadError::one("the Lua VM", None, error.to_string()))?;
     let mut mistakes = Vec::new();
     let mut files = Vec::new();
@@ -208,8 +211,9 @@ fn config_for_lua(config: &Config) -> Value<'static> {
     ])
 }
 
-fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
-    if paths.is_empty() {
+fn read_sources(paths: &[PathBuf], texts: &[(String, String)]) -> Result<Vec<Source>, LoadError> {
+    let given = texts.iter().map(|(file, text)| Source { file: file.clone(), text: text.clone() });
+    if paths.is_empty() && texts.is_empty() {
         let text = include_str!("../../hooks/default.lua").to_owned();
         return Ok(vec![Source { file: "default.lua (built in)".to_owned(), text }]);
     }
@@ -230,7 +234,9 @@ fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
             files.push(path.clone());
         }
     }
-    files.iter().map(|path| read_source(path)).collect()
+    let sources = given.map(Ok).chain(files.iter().map(|path| read_source(path)));
+    let sources: Result<Vec<Source>, LoadError> = sources.collect();
+    Ok(sources?.into_iter().filter(|source| !source.text.starts_with(TYPES_MARK)).collect())
 }
 
 /// The `*.lua` files of a folder in the order of their names.
@@ -339,7 +345,8 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<Upstream> {
     upstreams
 }
 
-const UPSTREAM_KEYS: [&str; 13] = [
+/// The keys of an upstream.
+pub(super) const UPSTREAM_KEYS: [&str; 16] = [
     "url",
     "api_key",
     "model",
@@ -352,6 +359,9 @@ const UPSTREAM_KEYS: [&str; 13] = [
     "preserve_thinking",
     "thinking_budget",
     "coerce_arguments",
+    "think_tags",
+    "thinking_in_text",
+    "user_id",
     "max_in_flight",
 ];
 
@@ -398,6 +408,9 @@ fn read_settings(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {
         preserve_thinking: reader.boolean("preserve_thinking", mistakes).unwrap_or(default.preserve_thinking),
         thinking_budget: reader.boolean("thinking_budget", mistakes).unwrap_or(default.thinking_budget),
         coerce_arguments: reader.boolean("coerce_arguments", mistakes).unwrap_or(default.coerce_arguments),
+        thinking_in_text: reader.boolean("thinking_in_text", mistakes).unwrap_or(default.thinking_in_text),
+        think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
+        user_id: reader.boolean("user_id", mistakes).unwrap_or(default.user_id),
     }
 }
 

@@ -30,8 +30,9 @@
 //! | deep recursion | Lua's own limit for Lua calls; `guard` measures the C stack at every call |
 //! | large strings and tables | the VM's memory limit, 64 MiB |
 //! | large writes into the request | 64 MiB per call (`guard`) |
-//! | C functions that loop by themselves | `prelude.lua`: table and string functions with limits of their own |
-//! | finalisers, coroutines, bytecode | not there |
+//! | string patterns | a matcher of our own that knows the time (`pattern`) |
+//! | other C functions that loop by themselves | limits of their own (`prelude.lua`) |
+//! | finalisers, `__close`, coroutines, `load` | not there: the time limit would not reach them |
 //!
 //! This module knows neither HTTP nor what becomes of a decision.
 
@@ -41,6 +42,7 @@ mod globals;
 mod guard;
 mod load;
 mod nearest;
+mod pattern;
 mod pool;
 mod request;
 pub mod shared;
@@ -51,10 +53,11 @@ mod vm;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use calls::{Decision, ErrorDecision};
@@ -62,7 +65,7 @@ pub use load::{LoadError, Loaded};
 pub use request::{Context, Request};
 pub use table::Mistake;
 
-use crate::config::Upstream;
+use crate::config::{Secret, Upstream};
 use crate::error::{Error, Kind, Retry};
 use crate::json::Value;
 use load::Blueprint;
@@ -145,6 +148,10 @@ pub struct Options {
     pub limits: Limits,
     /// The dictionary that all VMs share.
     pub shared: Shared,
+    /// Texts to load like files, before them: name and Lua.
+    pub texts: Vec<(String, String)>,
+    /// What `env` finds before the process's own environment.
+    pub environment: Arc<BTreeMap<String, Secret>>,
 }
 
 /// One hook that a file defines.
@@ -239,6 +246,11 @@ impl Hooks {
             .iter()
             .map(|d| Place { hook: d.hook, file: file_of(d.file), line: d.line, closed: d.closed })
             .collect()
+    }
+
+    /// The memory that the VMs which are not at work hold, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.pool.memory_bytes()
     }
 
     /// How often this hook has failed since the load.

@@ -106,10 +106,18 @@ pub struct Settings {
     /// Send `chat_template_kwargs.preserve_thinking`, so that the template keeps earlier reasoning in place and the
     /// prefix cache holds over user turns (Qwen3.6; unknown to older templates and harmless there).
     pub preserve_thinking: bool,
+    /// Send the reasoning of answers before the last turn of the user inside their text: for templates that drop it
+    /// there and do not know `preserve_thinking` (Qwen3.5), so that the prefix cache holds over user turns. For vLLM.
+    pub thinking_in_text: bool,
     /// Pass `thinking.budget_tokens` on. vLLM refuses it where it was started without a reasoning config.
     pub thinking_budget: bool,
     /// Repair tool arguments of the wrong type (`"5"` where the schema wants a number).
     pub coerce_arguments: bool,
+    /// The server has no reasoning parser and the template opens the reasoning itself: an answer of a model that thinks
+    /// is reasoning up to `</think>`.
+    pub think_tags: bool,
+    /// Pass `metadata.user_id` on as `user`. It may name an account, so it stays here by default.
+    pub user_id: bool,
 }
 
 impl Default for Settings {
@@ -122,8 +130,11 @@ impl Default for Settings {
             vision: true,
             system_messages: SystemMessages::Fold,
             preserve_thinking: true,
+            thinking_in_text: false,
             thinking_budget: false,
             coerce_arguments: true,
+            think_tags: false,
+            user_id: false,
         }
     }
 }

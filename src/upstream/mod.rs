@@ -32,4 +32,4 @@ mod wait;
 pub use call::{Path, Response, Upstream};
 pub use discovery::{Discovered, Model};
 pub use failure::Failure;
-pub use wait::{Options, Wait};
+pub use wait::{Options, Wait, wait_for};
