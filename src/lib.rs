@@ -16,6 +16,7 @@ pub mod http;
 pub mod ids;
 pub mod logger;
 pub mod server;
+pub mod service;
 pub mod upstream;
 
 pub mod proxy;

@@ -9,7 +9,11 @@ use crate::json::Value;
 /// `sparkgap check`.
 pub(super) fn check(options: &Check) -> Result<(), Failed> {
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..hooks::Options::default() };
-    let loaded = load(&options.hooks, upstreams(&options.upstream)?, hook_options)?;
+    let loaded = load(
+        &options.hooks,
+        upstreams(&options.upstream, options.upstream_key_file.as_deref())?,
+        hook_options,
+    )?;
     print(&if options.json { as_json(&loaded) } else { as_text(&loaded) });
     Ok(())
 }

@@ -9,6 +9,7 @@ use super::convert::{self, FromLua, no_view};
 use super::guard::Guard;
 use super::shared::Shared;
 use crate::json::{self, Value};
+use crate::service;
 
 /// How much of one log line is kept.
 const LOG_CHARS_MAX: usize = 4096;
@@ -26,7 +27,7 @@ pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, shared: &Shared) -> mlua::R
     globals.set("log", log)?;
     globals.set("json", json_table(lua, guard)?)?;
     globals.set("shared", shared_table(lua, guard, shared)?)?;
-    globals.set("env", lua.create_function(|_, name: String| Ok(std::env::var(name).ok()))?)?;
+    globals.set("env", lua.create_function(|_, name: String| Ok(service::variable(&name)))?)?;
     globals.set(
         "time",
         lua.create_function(|_, ()| {
