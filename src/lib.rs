@@ -14,6 +14,7 @@ pub mod config;
 pub mod hooks;
 pub mod http;
 pub mod ids;
+pub mod litellm;
 pub mod logger;
 pub mod server;
 pub mod service;

@@ -3,6 +3,8 @@
 //! A wrong type or a missing field is a 400 that names the field as the client wrote it, in the API's own words.
 //! Unknown fields, unknown block types and hints we cannot serve never fail a request (translation.md, rule 10).
 
+mod tools;
+
 use std::fmt;
 
 use crate::error::Error;
@@ -87,6 +89,8 @@ pub struct Tool<'r> {
     pub schema: Option<&'r Value<'r>>,
     /// Whether the input must follow the schema.
     pub strict: Option<bool>,
+    /// `input_examples`
+    pub examples: &'r [Value<'r>],
 }
 
 /// Who speaks.
@@ -262,7 +266,7 @@ impl<'r> MessagesRequest<'r> {
             thinking_omitted,
             effort,
             schema,
-            tools: read_tools(body)?,
+            tools: tools::read(body)?,
             tool_choice,
             one_tool_call,
             body,
@@ -398,38 +402,6 @@ fn read_tool_choice<'r>(body: &'r Object<'r>) -> Read<(Option<ToolChoice<'r>>, b
         _ => return Err(at_type.error("Input should be 'auto', 'any', 'tool' or 'none'")),
     };
     Ok((Some(choice), one))
-}
-
-fn read_tools<'r>(body: &'r Object<'r>) -> Read<Vec<Tool<'r>>> {
-    let at = At::Top("tools");
-    let Some(value) = member(body, "tools") else { return Ok(Vec::new()) };
-    list(value, &at)?.iter().enumerate().map(|(i, tool)| read_tool(tool, &At::Index(&at, i))).collect()
-}
-
-fn read_tool<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Tool<'r>> {
-    let tool = object(value, at)?;
-    let kind = match member(tool, "type") {
-        Some(value) => Some(string(value, &At::Key(at, "type"))?).filter(|kind| *kind != "custom"),
-        None => None,
-    };
-    let at_name = At::Key(at, "name");
-    let name = match (member(tool, "name"), kind) {
-        (Some(value), _) => string(value, &at_name)?,
-        (None, Some(kind)) => kind, // toolsets such as mcp_toolset have no name
-        (None, None) => return Err(at_name.error(REQUIRED)),
-    };
-    let at_schema = At::Key(at, "input_schema");
-    let schema = member(tool, "input_schema");
-    match schema {
-        Some(schema) => _ = object(schema, &at_schema)?,
-        None if kind.is_none() => return Err(at_schema.error(REQUIRED)),
-        None => {}
-    }
-    let description = match member(tool, "description") {
-        Some(value) => Some(string(value, &At::Key(at, "description"))?),
-        None => None,
-    };
-    Ok(Tool { kind, name, description, schema, strict: tool.get("strict").and_then(Value::as_bool) })
 }
 
 fn read_messages<'r>(body: &'r Object<'r>) -> Read<Vec<Message<'r>>> {

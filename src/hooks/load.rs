@@ -339,7 +339,7 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<Upstream> {
     upstreams
 }
 
-const UPSTREAM_KEYS: [&str; 13] = [
+const UPSTREAM_KEYS: [&str; 15] = [
     "url",
     "api_key",
     "model",
@@ -352,6 +352,8 @@ const UPSTREAM_KEYS: [&str; 13] = [
     "preserve_thinking",
     "thinking_budget",
     "coerce_arguments",
+    "think_tags",
+    "user_id",
     "max_in_flight",
 ];
 
@@ -398,6 +400,8 @@ fn read_settings(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {
         preserve_thinking: reader.boolean("preserve_thinking", mistakes).unwrap_or(default.preserve_thinking),
         thinking_budget: reader.boolean("thinking_budget", mistakes).unwrap_or(default.thinking_budget),
         coerce_arguments: reader.boolean("coerce_arguments", mistakes).unwrap_or(default.coerce_arguments),
+        think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
+        user_id: reader.boolean("user_id", mistakes).unwrap_or(default.user_id),
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Choice<'t, 'a> {
     /// The stop string that was met: `stop_reason` (vLLM; a number there is a token id and not meant) or
     /// `matched_stop` (SGLang).
     pub stop: Option<&'a str>,
+    /// It is a whole answer, not a piece of one.
+    pub is_whole: bool,
 }
 
 /// New pieces of an answer.
@@ -137,7 +139,10 @@ fn first_choice<'t, 'a>(choices: Tape<'t, 'a>) -> Option<Choice<'t, 'a>> {
         for (key, value) in object.iter() {
             match key {
                 "index" if value.as_u64().is_some_and(|index| index != 0) => return None,
-                "delta" | "message" => read.delta = Delta::read(value),
+                "delta" | "message" => {
+                    read.delta = Delta::read(value);
+                    read.is_whole = key == "message";
+                }
                 "finish_reason" => read.finish_reason = value.into_string(),
                 "stop_reason" | "matched_stop" => read.stop = read.stop.or(value.into_string()),
                 _ => {}

@@ -28,6 +28,8 @@ pub enum Failure {
         window: Option<u64>,
         /// The tokens asked for the answer, where told: then prompt and answer together are too many.
         output: Option<u64>,
+        /// By how many tokens the prompt is too long, where only that is told (Ollama).
+        excess: Option<u64>,
     },
     /// `max_tokens` alone is over the window; the prompt may well fit.
     OutputTooLarge {
@@ -210,6 +212,7 @@ fn overflow(said: &Said) -> Option<Failure> {
             prompt_is_least: false,
             window: said.window,
             output: None,
+            excess: None,
         });
     }
     let text = format!("{} {}", said.kind, said.message);
@@ -223,6 +226,7 @@ fn overflow(said: &Said) -> Option<Failure> {
         prompt_is_least: found.name("L").is_some() || found.name("C").is_some(),
         window,
         output: number(&found, "O"),
+        excess: number(&found, "X"),
     })
 }
 

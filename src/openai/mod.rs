@@ -110,6 +110,11 @@ pub struct Settings {
     pub thinking_budget: bool,
     /// Repair tool arguments of the wrong type (`"5"` where the schema wants a number).
     pub coerce_arguments: bool,
+    /// The server has no reasoning parser and the template opens the reasoning itself: an answer of a model that thinks
+    /// is reasoning up to `</think>`.
+    pub think_tags: bool,
+    /// Pass `metadata.user_id` on as `user`. It may name an account, so it stays here by default.
+    pub user_id: bool,
 }
 
 impl Default for Settings {
@@ -124,6 +129,8 @@ impl Default for Settings {
             preserve_thinking: true,
             thinking_budget: false,
             coerce_arguments: true,
+            think_tags: false,
+            user_id: false,
         }
     }
 }

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 use crate::anthropic::{Event, StopReason, Usage};
 use crate::error::Error;
 use crate::http::Socket;
+use crate::json::Value;
 use crate::openai::{Counts, Failure};
 use crate::server::Client;
 use crate::translate::{MessageFold, MessageStream, Plan, Progress};
 use crate::upstream::Wait;
 
 use super::Options;
+use super::filter::Filter;
 
 const STREAM_HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -39,6 +41,7 @@ pub(super) struct Exchange {
 /// An answer on its way.
 struct Answer {
     stream: MessageStream,
+    filter: Option<Filter>,
     output: Output,
     summary: Summary,
 }
@@ -69,12 +72,15 @@ impl Output {
 impl Answer {
     /// Runs one step of the translation, its events going where they belong.
     fn step<T>(&mut self, step: impl FnOnce(&mut MessageStream, &mut crate::translate::Emit<'_>) -> T) -> T {
-        let Answer { stream, output, summary } = self;
+        let Answer { stream, filter, output, summary } = self;
         step(stream, &mut |event| {
             if let Event::MessageDelta { stop_reason, usage, .. } = event {
                 summary.end = Some((*stop_reason, *usage));
             }
-            output.event(event);
+            match filter {
+                None => output.event(event),
+                Some(filter) => filter.event(event, &mut |event| output.event(event)),
+            }
         })
     }
 }
@@ -103,13 +109,18 @@ impl Exchange {
     }
 
     /// From here on there is an answer to begin, if need be before the upstream says anything.
-    pub(super) fn expect(&self, plan: Plan, message_id: String) {
+    pub(super) fn expect(&self, plan: Plan, message_id: String, filter: Option<Filter>) {
         let output = match plan.stream {
             true => Output::Events { bytes: Vec::new(), has_head: false },
             false => Output::Fold(MessageFold::default()),
         };
         let stream = MessageStream::new(plan, message_id);
-        *self.answer.borrow_mut() = Some(Answer { stream, output, summary: Summary::default() });
+        *self.answer.borrow_mut() = Some(Answer { stream, filter, output, summary: Summary::default() });
+    }
+
+    /// Answers with a message that a hook gave: at least `content`, a string or an array of blocks.
+    pub(super) fn respond(&self, message: &Value<'_>) {
+        self.with(|answer| answer.step(|stream, emit| stream.replay(message, emit)));
     }
 
     fn with<T>(&self, step: impl FnOnce(&mut Answer) -> T) -> Option<T> {
@@ -124,8 +135,14 @@ impl Exchange {
 
     /// Takes the data of one of the upstream's events.
     pub(super) fn data(&self, data: &mut [u8], is_error: bool) -> Result<Progress, Failure> {
-        self.with(|answer| answer.step(|stream, emit| stream.data(data, is_error, emit)))
-            .unwrap_or(Ok(Progress::Done))
+        self.with(|answer| {
+            let progress = answer.step(|stream, emit| stream.data(data, is_error, emit));
+            match answer.filter.as_mut().and_then(Filter::take_failure) {
+                Some(error) => Err(Failure::Other(error)),
+                None => progress,
+            }
+        })
+        .unwrap_or(Ok(Progress::Done))
     }
 
     /// Ends the answer.

@@ -1,14 +1,19 @@
 //! The upstreams, aliases and hooks in force: one immutable set, swapped as a whole.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Retry};
 use crate::hooks::{Hooks, Loaded};
-use crate::openai::Counts;
+use crate::openai::{Counts, Flavour};
 use crate::route::{self, Alias};
-use crate::upstream::{Options, Upstream};
+use crate::upstream::{Options, Upstream, Wait};
+
+/// Stands before the names of an upstream's own models in our listing: Claude Code shows only models whose names hold
+/// `claude` or `anthropic`.
+pub(super) const LISTING_PREFIX: &str = "anthropic/";
 
 /// How much one answer moves what is learned of a model's tokens.
 const LEARNING_RATE: f64 = 0.2;
@@ -63,13 +68,17 @@ pub struct Gateway {
     hooks: Hooks,
 }
 
-/// Where a request goes.
+/// Where a request goes, and what is known of it there.
 #[derive(Clone, Debug)]
-pub struct Route {
+pub struct Resolved {
     /// The upstream.
     pub served: Arc<Served>,
-    /// The model, where alias or hook names one; else the upstream's own.
-    pub model: Option<String>,
+    /// The model's name there.
+    pub model: String,
+    /// The server's flavour.
+    pub flavour: Flavour,
+    /// The model's context window in tokens, where known.
+    pub window: Option<u64>,
 }
 
 impl Gateway {
@@ -107,27 +116,50 @@ impl Gateway {
         self.upstreams.iter().find(|served| served.name() == name)
     }
 
-    /// Where a request for `model` goes. `chosen`: the upstream that a hook named; the alias table then only renames.
+    /// The upstream that a request for `model` goes to, and the model that its alias names. `chosen`: the upstream that
+    /// a hook named; the alias table then only renames.
+    fn route(&self, model: &str, chosen: Option<&str>) -> Result<(&Arc<Served>, Option<&str>), Error> {
+        let alias = route::find(&self.aliases, model);
+        let name = chosen.or(alias.map(|alias| alias.upstream.as_str()));
+        let Some(served) = name.and_then(|name| self.upstream(name)) else {
+            return Err(match chosen {
+                Some(name) => {
+                    Error::new(Kind::Api, format!("a hook chose the upstream '{name}', which does not exist"))
+                }
+                None => Error::new(Kind::NotFound, format!("model: {model}")),
+            }
+            .retry(Retry::Never));
+        };
+        let alias = alias.filter(|alias| alias.upstream == served.name());
+        Ok((served, alias.and_then(|alias| alias.model.as_deref())))
+    }
+
+    /// Where a request goes: the upstream that a hook chose or the alias table names; there the alias's model, else the
+    /// one that the hook named (`own_model`), else the requested one if it is served there, else the upstream's own.
     ///
     /// # Errors
     /// 404 where no alias matches; 500 where a hook named an upstream that does not exist.
-    pub fn route(&self, model: &str, chosen: Option<&str>) -> Result<Route, Error> {
-        if let Some(name) = chosen {
-            let Some(served) = self.upstream(name) else {
-                let what = format!("a hook chose the upstream '{name}', which does not exist");
-                return Err(Error::new(Kind::Api, what).retry(Retry::Never));
-            };
-            let alias = route::find(&self.aliases, model).filter(|alias| alias.upstream == name);
-            return Ok(Route {
-                served: Arc::clone(served),
-                model: alias.and_then(|alias| alias.model.clone()),
-            });
-        }
-        let alias = route::find(&self.aliases, model);
-        let found = alias.and_then(|alias| Some((alias, self.upstream(&alias.upstream)?)));
-        let Some((alias, served)) = found else {
-            return Err(Error::new(Kind::NotFound, format!("model: {model}")).retry(Retry::Never));
-        };
-        Ok(Route { served: Arc::clone(served), model: alias.model.clone() })
+    pub fn resolve(
+        &self,
+        requested: &str,
+        chosen: Option<&str>,
+        own_model: Option<&str>,
+        wait: &Rc<dyn Wait>,
+    ) -> Result<Resolved, Error> {
+        let (served, alias_model) = self.route(requested, chosen)?;
+        let upstream = served.upstream();
+        let discovered = upstream.discovered_fresh(wait);
+        let bare = requested.strip_prefix(LISTING_PREFIX).unwrap_or(requested);
+        let is_served = |name: &&str| discovered.models.iter().any(|model| model.id == *name);
+        let listed = [requested, bare].into_iter().find(is_served);
+        let model = alias_model.or(own_model).or(listed).map(str::to_string).or_else(|| upstream.model());
+        let model = model.unwrap_or_else(|| requested.to_string());
+        let settings = &upstream.config().settings;
+        Ok(Resolved {
+            flavour: settings.flavour.unwrap_or(discovered.flavour),
+            window: settings.window.or_else(|| discovered.window(&model)),
+            served: Arc::clone(served),
+            model,
+        })
     }
 }

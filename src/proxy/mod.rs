@@ -4,19 +4,30 @@
 //! |---|---|
 //! | `mod` | [`Proxy`]: which path is what, who is answered what at once |
 //! | `gateway` | [`Gateway`]: the upstreams, aliases and hooks in force, swapped as one |
+//! | `prepare` | a client's bytes to a chat completion: hooks, checks, route, translation |
 //! | `messages` | `POST /v1/messages`, stage by stage |
+//! | `attempt` | one upstream asked: mended and repeated where that helps |
+//! | `count` | `POST /v1/messages/count_tokens` |
+//! | `models` | `GET /v1/models` |
 //! | `exchange` | the client's side of one request: events or a whole message out, pings in silence |
+//! | `filter` | `on_event` and `on_tool_call` between translation and client |
 //! | `relay` | the upstream's bytes through decoder and translation to the client |
 //! | `record` | what is logged of a request |
 
+mod attempt;
+mod count;
 mod exchange;
+mod filter;
 mod gateway;
 mod messages;
+mod models;
+mod prepare;
 mod record;
 mod relay;
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -27,6 +38,8 @@ use crate::http::Request;
 use crate::ids;
 use crate::json::Value;
 use crate::server::{Client, Handler};
+use crate::upstream::Wait;
+use exchange::Exchange;
 
 /// How the proxy behaves towards its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,31 +68,56 @@ impl Default for Options {
 pub struct Proxy {
     gateway: RwLock<Arc<Gateway>>,
     options: Options,
+    counts: count::Remembered,
+}
+
+/// How a request ends that is not answered by an upstream's message.
+enum Stop {
+    /// With an error for the client.
+    Error(Error),
+    /// With nothing: the client has left.
+    ClientGone,
+    /// With its connection: it cannot be written to.
+    Client(io::Error),
+    /// With the message that a hook gave.
+    Respond(Value<'static>),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Stop::Error(error)
+    }
 }
 
 /// What a path stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Resource {
+enum Resource<'p> {
     Messages,
+    CountTokens,
+    Models,
+    Model(&'p str),
     /// Says only that somebody is there. Claude Code warms its connection with `HEAD /api/hello`.
     Hello,
     Health,
 }
 
-impl Resource {
-    fn find(path: &str) -> Option<Resource> {
-        match path.trim_end_matches('/') {
+impl<'p> Resource<'p> {
+    fn find(path: &'p str) -> Option<Self> {
+        let path = path.trim_end_matches('/');
+        match path {
             "/v1/messages" => Some(Resource::Messages),
+            "/v1/messages/count_tokens" => Some(Resource::CountTokens),
+            "/v1/models" => Some(Resource::Models),
             "" | "/api/hello" => Some(Resource::Hello),
             "/health" => Some(Resource::Health),
-            _ => None,
+            _ => path.strip_prefix("/v1/models/").map(Resource::Model),
         }
     }
 
     fn methods(self) -> &'static [&'static str] {
         match self {
-            Resource::Messages => &["POST"],
-            Resource::Hello | Resource::Health => &["GET", "HEAD"],
+            Resource::Messages | Resource::CountTokens => &["POST"],
+            Resource::Models | Resource::Model(_) | Resource::Hello | Resource::Health => &["GET", "HEAD"],
         }
     }
 }
@@ -87,7 +125,7 @@ impl Resource {
 impl Proxy {
     /// A proxy in front of this gateway.
     pub fn new(gateway: Gateway, options: Options) -> Self {
-        Proxy { gateway: RwLock::new(Arc::new(gateway)), options }
+        Proxy { gateway: RwLock::new(Arc::new(gateway)), options, counts: count::Remembered::default() }
     }
 
     /// What is in force now. Requests in flight keep what they began with.
@@ -101,7 +139,7 @@ impl Proxy {
     }
 
     /// Which resource the request is for.
-    fn resource(&self, request: &Request) -> Result<Resource, Error> {
+    fn resource<'p>(&self, request: &'p Request) -> Result<Resource<'p>, Error> {
         let path = request.path.strip_prefix(self.options.prefix.as_str());
         let found = path.and_then(Resource::find);
         let unknown =
@@ -132,14 +170,41 @@ impl Proxy {
     }
 }
 
+impl Proxy {
+    /// Whatever is not a message: a short JSON text.
+    fn tell(
+        &self,
+        resource: Resource<'_>,
+        client: &Client,
+        request: &Request,
+        request_id: &str,
+    ) -> Result<Vec<u8>, Error> {
+        let wait: Rc<dyn Wait> = Rc::new(Exchange::new(client, request_id, &self.options));
+        Ok(match resource {
+            Resource::Models => models::list(&self.gateway(), request, &wait)?.to_json().into_bytes(),
+            Resource::Model(id) => models::find(&self.gateway(), id, request, &wait)?.to_json().into_bytes(),
+            Resource::Health => self.health(),
+            Resource::Hello | Resource::Messages | Resource::CountTokens => {
+                br#"{"name":"sparkgap"}"#.to_vec()
+            }
+        })
+    }
+}
+
 impl Handler for Proxy {
     fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
         let request_id = ids::request_id();
-        let headers = [("content-type", "application/json"), ("request-id", request_id.as_str())];
-        match self.resource(&request) {
-            Ok(Resource::Messages) => messages::serve(self, client, request, address, &request_id),
-            Ok(Resource::Hello) => client.borrow_mut().respond(200, &headers, br#"{"name":"sparkgap"}"#),
-            Ok(Resource::Health) => client.borrow_mut().respond(200, &headers, &self.health()),
+        let told = match self.resource(&request) {
+            Ok(Resource::Messages) => return messages::serve(self, client, request, address, &request_id),
+            Ok(Resource::CountTokens) => return count::serve(self, client, &request, address, &request_id),
+            Ok(resource) => self.tell(resource, client, &request, &request_id),
+            Err(error) => Err(error),
+        };
+        match told {
+            Ok(body) => {
+                let headers = [("content-type", "application/json"), ("request-id", request_id.as_str())];
+                client.borrow_mut().respond(200, &headers, &body)
+            }
             Err(error) => {
                 log::info!("{request_id} {address} {error}");
                 client.borrow_mut().respond_error(&error, &request_id)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::anthropic::{StopReason, Usage};
+use crate::json::Value;
 
 /// What happened to a request, filled in as it happens.
 #[derive(Debug)]
@@ -42,6 +43,29 @@ impl Record {
             first_byte: None,
             error: None,
         }
+    }
+}
+
+impl Record {
+    /// The record as `on_log` sees it.
+    pub(super) fn to_value(&self) -> Value<'static> {
+        let millis = |time: Duration| Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let usage = self.usage;
+        Value::object([
+            ("request_id", self.request_id.clone().into()),
+            ("model", self.client_model.clone().into()),
+            ("upstream", self.upstream.clone().into()),
+            ("upstream_model", self.upstream_model.clone().into()),
+            ("stream", self.is_streamed.into()),
+            ("status", u64::from(self.status).into()),
+            ("stop_reason", self.stop_reason.map_or(Value::Null, |reason| reason.name().into())),
+            ("input_tokens", (usage.input + usage.cache_read + usage.cache_creation).into()),
+            ("cached_tokens", usage.cache_read.into()),
+            ("output_tokens", usage.output.into()),
+            ("first_byte_ms", self.first_byte.map_or(Value::Null, millis)),
+            ("total_ms", millis(self.began.elapsed())),
+            ("error", self.error.clone().map_or(Value::Null, Value::from)),
+        ])
     }
 }
 

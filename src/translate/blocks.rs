@@ -28,6 +28,13 @@ pub(super) fn text<'r>(kind: &str, body: &'r Object<'r>) -> Option<Cow<'r, str>>
     }
 }
 
+/// The sources of the images in a document of blocks.
+pub(super) fn images<'r>(document: &'r Object<'r>) -> impl Iterator<Item = &'r Value<'r>> {
+    let content = document.get("source").and_then(|source| source.get("content")?.as_array());
+    let is_image = |item: &&Value<'_>| item.get("type").and_then(Value::as_str) == Some("image");
+    content.unwrap_or_default().iter().filter(is_image).filter_map(|item| item.get("source"))
+}
+
 fn string<'r>(body: &'r Object<'r>, key: &str) -> Option<&'r str> {
     body.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
 }

@@ -5,6 +5,8 @@
 
 use crate::json::Value;
 
+use super::image;
+
 /// Bytes to a token of English and code (translation.md F).
 const BYTES_PER_TOKEN: f64 = 3.6;
 /// Bytes to a token of JSON schemas.
@@ -13,8 +15,11 @@ const SCHEMA_BYTES_PER_TOKEN: f64 = 3.2;
 const TOKENS_PER_WIDE_CHARACTER: f64 = 1.2;
 const TOKENS_PER_MESSAGE: f64 = 4.0;
 const TOKENS_PER_TOOL: f64 = 8.0;
-/// The API's cap on an image; its real size is not decoded.
+/// An image whose size is not known.
 const TOKENS_PER_IMAGE: f64 = 1600.0;
+/// Qwen's vision models see patches of 28 x 28 pixels (the API's w * h / 750 is the same to a few percent), at most so many.
+const IMAGE_PATCH_SIZE: u64 = 28;
+const IMAGE_PATCHES_MAX: u64 = 16_384;
 
 /// The tokens of the text of an answer.
 pub fn text_tokens(text: &str) -> f64 {
@@ -51,10 +56,21 @@ fn value_tokens(value: &Value<'_>) -> f64 {
     match value {
         Value::String(text) => text_tokens(text),
         Value::Array(items) => items.iter().map(value_tokens).sum(),
-        Value::Object(object) if object.get("image_url").is_some() => TOKENS_PER_IMAGE,
+        Value::Object(object) if object.get("image_url").is_some() => {
+            let url = object.get("image_url").and_then(|image| image.get("url")?.as_str());
+            image_tokens(url.unwrap_or(""))
+        }
         Value::Object(object) => object.iter().map(|(_, value)| value_tokens(value)).sum(),
         Value::Null | Value::Bool(_) | Value::Number(_) => 0.0,
     }
+}
+
+fn image_tokens(url: &str) -> f64 {
+    let size = url.split_once(";base64,").and_then(|(_, data)| image::size(data));
+    size.map_or(TOKENS_PER_IMAGE, |(width, height)| {
+        let patches = width.div_ceil(IMAGE_PATCH_SIZE) * height.div_ceil(IMAGE_PATCH_SIZE);
+        float(usize::try_from(patches.clamp(1, IMAGE_PATCHES_MAX)).unwrap_or(usize::MAX))
+    })
 }
 
 /// About the bytes of a value as JSON.

@@ -15,12 +15,15 @@ pub(super) struct End<'e> {
     pub(super) has_tool_use: bool,
     /// Whether the upstream refused.
     pub(super) refused: bool,
+    /// Whether the context window is full, and the client knows the reason for it.
+    pub(super) window_exceeded: bool,
 }
 
 /// The stop reason (translation.md C). A whole tool call outweighs `stop`: vLLM says that of a forced call. `length`
 /// outweighs the call: it may be cut.
 pub(super) fn stop_reason(end: &End<'_>) -> StopReason {
     match end.finish_reason {
+        "length" if end.window_exceeded => StopReason::ContextWindow,
         "length" => StopReason::MaxTokens,
         "content_filter" => StopReason::Refusal,
         _ if end.has_tool_use => StopReason::ToolUse,
@@ -91,6 +94,7 @@ mod tests {
             stop_sequence,
             has_tool_use,
             refused: false,
+            window_exceeded: false,
         };
         for (case, expected) in [
             (end("stop", None, false), StopReason::EndTurn),

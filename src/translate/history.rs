@@ -14,6 +14,7 @@ use crate::openai::{Flavour, SystemMessages};
 use super::blocks;
 use super::request::Target;
 use super::signature::reasoning;
+use super::tools::sent_name;
 
 /// What stands for a result that the client never sent.
 const NO_RESULT: &str = "[no result: interrupted]";
@@ -83,6 +84,9 @@ pub(super) fn history<'r>(
             let len = rest.iter().take_while(|message| message.role != Role::Assistant).count();
             let (run, after) = rest.split_at(len);
             builder.user_turn(run, after.iter().any(|message| message.role == Role::User));
+            if !after.is_empty() {
+                builder.settle_reminders();
+            }
             rest = after;
         }
     }
@@ -150,11 +154,19 @@ impl<'r> Builder<'r, '_> {
         }
     }
 
+    /// System messages between two answers stay there, as a turn of the user: so they stood when they were the last, and
+    /// what was sent once keeps its place.
+    fn settle_reminders(&mut self) {
+        let reminders = self.reminders.drain(..).map(Part::Text).collect();
+        self.user_parts(reminders);
+    }
+
     fn user(&mut self, message: &'r Message<'r>) {
         let mut parts: Vec<Part<'r>> = self.reminders.drain(..).map(Part::Text).collect();
         for block in &message.content {
             match block {
                 Block::Image(source) => parts.push(image(source, self.target)),
+                Block::Other { kind: "document", body } => parts.extend(document(body, self.target)),
                 other => parts.extend(block_text(other).map(Part::Text)),
             }
         }
@@ -202,6 +214,7 @@ impl<'r> Builder<'r, '_> {
     }
 
     fn assistant(&mut self, message: &'r Message<'r>, last: bool) {
+        self.early_results();
         for block in &message.content {
             // A summary of what was said before is no answer of the model.
             if let Block::Other { kind: "compaction", .. } = block {
@@ -218,7 +231,14 @@ impl<'r> Builder<'r, '_> {
             self.turns.push(Turn::Assistant(answer));
         }
         self.early.extend(message.content.iter().filter_map(as_result));
-        if last && !self.early.is_empty() {
+        if last {
+            self.early_results();
+        }
+    }
+
+    /// Results in the model's own message stand behind its calls when the next message is the model's too.
+    fn early_results(&mut self) {
+        if !self.early.is_empty() {
             let results: Vec<&ToolResult<'r>> = self.early.drain(..).collect();
             self.results(&results);
         }
@@ -230,9 +250,8 @@ impl<'r> Builder<'r, '_> {
             let what = "`tool_use` ids were found without `tool_result` blocks immediately after";
             return Err(Error::invalid(format!("messages: {what}: {}", open.join(", "))));
         }
-        let reminders: Vec<Part<'r>> = self.reminders.drain(..).map(Part::Text).collect();
-        self.user_parts(reminders);
-        if matches!(self.turns.last(), Some(Turn::System(_)) | None) {
+        self.settle_reminders();
+        if self.turns.iter().all(|turn| matches!(turn, Turn::System(_))) {
             return Err(Error::invalid("messages.0: user messages must have non-empty content"));
         }
         let mut prefill = false;
@@ -352,6 +371,12 @@ fn image<'r>(source: &'r Value<'r>, target: &Target<'_>) -> Part<'r> {
     }
 }
 
+/// The text of a document, and behind it its images.
+fn document<'r>(body: &'r Object<'r>, target: &Target<'_>) -> Vec<Part<'r>> {
+    let text = blocks::text("document", body).map(Part::Text);
+    text.into_iter().chain(blocks::images(body).map(|source| image(source, target))).collect()
+}
+
 /// The text of any block that has one.
 fn block_text<'r>(block: &Block<'r>) -> Option<Cow<'r, str>> {
     match block {
@@ -403,7 +428,7 @@ impl<'r> Answer<'r> {
             }
         }
         if !self.calls.is_empty() {
-            let calls: Vec<Value<'r>> = self.calls.into_iter().map(Call::into_json).collect();
+            let calls: Vec<Value<'r>> = self.calls.into_iter().map(|call| call.into_json(flavour)).collect();
             message.push("tool_calls", calls);
         }
         message.into()
@@ -411,10 +436,11 @@ impl<'r> Answer<'r> {
 }
 
 impl<'r> Call<'r> {
-    fn into_json(self) -> Value<'r> {
+    fn into_json(self, flavour: Flavour) -> Value<'r> {
         // Always the text of an object: llama.cpp answers 500 to anything else.
         let arguments = self.input.map_or_else(|| "{}".to_string(), Value::to_json);
-        let function = Value::object([("name", self.name.into()), ("arguments", arguments.into())]);
+        let function =
+            Value::object([("name", sent_name(self.name, flavour).into()), ("arguments", arguments.into())]);
         Value::object([("id", self.id.into()), ("type", "function".into()), ("function", function)])
     }
 }

@@ -14,13 +14,17 @@
 //! | `signature` | reasoning | a thinking block's signature, and back |
 //! | `finish` | finish reason, counts | stop reason, usage |
 //! | `message` | events | one whole Message |
+//! | `failure` | an upstream's failure | the client's error |
 //! | `estimate` | text | tokens, roughly |
+//! | `image` | an image's first bytes | its size |
 
 pub mod arguments;
 mod blocks;
 pub mod estimate;
+mod failure;
 mod finish;
 mod history;
+mod image;
 mod message;
 mod request;
 mod signature;
@@ -28,6 +32,7 @@ mod stop;
 mod stream;
 mod tools;
 
+pub use failure::failure_error;
 pub use finish::overflow_error;
 pub use message::MessageFold;
 pub use request::{ChatRequest, Plan, Target, chat_request};

@@ -10,7 +10,7 @@ use crate::openai::{Flavour, Settings, Thinking};
 use super::arguments::Schema;
 use super::estimate;
 use super::history::{History, history};
-use super::tools::{Tools, tools};
+use super::tools::{Tools, sent_name, tools};
 
 /// vLLM's and OpenAI's limit on `stop`; a fifth string is a 400 for the whole request.
 const STOP_STRINGS_MAX: usize = 4;
@@ -63,7 +63,7 @@ pub struct ChatRequest<'r> {
 
 /// What the answer's translation must know of its request. Owns what it holds, so that the request can be freed while
 /// a long answer runs.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The model as the client named it.
     pub model: String,
@@ -73,14 +73,27 @@ pub struct Plan {
     pub stop_sequences: Vec<String>,
     /// Whether the reasoning is withheld and only its signature shown.
     pub thinking_omitted: bool,
+    /// The template opens the reasoning itself and the server has no parser for it: text is reasoning up to `</think>`.
+    pub think_tags: bool,
     /// Only the first tool call is passed on.
     pub one_tool_call: bool,
     /// The tools that were declared, each with what is needed to repair its arguments.
     pub tools: Vec<(String, Option<Schema>)>,
+    /// Tools whose names were shortened for a strict API: the name that was sent, and the client's.
+    pub renamed: Vec<(String, String)>,
     /// Nothing is shown: the client asked for 0 tokens, to warm the cache.
     pub discard: bool,
     /// About the prompt's tokens; never 0.
     pub prompt_tokens: u64,
+    /// The limit that was sent.
+    pub max_tokens: u64,
+    /// Whether the window left less room than the client asked for.
+    pub is_clamped_to_window: bool,
+    /// The context window in tokens, where known.
+    pub window: Option<u64>,
+    /// The client knows the stop reason `model_context_window_exceeded`: its `anthropic-beta` header named
+    /// `model-context-window-exceeded-2025-08-26`. The caller sets it.
+    pub context_window_beta: bool,
 }
 
 /// The chat completion for a request.
@@ -95,7 +108,8 @@ pub fn chat_request<'r>(
     let tools = tools(request, target.flavour)?;
     let thinks = thinks(request, target, &history, &tools);
     let dropped = tools.dropped.iter().map(|(_, kind)| format!("server tool {kind}")).collect();
-    let plan = plan(request, target, &tools);
+    let mut plan = plan(request, target, &tools);
+    plan.think_tags = target.settings.think_tags && thinks;
 
     let mut body = Object::new();
     body.push("model", target.model);
@@ -115,6 +129,9 @@ pub fn chat_request<'r>(
     chat.plan.prompt_tokens = estimate::whole(scaled(estimated, target.tokens_ratio)).max(1);
     let Some(body) = chat.body.as_object_mut() else { return Ok(chat) };
     let max_tokens = max_tokens(request, target, chat.plan.prompt_tokens);
+    chat.plan.max_tokens = max_tokens;
+    let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
+    chat.plan.is_clamped_to_window = max_tokens < request.max_tokens.min(cap);
     set_max_tokens(body, max_tokens, target.flavour);
     sampling(body, request, target.flavour);
     // Upstream stop strings also fire in reasoning and in the markup of tool calls, and tear pieces off them; and most
@@ -132,6 +149,9 @@ pub fn chat_request<'r>(
         );
     }
     thinking(body, request, target, thinks, max_tokens);
+    if let (true, Some(user)) = (target.settings.user_id, user_id(request)) {
+        body.push("user", user);
+    }
     for key in EXTRAS {
         if let Some(value) = request.body.get(key).filter(|_| target.flavour != Flavour::OpenAi) {
             body.push(key, value.reborrow());
@@ -145,6 +165,10 @@ pub fn chat_request<'r>(
     Ok(chat)
 }
 
+fn user_id<'r>(request: &MessagesRequest<'r>) -> Option<&'r str> {
+    request.body.get("metadata")?.get("user_id")?.as_str()
+}
+
 fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -> Plan {
     let coerce = target.settings.coerce_arguments;
     let schema =
@@ -154,10 +178,25 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         stream: request.stream,
         stop_sequences: request.stop_sequences.iter().map(ToString::to_string).collect(),
         thinking_omitted: request.thinking_omitted,
+        think_tags: false,
         one_tool_call: request.one_tool_call,
-        tools: tools.declared.iter().map(|tool| (tool.name.to_string(), schema(tool))).collect(),
+        tools: tools
+            .declared
+            .iter()
+            .map(|tool| (sent_name(tool.name, target.flavour).into_owned(), schema(tool)))
+            .collect(),
+        renamed: tools
+            .declared
+            .iter()
+            .map(|tool| (sent_name(tool.name, target.flavour).into_owned(), tool.name.to_string()))
+            .filter(|(sent, name)| sent != name)
+            .collect(),
         discard: request.max_tokens == 0,
         prompt_tokens: 1,
+        max_tokens: request.max_tokens,
+        is_clamped_to_window: false,
+        window: target.window,
+        context_window_beta: false,
     }
 }
 
@@ -237,18 +276,8 @@ fn thinking<'r>(
         }
         body.push("chat_template_kwargs", arguments);
     }
-    let disabled = request.thinking == Some(Asked::Disabled) || target.settings.thinking == Thinking::Off;
-    let last_system = request.messages.last().and_then(|message| message.effort);
-    match last_system.or(request.effort) {
-        Some(effort) if !disabled => body.push(
-            "reasoning_effort",
-            match (flavour, effort) {
-                (Flavour::OpenAi, "xhigh" | "max") => "high",
-                _ => effort,
-            },
-        ),
-        _ if flavour == Flavour::Ollama && !thinks => body.push("reasoning_effort", "none"),
-        _ => {}
+    if let Some(effort) = effort(request, target, thinks) {
+        body.push("reasoning_effort", effort);
     }
     if let (Some(Asked::Enabled(budget)), true, true) =
         (request.thinking, thinks, target.settings.thinking_budget)
@@ -259,6 +288,24 @@ fn thinking<'r>(
             Flavour::LlamaCpp => body.push("thinking_budget_tokens", budget),
             _ => {}
         }
+    }
+}
+
+/// The effort, where the model may think; without a word on thinking an effort alone is passed on.
+fn effort<'r>(request: &MessagesRequest<'r>, target: &Target<'_>, thinks: bool) -> Option<&'r str> {
+    let last_system = request.messages.last().and_then(|message| message.effort);
+    let may_think = thinks || (request.thinking.is_none() && target.settings.thinking == Thinking::Auto);
+    let said = last_system.or(request.effort).filter(|_| may_think);
+    match (target.flavour, said, request.thinking) {
+        (Flavour::OpenAi, Some("xhigh" | "max"), _) => Some("high"),
+        // A strict API takes no budget: the effort that comes nearest.
+        (Flavour::OpenAi, None, Some(Asked::Enabled(budget))) if thinks => Some(match budget {
+            0..=2048 => "low",
+            2049..=8192 => "medium",
+            _ => "high", // its highest
+        }),
+        (Flavour::Ollama, None, _) if !thinks => Some("none"),
+        _ => said,
     }
 }
 

@@ -17,12 +17,16 @@ const TEXT_PREFIX: &str = "sg1t.";
 /// FNV-1a, 64 bits: tells a damaged signature from a whole one. It is no seal: whoever holds the conversation may change
 /// it as they like.
 #[derive(Clone, Copy, Debug)]
-struct Digest(u64);
+pub(super) struct Digest(u64);
 
 impl Digest {
-    const EMPTY: Digest = Digest(0xcbf2_9ce4_8422_2325);
+    pub(super) const EMPTY: Digest = Digest(0xcbf2_9ce4_8422_2325);
 
-    fn push(self, text: &str) -> Digest {
+    pub(super) fn hex(self) -> String {
+        format!("{:016x}", self.0)
+    }
+
+    pub(super) fn push(self, text: &str) -> Digest {
         Digest(
             text.bytes().fold(self.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)),
         )
@@ -51,8 +55,8 @@ impl Signature {
 
     pub(super) fn encode(&self) -> String {
         match &self.text {
-            None => format!("{DIGEST_PREFIX}{:016x}", self.digest.0),
-            Some(text) => format!("{TEXT_PREFIX}{:016x}.{}", self.digest.0, URL_SAFE_NO_PAD.encode(text)),
+            None => format!("{DIGEST_PREFIX}{}", self.digest.hex()),
+            Some(text) => format!("{TEXT_PREFIX}{}.{}", self.digest.hex(), URL_SAFE_NO_PAD.encode(text)),
         }
     }
 }
@@ -65,7 +69,7 @@ pub(super) fn reasoning<'r>(text: &'r str, signature: &str) -> Cow<'r, str> {
 fn carried(signature: &str) -> Option<String> {
     let (digest, text) = signature.strip_prefix(TEXT_PREFIX)?.split_once('.')?;
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    (format!("{:016x}", Digest::EMPTY.push(&text).0) == digest).then_some(text)
+    (Digest::EMPTY.push(&text).hex() == digest).then_some(text)
 }
 
 #[cfg(test)]

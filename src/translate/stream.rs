@@ -9,7 +9,9 @@
 //! | thinking | delta | signature, stop; open text | signature, stop; open tool use | signature, stop |
 //! | text | stop; open thinking | delta | stop; open tool use | stop |
 //! | tool use, its JSON whole | stop; open thinking | stop; open text | its own: delta; another's: stop, open that | stop |
-//! | tool use, its JSON open | held until its end | held until its end | its own: delta; another's: kept until its turn | completed, stop |
+//! | tool use, its JSON open | held until its stop | held until its stop | its own: delta; another's: kept until its turn | completed, stop |
+//!
+//! What was held in the middle of a tool use follows its stop in the order in which it came.
 //!
 //! Nothing is emitted before the first piece of content, so that an upstream's early error can still be an HTTP status;
 //! [`MessageStream::open`] begins the answer when that takes too long.
@@ -17,9 +19,13 @@
 use crate::anthropic::{Delta as Piece, Event, StopReason};
 use crate::error::{Error, Kind, Retry};
 use crate::json::{Parser, Value};
-use crate::openai::{Choice, Chunk, Counts, Failure, ToolCallDelta, read_error_chunk};
+mod calls;
+mod replay;
+mod text;
 
-use super::arguments::{Arguments, Outcome};
+use crate::openai::{Choice, Chunk, Counts, Failure, read_error_chunk};
+
+use super::arguments::Arguments;
 use super::estimate;
 use super::finish::{End, stop_reason, usage};
 use super::request::Plan;
@@ -102,6 +108,10 @@ pub struct MessageStream {
     refusal: Option<String>,
     output_tokens: f64,
     has_tool_use: bool,
+    /// The upstream said `[DONE]`.
+    is_done: bool,
+    /// The context window was full before the answer was whole.
+    is_window_full: bool,
     /// Reused for the pieces of a tool call.
     scratch: String,
 }
@@ -132,6 +142,8 @@ impl MessageStream {
             refusal: None,
             output_tokens: 0.0,
             has_tool_use: false,
+            is_done: false,
+            is_window_full: false,
             scratch: String::new(),
         }
     }
@@ -147,10 +159,9 @@ impl MessageStream {
         (self.counts, self.plan.prompt_tokens)
     }
 
-    /// Begins the answer now, with a ping, although the upstream is still silent.
+    /// Begins the answer now, although the upstream is still silent.
     pub fn open(&mut self, emit: &mut Emit<'_>) {
         self.start(emit);
-        emit(&Event::Ping);
     }
 
     /// Takes the data of one server-sent event, or the whole of a JSON answer. `is_error`: the event's name says so.
@@ -165,21 +176,36 @@ impl MessageStream {
         emit: &mut Emit<'_>,
     ) -> Result<Progress, Failure> {
         if data.trim_ascii() == b"[DONE]" {
+            self.is_done = true;
             return Ok(Progress::Done);
         }
         let mut parser = std::mem::take(&mut self.parser);
         let read = parser.read(data, |tape| {
             let chunk = Chunk::read(tape);
             match chunk.error.or(is_error.then_some(tape)) {
-                Some(error) => Err(read_error_chunk(&Value::from_tape(error))),
+                Some(error) => self.upstream_error(read_error_chunk(&Value::from_tape(error))),
                 None => Ok(self.chunk(&chunk, emit)),
             }
         });
         self.parser = parser;
         read.unwrap_or_else(|error| {
+            // The answer is whole: only counts can be lost.
+            if self.finish_reason.is_some() {
+                return Ok(Progress::More);
+            }
             let told = Error::new(Kind::BadGateway, "the upstream sent malformed JSON");
             Err(Failure::Other(told.source(error).retry(Retry::After(1))))
         })
+    }
+
+    /// An error in the stream. Where only the window is full, what was said is an answer that met its limit.
+    fn upstream_error(&mut self, failure: Failure) -> Result<Progress, Failure> {
+        if self.next_index == 0 || !matches!(failure, Failure::Overflow { .. }) {
+            return Err(failure);
+        }
+        self.is_window_full = true;
+        self.finish_reason = Some("length".to_string());
+        Ok(Progress::Done)
     }
 
     fn chunk(&mut self, chunk: &Chunk<'_, '_>, emit: &mut Emit<'_>) -> Progress {
@@ -215,7 +241,7 @@ impl MessageStream {
     }
 
     fn finish(&mut self, choice: &Choice<'_, '_>) {
-        if let Some(reason) = choice.finish_reason {
+        if let Some(reason) = choice.finish_reason.or(choice.is_whole.then_some("stop")) {
             self.finish_reason = Some(reason.to_string());
         }
         let requested = |stop: &&str| self.plan.stop_sequences.iter().any(|sequence| sequence == stop);
@@ -228,12 +254,13 @@ impl MessageStream {
         if !self.started {
             self.started = true;
             let mut usage = usage(self.counts, self.plan.prompt_tokens, 0);
+            // A whole answer that comes at once has counted its output already; the client is told at the end.
+            usage.output = 0;
             usage.thinking = None;
             emit(&Event::MessageStart { id: &self.message_id, model: &self.plan.model, usage });
+            emit(&Event::Ping);
         }
     }
-
-    // ── blocks ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// The index of the open block.
     fn index(&self) -> u32 {
@@ -254,293 +281,60 @@ impl MessageStream {
     }
 
     /// Ends the open block, whatever it is. Text that was held back, because it might have become a stop sequence, is
-    /// shown before that.
+    /// shown before that, and what came in the middle of a tool use after it.
     fn close(&mut self, emit: &mut Emit<'_>) {
         self.settle_text(emit);
+        self.close_block(emit);
+        if !self.held.is_empty() {
+            self.release(emit);
+            self.close_block(emit);
+        }
+    }
+
+    fn close_block(&mut self, emit: &mut Emit<'_>) {
         match std::mem::replace(&mut self.open, Open::Nothing) {
             Open::Nothing => return,
-            Open::Thinking => {
-                let fresh = Signature::new(self.plan.thinking_omitted);
-                let signature = std::mem::replace(&mut self.signature, fresh).encode();
-                emit(&Event::BlockDelta { index: self.index(), delta: Piece::Signature(&signature) });
-            }
+            Open::Thinking => self.sign(emit),
             Open::Text => {}
             Open::ToolUse(at) => self.complete(at, emit),
         }
         emit(&Event::BlockStop { index: self.index() });
     }
 
-    fn reasoning(&mut self, text: &str, emit: &mut Emit<'_>) {
-        if self.in_tool_use() {
-            return self.hold(true, text);
-        }
-        if self.open != Open::Thinking {
-            self.close(emit);
-            self.begin(Open::Thinking, emit);
-            emit(&Event::ThinkingStart { index: self.index() });
-        }
-        self.signature.push(text);
-        if self.plan.thinking_omitted {
-            self.output_tokens += estimate::text_tokens(text);
-        } else {
-            self.piece(Piece::Thinking(text), emit);
-        }
+    fn sign(&mut self, emit: &mut Emit<'_>) {
+        let fresh = Signature::new(self.plan.thinking_omitted);
+        let signature = std::mem::replace(&mut self.signature, fresh).encode();
+        emit(&Event::BlockDelta { index: self.index(), delta: Piece::Signature(&signature) });
     }
-
-    /// Text that may begin with reasoning between marks, where the server has no parser for it.
-    fn marked_text(&mut self, text: &str, emit: &mut Emit<'_>) {
-        match self.marks {
-            Marks::Off => self.stoppable_text(text, emit),
-            Marks::Inside => {
-                let mut matcher = std::mem::take(&mut self.mark_end);
-                let met = matcher.push(text, &mut |text| self.reasoning(text, emit));
-                self.mark_end = matcher;
-                if let Some(met) = met {
-                    self.marks = Marks::Off;
-                    self.stoppable_text(&met.rest, emit);
-                }
-            }
-            Marks::Undecided => {
-                self.mark_text.push_str(text);
-                let seen = self.mark_text.trim_start();
-                if let Some(rest) = seen.strip_prefix(THINK_START) {
-                    let rest = rest.to_string();
-                    self.marks = Marks::Inside;
-                    self.mark_text.clear();
-                    self.marked_text(&rest, emit);
-                } else if !THINK_START.starts_with(seen) {
-                    self.unmarked(emit);
-                }
-            }
-        }
-    }
-
-    /// No mark begins the text: what was kept to tell is text.
-    fn unmarked(&mut self, emit: &mut Emit<'_>) {
-        self.marks = Marks::Off;
-        let text = std::mem::take(&mut self.mark_text);
-        self.stoppable_text(&text, emit);
-    }
-
-    fn stoppable_text(&mut self, text: &str, emit: &mut Emit<'_>) {
-        let mut stops = std::mem::take(&mut self.stops);
-        let met = stops.push(text, &mut |text| self.text(text, emit));
-        self.stops = stops;
-        if let Some(met) = met {
-            self.stop_sequence = Some(met.sequence);
-            self.finish_reason = Some("stop".to_string());
-        }
-    }
-
-    /// Text that was held back to tell what it is: it is only text.
-    fn settle_text(&mut self, emit: &mut Emit<'_>) {
-        let mut stops = std::mem::take(&mut self.stops);
-        stops.flush(&mut |text| self.text(text, emit));
-        self.stops = stops;
-        self.space.clear();
-    }
-
-    fn text(&mut self, text: &str, emit: &mut Emit<'_>) {
-        if text.is_empty() {
-            return;
-        }
-        if self.in_tool_use() {
-            return self.hold(false, text);
-        }
-        if self.open == Open::Text {
-            return self.piece(Piece::Text(text), emit);
-        }
-        self.space.push_str(text);
-        if text.trim().is_empty() {
-            return;
-        }
-        let text = std::mem::take(&mut self.space);
-        self.close(emit);
-        self.begin(Open::Text, emit);
-        emit(&Event::TextStart { index: self.index() });
-        self.piece(Piece::Text(&text), emit);
-    }
-
-    /// Whether a tool use is open whose JSON is not whole: nothing may come between.
-    fn in_tool_use(&self) -> bool {
-        let Open::ToolUse(at) = self.open else { return false };
-        self.calls.get(at).is_some_and(|call| !call.arguments.is_complete())
-    }
-
-    fn hold(&mut self, thinking: bool, text: &str) {
-        match self.held.last_mut() {
-            Some((kind, before)) if *kind == thinking => before.push_str(text),
-            _ => self.held.push((thinking, text.to_string())),
-        }
-    }
-
-    // ── tool calls ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    fn tool_call(&mut self, delta: &ToolCallDelta<'_, '_>, emit: &mut Emit<'_>) {
-        let Some(at) = self.resolve(delta) else { return };
-        let Some(call) = self.calls.get_mut(at) else { return };
-        if let Some(name) = delta.name.filter(|name| *name != call.name) {
-            // A name in pieces ends where the arguments begin; a repeated one says nothing new.
-            if !call.begun && call.arguments.is_empty() && (call.name.is_empty() || delta.id.is_none()) {
-                call.name.push_str(name);
-                self.give_schema(at);
-            }
-        }
-        let Some(call) = self.calls.get_mut(at) else { return };
-        if let (true, Some(id)) = (call.id.is_empty(), delta.id) {
-            call.id.push_str(id);
-        }
-        self.scratch.clear();
-        delta.arguments(|text| call.arguments.push(text, &mut self.scratch));
-        if self.open == Open::ToolUse(at) {
-            let json = std::mem::take(&mut self.scratch);
-            if !json.is_empty() {
-                self.piece(Piece::InputJson(&json), emit);
-            }
-            self.scratch = json;
-        } else {
-            call.pending.push_str(&self.scratch);
-        }
-        self.advance(emit);
-    }
-
-    /// Which call a piece belongs to (translation.md D, `resolve`). `None`: one too many.
-    fn resolve(&mut self, delta: &ToolCallDelta<'_, '_>) -> Option<usize> {
-        let known = |call: &Call| delta.id.is_some_and(|id| call.id == id);
-        let at = match delta.index {
-            Some(_) => self.calls.iter().rposition(|call| call.index == delta.index),
-            None => self.calls.iter().rposition(known).or(self.calls.len().checked_sub(1)),
-        };
-        let same = at.and_then(|at| self.calls.get(at)).is_some_and(|call| {
-            let new_id = delta.id.is_some() && !call.id.is_empty() && !known(call);
-            let whole = call.arguments.is_complete();
-            match delta.name {
-                _ if known(call) => true,
-                Some(name) if new_id => {
-                    delta.index.is_some() && name == call.name && call.arguments.is_empty()
-                }
-                Some(_) if delta.index.is_some() => !whole,
-                Some(name) => name == call.name && !whole && delta.id.is_none(),
-                None => !(new_id && (whole || delta.index.is_none())),
-            }
-        });
-        if same {
-            return at;
-        }
-        if self.calls.len() >= CALLS_MAX {
-            return None;
-        }
-        self.calls.push(Call {
-            index: delta.index,
-            id: String::new(),
-            name: String::new(),
-            arguments: Arguments::new(None),
-            pending: String::new(),
-            begun: false,
-            done: false,
-        });
-        Some(self.calls.len() - 1)
-    }
-
-    fn give_schema(&mut self, at: usize) {
-        let Some(call) = self.calls.get_mut(at) else { return };
-        let declared = self.plan.tools.iter().find(|(name, _)| *name == call.name);
-        call.arguments = Arguments::new(declared.and_then(|(_, schema)| schema.clone()));
-    }
-
-    /// Opens the next call once it is its turn: the open one is whole, or there is none.
-    fn advance(&mut self, emit: &mut Emit<'_>) {
-        loop {
-            let last = self.calls.len().saturating_sub(1);
-            let waiting = self.calls.iter().enumerate().position(|(at, call)| {
-                !call.begun && !call.name.is_empty() && (!call.arguments.is_empty() || at < last)
-            });
-            let Some(next) = waiting.filter(|_| !self.in_tool_use()) else { return };
-            self.begin_call(next, emit);
-        }
-    }
-
-    fn begin_call(&mut self, at: usize, emit: &mut Emit<'_>) {
-        let only_first = self.plan.one_tool_call && self.calls.iter().any(|call| call.begun);
-        let id = self.public_id(at);
-        let Some(call) = self.calls.get_mut(at) else { return };
-        call.begun = true;
-        if only_first {
-            call.done = true;
-            return;
-        }
-        let name = std::mem::take(&mut call.name);
-        let pending = std::mem::take(&mut call.pending);
-        self.close(emit);
-        self.begin(Open::ToolUse(at), emit);
-        emit(&Event::ToolUseStart { index: self.index(), id: &id, name: &name });
-        if !pending.is_empty() {
-            self.piece(Piece::InputJson(&pending), emit);
-        }
-        if let Some(call) = self.calls.get_mut(at) {
-            call.name = name;
-            call.id = id;
-        }
-    }
-
-    /// The id for the client: the upstream's, in the characters that the API allows; else one made from the message's,
-    /// which is unique as that is.
-    fn public_id(&self, at: usize) -> String {
-        let told = self.calls.get(at).map_or("", |call| call.id.as_str());
-        let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' };
-        let id: String = told.chars().map(allowed).collect();
-        let taken = self.calls.iter().any(|call| call.begun && call.id == id);
-        if !id.is_empty() && !taken {
-            return id;
-        }
-        let unique = self.message_id.strip_prefix("msg_").unwrap_or(&self.message_id);
-        let unique = unique.get(..unique.len().saturating_sub(3)).unwrap_or_default();
-        format!("toolu_{unique}{at:03}")
-    }
-
-    /// Ends the JSON of the open call.
-    fn complete(&mut self, at: usize, emit: &mut Emit<'_>) {
-        let truncated = self.finish_reason.as_deref() == Some("length");
-        let Some(call) = self.calls.get_mut(at) else { return };
-        self.scratch.clear();
-        let outcome = call.arguments.finish(truncated, &mut self.scratch);
-        call.done = true;
-        self.has_tool_use |= outcome != Outcome::Truncated;
-        let json = std::mem::take(&mut self.scratch);
-        if !json.is_empty() {
-            self.piece(Piece::InputJson(&json), emit);
-        }
-        self.scratch = json;
-    }
-
-    // ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     /// The upstream's body has ended: ends the answer.
     ///
     /// # Errors
     /// The upstream never said that it had finished. An answer that merely stops would pass for a whole one.
     pub fn end(&mut self, emit: &mut Emit<'_>) -> Result<(), Error> {
-        let Some(finish_reason) = self.finish_reason.clone() else {
+        let said_something = self.next_index > 0 || !self.calls.is_empty() || !self.mark_text.is_empty();
+        // A server that says [DONE] means that it has finished, though it does not say why.
+        let unsaid = (self.is_done && said_something).then(|| "stop".to_string());
+        let Some(finish_reason) = self.finish_reason.clone().or(unsaid) else {
             let error = Error::new(Kind::BadGateway, "the upstream closed the stream early");
             return Err(error.retry(Retry::After(1)));
         };
         self.start(emit);
-        if self.marks == Marks::Undecided {
-            self.unmarked(emit);
-        }
-        let mut mark_end = std::mem::take(&mut self.mark_end);
-        mark_end.flush(&mut |text| self.reasoning(text, emit));
+        self.settle_marks(emit);
         self.close(emit);
         self.remaining_calls(emit);
-        for (thinking, text) in std::mem::take(&mut self.held) {
-            if thinking { self.reasoning(&text, emit) } else { self.text(&text, emit) }
-        }
         self.close(emit);
+        self.end_message(&finish_reason, emit);
+        Ok(())
+    }
+
+    fn end_message(&self, finish_reason: &str, emit: &mut Emit<'_>) {
         let end = End {
-            finish_reason: &finish_reason,
+            finish_reason,
             stop_sequence: self.stop_sequence.as_deref(),
             has_tool_use: self.has_tool_use,
             refused: self.refusal.is_some(),
+            window_exceeded: self.plan.context_window_beta && self.window_is_full(),
         };
         let mut stop_reason = stop_reason(&end);
         let mut usage =
@@ -556,33 +350,24 @@ impl MessageStream {
             usage,
         });
         emit(&Event::MessageStop);
-        Ok(())
     }
 
-    fn remaining_calls(&mut self, emit: &mut Emit<'_>) {
-        for at in 0..self.calls.len() {
-            let only_tool = match self.plan.tools.as_slice() {
-                [(name, _)] => Some(name.clone()),
-                _ => None,
-            };
-            let Some(call) = self.calls.get_mut(at).filter(|call| !call.begun) else { continue };
-            if let (true, Some(name)) = (call.name.is_empty(), only_tool) {
-                call.name = name;
-            }
-            if call.name.is_empty() {
-                call.begun = true;
-                let text = format!("[malformed tool call: {}]", call.arguments.raw());
-                self.hold(false, &text);
-                continue;
-            }
-            self.begin_call(at, emit);
-            self.close(emit);
-        }
+    /// Whether the window ended the answer, not the client's limit.
+    fn window_is_full(&self) -> bool {
+        let (prompt, completion) = (self.counts.prompt, self.counts.completion);
+        let reached = |window: u64| completion > 0 && prompt + completion >= window;
+        let clamped = self.plan.is_clamped_to_window && completion >= self.plan.max_tokens;
+        let before_limit = completion < self.plan.max_tokens && self.plan.window.is_some_and(reached);
+        self.is_window_full || clamped || before_limit
     }
 
     /// Something broke after the answer had begun: ends the open block and emits the error.
     pub fn fail(&mut self, error: &Error, request_id: &str, emit: &mut Emit<'_>) {
-        if std::mem::replace(&mut self.open, Open::Nothing) != Open::Nothing {
+        let open = std::mem::replace(&mut self.open, Open::Nothing);
+        if open == Open::Thinking {
+            self.sign(emit);
+        }
+        if open != Open::Nothing {
             emit(&Event::BlockStop { index: self.index() });
         }
         emit(&Event::Error { error, request_id });

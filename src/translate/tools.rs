@@ -1,9 +1,17 @@
 //! Tools: the client's declarations -> functions, and `tool_choice`.
 
+use std::borrow::Cow;
+
 use crate::anthropic::{MessagesRequest, Tool, ToolChoice};
 use crate::error::Error;
 use crate::json::{Object, Value};
 use crate::openai::Flavour;
+
+use super::signature::Digest;
+
+/// The longest name that a strict OpenAI API takes, and what of it stays when it is shortened: the rest is a digest.
+const NAME_SIZE_MAX: usize = 64;
+const NAME_SIZE_KEPT: usize = 47;
 
 /// Claude Code lists this one to say that it can load tools later. It is never to be called.
 const PLACEHOLDER: &str = "DeferredToolPlaceholder";
@@ -58,7 +66,7 @@ pub(super) struct Tools<'r> {
 pub(super) fn tools<'r>(request: &'r MessagesRequest<'r>, flavour: Flavour) -> Result<Tools<'r>, Error> {
     let mut tools = Tools::default();
     for (i, tool) in request.tools.iter().enumerate() {
-        match function(tool) {
+        match function(tool, flavour) {
             _ if tool.name == PLACEHOLDER => {}
             Some(function) => {
                 tools.functions.push(function);
@@ -101,7 +109,7 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
             tools.declared = vec![tools.declared.swap_remove(at)];
             tools.choice = Some("required".into());
         } else {
-            let function = Value::object([("name", name.into())]);
+            let function = Value::object([("name", sent_name(name, flavour).into_owned().into())]);
             tools.choice = Some(Value::object([("type", "function".into()), ("function", function)]));
         }
         return Ok(());
@@ -123,7 +131,7 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
 }
 
 /// The function for a tool; `None`: a tool that the API's server would run.
-fn function<'r>(tool: &'r Tool<'r>) -> Option<Value<'r>> {
+fn function<'r>(tool: &'r Tool<'r>, flavour: Flavour) -> Option<Value<'r>> {
     let (description, parameters) = match (tool.kind, tool.schema) {
         (None, Some(schema)) => (tool.description, parameters(schema)),
         (None, None) => (tool.description, empty_schema()),
@@ -137,8 +145,8 @@ fn function<'r>(tool: &'r Tool<'r>) -> Option<Value<'r>> {
         }
     };
     let mut function = Object::new();
-    function.push("name", tool.name);
-    if let Some(description) = description {
+    function.push("name", sent_name(tool.name, flavour));
+    if let Some(description) = with_examples(description, tool.examples) {
         function.push("description", description);
     }
     function.push("parameters", parameters);
@@ -146,6 +154,27 @@ fn function<'r>(tool: &'r Tool<'r>) -> Option<Value<'r>> {
         function.push("strict", strict);
     }
     Some(Value::object([("type", "function".into()), ("function", function.into())]))
+}
+
+/// The description, and behind it the inputs that the client gives as examples: no server has a field for them.
+fn with_examples<'r>(description: Option<&'r str>, examples: &'r [Value<'r>]) -> Option<Cow<'r, str>> {
+    if examples.is_empty() {
+        return description.map(Cow::Borrowed);
+    }
+    let lines: Vec<String> = examples.iter().map(Value::to_json).collect();
+    let examples = format!("Examples of input:\n{}", lines.join("\n"));
+    Some(Cow::Owned(description.map_or(examples.clone(), |text| format!("{text}\n\n{examples}"))))
+}
+
+/// The name under which a tool is sent. Only a strict API minds: it takes 64 of a few characters. The same name always
+/// gives the same one, so that a conversation's calls keep theirs.
+pub(super) fn sent_name(name: &str, flavour: Flavour) -> Cow<'_, str> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if flavour != Flavour::OpenAi || (name.len() <= NAME_SIZE_MAX && name.chars().all(allowed)) {
+        return Cow::Borrowed(name);
+    }
+    let kept = name.chars().map(|c| if allowed(c) { c } else { '_' }).take(NAME_SIZE_KEPT);
+    Cow::Owned(format!("{}_{}", kept.collect::<String>(), Digest::EMPTY.push(name).hex()))
 }
 
 fn client_tool(kind: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
+use super::failure::Failure;
+
 /// What the requesting thread minds while an upstream is silent.
 pub trait Wait {
     /// The client's socket; its hang-up ends the wait. None: nobody to mind (discovery).
@@ -239,26 +241,52 @@ impl Call {
         direction: Direction,
         limit: Limit,
     ) -> io::Result<()> {
-        // A patience of nothing, again and again, must not become a busy loop.
-        const PATIENCE_MIN: Duration = Duration::from_millis(1);
-        let next_tick = || self.wait.patience().and_then(|patience| Instant::now().checked_add(patience));
-        let mut tick = next_tick();
-        loop {
-            let wake = [limit.until, tick].into_iter().flatten().min();
-            let timeout = wake.map(|at| at.saturating_duration_since(Instant::now()));
-            match poll(socket, direction, self.wait.client(), timeout)? {
-                Seen::Upstream => return Ok(()),
-                Seen::ClientGone => return Err(Ended::ClientGone.into()),
-                Seen::Nothing => {}
-            }
-            let now = Instant::now();
-            if limit.until.is_some_and(|at| at <= now) {
-                return Err(Ended::Timeout(limit.what).into());
-            }
-            if tick.is_some_and(|at| at <= now) {
-                self.wait.on_silence().map_err(|_| Ended::ClientGone)?;
-                tick = next_tick().map(|at| at.max(now + PATIENCE_MIN));
-            }
+        match until_ready(self.wait.as_ref(), socket, direction, limit.until)? {
+            true => Ok(()),
+            false => Err(Ended::Timeout(limit.what).into()),
+        }
+    }
+}
+
+/// Waits for at most `time` until `ready` can be read from, minding the client all the while: for a place in a queue,
+/// or before another try. Whether it became ready.
+///
+/// # Errors
+/// [`Failure::ClientGone`], or the system's.
+pub fn wait_for(wait: &dyn Wait, ready: BorrowedFd<'_>, time: Duration) -> Result<bool, Failure> {
+    let until = Instant::now().checked_add(time);
+    until_ready(wait, ready, Direction::Receive, until).map_err(|error| match Ended::find(&error) {
+        Some(Ended::ClientGone) => Failure::ClientGone,
+        _ => Failure::Reset(error.to_string()),
+    })
+}
+
+/// Whether the socket became ready before the instant passed.
+fn until_ready(
+    wait: &dyn Wait,
+    socket: BorrowedFd<'_>,
+    direction: Direction,
+    until: Option<Instant>,
+) -> io::Result<bool> {
+    // A patience of nothing, again and again, must not become a busy loop.
+    const PATIENCE_MIN: Duration = Duration::from_millis(1);
+    let next_tick = || wait.patience().and_then(|patience| Instant::now().checked_add(patience));
+    let mut tick = next_tick();
+    loop {
+        let wake = [until, tick].into_iter().flatten().min();
+        let timeout = wake.map(|at| at.saturating_duration_since(Instant::now()));
+        match poll(socket, direction, wait.client(), timeout)? {
+            Seen::Upstream => return Ok(true),
+            Seen::ClientGone => return Err(Ended::ClientGone.into()),
+            Seen::Nothing => {}
+        }
+        let now = Instant::now();
+        if until.is_some_and(|at| at <= now) {
+            return Ok(false);
+        }
+        if tick.is_some_and(|at| at <= now) {
+            wait.on_silence().map_err(|_| Ended::ClientGone)?;
+            tick = next_tick().map(|at| at.max(now + PATIENCE_MIN));
         }
     }
 }

@@ -1,0 +1,167 @@
+//! The keys whose verdict is always the same, and the wording of what sparkgap has no setting for yet.
+//!
+//! When sparkgap learns one of these, this is the place to say so.
+
+use super::Verdict::{self, BuiltIn, Ignored, Unsupported};
+
+/// A key that nobody knows.
+pub(super) const UNKNOWN: &str =
+    "not a key that this importer knows; if it matters, do it in a hook (hooks/README.md)";
+
+/// Top-level values that exist to be named elsewhere.
+pub(super) const ANCHORED: &str = "counts where *name puts it";
+
+const UNKNOWN_PARAMETER: &str = "not known here; if the upstream is to get it, put it under extra_body";
+
+/// Time limits are flags of the whole service.
+const TIME_LIMIT: &str = "set globally, see sparkgap serve --help";
+
+/// Another try at the same upstream.
+const RETRIES: &str =
+    "the next entry or fallback is tried instead, each once; set globally, see sparkgap serve --help";
+
+const HEADERS: &str = "sparkgap adds no headers of its own; a key belongs in api_key, for others put a reverse proxy before the upstream";
+
+const LOG_LEVEL: &str = "the log has one line per request; for more see sparkgap serve --help";
+
+const JSON_LOGS: &str = "the log is plain text for the journal; journalctl -o json makes JSON of it";
+
+const RATES: &str = "no limits by the minute; max_in_flight on the upstream bounds requests at a time";
+
+const ONE_STRATEGY: &str = "entries are drawn by weight and session; write on_request for another rule";
+
+const COOLDOWN: &str = "no cooldowns: a failed entry is tried again with the next request";
+
+const COSTS: &str = "sparkgap keeps no costs; on_log sees the tokens of each request";
+
+const CALLBACKS: &str = "send records on from on_log or from the journal";
+
+const CACHE: &str = "answers are not cached; the upstream's prefix cache is what saves time";
+
+const FALLBACK_KIND: &str = "only errors and overflow have fallbacks; write on_error for others";
+
+const WINDOW: &str = "the window is asked of the upstream; override it with window = on the upstream";
+
+const DATABASE: &str = "sparkgap has no database, users or virtual keys";
+
+/// Path (every index as `[]`), verdict, note. A row also covers what is below its path and has no row.
+const TABLE: &[(&str, Verdict, &str)] = &[
+    ("model_list[].litellm_params", Unsupported, UNKNOWN_PARAMETER),
+    ("model_list[].litellm_params.timeout", Unsupported, TIME_LIMIT),
+    ("model_list[].litellm_params.stream_timeout", Unsupported, TIME_LIMIT),
+    ("model_list[].litellm_params.max_retries", Unsupported, RETRIES),
+    ("model_list[].litellm_params.num_retries", Unsupported, RETRIES),
+    ("model_list[].litellm_params.extra_headers", Unsupported, HEADERS),
+    ("model_list[].litellm_params.headers", Unsupported, HEADERS),
+    ("model_list[].litellm_params.rpm", Unsupported, RATES),
+    ("model_list[].litellm_params.tpm", Unsupported, RATES),
+    ("model_list[].litellm_params.max_parallel_requests", Unsupported, "set max_in_flight on the upstream"),
+    ("model_list[].litellm_params.drop_params", BuiltIn, "what an upstream does not take is not sent"),
+    (
+        "model_list[].litellm_params.additional_drop_params",
+        Unsupported,
+        "set body.FIELD = nil in on_upstream_request",
+    ),
+    ("model_list[].litellm_params.stream", BuiltIn, "the client decides; the upstream always streams"),
+    ("model_list[].litellm_params.input_cost_per_token", Ignored, COSTS),
+    ("model_list[].litellm_params.output_cost_per_token", Ignored, COSTS),
+    ("model_list[].litellm_params.tags", Unsupported, ONE_STRATEGY),
+    ("model_list[].litellm_params.organization", Unsupported, HEADERS),
+    ("model_list[].litellm_params.n", Ignored, "a message has one answer"),
+    ("model_list[].model_info", Ignored, "what matters of it is asked of the upstream"),
+    ("model_list[].model_info.max_tokens", Ignored, WINDOW),
+    ("model_list[].model_info.max_input_tokens", Ignored, WINDOW),
+    ("model_list[].model_info.max_output_tokens", Ignored, "for a cap set max_tokens on the upstream"),
+    ("model_list[].model_info.input_cost_per_token", Ignored, COSTS),
+    ("model_list[].model_info.output_cost_per_token", Ignored, COSTS),
+    ("model_list[].model_info.id", Ignored, "entries have no ids"),
+    ("litellm_settings.drop_params", BuiltIn, "what an upstream does not take is not sent"),
+    ("litellm_settings.modify_params", BuiltIn, "histories are repaired where an upstream needs it"),
+    ("litellm_settings.request_timeout", Unsupported, TIME_LIMIT),
+    ("litellm_settings.num_retries", Unsupported, RETRIES),
+    ("litellm_settings.num_retries_per_request", Unsupported, RETRIES),
+    ("litellm_settings.set_verbose", Ignored, LOG_LEVEL),
+    ("litellm_settings.json_logs", Unsupported, JSON_LOGS),
+    ("litellm_settings.telemetry", BuiltIn, "sparkgap sends none"),
+    ("litellm_settings.allowed_fails", Unsupported, COOLDOWN),
+    ("litellm_settings.content_policy_fallbacks", Unsupported, FALLBACK_KIND),
+    ("litellm_settings.callbacks", Unsupported, CALLBACKS),
+    ("litellm_settings.success_callback", Unsupported, CALLBACKS),
+    ("litellm_settings.failure_callback", Unsupported, CALLBACKS),
+    ("litellm_settings.service_callbacks", Unsupported, CALLBACKS),
+    ("litellm_settings.turn_off_message_logging", BuiltIn, "messages are logged at level trace only"),
+    ("litellm_settings.redact_user_api_key_info", BuiltIn, "keys are never logged"),
+    ("litellm_settings.cache", Ignored, CACHE),
+    ("litellm_settings.cache_params", Ignored, CACHE),
+    (
+        "litellm_settings.use_chat_completions_url_for_anthropic_messages",
+        BuiltIn,
+        "chat completions are what is spoken",
+    ),
+    ("router_settings.num_retries", Unsupported, RETRIES),
+    ("router_settings.retry_policy", Unsupported, RETRIES),
+    ("router_settings.retry_after", Unsupported, RETRIES),
+    ("router_settings.timeout", Unsupported, TIME_LIMIT),
+    ("router_settings.stream_timeout", Unsupported, TIME_LIMIT),
+    ("router_settings.routing_strategy", Unsupported, ONE_STRATEGY),
+    ("router_settings.routing_strategy_args", Unsupported, ONE_STRATEGY),
+    ("router_settings.enable_tag_filtering", Unsupported, ONE_STRATEGY),
+    ("router_settings.allowed_fails", Unsupported, COOLDOWN),
+    ("router_settings.allowed_fails_policy", Unsupported, COOLDOWN),
+    ("router_settings.cooldown_time", Unsupported, COOLDOWN),
+    ("router_settings.disable_cooldowns", BuiltIn, COOLDOWN),
+    ("router_settings.enable_pre_call_checks", Ignored, "the window is checked by the upstream's own error"),
+    ("router_settings.content_policy_fallbacks", Unsupported, FALLBACK_KIND),
+    ("router_settings.redis_host", Ignored, "one process needs no Redis"),
+    ("router_settings.redis_port", Ignored, "one process needs no Redis"),
+    ("router_settings.redis_password", Ignored, "one process needs no Redis"),
+    ("router_settings.set_verbose", Ignored, LOG_LEVEL),
+    ("general_settings.database_url", Unsupported, DATABASE),
+    ("general_settings.store_model_in_db", Unsupported, DATABASE),
+    ("general_settings.disable_spend_logs", BuiltIn, COSTS),
+    ("general_settings.max_parallel_requests", Unsupported, "set max_in_flight on the upstream"),
+    ("general_settings.global_max_parallel_requests", Unsupported, TIME_LIMIT),
+    ("general_settings.health_check_interval", Unsupported, "sparkgap doctor asks the upstreams"),
+    ("general_settings.background_health_checks", Unsupported, "sparkgap doctor asks the upstreams"),
+    ("general_settings.alerting", Unsupported, CALLBACKS),
+    ("general_settings.alerting_threshold", Unsupported, CALLBACKS),
+    ("include", Unsupported, "copy the included files into this one and import it again"),
+    ("callback_settings", Unsupported, CALLBACKS),
+];
+
+/// The verdict on a path in which every index is `[]`, if the table has it.
+pub(super) fn find(path: &str) -> Option<(Verdict, &'static str)> {
+    TABLE.iter().find(|(key, _, _)| *key == path).map(|(_, verdict, note)| (*verdict, *note))
+}
+
+/// Default parameters that LiteLLM sends where the client sends none, as the chat completions API of one of our
+/// upstreams names them.
+pub(super) const PARAMETERS: [&str; 27] = [
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "max_tokens",
+    "max_completion_tokens",
+    "min_tokens",
+    "seed",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "repeat_penalty",
+    "length_penalty",
+    "logit_bias",
+    "typical_p",
+    "tfs_z",
+    "mirostat",
+    "mirostat_eta",
+    "mirostat_tau",
+    "num_ctx",
+    "keep_alive",
+    "parallel_tool_calls",
+    "tool_choice",
+    "reasoning_effort",
+    "service_tier",
+    "user",
+];

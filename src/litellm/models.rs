@@ -1,0 +1,416 @@
+//! `model_list` -> upstreams, and groups of entries by `model_name`.
+//!
+//! Knows what of `litellm_params` has a place here; knows no routing.
+
+use super::keys::PARAMETERS;
+use super::names::name_upstreams;
+use super::providers::{NO_KEY, read_url, split_model, with_v1};
+use super::report::{Report, join};
+use super::yaml::{Content, Node, Scalar};
+use super::{ImportError, Verdict};
+use crate::config::Secret;
+
+/// Text that stands in the file, or the name of the environment variable that holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Text {
+    Literal(String),
+    Environment(String),
+}
+
+impl Text {
+    pub(super) fn read(text: &str) -> Text {
+        match text.strip_prefix("os.environ/") {
+            Some(name) => Text::Environment(name.to_owned()),
+            None => Text::Literal(text.to_owned()),
+        }
+    }
+}
+
+/// One server with one key: what identical pairs of `api_base` and `api_key` become.
+#[derive(Clone, Debug)]
+pub(super) struct Upstream {
+    pub(super) name: String,
+    pub(super) url: Text,
+    /// The environment variable that holds its key.
+    pub(super) key: Option<String>,
+    /// Whether the key stood in the YAML, so that someone must move it.
+    pub(super) key_was_literal: bool,
+    /// What the provider prefixes say it is, if they agree.
+    pub(super) flavour: Option<&'static str>,
+}
+
+/// One change of the request's body.
+#[derive(Clone, Debug)]
+pub(super) struct Tweak {
+    pub(super) field: String,
+    pub(super) value: Node,
+    /// Also where the client sent one (`extra_body`).
+    pub(super) force: bool,
+}
+
+/// One entry of `model_list` that can be served.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) upstream: usize,
+    /// Without the provider prefix. `*` stands for what the `*` of its group's name matched.
+    pub(super) model: String,
+    pub(super) weight: f64,
+    pub(super) tweaks: Vec<Tweak>,
+}
+
+/// The entries of one `model_name`; never empty.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub(super) name: String,
+    pub(super) entries: Vec<Entry>,
+    /// Made for one name that a pattern covers, since an alias or a fallback names it.
+    pub(super) made_up: bool,
+}
+
+impl Group {
+    pub(super) fn is_pattern(&self) -> bool {
+        self.name.contains('*')
+    }
+}
+
+/// All of `model_list`.
+#[derive(Debug, Default)]
+pub(super) struct Models {
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) groups: Vec<Group>,
+    /// Path, name and reason of each entry that cannot be served.
+    pub(super) left_out: Vec<(String, String, String)>,
+    pub(super) environment: Vec<(String, Secret)>,
+    /// Paths of addresses and of literal keys with their upstreams, for the report: names come last.
+    named_later: Vec<(String, usize)>,
+}
+
+/// How many entries `model_list` may have: names are compared each with each.
+const ENTRIES_MAX: usize = 1000;
+
+/// Reads `model_list`.
+pub(super) fn read(root: &Node, report: &mut Report) -> Result<Models, ImportError> {
+    let Some(list) = root.get("model_list") else {
+        return Err(
+            root.error("no model_list; expected a LiteLLM configuration (model_list: - model_name: …)")
+        );
+    };
+    let Content::List(items) = &list.content else {
+        return Err(list.error("model_list is no list; each entry begins with - model_name: …"));
+    };
+    if items.len() > ENTRIES_MAX {
+        let message = format!("model_list has {} entries; the limit is {ENTRIES_MAX}", items.len());
+        return Err(list.error(message));
+    }
+    let mut models = Models::default();
+    let mut weighings = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        models.entry(&format!("model_list[{i}]"), item, &mut weighings, report)?;
+    }
+    if models.groups.is_empty() {
+        let reasons: Vec<String> =
+            models.left_out.iter().map(|(path, _, why)| format!("{path}: {why}")).collect();
+        let message = format!("no entry of model_list can be served; {}", reasons.join("; "));
+        return Err(list.error(message.trim_end_matches("; ")));
+    }
+    weigh(&mut models, &weighings, report);
+    name_upstreams(&mut models.upstreams);
+    models.name_keys();
+    for (path, i) in std::mem::take(&mut models.named_later) {
+        let Some(upstream) = models.upstreams.get(i) else { continue };
+        let note = match (&upstream.key, path.ends_with(".api_key")) {
+            (Some(key), true) => format!(
+                "keys do not belong in files that get shared: set {key} in the service's environment, the Lua asks for it"
+            ),
+            _ => format!("upstream {}", upstream.name),
+        };
+        report.mark(path, Verdict::Mapped, note);
+    }
+    Ok(models)
+}
+
+/// Where an entry stood and the numbers that may weigh it.
+struct Weighing {
+    path: String,
+    group: usize,
+    entry: usize,
+    /// `weight`, `rpm`, `tpm`.
+    numbers: [Option<f64>; 3],
+}
+
+const WEIGHT_KEYS: [&str; 3] = ["weight", "rpm", "tpm"];
+
+impl Models {
+    fn entry(
+        &mut self,
+        path: &str,
+        item: &Node,
+        weighings: &mut Vec<Weighing>,
+        report: &mut Report,
+    ) -> Result<(), ImportError> {
+        let Some(name) = item.get("model_name").and_then(Node::text) else {
+            return Err(item.error(format!("{path} has no model_name, the name that clients ask for")));
+        };
+        let Some(params) = item.get("litellm_params") else {
+            return Err(item.error(format!(
+                "{path} has no litellm_params; model: openai/NAME and api_base: URL go there"
+            )));
+        };
+        let Some(model) = params.get("model").and_then(Node::text) else {
+            return Err(params.error(format!("{path}.litellm_params has no model, such as openai/NAME")));
+        };
+        let entry = match self.read_entry(path, name, model, params, report)? {
+            Ok(entry) => entry,
+            Err(why) => {
+                report.mark(path, Verdict::Unsupported, "the entry is left out, see its model");
+                for key in
+                    ["litellm_params", "model_info"].iter().filter_map(|key| Some((key, item.get(key)?)))
+                {
+                    for (below, _) in key.1.entries() {
+                        let below = join(&join(path, key.0), below);
+                        report.mark(below, Verdict::Unsupported, "the entry is left out, see its model");
+                    }
+                }
+                report.mark(format!("{path}.litellm_params.model"), Verdict::Unsupported, why.clone());
+                self.left_out.push((path.to_owned(), name.to_owned(), why));
+                return Ok(());
+            }
+        };
+        let numbers =
+            [read_weight(params, "weight")?, read_weight(params, "rpm")?, read_weight(params, "tpm")?];
+        let group = match self.groups.iter().position(|group| group.name == name) {
+            Some(group) => group,
+            None => {
+                self.groups.push(Group { name: name.to_owned(), entries: Vec::new(), made_up: false });
+                self.groups.len() - 1
+            }
+        };
+        report.mark(format!("{path}.model_name"), Verdict::Mapped, "an alias of this name");
+        if let Some(group_of) = self.groups.get_mut(group) {
+            let place = group_of.entries.len();
+            weighings.push(Weighing { path: path.to_owned(), group, entry: place, numbers });
+            group_of.entries.push(entry);
+        }
+        Ok(())
+    }
+
+    /// The entry, or why it cannot be served.
+    fn read_entry(
+        &mut self,
+        path: &str,
+        name: &str,
+        model: &str,
+        params: &Node,
+        report: &mut Report,
+    ) -> Result<Result<Entry, String>, ImportError> {
+        if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Ok(Err("its model_name has a blank, which no client can ask for; rename it".to_owned()));
+        }
+        let path = &format!("{path}.litellm_params");
+        let base = params.get("api_base").or_else(|| params.get("base_url")).filter(|node| !node.is_null());
+        let has_base = base.is_some();
+        let (provider, model, note) = match split_model(model, params.get("custom_llm_provider"), has_base) {
+            Ok(split) => split,
+            Err(why) => return Ok(Err(why)),
+        };
+        let url = match base {
+            Some(node) => read_url(node, provider)?,
+            None => match provider.url {
+                Some(url) => Text::Literal(with_v1(url)),
+                None => {
+                    return Ok(Err(format!(
+                        "{}/ without an api_base: add api_base: http://HOST:PORT/v1",
+                        provider.prefix
+                    )));
+                }
+            },
+        };
+        let flavour =
+            if provider.prefix == "openai" && !has_base { Some("openai") } else { provider.flavour };
+        let upstream =
+            self.upstream(path, url, flavour, params, provider.key.filter(|_| !has_base), report)?;
+        for key in
+            ["api_base", "base_url", "custom_llm_provider"].iter().filter(|key| params.get(key).is_some())
+        {
+            self.named_later.push((format!("{path}.{key}"), upstream));
+        }
+        report.mark(format!("{path}.model"), Verdict::Mapped, note);
+        let tweaks = read_tweaks(path, params, report)?;
+        Ok(Ok(Entry { upstream, model, weight: 1.0, tweaks }))
+    }
+
+    /// The upstream of this address and key, made if it is new.
+    fn upstream(
+        &mut self,
+        path: &str,
+        url: Text,
+        flavour: Option<&'static str>,
+        params: &Node,
+        default_key: Option<&str>,
+        report: &mut Report,
+    ) -> Result<usize, ImportError> {
+        let path = format!("{path}.api_key");
+        let mut literal = None;
+        let mut key = default_key.map(str::to_owned);
+        if let Some(node) = params.get("api_key") {
+            if matches!(node.content, Content::List(_) | Content::Map(_)) {
+                return Err(node.error(format!("{path} is no text; write none, a key or os.environ/NAME")));
+            }
+            match Text::read(node.text().unwrap_or_default()) {
+                Text::Environment(name) => {
+                    report.mark(&path, Verdict::Mapped, format!("env \"{name}\""));
+                    key = Some(name);
+                }
+                Text::Literal(text) if NO_KEY.contains(&text.to_ascii_lowercase().as_str()) => {
+                    report.mark(&path, Verdict::Mapped, "no key is sent");
+                    key = None;
+                }
+                Text::Literal(text) => literal = Some(Secret::new(text)),
+            }
+        }
+        // A literal key is known by the variable that it moves to, which is named last: until then by its index here.
+        if let Some(secret) = literal {
+            let slot = match self.environment.iter().position(|(_, other)| *other == secret) {
+                Some(slot) => slot,
+                None => {
+                    self.environment.push((path.clone(), secret));
+                    self.environment.len() - 1
+                }
+            };
+            key = Some(format!("\0{slot}"));
+        }
+        let key_was_literal = key.as_ref().is_some_and(|key| key.starts_with('\0'));
+        if let Some(i) = self.upstreams.iter().position(|other| other.url == url && other.key == key) {
+            if let Some(other) = self.upstreams.get_mut(i).filter(|other| other.flavour != flavour) {
+                // Two prefixes that do not agree: sparkgap finds out for itself.
+                other.flavour = None;
+            }
+            if key_was_literal {
+                self.named_later.push((path, i));
+            }
+            return Ok(i);
+        }
+        self.upstreams.push(Upstream { name: String::new(), url, key, key_was_literal, flavour });
+        let i = self.upstreams.len() - 1;
+        if key_was_literal {
+            self.named_later.push((path, i));
+        }
+        Ok(i)
+    }
+
+    /// Gives the variables for literal keys their names, after the first upstream that uses each.
+    fn name_keys(&mut self) {
+        for slot in 0..self.environment.len() {
+            let mark = format!("\0{slot}");
+            let Some(first) = self.upstreams.iter().find(|u| u.key.as_ref() == Some(&mark)) else { continue };
+            let word: String = first
+                .name
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+                .collect();
+            let base = match word.starts_with(|c: char| c.is_ascii_digit()) {
+                true => format!("KEY_{word}"),
+                false => format!("{word}_KEY"),
+            };
+            let taken = |name: &str| self.asks_for(name) || self.environment.iter().any(|(n, _)| n == name);
+            let name = (1..)
+                .map(|n| if n == 1 { base.clone() } else { format!("{base}_{n}") })
+                .find(|name| !taken(name))
+                .unwrap_or(base.clone());
+            for upstream in self.upstreams.iter_mut().filter(|u| u.key.as_ref() == Some(&mark)) {
+                upstream.key = Some(name.clone());
+            }
+            if let Some(variable) = self.environment.get_mut(slot) {
+                variable.0 = name;
+            }
+        }
+    }
+
+    /// Whether the Lua asks for this variable.
+    pub(super) fn asks_for(&self, name: &str) -> bool {
+        let reference = format!("os.environ/{name}");
+        self.upstreams.iter().any(|upstream| {
+            upstream.key.as_deref() == Some(name) || upstream.url == Text::Environment(name.to_owned())
+        }) || self
+            .groups
+            .iter()
+            .flat_map(|group| &group.entries)
+            .flat_map(|entry| &entry.tweaks)
+            .any(|tweak| tweak.value.contains_text(&reference))
+    }
+}
+
+fn read_weight(params: &Node, key: &str) -> Result<Option<f64>, ImportError> {
+    let Some(node) = params.get(key).filter(|node| !node.is_null()) else { return Ok(None) };
+    #[allow(clippy::cast_precision_loss, reason = "a share of requests needs no 53 bits")]
+    match node.scalar() {
+        Some(Scalar::Int(n)) if n >= 0 => Ok(Some(n as f64)),
+        Some(Scalar::Float(n)) if n >= 0.0 => Ok(Some(n)),
+        _ => Err(node.error(format!("{key} is no number from 0 up"))),
+    }
+}
+
+/// LiteLLM's rule: the first of weight, rpm and tpm that the first entry of a group has weighs all of its entries, and
+/// an entry without it is never drawn.
+fn weigh(models: &mut Models, weighings: &[Weighing], report: &mut Report) {
+    for (g, group) in models.groups.iter_mut().enumerate() {
+        let alone = group.entries.len() == 1;
+        let of_group = || weighings.iter().filter(move |weighing| weighing.group == g);
+        let kind = of_group().next().and_then(|first| first.numbers.iter().position(Option::is_some));
+        for weighing in of_group() {
+            for (k, (key, number)) in WEIGHT_KEYS.iter().zip(weighing.numbers).enumerate() {
+                let Some(number) = number else { continue };
+                let path = format!("{}.litellm_params.{key}", weighing.path);
+                if kind == Some(k) && !alone {
+                    let note = format!("its share of {} by the client's session", group.name);
+                    report.mark(path, Verdict::Mapped, note);
+                    if let Some(entry) = group.entries.get_mut(weighing.entry) {
+                        entry.weight = number;
+                    }
+                } else if *key == "weight" {
+                    let why = if alone {
+                        "the only entry of its name"
+                    } else {
+                        "the first entry of its name has none"
+                    };
+                    report.mark(path, Verdict::Ignored, why);
+                }
+            }
+            if kind.is_some_and(|k| weighing.numbers.get(k).is_none_or(Option::is_none))
+                && !alone
+                && let Some(entry) = group.entries.get_mut(weighing.entry)
+            {
+                entry.weight = 0.0;
+            }
+        }
+    }
+}
+
+fn read_tweaks(path: &str, params: &Node, report: &mut Report) -> Result<Vec<Tweak>, ImportError> {
+    let mut tweaks = Vec::new();
+    for (key, value) in params.entries() {
+        let below = join(path, key);
+        if value.is_null() && (PARAMETERS.contains(&key.as_str()) || key == "extra_body") {
+            report.mark(below, Verdict::Ignored, "empty");
+        } else if PARAMETERS.contains(&key.as_str()) {
+            let note = if key == "max_tokens" {
+                "sent where the client sends none, which the Messages API forbids: for a cap set max_tokens on the upstream"
+            } else {
+                "sent where the client sends none"
+            };
+            report.mark(below, Verdict::Mapped, note);
+            tweaks.push(Tweak { field: key.clone(), value: value.clone(), force: false });
+        } else if key == "extra_body" {
+            let Content::Map(entries) = &value.content else {
+                return Err(value.error("extra_body is no map; write extra_body: {field: value}"));
+            };
+            report.mark(below, Verdict::Mapped, "always sent");
+            tweaks.extend(entries.iter().map(|(field, value)| Tweak {
+                field: field.clone(),
+                value: value.clone(),
+                force: true,
+            }));
+        }
+    }
+    Ok(tweaks)
+}

@@ -1,0 +1,119 @@
+//! The word on every key: what became of it and why.
+//!
+//! The other modules mark paths; whatever they leave unmarked gets the verdict of the table in `keys`, or is named as
+//! not known. So no leaf of the file can go without a line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::keys;
+use super::yaml::{Content, Node};
+
+/// What became of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The Lua does the same.
+    Mapped,
+    /// sparkgap does it anyway.
+    BuiltIn,
+    /// It changes nothing here.
+    Ignored,
+    /// It has no counterpart; the note says what to do.
+    Unsupported,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Verdict::Mapped => "mapped",
+            Verdict::BuiltIn => "built in",
+            Verdict::Ignored => "ignored",
+            Verdict::Unsupported => "unsupported",
+        })
+    }
+}
+
+/// One leaf of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its path, such as `model_list[0].litellm_params.api_base`.
+    pub key: String,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// How, why, or what to do.
+    pub note: String,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<11}  {}: {}", self.verdict, self.key, self.note)
+    }
+}
+
+/// The path of `key` inside `path`.
+pub(super) fn join(path: &str, key: &str) -> String {
+    let plain =
+        !key.is_empty() && !key.contains(|c: char| c.is_control() || matches!(c, '.' | '[' | ']' | '"'));
+    match (path.is_empty(), plain) {
+        (true, true) => key.to_owned(),
+        (false, true) => format!("{path}.{key}"),
+        (_, false) => format!("{path}[{key:?}]"),
+    }
+}
+
+/// The verdicts so far, by path.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    verdicts: BTreeMap<String, (Verdict, String)>,
+}
+
+impl Report {
+    /// The verdict on `path` and on all below it that has none of its own. The last word counts.
+    pub(super) fn mark(&mut self, path: impl Into<String>, verdict: Verdict, note: impl Into<String>) {
+        self.verdicts.insert(path.into(), (verdict, note.into()));
+    }
+
+    /// One line for every leaf of `root`.
+    pub(super) fn lines(&self, root: &Node) -> Vec<Line> {
+        let mut lines = Vec::new();
+        self.walk(root, "", "", None, &mut lines);
+        lines
+    }
+
+    /// `path` names the node in the report, `pattern` in the table of `keys`, where every index is `[]`.
+    fn walk(
+        &self,
+        node: &Node,
+        path: &str,
+        pattern: &str,
+        above: Option<(Verdict, &str)>,
+        lines: &mut Vec<Line>,
+    ) {
+        let verdict = match self.verdicts.get(path) {
+            Some((verdict, note)) => Some((*verdict, note.as_str())),
+            None => {
+                keys::find(pattern).or(above).or(node.anchored.then_some((Verdict::Ignored, keys::ANCHORED)))
+            }
+        };
+        match &node.content {
+            Content::Map(entries) if !entries.is_empty() => {
+                for (key, value) in entries {
+                    self.walk(value, &join(path, key), &join(pattern, key), verdict, lines);
+                }
+            }
+            Content::List(items) if !items.is_empty() => {
+                for (i, item) in items.iter().enumerate() {
+                    self.walk(item, &format!("{path}[{i}]"), &format!("{pattern}[]"), verdict, lines);
+                }
+            }
+            Content::Scalar { .. } | Content::List(_) | Content::Map(_) => {
+                let unknown = match &node.content {
+                    Content::Scalar { .. } if !node.is_null() => (Verdict::Unsupported, keys::UNKNOWN),
+                    _ => (Verdict::Ignored, "empty"),
+                };
+                let (verdict, note) = verdict.unwrap_or(unknown);
+                lines.push(Line { key: path.to_owned(), verdict, note: note.to_owned() });
+            }
+        }
+    }
+}

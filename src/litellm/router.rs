@@ -1,0 +1,317 @@
+//! Between the groups: other names for them, and what is tried when they fail.
+//!
+//! Knows LiteLLM's rules of precedence; knows no Lua.
+
+use super::models::{Group, Models};
+use super::report::{Report, join};
+use super::yaml::{Content, Node};
+use super::{ImportError, Verdict};
+use crate::route;
+
+/// How many groups are tried after the first, and how long one list of them may be. Nobody waits for more.
+const FALLBACKS_MAX: usize = 32;
+
+/// How long a name may be for which a pattern is searched: matching takes the square of it.
+const NAME_CHARS_MAX: usize = 256;
+
+/// Where requests go, by indices into the groups.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    /// Another name and its group. These win over the groups' own names.
+    pub(super) aliases: Vec<(String, usize)>,
+    /// For each group: what follows it after an error.
+    pub(super) fallbacks: Vec<Vec<usize>>,
+    /// For each group: what follows it where the prompt is too long.
+    pub(super) overflow: Vec<Vec<usize>>,
+}
+
+/// One line of `fallbacks`.
+struct FallbackLine {
+    /// The group that fails; `None`: each that has no line of its own (`*`).
+    group: Option<usize>,
+    targets: Vec<usize>,
+}
+
+impl Routes {
+    pub(super) fn read(root: &Node, models: &mut Models, report: &mut Report) -> Result<Routes, ImportError> {
+        let aliases = read_aliases(root, models, report)?;
+        let mut general = read_fallbacks(root, "fallbacks", models, report)?;
+        general.extend(read_default_fallbacks(root, models, report)?);
+        let overflow = read_fallbacks(root, "context_window_fallbacks", models, report)?;
+        let direct = per_group(&general, models.groups.len());
+        let overflow = per_group(&overflow, models.groups.len());
+        let fallbacks = (0..direct.len()).map(|group| chain(group, &direct)).collect();
+        Ok(Routes { aliases, fallbacks, overflow })
+    }
+
+    /// The groups after one, in either case.
+    pub(super) fn after(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
+        let of = |lists: &'_ [Vec<usize>]| lists.get(group).cloned().unwrap_or_default();
+        of(&self.fallbacks).into_iter().chain(of(&self.overflow))
+    }
+}
+
+/// The fallbacks of a group, then theirs, each once.
+fn chain(group: usize, direct: &[Vec<usize>]) -> Vec<usize> {
+    fn walk(group: usize, direct: &[Vec<usize>], seen: &mut Vec<usize>) {
+        for &next in direct.get(group).into_iter().flatten() {
+            if !seen.contains(&next) && seen.len() <= FALLBACKS_MAX {
+                seen.push(next);
+                walk(next, direct, seen);
+            }
+        }
+    }
+    let mut seen = vec![group];
+    walk(group, direct, &mut seen);
+    seen.remove(0);
+    seen
+}
+
+/// Each group's own line, or else that of `*`.
+fn per_group(lines: &[FallbackLine], groups: usize) -> Vec<Vec<usize>> {
+    let line_of = |group: Option<usize>| lines.iter().find(|line| line.group == group);
+    (0..groups)
+        .map(|group| {
+            let line = line_of(Some(group)).or_else(|| line_of(None));
+            line.into_iter().flat_map(|line| &line.targets).copied().filter(|to| *to != group).collect()
+        })
+        .collect()
+}
+
+/// `router_settings` win over `litellm_settings`.
+fn settings<'n>(root: &'n Node, key: &str, report: &mut Report) -> Option<(String, &'n Node)> {
+    let of = |section: &str| {
+        let node = root.get(section)?.get(key)?;
+        Some((join(section, key), node))
+    };
+    let (router, litellm) = (of("router_settings"), of("litellm_settings"));
+    for (path, _) in [&router, &litellm].into_iter().flatten().filter(|(_, node)| node.is_null()) {
+        report.mark(path.as_str(), Verdict::Ignored, "empty");
+    }
+    let router = router.filter(|(_, node)| !node.is_null());
+    let litellm = litellm.filter(|(_, node)| !node.is_null());
+    if let (Some((winner, _)), Some((path, _))) = (&router, &litellm) {
+        report.mark(path.as_str(), Verdict::Ignored, format!("{winner} wins over it, as in LiteLLM"));
+    }
+    router.or(litellm)
+}
+
+fn read_fallbacks(
+    root: &Node,
+    key: &str,
+    models: &mut Models,
+    report: &mut Report,
+) -> Result<Vec<FallbackLine>, ImportError> {
+    let Some((path, node)) = settings(root, key, report) else { return Ok(Vec::new()) };
+    let form = format!("{path}: expected a list such as - MODEL: [OTHER, THIRD]");
+    let Content::List(items) = &node.content else { return Err(node.error(form)) };
+    if items.is_empty() {
+        report.mark(path, Verdict::Ignored, "empty");
+        return Ok(Vec::new());
+    }
+    let mut lines = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        if item.entries().is_empty() {
+            return Err(item.error(form));
+        }
+        for (name, targets) in item.entries() {
+            let path = join(&format!("{path}[{i}]"), name);
+            let group = models.resolve(name);
+            if group.is_none() && name != "*" {
+                report.mark(path, Verdict::Unsupported, no_such_model(name));
+                continue;
+            }
+            let group = group.filter(|_| name != "*");
+            let targets = read_targets(&path, targets, &form, models, report)?;
+            lines.push(FallbackLine { group, targets });
+        }
+    }
+    Ok(lines)
+}
+
+fn read_default_fallbacks(
+    root: &Node,
+    models: &mut Models,
+    report: &mut Report,
+) -> Result<Option<FallbackLine>, ImportError> {
+    let Some((path, node)) = settings(root, "default_fallbacks", report) else { return Ok(None) };
+    let form = format!("{path}: expected a list of model names such as [OTHER]");
+    let targets = read_targets(&path, node, &form, models, report)?;
+    Ok(Some(FallbackLine { group: None, targets }))
+}
+
+fn read_targets(
+    path: &str,
+    node: &Node,
+    form: &str,
+    models: &mut Models,
+    report: &mut Report,
+) -> Result<Vec<usize>, ImportError> {
+    let Content::List(items) = &node.content else { return Err(node.error(form)) };
+    if items.len() > FALLBACKS_MAX {
+        return Err(node.error(format!("{path}: {} fallbacks; the limit is {FALLBACKS_MAX}", items.len())));
+    }
+    let mut targets = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let path = format!("{path}[{i}]");
+        match (&item.content, item.text()) {
+            (Content::Map(_), _) => {
+                report.mark(
+                    path,
+                    Verdict::Unsupported,
+                    "name a model of model_list; other messages or parameters belong in on_error",
+                );
+            }
+            (_, None) => return Err(item.error(form)),
+            (_, Some(name)) => match models.resolve(name) {
+                Some(group) => {
+                    report.mark(path, Verdict::Mapped, "tried next, before the first byte of an answer");
+                    targets.push(group);
+                }
+                None => report.mark(path, Verdict::Unsupported, no_such_model(name)),
+            },
+        }
+    }
+    Ok(targets)
+}
+
+fn no_such_model(name: &str) -> String {
+    format!("no entry of model_list is called {name}, or it was left out; correct the name")
+}
+
+fn read_aliases(
+    root: &Node,
+    models: &mut Models,
+    report: &mut Report,
+) -> Result<Vec<(String, usize)>, ImportError> {
+    let mut aliases = Vec::new();
+    let Some((path, node)) = settings(root, "model_group_alias", report) else { return Ok(aliases) };
+    let form = format!("{path}: expected a map such as OTHER_NAME: MODEL");
+    if !matches!(node.content, Content::Map(_)) {
+        return Err(node.error(form));
+    }
+    for (alias, target) in node.entries() {
+        let path = join(&path, alias);
+        let Some(name) = target.get("model").unwrap_or(target).text() else { return Err(target.error(form)) };
+        if alias.is_empty() || alias.contains(|c: char| c == '*' || c.is_whitespace() || c.is_control()) {
+            report.mark(path, Verdict::Unsupported, "a name with a * or a blank; rename it");
+            continue;
+        }
+        match models.resolve(name) {
+            Some(group) => {
+                report.mark(&path, Verdict::Mapped, format!("an alias of {name}"));
+                if target.get("hidden").is_some() {
+                    report.mark(join(&path, "hidden"), Verdict::Ignored, "all names are listed");
+                }
+                aliases.push((alias.clone(), group));
+            }
+            None => report.mark(path, Verdict::Unsupported, no_such_model(name)),
+        }
+    }
+    Ok(aliases)
+}
+
+impl Models {
+    /// The group that serves a name. A name that only a pattern covers gets a group of its own.
+    fn resolve(&mut self, name: &str) -> Option<usize> {
+        if let Some(group) = self.groups.iter().position(|group| group.name == name) {
+            return Some(group);
+        }
+        if name.len() > NAME_CHARS_MAX {
+            return None;
+        }
+        let pattern = self.patterns().find_map(|i| {
+            let group = self.groups.get(i)?;
+            Some((group, captures(&group.name, name)?))
+        });
+        let (group, parts) = pattern?;
+        let mut made_up = Group { name: name.to_owned(), made_up: true, entries: group.entries.clone() };
+        for entry in &mut made_up.entries {
+            entry.model = fill(&entry.model, &parts, name);
+        }
+        self.groups.push(made_up);
+        Some(self.groups.len() - 1)
+    }
+
+    /// The groups with a `*` in the order in which LiteLLM tries them: the longest regular expression first.
+    pub(super) fn patterns(&self) -> impl Iterator<Item = usize> + use<> {
+        let length = |name: &str| -> (usize, usize) {
+            let escaped = name.chars().filter(|c| ".-+?()[]{}^$|\\#&~".contains(*c)).count();
+            let stars = name.matches('*').count();
+            (name.chars().count() + escaped + 3 * stars, escaped + 3 * stars)
+        };
+        let mut order: Vec<(usize, (usize, usize))> = self
+            .groups
+            .iter()
+            .enumerate()
+            .filter(|(_, group)| group.is_pattern())
+            .map(|(i, group)| (i, length(&group.name)))
+            .collect();
+        order.sort_by_key(|(_, length)| std::cmp::Reverse(*length));
+        order.into_iter().map(|(i, _)| i)
+    }
+}
+
+/// What each `*` of `pattern` stands for in `name`; as much as possible goes to the first, as in a regular expression.
+fn captures<'n>(pattern: &str, name: &'n str) -> Option<Vec<&'n str>> {
+    if !route::matches(pattern, name) {
+        return None;
+    }
+    let Some((before, after)) = pattern.split_once('*') else { return Some(Vec::new()) };
+    let rest = name.strip_prefix(before)?;
+    let mut ends = rest.char_indices().map(|(i, _)| i).chain([rest.len()]);
+    let end = ends.rfind(|end| rest.get(*end..).is_some_and(|tail| route::matches(after, tail)))?;
+    let mut parts = vec![rest.get(..end)?];
+    parts.extend(captures(after, rest.get(end..)?)?);
+    Some(parts)
+}
+
+/// LiteLLM's rule: the parts go into the `*` of the model in order; more parts than `*`, and the name goes out whole.
+fn fill(model: &str, parts: &[&str], name: &str) -> String {
+    let stars = model.matches('*').count();
+    if stars == 0 {
+        return model.to_owned();
+    }
+    if parts.len() > stars {
+        return name.to_owned();
+    }
+    let mut filled = String::new();
+    let mut parts = parts.iter();
+    for (i, piece) in model.split('*').enumerate() {
+        if i > 0 {
+            filled.push_str(parts.next().unwrap_or(&"*"));
+        }
+        filled.push_str(piece);
+    }
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_capture_as_in_a_regular_expression() {
+        assert_eq!(captures("claude-*", "claude-x"), Some(vec!["x"]));
+        assert_eq!(captures("*-*", "a-b-c"), Some(vec!["a-b", "c"]));
+        assert_eq!(captures("*", ""), Some(vec![""]));
+        assert_eq!(captures("a*", "b"), None);
+    }
+
+    #[test]
+    fn models_are_filled_in_as_litellm_does() {
+        assert_eq!(fill("fo::*::static::*", &["bar", "baz"], "x"), "fo::bar::static::baz");
+        assert_eq!(fill("fixed", &["bar"], "x"), "fixed");
+        assert_eq!(fill("one-*", &["a", "b"], "a-b"), "a-b");
+        assert_eq!(fill("*-*", &["a"], "a"), "a-*");
+    }
+
+    #[test]
+    fn chains_end() {
+        let direct = vec![vec![1, 2], vec![0, 3], vec![1], vec![0]];
+        assert_eq!(chain(0, &direct), [1, 3, 2]);
+        assert_eq!(chain(3, &direct), [0, 1, 2]);
+        let line: Vec<Vec<usize>> = (1..100).map(|i| vec![i]).collect();
+        assert_eq!(chain(0, &line).len(), FALLBACKS_MAX);
+    }
+}

@@ -1,0 +1,412 @@
+//! YAML text -> a tree whose nodes know where they stand.
+//!
+//! Scalars are read as PyYAML reads them, since that is what LiteLLM uses: `yes` is true, `none` is a word. Knows
+//! nothing of LiteLLM's keys.
+
+use std::collections::BTreeMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
+
+use super::ImportError;
+
+/// How large a file may be. One of a thousand models has a quarter of it.
+pub(super) const SIZE_MAX: usize = 1024 * 1024;
+
+/// How many nodes the tree may have once every alias stands for a copy of what it names: what stops alias bombs.
+/// A file of a thousand models has 8,000.
+const NODES_MAX: usize = 20_000;
+
+/// How deep the tree may nest. It is walked recursively.
+const DEPTH_MAX: usize = 64;
+
+/// Where a node begins; both count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+impl From<Marker> for Place {
+    fn from(marker: Marker) -> Self {
+        Place { line: marker.line(), column: marker.col() + 1 }
+    }
+}
+
+/// One value of the file.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) place: Place,
+    pub(super) content: Content,
+    /// It has a name (`&name`), so that it may be meant for other places than its own.
+    pub(super) anchored: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    /// As written; `plain` without quotes, so that it may be more than text.
+    Scalar {
+        text: String,
+        plain: bool,
+    },
+    List(Vec<Node>),
+    /// In the order of the file. No key is there twice.
+    Map(Vec<(String, Node)>),
+}
+
+/// What a scalar means.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Scalar<'n> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(&'n str),
+}
+
+impl Node {
+    /// The value under `key`, if this is a map that has it.
+    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+        self.entries().iter().find(|(k, _)| k == key).map(|(_, node)| node)
+    }
+
+    /// The entries of a map; none for anything else.
+    pub(super) fn entries(&self) -> &[(String, Node)] {
+        match &self.content {
+            Content::Map(entries) => entries,
+            Content::Scalar { .. } | Content::List(_) => &[],
+        }
+    }
+
+    /// What it means, if it is a scalar.
+    pub(super) fn scalar(&self) -> Option<Scalar<'_>> {
+        match &self.content {
+            Content::Scalar { text, plain: true } => Some(plain(text)),
+            Content::Scalar { text, plain: false } => Some(Scalar::Text(text)),
+            Content::List(_) | Content::Map(_) => None,
+        }
+    }
+
+    /// Its text as written, whatever it means: a key of digits is still a key. `None` for null.
+    pub(super) fn text(&self) -> Option<&str> {
+        match (&self.content, self.scalar()) {
+            (_, None | Some(Scalar::Null)) => None,
+            (Content::Scalar { text, .. }, _) => Some(text),
+            (Content::List(_) | Content::Map(_), _) => None,
+        }
+    }
+
+    /// Whether some scalar in it is this text.
+    pub(super) fn contains_text(&self, wanted: &str) -> bool {
+        match &self.content {
+            Content::Scalar { text, .. } => text == wanted,
+            Content::List(items) => items.iter().any(|item| item.contains_text(wanted)),
+            Content::Map(entries) => entries.iter().any(|(_, item)| item.contains_text(wanted)),
+        }
+    }
+
+    /// Whether it stands for nothing.
+    pub(super) fn is_null(&self) -> bool {
+        self.scalar() == Some(Scalar::Null)
+    }
+
+    /// An error at this place.
+    pub(super) fn error(&self, message: impl Into<String>) -> ImportError {
+        ImportError::at(self.place, message)
+    }
+}
+
+fn plain(text: &str) -> Scalar<'_> {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
+        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Scalar::Bool(true),
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
+            return Scalar::Bool(false);
+        }
+        _ => {}
+    }
+    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) {
+        return Scalar::Text(text);
+    }
+    let digits = text.replace('_', "");
+    if let Ok(number) = digits.parse::<i64>() {
+        return Scalar::Int(number);
+    }
+    if let Some(number) = digits.strip_prefix("0x").and_then(|hex| i64::from_str_radix(hex, 16).ok()) {
+        return Scalar::Int(number);
+    }
+    match digits.parse::<f64>() {
+        Ok(number) if number.is_finite() && digits.bytes().any(|b| b.is_ascii_digit()) => {
+            Scalar::Float(number)
+        }
+        _ => Scalar::Text(text),
+    }
+}
+
+/// Reads the one document of a file.
+pub(super) fn parse(text: &str) -> Result<Node, ImportError> {
+    if text.len() > SIZE_MAX {
+        return Err(ImportError::new(format!(
+            "the file has {} bytes and the limit is {SIZE_MAX}; is it a LiteLLM configuration?",
+            text.len()
+        )));
+    }
+    // A byte order mark is no part of the text.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    Reader { parser: Parser::new_from_str(text), anchors: BTreeMap::new(), nodes: 0 }.document()
+}
+
+struct Reader<'t, T: saphyr_parser::Input> {
+    parser: Parser<'t, T>,
+    anchors: BTreeMap<usize, Node>,
+    nodes: usize,
+}
+
+impl<'t, T: saphyr_parser::Input> Reader<'t, T> {
+    fn document(mut self) -> Result<Node, ImportError> {
+        let mut root = None;
+        loop {
+            let (event, place) = self.next()?;
+            match event {
+                Event::StreamEnd => break,
+                Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
+                Event::DocumentStart(_) if root.is_some() => {
+                    return Err(ImportError::at(
+                        place,
+                        "a second document begins here (---); LiteLLM reads one: split the file",
+                    ));
+                }
+                Event::DocumentStart(_) => {}
+                event => root = Some(self.node(event, place, 0)?),
+            }
+        }
+        root.ok_or_else(|| {
+            ImportError::new("the file is empty; expected a LiteLLM configuration with a model_list")
+        })
+    }
+
+    fn next(&mut self) -> Result<(Event<'t>, Place), ImportError> {
+        match self.parser.next() {
+            Some(Ok((event, span))) => Ok((event, span.start.into())),
+            Some(Err(error)) => Err(syntax_error(&error)),
+            None => Ok((Event::StreamEnd, Place { line: 1, column: 1 })),
+        }
+    }
+
+    fn node(&mut self, event: Event<'t>, place: Place, depth: usize) -> Result<Node, ImportError> {
+        self.count(1, place)?;
+        if depth > DEPTH_MAX {
+            return Err(ImportError::at(
+                place,
+                format!("nested deeper than {DEPTH_MAX} levels; flatten this part of the file"),
+            ));
+        }
+        let (content, anchor) = match event {
+            Event::Alias(id) => return self.alias(id, place),
+            Event::Scalar(text, style, anchor, tag) => {
+                let text_by_tag = tag_is_text(tag.as_deref(), place)?;
+                let plain = style == ScalarStyle::Plain && !text_by_tag;
+                (Content::Scalar { text: text.into_owned(), plain }, anchor)
+            }
+            Event::SequenceStart(anchor, tag) => {
+                tag_is_text(tag.as_deref(), place)?;
+                (self.list(depth)?, anchor)
+            }
+            Event::MappingStart(anchor, tag) => {
+                tag_is_text(tag.as_deref(), place)?;
+                (self.map(depth)?, anchor)
+            }
+            _ => return Err(ImportError::at(place, "a value is missing here")),
+        };
+        let node = Node { place, content, anchored: anchor > 0 };
+        if anchor > 0 {
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Content, ImportError> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd | Event::StreamEnd, _) => return Ok(Content::List(items)),
+                (event, place) => items.push(self.node(event, place, depth + 1)?),
+            }
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Content, ImportError> {
+        let mut entries: Vec<(String, Node)> = Vec::new();
+        let mut merged: Vec<(String, Node)> = Vec::new();
+        loop {
+            let (event, place) = self.next()?;
+            if matches!(event, Event::MappingEnd | Event::StreamEnd) {
+                break;
+            }
+            let key = match self.node(event, place, depth + 1)?.content {
+                Content::Scalar { text, .. } => text,
+                Content::List(_) | Content::Map(_) => {
+                    return Err(ImportError::at(
+                        place,
+                        "a key here is a list or a map; keys are plain words",
+                    ));
+                }
+            };
+            let (event, value_place) = self.next()?;
+            let value = self.node(event, value_place, depth + 1)?;
+            if key == "<<" {
+                merged.append(&mut merge_sources(value)?);
+            } else if entries.iter().any(|(other, _)| *other == key) {
+                // PyYAML silently takes the last one; here that would be a key lost without a word.
+                let message = format!("the key {key} is here a second time; keep one of the two");
+                return Err(ImportError::at(place, message));
+            } else {
+                entries.push((key, value));
+            }
+        }
+        for (key, value) in merged {
+            if !entries.iter().any(|(other, _)| *other == key) {
+                entries.push((key, value));
+            }
+        }
+        Ok(Content::Map(entries))
+    }
+
+    fn alias(&mut self, id: usize, place: Place) -> Result<Node, ImportError> {
+        let Some(node) = self.anchors.get(&id).cloned() else {
+            return Err(ImportError::at(place, "this alias (*name) is inside the very value that it names"));
+        };
+        self.count(size(&node), place)?;
+        Ok(node)
+    }
+
+    fn count(&mut self, nodes: usize, place: Place) -> Result<(), ImportError> {
+        self.nodes += nodes;
+        if self.nodes <= NODES_MAX {
+            return Ok(());
+        }
+        Err(ImportError::at(
+            place,
+            format!(
+                "more than {NODES_MAX} values once aliases (*name) are written out; write the file without them"
+            ),
+        ))
+    }
+}
+
+fn size(node: &Node) -> usize {
+    1 + match &node.content {
+        Content::Scalar { .. } => 0,
+        Content::List(items) => items.iter().map(size).sum(),
+        Content::Map(entries) => entries.iter().map(|(_, node)| size(node)).sum(),
+    }
+}
+
+/// The entries that `<<:` brings in: from one map, or from several of which the first wins.
+fn merge_sources(value: Node) -> Result<Vec<(String, Node)>, ImportError> {
+    let error = value.error("<<: merges a map or a list of maps, such as <<: *defaults");
+    match value.content {
+        Content::Map(entries) => Ok(entries),
+        Content::List(items) => {
+            let mut entries = Vec::new();
+            for item in items {
+                match item.content {
+                    Content::Map(mut more) => entries.append(&mut more),
+                    Content::Scalar { .. } | Content::List(_) => return Err(error),
+                }
+            }
+            Ok(entries)
+        }
+        Content::Scalar { .. } => Err(error),
+    }
+}
+
+/// Whether a tag says that the value is text. Only YAML's own tags are known.
+fn tag_is_text(tag: Option<&Tag>, place: Place) -> Result<bool, ImportError> {
+    match tag {
+        None => Ok(false),
+        Some(tag) if tag.is_yaml_core_schema() => Ok(tag.suffix == "str"),
+        Some(tag) => {
+            Err(ImportError::at(place, format!("the tag {tag} is not known to LiteLLM either; remove it")))
+        }
+    }
+}
+
+fn syntax_error(error: &ScanError) -> ImportError {
+    let what = error.info();
+    let hint = if what.contains("tab") {
+        "indent with spaces"
+    } else if what.contains("anchor") {
+        "define it with &name before it is used"
+    } else {
+        "look at the indentation, quotes and colons here and in the line above"
+    };
+    ImportError::at((*error.marker()).into(), format!("not YAML: {what}; {hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn scalars_mean_what_pyyaml_reads() {
+        for (text, expected) in [
+            ("none", Scalar::Text("none")),
+            ("null", Scalar::Null),
+            ("~", Scalar::Null),
+            ("yes", Scalar::Bool(true)),
+            ("Off", Scalar::Bool(false)),
+            ("1_000", Scalar::Int(1000)),
+            ("-7", Scalar::Int(-7)),
+            ("0x1F", Scalar::Int(31)),
+            ("0.7", Scalar::Float(0.7)),
+            (".5", Scalar::Float(0.5)),
+            ("1e3", Scalar::Float(1000.0)),
+            ("-", Scalar::Text("-")),
+            ("1.2.3.4", Scalar::Text("1.2.3.4")),
+            ("infinity", Scalar::Text("infinity")),
+        ] {
+            assert_eq!(plain(text), expected, "{text}");
+        }
+        let quoted = parse("a: '1'").unwrap();
+        assert_eq!(quoted.get("a").unwrap().scalar(), Some(Scalar::Text("1")));
+        assert_eq!(parse("a: !!str 1").unwrap().get("a").unwrap().scalar(), Some(Scalar::Text("1")));
+    }
+
+    #[test]
+    fn anchors_and_merges_are_written_out() {
+        let root = parse("d: &d {a: 1, b: 2}\nx:\n  <<: *d\n  b: 3\n").unwrap();
+        let x = root.get("x").unwrap();
+        assert_eq!(x.get("a").unwrap().scalar(), Some(Scalar::Int(1)));
+        assert_eq!(x.get("b").unwrap().scalar(), Some(Scalar::Int(3)));
+    }
+
+    #[test]
+    fn bombs_are_refused() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for i in 1..12 {
+            let items = vec![format!("*a{}", i - 1); 10].join(", ");
+            bomb.push_str(&format!("a{i}: &a{i} [{items}]\n"));
+        }
+        assert!(error(&bomb).contains("more than 20000 values"), "{}", error(&bomb));
+        for deep in ["[".repeat(SIZE_MAX), "- ".repeat(SIZE_MAX / 2), "{a: ".repeat(SIZE_MAX / 4)] {
+            assert!(parse(&deep).is_err());
+        }
+        assert!(error(&"x".repeat(SIZE_MAX + 1)).contains("the limit is"));
+        assert!(error("a: &a [*a]").contains("alias"), "{}", error("a: &a [*a]"));
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_place() {
+        assert!(error("a: 1\na: 2\n").starts_with("line 2, column 1: the key a is here a second time"));
+        assert!(error("a:\n\t- b\n").starts_with("line 2, "), "{}", error("a:\n\t- b\n"));
+        assert!(error("a: 1\n---\nb: 1\n").starts_with("line 2, column 1: a second document"));
+        assert!(error("a: !secret x").contains("the tag !secret"));
+        assert!(error("a: *nowhere").contains("&name"), "{}", error("a: *nowhere"));
+        assert!(error("").contains("empty"));
+        assert!(error("? [a]\n: b\n").contains("keys are plain words"));
+    }
+}

@@ -1,0 +1,181 @@
+//! Asking an upstream: its place in the queue, the mended second try that some errors allow, and tries again where time
+//! mends them.
+
+use std::os::fd::AsFd as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::error::{Error, Kind, Retry};
+use crate::json;
+use crate::openai::{Failure, read_failure};
+use crate::translate::overflow_error;
+use crate::upstream::{self, Path, Response, Wait, wait_for};
+
+use super::Stop;
+use super::gateway::Resolved;
+use super::relay::error_body;
+
+/// Tries beside the first, before anything went to the client (issue: "Never silent, never lost").
+const RETRIES_MAX: u32 = 2;
+
+/// Before the first of them; doubled for the next.
+const BACKOFF: Duration = Duration::from_millis(250);
+
+/// An upstream that asks for more patience than this gets none of ours: the client, who can tell its user, waits.
+const PATIENCE_MAX: Duration = Duration::from_secs(5);
+
+/// One request to one upstream, until the head of a good response.
+pub(super) struct Attempt<'a> {
+    pub(super) resolved: &'a Resolved,
+    pub(super) estimate: u64,
+    pub(super) body: Vec<u8>,
+    pub(super) mended: bool,
+}
+
+impl Attempt<'_> {
+    /// The response, once it is one of success.
+    ///
+    /// # Errors
+    /// What is left to tell the client, who has seen nothing yet.
+    pub(super) fn open(&mut self, wait: &Rc<dyn Wait>) -> Result<Response, Stop> {
+        let mut backoff = BACKOFF;
+        let mut retries = 0;
+        loop {
+            let error = match self.post(wait)? {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            let Some(pause) = pause_before_retry(&error, backoff).filter(|_| retries < RETRIES_MAX) else {
+                return Err(error.into());
+            };
+            log::debug!("upstream {}: trying again in {pause:?}: {error}", self.resolved.served.name());
+            rest(wait, pause)?;
+            retries += 1;
+            backoff *= 2;
+        }
+    }
+
+    /// One try, and a second where its error says what to change.
+    fn post(&mut self, wait: &Rc<dyn Wait>) -> Result<Result<Response, Error>, Stop> {
+        loop {
+            let served = &self.resolved.served;
+            let response = match served.upstream().post(Path::Api("/chat/completions"), &self.body, wait) {
+                Ok(response) => response,
+                Err(upstream::Failure::ClientGone) => return Err(Stop::ClientGone),
+                Err(failure) => return Ok(Err(failure.to_error(served.name()))),
+            };
+            if (200..300).contains(&response.status) {
+                return Ok(Ok(response));
+            }
+            let (status, retry_after) = (response.status, response.retry_after);
+            if status == 404 {
+                served.upstream().mark_stale(); // another model may be served there now
+            }
+            let failure = read_failure(status, &mut error_body(response), retry_after);
+            if !self.mend(&failure) {
+                return Ok(Err(to_error(failure, self.resolved.window, self.estimate)));
+            }
+        }
+    }
+
+    /// Changes the body so that the same error will not come again, once; whether that was possible.
+    fn mend(&mut self, failure: &Failure) -> bool {
+        if std::mem::replace(&mut self.mended, true) {
+            return false;
+        }
+        let max_tokens = match failure {
+            Failure::OutputTooLarge { window } => {
+                self.resolved.served.upstream().mark_stale();
+                Some(window.saturating_sub(self.estimate).max(window / 4))
+            }
+            Failure::Overflow { prompt: Some(prompt), window: Some(window), output: Some(_), .. }
+                if prompt + 1 < *window =>
+            {
+                Some(window - prompt - 1)
+            }
+            Failure::NoThinkingBudget => None,
+            Failure::Overflow { .. } | Failure::Other(_) => return false,
+        };
+        let mut bytes = std::mem::take(&mut self.body);
+        let Ok(mut body) = json::parse(&mut bytes) else { return false };
+        let Some(object) = body.as_object_mut() else { return false };
+        match max_tokens {
+            Some(max_tokens) => {
+                for key in ["max_completion_tokens", "max_tokens"] {
+                    if let Some(limit) = object.get_mut(key) {
+                        *limit = max_tokens.into();
+                    }
+                }
+            }
+            None => _ = object.remove("thinking_token_budget"),
+        }
+        let mut mended = Vec::new();
+        body.write(&mut mended);
+        self.body = mended;
+        true
+    }
+}
+
+/// How long to wait before another try; `None`: time does not mend this, or not soon.
+fn pause_before_retry(error: &Error, backoff: Duration) -> Option<Duration> {
+    let passing = matches!(error.kind, Kind::BadGateway | Kind::Overloaded);
+    match error.retry {
+        Retry::After(seconds) if passing => {
+            let asked = Duration::from_secs(seconds.into());
+            // A connection that is refused says a second by itself; only a server's own word counts for more.
+            let pause =
+                if error.kind == Kind::BadGateway { backoff } else { asked.min(backoff * 4).max(backoff) };
+            (asked <= PATIENCE_MAX).then_some(pause)
+        }
+        _ => None,
+    }
+}
+
+/// Lets `time` pass, minding the client.
+fn rest(wait: &Rc<dyn Wait>, time: Duration) -> Result<(), Stop> {
+    let never = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| Stop::Client(error.into()))?;
+    match wait_for(wait.as_ref(), never.as_fd(), time) {
+        Err(upstream::Failure::ClientGone) => Err(Stop::ClientGone),
+        _ => Ok(()),
+    }
+}
+
+/// The client's error for what the upstream said.
+pub(super) fn to_error(failure: Failure, window: Option<u64>, estimate: u64) -> Error {
+    match failure {
+        Failure::Other(error) => error,
+        Failure::Overflow { prompt, prompt_is_least, window: told, output, excess } => {
+            let window = told.or(window).unwrap_or(estimate.saturating_sub(1));
+            let prompt = match (prompt, excess) {
+                (Some(prompt), _) if prompt_is_least => prompt.max(estimate),
+                (Some(prompt), _) => prompt,
+                (None, Some(excess)) => window + excess,
+                (None, None) => estimate,
+            };
+            overflow_error(prompt, window, output)
+        }
+        Failure::OutputTooLarge { window } => overflow_error(estimate.min(window), window, Some(window)),
+        Failure::NoThinkingBudget => {
+            let what = "the upstream takes no thinking budget; set thinking_budget = false for it";
+            Error::new(Kind::InvalidRequest, what).retry(Retry::Never)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_passes_is_tried_again() {
+        let pause = |error: &Error| pause_before_retry(error, BACKOFF);
+        assert_eq!(pause(&Error::new(Kind::BadGateway, "").retry(Retry::After(1))), Some(BACKOFF));
+        assert_eq!(pause(&Error::new(Kind::Overloaded, "").retry(Retry::After(1))), Some(BACKOFF * 4));
+        assert_eq!(pause(&Error::new(Kind::Overloaded, "").retry(Retry::After(60))), None);
+        assert_eq!(pause(&Error::new(Kind::BadGateway, "").retry(Retry::Never)), None);
+        assert_eq!(pause(&Error::new(Kind::RateLimit, "").retry(Retry::After(1))), None);
+        assert_eq!(pause(&Error::new(Kind::Api, "")), None);
+    }
+}

@@ -1,0 +1,198 @@
+//! `POST /v1/messages/count_tokens`: exact where the upstream counts, else estimated, never a failure of the upstream's.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+
+use crate::http::Request;
+use crate::json::{Object, Value};
+use crate::openai::Flavour;
+use crate::server::Client;
+use crate::translate::ChatRequest;
+use crate::upstream::{Path, Response};
+
+use super::exchange::Exchange;
+use super::gateway::Resolved;
+use super::messages::read_body;
+use super::prepare::{Hooked, Incoming, has_tokenize};
+use super::record::Record;
+use super::{Proxy, Stop};
+
+/// vLLM's answer begins with the count, and goes on with every token: the rest is not read.
+const ANSWER_SIZE_MAX: usize = 4096;
+
+/// Counts that are remembered; Claude Code asks for the same parts of a conversation again and again.
+const REMEMBERED_MAX: usize = 128;
+
+/// The limit that stands in for the missing `max_tokens`: larger than any thinking budget.
+const MAX_TOKENS: u64 = 1 << 32;
+
+/// What was counted lately, by the hash of what was asked.
+#[derive(Debug, Default)]
+pub(super) struct Remembered(Mutex<VecDeque<(u64, u64)>>);
+
+impl Remembered {
+    fn find(&self, key: u64) -> Option<u64> {
+        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.iter().find(|(known, _)| *known == key).map(|(_, count)| *count)
+    }
+
+    fn add(&self, key: u64, count: u64) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.len() >= REMEMBERED_MAX {
+            counts.pop_front();
+        }
+        counts.push_back((key, count));
+    }
+}
+
+/// A question for the upstream.
+struct Question {
+    resolved: Resolved,
+    body: Vec<u8>,
+    estimate: u64,
+}
+
+/// Serves one request.
+///
+/// # Errors
+/// Those of the client's connection.
+pub(super) fn serve(
+    proxy: &Proxy,
+    client: &Client,
+    request: &Request,
+    address: SocketAddr,
+    request_id: &str,
+) -> io::Result<()> {
+    let exchange = Rc::new(Exchange::new(client, request_id, &proxy.options));
+    let headers = [("content-type", "application/json"), ("request-id", request_id)];
+    match count(proxy, &exchange, request, address) {
+        Ok(count) => {
+            let body = Value::object([("input_tokens", count.into())]).to_json();
+            client.borrow_mut().respond(200, &headers, body.as_bytes())
+        }
+        Err(Stop::Error(error)) => {
+            log::info!("{request_id} count_tokens {error}");
+            client.borrow_mut().respond_error(&error, request_id)
+        }
+        Err(Stop::Client(error)) => Err(error),
+        Err(Stop::ClientGone) => Err(io::ErrorKind::BrokenPipe.into()),
+        Err(Stop::Respond(_)) => {
+            let body = Value::object([("input_tokens", 1u64.into())]).to_json();
+            client.borrow_mut().respond(200, &headers, body.as_bytes())
+        }
+    }
+}
+
+fn count(
+    proxy: &Proxy,
+    exchange: &Rc<Exchange>,
+    request: &Request,
+    address: SocketAddr,
+) -> Result<u64, Stop> {
+    let gateway = proxy.gateway();
+    let mut bytes = read_body(exchange.client(), request)?;
+    let incoming = Incoming { gateway: &gateway, wait: exchange.clone(), request, address };
+    let mut hooked = Hooked::default();
+    let mut body = incoming.hooked(&mut bytes, &mut hooked)?;
+    if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
+        object.push("max_tokens", MAX_TOKENS);
+    }
+    let mut record = Record::new(exchange.request_id());
+    let (resolved, (estimate, body)) =
+        incoming.translated(&body, &mut hooked, &mut record, |resolved, chat| {
+            (chat.plan.prompt_tokens, question(resolved, chat))
+        })?;
+    let question = Question { resolved, body, estimate };
+    let key = question.key();
+    if let Some(count) = proxy.counts.find(key) {
+        return Ok(count);
+    }
+    match question.ask(&incoming) {
+        Some(count) => {
+            proxy.counts.add(key, count);
+            Ok(count)
+        }
+        None => Ok(question.estimate),
+    }
+}
+
+/// The body of the question, in the words of the upstream's flavour.
+fn question(resolved: &Resolved, chat: ChatRequest<'_>) -> Vec<u8> {
+    let mut body = chat.body;
+    if has_tokenize(resolved.flavour) {
+        let mut question = Object::new();
+        for key in ["model", "messages", "tools", "chat_template_kwargs", "continue_final_message"] {
+            if let Some(value) = body.as_object_mut().and_then(|object| object.remove(key)) {
+                question.push(key, value);
+            }
+        }
+        question.push("add_generation_prompt", question.get("continue_final_message").is_none());
+        question.push("add_special_tokens", false);
+        body = question.into();
+    }
+    let mut bytes = Vec::new();
+    body.write(&mut bytes);
+    bytes
+}
+
+impl Question {
+    fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.resolved.served.name().hash(&mut hasher);
+        self.body.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The upstream's count. `None`: it cannot count, or failed to.
+    fn ask(&self, incoming: &Incoming<'_>) -> Option<u64> {
+        let (path, key) = match self.resolved.flavour {
+            Flavour::Vllm => (Path::Root("/tokenize"), "\"count\""),
+            Flavour::Sglang => (Path::Api("/tokenize"), "\"count\""),
+            Flavour::LlamaCpp => (Path::Api("/chat/completions/input_tokens"), "\"input_tokens\""),
+            Flavour::Ollama | Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => return None,
+        };
+        let response = self.resolved.served.upstream().post(path, &self.body, &incoming.wait);
+        let counted = match response {
+            Ok(response) if response.status == 200 => number_after(response, key),
+            Ok(response) => {
+                log::debug!(
+                    "upstream {} counts no tokens: status {}",
+                    self.resolved.served.name(),
+                    response.status
+                );
+                None
+            }
+            Err(failure) => {
+                log::debug!("upstream {} counts no tokens: {failure}", self.resolved.served.name());
+                None
+            }
+        };
+        counted.filter(|count| *count > 0)
+    }
+}
+
+/// The number of the first member of that name, from the beginning of a JSON answer.
+fn number_after(mut response: Response, key: &str) -> Option<u64> {
+    let mut seen = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        let read = response.read(&mut chunk).ok()?;
+        seen.extend_from_slice(chunk.get(..read)?);
+        let text = String::from_utf8_lossy(&seen);
+        if let Some((_, after)) = text.split_once(key) {
+            let after = after.trim_start_matches([' ', ':']);
+            let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            // The number is whole once something follows it.
+            if digits > 0 && digits < after.len() {
+                return after.get(..digits)?.parse().ok();
+            }
+        }
+        if read == 0 || seen.len() > ANSWER_SIZE_MAX {
+            return None;
+        }
+    }
+}

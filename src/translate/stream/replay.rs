@@ -1,0 +1,32 @@
+//! A whole message that did not come from an upstream, as the events of an answer.
+
+use crate::json::Value;
+
+use super::{Emit, Marks, MessageStream};
+
+impl MessageStream {
+    /// Emits a message that a hook gave: its `content`, a string or an array of text and tool_use blocks, and its
+    /// `stop_reason`.
+    pub fn replay(&mut self, message: &Value<'_>, emit: &mut Emit<'_>) {
+        self.start(emit);
+        self.marks = Marks::Off;
+        let content = message.get("content").unwrap_or(&Value::Null);
+        for block in content.as_array().unwrap_or(std::slice::from_ref(content)) {
+            let field = |key: &str| block.get(key).and_then(Value::as_str);
+            if let Some(text) = block.as_str().or_else(|| field("text")) {
+                self.text(text, emit);
+            } else if let (Some("tool_use"), Some(name)) = (field("type"), field("name")) {
+                let input = block.get("input").map_or_else(|| "{}".to_string(), Value::to_json);
+                self.whole_call(field("id").unwrap_or_default(), name, &input, emit);
+            }
+        }
+        let reason = match message.get("stop_reason").and_then(Value::as_str) {
+            Some("max_tokens") => "length",
+            Some("refusal") => "content_filter",
+            _ => "stop",
+        };
+        self.finish_reason = Some(reason.to_string());
+        // There is a finish reason, so this cannot fail.
+        let _ = self.end(emit);
+    }
+}

@@ -1,0 +1,133 @@
+//! Reasoning and text on their way to a block: marks that hide the one in the other, stop sequences, white space.
+
+use crate::anthropic::{Delta as Piece, Event};
+
+use super::super::estimate;
+use super::{Emit, Marks, MessageStream, Open, THINK_START};
+
+impl MessageStream {
+    pub(super) fn reasoning(&mut self, text: &str, emit: &mut Emit<'_>) {
+        if self.in_tool_use() {
+            return self.hold(true, text);
+        }
+        if self.open != Open::Thinking {
+            self.close(emit);
+            self.begin(Open::Thinking, emit);
+            emit(&Event::ThinkingStart { index: self.index() });
+        }
+        self.signature.push(text);
+        if self.plan.thinking_omitted {
+            self.output_tokens += estimate::text_tokens(text);
+        } else {
+            self.piece(Piece::Thinking(text), emit);
+        }
+    }
+
+    /// Text that may begin with reasoning between marks, where the server has no parser for it.
+    pub(super) fn marked_text(&mut self, text: &str, emit: &mut Emit<'_>) {
+        match self.marks {
+            Marks::Off => self.stoppable_text(text, emit),
+            Marks::Inside => {
+                let mut matcher = std::mem::take(&mut self.mark_end);
+                let met = matcher.push(text, &mut |text| self.reasoning(text, emit));
+                self.mark_end = matcher;
+                if let Some(met) = met {
+                    self.marks = Marks::Off;
+                    self.stoppable_text(&met.rest, emit);
+                }
+            }
+            Marks::Undecided => {
+                self.mark_text.push_str(text);
+                let seen = self.mark_text.trim_start();
+                if let Some(rest) = seen.strip_prefix(THINK_START) {
+                    let rest = rest.to_string();
+                    self.marks = Marks::Inside;
+                    self.mark_text.clear();
+                    self.marked_text(&rest, emit);
+                } else if !THINK_START.starts_with(seen) {
+                    self.no_mark_begins(emit);
+                }
+            }
+        }
+    }
+
+    /// No mark begins the text: what was kept to tell is text; or reasoning, where the template wrote the mark itself.
+    fn no_mark_begins(&mut self, emit: &mut Emit<'_>) {
+        self.marks = if self.plan.think_tags { Marks::Inside } else { Marks::Off };
+        let text = std::mem::take(&mut self.mark_text);
+        self.marked_text(&text, emit);
+    }
+
+    /// Something else follows the text: what was kept to tell whether it is a mark is none.
+    pub(super) fn settle_marks(&mut self, emit: &mut Emit<'_>) {
+        if self.marks == Marks::Undecided && !self.mark_text.is_empty() {
+            self.no_mark_begins(emit);
+        }
+        let mut mark_end = std::mem::take(&mut self.mark_end);
+        mark_end.flush(&mut |text| self.reasoning(text, emit));
+        self.mark_end = mark_end;
+    }
+
+    fn stoppable_text(&mut self, text: &str, emit: &mut Emit<'_>) {
+        let mut stops = std::mem::take(&mut self.stops);
+        let met = stops.push(text, &mut |text| self.text(text, emit));
+        self.stops = stops;
+        if let Some(met) = met {
+            self.stop_sequence = Some(met.sequence);
+            self.finish_reason = Some("stop".to_string());
+        }
+    }
+
+    /// Text that was held back to tell what it is: it is only text.
+    pub(super) fn settle_text(&mut self, emit: &mut Emit<'_>) {
+        let mut stops = std::mem::take(&mut self.stops);
+        stops.flush(&mut |text| self.text(text, emit));
+        self.stops = stops;
+        self.space.clear();
+    }
+
+    pub(super) fn text(&mut self, text: &str, emit: &mut Emit<'_>) {
+        if text.is_empty() {
+            return;
+        }
+        if self.in_tool_use() {
+            return self.hold(false, text);
+        }
+        if matches!(self.open, Open::ToolUse(_)) && !self.held.is_empty() {
+            self.close_block(emit);
+            self.release(emit);
+        }
+        if self.open == Open::Text {
+            return self.piece(Piece::Text(text), emit);
+        }
+        self.space.push_str(text);
+        if text.trim().is_empty() {
+            return;
+        }
+        let text = std::mem::take(&mut self.space);
+        self.close(emit);
+        self.begin(Open::Text, emit);
+        emit(&Event::TextStart { index: self.index() });
+        self.piece(Piece::Text(&text), emit);
+    }
+
+    /// Whether a tool use is open whose JSON is not whole: nothing may come between.
+    pub(super) fn in_tool_use(&self) -> bool {
+        let Open::ToolUse(at) = self.open else { return false };
+        self.calls.get(at).is_some_and(|call| !call.arguments.is_complete())
+    }
+
+    /// Shows what came in the middle of a tool use.
+    pub(super) fn release(&mut self, emit: &mut Emit<'_>) {
+        for (thinking, text) in std::mem::take(&mut self.held) {
+            if thinking { self.reasoning(&text, emit) } else { self.text(&text, emit) }
+        }
+    }
+
+    pub(super) fn hold(&mut self, thinking: bool, text: &str) {
+        match self.held.last_mut() {
+            Some((kind, before)) if *kind == thinking => before.push_str(text),
+            _ => self.held.push((thinking, text.to_string())),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The golden corpus: every folder of `tests/golden` is a case. See `tests/README.md`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers fail as tests do"
+)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sparkgap::error::Error;
+use sparkgap::openai::{Flavour, Settings, SystemMessages, Thinking};
+use sparkgap::translate::Target;
+
+use support::pretty::{compact, pretty};
+use support::replay::{Answer, Exchange, REQUEST_ID, request};
+use support::{cuts, validator};
+
+/// Set to rewrite what is expected by what comes out. Read the difference before you commit it.
+const BLESS: &str = "SPARKGAP_BLESS";
+
+struct Case {
+    name: String,
+    folder: PathBuf,
+    about: BTreeMap<String, String>,
+    messages: Vec<u8>,
+}
+
+fn cases() -> Vec<Case> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut folders: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    folders.into_iter().map(Case::read).collect()
+}
+
+impl Case {
+    fn read(folder: PathBuf) -> Case {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let about =
+            fs::read_to_string(folder.join("about.txt")).unwrap_or_else(|_| panic!("{name}/about.txt"));
+        let messages =
+            fs::read(folder.join("messages.json")).unwrap_or_else(|_| panic!("{name}/messages.json"));
+        let (head, prose) = about.split_once("\n\n").unwrap_or_else(|| panic!("{name}: a blank line"));
+        assert!(!prose.trim().is_empty() && prose.trim().lines().count() <= 4, "{name}: say what and why");
+        let line = |line: &str| {
+            let (key, value) = line.split_once(": ").unwrap_or_else(|| panic!("{name}: {line}"));
+            assert!(KEYS.contains(&key), "{name}: unknown key {key}");
+            (key.to_string(), value.to_string())
+        };
+        let about = head.lines().map(line).collect();
+        Case { name: name.clone(), folder, about, messages }
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.about.get(key).map(String::as_str)
+    }
+
+    fn number<T: std::str::FromStr>(&self, key: &str) -> Option<T> {
+        self.get(key).map(|text| text.parse().unwrap_or_else(|_| panic!("{}: {key}: {text}", self.name)))
+    }
+
+    fn is(&self, key: &str, default: bool) -> bool {
+        self.number(key).unwrap_or(default)
+    }
+
+    fn file(&self, name: &str) -> Option<Vec<u8>> {
+        fs::read(self.folder.join(name)).ok()
+    }
+
+    fn settings(&self) -> Settings {
+        let default = Settings::default();
+        Settings {
+            max_tokens: self.number("max_tokens"),
+            thinking: match self.get("thinking") {
+                Some("on") => Thinking::On,
+                Some("off") => Thinking::Off,
+                _ => Thinking::Auto,
+            },
+            vision: self.is("vision", default.vision),
+            system_messages: match self.get("system_messages") {
+                Some("keep") => SystemMessages::Keep,
+                _ => SystemMessages::Fold,
+            },
+            preserve_thinking: self.is("preserve_thinking", default.preserve_thinking),
+            thinking_budget: self.is("thinking_budget", default.thinking_budget),
+            coerce_arguments: self.is("coerce_arguments", default.coerce_arguments),
+            think_tags: self.is("think_tags", default.think_tags),
+            user_id: self.is("user_id", default.user_id),
+            ..default
+        }
+    }
+
+    /// The upstream's body for the client's request, and what the answer is to be read with.
+    fn request(&self) -> Result<(String, Option<Exchange>), Error> {
+        let settings = self.settings();
+        let flavour = self.get("flavour").unwrap_or("vllm");
+        let target = Target {
+            model: "qwen3",
+            flavour: Flavour::from_name(flavour).unwrap_or_else(|| panic!("{}: {flavour}", self.name)),
+            window: self.number("window"),
+            tokens_ratio: 1.0,
+            settings: &settings,
+        };
+        let (chat, mut plan) = request(&self.messages, &target)?;
+        plan.context_window_beta = self.is("context_window_beta", false);
+        let (sse, json) = (self.file("upstream.sse"), self.file("upstream.json"));
+        let is_sse = sse.is_some();
+        let exchange = sse.or(json).map(|body| Exchange {
+            plan,
+            window: target.window,
+            status: self.number("status").unwrap_or(200),
+            retry_after: self.number("retry_after"),
+            is_sse,
+            body,
+        });
+        Ok((chat, exchange))
+    }
+
+    /// Every expectation of the folder, by file name: compact JSON, or events as they are.
+    fn results(&self) -> BTreeMap<&'static str, Vec<u8>> {
+        let mut results = BTreeMap::new();
+        let (chat, exchange) = match self.request() {
+            Ok(made) => made,
+            Err(error) => {
+                results.insert("error.json", self.error(&error));
+                return results;
+            }
+        };
+        results.insert("chat.json", chat.into_bytes());
+        let Some(exchange) = exchange else { return results };
+        let answer = exchange.whole().answer;
+        cuts::judge(&self.name, &answer, exchange.plan.stream);
+        match answer {
+            Answer::Refused(error) => results.insert("error.json", self.error(&error)),
+            Answer::Told(bytes) if exchange.plan.stream => results.insert("message.sse", bytes),
+            Answer::Told(bytes) => results.insert("message.json", bytes),
+        };
+        results
+    }
+
+    fn error(&self, error: &Error) -> Vec<u8> {
+        let mut body = Vec::new();
+        error.body(REQUEST_ID, &mut body);
+        validator::error(&body).unwrap_or_else(|what| panic!("{}: {what}", self.name));
+        let headers: Vec<String> =
+            error.headers().iter().map(|(name, value)| format!("{name:?}:{value:?}")).collect();
+        let body = String::from_utf8(body).unwrap();
+        let status = error.kind.status();
+        format!("{{\"status\":{status},\"headers\":{{{}}},\"body\":{body}}}", headers.join(",")).into_bytes()
+    }
+
+    fn check(&self, bless: bool) -> Vec<String> {
+        let results = self.results();
+        let mut wrong = Vec::new();
+        for name in EXPECTATIONS {
+            let path = self.folder.join(name);
+            match (results.get(name), self.file(name)) {
+                (Some(found), expected) => {
+                    let is_json = name.ends_with(".json");
+                    let same = expected.as_ref().is_some_and(|expected| {
+                        if is_json { compact(expected).as_bytes() == found } else { expected == found }
+                    });
+                    if !same && bless {
+                        fs::write(&path, if is_json { pretty(found).into_bytes() } else { found.clone() })
+                            .unwrap();
+                    } else if !same {
+                        let (found, expected) = (show(found), expected.map(|bytes| show(&bytes)));
+                        wrong.push(format!("{}/{name}\nfound\n{found}\nexpected {expected:?}", self.name));
+                    }
+                }
+                (None, Some(_)) if bless => fs::remove_file(&path).unwrap(),
+                (None, Some(_)) => wrong.push(format!("{}/{name}: there is no such result", self.name)),
+                (None, None) => {}
+            }
+        }
+        if let Some(other) = self.get("same_chat_as") {
+            let expected = self.folder.with_file_name(other).join("chat.json");
+            if self.file("chat.json") != Some(fs::read(&expected).unwrap()) {
+                wrong.push(format!("{}/chat.json is not that of {other}", self.name));
+            }
+        }
+        wrong
+    }
+}
+
+fn show(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+const EXPECTATIONS: [&str; 4] = ["chat.json", "message.sse", "message.json", "error.json"];
+
+/// What the head of an `about.txt` may say.
+const KEYS: [&str; 16] = [
+    "covers",
+    "same_chat_as",
+    "flavour",
+    "window",
+    "max_tokens",
+    "vision",
+    "thinking",
+    "system_messages",
+    "preserve_thinking",
+    "thinking_budget",
+    "coerce_arguments",
+    "user_id",
+    "think_tags",
+    "status",
+    "retry_after",
+    "context_window_beta",
+];
+
+#[test]
+fn every_case_comes_out_as_expected() {
+    let bless = std::env::var_os(BLESS).is_some();
+    let wrong: Vec<String> = cases().iter().flat_map(|case| case.check(bless)).collect();
+    assert!(wrong.is_empty(), "{}\n{} differ", wrong.join("\n\n"), wrong.len());
+}
+
+fn exchanges() -> impl Iterator<Item = (String, Exchange)> {
+    cases().into_iter().filter_map(|case| Some((case.name.clone(), case.request().ok()?.1?)))
+}
+
+#[test]
+fn cuts_change_nothing() {
+    exchanges().for_each(|(name, exchange)| cuts::cut(&name, &exchange));
+}
+
+#[test]
+fn truncations_are_errors() {
+    exchanges().for_each(|(name, exchange)| cuts::truncate(&name, &exchange));
+}
+
+#[test]
+fn the_same_request_gives_the_same_bytes() {
+    for case in cases() {
+        let made = |case: &Case| case.request().map(|(chat, _)| chat);
+        assert_eq!(made(&case), made(&case), "{}", case.name);
+    }
+}

@@ -1,0 +1,15 @@
+-- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
+-- It is yours now: change it as you like. `sparkgap check` tells what it means.
+
+return {
+  api = 1,
+
+  upstreams = {
+    localhost = { url = "http://localhost:8000/v1" },
+  },
+
+  aliases = {
+    { "gpt-4", upstream = "localhost", model = "qwen" },
+    { "claude-*", upstream = "localhost", model = "qwen" },
+  },
+}

@@ -1,0 +1,149 @@
+//! LiteLLM configurations and what becomes of them. A case is a folder in `cases/`: `config.yaml`, and either
+//! `hooks.lua` with `report.txt`, or `error.txt`. `SPARKGAP_BLESS=1` writes what is expected anew; read the diff.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests fail as tests do"
+)]
+
+mod behaviour;
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sparkgap::litellm::{self, Verdict};
+
+fn cases() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/litellm/cases");
+    let mut cases: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    cases
+}
+
+fn yaml(case: &Path) -> String {
+    fs::read_to_string(case.join("config.yaml")).unwrap()
+}
+
+fn check(file: &Path, actual: &str) {
+    if std::env::var_os("SPARKGAP_BLESS").is_some() {
+        fs::write(file, actual).unwrap();
+    }
+    let expected = fs::read_to_string(file).unwrap_or_default();
+    assert!(expected == actual, "{} differs; it is now:\n{actual}", file.display());
+}
+
+#[test]
+fn every_case_gives_what_is_expected() {
+    for case in cases() {
+        match litellm::import(&yaml(&case)) {
+            Ok(import) => {
+                let report: String = import.report.iter().map(|line| format!("{line}\n")).collect();
+                check(&case.join("hooks.lua"), &import.lua);
+                check(&case.join("report.txt"), &report);
+                assert!(!case.join("error.txt").exists(), "{} succeeds", case.display());
+            }
+            Err(error) => {
+                assert!(!case.join("hooks.lua").exists(), "{}: {error}", case.display());
+                check(&case.join("error.txt"), &format!("{error}\n"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_third_of_the_cases_are_failures() {
+    let all = cases();
+    let failures = all.iter().filter(|case| case.join("error.txt").exists()).count();
+    assert!(all.len() > 12 && failures * 3 >= all.len(), "{failures} of {}", all.len());
+}
+
+#[test]
+fn the_lua_loads_and_names_only_what_is_there() {
+    for case in cases() {
+        if let Ok(import) = litellm::import(&yaml(&case)) {
+            support::check_shape(&import.lua, &case.display().to_string());
+        }
+    }
+}
+
+#[test]
+fn every_leaf_is_in_the_report_once() {
+    for case in cases() {
+        let yaml = yaml(&case);
+        // Where aliases are written out, the file has fewer leaves than its meaning.
+        if yaml.contains("<<:") {
+            continue;
+        }
+        let Ok(import) = litellm::import(&yaml) else { continue };
+        let reported: Vec<&str> = import.report.iter().map(|line| line.key.as_str()).collect();
+        assert_eq!(reported, support::leaves(&yaml), "{}", case.display());
+        assert_eq!(reported.iter().collect::<BTreeSet<_>>().len(), reported.len());
+        for line in &import.report {
+            assert!(!line.note.is_empty(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn no_key_gets_into_the_lua_or_the_report() {
+    let yaml = "model_list:\n- model_name: a\n  litellm_params:\n    model: openai/m\n    api_base: http://box:1\n    \
+                api_key: sk-SECRET\ngeneral_settings:\n  master_key: sk-SECRET-2\nenvironment_variables:\n  X: SECRET-3\n";
+    let import = litellm::import(yaml).unwrap();
+    let report: String = import.report.iter().map(|line| format!("{line}\n")).collect();
+    let text = format!("{}{report}{:?}", import.lua, import.environment);
+    assert!(!text.contains("SECRET"), "{text}");
+    assert!(import.lua.contains("api_key = env \"BOX_KEY\""), "{}", import.lua);
+    let values: Vec<(&str, &str)> =
+        import.environment.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    assert_eq!(values, [("BOX_KEY", "sk-SECRET"), ("X", "SECRET-3")]);
+    assert!(
+        matches!(import.master_key, Some(litellm::MasterKey::Literal(key)) if key.expose() == "sk-SECRET-2")
+    );
+}
+
+/// Every prefix of every case is an import or an error with words, never a panic.
+#[test]
+fn cut_files_never_panic() {
+    for case in cases() {
+        let yaml = yaml(&case);
+        for (end, _) in yaml.char_indices() {
+            match litellm::import(yaml.split_at(end).0) {
+                Ok(import) => assert!(import.report.iter().any(|line| line.verdict == Verdict::Mapped)),
+                Err(error) => assert!(!error.message.is_empty()),
+            }
+        }
+    }
+}
+
+/// The file that the project began with, as its article prints it (with blank lines and all).
+#[test]
+fn the_article_s_file_is_the_user_case() {
+    let user = yaml(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/litellm/cases/user"));
+    let article = user
+        .replace("  - model_name: claude-3", "\n  - model_name: claude-3")
+        .replace("litellm_s", "\nlitellm_s");
+    let (user, article) = (litellm::import(&user).unwrap(), litellm::import(&article).unwrap());
+    assert_eq!(user.lua, article.lua);
+    assert_eq!(user.report, article.report);
+    assert!(user.environment.is_empty() && user.master_key.is_none());
+}
+
+#[test]
+fn large_files_are_read_in_time_or_refused() {
+    let entry = |i: usize, name: &str| {
+        format!(
+            "- model_name: {name}{i}\n  litellm_params: {{model: openai/m, api_base: http://box:1, api_key: sk-{i}}}\n"
+        )
+    };
+    let file =
+        |n: usize, name: &str| format!("model_list:\n{}", (0..n).map(|i| entry(i, name)).collect::<String>());
+    let import = litellm::import(&file(1000, "a")).unwrap();
+    assert_eq!(import.report.len(), 4000);
+    assert!(import.lua.contains("[\"box-1000\"]") && import.lua.contains("BOX_1000_KEY"));
+    assert!(litellm::import(&file(1000, "a*")).is_ok());
+    assert!(litellm::import(&file(1001, "a")).unwrap_err().message.contains("the limit is 1000"));
+}

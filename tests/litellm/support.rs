@@ -1,0 +1,105 @@
+//! A stand-in for sparkgap's Lua, and another reading of the YAML's leaves.
+
+use mlua::{Lua, Table, Value};
+use saphyr_parser::{Event, Parser};
+
+/// Runs a file as the hooks would be: `env` and `json` are there.
+pub(crate) fn load(lua: &Lua, text: &str) -> Table {
+    let env = lua.create_function(|_, name: String| Ok(format!("http://value-of-{name}/v1"))).unwrap();
+    lua.globals().set("env", env).unwrap();
+    lua.load("json = { null = {}, array = function(t) return t or {} end }").exec().unwrap();
+    lua.load(text).eval().unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// The table has the keys that sparkgap takes, aliases name upstreams that exist, and addresses are addresses.
+pub(crate) fn check_shape(text: &str, case: &str) {
+    let lua = Lua::new();
+    let table = load(&lua, text);
+    for pair in table.pairs::<String, Value>() {
+        let (key, value) = pair.unwrap();
+        match key.as_str() {
+            "api" => assert_eq!(value.as_i64(), Some(1)),
+            "upstreams" | "aliases" => assert!(value.is_table(), "{case}: {key}"),
+            "on_request" | "on_upstream_request" | "on_error" => {
+                assert!(value.is_function(), "{case}: {key}")
+            }
+            _ => panic!("{case}: unknown key {key}"),
+        }
+    }
+    let upstreams: Table = table.get("upstreams").unwrap();
+    for pair in upstreams.pairs::<String, Table>() {
+        let (name, upstream) = pair.unwrap();
+        assert!(!name.is_empty());
+        for pair in upstream.pairs::<String, String>() {
+            let (key, value) = pair.unwrap();
+            match key.as_str() {
+                "url" => assert!(value.starts_with("http"), "{case}: {name}: {value}"),
+                "api_key" => {}
+                "flavour" => {
+                    assert!(sparkgap::openai::Flavour::from_name(&value).is_some(), "{case}: {value}")
+                }
+                _ => panic!("{case}: {name}: unknown key {key}"),
+            }
+        }
+    }
+    let aliases: Vec<Table> =
+        table.get::<Table>("aliases").unwrap().sequence_values().map(Result::unwrap).collect();
+    assert!(!aliases.is_empty(), "{case}");
+    for alias in aliases {
+        assert!(!alias.get::<String>(1).unwrap().contains(char::is_whitespace));
+        let upstream: String = alias.get("upstream").unwrap();
+        assert!(upstreams.contains_key(upstream.as_str()).unwrap(), "{case}: no upstream {upstream}");
+    }
+}
+
+/// The paths of all leaves, read from the parser's events without the importer's tree.
+pub(crate) fn leaves(yaml: &str) -> Vec<String> {
+    let mut events = Parser::new_from_str(yaml).map(|event| event.unwrap().0);
+    let mut found = Vec::new();
+    while let Some(event) = events.next() {
+        if !matches!(
+            event,
+            Event::StreamStart | Event::DocumentStart(_) | Event::DocumentEnd | Event::StreamEnd
+        ) {
+            walk(event, "", &mut events, &mut found);
+        }
+    }
+    found
+}
+
+fn walk<'y>(
+    event: Event<'y>,
+    path: &str,
+    events: &mut dyn Iterator<Item = Event<'y>>,
+    found: &mut Vec<String>,
+) {
+    let before = found.len();
+    match event {
+        Event::MappingStart(..) => loop {
+            let key = match events.next().unwrap() {
+                Event::MappingEnd => break,
+                Event::Scalar(key, ..) => key,
+                other => panic!("{other:?}"),
+            };
+            let path = match (path.is_empty(), key.contains(['.', '[', ']', '"'])) {
+                (true, false) => key.to_string(),
+                (false, false) => format!("{path}.{key}"),
+                (_, true) => format!("{path}[{key:?}]"),
+            };
+            walk(events.next().unwrap(), &path, events, found);
+        },
+        Event::SequenceStart(..) => {
+            for i in 0.. {
+                match events.next().unwrap() {
+                    Event::SequenceEnd => break,
+                    item => walk(item, &format!("{path}[{i}]"), events, found),
+                }
+            }
+        }
+        Event::Scalar(..) => {}
+        other => panic!("{other:?}"),
+    }
+    if found.len() == before {
+        found.push(path.to_owned());
+    }
+}

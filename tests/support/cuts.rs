@@ -1,0 +1,100 @@
+//! The same upstream bytes, cut and truncated: cuts change nothing, truncations are told as errors.
+
+use super::replay::{Answer, Exchange};
+use super::validator::{self, Ended};
+
+/// Up to this length a body is cut at every byte and in every piece size; a longer one at as many places.
+const EXHAUSTIVE_MAX: usize = 1500;
+
+fn steps(len: usize) -> impl Iterator<Item = usize> {
+    let step = len.div_ceil(EXHAUSTIVE_MAX).max(1);
+    (0..len).step_by(step)
+}
+
+/// Cut into pieces of n bytes for all n, and into two at every byte: the client sees the same answer.
+/// Events that depend on the cut (none do) would show here.
+pub fn cut(name: &str, exchange: &Exchange) {
+    let body = &exchange.body;
+    let whole = exchange.whole().answer;
+    // Larger pieces are the same as a cut in two.
+    for size in steps(body.len() / 2).map(|size| size + 1) {
+        assert_eq!(exchange.replay(body.chunks(size)).answer, whole, "{name} in pieces of {size}");
+    }
+    for at in steps(body.len()) {
+        let (head, tail) = body.split_at(at);
+        assert_eq!(exchange.replay([head, tail]).answer, whole, "{name} cut at {at}");
+    }
+}
+
+/// Truncated at every byte: an error as long as the finish had not come, and whatever was sent is a legal stream.
+pub fn truncate(name: &str, exchange: &Exchange) {
+    let body = &exchange.body;
+    let Some(finish) = finish(exchange) else { return };
+    let mut before = None;
+    for len in steps(body.len()) {
+        let answer = exchange.replay([&body[..len]]).answer;
+        if before.as_ref() == Some(&(len >= finish, answer.clone())) {
+            continue;
+        }
+        let whole = judge(name, &answer, exchange.plan.stream) == Ended::Whole;
+        assert_eq!(whole, len >= finish, "{name}: truncated to {len} of {}, finish at {finish}", body.len());
+        before = Some((len >= finish, answer));
+    }
+}
+
+/// Judges an answer; a refusal counts as failed.
+pub fn judge(name: &str, answer: &Answer, is_stream: bool) -> Ended {
+    match answer {
+        Answer::Refused(error) => {
+            let mut body = Vec::new();
+            error.body(super::replay::REQUEST_ID, &mut body);
+            validator::error(&body).unwrap_or_else(|what| panic!("{name}: {what}"));
+            Ended::Failed
+        }
+        Answer::Told(bytes) if is_stream => match validator::stream(bytes) {
+            Ok((ended, _)) => ended,
+            Err(what) => panic!("{name}: {what}\n{}", String::from_utf8_lossy(bytes)),
+        },
+        Answer::Told(bytes) => {
+            let judged = validator::message(bytes);
+            judged.unwrap_or_else(|what| panic!("{name}: {what}\n{}", String::from_utf8_lossy(bytes)));
+            Ended::Whole
+        }
+    }
+}
+
+/// Whether a line tells why the first choice ended, or that all is done.
+fn is_finish(line: &str) -> bool {
+    let data = line.trim_start_matches("data:").trim();
+    match serde_json::from_str::<serde_json::Value>(data) {
+        Ok(chunk) => chunk["choices"].as_array().is_some_and(|choices| {
+            choices.iter().any(|choice| choice["finish_reason"].is_string() && choice["index"] == 0)
+        }),
+        // A chunk over several lines.
+        Err(_) => data == "[DONE]" || data.contains("\"finish_reason\":\""),
+    }
+}
+
+/// After how many bytes the finish has come: the end of the line that tells it, or the stop sequence that we look for
+/// ourselves. `None`: the whole of it fails already.
+fn finish(exchange: &Exchange) -> Option<usize> {
+    let body = &exchange.body;
+    if judge("whole", &exchange.whole().answer, exchange.plan.stream) == Ended::Failed {
+        return None;
+    }
+    if !exchange.is_sse {
+        return Some(body.trim_ascii_end().len());
+    }
+    let mut at = 0;
+    let mut told = None;
+    for line in body.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+        at += line.len();
+        let text = String::from_utf8_lossy(line.trim_ascii_end());
+        if told.is_none() && is_finish(&text) {
+            told = Some(at - (line.len() - line.trim_ascii_end().len()));
+        }
+    }
+    let cancelled = exchange.replay(body.chunks(1)).cancelled_after;
+    let cancelled = cancelled.map(|at| body[..at].trim_ascii_end().len());
+    told.into_iter().chain(cancelled).min()
+}

@@ -1,0 +1,18 @@
+//! What the tests of the translation share: the replay of an exchange, a strict judge of event streams, JSON for files.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "helpers fail as tests do, and each test binary uses a part of them"
+)]
+
+pub mod cuts;
+pub mod json_prefix;
+pub mod pretty;
+pub mod replay;
+pub mod validator;

@@ -1,0 +1,157 @@
+//! One exchange through the translation, as the proxy does it but without sockets.
+
+use sparkgap::anthropic::{Event, MessagesRequest};
+use sparkgap::error::{Error, Kind};
+use sparkgap::json;
+use sparkgap::openai::{Failure, read_failure};
+use sparkgap::sse::Decoder;
+use sparkgap::translate::{
+    ChatRequest, MessageFold, MessageStream, Plan, Progress, Target, chat_request, failure_error,
+};
+
+/// 24 characters behind the prefix, as `ids` makes them.
+pub const MESSAGE_ID: &str = "msg_golden0000000000000001";
+pub const REQUEST_ID: &str = "req_golden0000000000000001";
+
+/// What the client gets.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// An HTTP error.
+    Refused(Box<Error>),
+    /// A stream of events, or a whole Message.
+    Told(Vec<u8>),
+}
+
+/// What an upstream's bytes become.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    pub answer: Answer,
+    /// How many pieces had been taken when a stop sequence ended the reading, where one did.
+    pub cancelled_after: Option<usize>,
+}
+
+/// The upstream's body and the plan of its request.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    pub plan: Plan,
+    pub window: Option<u64>,
+    pub status: u16,
+    pub retry_after: Option<u32>,
+    pub is_sse: bool,
+    pub body: Vec<u8>,
+}
+
+/// The chat completion's body, compact, and the plan.
+pub fn request(messages: &[u8], target: &Target<'_>) -> Result<(String, Plan), Error> {
+    let mut bytes = messages.to_vec();
+    let body = json::parse(&mut bytes).map_err(|error| Error::invalid(error.to_string()))?;
+    let request = MessagesRequest::read(&body)?;
+    let ChatRequest { body, plan, .. } = chat_request(&request, target)?;
+    Ok((body.to_json(), plan))
+}
+
+impl Exchange {
+    /// The client's answer when the upstream's body comes in these pieces.
+    pub fn replay<'b>(&self, pieces: impl IntoIterator<Item = &'b [u8]>) -> Replayed {
+        let refused = |failure| Replayed {
+            answer: Answer::Refused(Box::new(failure_error(failure, &self.plan, self.window))),
+            cancelled_after: None,
+        };
+        if self.status != 200 {
+            let mut body: Vec<u8> = pieces.into_iter().flatten().copied().collect();
+            return refused(read_failure(self.status, &mut body, self.retry_after));
+        }
+        let mut run = Run::new(self.plan.clone());
+        let mut cancelled_after = None;
+        let read = if self.is_sse {
+            run.events(pieces, &mut cancelled_after)
+        } else {
+            let mut body: Vec<u8> = pieces.into_iter().flatten().copied().collect();
+            run.data(&mut body, false).map(|_| ())
+        };
+        let error = match read.map(|()| run.end()) {
+            Ok(Ok(())) => return Replayed { answer: Answer::Told(run.finish()), cancelled_after },
+            Ok(Err(error)) => error,
+            Err(failure) => failure_error(failure, &self.plan, self.window),
+        };
+        if !run.stream.started() || !self.plan.stream {
+            return Replayed { answer: Answer::Refused(Box::new(error)), cancelled_after };
+        }
+        let out = &mut run.out;
+        run.stream.fail(&error, REQUEST_ID, &mut |event| event.encode(out));
+        Replayed { answer: Answer::Told(run.out), cancelled_after }
+    }
+
+    pub fn whole(&self) -> Replayed {
+        self.replay([self.body.as_slice()])
+    }
+}
+
+struct Run {
+    stream: MessageStream,
+    decoder: Decoder,
+    is_stream: bool,
+    fold: MessageFold,
+    out: Vec<u8>,
+}
+
+impl Run {
+    fn new(plan: Plan) -> Self {
+        Run {
+            is_stream: plan.stream,
+            stream: MessageStream::new(plan, MESSAGE_ID.to_string()),
+            decoder: Decoder::default(),
+            fold: MessageFold::default(),
+            out: Vec::new(),
+        }
+    }
+
+    fn events<'b>(
+        &mut self,
+        pieces: impl IntoIterator<Item = &'b [u8]>,
+        cancelled_after: &mut Option<usize>,
+    ) -> Result<(), Failure> {
+        for (at, piece) in pieces.into_iter().enumerate() {
+            self.decoder.feed(piece);
+            if self.drain()? == Progress::Cancel {
+                *cancelled_after = Some(at + 1);
+                return Ok(());
+            }
+        }
+        self.decoder.end();
+        self.drain().map(|_| ())
+    }
+
+    fn drain(&mut self) -> Result<Progress, Failure> {
+        let mut progress = Progress::More;
+        let mut decoder = std::mem::take(&mut self.decoder);
+        while progress != Progress::Cancel {
+            let too_long = |_| Failure::Other(Error::new(Kind::BadGateway, "too long"));
+            let Some(event) = decoder.next_event().map_err(too_long)? else { break };
+            progress = self.data(event.data, event.is_error)?;
+        }
+        self.decoder = decoder;
+        Ok(progress)
+    }
+
+    fn data(&mut self, data: &mut [u8], is_error: bool) -> Result<Progress, Failure> {
+        let Run { stream, fold, out, is_stream, .. } = self;
+        stream.data(data, is_error, &mut |event| tell(event, *is_stream, fold, out))
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        let Run { stream, fold, out, is_stream, .. } = self;
+        stream.end(&mut |event| tell(event, *is_stream, fold, out))
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        if !self.is_stream {
+            self.fold.finish(&mut self.out);
+        }
+        self.out
+    }
+}
+
+fn tell(event: &Event<'_>, is_stream: bool, fold: &mut MessageFold, out: &mut Vec<u8>) {
+    if is_stream { event.encode(out) } else { fold.event(event) }
+}
