@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mlua::{Lua, Table, Value as LuaValue, Variadic};
+use mlua::{Function, Lua, LuaString, MultiValue, Table, Value as LuaValue, Variadic};
 
 use super::convert::{self, FromLua, no_view};
 use super::guard::Guard;
+use super::pattern::{Capture, Search};
 use super::shared::Shared;
+use super::vm::message_of;
 use crate::json::{self, Value};
 use crate::service;
 
@@ -118,4 +120,95 @@ fn lifetime(seconds: Option<f64>) -> mlua::Result<Option<Duration>> {
 
 fn plain(lua: &Lua, guard: &Guard, value: &LuaValue) -> mlua::Result<Value<'static>> {
     FromLua { marker: convert::array_marker(lua)?, guard, view: &no_view }.value(value, 0)
+}
+
+/// The function under all string patterns: `search(caller, text, pattern, init, anchors, not_ending_at)` returns the
+/// first and the last place of the match, from 1, and the captures.
+pub(super) fn search_function(lua: &Lua, guard: &Arc<Guard>) -> mlua::Result<Function> {
+    type Arguments = (String, LuaString, LuaString, Option<i64>, bool, Option<i64>);
+    let guard = Arc::clone(guard);
+    lua.create_function(move |lua, (caller, text, pattern, init, anchors, last_end): Arguments| {
+        let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
+        let search = Search {
+            text: &text,
+            pattern: &pattern,
+            anchors,
+            not_ending_at: last_end.and_then(|end| usize::try_from(end - 1).ok()),
+            go_on: &|| guard.check().map_err(|error| message_of(&error)),
+        };
+        let Some(start) = start_of(init.unwrap_or(1), text.len()) else { return Ok(nothing()) };
+        let found =
+            search.run(start).map_err(|what| mlua::Error::runtime(format!("string.{caller}: {what}")))?;
+        let Some(found) = found else { return Ok(nothing()) };
+        let mut values = vec![place(found.start + 1), place(found.end)];
+        for capture in found.captures {
+            values.push(match capture {
+                Capture::Position(at) | Capture::Open(at) => place(at + 1),
+                Capture::Range(from, to) => {
+                    LuaValue::String(lua.create_string(text.get(from..to).unwrap_or_default())?)
+                }
+            });
+        }
+        Ok(MultiValue::from_vec(values))
+    })
+}
+
+fn nothing() -> MultiValue {
+    MultiValue::from_vec(vec![LuaValue::Nil])
+}
+
+fn place(n: usize) -> LuaValue {
+    LuaValue::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+/// Lua's `init`, from 1 or negative from the end, as place from 0; `None`: beyond the text.
+fn start_of(init: i64, length: usize) -> Option<usize> {
+    let length = i64::try_from(length).unwrap_or(i64::MAX);
+    let start = if init > 0 {
+        init - 1
+    } else if init == 0 {
+        0
+    } else {
+        (length + init).max(0)
+    };
+    usize::try_from(start).ok().filter(|_| start <= length)
+}
+
+/// `expand(template, whole, captures…)`: the replacement string of `gsub` with its `%0` to `%9`.
+pub(super) fn expand_function(lua: &Lua) -> mlua::Result<Function> {
+    lua.create_function(|lua, (template, values): (LuaString, Variadic<LuaString>)| {
+        let mut out = Vec::new();
+        let template = template.as_bytes();
+        let mut bytes = template.iter();
+        while let Some(byte) = bytes.next() {
+            if *byte != b'%' {
+                out.push(*byte);
+                continue;
+            }
+            match bytes.next() {
+                Some(b'%') => out.push(b'%'),
+                Some(digit) if digit.is_ascii_digit() => {
+                    // Without captures %1 is the whole match.
+                    let index = usize::from(digit - b'0').min(if values.len() == 1 && *digit == b'1' {
+                        0
+                    } else {
+                        9
+                    });
+                    let Some(value) = values.get(index) else {
+                        let digit = char::from(*digit);
+                        return Err(mlua::Error::runtime(format!(
+                            "string.gsub: invalid capture index %{digit} in replacement string"
+                        )));
+                    };
+                    out.extend_from_slice(&value.as_bytes());
+                }
+                _ => {
+                    return Err(mlua::Error::runtime(
+                        "string.gsub: invalid use of '%' in replacement string",
+                    ));
+                }
+            }
+        }
+        lua.create_string(out)
+    })
 }

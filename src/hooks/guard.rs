@@ -80,6 +80,14 @@ impl Guard {
         Ok(())
     }
 
+    /// Fails where the time is over or the stack too deep, for loops and recursion of our own.
+    pub(super) fn check(&self) -> mlua::Result<()> {
+        if self.time_is_over() {
+            return Err(mlua::Error::runtime("time limit: the hook took too long"));
+        }
+        self.check_stack()
+    }
+
     fn time_is_over(&self) -> bool {
         let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
         now > self.deadline_nanos.load(Ordering::Relaxed)

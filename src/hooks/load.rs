@@ -19,6 +19,9 @@ use crate::route::Alias;
 /// The hook API that this version speaks.
 const API_VERSION: i64 = 1;
 
+/// How a file begins that is for the editor's language server only: `types.lua` may lie beside the hooks.
+const TYPES_MARK: &str = "---@meta";
+
 /// How large one file may be.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -230,7 +233,8 @@ fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
             files.push(path.clone());
         }
     }
-    files.iter().map(|path| read_source(path)).collect()
+    let sources: Result<Vec<Source>, LoadError> = files.iter().map(|path| read_source(path)).collect();
+    Ok(sources?.into_iter().filter(|source| !source.text.starts_with(TYPES_MARK)).collect())
 }
 
 /// The `*.lua` files of a folder in the order of their names.
@@ -339,7 +343,8 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<Upstream> {
     upstreams
 }
 
-const UPSTREAM_KEYS: [&str; 15] = [
+/// The keys of an upstream.
+pub(super) const UPSTREAM_KEYS: [&str; 15] = [
     "url",
     "api_key",
     "model",

@@ -30,8 +30,9 @@
 //! | deep recursion | Lua's own limit for Lua calls; `guard` measures the C stack at every call |
 //! | large strings and tables | the VM's memory limit, 64 MiB |
 //! | large writes into the request | 64 MiB per call (`guard`) |
-//! | C functions that loop by themselves | `prelude.lua`: table and string functions with limits of their own |
-//! | finalisers, coroutines, bytecode | not there |
+//! | string patterns | a matcher of our own that knows the time (`pattern`) |
+//! | other C functions that loop by themselves | limits of their own (`prelude.lua`) |
+//! | finalisers, `__close`, coroutines, `load` | not there: the time limit would not reach them |
 //!
 //! This module knows neither HTTP nor what becomes of a decision.
 
@@ -41,6 +42,7 @@ mod globals;
 mod guard;
 mod load;
 mod nearest;
+mod pattern;
 mod pool;
 mod request;
 pub mod shared;

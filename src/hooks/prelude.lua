@@ -1,6 +1,7 @@
 -- Runs once in every VM, before the owner's files: takes away what a hook must not have, and gives views
--- their metamethods. Its argument: whether the full library stays.
-local unsafe_hooks = ...
+-- their metamethods. Its arguments: whether the full library
+-- stays, and the two functions under the string patterns.
+local unsafe_hooks, search, expand = ...
 
 -- How many elements a C function may walk in one go: the time limit cannot stop it in between.
 local ELEMENTS_MAX = 100000
@@ -58,6 +59,93 @@ function string.rep(text, n, separator)
     return ""
   end
   return rep(text, n, separator)
+end
+
+-- Patterns: the same as Lua's, on a matcher that knows the time limit.
+local find, sub, select, tostring, concat = string.find, string.sub, select, tostring, table.concat
+
+local function captures_or_whole(text, first, last, ...)
+  if first == nil then
+    return nil
+  elseif select("#", ...) == 0 then
+    return sub(text, first, last)
+  end
+  return ...
+end
+
+function string.find(text, pattern, init, plain)
+  -- As Lua does: a pattern without anything special is looked for as it is.
+  if plain or not find(pattern, "[%^%$%*%+%?%.%(%[%%%-]") then
+    return find(text, pattern, init, true)
+  end
+  return search("find", text, pattern, init, true)
+end
+
+function string.match(text, pattern, init)
+  return captures_or_whole(text, search("match", text, pattern, init, true))
+end
+
+function string.gmatch(text, pattern, init)
+  local position, last_end = init, nil
+  local function step(first, last, ...)
+    if first == nil then
+      position = #text + 2
+      return nil
+    end
+    position, last_end = last + 1, last + 1
+    return captures_or_whole(text, first, last, ...)
+  end
+  return function()
+    return step(search("gmatch", text, pattern, position, false, last_end))
+  end
+end
+
+local function replacement(text, repl, first, last, ...)
+  local whole = sub(text, first, last)
+  local how = kind(repl)
+  if how == "string" or how == "number" then
+    return expand(repl, whole, ...)
+  end
+  local value
+  if how == "table" then
+    value = repl[(captures_or_whole(text, first, last, ...))]
+  else
+    value = repl(captures_or_whole(text, first, last, ...))
+  end
+  if not value then
+    return whole
+  elseif kind(value) ~= "string" and kind(value) ~= "number" then
+    error("invalid replacement value (a " .. kind(value) .. ")", 3)
+  end
+  return tostring(value)
+end
+
+local REPLACES = { string = true, number = true, table = true, ["function"] = true }
+
+function string.gsub(text, pattern, repl, limit)
+  if not REPLACES[kind(repl)] then
+    error("bad argument #3 to 'gsub' (string/function/table expected, got " .. kind(repl) .. ")", 2)
+  end
+  text = tostring(text)
+  local pieces, n, count, copied, last_end = {}, 0, 0, 1, nil
+  local anchored = sub(pattern, 1, 1) == "^"
+  while not limit or count < limit do
+    local found = pack(search("gsub", text, pattern, copied, true, last_end))
+    local first, last = found[1], found[2]
+    if first == nil then
+      break
+    end
+    count = count + 1
+    pieces[n + 1] = sub(text, copied, first - 1)
+    pieces[n + 2] = replacement(text, repl, unpack(found, 1, found.n))
+    n = n + 2
+    copied, last_end = last + 1, last + 1
+    if anchored then
+      break
+    end
+  end
+  pieces[n + 1] = sub(text, copied)
+  return concat(pieces), count
 end
 
 string.dump = nil

@@ -8,6 +8,7 @@ use crate::json;
 
 mod faults;
 mod mistakes;
+mod patterns;
 mod shipped;
 mod views;
 

@@ -58,11 +58,12 @@ impl Vm {
         guard.start(options.limits.load);
         convert::create_array_marker(&lua)?;
         globals::install(&lua, &guard, &options.shared)?;
-        let prelude: Table = lua
-            .load(include_str!("prelude.lua"))
-            .set_name("=sparkgap")
-            .set_mode(ChunkMode::Text)
-            .call(options.unsafe_hooks)?;
+        let prelude: Table =
+            lua.load(include_str!("prelude.lua")).set_name("=sparkgap").set_mode(ChunkMode::Text).call((
+                options.unsafe_hooks,
+                globals::search_function(&lua, &guard)?,
+                globals::expand_function(&lua)?,
+            ))?;
         view::register(&lua, &prelude)?;
         let use_access = prelude.get("use")?;
         Ok(Vm { lua, guard, use_access, functions: Vec::new(), limits: options.limits })

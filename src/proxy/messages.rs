@@ -23,6 +23,9 @@ use super::record::{CLIENT_GONE, Record};
 use super::relay::{Broken, relay};
 use super::{Proxy, Stop};
 
+/// Upstreams that `on_error` may have asked for one request: a hook that names the same one for ever ends here.
+const ROUNDS_MAX: usize = 32;
+
 /// A request that is ready for its upstream.
 struct Prepared {
     resolved: Resolved,
@@ -153,15 +156,17 @@ fn elsewhere(
     let hooks = incoming.gateway.hooks();
     let (Some(shown), Some(saved)) = (&hooked.shown, &hooked.saved) else { return Err(error.into()) };
     let failed = tried.last().map_or("", String::as_str);
-    let is_untried = |name: &str| !tried.iter().any(|tried| tried == name);
-    let mut untried =
-        incoming.gateway.upstreams().iter().map(|served| served.name()).filter(|name| is_untried(name));
-    let decision = hooks.on_error(&error, failed, &mut shown.borrow_mut())?;
-    let next = match decision {
-        ErrorDecision::Continue => None,
+    let untried = || {
+        let names = incoming.gateway.upstreams().iter().map(|served| served.name());
+        names.filter(|name| !tried.iter().any(|tried| tried == name)).map(str::to_string).next()
+    };
+    let next = match hooks.on_error(&error, failed, &mut shown.borrow_mut())? {
         ErrorDecision::Replace(other) => return Err(other.into()),
-        ErrorDecision::RetryOther => untried.next().map(str::to_string),
-        ErrorDecision::Upstream(name) => Some(name).filter(|name| is_untried(name)),
+        _ if tried.len() >= ROUNDS_MAX => None,
+        ErrorDecision::Continue => None,
+        ErrorDecision::RetryOther => untried(),
+        // Perhaps the same one again, for another model of its own.
+        ErrorDecision::Upstream(name) => Some(name),
     };
     let Some(next) = next else { return Err(error.into()) };
     log::info!("{}: {failed} failed, trying {next}: {error}", record.request_id);

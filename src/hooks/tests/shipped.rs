@@ -229,3 +229,73 @@ fn ab_split() {
     let new = (1..=100).filter(|n| group(*n) == to("new")).count();
     assert!((30..=70).contains(&new), "{new}");
 }
+
+/// Every Lua block of the manual, and whether it is one of the wrong ones.
+fn manual_blocks() -> Vec<(bool, String)> {
+    let manual = std::fs::read_to_string(crate_file("hooks/README.md")).unwrap();
+    let mut blocks = Vec::new();
+    let mut block: Option<(bool, String)> = None;
+    for line in manual.lines() {
+        match (&mut block, line) {
+            (None, "```lua") => block = Some((false, String::new())),
+            (None, "```lua wrong") => block = Some((true, String::new())),
+            (Some(_), "```") => blocks.extend(block.take()),
+            (Some((_, text)), line) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+            (None, line) => assert!(!line.starts_with("```lua"), "{line}"),
+        }
+    }
+    blocks
+}
+
+/// Calls every hook once with something likely. Twice, since some mistakes show at the second request only.
+fn call_every_hook(hooks: &Hooks) {
+    let body = r#"{"model":"m","metadata":{"user_id":"u"},"messages":[{"role":"user","content":"ping"},{"role":"user","content":""}]}"#;
+    for _ in 0..2 {
+        let mut request = request();
+        let mut bytes = body.as_bytes().to_vec();
+        let mut body = json::parse(&mut bytes).unwrap();
+        hooks.on_request(&mut request, &mut body).unwrap();
+        hooks.on_upstream_request(&mut Value::object([]), &mut request).unwrap();
+        let mut event = Value::object([("type", "text".into()), ("text", "colour".into())]);
+        hooks.on_event(&mut event, &mut request).unwrap();
+        let input = Value::object([("path", "/a".into())]);
+        let mut call = Value::object([("id", "t".into()), ("name", "Read".into()), ("input", input)]);
+        hooks.on_tool_call(&mut call, &mut request).unwrap();
+        hooks.on_error(&Error::new(Kind::BadGateway, "x"), "spark", &mut request).unwrap();
+        hooks.on_log(&mut Value::object([("output_tokens", 5u64.into())]), &mut request);
+    }
+}
+
+#[test]
+fn every_code_block_of_the_manual_does_what_it_says() {
+    let blocks = manual_blocks();
+    assert_eq!(blocks.iter().filter(|(wrong, _)| *wrong).count(), 4);
+    assert!(blocks.len() >= 15, "{}", blocks.len());
+    for (wrong, text) in blocks {
+        let hooks = load(&text).unwrap_or_else(|error| panic!("{text}\n{error}")).hooks;
+        call_every_hook(&hooks);
+        let failures: u64 = Hook::ALL.iter().map(|hook| hooks.failures(*hook)).sum();
+        assert_eq!(failures > 0, wrong, "{text}");
+    }
+}
+
+#[test]
+fn the_types_may_lie_beside_the_hooks() {
+    let types = std::fs::read_to_string(crate_file("hooks/types.lua")).unwrap();
+    let loaded = load_files(&[("10.lua", "return { on_log = print }"), ("types.lua", &types)]).unwrap();
+    assert_eq!(loaded.hooks.places().len(), 1);
+}
+
+#[test]
+fn the_manual_and_the_types_name_every_hook_and_field() {
+    for file in ["hooks/README.md", "hooks/types.lua"] {
+        let text = std::fs::read_to_string(crate_file(file)).unwrap();
+        let hooks = Hook::ALL.map(Hook::name);
+        for name in hooks.iter().chain(&Request::FIELDS).chain(&super::super::load::UPSTREAM_KEYS) {
+            assert!(text.contains(name), "{file}: {name}");
+        }
+    }
+}

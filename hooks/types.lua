@@ -1,0 +1,127 @@
+---@meta
+-- For the Lua language server: it may lie beside your hooks, sparkgap does not load it.
+
+---@alias Json string|number|boolean|table|lightuserdata
+
+---@class Request
+---@field model string the model as the client named it
+---@field stream boolean
+---@field max_tokens integer?
+---@field path string
+---@field method string
+---@field headers table<string, string> names in any case
+---@field client_ip string
+---@field session string?
+---@field agent string?
+---@field tokens_est integer
+---@field has_tools boolean
+---@field has_images boolean
+---@field thinking boolean
+---@field upstream string? once routed
+---@field ctx table plain data that all hooks of this request see
+---@field body table the Messages request; in on_request only
+---@field tool_names fun(): string[]
+
+---@class Upstream
+---@field url string
+---@field api_key string?
+---@field model string?
+---@field max_tokens integer?
+---@field window integer?
+---@field flavour "vllm"|"llama.cpp"|"sglang"|"ollama"|"lmstudio"|"openai"|"unknown"|nil
+---@field thinking "off"|"on"|"auto"|nil
+---@field vision boolean?
+---@field system_messages "fold"|"keep"|nil
+---@field preserve_thinking boolean?
+---@field thinking_budget boolean?
+---@field coerce_arguments boolean?
+---@field think_tags boolean?
+---@field user_id boolean?
+---@field max_in_flight integer?
+
+---@class Alias
+---@field [1] string the pattern
+---@field upstream string?
+---@field model string?
+
+---@class ToolCall
+---@field id string
+---@field name string
+---@field input table
+
+---@class UpstreamError
+---@field status integer
+---@field type string
+---@field message string
+---@field upstream string
+
+---@class Decision
+---@field model string?
+---@field upstream string?
+---@field reject integer?
+---@field message string?
+---@field respond string|table|nil
+
+---@class ErrorDecision
+---@field retry "other"|nil
+---@field upstream string?
+---@field status integer?
+---@field message string?
+
+---@class Hooks
+---@field api integer?
+---@field upstreams table<string, Upstream>?
+---@field aliases Alias[]?
+---@field policy "open"|"closed"|nil
+---@field on_event_types string[]?
+---@field on_load fun(cfg: table)?
+---@field on_request (fun(req: Request): Decision?)?
+---@field on_upstream_request (fun(body: table, req: Request): table?)?
+---@field on_event (fun(ev: table, req: Request): table|false|nil)?
+---@field on_tool_call (fun(call: ToolCall, req: Request): table?)?
+---@field on_error (fun(err: UpstreamError, req: Request): ErrorDecision?)?
+---@field on_log fun(rec: table, req: Request)?
+
+---@class log
+log = {}
+---@param ... any
+function log.info(...) end
+---@param ... any
+function log.warn(...) end
+---@param ... any
+function log.error(...) end
+
+---@class shared
+shared = {}
+---@param key string
+---@return Json?
+function shared.get(key) end
+---@param key string
+---@param value Json?
+---@param ttl number? seconds
+function shared.set(key, value, ttl) end
+---@param key string
+---@param by number? 1
+---@param ttl number? seconds, from the first call
+---@return number
+function shared.incr(key, by, ttl) end
+
+---@class json
+---@field null lightuserdata
+json = {}
+---@param value Json
+---@return string
+function json.encode(value) end
+---@param text string
+---@return Json
+function json.decode(text) end
+---@param list table?
+---@return table
+function json.array(list) end
+
+---@param name string
+---@return string?
+function env(name) end
+
+---@return number seconds since 1970
+function time() end

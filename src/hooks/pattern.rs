@@ -1,0 +1,338 @@
+//! Lua's string patterns, with an end to patience.
+//!
+//! Lua's own matcher is C code that the time limit cannot stop, and `("a"):rep(1e5):find(".-.-.-.-b")` takes it
+//! years. This one does the same (`lstrlib.c` of Lua 5.4, function by function) and asks for leave as it goes.
+//! `find`, `match`, `gmatch` and `gsub` stand on it in `prelude.lua`. Knows bytes only.
+
+/// How deep a match may recurse, as in Lua.
+const DEPTH_MAX: usize = 200;
+/// How many captures a pattern may have, as in Lua.
+const CAPTURES_MAX: usize = 32;
+/// How many steps between two questions for leave to go on: some 10 us.
+const STEPS_PER_CHECK: u32 = 4096;
+
+/// How many levels of recursion between two such questions: the stack has its limit as well.
+const DEPTH_PER_CHECK: usize = 16;
+
+const ESCAPE: u8 = b'%';
+
+/// One capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Capture {
+    /// `(` was met, `)` not yet.
+    Open(usize),
+    /// `()`: the place, from 0.
+    Position(usize),
+    /// From and to, from 0.
+    Range(usize, usize),
+}
+
+/// What a search found: where it begins and ends, from 0, and the captures.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) captures: Vec<Capture>,
+}
+
+/// One search.
+pub(super) struct Search<'s> {
+    pub(super) text: &'s [u8],
+    pub(super) pattern: &'s [u8],
+    /// Whether `^` at the beginning ties the match to `start`.
+    pub(super) anchors: bool,
+    /// A match that ends here does not count: the one before ended there.
+    pub(super) not_ending_at: Option<usize>,
+    /// Fails when it is time to stop, or the stack has grown too deep.
+    pub(super) go_on: &'s dyn Fn() -> Result<(), String>,
+}
+
+impl Search<'_> {
+    /// The first match that begins at `start` or later.
+    pub(super) fn run(&self, start: usize) -> Result<Option<Found>, String> {
+        let anchored = self.anchors && self.pattern.first() == Some(&b'^');
+        let first = usize::from(anchored);
+        let mut matcher = Matcher { search: self, captures: Vec::new(), depth: 0, steps: 0 };
+        for start in start..=self.text.len() {
+            matcher.captures.clear();
+            matcher.depth = 0;
+            if let Some(end) = matcher.at(start, first)?
+                && self.not_ending_at != Some(end)
+            {
+                if matcher.captures.iter().any(|capture| matches!(capture, Capture::Open(_))) {
+                    return Err("unfinished capture".to_owned());
+                }
+                return Ok(Some(Found { start, end, captures: matcher.captures }));
+            }
+            if anchored {
+                break;
+            }
+        }
+        Ok(None)
+    }
+}
+
+struct Matcher<'m> {
+    search: &'m Search<'m>,
+    captures: Vec<Capture>,
+    depth: usize,
+    steps: u32,
+}
+
+type Outcome = Result<Option<usize>, String>;
+
+impl Matcher<'_> {
+    fn text(&self, s: usize) -> Option<u8> {
+        self.search.text.get(s).copied()
+    }
+
+    fn pattern(&self, p: usize) -> Option<u8> {
+        self.search.pattern.get(p).copied()
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        self.steps += 1;
+        if self.steps.is_multiple_of(STEPS_PER_CHECK) { (self.search.go_on)() } else { Ok(()) }
+    }
+
+    /// Matches the pattern from `p` on against the text at `s`; the end of the match.
+    fn at(&mut self, s: usize, p: usize) -> Outcome {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err("pattern too complex".to_owned());
+        }
+        if self.depth.is_multiple_of(DEPTH_PER_CHECK) {
+            (self.search.go_on)()?;
+        }
+        let outcome = self.go(s, p);
+        self.depth -= 1;
+        outcome
+    }
+
+    fn go(&mut self, mut s: usize, mut p: usize) -> Outcome {
+        loop {
+            self.step()?;
+            let Some(head) = self.pattern(p) else { return Ok(Some(s)) };
+            match (head, self.pattern(p + 1)) {
+                (b'(', Some(b')')) => return self.open(s, p + 2, Capture::Position(s)),
+                (b'(', _) => return self.open(s, p + 1, Capture::Open(s)),
+                (b')', _) => return self.close(s, p + 1),
+                (b'$', None) => return Ok((s == self.search.text.len()).then_some(s)),
+                (ESCAPE, Some(b'b')) => match self.balance(s, p + 2)? {
+                    Some(end) => (s, p) = (end, p + 4),
+                    None => return Ok(None),
+                },
+                (ESCAPE, Some(b'f')) => match self.frontier(s, p + 2)? {
+                    Some(after) => p = after,
+                    None => return Ok(None),
+                },
+                (ESCAPE, Some(digit)) if digit.is_ascii_digit() => match self.back_reference(s, digit)? {
+                    Some(end) => (s, p) = (end, p + 2),
+                    None => return Ok(None),
+                },
+                _ => {
+                    let after = self.class_end(p)?;
+                    match self.pattern(after) {
+                        Some(b'?') => {
+                            if self.single(s, p, after)
+                                && let Some(end) = self.at(s + 1, after + 1)?
+                            {
+                                return Ok(Some(end));
+                            }
+                            p = after + 1;
+                        }
+                        Some(b'+') if !self.single(s, p, after) => return Ok(None),
+                        Some(b'+') => return self.most(s + 1, p, after),
+                        Some(b'*') => return self.most(s, p, after),
+                        Some(b'-') => return self.fewest(s, p, after),
+                        _ if !self.single(s, p, after) => return Ok(None),
+                        _ => (s, p) = (s + 1, after),
+                    }
+                }
+            }
+        }
+    }
+
+    /// `*`, and the rest of `+`: as many as there are, then fewer.
+    fn most(&mut self, s: usize, p: usize, after: usize) -> Outcome {
+        let mut count = 0;
+        while self.single(s + count, p, after) {
+            self.step()?;
+            count += 1;
+        }
+        loop {
+            if let Some(end) = self.at(s + count, after + 1)? {
+                return Ok(Some(end));
+            }
+            if count == 0 {
+                return Ok(None);
+            }
+            count -= 1;
+        }
+    }
+
+    /// `-`: none, then more.
+    fn fewest(&mut self, mut s: usize, p: usize, after: usize) -> Outcome {
+        loop {
+            if let Some(end) = self.at(s, after + 1)? {
+                return Ok(Some(end));
+            }
+            if !self.single(s, p, after) {
+                return Ok(None);
+            }
+            s += 1;
+        }
+    }
+
+    fn open(&mut self, s: usize, p: usize, capture: Capture) -> Outcome {
+        if self.captures.len() >= CAPTURES_MAX {
+            return Err("too many captures".to_owned());
+        }
+        self.captures.push(capture);
+        let level = self.captures.len();
+        let end = self.at(s, p)?;
+        if end.is_none() {
+            self.captures.truncate(level - 1);
+        }
+        Ok(end)
+    }
+
+    fn close(&mut self, s: usize, p: usize) -> Outcome {
+        let open = self.captures.iter().rposition(|capture| matches!(capture, Capture::Open(_)));
+        let Some((level, slot)) = open.and_then(|level| Some((level, self.captures.get_mut(level)?))) else {
+            return Err("invalid pattern capture".to_owned());
+        };
+        let Capture::Open(start) = *slot else { return Ok(None) };
+        *slot = Capture::Range(start, s);
+        let end = self.at(s, p)?;
+        if end.is_none()
+            && let Some(slot) = self.captures.get_mut(level)
+        {
+            *slot = Capture::Open(start);
+        }
+        Ok(end)
+    }
+
+    /// `%bxy`
+    fn balance(&mut self, s: usize, p: usize) -> Outcome {
+        let (Some(begin), Some(finish)) = (self.pattern(p), self.pattern(p + 1)) else {
+            return Err("malformed pattern (missing arguments to '%b')".to_owned());
+        };
+        if self.text(s) != Some(begin) {
+            return Ok(None);
+        }
+        let mut level = 1usize;
+        let mut at = s + 1;
+        while let Some(byte) = self.text(at) {
+            self.step()?;
+            at += 1;
+            if byte == finish {
+                level -= 1;
+                if level == 0 {
+                    return Ok(Some(at));
+                }
+            } else if byte == begin {
+                level += 1;
+            }
+        }
+        Ok(None)
+    }
+
+    /// `%f[set]`: the place in the pattern after it, if it matches.
+    fn frontier(&mut self, s: usize, p: usize) -> Outcome {
+        if self.pattern(p) != Some(b'[') {
+            return Err("missing '[' after '%f' in pattern".to_owned());
+        }
+        let after = self.class_end(p)?;
+        let before = s.checked_sub(1).and_then(|s| self.text(s)).unwrap_or(0);
+        let here = self.text(s).unwrap_or(0);
+        let matches = !self.in_set(before, p, after) && self.in_set(here, p, after);
+        Ok(matches.then_some(after))
+    }
+
+    fn back_reference(&mut self, s: usize, digit: u8) -> Outcome {
+        let level = usize::from(digit).checked_sub(usize::from(b'1'));
+        let Some(Capture::Range(start, end)) = level.and_then(|level| self.captures.get(level)).copied()
+        else {
+            return Err(format!("invalid capture index %{}", char::from(digit)));
+        };
+        let captured = self.search.text.get(start..end).unwrap_or_default();
+        let rest = self.search.text.get(s..).unwrap_or_default();
+        Ok(rest.starts_with(captured).then_some(s + captured.len()))
+    }
+
+    /// Where the single-character class at `p` ends.
+    fn class_end(&self, p: usize) -> Result<usize, String> {
+        match self.pattern(p) {
+            Some(ESCAPE) if self.pattern(p + 1).is_none() => {
+                Err("malformed pattern (ends with '%')".to_owned())
+            }
+            Some(ESCAPE) => Ok(p + 2),
+            Some(b'[') => {
+                let mut at = p + 1 + usize::from(self.pattern(p + 1) == Some(b'^'));
+                // The first character belongs to the set even if it is a `]`.
+                loop {
+                    let Some(byte) = self.pattern(at) else {
+                        return Err("malformed pattern (missing ']')".to_owned());
+                    };
+                    at += if byte == ESCAPE { 2 } else { 1 };
+                    if self.pattern(at) == Some(b']') {
+                        return Ok(at + 1);
+                    }
+                }
+            }
+            _ => Ok(p + 1),
+        }
+    }
+
+    /// Whether the class from `p` to `after` matches the character at `s`.
+    fn single(&self, s: usize, p: usize, after: usize) -> bool {
+        let Some(byte) = self.text(s) else { return false };
+        match self.pattern(p) {
+            Some(b'.') => true,
+            Some(ESCAPE) => self.pattern(p + 1).is_some_and(|class| in_class(byte, class)),
+            Some(b'[') => self.in_set(byte, p, after),
+            literal => literal == Some(byte),
+        }
+    }
+
+    /// Whether `byte` is in the set `[…]` that stands from `p` to `after`.
+    fn in_set(&self, byte: u8, p: usize, after: usize) -> bool {
+        let negated = self.pattern(p + 1) == Some(b'^');
+        let last = after - 1;
+        let mut at = p + 1 + usize::from(negated);
+        while at < last {
+            let Some(low) = self.pattern(at) else { break };
+            let high = self.pattern(at + 2).filter(|_| self.pattern(at + 1) == Some(b'-') && at + 2 < last);
+            let (found, width) = match (low, high) {
+                (ESCAPE, _) => (self.pattern(at + 1).is_some_and(|class| in_class(byte, class)), 2),
+                (low, Some(high)) => ((low..=high).contains(&byte), 3),
+                (low, None) => (low == byte, 1),
+            };
+            if found {
+                return !negated;
+            }
+            at += width;
+        }
+        negated
+    }
+}
+
+/// `%a` and its like; any other character stands for itself.
+fn in_class(byte: u8, class: u8) -> bool {
+    let inside = match class.to_ascii_lowercase() {
+        b'a' => byte.is_ascii_alphabetic(),
+        b'c' => byte.is_ascii_control(),
+        b'd' => byte.is_ascii_digit(),
+        b'g' => byte.is_ascii_graphic(),
+        b'l' => byte.is_ascii_lowercase(),
+        b'p' => byte.is_ascii_punctuation(),
+        b's' => byte.is_ascii_whitespace() || byte == 0x0b,
+        b'u' => byte.is_ascii_uppercase(),
+        b'w' => byte.is_ascii_alphanumeric(),
+        b'x' => byte.is_ascii_hexdigit(),
+        b'z' => byte == 0,
+        _ => return class == byte,
+    };
+    inside != class.is_ascii_uppercase()
+}
