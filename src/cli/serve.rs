@@ -39,7 +39,7 @@ pub(super) fn demo(options: Demo) -> Result<(), Failed> {
 }
 
 /// What `--upstream` takes instead of a URL.
-const DEMO: &str = "demo";
+pub(super) const DEMO: &str = "demo";
 
 /// `sparkgap serve`: runs until a signal ends it.
 pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
