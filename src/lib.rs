@@ -20,6 +20,7 @@ pub mod http;
 pub mod hooks;
 pub mod ids;
 pub mod server;
+pub mod service;
 pub mod upstream;
 
 pub mod proxy;
