@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom up. One imports only those before it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 20] = [
     "json",
     "error",
     "sse",
@@ -15,11 +15,13 @@ const ORDER: [&str; 18] = [
     "openai",
     "translate",
     "route",
+    "service",
     "logger",
     "config",
-    "http",
-    "hooks",
     "litellm",
+    "http",
+    "access",
+    "hooks",
     "ids",
     "server",
     "upstream",
