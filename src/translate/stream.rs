@@ -105,6 +105,7 @@ pub struct MessageStream {
     refusal: Option<String>,
     output_tokens: f64,
     has_tool_use: bool,
+    has_cut_call: bool,
     /// The upstream said `[DONE]`.
     is_done: bool,
     /// The context window was full before the answer was whole.
@@ -139,6 +140,7 @@ impl MessageStream {
             refusal: None,
             output_tokens: 0.0,
             has_tool_use: false,
+            has_cut_call: false,
             is_done: false,
             is_window_full: false,
             scratch: String::new(),
@@ -330,7 +332,8 @@ impl MessageStream {
         let end = End {
             finish_reason,
             stop_sequence: self.stop_sequence.as_deref(),
-            has_tool_use: self.has_tool_use,
+            // Where one call is cut none may pass for ready to run.
+            has_tool_use: self.has_tool_use && !self.has_cut_call,
             refused: self.refusal.is_some(),
             window_exceeded: self.plan.context_window_beta && self.window_is_full(),
         };

@@ -154,12 +154,14 @@ impl MessageStream {
 
     /// Ends the JSON of the open call.
     pub(super) fn complete(&mut self, at: usize, emit: &mut Emit<'_>) {
-        // At the token limit; or a stop string that the upstream looked for inside the arguments (vLLM).
-        let truncated = self.finish_reason.as_deref() == Some("length") || self.stop_sequence.is_some();
+        // At the token limit, by a filter, or by a stop string that the upstream found inside the arguments (vLLM).
+        let is_cut = matches!(self.finish_reason.as_deref(), Some("length" | "content_filter"));
+        let truncated = is_cut || self.stop_sequence.is_some();
         let Some(call) = self.calls.get_mut(at) else { return };
         self.scratch.clear();
         let outcome = call.arguments.finish(truncated, &mut self.scratch);
         self.has_tool_use |= outcome != Outcome::Truncated;
+        self.has_cut_call |= outcome == Outcome::Truncated;
         let json = std::mem::take(&mut self.scratch);
         if !json.is_empty() {
             self.piece(Piece::InputJson(&json), emit);
