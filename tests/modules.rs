@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom up. One imports only those before it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "json",
     "error",
     "sse",
@@ -18,6 +18,7 @@ const ORDER: [&str; 18] = [
     "logger",
     "config",
     "http",
+    "access",
     "hooks",
     "litellm",
     "ids",
