@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom up. One imports only those before it.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "json",
     "error",
     "sse",
@@ -15,12 +15,13 @@ const ORDER: [&str; 19] = [
     "openai",
     "translate",
     "route",
+    "service",
     "logger",
     "config",
+    "litellm",
     "http",
     "access",
     "hooks",
-    "litellm",
     "ids",
     "server",
     "upstream",

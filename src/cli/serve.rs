@@ -10,6 +10,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::status::Status;
 use super::{Demo, Failed, Serve, load, print, upstreams};
 use crate::access::Keys;
 use crate::config::Secret;
@@ -19,7 +20,7 @@ use crate::litellm::{MasterKey, Verdict};
 use crate::proxy::{self, Gateway, Proxy};
 use crate::server::{self, Stop};
 use crate::upstream::{self, Upstream, Wait};
-use crate::{demo, logger};
+use crate::{demo, logger, service};
 
 /// The usual local ports: vLLM (and this project's user), llama.cpp, Ollama, LM Studio, SGLang.
 const USUAL_PORTS: [u16; 6] = [8000, 8888, 8080, 11434, 1234, 30000];
@@ -41,15 +42,16 @@ pub(super) fn demo(options: Demo) -> Result<(), Failed> {
 }
 
 /// What `--upstream` takes instead of a URL.
-const DEMO: &str = "demo";
+pub(super) const DEMO: &str = "demo";
 
 /// `sparkgap serve`: runs until a signal ends it.
 pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
     logger::start(options.log_level);
-    let listener = TcpListener::bind(&options.listen).map_err(|error| {
-        format!("cannot listen on {}: {error}; choose another address with --listen", options.listen)
-    })?;
+    let (listener, others) = listeners(options)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
+    if let Some(file) = &options.ca_file {
+        upstream::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
+    }
     let (urls, is_demo) = upstream_urls(options)?;
     let (imported, keys) = clients(options, address)?;
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
@@ -60,8 +62,9 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         ping_every: Duration::from_secs(options.ping_every),
     };
     let proxy = Arc::new(Proxy::new(gateway, keys, proxy_options));
+    let status = Status::new(&proxy);
     let stop = Stop::new().map_err(|error| error.to_string())?;
-    mind_signals(options, urls, &proxy, &stop, hook_options)?;
+    mind_signals(options, urls, (&proxy, &status), &stop, hook_options)?;
     discover(&proxy)?;
     announce(address, &options.prefix, is_demo);
     let limits = Limits { body_size_max: options.body_size_max, ..Limits::default() };
@@ -71,9 +74,28 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         limits,
         ..server::Options::default()
     };
-    server::run(listener, proxy, server_options, stop).map_err(|error| error.to_string())?;
+    for other in others {
+        server::spawn("listen", other, status.clone(), server_options, stop.clone())
+            .map_err(|error| error.to_string())?;
+    }
+    let health = format!("{}/health", options.prefix.trim_end_matches('/'));
+    status.begin(address, health, &stop).map_err(|error| error.to_string())?;
+    server::run(listener, status, server_options, stop).map_err(|error| error.to_string())?;
     log::info!("stopped");
     Ok(())
+}
+
+/// What to listen on: the sockets of the service manager, else `--listen`. The first, and the others.
+fn listeners(options: &Serve) -> Result<(TcpListener, Vec<TcpListener>), Failed> {
+    let handed = service::listeners().map_err(|error| format!("a socket of the service manager: {error}"))?;
+    let mut handed = handed.into_iter();
+    if let Some(first) = handed.next() {
+        return Ok((first, handed.collect()));
+    }
+    let bound = TcpListener::bind(&options.listen).map_err(|error| {
+        format!("cannot listen on {}: {error}; choose another address with --listen", options.listen)
+    })?;
+    Ok((bound, Vec::new()))
 }
 
 fn announce(address: SocketAddr, prefix: &str, is_demo: bool) {
@@ -119,7 +141,7 @@ fn look_for_server() -> Option<String> {
         let url = format!("http://127.0.0.1:{port}/v1");
         let limits =
             upstream::Options { discovery_timeout: Duration::from_secs(2), ..upstream::Options::default() };
-        let config = upstreams(std::slice::from_ref(&url)).ok()?.pop()?;
+        let config = upstreams(std::slice::from_ref(&url), None).ok()?.pop()?;
         let found = Upstream::new(config, &limits).ok()?;
         let listed = found.discover(&nobody()).ok()?;
         (!listed.models.is_empty()).then_some(url)
@@ -167,7 +189,8 @@ fn clients(options: &Serve, address: SocketAddr) -> Result<(hooks::Options, Keys
 }
 
 fn gateway(options: &Serve, urls: &[String], hook_options: &hooks::Options) -> Result<Gateway, Failed> {
-    let loaded = load(&options.hooks, upstreams(urls)?, hook_options.clone())?;
+    let loaded =
+        load(&options.hooks, upstreams(urls, options.upstream_key_file.as_deref())?, hook_options.clone())?;
     let limits = upstream::Options {
         connect_timeout: Duration::from_secs(options.connect_timeout),
         first_byte_timeout: Duration::from_secs(options.first_byte_timeout),
@@ -208,15 +231,17 @@ fn discover(proxy: &Arc<Proxy>) -> Result<(), Failed> {
 fn mind_signals(
     options: &Serve,
     urls: Vec<String>,
-    proxy: &Arc<Proxy>,
+    (proxy, status): (&Arc<Proxy>, &Arc<Status>),
     stop: &Stop,
     hook_options: hooks::Options,
 ) -> Result<(), Failed> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
-    let (proxy, stop) = (Arc::clone(proxy), stop.clone());
+    let (proxy, status, stop) = (Arc::clone(proxy), Arc::clone(status), stop.clone());
     let options = Serve {
         hooks: options.hooks.clone(),
         upstream: urls.clone(),
+        upstream_key_file: options.upstream_key_file.clone(),
+        ca_file: None, // taken once, at the start
         listen: String::new(),
         prefix: String::new(),
         litellm: None, // its Lua is in the hooks' options already
@@ -226,18 +251,20 @@ fn mind_signals(
     let work = move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
-                reload(&options, &urls, &proxy, &hook_options);
+                service::reloading();
+                status.reloaded(reload(&options, &urls, &proxy, &hook_options));
             } else {
                 log::info!("asked to stop");
                 stop.trigger();
+                status.stopping();
             }
         }
     };
     server::background("signals", work).map_err(|error| error.to_string())
 }
 
-/// A broken set of files changes nothing; what is wrong with it is logged.
-fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &hooks::Options) {
+/// Returns whether it was done. A broken set of files changes nothing; what is wrong with it is logged.
+fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &hooks::Options) -> bool {
     match gateway(options, urls, hook_options) {
         Ok(gateway) => {
             let hash = gateway.hooks().hash().to_string();
@@ -247,8 +274,12 @@ fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &h
             if let Err(error) = discover(proxy) {
                 log::warn!("cannot ask the upstreams: {error}");
             }
+            true
         }
-        Err(failed) => log::error!("the hooks stay as they were: {failed}"),
+        Err(failed) => {
+            log::error!("the hooks stay as they were: {failed}");
+            false
+        }
     }
 }
 

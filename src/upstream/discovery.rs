@@ -108,6 +108,11 @@ impl Memory {
         Arc::clone(&self.state().known)
     }
 
+    /// Whether it may be wrong by now.
+    pub(super) fn is_stale(&self) -> bool {
+        self.state().stale
+    }
+
     /// It may be wrong by now.
     pub(super) fn mark_stale(&self) {
         self.state().stale = true;
