@@ -10,7 +10,7 @@
 --   litellm_settings: { drop_params: true, set_verbose: false }
 --
 -- drop_params is what sparkgap always does: a field that the upstream does not take is not sent.
--- set_verbose is the log level: RUST_LOG=sparkgap=debug.
+-- set_verbose is the log level: sparkgap serve --log-level debug.
 
 -- Both models behind one address, as in the article. Give each its own here if they have one.
 local moe_url = "http://192.168.68.155:8888/v1"

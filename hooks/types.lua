@@ -36,6 +36,7 @@
 ---@field thinking_budget boolean?
 ---@field coerce_arguments boolean?
 ---@field think_tags boolean?
+---@field thinking_in_text boolean?
 ---@field user_id boolean?
 ---@field max_in_flight integer?
 

@@ -122,6 +122,8 @@ fn answer(chat: &Value<'_>) -> Answer {
         return Answer { reasoning: String::new(), text: sample("", schema).to_json(), call: None };
     }
     if let Some(result) = tool_result(chat) {
+        // What sparkgap folded into the message is for the model, not for its user.
+        let result = result.split("\n\n<system-reminder>").next().unwrap_or(result);
         let shown: String = result.chars().take(RESULT_CHARS_MAX).collect();
         let text = format!(
             "The tool answered: {shown}\nThat is all this demo can do. Point sparkgap at a real model next."

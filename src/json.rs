@@ -84,7 +84,11 @@ impl From<simd_json::Error> for ParseError {
             ErrorType::UnterminatedString => "a string without its closing quote",
             _ => "malformed",
         };
-        ParseError(format!("{what} near byte {}", error.index()))
+        // The parser does not say where everything is.
+        match error.index() {
+            0 => ParseError(what.to_string()),
+            at => ParseError(format!("{what} near byte {at}")),
+        }
     }
 }
 

@@ -10,14 +10,18 @@ pub mod route;
 pub mod sse;
 pub mod translate;
 
+pub mod service;
+
 pub mod config;
-pub mod hooks;
-pub mod http;
-pub mod ids;
 pub mod litellm;
 pub mod logger;
+
+pub mod access;
+pub mod http;
+
+pub mod hooks;
+pub mod ids;
 pub mod server;
-pub mod service;
 pub mod upstream;
 
 pub mod proxy;

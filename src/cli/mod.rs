@@ -1,6 +1,8 @@
 //! The command line: what can be typed, and which part of the program does it.
 
 mod check;
+mod hook;
+mod import;
 mod serve;
 mod status;
 
@@ -36,6 +38,8 @@ enum Command {
     Serve(Serve),
     Demo(Demo),
     Check(Check),
+    Hook(HookRun),
+    Import(ImportFile),
     Version(Version),
 }
 
@@ -46,7 +50,7 @@ enum Command {
     name = "serve",
     example = "sparkgap serve --upstream http://192.168.68.155:8888/v1",
     example = "sparkgap serve --listen 0.0.0.0:4000 --hooks /etc/sparkgap/hooks",
-    note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY, or the systemd credential of that name, holds the key for the upstreams of --upstream.\nUnder a socket unit --listen has no say: the unit names the address."
+    note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY, or the systemd credential of that name, holds the key for the upstreams of --upstream; SPARKGAP_CLIENT_KEYS holds what a file of --api-key-file does.\nUnder a socket unit --listen has no say: the unit names the address."
 )]
 struct Serve {
     /// address to listen on (127.0.0.1:4000)
@@ -77,6 +81,24 @@ struct Serve {
     /// the most connections at a time (1024)
     #[argh(option, default = "1024")]
     connections_max: usize,
+    /// a LiteLLM config.yaml to run as it is; see sparkgap import
+    #[argh(option, arg_name = "file")]
+    litellm: Option<PathBuf>,
+    /// a file of keys that clients must send, one a line, each followed by its owner's name if you like
+    #[argh(option, arg_name = "file")]
+    api_key_file: Option<PathBuf>,
+    /// let clients of other machines in without a key
+    #[argh(switch)]
+    allow_anonymous: bool,
+    /// seconds to connect to an upstream (5)
+    #[argh(option, default = "5", arg_name = "s")]
+    connect_timeout: u64,
+    /// seconds until an upstream's first byte (1800): its queue and the whole prefill
+    #[argh(option, default = "1800", arg_name = "s")]
+    first_byte_timeout: u64,
+    /// seconds between two bytes of an upstream (300)
+    #[argh(option, default = "300", arg_name = "s")]
+    idle_timeout: u64,
     /// seconds of silence before a streamed answer is begun anyway (8)
     #[argh(option, default = "8", arg_name = "s")]
     open_after: u64,
@@ -133,6 +155,49 @@ struct Check {
     json: bool,
 }
 
+/// Run hooks on a saved request and show what they change; never touches the network.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "hook",
+    example = "sparkgap hook 10-models.lua --request saved.json",
+    note = "A saved request is the JSON body of a POST /v1/messages, such as --log-level trace shows."
+)]
+struct HookRun {
+    /// the Lua file, or a folder of them
+    #[argh(positional)]
+    file: PathBuf,
+    /// the request's body
+    #[argh(option, arg_name = "file")]
+    request: PathBuf,
+    /// a header of the request, as "NAME: VALUE"; may be repeated
+    #[argh(option)]
+    header: Vec<String>,
+    /// base URL of an upstream, if the hooks name none; nothing is sent there
+    #[argh(option, arg_name = "url")]
+    upstream: Vec<String>,
+}
+
+/// Translate a LiteLLM config.yaml to Lua, with a word on every key of it.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "import",
+    example = "sparkgap import litellm_config.yaml --output /etc/sparkgap/hooks/10-models.lua",
+    example = "sparkgap import litellm_config.yaml > models.lua    (the report goes to stderr)"
+)]
+struct ImportFile {
+    /// the YAML file
+    #[argh(positional)]
+    file: PathBuf,
+    /// where the Lua goes (stdout); an existing file is left alone
+    #[argh(option, arg_name = "file")]
+    output: Option<PathBuf>,
+    /// print Lua and report as JSON
+    #[argh(switch)]
+    json: bool,
+}
+
 /// Print the version.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "version")]
@@ -162,6 +227,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(options) => serve::serve(&options),
         Command::Demo(options) => serve::demo(options),
         Command::Check(options) => check::check(&options),
+        Command::Hook(options) => hook::run(&options),
+        Command::Import(options) => import::run(&options),
         Command::Version(_) => {
             print(&format!("sparkgap {}\n", env!("CARGO_PKG_VERSION")));
             Ok(())
@@ -208,7 +275,12 @@ fn upstream_key(file: Option<&Path>) -> Result<Option<config::Secret>, Failed> {
 }
 
 /// The upstreams of `--upstream`, the first under the name `default`.
-fn upstreams(urls: &[String], key_file: Option<&Path>) -> Result<Vec<config::Upstream>, Failed> {
+fn upstreams(urls: &[String]) -> Result<Vec<config::Upstream>, Failed> {
+    upstreams_with(urls, None)
+}
+
+/// The same with the key of `--upstream-key-file`.
+fn upstreams_with(urls: &[String], key_file: Option<&Path>) -> Result<Vec<config::Upstream>, Failed> {
     let key = upstream_key(key_file)?;
     let upstream = |(i, url): (usize, &String)| {
         let url = config::base_url(url).map_err(|why| format!("--upstream: {why}"))?;
@@ -262,7 +334,14 @@ mod tests {
 
     #[test]
     fn help_has_examples() {
-        for command in [&["--help"][..], &["serve", "--help"], &["demo", "--help"], &["check", "--help"]] {
+        for command in [
+            &["--help"][..],
+            &["serve", "--help"],
+            &["demo", "--help"],
+            &["check", "--help"],
+            &["hook", "--help"],
+            &["import", "--help"],
+        ] {
             let help = parse(command).expect_err("help ends early");
             assert!(help.status.is_ok() && help.output.contains("Examples:"), "{command:?}: {}", help.output);
         }
@@ -281,19 +360,19 @@ mod tests {
     fn a_key_file_loses_its_line_end() {
         let file = std::env::temp_dir().join(format!("sparkgap-key-{}", std::process::id()));
         std::fs::write(&file, "sk-1\n").unwrap();
-        let named = upstreams(&["http://127.0.0.1:1".to_string()], Some(&file)).unwrap();
+        let named = upstreams_with(&["http://127.0.0.1:1".to_string()], Some(&file)).unwrap();
         assert_eq!(named[0].api_key, Some(config::Secret::new("sk-1")));
         std::fs::remove_file(&file).unwrap();
-        let failed = upstreams(&[], Some(&file)).unwrap_err();
+        let failed = upstreams_with(&[], Some(&file)).unwrap_err();
         assert!(failed.starts_with("--upstream-key-file "), "{failed}");
     }
 
     #[test]
     fn the_first_upstream_is_the_default() {
         let urls = ["http://127.0.0.1:1/v1".to_string(), "http://127.0.0.1:2".to_string()];
-        let named = upstreams(&urls, None).unwrap();
+        let named = upstreams(&urls).unwrap();
         let names: Vec<(&str, &str)> = named.iter().map(|u| (u.name.as_str(), u.url.as_str())).collect();
         assert_eq!(names, [("default", "http://127.0.0.1:1/v1"), ("upstream2", "http://127.0.0.1:2/v1")]);
-        assert!(upstreams(&["127.0.0.1:1".to_string()], None).is_err());
+        assert!(upstreams(&["127.0.0.1:1".to_string()]).is_err());
     }
 }

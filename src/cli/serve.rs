@@ -11,9 +11,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::status::Status;
-use super::{Demo, Failed, Serve, load, print, upstreams};
-use crate::hooks::{self, Shared};
+use super::{Demo, Failed, Serve, load, print, upstreams, upstreams_with};
+use crate::access::Keys;
+use crate::config::Secret;
+use crate::hooks;
 use crate::http::Limits;
+use crate::litellm::{MasterKey, Verdict};
 use crate::proxy::{self, Gateway, Proxy};
 use crate::server::{self, Stop};
 use crate::upstream::{self, Upstream, Wait};
@@ -38,6 +41,9 @@ pub(super) fn demo(options: Demo) -> Result<(), Failed> {
     serve(&serving)
 }
 
+/// The keys of clients, as in the file of `--api-key-file`: an environment variable, or a systemd credential.
+const CLIENT_KEYS: &str = "SPARKGAP_CLIENT_KEYS";
+
 /// What `--upstream` takes instead of a URL.
 pub(super) const DEMO: &str = "demo";
 
@@ -50,17 +56,20 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         upstream::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
     }
     let (urls, is_demo) = upstream_urls(options)?;
-    let shared = Shared::default();
-    let gateway = gateway(options, &urls, &shared)?;
+    let all = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
+    let all = all.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let (imported, keys) = clients(options, &all)?;
+    let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
+    let gateway = gateway(options, &urls, &hook_options)?;
     let proxy_options = proxy::Options {
         prefix: options.prefix.trim_end_matches('/').to_string(),
         open_after: Duration::from_secs(options.open_after),
         ping_every: Duration::from_secs(options.ping_every),
     };
-    let proxy = Arc::new(Proxy::new(gateway, proxy_options));
+    let proxy = Arc::new(Proxy::new(gateway, keys, proxy_options));
     let status = Status::new(&proxy);
     let stop = Stop::new().map_err(|error| error.to_string())?;
-    mind_signals(options, urls, (&proxy, &status), &stop, shared)?;
+    mind_signals(options, urls, (&proxy, &status), &stop, hook_options)?;
     discover(&proxy)?;
     announce(address, &options.prefix, is_demo);
     let limits = Limits { body_size_max: options.body_size_max, ..Limits::default() };
@@ -107,7 +116,7 @@ fn announce(address: SocketAddr, prefix: &str, is_demo: bool) {
 /// The URLs of the upstreams, the demo started if it is one of them, or if nothing else is there.
 fn upstream_urls(options: &Serve) -> Result<(Vec<String>, bool), Failed> {
     let mut urls = options.upstream.clone();
-    if urls.is_empty() && options.hooks.is_empty() {
+    if urls.is_empty() && options.hooks.is_empty() && options.litellm.is_none() {
         match look_for_server() {
             Some(url) => {
                 log::info!("no --upstream and no --hooks: took the server found at {url}");
@@ -137,21 +146,68 @@ fn look_for_server() -> Option<String> {
         let url = format!("http://127.0.0.1:{port}/v1");
         let limits =
             upstream::Options { discovery_timeout: Duration::from_secs(2), ..upstream::Options::default() };
-        let config = upstreams(std::slice::from_ref(&url), None).ok()?.pop()?;
+        let config = upstreams(std::slice::from_ref(&url)).ok()?.pop()?;
         let found = Upstream::new(config, &limits).ok()?;
         let listed = found.discover(&nobody()).ok()?;
         (!listed.models.is_empty()).then_some(url)
     })
 }
 
-fn gateway(options: &Serve, urls: &[String], shared: &Shared) -> Result<Gateway, Failed> {
-    let hook_options = hooks::Options {
-        unsafe_hooks: options.unsafe_hooks,
-        shared: shared.clone(),
-        ..hooks::Options::default()
+/// What a LiteLLM file gives to the hooks, and the keys that let clients in: the key file's, and LiteLLM's master key.
+fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options, Keys), Failed> {
+    let mut keys = match (&options.api_key_file, service::variable(CLIENT_KEYS)) {
+        (Some(file), _) => {
+            let text =
+                std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            Keys::read(&text).map_err(|error| format!("{}: {error}", file.display()))?
+        }
+        (None, Some(text)) => Keys::read(&text).map_err(|error| format!("{CLIENT_KEYS}: {error}"))?,
+        (None, None) => Keys::default(),
     };
-    let loaded = load(&options.hooks, upstreams(urls, options.upstream_key_file.as_deref())?, hook_options)?;
-    Gateway::new(loaded, &upstream::Options::default())
+    let mut imported = hooks::Options::default();
+    if let Some(file) = &options.litellm {
+        let import = super::import::read(file)?;
+        for line in import.report.iter().filter(|line| line.verdict == Verdict::Unsupported) {
+            log::warn!("{}: {line}", file.display());
+        }
+        match import.master_key {
+            Some(MasterKey::Literal(key)) => keys.add(key, "master"),
+            Some(MasterKey::Environment(name)) => match service::variable(&name) {
+                Some(key) => keys.add(Secret::new(key), "master"),
+                None => {
+                    return Err(format!(
+                        "{}: its master_key is the environment variable {name}, which is not set",
+                        file.display()
+                    ));
+                }
+            },
+            None => {}
+        }
+        imported.texts = vec![(file.display().to_string(), import.lua)];
+        imported.environment = Arc::new(import.environment.into_iter().collect());
+    }
+    let open = addresses.iter().find(|address| !address.ip().is_loopback());
+    if let Some(address) = open.filter(|_| keys.is_empty() && !options.allow_anonymous) {
+        return Err(format!(
+            "{address} can be reached from other machines: name a file of keys with --api-key-file, or let everybody in with --allow-anonymous"
+        ));
+    }
+    Ok((imported, keys))
+}
+
+fn gateway(options: &Serve, urls: &[String], hook_options: &hooks::Options) -> Result<Gateway, Failed> {
+    let loaded = load(
+        &options.hooks,
+        upstreams_with(urls, options.upstream_key_file.as_deref())?,
+        hook_options.clone(),
+    )?;
+    let limits = upstream::Options {
+        connect_timeout: Duration::from_secs(options.connect_timeout),
+        first_byte_timeout: Duration::from_secs(options.first_byte_timeout),
+        idle_timeout: Duration::from_secs(options.idle_timeout),
+        ..upstream::Options::default()
+    };
+    Gateway::new(loaded, &limits)
 }
 
 /// Asks all upstreams what they serve, beside the serving: a start waits for no machine that is off.
@@ -187,7 +243,7 @@ fn mind_signals(
     urls: Vec<String>,
     (proxy, status): (&Arc<Proxy>, &Arc<Status>),
     stop: &Stop,
-    shared: Shared,
+    hook_options: hooks::Options,
 ) -> Result<(), Failed> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
     let (proxy, status, stop) = (Arc::clone(proxy), Arc::clone(status), stop.clone());
@@ -198,13 +254,15 @@ fn mind_signals(
         ca_file: None, // taken once, at the start
         listen: String::new(),
         prefix: String::new(),
+        litellm: None, // its Lua is in the hooks' options already
+        api_key_file: None,
         ..*options
     };
     let work = move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
                 service::reloading();
-                status.reloaded(reload(&options, &urls, &proxy, &shared));
+                status.reloaded(reload(&options, &urls, &proxy, &hook_options));
             } else {
                 log::info!("asked to stop");
                 stop.trigger();
@@ -216,11 +274,13 @@ fn mind_signals(
 }
 
 /// Returns whether it was done. A broken set of files changes nothing; what is wrong with it is logged.
-fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, shared: &Shared) -> bool {
-    match gateway(options, urls, shared) {
+fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &hooks::Options) -> bool {
+    match gateway(options, urls, hook_options) {
         Ok(gateway) => {
-            log::info!("hooks loaded: {}", gateway.hooks().hash());
+            let hash = gateway.hooks().hash().to_string();
             proxy.replace(gateway);
+            // Only now: who reads the line may count on it.
+            log::info!("hooks loaded: {hash}");
             if let Err(error) = discover(proxy) {
                 log::warn!("cannot ask the upstreams: {error}");
             }

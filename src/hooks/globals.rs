@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mlua::{Function, Lua, LuaString, MultiValue, Table, Value as LuaValue, Variadic};
 
+use super::Options;
 use super::convert::{self, FromLua, no_view};
 use super::guard::Guard;
 use super::pattern::{Capture, Search};
@@ -17,7 +18,7 @@ use crate::service;
 const LOG_CHARS_MAX: usize = 4096;
 
 /// Gives a new VM its globals.
-pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, shared: &Shared) -> mlua::Result<()> {
+pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &Options) -> mlua::Result<()> {
     let globals = lua.globals();
     let log = lua.create_table()?;
     for (name, level) in
@@ -28,8 +29,13 @@ pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, shared: &Shared) -> mlua::R
     globals.set("print", log.get::<LuaValue>("info")?)?;
     globals.set("log", log)?;
     globals.set("json", json_table(lua, guard)?)?;
-    globals.set("shared", shared_table(lua, guard, shared)?)?;
-    globals.set("env", lua.create_function(|_, name: String| Ok(service::variable(&name)))?)?;
+    globals.set("shared", shared_table(lua, guard, &options.shared)?)?;
+    let environment = Arc::clone(&options.environment);
+    let env = move |_: &Lua, name: String| {
+        let own = environment.get(&name).map(|secret| secret.expose().to_owned());
+        Ok(own.or_else(|| service::variable(&name)))
+    };
+    globals.set("env", lua.create_function(env)?)?;
     globals.set(
         "time",
         lua.create_function(|_, ()| {

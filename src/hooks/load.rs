@@ -113,7 +113,7 @@ pub(super) fn load(
     upstreams: Vec<Upstream>,
     options: Options,
 ) -> Result<Loaded, LoadError> {
-    let sources = read_sources(paths)?;
+    let sources = read_sources(paths, &options.texts)?;
     let mut vm = Vm::new(&options).map_err(|error| LoadError::one("the Lua VM", None, error.to_string()))?;
     let mut mistakes = Vec::new();
     let mut files = Vec::new();
@@ -211,8 +211,9 @@ fn config_for_lua(config: &Config) -> Value<'static> {
     ])
 }
 
-fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
-    if paths.is_empty() {
+fn read_sources(paths: &[PathBuf], texts: &[(String, String)]) -> Result<Vec<Source>, LoadError> {
+    let given = texts.iter().map(|(file, text)| Source { file: file.clone(), text: text.clone() });
+    if paths.is_empty() && texts.is_empty() {
         let text = include_str!("../../hooks/default.lua").to_owned();
         return Ok(vec![Source { file: "default.lua (built in)".to_owned(), text }]);
     }
@@ -233,7 +234,8 @@ fn read_sources(paths: &[PathBuf]) -> Result<Vec<Source>, LoadError> {
             files.push(path.clone());
         }
     }
-    let sources: Result<Vec<Source>, LoadError> = files.iter().map(|path| read_source(path)).collect();
+    let sources = given.map(Ok).chain(files.iter().map(|path| read_source(path)));
+    let sources: Result<Vec<Source>, LoadError> = sources.collect();
     Ok(sources?.into_iter().filter(|source| !source.text.starts_with(TYPES_MARK)).collect())
 }
 
@@ -344,7 +346,7 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<Upstream> {
 }
 
 /// The keys of an upstream.
-pub(super) const UPSTREAM_KEYS: [&str; 15] = [
+pub(super) const UPSTREAM_KEYS: [&str; 16] = [
     "url",
     "api_key",
     "model",
@@ -358,6 +360,7 @@ pub(super) const UPSTREAM_KEYS: [&str; 15] = [
     "thinking_budget",
     "coerce_arguments",
     "think_tags",
+    "thinking_in_text",
     "user_id",
     "max_in_flight",
 ];
@@ -405,6 +408,7 @@ fn read_settings(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {
         preserve_thinking: reader.boolean("preserve_thinking", mistakes).unwrap_or(default.preserve_thinking),
         thinking_budget: reader.boolean("thinking_budget", mistakes).unwrap_or(default.thinking_budget),
         coerce_arguments: reader.boolean("coerce_arguments", mistakes).unwrap_or(default.coerce_arguments),
+        thinking_in_text: reader.boolean("thinking_in_text", mistakes).unwrap_or(default.thinking_in_text),
         think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
         user_id: reader.boolean("user_id", mistakes).unwrap_or(default.user_id),
     }

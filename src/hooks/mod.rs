@@ -53,10 +53,11 @@ mod vm;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use calls::{Decision, ErrorDecision};
@@ -64,7 +65,7 @@ pub use load::{LoadError, Loaded};
 pub use request::{Context, Request};
 pub use table::Mistake;
 
-use crate::config::Upstream;
+use crate::config::{Secret, Upstream};
 use crate::error::{Error, Kind, Retry};
 use crate::json::Value;
 use load::Blueprint;
@@ -147,6 +148,10 @@ pub struct Options {
     pub limits: Limits,
     /// The dictionary that all VMs share.
     pub shared: Shared,
+    /// Texts to load like files, before them: name and Lua.
+    pub texts: Vec<(String, String)>,
+    /// What `env` finds before the process's own environment.
+    pub environment: Arc<BTreeMap<String, Secret>>,
 }
 
 /// One hook that a file defines.
@@ -241,6 +246,11 @@ impl Hooks {
             .iter()
             .map(|d| Place { hook: d.hook, file: file_of(d.file), line: d.line, closed: d.closed })
             .collect()
+    }
+
+    /// The memory that the VMs which are not at work hold, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.pool.memory_bytes()
     }
 
     /// How often this hook has failed since the load.

@@ -51,6 +51,12 @@ impl Pool {
         Ok(outcome)
     }
 
+    /// The memory of the VMs that are not lent out, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.iter().map(|slot| if let Slot::Ready(vm) = slot { vm.memory_bytes() } else { 0 }).sum()
+    }
+
     fn take(&self) -> Slot {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

@@ -57,7 +57,7 @@ impl Vm {
         let guard = Guard::install(&lua)?;
         guard.start(options.limits.load);
         convert::create_array_marker(&lua)?;
-        globals::install(&lua, &guard, &options.shared)?;
+        globals::install(&lua, &guard, options)?;
         let prelude: Table =
             lua.load(include_str!("prelude.lua")).set_name("=sparkgap").set_mode(ChunkMode::Text).call((
                 options.unsafe_hooks,
@@ -110,6 +110,11 @@ impl Vm {
             request.context = Context(context);
         }
         Ok(decision)
+    }
+
+    /// The memory it holds, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.lua.used_memory()
     }
 
     /// Whether it hit a limit, or has so much garbage that it soon will.

@@ -26,7 +26,7 @@ mod socket;
 
 pub use connection::{Connection, Waiting};
 pub use socket::Socket;
-pub use ureq_proto::http::{HeaderMap, HeaderValue};
+pub use ureq_proto::http::{HeaderMap, HeaderName, HeaderValue};
 
 use std::fmt;
 use std::io;

@@ -119,9 +119,9 @@ impl Said {
     }
 
     fn into_error(self, status: u16, retry_after: Option<u32>) -> Error {
-        let message = first_line(&self.message);
+        let message = telling_line(&self.message);
+        let source = format!("upstream status {status}: {message}");
         let told = if message.is_empty() { format!("the upstream answered {status}") } else { message };
-        let source = format!("upstream status {status}: {}", first_line(&self.message));
         let after = Retry::After(retry_after.unwrap_or(RETRY_AFTER_S));
         let error = match status {
             // Not the client's key: ours. A 401 would make Claude Code ask its user to log in.
@@ -129,6 +129,7 @@ impl Said {
                 .retry(Retry::Never),
             404 => Error::new(Kind::NotFound, told).retry(Retry::Never),
             402 => Error::new(Kind::Billing, told),
+            413 => Error::new(Kind::RequestTooLarge, told),
             429 => Error::new(Kind::RateLimit, told).retry(after),
             503 | 529 => Error::new(Kind::Overloaded, told).retry(after),
             408 | 504 => Error::new(Kind::Timeout, told),
@@ -152,8 +153,18 @@ const TEMPLATE_ERROR: [&str; 4] = [
     "Failed to parse tool call arguments",
 ];
 
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or("").trim();
+/// What llama.cpp puts before the chat template's own words, at the end of an excerpt of the template.
+const TEMPLATE_WORDS: &str = "Jinja Exception: ";
+
+/// The line that says what is wrong, without the stack trace or the source that may stand around it. Of a list of
+/// validation errors the first.
+fn telling_line(text: &str) -> String {
+    let text = text.split_once(TEMPLATE_WORDS).map_or(text, |(_, words)| words);
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or("");
+    let is_list = first.contains("validation error");
+    let line = if is_list { format!("{first} {}", lines.next().unwrap_or("")) } else { first.to_string() };
+    let line = line.trim_end();
     let mut end = line.len().min(MESSAGE_SIZE_MAX);
     while !line.is_char_boundary(end) {
         end -= 1;
@@ -190,7 +201,7 @@ const WORDINGS: [&str; 17] = [
 ];
 
 const OUTPUT_WORDING: &str =
-    r"max_(?:completion_)?tokens=(?<O>\d+) cannot be greater than max_model_len=(?<M>\d+)";
+    r"max_(?:completion_)?tokens=(?<O>\d+) cannot be greater than (?:\w+=)+(?<M>\d+)";
 
 /// Compiled at the first error, so that a start costs nothing.
 static PATTERNS: LazyLock<Vec<Regex>> =

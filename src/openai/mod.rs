@@ -106,6 +106,9 @@ pub struct Settings {
     /// Send `chat_template_kwargs.preserve_thinking`, so that the template keeps earlier reasoning in place and the
     /// prefix cache holds over user turns (Qwen3.6; unknown to older templates and harmless there).
     pub preserve_thinking: bool,
+    /// Send the reasoning of answers before the last turn of the user inside their text: for templates that drop it
+    /// there and do not know `preserve_thinking` (Qwen3.5), so that the prefix cache holds over user turns. For vLLM.
+    pub thinking_in_text: bool,
     /// Pass `thinking.budget_tokens` on. vLLM refuses it where it was started without a reasoning config.
     pub thinking_budget: bool,
     /// Repair tool arguments of the wrong type (`"5"` where the schema wants a number).
@@ -127,6 +130,7 @@ impl Default for Settings {
             vision: true,
             system_messages: SystemMessages::Fold,
             preserve_thinking: true,
+            thinking_in_text: false,
             thinking_budget: false,
             coerce_arguments: true,
             think_tags: false,

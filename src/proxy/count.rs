@@ -12,7 +12,7 @@ use crate::json::{Object, Value};
 use crate::openai::Flavour;
 use crate::server::Client;
 use crate::translate::ChatRequest;
-use crate::upstream::{Path, Response};
+use crate::upstream::{Path, Response, Wait};
 
 use super::exchange::Exchange;
 use super::gateway::Resolved;
@@ -95,7 +95,7 @@ fn count(
 ) -> Result<u64, Stop> {
     let gateway = proxy.gateway();
     let mut bytes = read_body(exchange.client(), request)?;
-    let incoming = Incoming { gateway: &gateway, wait: exchange.clone(), request, address };
+    let incoming = Incoming { gateway: &gateway, wait: Some(exchange.clone()), request, address };
     let mut hooked = Hooked::default();
     let mut body = incoming.hooked(&mut bytes, &mut hooked)?;
     if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
@@ -111,7 +111,7 @@ fn count(
     if let Some(count) = proxy.counts.find(key) {
         return Ok(count);
     }
-    match question.ask(&incoming) {
+    match question.ask(exchange) {
         Some(count) => {
             proxy.counts.add(key, count);
             Ok(count)
@@ -148,14 +148,15 @@ impl Question {
     }
 
     /// The upstream's count. `None`: it cannot count, or failed to.
-    fn ask(&self, incoming: &Incoming<'_>) -> Option<u64> {
+    fn ask(&self, exchange: &Rc<Exchange>) -> Option<u64> {
+        let wait: Rc<dyn Wait> = exchange.clone();
         let (path, key) = match self.resolved.flavour {
             Flavour::Vllm => (Path::Root("/tokenize"), "\"count\""),
             Flavour::Sglang => (Path::Api("/tokenize"), "\"count\""),
             Flavour::LlamaCpp => (Path::Api("/chat/completions/input_tokens"), "\"input_tokens\""),
             Flavour::Ollama | Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => return None,
         };
-        let response = self.resolved.served.upstream().post(path, &self.body, &incoming.wait);
+        let response = self.resolved.served.upstream().post(path, &self.body, &wait);
         let counted = match response {
             Ok(response) if response.status == 200 => number_after(response, key),
             Ok(response) => {

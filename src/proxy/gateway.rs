@@ -11,6 +11,9 @@ use crate::openai::{Counts, Flavour};
 use crate::route::{self, Alias};
 use crate::upstream::{Options, Upstream, Wait};
 
+use super::Stop;
+use super::queue::{Place, Queue};
+
 /// Stands before the names of an upstream's own models in our listing: Claude Code shows only models whose names hold
 /// `claude` or `anthropic`.
 pub(super) const LISTING_PREFIX: &str = "anthropic/";
@@ -27,6 +30,8 @@ pub struct Served {
     upstream: Upstream,
     /// Real tokens to estimated ones, by model.
     ratios: Mutex<HashMap<String, f64>>,
+    /// `None`: as many at a time as come.
+    queue: Option<Arc<Queue>>,
 }
 
 impl Served {
@@ -38,6 +43,11 @@ impl Served {
     /// The upstream itself.
     pub fn upstream(&self) -> &Upstream {
         &self.upstream
+    }
+
+    /// A place among the requests that it gets at a time, at once or when it is this client's turn.
+    pub(super) fn place(&self, wait: &Rc<dyn Wait>) -> Result<Option<Place>, Stop> {
+        self.queue.as_ref().map(|queue| queue.take(wait)).transpose()
     }
 
     /// Real tokens to estimated ones; 1 until there was an answer.
@@ -90,7 +100,8 @@ impl Gateway {
         let Loaded { hooks, config: Config { upstreams, aliases } } = loaded;
         let serve = |config| {
             let upstream = Upstream::new(config, options)?;
-            Ok(Arc::new(Served { upstream, ratios: Mutex::default() }))
+            let queue = upstream.config().max_in_flight.map(|places| Arc::new(Queue::new(places)));
+            Ok(Arc::new(Served { upstream, ratios: Mutex::default(), queue }))
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
         Ok(Gateway { upstreams, aliases, hooks })
@@ -136,6 +147,7 @@ impl Gateway {
 
     /// Where a request goes: the upstream that a hook chose or the alias table names; there the alias's model, else the
     /// one that the hook named (`own_model`), else the requested one if it is served there, else the upstream's own.
+    /// Without a `wait` only what is known counts, and no upstream is asked.
     ///
     /// # Errors
     /// 404 where no alias matches; 500 where a hook named an upstream that does not exist.
@@ -144,11 +156,14 @@ impl Gateway {
         requested: &str,
         chosen: Option<&str>,
         own_model: Option<&str>,
-        wait: &Rc<dyn Wait>,
+        wait: Option<&Rc<dyn Wait>>,
     ) -> Result<Resolved, Error> {
         let (served, alias_model) = self.route(requested, chosen)?;
         let upstream = served.upstream();
-        let discovered = upstream.discovered_fresh(wait);
+        let discovered = match wait {
+            Some(wait) => upstream.discovered_fresh(wait),
+            None => upstream.discovered(),
+        };
         let bare = requested.strip_prefix(LISTING_PREFIX).unwrap_or(requested);
         let is_served = |name: &&str| discovered.models.iter().any(|model| model.id == *name);
         let listed = [requested, bare].into_iter().find(is_served);

@@ -12,7 +12,7 @@ use crate::ids;
 use crate::json::Value;
 use crate::server::Client;
 use crate::translate::Plan;
-use crate::upstream::{self, Response};
+use crate::upstream::{self, Response, Wait};
 
 use super::attempt::{Attempt, to_error};
 use super::exchange::Exchange;
@@ -101,7 +101,8 @@ fn answer(
     record: &mut Record,
 ) -> Result<(), Stop> {
     let mut bytes = read_body(exchange.client(), &request)?;
-    let incoming = Incoming { gateway, wait: exchange.clone(), request: &request, address };
+    let wait: Rc<dyn Wait> = exchange.clone();
+    let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
     let mut prepared = {
         let body = incoming.hooked(&mut bytes, hooked);
         if let Err(Stop::Respond(_)) = &body {
@@ -111,14 +112,14 @@ fn answer(
     };
     drop(bytes); // the answer may take minutes; the request's memory is not kept for it
     let mut tried = Vec::new();
-    let (resolved, response, estimate) = loop {
+    let (resolved, response, estimate, _place) = loop {
         let Prepared { resolved, body, plan } = prepared;
         let estimate = plan.prompt_tokens;
         exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
         let mut attempt = Attempt { resolved: &resolved, estimate, body, mended: false };
-        let opened = attempt.open(&incoming.wait);
+        let opened = attempt.resolved.served.place(&wait).and_then(|place| Ok((place, attempt.open(&wait)?)));
         let error = match opened {
-            Ok(response) => break (resolved, response, estimate),
+            Ok((place, response)) => break (resolved, response, estimate, place),
             Err(Stop::Error(error)) if !exchange.started() => error,
             Err(stop) => return Err(stop),
         };

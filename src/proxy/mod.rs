@@ -11,6 +11,8 @@
 //! | `models` | `GET /v1/models` |
 //! | `exchange` | the client's side of one request: events or a whole message out, pings in silence |
 //! | `filter` | `on_event` and `on_tool_call` between translation and client |
+//! | `preview` | what would be sent, for `sparkgap hook` |
+//! | `queue` | how many requests an upstream gets at a time |
 //! | `relay` | the upstream's bytes through decoder and translation to the client |
 //! | `record` | what is logged of a request |
 
@@ -22,6 +24,8 @@ mod gateway;
 mod messages;
 mod models;
 mod prepare;
+mod preview;
+mod queue;
 mod record;
 mod relay;
 
@@ -32,7 +36,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 pub use gateway::Gateway;
+pub use preview::{Preview, preview};
 
+use crate::access::Keys;
 use crate::error::{Error, Kind};
 use crate::http::Request;
 use crate::ids;
@@ -68,6 +74,7 @@ impl Default for Options {
 pub struct Proxy {
     gateway: RwLock<Arc<Gateway>>,
     options: Options,
+    keys: Keys,
     counts: count::Remembered,
 }
 
@@ -114,6 +121,11 @@ impl<'p> Resource<'p> {
         }
     }
 
+    /// Whether it is told to everybody: it says nothing of what is served here.
+    fn is_open(self) -> bool {
+        matches!(self, Resource::Hello | Resource::Health)
+    }
+
     fn methods(self) -> &'static [&'static str] {
         match self {
             Resource::Messages | Resource::CountTokens => &["POST"],
@@ -123,9 +135,9 @@ impl<'p> Resource<'p> {
 }
 
 impl Proxy {
-    /// A proxy in front of this gateway.
-    pub fn new(gateway: Gateway, options: Options) -> Self {
-        Proxy { gateway: RwLock::new(Arc::new(gateway)), options, counts: count::Remembered::default() }
+    /// A proxy in front of this gateway, for clients with one of these keys.
+    pub fn new(gateway: Gateway, keys: Keys, options: Options) -> Self {
+        Proxy { gateway: RwLock::new(Arc::new(gateway)), options, keys, counts: count::Remembered::default() }
     }
 
     /// What is in force now. Requests in flight keep what they began with.
@@ -146,6 +158,9 @@ impl Proxy {
             || Error::new(Kind::NotFound, format!("Not found: {} {}", request.method, request.path));
         let resource = found.ok_or_else(unknown)?;
         if resource.methods().contains(&request.method.as_str()) {
+            if !resource.is_open() {
+                self.keys.admit(request)?;
+            }
             return Ok(resource);
         }
         let what = format!(

@@ -77,7 +77,7 @@ fn listing(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Vec<Listed> {
         }
     };
     for alias in gateway.aliases().iter().filter(|alias| !alias.pattern.contains('*')) {
-        if let Ok(resolved) = gateway.resolve(&alias.pattern, None, None, wait) {
+        if let Ok(resolved) = gateway.resolve(&alias.pattern, None, None, Some(wait)) {
             let max_tokens = resolved.served.upstream().config().settings.max_tokens;
             add(Listed {
                 id: alias.pattern.clone(),

@@ -26,7 +26,8 @@ const CONTEXT_WINDOW_BETA: &str = "model-context-window-exceeded-2025-08-26";
 /// What a request is prepared with.
 pub(super) struct Incoming<'p> {
     pub(super) gateway: &'p Gateway,
-    pub(super) wait: Rc<dyn Wait>,
+    /// `None`: no upstream is asked for anything.
+    pub(super) wait: Option<Rc<dyn Wait>>,
     pub(super) request: &'p Request,
     pub(super) address: SocketAddr,
 }
@@ -78,7 +79,8 @@ impl Incoming<'_> {
         record.is_streamed = messages.stream;
         let requested = hooked.model.as_deref().unwrap_or(messages.model);
         let own_model = hooked.model.as_deref().filter(|_| hooked.upstream.is_some());
-        let resolved = self.gateway.resolve(requested, hooked.upstream.as_deref(), own_model, &self.wait)?;
+        let resolved =
+            self.gateway.resolve(requested, hooked.upstream.as_deref(), own_model, self.wait.as_ref())?;
         resolved.served.name().clone_into(&mut record.upstream);
         record.upstream_model.clone_from(&resolved.model);
         let mut chat = chat_request(&messages, &resolved.target())?;

@@ -14,6 +14,9 @@ use super::exchange::Exchange;
 const WHOLE_SIZE_MAX: u64 = 64 * 1024 * 1024;
 const ERROR_SIZE_MAX: u64 = 256 * 1024;
 
+/// The largest streamed answer, in bytes of events: a model that never ends is ended here.
+const ANSWER_SIZE_MAX: usize = 1024 * 1024 * 1024;
+
 /// Why an answer did not come to its end.
 #[derive(Debug)]
 pub(super) enum Broken {
@@ -43,9 +46,14 @@ pub(super) fn relay(exchange: &Exchange, response: Response) -> Result<(), Broke
 fn events(exchange: &Exchange, mut response: Response) -> Result<(), Broken> {
     let mut decoder = Decoder::default();
     let mut is_done = false;
+    let mut size = 0;
     loop {
         let count = response.read(decoder.space()).map_err(lost)?;
         decoder.advance(count);
+        size += count;
+        if size > ANSWER_SIZE_MAX {
+            return Err(Error::new(Kind::BadGateway, "the upstream's answer is too long").into());
+        }
         if count == 0 {
             decoder.end();
         }

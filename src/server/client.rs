@@ -99,7 +99,10 @@ fn handle(connection: &Client, request: Request, client: SocketAddr, shared: &Sh
             let ours = error.kind() == io::ErrorKind::InvalidInput;
             log::log!(if ours { log::Level::Error } else { log::Level::Debug }, "{client}: {error}");
             connection.close_after_response();
-            answer(connection, &Error::new(Kind::Api, "Internal server error"), client);
+            // Who ended its request in the middle, or has left, gets no answer: a 500 would blame us for it.
+            if !is_gone(&error) {
+                answer(connection, &Error::new(Kind::Api, "Internal server error"), client);
+            }
         }
         Err(panic) => {
             log::error!("{client}: a request's thread panicked: {}", panic_message(panic.as_ref()));
@@ -107,6 +110,11 @@ fn handle(connection: &Client, request: Request, client: SocketAddr, shared: &Sh
             answer(connection, &Error::new(Kind::Api, "Internal server error"), client);
         }
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset)
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {

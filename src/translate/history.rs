@@ -4,6 +4,8 @@
 //! depends on that message and the ones before it, and on the one after it only where the client cut its turn in two;
 //! so the upstream's prefix cache holds from turn to turn.
 
+mod answer;
+
 use std::borrow::Cow;
 
 use crate::anthropic::{Block, Message, Role, ToolResult};
@@ -13,8 +15,7 @@ use crate::openai::{Flavour, SystemMessages};
 
 use super::blocks;
 use super::request::Target;
-use super::signature::reasoning;
-use super::tools::sent_name;
+use answer::{Answer, append};
 
 /// What stands for a result that the client never sent.
 const NO_RESULT: &str = "[no result: interrupted]";
@@ -37,22 +38,6 @@ enum Turn<'r> {
 enum Part<'r> {
     Text(Cow<'r, str>),
     Image(&'r Value<'r>),
-}
-
-#[derive(Debug, Default)]
-struct Answer<'r> {
-    text: Option<Cow<'r, str>>,
-    reasoning: Option<Cow<'r, str>>,
-    calls: Vec<Call<'r>>,
-    /// Whether a block of another kind stands behind the text: more text begins a new paragraph.
-    text_ended: bool,
-}
-
-#[derive(Debug)]
-struct Call<'r> {
-    id: &'r str,
-    name: &'r str,
-    input: Option<&'r Value<'r>>,
 }
 
 /// What becomes of the conversation.
@@ -265,6 +250,14 @@ impl<'r> Builder<'r, '_> {
             ));
         }
         let flavour = self.target.flavour;
+        if self.target.settings.thinking_in_text {
+            let last_user = self.turns.iter().rposition(|turn| matches!(turn, Turn::User(_)));
+            for turn in self.turns.iter_mut().take(last_user.unwrap_or(0)) {
+                if let Turn::Assistant(answer) = turn {
+                    answer.think_in_text();
+                }
+            }
+        }
         let messages = self.turns.into_iter().map(|turn| turn.into_json(flavour)).collect();
         Ok(History { messages, prefill })
     }
@@ -272,53 +265,6 @@ impl<'r> Builder<'r, '_> {
 
 fn as_result<'b, 'r>(block: &'b Block<'r>) -> Option<&'b ToolResult<'r>> {
     if let Block::ToolResult(result) = block { Some(result) } else { None }
-}
-
-impl<'r> Answer<'r> {
-    fn push(&mut self, block: &'r Block<'r>) {
-        match block {
-            Block::Thinking { text, signature } => {
-                let text = reasoning(text, signature);
-                if !text.is_empty() {
-                    append(&mut self.reasoning, text, "\n");
-                }
-                self.text_ended = true;
-            }
-            Block::ToolUse { id, name, input } => {
-                self.calls.push(Call { id, name, input: *input });
-                self.text_ended = true;
-            }
-            Block::Text(text) => {
-                if !text.trim().is_empty() {
-                    append(&mut self.text, Cow::Borrowed(text), if self.text_ended { "\n\n" } else { "" });
-                    self.text_ended = false;
-                }
-            }
-            Block::ToolResult(_) | Block::Other { kind: "compaction", .. } => {} // the caller's
-            other => {
-                if let Some(text) = block_text(other) {
-                    append(&mut self.text, text, "\n\n");
-                    self.text_ended = true;
-                }
-            }
-        }
-    }
-
-    /// A message with neither text nor calls says nothing and many templates refuse it.
-    fn is_empty(&self, last: bool) -> bool {
-        self.text.is_none() && self.calls.is_empty() && (self.reasoning.is_none() || last)
-    }
-}
-
-fn append<'r>(slot: &mut Option<Cow<'r, str>>, text: Cow<'r, str>, separator: &str) {
-    match slot {
-        Some(before) => {
-            let before = before.to_mut();
-            before.push_str(separator);
-            before.push_str(&text);
-        }
-        None => *slot = Some(text),
-    }
 }
 
 fn join<'r>(mut texts: impl Iterator<Item = Cow<'r, str>>, separator: &str) -> Option<Cow<'r, str>> {
@@ -364,10 +310,13 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
 }
 
 fn image<'r>(source: &'r Value<'r>, target: &Target<'_>) -> Part<'r> {
-    if target.settings.vision {
-        Part::Image(source)
-    } else {
+    let is_address = source.get("type").and_then(Value::as_str) == Some("url");
+    if !target.settings.vision {
         Part::Text(Cow::Borrowed("[image omitted: model has no vision]"))
+    } else if is_address && target.flavour == Flavour::Ollama {
+        Part::Text(Cow::Borrowed("[image omitted: the server takes no addresses of images]"))
+    } else {
+        Part::Image(source)
     }
 }
 
@@ -398,50 +347,6 @@ impl<'r> Turn<'r> {
             ]),
             Turn::Assistant(answer) => answer.into_json(flavour),
         }
-    }
-}
-
-impl<'r> Answer<'r> {
-    fn into_json(self, flavour: Flavour) -> Value<'r> {
-        let mut message = Object::new();
-        message.push("role", "assistant");
-        message.push(
-            "content",
-            match (self.text, flavour) {
-                (Some(text), _) => text.into(),
-                // llama.cpp's templates test the content for truth; without calls it must not be null anywhere.
-                (None, flavour) if flavour == Flavour::LlamaCpp || self.calls.is_empty() => "".into(),
-                (None, _) => Value::Null,
-            },
-        );
-        if let Some(reasoning) = self.reasoning {
-            match flavour {
-                Flavour::Vllm => message.push("reasoning", reasoning),
-                Flavour::LlamaCpp | Flavour::Sglang | Flavour::LmStudio => {
-                    message.push("reasoning_content", reasoning)
-                }
-                Flavour::Ollama | Flavour::Unknown => {
-                    message.push("reasoning", reasoning.clone());
-                    message.push("reasoning_content", reasoning);
-                }
-                Flavour::OpenAi => {}
-            }
-        }
-        if !self.calls.is_empty() {
-            let calls: Vec<Value<'r>> = self.calls.into_iter().map(|call| call.into_json(flavour)).collect();
-            message.push("tool_calls", calls);
-        }
-        message.into()
-    }
-}
-
-impl<'r> Call<'r> {
-    fn into_json(self, flavour: Flavour) -> Value<'r> {
-        // Always the text of an object: llama.cpp answers 500 to anything else.
-        let arguments = self.input.map_or_else(|| "{}".to_string(), Value::to_json);
-        let function =
-            Value::object([("name", sent_name(self.name, flavour).into()), ("arguments", arguments.into())]);
-        Value::object([("id", self.id.into()), ("type", "function".into()), ("function", function)])
     }
 }
 

@@ -32,6 +32,10 @@ mod stop;
 mod stream;
 mod tools;
 
+/// The marks around reasoning in a model's text.
+const THINK_START: &str = "<think>";
+const THINK_END: &str = "</think>";
+
 pub use failure::failure_error;
 pub use finish::overflow_error;
 pub use message::MessageFold;

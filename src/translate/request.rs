@@ -2,7 +2,7 @@
 //!
 //! translation.md A, field by field. Fields that have no place are dropped; none of them fails the request.
 
-use crate::anthropic::{MessagesRequest, Thinking as Asked};
+use crate::anthropic::{MessagesRequest, Thinking as Asked, ToolChoice};
 use crate::error::Error;
 use crate::json::{Object, Value};
 use crate::openai::{Flavour, Settings, Thinking};
@@ -75,6 +75,8 @@ pub struct Plan {
     pub thinking_omitted: bool,
     /// The template opens the reasoning itself and the server has no parser for it: text is reasoning up to `</think>`.
     pub think_tags: bool,
+    /// No tool call is passed on: the client asked for none.
+    pub no_tool_call: bool,
     /// Only the first tool call is passed on.
     pub one_tool_call: bool,
     /// The tools that were declared, each with what is needed to repair its arguments.
@@ -179,6 +181,7 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         stop_sequences: request.stop_sequences.iter().map(ToString::to_string).collect(),
         thinking_omitted: request.thinking_omitted,
         think_tags: false,
+        no_tool_call: request.tool_choice == Some(ToolChoice::None),
         one_tool_call: request.one_tool_call,
         tools: tools
             .declared

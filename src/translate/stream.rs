@@ -31,16 +31,13 @@ use super::finish::{End, stop_reason, usage};
 use super::request::Plan;
 use super::signature::Signature;
 use super::stop::StopMatcher;
+use super::{THINK_END, THINK_START};
 
 /// Where events go. A plain closure: no event is stored.
 pub type Emit<'e> = dyn FnMut(&Event<'_>) + 'e;
 
 /// Tool calls in one answer: a runaway model is stopped here, not by the memory.
 const CALLS_MAX: usize = 256;
-
-/// The marks around reasoning that a server without a reasoning parser leaves in the text.
-const THINK_START: &str = "<think>";
-const THINK_END: &str = "</think>";
 
 /// Whether more is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +68,6 @@ struct Call {
     /// JSON that may be sent once it is this call's turn.
     pending: String,
     begun: bool,
-    done: bool,
 }
 
 /// Where reasoning may hide in the text.
@@ -88,7 +84,8 @@ enum Marks {
 pub struct MessageStream {
     plan: Plan,
     message_id: String,
-    parser: Parser,
+    /// Away only while it reads: a new one would allocate its buffers.
+    parser: Option<Parser>,
     started: bool,
     open: Open,
     next_index: u32,
@@ -108,6 +105,7 @@ pub struct MessageStream {
     refusal: Option<String>,
     output_tokens: f64,
     has_tool_use: bool,
+    has_cut_call: bool,
     /// The upstream said `[DONE]`.
     is_done: bool,
     /// The context window was full before the answer was whole.
@@ -124,7 +122,7 @@ impl MessageStream {
         MessageStream {
             plan,
             message_id,
-            parser: Parser::default(),
+            parser: None,
             started: false,
             open: Open::Nothing,
             next_index: 0,
@@ -142,6 +140,7 @@ impl MessageStream {
             refusal: None,
             output_tokens: 0.0,
             has_tool_use: false,
+            has_cut_call: false,
             is_done: false,
             is_window_full: false,
             scratch: String::new(),
@@ -179,7 +178,7 @@ impl MessageStream {
             self.is_done = true;
             return Ok(Progress::Done);
         }
-        let mut parser = std::mem::take(&mut self.parser);
+        let mut parser = self.parser.take().unwrap_or_default();
         let read = parser.read(data, |tape| {
             let chunk = Chunk::read(tape);
             match chunk.error.or(is_error.then_some(tape)) {
@@ -187,7 +186,7 @@ impl MessageStream {
                 None => Ok(self.chunk(&chunk, emit)),
             }
         });
-        self.parser = parser;
+        self.parser = Some(parser);
         read.unwrap_or_else(|error| {
             // The answer is whole: only counts can be lost.
             if self.finish_reason.is_some() {
@@ -232,7 +231,8 @@ impl MessageStream {
                 self.refusal.get_or_insert_default().push_str(text);
                 self.text(text, emit);
             }
-            for delta in choice.delta.tool_calls() {
+            let no_tool_call = self.plan.no_tool_call;
+            for delta in choice.delta.tool_calls().filter(|_| !no_tool_call) {
                 self.tool_call(&delta, emit);
             }
         }
@@ -332,7 +332,8 @@ impl MessageStream {
         let end = End {
             finish_reason,
             stop_sequence: self.stop_sequence.as_deref(),
-            has_tool_use: self.has_tool_use,
+            // Where one call is cut none may pass for ready to run.
+            has_tool_use: self.has_tool_use && !self.has_cut_call,
             refused: self.refusal.is_some(),
             window_exceeded: self.plan.context_window_beta && self.window_is_full(),
         };

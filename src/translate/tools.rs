@@ -121,6 +121,11 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
         }
         return Ok(());
     }
+    if choice == ToolChoice::None && flavour == Flavour::Ollama {
+        // It knows no choice; without tools it cannot call one.
+        tools.functions.clear();
+        return Ok(());
+    }
     tools.forced = choice == ToolChoice::Any;
     tools.choice = Some(match choice {
         ToolChoice::Any => "required".into(),
@@ -132,18 +137,15 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
 
 /// The function for a tool; `None`: a tool that the API's server would run.
 fn function<'r>(tool: &'r Tool<'r>, flavour: Flavour) -> Option<Value<'r>> {
-    let (description, parameters) = match (tool.kind, tool.schema) {
-        (None, Some(schema)) => (tool.description, parameters(schema)),
-        (None, None) => (tool.description, empty_schema()),
-        (Some(kind), schema) => {
-            let (_, text, known) = client_tool(kind)?;
-            let parameters = match schema {
-                Some(schema) => parameters(schema),
-                None => constant(known),
-            };
-            (tool.description.or(Some(text)), parameters)
-        }
+    let known = tool.kind.and_then(client_tool);
+    let parameters = match (tool.kind, tool.schema, known) {
+        // Whatever its type, the client runs it: a server tool has no schema.
+        (_, Some(schema), _) => parameters(schema),
+        (None, None, _) => empty_schema(),
+        (Some(_), None, Some((_, _, schema))) => constant(schema),
+        (Some(_), None, None) => return None,
     };
+    let description = tool.description.or(known.map(|(_, text, _)| *text));
     let mut function = Object::new();
     function.push("name", sent_name(tool.name, flavour));
     if let Some(description) = with_examples(description, tool.examples) {

@@ -3,35 +3,36 @@
 use super::replay::{Answer, Exchange};
 use super::validator::{self, Ended};
 
-/// Up to this length a body is cut at every byte and in every piece size; a longer one at as many places.
-const EXHAUSTIVE_MAX: usize = 1500;
+/// At how many places a body is cut; up to this length at every byte, a longer one at places evenly apart.
+#[derive(Clone, Copy, Debug)]
+pub struct PlacesMax(pub usize);
 
-fn steps(len: usize) -> impl Iterator<Item = usize> {
-    let step = len.div_ceil(EXHAUSTIVE_MAX).max(1);
+fn steps(len: usize, places: PlacesMax) -> impl Iterator<Item = usize> {
+    let step = len.div_ceil(places.0).max(1);
     (0..len).step_by(step)
 }
 
 /// Cut into pieces of n bytes for all n, and into two at every byte: the client sees the same answer.
 /// Events that depend on the cut (none do) would show here.
-pub fn cut(name: &str, exchange: &Exchange) {
+pub fn cut(name: &str, exchange: &Exchange, places: PlacesMax) {
     let body = &exchange.body;
     let whole = exchange.whole().answer;
     // Larger pieces are the same as a cut in two.
-    for size in steps(body.len() / 2).map(|size| size + 1) {
+    for size in steps(body.len() / 2, places).map(|size| size + 1) {
         assert_eq!(exchange.replay(body.chunks(size)).answer, whole, "{name} in pieces of {size}");
     }
-    for at in steps(body.len()) {
+    for at in steps(body.len(), places) {
         let (head, tail) = body.split_at(at);
         assert_eq!(exchange.replay([head, tail]).answer, whole, "{name} cut at {at}");
     }
 }
 
 /// Truncated at every byte: an error as long as the finish had not come, and whatever was sent is a legal stream.
-pub fn truncate(name: &str, exchange: &Exchange) {
+pub fn truncate(name: &str, exchange: &Exchange, places: PlacesMax) {
     let body = &exchange.body;
     let Some(finish) = finish(exchange) else { return };
     let mut before = None;
-    for len in steps(body.len()) {
+    for len in steps(body.len(), places) {
         let answer = exchange.replay([&body[..len]]).answer;
         if before.as_ref() == Some(&(len >= finish, answer.clone())) {
             continue;

@@ -300,7 +300,8 @@ fn stop(value: &Value) -> Verdict<&str> {
 fn stop_fits_content(reason: &str, content: &[Value]) -> Verdict<()> {
     let calls = content.iter().filter(|block| block["type"] == "tool_use");
     let (whole, cut): (Vec<&Value>, Vec<&Value>) = calls.partition(|block| block["input"].is_object());
-    let limit = matches!(reason, "max_tokens" | "model_context_window_exceeded" | "stop_sequence");
+    let limit =
+        matches!(reason, "max_tokens" | "model_context_window_exceeded" | "stop_sequence" | "refusal");
     if !cut.is_empty() && !limit {
         return Err(format!("{reason} with a call that is not whole"));
     }

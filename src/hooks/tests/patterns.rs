@@ -174,7 +174,7 @@ fn they_do_as_lua_does() {
     let native: Table =
         lua.load("local t = {} for k, v in pairs(string) do t[k] = v end return t").eval().unwrap();
     super::super::convert::create_array_marker(&lua).unwrap();
-    globals::install(&lua, &guard, &Shared::default()).unwrap();
+    globals::install(&lua, &guard, &Options::default()).unwrap();
     let search = globals::search_function(&lua, &guard).unwrap();
     let expand = globals::expand_function(&lua).unwrap();
     lua.load(include_str!("../prelude.lua")).call::<()>((true, search, expand)).unwrap();

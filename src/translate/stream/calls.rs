@@ -15,7 +15,6 @@ impl Call {
             arguments: Arguments::new(None),
             pending: String::new(),
             begun: false,
-            done: false,
         }
     }
 }
@@ -120,7 +119,6 @@ impl MessageStream {
         let Some(call) = self.calls.get_mut(at) else { return };
         call.begun = true;
         if only_first {
-            call.done = true;
             return;
         }
         let name = std::mem::take(&mut call.name);
@@ -156,13 +154,14 @@ impl MessageStream {
 
     /// Ends the JSON of the open call.
     pub(super) fn complete(&mut self, at: usize, emit: &mut Emit<'_>) {
-        // At the token limit; or a stop string that the upstream looked for inside the arguments (vLLM).
-        let truncated = self.finish_reason.as_deref() == Some("length") || self.stop_sequence.is_some();
+        // At the token limit, by a filter, or by a stop string that the upstream found inside the arguments (vLLM).
+        let is_cut = matches!(self.finish_reason.as_deref(), Some("length" | "content_filter"));
+        let truncated = is_cut || self.stop_sequence.is_some();
         let Some(call) = self.calls.get_mut(at) else { return };
         self.scratch.clear();
         let outcome = call.arguments.finish(truncated, &mut self.scratch);
-        call.done = true;
         self.has_tool_use |= outcome != Outcome::Truncated;
+        self.has_cut_call |= outcome == Outcome::Truncated;
         let json = std::mem::take(&mut self.scratch);
         if !json.is_empty() {
             self.piece(Piece::InputJson(&json), emit);
@@ -176,7 +175,10 @@ impl MessageStream {
                 [(name, _)] => Some(name.clone()),
                 _ => None,
             };
-            let Some(call) = self.calls.get_mut(at).filter(|call| !call.begun) else { continue };
+            // Some servers send empty pieces of calls that there are none of.
+            let says_something = |call: &&mut Call| !call.name.is_empty() || !call.arguments.is_empty();
+            let waiting = self.calls.get_mut(at).filter(|call| !call.begun);
+            let Some(call) = waiting.filter(says_something) else { continue };
             if let (true, Some(name)) = (call.name.is_empty(), only_tool) {
                 call.name = name;
             }

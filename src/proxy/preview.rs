@@ -1,0 +1,56 @@
+//! What would be sent for a request, without asking anybody: for `sparkgap hook`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::error::Error;
+use crate::http::{HeaderMap, HeaderName, HeaderValue, Request};
+use crate::json::Value;
+
+use super::Stop;
+use super::gateway::Gateway;
+use super::prepare::{Hooked, Incoming};
+use super::record::Record;
+
+/// What the hooks make of a request.
+#[derive(Debug)]
+pub enum Preview {
+    /// It goes to an upstream.
+    Sent {
+        /// The upstream's name.
+        upstream: String,
+        /// The model there.
+        model: String,
+        /// The body for it.
+        body: Value<'static>,
+    },
+    /// It is refused.
+    Refused(Error),
+    /// A hook answers it with this message.
+    Answered(Value<'static>),
+}
+
+/// Runs the stages up to the upstream on a saved body, with what is known of the upstreams and no more.
+pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> Preview {
+    let header = |(name, value): &(String, String)| {
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
+    };
+    let headers: HeaderMap = headers.iter().filter_map(header).collect();
+    let request = Request { method: "POST".into(), path: "/v1/messages".into(), query: None, headers };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let incoming = Incoming { gateway, wait: None, request: &request, address };
+    let mut hooked = Hooked::default();
+    let mut bytes = body.to_vec();
+    let sent = incoming.hooked(&mut bytes, &mut hooked).and_then(|body| {
+        let mut record = Record::new("preview");
+        incoming.translated(&body, &mut hooked, &mut record, |_, chat| chat.body.into_owned())
+    });
+    match sent {
+        Ok((resolved, body)) => {
+            Preview::Sent { upstream: resolved.served.name().to_string(), model: resolved.model, body }
+        }
+        Err(Stop::Respond(message)) => Preview::Answered(message),
+        Err(Stop::Error(error)) => Preview::Refused(error),
+        Err(Stop::ClientGone) => Preview::Refused(Error::invalid("the client has left")),
+        Err(Stop::Client(error)) => Preview::Refused(Error::invalid(error.to_string())),
+    }
+}

@@ -1,0 +1,131 @@
+//! One answer of the model in the history: its text, its reasoning and its calls.
+
+use std::borrow::Cow;
+
+use crate::anthropic::Block;
+use crate::json::{Object, Value};
+use crate::openai::Flavour;
+
+use super::super::signature::reasoning;
+use super::super::tools::sent_name;
+use super::super::{THINK_END, THINK_START};
+use super::block_text;
+
+#[derive(Debug, Default)]
+pub(super) struct Answer<'r> {
+    pub(super) text: Option<Cow<'r, str>>,
+    reasoning: Option<Cow<'r, str>>,
+    pub(super) calls: Vec<Call<'r>>,
+    /// Whether a block of another kind stands behind the text: more text begins a new paragraph.
+    pub(super) text_ended: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Call<'r> {
+    pub(super) id: &'r str,
+    name: &'r str,
+    input: Option<&'r Value<'r>>,
+}
+
+impl<'r> Answer<'r> {
+    pub(super) fn push(&mut self, block: &'r Block<'r>) {
+        match block {
+            Block::Thinking { text, signature } => {
+                let text = reasoning(text, signature);
+                if !text.is_empty() {
+                    append(&mut self.reasoning, text, "\n");
+                }
+                self.text_ended = true;
+            }
+            Block::ToolUse { id, name, input } => {
+                self.calls.push(Call { id, name, input: *input });
+                self.text_ended = true;
+            }
+            Block::Text(text) => {
+                if !text.trim().is_empty() {
+                    append(&mut self.text, Cow::Borrowed(text), if self.text_ended { "\n\n" } else { "" });
+                    self.text_ended = false;
+                }
+            }
+            Block::ToolResult(_) | Block::Other { kind: "compaction", .. } => {} // the caller's
+            other => {
+                if let Some(text) = block_text(other) {
+                    append(&mut self.text, text, "\n\n");
+                    self.text_ended = true;
+                }
+            }
+        }
+    }
+
+    /// Puts the reasoning into the text, as the template writes it in answers to the last turn of the user, and says that
+    /// there is no other: so the template neither drops it nor adds marks of its own, and what was rendered for an
+    /// earlier request is rendered again, byte by byte.
+    pub(super) fn think_in_text(&mut self) {
+        let reasoning = self.reasoning.replace(Cow::Borrowed("")).unwrap_or_default();
+        let text = self.text.take().unwrap_or_default();
+        let text = format!("{THINK_START}\n{}\n{THINK_END}\n\n{}", reasoning.trim(), text.trim());
+        self.text = Some(Cow::Owned(text));
+    }
+
+    /// A message with neither text nor calls says nothing and many templates refuse it.
+    pub(super) fn is_empty(&self, last: bool) -> bool {
+        self.text.is_none() && self.calls.is_empty() && (self.reasoning.is_none() || last)
+    }
+}
+
+impl<'r> Answer<'r> {
+    pub(super) fn into_json(self, flavour: Flavour) -> Value<'r> {
+        let mut message = Object::new();
+        // Without this Qwen's templates take what stands before such a mark in the text for reasoning, and drop it.
+        let has_mark = self.text.as_ref().is_some_and(|text| text.contains(THINK_END));
+        message.push("role", "assistant");
+        message.push(
+            "content",
+            match (self.text, flavour) {
+                (Some(text), _) => text.into(),
+                // llama.cpp's templates test the content for truth; without calls it must not be null anywhere.
+                (None, flavour) if flavour == Flavour::LlamaCpp || self.calls.is_empty() => "".into(),
+                (None, _) => Value::Null,
+            },
+        );
+        if let Some(reasoning) = self.reasoning.or(has_mark.then_some(Cow::Borrowed(""))) {
+            match flavour {
+                Flavour::Vllm => message.push("reasoning", reasoning),
+                Flavour::LlamaCpp | Flavour::Sglang | Flavour::LmStudio => {
+                    message.push("reasoning_content", reasoning)
+                }
+                Flavour::Ollama | Flavour::Unknown => {
+                    message.push("reasoning", reasoning.clone());
+                    message.push("reasoning_content", reasoning);
+                }
+                Flavour::OpenAi => {}
+            }
+        }
+        if !self.calls.is_empty() {
+            let calls: Vec<Value<'r>> = self.calls.into_iter().map(|call| call.into_json(flavour)).collect();
+            message.push("tool_calls", calls);
+        }
+        message.into()
+    }
+}
+
+impl<'r> Call<'r> {
+    fn into_json(self, flavour: Flavour) -> Value<'r> {
+        // Always the text of an object: llama.cpp answers 500 to anything else.
+        let arguments = self.input.map_or_else(|| "{}".to_string(), Value::to_json);
+        let function =
+            Value::object([("name", sent_name(self.name, flavour).into()), ("arguments", arguments.into())]);
+        Value::object([("id", self.id.into()), ("type", "function".into()), ("function", function)])
+    }
+}
+
+pub(super) fn append<'r>(slot: &mut Option<Cow<'r, str>>, text: Cow<'r, str>, separator: &str) {
+    match slot {
+        Some(before) => {
+            let before = before.to_mut();
+            before.push_str(separator);
+            before.push_str(&text);
+        }
+        None => *slot = Some(text),
+    }
+}

@@ -1,0 +1,307 @@
+#!/usr/bin/env python3
+"""A scripted vLLM on loopback: answers by the keyword in the last user message, and records what it was asked.
+
+The keyword is the last `please do KEYWORD` of that message; the table is `ANSWERS`. Streams have the shapes that a real
+vLLM with `--tool-call-parser qwen3_coder --reasoning-parser qwen3` was recorded with: a role chunk, `reasoning` chunks
+(only with enable_thinking), text that begins with two line ends after reasoning, tool calls whose first chunk has no
+`arguments`, a finish chunk, a usage chunk, `[DONE]`. Only the standard library is used.
+
+As a program: `upstream.py RECORD_FILE` prints its base URL and appends every chat completion it is asked to the file.
+"""
+
+import json
+import re
+import socket
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MODEL = "Intel/Qwen3.6-35B-A3B-int4-AutoRound"
+WINDOW = 131_072
+KEYWORD = re.compile(r"please do ([A-Z]+)")
+# How Claude Code asks for the summary that stands for a conversation from then on.
+COMPACTION = "Respond with TEXT ONLY"
+SUMMARY = "SUMMARY-BY-THE-UPSTREAM: the user and the assistant exchanged words."
+
+OVERFLOW = {
+    "message": f"This model's maximum context length is {WINDOW} tokens. However, your prompt contains at least "
+    f"{WINDOW + 1} input tokens, which exceeds this limit even without any output tokens. Please reduce the length "
+    f"of the input prompt. (parameter=input_tokens, value={WINDOW + 1})",
+    "type": "BadRequestError",
+    "param": "input_tokens",
+    "code": 400,
+}
+
+
+class Refused(Exception):
+    """The chat completion is answered with an HTTP error."""
+
+    def __init__(self, status, error):
+        super().__init__(error)
+        self.status, self.error = status, error
+
+
+def text_of(message):
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.get("text", "") for part in content)
+
+
+class Chat:
+    """What was asked, as the answers look at it."""
+
+    def __init__(self, body):
+        self.body = body
+        messages = body["messages"]
+        users = [i for i, message in enumerate(messages) if message["role"] == "user"]
+        self.last_user = text_of(messages[users[-1]]) if users else ""
+        found = KEYWORD.findall(self.last_user)
+        self.keyword = found[-1] if found else ""
+        # Tool results since the last answer of the model.
+        self.results = []
+        for message in reversed(messages):
+            if message["role"] != "tool":
+                break
+            self.results.insert(0, text_of(message))
+        self.thinks = body.get("chat_template_kwargs", {}).get("enable_thinking", True)
+        self.everything = json.dumps(messages)
+
+
+def say(text, reasoning="", calls=(), finish=None):
+    """An answer: reasoning, text and tool calls (name, arguments as text), in pieces of a few characters."""
+    return {"reasoning": reasoning, "text": text, "calls": list(calls), "finish": finish}
+
+
+def bash(command):
+    return ("Bash", json.dumps({"command": command, "description": "Say something"}))
+
+
+def after(chat, calls, reasoning=""):
+    """First the calls, then, when their results are there, a text that quotes these."""
+    if chat.results:
+        results = [result.split("<system-reminder>")[0].strip() for result in chat.results]
+        return say("Results: " + " | ".join(results), reasoning="The results are there.")
+    return say("Let me do that.", reasoning=reasoning or "A tool will tell.", calls=calls)
+
+
+def overflow(chat):
+    """Too long until the conversation was compacted."""
+    if SUMMARY in chat.everything:
+        return say("Compacted, and on we go.")
+    raise Refused(400, OVERFLOW)
+
+
+ANSWERS = {
+    "": lambda chat: say("Hello from the scripted upstream."),
+    "THINK": lambda chat: say("The answer is 42.", reasoning="Six times seven is forty-two."),
+    "BASH": lambda chat: after(chat, [bash("echo sparkgap-$((40+2))")]),
+    # A second round of tools, each with its own reasoning before it.
+    "TWICE": lambda chat: (
+        say("Done: " + chat.results[-1].split("<")[0].strip(), reasoning="Both are there.")
+        if "echo second" in chat.everything
+        else say("", reasoning="Now the second.", calls=[bash("echo second")])
+        if chat.results
+        else say("", reasoning="First the first.", calls=[bash("echo first")])
+    ),
+    "PARALLEL": lambda chat: after(chat, [bash("sleep 0.4; echo slow-one"), bash("echo quick-two")]),
+    "RESTART": lambda chat: after(chat, [bash("echo before-the-restart")]),
+    "WEATHER": lambda chat: after(chat, [("get_weather", '{"city": "Paris", "days": 3}')]),
+    "CITIES": lambda chat: after(
+        chat, [("get_weather", '{"city": "Paris"}'), ("get_weather", '{"city": "Oslo", "note": "\\u00e4 \\"b\\""}')]
+    ),
+    "LENGTH": lambda chat: say("As long as the", finish="length"),
+    "CUTCALL": lambda chat: say("", calls=[("get_weather", '{"city": "Par')], finish="length"),
+    "COUNT": lambda chat: say("one two three STOP four five"),
+    "JSON": lambda chat: say('{"title": "A title"}'),
+    "UNICODE": lambda chat: say("Grüße, 世界 🙂"),
+    "OVERFLOW": overflow,
+    "MIDERROR": lambda chat: say("Half an", finish="error"),
+    "CUT": lambda chat: say("Half an", finish="cut"),
+    "BUSY": lambda chat: refuse(503, {"message": "QueueOverflow", "type": "ServiceUnavailable", "code": 503}),
+    "BAD": lambda chat: refuse(400, {"message": "top_p must be in (0, 1]", "type": "BadRequestError", "code": 400}),
+    "KEY": lambda chat: refuse(401, "Unauthorized"),
+    "MISSING": lambda chat: refuse(404, {"message": "The model `x` does not exist.", "type": "NotFoundError", "code": 404}),
+}
+
+
+def refuse(status, error):
+    raise Refused(status, error)
+
+
+def answer(chat):
+    if COMPACTION in chat.last_user:
+        return say(f"<summary>{SUMMARY}</summary>")
+    return ANSWERS.get(chat.keyword, ANSWERS[""])(chat)
+
+
+def pieces(text, size=3):
+    return [text[i : i + size] for i in range(0, len(text), size)]
+
+
+def chunks(chat):
+    """The chunks of the answer; the last may be an exception, the end of the connection."""
+    told = answer(chat)
+    prompt = len(chat.everything) // 4
+    output = 0
+    stops = chat.body.get("stop") or []
+    options = chat.body.get("stream_options") or {}
+
+    def chunk(delta, finish=None, stop=None):
+        nonlocal output
+        output += 1 if delta else 0
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        if finish:
+            choice["stop_reason"] = stop
+        whole = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [choice]}
+        if options.get("continuous_usage_stats"):
+            total = prompt + output
+            whole["usage"] = {"prompt_tokens": prompt, "total_tokens": total, "completion_tokens": output}
+        return whole
+
+    yield chunk({"role": "assistant", "content": ""})
+    thinks = chat.thinks and told["reasoning"]
+    for piece in pieces(told["reasoning"] if thinks else ""):
+        yield chunk({"reasoning": piece})
+    text, stop = told["text"], None
+    for word in stops:
+        if word in text:
+            text, stop = text[: text.index(word)], word
+    for piece in pieces(("\n\n" if thinks and text else "") + text):
+        yield chunk({"content": piece})
+    for index, (name, arguments) in enumerate(told["calls"]):
+        function = {"id": f"chatcmpl-tool-{len(chat.body['messages'])}-{index}", "type": "function", "index": index, "function": {"name": name}}
+        yield chunk({"tool_calls": [function]})
+        for piece in pieces(arguments, 5):
+            yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
+    if told["finish"] == "cut":
+        yield None
+    if told["finish"] == "error":
+        error = {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "param": None, "code": 500}
+        yield {"error": error}
+        return
+    yield chunk({}, told["finish"] or ("tool_calls" if told["calls"] else "stop"), stop)
+    if options.get("include_usage"):
+        usage = {"prompt_tokens": prompt, "total_tokens": prompt + output, "completion_tokens": output}
+        yield {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [], "usage": usage}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    # Else each small chunk waits for the other side's delayed acknowledgement.
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_):
+        pass
+
+    def whole(self, status, body):
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):
+        if self.path != "/v1/models":
+            return self.whole(404, {"detail": "Not Found"})
+        model = {"id": MODEL, "object": "model", "created": 1, "owned_by": "vllm", "root": MODEL, "max_model_len": WINDOW}
+        self.whole(200, {"object": "list", "data": [model]})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        upstream = self.server.upstream
+        upstream.record({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}, "body": body})
+        if self.path != "/v1/chat/completions":
+            return self.whole(404, {"detail": "Not Found"})
+        chat = Chat(body)
+        try:
+            self.stream(chat)
+        except Refused as refused:
+            self.whole(refused.status, {"error": refused.error})
+        if chat.keyword == "RESTART" and not chat.results and upstream.on_restart:
+            upstream.on_restart()
+
+    def stream(self, chat):
+        told = chunks(chat)
+        first = next(told)
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream; charset=utf-8")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for chunk in [first, *told]:
+            if chunk is None:
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
+            self.piece(f"data: {json.dumps(chunk)}\n\n")
+        self.piece("data: [DONE]\n\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def piece(self, text):
+        data = text.encode()
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+
+
+class Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, port, upstream):
+        self.upstream = upstream
+        self.open = set()
+        super().__init__(("127.0.0.1", port), Handler)
+
+    def process_request(self, request, client_address):
+        self.open.add(request)
+        super().process_request(request, client_address)
+
+    def handle_error(self, request, client_address):
+        """A proxy that leaves is no news."""
+
+
+class Upstream:
+    """The server, which can be stopped like a process and started again on its port."""
+
+    def __init__(self, record=None):
+        self.requests = []
+        self.on_restart = None
+        self.lock = threading.Lock()
+        self.file = open(record, "a", encoding="utf-8") if record else None
+        self.listener = None
+        self.port = 0
+        self.start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def record(self, request):
+        with self.lock:
+            self.requests.append(request)
+            if self.file:
+                self.file.write(json.dumps(request) + "\n")
+                self.file.flush()
+
+    def start(self):
+        self.listener = Listener(self.port, self)
+        self.port = self.listener.server_address[1]
+        threading.Thread(target=self.listener.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self):
+        """Refuses and drops everybody, as a process does that was killed."""
+        listener, self.listener = self.listener, None
+        listener.shutdown()
+        listener.server_close()
+        for connection in listener.open:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # ended before
+
+
+if __name__ == "__main__":
+    running = Upstream(sys.argv[1])
+    print(running.url, flush=True)
+    # Until whoever started it closes our stdin, or ends us.
+    sys.stdin.read()

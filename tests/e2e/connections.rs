@@ -1,0 +1,124 @@
+//! The upstream's connections: kept, replaced when they went stale, closed when the client leaves.
+
+use std::sync::mpsc::channel;
+
+use super::HANG;
+use super::client::{hello, hello_stream, post};
+use super::server::Server;
+use super::upstream::{Then, Upstream, text_chunks};
+
+#[test]
+fn one_connection_serves_request_after_request() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    for _ in 0..5 {
+        // New connections of clients all the same.
+        server.connect().post(&hello()).message();
+        server.connect().post(&hello_stream()).whole_events();
+    }
+    let seen = upstream.seen();
+    assert_eq!(seen.len(), 10);
+    assert!(seen.iter().all(|one| one.connection == seen[0].connection), "{seen:?}");
+}
+
+#[test]
+fn a_connection_that_went_stale_is_replaced_unnoticed() {
+    for body in [hello(), hello_stream()] {
+        let upstream = Upstream::start();
+        let server = Server::start(&upstream);
+        let mut client = server.connect();
+        client.post(&hello()).message();
+        // The upstream ends it just when the next request comes.
+        upstream.next(|_| Then::Close);
+        upstream.next_chunks(text_chunks("Again."));
+        let answer = client.post(&body);
+        match body.get("stream") {
+            None => assert_eq!(answer.message()[0]["text"], "Again."),
+            Some(_) => assert_eq!(answer.whole_events()[0]["text"], "Again."),
+        }
+        let seen = upstream.seen();
+        assert_eq!(seen.len(), 3, "asked twice, since the first may not have arrived");
+        assert_ne!(seen[1].connection, seen[2].connection);
+        assert_eq!(seen[1].body, seen[2].body);
+    }
+}
+
+#[test]
+fn an_upstream_that_only_closes_connections_is_tried_three_times() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let mut client = server.connect();
+    client.post(&hello()).message();
+    // The pooled connection, which may have been stale, and three new ones.
+    (0..4).for_each(|_| upstream.next(|_| Then::Close));
+    let answer = client.post(&hello());
+    assert_eq!((answer.status, answer.header("retry-after")), (502, Some("1")));
+    assert_eq!(answer.error().1, "upstream 'default' closed the connection without an answer");
+    assert_eq!(upstream.seen().len(), 5);
+}
+
+#[test]
+fn a_client_that_leaves_while_the_upstream_thinks_ends_the_call() {
+    for body in [hello(), hello_stream()] {
+        let upstream = Upstream::start();
+        let (asked, was_asked) = channel();
+        let (closed, was_closed) = channel();
+        upstream.next(move |call| {
+            asked.send(()).unwrap();
+            call.wait_for_close();
+            closed.send(()).unwrap();
+            Then::Close
+        });
+        let server = Server::start(&upstream);
+        let mut client = server.connect();
+        client.send(&post(body.to_string().as_bytes()));
+        was_asked.recv_timeout(HANG).unwrap();
+        drop(client);
+        was_closed.recv_timeout(HANG).unwrap();
+        assert!(server.wait_for(" 499 ").contains("claude-sonnet-5"));
+        server.connect().post(&hello()).message();
+        assert_eq!(upstream.seen().len(), 2, "it is not asked again for a client that has left");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_in_mid_stream_ends_the_call() {
+    let upstream = Upstream::start();
+    let (closed, was_closed) = channel();
+    upstream.next(move |call| {
+        call.stream_head();
+        text_chunks("Some words ").iter().take(2).for_each(|chunk| call.chunk(chunk));
+        call.wait_for_close();
+        closed.send(()).unwrap();
+        Then::Close
+    });
+    let server = Server::start(&upstream);
+    let mut client = server.connect();
+    client.send(&post(hello_stream().to_string().as_bytes()));
+    assert_eq!(client.head().status, 200);
+    client.read_until("Some");
+    drop(client);
+    was_closed.recv_timeout(HANG).unwrap();
+    assert!(server.wait_for(" 499 ").contains(" stream "));
+    server.connect().post(&hello()).message();
+}
+
+#[test]
+fn a_client_that_reads_nothing_more_does_not_hold_up_the_others() {
+    let upstream = Upstream::start();
+    let (begun, has_begun) = channel();
+    upstream.next(move |call| {
+        call.stream_head();
+        text_chunks("Some words ").iter().take(2).for_each(|chunk| call.chunk(chunk));
+        begun.send(()).unwrap();
+        call.wait_for_close();
+        Then::Close
+    });
+    let server = Server::start(&upstream);
+    let mut slow = server.connect();
+    slow.send(&post(hello_stream().to_string().as_bytes()));
+    has_begun.recv_timeout(HANG).unwrap();
+    for _ in 0..20 {
+        server.connect().post(&hello_stream()).whole_events();
+    }
+}

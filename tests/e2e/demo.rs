@@ -1,0 +1,91 @@
+//! The demo, `check`, and what the command line says.
+
+use serde_json::json;
+
+use super::client::{hello, hello_stream};
+use super::server::{Server, first_output, output};
+
+const BASH: &str = r#"[{"name": "Read", "input_schema": {"type": "object"}}, {"name": "Bash", "description": "Runs a command",
+    "input_schema": {"type": "object", "properties": {"command": {"type": "string"}, "timeout": {"type": "number"}}, "required": ["command"]}}]"#;
+
+#[test]
+fn the_demo_thinks_calls_a_tool_and_ends() {
+    let server = Server::run(&["demo"], &[]);
+    server.wait_for("upstream default: vllm, serves demo");
+    let mut client = server.connect();
+    let mut body = hello_stream();
+    body["thinking"] = json!({"type": "adaptive"});
+    body["tools"] = serde_json::from_str(BASH).unwrap();
+    let answer = client.post(&body);
+    let content = answer.whole_events();
+    let kinds: Vec<&str> = content.iter().map(|block| block["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["thinking", "text", "tool_use"]);
+    assert_eq!(content[2]["name"], "Bash");
+    assert!(content[2]["input"]["command"].as_str().unwrap().starts_with("echo "), "{content:?}");
+    assert_eq!(answer.data("message_delta")[0]["delta"]["stop_reason"], "tool_use");
+
+    let result =
+        json!({"type": "tool_result", "tool_use_id": content[2]["id"], "content": "Hello from here"});
+    let messages = body["messages"].as_array_mut().unwrap();
+    messages.push(json!({"role": "assistant", "content": content}));
+    messages.push(json!({"role": "user", "content": [result]}));
+    messages.push(json!({"role": "system", "content": "Be brief."}));
+    body["stream"] = false.into();
+    let content = client.post(&body).message();
+    let text = content.last().unwrap()["text"].as_str().unwrap();
+    assert!(text.contains("Hello from here") && !text.contains("Be brief"), "{text}");
+}
+
+#[test]
+fn the_demo_without_tools_says_so() {
+    let server = Server::run(&["demo"], &[]);
+    let content = server.connect().post(&hello()).message();
+    assert_eq!(content.len(), 1);
+    assert!(content[0]["text"].as_str().unwrap().contains("demo"));
+}
+
+#[test]
+fn the_demo_prints_the_line_that_starts_claude_code() {
+    let text = first_output(&["demo", "--listen", "127.0.0.1:0"], " claude\n");
+    let base = text.strip_prefix("sparkgap listens on ").unwrap().lines().next().unwrap();
+    assert!(base.starts_with("http://127.0.0.1:"), "{text}");
+    assert!(
+        text.contains(&format!("  ANTHROPIC_BASE_URL={base} ANTHROPIC_API_KEY=local claude\n")),
+        "{text}"
+    );
+}
+
+#[test]
+fn check_tells_what_is_mapped_to_what() {
+    let (code, text, _) = output(&["check", "--upstream", "http://127.0.0.1:1/v1"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("http://127.0.0.1:1/v1") && text.contains("->"), "{text}");
+    let (code, text, _) = output(&["check", "--json", "--upstream", "http://127.0.0.1:1/v1"]);
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &value["upstreams"][0]["name"]), (Some(0), &json!("default")));
+}
+
+#[test]
+fn mistakes_end_with_one_word_on_what_was_expected() {
+    for (arguments, expected) in [
+        (&["serve", "--upstream", "spark:8000"][..], "--upstream: "),
+        (&["check", "--hooks", "/does/not/exist.lua"], "/does/not/exist.lua"),
+        (&["serve", "--listen", "nowhere"], "cannot listen on nowhere"),
+        (&["--upstrem", "x"], "--upstrem"),
+        (&["serve", "--log-level", "loud"], "loud"),
+    ] {
+        let (code, stdout, stderr) = output(arguments);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(expected) && !stderr.contains("panicked"), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn help_and_version_are_told() {
+    for arguments in [&["--help"][..], &["serve", "--help"], &["demo", "--help"], &["check", "--help"]] {
+        let (code, text, _) = output(arguments);
+        assert!(code == Some(0) && text.contains("Examples:"), "{arguments:?}: {text}");
+    }
+    let (code, text, _) = output(&["--version"]);
+    assert_eq!((code, text), (Some(0), format!("sparkgap {}\n", env!("CARGO_PKG_VERSION"))));
+}

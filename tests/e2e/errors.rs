@@ -1,0 +1,250 @@
+//! What becomes of an upstream's failures: an HTTP error before there is content, an event after.
+
+use std::net::TcpListener;
+
+use serde_json::json;
+
+use super::client::{hello, hello_stream};
+use super::server::Server;
+use super::upstream::{Then, Upstream, delta, text_chunks};
+use super::validator::Ended;
+
+/// vLLM's engine dies: status 200, and this.
+const ENGINE_DEAD: &str = r#"data: {"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", "type": "InternalServerError", "param": null, "code": 500}}"#;
+
+#[test]
+fn statuses_of_the_upstream_become_the_apis_errors() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let object = |message: &str| json!({"error": {"message": message, "type": "T", "code": 1}}).to_string();
+    let cases = [
+        (
+            400,
+            object("temperature must be non-negative"),
+            400,
+            "invalid_request_error",
+            "temperature must",
+            None,
+        ),
+        (
+            401,
+            r#"{"error":"Unauthorized"}"#.into(),
+            502,
+            "api_error",
+            "the upstream rejected the gateway's cred",
+            Some("false"),
+        ),
+        (
+            403,
+            object("no"),
+            502,
+            "api_error",
+            "the upstream rejected the gateway's credentials",
+            Some("false"),
+        ),
+        (404, object("The model `x` does not exist."), 404, "not_found_error", "", Some("false")),
+        (422, r#"{"detail":[{"loc":["body"],"msg":"bad"}]}"#.into(), 400, "invalid_request_error", "", None),
+        (429, object("slow down"), 429, "rate_limit_error", "slow down", Some("true")),
+        (500, object("boom"), 500, "api_error", "boom", None),
+        (
+            500,
+            "<html><h1>Traceback /usr/lib</h1></html>".into(),
+            500,
+            "api_error",
+            "the upstream answered 500",
+            None,
+        ),
+        (503, object("Loading model"), 529, "overloaded_error", "Loading model", Some("true")),
+        (504, String::new(), 504, "timeout_error", "the upstream answered 504", None),
+    ];
+    for (said, body, status, kind, message, retry) in cases {
+        for request in [hello(), hello_stream()] {
+            let before = upstream.seen().len();
+            // Only what time mends soon is tried again.
+            let tries = if status == 529 { 3 } else { 1 };
+            (0..tries).for_each(|_| upstream.next_answer(said, &body));
+            let answer = server.connect().post(&request);
+            assert_eq!(answer.status, status, "{said} {body}");
+            let (found, text) = answer.error();
+            assert_eq!(found, kind, "{said}: {text}");
+            assert!(text.starts_with(message), "{said}: {text}");
+            assert_eq!(answer.header("x-should-retry"), retry, "{said}");
+            assert_eq!(upstream.seen().len(), before + tries, "{said}");
+        }
+    }
+}
+
+#[test]
+fn an_upstream_that_is_starting_is_waited_for() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    for request in [hello(), hello_stream()] {
+        let before = upstream.seen().len();
+        for _ in 0..2 {
+            upstream.next(|call| {
+                call.whole_with(
+                    503,
+                    "retry-after: 0\r\n",
+                    r#"{"error":{"message":"Loading model","code":503}}"#,
+                )
+            });
+        }
+        let answer = server.connect().post(&request);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let seen = upstream.seen();
+        assert_eq!(seen.len(), before + 3);
+        assert_eq!(seen[before].body, seen[before + 2].body);
+    }
+}
+
+#[test]
+fn the_upstreams_word_on_when_to_come_back_is_passed_on() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let body = r#"{"error":{"message":"busy"}}"#;
+    upstream.next(move |call| call.whole_with(429, "retry-after: 17\r\n", body));
+    assert_eq!(server.connect().post(&hello()).header("retry-after"), Some("17"));
+}
+
+#[test]
+fn an_upstream_that_is_not_there_is_a_502_that_asks_to_come_back() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = Server::run(&["serve", "--upstream", &format!("http://{address}/v1")], &[]);
+    let warning = server.wait_for("upstream default did not answer");
+    assert!(warning.contains("WARN"), "{warning}");
+    for request in [hello(), hello_stream()] {
+        let answer = server.connect().post(&request);
+        assert_eq!((answer.status, answer.header("retry-after")), (502, Some("1")));
+        assert_eq!(answer.header("x-should-retry"), Some("true"));
+        let (kind, message) = answer.error();
+        assert_eq!((kind.as_str(), message.as_str()), ("api_error", "upstream 'default' cannot be reached"));
+        assert!(!answer.text().contains(&address.to_string()), "its address is nobody's business");
+    }
+}
+
+#[test]
+fn an_error_before_the_content_is_an_http_error() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    for request in [hello(), hello_stream()] {
+        upstream.next(|call| {
+            call.stream_head();
+            call.chunk(&delta(json!({"role": "assistant", "content": ""})));
+            call.piece(&format!("{ENGINE_DEAD}\n\n"));
+            call.done()
+        });
+        let answer = server.connect().post(&request);
+        let stream = request.get("stream").is_some();
+        if stream && answer.status == 200 {
+            // The role chunk had begun the message.
+            assert_eq!(answer.events().0, Ended::Failed);
+            continue;
+        }
+        assert_eq!((answer.status, answer.error().0.as_str()), (500, "api_error"));
+    }
+    for request in [hello(), hello_stream()] {
+        upstream.next(|call| {
+            call.stream_head();
+            call.piece(&format!("{ENGINE_DEAD}\n\n"));
+            call.done()
+        });
+        let answer = server.connect().post(&request);
+        assert_eq!(answer.status, 500);
+        assert!(answer.error().1.starts_with("EngineCore encountered an issue."), "{}", answer.text());
+    }
+}
+
+#[test]
+fn an_error_after_content_is_an_event_and_without_a_stream_an_http_error() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let script = |call: &mut super::upstream::Call| {
+        call.stream_head();
+        text_chunks("Half an").iter().take(3).for_each(|chunk| call.chunk(chunk));
+        call.piece(&format!("{ENGINE_DEAD}\n\n"));
+        call.done()
+    };
+    upstream.next(script);
+    upstream.next(script);
+    let answer = server.connect().post(&hello_stream());
+    let (ended, content) = answer.events();
+    assert_eq!((ended, &content[0]["text"]), (Ended::Failed, &json!("Half an")));
+    let error = &answer.data("error")[0];
+    assert_eq!(error["error"]["type"], "api_error");
+    assert_eq!(error["request_id"].as_str(), answer.header("request-id"));
+    assert_eq!(server.connect().post(&hello()).status, 500);
+}
+
+#[test]
+fn an_answer_without_a_finish_is_an_error() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    // The end of the body; the end of the connection, between chunks and in one.
+    for end in 0..3 {
+        for request in [hello(), hello_stream()] {
+            upstream.next(move |call| {
+                call.stream_head();
+                text_chunks("Half an").iter().take(3).for_each(|chunk| call.chunk(chunk));
+                match end {
+                    0 => call.end(),
+                    1 => Then::Close,
+                    _ => {
+                        call.write("ff\r\ndata: {\"choi");
+                        Then::Close
+                    }
+                }
+            });
+            let answer = server.connect().post(&request);
+            if request.get("stream").is_some() {
+                let (ended, content) = answer.events();
+                assert_eq!((ended, &content[0]["text"]), (Ended::Failed, &json!("Half an")), "{end}");
+            } else {
+                assert_eq!((answer.status, answer.error().0.as_str()), (502, "api_error"), "{end}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_finish_without_done_and_done_without_a_finish_are_ends() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    upstream.next(|call| {
+        call.stream_head();
+        text_chunks("Whole.").iter().for_each(|chunk| call.chunk(chunk));
+        call.end()
+    });
+    upstream.next(|call| {
+        call.stream_head();
+        text_chunks("Whole.").iter().take(2).for_each(|chunk| call.chunk(chunk));
+        call.done()
+    });
+    for _ in 0..2 {
+        assert_eq!(server.connect().post(&hello_stream()).whole_events()[0]["text"], "Whole.");
+    }
+}
+
+#[test]
+fn nonsense_of_the_upstream_is_a_502() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let raw = |text: &'static str| {
+        upstream.next(move |call| {
+            call.write(text);
+            Then::Close
+        });
+    };
+    for text in [
+        "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 13\r\n\r\n<html></html>",
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 13\r\n\r\ndata: {nope\n\n",
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\nnope",
+        "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.2\r\n",
+    ] {
+        raw(text);
+        let answer = server.connect().post(&hello_stream());
+        assert_eq!((answer.status, answer.error().0.as_str()), (502, "api_error"), "{text}: {answer:?}");
+        assert!(!answer.text().contains("127.0.0.1"), "{}", answer.text());
+    }
+}

@@ -1,0 +1,162 @@
+//! Lua: aliases to several upstreams, hooks that change, refuse and answer, and their reload.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::client::{hello, hello_stream};
+use super::server::{Server, output};
+use super::upstream::{MODEL, Upstream};
+
+/// A file of this test's own.
+fn file(name: &str, lua: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.lua"));
+    fs::write(&path, lua).unwrap();
+    path
+}
+
+fn serve(path: &Path) -> Server {
+    Server::run(&["serve", "--hooks", path.to_str().unwrap()], &[("SMALL_KEY", "sk-small")])
+}
+
+/// The table of the LiteLLM article, with two upstreams in place of its own.
+fn aliases(spark: &Upstream, small: &Upstream) -> String {
+    format!(
+        r#"return {{
+            api = 1,
+            upstreams = {{
+                spark = {{ url = "{}" }},
+                small = {{ url = "{}", api_key = env "SMALL_KEY", max_tokens = 50 }},
+            }},
+            aliases = {{
+                {{ "claude-sonnet-4-20250514", upstream = "spark", model = "Intel/Qwen3.6-35B-A3B-int4-AutoRound" }},
+                {{ "claude-3-opus-*", upstream = "small", model = "Intel/Qwen3.5-27B-int4-AutoRound" }},
+                {{ "*haiku*", upstream = "small" }},
+            }},
+        }}"#,
+        spark.url(),
+        small.url()
+    )
+}
+
+#[test]
+fn names_lead_to_upstreams_and_models() {
+    let (spark, small) = (Upstream::start(), Upstream::start());
+    let server = serve(&file("aliases", &aliases(&spark, &small)));
+    server.wait_for("upstream spark: ");
+    server.wait_for("upstream small: ");
+    let ask = |model: &str| {
+        let mut body = hello();
+        body["model"] = model.into();
+        server.connect().post(&body)
+    };
+    assert_eq!(ask("claude-sonnet-4-20250514").json()["model"], "claude-sonnet-4-20250514");
+    assert_eq!(spark.only_seen().body["model"], "Intel/Qwen3.6-35B-A3B-int4-AutoRound");
+    assert!(!spark.only_seen().head.contains("sk-small"));
+    ask("claude-3-opus-20240229").message();
+    ask("claude-haiku-5-5").message();
+    let seen = small.seen();
+    assert_eq!(seen[0].body["model"], "Intel/Qwen3.5-27B-int4-AutoRound");
+    assert_eq!((&seen[1].body["model"], &seen[1].body["max_tokens"]), (&json!(MODEL), &json!(50)));
+    assert!(seen[1].head.to_ascii_lowercase().contains("authorization: bearer sk-small"), "{}", seen[1].head);
+    let answer = ask("gpt-5");
+    assert_eq!((answer.status, answer.header("x-should-retry")), (404, Some("false")));
+    assert_eq!(answer.error(), ("not_found_error".into(), "model: gpt-5".into()));
+}
+
+#[test]
+fn hooks_change_refuse_and_answer() {
+    let upstream = Upstream::start();
+    let lua = format!(
+        r#"return {{
+            api = 1,
+            upstreams = {{ spark = {{ url = "{}" }} }},
+            aliases = {{ {{ "*", upstream = "spark" }} }},
+            on_request = function(req)
+                if req.model == "forbidden" then return {{ reject = 403, message = "not here" }} end
+                if req.model == "broken" then error("on purpose") end
+            end,
+            on_upstream_request = function(body, req) body.temperature = 0.25 end,
+        }}"#,
+        upstream.url()
+    );
+    let server = serve(&file("hooks", &lua));
+    server.wait_for("upstream spark: ");
+    let ask = |model: &str| {
+        let mut body = hello_stream();
+        body["model"] = model.into();
+        server.connect().post(&body)
+    };
+    ask("any").whole_events();
+    assert_eq!(upstream.only_seen().body["temperature"], 0.25);
+    let answer = ask("forbidden");
+    assert_eq!((answer.status, answer.error()), (403, ("permission_error".into(), "not here".into())));
+    ask("broken").whole_events();
+    assert!(server.log().contains("on purpose"), "{}", server.log());
+    assert_eq!(upstream.seen().len(), 2);
+}
+
+#[test]
+fn a_mistake_stops_the_start_and_spoils_no_reload() {
+    let upstream = Upstream::start();
+    let lua = |temperature: &str| {
+        let url = upstream.url();
+        format!(
+            "return {{ api = 1, upstreams = {{ spark = {{ url = \"{url}\" }} }}, aliases = {{ {{ \"*\", upstream = \"spark\" }} }},\n  on_upstream_request = function(body) body.temperature = {temperature} end }}"
+        )
+    };
+    let path = file("reload", &lua("nonsense nonsense"));
+    let (code, _, stderr) = output(&["serve", "--listen", "127.0.0.1:0", "--hooks", path.to_str().unwrap()]);
+    assert!(code == Some(1) && stderr.contains("reload.lua:2"), "{stderr}");
+
+    fs::write(&path, lua("0.1")).unwrap();
+    let server = serve(&path);
+    server.wait_for("upstream spark: ");
+    let sent = || {
+        server.connect().post(&hello()).message();
+        upstream.seen().pop().unwrap().body["temperature"].clone()
+    };
+    assert_eq!(sent(), 0.1);
+    fs::write(&path, lua("0.2")).unwrap();
+    server.hang_up();
+    server.wait_for("hooks loaded: ");
+    assert_eq!(sent(), 0.2);
+    fs::write(&path, "return {").unwrap();
+    server.hang_up();
+    let line = server.wait_for("the hooks stay as they were");
+    assert!(line.contains("ERROR"), "{line}");
+    assert_eq!(sent(), 0.2);
+}
+
+#[test]
+fn the_articles_table_is_shipped() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/hooks/litellm-article.lua");
+    let (code, text, stderr) = output(&["check", "--hooks", path]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for (name, model) in [
+        ("claude-sonnet-4-20250514", "Intel/Qwen3.6-35B-A3B-int4-AutoRound"),
+        ("claude-3-5-sonnet-20241022", "Intel/Qwen3.6-35B-A3B-int4-AutoRound"),
+        ("claude-3-opus-20240229", "Intel/Qwen3.5-27B-int4-AutoRound"),
+    ] {
+        assert!(text.lines().any(|line| line.contains(name) && line.ends_with(model)), "{text}");
+    }
+}
+
+#[test]
+fn the_readmes_lua_loads() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> =
+        readme.split("```lua\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 2);
+    for (i, block) in blocks.iter().enumerate() {
+        let path = file(&format!("readme-{i}"), block);
+        let arguments = ["check", "--upstream", "http://127.0.0.1:1/v1", "--hooks", path.to_str().unwrap()];
+        let (code, text, stderr) = output(&arguments);
+        assert_eq!(code, Some(0), "{block}{stderr}");
+        assert!(
+            text.contains(if i == 0 { "claude-3-opus-20240229" } else { "on_upstream_request" }),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! The window: `max_tokens` within it, prompts beyond it.
+
+use serde_json::json;
+
+use super::client::{hello, hello_stream};
+use super::server::Server;
+use super::upstream::{Upstream, WINDOW, text_chunks};
+
+const OVERFLOW: &str = r#"{"error":{"message":"This model's maximum context length is 8192 tokens. However, your prompt contains at least 8193 input tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input prompt. (parameter=input_tokens, value=8193)","type":"BadRequestError","param":"input_tokens","code":400}}"#;
+
+#[test]
+fn max_tokens_is_clamped_to_what_the_window_has_left() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    for (asked, prompt) in [(100, 10), (32_000, 10), (128_000, 8_000), (1, 10)] {
+        let mut body = hello();
+        body["max_tokens"] = asked.into();
+        body["messages"][0]["content"] = "word ".repeat(prompt).into();
+        server.connect().post(&body).message();
+        let sent = upstream.seen().pop().unwrap().body;
+        assert_eq!(sent["max_tokens"], sent["max_completion_tokens"]);
+        let sent = sent["max_tokens"].as_u64().unwrap();
+        assert!((1..=asked.min(WINDOW)).contains(&sent), "{asked}: {sent}");
+        if asked + 1000 < WINDOW {
+            assert_eq!(sent, asked);
+        }
+    }
+}
+
+#[test]
+fn a_window_that_has_shrunk_is_learned_from_the_refusal() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let told =
+        "max_tokens=8000 cannot be greater than max_model_len=4096. Please request fewer output tokens.";
+    let refusal = json!({"error": {"message": told, "type": "BadRequestError", "code": 400}}).to_string();
+    upstream.next_answer(400, &refusal);
+    upstream.next_chunks(text_chunks("Fits."));
+    let mut body = hello_stream();
+    body["max_tokens"] = 32_000.into();
+    assert_eq!(server.connect().post(&body).whole_events()[0]["text"], "Fits.");
+    let seen = upstream.seen();
+    assert_eq!(seen.len(), 2);
+    let sent = |i: usize| seen[i].body["max_tokens"].as_u64().unwrap();
+    assert!(sent(0) > 4096 && sent(1) < 4096, "{} {}", sent(0), sent(1));
+    let mut first = seen[0].body.clone();
+    for key in ["max_tokens", "max_completion_tokens"] {
+        first[key] = seen[1].body[key].clone();
+    }
+    assert_eq!(first, seen[1].body, "nothing else has changed");
+
+    upstream.next_answer(400, &refusal);
+    upstream.next_answer(400, &refusal);
+    let answer = server.connect().post(&body);
+    assert_eq!((answer.status, answer.error().0.as_str()), (400, "invalid_request_error"));
+    assert_eq!(upstream.seen().len(), 4, "one more try, not more");
+}
+
+#[test]
+fn a_prompt_beyond_the_window_is_told_in_the_words_that_make_clients_compact() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let (vllm, llama) = (
+        OVERFLOW,
+        r#"{"error":{"code":400,"message":"request (9012 tokens) exceeds the available context size (4096 tokens), try increasing it","type":"exceed_context_size_error","n_prompt_tokens":9012,"n_ctx":4096}}"#,
+    );
+    for (said, told) in [
+        (vllm, "prompt is too long: 8193 tokens > 8192 maximum"),
+        (llama, "prompt is too long: 9012 tokens > 4096 maximum"),
+    ] {
+        for body in [hello(), hello_stream()] {
+            upstream.next_answer(400, said);
+            let answer = server.connect().post(&body);
+            assert_eq!(answer.status, 400);
+            assert_eq!(answer.error(), ("invalid_request_error".to_owned(), told.to_owned()));
+            assert_eq!(answer.header("x-should-retry"), None);
+        }
+    }
+    assert_eq!(upstream.seen().len(), 4, "no prompt is tried again");
+}
+
+#[test]
+fn a_lower_bound_is_raised_to_the_estimate() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    upstream.next_answer(400, OVERFLOW);
+    let mut body = hello();
+    body["messages"][0]["content"] = "a few words ".repeat(20_000).into();
+    let (_, message) = server.connect().post(&body).error();
+    let tokens = message.strip_prefix("prompt is too long: ").unwrap().split(' ').next().unwrap();
+    let tokens: u64 = tokens.parse().unwrap();
+    assert!((20_000..200_000).contains(&tokens), "{message}");
+    assert!(message.ends_with(" tokens > 8192 maximum"), "{message}");
+}

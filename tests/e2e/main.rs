@@ -1,0 +1,43 @@
+//! The real binary, end to end, between a raw client and a scripted upstream.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `server` | starts the binary, waits for the lines it logs, ends it |
+//! | `upstream` | an upstream that answers as a test says and records what it was asked |
+//! | `client` | a client that knows HTTP only as far as it must, so that it can be wrong on purpose |
+//!
+//! Nothing sleeps: each side waits for what the other one did. Every answer is judged by `support/validator.rs`.
+
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "helpers fail as tests do"
+)]
+
+#[path = "../support/json_prefix.rs"]
+mod json_prefix;
+#[path = "../support/validator.rs"]
+mod validator;
+
+mod client;
+mod server;
+mod upstream;
+
+mod answers;
+mod bad_input;
+mod connections;
+mod demo;
+mod errors;
+mod framing;
+mod hooks;
+mod limits;
+mod models;
+mod paths;
+mod silence;
+
+/// Ends a test that hangs; nothing waits for it to pass.
+pub(crate) const HANG: std::time::Duration = std::time::Duration::from_secs(60);

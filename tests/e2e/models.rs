@@ -1,0 +1,51 @@
+//! What clients ask beside messages: the models, and how many tokens a prompt has.
+
+use serde_json::{Value, json};
+
+use super::client::{hello, post};
+use super::server::Server;
+use super::upstream::{MODEL, Upstream};
+
+#[test]
+fn models_are_listed_to_each_client_in_its_own_shape() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let mut client = server.connect();
+    let listing =
+        client.ask(b"GET /v1/models?limit=1000 HTTP/1.1\r\nanthropic-version: 2023-06-01\r\n\r\n").json();
+    let data = listing["data"].as_array().unwrap();
+    assert!(data.iter().any(|model| model["id"] == MODEL && model["type"] == "model"), "{listing}");
+    // Claude Code shows only names that hold `claude` or `anthropic`.
+    let is_shown = |id: &str| id.contains("claude") || id.contains("anthropic");
+    let shown = data.iter().find(|model| is_shown(model["id"].as_str().unwrap())).unwrap();
+    assert_eq!(listing["has_more"], false);
+    let listing = client.ask(b"GET /v1/models HTTP/1.1\r\n\r\n").json();
+    assert_eq!((&listing["object"], &listing["data"][0]["object"]), (&json!("list"), &json!("model")));
+    let path = format!("GET /v1/models/{} HTTP/1.1\r\nx-api-key: a\r\n\r\n", shown["id"].as_str().unwrap());
+    assert_eq!(client.ask(path.as_bytes()).json()["id"], shown["id"]);
+    let answer = client.ask(b"GET /v1/models/none HTTP/1.1\r\nx-api-key: a\r\n\r\n");
+    assert_eq!((answer.status, answer.error()), (404, ("not_found_error".into(), "model: none".into())));
+    // And what is listed can be asked for.
+    let mut body = hello();
+    body["model"] = shown["id"].clone();
+    client.post(&body).message();
+    assert_eq!(upstream.only_seen().body["model"], MODEL);
+}
+
+#[test]
+fn tokens_are_counted_by_the_upstream() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let count = |body: &Value| {
+        let request = String::from_utf8(post(body.to_string().as_bytes())).unwrap();
+        let request = request.replacen("/v1/messages", "/v1/messages/count_tokens?beta=true", 1);
+        server.connect().ask(request.as_bytes())
+    };
+    let mut body = hello();
+    body.as_object_mut().unwrap().remove("max_tokens");
+    let answer = count(&body);
+    assert_eq!((answer.status, &answer.json()["input_tokens"]), (200, &json!(321)), "{}", answer.text());
+    body["messages"] = json!([]);
+    assert_eq!(count(&body).error().1, "messages: at least one message is required");
+    assert_eq!(upstream.seen().len(), 0);
+}

@@ -1,0 +1,142 @@
+//! The binary under test, as a child process.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::HANG;
+use super::client::Client;
+use super::upstream::Upstream;
+
+/// A running sparkgap. Ends with the test.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    /// Says that there is more in `log`.
+    grown: Receiver<()>,
+    /// All of stderr.
+    log: Arc<Mutex<String>>,
+}
+
+impl Server {
+    /// `serve` in front of this upstream, which it has got to know.
+    pub(crate) fn start(upstream: &Upstream) -> Server {
+        Server::start_with(upstream, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(upstream: &Upstream, arguments: &[&str]) -> Server {
+        let url = upstream.url();
+        let arguments = [&["serve", "--upstream", &url], arguments].concat();
+        let server = Server::run(&arguments, &[]);
+        // Without this the first request may come before the upstream has told its model.
+        server.wait_for("upstream default: ");
+        server
+    }
+
+    /// Any command that listens.
+    pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Server {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sparkgap"))
+            .args(arguments)
+            .args(["--listen", "127.0.0.1:0"])
+            .env_clear()
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let (grows, grown) = channel();
+        let log = Arc::new(Mutex::new(String::new()));
+        let all = Arc::clone(&log);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                let line = line.unwrap();
+                all.lock().unwrap().push_str(&format!("{line}\n"));
+                // A test that has ended waits for no line.
+                let _ = grows.send(());
+            }
+        });
+        let mut server = Server { child, address: ([127, 0, 0, 1], 0).into(), grown, log };
+        let line = server.wait_for(" listens on http://");
+        let (_, rest) = line.split_once("http://").unwrap();
+        server.address = rest.split('/').next().unwrap().parse().unwrap();
+        server
+    }
+
+    /// The first line on stderr that holds this text, early or late.
+    pub(crate) fn wait_for(&self, text: &str) -> String {
+        loop {
+            if let Some(line) = self.log().lines().find(|line| line.contains(text)) {
+                return line.to_owned();
+            }
+            let grown = self.grown.recv_timeout(HANG);
+            assert!(grown.is_ok(), "no line with '{text}' in:\n{}", self.log());
+        }
+    }
+
+    /// What was logged until now.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// Sends SIGTERM and waits for the end; tells whether it was a good one.
+    pub(crate) fn terminate(mut self) -> bool {
+        self.signal("TERM");
+        self.child.wait().unwrap().success()
+    }
+
+    /// Sends SIGHUP, which loads the hooks anew.
+    pub(crate) fn hang_up(&self) {
+        self.signal("HUP");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.child.id());
+        assert!(Command::new("/bin/sh").args(["-c", &kill]).status().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a command that ends by itself: exit code, stdout, stderr.
+pub(crate) fn output(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sparkgap"));
+    let output = command.args(arguments).env_clear().stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// The beginning of stdout of a command that goes on, which is then ended.
+pub(crate) fn first_output(arguments: &[&str], until: &str) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sparkgap"))
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    let mut text = Vec::new();
+    let mut byte = [0];
+    while !String::from_utf8_lossy(&text).contains(until) && stdout.read(&mut byte).unwrap() > 0 {
+        text.extend(byte);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    String::from_utf8(text).unwrap()
+}

@@ -1,0 +1,91 @@
+//! An upstream that says nothing: the client gets the beginning of its message and pings.
+
+use std::sync::mpsc::{Sender, channel};
+
+use super::client::{Client, hello, hello_stream, post};
+use super::server::Server;
+use super::upstream::{Upstream, text_chunks};
+use super::validator::Ended;
+
+/// An upstream that answers when it is told to.
+fn silent(upstream: &Upstream) -> Sender<()> {
+    let (go, may_go) = channel();
+    upstream.next(move |call| {
+        may_go.recv().unwrap();
+        call.stream_head();
+        text_chunks("At last.").iter().for_each(|chunk| call.chunk(chunk));
+        call.done()
+    });
+    go
+}
+
+fn begin(server: &Server) -> (Client, super::client::Answer, String) {
+    let mut client = server.connect();
+    client.send(&post(hello_stream().to_string().as_bytes()));
+    let answer = client.head();
+    let begun = client.read_until("event: ping");
+    (client, answer, begun)
+}
+
+#[test]
+fn a_stream_begins_before_the_first_token() {
+    for open_after in ["0", "1"] {
+        let upstream = Upstream::start();
+        let go = silent(&upstream);
+        let server = Server::start_with(&upstream, &["--open-after", open_after]);
+        let (mut client, mut answer, begun) = begin(&server);
+        assert!(begun.starts_with("event: message_start\n"), "{begun}");
+        // Only now does the upstream answer.
+        go.send(()).unwrap();
+        answer.body = (begun + &client.read_until("message_stop\"}\n\n")).into_bytes();
+        assert_eq!(answer.whole_events()[0]["text"], "At last.");
+    }
+}
+
+#[test]
+fn pings_go_on_while_the_silence_lasts() {
+    let upstream = Upstream::start();
+    let go = silent(&upstream);
+    let server = Server::start_with(&upstream, &["--open-after", "0", "--ping-every", "1"]);
+    let (mut client, mut answer, mut begun) = begin(&server);
+    begun += &client.read_until("event: ping");
+    go.send(()).unwrap();
+    answer.body = (begun + &client.read_until("message_stop\"}\n\n")).into_bytes();
+    assert_eq!(answer.whole_events()[0]["text"], "At last.");
+    assert!(answer.data("ping").len() >= 2);
+}
+
+#[test]
+fn an_error_after_the_beginning_is_an_event() {
+    let upstream = Upstream::start();
+    let (go, may_go) = channel::<()>();
+    upstream.next(move |call| {
+        may_go.recv().unwrap();
+        call.whole(400, r#"{"error":{"message":"no","code":400}}"#)
+    });
+    let server = Server::start_with(&upstream, &["--open-after", "0"]);
+    let (mut client, mut answer, begun) = begin(&server);
+    go.send(()).unwrap();
+    let mut rest = String::new();
+    while let Some(piece) = client.piece() {
+        rest.push_str(&String::from_utf8(piece).unwrap());
+    }
+    answer.body = (begun + &rest).into_bytes();
+    assert_eq!(answer.events().0, Ended::Failed);
+    assert_eq!(answer.data("error")[0]["error"]["message"], "no");
+    client.post(&hello()).message();
+}
+
+#[test]
+fn who_does_not_stream_gets_nothing_before_the_whole() {
+    let upstream = Upstream::start();
+    let (asked, was_asked) = channel();
+    upstream.next(move |call| {
+        asked.send(()).unwrap();
+        call.whole(400, r#"{"error":{"message":"no","code":400}}"#)
+    });
+    let server = Server::start_with(&upstream, &["--open-after", "0", "--ping-every", "0"]);
+    let answer = server.connect().post(&hello());
+    was_asked.recv().unwrap();
+    assert_eq!(answer.status, 400);
+}

@@ -1,0 +1,240 @@
+//! An upstream that answers as a test says, and records what it was asked.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use super::HANG;
+
+/// What it says its model and that model's window are.
+pub(crate) const MODEL: &str = "qwen3";
+pub(crate) const WINDOW: u64 = 8192;
+
+const STREAM_HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// What happens to the connection after an answer.
+#[derive(PartialEq)]
+pub(crate) enum Then {
+    Keep,
+    Close,
+}
+
+/// Answers one request.
+type Script = Box<dyn FnOnce(&mut Call) -> Then + Send>;
+
+/// A chat completion that it was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// Which of its connections, counted from 0.
+    pub(crate) connection: usize,
+    pub(crate) head: String,
+    pub(crate) body: Value,
+}
+
+#[derive(Default)]
+struct State {
+    scripts: Mutex<VecDeque<Script>>,
+    seen: Mutex<Vec<Seen>>,
+}
+
+/// A scripted upstream: what has no script is answered with `Hello.`
+pub(crate) struct Upstream {
+    address: SocketAddr,
+    state: Arc<State>,
+}
+
+impl Upstream {
+    pub(crate) fn start() -> Upstream {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for (connection, stream) in listener.incoming().enumerate() {
+                let (stream, state) = (stream.unwrap(), Arc::clone(&shared));
+                thread::spawn(move || converse(stream, connection, &state));
+            }
+        });
+        Upstream { address, state }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// The next chat completion without a script gets this one.
+    pub(crate) fn next(&self, script: impl FnOnce(&mut Call) -> Then + Send + 'static) {
+        self.state.scripts.lock().unwrap().push_back(Box::new(script));
+    }
+
+    /// The next answer streams these chunks, `[DONE]` behind them.
+    pub(crate) fn next_chunks(&self, chunks: Vec<Value>) {
+        self.next(move |call| {
+            call.stream_head();
+            chunks.iter().for_each(|chunk| call.chunk(chunk));
+            call.done()
+        });
+    }
+
+    /// The next answer is this one.
+    pub(crate) fn next_answer(&self, status: u16, body: &str) {
+        let body = body.to_owned();
+        self.next(move |call| call.whole(status, &body));
+    }
+
+    /// The chat completions asked for until now.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.state.seen.lock().unwrap().clone()
+    }
+
+    /// The only one.
+    pub(crate) fn only_seen(&self) -> Seen {
+        let mut seen = self.seen();
+        assert_eq!(seen.len(), 1, "{seen:?}");
+        seen.remove(0)
+    }
+}
+
+fn converse(stream: TcpStream, connection: usize, state: &State) {
+    stream.set_read_timeout(Some(HANG)).unwrap();
+    stream.set_write_timeout(Some(HANG)).unwrap();
+    let mut call = Call { stream: BufReader::new(stream) };
+    while let Some(head) = call.head() {
+        if head.starts_with("GET /v1/models ") {
+            let model = json!({"id": MODEL, "object": "model", "owned_by": "vllm", "max_model_len": WINDOW});
+            call.whole(200, &json!({"object": "list", "data": [model]}).to_string());
+            continue;
+        }
+        let body = call.body(&head);
+        if head.starts_with("POST /tokenize ") {
+            // As vLLM: the count first, then every token.
+            call.whole(
+                200,
+                r#"{"count": 321, "max_model_len": 8192, "tokens": [1, 2, 3], "token_strs": null}"#,
+            );
+            continue;
+        }
+        assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{head}");
+        state.seen.lock().unwrap().push(Seen { connection, head, body });
+        let script = state.scripts.lock().unwrap().pop_front();
+        let then = match script {
+            Some(script) => script(&mut call),
+            None => {
+                call.stream_head();
+                text_chunks("Hello.").iter().for_each(|chunk| call.chunk(chunk));
+                call.done()
+            }
+        };
+        if then == Then::Close {
+            return;
+        }
+    }
+}
+
+/// One request, to be answered.
+pub(crate) struct Call {
+    stream: BufReader<TcpStream>,
+}
+
+impl Call {
+    /// The next request's head; `None`: the connection has ended.
+    fn head(&mut self) -> Option<String> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if !matches!(self.stream.read_line(&mut head), Ok(1..)) {
+                return None;
+            }
+        }
+        Some(head)
+    }
+
+    fn body(&mut self, head: &str) -> Value {
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let mut body = vec![0; length.unwrap().parse().unwrap()];
+        self.stream.read_exact(&mut body).unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// Writes as it is. A proxy that has left is noticed by those who wait for it.
+    pub(crate) fn write(&mut self, text: &str) {
+        let _ = self.stream.get_mut().write_all(text.as_bytes());
+    }
+
+    pub(crate) fn whole(&mut self, status: u16, body: &str) -> Then {
+        self.whole_with(status, "", body)
+    }
+
+    pub(crate) fn whole_with(&mut self, status: u16, headers: &str, body: &str) -> Then {
+        self.write(&format!(
+            "HTTP/1.1 {status} Scripted\r\ncontent-type: application/json\r\ncontent-length: {}\r\n{headers}\r\n{body}",
+            body.len()
+        ));
+        Then::Keep
+    }
+
+    pub(crate) fn stream_head(&mut self) {
+        self.write(STREAM_HEAD);
+    }
+
+    /// Bytes of a stream, as one piece of it.
+    pub(crate) fn piece(&mut self, text: &str) {
+        self.write(&format!("{:x}\r\n{text}\r\n", text.len()));
+    }
+
+    pub(crate) fn chunk(&mut self, chunk: &Value) {
+        self.piece(&format!("data: {chunk}\n\n"));
+    }
+
+    /// Ends the stream as vLLM does.
+    pub(crate) fn done(&mut self) -> Then {
+        self.piece("data: [DONE]\n\n");
+        self.end()
+    }
+
+    /// Ends the stream without a word.
+    pub(crate) fn end(&mut self) -> Then {
+        self.write("0\r\n\r\n");
+        Then::Keep
+    }
+
+    /// Waits until the other side has closed.
+    pub(crate) fn wait_for_close(&mut self) {
+        let mut rest = Vec::new();
+        if let Err(error) = self.stream.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+        }
+        assert_eq!(rest, b"", "more was asked");
+    }
+}
+
+/// One chunk of vLLM's.
+#[allow(clippy::needless_pass_by_value, reason = "what json! has made is handed over")]
+pub(crate) fn delta(delta: Value) -> Value {
+    json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL,
+        "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": null}]})
+}
+
+pub(crate) fn finish(reason: &str) -> Value {
+    let mut chunk = delta(json!({}));
+    chunk["choices"][0]["finish_reason"] = reason.into();
+    chunk
+}
+
+pub(crate) fn usage(prompt: u64, completion: u64) -> Value {
+    let total = prompt + completion;
+    json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [],
+        "usage": {"prompt_tokens": prompt, "total_tokens": total, "completion_tokens": completion}})
+}
+
+/// A whole answer of text.
+pub(crate) fn text_chunks(text: &str) -> Vec<Value> {
+    let content = |text: &str| delta(json!({"content": text}));
+    let role = delta(json!({"role": "assistant", "content": ""}));
+    let pieces = text.split_inclusive(' ').map(content);
+    [role].into_iter().chain(pieces).chain([finish("stop"), usage(20, 5)]).collect()
+}
