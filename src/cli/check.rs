@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::serve::DEMO;
-use super::{Check, Failed, load, print, upstreams_with};
+use super::{Check, Failed, load, print, upstreams};
 use crate::hooks::{self, Loaded};
 use crate::json::Value;
 
@@ -14,7 +14,7 @@ const DEMO_URL: &str = "http://127.0.0.1/v1";
 pub(super) fn check(options: &Check) -> Result<(), Failed> {
     let url = |url: &String| if url == DEMO { DEMO_URL.to_string() } else { url.clone() };
     let urls: Vec<String> = options.upstream.iter().map(url).collect();
-    let upstreams = upstreams_with(&urls, options.upstream_key_file.as_deref())?;
+    let upstreams = upstreams(&urls, options.upstream_key_file.as_deref())?;
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..hooks::Options::default() };
     let loaded = load(&options.hooks, upstreams, hook_options)?;
     print(&if options.json { as_json(&loaded) } else { as_text(&loaded) });

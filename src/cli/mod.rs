@@ -275,12 +275,7 @@ fn upstream_key(file: Option<&Path>) -> Result<Option<config::Secret>, Failed> {
 }
 
 /// The upstreams of `--upstream`, the first under the name `default`.
-fn upstreams(urls: &[String]) -> Result<Vec<config::Upstream>, Failed> {
-    upstreams_with(urls, None)
-}
-
-/// The same with the key of `--upstream-key-file`.
-fn upstreams_with(urls: &[String], key_file: Option<&Path>) -> Result<Vec<config::Upstream>, Failed> {
+fn upstreams(urls: &[String], key_file: Option<&Path>) -> Result<Vec<config::Upstream>, Failed> {
     let key = upstream_key(key_file)?;
     let upstream = |(i, url): (usize, &String)| {
         let url = config::base_url(url).map_err(|why| format!("--upstream: {why}"))?;
@@ -360,19 +355,19 @@ mod tests {
     fn a_key_file_loses_its_line_end() {
         let file = std::env::temp_dir().join(format!("sparkgap-key-{}", std::process::id()));
         std::fs::write(&file, "sk-1\n").unwrap();
-        let named = upstreams_with(&["http://127.0.0.1:1".to_string()], Some(&file)).unwrap();
+        let named = upstreams(&["http://127.0.0.1:1".to_string()], Some(&file)).unwrap();
         assert_eq!(named[0].api_key, Some(config::Secret::new("sk-1")));
         std::fs::remove_file(&file).unwrap();
-        let failed = upstreams_with(&[], Some(&file)).unwrap_err();
+        let failed = upstreams(&[], Some(&file)).unwrap_err();
         assert!(failed.starts_with("--upstream-key-file "), "{failed}");
     }
 
     #[test]
     fn the_first_upstream_is_the_default() {
         let urls = ["http://127.0.0.1:1/v1".to_string(), "http://127.0.0.1:2".to_string()];
-        let named = upstreams(&urls).unwrap();
+        let named = upstreams(&urls, None).unwrap();
         let names: Vec<(&str, &str)> = named.iter().map(|u| (u.name.as_str(), u.url.as_str())).collect();
         assert_eq!(names, [("default", "http://127.0.0.1:1/v1"), ("upstream2", "http://127.0.0.1:2/v1")]);
-        assert!(upstreams(&["127.0.0.1:1".to_string()]).is_err());
+        assert!(upstreams(&["127.0.0.1:1".to_string()], None).is_err());
     }
 }

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::status::Status;
-use super::{Demo, Failed, Serve, load, print, upstreams, upstreams_with};
+use super::{Demo, Failed, Serve, load, print, upstreams};
 use crate::access::Keys;
 use crate::config::Secret;
 use crate::hooks;
@@ -146,7 +146,7 @@ fn look_for_server() -> Option<String> {
         let url = format!("http://127.0.0.1:{port}/v1");
         let limits =
             upstream::Options { discovery_timeout: Duration::from_secs(2), ..upstream::Options::default() };
-        let config = upstreams(std::slice::from_ref(&url)).ok()?.pop()?;
+        let config = upstreams(std::slice::from_ref(&url), None).ok()?.pop()?;
         let found = Upstream::new(config, &limits).ok()?;
         let listed = found.discover(&nobody()).ok()?;
         (!listed.models.is_empty()).then_some(url)
@@ -196,11 +196,8 @@ fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options,
 }
 
 fn gateway(options: &Serve, urls: &[String], hook_options: &hooks::Options) -> Result<Gateway, Failed> {
-    let loaded = load(
-        &options.hooks,
-        upstreams_with(urls, options.upstream_key_file.as_deref())?,
-        hook_options.clone(),
-    )?;
+    let loaded =
+        load(&options.hooks, upstreams(urls, options.upstream_key_file.as_deref())?, hook_options.clone())?;
     let limits = upstream::Options {
         connect_timeout: Duration::from_secs(options.connect_timeout),
         first_byte_timeout: Duration::from_secs(options.first_byte_timeout),

@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use crate::error::{Error, Kind, Retry};
 use crate::json;
 use crate::openai::{Failure, read_failure};
-use crate::translate::overflow_error;
+use crate::translate::{Asked, failure_error};
 use crate::upstream::{self, Path, Response, Wait, wait_for};
 
 use super::Stop;
@@ -29,7 +29,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(5);
 /// One request to one upstream, until the head of a good response.
 pub(super) struct Attempt<'a> {
     pub(super) resolved: &'a Resolved,
-    pub(super) estimate: u64,
+    pub(super) asked: Asked,
     pub(super) body: Vec<u8>,
     pub(super) mended: bool,
 }
@@ -75,7 +75,7 @@ impl Attempt<'_> {
             }
             let failure = read_failure(status, &mut error_body(response), retry_after);
             if !self.mend(&failure) {
-                return Ok(Err(to_error(failure, self.resolved.window, self.estimate)));
+                return Ok(Err(failure_error(failure, &self.asked)));
             }
         }
     }
@@ -88,7 +88,7 @@ impl Attempt<'_> {
         let max_tokens = match failure {
             Failure::OutputTooLarge { window } => {
                 self.resolved.served.upstream().mark_stale();
-                Some(window.saturating_sub(self.estimate).max(window / 4))
+                Some(window.saturating_sub(self.asked.prompt_tokens).max(window / 4))
             }
             Failure::Overflow { prompt: Some(prompt), window: Some(window), output: Some(_), .. }
                 if prompt + 1 < *window =>
@@ -139,28 +139,6 @@ fn rest(wait: &Rc<dyn Wait>, time: Duration) -> Result<(), Stop> {
     match wait_for(wait.as_ref(), never.as_fd(), time) {
         Err(upstream::Failure::ClientGone) => Err(Stop::ClientGone),
         _ => Ok(()),
-    }
-}
-
-/// The client's error for what the upstream said.
-pub(super) fn to_error(failure: Failure, window: Option<u64>, estimate: u64) -> Error {
-    match failure {
-        Failure::Other(error) => error,
-        Failure::Overflow { prompt, prompt_is_least, window: told, output, excess } => {
-            let window = told.or(window).unwrap_or(estimate.saturating_sub(1));
-            let prompt = match (prompt, excess) {
-                (Some(prompt), _) if prompt_is_least => prompt.max(estimate),
-                (Some(prompt), _) => prompt,
-                (None, Some(excess)) => window + excess,
-                (None, None) => estimate,
-            };
-            overflow_error(prompt, window, output)
-        }
-        Failure::OutputTooLarge { window } => overflow_error(estimate.min(window), window, Some(window)),
-        Failure::NoThinkingBudget => {
-            let what = "the upstream takes no thinking budget; set thinking_budget = false for it";
-            Error::new(Kind::InvalidRequest, what).retry(Retry::Never)
-        }
     }
 }
 

@@ -132,7 +132,9 @@ impl Gateway {
     fn route(&self, model: &str, chosen: Option<&str>) -> Result<(&Arc<Served>, Option<&str>), Error> {
         let alias = route::find(&self.aliases, model);
         let name = chosen.or(alias.map(|alias| alias.upstream.as_str()));
-        let Some(served) = name.and_then(|name| self.upstream(name)) else {
+        // Without any alias there is nothing to go by: every name goes to the default upstream.
+        let default = self.upstreams.first().filter(|_| self.aliases.is_empty() && chosen.is_none());
+        let Some(served) = name.and_then(|name| self.upstream(name)).or(default) else {
             return Err(match chosen {
                 Some(name) => {
                     Error::new(Kind::Api, format!("a hook chose the upstream '{name}', which does not exist"))

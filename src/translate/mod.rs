@@ -36,7 +36,7 @@ mod tools;
 const THINK_START: &str = "<think>";
 const THINK_END: &str = "</think>";
 
-pub use failure::failure_error;
+pub use failure::{Asked, failure_error};
 pub use finish::overflow_error;
 pub use message::MessageFold;
 pub use request::{ChatRequest, Plan, Target, chat_request};
