@@ -1,9 +1,6 @@
 //! `serve` and `demo`: from options to a running server, its signals and its end.
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::BorrowedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +16,7 @@ use crate::http::Limits;
 use crate::litellm::{MasterKey, Verdict};
 use crate::proxy::{self, Gateway, Proxy};
 use crate::server::{self, Stop};
-use crate::upstream::{self, Upstream, Wait};
+use crate::upstream::{self, Upstream, nobody};
 use crate::{demo, logger, service};
 
 /// The usual local ports: vLLM (and this project's user), llama.cpp, Ollama, LM Studio, SGLang.
@@ -288,25 +285,4 @@ fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &h
             false
         }
     }
-}
-
-/// Discovery is done for no client.
-struct Nobody;
-
-impl Wait for Nobody {
-    fn client(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn patience(&self) -> Option<Duration> {
-        None
-    }
-
-    fn on_silence(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn nobody() -> Rc<dyn Wait> {
-    Rc::new(Nobody)
 }

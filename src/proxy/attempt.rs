@@ -8,9 +8,9 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::error::{Error, Kind, Retry};
-use crate::json;
+use crate::json::{self, Object, Value};
 use crate::openai::{Failure, read_failure};
-use crate::translate::{Asked, failure_error};
+use crate::translate::{Asked, IMAGE_OMITTED, failure_error};
 use crate::upstream::{self, Path, Response, Wait, wait_for};
 
 use super::Stop;
@@ -85,36 +85,54 @@ impl Attempt<'_> {
         if std::mem::replace(&mut self.mended, true) {
             return false;
         }
-        let max_tokens = match failure {
+        let served = &self.resolved.served;
+        let change: Box<dyn Fn(&mut Object<'_>)> = match failure {
             Failure::OutputTooLarge { window } => {
-                self.resolved.served.upstream().mark_stale();
-                Some(window.saturating_sub(self.asked.prompt_tokens).max(window / 4))
+                served.upstream().mark_stale();
+                let room = window.saturating_sub(self.asked.prompt_tokens).max(window / 4);
+                Box::new(move |body| limit(body, room))
             }
             Failure::Overflow { prompt: Some(prompt), window: Some(window), output: Some(_), .. }
                 if prompt + 1 < *window =>
             {
-                Some(window - prompt - 1)
+                let room = window - prompt - 1;
+                Box::new(move |body| limit(body, room))
             }
-            Failure::NoThinkingBudget => None,
+            Failure::NoThinkingBudget => Box::new(|body| _ = body.remove("thinking_token_budget")),
+            Failure::NoVision(_) => {
+                served.learn_no_vision(&self.resolved.model);
+                Box::new(without_images)
+            }
             Failure::Overflow { .. } | Failure::Other(_) => return false,
         };
         let mut bytes = std::mem::take(&mut self.body);
         let Ok(mut body) = json::parse(&mut bytes) else { return false };
         let Some(object) = body.as_object_mut() else { return false };
-        match max_tokens {
-            Some(max_tokens) => {
-                for key in ["max_completion_tokens", "max_tokens"] {
-                    if let Some(limit) = object.get_mut(key) {
-                        *limit = max_tokens.into();
-                    }
-                }
-            }
-            None => _ = object.remove("thinking_token_budget"),
-        }
+        change(object);
         let mut mended = Vec::new();
         body.write(&mut mended);
         self.body = mended;
         true
+    }
+}
+
+fn limit(body: &mut Object<'_>, max_tokens: u64) {
+    for key in ["max_completion_tokens", "max_tokens"] {
+        if let Some(limit) = body.get_mut(key) {
+            *limit = max_tokens.into();
+        }
+    }
+}
+
+/// Puts a line of text in the place of each image: else one image would end the conversation, since it stays in it.
+fn without_images(body: &mut Object<'_>) {
+    let Some(Value::Array(messages)) = body.get_mut("messages") else { return };
+    for message in messages {
+        let content = message.as_object_mut().and_then(|message| message.get_mut("content"));
+        let Some(Value::Array(parts)) = content else { continue };
+        for part in parts.iter_mut().filter(|part| part.get("image_url").is_some()) {
+            *part = Value::object([("type", "text".into()), ("text", IMAGE_OMITTED.into())]);
+        }
     }
 }
 

@@ -137,7 +137,7 @@ impl Resolved {
             flavour: self.flavour,
             window: self.window,
             tokens_ratio: self.served.tokens_ratio(&self.model),
-            settings: &self.served.upstream().config().settings,
+            settings: &self.settings,
         }
     }
 }

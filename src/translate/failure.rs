@@ -54,7 +54,7 @@ pub fn failure_error(failure: Failure, asked: &Asked) -> Error {
             let source = error.source.unwrap_or(error.message);
             Error::new(Kind::NotFound, format!("model: {}", asked.model)).retry(Retry::Never).source(source)
         }
-        Failure::Other(error) => error,
+        Failure::Other(error) | Failure::NoVision(error) => error,
     }
 }
 
