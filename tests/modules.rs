@@ -47,9 +47,11 @@ const IMPURE: [&str; 10] = [
 ];
 
 /// Names, and the only modules that may hold them.
-const ALONE: [(&str, &[&str]); 4] = [
+const ALONE: [(&str, &[&str]); 6] = [
     ("mlua::", &["hooks"]),
     ("ureq::", &["upstream"]),
+    ("sd_notify::", &["service"]),
+    ("listenfd::", &["service"]),
     ("thread::Builder", &["server"]),
     ("thread::spawn", &["server"]),
 ];

@@ -38,6 +38,9 @@ pub(super) fn demo(options: Demo) -> Result<(), Failed> {
     serve(&serving)
 }
 
+/// The keys of clients, as in the file of `--api-key-file`: an environment variable, or a systemd credential.
+const CLIENT_KEYS: &str = "SPARKGAP_CLIENT_KEYS";
+
 /// What `--upstream` takes instead of a URL.
 pub(super) const DEMO: &str = "demo";
 
@@ -50,7 +53,9 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         upstream::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
     }
     let (urls, is_demo) = upstream_urls(options)?;
-    let (imported, keys) = clients(options, address)?;
+    let all = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
+    let all = all.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let (imported, keys) = clients(options, &all)?;
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
     let gateway = gateway(options, &urls, &hook_options)?;
     let proxy_options = proxy::Options {
@@ -146,14 +151,15 @@ fn look_for_server() -> Option<String> {
 }
 
 /// What a LiteLLM file gives to the hooks, and the keys that let clients in: the key file's, and LiteLLM's master key.
-fn clients(options: &Serve, address: SocketAddr) -> Result<(hooks::Options, Keys), Failed> {
-    let mut keys = match &options.api_key_file {
-        None => Keys::default(),
-        Some(file) => {
+fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options, Keys), Failed> {
+    let mut keys = match (&options.api_key_file, service::variable(CLIENT_KEYS)) {
+        (Some(file), _) => {
             let text =
                 std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
             Keys::read(&text).map_err(|error| format!("{}: {error}", file.display()))?
         }
+        (None, Some(text)) => Keys::read(&text).map_err(|error| format!("{CLIENT_KEYS}: {error}"))?,
+        (None, None) => Keys::default(),
     };
     let mut imported = hooks::Options::default();
     if let Some(file) = &options.litellm {
@@ -163,9 +169,9 @@ fn clients(options: &Serve, address: SocketAddr) -> Result<(hooks::Options, Keys
         }
         match import.master_key {
             Some(MasterKey::Literal(key)) => keys.add(key, "master"),
-            Some(MasterKey::Environment(name)) => match std::env::var(&name) {
-                Ok(key) => keys.add(Secret::new(key), "master"),
-                Err(_) => {
+            Some(MasterKey::Environment(name)) => match service::variable(&name) {
+                Some(key) => keys.add(Secret::new(key), "master"),
+                None => {
                     return Err(format!(
                         "{}: its master_key is the environment variable {name}, which is not set",
                         file.display()
@@ -177,7 +183,8 @@ fn clients(options: &Serve, address: SocketAddr) -> Result<(hooks::Options, Keys
         imported.texts = vec![(file.display().to_string(), import.lua)];
         imported.environment = Arc::new(import.environment.into_iter().collect());
     }
-    if keys.is_empty() && !options.allow_anonymous && !address.ip().is_loopback() {
+    let open = addresses.iter().find(|address| !address.ip().is_loopback());
+    if let Some(address) = open.filter(|_| keys.is_empty() && !options.allow_anonymous) {
         return Err(format!(
             "{address} can be reached from other machines: name a file of keys with --api-key-file, or let everybody in with --allow-anonymous"
         ));
