@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::service;
+
 /// Dumps raw heads, keys among them, at DEBUG and TRACE: its records are never written.
 const NEVER: &str = "ureq_proto";
 
@@ -16,9 +18,9 @@ struct Logger {
     is_journal: bool,
 }
 
-/// Starts logging. Under systemd (`JOURNAL_STREAM` is set) each line begins with its priority instead of the time.
+/// Starts logging. Under systemd each line begins with its priority instead of the time.
 pub fn start(level: LevelFilter) {
-    let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let is_journal = service::stderr_is_journal();
     // A second start, in a test, keeps the first logger.
     if log::set_boxed_logger(Box::new(Logger { level, is_journal })).is_ok() {
         log::set_max_level(level);

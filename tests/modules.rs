@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom up. One imports only those before it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 20] = [
     "json",
     "error",
     "sse",
@@ -15,11 +15,13 @@ const ORDER: [&str; 18] = [
     "openai",
     "translate",
     "route",
+    "service",
     "logger",
     "config",
-    "http",
-    "hooks",
     "litellm",
+    "http",
+    "access",
+    "hooks",
     "ids",
     "server",
     "upstream",
@@ -45,9 +47,11 @@ const IMPURE: [&str; 10] = [
 ];
 
 /// Names, and the only modules that may hold them.
-const ALONE: [(&str, &[&str]); 4] = [
+const ALONE: [(&str, &[&str]); 6] = [
     ("mlua::", &["hooks"]),
     ("ureq::", &["upstream"]),
+    ("sd_notify::", &["service"]),
+    ("listenfd::", &["service"]),
     ("thread::Builder", &["server"]),
     ("thread::spawn", &["server"]),
 ];

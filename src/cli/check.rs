@@ -2,14 +2,21 @@
 
 use std::fmt::Write as _;
 
+use super::serve::DEMO;
 use super::{Check, Failed, load, print, upstreams};
 use crate::hooks::{self, Loaded};
 use crate::json::Value;
 
+/// Stands for the demo upstream, which has an address only once it runs.
+const DEMO_URL: &str = "http://127.0.0.1/v1";
+
 /// `sparkgap check`.
 pub(super) fn check(options: &Check) -> Result<(), Failed> {
+    let url = |url: &String| if url == DEMO { DEMO_URL.to_string() } else { url.clone() };
+    let urls: Vec<String> = options.upstream.iter().map(url).collect();
+    let upstreams = upstreams(&urls, options.upstream_key_file.as_deref())?;
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..hooks::Options::default() };
-    let loaded = load(&options.hooks, upstreams(&options.upstream)?, hook_options)?;
+    let loaded = load(&options.hooks, upstreams, hook_options)?;
     print(&if options.json { as_json(&loaded) } else { as_text(&loaded) });
     Ok(())
 }

@@ -23,7 +23,7 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
     let headers = headers.collect::<Result<Vec<_>, Failed>>()?;
     let urls = if options.upstream.is_empty() { vec![NOWHERE.to_string()] } else { options.upstream.clone() };
     let gateway_of = |hooks: &[std::path::PathBuf]| {
-        let loaded = load(hooks, upstreams(&urls)?, hooks::Options::default())?;
+        let loaded = load(hooks, upstreams(&urls, None)?, hooks::Options::default())?;
         Gateway::new(loaded, &upstream::Options::default())
     };
     let with = gateway_of(std::slice::from_ref(&options.file))?;

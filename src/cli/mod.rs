@@ -4,17 +4,18 @@ mod check;
 mod hook;
 mod import;
 mod serve;
+mod status;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use argh::FromArgs;
 
 use crate::hooks::{self, Hooks, Loaded};
-use crate::{config, openai};
+use crate::{config, openai, service};
 
 /// Claude Code, and any Anthropic SDK client, on your own models: takes the Anthropic Messages API, speaks
 /// OpenAI-compatible chat completions to vLLM, llama.cpp, SGLang, Ollama or LM Studio.
@@ -48,8 +49,8 @@ enum Command {
     subcommand,
     name = "serve",
     example = "sparkgap serve --upstream http://192.168.68.155:8888/v1",
-    example = "sparkgap serve --listen 0.0.0.0:4000 --hooks /etc/sparkgap/hooks",
-    note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY holds the key for the upstreams of --upstream."
+    example = "sparkgap serve --listen 0.0.0.0:4000 --api-key-file /etc/sparkgap/keys --hooks /etc/sparkgap/hooks",
+    note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY, or the systemd credential of that name, holds the key for the upstreams of --upstream; SPARKGAP_CLIENT_KEYS holds what a file of --api-key-file does.\nUnder a socket unit --listen has no say: the unit names the address."
 )]
 struct Serve {
     /// address to listen on (127.0.0.1:4000)
@@ -58,6 +59,13 @@ struct Serve {
     /// base URL of an OpenAI-compatible server, or "demo"; may be repeated, the first is the default
     #[argh(option, arg_name = "url")]
     upstream: Vec<String>,
+    /// a file that holds the key for the upstreams of --upstream
+    #[argh(option, arg_name = "file")]
+    upstream_key_file: Option<PathBuf>,
+    /// a PEM file of the authorities that certificates of https upstreams are checked against, instead of the built-in
+    /// ones
+    #[argh(option, arg_name = "file")]
+    ca_file: Option<PathBuf>,
     /// a Lua file, or a folder of them: upstreams, aliases and hooks; may be repeated
     #[argh(option, arg_name = "path")]
     hooks: Vec<PathBuf>,
@@ -133,6 +141,9 @@ struct Check {
     /// base URL of an OpenAI-compatible server; may be repeated
     #[argh(option, arg_name = "url")]
     upstream: Vec<String>,
+    /// a file that holds the key for the upstreams of --upstream
+    #[argh(option, arg_name = "file")]
+    upstream_key_file: Option<PathBuf>,
     /// a Lua file, or a folder of them; may be repeated
     #[argh(option, arg_name = "path")]
     hooks: Vec<PathBuf>,
@@ -250,10 +261,22 @@ fn fail(text: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// The key for the upstreams of `--upstream`: from `--upstream-key-file`, else from the environment, else from the
+/// service manager.
+fn upstream_key(file: Option<&Path>) -> Result<Option<config::Secret>, Failed> {
+    let key = match file {
+        Some(file) => {
+            let unread = |error| format!("--upstream-key-file {}: {error}", file.display());
+            Some(std::fs::read_to_string(file).map_err(unread)?.trim_end().to_string())
+        }
+        None => service::variable("SPARKGAP_UPSTREAM_KEY"),
+    };
+    Ok(key.filter(|key| !key.is_empty()).map(config::Secret::new))
+}
+
 /// The upstreams of `--upstream`, the first under the name `default`.
-fn upstreams(urls: &[String]) -> Result<Vec<config::Upstream>, Failed> {
-    let key =
-        std::env::var("SPARKGAP_UPSTREAM_KEY").ok().filter(|key| !key.is_empty()).map(config::Secret::new);
+fn upstreams(urls: &[String], key_file: Option<&Path>) -> Result<Vec<config::Upstream>, Failed> {
+    let key = upstream_key(key_file)?;
     let upstream = |(i, url): (usize, &String)| {
         let url = config::base_url(url).map_err(|why| format!("--upstream: {why}"))?;
         let name = if i == 0 { "default".to_string() } else { format!("upstream{}", i + 1) };
@@ -329,11 +352,22 @@ mod tests {
     }
 
     #[test]
+    fn a_key_file_loses_its_line_end() {
+        let file = std::env::temp_dir().join(format!("sparkgap-key-{}", std::process::id()));
+        std::fs::write(&file, "sk-1\n").unwrap();
+        let named = upstreams(&["http://127.0.0.1:1".to_string()], Some(&file)).unwrap();
+        assert_eq!(named[0].api_key, Some(config::Secret::new("sk-1")));
+        std::fs::remove_file(&file).unwrap();
+        let failed = upstreams(&[], Some(&file)).unwrap_err();
+        assert!(failed.starts_with("--upstream-key-file "), "{failed}");
+    }
+
+    #[test]
     fn the_first_upstream_is_the_default() {
         let urls = ["http://127.0.0.1:1/v1".to_string(), "http://127.0.0.1:2".to_string()];
-        let named = upstreams(&urls).unwrap();
+        let named = upstreams(&urls, None).unwrap();
         let names: Vec<(&str, &str)> = named.iter().map(|u| (u.name.as_str(), u.url.as_str())).collect();
         assert_eq!(names, [("default", "http://127.0.0.1:1/v1"), ("upstream2", "http://127.0.0.1:2/v1")]);
-        assert!(upstreams(&["127.0.0.1:1".to_string()]).is_err());
+        assert!(upstreams(&["127.0.0.1:1".to_string()], None).is_err());
     }
 }

@@ -1,15 +1,13 @@
 //! `serve` and `demo`: from options to a running server, its signals and its end.
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::BorrowedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::status::Status;
 use super::{Demo, Failed, Serve, load, print, upstreams};
 use crate::access::Keys;
 use crate::config::Secret;
@@ -18,8 +16,8 @@ use crate::http::Limits;
 use crate::litellm::{MasterKey, Verdict};
 use crate::proxy::{self, Gateway, Proxy};
 use crate::server::{self, Stop};
-use crate::upstream::{self, Upstream, Wait};
-use crate::{demo, logger};
+use crate::upstream::{self, Upstream, nobody};
+use crate::{demo, logger, service};
 
 /// The usual local ports: vLLM (and this project's user), llama.cpp, Ollama, LM Studio, SGLang.
 const USUAL_PORTS: [u16; 6] = [8000, 8888, 8080, 11434, 1234, 30000];
@@ -40,18 +38,24 @@ pub(super) fn demo(options: Demo) -> Result<(), Failed> {
     serve(&serving)
 }
 
+/// The keys of clients, as in the file of `--api-key-file`: an environment variable, or a systemd credential.
+const CLIENT_KEYS: &str = "SPARKGAP_CLIENT_KEYS";
+
 /// What `--upstream` takes instead of a URL.
-const DEMO: &str = "demo";
+pub(super) const DEMO: &str = "demo";
 
 /// `sparkgap serve`: runs until a signal ends it.
 pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
     logger::start(options.log_level);
-    let listener = TcpListener::bind(&options.listen).map_err(|error| {
-        format!("cannot listen on {}: {error}; choose another address with --listen", options.listen)
-    })?;
+    let (listener, others) = listeners(options)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
+    if let Some(file) = &options.ca_file {
+        upstream::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
+    }
     let (urls, is_demo) = upstream_urls(options)?;
-    let (imported, keys) = clients(options, address)?;
+    let all = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
+    let all = all.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let (imported, keys) = clients(options, &all)?;
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
     let gateway = gateway(options, &urls, &hook_options)?;
     let proxy_options = proxy::Options {
@@ -60,8 +64,9 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         ping_every: Duration::from_secs(options.ping_every),
     };
     let proxy = Arc::new(Proxy::new(gateway, keys, proxy_options));
+    let status = Status::new(&proxy);
     let stop = Stop::new().map_err(|error| error.to_string())?;
-    mind_signals(options, urls, &proxy, &stop, hook_options)?;
+    mind_signals(options, urls, (&proxy, &status), &stop, hook_options)?;
     discover(&proxy)?;
     announce(address, &options.prefix, is_demo);
     let limits = Limits { body_size_max: options.body_size_max, ..Limits::default() };
@@ -71,9 +76,28 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         limits,
         ..server::Options::default()
     };
-    server::run(listener, proxy, server_options, stop).map_err(|error| error.to_string())?;
+    for other in others {
+        server::spawn("listen", other, status.clone(), server_options, stop.clone())
+            .map_err(|error| error.to_string())?;
+    }
+    let health = format!("{}/health", options.prefix.trim_end_matches('/'));
+    status.begin(address, health, &stop).map_err(|error| error.to_string())?;
+    server::run(listener, status, server_options, stop).map_err(|error| error.to_string())?;
     log::info!("stopped");
     Ok(())
+}
+
+/// What to listen on: the sockets of the service manager, else `--listen`. The first, and the others.
+fn listeners(options: &Serve) -> Result<(TcpListener, Vec<TcpListener>), Failed> {
+    let handed = service::listeners().map_err(|error| format!("a socket of the service manager: {error}"))?;
+    let mut handed = handed.into_iter();
+    if let Some(first) = handed.next() {
+        return Ok((first, handed.collect()));
+    }
+    let bound = TcpListener::bind(&options.listen).map_err(|error| {
+        format!("cannot listen on {}: {error}; choose another address with --listen", options.listen)
+    })?;
+    Ok((bound, Vec::new()))
 }
 
 fn announce(address: SocketAddr, prefix: &str, is_demo: bool) {
@@ -119,7 +143,7 @@ fn look_for_server() -> Option<String> {
         let url = format!("http://127.0.0.1:{port}/v1");
         let limits =
             upstream::Options { discovery_timeout: Duration::from_secs(2), ..upstream::Options::default() };
-        let config = upstreams(std::slice::from_ref(&url)).ok()?.pop()?;
+        let config = upstreams(std::slice::from_ref(&url), None).ok()?.pop()?;
         let found = Upstream::new(config, &limits).ok()?;
         let listed = found.discover(&nobody()).ok()?;
         (!listed.models.is_empty()).then_some(url)
@@ -127,14 +151,15 @@ fn look_for_server() -> Option<String> {
 }
 
 /// What a LiteLLM file gives to the hooks, and the keys that let clients in: the key file's, and LiteLLM's master key.
-fn clients(options: &Serve, address: SocketAddr) -> Result<(hooks::Options, Keys), Failed> {
-    let mut keys = match &options.api_key_file {
-        None => Keys::default(),
-        Some(file) => {
+fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options, Keys), Failed> {
+    let mut keys = match (&options.api_key_file, service::variable(CLIENT_KEYS)) {
+        (Some(file), _) => {
             let text =
                 std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
             Keys::read(&text).map_err(|error| format!("{}: {error}", file.display()))?
         }
+        (None, Some(text)) => Keys::read(&text).map_err(|error| format!("{CLIENT_KEYS}: {error}"))?,
+        (None, None) => Keys::default(),
     };
     let mut imported = hooks::Options::default();
     if let Some(file) = &options.litellm {
@@ -144,9 +169,9 @@ fn clients(options: &Serve, address: SocketAddr) -> Result<(hooks::Options, Keys
         }
         match import.master_key {
             Some(MasterKey::Literal(key)) => keys.add(key, "master"),
-            Some(MasterKey::Environment(name)) => match std::env::var(&name) {
-                Ok(key) => keys.add(Secret::new(key), "master"),
-                Err(_) => {
+            Some(MasterKey::Environment(name)) => match service::variable(&name) {
+                Some(key) => keys.add(Secret::new(key), "master"),
+                None => {
                     return Err(format!(
                         "{}: its master_key is the environment variable {name}, which is not set",
                         file.display()
@@ -158,7 +183,8 @@ fn clients(options: &Serve, address: SocketAddr) -> Result<(hooks::Options, Keys
         imported.texts = vec![(file.display().to_string(), import.lua)];
         imported.environment = Arc::new(import.environment.into_iter().collect());
     }
-    if keys.is_empty() && !options.allow_anonymous && !address.ip().is_loopback() {
+    let open = addresses.iter().find(|address| !address.ip().is_loopback());
+    if let Some(address) = open.filter(|_| keys.is_empty() && !options.allow_anonymous) {
         return Err(format!(
             "{address} can be reached from other machines: name a file of keys with --api-key-file, or let everybody in with --allow-anonymous"
         ));
@@ -167,7 +193,8 @@ fn clients(options: &Serve, address: SocketAddr) -> Result<(hooks::Options, Keys
 }
 
 fn gateway(options: &Serve, urls: &[String], hook_options: &hooks::Options) -> Result<Gateway, Failed> {
-    let loaded = load(&options.hooks, upstreams(urls)?, hook_options.clone())?;
+    let loaded =
+        load(&options.hooks, upstreams(urls, options.upstream_key_file.as_deref())?, hook_options.clone())?;
     let limits = upstream::Options {
         connect_timeout: Duration::from_secs(options.connect_timeout),
         first_byte_timeout: Duration::from_secs(options.first_byte_timeout),
@@ -208,15 +235,17 @@ fn discover(proxy: &Arc<Proxy>) -> Result<(), Failed> {
 fn mind_signals(
     options: &Serve,
     urls: Vec<String>,
-    proxy: &Arc<Proxy>,
+    (proxy, status): (&Arc<Proxy>, &Arc<Status>),
     stop: &Stop,
     hook_options: hooks::Options,
 ) -> Result<(), Failed> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
-    let (proxy, stop) = (Arc::clone(proxy), stop.clone());
+    let (proxy, status, stop) = (Arc::clone(proxy), Arc::clone(status), stop.clone());
     let options = Serve {
         hooks: options.hooks.clone(),
         upstream: urls.clone(),
+        upstream_key_file: options.upstream_key_file.clone(),
+        ca_file: None, // taken once, at the start
         listen: String::new(),
         prefix: String::new(),
         litellm: None, // its Lua is in the hooks' options already
@@ -226,18 +255,20 @@ fn mind_signals(
     let work = move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
-                reload(&options, &urls, &proxy, &hook_options);
+                service::reloading();
+                status.reloaded(reload(&options, &urls, &proxy, &hook_options));
             } else {
                 log::info!("asked to stop");
                 stop.trigger();
+                status.stopping();
             }
         }
     };
     server::background("signals", work).map_err(|error| error.to_string())
 }
 
-/// A broken set of files changes nothing; what is wrong with it is logged.
-fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &hooks::Options) {
+/// Returns whether it was done. A broken set of files changes nothing; what is wrong with it is logged.
+fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &hooks::Options) -> bool {
     match gateway(options, urls, hook_options) {
         Ok(gateway) => {
             let hash = gateway.hooks().hash().to_string();
@@ -247,28 +278,11 @@ fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &h
             if let Err(error) = discover(proxy) {
                 log::warn!("cannot ask the upstreams: {error}");
             }
+            true
         }
-        Err(failed) => log::error!("the hooks stay as they were: {failed}"),
+        Err(failed) => {
+            log::error!("the hooks stay as they were: {failed}");
+            false
+        }
     }
-}
-
-/// Discovery is done for no client.
-struct Nobody;
-
-impl Wait for Nobody {
-    fn client(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn patience(&self) -> Option<Duration> {
-        None
-    }
-
-    fn on_silence(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn nobody() -> Rc<dyn Wait> {
-    Rc::new(Nobody)
 }

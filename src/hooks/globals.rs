@@ -12,6 +12,7 @@ use super::pattern::{Capture, Search};
 use super::shared::Shared;
 use super::vm::message_of;
 use crate::json::{self, Value};
+use crate::service;
 
 /// How much of one log line is kept.
 const LOG_CHARS_MAX: usize = 4096;
@@ -32,7 +33,7 @@ pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &Options) -> mlua:
     let environment = Arc::clone(&options.environment);
     let env = move |_: &Lua, name: String| {
         let own = environment.get(&name).map(|secret| secret.expose().to_owned());
-        Ok(own.or_else(|| std::env::var(name).ok()))
+        Ok(own.or_else(|| service::variable(&name)))
     };
     globals.set("env", lua.create_function(env)?)?;
     globals.set(

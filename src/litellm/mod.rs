@@ -19,7 +19,7 @@
 //! | falls back after any error | not after a request that is wrong in itself (400, 413), except one that is too long |
 //! | entries that fail much are left out for a while (cooldown) | no; each request begins with its own first entry |
 //! | a `*` pattern matches from the start of a name | it matches the whole name |
-//! | a name that nothing matches is a 400 | it goes to the default upstream, as everywhere in sparkgap |
+//! | a name that nothing matches is a 400 | it is a 404 that says which model was asked for |
 
 mod keys;
 mod lua;

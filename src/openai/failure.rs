@@ -38,6 +38,8 @@ pub enum Failure {
     },
     /// The server takes no `thinking_token_budget`.
     NoThinkingBudget,
+    /// The model takes no images. Its own words, for a client who has no use for a second try.
+    NoVision(Error),
     /// Anything else.
     Other(Error),
 }
@@ -110,12 +112,14 @@ impl Said {
         if self.message.contains("thinking_token_budget is set but") {
             return Failure::NoThinkingBudget;
         }
+        let is_blind = NO_VISION.iter().any(|text| self.message.contains(text));
         let status = match (status, self.code) {
             (200..=299, Some(code)) => u16::try_from(code).unwrap_or(500),
             (200..=299, None) => 500,
             (status, _) => status,
         };
-        Failure::Other(self.into_error(status, retry_after))
+        let error = self.into_error(status, retry_after);
+        if is_blind { Failure::NoVision(error) } else { Failure::Other(error) }
     }
 
     fn into_error(self, status: u16, retry_after: Option<u32>) -> Error {
@@ -152,6 +156,9 @@ const TEMPLATE_ERROR: [&str; 4] = [
     "Jinja",
     "Failed to parse tool call arguments",
 ];
+
+/// How vLLM and llama.cpp refuse an image.
+const NO_VISION: [&str; 2] = ["is not a multimodal model", "image input is not supported"];
 
 /// What llama.cpp puts before the chat template's own words, at the end of an excerpt of the template.
 const TEMPLATE_WORDS: &str = "Jinja Exception: ";
@@ -404,7 +411,9 @@ mod tests {
             (418, r#"[]"#, Kind::InvalidRequest, "[]"),
             (500, r#"{"error":null}"#, Kind::Api, r#"{"error":null}"#),
         ] {
-            let Failure::Other(error) = read(status, body) else { panic!("{body}") };
+            let (Failure::Other(error) | Failure::NoVision(error)) = read(status, body) else {
+                panic!("{body}")
+            };
             assert_eq!((error.kind, error.message.as_str()), (kind, message), "{status} {body}");
         }
     }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::error::{Error, Kind, Retry};
-use crate::json;
+use crate::json::{self, Object, Value};
 use crate::openai::{Failure, read_failure};
-use crate::translate::overflow_error;
+use crate::translate::{Asked, IMAGE_OMITTED, failure_error};
 use crate::upstream::{self, Path, Response, Wait, wait_for};
 
 use super::Stop;
@@ -29,7 +29,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(5);
 /// One request to one upstream, until the head of a good response.
 pub(super) struct Attempt<'a> {
     pub(super) resolved: &'a Resolved,
-    pub(super) estimate: u64,
+    pub(super) asked: Asked,
     pub(super) body: Vec<u8>,
     pub(super) mended: bool,
 }
@@ -75,7 +75,7 @@ impl Attempt<'_> {
             }
             let failure = read_failure(status, &mut error_body(response), retry_after);
             if !self.mend(&failure) {
-                return Ok(Err(to_error(failure, self.resolved.window, self.estimate)));
+                return Ok(Err(failure_error(failure, &self.asked)));
             }
         }
     }
@@ -85,36 +85,54 @@ impl Attempt<'_> {
         if std::mem::replace(&mut self.mended, true) {
             return false;
         }
-        let max_tokens = match failure {
+        let served = &self.resolved.served;
+        let change: Box<dyn Fn(&mut Object<'_>)> = match failure {
             Failure::OutputTooLarge { window } => {
-                self.resolved.served.upstream().mark_stale();
-                Some(window.saturating_sub(self.estimate).max(window / 4))
+                served.upstream().mark_stale();
+                let room = window.saturating_sub(self.asked.prompt_tokens).max(window / 4);
+                Box::new(move |body| limit(body, room))
             }
             Failure::Overflow { prompt: Some(prompt), window: Some(window), output: Some(_), .. }
                 if prompt + 1 < *window =>
             {
-                Some(window - prompt - 1)
+                let room = window - prompt - 1;
+                Box::new(move |body| limit(body, room))
             }
-            Failure::NoThinkingBudget => None,
+            Failure::NoThinkingBudget => Box::new(|body| _ = body.remove("thinking_token_budget")),
+            Failure::NoVision(_) => {
+                served.learn_no_vision(&self.resolved.model);
+                Box::new(without_images)
+            }
             Failure::Overflow { .. } | Failure::Other(_) => return false,
         };
         let mut bytes = std::mem::take(&mut self.body);
         let Ok(mut body) = json::parse(&mut bytes) else { return false };
         let Some(object) = body.as_object_mut() else { return false };
-        match max_tokens {
-            Some(max_tokens) => {
-                for key in ["max_completion_tokens", "max_tokens"] {
-                    if let Some(limit) = object.get_mut(key) {
-                        *limit = max_tokens.into();
-                    }
-                }
-            }
-            None => _ = object.remove("thinking_token_budget"),
-        }
+        change(object);
         let mut mended = Vec::new();
         body.write(&mut mended);
         self.body = mended;
         true
+    }
+}
+
+fn limit(body: &mut Object<'_>, max_tokens: u64) {
+    for key in ["max_completion_tokens", "max_tokens"] {
+        if let Some(limit) = body.get_mut(key) {
+            *limit = max_tokens.into();
+        }
+    }
+}
+
+/// Puts a line of text in the place of each image: else one image would end the conversation, since it stays in it.
+fn without_images(body: &mut Object<'_>) {
+    let Some(Value::Array(messages)) = body.get_mut("messages") else { return };
+    for message in messages {
+        let content = message.as_object_mut().and_then(|message| message.get_mut("content"));
+        let Some(Value::Array(parts)) = content else { continue };
+        for part in parts.iter_mut().filter(|part| part.get("image_url").is_some()) {
+            *part = Value::object([("type", "text".into()), ("text", IMAGE_OMITTED.into())]);
+        }
     }
 }
 
@@ -139,28 +157,6 @@ fn rest(wait: &Rc<dyn Wait>, time: Duration) -> Result<(), Stop> {
     match wait_for(wait.as_ref(), never.as_fd(), time) {
         Err(upstream::Failure::ClientGone) => Err(Stop::ClientGone),
         _ => Ok(()),
-    }
-}
-
-/// The client's error for what the upstream said.
-pub(super) fn to_error(failure: Failure, window: Option<u64>, estimate: u64) -> Error {
-    match failure {
-        Failure::Other(error) => error,
-        Failure::Overflow { prompt, prompt_is_least, window: told, output, excess } => {
-            let window = told.or(window).unwrap_or(estimate.saturating_sub(1));
-            let prompt = match (prompt, excess) {
-                (Some(prompt), _) if prompt_is_least => prompt.max(estimate),
-                (Some(prompt), _) => prompt,
-                (None, Some(excess)) => window + excess,
-                (None, None) => estimate,
-            };
-            overflow_error(prompt, window, output)
-        }
-        Failure::OutputTooLarge { window } => overflow_error(estimate.min(window), window, Some(window)),
-        Failure::NoThinkingBudget => {
-            let what = "the upstream takes no thinking budget; set thinking_budget = false for it";
-            Error::new(Kind::InvalidRequest, what).retry(Retry::Never)
-        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! The upstreams, aliases and hooks in force: one immutable set, swapped as a whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Retry};
 use crate::hooks::{Hooks, Loaded};
-use crate::openai::{Counts, Flavour};
+use crate::openai::{Counts, Flavour, Settings};
 use crate::route::{self, Alias};
 use crate::upstream::{Options, Upstream, Wait};
 
@@ -24,12 +24,20 @@ const LEARNING_RATE: f64 = 0.2;
 /// A ratio outside this range is a miscount, not a tokenizer.
 const RATIO_RANGE: (f64, f64) = (0.3, 3.0);
 
+/// How many kinds of left out things are warned of.
+const WARNINGS_MAX: usize = 100;
+
+/// How many models of an upstream anything is learned of.
+const MODELS_MAX: usize = 1000;
+
 /// An upstream, and what was learned of it.
 #[derive(Debug)]
 pub struct Served {
     upstream: Upstream,
     /// Real tokens to estimated ones, by model.
     ratios: Mutex<HashMap<String, f64>>,
+    /// Models that refused an image.
+    blind: Mutex<HashSet<String>>,
     /// `None`: as many at a time as come.
     queue: Option<Arc<Queue>>,
 }
@@ -56,12 +64,31 @@ impl Served {
         ratios.get(model).copied().unwrap_or(1.0)
     }
 
+    /// Whether the model may be sent images: it has not refused one yet.
+    fn has_vision(&self, model: &str) -> bool {
+        !self.blind.lock().unwrap_or_else(PoisonError::into_inner).contains(model)
+    }
+
+    /// The model refused an image: from now on it gets a line of text instead.
+    pub(super) fn learn_no_vision(&self, model: &str) {
+        let is_new = self.blind.lock().unwrap_or_else(PoisonError::into_inner).insert(model.to_string());
+        if is_new {
+            log::warn!(
+                "upstream {}: {model} takes no images; they are replaced by a line of text",
+                self.name()
+            );
+        }
+    }
+
     /// Learns from an answer: the tokens told, and the estimate that the request went out with.
     pub fn learn(&self, model: &str, counts: Counts, estimate: u64) {
         if counts.prompt == 0 || estimate == 0 {
             return;
         }
         let mut ratios = self.ratios.lock().unwrap_or_else(PoisonError::into_inner);
+        if ratios.len() >= MODELS_MAX {
+            ratios.clear(); // names that clients made up; what is lost is learned again
+        }
         let old = ratios.get(model).copied();
         #[allow(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
         let seen = counts.prompt as f64 / estimate as f64 * old.unwrap_or(1.0);
@@ -76,6 +103,8 @@ pub struct Gateway {
     upstreams: Vec<Arc<Served>>,
     aliases: Vec<Alias>,
     hooks: Hooks,
+    /// What was left out of requests, and said so.
+    warned: Mutex<HashSet<String>>,
 }
 
 /// Where a request goes, and what is known of it there.
@@ -89,6 +118,8 @@ pub struct Resolved {
     pub flavour: Flavour,
     /// The model's context window in tokens, where known.
     pub window: Option<u64>,
+    /// What the owner set, and what was learned since.
+    pub settings: Settings,
 }
 
 impl Gateway {
@@ -101,10 +132,10 @@ impl Gateway {
         let serve = |config| {
             let upstream = Upstream::new(config, options)?;
             let queue = upstream.config().max_in_flight.map(|places| Arc::new(Queue::new(places)));
-            Ok(Arc::new(Served { upstream, ratios: Mutex::default(), queue }))
+            Ok(Arc::new(Served { upstream, ratios: Mutex::default(), blind: Mutex::default(), queue }))
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
-        Ok(Gateway { upstreams, aliases, hooks })
+        Ok(Gateway { upstreams, aliases, hooks, warned: Mutex::default() })
     }
 
     /// The upstreams, the default one first.
@@ -122,6 +153,15 @@ impl Gateway {
         &self.hooks
     }
 
+    /// Says that something of a request was left out: once for each kind, since clients repeat it with every request.
+    pub(super) fn warn_once(&self, dropped: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        // The kinds are the clients' words: so many, and no more.
+        if warned.len() < WARNINGS_MAX && warned.insert(dropped.to_string()) {
+            log::warn!("left out, as no upstream has a place for it: {}", dropped.escape_debug());
+        }
+    }
+
     /// The upstream of that name.
     pub fn upstream(&self, name: &str) -> Option<&Arc<Served>> {
         self.upstreams.iter().find(|served| served.name() == name)
@@ -132,7 +172,9 @@ impl Gateway {
     fn route(&self, model: &str, chosen: Option<&str>) -> Result<(&Arc<Served>, Option<&str>), Error> {
         let alias = route::find(&self.aliases, model);
         let name = chosen.or(alias.map(|alias| alias.upstream.as_str()));
-        let Some(served) = name.and_then(|name| self.upstream(name)) else {
+        // Without any alias there is nothing to go by: every name goes to the default upstream.
+        let default = self.upstreams.first().filter(|_| self.aliases.is_empty() && chosen.is_none());
+        let Some(served) = name.and_then(|name| self.upstream(name)).or(default) else {
             return Err(match chosen {
                 Some(name) => {
                     Error::new(Kind::Api, format!("a hook chose the upstream '{name}', which does not exist"))
@@ -173,6 +215,7 @@ impl Gateway {
         Ok(Resolved {
             flavour: settings.flavour.unwrap_or(discovered.flavour),
             window: settings.window.or_else(|| discovered.window(&model)),
+            settings: Settings { vision: settings.vision && served.has_vision(&model), ..settings.clone() },
             served: Arc::clone(served),
             model,
         })

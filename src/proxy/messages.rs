@@ -11,10 +11,10 @@ use crate::http::{self, Request};
 use crate::ids;
 use crate::json::Value;
 use crate::server::Client;
-use crate::translate::Plan;
+use crate::translate::{Asked, Plan, failure_error};
 use crate::upstream::{self, Response, Wait};
 
-use super::attempt::{Attempt, to_error};
+use super::attempt::Attempt;
 use super::exchange::Exchange;
 use super::filter::Filter;
 use super::gateway::{Gateway, Resolved};
@@ -112,14 +112,14 @@ fn answer(
     };
     drop(bytes); // the answer may take minutes; the request's memory is not kept for it
     let mut tried = Vec::new();
-    let (resolved, response, estimate, _place) = loop {
+    let (resolved, response, asked, _place) = loop {
         let Prepared { resolved, body, plan } = prepared;
-        let estimate = plan.prompt_tokens;
+        let asked = plan.asked();
         exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
-        let mut attempt = Attempt { resolved: &resolved, estimate, body, mended: false };
+        let mut attempt = Attempt { resolved: &resolved, asked: asked.clone(), body, mended: false };
         let opened = attempt.resolved.served.place(&wait).and_then(|place| Ok((place, attempt.open(&wait)?)));
         let error = match opened {
-            Ok((place, response)) => break (resolved, response, estimate, place),
+            Ok((place, response)) => break (resolved, response, asked, place),
             Err(Stop::Error(error)) if !exchange.started() => error,
             Err(stop) => return Err(stop),
         };
@@ -128,7 +128,7 @@ fn answer(
     };
     drop(request);
     record.first_byte = Some(record.began.elapsed());
-    finish(exchange, &resolved, response, estimate)
+    finish(exchange, &resolved, response, &asked)
 }
 
 /// The second stage, as what the upstream is asked.
@@ -176,12 +176,12 @@ fn elsewhere(
     ready(incoming, &parse(&mut bytes)?, hooked, record)
 }
 
-fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, estimate: u64) -> Result<(), Stop> {
+fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, asked: &Asked) -> Result<(), Stop> {
     let relayed = relay(exchange, response);
     let (_, counts, _) = exchange.summary();
-    resolved.served.learn(&resolved.model, counts, estimate);
+    resolved.served.learn(&resolved.model, counts, asked.prompt_tokens);
     relayed.map_err(|broken| match broken {
-        Broken::Said(failure) => Stop::Error(to_error(failure, resolved.window, estimate)),
+        Broken::Said(failure) => Stop::Error(failure_error(failure, asked)),
         Broken::Lost(upstream::Failure::ClientGone) => Stop::ClientGone,
         Broken::Lost(failure) => {
             resolved.served.upstream().mark_stale();

@@ -110,12 +110,13 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use super::*;
+    use crate::upstream::nobody;
 
-    struct Minded(Option<TcpStream>);
+    struct Minded(TcpStream);
 
     impl Wait for Minded {
         fn client(&self) -> Option<BorrowedFd<'_>> {
-            self.0.as_ref().map(std::os::fd::AsFd::as_fd)
+            Some(self.0.as_fd())
         }
         fn patience(&self) -> Option<Duration> {
             None
@@ -123,10 +124,6 @@ mod tests {
         fn on_silence(&self) -> io::Result<()> {
             Ok(())
         }
-    }
-
-    fn nobody() -> Rc<dyn Wait> {
-        Rc::new(Minded(None))
     }
 
     fn waiting(queue: &Queue) -> usize {
@@ -167,7 +164,7 @@ mod tests {
         let place = queue.take(&nobody()).ok().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let wait: Rc<dyn Wait> = Rc::new(Minded(Some(listener.accept().unwrap().0)));
+        let wait: Rc<dyn Wait> = Rc::new(Minded(listener.accept().unwrap().0));
         drop(client);
         assert!(matches!(queue.take(&wait), Err(Stop::ClientGone)));
         assert_eq!(waiting(&queue), 0);

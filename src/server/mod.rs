@@ -157,6 +157,19 @@ pub fn background(name: &str, work: impl FnOnce() + Send + 'static) -> io::Resul
     std::thread::Builder::new().name(name.to_string()).spawn(work).map(|_| ())
 }
 
+/// Runs `work` again and again, after a pause each, in a thread of its own that ends with the program.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn every(name: &str, pause: Duration, mut work: impl FnMut() + Send + 'static) -> io::Result<()> {
+    background(name, move || {
+        loop {
+            std::thread::sleep(pause);
+            work();
+        }
+    })
+}
+
 /// Takes the next connection, if there is one.
 fn accept(listener: &TcpListener, shared: &Arc<Shared>, door: &mut Door) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};

@@ -6,30 +6,55 @@ use crate::openai::Failure;
 use super::finish::overflow_error;
 use super::request::Plan;
 
-/// The error for the client (translation.md E). `window`: the model's context window, where known.
-pub fn failure_error(failure: Failure, plan: &Plan, window: Option<u64>) -> Error {
+/// What was asked of the upstream, as far as its errors speak of it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The model as the client named it.
+    pub model: String,
+    /// About the prompt's tokens.
+    pub prompt_tokens: u64,
+    /// The limit that was sent.
+    pub max_tokens: u64,
+    /// The model's context window in tokens, where known.
+    pub window: Option<u64>,
+}
+
+impl Plan {
+    /// What is asked, for the errors that may come of it.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            model: self.model.clone(),
+            prompt_tokens: self.prompt_tokens,
+            max_tokens: self.max_tokens,
+            window: self.window,
+        }
+    }
+}
+
+/// The error for the client (translation.md E).
+pub fn failure_error(failure: Failure, asked: &Asked) -> Error {
     match failure {
         Failure::Overflow { prompt, prompt_is_least, window: told, output, excess } => {
-            let least = if prompt_is_least { plan.prompt_tokens } else { 0 };
-            let window = told.or(window);
+            let least = if prompt_is_least { asked.prompt_tokens } else { 0 };
+            let window = told.or(asked.window);
             let counted = prompt.or(window.zip(excess).map(|(window, excess)| window + excess));
-            let prompt = counted.map_or(plan.prompt_tokens, |prompt| prompt.max(least));
+            let prompt = counted.map_or(asked.prompt_tokens, |prompt| prompt.max(least));
             // Without any number: the client parses two, and the second must be the smaller.
             let window = window.unwrap_or(prompt.saturating_sub(1));
             overflow_error(prompt, window, output)
         }
         Failure::OutputTooLarge { window } => Error::invalid(format!(
             "max_tokens: {} > {window}, which is the maximum allowed number of output tokens for {}",
-            plan.max_tokens, plan.model
+            asked.max_tokens, asked.model
         )),
         Failure::NoThinkingBudget => {
             Error::invalid("thinking.budget_tokens: the upstream takes no thinking budget")
         }
         Failure::Other(error) if error.kind == Kind::NotFound && names_a_model(&error.message) => {
             let source = error.source.unwrap_or(error.message);
-            Error::new(Kind::NotFound, format!("model: {}", plan.model)).retry(Retry::Never).source(source)
+            Error::new(Kind::NotFound, format!("model: {}", asked.model)).retry(Retry::Never).source(source)
         }
-        Failure::Other(error) => error,
+        Failure::Other(error) | Failure::NoVision(error) => error,
     }
 }
 

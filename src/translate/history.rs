@@ -17,6 +17,8 @@ use super::blocks;
 use super::request::Target;
 use answer::{Answer, append};
 
+/// What stands for an image that the model cannot see.
+pub const IMAGE_OMITTED: &str = "[image omitted: model has no vision]";
 /// What stands for a result that the client never sent.
 const NO_RESULT: &str = "[no result: interrupted]";
 /// What stands for a result without content: some templates dislike an empty one.
@@ -312,7 +314,7 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
 fn image<'r>(source: &'r Value<'r>, target: &Target<'_>) -> Part<'r> {
     let is_address = source.get("type").and_then(Value::as_str) == Some("url");
     if !target.settings.vision {
-        Part::Text(Cow::Borrowed("[image omitted: model has no vision]"))
+        Part::Text(Cow::Borrowed(IMAGE_OMITTED))
     } else if is_address && target.flavour == Flavour::Ollama {
         Part::Text(Cow::Borrowed("[image omitted: the server takes no addresses of images]"))
     } else {

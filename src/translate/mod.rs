@@ -36,8 +36,9 @@ mod tools;
 const THINK_START: &str = "<think>";
 const THINK_END: &str = "</think>";
 
-pub use failure::failure_error;
+pub use failure::{Asked, failure_error};
 pub use finish::overflow_error;
+pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
 pub use request::{ChatRequest, Plan, Target, chat_request};
 pub use stream::{Emit, MessageStream, Progress};

@@ -13,6 +13,7 @@ use ureq::{Agent, AsSendBody, BodyReader};
 
 use super::discovery::{Discovered, Memory};
 use super::failure::Failure;
+use super::tls;
 use super::transport::{Later, connector};
 use super::wait::{Call, Options, Wait};
 use crate::config;
@@ -98,6 +99,11 @@ impl Upstream {
     /// model that was listed.
     pub fn mark_stale(&self) {
         self.memory.mark_stale();
+    }
+
+    /// Whether what was discovered may be wrong by now: nobody has answered yet, or a call has failed since.
+    pub fn is_stale(&self) -> bool {
+        self.memory.is_stale()
     }
 
     /// What was last discovered, after asking again where a call has failed since, or none has ever succeeded. While
@@ -210,6 +216,7 @@ fn agent() -> Agent {
         .max_idle_age(IDLE_AGE_MAX)
         .input_buffer_size(TLS_BUFFER_SIZE)
         .output_buffer_size(TLS_BUFFER_SIZE)
+        .tls_config(tls::config())
         .build();
     Agent::with_parts(config, connector(), Later)
 }

@@ -10,6 +10,7 @@
 //! | `failure` | [`Failure`]: what can go wrong, and what the client is told of it |
 //! | `wait` | [`Wait`], [`Options`]: one `poll` over the upstream's and the client's socket, with every time limit |
 //! | `transport` | the sockets that ureq gets from us, which wait by `wait` |
+//! | `tls` | [`trust`]: whose certificates an upstream may show |
 //! | `buffers` | a connection's buffers, given back while it is idle |
 //!
 //! The thread that asked is the thread that waits, from the connect to the last byte of the body. In silence it
@@ -26,10 +27,12 @@ mod buffers;
 mod call;
 mod discovery;
 mod failure;
+mod tls;
 mod transport;
 mod wait;
 
 pub use call::{Path, Response, Upstream};
 pub use discovery::{Discovered, Model};
 pub use failure::Failure;
-pub use wait::{Options, Wait, wait_for};
+pub use tls::trust;
+pub use wait::{Options, Wait, nobody, wait_for};

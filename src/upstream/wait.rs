@@ -30,6 +30,29 @@ pub trait Wait {
     fn on_silence(&self) -> io::Result<()>;
 }
 
+/// Minds nobody: for what is asked on no client's behalf.
+#[derive(Clone, Copy, Debug)]
+struct Nobody;
+
+impl Wait for Nobody {
+    fn client(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
+    fn on_silence(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A wait that minds nobody.
+pub fn nobody() -> Rc<dyn Wait> {
+    Rc::new(Nobody)
+}
+
 /// The time limits of a call. Each counts anew from the last progress, except the connect's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -338,20 +361,6 @@ fn poll(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Nobody;
-
-    impl Wait for Nobody {
-        fn client(&self) -> Option<BorrowedFd<'_>> {
-            None
-        }
-        fn patience(&self) -> Option<Duration> {
-            None
-        }
-        fn on_silence(&self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn limits_follow_the_stage() {

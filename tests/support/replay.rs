@@ -54,7 +54,7 @@ impl Exchange {
     /// The client's answer when the upstream's body comes in these pieces.
     pub fn replay<'b>(&self, pieces: impl IntoIterator<Item = &'b [u8]>) -> Replayed {
         let refused = |failure| Replayed {
-            answer: Answer::Refused(Box::new(failure_error(failure, &self.plan, self.window))),
+            answer: Answer::Refused(Box::new(failure_error(failure, &self.plan.asked()))),
             cancelled_after: None,
         };
         if self.status != 200 {
@@ -72,7 +72,7 @@ impl Exchange {
         let error = match read.map(|()| run.end()) {
             Ok(Ok(())) => return Replayed { answer: Answer::Told(run.finish()), cancelled_after },
             Ok(Err(error)) => error,
-            Err(failure) => failure_error(failure, &self.plan, self.window),
+            Err(failure) => failure_error(failure, &self.plan.asked()),
         };
         if !run.stream.started() || !self.plan.stream {
             return Replayed { answer: Answer::Refused(Box::new(error)), cancelled_after };

@@ -1,0 +1,127 @@
+//! How the server is: what the service manager is told of it, now and then, and whether it still lives.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::http::Request;
+use crate::proxy::Proxy;
+use crate::server::{self, Client, Handler, Stop};
+use crate::service;
+
+/// How often the status line is looked at; it is told where it has changed.
+const STATUS_PERIOD: Duration = Duration::from_secs(2);
+
+/// The watchdog is told this many times within its limit: one late answer must not end the server.
+const TELLS_PER_LIMIT: u32 = 3;
+
+/// The proxy with what is to be told of it.
+pub(super) struct Status {
+    proxy: Arc<Proxy>,
+    /// Requests in progress.
+    busy: AtomicUsize,
+    /// The last reload was refused.
+    reload_failed: AtomicBool,
+}
+
+/// One request in progress, until it is dropped: a panic ends it as well.
+struct Busy<'s>(&'s AtomicUsize);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Handler for Status {
+    fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        let _busy = Busy(&self.busy);
+        self.proxy.handle(client, request, address)
+    }
+}
+
+impl Status {
+    pub(super) fn new(proxy: &Arc<Proxy>) -> Arc<Self> {
+        Arc::new(Status {
+            proxy: Arc::clone(proxy),
+            busy: AtomicUsize::default(),
+            reload_failed: AtomicBool::default(),
+        })
+    }
+
+    /// To be called at the end of every reload.
+    pub(super) fn reloaded(&self, done: bool) {
+        self.reload_failed.store(!done, Ordering::Relaxed);
+        service::ready(&self.line());
+    }
+
+    /// To be called when the server is told to stop.
+    pub(super) fn stopping(&self) {
+        service::stopping(&format!("finishing {}", self.requests()));
+    }
+
+    /// Tells the service manager, if there is one, that the server is ready, and from then on how it is.
+    ///
+    /// # Errors
+    /// The thread for it cannot be started.
+    pub(super) fn begin(self: &Arc<Self>, address: SocketAddr, path: String, stop: &Stop) -> io::Result<()> {
+        service::ready(&self.line());
+        if !service::is_managed() {
+            return Ok(());
+        }
+        let status = Arc::clone(self);
+        let mut told = String::new();
+        let stopping = stop.clone();
+        server::every("status", STATUS_PERIOD, move || {
+            let line = status.line();
+            if line != told && !stopping.is_triggered() {
+                service::status(&line);
+                told = line;
+            }
+        })?;
+        let Some(limit) = service::watchdog() else { return Ok(()) };
+        let period = limit / TELLS_PER_LIMIT;
+        let stopping = stop.clone();
+        server::every("watchdog", period, move || {
+            // Once it is told to stop, nobody is let in, so nobody can ask; the drain has its own limit.
+            if stopping.is_triggered() {
+                return service::alive();
+            }
+            match service::answers(address, &path, period) {
+                Ok(()) => service::alive(),
+                Err(error) => log::warn!("the server does not answer itself: {error}"),
+            }
+        })
+    }
+
+    fn requests(&self) -> String {
+        match self.busy.load(Ordering::Relaxed) {
+            1 => "1 request".to_string(),
+            count => format!("{count} requests"),
+        }
+    }
+
+    fn line(&self) -> String {
+        let gateway = self.proxy.gateway();
+        let mut line = self.requests();
+        for (i, served) in gateway.upstreams().iter().enumerate() {
+            let upstream = served.upstream();
+            let state = match (upstream.is_stale(), upstream.discovered().models.len()) {
+                (false, 1) => "up, 1 model".to_string(),
+                (false, count) => format!("up, {count} models"),
+                (true, 0) => "not reached yet".to_string(),
+                (true, _) => "lost".to_string(),
+            };
+            let _ = write!(line, "{} {}: {state}", if i == 0 { ";" } else { "," }, served.name());
+        }
+        let _ = write!(line, "; hooks {}", gateway.hooks().hash());
+        if self.reload_failed.load(Ordering::Relaxed) {
+            line.push_str(" (the last reload was refused, see the log)");
+        }
+        line
+    }
+}

@@ -1,0 +1,173 @@
+//! The service manager: what it hands us (listening sockets, credentials) and what it is told (ready, reloading,
+//! stopping, still alive, one line of status).
+//!
+//! The only module that knows systemd. Where no service manager is there, nothing is handed over and nothing is told.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use listenfd::ListenFd;
+use sd_notify::NotifyState;
+
+/// The largest credential that is read; systemd itself refuses those over 1 MiB, and a key has a line.
+const CREDENTIAL_SIZE_MAX: u64 = 64 * 1024;
+
+/// The sockets that the service manager listens on for us (`LISTEN_FDS`), in the order of its configuration; empty
+/// where there is none. They outlive this process, so that a restart refuses nobody.
+///
+/// To be called once, before there are threads: it clears the environment's variables for them.
+///
+/// # Errors
+/// One of them is no TCP socket.
+pub fn listeners() -> io::Result<Vec<TcpListener>> {
+    let mut handed = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..handed.len() {
+        listeners.extend(handed.take_tcp_listener(index)?);
+    }
+    Ok(listeners)
+}
+
+/// A value by name: the environment variable, else the credential (`LoadCredential=NAME:FILE`) without the line's
+/// end. None where there is neither.
+pub fn variable(name: &str) -> Option<String> {
+    if let Ok(value) = std::env::var(name) {
+        return Some(value);
+    }
+    credential(Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?), name)
+}
+
+fn credential(folder: &Path, name: &str) -> Option<String> {
+    // A name, and not a way out of the folder.
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
+        return None;
+    }
+    let file = fs::File::open(folder.join(name)).ok()?;
+    let mut value = String::new();
+    file.take(CREDENTIAL_SIZE_MAX).read_to_string(&mut value).ok()?;
+    value.truncate(value.trim_end().len());
+    Some(value)
+}
+
+/// Whether stderr is the journal. The variable alone would not tell: whatever is started from a terminal inherits it
+/// from the desktop.
+pub fn stderr_is_journal() -> bool {
+    let Some(journal) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map(fs::File::from);
+    stderr
+        .and_then(|stderr| stderr.metadata())
+        .is_ok_and(|stderr| journal == *OsStr::new(&format!("{}:{}", stderr.dev(), stderr.ino())))
+}
+
+/// Whether somebody listens to what is told here.
+pub fn is_managed() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// How long the service manager waits for [`alive`] before it ends us; none where it does not.
+pub fn watchdog() -> Option<Duration> {
+    sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
+}
+
+/// Connections are taken; after [`reloading`]: that is done.
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The configuration is being loaded anew. [`ready`] must follow.
+pub fn reloading() {
+    // The time is for systemd 253 and newer, which takes a message without it for a fault.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => log::debug!("no monotonic clock: {error}"),
+    }
+}
+
+/// No more connections are taken.
+pub fn stopping(status: &str) {
+    tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+}
+
+/// One line for `systemctl status`.
+pub fn status(status: &str) {
+    tell(&[NotifyState::Status(status)]);
+}
+
+/// We are not stuck.
+pub fn alive() {
+    tell(&[NotifyState::Watchdog]);
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        log::debug!("cannot tell the service manager: {error}");
+    }
+}
+
+/// Whether the server at `address` answers a request for `path`, whatever it answers: what [`alive`] is to rest on,
+/// since a thread that only tells the time lives on beside a listener that is stuck.
+///
+/// # Errors
+/// It does not, within `timeout` for each step.
+pub fn answers(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&reachable(address), timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    stream.read_exact(&mut [0; "HTTP/1.1 200".len()])
+}
+
+/// A listener on all addresses is reached through the loopback one.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        // A machine may have IPv6 switched off while a socket on [::] still takes IPv4; but then this one is mapped.
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_read_without_the_line_end() {
+        let folder = std::env::temp_dir().join(format!("sparkgap-credentials-{}", std::process::id()));
+        fs::create_dir_all(folder.join("inner")).unwrap();
+        fs::write(folder.join("SPARK_KEY"), "sk-1\n").unwrap();
+        fs::write(folder.join("inner/OTHER"), "sk-2").unwrap();
+        assert_eq!(credential(&folder, "SPARK_KEY").as_deref(), Some("sk-1"));
+        for name in ["OTHER", "", "inner", "inner/OTHER", "..", "../x", "./SPARK_KEY"] {
+            assert_eq!(credential(&folder, name), None, "{name}");
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_listener_that_is_stuck_does_not_answer() {
+        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // The system takes the connection, and nobody answers it.
+        let stuck = answers(address, "/health", Duration::from_millis(50)).unwrap_err();
+        assert!(matches!(stuck.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{stuck}");
+        drop(listener);
+        assert!(answers(address, "/health", Duration::from_millis(50)).is_err());
+    }
+
+    #[test]
+    fn all_addresses_are_reached_through_the_loopback() {
+        for (listen, reached) in
+            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("192.168.1.2:1", "192.168.1.2:1")]
+        {
+            assert_eq!(reachable(listen.parse().unwrap()), reached.parse().unwrap());
+        }
+    }
+}
