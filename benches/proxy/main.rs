@@ -1,7 +1,8 @@
 //! The whole proxy beside what else may stand in its place, in front of one scripted upstream.
 //!
 //! `cargo bench --bench proxy` measures the table, with `-- --quick` in half a minute, with `-- --growth` the charts.
-//! `--only NAME` (direct, haproxy, sparkgap, litellm, ccr; repeatable) leaves the others out, `--rounds N` sets the rounds.
+//! `--only NAME` (direct, haproxy, before, sparkgap, litellm, ccr; repeatable) leaves the others out, `--rounds N` sets the
+//! rounds, `--before FILE` measures another build of sparkgap beside this one: what a change bought, in one run.
 //!
 //! All figures of a round are taken with the kinds in turn, so that what else the machine does hits all alike; of the
 //! rounds the table shows the median and the range. What is not installed has no column: nothing is invented.
@@ -111,6 +112,7 @@ fn options() -> Options {
             "--quick" => options.is_quick = true,
             "--growth" => options.grows = true,
             "--rounds" => options.rounds = arguments.next().and_then(|n| n.parse().ok()),
+            "--before" => _ = target::BEFORE.set(arguments.next().unwrap_or_default().into()),
             "--only" => options.only.push(kind(&arguments.next().unwrap_or_default())),
             other => {
                 eprintln!("unknown option {other}; see the head of benches/proxy/main.rs");
@@ -125,6 +127,7 @@ fn kind(name: &str) -> Kind {
     match name {
         "direct" => Kind::Direct,
         "haproxy" => Kind::Haproxy,
+        "before" => Kind::Before,
         "litellm" => Kind::LiteLlm,
         "ccr" => Kind::ClaudeCodeRouter,
         _ => Kind::Sparkgap,

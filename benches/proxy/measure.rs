@@ -125,7 +125,7 @@ impl Bench<'_> {
             ["slow-500", "slow-500-p99", "slow-500-rss", "slow-500-cpu", "slow-500-threads", ""],
         );
         // The slow ones would be measured while they fall over; what they do with 500 streams says enough.
-        if self.effort.has_thousands && matches!(self.kind, Kind::Direct | Kind::Haproxy | Kind::Sparkgap) {
+        if self.effort.has_thousands && self.kind.is_light() {
             self.slow(
                 5000,
                 500,
@@ -139,7 +139,7 @@ impl Bench<'_> {
         if self.kind == Kind::Direct {
             return;
         }
-        let starts = if matches!(self.kind, Kind::Haproxy | Kind::Sparkgap) { self.effort.starts } else { 1 };
+        let starts = if self.kind.is_light() { self.effort.starts } else { 1 };
         let mut times = Vec::new();
         for _ in 0..starts {
             let (target, took) = Target::start(self.kind, self.upstream.address);

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::load;
@@ -16,9 +17,14 @@ pub(crate) enum Kind {
     Direct,
     Haproxy,
     Sparkgap,
+    /// Another build of it, to see what a change bought.
+    Before,
     LiteLlm,
     ClaudeCodeRouter,
 }
+
+/// The other build, if one is to be measured.
+pub(crate) static BEFORE: OnceLock<PathBuf> = OnceLock::new();
 
 /// The kernel counts CPU time in hundredths of a second.
 const TICK: f64 = 0.01;
@@ -27,14 +33,15 @@ const TICK: f64 = 0.01;
 const START_PATIENCE: Duration = Duration::from_secs(90);
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 5] =
-        [Kind::Direct, Kind::Haproxy, Kind::Sparkgap, Kind::LiteLlm, Kind::ClaudeCodeRouter];
+    pub(crate) const ALL: [Kind; 6] =
+        [Kind::Direct, Kind::Haproxy, Kind::Before, Kind::Sparkgap, Kind::LiteLlm, Kind::ClaudeCodeRouter];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Direct => "direct",
             Kind::Haproxy => "haproxy (relay)",
             Kind::Sparkgap => "**sparkgap**",
+            Kind::Before => "sparkgap before",
             Kind::LiteLlm => "LiteLLM",
             Kind::ClaudeCodeRouter => "claude-code-router",
         }
@@ -46,6 +53,7 @@ impl Kind {
             Kind::Direct => Some(PathBuf::new()),
             Kind::Haproxy => find("haproxy"),
             Kind::Sparkgap => Some(env!("CARGO_BIN_EXE_sparkgap").into()),
+            Kind::Before => BEFORE.get().cloned(),
             Kind::LiteLlm => find("litellm"),
             Kind::ClaudeCodeRouter => find("ccr"),
         }
@@ -57,7 +65,12 @@ impl Kind {
 
     /// Whether it takes the Messages API; the others relay what the upstream takes.
     fn translates(self) -> bool {
-        matches!(self, Kind::Sparkgap | Kind::LiteLlm | Kind::ClaudeCodeRouter)
+        !matches!(self, Kind::Direct | Kind::Haproxy)
+    }
+
+    /// Whether thousands of streams, and many starts, are within its reach.
+    pub(crate) fn is_light(self) -> bool {
+        !matches!(self, Kind::LiteLlm | Kind::ClaudeCodeRouter)
     }
 
     /// A request of about `size` bytes, head included, in the API that this kind takes.
@@ -223,7 +236,7 @@ fn prepare(kind: Kind, folder: &Path, address: SocketAddr, upstream: SocketAddr)
     };
     match kind {
         Kind::Direct => {}
-        Kind::Sparkgap => {
+        Kind::Sparkgap | Kind::Before => {
             let url = format!("http://{upstream}/v1");
             command.args(["serve", "--listen", &address.to_string(), "--upstream", &url]);
             command.args(["--connections-max", "6000"]);
