@@ -147,6 +147,9 @@ struct Check {
     /// a Lua file, or a folder of them; may be repeated
     #[argh(option, arg_name = "path")]
     hooks: Vec<PathBuf>,
+    /// a LiteLLM config.yaml to run as it is
+    #[argh(option, arg_name = "file")]
+    litellm: Option<PathBuf>,
     /// let hooks use all of Lua's standard library
     #[argh(switch)]
     unsafe_hooks: bool,

@@ -1,6 +1,7 @@
 //! `serve` and `demo`: from options to a running server, its signals and its end.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::access::Keys;
 use crate::config::Secret;
 use crate::hooks;
 use crate::http::Limits;
-use crate::litellm::{MasterKey, Verdict};
+use crate::litellm::{Import, MasterKey, Verdict};
 use crate::proxy::{self, Gateway, Proxy};
 use crate::server::{self, Stop};
 use crate::upstream::{self, Upstream, nobody};
@@ -161,15 +162,15 @@ fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options,
         (None, Some(text)) => Keys::read(&text).map_err(|error| format!("{CLIENT_KEYS}: {error}"))?,
         (None, None) => Keys::default(),
     };
-    let mut imported = hooks::Options::default();
+    let mut hook_options = hooks::Options::default();
     if let Some(file) = &options.litellm {
         let import = super::import::read(file)?;
         for line in import.report.iter().filter(|line| line.verdict == Verdict::Unsupported) {
             log::warn!("{}: {line}", file.display());
         }
-        match import.master_key {
-            Some(MasterKey::Literal(key)) => keys.add(key, "master"),
-            Some(MasterKey::Environment(name)) => match service::variable(&name) {
+        match &import.master_key {
+            Some(MasterKey::Literal(key)) => keys.add(key.clone(), "master"),
+            Some(MasterKey::Environment(name)) => match service::variable(name) {
                 Some(key) => keys.add(Secret::new(key), "master"),
                 None => {
                     return Err(format!(
@@ -180,8 +181,7 @@ fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options,
             },
             None => {}
         }
-        imported.texts = vec![(file.display().to_string(), import.lua)];
-        imported.environment = Arc::new(import.environment.into_iter().collect());
+        hook_options = imported(file, import);
     }
     let open = addresses.iter().find(|address| !address.ip().is_loopback());
     if let Some(address) = open.filter(|_| keys.is_empty() && !options.allow_anonymous) {
@@ -189,7 +189,16 @@ fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options,
             "{address} can be reached from other machines: name a file of keys with --api-key-file, or let everybody in with --allow-anonymous"
         ));
     }
-    Ok((imported, keys))
+    Ok((hook_options, keys))
+}
+
+/// What a LiteLLM file gives to the hooks.
+pub(super) fn imported(file: &Path, import: Import) -> hooks::Options {
+    hooks::Options {
+        texts: vec![(file.display().to_string(), import.lua)],
+        environment: Arc::new(import.environment.into_iter().collect()),
+        ..hooks::Options::default()
+    }
 }
 
 fn gateway(options: &Serve, urls: &[String], hook_options: &hooks::Options) -> Result<Gateway, Failed> {
