@@ -49,7 +49,7 @@ enum Command {
     subcommand,
     name = "serve",
     example = "sparkgap serve --upstream http://192.168.68.155:8888/v1",
-    example = "sparkgap serve --listen 0.0.0.0:4000 --hooks /etc/sparkgap/hooks",
+    example = "sparkgap serve --listen 0.0.0.0:4000 --api-key-file /etc/sparkgap/keys --hooks /etc/sparkgap/hooks",
     note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY, or the systemd credential of that name, holds the key for the upstreams of --upstream; SPARKGAP_CLIENT_KEYS holds what a file of --api-key-file does.\nUnder a socket unit --listen has no say: the unit names the address."
 )]
 struct Serve {

@@ -29,8 +29,8 @@ def test(function):
 class Claude:
     """One home of Claude Code, in which conversations go on."""
 
-    def __init__(self, url, home):
-        self.url, self.home = url, home
+    def __init__(self, proxy, home):
+        self.proxy, self.url, self.home = proxy, proxy.url, home
         self.session = None
 
     def __call__(self, prompt, *arguments, model="claude-sonnet-5-5", keep="", again=False):
@@ -217,18 +217,20 @@ def an_overflow_is_compacted(claude, upstream):
 
 @test
 def the_upstream_restarts(claude, upstream):
-    """Gone while Claude Code runs its tool, with all connections, and back a moment later."""
-    gaps = []
+    """Gone while Claude Code runs its tool, with all connections, and back once a request has met with that."""
+
+    def come_back():
+        claude.proxy.wait_for(" 502 ")
+        upstream.start()
 
     def restart():
         upstream.on_restart = None
         upstream.stop()
-        gaps.append(time.monotonic())
-        threading.Timer(1.5, lambda: (gaps.append(time.monotonic()), upstream.start())).start()
+        threading.Thread(target=come_back, daemon=True).start()
 
     upstream.on_restart = restart
     run = claude("please do RESTART").ended_well("Results: before-the-restart")
-    assert len(gaps) == 2 and run.tool_results() == ["before-the-restart"]
+    assert run.tool_results() == ["before-the-restart"]
     retries = [event for event in run.events if event.get("subtype") == "api_retry"]
     assert retries and all(event["error_status"] == 502 for event in retries), retries
     check_growth(upstream)
@@ -254,7 +256,7 @@ def a_key_that_the_upstream_does_not_take(claude, upstream):
 def against_the_demo(home):
     with Sparkgap("demo") as proxy:
         for model in ("claude-sonnet-4-20250514", "claude-sonnet-5-5"):
-            run = Claude(proxy.url, f"{home}-{model}")("Say hello", model=model).ended_well("Hello from sparkgap")
+            run = Claude(proxy, f"{home}-{model}")("Say hello", model=model).ended_well("Hello from sparkgap")
             assert [call["name"] for call in run.blocks("assistant", "tool_use")] == ["Bash"]
             assert run.tool_results() == ["Hello from sparkgap"]
             assert run.blocks("assistant", "thinking")
@@ -273,7 +275,7 @@ def main(names):
             began = time.monotonic()
             with Sparkgap("serve", "--upstream", upstream.url) as proxy:
                 try:
-                    function(Claude(proxy.url, f"{homes}/{function.__name__}"), upstream)
+                    function(Claude(proxy, f"{homes}/{function.__name__}"), upstream)
                     check_all(upstream)
                 except BaseException:
                     print(f"FAILED: {function.__name__}\n{proxy.log}", file=sys.stderr)

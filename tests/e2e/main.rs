@@ -35,6 +35,7 @@ mod errors;
 mod framing;
 mod hooks;
 mod limits;
+mod litellm;
 mod models;
 mod paths;
 mod silence;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -40,6 +41,8 @@ pub(crate) struct Seen {
 struct State {
     scripts: Mutex<VecDeque<Script>>,
     seen: Mutex<Vec<Seen>>,
+    /// Where it is set, the models are told only when this is: how often they were asked for is sent to the other end.
+    models_gate: Option<(Sender<()>, Mutex<Receiver<()>>)>,
 }
 
 /// A scripted upstream: what has no script is answered with `Hello.`
@@ -50,9 +53,21 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) fn start() -> Upstream {
+        Upstream::start_with(State::default())
+    }
+
+    /// One that is slow to tell its models: each question is sent to the receiver, and answered once the sender is told to.
+    pub(crate) fn start_gated() -> (Upstream, Receiver<()>, Sender<()>) {
+        let (asked, was_asked) = channel();
+        let (open, opened) = channel();
+        let state = State { models_gate: Some((asked, Mutex::new(opened))), ..State::default() };
+        (Upstream::start_with(state), was_asked, open)
+    }
+
+    fn start_with(state: State) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State::default());
+        let state = Arc::new(state);
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for (connection, stream) in listener.incoming().enumerate() {
@@ -106,6 +121,10 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
     let mut call = Call { stream: BufReader::new(stream) };
     while let Some(head) = call.head() {
         if head.starts_with("GET /v1/models ") {
+            if let Some((asked, opened)) = &state.models_gate {
+                asked.send(()).unwrap();
+                opened.lock().unwrap().recv().unwrap();
+            }
             let model = json!({"id": MODEL, "object": "model", "owned_by": "vllm", "max_model_len": WINDOW});
             call.whole(200, &json!({"object": "list", "data": [model]}).to_string());
             continue;
