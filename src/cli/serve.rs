@@ -58,7 +58,7 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
     let all = all.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     let (imported, keys) = clients(options, &all)?;
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
-    let gateway = gateway(options, &urls, &hook_options)?;
+    let gateway = gateway(options, &urls, &hook_options, None)?;
     let proxy_options = proxy::Options {
         prefix: options.prefix.trim_end_matches('/').to_string(),
         open_after: Duration::from_secs(options.open_after),
@@ -73,9 +73,12 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
     let limits = Limits { body_size_max: options.body_size_max, ..Limits::default() };
     let server_options = server::Options {
         connections_max: options.connections_max,
+        head_timeout: Duration::from_secs(options.head_timeout),
+        body_timeout: Duration::from_secs(options.body_timeout),
+        write_timeout: Duration::from_secs(options.write_timeout),
+        idle_timeout: Duration::from_secs(options.keep_alive),
         drain: Duration::from_secs(options.drain),
         limits,
-        ..server::Options::default()
     };
     for other in others {
         server::spawn("listen", other, status.clone(), server_options, stop.clone())
@@ -201,7 +204,13 @@ pub(super) fn imported(file: &Path, import: Import) -> hooks::Options {
     }
 }
 
-fn gateway(options: &Serve, urls: &[String], hook_options: &hooks::Options) -> Result<Gateway, Failed> {
+/// `old`: what is in force now, of which as much as possible stays.
+fn gateway(
+    options: &Serve,
+    urls: &[String],
+    hook_options: &hooks::Options,
+    old: Option<&Gateway>,
+) -> Result<Gateway, Failed> {
     let loaded =
         load(&options.hooks, upstreams(urls, options.upstream_key_file.as_deref())?, hook_options.clone())?;
     let limits = upstream::Options {
@@ -210,7 +219,7 @@ fn gateway(options: &Serve, urls: &[String], hook_options: &hooks::Options) -> R
         idle_timeout: Duration::from_secs(options.idle_timeout),
         ..upstream::Options::default()
     };
-    Gateway::new(loaded, &limits)
+    Gateway::after(old, loaded, &limits)
 }
 
 /// Asks all upstreams what they serve, beside the serving: a start waits for no machine that is off.
@@ -278,7 +287,7 @@ fn mind_signals(
 
 /// Returns whether it was done. A broken set of files changes nothing; what is wrong with it is logged.
 fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &hooks::Options) -> bool {
-    match gateway(options, urls, hook_options) {
+    match gateway(options, urls, hook_options, Some(&proxy.gateway())) {
         Ok(gateway) => {
             let hash = gateway.hooks().hash().to_string();
             proxy.replace(gateway);
@@ -290,7 +299,9 @@ fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &h
             true
         }
         Err(failed) => {
-            log::error!("the hooks stay as they were: {failed}");
+            for line in format!("the hooks stay as they were: {failed}").lines() {
+                log::error!("{line}");
+            }
             false
         }
     }
