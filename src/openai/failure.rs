@@ -136,7 +136,7 @@ impl Said {
             413 => Error::new(Kind::RequestTooLarge, told),
             429 => Error::new(Kind::RateLimit, told).retry(after),
             503 | 529 => Error::new(Kind::Overloaded, told).retry(after),
-            408 | 504 => Error::new(Kind::Timeout, told),
+            408 | 504 => Error::new(Kind::Timeout, told).retry(after),
             502 => Error::new(Kind::BadGateway, told).retry(after),
             400..=499 | 501 => Error::new(Kind::InvalidRequest, told),
             _ if TEMPLATE_ERROR.iter().any(|text| self.message.contains(text)) => {
