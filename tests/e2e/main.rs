@@ -29,8 +29,11 @@ mod upstream;
 
 mod answers;
 mod bad_input;
+mod bench;
 mod connections;
 mod demo;
+mod doctor;
+mod environment;
 mod errors;
 mod framing;
 mod hooks;
