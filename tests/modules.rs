@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom up. One imports only those before it.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 23] = [
     "json",
     "error",
     "sse",
@@ -26,6 +26,9 @@ const ORDER: [&str; 20] = [
     "server",
     "upstream",
     "proxy",
+    "probe",
+    "doctor",
+    "latency",
     "demo",
     "cli",
 ];

@@ -140,7 +140,7 @@ fn upstream_urls(options: &Serve) -> Result<(Vec<String>, bool), Failed> {
 }
 
 /// The first local server that lists models.
-fn look_for_server() -> Option<String> {
+pub(super) fn look_for_server() -> Option<String> {
     USUAL_PORTS.into_iter().find_map(|port| {
         // Most ports have nobody: that is known at once, and no upstream needs to be made for it.
         TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), LOOK_TIMEOUT).ok()?;

@@ -274,11 +274,47 @@ def against_the_demo(home):
             assert "system-reminder" not in run.end["result"], run.end["result"]
 
 
+def by_our_own_command(home):
+    """`sparkgap claude`: with the window that the demo tells, Claude Code has nothing to warn of; without it, it has."""
+    bin, work = pathlib.Path(home, "bin"), pathlib.Path(home, "work")
+    bin.mkdir(parents=True)
+    work.mkdir()
+    (bin / "claude").symlink_to(os.environ["CLAUDE"])
+    basic = {
+        "HOME": home,
+        "PATH": f"{bin}:/usr/local/bin:/usr/bin:/bin",
+        "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
+    headless = ["-p", "Say hello", "--allowedTools", "Bash"]
+
+    def run(command, environment):
+        done = subprocess.run(
+            command, env={**basic, **environment}, cwd=work, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=150, check=False
+        )
+        assert done.returncode == 0 and "Hello from sparkgap" in done.stdout, done
+        return done.stderr
+
+    warning = "assumes a context window"
+    with Sparkgap("demo") as proxy:
+        said = run([os.environ["SPARKGAP"], "claude", *headless], {"SPARKGAP_URL": proxy.url})
+        assert warning not in said, said
+        assert " demo -> default/demo stream 200 end_turn" in proxy.log, proxy.log
+        bare = {"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_API_KEY": "sk-local-any", "ANTHROPIC_MODEL": "demo"}
+        said = run(["claude", *headless], bare)
+        assert warning in said, f"the client has changed: {said}"
+        script = 'eval "$("$0" env --remote "$1")" && shift && claude "$@"'
+        said = run(["/bin/sh", "-c", script, os.environ["SPARKGAP"], proxy.url, *headless], {})
+        assert warning not in said, said
+
+
 def main(names):
     with tempfile.TemporaryDirectory(prefix="sparkgap-claude-") as homes:
         if not names:
             against_the_demo(f"{homes}/demo")
             print("  ok: against the demo", flush=True)
+            by_our_own_command(f"{homes}/command")
+            print("  ok: by our own command", flush=True)
         for function in TESTS:
             if names and function.__name__ not in names:
                 continue
@@ -293,7 +329,7 @@ def main(names):
                     raise
             upstream.stop()
             print(f"  ok: {function.__name__.replace('_', ' ')} ({time.monotonic() - began:.1f} s)", flush=True)
-    print(f"Claude Code: {len(names) or len(TESTS) + 1} passed")
+    print(f"Claude Code: {len(names) or len(TESTS) + 2} passed")
 
 
 if __name__ == "__main__":

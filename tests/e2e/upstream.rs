@@ -42,6 +42,8 @@ pub(crate) struct Seen {
 struct State {
     scripts: Mutex<VecDeque<Script>>,
     seen: Mutex<Vec<Seen>>,
+    /// What other paths are answered with: path, status, body.
+    pages: Mutex<Vec<(String, u16, String)>>,
     /// Where it is set, the models are told only when this is: how often they were asked for is sent to the other end.
     models_gate: Option<(Sender<()>, Mutex<Receiver<()>>)>,
 }
@@ -103,6 +105,11 @@ impl Upstream {
         self.next(move |call| call.whole(status, &body));
     }
 
+    /// From now on a GET of this path is answered so.
+    pub(crate) fn set_page(&self, path: &str, status: u16, body: &str) {
+        self.state.pages.lock().unwrap().push((path.to_owned(), status, body.to_owned()));
+    }
+
     /// The chat completions asked for until now.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
@@ -121,6 +128,13 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
     stream.set_write_timeout(Some(HANG)).unwrap();
     let mut call = Call { stream: BufReader::new(stream), asked: Value::Null };
     while let Some(head) = call.head() {
+        let pages = state.pages.lock().unwrap().clone();
+        if let Some((_, status, body)) =
+            pages.iter().find(|(path, ..)| head.starts_with(&format!("GET {path} ")))
+        {
+            call.whole(*status, body);
+            continue;
+        }
         if head.starts_with("GET /v1/models ") {
             if let Some((asked, opened)) = &state.models_gate {
                 asked.send(()).unwrap();
@@ -128,6 +142,10 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
             }
             let model = json!({"id": MODEL, "object": "model", "owned_by": "vllm", "max_model_len": WINDOW});
             call.whole(200, &json!({"object": "list", "data": [model]}).to_string());
+            continue;
+        }
+        if head.starts_with("GET ") {
+            call.whole(404, r#"{"detail":"Not Found"}"#);
             continue;
         }
         let body = call.body(&head);
