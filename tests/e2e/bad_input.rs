@@ -289,11 +289,10 @@ fn what_is_unknown_or_odd_but_clear_is_served() {
     assert_eq!(server.log().matches("WARN").count(), 0, "{}", server.log());
 }
 
-#[test]
-fn requests_that_are_no_http() {
-    let upstream = Upstream::start();
-    let server = server(&upstream);
-    for (bytes, status, message) in [
+/// What is sent, and what comes back: status and message.
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn requests() -> Vec<(&'static [u8], u16, &'static str)> {
+    vec![
         (&b"POST /v1/messages HTTP/1.1\r\nhost: x\r\n\r\n"[..], 411, "POST needs a content-length header"),
         (
             b"POST /v1/messages HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
@@ -370,7 +369,14 @@ fn requests_that_are_no_http() {
             400,
             "content-encoding: 'gzip' is not supported; send the body as it is",
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn requests_that_are_no_http() {
+    let upstream = Upstream::start();
+    let server = server(&upstream);
+    for (bytes, status, message) in requests() {
         let what = String::from_utf8_lossy(bytes).into_owned();
         let answer = ask_alone(&server, bytes, true).unwrap_or_else(|| panic!("{what}: no answer"));
         refused(&answer, status, message, &what);
