@@ -51,9 +51,17 @@ fn one(mut connection: Connection, plan: &Plan, upstream: &Faulty, tally: &Tally
         }
         Role::Leaves(size) => {
             connection.get_mut().write_all(&request).unwrap();
-            if size > 500 && !matches!(plan.ending, Ending::Silent) && plan.is_streamed {
-                // The end may come first, where the upstream stalls.
-                let _ = connection.read_exact(&mut vec![0; size]);
+            // Some leave at once. What is read by the others is sure to come.
+            let size = match plan.ending {
+                _ if !plan.is_streamed || plan.model == "dead-1" || size < 1000 => 0,
+                Ending::Endless => size,
+                Ending::Stall(_) => 100,
+                _ => 0,
+            };
+            connection.read_exact(&mut vec![0; size]).unwrap();
+            if size == 0 {
+                // Anywhere between the first hook and the middle of the answer.
+                std::thread::sleep(Duration::from_millis(plan.seed % 20));
             }
             upstream.leaving(plan.seed);
             tally.left.fetch_add(1, Relaxed);

@@ -6,9 +6,14 @@ use super::client::{Answer, hello, post};
 use super::server::Server;
 use super::upstream::Upstream;
 
-/// Bodies, each with the start of its message. All are 400s.
+/// Bodies, each with its message. All are 400s.
 fn bodies() -> Vec<(Vec<u8>, &'static str)> {
-    let not_json = "The request body is not valid JSON: ";
+    const CUT: &str = "The request body is not valid JSON: the document is cut short or malformed";
+    const MALFORMED: &str = "The request body is not valid JSON: malformed";
+    const ESCAPE: &str =
+        "The request body is not valid JSON: a string with an unpaired surrogate or a broken \\u escape";
+    const DEEP: &str = "The request body is not valid JSON: nested deeper than 128 levels";
+    const NO_OBJECT: &str = "The request body must be a JSON object";
     let deep = |open: &str, close: &str| {
         let (open, close) = (open.repeat(1000), close.repeat(1000));
         let body = hello().to_string().replace("\"Hi\"", &format!("{open}1{close}"));
@@ -18,39 +23,37 @@ fn bodies() -> Vec<(Vec<u8>, &'static str)> {
     let mut broken_utf8 = hello().to_string().into_bytes();
     let at = broken_utf8.windows(2).position(|pair| pair == b"Hi").unwrap();
     broken_utf8[at] = 0xff;
-    let surrogate = |escape: &str| hello().to_string().replace("Hi", escape).into_bytes();
+    let whole = hello().to_string();
+    let changed = |from: &str, to: &str| whole.replace(from, to).into_bytes();
     vec![
-        (b"".to_vec(), not_json),
-        (b" ".to_vec(), not_json),
-        (b"nope".to_vec(), not_json),
-        (b"{".to_vec(), not_json),
-        (hello().to_string().trim_end_matches('}').into(), not_json),
-        ([hello().to_string().as_bytes(), b"}"].concat(), not_json),
-        ([hello().to_string().as_bytes(), hello().to_string().as_bytes()].concat(), not_json),
-        (hello().to_string().replace(':', "=").into_bytes(), not_json),
-        (hello().to_string().replace("\"Hi\"", "'Hi'").into_bytes(), not_json),
-        (hello().to_string().replace("100", "0100").into_bytes(), not_json),
-        (hello().to_string().replace("100", "NaN").into_bytes(), not_json),
-        (hello().to_string().replace("Hi", "a\nb").into_bytes(), not_json),
-        (deep("[", "]"), "The request body is not valid JSON: nested deeper than 128 levels"),
-        (deep("{\"a\":", "}"), "The request body is not valid JSON: nested deeper than 128 levels"),
+        (b"".to_vec(), CUT),
+        (b" ".to_vec(), CUT),
+        (b"{".to_vec(), CUT),
+        (b"nope".to_vec(), MALFORMED),
         (
-            "[".repeat(200_000).into_bytes(),
-            "The request body is not valid JSON: nested deeper than 128 levels",
+            whole.trim_end_matches('}').into(),
+            "The request body is not valid JSON: the document is cut short or malformed near byte 70",
         ),
+        ([whole.as_bytes(), b"}"].concat(), "The request body is not valid JSON: malformed near byte 87"),
+        (whole.repeat(2).into_bytes(), "The request body is not valid JSON: malformed near byte 87"),
+        (changed(":", "="), "The request body is not valid JSON: malformed near byte 13"),
+        (changed("\"Hi\"", "'Hi'"), "The request body is not valid JSON: malformed near byte 41"),
+        (changed("100", "0100"), "The request body is not valid JSON: a malformed number near byte 15"),
+        (changed("100", "NaN"), "The request body is not valid JSON: malformed near byte 14"),
+        (changed("Hi", "a\nb"), CUT),
+        (deep("[", "]"), DEEP),
+        (deep("{\"a\":", "}"), DEEP),
+        ("[".repeat(200_000).into_bytes(), DEEP),
         (broken_utf8, "The request body is not valid JSON: invalid UTF-8"),
-        (surrogate("\\ud800"), "The request body is not valid JSON: a string with an unpaired surrogate"),
-        (surrogate("\\udc00 x"), "The request body is not valid JSON: a string with an unpaired surrogate"),
-        (
-            surrogate("\\ud83d\\ud83d"),
-            "The request body is not valid JSON: a string with an unpaired surrogate",
-        ),
-        (surrogate("\\u12"), not_json),
-        (surrogate("\\x41"), not_json),
-        (b"null".to_vec(), "The request body must be a JSON object"),
-        (b"[]".to_vec(), "The request body must be a JSON object"),
-        (b"\"text\"".to_vec(), "The request body must be a JSON object"),
-        (b"1".to_vec(), "The request body must be a JSON object"),
+        (changed("Hi", "\\ud800"), ESCAPE),
+        (changed("Hi", "\\udc00 x"), ESCAPE),
+        (changed("Hi", "\\ud83d\\ud83d"), ESCAPE),
+        (changed("Hi", "\\u12"), ESCAPE),
+        (changed("Hi", "\\x41"), MALFORMED),
+        (b"null".to_vec(), NO_OBJECT),
+        (b"[]".to_vec(), NO_OBJECT),
+        (b"\"text\"".to_vec(), NO_OBJECT),
+        (b"1".to_vec(), NO_OBJECT),
     ]
 }
 
@@ -88,7 +91,7 @@ fn members() -> Vec<Member> {
         (
             "tool_choice",
             Some(json!({"type": "some"})),
-            "tool_choice.type: Input should be 'auto', 'any', 'tool' or",
+            "tool_choice.type: Input should be 'auto', 'any', 'tool' or 'none'",
         ),
         ("tool_choice", Some(json!({"type": "tool"})), "tool_choice.name: Field required"),
         ("thinking", Some(json!(true)), "thinking: Input should be an object"),
@@ -97,13 +100,13 @@ fn members() -> Vec<Member> {
         (
             "thinking",
             Some(json!({"type": "enabled", "budget_tokens": 1023})),
-            "thinking.budget_tokens: Input should",
+            "thinking.budget_tokens: Input should be greater than or equal to 1024",
         ),
         ("output_config", Some(json!([])), "output_config: Input should be an object"),
         (
             "output_config",
             Some(json!({"format": {"type": "xml"}})),
-            "output_config.format.type: Input should be",
+            "output_config.format.type: Input should be 'json_schema'",
         ),
         ("mcp_servers", Some(json!([{}])), "mcp_servers: not supported"),
     ]
@@ -121,7 +124,7 @@ fn messages() -> Vec<Member> {
         (
             "messages",
             Some(json!([{"role": "tool", "content": "Hi"}])),
-            "messages.0.role: Input should be 'user' or",
+            "messages.0.role: Input should be 'user' or 'assistant'",
         ),
         (
             "messages",
@@ -129,8 +132,16 @@ fn messages() -> Vec<Member> {
             "messages.0.role: Input should be a valid string",
         ),
         ("messages", Some(json!([{"role": "user"}])), "messages.0.content: Field required"),
-        ("messages", user(json!(1)), "messages.0.content: Input should be a valid string or a list"),
-        ("messages", user(json!(null)), "messages.0.content: Input should be a valid string or a list"),
+        (
+            "messages",
+            user(json!(1)),
+            "messages.0.content: Input should be a valid string or a list of blocks",
+        ),
+        (
+            "messages",
+            user(json!(null)),
+            "messages.0.content: Input should be a valid string or a list of blocks",
+        ),
         ("messages", user(json!("")), "messages.0: user messages must have non-empty content"),
         ("messages", user(json!(["Hi"])), "messages.0.content.0: Input should be an object"),
         ("messages", user(json!([{"text": "Hi"}])), "messages.0.content.0.type: Field required"),
@@ -139,7 +150,7 @@ fn messages() -> Vec<Member> {
         (
             "messages",
             user(json!([{"type": "text", "text": []}])),
-            "messages.0.content.0.text: Input should be a valid",
+            "messages.0.content.0.text: Input should be a valid string",
         ),
         ("messages", user(json!([{"type": "image"}])), "messages.0.content.0.source: Field required"),
         (
@@ -165,8 +176,13 @@ fn messages() -> Vec<Member> {
 fn refused(answer: &Answer, status: u16, message: &str, what: &str) {
     assert_eq!(answer.status, status, "{what}: {}", answer.text());
     let (kind, found) = answer.error();
-    assert_eq!(kind, "invalid_request_error", "{what}");
-    assert!(found.starts_with(message), "{what}: {found}");
+    let expected = match status {
+        404 => "not_found_error",
+        413 => "request_too_large",
+        _ => "invalid_request_error",
+    };
+    assert_eq!(kind, expected, "{what}");
+    assert_eq!(found, message, "{what}");
 }
 
 /// One connection at a time: the next one is served only when the last one has left nothing behind.
@@ -273,15 +289,21 @@ fn what_is_unknown_or_odd_but_clear_is_served() {
     assert_eq!(server.log().matches("WARN").count(), 0, "{}", server.log());
 }
 
-#[test]
-fn requests_that_are_no_http() {
-    let upstream = Upstream::start();
-    let server = server(&upstream);
-    let malformed = "malformed request: ";
-    for (bytes, status, message) in [
+/// What is sent, and what comes back: status and message.
+#[allow(clippy::too_many_lines, reason = "a table")]
+fn requests() -> Vec<(&'static [u8], u16, &'static str)> {
+    vec![
         (&b"POST /v1/messages HTTP/1.1\r\nhost: x\r\n\r\n"[..], 411, "POST needs a content-length header"),
-        (b"POST /v1/messages HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400, malformed),
-        (b"POST /v1/messages HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}", 400, malformed),
+        (
+            b"POST /v1/messages HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+            400,
+            "malformed request: content-length header not a number",
+        ),
+        (
+            b"POST /v1/messages HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n{}",
+            400,
+            "malformed request: conflicting content-length headers",
+        ),
         (
             b"POST /v1/messages HTTP/1.1\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n{}",
             400,
@@ -292,17 +314,69 @@ fn requests_that_are_no_http() {
             400,
             "transfer-encoding: only chunked is supported",
         ),
-        (b"GARBAGE\r\n\r\n", 400, malformed),
-        (b"GET / HTTP/9.9\r\n\r\n", 400, malformed),
-        (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400, malformed),
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "this port speaks plain HTTP"),
-        (b"\x00\x00\x00\x00", 400, malformed),
+        (b"GARBAGE\r\n\r\n", 400, "malformed request: http parse fail: invalid token"),
+        (b"GET / HTTP/9.9\r\n\r\n", 400, "malformed request: http parse fail: invalid HTTP version"),
+        (
+            b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+            400,
+            "malformed request: http parse fail: invalid header name",
+        ),
+        (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            400,
+            "this port speaks plain HTTP: use http:// instead of https://",
+        ),
+        (b"\x00\x00\x00\x00", 400, "malformed request: it does not start with a method"),
+        (b"GET /nothing HTTP/1.1\r\nconnection: close\r\n\r\n", 404, "Not found: GET /nothing"),
+        (
+            b"GET /v1/messages/ HTTP/1.1\r\nconnection: close\r\n\r\n",
+            405,
+            "GET is not for /v1/messages/; use POST",
+        ),
+        (
+            b"PUT /health HTTP/1.1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            405,
+            "PUT is not for /health; use GET or HEAD",
+        ),
+        (
+            b"BREW /v1/messages HTTP/1.1\r\nconnection: close\r\n\r\n",
+            405,
+            "BREW is not for /v1/messages; use POST",
+        ),
+        (b"GET /v1/models/unheard-of HTTP/1.1\r\nconnection: close\r\n\r\n", 404, "model: unheard-of"),
+        (
+            b"POST /v1/messages HTTP/1.1\r\ncontent-length: 99999999999999999999999\r\n\r\n",
+            400,
+            "malformed request: content-length header not a number",
+        ),
+        (
+            b"POST /v1/messages HTTP/1.1\r\ncontent-length: 33554433\r\n\r\n",
+            413,
+            "request body over 33554432 bytes",
+        ),
+        (
+            b"POST /v1/messages HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+            400,
+            "malformed chunk: chunk length cannot be read as a number",
+        ),
+        (
+            b"POST /v1/messages HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            400,
+            "transfer-encoding in an HTTP/1.0 request",
+        ),
         (
             b"POST /v1/messages HTTP/1.1\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
             400,
-            "content-encoding: 'gzip' is not supported",
+            "content-encoding: 'gzip' is not supported; send the body as it is",
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn requests_that_are_no_http() {
+    let upstream = Upstream::start();
+    let server = server(&upstream);
+    for (bytes, status, message) in requests() {
         let what = String::from_utf8_lossy(bytes).into_owned();
         let answer = ask_alone(&server, bytes, true).unwrap_or_else(|| panic!("{what}: no answer"));
         refused(&answer, status, message, &what);
