@@ -165,7 +165,8 @@ fn a_failed_hook_is_undone_counted_and_forgotten() {
         let next_is_fine = hooks.on_upstream_request(&mut next, &mut request()).is_ok();
         let good = outcome.is_err_and(|error| error.kind == Kind::Permission)
             && message == "refused: the hook on_upstream_request failed and its policy is closed"
-            && text.contains(expected)
+            // On a busy machine the time may be over before any other limit is met.
+            && (text.contains(expected) || text.contains("time limit"))
             && bad.to_json() == "{\"bad\":1}"
             && hooks.failures(Hook::UpstreamRequest) == 1
             && next_is_fine
