@@ -12,7 +12,8 @@ usage() {
 usage: ./install.sh [options]
 
   --upstream URL   the model server, for a new /etc/sparkgap/sparkgap.env; may be repeated
-  --listen ADDR    PORT (all addresses) or ADDRESS:PORT instead of 127.0.0.1:4000
+  --listen ADDR    PORT (all addresses) or ADDRESS:PORT instead of 127.0.0.1:4000. Other machines then need a key; the
+                   first one is made, and shown, where /etc/sparkgap/credentials/CLIENT_KEYS holds none
   --binary FILE    this program instead of the one found here
   --prefix DIR     instead of /usr/local
   --no-start       install, and leave the service as it is
@@ -96,7 +97,7 @@ paths() {
 
 # What this machine is and has.
 find_out() {
-    for command in id uname mktemp cmp cp mv rm chmod mkdir sed cut head tail sort cat dirname sha256sum; do
+    for command in id uname mktemp cmp cp mv rm chmod mkdir sed cut head tail sort cat dirname sha256sum od tr grep; do
         command -v "$command" >/dev/null || fail "the command $command is needed"
     done
     systemd=
@@ -209,9 +210,28 @@ install_config() {
         config_file "$here/systemd/sparkgap.env.example" "$etc/sparkgap.env"
     fi
     if [ -n "$listen" ]; then
+        client_key
         printf '[Socket]\nListenStream=\nListenStream=%s\n' "$listen" >"$work/listen"
         socket_file config_file "$work/listen" "$dropins/sparkgap.socket.d/listen.conf"
     fi
+}
+
+# Whoever reaches the port could use the model, so the service does not start on an open one without keys.
+client_key() {
+    case $listen in
+        127.* | localhost:* | '[::1]:'*) return ;;
+    esac
+    if [ -e "$etc/credentials/CLIENT_KEYS" ] || grep -qs '^SPARKGAP_OPTIONS=.*--allow-anonymous' "$etc/sparkgap.env"; then
+        return
+    fi
+    changed=yes
+    if [ -n "$dry" ]; then
+        say "would make a key for clients in $etc/credentials/CLIENT_KEYS"
+        return
+    fi
+    key=sk-$(od -An -N 16 -tx1 /dev/urandom | tr -d ' \n')
+    (umask 077 && printf '%s first\n' "$key" >"$etc/credentials/CLIENT_KEYS")
+    say "made       a key for clients, $key, in $etc/credentials/CLIENT_KEYS"
 }
 
 install_units() {
@@ -262,7 +282,9 @@ start_service() {
     fi
     say "starting   the service; requests in progress may finish first (up to 90 s)"
     if restart && answers; then
-        say "running    sparkgap on $(address)"
+        say "running    sparkgap on $(address); with Claude Code here:"
+        if [ -e "$etc/credentials/CLIENT_KEYS" ]; then key='KEY'; else key=local; fi
+        say "    ANTHROPIC_BASE_URL=http://$(address) ANTHROPIC_API_KEY=$key claude"
         return
     fi
     systemctl --no-pager --lines=10 status sparkgap.service >&2 || true

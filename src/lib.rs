@@ -46,6 +46,12 @@ pub mod upstream;
 
 pub mod proxy;
 
+// What a command asks of servers.
+pub mod probe;
+
+pub mod doctor;
+pub mod latency;
+
 pub mod demo;
 
 pub mod cli;

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom up. One imports only those before it.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 23] = [
     "json",
     "error",
     "sse",
@@ -26,6 +26,9 @@ const ORDER: [&str; 20] = [
     "server",
     "upstream",
     "proxy",
+    "probe",
+    "doctor",
+    "latency",
     "demo",
     "cli",
 ];
@@ -47,9 +50,11 @@ const IMPURE: [&str; 10] = [
 ];
 
 /// Names, and the only modules that may hold them.
-const ALONE: [(&str, &[&str]); 4] = [
+const ALONE: [(&str, &[&str]); 6] = [
     ("mlua::", &["hooks"]),
     ("ureq::", &["upstream"]),
+    ("sd_notify::", &["service"]),
+    ("listenfd::", &["service"]),
     ("thread::Builder", &["server"]),
     ("thread::spawn", &["server"]),
 ];

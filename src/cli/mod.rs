@@ -1,8 +1,12 @@
 //! The command line: what can be typed, and which part of the program does it.
 
+mod bench;
 mod check;
+mod doctor;
+mod env;
 mod hook;
 mod import;
+mod progress;
 mod serve;
 mod status;
 
@@ -41,6 +45,10 @@ enum Command {
     Check(Check),
     Hook(HookRun),
     Import(ImportFile),
+    Environment(Environment),
+    Claude(Claude),
+    Doctor(Doctor),
+    Bench(Bench),
     Version(Version),
 }
 
@@ -50,8 +58,8 @@ enum Command {
     subcommand,
     name = "serve",
     example = "sparkgap serve --upstream http://192.168.68.155:8888/v1",
-    example = "sparkgap serve --listen 0.0.0.0:4000 --hooks /etc/sparkgap/hooks",
-    note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY, or the systemd credential of that name, holds the key for the upstreams of --upstream.\nUnder a socket unit --listen has no say: the unit names the address."
+    example = "sparkgap serve --listen 0.0.0.0:4000 --api-key-file /etc/sparkgap/keys --hooks /etc/sparkgap/hooks",
+    note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY, or the systemd credential of that name, holds the key for the upstreams of --upstream; SPARKGAP_CLIENT_KEYS holds what a file of --api-key-file does.\nUnder a socket unit --listen has no say: the unit names the address."
 )]
 struct Serve {
     /// address to listen on (127.0.0.1:4000)
@@ -160,6 +168,9 @@ struct Check {
     /// a Lua file, or a folder of them; may be repeated
     #[argh(option, arg_name = "path")]
     hooks: Vec<PathBuf>,
+    /// a LiteLLM config.yaml to run as it is
+    #[argh(option, arg_name = "file")]
+    litellm: Option<PathBuf>,
     /// let hooks use all of Lua's standard library
     #[argh(switch)]
     unsafe_hooks: bool,
@@ -211,6 +222,112 @@ struct ImportFile {
     json: bool,
 }
 
+/// Print the environment for Claude Code, as a running sparkgap tells it: shell lines for eval.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "env",
+    example = "eval \"$(sparkgap env)\" && claude",
+    example = "eval \"$(sparkgap env --remote http://box:4000)\"\n    On a laptop.",
+    example = "sparkgap env --json\n    For the env of Claude Code's settings.json.",
+    note = "The environment variables SPARKGAP_URL and SPARKGAP_API_KEY stand for --remote and --api-key."
+)]
+struct Environment {
+    /// where to ask (http://127.0.0.1:4000)
+    #[argh(option, arg_name = "url")]
+    remote: Option<String>,
+    /// what Claude Code is to call it by, where that is not the same: a tunnel, or a reverse proxy
+    #[argh(option, arg_name = "url")]
+    base_url: Option<String>,
+    /// the key that sparkgap asks for
+    #[argh(option, arg_name = "key")]
+    api_key: Option<String>,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Run Claude Code with the environment of `sparkgap env`. All arguments are Claude Code's.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "claude")]
+struct Claude {
+    /// what claude gets, as it is
+    #[argh(positional, greedy)]
+    arguments: Vec<String>,
+}
+
+/// Ask the upstreams some questions, and say what is wrong with them and how to mend it. Exit code 1 if anything is.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "doctor",
+    example = "sparkgap doctor --upstream http://192.168.68.155:8888/v1",
+    example = "sparkgap doctor --hooks /etc/sparkgap/hooks --json",
+    note = "Without --upstream and --hooks it looks for a server on the usual local ports."
+)]
+struct Doctor {
+    /// base URL of an OpenAI-compatible server; may be repeated
+    #[argh(option, arg_name = "url")]
+    upstream: Vec<String>,
+    /// a file that holds the key for the upstreams of --upstream
+    #[argh(option, arg_name = "file")]
+    upstream_key_file: Option<PathBuf>,
+    /// a PEM file of the authorities that certificates of https upstreams are checked against
+    #[argh(option, arg_name = "file")]
+    ca_file: Option<PathBuf>,
+    /// a Lua file, or a folder of them; may be repeated
+    #[argh(option, arg_name = "path")]
+    hooks: Vec<PathBuf>,
+    /// let hooks use all of Lua's standard library
+    #[argh(switch)]
+    unsafe_hooks: bool,
+    /// say it as JSON
+    #[argh(switch)]
+    json: bool,
+}
+
+/// Measure times to the first token and tokens a second, through a running sparkgap and straight to its upstreams.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "bench",
+    example = "sparkgap bench --upstream http://192.168.68.155:8888/v1",
+    example = "sparkgap bench --hooks /etc/sparkgap/hooks --rounds 20 --json",
+    note = "Name the upstreams as for the running sparkgap; without them they cannot be asked straight. Its key: SPARKGAP_API_KEY."
+)]
+struct Bench {
+    /// where sparkgap is (http://127.0.0.1:4000)
+    #[argh(option, arg_name = "url", default = "env::LOCAL.into()")]
+    base_url: String,
+    /// base URL of the upstream; may be repeated
+    #[argh(option, arg_name = "url")]
+    upstream: Vec<String>,
+    /// a file that holds the key for the upstreams of --upstream
+    #[argh(option, arg_name = "file")]
+    upstream_key_file: Option<PathBuf>,
+    /// the Lua file or folder that sparkgap runs with; may be repeated
+    #[argh(option, arg_name = "path")]
+    hooks: Vec<PathBuf>,
+    /// a model or alias to ask for (all of them); may be repeated
+    #[argh(option, arg_name = "name")]
+    model: Vec<String>,
+    /// how often each question is asked (5)
+    #[argh(option, default = "5")]
+    rounds: u64,
+    /// sizes of prompts, in tokens (100,1000,4000)
+    #[argh(option, default = "\"100,1000,4000\".into()")]
+    sizes: String,
+    /// also ask this model of the real Anthropic API, which costs money; its key: ANTHROPIC_API_KEY
+    #[argh(option, arg_name = "model")]
+    anthropic: Option<String>,
+    /// where that API is (https://api.anthropic.com)
+    #[argh(option, arg_name = "url", default = "\"https://api.anthropic.com\".into()")]
+    anthropic_url: String,
+    /// print JSON
+    #[argh(switch)]
+    json: bool,
+}
+
 /// Print the version.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "version")]
@@ -227,8 +344,12 @@ type Failed = String;
 
 /// Runs the program with these arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments: Result<Vec<String>, OsString> =
-        arguments.into_iter().skip(1).map(OsString::into_string).collect();
+    let arguments: Vec<OsString> = arguments.into_iter().skip(1).collect();
+    // Before any parsing: what follows is Claude Code's alone, be it unknown here or no UTF-8.
+    if let Some((_, theirs)) = arguments.split_first().filter(|(first, _)| *first == "claude") {
+        return fail(&env::claude(theirs));
+    }
+    let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
     let Ok(arguments) = arguments else {
         return fail("sparkgap: an argument is not UTF-8");
     };
@@ -248,6 +369,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(options) => check::check(&options),
         Command::Hook(options) => hook::run(&options),
         Command::Import(options) => import::run(&options),
+        Command::Environment(options) => env::run(&options),
+        // Not from the command line: that is seen to above.
+        Command::Claude(options) => {
+            Err(env::claude(&options.arguments.into_iter().map(OsString::from).collect::<Vec<_>>()))
+        }
+        Command::Doctor(options) => doctor::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Version(_) => {
             print(&format!("sparkgap {}\n", env!("CARGO_PKG_VERSION")));
             Ok(())
@@ -355,6 +483,9 @@ mod tests {
             &["check", "--help"],
             &["hook", "--help"],
             &["import", "--help"],
+            &["env", "--help"],
+            &["doctor", "--help"],
+            &["bench", "--help"],
         ] {
             let help = parse(command).expect_err("help ends early");
             assert!(help.status.is_ok() && help.output.contains("Examples:"), "{command:?}: {}", help.output);

@@ -1,6 +1,7 @@
 //! `serve` and `demo`: from options to a running server, its signals and its end.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::access::Keys;
 use crate::config::Secret;
 use crate::hooks;
 use crate::http::Limits;
-use crate::litellm::{MasterKey, Verdict};
+use crate::litellm::{Import, MasterKey, Verdict};
 use crate::proxy::{self, Gateway, Proxy};
 use crate::server::{self, Stop};
 use crate::upstream::{self, Upstream, nobody};
@@ -38,6 +39,9 @@ pub(super) fn demo(options: Demo) -> Result<(), Failed> {
     serve(&serving)
 }
 
+/// The keys of clients, as in the file of `--api-key-file`: an environment variable, or a systemd credential.
+const CLIENT_KEYS: &str = "SPARKGAP_CLIENT_KEYS";
+
 /// What `--upstream` takes instead of a URL.
 pub(super) const DEMO: &str = "demo";
 
@@ -50,7 +54,9 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         upstream::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
     }
     let (urls, is_demo) = upstream_urls(options)?;
-    let (imported, keys) = clients(options, address)?;
+    let all = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
+    let all = all.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+    let (imported, keys) = clients(options, &all)?;
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
     let gateway = gateway(options, &urls, &hook_options, None)?;
     let proxy_options = proxy::Options {
@@ -135,7 +141,7 @@ fn upstream_urls(options: &Serve) -> Result<(Vec<String>, bool), Failed> {
 }
 
 /// The first local server that lists models.
-fn look_for_server() -> Option<String> {
+pub(super) fn look_for_server() -> Option<String> {
     USUAL_PORTS.into_iter().find_map(|port| {
         // Most ports have nobody: that is known at once, and no upstream needs to be made for it.
         TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), LOOK_TIMEOUT).ok()?;
@@ -150,26 +156,27 @@ fn look_for_server() -> Option<String> {
 }
 
 /// What a LiteLLM file gives to the hooks, and the keys that let clients in: the key file's, and LiteLLM's master key.
-fn clients(options: &Serve, address: SocketAddr) -> Result<(hooks::Options, Keys), Failed> {
-    let mut keys = match &options.api_key_file {
-        None => Keys::default(),
-        Some(file) => {
+fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options, Keys), Failed> {
+    let mut keys = match (&options.api_key_file, service::variable(CLIENT_KEYS)) {
+        (Some(file), _) => {
             let text =
                 std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
             Keys::read(&text).map_err(|error| format!("{}: {error}", file.display()))?
         }
+        (None, Some(text)) => Keys::read(&text).map_err(|error| format!("{CLIENT_KEYS}: {error}"))?,
+        (None, None) => Keys::default(),
     };
-    let mut imported = hooks::Options::default();
+    let mut hook_options = hooks::Options::default();
     if let Some(file) = &options.litellm {
         let import = super::import::read(file)?;
         for line in import.report.iter().filter(|line| line.verdict == Verdict::Unsupported) {
             log::warn!("{}: {line}", file.display());
         }
-        match import.master_key {
-            Some(MasterKey::Literal(key)) => keys.add(key, "master"),
-            Some(MasterKey::Environment(name)) => match std::env::var(&name) {
-                Ok(key) => keys.add(Secret::new(key), "master"),
-                Err(_) => {
+        match &import.master_key {
+            Some(MasterKey::Literal(key)) => keys.add(key.clone(), "master"),
+            Some(MasterKey::Environment(name)) => match service::variable(name) {
+                Some(key) => keys.add(Secret::new(key), "master"),
+                None => {
                     return Err(format!(
                         "{}: its master_key is the environment variable {name}, which is not set",
                         file.display()
@@ -178,15 +185,24 @@ fn clients(options: &Serve, address: SocketAddr) -> Result<(hooks::Options, Keys
             },
             None => {}
         }
-        imported.texts = vec![(file.display().to_string(), import.lua)];
-        imported.environment = Arc::new(import.environment.into_iter().collect());
+        hook_options = imported(file, import);
     }
-    if keys.is_empty() && !options.allow_anonymous && !address.ip().is_loopback() {
+    let open = addresses.iter().find(|address| !address.ip().is_loopback());
+    if let Some(address) = open.filter(|_| keys.is_empty() && !options.allow_anonymous) {
         return Err(format!(
             "{address} can be reached from other machines: name a file of keys with --api-key-file, or let everybody in with --allow-anonymous"
         ));
     }
-    Ok((imported, keys))
+    Ok((hook_options, keys))
+}
+
+/// What a LiteLLM file gives to the hooks.
+pub(super) fn imported(file: &Path, import: Import) -> hooks::Options {
+    hooks::Options {
+        texts: vec![(file.display().to_string(), import.lua)],
+        environment: Arc::new(import.environment.into_iter().collect()),
+        ..hooks::Options::default()
+    }
 }
 
 /// `old`: what is in force now, of which as much as possible stays.

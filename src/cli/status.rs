@@ -12,14 +12,11 @@ use crate::proxy::Proxy;
 use crate::server::{self, Client, Handler, Stop};
 use crate::service;
 
-/// How often the status line is told anew where no watchdog asks for more.
-const PERIOD: Duration = Duration::from_secs(15);
+/// How often the status line is looked at; it is told where it has changed.
+const STATUS_PERIOD: Duration = Duration::from_secs(2);
 
 /// The watchdog is told this many times within its limit: one late answer must not end the server.
 const TELLS_PER_LIMIT: u32 = 3;
-
-/// A server asks itself for a sign of life; half of a period, so that the tells keep their pace.
-const ANSWER_SHARE: u32 = 2;
 
 /// The proxy with what is to be told of it.
 pub(super) struct Status {
@@ -76,25 +73,27 @@ impl Status {
         if !service::is_managed() {
             return Ok(());
         }
-        let watchdog = service::watchdog();
-        let period = watchdog.map_or(PERIOD, |limit| limit / TELLS_PER_LIMIT);
-        let (status, stop) = (Arc::clone(self), stop.clone());
+        let status = Arc::clone(self);
         let mut told = String::new();
-        server::every("service", period, move || {
-            if stop.is_triggered() {
-                // Nobody is let in any more, so nobody can ask; the drain has its own limit.
-                return service::alive();
-            }
-            if watchdog.is_some() {
-                match service::answers(address, &path, period / ANSWER_SHARE) {
-                    Ok(()) => service::alive(),
-                    Err(error) => log::warn!("the server does not answer itself: {error}"),
-                }
-            }
+        let stopping = stop.clone();
+        server::every("status", STATUS_PERIOD, move || {
             let line = status.line();
-            if line != told {
+            if line != told && !stopping.is_triggered() {
                 service::status(&line);
                 told = line;
+            }
+        })?;
+        let Some(limit) = service::watchdog() else { return Ok(()) };
+        let period = limit / TELLS_PER_LIMIT;
+        let stopping = stop.clone();
+        server::every("watchdog", period, move || {
+            // Once it is told to stop, nobody is let in, so nobody can ask; the drain has its own limit.
+            if stopping.is_triggered() {
+                return service::alive();
+            }
+            match service::answers(address, &path, period) {
+                Ok(()) => service::alive(),
+                Err(error) => log::warn!("the server does not answer itself: {error}"),
             }
         })
     }

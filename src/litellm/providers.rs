@@ -5,6 +5,7 @@
 use super::ImportError;
 use super::models::Text;
 use super::yaml::Node;
+use crate::config;
 
 /// A provider prefix that means an OpenAI-compatible server.
 pub(super) struct Provider {
@@ -138,12 +139,8 @@ pub(super) fn read_url(node: &Node, provider: &Provider) -> Result<Text, ImportE
     match Text::read(text) {
         Text::Environment(name) => Ok(Text::Environment(name)),
         Text::Literal(url) => {
-            let good = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-            let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
-            if good.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) || url.contains(bad) {
-                return Err(
-                    node.error(format!("api_base {url:?} is no address; expected http://HOST:PORT/v1"))
-                );
+            if let Err(why) = config::base_url(&url) {
+                return Err(node.error(format!("api_base: {why}; expected http://HOST:PORT/v1")));
             }
             let url = url.trim_end_matches('/').trim_end_matches("/chat/completions");
             // Ollama's own API is at the root; the one that we speak is below /v1.

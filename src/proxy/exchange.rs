@@ -196,6 +196,7 @@ impl Exchange {
                 let [kind, cache, buffering] = STREAM_HEADERS;
                 client.start_stream(200, &[kind, cache, buffering, ("request-id", &self.request_id)])?;
             }
+            log::trace!("{} to the client: {}", self.request_id, String::from_utf8_lossy(bytes));
             client.write(bytes)?;
             bytes.clear();
             self.last_event.set(Instant::now());
@@ -213,6 +214,7 @@ impl Exchange {
             Output::Fold(fold) => {
                 let mut message = Vec::new();
                 fold.finish(&mut message);
+                log::trace!("{} to the client: {}", self.request_id, String::from_utf8_lossy(&message));
                 let headers =
                     [("content-type", "application/json"), ("request-id", self.request_id.as_str())];
                 self.client.borrow_mut().respond(200, &headers, &message)

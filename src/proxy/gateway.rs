@@ -24,6 +24,9 @@ const LEARNING_RATE: f64 = 0.2;
 /// A ratio outside this range is a miscount, not a tokenizer.
 const RATIO_RANGE: (f64, f64) = (0.3, 3.0);
 
+/// How many kinds of left out things are warned of.
+const WARNINGS_MAX: usize = 100;
+
 /// How many models of an upstream anything is learned of.
 const MODELS_MAX: usize = 1000;
 
@@ -100,6 +103,8 @@ pub struct Gateway {
     upstreams: Vec<Arc<Served>>,
     aliases: Vec<Alias>,
     hooks: Hooks,
+    /// What was left out of requests, and said so.
+    warned: Mutex<HashSet<String>>,
 }
 
 /// Where a request goes, and what is known of it there.
@@ -143,7 +148,7 @@ impl Gateway {
             Ok(Arc::new(Served { upstream, ratios: Mutex::default(), blind: Mutex::default(), queue }))
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
-        Ok(Gateway { upstreams, aliases, hooks })
+        Ok(Gateway { upstreams, aliases, hooks, warned: Mutex::default() })
     }
 
     /// The upstreams, the default one first.
@@ -159,6 +164,15 @@ impl Gateway {
     /// The hooks.
     pub fn hooks(&self) -> &Hooks {
         &self.hooks
+    }
+
+    /// Says that something of a request was left out: once for each kind, since clients repeat it with every request.
+    pub(super) fn warn_once(&self, dropped: &str) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        // The kinds are the clients' words: so many, and no more.
+        if warned.len() < WARNINGS_MAX && warned.insert(dropped.to_string()) {
+            log::warn!("left out, as no upstream has a place for it: {}", dropped.escape_debug());
+        }
     }
 
     /// The upstream of that name.

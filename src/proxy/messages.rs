@@ -117,6 +117,7 @@ fn answer(
 ) -> Result<(), Stop> {
     let share = proxy.budget.share(&request, proxy.options.body_size_max)?;
     let mut bytes = read_body(exchange.client(), &request)?;
+    log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(&bytes));
     exchange.received();
     let wait: Rc<dyn Wait> = exchange.clone();
     let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
@@ -132,6 +133,7 @@ fn answer(
     let mut tried = Vec::new();
     let (resolved, response, asked, _place) = loop {
         let Prepared { resolved, body, plan } = prepared;
+        log::trace!("{} to the upstream: {}", record.request_id, String::from_utf8_lossy(&body));
         let asked = plan.asked();
         exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
         let mut attempt = Attempt { resolved: &resolved, asked: asked.clone(), body, mended: false };

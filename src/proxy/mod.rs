@@ -11,6 +11,7 @@
 //! | `count` | `POST /v1/messages/count_tokens` |
 //! | `counters` | what has happened since the start, in numbers |
 //! | `models` | `GET /v1/models` |
+//! | `environment` | `GET /env` |
 //! | `exchange` | the client's side of one request: events or a whole message out, pings in silence |
 //! | `filter` | `on_event` and `on_tool_call` between translation and client |
 //! | `preview` | what would be sent, for `sparkgap hook` |
@@ -22,6 +23,7 @@ mod attempt;
 mod budget;
 mod count;
 mod counters;
+mod environment;
 mod exchange;
 mod filter;
 mod gateway;
@@ -39,6 +41,7 @@ use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+pub use environment::VARIABLES;
 pub use gateway::Gateway;
 pub use preview::{Preview, preview};
 
@@ -115,6 +118,8 @@ enum Resource<'p> {
     CountTokens,
     Models,
     Model(&'p str),
+    /// For `sparkgap env --remote`.
+    Environment,
     /// Says only that somebody is there. Claude Code warms its connection with `HEAD /api/hello`.
     Hello,
     Health,
@@ -129,6 +134,7 @@ impl<'p> Resource<'p> {
             "/v1/models" => Some(Resource::Models),
             "" | "/api/hello" => Some(Resource::Hello),
             "/health" => Some(Resource::Health),
+            "/env" => Some(Resource::Environment),
             _ => path.strip_prefix("/v1/models/").map(Resource::Model),
         }
     }
@@ -141,7 +147,11 @@ impl<'p> Resource<'p> {
     fn methods(self) -> &'static [&'static str] {
         match self {
             Resource::Messages | Resource::CountTokens => &["POST"],
-            Resource::Models | Resource::Model(_) | Resource::Hello | Resource::Health => &["GET", "HEAD"],
+            Resource::Models
+            | Resource::Model(_)
+            | Resource::Environment
+            | Resource::Hello
+            | Resource::Health => &["GET", "HEAD"],
         }
     }
 }
@@ -220,6 +230,13 @@ impl Proxy {
         Ok(match resource {
             Resource::Models => models::list(&self.gateway(), request, &wait)?.to_json().into_bytes(),
             Resource::Model(id) => models::find(&self.gateway(), id, request, &wait)?.to_json().into_bytes(),
+            Resource::Environment => {
+                let gateway = self.gateway();
+                for served in gateway.upstreams() {
+                    served.upstream().discovered_fresh(&wait);
+                }
+                environment::tell(&gateway, request, &self.options.prefix)?.to_json().into_bytes()
+            }
             Resource::Health => self.health(),
             Resource::Hello | Resource::Messages | Resource::CountTokens => {
                 br#"{"name":"sparkgap"}"#.to_vec()

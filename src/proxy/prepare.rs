@@ -92,7 +92,7 @@ impl Incoming<'_> {
             hooks.on_upstream_request(&mut chat.body, shown)?;
         }
         for dropped in &chat.dropped {
-            log::debug!("{}: left out: {dropped}", record.request_id);
+            self.gateway.warn_once(dropped);
         }
         chat.plan.context_window_beta =
             self.request.header("anthropic-beta").is_some_and(|betas| betas.contains(CONTEXT_WINDOW_BETA));

@@ -82,6 +82,11 @@ fn events(exchange: &Exchange, mut response: Response) -> Result<Option<Response
                 Error::new(Kind::BadGateway, "the upstream sent an event that is too long").source(error)
             })?;
             let Some(event) = event else { break };
+            log::trace!(
+                "{} from the upstream: {}",
+                exchange.request_id(),
+                String::from_utf8_lossy(event.data)
+            );
             match exchange.data(event.data, event.is_error) {
                 Ok(Progress::More) => {}
                 Ok(Progress::Done) => return Ok(Some(response)),
@@ -109,6 +114,7 @@ fn whole(exchange: &Exchange, response: Response) -> Result<(), Broken> {
     if body.len() as u64 > WHOLE_SIZE_MAX {
         return Err(Error::new(Kind::BadGateway, "the upstream's answer is too long").into());
     }
+    log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
     exchange.data(&mut body, false).map_err(Broken::Said)?;
     Ok(exchange.end()?)
 }

@@ -8,6 +8,21 @@ use crate::json::{Object, Value};
 const DOCUMENT_OMITTED: &str = "[document omitted]";
 const PDF_OMITTED: &str = "[PDF document omitted]";
 
+/// Types without text that no model misses; any other that is dropped is worth a word to the owner.
+const MEANINGLESS: [&str; 6] = [
+    "redacted_thinking",
+    "container_upload",
+    "fallback",
+    "mcp_tool_listing",
+    "tool_addition",
+    "tool_removal",
+];
+
+/// Whether a block of type `kind` is lost although it may have meant something.
+pub(super) fn is_lost(kind: &str, body: &Object<'_>) -> bool {
+    !MEANINGLESS.contains(&kind) && text(kind, body).is_none()
+}
+
 /// The text of a block of type `kind`; `None`: it has none and is dropped.
 pub(super) fn text<'r>(kind: &str, body: &'r Object<'r>) -> Option<Cow<'r, str>> {
     match kind {

@@ -2,12 +2,13 @@
 //!
 //! translation.md A, field by field. Fields that have no place are dropped; none of them fails the request.
 
-use crate::anthropic::{MessagesRequest, Thinking as Asked, ToolChoice};
+use crate::anthropic::{Block, MessagesRequest, Thinking as Asked, ToolChoice};
 use crate::error::Error;
 use crate::json::{Object, Value};
 use crate::openai::{Flavour, Settings, Thinking};
 
 use super::arguments::Schema;
+use super::blocks;
 use super::estimate;
 use super::history::{History, history};
 use super::tools::{Tools, sent_name, tools};
@@ -109,7 +110,13 @@ pub fn chat_request<'r>(
     let history = history(&request.system, &request.messages, target)?;
     let tools = tools(request, target.flavour)?;
     let thinks = thinks(request, target, &history, &tools);
-    let dropped = tools.dropped.iter().map(|(_, kind)| format!("server tool {kind}")).collect();
+    let lost = request.messages.iter().flat_map(|message| &message.content).filter_map(|block| match block {
+        Block::Other { kind, body } if blocks::is_lost(kind, body) => {
+            Some(format!("content block of type {kind}"))
+        }
+        _ => None,
+    });
+    let dropped = tools.dropped.iter().map(|(_, kind)| format!("server tool {kind}")).chain(lost).collect();
     let mut plan = plan(request, target, &tools);
     plan.think_tags = target.settings.think_tags && thinks;
 

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ureq::http::{self, HeaderValue, Uri, header};
+use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Uri, header};
 use ureq::{Agent, AsSendBody, BodyReader};
 
 use super::discovery::{Discovered, Memory};
@@ -48,7 +48,8 @@ pub struct Upstream {
     base: String,
     /// The same without `/v1`.
     root: String,
-    authorization: Option<HeaderValue>,
+    /// What every request carries; the key is among them, marked sensitive.
+    headers: HeaderMap,
     memory: Memory,
 }
 
@@ -60,10 +61,24 @@ impl Upstream {
     pub fn new(config: config::Upstream, options: &Options) -> Result<Self, String> {
         let base = base_url(&config.url).map_err(|why| format!("upstream '{}': {why}", config.name))?;
         let root = base.strip_suffix("/v1").unwrap_or(&base).to_owned();
-        let authorization = config.api_key.as_ref().map(authorization).transpose();
-        let authorization = authorization.map_err(|why| format!("upstream '{}': {why}", config.name))?;
+        let mut headers = HeaderMap::new();
+        if let Some(key) = &config.api_key {
+            let value = sensitive(&format!("Bearer {}", key.expose()));
+            let value = value.map_err(|why| format!("upstream '{}': {why}", config.name))?;
+            headers.insert(header::AUTHORIZATION, value);
+        }
         let memory = Memory::new(&config.settings);
-        Ok(Upstream { config, options: *options, agent: agent(), base, root, authorization, memory })
+        Ok(Upstream { config, options: *options, agent: agent(), base, root, headers, memory })
+    }
+
+    /// The same with one more header on every request. Its value is never shown.
+    ///
+    /// # Errors
+    /// Name or value cannot stand in a header.
+    pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, String> {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("'{name}' is no header"))?;
+        self.headers.insert(name, sensitive(value)?);
+        Ok(self)
     }
 
     /// Its configured name.
@@ -88,6 +103,17 @@ impl Upstream {
             self.memory.mark_stale();
         }
         result
+    }
+
+    /// Gets something small, whatever its status.
+    ///
+    /// # Errors
+    /// As [`Upstream::post`].
+    pub fn get(&self, path: Path<'_>, wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
+        let timeout = self.options.discovery_timeout;
+        let options = Options { first_byte_timeout: timeout, idle_timeout: timeout, ..self.options };
+        let url = self.url(path);
+        self.exchange(|| self.request(&http::Method::GET, &url, ()), wait, options)
     }
 
     /// What was last discovered; cheap.
@@ -134,10 +160,7 @@ impl Upstream {
     }
 
     fn list_models(&self, wait: &Rc<dyn Wait>) -> Result<Discovered, Failure> {
-        let timeout = self.options.discovery_timeout;
-        let options = Options { first_byte_timeout: timeout, idle_timeout: timeout, ..self.options };
-        let url = self.url(Path::Api("/models"));
-        let response = self.exchange(|| self.request(&http::Method::GET, &url, ()), wait, options)?;
+        let response = self.get(Path::Api("/models"), wait)?;
         if response.status != 200 {
             return Err(Failure::Status(response.status));
         }
@@ -163,8 +186,8 @@ impl Upstream {
         if *method == http::Method::POST {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        if let Some(authorization) = &self.authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
         }
         request.body(body).map_err(|error| Failure::Protocol(format!("no valid request: {error}")))
     }
@@ -243,8 +266,8 @@ fn base_url(url: &str) -> Result<String, String> {
     Ok(url.trim_end_matches('/').to_owned())
 }
 
-fn authorization(key: &config::Secret) -> Result<HeaderValue, String> {
-    let value = HeaderValue::from_str(&format!("Bearer {}", key.expose()));
+fn sensitive(text: &str) -> Result<HeaderValue, String> {
+    let value = HeaderValue::from_str(text);
     let mut value =
         value.map_err(|_| "the key holds characters that no header takes (a line end?)".to_owned())?;
     value.set_sensitive(true);

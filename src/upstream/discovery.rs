@@ -2,7 +2,7 @@
 //!
 //! Knows the models listings of the OpenAI-compatible servers; knows no socket. When to ask is `call`'s.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::json::{self, Value};
@@ -128,9 +128,17 @@ impl Memory {
         }
     }
 
-    /// Does `ask` if it is due, the last attempt is `interval` ago and no other thread is at it.
+    /// Does `ask` if it is due and the last attempt is `interval` ago. While another thread is at it, this one goes on
+    /// with what is known; where that is nothing, it waits for the other's answer, as a guess would ask for a wrong model.
     pub(super) fn ask_if_due(&self, interval: Duration, ask: impl FnOnce()) {
-        let Ok(_turn) = self.turn.try_lock() else { return };
+        let _turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+            Err(TryLockError::WouldBlock) if self.knows_nothing() => {
+                self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+            }
+            Err(TryLockError::WouldBlock) => return,
+        };
         let due = {
             let state = self.state();
             state.stale && state.asked.is_none_or(|at| at.elapsed() >= interval)
@@ -138,6 +146,11 @@ impl Memory {
         if due {
             ask();
         }
+    }
+
+    fn knows_nothing(&self) -> bool {
+        let state = self.state();
+        state.stale && state.known.models.is_empty()
     }
 
     /// A panic elsewhere cannot leave the state half written: every change is one assignment.
@@ -205,23 +218,49 @@ mod tests {
         assert_eq!(odd.models.len(), 1);
     }
 
+    fn known() -> Arc<Discovered> {
+        Arc::new(parse(r#"{"data":[{"id":"a"}]}"#, None, &Settings::default()).unwrap())
+    }
+
     #[test]
     fn asked_once_per_interval_and_by_one_thread() {
         let memory = Memory::new(&Settings::default());
         let mut asked = 0;
         memory.ask_if_due(Duration::MAX, || {
             asked += 1;
-            memory.ask_if_due(Duration::ZERO, || panic!("one is at it"));
             memory.answered(None);
         });
         memory.ask_if_due(Duration::MAX, || panic!("too soon"));
         memory.ask_if_due(Duration::ZERO, || {
             asked += 1;
-            memory.answered(Some(&Arc::default()));
+            memory.answered(Some(&known()));
         });
         memory.ask_if_due(Duration::ZERO, || panic!("not stale"));
         memory.mark_stale();
-        memory.ask_if_due(Duration::ZERO, || asked += 1);
+        memory.ask_if_due(Duration::ZERO, || {
+            asked += 1;
+            memory.ask_if_due(Duration::ZERO, || panic!("one is at it"));
+        });
         assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn where_nothing_is_known_others_wait_for_the_answer() {
+        let memory = Memory::new(&Settings::default());
+        let (began, has_begun) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let memory = &memory;
+            scope.spawn(move || {
+                memory.ask_if_due(Duration::MAX, || {
+                    began.send(()).unwrap();
+                    // The other one is on its way here by now, or soon.
+                    std::thread::yield_now();
+                    memory.answered(Some(&known()));
+                });
+            });
+            has_begun.recv().unwrap();
+            memory.ask_if_due(Duration::MAX, || panic!("asked twice"));
+            assert_eq!(memory.known().models.len(), 1);
+        });
     }
 }

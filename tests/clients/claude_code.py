@@ -29,8 +29,8 @@ def test(function):
 class Claude:
     """One home of Claude Code, in which conversations go on."""
 
-    def __init__(self, url, home):
-        self.url, self.home = url, home
+    def __init__(self, proxy, home):
+        self.proxy, self.url, self.home = proxy, proxy.url, home
         self.session = None
 
     def __call__(self, prompt, *arguments, model="claude-sonnet-5-5", keep="", again=False):
@@ -217,18 +217,20 @@ def an_overflow_is_compacted(claude, upstream):
 
 @test
 def the_upstream_restarts(claude, upstream):
-    """Gone while Claude Code runs its tool, with all connections, and back a moment later."""
-    gaps = []
+    """Gone while Claude Code runs its tool, with all connections, and back once a request has met with that."""
+
+    def come_back():
+        claude.proxy.wait_for(" 502 ")
+        upstream.start()
 
     def restart():
         upstream.on_restart = None
         upstream.stop()
-        gaps.append(time.monotonic())
-        threading.Timer(1.5, lambda: (gaps.append(time.monotonic()), upstream.start())).start()
+        threading.Thread(target=come_back, daemon=True).start()
 
     upstream.on_restart = restart
     run = claude("please do RESTART").ended_well("Results: before-the-restart")
-    assert len(gaps) == 2 and run.tool_results() == ["before-the-restart"]
+    assert run.tool_results() == ["before-the-restart"]
     retries = [event for event in run.events if event.get("subtype") == "api_retry"]
     assert retries and all(event["error_status"] == 502 for event in retries), retries
     check_growth(upstream)
@@ -244,6 +246,17 @@ def an_answer_that_breaks_off(claude, upstream):
 
 
 @test
+def a_web_search(claude, upstream):
+    """A request of its own, whose only tool is the server's. Refused, it is a failed tool that says why, and the model goes
+    on. An empty block of results would be told to the model as a search that found nothing, with a reminder to cite it."""
+    run = claude("please do SEARCH", "--allowedTools", "WebSearch").ended_well("is not supported by this gateway")
+    (result,) = run.blocks("user", "tool_result")
+    assert result["is_error"] is True and "server tool web_search_20250305" in text_of(result["content"]), result
+    assert len(chats(upstream)) == 2, "the search itself does not reach the model"
+    check_growth(upstream)
+
+
+@test
 def a_key_that_the_upstream_does_not_take(claude, upstream):
     """One request, and words that do not ask the user to log in."""
     run = claude("please do KEY")
@@ -254,11 +267,45 @@ def a_key_that_the_upstream_does_not_take(claude, upstream):
 def against_the_demo(home):
     with Sparkgap("demo") as proxy:
         for model in ("claude-sonnet-4-20250514", "claude-sonnet-5-5"):
-            run = Claude(proxy.url, f"{home}-{model}")("Say hello", model=model).ended_well("Hello from sparkgap")
+            run = Claude(proxy, f"{home}-{model}")("Say hello", model=model).ended_well("Hello from sparkgap")
             assert [call["name"] for call in run.blocks("assistant", "tool_use")] == ["Bash"]
             assert run.tool_results() == ["Hello from sparkgap"]
             assert run.blocks("assistant", "thinking")
             assert "system-reminder" not in run.end["result"], run.end["result"]
+
+
+def by_our_own_command(home):
+    """`sparkgap claude`: with the window that the demo tells, Claude Code has nothing to warn of; without it, it has."""
+    bin, work = pathlib.Path(home, "bin"), pathlib.Path(home, "work")
+    bin.mkdir(parents=True)
+    work.mkdir()
+    (bin / "claude").symlink_to(os.environ["CLAUDE"])
+    basic = {
+        "HOME": home,
+        "PATH": f"{bin}:/usr/local/bin:/usr/bin:/bin",
+        "DISABLE_AUTOUPDATER": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    }
+    headless = ["-p", "Say hello", "--allowedTools", "Bash"]
+
+    def run(command, environment):
+        done = subprocess.run(
+            command, env={**basic, **environment}, cwd=work, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=150, check=False
+        )
+        assert done.returncode == 0 and "Hello from sparkgap" in done.stdout, done
+        return done.stderr
+
+    warning = "assumes a context window"
+    with Sparkgap("demo") as proxy:
+        said = run([os.environ["SPARKGAP"], "claude", *headless], {"SPARKGAP_URL": proxy.url})
+        assert warning not in said, said
+        assert " demo -> default/demo stream 200 end_turn" in proxy.log, proxy.log
+        bare = {"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_API_KEY": "sk-local-any", "ANTHROPIC_MODEL": "demo"}
+        said = run(["claude", *headless], bare)
+        assert warning in said, f"the client has changed: {said}"
+        script = 'eval "$("$0" env --remote "$1")" && shift && claude "$@"'
+        said = run(["/bin/sh", "-c", script, os.environ["SPARKGAP"], proxy.url, *headless], {})
+        assert warning not in said, said
 
 
 def main(names):
@@ -266,6 +313,8 @@ def main(names):
         if not names:
             against_the_demo(f"{homes}/demo")
             print("  ok: against the demo", flush=True)
+            by_our_own_command(f"{homes}/command")
+            print("  ok: by our own command", flush=True)
         for function in TESTS:
             if names and function.__name__ not in names:
                 continue
@@ -273,14 +322,14 @@ def main(names):
             began = time.monotonic()
             with Sparkgap("serve", "--upstream", upstream.url) as proxy:
                 try:
-                    function(Claude(proxy.url, f"{homes}/{function.__name__}"), upstream)
+                    function(Claude(proxy, f"{homes}/{function.__name__}"), upstream)
                     check_all(upstream)
                 except BaseException:
                     print(f"FAILED: {function.__name__}\n{proxy.log}", file=sys.stderr)
                     raise
             upstream.stop()
             print(f"  ok: {function.__name__.replace('_', ' ')} ({time.monotonic() - began:.1f} s)", flush=True)
-    print(f"Claude Code: {len(names) or len(TESTS) + 1} passed")
+    print(f"Claude Code: {len(names) or len(TESTS) + 2} passed")
 
 
 if __name__ == "__main__":

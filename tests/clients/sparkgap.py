@@ -25,17 +25,25 @@ class Sparkgap:
         self.log = ""
         self.url = ""
         self.ready = threading.Event()
+        self.grown = threading.Condition()
         threading.Thread(target=self.read, daemon=True).start()
         assert self.ready.wait(30), f"sparkgap does not listen:\n{self.log}"
 
     def read(self):
         for line in self.process.stderr:
-            self.log += line
+            with self.grown:
+                self.log += line
+                self.grown.notify_all()
             found = re.search(r" listens on (http://\S+)", line)
             self.url = found.group(1) if found else self.url
             # Once it has asked the upstream too: the first request then finds everything known.
             if self.url and "upstream default" in self.log:
                 self.ready.set()
+
+    def wait_for(self, text):
+        """Waits until this is in the log."""
+        with self.grown:
+            assert self.grown.wait_for(lambda: text in self.log, 60), f"no '{text}' in:\n{self.log}"
 
     def __enter__(self):
         return self

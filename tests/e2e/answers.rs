@@ -123,9 +123,37 @@ fn keys_stay_where_they_belong() {
     }
     assert!(!seen.body.to_string().contains("sk-"), "{}", seen.body);
     server.connect().ask(b"GET /nothing HTTP/1.1\r\n\r\n").error();
+    for stage in ["from the client: {", "to the upstream: {", "from the upstream: {", "to the client: {"] {
+        server.wait_for(stage); // so the keys below are looked for in all that TRACE shows
+    }
     for key in ["sk-client", "sk-upstream"] {
         assert!(!server.log().contains(key), "{}", server.log());
     }
+}
+
+#[test]
+fn with_a_file_of_keys_only_their_owners_are_served() {
+    let upstream = Upstream::start();
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("keys");
+    std::fs::write(&file, "# ours\nsk-one Ann\nsk-two\n").unwrap();
+    let server = Server::start_with(&upstream, &["--api-key-file", file.to_str().unwrap()]);
+    let body = hello().to_string();
+    for keys in
+        ["x-api-key: sk-one\r\n", "authorization: Bearer sk-two\r\n", "authorization: bearer sk-one\r\n"]
+    {
+        server.connect().ask(&post_with(keys, body.as_bytes())).message();
+    }
+    for keys in ["", "x-api-key: sk-on\r\n", "x-api-key: \r\n", "authorization: sk-two\r\n"] {
+        let answer = server.connect().ask(&post_with(keys, body.as_bytes()));
+        assert_eq!((answer.status, answer.header("x-should-retry")), (401, Some("false")), "{keys}");
+        assert_eq!(answer.error().0, "authentication_error");
+    }
+    assert_eq!(upstream.seen().len(), 3);
+    assert_eq!(server.connect().ask(b"GET /health HTTP/1.1\r\n\r\n").status, 200, "anybody may know");
+    assert!(!server.log().contains("sk-"), "{}", server.log());
+    let (code, _, stderr) =
+        super::server::output(&["serve", "--listen", "0.0.0.0:0", "--upstream", &upstream.url()]);
+    assert!(code == Some(1) && stderr.contains("--api-key-file"), "{stderr}");
 }
 
 #[test]

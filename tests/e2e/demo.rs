@@ -82,7 +82,14 @@ fn mistakes_end_with_one_word_on_what_was_expected() {
 
 #[test]
 fn help_and_version_are_told() {
-    for arguments in [&["--help"][..], &["serve", "--help"], &["demo", "--help"], &["check", "--help"]] {
+    for arguments in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["demo", "--help"],
+        &["check", "--help"],
+        &["hook", "--help"],
+        &["import", "--help"],
+    ] {
         let (code, text, _) = output(arguments);
         assert!(code == Some(0) && text.contains("Examples:"), "{arguments:?}: {text}");
     }

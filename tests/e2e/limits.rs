@@ -92,3 +92,29 @@ fn a_lower_bound_is_raised_to_the_estimate() {
     assert!((20_000..200_000).contains(&tokens), "{message}");
     assert!(message.ends_with(" tokens > 8192 maximum"), "{message}");
 }
+
+#[test]
+fn an_image_that_the_model_refuses_is_replaced_from_then_on() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let refusal =
+        r#"{"error":{"message":"qwen3 is not a multimodal model","type":"BadRequestError","code":400}}"#;
+    upstream.next_answer(400, refusal);
+    let mut body = hello();
+    let source = json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="});
+    body["messages"][0]["content"] =
+        json!([{"type": "text", "text": "look"}, {"type": "image", "source": source}]);
+    server.connect().post(&body).message();
+    server.connect().post(&body).message();
+    let seen = upstream.seen();
+    assert_eq!(seen.len(), 3, "refused, mended, and without an image at once");
+    let content = |i: usize| seen[i].body["messages"][0]["content"].to_string();
+    assert!(content(0).contains("image_url"));
+    for i in [1, 2] {
+        assert!(
+            !content(i).contains("image_url") && content(i).contains("model has no vision"),
+            "{}",
+            content(i)
+        );
+    }
+}

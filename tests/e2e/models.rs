@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::HANG;
 use super::client::{hello, post};
 use super::server::Server;
 use super::upstream::{MODEL, Upstream};
@@ -48,4 +49,24 @@ fn tokens_are_counted_by_the_upstream() {
     body["messages"] = json!([]);
     assert_eq!(count(&body).error().1, "messages: at least one message is required");
     assert_eq!(upstream.seen().len(), 0);
+}
+
+#[test]
+fn the_first_requests_wait_until_the_model_is_known() {
+    let (upstream, was_asked, open) = Upstream::start_gated();
+    let server = Server::run(&["serve", "--upstream", &upstream.url()], &[]);
+    let mut clients: Vec<_> = (0..5).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(&post(hello().to_string().as_bytes()));
+    }
+    // The start itself asks, and the first of the five.
+    (0..2).for_each(|_| was_asked.recv_timeout(HANG).unwrap());
+    // Time for the others to do what they should not.
+    (0..100).for_each(|_| _ = server.connect().ask(b"GET /health HTTP/1.1\r\n\r\n"));
+    (0..20).for_each(|_| open.send(()).unwrap());
+    for mut client in clients {
+        client.receive().message();
+    }
+    let seen = upstream.seen();
+    assert!(seen.iter().all(|seen| seen.body["model"] == MODEL), "{seen:?}");
 }

@@ -208,8 +208,14 @@ impl Drop for Server {
 
 /// Runs a command that ends by itself: exit code, stdout, stderr.
 pub(crate) fn output(arguments: &[&str]) -> (Option<i32>, String, String) {
+    output_in(arguments, &[])
+}
+
+/// The same in this environment.
+pub(crate) fn output_in(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sparkgap"));
-    let output = command.args(arguments).env_clear().stdin(Stdio::null()).output().unwrap();
+    let command = command.args(arguments).env_clear().envs(environment.iter().copied());
+    let output = command.stdin(Stdio::null()).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
@@ -41,6 +42,10 @@ pub(crate) struct Seen {
 struct State {
     scripts: Mutex<VecDeque<Script>>,
     seen: Mutex<Vec<Seen>>,
+    /// What other paths are answered with: path, status, body.
+    pages: Mutex<Vec<(String, u16, String)>>,
+    /// Where it is set, the models are told only when this is: how often they were asked for is sent to the other end.
+    models_gate: Option<(Sender<()>, Mutex<Receiver<()>>)>,
 }
 
 /// A scripted upstream: what has no script is answered with `Hello.`
@@ -51,9 +56,21 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) fn start() -> Upstream {
+        Upstream::start_with(State::default())
+    }
+
+    /// One that is slow to tell its models: each question is sent to the receiver, and answered once the sender is told to.
+    pub(crate) fn start_gated() -> (Upstream, Receiver<()>, Sender<()>) {
+        let (asked, was_asked) = channel();
+        let (open, opened) = channel();
+        let state = State { models_gate: Some((asked, Mutex::new(opened))), ..State::default() };
+        (Upstream::start_with(state), was_asked, open)
+    }
+
+    fn start_with(state: State) -> Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State::default());
+        let state = Arc::new(state);
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for (connection, stream) in listener.incoming().enumerate() {
@@ -88,6 +105,11 @@ impl Upstream {
         self.next(move |call| call.whole(status, &body));
     }
 
+    /// From now on a GET of this path is answered so.
+    pub(crate) fn set_page(&self, path: &str, status: u16, body: &str) {
+        self.state.pages.lock().unwrap().push((path.to_owned(), status, body.to_owned()));
+    }
+
     /// The chat completions asked for until now.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
@@ -106,9 +128,24 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
     stream.set_write_timeout(Some(HANG)).unwrap();
     let mut call = Call { stream: BufReader::new(stream), asked: Value::Null };
     while let Some(head) = call.head() {
+        let pages = state.pages.lock().unwrap().clone();
+        if let Some((_, status, body)) =
+            pages.iter().find(|(path, ..)| head.starts_with(&format!("GET {path} ")))
+        {
+            call.whole(*status, body);
+            continue;
+        }
         if head.starts_with("GET /v1/models ") {
+            if let Some((asked, opened)) = &state.models_gate {
+                asked.send(()).unwrap();
+                opened.lock().unwrap().recv().unwrap();
+            }
             let model = json!({"id": MODEL, "object": "model", "owned_by": "vllm", "max_model_len": WINDOW});
             call.whole(200, &json!({"object": "list", "data": [model]}).to_string());
+            continue;
+        }
+        if head.starts_with("GET ") {
+            call.whole(404, r#"{"detail":"Not Found"}"#);
             continue;
         }
         let body = call.body(&head);

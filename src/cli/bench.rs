@@ -1,0 +1,183 @@
+//! `bench`: the latency table.
+
+use std::fmt::Write as _;
+
+use super::env::{server, with_scheme};
+use super::progress::Progress;
+use super::{Bench, Failed, load, print, upstreams};
+use crate::hooks;
+use crate::json::Value;
+use crate::latency::{self, Plan, Row, Target, Times, Way};
+use crate::proxy::Gateway;
+use crate::upstream::{self, Upstream, nobody};
+
+/// The column of sparkgap, and the one beside it.
+const THROUGH: &str = "sparkgap";
+const STRAIGHT: &str = "direct";
+
+/// Enough for a pace, and soon over.
+const ANSWER_TOKENS: u64 = 64;
+
+/// `sparkgap bench`.
+pub(super) fn run(options: &Bench) -> Result<(), Failed> {
+    let plan = plan(options)?;
+    let key = std::env::var("SPARKGAP_API_KEY").ok().filter(|key| !key.is_empty());
+    let proxy = server(&with_scheme(&options.base_url), key.as_deref())?;
+    let gateway = gateway(options)?;
+    let anthropic = anthropic(options)?;
+    let models = models(options, &proxy, gateway.as_ref())?;
+    let mut targets: Vec<Target<'_>> = Vec::new();
+    for (model, window) in &models {
+        let mut ways = vec![(THROUGH, Way::Messages(&proxy, model))];
+        ways.extend(gateway.as_ref().map(|gateway| (STRAIGHT, Way::Straight(gateway, model))));
+        targets.push(Target { label: model.clone(), window: *window, ways });
+    }
+    if let (Some(server), Some(model)) = (&anthropic, &options.anthropic) {
+        let ways = vec![(STRAIGHT, Way::Messages(server, model))];
+        targets.push(Target { label: format!("{model} (Anthropic)"), window: None, ways });
+    }
+    let progress = Progress::new();
+    let rows = latency::run(&targets, &plan, &mut |what| progress.say(&format!("measuring {what}")));
+    progress.clear();
+    let rows = rows?;
+    print(&if options.json { as_json(&rows, &plan) } else { as_table(&rows, &plan) });
+    Ok(())
+}
+
+fn plan(options: &Bench) -> Result<Plan, Failed> {
+    let sizes = options.sizes.split(',').map(|size| size.trim().parse::<u64>());
+    let sizes = sizes.collect::<Result<Vec<_>, _>>();
+    let sizes = sizes.map_err(|_| format!("--sizes {}: expected numbers, as in 100,1000", options.sizes))?;
+    if options.rounds == 0 {
+        return Err("--rounds 0: expected at least 1".into());
+    }
+    Ok(Plan { rounds: options.rounds, sizes, answer_tokens: ANSWER_TOKENS })
+}
+
+/// What the running sparkgap was started with, as far as it is named: only then its upstreams can be asked straight.
+fn gateway(options: &Bench) -> Result<Option<Gateway>, Failed> {
+    if options.upstream.is_empty() && options.hooks.is_empty() {
+        return Ok(None);
+    }
+    let upstreams = upstreams(&options.upstream, options.upstream_key_file.as_deref())?;
+    let loaded = load(&options.hooks, upstreams, hooks::Options::default())?;
+    Gateway::new(loaded, &upstream::Options::default()).map(Some)
+}
+
+/// The real API, where it was asked for in so many words.
+fn anthropic(options: &Bench) -> Result<Option<Upstream>, Failed> {
+    if options.anthropic.is_none() {
+        return Ok(None);
+    }
+    let key = std::env::var("ANTHROPIC_API_KEY").ok().filter(|key| !key.is_empty());
+    let key = key.ok_or("--anthropic needs a key in the environment variable ANTHROPIC_API_KEY")?;
+    let server = server(&options.anthropic_url, None)?;
+    Ok(Some(server.with_header("x-api-key", &key)?.with_header("anthropic-version", "2023-06-01")?))
+}
+
+/// The models to ask for, with their windows: those of `--model`, else one name for everything that is really there.
+fn models(
+    options: &Bench,
+    proxy: &Upstream,
+    gateway: Option<&Gateway>,
+) -> Result<Vec<(String, Option<u64>)>, Failed> {
+    let url = &proxy.config().url;
+    let listed = server(&format!("{url}/v1"), proxy.config().api_key.as_ref().map(|key| key.expose()))?;
+    let found = listed.discover(&nobody()).map_err(|failure| {
+        format!("no sparkgap answers at {url} ({failure}); start one: sparkgap serve --upstream URL")
+    })?;
+    let mut seen = Vec::new();
+    let mut models = Vec::new();
+    // Each model of an upstream is listed under a second name too, for Claude Code's menu.
+    let is_listed = |name: &str| found.models.iter().any(|model| model.id == name);
+    let is_second = |name: &str| name.strip_prefix("anthropic/").is_some_and(is_listed);
+    let names = found.models.iter().map(|model| model.id.clone()).filter(|name| !is_second(name));
+    let names: Vec<String> = if options.model.is_empty() { names.collect() } else { options.model.clone() };
+    for name in names {
+        let mut window = found.window(&name);
+        if let Some(gateway) = gateway {
+            let resolved = gateway.resolve(&name, None, None, Some(&nobody()));
+            let resolved = resolved.map_err(|error| format!("{name}: {}", error.message))?;
+            window = resolved.window.or(window);
+            // Names for one model are one model. Those that are asked for are asked.
+            let place = (resolved.served.name().to_string(), resolved.model);
+            if options.model.is_empty() && seen.contains(&place) {
+                continue;
+            }
+            seen.push(place);
+        }
+        models.push((name, window));
+    }
+    Ok(models)
+}
+
+fn as_table(rows: &[Row], plan: &Plan) -> String {
+    let mut text = format!(
+        "sparkgap {}, {} rounds, answers of {} tokens; first token in ms: min / median / p90\n\n",
+        env!("CARGO_PKG_VERSION"),
+        plan.rounds,
+        plan.answer_tokens
+    );
+    text.push_str(
+        "| model | prompt | cache | through sparkgap | direct | difference | tokens/s | direct |\n",
+    );
+    text.push_str("|---|--:|---|--:|--:|--:|--:|--:|\n");
+    for row in rows {
+        let (through, straight) = (of(row, THROUGH), of(row, STRAIGHT));
+        let first = |times: Option<&Times>| {
+            times.map_or("-".to_string(), |times| times.first_ms.map(|ms| format!("{ms:.1}")).join(" / "))
+        };
+        let rate = |times: Option<&Times>| {
+            let rate = times.and_then(|times| times.tokens_per_second);
+            rate.map_or("-".to_string(), |rate| format!("{rate:.1}"))
+        };
+        let difference = through.zip(straight).map_or("-".to_string(), |(through, straight)| {
+            let [[_, through, _], [_, straight, _]] = [through.first_ms, straight.first_ms];
+            format!("{:+.1}", through - straight)
+        });
+        let cache = if row.is_warm { "warm" } else { "cold" };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {cache} | {} | {} | {difference} | {} | {} |",
+            row.label,
+            row.prompt_tokens,
+            first(through),
+            first(straight),
+            rate(through),
+            rate(straight)
+        );
+    }
+    text
+}
+
+fn of<'r>(row: &'r Row, way: &str) -> Option<&'r Times> {
+    row.times.iter().find(|times| times.way == way)
+}
+
+fn as_json(rows: &[Row], plan: &Plan) -> String {
+    let row = |row: &Row| {
+        let times = row.times.iter().map(|times| {
+            let [min, median, p90] = times.first_ms;
+            Value::object([
+                ("way", times.way.into()),
+                (
+                    "first_ms",
+                    Value::object([("min", min.into()), ("median", median.into()), ("p90", p90.into())]),
+                ),
+                ("tokens_per_second", times.tokens_per_second.map_or(Value::Null, Value::from)),
+            ])
+        });
+        Value::object([
+            ("model", row.label.clone().into()),
+            ("prompt_tokens", row.prompt_tokens.into()),
+            ("cache", if row.is_warm { "warm" } else { "cold" }.into()),
+            ("times", times.collect::<Vec<_>>().into()),
+        ])
+    };
+    let whole = Value::object([
+        ("rounds", plan.rounds.into()),
+        ("answer_tokens", plan.answer_tokens.into()),
+        ("rows", rows.iter().map(row).collect::<Vec<_>>().into()),
+    ]);
+    format!("{}\n", whole.to_json())
+}

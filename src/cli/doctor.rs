@@ -1,0 +1,101 @@
+//! `doctor`: what is wrong with the upstreams, and what to change.
+
+use std::fmt::Write as _;
+
+use super::progress::Progress;
+use super::serve::look_for_server;
+use super::{Doctor, Failed, load, print, upstreams};
+use crate::config::Config;
+use crate::doctor::{Level, Step, Verdict, examine};
+use crate::hooks::{self, Loaded};
+use crate::json::Value;
+use crate::upstream::{self, Upstream};
+
+/// `sparkgap doctor`. Fails if anything is wrong.
+pub(super) fn run(options: &Doctor) -> Result<(), Failed> {
+    if let Some(file) = &options.ca_file {
+        upstream::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
+    }
+    let mut urls = options.upstream.clone();
+    if urls.is_empty() && options.hooks.is_empty() {
+        let found = look_for_server();
+        urls.push(found.ok_or("no model server on the usual local ports: name one with --upstream URL")?);
+    }
+    let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..hooks::Options::default() };
+    let upstreams = upstreams(&urls, options.upstream_key_file.as_deref())?;
+    let Loaded { config, .. } = load(&options.hooks, upstreams, hook_options)?;
+    let mut patients = Vec::new();
+    for upstream in &config.upstreams {
+        let upstream = Upstream::new(upstream.clone(), &upstream::Options::default())?;
+        let verdicts = examined(&upstream, &named(&config, upstream.name()), options.json);
+        patients.push((upstream, verdicts));
+    }
+    if options.json {
+        print(&as_json(&patients));
+    }
+    let wrong =
+        |verdicts: &[Verdict]| verdicts.iter().filter(|verdict| verdict.level == Level::Wrong).count();
+    match patients.iter().map(|(_, verdicts)| wrong(verdicts)).sum() {
+        0 => Ok(()),
+        1 => Err("1 check failed".into()),
+        count => Err(format!("{count} checks failed")),
+    }
+}
+
+/// The models that the configuration asks this upstream for.
+fn named(config: &Config, upstream: &str) -> Vec<String> {
+    let own = config.upstreams.iter().filter(|own| own.name == upstream).filter_map(|own| own.model.clone());
+    let aliases = config.aliases.iter().filter(|alias| alias.upstream == upstream);
+    let mut named: Vec<String> = Vec::new();
+    for model in own.chain(aliases.filter_map(|alias| alias.model.clone())) {
+        if !named.contains(&model) {
+            named.push(model);
+        }
+    }
+    named
+}
+
+/// Examines one upstream, and says so while it does.
+fn examined(upstream: &Upstream, named: &[String], json: bool) -> Vec<Verdict> {
+    let progress = Progress::new();
+    if !json {
+        print(&format!("{} {}\n", upstream.name(), upstream.config().url));
+    }
+    examine(upstream, named, &mut |step| match step {
+        Step::Begin(check) => progress.say(&format!("checking {}: {check}", upstream.name())),
+        Step::End(verdict) => {
+            progress.clear();
+            if !json {
+                print(&as_text(verdict));
+            }
+        }
+    })
+}
+
+fn as_text(verdict: &Verdict) -> String {
+    let mut text = format!("  {:4}  {:16}  {}\n", verdict.level.name(), verdict.check, verdict.text);
+    if let Some(fix) = &verdict.fix {
+        let _ = writeln!(text, "        {:16}  fix: {fix}", "");
+    }
+    text
+}
+
+fn as_json(patients: &[(Upstream, Vec<Verdict>)]) -> String {
+    let verdict = |verdict: &Verdict| {
+        Value::object([
+            ("check", verdict.check.into()),
+            ("level", verdict.level.name().into()),
+            ("text", verdict.text.clone().into()),
+            ("fix", verdict.fix.clone().map_or(Value::Null, Value::from)),
+        ])
+    };
+    let patient = |(upstream, verdicts): &(Upstream, Vec<Verdict>)| {
+        Value::object([
+            ("upstream", upstream.name().to_string().into()),
+            ("url", upstream.config().url.clone().into()),
+            ("checks", verdicts.iter().map(verdict).collect::<Vec<_>>().into()),
+        ])
+    };
+    let whole: Value<'_> = patients.iter().map(patient).collect::<Vec<_>>().into();
+    format!("{}\n", whole.to_json())
+}

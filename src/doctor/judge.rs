@@ -1,0 +1,458 @@
+//! What an answer means: a function for each check, from what came back to a verdict. No I/O.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Level, Server, Verdict, fixes, questions};
+use crate::json;
+use crate::openai::Flavour;
+use crate::probe::{Answer, Trouble};
+use crate::upstream::{Discovered, Failure};
+
+pub(super) const REACHABLE: &str = "reachable";
+pub(super) const KEY: &str = "key";
+pub(super) const MODELS: &str = "models";
+pub(super) const WINDOW: &str = "window";
+pub(super) const FORCED_CALL: &str = "forced tool call";
+pub(super) const AUTO_CALL: &str = "auto tool call";
+pub(super) const REASONING: &str = "reasoning";
+pub(super) const SPEED: &str = "speed";
+pub(super) const CACHE: &str = "prefix cache";
+pub(super) const CACHED_TOKENS: &str = "cached tokens";
+
+/// Claude Code's first request has about 14,000 tokens; with an answer and one file read that is this.
+const WINDOW_LEAST: u64 = 24_000;
+
+/// Auto mode checks tool calls with a prompt of about 35,000 tokens.
+const WINDOW_AT_EASE: u64 = 49_152;
+
+/// What tool calls look like that no parser has seen.
+const CALL_MARKUP: [&str; 6] = [
+    "<tool_call",
+    "<function=",
+    "[TOOL_CALLS]",
+    "<|tool_call",
+    "<|python_tag|>",
+    "\"name\": \"get_weather\"",
+];
+
+/// The share of the first time that a second, cached prompt takes at most; less of a gain may be chance.
+const CACHED_SHARE: f64 = 0.6;
+
+/// And the least that it gains.
+const CACHED_GAIN_MIN: Duration = Duration::from_millis(20);
+
+/// How many models are named.
+const NAMES_MAX: usize = 5;
+
+fn verdict(check: &'static str, level: Level, text: impl Into<String>, fix: Option<String>) -> Verdict {
+    Verdict { check, level, text: text.into(), fix }
+}
+
+fn fine(check: &'static str, text: impl Into<String>) -> Verdict {
+    verdict(check, Level::Fine, text, None)
+}
+
+fn doubtful(check: &'static str, text: impl Into<String>, fix: Option<String>) -> Verdict {
+    verdict(check, Level::Doubtful, text, fix)
+}
+
+fn wrong(check: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Verdict {
+    verdict(check, Level::Wrong, text, Some(fix.into()))
+}
+
+/// Whether it can be reached, and takes the key.
+pub(super) fn reached(url: &str, has_key: bool, result: &Result<Arc<Discovered>, Failure>) -> Vec<Verdict> {
+    let failure = match result {
+        Ok(found) => {
+            let key = if has_key { "the key is accepted" } else { "none is asked for" };
+            let name = match found.flavour {
+                Flavour::Unknown => "a server of a kind that is not known here".to_string(),
+                flavour => flavour.name().to_string(),
+            };
+            return vec![fine(REACHABLE, format!("{url} answers: {name}")), fine(KEY, key)];
+        }
+        Err(failure) => failure,
+    };
+    let answers = || fine(REACHABLE, format!("{url} answers"));
+    match failure {
+        Failure::Status(401 | 403) if has_key => {
+            let fix = "give the key that the server was started with: SPARKGAP_UPSTREAM_KEY, --upstream-key-file, or api_key in a Lua file";
+            vec![answers(), wrong(KEY, "the server does not accept the key", fix)]
+        }
+        Failure::Status(401 | 403) => {
+            let fix = "put it into the environment variable SPARKGAP_UPSTREAM_KEY, name its file with --upstream-key-file, or set api_key in a Lua file";
+            vec![answers(), wrong(KEY, "the server asks for a key, and none is configured", fix)]
+        }
+        failure => vec![unreached(url, failure)],
+    }
+}
+
+fn unreached(url: &str, failure: &Failure) -> Verdict {
+    let text = format!("{url}: {failure}");
+    let fix = match failure {
+        Failure::Refused(_) | Failure::Reset(_) | Failure::Truncated(_) => {
+            "start the server, on an address that this machine can reach (--host 0.0.0.0); check host, port and firewall"
+        }
+        Failure::Timeout(_) => {
+            "check host and firewall; a server that is still loading its model needs some minutes"
+        }
+        Failure::Tls(_) => {
+            "use http:// if the server has no TLS; for a certificate of your own name its authority with --ca-file"
+        }
+        Failure::Status(404) => "check the URL: the base URL of these servers ends in /v1",
+        Failure::Status(500..) => "wait until the server has loaded its model; see its log",
+        Failure::Status(_) | Failure::Protocol(_) | Failure::ClientGone => {
+            "check the URL: an OpenAI-compatible server lists its models at /models below it"
+        }
+    };
+    wrong(REACHABLE, text, fix)
+}
+
+/// Whether it has models, and those that the aliases name.
+pub(super) fn models(found: &Discovered, named: &[String]) -> Verdict {
+    let mut names: Vec<&str> = found.models.iter().map(|model| model.id.as_str()).collect();
+    if names.is_empty() {
+        return wrong(MODELS, "the server lists no model", "load or pull a model at the server");
+    }
+    let missing: Vec<&str> = named.iter().map(String::as_str).filter(|name| !names.contains(name)).collect();
+    let more = names.len().saturating_sub(NAMES_MAX);
+    names.truncate(NAMES_MAX);
+    let mut list = names.join(", ");
+    if more > 0 {
+        list.push_str(&format!(" and {more} more"));
+    }
+    if missing.is_empty() {
+        return fine(MODELS, list);
+    }
+    wrong(
+        MODELS,
+        format!("{} is configured, but the server has {list}", missing.join(", ")),
+        "name one of the server's models in the Lua file, or start the server with --served-model-name",
+    )
+}
+
+/// Whether the window is known, and large enough.
+pub(super) fn window(window: Option<u64>, flavour: Flavour) -> Verdict {
+    match window {
+        None => doubtful(
+            WINDOW,
+            "the server does not tell its context window, so a conversation that outgrows it cannot be compacted in time",
+            Some(fixes::untold_window()),
+        ),
+        Some(tokens) if tokens < WINDOW_LEAST => wrong(
+            WINDOW,
+            format!("{tokens} tokens: too small for Claude Code, whose first request alone has about 14000"),
+            fixes::window(flavour),
+        ),
+        Some(tokens) if tokens < WINDOW_AT_EASE => doubtful(
+            WINDOW,
+            format!(
+                "{tokens} tokens: enough for short sessions, but not for auto mode's checks of about 35000"
+            ),
+            Some(fixes::window(flavour)),
+        ),
+        Some(tokens) => fine(WINDOW, format!("{tokens} tokens")),
+    }
+}
+
+/// Whether a call that is asked for comes back as one.
+pub(super) fn forced_call(answer: &Result<Answer, Trouble>, server: &Server) -> Verdict {
+    match answer {
+        Err(Trouble::Refused(400 | 404 | 422 | 501, words)) => {
+            wrong(FORCED_CALL, format!("the server refuses it: {words}"), fixes::tool_parser(server))
+        }
+        Err(trouble) => unanswered(FORCED_CALL, trouble),
+        Ok(answer) => match called(answer) {
+            Called::Well => fine(FORCED_CALL, "comes back as a tool call"),
+            Called::Badly(how) => wrong(FORCED_CALL, how, fixes::tool_parser(server)),
+            Called::AsText | Called::Not => wrong(
+                FORCED_CALL,
+                "the answer is text, although a call was asked for",
+                fixes::tool_parser(server),
+            ),
+        },
+    }
+}
+
+/// Whether a call that the model decides on is found in its answer.
+pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &Server) -> Verdict {
+    match answer {
+        Err(Trouble::Refused(400 | 404 | 422 | 501, words)) => wrong(
+            AUTO_CALL,
+            format!("the server refuses it, as it has no tool parser: {words}"),
+            fixes::tool_parser(server),
+        ),
+        Err(trouble) => unanswered(AUTO_CALL, trouble),
+        Ok(answer) => match called(answer) {
+            Called::Well => fine(AUTO_CALL, "comes back parsed"),
+            Called::Badly(how) => wrong(AUTO_CALL, how, fixes::tool_parser(server)),
+            Called::AsText => wrong(
+                AUTO_CALL,
+                "the model called the tool, but the call came back as text: the tool parser is off, or another model's",
+                fixes::tool_parser(server),
+            ),
+            Called::Not => doubtful(
+                AUTO_CALL,
+                "the model did not call the tool: it may be too small for Claude Code, or the tool parser is another model's",
+                Some(fixes::tool_parser(server)),
+            ),
+        },
+    }
+}
+
+/// What became of the tool.
+enum Called {
+    Well,
+    Badly(String),
+    AsText,
+    Not,
+}
+
+fn called(answer: &Answer) -> Called {
+    let Some((name, arguments)) = answer.calls.first() else {
+        let is_markup = CALL_MARKUP.iter().any(|mark| answer.text.contains(mark));
+        return if is_markup { Called::AsText } else { Called::Not };
+    };
+    if name != questions::TOOL {
+        return Called::Badly(format!("the call is of '{name}', a tool that was not offered"));
+    }
+    let mut bytes = arguments.clone().into_bytes();
+    match json::parse(&mut bytes) {
+        Ok(arguments) if arguments.get("city").is_some() => Called::Well,
+        Ok(_) => Called::Badly(format!("the call lacks its argument: {arguments}")),
+        Err(_) => Called::Badly(format!("the call's arguments are no JSON: {arguments}")),
+    }
+}
+
+/// Whether a text holds what a reasoning parser takes out.
+pub(super) fn has_think_tag(text: &str) -> bool {
+    text.contains("<think>") || text.contains("</think>")
+}
+
+/// Whether reasoning arrives in its field.
+pub(super) fn reasoning(answer: &Result<Answer, Trouble>, server: &Server) -> Verdict {
+    match answer {
+        Err(trouble) => unanswered(REASONING, trouble),
+        Ok(answer) if has_think_tag(&answer.text) => wrong(
+            REASONING,
+            "comes as <think> text within the answer: the reasoning parser is off, or another model's",
+            fixes::reasoning_parser(server),
+        ),
+        Ok(answer) if answer.reasoning.is_empty() => {
+            fine(REASONING, "none came, neither in its field nor as <think> text: the model does not think")
+        }
+        Ok(_) => fine(REASONING, "arrives in its own field"),
+    }
+}
+
+/// How fast it is.
+pub(super) fn speed(answer: &Result<Answer, Trouble>) -> Verdict {
+    match answer {
+        Err(trouble) => unanswered(SPEED, trouble),
+        Ok(answer) => match (answer.first, answer.tokens_per_second()) {
+            (None, _) => doubtful(SPEED, "the answer is empty", None),
+            (Some(first), None) => fine(SPEED, format!("first token after {} ms", first.as_millis())),
+            (Some(first), Some(rate)) => {
+                fine(SPEED, format!("first token after {} ms, {rate:.1} tokens/s", first.as_millis()))
+            }
+        },
+    }
+}
+
+/// Whether a repeated prompt is served from the cache, and whether the server says so. `hits`: by how many cached tokens
+/// the server's own counter grew.
+pub(super) fn cache(
+    first: &Result<Answer, Trouble>,
+    second: &Result<Answer, Trouble>,
+    hits: Option<f64>,
+    server: &Server,
+) -> Vec<Verdict> {
+    let (first, second) = match (first, second) {
+        (Ok(first), Ok(second)) => (first, second),
+        (Err(trouble), _) | (_, Err(trouble)) => return vec![unanswered(CACHE, trouble)],
+    };
+    let (prompt, cached) = (second.counts.prompt, second.counts.cached);
+    let (Some(before), Some(after)) = (first.first, second.first) else {
+        return vec![doubtful(CACHE, "the answers to a long prompt are empty", None)];
+    };
+    let times = format!("first token after {} ms, then {} ms", before.as_millis(), after.as_millis());
+    if cached > 0 {
+        let text = format!("{cached} of {prompt} tokens of a repeated prompt came from it ({times})");
+        return vec![fine(CACHE, text), fine(CACHED_TOKENS, "reported")];
+    }
+    let is_faster = after.as_secs_f64() < before.as_secs_f64() * CACHED_SHARE
+        && before.saturating_sub(after) >= CACHED_GAIN_MIN;
+    let half = u32::try_from(prompt / 2).map_or(f64::MAX, f64::from).max(1.0);
+    let works = hits.map_or(is_faster, |hits| hits >= half);
+    let cache = if works {
+        fine(CACHE, format!("a repeated prompt is served from it ({times})"))
+    } else {
+        let text = format!("a repeated prompt is not served from one, as far as can be told ({times})");
+        doubtful(CACHE, text, Some(fixes::prefix_cache(server.flavour)))
+    };
+    let text = "not reported: usage and costs in Claude Code show every prompt as new";
+    vec![cache, doubtful(CACHED_TOKENS, text, fixes::cached_tokens(server.flavour))]
+}
+
+/// vLLM's counter of cached tokens, over all its engines, in the text of its metrics.
+pub(super) fn cache_hits(metrics: &str) -> Option<f64> {
+    let lines = metrics.lines().filter(|line| line.starts_with("vllm:prefix_cache_hits_total"));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.reduce(|sum, value| sum + value)
+}
+
+fn unanswered(check: &'static str, trouble: &Trouble) -> Verdict {
+    let fix = match trouble {
+        Trouble::Refused(404, _) => {
+            "check the model's name and the URL: chat completions are at /chat/completions below it"
+        }
+        Trouble::Refused(401 | 403, _) => "give the server's key, as for its listing",
+        Trouble::Refused(..) | Trouble::Broken(_) => "see the server's log",
+        Trouble::Failure(_) => "see whether the server is still there, and its log",
+    };
+    wrong(check, format!("no answer: {trouble}"), fix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server() -> Server {
+        Server { flavour: Flavour::Vllm, model: "qwen3".into() }
+    }
+
+    fn answer(text: &str, calls: &[(&str, &str)]) -> Result<Answer, Trouble> {
+        let calls = calls.iter().map(|(name, arguments)| (name.to_string(), arguments.to_string())).collect();
+        Ok(Answer { text: text.into(), calls, ..Answer::default() })
+    }
+
+    fn timed(first_ms: u64, prompt: u64, cached: u64) -> Result<Answer, Trouble> {
+        let mut answer = Answer { first: Some(Duration::from_millis(first_ms)), ..Answer::default() };
+        (answer.counts.prompt, answer.counts.cached) = (prompt, cached);
+        Ok(answer)
+    }
+
+    fn shown(verdict: &Verdict) -> String {
+        format!("{} {} {}", verdict.level.name(), verdict.text, verdict.fix.as_deref().unwrap_or(""))
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_reached() {
+        for (failure, expected) in [
+            (Failure::Refused("x".into()), "--host 0.0.0.0"),
+            (Failure::Timeout("while connecting"), "still loading"),
+            (Failure::Tls("x".into()), "--ca-file"),
+            (Failure::Status(404), "ends in /v1"),
+            (Failure::Status(503), "loaded its model"),
+            (Failure::Protocol("x".into()), "/models"),
+        ] {
+            let verdicts = reached("http://box/v1", false, &Err(failure));
+            assert_eq!(verdicts.len(), 1);
+            assert!(
+                verdicts[0].level == Level::Wrong && shown(&verdicts[0]).contains(expected),
+                "{verdicts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_missing_or_wrong() {
+        for (has_key, expected) in [(false, "none is configured"), (true, "does not accept")] {
+            let verdicts = reached("http://box/v1", has_key, &Err(Failure::Status(401)));
+            assert_eq!((verdicts[0].level, verdicts[1].level), (Level::Fine, Level::Wrong));
+            assert!(verdicts[1].text.contains(expected), "{verdicts:?}");
+        }
+    }
+
+    #[test]
+    fn windows() {
+        for (tokens, expected, text) in [
+            (None, Level::Doubtful, "window = TOKENS"),
+            (Some(8192), Level::Wrong, "--max-model-len"),
+            (Some(32_768), Level::Doubtful, "auto mode"),
+            (Some(131_072), Level::Fine, "131072 tokens"),
+        ] {
+            let verdict = window(tokens, Flavour::Vllm);
+            assert!(verdict.level == expected && shown(&verdict).contains(text), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn calls() {
+        let city = r#"{"city":"Paris"}"#;
+        let refused =
+            || Err(Trouble::Refused(400, "\"auto\" tool choice requires --enable-auto-tool-choice".into()));
+        for (answer, expected, text) in [
+            (answer("", &[("get_weather", city)]), Level::Fine, "parsed"),
+            (
+                answer("<tool_call>\n<function=get_weather>", &[]),
+                Level::Wrong,
+                "--tool-call-parser qwen3_coder",
+            ),
+            (answer("It rains.", &[]), Level::Doubtful, "did not call"),
+            (answer("", &[("get_weather", "{\"city\"")]), Level::Wrong, "no JSON"),
+            (answer("", &[("get_weather", "{}")]), Level::Wrong, "lacks its argument"),
+            (answer("", &[("other", city)]), Level::Wrong, "not offered"),
+            (refused(), Level::Wrong, "--enable-auto-tool-choice --tool-call-parser"),
+            (Err(Trouble::Broken("EngineCore".into())), Level::Wrong, "no answer: EngineCore"),
+        ] {
+            let verdict = auto_call(&answer, &server());
+            assert!(verdict.level == expected && shown(&verdict).contains(text), "{verdict:?}");
+        }
+        assert_eq!(forced_call(&answer("", &[("get_weather", city)]), &server()).level, Level::Fine);
+        for bad in [answer("It rains.", &[]), refused(), answer("", &[("get_weather", "")])] {
+            assert_eq!(forced_call(&bad, &server()).level, Level::Wrong);
+        }
+    }
+
+    #[test]
+    fn where_the_reasoning_goes() {
+        let thinks = Ok(Answer { reasoning: "Hm.".into(), ..Answer::default() });
+        for (answer, expected, text) in [
+            (thinks, Level::Fine, "own field"),
+            (answer("Hm.\n</think>\n\nHello", &[]), Level::Wrong, "--reasoning-parser qwen3"),
+            (answer("<think>Hm.", &[]), Level::Wrong, "--reasoning-parser qwen3"),
+            (answer("Hello", &[]), Level::Fine, "does not think"),
+            (Err(Trouble::Failure(Failure::Timeout("before the first byte"))), Level::Wrong, "timed out"),
+        ] {
+            let verdict = reasoning(&answer, &server());
+            assert!(verdict.level == expected && shown(&verdict).contains(text), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn the_cache() {
+        let levels = |first, second, hits| {
+            let verdicts = cache(&first, &second, hits, &server());
+            verdicts.iter().map(|verdict| verdict.level.name()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(levels(timed(900, 1500, 0), timed(100, 1500, 1408), None), "ok ok");
+        assert_eq!(levels(timed(900, 1500, 0), timed(100, 1500, 0), None), "ok warn");
+        assert_eq!(levels(timed(900, 1500, 0), timed(800, 1500, 0), Some(1408.0)), "ok warn");
+        assert_eq!(levels(timed(900, 1500, 0), timed(800, 1500, 0), None), "warn warn");
+        assert_eq!(levels(timed(900, 1500, 0), timed(100, 1500, 0), Some(0.0)), "warn warn");
+        assert_eq!(levels(timed(900, 1500, 0), answer("", &[]), None), "warn");
+        assert_eq!(levels(Err(Trouble::Refused(400, "x".into())), timed(1, 1, 1), None), "fail");
+    }
+
+    #[test]
+    fn the_counter_of_cached_tokens() {
+        let metrics = "# HELP vllm:prefix_cache_hits_total x\nvllm:prefix_cache_queries_total{e=\"0\"} 9.0\n\
+            vllm:prefix_cache_hits_total{engine=\"0\"} 128.0\nvllm:prefix_cache_hits_total{engine=\"1\"} 2.0\n";
+        assert_eq!(cache_hits(metrics), Some(130.0));
+        assert_eq!(cache_hits("llamacpp:x 1"), None);
+    }
+
+    #[test]
+    fn models_that_are_not_there() {
+        let none = Discovered::default();
+        assert!(shown(&models(&none, &[])).contains("lists no model"));
+    }
+
+    #[test]
+    fn the_speed() {
+        assert!(shown(&speed(&timed(250, 10, 0))).contains("250 ms"));
+        assert_eq!(speed(&answer("", &[])).level, Level::Doubtful);
+    }
+}

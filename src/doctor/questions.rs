@@ -1,0 +1,95 @@
+//! The questions: bodies of chat completions.
+//!
+//! Each is one that any model answers. The last word of some is in capitals: the tiny model of this project's tests goes
+//! by it, and a real one does not mind.
+
+use super::Server;
+use crate::json::{Object, Value};
+use crate::openai::Flavour;
+
+/// The tool that is offered.
+pub(super) const TOOL: &str = "get_weather";
+
+/// Room for a call, and for a few words before it.
+const CALL_TOKENS_MAX: u64 = 256;
+
+/// Room for a model to end its thinking; reading stops at the first sign of it.
+const THOUGHT_TOKENS_MAX: u64 = 2048;
+
+/// Enough tokens to measure their pace.
+const COUNTED_TOKENS: u64 = 64;
+
+/// Words that are one token each to every tokenizer.
+const WORDS: [&str; 12] = [
+    "river", "stone", "green", "house", "light", "music", "paper", "north", "water", "table", "seven",
+    "bread",
+];
+
+/// A question with a tool, to be called (`required`) or for the model to decide (`auto`).
+pub(super) fn tool_call(server: &Server, choice: &'static str) -> Value<'static> {
+    let kind = |kind: &'static str| Value::object([("type", kind.into())]);
+    let properties = Value::object([("city", kind("string")), ("unit", kind("string"))]);
+    let parameters = Value::object([
+        ("type", "object".into()),
+        ("properties", properties),
+        ("required", vec!["city".into()].into()),
+    ]);
+    let function = Value::object([
+        ("name", TOOL.into()),
+        ("description", "The weather in a city, now".into()),
+        ("parameters", parameters),
+    ]);
+    let tool = Value::object([("type", "function".into()), ("function", function)]);
+    let mut body = chat(server, "Use the tool: in Paris, how is the WEATHER", CALL_TOKENS_MAX, false);
+    body.push("tools", vec![tool]);
+    body.push("tool_choice", choice);
+    body.into()
+}
+
+/// A question to think about.
+pub(super) fn thought(server: &Server) -> Value<'static> {
+    let text = "Think it over first: which two letters are doubled in the word HELLO";
+    chat(server, text, THOUGHT_TOKENS_MAX, true).into()
+}
+
+/// A question with a long answer.
+pub(super) fn count(server: &Server) -> Value<'static> {
+    let mut body = chat(server, "Count from 1 to 100, in words.", COUNTED_TOKENS, false);
+    if matches!(server.flavour, Flavour::Vllm | Flavour::Sglang) {
+        body.push("ignore_eos", true);
+    }
+    body.into()
+}
+
+/// A prompt of about so many tokens, unlike every other one from its beginning.
+pub(super) fn long(server: &Server, seed: &str, tokens: u64, max_tokens: u64) -> Value<'static> {
+    chat(server, &prose(seed, tokens), max_tokens, false).into()
+}
+
+/// A text of about so many tokens that begins with `seed`.
+pub(super) fn prose(seed: &str, tokens: u64) -> String {
+    let mut text = format!("{seed}: remember these words.");
+    let count = usize::try_from(tokens).unwrap_or(usize::MAX);
+    for word in WORDS.iter().cycle().take(count) {
+        text.push(' ');
+        text.push_str(word);
+    }
+    text.push_str(". Now say HELLO");
+    text
+}
+
+fn chat(server: &Server, text: &str, max_tokens: u64, thinks: bool) -> Object<'static> {
+    let message = Value::object([("role", "user".into()), ("content", text.to_string().into())]);
+    let mut body = Object::new();
+    body.push("model", server.model.clone());
+    body.push("messages", vec![message]);
+    body.push("max_tokens", max_tokens);
+    body.push("stream", true);
+    body.push("stream_options", Value::object([("include_usage", true.into())]));
+    // A strict API refuses what it does not know, and its models have no such template.
+    if server.flavour != Flavour::OpenAi {
+        body.push("temperature", 0u64);
+        body.push("chat_template_kwargs", Value::object([("enable_thinking", thinks.into())]));
+    }
+    body
+}

@@ -1,0 +1,223 @@
+//! Times to the first token and tokens a second, through sparkgap and straight to its upstream, side by side.
+//!
+//! The same question goes both ways: straight on it is the very body that sparkgap would send. The ways take turns within
+//! each round, so that what else the machine does falls on both alike.
+
+use crate::ids;
+use crate::json::Value;
+use crate::probe::{self, Answer, Format};
+use crate::proxy::{Gateway, Preview, preview};
+use crate::upstream::{Path, Upstream};
+
+/// Room that is left in a window beside the prompt and its answer: the chat template, and a tokenizer that counts otherwise.
+const SPARE_TOKENS: u64 = 256;
+
+/// Words that are one token each to every tokenizer.
+const WORDS: [&str; 12] = [
+    "river", "stone", "green", "house", "light", "music", "paper", "north", "water", "table", "seven",
+    "bread",
+];
+
+/// How a question travels.
+#[derive(Debug)]
+pub enum Way<'a> {
+    /// To a server of the Messages API, under this name of a model.
+    Messages(&'a Upstream, &'a str),
+    /// Translated as this gateway would, straight to the upstream that it would choose.
+    Straight(&'a Gateway, &'a str),
+}
+
+/// One line of questions.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// What it is called in the table.
+    pub label: String,
+    /// The window, where it is known.
+    pub window: Option<u64>,
+    /// The ways to it, each with its column's name.
+    pub ways: Vec<(&'static str, Way<'a>)>,
+}
+
+/// How much is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// How often each question is asked.
+    pub rounds: u64,
+    /// The sizes of the prompts, in tokens.
+    pub sizes: Vec<u64>,
+    /// The most tokens of an answer.
+    pub answer_tokens: u64,
+}
+
+/// The times of one way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Times {
+    /// The column's name.
+    pub way: &'static str,
+    /// To the first token, in milliseconds: least, median, and nine tenths are below this.
+    pub first_ms: [f64; 3],
+    /// Tokens a second, the median; where the answers were long enough to tell.
+    pub tokens_per_second: Option<f64>,
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// The target's label.
+    pub label: String,
+    /// The prompt's tokens, as the server counted them.
+    pub prompt_tokens: u64,
+    /// The prompt had been asked before; else it was unlike every other one from its beginning.
+    pub is_warm: bool,
+    /// By way.
+    pub times: Vec<Times>,
+}
+
+/// Asks everything. `on_step` gets a word on what is done next.
+///
+/// # Errors
+/// A question that was not answered: says which, and why.
+pub fn run(targets: &[Target<'_>], plan: &Plan, on_step: &mut dyn FnMut(&str)) -> Result<Vec<Row>, String> {
+    let mut rows = Vec::new();
+    for target in targets {
+        let fits = |size: &&u64| {
+            target.window.is_none_or(|window| **size + plan.answer_tokens + SPARE_TOKENS <= window)
+        };
+        for size in plan.sizes.iter().filter(fits) {
+            for is_warm in [false, true] {
+                let what = if is_warm { "warm" } else { "cold" };
+                on_step(&format!("{}, {size} tokens, {what}", target.label));
+                rows.push(row(target, plan, *size, is_warm)?);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Asks the questions of one line.
+fn row(target: &Target<'_>, plan: &Plan, size: u64, is_warm: bool) -> Result<Row, String> {
+    let repeated = ids::request_id();
+    let seed = || if is_warm { repeated.clone() } else { ids::request_id() };
+    // Fills the cache, or makes the connections.
+    for (_, way) in &target.ways {
+        way.ask(&seed(), size, plan.answer_tokens)?;
+    }
+    let mut answers: Vec<Vec<Answer>> = target.ways.iter().map(|_| Vec::new()).collect();
+    for round in 0..plan.rounds {
+        let mut turns: Vec<_> = target.ways.iter().zip(&mut answers).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for ((_, way), answers) in turns {
+            answers.push(way.ask(&seed(), size, plan.answer_tokens)?);
+        }
+    }
+    let prompts = answers.iter().flatten().map(|answer| answer.counts.prompt);
+    let times = target.ways.iter().zip(&answers).map(|((name, _), answers)| times(name, answers));
+    Ok(Row {
+        label: target.label.clone(),
+        prompt_tokens: prompts.max().unwrap_or(0),
+        is_warm,
+        times: times.collect(),
+    })
+}
+
+fn times(way: &'static str, answers: &[Answer]) -> Times {
+    let first: Vec<f64> =
+        answers.iter().filter_map(|answer| answer.first).map(|time| time.as_secs_f64() * 1000.0).collect();
+    let rates: Vec<f64> = answers.iter().filter_map(Answer::tokens_per_second).collect();
+    let share = |part: usize| share(&first, part).unwrap_or(0.0);
+    Times { way, first_ms: [share(0), share(50), share(90)], tokens_per_second: self::share(&rates, 50) }
+}
+
+/// The value that `percent` of the others are at or below, by nearest rank.
+fn share(values: &[f64], percent: usize) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied()
+}
+
+impl Way<'_> {
+    fn ask(&self, seed: &str, size: u64, answer_tokens: u64) -> Result<Answer, String> {
+        let answer = match self {
+            Way::Messages(server, model) => {
+                let body = question(model, seed, size, answer_tokens);
+                let asked =
+                    probe::ask(server, Path::Root("/v1/messages"), Format::Messages, &body, |_| false);
+                asked.map_err(|trouble| {
+                    format!("{} did not answer for {model}: {trouble}", server.config().url)
+                })?
+            }
+            Way::Straight(gateway, model) => straight(gateway, &question(model, seed, size, answer_tokens))?,
+        };
+        if answer.first.is_none() {
+            return Err("an answer was empty, so it has no first token".to_string());
+        }
+        Ok(answer)
+    }
+}
+
+/// What sparkgap would do with it, but for the way back.
+fn straight(gateway: &Gateway, question: &Value<'_>) -> Result<Answer, String> {
+    let Preview::Sent { upstream, body, .. } = preview(gateway, question.to_json().as_bytes(), &[]) else {
+        return Err(
+            "the hooks answer or refuse the question: there is no upstream to ask straight".to_string()
+        );
+    };
+    let Some(served) = gateway.upstream(&upstream) else {
+        return Err(format!("there is no upstream '{upstream}'"));
+    };
+    probe::ask(served.upstream(), Path::Api("/chat/completions"), Format::Chat, &body, |_| false)
+        .map_err(|trouble| format!("upstream '{upstream}' did not answer: {trouble}"))
+}
+
+/// A prompt of about so many tokens that begins with `seed`: a prefix cache knows it only if it had this seed before.
+fn question(model: &str, seed: &str, size: u64, answer_tokens: u64) -> Value<'static> {
+    // The template and the words around these.
+    const FRAME_TOKENS: u64 = 70;
+    let mut text = format!("{seed}: here are words.");
+    let count = usize::try_from(size.saturating_sub(FRAME_TOKENS)).unwrap_or(usize::MAX);
+    for word in WORDS.iter().cycle().take(count) {
+        text.push(' ');
+        text.push_str(word);
+    }
+    text.push_str(". Forget them; count from 1 to 100, in words. HELLO");
+    let message = Value::object([("role", "user".into()), ("content", text.into())]);
+    Value::object([
+        ("model", model.to_string().into()),
+        ("max_tokens", answer_tokens.into()),
+        ("stream", true.into()),
+        ("messages", vec![message].into()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_by_nearest_rank() {
+        let values = [5.0, 1.0, 4.0, 2.0, 3.0];
+        assert_eq!(share(&values, 0), Some(1.0));
+        assert_eq!(share(&values, 50), Some(3.0));
+        assert_eq!(share(&values, 90), Some(5.0));
+        assert_eq!(share(&[7.0], 90), Some(7.0));
+        assert_eq!(share(&[], 50), None);
+    }
+
+    #[test]
+    fn a_prompt_begins_with_its_seed_and_grows_with_its_size() {
+        let text = |size| {
+            let question = question("m", "req_1", size, 64);
+            question.get("messages").unwrap().as_array().unwrap()[0]
+                .get("content")
+                .unwrap()
+                .as_str()
+                .unwrap()
+                .to_string()
+        };
+        assert!(text(100).starts_with("req_1: "));
+        assert_eq!(text(1000).split(' ').count() - text(100).split(' ').count(), 900);
+    }
+}

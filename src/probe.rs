@@ -1,0 +1,280 @@
+//! One question to a model, and its answer with the times it took: what `doctor` and `bench` are made of.
+//!
+//! Knows both wire formats as far as an answer must be read from them; what it means is the caller's.
+
+use std::fmt;
+use std::io::Read as _;
+use std::time::{Duration, Instant};
+
+use crate::json::{self, Parser, Tape, Value};
+use crate::openai::{Chunk, Counts};
+use crate::sse::Decoder;
+use crate::upstream::{Failure, Path, Response, Upstream, nobody};
+
+/// How much of an error's body is read.
+const ERROR_SIZE_MAX: u64 = 64 * 1024;
+
+/// How much of an error is shown.
+const ERROR_CHARS_MAX: usize = 300;
+
+/// Which format an answer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Chunks of a chat completion.
+    Chat,
+    /// Events of the Messages API.
+    Messages,
+}
+
+/// What a model has answered, until its end or until it was enough.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// Its text.
+    pub text: String,
+    /// Its reasoning, where that came in a field of its own.
+    pub reasoning: String,
+    /// Its tool calls: names and arguments.
+    pub calls: Vec<(String, String)>,
+    /// The tokens, where the server told them.
+    pub counts: Counts,
+    /// From the question to the first piece of the answer.
+    pub first: Option<Duration>,
+    /// From the question to the last piece.
+    pub last: Duration,
+}
+
+impl Answer {
+    /// Tokens a second after the first one, where there were enough of them to tell.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        const TOKENS_MIN: u64 = 4;
+        let time = self.last.saturating_sub(self.first?).as_secs_f64();
+        let tokens = u32::try_from(self.counts.completion.saturating_sub(1)).ok()?;
+        (self.counts.completion >= TOKENS_MIN && time > 0.0).then(|| f64::from(tokens) / time)
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The call failed.
+    Failure(Failure),
+    /// The server refused: its status and its words.
+    Refused(u16, String),
+    /// The answer is an error, or no answer.
+    Broken(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Failure(failure) => failure.fmt(f),
+            Trouble::Refused(status, words) => write!(f, "status {status}: {words}"),
+            Trouble::Broken(words) => f.write_str(words),
+        }
+    }
+}
+
+/// Asks, and reads the answer until its end or until `enough`. What is dropped then makes the server stop.
+///
+/// # Errors
+/// [`Trouble`].
+pub fn ask(
+    server: &Upstream,
+    path: Path<'_>,
+    format: Format,
+    body: &Value<'_>,
+    enough: impl Fn(&Answer) -> bool,
+) -> Result<Answer, Trouble> {
+    let began = Instant::now();
+    let response = server.post(path, body.to_json().as_bytes(), &nobody()).map_err(Trouble::Failure)?;
+    if response.status != 200 {
+        return Err(refused(response));
+    }
+    read(response, format, began, enough)
+}
+
+fn refused(response: Response) -> Trouble {
+    let status = response.status;
+    let mut body = Vec::new();
+    // What came until it broke off says enough.
+    let _ = response.take(ERROR_SIZE_MAX).read_to_end(&mut body);
+    let text = String::from_utf8_lossy(&body).into_owned();
+    let words = json::parse(&mut body).ok().and_then(|value| {
+        let error = value.get("error").unwrap_or(&value);
+        error.get("message").unwrap_or(error).as_str().map(str::to_string)
+    });
+    Trouble::Refused(status, cut(&words.unwrap_or(text)))
+}
+
+fn cut(text: &str) -> String {
+    text.trim().chars().take(ERROR_CHARS_MAX).collect()
+}
+
+fn read(
+    mut response: Response,
+    format: Format,
+    began: Instant,
+    enough: impl Fn(&Answer) -> bool,
+) -> Result<Answer, Trouble> {
+    let (mut answer, mut decoder, mut parser) = (Answer::default(), Decoder::default(), Parser::default());
+    loop {
+        let count = response.read(decoder.space()).map_err(|error| Trouble::Failure(Failure::of(&error)))?;
+        let at = began.elapsed();
+        if count == 0 {
+            decoder.end();
+        } else {
+            decoder.advance(count);
+        }
+        while let Some(event) = decoder.next_event().map_err(|error| Trouble::Broken(error.to_string()))? {
+            if event.data == b"[DONE]" {
+                continue;
+            }
+            let size = answer.size();
+            let taken = parser.read(event.data, |tape| match format {
+                Format::Chat => answer.take_chunk(tape),
+                Format::Messages => answer.take_event(&Value::from_tape(tape)),
+            });
+            taken.map_err(|error| Trouble::Broken(format!("an event is no JSON: {error}")))??;
+            if answer.size() > size {
+                answer.first.get_or_insert(at);
+                answer.last = at;
+            }
+        }
+        if count == 0 || enough(&answer) {
+            return Ok(answer);
+        }
+    }
+}
+
+impl Answer {
+    /// Grows with every piece.
+    fn size(&self) -> usize {
+        let calls: usize = self.calls.iter().map(|(name, arguments)| 1 + name.len() + arguments.len()).sum();
+        self.text.len() + self.reasoning.len() + calls
+    }
+
+    fn take_chunk(&mut self, tape: Tape<'_, '_>) -> Result<(), Trouble> {
+        let chunk = Chunk::read(tape);
+        if let Some(error) = chunk.error {
+            return Err(Trouble::Broken(cut(&Value::from_tape(error).to_json())));
+        }
+        self.counts = chunk.counts.map_or(self.counts, |counts| self.counts.merge(counts));
+        let Some(choice) = chunk.choice else { return Ok(()) };
+        self.reasoning.push_str(choice.delta.reasoning.unwrap_or_default());
+        choice.delta.texts().for_each(|text| self.text.push_str(text));
+        for call in choice.delta.tool_calls() {
+            if let Some(name) = call.name {
+                self.calls.push((name.to_string(), String::new()));
+            }
+            if let Some((_, arguments)) = self.calls.last_mut() {
+                call.arguments(|text| arguments.push_str(text));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_event(&mut self, event: &Value<'_>) -> Result<(), Trouble> {
+        let text = |value: Option<&Value<'_>>| value.and_then(Value::as_str).unwrap_or_default().to_string();
+        match text(event.get("type")).as_str() {
+            "error" => return Err(Trouble::Broken(cut(&event.to_json()))),
+            "message_start" => self.take_usage(event.get("message").and_then(|message| message.get("usage"))),
+            "message_delta" => self.take_usage(event.get("usage")),
+            "content_block_start" => {
+                let block = event.get("content_block");
+                if block.is_some_and(|block| text(block.get("type")) == "tool_use") {
+                    self.calls.push((text(block.and_then(|block| block.get("name"))), String::new()));
+                }
+            }
+            "content_block_delta" => {
+                let delta = |key: &str| text(event.get("delta").and_then(|delta| delta.get(key)));
+                self.text.push_str(&delta("text"));
+                self.reasoning.push_str(&delta("thinking"));
+                if let Some((_, arguments)) = self.calls.last_mut() {
+                    arguments.push_str(&delta("partial_json"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The Messages API tells the cached part of a prompt beside the rest.
+    fn take_usage(&mut self, usage: Option<&Value<'_>>) {
+        let number = |key: &str| usage.and_then(|usage| usage.get(key)?.as_u64()).unwrap_or(0);
+        let cached = number("cache_read_input_tokens");
+        let prompt = number("input_tokens") + cached + number("cache_creation_input_tokens");
+        let told = Counts { prompt, completion: number("output_tokens"), cached, ..Counts::default() };
+        self.counts = self.counts.merge(told);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(format: Format, events: &[&str]) -> Result<Answer, Trouble> {
+        let mut answer = Answer::default();
+        for event in events {
+            let mut bytes = event.as_bytes().to_vec();
+            let mut parser = Parser::default();
+            parser
+                .read(&mut bytes, |tape| match format {
+                    Format::Chat => answer.take_chunk(tape),
+                    Format::Messages => answer.take_event(&Value::from_tape(tape)),
+                })
+                .unwrap()?;
+        }
+        Ok(answer)
+    }
+
+    #[test]
+    fn an_answer_is_read_from_either_format() {
+        let chat = taken(
+            Format::Chat,
+            &[
+                r#"{"choices":[{"index":0,"delta":{"reasoning":"Hm."}}]}"#,
+                r#"{"choices":[{"index":0,"delta":{"content":"Yes"}}]}"#,
+                r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f"}}]}}]}"#,
+                r#"{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{\"a\":1}"}}]}}]}"#,
+                r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":5,"prompt_tokens_details":{"cached_tokens":4}}}"#,
+            ],
+        );
+        let messages = taken(
+            Format::Messages,
+            &[
+                r#"{"type":"message_start","message":{"usage":{"input_tokens":5,"cache_read_input_tokens":4,"output_tokens":0}}}"#,
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"Hm."}}"#,
+                r#"{"type":"content_block_delta","index":1,"delta":{"type":"text_delta","text":"Yes"}}"#,
+                r#"{"type":"content_block_start","index":2,"content_block":{"type":"tool_use","name":"f"}}"#,
+                r#"{"type":"content_block_delta","index":2,"delta":{"type":"input_json_delta","partial_json":"{\"a\":1}"}}"#,
+                r#"{"type":"ping"}"#,
+                r#"{"type":"message_delta","usage":{"output_tokens":5}}"#,
+            ],
+        );
+        let messages = messages.unwrap();
+        assert_eq!(chat.unwrap(), messages);
+        assert_eq!((messages.counts.prompt, messages.counts.cached), (9, 4));
+        assert_eq!(messages.calls, [("f".to_string(), r#"{"a":1}"#.to_string())]);
+    }
+
+    #[test]
+    fn an_error_is_no_answer() {
+        for (format, event) in [
+            (Format::Chat, r#"{"error":{"message":"EngineCore"}}"#),
+            (Format::Messages, r#"{"type":"error","error":{"message":"EngineCore"}}"#),
+        ] {
+            let trouble = taken(format, &[event]).unwrap_err();
+            assert!(trouble.to_string().contains("EngineCore"), "{trouble}");
+        }
+    }
+
+    #[test]
+    fn the_rate_counts_from_the_first_token() {
+        let counts = Counts { completion: 11, ..Counts::default() };
+        let first = Some(Duration::from_secs(3));
+        let answer = Answer { counts, first, last: Duration::from_secs(5), ..Answer::default() };
+        assert_eq!(answer.tokens_per_second(), Some(5.0));
+        let cut = Answer { counts: Counts { completion: 2, ..counts }, ..answer };
+        assert_eq!(cut.tokens_per_second(), None);
+    }
+}

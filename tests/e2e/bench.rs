@@ -1,0 +1,87 @@
+//! `sparkgap bench`, against a scripted upstream.
+
+use serde_json::Value;
+
+use super::server::{Server, output, output_in};
+use super::upstream::Upstream;
+
+#[test]
+fn both_ways_are_measured_side_by_side() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let (base, direct) = (format!("http://{}", server.address), upstream.url());
+    let arguments =
+        ["bench", "--base-url", &base, "--upstream", &direct, "--rounds", "3", "--sizes", "100,1000,8000"];
+    let (code, text, stderr) = output(&[&arguments[..], &["--json"]].concat());
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{stderr}"));
+    assert_eq!(code, Some(0));
+    // The window has no room for the largest.
+    let rows = report["rows"].as_array().unwrap();
+    let kinds: Vec<&str> = rows.iter().map(|row| row["cache"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["cold", "warm", "cold", "warm"]);
+    for row in rows {
+        assert_eq!(row["model"], "qwen3");
+        let ways: Vec<&str> =
+            row["times"].as_array().unwrap().iter().map(|way| way["way"].as_str().unwrap()).collect();
+        assert_eq!(ways, ["sparkgap", "direct"]);
+        assert!(row["times"][0]["first_ms"]["min"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert!(stderr.contains("measuring qwen3, 1000 tokens, warm"), "{stderr}");
+    // Each line: one question each way to begin with, then three rounds. What goes straight is what sparkgap sends.
+    let bodies: Vec<Value> = upstream.seen().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(bodies.len(), 4 * 2 * 4);
+    assert_eq!(bodies[8], bodies[9]);
+    assert!(bodies[8..16].iter().all(|body| body == &bodies[8]), "warm questions differ");
+    assert_ne!(bodies[0], bodies[1]);
+}
+
+#[test]
+fn the_table_is_markdown() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let base = format!("http://{}", server.address);
+    let (code, text, _) = output(&["bench", "--base-url", &base, "--rounds", "1", "--sizes", "100"]);
+    assert_eq!(code, Some(0));
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| qwen3 |")).collect();
+    assert_eq!(rows.len(), 2, "{text}");
+    // Nobody said what the upstream is.
+    assert!(
+        rows[0].contains("| cold |") && rows[1].contains("| warm |") && rows[0].contains("| - |"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_real_api_is_asked_only_by_name_and_with_a_key() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let base = format!("http://{}", server.address);
+    let arguments = [
+        "bench",
+        "--base-url",
+        &base,
+        "--anthropic",
+        "claude-sonnet-4",
+        "--anthropic-url",
+        &base,
+        "--rounds",
+        "1",
+        "--sizes",
+        "100",
+    ];
+    let (code, _, stderr) = output(&arguments);
+    assert!(code == Some(1) && stderr.contains("ANTHROPIC_API_KEY"), "{stderr}");
+    assert_eq!(upstream.seen().len(), 0);
+    let (code, text, stderr) = output_in(&arguments, &[("ANTHROPIC_API_KEY", "sk-ant")]);
+    assert!(code == Some(0) && text.contains("| claude-sonnet-4 (Anthropic) |"), "{text}{stderr}");
+}
+
+#[test]
+fn mistakes_are_told() {
+    let (code, _, stderr) = output(&["bench", "--base-url", "http://127.0.0.1:1"]);
+    assert!(code == Some(1) && stderr.contains("no sparkgap answers at http://127.0.0.1:1 "), "{stderr}");
+    for arguments in [["bench", "--sizes", "many"], ["bench", "--rounds", "0"]] {
+        let (code, _, stderr) = output(&arguments);
+        assert!(code == Some(1) && stderr.contains(arguments[1]), "{stderr}");
+    }
+}

@@ -1,0 +1,139 @@
+//! `sparkgap doctor`, against upstreams that are well and that are not.
+
+use serde_json::{Value, json};
+
+use super::server::{output, output_in};
+use super::upstream::{Upstream, delta, finish, text_chunks, usage};
+
+const MODELS: &str = r#"{"object":"list","data":[{"id":"qwen3","owned_by":"vllm","max_model_len":131072}]}"#;
+
+/// Its levels by check, and the whole output.
+fn examined(upstream: &Upstream, arguments: &[&str]) -> (Option<i32>, Value) {
+    let url = upstream.url();
+    let (code, text, stderr) = output(&[&["doctor", "--json", "--upstream", &url], arguments].concat());
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{stderr}"));
+    assert_eq!(report[0]["url"], url);
+    (code, report[0]["checks"].clone())
+}
+
+fn levels(checks: &Value) -> String {
+    let line =
+        |check: &Value| format!("{}: {}", check["check"].as_str().unwrap(), check["level"].as_str().unwrap());
+    checks.as_array().unwrap().iter().map(line).collect::<Vec<_>>().join(", ")
+}
+
+fn call(arguments: &str) -> Vec<Value> {
+    let function = json!({"name": "get_weather", "arguments": arguments});
+    let call = json!({"tool_calls": [{"id": "a", "type": "function", "index": 0, "function": function}]});
+    vec![delta(call), finish("tool_calls"), usage(20, 5)]
+}
+
+fn cached(cached: u64) -> Vec<Value> {
+    let mut counts = usage(1500, 2);
+    counts["usage"]["prompt_tokens_details"] = json!({"cached_tokens": cached});
+    vec![delta(json!({"content": "Hello"})), finish("stop"), counts]
+}
+
+#[test]
+fn a_server_that_is_well() {
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 200, MODELS);
+    upstream.next_chunks(call(r#"{"city": "Paris"}"#));
+    upstream.next_chunks(call(r#"{"city": "Paris"}"#));
+    upstream.next_chunks([vec![delta(json!({"reasoning": "Hm."}))], text_chunks("L.")].concat());
+    upstream.next_chunks(text_chunks("One two three four."));
+    upstream.next_chunks(cached(0));
+    upstream.next_chunks(cached(1408));
+    let (code, checks) = examined(&upstream, &[]);
+    assert_eq!(
+        levels(&checks),
+        "reachable: ok, key: ok, models: ok, window: ok, forced tool call: ok, auto tool call: ok, reasoning: ok, speed: ok, \
+         prefix cache: ok, cached tokens: ok"
+    );
+    assert_eq!(code, Some(0));
+    // The cache is asked the same twice; thinking is on for the reasoning alone.
+    let bodies: Vec<Value> = upstream.seen().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(bodies[4], bodies[5]);
+    let thinks = |body: &Value| body["chat_template_kwargs"]["enable_thinking"] == true;
+    assert_eq!(bodies.iter().map(thinks).collect::<Vec<_>>(), [false, false, true, false, false, false]);
+    assert_eq!((&bodies[0]["tool_choice"], &bodies[1]["tool_choice"]), (&json!("required"), &json!("auto")));
+}
+
+#[test]
+fn a_vllm_without_its_flags() {
+    let upstream = Upstream::start();
+    // Whose counter stands still: whatever the times say, nothing came from the cache.
+    upstream.set_page("/metrics", 200, "vllm:prefix_cache_hits_total{engine=\"0\"} 7.0\n");
+    upstream.next_chunks(call(r#"{"city": "Paris"}"#));
+    let refusal = r#"{"error":{"message":"\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set","type":"BadRequestError","code":400}}"#;
+    upstream.next_answer(400, refusal);
+    upstream.next_chunks(text_chunks("Hm.\n</think>\n\nThe L."));
+    upstream.next_chunks(text_chunks("One two."));
+    let (code, checks) = examined(&upstream, &[]);
+    assert_eq!(
+        levels(&checks),
+        "reachable: ok, key: ok, models: ok, window: fail, forced tool call: ok, auto tool call: fail, reasoning: fail, speed: ok, \
+         prefix cache: warn, cached tokens: warn"
+    );
+    let fix = |i: usize| checks[i]["fix"].as_str().unwrap();
+    assert!(fix(3).contains("--max-model-len"));
+    assert!(fix(5).contains("--enable-auto-tool-choice --tool-call-parser qwen3_coder"));
+    assert!(fix(6).contains("--reasoning-parser qwen3"));
+    assert!(fix(9).contains("--enable-prompt-tokens-details"));
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn a_server_that_asks_for_a_key() {
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 401, r#"{"error":"Unauthorized"}"#);
+    let (code, checks) = examined(&upstream, &[]);
+    assert_eq!((code, levels(&checks).as_str()), (Some(1), "reachable: ok, key: fail"));
+    assert!(checks[1]["fix"].as_str().unwrap().contains("SPARKGAP_UPSTREAM_KEY"));
+    let url = upstream.url();
+    let (_, text, _) = output_in(&["doctor", "--upstream", &url], &[("SPARKGAP_UPSTREAM_KEY", "sk-wrong")]);
+    assert!(text.contains("does not accept the key") && !text.contains("sk-wrong"), "{text}");
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    let (code, text, stderr) = output(&["doctor", "--upstream", "http://127.0.0.1:1/v1"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("fail  reachable") && text.contains("fix: start the server"), "{text}");
+    assert!(stderr.contains("checking default: reachable") && stderr.contains("1 check failed"), "{stderr}");
+}
+
+#[test]
+fn a_server_that_fails_at_everything() {
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 200, r#"{"data":[{"id":"a"},{"id":"b"}]}"#);
+    for _ in 0..6 {
+        upstream.next_answer(500, r#"{"error":{"message":"CUDA out of memory"}}"#);
+    }
+    let (code, checks) = examined(&upstream, &[]);
+    assert_eq!(
+        levels(&checks),
+        "reachable: ok, key: ok, models: ok, window: warn, forced tool call: fail, auto tool call: fail, reasoning: fail, \
+         speed: fail, prefix cache: fail"
+    );
+    assert!(checks[7]["text"].as_str().unwrap().contains("CUDA out of memory"), "{checks}");
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn a_model_that_is_named_and_not_there() {
+    let upstream = Upstream::start();
+    let file = std::env::temp_dir().join(format!("sparkgap-doctor-{}.lua", std::process::id()));
+    let lua = format!(
+        "return {{ api = 1, upstreams = {{ spark = {{ url = '{}' }} }}, aliases = {{ {{ '*', upstream = 'spark', model = 'gone' }} }} }}",
+        upstream.url()
+    );
+    std::fs::write(&file, lua).unwrap();
+    let (code, text, _) = output(&["doctor", "--hooks", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    assert!(
+        text.contains("fail  models") && text.contains("gone is configured, but the server has qwen3"),
+        "{text}"
+    );
+    assert_eq!(code, Some(1));
+}

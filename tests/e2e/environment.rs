@@ -1,0 +1,144 @@
+//! `GET /env`, `sparkgap env` and `sparkgap claude`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::server::{Server, output, output_in};
+use super::upstream::Upstream;
+
+/// A file that goes with the test.
+struct File(std::path::PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> File {
+        let folder = std::env::temp_dir().join(format!("sparkgap-env-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        File(file)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.0.parent().unwrap());
+    }
+}
+
+#[test]
+fn the_environment_is_what_the_upstream_offers() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let answer = server.connect().ask(b"GET /env HTTP/1.1\r\nhost: box:4000\r\n\r\n").json();
+    let expected = json!({
+        "ANTHROPIC_BASE_URL": "http://box:4000",
+        "ANTHROPIC_MODEL": "qwen3",
+        "ANTHROPIC_DEFAULT_OPUS_MODEL": "qwen3",
+        "ANTHROPIC_DEFAULT_SONNET_MODEL": "qwen3",
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL": "qwen3",
+        "ANTHROPIC_SMALL_FAST_MODEL": "qwen3",
+        "CLAUDE_CODE_SUBAGENT_MODEL": "qwen3",
+        "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "8192",
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "1024",
+        "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
+        "API_TIMEOUT_MS": "1800000",
+        "CLAUDE_STREAM_IDLE_TIMEOUT_MS": "1800000",
+        "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
+    });
+    assert_eq!(answer["env"], expected);
+    let why = answer["why"].as_object().unwrap();
+    assert!(expected.as_object().unwrap().keys().all(|name| why.contains_key(name)), "{why:?}");
+    let answer = server.connect().ask(b"GET /env HTTP/1.1\r\nhost: a'b\r\n\r\n");
+    assert_eq!((answer.status, answer.error().0.as_str()), (400, "invalid_request_error"));
+}
+
+#[test]
+fn the_lines_for_the_shell_are_set_with_and_without_quotes() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let remote = format!("{}", server.address);
+    let (code, text, stderr) = output(&["env", "--remote", &remote, "--api-key", "it's"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    for eval in ["eval \"$1\"", "eval $1"] {
+        let script = format!(
+            "{eval}; printf '%s %s %s' \"$ANTHROPIC_BASE_URL\" \"$ANTHROPIC_AUTH_TOKEN\" \"$CLAUDE_CODE_MAX_CONTEXT_TOKENS\""
+        );
+        let done = Command::new("/bin/sh").args(["-c", &script, "sh", &text]).env_clear().output().unwrap();
+        let set = String::from_utf8(done.stdout).unwrap();
+        assert_eq!(set, format!("http://{remote} it's 8192"), "{eval}");
+    }
+    for line in text.lines() {
+        assert!(line.starts_with("export ") && line.ends_with(';') || line.starts_with("# "), "{line}");
+    }
+    let (_, text, _) = output(&["env", "--json", "--remote", &remote, "--base-url", "https://llm.example"]);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&json["ANTHROPIC_BASE_URL"], &json["ANTHROPIC_API_KEY"]),
+        (&json!("https://llm.example"), &json!(""))
+    );
+}
+
+#[test]
+fn a_key_is_asked_for_and_taken() {
+    let upstream = Upstream::start();
+    let keys = File::new("keys", "sk-1 anna\n");
+    let server = Server::start_with(&upstream, &["--api-key-file", keys.0.to_str().unwrap()]);
+    let url = format!("http://{}", server.address);
+    let (code, stdout, stderr) = output(&["env", "--remote", &url]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert!(stderr.contains("SPARKGAP_API_KEY"), "{stderr}");
+    let (code, stdout, _) = output_in(&["env"], &[("SPARKGAP_API_KEY", "sk-1"), ("SPARKGAP_URL", &url)]);
+    assert!(code == Some(0) && stdout.contains("export ANTHROPIC_AUTH_TOKEN='sk-1';"), "{stdout}");
+}
+
+#[test]
+fn an_answer_sets_nothing_but_what_is_known() {
+    let other = Upstream::start();
+    other.set_page("/llm/env", 200, "{}");
+    // What is no sparkgap says so; what says too much is not believed.
+    let url = other.url();
+    let url = url.trim_end_matches("/v1");
+    for remote in [url.to_string(), format!("{url}/llm")] {
+        let (code, stdout, stderr) = output(&["env", "--remote", &remote]);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""));
+        assert!(stderr.contains("is not a sparkgap"), "{stderr}");
+    }
+    other.set_page("/env", 200, r#"{"env":{"PATH":"/tmp","ANTHROPIC_MODEL":"m","ANTHROPIC_BASE_URL":"http://elsewhere","LD_PRELOAD":"x"}}"#);
+    let (code, stdout, _) = output(&["env", "--remote", url]);
+    assert!(code == Some(0) && stdout.contains("ANTHROPIC_MODEL='m'"), "{stdout}");
+    for word in ["PATH", "LD_PRELOAD", "elsewhere"] {
+        assert!(!stdout.contains(word), "{stdout}");
+    }
+}
+
+#[test]
+fn claude_gets_its_arguments_and_the_environment() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let url = format!("http://{}", server.address);
+    let script = "#!/bin/sh\nprintf '%s|' \"$ANTHROPIC_BASE_URL\" \"$ANTHROPIC_MODEL\" \"$ANTHROPIC_API_KEY\" \"$KEPT\" \"$@\"\nexit 7\n";
+    let claude = File::new("claude", script);
+    let path = format!("{}:/usr/bin:/bin", claude.0.parent().unwrap().display());
+    let arguments = ["claude", "-p", "say \"it\"", "--help", "--unknown", "--"];
+    let (code, stdout, _) = output_in(
+        &arguments,
+        &[("PATH", &path), ("SPARKGAP_URL", &url), ("KEPT", "yes"), ("ANTHROPIC_API_KEY", "real")],
+    );
+    assert_eq!(stdout, format!("{url}|qwen3||yes|-p|say \"it\"|--help|--unknown|--|"));
+    assert_eq!(code, Some(7));
+}
+
+#[test]
+fn claude_says_what_is_missing() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let url = format!("http://{}", server.address);
+    let (code, _, stderr) = output_in(&["claude"], &[("PATH", "/nowhere"), ("SPARKGAP_URL", &url)]);
+    assert!(code == Some(1) && stderr.contains("npm install -g @anthropic-ai/claude-code"), "{stderr}");
+    let (code, _, stderr) = output_in(&["claude"], &[("SPARKGAP_URL", "http://127.0.0.1:1")]);
+    assert!(code == Some(1) && stderr.contains("no sparkgap answers at http://127.0.0.1:1 "), "{stderr}");
+}
