@@ -15,7 +15,7 @@ use crate::translate::{Asked, Plan, failure_error};
 use crate::upstream::{self, Response, Wait, has_left};
 
 use super::attempt::Attempt;
-use super::counters::{Counters, Phase};
+use super::counters::Phase;
 use super::exchange::Exchange;
 use super::filter::Filter;
 use super::gateway::{Gateway, Resolved};
@@ -49,7 +49,7 @@ pub(super) fn serve(
     let mut record = Record::new(request_id);
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();
-    let outcome = answer(&gateway, &proxy.counters, &exchange, request, address, &mut hooked, &mut record);
+    let outcome = answer(proxy, &gateway, &exchange, request, address, &mut hooked, &mut record);
     let (summary, ..) = exchange.summary();
     if let Some((reason, usage)) = summary.end {
         record.stop_reason = Some(reason);
@@ -107,20 +107,22 @@ fn conclude(
 }
 
 fn answer(
+    proxy: &Proxy,
     gateway: &Arc<Gateway>,
-    counters: &Counters,
     exchange: &Rc<Exchange>,
     request: Request,
     address: SocketAddr,
     hooked: &mut Hooked,
     record: &mut Record,
 ) -> Result<(), Stop> {
+    let share = proxy.budget.share(&request, proxy.options.body_size_max)?;
     let mut bytes = read_body(exchange.client(), &request)?;
     log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(&bytes));
     exchange.received();
     let wait: Rc<dyn Wait> = exchange.clone();
     let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
     let mut prepared = {
+        let _tree = share.as_ref().map(|_| proxy.budget.trees.take(&wait)).transpose()?;
         let body = incoming.hooked(&mut bytes, hooked);
         if let Err(Stop::Respond(_)) = &body {
             exchange.expect(plan_of(hooked), ids::message_id(), None);
@@ -150,10 +152,10 @@ fn answer(
         tried.push(resolved.served.name().to_string());
         prepared = elsewhere(&incoming, error, &tried, hooked, record)?;
     };
-    drop(request);
+    drop((request, share));
     record.first_byte = Some(record.began.elapsed());
     exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
-    let _streaming = exchange.streams().then(|| counters.streaming());
+    let _streaming = exchange.streams().then(|| proxy.counters.streaming());
     finish(exchange, &resolved, response, &asked)
 }
 

@@ -7,6 +7,7 @@
 //! | `prepare` | a client's bytes to a chat completion: hooks, checks, route, translation |
 //! | `messages` | `POST /v1/messages`, stage by stage |
 //! | `attempt` | one upstream asked: mended and repeated where that helps |
+//! | `budget` | how much memory the bodies of requests may take, all together |
 //! | `count` | `POST /v1/messages/count_tokens` |
 //! | `counters` | what has happened since the start, in numbers |
 //! | `models` | `GET /v1/models` |
@@ -19,6 +20,7 @@
 //! | `record` | what is logged of a request |
 
 mod attempt;
+mod budget;
 mod count;
 mod counters;
 mod environment;
@@ -46,11 +48,12 @@ pub use preview::{Preview, preview};
 use crate::access::Keys;
 use crate::error::{Error, Kind};
 use crate::hooks::Hook;
-use crate::http::Request;
+use crate::http::{Limits, Request};
 use crate::ids;
 use crate::json::{Object, Value};
 use crate::server::{Client, Handler};
 use crate::upstream::Wait;
+use budget::Budget;
 use counters::Counters;
 use exchange::Exchange;
 
@@ -62,6 +65,8 @@ pub struct Options {
     /// A streaming client is answered with the beginning of a message after this much silence of the upstream. Until then
     /// an upstream's error is still an HTTP status.
     pub open_after: Duration,
+    /// The largest body, for those that do not tell their length.
+    pub body_size_max: usize,
     /// And with a ping each time this much has passed without an event.
     pub ping_every: Duration,
 }
@@ -71,6 +76,7 @@ impl Default for Options {
         Options {
             prefix: String::new(),
             open_after: Duration::from_secs(8),
+            body_size_max: Limits::default().body_size_max,
             ping_every: Duration::from_secs(10),
         }
     }
@@ -84,6 +90,7 @@ pub struct Proxy {
     keys: Keys,
     counts: count::Remembered,
     counters: Counters,
+    budget: Budget,
 }
 
 /// How a request ends that is not answered by an upstream's message.
@@ -158,6 +165,7 @@ impl Proxy {
             keys,
             counts: count::Remembered::default(),
             counters: Counters::default(),
+            budget: Budget::default(),
         }
     }
 

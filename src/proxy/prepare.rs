@@ -16,6 +16,7 @@ use crate::translate::{self, ChatRequest, Target, chat_request};
 use crate::upstream::Wait;
 
 use super::Stop;
+use super::budget::check_values;
 use super::filter::Shown;
 use super::gateway::{Gateway, Resolved};
 use super::record::Record;
@@ -146,6 +147,7 @@ impl Resolved {
 pub(super) fn parse(bytes: &mut [u8]) -> Result<Value<'_>, Error> {
     let not_json =
         |error: json::ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
+    check_values(bytes)?;
     Parser::default().parse(bytes).map_err(not_json)
 }
 

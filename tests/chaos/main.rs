@@ -120,8 +120,8 @@ fn start(upstream: &Faulty) -> Server {
     let hooks = hooks_file("chaos", &lua);
     let arguments = [
         &["serve", "--hooks", &hooks, "--log-level", "info", "--open-after", "1", "--ping-every", "1"][..],
-        &["--first-byte-timeout", "3", "--idle-timeout", "2", "--head-timeout", "2", "--body-timeout", "2"],
-        &["--write-timeout", "5"],
+        &["--first-byte-timeout", "8", "--idle-timeout", "6", "--head-timeout", "2", "--body-timeout", "2"],
+        &["--write-timeout", "8"],
     ];
     Server::run(&arguments.concat(), &[])
 }

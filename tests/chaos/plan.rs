@@ -194,10 +194,10 @@ fn ending(dice: &mut Dice, pieces: usize) -> Ending {
     let some = dice.below(pieces + 1);
     match dice.below(100) {
         0..50 => Ending::Whole { says_done: dice.chance(80) },
-        50..56 => Ending::Short(some),
-        56..61 => Ending::Closed(some),
-        61..66 => Ending::Reset(some),
-        66..68 => Ending::Stall(some),
+        50..57 => Ending::Short(some),
+        57..62 => Ending::Closed(some),
+        62..67 => Ending::Reset(some),
+        67 => Ending::Stall(some),
         68..72 => Ending::Garbage(some),
         72..76 => Ending::Half(some),
         76..86 => Ending::Status(dice.pick(&[500, 503, 429, 400, 502, 401, 404])),

@@ -69,6 +69,7 @@ fn statuses_of_the_upstream_become_the_apis_errors() {
             assert_eq!(found, kind, "{said}: {text}");
             assert!(text.starts_with(message), "{said}: {text}");
             assert_eq!(answer.header("x-should-retry"), retry, "{said}");
+            assert_eq!(answer.header("retry-after").is_some(), retry == Some("true"), "{said}");
             assert_eq!(upstream.seen().len(), before + tries, "{said}");
         }
     }
