@@ -74,6 +74,27 @@ impl Kind {
         }
     }
 
+    /// Whether no other try of the same request can end otherwise.
+    fn is_final(self) -> bool {
+        match self {
+            Kind::Authentication
+            | Kind::Billing
+            | Kind::Permission
+            | Kind::NotFound
+            | Kind::MethodNotAllowed
+            | Kind::LengthRequired
+            | Kind::RequestTooLarge
+            | Kind::HeadersTooLarge => true,
+            Kind::InvalidRequest
+            | Kind::RequestTimeout
+            | Kind::RateLimit
+            | Kind::Api
+            | Kind::BadGateway
+            | Kind::Timeout
+            | Kind::Overloaded => false,
+        }
+    }
+
     /// The kind for an HTTP status, for errors that hooks or upstreams name by number.
     pub fn from_status(status: u16) -> Kind {
         match status {
@@ -99,7 +120,8 @@ impl Kind {
 /// Whether the client should try again, as told in headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Retry {
-    /// Nothing is said: the status decides.
+    /// The kind decides: what the same request can never pass, such as a wrong path or too large a body, is not to be
+    /// tried again. Of a 400 nothing is said: Claude Code drops one new field after the other and tries again.
     #[default]
     Unsaid,
     /// `x-should-retry: false`: time will not mend it.
@@ -170,8 +192,8 @@ impl Error {
     /// The response headers that tell the client whether to try again.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         match self.retry {
-            Retry::Unsaid => Vec::new(),
-            Retry::Never => vec![("x-should-retry", "false".into())],
+            Retry::Unsaid if !self.kind.is_final() => Vec::new(),
+            Retry::Unsaid | Retry::Never => vec![("x-should-retry", "false".into())],
             Retry::After(seconds) => {
                 vec![("retry-after", seconds.to_string()), ("x-should-retry", "true".into())]
             }
@@ -247,6 +269,8 @@ mod tests {
 
     #[test]
     fn headers_follow_the_word_on_trying_again() {
+        assert_eq!(Error::new(Kind::NotFound, "no").headers(), [("x-should-retry", "false".to_owned())]);
+        assert!(Error::invalid("no").headers().is_empty());
         let error = Error::new(Kind::Overloaded, "busy");
         assert!(error.headers().is_empty());
         assert_eq!(error.clone().retry(Retry::Never).headers(), [("x-should-retry", "false".to_owned())]);

@@ -16,8 +16,8 @@ use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 /// so the limit is a matter of safety; no client or server comes near it.
 pub const DEPTH_MAX: usize = 128;
 
-/// What a parser's buffers have room for at first; they grow with the documents.
-const BUFFER_SIZE: usize = 4096;
+/// What a parser's buffers have room for at first, a chunk of an answer; they grow with the documents.
+const BUFFER_SIZE: usize = 512;
 
 /// A value of a document that is read where it was parsed: nothing is allocated for it.
 pub type Tape<'t, 'a> = simd_json::tape::Value<'t, 'a>;
@@ -94,13 +94,14 @@ impl From<simd_json::Error> for ParseError {
 
 /// A JSON parser that keeps its buffers from one document to the next.
 pub struct Parser {
-    buffers: Buffers,
+    /// None until the first document: a parser that only stands in for another one costs nothing.
+    buffers: Option<Buffers>,
     tape: simd_json::Tape<'static>,
 }
 
 impl Default for Parser {
     fn default() -> Self {
-        Parser { buffers: Buffers::with_max_depth(BUFFER_SIZE, DEPTH_MAX), tape: simd_json::Tape(Vec::new()) }
+        Parser { buffers: None, tape: simd_json::Tape(Vec::new()) }
     }
 }
 
@@ -130,7 +131,8 @@ impl Parser {
     ) -> Result<T, ParseError> {
         let mut tape: simd_json::Tape<'a> =
             std::mem::replace(&mut self.tape, simd_json::Tape(Vec::new())).reset();
-        let filled = simd_json::fill_tape(bytes, &mut self.buffers, &mut tape);
+        let buffers = self.buffers.get_or_insert_with(|| Buffers::with_max_depth(BUFFER_SIZE, DEPTH_MAX));
+        let filled = simd_json::fill_tape(bytes, buffers, &mut tape);
         let result = match filled {
             Ok(()) => Ok(read(tape.as_value())),
             Err(error) => Err(ParseError::from(error)),
@@ -404,14 +406,75 @@ impl<'a> FromIterator<(Cow<'a, str>, Value<'a>)> for Object<'a> {
 }
 
 /// Appends `text` as a JSON string with its quotes.
+///
+/// Eight bytes at a time: copied as they are, and taken back from the first one on that needs an escape. Text has one
+/// every twenty bytes or so, so that runs are too short for anything that has to be called.
 pub fn write_str(text: &str, out: &mut Vec<u8>) {
-    // Writing to a Vec cannot fail.
-    let _ = serde_json::to_writer(out, text);
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(word) = rest.first_chunk::<WORD>() {
+        out.extend_from_slice(word);
+        let Some(clean) = first_escape(u64::from_le_bytes(*word)) else {
+            rest = rest.get(WORD..).unwrap_or_default();
+            continue;
+        };
+        out.truncate(out.len() - WORD + clean);
+        let (_, behind) = rest.split_at(clean);
+        if let Some((byte, behind)) = behind.split_first() {
+            write_escape(*byte, out);
+            rest = behind;
+        }
+    }
+    for byte in rest {
+        match byte {
+            b'"' | b'\\' | ..=0x1f => write_escape(*byte, out),
+            byte => out.push(*byte),
+        }
+    }
+    out.push(b'"');
+}
+
+const WORD: usize = size_of::<u64>();
+
+/// How many bytes stand before the first one of the word that needs an escape, if one does.
+fn first_escape(word: u64) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // The highest bit of each byte that is zero, of which the lowest is exact: a borrow only reaches the bytes above it.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+    let controls = word.wrapping_sub(ONES * 0x20) & !word;
+    let quotes = zeros(word ^ (ONES * u64::from(b'"')));
+    let slashes = zeros(word ^ (ONES * u64::from(b'\\')));
+    let found = (controls | quotes | slashes) & (ONES * 0x80);
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
+}
+
+fn write_escape(byte: u8, out: &mut Vec<u8>) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        0x08 => b'b',
+        0x0c => b'f',
+        _ => {
+            out.extend_from_slice(b"\\u00");
+            let digits = [byte >> 4, byte & 15].map(|digit| HEX.get(usize::from(digit)).copied());
+            out.extend(digits.into_iter().flatten());
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
 }
 
 /// Appends `n` as JSON.
 pub fn write_u64(n: u64, out: &mut Vec<u8>) {
-    Number::Uint(n).write(out);
+    match u8::try_from(n) {
+        // An event's index, nearly always.
+        Ok(digit @ 0..=9) => out.push(b'0' + digit),
+        _ => Number::Uint(n).write(out),
+    }
 }
 
 impl From<bool> for Value<'_> {
@@ -502,6 +565,25 @@ mod tests {
         assert_eq!(round_trip("1e2"), "100.0");
         assert_eq!(round_trip("123456789012345678901234567890"), "1.2345678901234568e+29");
         assert_eq!(round_trip("\"\\u00e9\\/\""), "\"é/\"");
+    }
+
+    #[test]
+    fn strings_are_escaped_as_serde_json_does() {
+        let all: String = (0..=0x17f).filter_map(char::from_u32).chain("é😀\u{2028}".chars()).collect();
+        let mut texts = vec![all.clone()];
+        // Each character at each place of a word, and with each neighbour.
+        for c in all.chars() {
+            texts.extend((0..9).map(|before| format!("{}{c}{c}{}", "x".repeat(before), "y".repeat(9))));
+            texts.extend(
+                ["\"", "\\", "\u{1}", "!", "]", " ", "\u{7f}"]
+                    .map(|other| format!("1{other}{c}4567{c}{other}")),
+            );
+        }
+        for text in texts {
+            let mut out = Vec::new();
+            write_str(&text, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&text).unwrap());
+        }
     }
 
     #[test]

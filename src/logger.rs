@@ -37,6 +37,18 @@ fn priority(level: Level) -> u8 {
     }
 }
 
+/// Text may hold what a stranger chose: nothing in it may end a line or command a terminal.
+fn one_line(text: String) -> String {
+    if !text.chars().any(char::is_control) {
+        return text;
+    }
+    let mut line = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= self.level && !metadata.target().starts_with(NEVER)
@@ -47,11 +59,12 @@ impl Log for Logger {
             return;
         }
         // One write a line, so that the lines of several threads do not mix. Nobody is there to tell of a failure.
+        let text = one_line(record.args().to_string());
         let line = if self.is_journal {
-            format!("<{}>{}\n", priority(record.level()), record.args())
+            format!("<{}>{text}\n", priority(record.level()))
         } else {
             let time = humantime::format_rfc3339_millis(SystemTime::now());
-            format!("{time} {:5} {}\n", record.level(), record.args())
+            format!("{time} {:5} {text}\n", record.level())
         };
         let _ = std::io::stderr().write_all(line.as_bytes());
     }
@@ -62,6 +75,12 @@ impl Log for Logger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_stays_one_line() {
+        assert_eq!(one_line("a b é".into()), "a b é");
+        assert_eq!(one_line("a\r\n<0>forged\u{1b}[2J\u{85}".into()), "a\\r\\n<0>forged\\u{1b}[2J\\u{85}");
+    }
 
     #[test]
     fn heads_are_never_logged() {

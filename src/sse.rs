@@ -13,8 +13,12 @@ use std::ops::Range;
 /// sends one endless line does not grow the process.
 pub const EVENT_SIZE_MAX: usize = 16 * 1024 * 1024;
 
-/// How much room a read is offered at least; also the size of the buffer until an event needs more.
-const READ_SIZE: usize = 8 * 1024;
+/// How much room a read is offered at first: a few events. Doubled each time that a read has filled it, so that a slow
+/// stream costs little memory and a fast one few reads.
+const READ_SIZE: usize = 2 * 1024;
+
+/// How much room a read is offered at most.
+const READ_SIZE_MAX: usize = 32 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -49,6 +53,8 @@ pub struct Decoder {
     /// Where the line that is being looked for begins.
     line: usize,
     filled: usize,
+    /// How much room the next read is offered.
+    read_size: usize,
     data: Option<Range<usize>>,
     is_error: bool,
     skip_line_feed: bool,
@@ -71,6 +77,7 @@ impl Decoder {
             scanned: 0,
             line: 0,
             filled: 0,
+            read_size: READ_SIZE,
             data: None,
             is_error: false,
             skip_line_feed: false,
@@ -83,13 +90,13 @@ impl Decoder {
     pub fn space(&mut self) -> &mut [u8] {
         if self.start == self.filled {
             self.rebase();
-        } else if self.buffer.len() - self.filled < READ_SIZE && self.start > 0 {
+        } else if self.buffer.len() - self.filled < self.read_size && self.start > 0 {
             self.buffer.copy_within(self.start..self.filled, 0);
             self.rebase();
         }
-        if self.buffer.len() - self.filled < READ_SIZE {
+        if self.buffer.len() - self.filled < self.read_size {
             // Doubling keeps an event of n bytes linear in n.
-            let size = (self.buffer.len() * 2).max(self.filled + READ_SIZE);
+            let size = (self.buffer.len() * 2).max(self.filled + self.read_size);
             self.buffer.resize(size, 0);
         }
         self.buffer.get_mut(self.filled..).unwrap_or_default()
@@ -109,6 +116,9 @@ impl Decoder {
     /// `count` bytes were read into the last [`Decoder::space`].
     pub fn advance(&mut self, count: usize) {
         self.filled = (self.filled + count).min(self.buffer.len());
+        if self.filled == self.buffer.len() {
+            self.read_size = (self.read_size * 2).min(READ_SIZE_MAX);
+        }
     }
 
     /// The bytes ended: an event that lacks only its blank line counts.

@@ -254,7 +254,7 @@ fn the_same_request_gives_the_same_bytes() {
 /// What the pure translation cannot show, or not all of it.
 const ELSEWHERE: [(usize, &str); 26] = [
     (3, "`prefix.rs`"),
-    (16, "tests/e2e: pending (Claude Code's WebSearch)"),
+    (16, "`clients/claude_code.py` (its WebSearch)"),
     (21, "tests/e2e: pending (the second try)"),
     (32, "tests/e2e: pending"),
     (33, "tests/e2e: pending"),
@@ -272,7 +272,7 @@ const ELSEWHERE: [(usize, &str); 26] = [
     (104, "tests/e2e: pending"),
     (
         106,
-        "`support/validator.rs` on every answer here and in `recordings.rs`; tests/e2e: pending (the SDKs)",
+        "`support/validator.rs` on every answer here and in `recordings.rs`; `clients/golden_streams.py` (both SDKs)",
     ),
     (107, "tests/e2e: pending (the second try)"),
     (108, "`support/validator.rs`"),

@@ -149,7 +149,10 @@ impl Event<'_> {
 
     /// Appends it as a server-sent event. Allocates nothing but the room in `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        sse::encode(self.name(), out, |out| self.write_data(out));
+        match self {
+            Event::BlockDelta { index, delta } => encode_delta(*index, *delta, out),
+            _ => sse::encode(self.name(), out, |out| self.write_data(out)),
+        }
     }
 
     fn write_data(&self, out: &mut Vec<u8>) {
@@ -174,7 +177,10 @@ impl Event<'_> {
                 write_str(name, out);
                 out.extend_from_slice(br#","input":{}}}"#);
             }
-            Event::BlockDelta { index, delta } => write_delta(*index, *delta, out),
+            Event::BlockDelta { index, delta } => {
+                write_indexed(br#"{"type":"content_block_delta","index":"#, *index, out);
+                write_delta(*delta, out);
+            }
             Event::BlockStop { index } => {
                 write_indexed(br#"{"type":"content_block_stop","index":"#, *index, out);
                 out.push(b'}');
@@ -209,19 +215,22 @@ fn write_message_start(id: &str, model: &str, usage: Usage, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}}");
 }
 
-fn write_delta(index: u32, delta: Delta<'_>, out: &mut Vec<u8>) {
-    let (kind, key, text): (&[u8], &[u8], &str) = match delta {
-        Delta::Text(text) => (b"text_delta", b"text", text),
-        Delta::Thinking(text) => (b"thinking_delta", b"thinking", text),
-        Delta::Signature(text) => (b"signature_delta", b"signature", text),
-        Delta::InputJson(text) => (b"input_json_delta", b"partial_json", text),
+/// The whole event. Nearly all events are this one, so its fixed parts are few and long.
+fn encode_delta(index: u32, delta: Delta<'_>, out: &mut Vec<u8>) {
+    const HEAD: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":";
+    write_indexed(HEAD, index, out);
+    write_delta(delta, out);
+    out.extend_from_slice(b"\n\n");
+}
+
+fn write_delta(delta: Delta<'_>, out: &mut Vec<u8>) {
+    let (head, text): (&[u8], &str) = match delta {
+        Delta::Text(text) => (br#","delta":{"type":"text_delta","text":"#, text),
+        Delta::Thinking(text) => (br#","delta":{"type":"thinking_delta","thinking":"#, text),
+        Delta::Signature(text) => (br#","delta":{"type":"signature_delta","signature":"#, text),
+        Delta::InputJson(text) => (br#","delta":{"type":"input_json_delta","partial_json":"#, text),
     };
-    write_indexed(br#"{"type":"content_block_delta","index":"#, index, out);
-    out.extend_from_slice(br#","delta":{"type":""#);
-    out.extend_from_slice(kind);
-    out.extend_from_slice(b"\",\"");
-    out.extend_from_slice(key);
-    out.extend_from_slice(b"\":");
+    out.extend_from_slice(head);
     write_str(text, out);
     out.extend_from_slice(b"}}");
 }

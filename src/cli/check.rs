@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::serve::DEMO;
+use super::serve::{DEMO, imported};
 use super::{Check, Failed, load, print, upstreams};
 use crate::hooks::{self, Loaded};
 use crate::json::Value;
@@ -15,7 +15,11 @@ pub(super) fn check(options: &Check) -> Result<(), Failed> {
     let url = |url: &String| if url == DEMO { DEMO_URL.to_string() } else { url.clone() };
     let urls: Vec<String> = options.upstream.iter().map(url).collect();
     let upstreams = upstreams(&urls, options.upstream_key_file.as_deref())?;
-    let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..hooks::Options::default() };
+    let imported = match &options.litellm {
+        Some(file) => imported(file, super::import::read(file)?),
+        None => hooks::Options::default(),
+    };
+    let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
     let loaded = load(&options.hooks, upstreams, hook_options)?;
     print(&if options.json { as_json(&loaded) } else { as_text(&loaded) });
     Ok(())

@@ -38,6 +38,7 @@ struct Arguments {
 
 #[derive(FromArgs, Debug)]
 #[argh(subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, for as long as the program runs")]
 enum Command {
     Serve(Serve),
     Demo(Demo),
@@ -99,14 +100,26 @@ struct Serve {
     #[argh(switch)]
     allow_anonymous: bool,
     /// seconds to connect to an upstream (5)
-    #[argh(option, default = "5", arg_name = "s")]
+    #[argh(option, default = "5", arg_name = "s", from_str_fn(seconds))]
     connect_timeout: u64,
     /// seconds until an upstream's first byte (1800): its queue and the whole prefill
-    #[argh(option, default = "1800", arg_name = "s")]
+    #[argh(option, default = "1800", arg_name = "s", from_str_fn(seconds))]
     first_byte_timeout: u64,
     /// seconds between two bytes of an upstream (300)
-    #[argh(option, default = "300", arg_name = "s")]
+    #[argh(option, default = "300", arg_name = "s", from_str_fn(seconds))]
     idle_timeout: u64,
+    /// seconds for a client's whole request head (10)
+    #[argh(option, default = "10", arg_name = "s", from_str_fn(seconds))]
+    head_timeout: u64,
+    /// seconds without a byte of a client's request body (60)
+    #[argh(option, default = "60", arg_name = "s", from_str_fn(seconds))]
+    body_timeout: u64,
+    /// seconds in which a client takes nothing of its answer (60); then it is dropped, and its upstream request with it
+    #[argh(option, default = "60", arg_name = "s", from_str_fn(seconds))]
+    write_timeout: u64,
+    /// seconds that a client's connection may be without a request (300)
+    #[argh(option, default = "300", arg_name = "s", from_str_fn(seconds))]
+    keep_alive: u64,
     /// seconds of silence before a streamed answer is begun anyway (8)
     #[argh(option, default = "8", arg_name = "s")]
     open_after: u64,
@@ -155,6 +168,9 @@ struct Check {
     /// a Lua file, or a folder of them; may be repeated
     #[argh(option, arg_name = "path")]
     hooks: Vec<PathBuf>,
+    /// a LiteLLM config.yaml to run as it is
+    #[argh(option, arg_name = "file")]
+    litellm: Option<PathBuf>,
     /// let hooks use all of Lua's standard library
     #[argh(switch)]
     unsafe_hooks: bool,
@@ -317,6 +333,12 @@ struct Bench {
 #[argh(subcommand, name = "version")]
 struct Version {}
 
+/// A limit in seconds. None at all would end whatever it limits before it has begun.
+fn seconds(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|seconds| *seconds > 0);
+    number.ok_or_else(|| format!("'{text}' is no number of seconds of at least 1"))
+}
+
 /// What went wrong, for the one line that is printed before the end.
 type Failed = String;
 
@@ -472,9 +494,14 @@ mod tests {
 
     #[test]
     fn unknown_options_are_refused() {
-        for arguments in
-            [&["--upstrem", "x"][..], &["server"], &["serve", "--log-level", "loud"], &["check", "x"]]
-        {
+        for arguments in [
+            &["--upstrem", "x"][..],
+            &["server"],
+            &["serve", "--log-level", "loud"],
+            &["check", "x"],
+            &["--write-timeout", "0"],
+            &["--connect-timeout", "1.5"],
+        ] {
             assert!(parse(arguments).is_err_and(|early| early.status.is_err()), "{arguments:?}");
         }
     }

@@ -1,6 +1,7 @@
 //! `serve` and `demo`: from options to a running server, its signals and its end.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::access::Keys;
 use crate::config::Secret;
 use crate::hooks;
 use crate::http::Limits;
-use crate::litellm::{MasterKey, Verdict};
+use crate::litellm::{Import, MasterKey, Verdict};
 use crate::proxy::{self, Gateway, Proxy};
 use crate::server::{self, Stop};
 use crate::upstream::{self, Upstream, nobody};
@@ -57,7 +58,7 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
     let all = all.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     let (imported, keys) = clients(options, &all)?;
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
-    let gateway = gateway(options, &urls, &hook_options)?;
+    let gateway = gateway(options, &urls, &hook_options, None)?;
     let proxy_options = proxy::Options {
         prefix: options.prefix.trim_end_matches('/').to_string(),
         open_after: Duration::from_secs(options.open_after),
@@ -72,9 +73,12 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
     let limits = Limits { body_size_max: options.body_size_max, ..Limits::default() };
     let server_options = server::Options {
         connections_max: options.connections_max,
+        head_timeout: Duration::from_secs(options.head_timeout),
+        body_timeout: Duration::from_secs(options.body_timeout),
+        write_timeout: Duration::from_secs(options.write_timeout),
+        idle_timeout: Duration::from_secs(options.keep_alive),
         drain: Duration::from_secs(options.drain),
         limits,
-        ..server::Options::default()
     };
     for other in others {
         server::spawn("listen", other, status.clone(), server_options, stop.clone())
@@ -161,15 +165,15 @@ fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options,
         (None, Some(text)) => Keys::read(&text).map_err(|error| format!("{CLIENT_KEYS}: {error}"))?,
         (None, None) => Keys::default(),
     };
-    let mut imported = hooks::Options::default();
+    let mut hook_options = hooks::Options::default();
     if let Some(file) = &options.litellm {
         let import = super::import::read(file)?;
         for line in import.report.iter().filter(|line| line.verdict == Verdict::Unsupported) {
             log::warn!("{}: {line}", file.display());
         }
-        match import.master_key {
-            Some(MasterKey::Literal(key)) => keys.add(key, "master"),
-            Some(MasterKey::Environment(name)) => match service::variable(&name) {
+        match &import.master_key {
+            Some(MasterKey::Literal(key)) => keys.add(key.clone(), "master"),
+            Some(MasterKey::Environment(name)) => match service::variable(name) {
                 Some(key) => keys.add(Secret::new(key), "master"),
                 None => {
                     return Err(format!(
@@ -180,8 +184,7 @@ fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options,
             },
             None => {}
         }
-        imported.texts = vec![(file.display().to_string(), import.lua)];
-        imported.environment = Arc::new(import.environment.into_iter().collect());
+        hook_options = imported(file, import);
     }
     let open = addresses.iter().find(|address| !address.ip().is_loopback());
     if let Some(address) = open.filter(|_| keys.is_empty() && !options.allow_anonymous) {
@@ -189,10 +192,25 @@ fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options,
             "{address} can be reached from other machines: name a file of keys with --api-key-file, or let everybody in with --allow-anonymous"
         ));
     }
-    Ok((imported, keys))
+    Ok((hook_options, keys))
 }
 
-fn gateway(options: &Serve, urls: &[String], hook_options: &hooks::Options) -> Result<Gateway, Failed> {
+/// What a LiteLLM file gives to the hooks.
+pub(super) fn imported(file: &Path, import: Import) -> hooks::Options {
+    hooks::Options {
+        texts: vec![(file.display().to_string(), import.lua)],
+        environment: Arc::new(import.environment.into_iter().collect()),
+        ..hooks::Options::default()
+    }
+}
+
+/// `old`: what is in force now, of which as much as possible stays.
+fn gateway(
+    options: &Serve,
+    urls: &[String],
+    hook_options: &hooks::Options,
+    old: Option<&Gateway>,
+) -> Result<Gateway, Failed> {
     let loaded =
         load(&options.hooks, upstreams(urls, options.upstream_key_file.as_deref())?, hook_options.clone())?;
     let limits = upstream::Options {
@@ -201,7 +219,7 @@ fn gateway(options: &Serve, urls: &[String], hook_options: &hooks::Options) -> R
         idle_timeout: Duration::from_secs(options.idle_timeout),
         ..upstream::Options::default()
     };
-    Gateway::new(loaded, &limits)
+    Gateway::after(old, loaded, &limits)
 }
 
 /// Asks all upstreams what they serve, beside the serving: a start waits for no machine that is off.
@@ -269,7 +287,7 @@ fn mind_signals(
 
 /// Returns whether it was done. A broken set of files changes nothing; what is wrong with it is logged.
 fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &hooks::Options) -> bool {
-    match gateway(options, urls, hook_options) {
+    match gateway(options, urls, hook_options, Some(&proxy.gateway())) {
         Ok(gateway) => {
             let hash = gateway.hooks().hash().to_string();
             proxy.replace(gateway);
@@ -281,7 +299,9 @@ fn reload(options: &Serve, urls: &[String], proxy: &Arc<Proxy>, hook_options: &h
             true
         }
         Err(failed) => {
-            log::error!("the hooks stay as they were: {failed}");
+            for line in format!("the hooks stay as they were: {failed}").lines() {
+                log::error!("{line}");
+            }
             false
         }
     }

@@ -17,6 +17,9 @@ const READ_SIZE: usize = 8 * 1024;
 /// What is set aside for a body before its bytes come: a client's word costs nothing, memory does.
 const BODY_RESERVE_MAX: usize = 1024 * 1024;
 
+/// What one read of a body may bring.
+const BODY_READ_SIZE: usize = 256 * 1024;
+
 /// A chunk's size line, or one trailer. ureq_proto itself allows 20 bytes for the former.
 const CHUNK_LINE_SIZE_MAX: usize = 4 * 1024;
 
@@ -161,6 +164,11 @@ impl<S: Read + Write> Connection<S> {
             Framing::Lost => return Err(self.reject(Error::invalid("the request's body was lost"))),
         }
         self.framing = Framing::Empty;
+        // The response may take minutes, and needs no memory for what was read.
+        if self.buffered().is_empty() {
+            self.buffer = Vec::new();
+            self.start = 0;
+        }
         Ok(())
     }
 
@@ -181,12 +189,32 @@ impl<S: Read + Write> Connection<S> {
             return Ok(());
         }
         self.send_continue()?;
-        let limit = u64::try_from(left).unwrap_or(u64::MAX);
-        match Read::by_ref(&mut self.stream).take(limit).read_to_end(body) {
-            Ok(read) if read == left => Ok(()),
-            Ok(_) => Err(Failure::Closed),
-            Err(error) => Err(self.failed(error)),
+        let end = body.len() + left;
+        while body.len() < end {
+            self.read_part((end - body.len()).min(BODY_READ_SIZE), body)?;
         }
+        Ok(())
+    }
+
+    /// The next `size` bytes of a body. The room for them is made once, not for each read, and as much as can come in
+    /// one: std's `read_to_end` would feel its way up from 8 KiB.
+    fn read_part(&mut self, size: usize, body: &mut Vec<u8>) -> Result<(), Failure> {
+        let mut filled = body.len();
+        body.resize(filled + size, 0);
+        let read = loop {
+            let room = body.get_mut(filled..).unwrap_or_default();
+            if room.is_empty() {
+                break Ok(());
+            }
+            match self.stream.read(room) {
+                Ok(0) => break Err(Failure::Closed),
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => break Err(self.failed(error)),
+            }
+        };
+        body.truncate(filled);
+        read
     }
 
     fn read_chunked(

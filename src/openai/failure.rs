@@ -125,7 +125,11 @@ impl Said {
     fn into_error(self, status: u16, retry_after: Option<u32>) -> Error {
         let message = telling_line(&self.message);
         let source = format!("upstream status {status}: {message}");
-        let told = if message.is_empty() { format!("the upstream answered {status}") } else { message };
+        let told = if message.is_empty() || LEAKS.iter().any(|leak| message.contains(leak)) {
+            format!("the upstream answered {status}")
+        } else {
+            message
+        };
         let after = Retry::After(retry_after.unwrap_or(RETRY_AFTER_S));
         let error = match status {
             // Not the client's key: ours. A 401 would make Claude Code ask its user to log in.
@@ -136,7 +140,7 @@ impl Said {
             413 => Error::new(Kind::RequestTooLarge, told),
             429 => Error::new(Kind::RateLimit, told).retry(after),
             503 | 529 => Error::new(Kind::Overloaded, told).retry(after),
-            408 | 504 => Error::new(Kind::Timeout, told),
+            408 | 504 => Error::new(Kind::Timeout, told).retry(after),
             502 => Error::new(Kind::BadGateway, told).retry(after),
             400..=499 | 501 => Error::new(Kind::InvalidRequest, told),
             _ if TEMPLATE_ERROR.iter().any(|text| self.message.contains(text)) => {
@@ -159,6 +163,10 @@ const TEMPLATE_ERROR: [&str; 4] = [
 
 /// How vLLM and llama.cpp refuse an image.
 const NO_VISION: [&str; 2] = ["is not a multimodal model", "image input is not supported"];
+
+/// What names the upstream's files, its code or a key: a line that holds one of these is for the log only.
+const LEAKS: [&str; 9] =
+    ["Traceback", ".py\"", ".py:", ".rs:", ".cpp:", "/home/", "/root/", "/usr/", "Bearer "];
 
 /// What llama.cpp puts before the chat template's own words, at the end of an excerpt of the template.
 const TEMPLATE_WORDS: &str = "Jinja Exception: ";
@@ -236,9 +244,11 @@ fn overflow(said: &Said) -> Option<Failure> {
     let text = format!("{} {}", said.kind, said.message);
     let found = PATTERNS.iter().find_map(|pattern| pattern.captures(&text))?;
     let window = number(&found, "M");
-    let prompt = number(&found, "N")
-        .or(number(&found, "P").map(|n| n + 1))
-        .or(number(&found, "C").map(|characters| (characters / 4).max(window.unwrap_or(0) + 1)));
+    let prompt =
+        number(&found, "N")
+            .or(number(&found, "P").map(|n| n.saturating_add(1)))
+            .or(number(&found, "C")
+                .map(|characters| (characters / 4).max(window.unwrap_or(0).saturating_add(1))));
     Some(Failure::Overflow {
         prompt,
         prompt_is_least: found.name("L").is_some() || found.name("C").is_some(),

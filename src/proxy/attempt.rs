@@ -14,6 +14,8 @@ use crate::translate::{Asked, IMAGE_OMITTED, failure_error};
 use crate::upstream::{self, Path, Response, Wait, wait_for};
 
 use super::Stop;
+use super::counters::Phase;
+use super::exchange::Exchange;
 use super::gateway::Resolved;
 use super::relay::error_body;
 
@@ -39,32 +41,39 @@ impl Attempt<'_> {
     ///
     /// # Errors
     /// What is left to tell the client, who has seen nothing yet.
-    pub(super) fn open(&mut self, wait: &Rc<dyn Wait>) -> Result<Response, Stop> {
+    pub(super) fn open(&mut self, exchange: &Exchange, wait: &Rc<dyn Wait>) -> Result<Response, Stop> {
+        exchange.enter(Phase::Head);
         let mut backoff = BACKOFF;
         let mut retries = 0;
         loop {
-            let error = match self.post(wait)? {
+            let (error, told) = match self.post(wait)? {
                 Ok(response) => return Ok(response),
-                Err(error) => error,
+                Err(failed) => failed,
             };
-            let Some(pause) = pause_before_retry(&error, backoff).filter(|_| retries < RETRIES_MAX) else {
+            let may_retry = retries < RETRIES_MAX && !exchange.started();
+            let Some(pause) = pause_before_retry(&error, told, backoff).filter(|_| may_retry) else {
                 return Err(error.into());
             };
             log::debug!("upstream {}: trying again in {pause:?}: {error}", self.resolved.served.name());
             rest(wait, pause)?;
+            // In the pause the client may have been given the beginning of its answer.
+            if exchange.started() {
+                return Err(error.into());
+            }
             retries += 1;
             backoff *= 2;
         }
     }
 
     /// One try, and a second where its error says what to change.
-    fn post(&mut self, wait: &Rc<dyn Wait>) -> Result<Result<Response, Error>, Stop> {
+    /// The error comes with the seconds that the upstream itself asked to wait.
+    fn post(&mut self, wait: &Rc<dyn Wait>) -> Result<Result<Response, (Error, Option<u32>)>, Stop> {
         loop {
             let served = &self.resolved.served;
             let response = match served.upstream().post(Path::Api("/chat/completions"), &self.body, wait) {
                 Ok(response) => response,
                 Err(upstream::Failure::ClientGone) => return Err(Stop::ClientGone),
-                Err(failure) => return Ok(Err(failure.to_error(served.name()))),
+                Err(failure) => return Ok(Err((failure.to_error(served.name()), None))),
             };
             if (200..300).contains(&response.status) {
                 return Ok(Ok(response));
@@ -75,7 +84,7 @@ impl Attempt<'_> {
             }
             let failure = read_failure(status, &mut error_body(response), retry_after);
             if !self.mend(&failure) {
-                return Ok(Err(failure_error(failure, &self.asked)));
+                return Ok(Err((failure_error(failure, &self.asked), retry_after)));
             }
         }
     }
@@ -137,18 +146,12 @@ fn without_images(body: &mut Object<'_>) {
 }
 
 /// How long to wait before another try; `None`: time does not mend this, or not soon.
-fn pause_before_retry(error: &Error, backoff: Duration) -> Option<Duration> {
+/// `told`: the seconds that the upstream asked for.
+fn pause_before_retry(error: &Error, told: Option<u32>, backoff: Duration) -> Option<Duration> {
     let passing = matches!(error.kind, Kind::BadGateway | Kind::Overloaded);
-    match error.retry {
-        Retry::After(seconds) if passing => {
-            let asked = Duration::from_secs(seconds.into());
-            // A connection that is refused says a second by itself; only a server's own word counts for more.
-            let pause =
-                if error.kind == Kind::BadGateway { backoff } else { asked.min(backoff * 4).max(backoff) };
-            (asked <= PATIENCE_MAX).then_some(pause)
-        }
-        _ => None,
-    }
+    let mends = matches!(error.retry, Retry::After(_));
+    let pause = told.map_or(backoff, |seconds| Duration::from_secs(seconds.into()).max(backoff));
+    (passing && mends && pause <= PATIENCE_MAX).then_some(pause)
 }
 
 /// Lets `time` pass, minding the client.
@@ -166,12 +169,16 @@ mod tests {
 
     #[test]
     fn only_what_passes_is_tried_again() {
-        let pause = |error: &Error| pause_before_retry(error, BACKOFF);
-        assert_eq!(pause(&Error::new(Kind::BadGateway, "").retry(Retry::After(1))), Some(BACKOFF));
-        assert_eq!(pause(&Error::new(Kind::Overloaded, "").retry(Retry::After(1))), Some(BACKOFF * 4));
-        assert_eq!(pause(&Error::new(Kind::Overloaded, "").retry(Retry::After(60))), None);
-        assert_eq!(pause(&Error::new(Kind::BadGateway, "").retry(Retry::Never)), None);
-        assert_eq!(pause(&Error::new(Kind::RateLimit, "").retry(Retry::After(1))), None);
-        assert_eq!(pause(&Error::new(Kind::Api, "")), None);
+        let pause = |error: &Error, told| pause_before_retry(error, told, BACKOFF);
+        let passing = |kind| Error::new(kind, "").retry(Retry::After(1));
+        assert_eq!(pause(&passing(Kind::BadGateway), None), Some(BACKOFF));
+        assert_eq!(pause(&passing(Kind::Overloaded), None), Some(BACKOFF));
+        assert_eq!(pause(&passing(Kind::Overloaded), Some(0)), Some(BACKOFF));
+        assert_eq!(pause(&passing(Kind::Overloaded), Some(3)), Some(Duration::from_secs(3)));
+        assert_eq!(pause(&passing(Kind::Overloaded), Some(60)), None);
+        assert_eq!(pause(&Error::new(Kind::BadGateway, "").retry(Retry::Never), None), None);
+        assert_eq!(pause(&passing(Kind::RateLimit), None), None);
+        assert_eq!(pause(&passing(Kind::Timeout), None), None);
+        assert_eq!(pause(&Error::new(Kind::Api, ""), None), None);
     }
 }

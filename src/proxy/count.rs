@@ -18,7 +18,7 @@ use super::exchange::Exchange;
 use super::gateway::Resolved;
 use super::messages::read_body;
 use super::prepare::{Hooked, Incoming, has_tokenize};
-use super::record::Record;
+use super::record::{CLIENT_GONE, Record};
 use super::{Proxy, Stop};
 
 /// vLLM's answer begins with the count, and goes on with every token: the rest is not read.
@@ -78,8 +78,10 @@ pub(super) fn serve(
             log::info!("{request_id} count_tokens {error}");
             client.borrow_mut().respond_error(&error, request_id)
         }
-        Err(Stop::Client(error)) => Err(error),
-        Err(Stop::ClientGone) => Err(io::ErrorKind::BrokenPipe.into()),
+        Err(stop @ (Stop::Client(_) | Stop::ClientGone)) => {
+            log::info!("{request_id} count_tokens {CLIENT_GONE}: the client has left");
+            Err(if let Stop::Client(error) = stop { error } else { io::ErrorKind::BrokenPipe.into() })
+        }
         Err(Stop::Respond(_)) => {
             let body = Value::object([("input_tokens", 1u64.into())]).to_json();
             client.borrow_mut().respond(200, &headers, body.as_bytes())

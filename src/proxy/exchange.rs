@@ -17,6 +17,7 @@ use crate::translate::{MessageFold, MessageStream, Plan, Progress};
 use crate::upstream::Wait;
 
 use super::Options;
+use super::counters::Phase;
 use super::filter::Filter;
 
 const STREAM_HEADERS: [(&str, &str); 3] = [
@@ -31,7 +32,11 @@ pub(super) struct Exchange {
     client: Client,
     socket: Socket,
     request_id: String,
-    began: Instant,
+    phase: Cell<Phase>,
+    /// Where it was before a connection had to be made: with the upstream, or asking it for its models.
+    before_connect: Cell<Phase>,
+    /// Since when the client waits: its request is here.
+    began: Cell<Instant>,
     open_after: Duration,
     ping_every: Duration,
     last_event: Cell<Instant>,
@@ -92,7 +97,9 @@ impl Exchange {
             client: client.clone(),
             socket: client.borrow().stream().clone(),
             request_id: request_id.to_string(),
-            began: now,
+            phase: Cell::new(Phase::Body),
+            before_connect: Cell::new(Phase::Body),
+            began: Cell::new(now),
             open_after: options.open_after,
             ping_every: options.ping_every,
             last_event: Cell::new(now),
@@ -106,6 +113,29 @@ impl Exchange {
 
     pub(super) fn request_id(&self) -> &str {
         &self.request_id
+    }
+
+    /// Where the request is.
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// The request has come to this point.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+    }
+
+    /// The request is here in full: silence counts from now on.
+    pub(super) fn received(&self) {
+        let now = Instant::now();
+        self.began.set(now);
+        self.last_event.set(now);
+        self.enter(Phase::Hook);
+    }
+
+    /// Whether the answer goes out event by event.
+    pub(super) fn streams(&self) -> bool {
+        self.with(|answer| matches!(answer.output, Output::Events { .. })) == Some(true)
     }
 
     /// From here on there is an answer to begin, if need be before the upstream says anything.
@@ -129,8 +159,7 @@ impl Exchange {
 
     /// Whether the client has seen any of the answer: then an error can only be an event.
     pub(super) fn started(&self) -> bool {
-        self.with(|answer| answer.stream.started() && matches!(answer.output, Output::Events { .. }))
-            == Some(true)
+        self.streams() && self.with(|answer| answer.stream.started()) == Some(true)
     }
 
     /// Takes the data of one of the upstream's events.
@@ -167,6 +196,7 @@ impl Exchange {
                 let [kind, cache, buffering] = STREAM_HEADERS;
                 client.start_stream(200, &[kind, cache, buffering, ("request-id", &self.request_id)])?;
             }
+            log::trace!("{} to the client: {}", self.request_id, String::from_utf8_lossy(bytes));
             client.write(bytes)?;
             bytes.clear();
             self.last_event.set(Instant::now());
@@ -184,6 +214,7 @@ impl Exchange {
             Output::Fold(fold) => {
                 let mut message = Vec::new();
                 fold.finish(&mut message);
+                log::trace!("{} to the client: {}", self.request_id, String::from_utf8_lossy(&message));
                 let headers =
                     [("content-type", "application/json"), ("request-id", self.request_id.as_str())];
                 self.client.borrow_mut().respond(200, &headers, &message)
@@ -207,10 +238,10 @@ impl Wait for Exchange {
     }
 
     fn patience(&self) -> Option<Duration> {
-        let streams = self.with(|answer| matches!(answer.output, Output::Events { .. })) == Some(true);
-        let due = match (streams, self.started()) {
+        let has_ended = self.with(|answer| answer.summary.end.is_some()) == Some(true);
+        let due = match (self.streams() && !has_ended, self.started()) {
             (false, _) => return None,
-            (true, false) => self.began + self.open_after,
+            (true, false) => self.began.get() + self.open_after,
             (true, true) => self.last_event.get() + self.ping_every,
         };
         Some(due.saturating_duration_since(Instant::now()))
@@ -225,5 +256,16 @@ impl Wait for Exchange {
             }
         });
         self.flush()
+    }
+
+    fn on_connecting(&self, is_connecting: bool) {
+        match (is_connecting, self.phase()) {
+            (true, Phase::Connect) => {}
+            (true, before) => {
+                self.before_connect.set(before);
+                self.enter(Phase::Connect);
+            }
+            (false, _) => self.enter(self.before_connect.get()),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Error, Kind, Retry};
 use crate::hooks::{Hooks, Loaded};
 use crate::openai::{Counts, Flavour, Settings};
@@ -128,8 +128,21 @@ impl Gateway {
     /// # Errors
     /// An upstream's URL or key cannot be used.
     pub fn new(loaded: Loaded, options: &Options) -> Result<Self, String> {
+        Gateway::after(None, loaded, options)
+    }
+
+    /// The same, as the successor of another one: an upstream that is configured as before stays the same, its
+    /// connections, its queue, and what was learned of it included.
+    ///
+    /// # Errors
+    /// As [`Gateway::new`].
+    pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &Options) -> Result<Self, String> {
         let Loaded { hooks, config: Config { upstreams, aliases } } = loaded;
-        let serve = |config| {
+        let serve = |config: config::Upstream| {
+            let same = old.and_then(|old| old.upstream(&config.name));
+            if let Some(same) = same.filter(|same| *same.upstream.config() == config) {
+                return Ok(Arc::clone(same));
+            }
             let upstream = Upstream::new(config, options)?;
             let queue = upstream.config().max_in_flight.map(|places| Arc::new(Queue::new(places)));
             Ok(Arc::new(Served { upstream, ratios: Mutex::default(), blind: Mutex::default(), queue }))

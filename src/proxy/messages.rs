@@ -12,9 +12,10 @@ use crate::ids;
 use crate::json::Value;
 use crate::server::Client;
 use crate::translate::{Asked, Plan, failure_error};
-use crate::upstream::{self, Response, Wait};
+use crate::upstream::{self, Response, Wait, has_left};
 
 use super::attempt::Attempt;
+use super::counters::{Counters, Phase};
 use super::exchange::Exchange;
 use super::filter::Filter;
 use super::gateway::{Gateway, Resolved};
@@ -48,13 +49,16 @@ pub(super) fn serve(
     let mut record = Record::new(request_id);
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();
-    let outcome = answer(&gateway, &exchange, request, address, &mut hooked, &mut record);
+    let outcome = answer(&gateway, &proxy.counters, &exchange, request, address, &mut hooked, &mut record);
     let (summary, ..) = exchange.summary();
     if let Some((reason, usage)) = summary.end {
         record.stop_reason = Some(reason);
         record.usage = usage;
     }
-    let result = conclude(&exchange, outcome, &mut record);
+    let (result, left) = conclude(&exchange, outcome, &mut record);
+    if let Some(phase) = left {
+        proxy.counters.cancelled(phase);
+    }
     log::info!("{record}");
     if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
         gateway.hooks().on_log(&mut record.to_value(), &mut shown.borrow_mut());
@@ -62,38 +66,49 @@ pub(super) fn serve(
     result
 }
 
-/// The last words to the client.
-fn conclude(exchange: &Exchange, outcome: Result<(), Stop>, record: &mut Record) -> io::Result<()> {
+/// The last words to the client; and where the request was, if the client had left.
+fn conclude(
+    exchange: &Exchange,
+    outcome: Result<(), Stop>,
+    record: &mut Record,
+) -> (io::Result<()>, Option<Phase>) {
     record.status = 200;
-    match outcome {
+    let said = match outcome {
         Ok(()) => exchange.finish(),
         Err(Stop::Respond(message)) => {
             exchange.respond(&message);
             exchange.finish()
         }
-        Err(Stop::ClientGone) => {
-            record.status = CLIENT_GONE;
-            Err(io::ErrorKind::BrokenPipe.into())
-        }
-        Err(Stop::Client(error)) => {
-            record.status = CLIENT_GONE;
-            record.error = Some(error.to_string());
-            Err(error)
-        }
+        Err(Stop::ClientGone) => Err(io::ErrorKind::BrokenPipe.into()),
+        Err(Stop::Client(error)) => Err(error),
         Err(Stop::Error(error)) => {
             record.error = Some(error.to_string());
             if exchange.started() {
                 exchange.fail(&error);
-                return exchange.finish();
+                exchange.finish()
+            } else {
+                record.status = error.kind.status();
+                exchange.client().borrow_mut().respond_error(&error, exchange.request_id())
             }
-            record.status = error.kind.status();
-            exchange.client().borrow_mut().respond_error(&error, exchange.request_id())
         }
-    }
+    };
+    let left = said.as_ref().err().map(|error| {
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        let is_stuck = matches!(error.kind(), TimedOut | WouldBlock);
+        let phase = if is_stuck { Phase::Unread } else { exchange.phase() };
+        record.status = CLIENT_GONE;
+        record.error = Some(match is_stuck {
+            true => "the client took nothing of its answer for too long".to_string(),
+            false => format!("the client has left ({})", phase.name()),
+        });
+        phase
+    });
+    (said, left)
 }
 
 fn answer(
     gateway: &Arc<Gateway>,
+    counters: &Counters,
     exchange: &Rc<Exchange>,
     request: Request,
     address: SocketAddr,
@@ -101,6 +116,8 @@ fn answer(
     record: &mut Record,
 ) -> Result<(), Stop> {
     let mut bytes = read_body(exchange.client(), &request)?;
+    log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(&bytes));
+    exchange.received();
     let wait: Rc<dyn Wait> = exchange.clone();
     let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
     let mut prepared = {
@@ -114,10 +131,17 @@ fn answer(
     let mut tried = Vec::new();
     let (resolved, response, asked, _place) = loop {
         let Prepared { resolved, body, plan } = prepared;
+        log::trace!("{} to the upstream: {}", record.request_id, String::from_utf8_lossy(&body));
         let asked = plan.asked();
         exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
         let mut attempt = Attempt { resolved: &resolved, asked: asked.clone(), body, mended: false };
-        let opened = attempt.resolved.served.place(&wait).and_then(|place| Ok((place, attempt.open(&wait)?)));
+        // While hooks ran, nobody minded the client; and an upstream that was asked in vain has begun to work.
+        if has_left(wait.as_ref()) {
+            return Err(Stop::ClientGone);
+        }
+        exchange.enter(Phase::Queue);
+        let place = resolved.served.place(&wait);
+        let opened = place.and_then(|place| Ok((place, attempt.open(exchange, &wait)?)));
         let error = match opened {
             Ok((place, response)) => break (resolved, response, asked, place),
             Err(Stop::Error(error)) if !exchange.started() => error,
@@ -128,6 +152,8 @@ fn answer(
     };
     drop(request);
     record.first_byte = Some(record.began.elapsed());
+    exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
+    let _streaming = exchange.streams().then(|| counters.streaming());
     finish(exchange, &resolved, response, &asked)
 }
 

@@ -8,6 +8,7 @@
 //! | `messages` | `POST /v1/messages`, stage by stage |
 //! | `attempt` | one upstream asked: mended and repeated where that helps |
 //! | `count` | `POST /v1/messages/count_tokens` |
+//! | `counters` | what has happened since the start, in numbers |
 //! | `models` | `GET /v1/models` |
 //! | `environment` | `GET /env` |
 //! | `exchange` | the client's side of one request: events or a whole message out, pings in silence |
@@ -19,6 +20,7 @@
 
 mod attempt;
 mod count;
+mod counters;
 mod environment;
 mod exchange;
 mod filter;
@@ -43,11 +45,13 @@ pub use preview::{Preview, preview};
 
 use crate::access::Keys;
 use crate::error::{Error, Kind};
+use crate::hooks::Hook;
 use crate::http::Request;
 use crate::ids;
-use crate::json::Value;
+use crate::json::{Object, Value};
 use crate::server::{Client, Handler};
 use crate::upstream::Wait;
+use counters::Counters;
 use exchange::Exchange;
 
 /// How the proxy behaves towards its clients.
@@ -79,6 +83,7 @@ pub struct Proxy {
     options: Options,
     keys: Keys,
     counts: count::Remembered,
+    counters: Counters,
 }
 
 /// How a request ends that is not answered by an upstream's message.
@@ -147,7 +152,13 @@ impl<'p> Resource<'p> {
 impl Proxy {
     /// A proxy in front of this gateway, for clients with one of these keys.
     pub fn new(gateway: Gateway, keys: Keys, options: Options) -> Self {
-        Proxy { gateway: RwLock::new(Arc::new(gateway)), options, keys, counts: count::Remembered::default() }
+        Proxy {
+            gateway: RwLock::new(Arc::new(gateway)),
+            options,
+            keys,
+            counts: count::Remembered::default(),
+            counters: Counters::default(),
+        }
     }
 
     /// What is in force now. Requests in flight keep what they began with.
@@ -185,13 +196,16 @@ impl Proxy {
     fn health(&self) -> Vec<u8> {
         let gateway = self.gateway();
         let names: Vec<Value<'_>> = gateway.upstreams().iter().map(|served| served.name().into()).collect();
-        let health = Value::object([
-            ("status", "ok".into()),
-            ("version", env!("CARGO_PKG_VERSION").into()),
-            ("hooks", gateway.hooks().hash().into()),
-            ("upstreams", names.into()),
-        ]);
-        health.to_json().into_bytes()
+        let failures: u64 = Hook::ALL.iter().map(|hook| gateway.hooks().failures(*hook)).sum();
+        let mut health = Object::new();
+        health.push("status", "ok");
+        health.push("version", env!("CARGO_PKG_VERSION"));
+        health.push("hooks", gateway.hooks().hash());
+        health.push("upstreams", names);
+        self.counters.tell(&mut health);
+        // Since the last load: another set of hooks has not failed yet.
+        health.push("hook_failures", failures);
+        Value::from(health).to_json().into_bytes()
     }
 }
 
@@ -226,6 +240,7 @@ impl Proxy {
 impl Handler for Proxy {
     fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
         let request_id = ids::request_id();
+        self.counters.request();
         let told = match self.resource(&request) {
             Ok(Resource::Messages) => return messages::serve(self, client, request, address, &request_id),
             Ok(Resource::CountTokens) => return count::serve(self, client, &request, address, &request_id),

@@ -1,6 +1,7 @@
 //! The upstream's response, byte by byte through decoder and translation to the client.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
 use crate::error::{Error, Kind};
 use crate::openai::Failure;
@@ -14,8 +15,14 @@ use super::exchange::Exchange;
 const WHOLE_SIZE_MAX: u64 = 64 * 1024 * 1024;
 const ERROR_SIZE_MAX: u64 = 256 * 1024;
 
-/// The largest streamed answer, in bytes of events: a model that never ends is ended here.
-const ANSWER_SIZE_MAX: usize = 1024 * 1024 * 1024;
+/// The largest streamed answer, in bytes of events, of which a token takes about 200: a model that never ends is ended
+/// here. Less for a client that does not stream, since for it the answer is gathered.
+const ANSWER_SIZE_MAX: usize = 256 * 1024 * 1024;
+const GATHERED_SIZE_MAX: usize = 64 * 1024 * 1024;
+
+/// How long the end of a body is waited for when all was said: it is there already, or a server has a quirk.
+const REST_TIME: Duration = Duration::from_millis(250);
+const REST_SIZE_MAX: u64 = 64 * 1024;
 
 /// Why an answer did not come to its end.
 #[derive(Debug)]
@@ -39,37 +46,51 @@ pub(super) fn relay(exchange: &Exchange, response: Response) -> Result<(), Broke
     if response.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/json")) {
         return whole(exchange, response);
     }
-    events(exchange, response)?;
-    Ok(exchange.end()?)
+    let rest = events(exchange, response)?;
+    exchange.end()?;
+    exchange.flush().map_err(Broken::Client)?;
+    if let Some(rest) = rest {
+        drain(rest);
+    }
+    Ok(())
 }
 
-fn events(exchange: &Exchange, mut response: Response) -> Result<(), Broken> {
+/// Reads a body to its end, so that its connection can serve again.
+fn drain(mut rest: Response) {
+    rest.limit_rest(REST_TIME);
+    // What becomes of it is nobody's concern: the answer is whole.
+    let _ = io::copy(&mut Read::by_ref(&mut rest).take(REST_SIZE_MAX), &mut io::sink());
+}
+
+/// Until the upstream says that this was all, or ends. What is left of its body, if it is to be read.
+fn events(exchange: &Exchange, mut response: Response) -> Result<Option<Response>, Broken> {
+    let size_max = if exchange.streams() { ANSWER_SIZE_MAX } else { GATHERED_SIZE_MAX };
     let mut decoder = Decoder::default();
-    let mut is_done = false;
     let mut size = 0;
     loop {
         let count = response.read(decoder.space()).map_err(lost)?;
         decoder.advance(count);
         size += count;
-        if size > ANSWER_SIZE_MAX {
+        if size > size_max {
             return Err(Error::new(Kind::BadGateway, "the upstream's answer is too long").into());
         }
         if count == 0 {
             decoder.end();
         }
         loop {
-            // After [DONE] the body is only read to its end, so that the connection can serve again.
             let event = decoder.next_event().map_err(|error| {
                 Error::new(Kind::BadGateway, "the upstream sent an event that is too long").source(error)
             })?;
             let Some(event) = event else { break };
-            if is_done {
-                continue;
-            }
+            log::trace!(
+                "{} from the upstream: {}",
+                exchange.request_id(),
+                String::from_utf8_lossy(event.data)
+            );
             match exchange.data(event.data, event.is_error) {
                 Ok(Progress::More) => {}
-                Ok(Progress::Done) => is_done = true,
-                Ok(Progress::Cancel) => return Ok(()),
+                Ok(Progress::Done) => return Ok(Some(response)),
+                Ok(Progress::Cancel) => return Ok(None),
                 Err(failure) => {
                     // What was translated before the error belongs to the client.
                     if exchange.started() {
@@ -81,7 +102,7 @@ fn events(exchange: &Exchange, mut response: Response) -> Result<(), Broken> {
         }
         exchange.flush().map_err(Broken::Client)?;
         if count == 0 {
-            return Ok(());
+            return Ok(None);
         }
     }
 }
@@ -93,6 +114,7 @@ fn whole(exchange: &Exchange, response: Response) -> Result<(), Broken> {
     if body.len() as u64 > WHOLE_SIZE_MAX {
         return Err(Error::new(Kind::BadGateway, "the upstream's answer is too long").into());
     }
+    log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
     exchange.data(&mut body, false).map_err(Broken::Said)?;
     Ok(exchange.end()?)
 }

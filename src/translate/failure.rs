@@ -37,7 +37,7 @@ pub fn failure_error(failure: Failure, asked: &Asked) -> Error {
         Failure::Overflow { prompt, prompt_is_least, window: told, output, excess } => {
             let least = if prompt_is_least { asked.prompt_tokens } else { 0 };
             let window = told.or(asked.window);
-            let counted = prompt.or(window.zip(excess).map(|(window, excess)| window + excess));
+            let counted = prompt.or(window.zip(excess).map(|(window, excess)| window.saturating_add(excess)));
             let prompt = counted.map_or(asked.prompt_tokens, |prompt| prompt.max(least));
             // Without any number: the client parses two, and the second must be the smaller.
             let window = window.unwrap_or(prompt.saturating_sub(1));
@@ -50,7 +50,7 @@ pub fn failure_error(failure: Failure, asked: &Asked) -> Error {
         Failure::NoThinkingBudget => {
             Error::invalid("thinking.budget_tokens: the upstream takes no thinking budget")
         }
-        Failure::Other(error) if error.kind == Kind::NotFound && names_a_model(&error.message) => {
+        Failure::Other(error) if error.kind == Kind::NotFound && names_a_model(&error) => {
             let source = error.source.unwrap_or(error.message);
             Error::new(Kind::NotFound, format!("model: {}", asked.model)).retry(Retry::Never).source(source)
         }
@@ -59,7 +59,8 @@ pub fn failure_error(failure: Failure, asked: &Asked) -> Error {
 }
 
 /// vLLM: ``The model `x` does not exist.``; Ollama: `model "x" not found, try pulling it first`.
-fn names_a_model(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
+fn names_a_model(error: &Error) -> bool {
+    // The source has the upstream's words even where they are not for the client: a model may be named by a path.
+    let message = error.source.as_ref().unwrap_or(&error.message).to_ascii_lowercase();
     message.contains("model") && (message.contains("does not exist") || message.contains("not found"))
 }

@@ -57,7 +57,9 @@ pub fn overflow_error(prompt: u64, window: u64, output: Option<u64>) -> Error {
             "input length and `max_tokens` exceed context limit: {prompt} + {output} > {window}, \
              decrease input length or `max_tokens` and try again"
         ),
-        _ => format!("prompt is too long: {} tokens > {window} maximum", prompt.max(window + 1)),
+        _ => {
+            format!("prompt is too long: {} tokens > {window} maximum", prompt.max(window.saturating_add(1)))
+        }
     })
 }
 

@@ -356,7 +356,7 @@ impl MessageStream {
     /// Whether the window ended the answer, not the client's limit.
     fn window_is_full(&self) -> bool {
         let (prompt, completion) = (self.counts.prompt, self.counts.completion);
-        let reached = |window: u64| completion > 0 && prompt + completion >= window;
+        let reached = |window: u64| completion > 0 && prompt.saturating_add(completion) >= window;
         let clamped = self.plan.is_clamped_to_window && completion >= self.plan.max_tokens;
         let before_limit = completion < self.plan.max_tokens && self.plan.window.is_some_and(reached);
         self.is_window_full || clamped || before_limit

@@ -5,8 +5,11 @@
 
 use ureq::unversioned::transport::Buffers;
 
-/// One read from the socket: many small events, or one large one.
-const INPUT_SIZE: usize = 16 * 1024;
+/// One read from the socket at first: a head, or a few events.
+const INPUT_SIZE: usize = 2 * 1024;
+
+/// Reads that fill the input double it up to this: a slow stream costs little memory, a fast one few reads.
+const INPUT_SIZE_FAST: usize = 32 * 1024;
 
 /// The input grows to this where one element (the response's head) does not fit. ureq refuses heads over 64 KiB.
 const INPUT_SIZE_MAX: usize = 128 * 1024;
@@ -22,6 +25,8 @@ pub(super) struct ConnectionBuffers {
     start: usize,
     end: usize,
     output: Vec<u8>,
+    /// Whether the last read filled the input to its end: more was there.
+    was_filled: bool,
     /// Whether the last `input_consume` took anything; if not, what is there is not enough.
     progress: bool,
 }
@@ -53,7 +58,8 @@ impl ConnectionBuffers {
             self.end -= self.start;
             self.start = 0;
         }
-        if self.end == self.input.len() {
+        let was_filled = std::mem::take(&mut self.was_filled) && self.input.len() < INPUT_SIZE_FAST;
+        if self.end == self.input.len() || was_filled {
             let size = (self.input.len() * 2).clamp(INPUT_SIZE, INPUT_SIZE_MAX);
             self.input.resize(size, 0);
         }
@@ -79,6 +85,7 @@ impl Buffers for ConnectionBuffers {
 
     fn input_appended(&mut self, amount: usize) {
         self.end = (self.end + amount).min(self.input.len());
+        self.was_filled = self.end == self.input.len();
     }
 
     fn input_consume(&mut self, amount: usize) {

@@ -321,6 +321,14 @@ impl Response {
     }
 }
 
+impl Response {
+    /// What is left of the body says nothing any more, and is read only so that the connection can serve again: that
+    /// is worth no more than this time.
+    pub fn limit_rest(&self, time: Duration) {
+        self.call.limit_rest(time);
+    }
+}
+
 impl Read for Response {
     /// Waits for the next bytes of the body. What an error means is told by [`Failure::of`], and every read after it
     /// fails alike: a body that broke off must not seem to end.

@@ -66,7 +66,9 @@ impl Failure {
             Failure::Truncated(_) => {
                 say(Kind::BadGateway, "broke off within its answer").retry(Retry::After(RETRY_AFTER_S))
             }
-            Failure::Timeout(what) => say(Kind::Timeout, &format!("timed out {what}")),
+            Failure::Timeout(what) => {
+                say(Kind::Timeout, &format!("timed out {what}")).retry(Retry::After(RETRY_AFTER_S))
+            }
             // Certificates and wrong URLs do not mend themselves.
             Failure::Tls(_) => say(Kind::BadGateway, "cannot be reached by TLS").retry(Retry::Never),
             Failure::Protocol(_) => say(Kind::BadGateway, "gave no usable answer").retry(Retry::Never),

@@ -35,4 +35,4 @@ pub use call::{Path, Response, Upstream};
 pub use discovery::{Discovered, Model};
 pub use failure::Failure;
 pub use tls::trust;
-pub use wait::{Options, Wait, nobody, wait_for};
+pub use wait::{Options, Wait, has_left, nobody, wait_for};

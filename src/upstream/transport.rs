@@ -4,7 +4,7 @@
 //! and `buffers` are what must be looked at when ureq is raised.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -59,7 +59,8 @@ impl Connector<()> for Dial {
         call.begin_connect();
         let stream = dial(&call, details.uri)?;
         call.advance(Stage::Handshake);
-        Ok(Some(Socket { stream, buffers: ConnectionBuffers::default(), send_broken: false }))
+        let buffers = ConnectionBuffers::default();
+        Ok(Some(Socket { stream, buffers, held: Vec::new(), send_broken: false }))
     }
 }
 
@@ -117,22 +118,28 @@ fn connect(call: &Call, address: SocketAddr, limit: Limit) -> io::Result<TcpStre
 struct Socket {
     stream: TcpStream,
     buffers: ConnectionBuffers,
+    /// Sent with what follows, or before the answer is awaited. ureq hands a request's head over on its own; in a write of
+    /// its own it would wake the upstream for nothing.
+    held: Vec<u8>,
     /// The upstream takes no more bytes.
     send_broken: bool,
 }
 
-impl Transport for Socket {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        &mut self.buffers
-    }
+/// What is held back at most: a head.
+const HELD_SIZE_MAX: usize = 4 * 1024;
 
-    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
-        let call = Call::current()?;
+impl Socket {
+    /// Writes what is held and the first `amount` bytes of the output, in one go if the system takes them.
+    fn send(&mut self, call: &Call, amount: usize) -> io::Result<()> {
+        let mut held = self.held.as_slice();
         let mut rest = self.buffers.pending(amount);
-        while !rest.is_empty() && !self.send_broken {
-            match (&self.stream).write(rest) {
-                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
-                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+        while !(self.send_broken || held.is_empty() && rest.is_empty()) {
+            match (&self.stream).write_vectored(&[IoSlice::new(held), IoSlice::new(rest)]) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero)),
+                Ok(count) => {
+                    rest = rest.get(count.saturating_sub(held.len())..).unwrap_or_default();
+                    held = held.get(count..).unwrap_or_default();
+                }
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => {
                         call.until_ready(self.stream.as_fd(), Direction::Send, call.limit(Direction::Send))?;
@@ -141,15 +148,32 @@ impl Transport for Socket {
                     // A server may answer (401, 413) and close before it has read the whole request. So the rest
                     // is dropped here, and the read that follows finds the answer, or the same reset.
                     ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => self.send_broken = true,
-                    _ => return Err(error.into()),
+                    _ => return Err(error),
                 },
             }
         }
+        self.held = Vec::new();
         Ok(())
+    }
+}
+
+impl Transport for Socket {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+        if self.held.is_empty() && amount <= HELD_SIZE_MAX {
+            self.held.extend_from_slice(self.buffers.pending(amount));
+            return Ok(());
+        }
+        let call = Call::current()?;
+        Ok(self.send(&call, amount)?)
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
         let call = Call::current()?;
+        self.send(&call, 0)?;
         self.buffers.release_output();
         loop {
             call.until_ready(self.stream.as_fd(), Direction::Receive, call.limit(Direction::Receive))?;
@@ -170,7 +194,7 @@ impl Transport for Socket {
 
     /// Asked when the connection goes into the pool and when it is to leave it: between two calls.
     fn is_open(&mut self) -> bool {
-        if self.send_broken || !self.buffers.release() {
+        if self.send_broken || !self.held.is_empty() || !self.buffers.release() {
             return false;
         }
         // Nothing may be there to read: neither the end nor bytes that nobody asked for.

@@ -28,6 +28,9 @@ pub trait Wait {
     /// # Errors
     /// The client cannot be written to: the call ends as if it had hung up.
     fn on_silence(&self) -> io::Result<()>;
+
+    /// Told when a connection is being made (`true`), and when it stands.
+    fn on_connecting(&self, _is_connecting: bool) {}
 }
 
 /// Minds nobody: for what is asked on no client's behalf.
@@ -160,6 +163,7 @@ pub(super) struct Call {
     options: Options,
     stage: Cell<Stage>,
     connect_until: Cell<Option<Instant>>,
+    rest_until: Cell<Option<Instant>>,
     reused: Cell<bool>,
     received: Cell<bool>,
 }
@@ -185,6 +189,7 @@ impl Call {
             options,
             stage: Cell::new(Stage::Exchange),
             connect_until: Cell::new(None),
+            rest_until: Cell::new(None),
             reused: Cell::new(true),
             received: Cell::new(false),
         })
@@ -207,12 +212,19 @@ impl Call {
     pub(super) fn begin_connect(&self) {
         self.reused.set(false);
         self.stage.set(Stage::Connect);
+        self.wait.on_connecting(true);
         self.connect_until.set(Instant::now().checked_add(self.options.connect_timeout));
     }
 
     /// The call has come to `stage`.
     pub(super) fn advance(&self, stage: Stage) {
         self.stage.set(stage);
+        self.wait.on_connecting(stage != Stage::Exchange);
+    }
+
+    /// From now on what is left of the response is waited for no longer than this.
+    pub(super) fn limit_rest(&self, time: Duration) {
+        self.rest_until.set(Instant::now().checked_add(time));
     }
 
     /// How far the call has come.
@@ -245,9 +257,10 @@ impl Call {
             (Stage::Exchange, Direction::Send) => {
                 Limit { until: after(self.options.send_timeout), what: "while sending the request" }
             }
-            (Stage::Exchange, Direction::Receive) if self.received.get() => {
-                Limit { until: after(self.options.idle_timeout), what: "between two bytes of the response" }
-            }
+            (Stage::Exchange, Direction::Receive) if self.received.get() => Limit {
+                until: self.rest_until.get().or_else(|| after(self.options.idle_timeout)),
+                what: "between two bytes of the response",
+            },
             (Stage::Exchange, Direction::Receive) => {
                 Limit { until: after(self.options.first_byte_timeout), what: "before the first byte" }
             }
@@ -269,6 +282,14 @@ impl Call {
             false => Err(Ended::Timeout(limit.what).into()),
         }
     }
+}
+
+/// Whether the client has left already. For moments when nothing is waited for: before work is begun for it.
+pub fn has_left(wait: &dyn Wait) -> bool {
+    let Some(client) = wait.client() else { return false };
+    let mut sockets = [PollFd::from_borrowed_fd(client, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(rustix::event::poll(&mut sockets, Some(&now)), Ok(1..))
 }
 
 /// Waits for at most `time` until `ready` can be read from, minding the client all the while: for a place in a queue,

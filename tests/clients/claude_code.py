@@ -246,6 +246,17 @@ def an_answer_that_breaks_off(claude, upstream):
 
 
 @test
+def a_web_search(claude, upstream):
+    """A request of its own, whose only tool is the server's. Refused, it is a failed tool that says why, and the model goes
+    on. An empty block of results would be told to the model as a search that found nothing, with a reminder to cite it."""
+    run = claude("please do SEARCH", "--allowedTools", "WebSearch").ended_well("is not supported by this gateway")
+    (result,) = run.blocks("user", "tool_result")
+    assert result["is_error"] is True and "server tool web_search_20250305" in text_of(result["content"]), result
+    assert len(chats(upstream)) == 2, "the search itself does not reach the model"
+    check_growth(upstream)
+
+
+@test
 def a_key_that_the_upstream_does_not_take(claude, upstream):
     """One request, and words that do not ask the user to log in."""
     run = claude("please do KEY")

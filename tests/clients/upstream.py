@@ -110,6 +110,7 @@ ANSWERS = {
     "CITIES": lambda chat: after(
         chat, [("get_weather", '{"city": "Paris"}'), ("get_weather", '{"city": "Oslo", "note": "\\u00e4 \\"b\\""}')]
     ),
+    "SEARCH": lambda chat: after(chat, [("WebSearch", '{"query": "sparkgap"}')]),
     "LENGTH": lambda chat: say("As long as the", finish="length"),
     "CUTCALL": lambda chat: say("", calls=[("get_weather", '{"city": "Par')], finish="length"),
     "COUNT": lambda chat: say("one two three STOP four five"),

@@ -123,6 +123,9 @@ fn keys_stay_where_they_belong() {
     }
     assert!(!seen.body.to_string().contains("sk-"), "{}", seen.body);
     server.connect().ask(b"GET /nothing HTTP/1.1\r\n\r\n").error();
+    for stage in ["from the client: {", "to the upstream: {", "from the upstream: {", "to the client: {"] {
+        server.wait_for(stage); // so the keys below are looked for in all that TRACE shows
+    }
     for key in ["sk-client", "sk-upstream"] {
         assert!(!server.log().contains(key), "{}", server.log());
     }

@@ -120,6 +120,10 @@ impl Client {
         self.receive()
     }
 
+    pub(crate) fn byte(&mut self) {
+        self.0.read_exact(&mut [0]).unwrap();
+    }
+
     /// Asks for a message.
     pub(crate) fn post(&mut self, body: &Value) -> Answer {
         self.ask(&post(body.to_string().as_bytes()))

@@ -55,7 +55,7 @@ fn statuses_of_the_upstream_become_the_apis_errors() {
             None,
         ),
         (503, object("Loading model"), 529, "overloaded_error", "Loading model", Some("true")),
-        (504, String::new(), 504, "timeout_error", "the upstream answered 504", None),
+        (504, String::new(), 504, "timeout_error", "the upstream answered 504", Some("true")),
     ];
     for (said, body, status, kind, message, retry) in cases {
         for request in [hello(), hello_stream()] {

@@ -27,20 +27,26 @@ mod client;
 mod server;
 mod upstream;
 
+mod abuse;
 mod answers;
 mod bad_input;
 mod bench;
 mod connections;
 mod demo;
 mod doctor;
+mod ending;
 mod environment;
 mod errors;
 mod framing;
 mod hooks;
+mod leaving;
 mod limits;
+mod litellm;
 mod models;
 mod paths;
+mod patience;
 mod silence;
+mod strangers;
 
 /// Ends a test that hangs; nothing waits for it to pass.
 pub(crate) const HANG: std::time::Duration = std::time::Duration::from_secs(60);

@@ -2,14 +2,34 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
+
+use serde_json::Value;
 
 use super::HANG;
 use super::client::Client;
 use super::upstream::Upstream;
+
+/// Writes a hooks file; its path.
+pub(crate) fn hooks_file(name: &str, lua: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.lua"));
+    std::fs::write(&path, lua).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// What a process holds.
+#[derive(Debug)]
+pub(crate) struct Usage {
+    pub(crate) memory: u64,
+    pub(crate) threads: u64,
+    pub(crate) sockets: usize,
+}
 
 /// A running sparkgap. Ends with the test.
 pub(crate) struct Server {
@@ -39,16 +59,21 @@ impl Server {
 
     /// Any command that listens.
     pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Server {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sparkgap"))
-            .args(arguments)
-            .args(["--listen", "127.0.0.1:0"])
-            .env_clear()
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sparkgap"));
+        command.args(arguments).args(["--listen", "127.0.0.1:0"]).env_clear().stdin(Stdio::null());
+        Server::spawn(command.envs(environment.iter().copied()))
+    }
+
+    /// The same with a listening socket, handed over as a service manager does it: as descriptor 3.
+    pub(crate) fn run_activated(arguments: &[&str], socket: OwnedFd) -> Server {
+        const HAND_OVER: &str = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec \"$0\" \"$@\"";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", HAND_OVER, env!("CARGO_BIN_EXE_sparkgap")]).args(arguments);
+        Server::spawn(command.env_clear().stdin(Stdio::from(socket)))
+    }
+
+    fn spawn(command: &mut Command) -> Server {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let (grows, grown) = channel();
         let log = Arc::new(Mutex::new(String::new()));
@@ -88,10 +113,79 @@ impl Server {
         Client::connect(self.address)
     }
 
+    /// What `/health` tells.
+    pub(crate) fn health(&self) -> Value {
+        self.connect().ask(b"GET /health HTTP/1.1\r\n\r\n").json()
+    }
+
+    /// Asks for `/health` until it tells this.
+    pub(crate) fn wait_until(&self, told: impl Fn(&Value) -> bool) {
+        let until = Instant::now() + HANG;
+        loop {
+            let health = self.health();
+            if told(&health) {
+                return;
+            }
+            assert!(Instant::now() < until, "{health}");
+        }
+    }
+
+    /// What the process holds now.
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            memory: self.memory(),
+            threads: self.status("Threads:"),
+            sockets: std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count(),
+        }
+    }
+
+    /// Bytes of memory in use.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS:") * 1024
+    }
+
+    /// The most that ever was.
+    pub(crate) fn peak(&self) -> u64 {
+        self.status("VmHWM:") * 1024
+    }
+
+    fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// Looks until the process holds no more than this.
+    pub(crate) fn wait_for_usage(&self, is_enough: impl Fn(&Usage) -> bool) {
+        let until = Instant::now() + HANG;
+        loop {
+            let usage = self.usage();
+            if is_enough(&usage) {
+                return;
+            }
+            assert!(Instant::now() < until, "{usage:?}");
+            thread::yield_now();
+        }
+    }
+
+    /// Waits for the end.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
     /// Sends SIGTERM and waits for the end; tells whether it was a good one.
     pub(crate) fn terminate(mut self) -> bool {
         self.signal("TERM");
         self.child.wait().unwrap().success()
+    }
+
+    /// Ends it in order and tells all that it has logged.
+    pub(crate) fn terminate_and_log(mut self) -> String {
+        self.signal("TERM");
+        self.child.wait().unwrap();
+        // The reader of the log ends with the pipe, and its end of the channel with it.
+        while self.grown.recv_timeout(HANG).is_ok() {}
+        self.log()
     }
 
     /// Sends SIGHUP, which loads the hooks anew.
@@ -99,7 +193,7 @@ impl Server {
         self.signal("HUP");
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());
         assert!(Command::new("/bin/sh").args(["-c", &kill]).status().unwrap().success());
     }

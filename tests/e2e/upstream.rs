@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -125,7 +126,7 @@ impl Upstream {
 fn converse(stream: TcpStream, connection: usize, state: &State) {
     stream.set_read_timeout(Some(HANG)).unwrap();
     stream.set_write_timeout(Some(HANG)).unwrap();
-    let mut call = Call { stream: BufReader::new(stream) };
+    let mut call = Call { stream: BufReader::new(stream), asked: Value::Null };
     while let Some(head) = call.head() {
         let pages = state.pages.lock().unwrap().clone();
         if let Some((_, status, body)) =
@@ -148,6 +149,7 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
             continue;
         }
         let body = call.body(&head);
+        call.asked.clone_from(&body);
         if head.starts_with("POST /tokenize ") {
             // As vLLM: the count first, then every token.
             call.whole(
@@ -176,6 +178,8 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
 /// One request, to be answered.
 pub(crate) struct Call {
     stream: BufReader<TcpStream>,
+    /// The body of the request in hand.
+    pub(crate) asked: Value,
 }
 
 impl Call {
@@ -223,6 +227,11 @@ impl Call {
         self.write(&format!("{:x}\r\n{text}\r\n", text.len()));
     }
 
+    /// The same, told whether it arrived.
+    pub(crate) fn try_piece(&mut self, text: &str) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes())
+    }
+
     pub(crate) fn chunk(&mut self, chunk: &Value) {
         self.piece(&format!("data: {chunk}\n\n"));
     }
@@ -239,6 +248,11 @@ impl Call {
         Then::Keep
     }
 
+    /// A write that takes longer than this fails.
+    pub(crate) fn give_up_writes_after(&mut self, time: std::time::Duration) {
+        self.stream.get_mut().set_write_timeout(Some(time)).unwrap();
+    }
+
     /// Waits until the other side has closed.
     pub(crate) fn wait_for_close(&mut self) {
         let mut rest = Vec::new();
@@ -246,6 +260,23 @@ impl Call {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
         }
         assert_eq!(rest, b"", "more was asked");
+    }
+}
+
+/// Holds answers back until it is opened.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub(crate) fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    pub(crate) fn wait(&self) {
+        let (is_open, opened) = &*self.0;
+        let waited = opened.wait_timeout_while(is_open.lock().unwrap(), HANG, |is_open| !*is_open);
+        assert!(*waited.unwrap().0, "the gate stayed closed");
     }
 }
 
@@ -274,4 +305,25 @@ pub(crate) fn text_chunks(text: &str) -> Vec<Value> {
     let role = delta(json!({"role": "assistant", "content": ""}));
     let pieces = text.split_inclusive(' ').map(content);
     [role].into_iter().chain(pieces).chain([finish("stop"), usage(20, 5)]).collect()
+}
+
+/// A port that takes no connection and refuses none, for as long as what comes with it is held.
+pub(crate) fn deaf() -> (SocketAddr, Vec<OwnedFd>) {
+    use rustix::net::{
+        AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with,
+    };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = || socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+    let listener = socket();
+    bind(&listener, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    listen(&listener, 0).unwrap();
+    let address = SocketAddr::try_from(getsockname(&listener).unwrap()).unwrap();
+    let mut held = vec![listener];
+    // Its queue has room for one, and the kernel is generous.
+    for _ in 0..4 {
+        let filler = socket();
+        let _ = connect(&filler, &address);
+        held.push(filler);
+    }
+    (address, held)
 }

@@ -1,0 +1,104 @@
+//! The decoder of server-sent events against a plain reading of the standard, whole and cut.
+//!
+//! Input: one byte, the size of the pieces; the rest is the stream.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sparkgap::sse::Decoder;
+
+/// Whether its name is `error`, and its data.
+type Event = (bool, Vec<u8>);
+
+fuzz_target!(|input: &[u8]| {
+    let Some((size, bytes)) = input.split_first() else { return };
+    let expected = plainly(bytes);
+    assert_eq!(decoded(bytes, bytes.len().max(1)), expected, "whole");
+    let size = usize::from(*size) + 1;
+    assert_eq!(decoded(bytes, size), expected, "in pieces of {size}");
+    small(bytes, size);
+});
+
+fn decoded(bytes: &[u8], size: usize) -> Vec<Event> {
+    let mut decoder = Decoder::default();
+    let mut events = Vec::new();
+    for piece in bytes.chunks(size) {
+        decoder.feed(piece);
+        drain(&mut decoder, &mut events);
+    }
+    decoder.end();
+    drain(&mut decoder, &mut events);
+    events
+}
+
+fn drain(decoder: &mut Decoder, events: &mut Vec<Event>) {
+    while let Some(event) = decoder.next_event().expect("the input is shorter than the limit") {
+        // A parser may do with the data as it likes.
+        events.push((event.is_error, event.data.to_vec()));
+        event.data.fill(b'\n');
+    }
+}
+
+/// With a small limit: whatever comes before the refusal is no longer than was there to read.
+fn small(bytes: &[u8], size: usize) {
+    let mut decoder = Decoder::new(size);
+    for piece in bytes.chunks(size) {
+        decoder.feed(piece);
+        loop {
+            match decoder.next_event() {
+                Ok(Some(event)) => assert!(event.data.len() <= 2 * size),
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// WHATWG HTML, section 9.2.6, word for word, except that an event without data is none, and that the end of the
+/// stream ends an event.
+fn plainly(bytes: &[u8]) -> Vec<Event> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut events = Vec::new();
+    let mut data: Option<Vec<u8>> = None;
+    let mut name: Vec<u8> = Vec::new();
+    for line in lines(bytes) {
+        if line.is_empty() {
+            if let Some(data) = data.take().filter(|data| !data.is_empty()) {
+                events.push((name == b"error", data));
+            }
+            name.clear();
+            continue;
+        }
+        let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
+        let value = line.get(colon + 1..).unwrap_or_default();
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match &line[..colon] {
+            b"data" => match &mut data {
+                Some(data) => {
+                    data.push(b'\n');
+                    data.extend_from_slice(value);
+                }
+                None => data = Some(value.to_vec()),
+            },
+            b"event" => name = value.to_vec(),
+            _ => {}
+        }
+    }
+    events
+}
+
+/// The lines, without their ends; behind the last one a blank line.
+fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut lines = vec![Vec::new()];
+    let mut after_return = false;
+    for byte in bytes {
+        match byte {
+            b'\n' if after_return => {}
+            b'\n' | b'\r' => lines.push(Vec::new()),
+            other => lines.last_mut().expect("at least one").push(*other),
+        }
+        after_return = *byte == b'\r';
+    }
+    lines.push(Vec::new());
+    lines
+}

@@ -1,0 +1,194 @@
+//! One of the clients: does its part of plan after plan, and judges what it gets.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::client::{Answer, post};
+use super::faulty::Faulty;
+use super::plan::{Dice, Ending, Plan, Role};
+use super::validator::Ended;
+use super::{HANG, Tally};
+
+type Connection = BufReader<TcpStream>;
+
+pub(crate) fn work(address: SocketAddr, upstream: &Faulty, tally: &Tally, seed: u64, until: Instant) {
+    let mut kept: Option<Connection> = None;
+    for number in 0.. {
+        if Instant::now() >= until {
+            return;
+        }
+        let plan = Plan::draw(seed + number);
+        let connection = kept.take().unwrap_or_else(|| connect(address));
+        kept = one(connection, &plan, upstream, tally);
+    }
+}
+
+fn connect(address: SocketAddr) -> Connection {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(HANG)).unwrap();
+    stream.set_write_timeout(Some(HANG)).unwrap();
+    BufReader::new(stream)
+}
+
+/// The connection comes back if it can be used again.
+fn one(mut connection: Connection, plan: &Plan, upstream: &Faulty, tally: &Tally) -> Option<Connection> {
+    let request = post(plan.request().to_string().as_bytes());
+    match plan.role {
+        Role::Babbles => {
+            babble(connection, plan);
+            tally.refused.fetch_add(1, Relaxed);
+            return None;
+        }
+        Role::LeavesEarly(percent) => {
+            let part = &request[..request.len() * percent / 100];
+            connection.get_mut().write_all(part).unwrap();
+            tally.left.fetch_add(1, Relaxed);
+            return None;
+        }
+        Role::Leaves(size) => {
+            connection.get_mut().write_all(&request).unwrap();
+            if size > 500 && !matches!(plan.ending, Ending::Silent) && plan.is_streamed {
+                // The end may come first, where the upstream stalls.
+                let _ = connection.read_exact(&mut vec![0; size]);
+            }
+            upstream.leaving(plan.seed);
+            tally.left.fetch_add(1, Relaxed);
+            return None;
+        }
+        Role::Reads | Role::ReadsSlowly => {}
+    }
+    connection.get_mut().write_all(&request).unwrap();
+    let answer = receive(&mut connection, plan.role == Role::ReadsSlowly);
+    let answer = answer.unwrap_or_else(|error| panic!("{error}: {plan:?}"));
+    let events = answer.body.windows(7).filter(|bytes| bytes == b"event: ").count();
+    tally.events.fetch_add(events as u64, Relaxed);
+    if judge(plan, &answer) { &tally.whole } else { &tally.failed }.fetch_add(1, Relaxed);
+    (plan.keeps_connection && answer.header("connection") != Some("close")).then_some(connection)
+}
+
+/// A whole HTTP response.
+fn receive(connection: &mut Connection, slowly: bool) -> io::Result<Answer> {
+    let mut answer = Answer { status: 0, headers: Vec::new(), body: Vec::new() };
+    let first = line(connection)?;
+    answer.status = first.split(' ').nth(1).unwrap_or_default().parse().map_err(io::Error::other)?;
+    while let Some((name, value)) = line(connection)?.split_once(": ") {
+        answer.headers.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    if let Some(length) = answer.header("content-length") {
+        answer.body = vec![0; length.parse().map_err(io::Error::other)?];
+        connection.read_exact(&mut answer.body)?;
+        return Ok(answer);
+    }
+    loop {
+        let size = usize::from_str_radix(&line(connection)?, 16).map_err(io::Error::other)?;
+        let mut piece = vec![0; size + 2];
+        for part in piece.chunks_mut(64) {
+            connection.read_exact(part)?;
+            if slowly {
+                // A client on a slow line.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        if size == 0 {
+            return Ok(answer);
+        }
+        answer.body.extend_from_slice(&piece[..size]);
+    }
+}
+
+fn line(connection: &mut Connection) -> io::Result<String> {
+    let mut line = String::new();
+    if connection.read_line(&mut line)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Judges an answer; whether it was a whole one.
+fn judge(plan: &Plan, answer: &Answer) -> bool {
+    let is_stream = answer.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
+    let (ended, content, error) = if is_stream {
+        assert!(plan.is_streamed, "{plan:?}");
+        let (ended, content) = answer.events();
+        let error = answer.data("error").pop().map(|data| data["error"]["type"].as_str().unwrap().to_owned());
+        (ended, content, error)
+    } else if answer.status == 200 {
+        (Ended::Whole, answer.message(), None)
+    } else {
+        (Ended::Failed, Vec::new(), Some(answer.error().0))
+    };
+    let fits = match ended {
+        Ended::Whole => is_whole(plan, &content),
+        Ended::Failed => has_failed(plan, &content, &error.unwrap_or_default()),
+    };
+    assert!(fits, "{plan:?}\n{} {}", answer.status, answer.text());
+    ended == Ended::Whole
+}
+
+/// Whether this is all that the upstream sent, and all that was to be sent.
+fn is_whole(plan: &Plan, content: &[Value]) -> bool {
+    let said_all = matches!(plan.ending, Ending::Whole { .. } | Ending::Mended { .. });
+    let text = content.first().and_then(|block| block["text"].as_str());
+    let input = content.get(1).map(|block| block["input"].clone());
+    said_all && plan.model != "dead-1" && text == Some(&plan.whole_text()) && input == plan.input()
+}
+
+/// Whether it had to fail, so, and with nothing in it that was not sent.
+fn has_failed(plan: &Plan, content: &[Value], error: &str) -> bool {
+    let text = content.first().and_then(|block| block["text"].as_str()).unwrap_or_default();
+    // What the upstream had sent for certain before it failed.
+    let (least, kind) = match &plan.ending {
+        _ if plan.model == "dead-1" => (0, "api_error"),
+        Ending::Whole { .. } => return false,
+        // Only an answer that has begun is not tried again.
+        Ending::Mended { status } => {
+            return plan.is_streamed
+                && error == if *status == Some(503) { "overloaded_error" } else { "api_error" };
+        }
+        Ending::Short(pieces) | Ending::Closed(pieces) | Ending::Garbage(pieces) | Ending::Half(pieces) => {
+            (*pieces, "api_error")
+        }
+        // A reset may overtake what was sent before it.
+        Ending::Reset(_) | Ending::NoHttp | Ending::Dead => (0, "api_error"),
+        Ending::Stall(pieces) => (*pieces, "timeout_error"),
+        Ending::Silent => (0, "timeout_error"),
+        Ending::Status(503) => (0, "overloaded_error"),
+        Ending::Status(429) => (0, "rate_limit_error"),
+        Ending::Status(400) => (0, "invalid_request_error"),
+        Ending::Status(404) => (0, "not_found_error"),
+        Ending::Status(_) => (0, "api_error"),
+        Ending::Endless => return false,
+    };
+    let least = if content.is_empty() && !plan.is_streamed { 0 } else { least };
+    let sent: String = plan.text.iter().take(least).map(String::as_str).collect();
+    error == kind && plan.whole_text().starts_with(text) && text.len() >= sent.len()
+}
+
+/// Sends what is no request: the server may say so, or only close.
+fn babble(mut connection: Connection, plan: &Plan) {
+    let mut dice = Dice::new(plan.seed ^ 0xba);
+    let whole = post(plan.request().to_string().as_bytes());
+    let mut bytes = match dice.below(5) {
+        0 => (0..dice.below(3000)).map(|_| dice.number() as u8).collect(),
+        1 => b"GET / HTTP/1.1\r\nno colon\r\n\r\n".to_vec(),
+        2 => b"POST /v1/messages HTTP/1.1\r\ncontent-length: 3\r\n\r\n{]}".to_vec(),
+        3 => b"POST /v1/messages HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_vec(),
+        _ => whole,
+    };
+    // And some of its bytes changed.
+    for _ in 0..1 + dice.below(5) {
+        let at = dice.below(bytes.len());
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte = dice.number() as u8;
+        }
+    }
+    let _ = connection.get_mut().write_all(&bytes);
+    let _ = connection.get_mut().shutdown(std::net::Shutdown::Write);
+    let mut rest = Vec::new();
+    let _ = connection.read_to_end(&mut rest);
+    assert!(rest.is_empty() || rest.starts_with(b"HTTP/1."), "{}", String::from_utf8_lossy(&rest));
+}

@@ -1,0 +1,170 @@
+//! Everything goes wrong at once: 64 clients, an upstream and a network that fail at random, from fixed seeds.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `plan` | what is to happen to one request: drawn from its number alone, so that both sides know it |
+//! | `faulty` | the upstream that does its part of each plan, and sees when it is left |
+//! | `guest` | the client that does the other part, and judges what it gets |
+//!
+//! Runs for 15 seconds, or for `SPARKGAP_CHAOS_SECONDS`. What is checked of each request: a finished answer is exactly
+//! what the upstream sent; a failed one has all that came before the failure and ends in a well-formed error; no request
+//! is still with the upstream when its client has left. And of all together: threads, sockets and memory return to
+//! where they were, and the process lives.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "helpers fail as tests do; some are for other tests"
+)]
+
+#[path = "../support/json_prefix.rs"]
+mod json_prefix;
+#[path = "../support/validator.rs"]
+mod validator;
+
+#[path = "../e2e/client.rs"]
+mod client;
+#[path = "../e2e/server.rs"]
+mod server;
+#[path = "../e2e/upstream.rs"]
+mod upstream;
+
+mod faulty;
+mod guest;
+mod plan;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use faulty::Faulty;
+use server::{Server, hooks_file};
+
+/// Ends a test that hangs; nothing waits for it to pass.
+pub(crate) const HANG: Duration = Duration::from_secs(60);
+
+const CLIENTS: u64 = 64;
+
+/// How long an upstream's request may outlive its client. Measured on an idle machine: below 1 ms; this is for one where
+/// a thread may wait seconds for its turn.
+const OUTLIVED_MAX: Duration = Duration::from_secs(2);
+
+/// What a run may leave behind in memory: caches of the allocator, a pool of connections.
+const GROWTH_MAX: u64 = 48 * 1024 * 1024;
+
+/// ureq's pool of idle connections to one upstream, of which there are two.
+const POOLED_MAX: usize = 2 * 64;
+
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) whole: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) left: AtomicU64,
+    pub(crate) events: AtomicU64,
+}
+
+#[test]
+fn whatever_fails_fails_alone() {
+    let seconds =
+        std::env::var("SPARKGAP_CHAOS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(15);
+    let upstream = Faulty::start();
+    let server = start(&upstream);
+    server.wait_for("upstream default: ");
+    server.wait_for("upstream few: ");
+    // What is made once, at the first use, belongs to the start.
+    let tally = Arc::new(Tally::default());
+    run(&server, &upstream, &tally, 0, Instant::now() + Duration::from_secs(2));
+    settle(&server, None);
+    let before = server.usage();
+    let began = Instant::now();
+    run(&server, &upstream, &tally, 1 << 32, began + Duration::from_secs(seconds));
+    upstream.wait_until_idle();
+    settle(&server, Some(&before));
+    let after = server.usage();
+    let outlived = upstream.outlived();
+    report(&tally, &outlived, began.elapsed());
+    println!("before: {before:?}\nafter:  {after:?}\nhealth: {}", server.health());
+    assert!(outlived.last().is_none_or(|longest| *longest < OUTLIVED_MAX), "{:?}", outlived.last());
+    assert!(after.memory < before.memory + GROWTH_MAX);
+    assert_eq!(server.health()["streams"], 0);
+    let log = server.terminate_and_log();
+    assert!(log.contains("stopped\n"), "it did not live to its end");
+    let bad = log.lines().find(|line| line.contains("ERROR") || line.contains("panicked"));
+    assert_eq!(bad, None);
+}
+
+fn start(upstream: &Faulty) -> Server {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let lua = format!(
+        r#"return {{ api = 1,
+            upstreams = {{
+                default = {{ url = "{url}" }},
+                few = {{ url = "{url}", max_in_flight = 8 }},
+                dead = {{ url = "http://{nobody}/v1" }},
+            }},
+            aliases = {{
+                {{ "few*", upstream = "few" }}, {{ "dead*", upstream = "dead" }}, {{ "*", upstream = "default" }},
+            }},
+        }}"#,
+        url = upstream.url()
+    );
+    let hooks = hooks_file("chaos", &lua);
+    let arguments = [
+        &["serve", "--hooks", &hooks, "--log-level", "info", "--open-after", "1", "--ping-every", "1"][..],
+        &["--first-byte-timeout", "3", "--idle-timeout", "2", "--head-timeout", "2", "--body-timeout", "2"],
+        &["--write-timeout", "5"],
+    ];
+    Server::run(&arguments.concat(), &[])
+}
+
+/// All clients, each with one plan after the other.
+fn run(server: &Server, upstream: &Faulty, tally: &Arc<Tally>, seed: u64, until: Instant) {
+    std::thread::scope(|scope| {
+        for number in 0..CLIENTS {
+            let address = server.address;
+            scope.spawn(move || guest::work(address, upstream, tally, seed + (number << 40), until));
+        }
+    });
+}
+
+/// Waits until the server holds what it held before.
+fn settle(server: &Server, before: Option<&server::Usage>) {
+    server.wait_until(|health| health["streams"] == 0);
+    if let Some(before) = before {
+        server.wait_for_usage(|usage| {
+            usage.threads <= before.threads + 1 && usage.sockets <= before.sockets + POOLED_MAX
+        });
+    }
+}
+
+fn report(tally: &Tally, outlived: &[Duration], time: Duration) {
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    println!(
+        "{} whole, {} failed, {} refused, {} left; {} events in {:.0} s",
+        read(&tally.whole),
+        read(&tally.failed),
+        read(&tally.refused),
+        read(&tally.left),
+        read(&tally.events),
+        time.as_secs_f64()
+    );
+    if let Some(longest) = outlived.last() {
+        let at = |share: usize| outlived[(outlived.len() - 1) * share / 1000];
+        println!(
+            "{} upstream requests outlived their clients by {:?} (median), {:?} (99 %), {:?} (99.9 %), {longest:?} (most)",
+            outlived.len(),
+            at(500),
+            at(990),
+            at(999)
+        );
+    }
+}

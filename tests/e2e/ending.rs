@@ -1,0 +1,200 @@
+//! The end of a server, and the change of its hooks, under load: no answer is cut or mixed up.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::channel;
+
+use super::HANG;
+use super::client::{Client, hello, hello_stream, post};
+use super::server::{Server, hooks_file};
+use super::upstream::{Gate, Upstream, text_chunks};
+
+/// The next `count` answers repeat what they were asked: the first word at once, the others when the gate opens.
+fn echo(upstream: &Upstream, count: usize) -> Gate {
+    let gate = Gate::default();
+    for _ in 0..count {
+        let gate = gate.clone();
+        upstream.next(move |call| {
+            let asked = call.asked["messages"][0]["content"].as_str().unwrap().to_owned();
+            let chunks = text_chunks(&format!("{asked} {asked} {asked}"));
+            let (first, others) = chunks.split_at(2);
+            call.stream_head();
+            first.iter().for_each(|chunk| call.chunk(chunk));
+            gate.wait();
+            others.iter().for_each(|chunk| call.chunk(chunk));
+            call.done()
+        });
+    }
+    gate
+}
+
+/// Clients in mid-stream, and what they have read.
+fn streams(server: &Server, count: usize) -> Vec<(Client, super::client::Answer, String, String)> {
+    let begin = |i| {
+        let text = format!("stream-{i}");
+        let mut body = hello_stream();
+        body["messages"][0]["content"] = text.clone().into();
+        let mut client = server.connect();
+        client.send(&post(body.to_string().as_bytes()));
+        let head = client.head();
+        let begun = client.read_until(&text);
+        (client, head, begun, text)
+    };
+    (0..count).map(begin).collect()
+}
+
+/// Each gets the rest of its own answer.
+fn finish(streams: Vec<(Client, super::client::Answer, String, String)>) {
+    for (mut client, mut answer, begun, text) in streams {
+        let mut rest = begun;
+        while let Some(piece) = client.piece() {
+            rest.push_str(&String::from_utf8(piece).unwrap());
+        }
+        answer.body = rest.into_bytes();
+        assert_eq!(answer.whole_events()[0]["text"], format!("{text} {text} {text}"));
+    }
+}
+
+#[test]
+fn a_stop_lets_streams_finish() {
+    let upstream = Upstream::start();
+    let gate = echo(&upstream, 20);
+    let mut server = Server::start(&upstream);
+    let mut idle = server.connect();
+    idle.ask(b"GET /health HTTP/1.1\r\n\r\n");
+    let streams = streams(&server, 20);
+    server.signal("TERM");
+    assert_eq!(idle.rest(), b"", "an idle connection is closed at once");
+    let refused = std::net::TcpStream::connect(server.address);
+    assert!(refused.is_err(), "nobody listens any more");
+    gate.open();
+    finish(streams);
+    assert!(server.ended().success());
+    assert!(server.log().contains("stopped\n"), "{}", server.log());
+}
+
+#[test]
+fn the_second_signal_ends_at_once() {
+    for signal in ["TERM", "INT"] {
+        let upstream = Upstream::start();
+        let gate = echo(&upstream, 1);
+        let mut server = Server::start(&upstream);
+        let streams = streams(&server, 1);
+        server.signal(signal);
+        server.wait_for("asked to stop");
+        server.signal(signal);
+        assert!(server.ended().success());
+        gate.open();
+        drop(streams);
+    }
+}
+
+#[test]
+fn a_drain_has_an_end() {
+    let upstream = Upstream::start();
+    let gate = echo(&upstream, 1);
+    let mut server = Server::start_with(&upstream, &["--drain", "1"]);
+    let streams = streams(&server, 1);
+    server.signal("TERM");
+    assert!(server.ended().success());
+    server.wait_for("stopped with 1 connections still busy");
+    gate.open();
+    drop(streams);
+}
+
+#[test]
+fn with_a_socket_of_the_service_manager_a_restart_loses_nobody() {
+    let upstream = Upstream::start();
+    let gate = echo(&upstream, 8);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let start = || {
+        let socket = OwnedFd::from(listener.try_clone().unwrap());
+        let server = Server::run_activated(&["serve", "--upstream", &upstream.url()], socket);
+        server.wait_for("upstream default: ");
+        server
+    };
+    let mut old = start();
+    let streams = streams(&old, 8);
+    old.signal("TERM");
+    old.wait_for("asked to stop");
+    // Nobody accepts now; the socket holds them.
+    let (answered, answers) = channel();
+    for _ in 0..8 {
+        let (address, answered) = (old.address, answered.clone());
+        std::thread::spawn(move || {
+            let status = Client::connect(address).post(&hello()).status;
+            answered.send(status).unwrap();
+        });
+    }
+    let new = start();
+    for _ in 0..8 {
+        assert_eq!(answers.recv_timeout(HANG).unwrap(), 200);
+    }
+    gate.open();
+    finish(streams);
+    assert!(old.ended().success());
+    new.connect().post(&hello()).message();
+}
+
+#[test]
+fn a_reload_under_50_streams_touches_none() {
+    let upstream = Upstream::start();
+    let gate = echo(&upstream, 50);
+    let hooks = |model: &str| {
+        format!(r#"return {{ api = 1, aliases = {{ {{ "*", upstream = "default", model = "{model}" }} }} }}"#)
+    };
+    let path = hooks_file("ending-reload", &hooks("first"));
+    let server = Server::start_with(&upstream, &["--hooks", &path]);
+    let streams = streams(&server, 50);
+    let hash = |server: &Server| server.health()["hooks"].as_str().unwrap().to_owned();
+    let first = hash(&server);
+
+    fs::write(&path, "return { api = 1, aliases = nonsense( }").unwrap();
+    server.hang_up();
+    let told = server.wait_for("the hooks stay as they were");
+    assert!(told.contains("ERROR"), "{told}");
+    let told = server.wait_for("ending-reload.lua:1");
+    assert!(told.contains("unexpected symbol near '}'"), "file, line and reason: {told}");
+    assert_eq!(hash(&server), first);
+    server.connect().post(&hello()).message();
+    assert_eq!(upstream.seen().pop().unwrap().body["model"], "first");
+
+    fs::write(&path, hooks("second")).unwrap();
+    server.hang_up();
+    server.wait_until(|health| health["hooks"] != first.as_str());
+    server.connect().post(&hello()).message();
+    assert_eq!(upstream.seen().pop().unwrap().body["model"], "second");
+    assert_eq!(server.health()["streams"], 50);
+
+    gate.open();
+    finish(streams);
+    assert_eq!(server.health()["streams"], 0);
+    assert_eq!(server.health()["cancelled"].as_object().unwrap().values().filter(|n| **n != 0).count(), 0);
+}
+
+#[test]
+fn a_reload_keeps_the_queue() {
+    let upstream = Upstream::start();
+    let gate = echo(&upstream, 2);
+    let lua = format!(
+        r#"return {{ api = 1, upstreams = {{ default = {{ url = "{}", max_in_flight = 1 }} }} }}"#,
+        upstream.url()
+    );
+    let path = hooks_file("ending-queue", &lua);
+    let server = Server::run(&["serve", "--hooks", &path, "--open-after", "0"], &[]);
+    server.wait_for("upstream default: ");
+    let begun = streams(&server, 1);
+    fs::write(&path, format!("{lua} -- changed")).unwrap();
+    let before = server.health()["hooks"].clone();
+    server.hang_up();
+    server.wait_until(|health| health["hooks"] != before);
+    let mut second = server.connect();
+    second.send(&post(hello_stream().to_string().as_bytes()));
+    second.head();
+    second.read_until("event: ping");
+    assert_eq!(upstream.seen().len(), 1, "it has one place, and that is taken");
+    gate.open();
+    finish(begun);
+    second.read_until("message_stop");
+}

@@ -1,0 +1,126 @@
+//! A LiteLLM configuration run as it is, and saved requests through the hooks.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::client::{Answer, hello};
+use super::server::{Server, output};
+use super::upstream::Upstream;
+
+/// A file of this test's own.
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// The user's own file, with this upstream in the place of its address.
+fn users_file(url: &str) -> String {
+    let entry = |name: &str, model: &str| {
+        format!(
+            "  - model_name: {name}\n    litellm_params:\n      model: openai/{model}\n      api_base: {url}\n      api_key: none\n"
+        )
+    };
+    format!(
+        "model_list:\n{}{}{}litellm_settings:\n  drop_params: true\n  set_verbose: false\n",
+        entry("claude-sonnet-4-20250514", "Intel/Qwen3.6-35B-A3B-int4-AutoRound"),
+        entry("claude-3-5-sonnet-20241022", "Intel/Qwen3.6-35B-A3B-int4-AutoRound"),
+        entry("claude-3-opus-20240229", "Intel/Qwen3.5-27B-int4-AutoRound"),
+    )
+}
+
+fn ask(server: &Server, model: &str) -> Answer {
+    let mut body = hello();
+    body["model"] = model.into();
+    server.connect().post(&body)
+}
+
+#[test]
+fn the_users_file_is_run_as_it_is() {
+    let upstream = Upstream::start();
+    let path = file("users.yaml", &users_file(&upstream.url()));
+    let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &[]);
+    for (model, expected) in [
+        ("claude-sonnet-4-20250514", "Intel/Qwen3.6-35B-A3B-int4-AutoRound"),
+        ("claude-3-5-sonnet-20241022", "Intel/Qwen3.6-35B-A3B-int4-AutoRound"),
+        ("claude-3-opus-20240229", "Intel/Qwen3.5-27B-int4-AutoRound"),
+    ] {
+        assert_eq!(ask(&server, model).json()["model"], model);
+        let seen = upstream.seen().pop().unwrap();
+        assert_eq!(seen.body["model"], expected);
+        assert!(!seen.head.to_ascii_lowercase().contains("authorization"), "{}", seen.head);
+    }
+    let unknown = ask(&server, "gpt-4o");
+    assert_eq!((unknown.status, unknown.error().1.as_str()), (404, "model: gpt-4o"));
+}
+
+#[test]
+fn a_fallback_takes_over_before_the_first_byte() {
+    let spare = Upstream::start();
+    let yaml = format!(
+        "model_list:\n  - model_name: main\n    litellm_params: {{model: openai/m, api_base: 'http://127.0.0.1:9/v1', api_key: none}}\n  \
+         - model_name: spare\n    litellm_params: {{model: openai/s, api_base: '{}', api_key: none}}\n\
+         litellm_settings:\n  fallbacks: [{{main: [spare]}}]\n",
+        spare.url()
+    );
+    let path = file("fallback.yaml", &yaml);
+    let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &[]);
+    let answer = ask(&server, "main");
+    assert_eq!((answer.status, answer.json()["model"].as_str()), (200, Some("main")));
+    assert_eq!(spare.only_seen().body["model"], "s");
+}
+
+#[test]
+fn a_master_key_lets_its_holders_in() {
+    let upstream = Upstream::start();
+    let yaml = format!("{}general_settings:\n  master_key: sk-master\n", users_file(&upstream.url()));
+    let path = file("master.yaml", &yaml);
+    let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &[]);
+    assert_eq!(ask(&server, "claude-3-opus-20240229").status, 401);
+    assert_eq!(upstream.seen().len(), 0);
+}
+
+#[test]
+fn import_writes_lua_that_check_takes_and_says_what_became_of_each_key() {
+    let yaml = file("import.yaml", &users_file("http://127.0.0.1:9/v1"));
+    let lua = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("imported.lua");
+    let _ = fs::remove_file(&lua);
+    let (yaml, lua) = (yaml.to_str().unwrap(), lua.to_str().unwrap());
+    let (code, stdout, report) = output(&["import", yaml, "--output", lua]);
+    assert_eq!((code, stdout.as_str()), (Some(0), ""), "{report}");
+    assert!(report.contains("litellm_settings.drop_params"), "{report}");
+    let (code, said, stderr) = output(&["check", "--hooks", lua]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(said.contains("claude-3-opus-20240229") && said.contains("Qwen3.5-27B"), "{said}");
+    let (code, _, stderr) = output(&["import", yaml, "--output", lua]);
+    assert!(code == Some(1) && stderr.contains("is there already"), "{stderr}");
+    let broken = file("broken.yaml", "model_list: [\n");
+    let (code, _, stderr) = output(&["import", broken.to_str().unwrap()]);
+    assert!(code == Some(1) && stderr.contains("line "), "{stderr}");
+}
+
+#[test]
+fn a_saved_request_shows_what_the_hooks_do() {
+    let hooks = file(
+        "saved.lua",
+        "return { api = 1, on_request = function(req) if req.stream then return { reject = 403, message = 'no streams' } end end,\n\
+         on_upstream_request = function(body) body.temperature = 0.1 end }",
+    );
+    let saved = file("saved.json", &hello().to_string());
+    let run = |request: &PathBuf| {
+        output(&["hook", hooks.to_str().unwrap(), "--request", request.to_str().unwrap()])
+    };
+    let (code, said, stderr) = run(&saved);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(said.contains("+ temperature: 0.1") && said.contains("goes to"), "{said}");
+    let mut stream = hello();
+    stream["stream"] = true.into();
+    let (_, said, _) = run(&file("saved_stream.json", &stream.to_string()));
+    assert!(said.contains("refused   403 permission_error: no streams"), "{said}");
+    let (code, _, stderr) = run(&PathBuf::from("nowhere.json"));
+    assert!(code == Some(1) && stderr.contains("nowhere.json"), "{stderr}");
+    let (_, said, _) = run(&file("saved_wrong.json", &json!({"model": "x"}).to_string()));
+    assert!(said.contains("max_tokens: Field required"), "{said}");
+}
