@@ -17,6 +17,9 @@ pub struct Chunk<'t, 'a> {
     pub choice: Option<Choice<'t, 'a>>,
 }
 
+/// The largest count that is believed: JavaScript, which clients are written in, has no whole numbers beyond it.
+const COUNT_MAX: u64 = (1 << 53) - 1;
+
 /// Token counts as an upstream tells them. `prompt` is the whole prompt on all servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -95,8 +98,8 @@ impl Counts {
         let mut counts = Counts::default();
         for (key, value) in usage.as_object()?.iter() {
             match key {
-                "prompt_tokens" => counts.prompt = value.as_u64().unwrap_or(0),
-                "completion_tokens" => counts.completion = value.as_u64().unwrap_or(0),
+                "prompt_tokens" => counts.prompt = count(value).unwrap_or(0),
+                "completion_tokens" => counts.completion = count(value).unwrap_or(0),
                 "prompt_tokens_details" => {
                     counts.cached = number(value, "cached_tokens").unwrap_or(0);
                     let created = number(value, "created_cache_tokens");
@@ -129,7 +132,12 @@ impl Counts {
 }
 
 fn number(object: Tape<'_, '_>, key: &str) -> Option<u64> {
-    object.get(key)?.as_u64()
+    count(object.get(key)?)
+}
+
+/// A number of tokens; one that JSON's readers do not agree on is none.
+fn count(value: Tape<'_, '_>) -> Option<u64> {
+    value.as_u64().filter(|count| *count <= COUNT_MAX)
 }
 
 fn first_choice<'t, 'a>(choices: Tape<'t, 'a>) -> Option<Choice<'t, 'a>> {
