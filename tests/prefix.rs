@@ -369,11 +369,13 @@ fn run_all(thinking_in_text: bool, keeps_thinking: bool) -> usize {
     changes
 }
 
+// covers: 3, 111
 #[test]
 fn qwen_3_6_keeps_its_cache_over_user_turns() {
     assert_eq!(run_all(false, true), 0);
 }
 
+// covers: 111
 #[test]
 fn qwen_3_5_keeps_its_cache_within_a_user_turn() {
     // Were it otherwise, the tests above and below would show nothing.

@@ -245,6 +245,7 @@ def an_answer_that_breaks_off(claude, upstream):
     check_growth(upstream)
 
 
+# covers: 16
 @test
 def a_web_search(claude, upstream):
     """A request of its own, whose only tool is the server's. Refused, it is a failed tool that says why, and the model goes

@@ -112,6 +112,7 @@ def typescript_sdk(url, cases):
     return {case: (told[case].get("message"), told[case].get("error")) for case in cases}
 
 
+# covers: 106
 def main():
     cases = sorted(path.parent.name for path in GOLDEN.glob("*/message.sse"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

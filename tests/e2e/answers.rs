@@ -38,6 +38,7 @@ fn with_tools(mut body: Value) -> Value {
     body
 }
 
+// covers: 63, 112
 #[test]
 fn a_whole_message_is_the_fold_of_the_stream() {
     let upstream = Upstream::start();
@@ -103,6 +104,7 @@ fn each_piece_goes_on_at_once() {
     client.read_until("message_stop");
 }
 
+// covers: 32
 #[test]
 fn keys_stay_where_they_belong() {
     let upstream = Upstream::start();
@@ -131,6 +133,7 @@ fn keys_stay_where_they_belong() {
     }
 }
 
+// covers: 32
 #[test]
 fn with_a_file_of_keys_only_their_owners_are_served() {
     let upstream = Upstream::start();
@@ -164,6 +167,7 @@ fn without_a_key_none_is_sent() {
     assert!(!upstream.only_seen().head.to_ascii_lowercase().contains("authorization"));
 }
 
+// covers: 113
 #[test]
 fn no_two_answers_share_an_id() {
     let upstream = Upstream::start();
@@ -182,6 +186,7 @@ fn no_two_answers_share_an_id() {
     assert_eq!(upstream.seen().len(), 50, "each was asked once");
 }
 
+// covers: 110
 #[test]
 fn the_same_request_gives_the_same_bytes() {
     let upstream = Upstream::start();
@@ -211,6 +216,30 @@ fn an_upstream_that_does_not_stream_is_understood() {
     let mut client = server.connect();
     assert_eq!(client.post(&hello()).message()[0]["text"], "Whole.");
     assert_eq!(client.post(&hello_stream()).whole_events()[0]["text"], "Whole.");
+}
+
+// covers: 114
+#[test]
+fn the_classifier_of_auto_mode_gets_its_answer() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let mut body = hello();
+    body["max_tokens"] = 64.into();
+    body["stop_sequences"] = json!(["</block>"]);
+    // vLLM names the string that it met, and leaves it out of the text.
+    let mut end = finish("stop");
+    end["choices"][0]["stop_reason"] = "</block>".into();
+    upstream.next_chunks(vec![delta(json!({"content": "<block>"})), delta(json!({"content": "no"})), end]);
+    let answer = server.connect().post(&body);
+    assert_eq!(answer.message(), [json!({"type": "text", "text": "<block>no"})]);
+    let message = answer.json();
+    assert_eq!(
+        (&message["stop_reason"], &message["stop_sequence"]),
+        (&json!("stop_sequence"), &json!("</block>"))
+    );
+    let sent = upstream.only_seen().body;
+    assert_eq!(sent["chat_template_kwargs"]["enable_thinking"], false);
+    assert_eq!(sent["stop"], json!(["</block>"]));
 }
 
 #[test]

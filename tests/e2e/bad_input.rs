@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::client::{Answer, hello, post};
+use super::client::{Answer, hello, post, post_with};
 use super::server::Server;
 use super::upstream::Upstream;
 
@@ -220,6 +220,7 @@ fn is_alive(server: &Server) {
     ask_alone(server, &request, false).unwrap().message();
 }
 
+// covers: 98
 #[test]
 fn bodies_that_are_no_request() {
     let upstream = Upstream::start();
@@ -382,6 +383,17 @@ fn requests_that_are_no_http() {
         refused(&answer, status, message, &what);
         is_alive(&server);
     }
+}
+
+// covers: 33
+#[test]
+fn an_encoded_body_is_refused_with_the_apis_code() {
+    let upstream = Upstream::start();
+    let server = server(&upstream);
+    let body = [0x1f, 0x8b, 8, 0];
+    let answer = server.connect().ask(&post_with("content-encoding: gzip\r\n", &body));
+    assert_eq!((answer.status, answer.error().0.as_str()), (400, "invalid_request_error"));
+    assert_eq!(answer.json()["error"]["details"]["error_code"], "request_body_encoding_unsupported");
 }
 
 #[test]

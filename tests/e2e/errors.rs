@@ -12,6 +12,7 @@ use super::validator::Ended;
 /// vLLM's engine dies: status 200, and this.
 const ENGINE_DEAD: &str = r#"data: {"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", "type": "InternalServerError", "param": null, "code": 500}}"#;
 
+// covers: 98, 115
 #[test]
 fn statuses_of_the_upstream_become_the_apis_errors() {
     let upstream = Upstream::start();
@@ -75,6 +76,7 @@ fn statuses_of_the_upstream_become_the_apis_errors() {
     }
 }
 
+// covers: 96
 #[test]
 fn an_upstream_that_is_starting_is_waited_for() {
     let upstream = Upstream::start();
@@ -107,6 +109,7 @@ fn the_upstreams_word_on_when_to_come_back_is_passed_on() {
     assert_eq!(server.connect().post(&hello()).header("retry-after"), Some("17"));
 }
 
+// covers: 98, 115
 #[test]
 fn an_upstream_that_is_not_there_is_a_502_that_asks_to_come_back() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -123,6 +126,7 @@ fn an_upstream_that_is_not_there_is_a_502_that_asks_to_come_back() {
     }
 }
 
+// covers: 78
 #[test]
 fn an_error_before_the_content_is_an_http_error() {
     let upstream = Upstream::start();
@@ -176,6 +180,7 @@ fn an_error_after_content_is_an_event_and_without_a_stream_an_http_error() {
     assert_eq!(server.connect().post(&hello()).status, 500);
 }
 
+// covers: 80, 105
 #[test]
 fn an_answer_without_a_finish_is_an_error() {
     let upstream = Upstream::start();

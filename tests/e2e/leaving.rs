@@ -39,6 +39,7 @@ fn cancelled(server: &Server, phase: &str) {
     server.connect().post(&hello()).message();
 }
 
+// covers: 89
 #[test]
 fn before_the_upstreams_head() {
     for body in [hello(), hello_stream()] {
@@ -69,6 +70,7 @@ fn after_the_beginning_and_before_the_upstreams_head() {
     cancelled(&server, "head");
 }
 
+// covers: 89
 #[test]
 fn in_mid_answer() {
     for (body, phase) in [(hello(), "whole"), (hello_stream(), "stream")] {

@@ -27,6 +27,7 @@ fn max_tokens_is_clamped_to_what_the_window_has_left() {
     }
 }
 
+// covers: 107
 #[test]
 fn a_window_that_has_shrunk_is_learned_from_the_refusal() {
     let upstream = Upstream::start();
@@ -77,6 +78,42 @@ fn a_prompt_beyond_the_window_is_told_in_the_words_that_make_clients_compact() {
         }
     }
     assert_eq!(upstream.seen().len(), 4, "no prompt is tried again");
+}
+
+// covers: 94
+#[test]
+fn an_answer_that_does_not_fit_beside_its_prompt_is_asked_for_again_with_less() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    // SGLang
+    let told = "Requested token count exceeds the model's maximum context length of 8192 tokens. You requested a total of 9000 tokens: 5000 tokens from the input messages and 4000 tokens for the completion. Please reduce the number of tokens.";
+    let refusal = json!({"object": "error", "message": told, "type": "BadRequestError", "code": 400});
+    upstream.next_answer(400, &refusal.to_string());
+    let mut body = hello();
+    body["max_tokens"] = 4000.into();
+    server.connect().post(&body).message();
+    let sent: Vec<_> = upstream.seen().iter().map(|seen| seen.body["max_tokens"].clone()).collect();
+    assert_eq!(sent, [json!(4000), json!(8192 - 5000 - 1)]);
+}
+
+// covers: 21
+#[test]
+fn a_thinking_budget_that_is_refused_is_left_out() {
+    let upstream = Upstream::start();
+    let hooks = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("thinking-budget.lua");
+    let upstreams = format!("{{ a = {{ url = \"{}\", thinking_budget = true }} }}", upstream.url());
+    std::fs::write(&hooks, format!("return {{ api = 1, upstreams = {upstreams} }}")).unwrap();
+    let server = Server::run(&["serve", "--hooks", hooks.to_str().unwrap()], &[]);
+    server.wait_for("upstream a: ");
+    let refusal = r#"{"error":{"message":"thinking_token_budget is set but reasoning_config is not configured","type":"BadRequestError","code":400}}"#;
+    upstream.next_answer(400, refusal);
+    let mut body = hello();
+    body["max_tokens"] = 4000.into();
+    body["thinking"] = json!({"type": "enabled", "budget_tokens": 2000});
+    server.connect().post(&body).message();
+    let seen = upstream.seen();
+    let budgets: Vec<_> = seen.iter().map(|seen| seen.body.get("thinking_token_budget").cloned()).collect();
+    assert_eq!(budgets, [Some(json!(2000)), None]);
 }
 
 #[test]

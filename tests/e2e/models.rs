@@ -1,12 +1,15 @@
 //! What clients ask beside messages: the models, and how many tokens a prompt has.
 
+use std::net::TcpListener;
+
 use serde_json::{Value, json};
 
 use super::HANG;
-use super::client::{hello, post};
+use super::client::{Answer, hello, post};
 use super::server::Server;
-use super::upstream::{MODEL, Upstream};
+use super::upstream::{MODEL, TOKENS, Upstream, WINDOW};
 
+// covers: 102
 #[test]
 fn models_are_listed_to_each_client_in_its_own_shape() {
     let upstream = Upstream::start();
@@ -33,22 +36,82 @@ fn models_are_listed_to_each_client_in_its_own_shape() {
     assert_eq!(upstream.only_seen().body["model"], MODEL);
 }
 
+// covers: 103
+#[test]
+fn the_listing_comes_in_pages() {
+    let upstream = Upstream::start();
+    let models: Vec<Value> = (0..5).map(|i| json!({"id": format!("org/m{i}"), "owned_by": "vllm"})).collect();
+    upstream.set_page("/v1/models", 200, &json!({"object": "list", "data": models}).to_string());
+    let server = Server::start(&upstream);
+    let mut client = server.connect();
+    let mut ask = |query: &str| {
+        let request = format!("GET /v1/models{query} HTTP/1.1\r\nanthropic-version: 2023-06-01\r\n\r\n");
+        client.ask(request.as_bytes()).json()
+    };
+    let all: Vec<Value> = ask("")["data"].as_array().unwrap().clone();
+    assert!(all.len() >= 5, "{all:?}");
+    let (mut walked, mut query) = (Vec::new(), "?limit=1".to_owned());
+    while walked.len() < all.len() {
+        let page = ask(&query);
+        assert_eq!((page["data"].as_array().unwrap().len(), &page["first_id"]), (1, &page["last_id"]));
+        walked.push(page["data"][0].clone());
+        assert_eq!(page["has_more"], walked.len() < all.len(), "{page}");
+        query = format!("?limit=1&after_id={}", page["last_id"].as_str().unwrap());
+    }
+    assert_eq!(walked, all);
+    // A name with a slash, as it is and encoded.
+    for path in ["/org/m3", "/org%2Fm3"] {
+        assert_eq!(ask(path)["id"], "org/m3");
+    }
+}
+
+/// Asks for the tokens of a body.
+fn count(server: &Server, body: &Value) -> Answer {
+    let request = String::from_utf8(post(body.to_string().as_bytes())).unwrap();
+    let request = request.replacen("/v1/messages", "/v1/messages/count_tokens?beta=true", 1);
+    server.connect().ask(request.as_bytes())
+}
+
+/// As Claude Code asks: without a limit for the answer.
+fn countable() -> Value {
+    let mut body = hello();
+    body.as_object_mut().unwrap().remove("max_tokens");
+    body
+}
+
+// covers: 99
 #[test]
 fn tokens_are_counted_by_the_upstream() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);
-    let count = |body: &Value| {
-        let request = String::from_utf8(post(body.to_string().as_bytes())).unwrap();
-        let request = request.replacen("/v1/messages", "/v1/messages/count_tokens?beta=true", 1);
-        server.connect().ask(request.as_bytes())
-    };
-    let mut body = hello();
-    body.as_object_mut().unwrap().remove("max_tokens");
-    let answer = count(&body);
-    assert_eq!((answer.status, &answer.json()["input_tokens"]), (200, &json!(321)), "{}", answer.text());
+    let mut body = countable();
+    let answer = count(&server, &body);
+    assert_eq!((answer.status, &answer.json()["input_tokens"]), (200, &json!(TOKENS)), "{}", answer.text());
     body["messages"] = json!([]);
-    assert_eq!(count(&body).error().1, "messages: at least one message is required");
+    assert_eq!(count(&server, &body).error().1, "messages: at least one message is required");
     assert_eq!(upstream.seen().len(), 0);
+}
+
+// covers: 101
+#[test]
+fn a_prompt_beyond_the_window_is_counted_all_the_same() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    upstream.set_tokens(WINDOW + 1000);
+    let answer = count(&server, &countable());
+    assert_eq!((answer.status, &answer.json()["input_tokens"]), (200, &json!(WINDOW + 1000)));
+}
+
+// covers: 100
+#[test]
+fn without_an_upstream_tokens_are_estimated() {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = Server::run(&["serve", "--upstream", &format!("http://{nobody}/v1")], &[]);
+    let mut body = countable();
+    body["messages"][0]["content"] = "a few words ".repeat(1000).into();
+    let answer = count(&server, &body);
+    let tokens = answer.json()["input_tokens"].as_u64().unwrap();
+    assert!(answer.status == 200 && (2000..6000).contains(&tokens), "{}", answer.text());
 }
 
 #[test]

@@ -11,6 +11,7 @@ fn ask(mut client: Client, method: &str, path: &str) -> super::client::Answer {
     client.ask(&request)
 }
 
+// covers: 104
 #[test]
 fn messages_has_several_spellings() {
     let upstream = Upstream::start();
@@ -35,6 +36,7 @@ fn a_prefix_stands_before_every_path() {
     }
 }
 
+// covers: 104
 #[test]
 fn somebody_is_there() {
     let upstream = Upstream::start();

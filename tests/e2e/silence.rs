@@ -27,6 +27,7 @@ fn begin(server: &Server) -> (Client, super::client::Answer, String) {
     (client, answer, begun)
 }
 
+// covers: 85
 #[test]
 fn a_stream_begins_before_the_first_token() {
     for open_after in ["0", "1"] {
@@ -42,6 +43,7 @@ fn a_stream_begins_before_the_first_token() {
     }
 }
 
+// covers: 85
 #[test]
 fn pings_go_on_while_the_silence_lasts() {
     let upstream = Upstream::start();

@@ -16,6 +16,9 @@ use super::HANG;
 pub(crate) const MODEL: &str = "qwen3";
 pub(crate) const WINDOW: u64 = 8192;
 
+/// How many tokens it counts in any prompt.
+pub(crate) const TOKENS: u64 = 321;
+
 const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
@@ -44,6 +47,8 @@ struct State {
     seen: Mutex<Vec<Seen>>,
     /// What other paths are answered with: path, status, body.
     pages: Mutex<Vec<(String, u16, String)>>,
+    /// What it counts a prompt as, if not as [`TOKENS`].
+    tokens: Mutex<Option<u64>>,
     /// Where it is set, the models are told only when this is: how often they were asked for is sent to the other end.
     models_gate: Option<(Sender<()>, Mutex<Receiver<()>>)>,
 }
@@ -110,6 +115,11 @@ impl Upstream {
         self.state.pages.lock().unwrap().push((path.to_owned(), status, body.to_owned()));
     }
 
+    /// From now on a prompt is counted as this.
+    pub(crate) fn set_tokens(&self, tokens: u64) {
+        *self.state.tokens.lock().unwrap() = Some(tokens);
+    }
+
     /// The chat completions asked for until now.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
@@ -152,10 +162,9 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
         call.asked.clone_from(&body);
         if head.starts_with("POST /tokenize ") {
             // As vLLM: the count first, then every token.
-            call.whole(
-                200,
-                r#"{"count": 321, "max_model_len": 8192, "tokens": [1, 2, 3], "token_strs": null}"#,
-            );
+            let tokens = state.tokens.lock().unwrap().unwrap_or(TOKENS);
+            let rest = format!(r#""max_model_len": {WINDOW}, "tokens": [1, 2, 3], "token_strs": null"#);
+            call.whole(200, &format!(r#"{{"count": {tokens}, {rest}}}"#));
             continue;
         }
         assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{head}");

@@ -36,6 +36,7 @@ struct Open {
     json: String,
 }
 
+// covers: 106, 108
 /// Judges a whole stream; tells how it ended and the content that a client has put together.
 pub fn stream(bytes: &[u8]) -> Verdict<(Ended, Vec<Value>)> {
     let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8")?;

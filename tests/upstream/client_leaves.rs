@@ -26,6 +26,7 @@ fn a_dropped_response_closes_the_upstream_connection() {
     drop(upstream);
 }
 
+// covers: 89
 #[test]
 fn a_client_that_leaves_before_the_head_ends_the_call() {
     let (url, script) = scripted(|listener| {
@@ -41,6 +42,7 @@ fn a_client_that_leaves_before_the_head_ends_the_call() {
     drop(upstream);
 }
 
+// covers: 89
 #[test]
 fn a_client_that_leaves_within_the_body_ends_the_read() {
     // Also where the body's end is the connection's: a hang-up of the client must not read as that end.
