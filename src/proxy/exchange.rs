@@ -63,6 +63,8 @@ enum Output {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Summary {
     pub(super) end: Option<(StopReason, Usage)>,
+    /// Values in the arguments of tool calls that were coerced, and places that were repaired.
+    pub(super) changes: (usize, usize),
 }
 
 impl Output {
@@ -226,7 +228,7 @@ impl Exchange {
     pub(super) fn summary(&self) -> (Summary, Counts, u64) {
         let told = |answer: &mut Answer| {
             let (counts, estimate) = answer.stream.counts();
-            (answer.summary, counts, estimate)
+            (Summary { changes: answer.stream.changes(), ..answer.summary }, counts, estimate)
         };
         self.with(told).unwrap_or_default()
     }

@@ -51,6 +51,7 @@ pub(super) fn serve(
     let mut hooked = Hooked::default();
     let outcome = answer(proxy, &gateway, &exchange, request, address, &mut hooked, &mut record);
     let (summary, ..) = exchange.summary();
+    (record.coercions, record.repairs) = summary.changes;
     if let Some((reason, usage)) = summary.end {
         record.stop_reason = Some(reason);
         record.usage = usage;

@@ -19,6 +19,10 @@ pub(super) struct Record {
     pub(super) status: u16,
     pub(super) stop_reason: Option<StopReason>,
     pub(super) usage: Usage,
+    /// Values in the arguments of tool calls that were coerced to what their schema wants.
+    pub(super) coercions: usize,
+    /// Places in the arguments of tool calls that were not JSON.
+    pub(super) repairs: usize,
     pub(super) began: Instant,
     pub(super) first_byte: Option<Duration>,
     /// Why it failed.
@@ -39,6 +43,8 @@ impl Record {
             status: 0,
             stop_reason: None,
             usage: Usage::default(),
+            coercions: 0,
+            repairs: 0,
             began: Instant::now(),
             first_byte: None,
             error: None,
@@ -62,6 +68,8 @@ impl Record {
             ("input_tokens", (usage.input + usage.cache_read + usage.cache_creation).into()),
             ("cached_tokens", usage.cache_read.into()),
             ("output_tokens", usage.output.into()),
+            ("coerced_arguments", (self.coercions as u64).into()),
+            ("repaired_arguments", (self.repairs as u64).into()),
             ("first_byte_ms", self.first_byte.map_or(Value::Null, millis)),
             ("total_ms", millis(self.began.elapsed())),
             ("error", self.error.clone().map_or(Value::Null, Value::from)),
@@ -98,6 +106,11 @@ impl fmt::Display for Record {
             let usage = self.usage;
             let prompt = usage.input + usage.cache_read + usage.cache_creation;
             write!(f, " {} in {prompt} out {} cached {}", reason.name(), usage.output, usage.cache_read)?;
+        }
+        for (count, what) in [(self.coercions, "coerced"), (self.repairs, "repaired")] {
+            if count > 0 {
+                write!(f, " {what} {count}")?;
+            }
         }
         if let Some(first) = self.first_byte {
             write!(f, " first {} ms", first.as_millis())?;

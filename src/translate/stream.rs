@@ -158,6 +158,13 @@ impl MessageStream {
         (self.counts, self.plan.prompt_tokens)
     }
 
+    /// What had to be changed in the arguments of tool calls: values coerced to what their schema wants, and places where
+    /// they were not JSON.
+    pub fn changes(&self) -> (usize, usize) {
+        let sum = |count: fn(&Arguments) -> usize| self.calls.iter().map(|call| count(&call.arguments)).sum();
+        (sum(Arguments::coercions), sum(Arguments::repairs))
+    }
+
     /// Begins the answer now, although the upstream is still silent.
     pub fn open(&mut self, emit: &mut Emit<'_>) {
         self.start(emit);

@@ -242,6 +242,21 @@ fn the_classifier_of_auto_mode_gets_its_answer() {
     assert_eq!(sent["stop"], json!(["</block>"]));
 }
 
+// covers: 58
+#[test]
+fn the_log_counts_what_was_changed_in_arguments() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let mut body = with_tools(hello());
+    body["tools"][0]["input_schema"]["properties"]["days"] = json!({"type": "integer"});
+    let call = json!({"index": 0, "id": "a", "function": {"name": "weather", "arguments": "{\"days\": \"5\", \"city\": \"Oslo\""}});
+    upstream.next_chunks(vec![delta(json!({"tool_calls": [call]})), finish("tool_calls")]);
+    let answer = server.connect().post(&body);
+    assert_eq!(answer.message()[0]["input"], json!({"days": 5, "city": "Oslo"}));
+    let line = server.wait_for(answer.header("request-id").unwrap());
+    assert!(line.contains(" coerced 1 repaired 1 "), "{line}");
+}
+
 #[test]
 fn each_request_is_one_line_of_the_log() {
     let upstream = Upstream::start();
