@@ -10,6 +10,7 @@
 //! | `failure` | [`Failure`]: what can go wrong, and what the client is told of it |
 //! | `wait` | [`Wait`], [`Options`]: one `poll` over the upstream's and the client's socket, with every time limit |
 //! | `transport` | the sockets that ureq gets from us, which wait by `wait` |
+//! | `lookup` | host names to addresses, by the system's resolver |
 //! | `tls` | [`trust`]: whose certificates an upstream may show |
 //! | `buffers` | a connection's buffers, given back while it is idle |
 //!
@@ -17,8 +18,7 @@
 //! polls both sockets: when its client leaves, the call ends and the upstream's connection is closed at once, so
 //! that the model stops generating for nobody.
 //!
-//! Two limits stand: a host name is looked up with the system's resolver, which cannot be interrupted (only when a
-//! connection is made; an IP address needs no lookup), and a client that closes only its sending side counts as gone.
+//! One limit stands: a client that closes only its sending side counts as gone.
 //!
 //! Keys: ureq redacts what it logs, but `ureq_proto::util` dumps raw heads at TRACE, the `authorization` header among
 //! them. The logger must drop that target's records.
@@ -27,6 +27,7 @@ mod buffers;
 mod call;
 mod discovery;
 mod failure;
+mod lookup;
 mod tls;
 mod transport;
 mod wait;

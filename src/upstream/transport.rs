@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,8 @@ use ureq::unversioned::transport::{
 };
 
 use super::buffers::ConnectionBuffers;
+use super::lookup;
 use super::wait::{Call, Direction, Ended, Limit, Stage};
-
-/// How many addresses of one host are tried.
-const ADDRESSES_MAX: usize = 8;
 
 /// TCP probes a silent peer after this time, then at this interval, so often. A server that lost its power while a
 /// prompt was in its queue is noticed after a minute and not after the first-byte limit of half an hour.
@@ -65,7 +63,9 @@ impl Connector<()> for Dial {
 }
 
 fn dial(call: &Call, uri: &Uri) -> io::Result<TcpStream> {
-    let addresses = resolve(uri)?;
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    let addresses = lookup::addresses(call, host, port)?;
     let mut last_error = io::Error::new(ErrorKind::NotFound, "the host name has no address");
     for (index, address) in addresses.iter().enumerate() {
         let limit = share(call.limit(Direction::Send), addresses.len() - index);
@@ -85,12 +85,6 @@ fn share(limit: Limit, waits: usize) -> Limit {
     let waits = u32::try_from(waits).unwrap_or(1).max(1);
     let until = limit.until.map(|until| now + until.saturating_duration_since(now) / waits);
     Limit { until, ..limit }
-}
-
-fn resolve(uri: &Uri) -> io::Result<Vec<SocketAddr>> {
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
-    Ok((host, port).to_socket_addrs()?.take(ADDRESSES_MAX).collect())
 }
 
 fn connect(call: &Call, address: SocketAddr, limit: Limit) -> io::Result<TcpStream> {

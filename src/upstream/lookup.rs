@@ -1,0 +1,153 @@
+//! Host names -> addresses, by the system's resolver, which knows neither time limits nor departing clients.
+//!
+//! So it works in a thread of its own, and the call waits for that as for a socket. A look-up whose call has ended runs
+//! on until the resolver gives up; how many may run at a time is limited.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::wait::{Call, Direction};
+
+/// How many addresses of one host are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// Look-ups at a time. Each is over in milliseconds, unless the name server is dead; then it takes 5 s and more.
+const LOOKUPS_MAX: usize = 64;
+
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
+/// The addresses of a host, which may be one itself.
+///
+/// # Errors
+/// The resolver's; `Ended` when the client has left or the time to connect has passed.
+pub(super) fn addresses(call: &Call, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let host = host.to_owned();
+    minded(call, move || Ok((host.as_str(), port).to_socket_addrs()?.take(ADDRESSES_MAX).collect()))
+}
+
+/// One of the look-ups at a time, until it is dropped.
+struct Place;
+
+impl Place {
+    fn take() -> io::Result<Place> {
+        let place = Place;
+        match LOOKUPS.fetch_add(1, Ordering::Relaxed) {
+            0..LOOKUPS_MAX => Ok(place),
+            _ => Err(io::Error::new(ErrorKind::ResourceBusy, "too many host names are being looked up")),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What `work` gives, waited for as long as the call may and its client stays.
+fn minded<T: Send + 'static>(
+    call: &Call,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let place = Place::take()?;
+    let told: Arc<(OwnedFd, Mutex<Option<io::Result<T>>>)> =
+        Arc::new((eventfd(0, EventfdFlags::CLOEXEC)?, Mutex::new(None)));
+    let teller = Arc::clone(&told);
+    crate::server::background("lookup", move || {
+        let _place = place;
+        let found = work();
+        *teller.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        // An eventfd takes its first write always.
+        let _ = rustix::io::write(&teller.0, &1u64.to_ne_bytes());
+    })?;
+    call.until_ready(told.0.as_fd(), Direction::Receive, call.limit(Direction::Receive))?;
+    let found = told.1.lock().unwrap_or_else(PoisonError::into_inner).take();
+    found.unwrap_or_else(|| Err(io::Error::other("the look-up has failed")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::BorrowedFd;
+    use std::rc::Rc;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::upstream::wait::{Ended, Options, Wait, nobody};
+
+    struct Minded(TcpStream);
+
+    impl Wait for Minded {
+        fn client(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.0.as_fd())
+        }
+        fn patience(&self) -> Option<Duration> {
+            None
+        }
+        fn on_silence(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn connecting(wait: &Rc<dyn Wait>, connect_timeout: Duration) -> Rc<Call> {
+        let call = Call::new(wait, Options { connect_timeout, ..Options::default() });
+        call.begin_connect();
+        call
+    }
+
+    #[test]
+    fn addresses_and_names() {
+        let call = connecting(&nobody(), Duration::from_secs(60));
+        assert_eq!(addresses(&call, "127.0.0.1", 80).unwrap(), ["127.0.0.1:80".parse().unwrap()]);
+        assert_eq!(addresses(&call, "::1", 80).unwrap(), ["[::1]:80".parse().unwrap()]);
+        let found = addresses(&call, "localhost", 80).unwrap();
+        assert!(!found.is_empty() && found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
+        assert_eq!(
+            minded(&call, || Err::<(), _>(ErrorKind::NotFound.into())).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
+    }
+
+    #[test]
+    fn a_client_that_leaves_is_not_kept_by_a_dead_name_server() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let wait: Rc<dyn Wait> = Rc::new(Minded(listener.accept().unwrap().0));
+        let call = connecting(&wait, Duration::from_secs(60));
+        let (answer, answered) = channel::<()>();
+        let (begun, has_begun) = channel();
+        let leaving = std::thread::spawn(move || {
+            has_begun.recv().unwrap();
+            drop(client);
+        });
+        let error = minded(&call, move || {
+            begun.send(()).unwrap();
+            let _ = answered.recv();
+            Ok(())
+        });
+        assert_eq!(Ended::find(&error.unwrap_err()), Some(Ended::ClientGone));
+        leaving.join().unwrap();
+        drop(answer);
+    }
+
+    #[test]
+    fn the_time_to_connect_covers_it() {
+        let call = connecting(&nobody(), Duration::ZERO);
+        let (answer, answered) = channel::<()>();
+        let error = minded(&call, move || {
+            let _ = answered.recv();
+            Ok(())
+        });
+        assert!(matches!(Ended::find(&error.unwrap_err()), Some(Ended::Timeout(_))));
+        drop(answer);
+    }
+}
