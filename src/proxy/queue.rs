@@ -104,27 +104,10 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::BorrowedFd;
     use std::sync::mpsc::sync_channel;
 
     use super::*;
-    use crate::upstream::nobody;
-
-    struct Minded(TcpStream);
-
-    impl Wait for Minded {
-        fn client(&self) -> Option<BorrowedFd<'_>> {
-            Some(self.0.as_fd())
-        }
-        fn patience(&self) -> Option<Duration> {
-            None
-        }
-        fn on_silence(&self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::upstream::{minded, nobody};
 
     fn waiting(queue: &Queue) -> usize {
         queue.with(|state| state.waiting.len())
@@ -162,9 +145,7 @@ mod tests {
     fn a_client_that_leaves_gives_up_its_turn() {
         let queue = Arc::new(Queue::new(1));
         let place = queue.take(&nobody()).ok().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let wait: Rc<dyn Wait> = Rc::new(Minded(listener.accept().unwrap().0));
+        let (wait, client) = minded();
         drop(client);
         assert!(matches!(queue.take(&wait), Err(Stop::ClientGone)));
         assert_eq!(waiting(&queue), 0);

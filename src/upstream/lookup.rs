@@ -30,7 +30,7 @@ pub(super) fn addresses(call: &Call, host: &str, port: u16) -> io::Result<Vec<So
         return Ok(vec![SocketAddr::new(address, port)]);
     }
     let host = host.to_owned();
-    minded(call, move || Ok((host.as_str(), port).to_socket_addrs()?.take(ADDRESSES_MAX).collect()))
+    in_background(call, move || Ok((host.as_str(), port).to_socket_addrs()?.take(ADDRESSES_MAX).collect()))
 }
 
 /// One of the look-ups at a time, until it is dropped.
@@ -53,7 +53,7 @@ impl Drop for Place {
 }
 
 /// What `work` gives, waited for as long as the call may and its client stays.
-fn minded<T: Send + 'static>(
+fn in_background<T: Send + 'static>(
     call: &Call,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
@@ -75,28 +75,12 @@ fn minded<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::BorrowedFd;
     use std::rc::Rc;
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
     use super::*;
-    use crate::upstream::wait::{Ended, Options, Wait, nobody};
-
-    struct Minded(TcpStream);
-
-    impl Wait for Minded {
-        fn client(&self) -> Option<BorrowedFd<'_>> {
-            Some(self.0.as_fd())
-        }
-        fn patience(&self) -> Option<Duration> {
-            None
-        }
-        fn on_silence(&self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::upstream::wait::{Ended, Options, Wait, minded, nobody};
 
     fn connecting(wait: &Rc<dyn Wait>, connect_timeout: Duration) -> Rc<Call> {
         let call = Call::new(wait, Options { connect_timeout, ..Options::default() });
@@ -112,16 +96,14 @@ mod tests {
         let found = addresses(&call, "localhost", 80).unwrap();
         assert!(!found.is_empty() && found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
         assert_eq!(
-            minded(&call, || Err::<(), _>(ErrorKind::NotFound.into())).unwrap_err().kind(),
+            in_background(&call, || Err::<(), _>(ErrorKind::NotFound.into())).unwrap_err().kind(),
             ErrorKind::NotFound
         );
     }
 
     #[test]
     fn a_client_that_leaves_is_not_kept_by_a_dead_name_server() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let wait: Rc<dyn Wait> = Rc::new(Minded(listener.accept().unwrap().0));
+        let (wait, client) = minded();
         let call = connecting(&wait, Duration::from_secs(60));
         let (answer, answered) = channel::<()>();
         let (begun, has_begun) = channel();
@@ -129,7 +111,7 @@ mod tests {
             has_begun.recv().unwrap();
             drop(client);
         });
-        let error = minded(&call, move || {
+        let error = in_background(&call, move || {
             begun.send(()).unwrap();
             let _ = answered.recv();
             Ok(())
@@ -143,7 +125,7 @@ mod tests {
     fn the_time_to_connect_covers_it() {
         let call = connecting(&nobody(), Duration::ZERO);
         let (answer, answered) = channel::<()>();
-        let error = minded(&call, move || {
+        let error = in_background(&call, move || {
             let _ = answered.recv();
             Ok(())
         });

@@ -36,4 +36,6 @@ pub use call::{Path, Response, Upstream};
 pub use discovery::{Discovered, Model};
 pub use failure::Failure;
 pub use tls::trust;
+#[cfg(test)]
+pub(crate) use wait::minded;
 pub use wait::{Options, Wait, has_left, nobody, wait_for};

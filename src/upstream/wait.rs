@@ -379,6 +379,33 @@ fn poll(
     })
 }
 
+/// A wait that minds a client, and that client.
+#[cfg(test)]
+pub(crate) fn minded() -> (Rc<dyn Wait>, std::net::TcpStream) {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd as _;
+
+    struct Minded(TcpStream);
+
+    impl Wait for Minded {
+        fn client(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.0.as_fd())
+        }
+
+        fn patience(&self) -> Option<Duration> {
+            None
+        }
+
+        fn on_silence(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let client = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    (Rc::new(Minded(listener.accept().expect("a client is there").0)), client)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
