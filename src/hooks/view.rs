@@ -4,8 +4,9 @@
 //! caller; one function, which lives as long as the call, resolves paths in it (unsafe code is forbidden, and this
 //! needs none). Every write is noted with what undoes it, so that a failed hook leaves no trace.
 
+mod tree;
+
 use std::cell::RefCell;
-use std::sync::Arc;
 
 use mlua::{AnyUserData, Function, Lua, Table, UserDataRef, Value as LuaValue};
 
@@ -13,15 +14,8 @@ use super::convert::{self, FromLua};
 use super::guard::Guard;
 use super::request::Request;
 use super::vm::Returned;
-use crate::json::{DEPTH_MAX, Object, Value};
-
-/// One step of a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    Key(Arc<str>),
-    /// Counted from 0.
-    Index(usize),
-}
+use crate::json::{DEPTH_MAX, Value};
+use tree::{Step, Undo, child_of, key_text, resolve, resolve_mut, write};
 
 /// What a path starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,18 +48,6 @@ pub(super) fn register(lua: &Lua, prelude: &Table) -> mlua::Result<()> {
             registry.add_meta_field(name, function);
         }
     })
-}
-
-/// What undoes one write.
-enum Undo<'a> {
-    /// Put this value back at the path.
-    Replace(Vec<Step>, Value<'a>),
-    /// Take the last entry or element off again.
-    Pop(Vec<Step>, Step),
-    /// Put this entry back at its place.
-    InsertKey(Vec<Step>, usize, Arc<str>, Value<'a>),
-    /// Put this element back at the end.
-    Push(Vec<Step>, Value<'a>),
 }
 
 /// One call of one hook: what its views stand for.
@@ -332,174 +314,4 @@ fn same(view: &View, other: &LuaValue) -> bool {
     other
         .borrow::<View>()
         .is_ok_and(|other| other.call == view.call && other.root == view.root && other.path == view.path)
-}
-
-fn key_text(key: &LuaValue) -> Option<String> {
-    key.as_string().map(|text| text.to_string_lossy())
-}
-
-/// A Lua number as index from 0, if it is one from 1 on.
-fn key_index(key: &LuaValue) -> Option<usize> {
-    let number = match key {
-        LuaValue::Integer(n) => *n,
-        #[allow(clippy::cast_possible_truncation, reason = "checked: integral and small")]
-        LuaValue::Number(n) if n.fract() == 0.0 && n.abs() < 1e15 => *n as i64,
-        _ => return None,
-    };
-    usize::try_from(number).ok()?.checked_sub(1)
-}
-
-fn gone() -> mlua::Error {
-    mlua::Error::runtime("what this view stood for is not there any more")
-}
-
-fn resolve<'v, 'a>(root: &'v Value<'a>, path: &[Step]) -> mlua::Result<&'v Value<'a>> {
-    path.iter().try_fold(root, |node, step| match (node, step) {
-        (Value::Object(object), Step::Key(key)) => object.get(key).ok_or_else(gone),
-        (Value::Array(items), Step::Index(index)) => items.get(*index).ok_or_else(gone),
-        _ => Err(gone()),
-    })
-}
-
-fn resolve_mut<'v, 'a>(root: &'v mut Value<'a>, path: &[Step]) -> mlua::Result<&'v mut Value<'a>> {
-    path.iter().try_fold(root, |node, step| match (node, step) {
-        (Value::Object(object), Step::Key(key)) => object.get_mut(key).ok_or_else(gone),
-        (Value::Array(items), Step::Index(index)) => items.get_mut(*index).ok_or_else(gone),
-        _ => Err(gone()),
-    })
-}
-
-fn child_of<'v, 'a>(node: &'v Value<'a>, key: &LuaValue) -> Option<(Step, &'v Value<'a>)> {
-    match node {
-        Value::Object(object) => {
-            let name = key_text(key)?;
-            let child = object.get(&name)?;
-            Some((Step::Key(name.into()), child))
-        }
-        Value::Array(items) => {
-            let index = key_index(key)?;
-            Some((Step::Index(index), items.get(index)?))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
-    }
-}
-
-/// Writes one entry or element (`None`: removes it) and says what undoes that.
-fn write<'a>(
-    node: &mut Value<'a>,
-    path: &[Step],
-    key: &LuaValue,
-    value: Option<Value<'a>>,
-) -> mlua::Result<Option<Undo<'a>>> {
-    match node {
-        Value::Object(object) => {
-            let Some(name) = key_text(key) else {
-                return Err(mlua::Error::runtime(format!(
-                    "an object's key is a string, got a {}",
-                    key.type_name()
-                )));
-            };
-            Ok(write_entry(object, path, name.into(), value))
-        }
-        Value::Array(items) => {
-            let Some(index) = key_index(key) else {
-                return Err(mlua::Error::runtime("an array's index is a whole number from 1 on"));
-            };
-            write_element(items, path, index, value)
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Err(gone()),
-    }
-}
-
-fn write_entry<'a>(
-    object: &mut Object<'a>,
-    path: &[Step],
-    key: Arc<str>,
-    value: Option<Value<'a>>,
-) -> Option<Undo<'a>> {
-    let Some(value) = value else {
-        let place = object.iter().position(|(k, _)| *k == *key)?;
-        let old = object.remove(&key)?;
-        return Some(Undo::InsertKey(path.to_vec(), place, key, old));
-    };
-    if let Some(slot) = object.get_mut(&key) {
-        let old = std::mem::replace(slot, value);
-        return Some(Undo::Replace(joined(path, Step::Key(key)), old));
-    }
-    object.set(key.to_string(), value);
-    Some(Undo::Pop(path.to_vec(), Step::Key(key)))
-}
-
-fn write_element<'a>(
-    items: &mut Vec<Value<'a>>,
-    path: &[Step],
-    index: usize,
-    value: Option<Value<'a>>,
-) -> mlua::Result<Option<Undo<'a>>> {
-    let length = items.len();
-    match (value, items.get_mut(index)) {
-        (Some(value), Some(slot)) => {
-            let old = std::mem::replace(slot, value);
-            Ok(Some(Undo::Replace(joined(path, Step::Index(index)), old)))
-        }
-        (Some(value), None) if index == length => {
-            items.push(value);
-            Ok(Some(Undo::Pop(path.to_vec(), Step::Index(index))))
-        }
-        (Some(_), None) => Err(mlua::Error::runtime(format!(
-            "an array has no holes: it has {length} elements and the next one is {}, got {}",
-            length + 1,
-            index + 1
-        ))),
-        (None, Some(_)) if index + 1 == length => Ok(items.pop().map(|old| Undo::Push(path.to_vec(), old))),
-        (None, Some(_)) => Err(mlua::Error::runtime(format!(
-            "an array has no holes: remove an element with table.remove(array, {})",
-            index + 1
-        ))),
-        (None, None) => Ok(None),
-    }
-}
-
-fn joined(path: &[Step], step: Step) -> Vec<Step> {
-    path.iter().cloned().chain(std::iter::once(step)).collect()
-}
-
-impl<'a> Undo<'a> {
-    /// Writes are undone from the last to the first, so that every path is as it was when it was noted.
-    fn apply(self, root: &mut Value<'a>) {
-        match self {
-            Undo::Replace(path, old) => {
-                if let Ok(slot) = resolve_mut(root, &path) {
-                    *slot = old;
-                }
-            }
-            Undo::Pop(path, step) => match (resolve_mut(root, &path), step) {
-                (Ok(Value::Object(object)), Step::Key(key)) => {
-                    object.remove(&key);
-                }
-                (Ok(Value::Array(items)), Step::Index(_)) => {
-                    items.pop();
-                }
-                _ => {}
-            },
-            Undo::Push(path, old) => {
-                if let Ok(Value::Array(items)) = resolve_mut(root, &path) {
-                    items.push(old);
-                }
-            }
-            Undo::InsertKey(path, place, key, old) => {
-                if let Ok(Value::Object(object)) = resolve_mut(root, &path) {
-                    insert_at(object, place, &key, old);
-                }
-            }
-        }
-    }
-}
-
-/// Rebuilds an object with one more entry. Only a rollback comes here, so its cost does not matter.
-fn insert_at<'a>(object: &mut Object<'a>, place: usize, key: &str, value: Value<'a>) {
-    let mut entries: Vec<_> =
-        object.iter_mut().map(|(k, v)| (k.to_owned().into(), std::mem::take(v))).collect();
-    entries.insert(place.min(entries.len()), (key.to_owned().into(), value));
-    *object = entries.into_iter().collect();
 }

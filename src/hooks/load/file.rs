@@ -1,0 +1,264 @@
+//! One file's table -> what it says: upstreams, aliases, hooks.
+//!
+//! Reading goes on after a mistake; the files know nothing of each other here.
+
+use mlua::{Function, Table, Value as LuaValue};
+
+use super::super::table::{Mistakes, Reader, describe, keys};
+use super::super::{Defined, Hook};
+use crate::config::{self, Secret, Upstream};
+use crate::openai::{Flavour, Settings, SystemMessages, Thinking};
+
+/// The hook API that this version speaks.
+const API_VERSION: i64 = 1;
+
+/// What one file says.
+#[derive(Default)]
+pub(super) struct FileTable {
+    pub(super) upstreams: Vec<Upstream>,
+    pub(super) aliases: Vec<FileAlias>,
+    pub(super) defined: Vec<(Defined, Function)>,
+}
+
+/// An alias before its upstream is known to exist.
+pub(super) struct FileAlias {
+    pub(super) pattern: String,
+    pub(super) upstream: Option<String>,
+    pub(super) model: Option<String>,
+    /// Its place in the file's list, from 1.
+    pub(super) position: usize,
+}
+
+/// The keys of a file's table beside the hooks.
+const FILE_KEYS: [&str; 5] = ["api", "upstreams", "aliases", "policy", "on_event_types"];
+
+/// Reads the table that a file has returned; `index` is its place among the files.
+pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_>) -> FileTable {
+    let reader = Reader::new(table, "", "");
+    let known: Vec<&str> = FILE_KEYS.into_iter().chain(Hook::ALL.map(Hook::name)).collect();
+    reader.check_keys(&known, 0, mistakes);
+    match reader.value("api") {
+        LuaValue::Nil | LuaValue::Integer(API_VERSION) => {}
+        other => reader.wrong(
+            "api",
+            &format!("this version speaks hook API {API_VERSION}, got {}", describe(&other)),
+            mistakes,
+        ),
+    }
+    let mut file = FileTable::default();
+    let example = "a table of upstreams such as { spark = { url = \"http://…\" } }";
+    if let Some(upstreams) = reader.table("upstreams", example, mistakes) {
+        file.upstreams = read_upstreams(&upstreams, mistakes);
+    }
+    let example = "a list of aliases such as { { \"claude-*\", upstream = \"spark\" } }";
+    if let Some(aliases) = reader.table("aliases", example, mistakes) {
+        file.aliases = read_aliases(&aliases, mistakes);
+    }
+    file.defined = read_hooks(&reader, index, mistakes);
+    file
+}
+
+fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<Upstream> {
+    let mut upstreams = Vec::new();
+    for key in keys(table) {
+        let LuaValue::String(name) = &key else {
+            mistakes
+                .add(&["upstreams"], "upstreams: each one has a name: { spark = { url = \"http://…\" } }");
+            continue;
+        };
+        let name = name.to_string_lossy();
+        match table.raw_get(key) {
+            Ok(LuaValue::Table(entry)) => upstreams.extend(read_upstream(&name, &entry, mistakes)),
+            other => {
+                let got = describe(&other.unwrap_or(LuaValue::Nil));
+                mistakes.add(
+                    &[&name],
+                    format!("upstreams.{name}: expected a table such as {{ url = \"http://…\" }}, got {got}"),
+                );
+            }
+        }
+    }
+    upstreams
+}
+
+/// The keys of an upstream.
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 16] = [
+    "url",
+    "api_key",
+    "model",
+    "max_tokens",
+    "window",
+    "flavour",
+    "thinking",
+    "vision",
+    "system_messages",
+    "preserve_thinking",
+    "thinking_budget",
+    "coerce_arguments",
+    "think_tags",
+    "thinking_in_text",
+    "user_id",
+    "max_in_flight",
+];
+
+fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Option<Upstream> {
+    let reader = Reader::new(table, format!("upstreams.{name}"), name);
+    reader.check_keys(&UPSTREAM_KEYS, 0, mistakes);
+    let api_key = reader.text("api_key", "a string such as env \"SPARK_KEY\", or \"none\"", mistakes);
+    let model = reader.text("model", "a model's name as a string", mistakes);
+    let max_in_flight = reader.count("max_in_flight", u64::from(u32::MAX), mistakes);
+    let settings = read_settings(&reader, mistakes);
+    let before = mistakes.list.len();
+    let url = reader.text("url", "a string such as \"http://192.168.68.155:8888/v1\"", mistakes);
+    let Some(url) = url else {
+        if mistakes.list.len() == before {
+            reader.wrong("url", "is missing; for example url = \"http://192.168.68.155:8888/v1\"", mistakes);
+        }
+        return None;
+    };
+    let url = config::base_url(&url).map_err(|what| reader.wrong("url", &what, mistakes)).ok()?;
+    Some(Upstream {
+        name: name.to_owned(),
+        url,
+        api_key: api_key.filter(|key| !key.is_empty() && key != "none").map(Secret::new),
+        model,
+        max_in_flight: max_in_flight.and_then(|n| u32::try_from(n).ok()),
+        settings,
+    })
+}
+
+fn read_settings(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {
+    const TOKENS_MAX: u64 = 1_000_000_000;
+    let thinking = [(Thinking::Off, "off"), (Thinking::On, "on"), (Thinking::Auto, "auto")];
+    let system_messages = [(SystemMessages::Fold, "fold"), (SystemMessages::Keep, "keep")];
+    let default = Settings::default();
+    Settings {
+        flavour: reader.choice("flavour", &Flavour::NAMES, mistakes),
+        window: reader.count("window", TOKENS_MAX, mistakes),
+        max_tokens: reader.count("max_tokens", TOKENS_MAX, mistakes),
+        thinking: reader.choice("thinking", &thinking, mistakes).unwrap_or(default.thinking),
+        vision: reader.boolean("vision", mistakes).unwrap_or(default.vision),
+        system_messages: reader
+            .choice("system_messages", &system_messages, mistakes)
+            .unwrap_or(default.system_messages),
+        preserve_thinking: reader.boolean("preserve_thinking", mistakes).unwrap_or(default.preserve_thinking),
+        thinking_budget: reader.boolean("thinking_budget", mistakes).unwrap_or(default.thinking_budget),
+        coerce_arguments: reader.boolean("coerce_arguments", mistakes).unwrap_or(default.coerce_arguments),
+        thinking_in_text: reader.boolean("thinking_in_text", mistakes).unwrap_or(default.thinking_in_text),
+        think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
+        user_id: reader.boolean("user_id", mistakes).unwrap_or(default.user_id),
+    }
+}
+
+fn read_aliases(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<FileAlias> {
+    let mut aliases = Vec::new();
+    for (i, key) in keys(table).into_iter().enumerate() {
+        let position = i + 1;
+        if key.as_usize() != Some(position) {
+            mistakes.add(
+                &["aliases"],
+                format!(
+                    "aliases: expected a list of {{ \"pattern\", upstream = \"…\" }}, got the key {}",
+                    describe(&key)
+                ),
+            );
+            continue;
+        }
+        match table.raw_get(key) {
+            Ok(LuaValue::Table(entry)) => aliases.extend(read_alias(position, &entry, mistakes)),
+            other => {
+                let got = describe(&other.unwrap_or(LuaValue::Nil));
+                mistakes.add(
+                    &["aliases"],
+                    format!("alias {position}: expected {{ \"pattern\", upstream = \"…\" }}, got {got}"),
+                );
+            }
+        }
+    }
+    aliases
+}
+
+fn read_alias(position: usize, table: &Table, mistakes: &mut Mistakes<'_>) -> Option<FileAlias> {
+    let first: LuaValue = table.raw_get(1).unwrap_or(LuaValue::Nil);
+    let landmark = first.as_string().map(|text| text.to_string_lossy()).unwrap_or_default();
+    let reader = Reader::new(table, format!("alias {position}"), landmark.as_str());
+    reader.check_keys(&["upstream", "model"], 1, mistakes);
+    let upstream = reader.text("upstream", "the name of an upstream as a string", mistakes);
+    let model = reader.text("model", "a model's name as a string", mistakes);
+    if !first.is_string() {
+        let got = describe(&first);
+        mistakes.add(
+            &["aliases"],
+            format!(
+                "alias {position}: its first item is the pattern, a string such as \"claude-*\"; got {got}"
+            ),
+        );
+        return None;
+    }
+    if landmark.is_empty() || landmark.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        mistakes.add(
+            &["aliases"],
+            format!("alias {position}: the pattern \"{}\" can match no model name", landmark.escape_debug()),
+        );
+        return None;
+    }
+    Some(FileAlias { pattern: landmark, upstream, model, position })
+}
+
+fn read_hooks(reader: &Reader<'_>, file: usize, mistakes: &mut Mistakes<'_>) -> Vec<(Defined, Function)> {
+    let policies = [(false, "open"), (true, "closed")];
+    let file_is_closed = reader.choice("policy", &policies, mistakes).unwrap_or(false);
+    let event_types = read_event_types(reader, mistakes);
+    let mut found = Vec::new();
+    for hook in Hook::ALL {
+        let (function, closed) = match reader.value(hook.name()) {
+            LuaValue::Nil => continue,
+            LuaValue::Function(function) => (function, file_is_closed),
+            LuaValue::Table(table) => {
+                let reader = Reader::new(&table, hook.name(), hook.name());
+                reader.check_keys(&["policy", "run"], 0, mistakes);
+                let closed = reader.choice("policy", &policies, mistakes).unwrap_or(file_is_closed);
+                let LuaValue::Function(function) = reader.value("run") else {
+                    reader.wrong(
+                        "run",
+                        &format!("expected a function, got {}", describe(&reader.value("run"))),
+                        mistakes,
+                    );
+                    continue;
+                };
+                (function, closed)
+            }
+            other => {
+                let form = "a function, or { policy = \"closed\", run = function … end }";
+                reader.wrong(hook.name(), &format!("expected {form}, got {}", describe(&other)), mistakes);
+                continue;
+            }
+        };
+        let line = function.info().line_defined.and_then(|line| u32::try_from(line).ok());
+        let event_types = if hook == Hook::Event { event_types.clone() } else { None };
+        found.push((Defined { hook, file, line, closed, event_types }, function));
+    }
+    found
+}
+
+fn read_event_types(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Option<Vec<String>> {
+    let table = reader.table("on_event_types", "a list such as { \"text\" }", mistakes)?;
+    let types: Result<Vec<String>, _> = table
+        .sequence_values::<LuaValue>()
+        .map(|item| match item {
+            Ok(LuaValue::String(text)) => Ok(text.to_string_lossy()),
+            other => Err(describe(&other.unwrap_or(LuaValue::Nil))),
+        })
+        .collect();
+    match types {
+        Ok(types) if types.len() == keys(&table).len() => Some(types),
+        Ok(_) => {
+            reader.wrong("on_event_types", "expected a list such as { \"text\" }", mistakes);
+            None
+        }
+        Err(got) => {
+            reader.wrong("on_event_types", &format!("expected strings, got {got}"), mistakes);
+            None
+        }
+    }
+}
