@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{self, Config};
@@ -21,6 +22,9 @@ pub(super) const LISTING_PREFIX: &str = "anthropic/";
 /// How much one answer moves what is learned of a model's tokens.
 const LEARNING_RATE: f64 = 0.2;
 
+/// From so many tokens on a count of less than half the estimate is no error of the estimate.
+const CUT_PROMPT_MIN: u64 = 2000;
+
 /// A ratio outside this range is a miscount, not a tokenizer.
 const RATIO_RANGE: (f64, f64) = (0.3, 3.0);
 
@@ -38,6 +42,8 @@ pub struct Served {
     ratios: Mutex<HashMap<String, f64>>,
     /// Models that refused an image.
     blind: Mutex<HashSet<String>>,
+    /// Whether it was seen to cut a prompt, and that was said.
+    cuts_prompts: AtomicBool,
     /// `None`: as many at a time as come.
     queue: Option<Arc<Queue>>,
 }
@@ -80,10 +86,24 @@ impl Served {
         }
     }
 
+    /// Ollama cuts a prompt that its window does not hold, and tells nobody but by its count.
+    fn warn_of_cut_prompt(&self, model: &str, told: u64, estimate: u64) {
+        if !self.cuts_prompts.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "upstream {}: {model} read {told} of about {estimate} tokens: Ollama cuts what its window does not hold; \
+                 set OLLAMA_CONTEXT_LENGTH there, and `window` to the same here",
+                self.name()
+            );
+        }
+    }
+
     /// Learns from an answer: the tokens told, and the estimate that the request went out with.
-    pub fn learn(&self, model: &str, counts: Counts, estimate: u64) {
+    pub fn learn(&self, model: &str, flavour: Flavour, counts: Counts, estimate: u64) {
         if counts.prompt == 0 || estimate == 0 {
             return;
+        }
+        if flavour == Flavour::Ollama && estimate >= CUT_PROMPT_MIN && counts.prompt < estimate / 2 {
+            return self.warn_of_cut_prompt(model, counts.prompt, estimate);
         }
         let mut ratios = self.ratios.lock().unwrap_or_else(PoisonError::into_inner);
         if ratios.len() >= MODELS_MAX {
@@ -145,7 +165,13 @@ impl Gateway {
             }
             let upstream = Upstream::new(config, options)?;
             let queue = upstream.config().max_in_flight.map(|places| Arc::new(Queue::new(places)));
-            Ok(Arc::new(Served { upstream, ratios: Mutex::default(), blind: Mutex::default(), queue }))
+            Ok(Arc::new(Served {
+                upstream,
+                ratios: Mutex::default(),
+                blind: Mutex::default(),
+                cuts_prompts: AtomicBool::new(false),
+                queue,
+            }))
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
         Ok(Gateway { upstreams, aliases, hooks, warned: Mutex::default() })

@@ -208,7 +208,7 @@ fn elsewhere(
 fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, asked: &Asked) -> Result<(), Stop> {
     let relayed = relay(exchange, response);
     let (_, counts, _) = exchange.summary();
-    resolved.served.learn(&resolved.model, counts, asked.prompt_tokens);
+    resolved.served.learn(&resolved.model, resolved.flavour, counts, asked.prompt_tokens);
     relayed.map_err(|broken| match broken {
         Broken::Said(failure) => Stop::Error(failure_error(failure, asked)),
         Broken::Lost(upstream::Failure::ClientGone) => Stop::ClientGone,

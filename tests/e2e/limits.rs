@@ -155,3 +155,19 @@ fn an_image_that_the_model_refuses_is_replaced_from_then_on() {
         );
     }
 }
+
+#[test]
+fn a_prompt_that_ollama_cuts_is_told_to_the_owner_once() {
+    let upstream = Upstream::start();
+    let listing =
+        json!({"object": "list", "data": [{"id": "qwen3:8b", "object": "model", "owned_by": "library"}]});
+    upstream.set_page("/v1/models", 200, &listing.to_string());
+    let server = Server::start(&upstream);
+    let mut body = hello();
+    server.connect().post(&body).message();
+    body["messages"][0]["content"] = "a few words ".repeat(2000).into();
+    (0..2).for_each(|_| _ = server.connect().post(&body).message());
+    let warning = server.wait_for("Ollama cuts");
+    assert!(warning.contains("WARN") && warning.contains("qwen3:8b read 20 of about"), "{warning}");
+    assert_eq!(server.log().matches("Ollama cuts").count(), 1, "{}", server.log());
+}
