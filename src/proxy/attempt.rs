@@ -14,6 +14,7 @@ use crate::translate::{Asked, IMAGE_OMITTED, failure_error};
 use crate::upstream::{self, Path, Response, Wait, wait_for};
 
 use super::Stop;
+use super::count::{counted, question};
 use super::counters::Phase;
 use super::exchange::Exchange;
 use super::gateway::Resolved;
@@ -84,9 +85,25 @@ impl Attempt<'_> {
             }
             let failure = read_failure(status, &mut error_body(response), retry_after);
             if !self.mend(&failure) {
+                let failure = self.measured(failure, wait);
                 return Ok(Err((failure_error(failure, &self.asked), retry_after)));
             }
         }
+    }
+
+    /// A prompt that the upstream stopped counting at its window, with its real length: by how much it is too long tells
+    /// a client how much to drop.
+    fn measured(&self, mut failure: Failure, wait: &Rc<dyn Wait>) -> Failure {
+        if let Failure::Overflow { prompt, prompt_is_least: is_least @ true, .. } = &mut failure {
+            let mut bytes = self.body.clone();
+            let question = json::parse(&mut bytes).map(|body| question(self.resolved.flavour, body));
+            let counted = question.ok().and_then(|question| counted(self.resolved, &question, wait));
+            // A count that contradicts the refusal counts something else.
+            if counted >= *prompt {
+                (*prompt, *is_least) = (counted, false);
+            }
+        }
+        failure
     }
 
     /// Changes the body so that the same error will not come again, once; whether that was possible.

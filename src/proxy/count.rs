@@ -11,7 +11,6 @@ use crate::http::Request;
 use crate::json::{Object, Value};
 use crate::openai::Flavour;
 use crate::server::Client;
-use crate::translate::ChatRequest;
 use crate::upstream::{Path, Response, Wait};
 
 use super::exchange::Exchange;
@@ -47,13 +46,6 @@ impl Remembered {
         }
         counts.push_back((key, count));
     }
-}
-
-/// A question for the upstream.
-struct Question {
-    resolved: Resolved,
-    body: Vec<u8>,
-    estimate: u64,
 }
 
 /// Serves one request.
@@ -109,26 +101,31 @@ fn count(
     let mut record = Record::new(exchange.request_id());
     let (resolved, (estimate, body)) =
         incoming.translated(&body, &mut hooked, &mut record, |resolved, chat| {
-            (chat.plan.prompt_tokens, question(resolved, chat))
+            (chat.plan.prompt_tokens, question(resolved.flavour, chat.body))
         })?;
-    let question = Question { resolved, body, estimate };
-    let key = question.key();
+    let key = key(&resolved, &body);
     if let Some(count) = proxy.counts.find(key) {
         return Ok(count);
     }
-    match question.ask(exchange) {
+    match counted(&resolved, &body, &wait) {
         Some(count) => {
             proxy.counts.add(key, count);
             Ok(count)
         }
-        None => Ok(question.estimate),
+        None => Ok(estimate),
     }
 }
 
-/// The body of the question, in the words of the upstream's flavour.
-fn question(resolved: &Resolved, chat: ChatRequest<'_>) -> Vec<u8> {
-    let mut body = chat.body;
-    if has_tokenize(resolved.flavour) {
+fn key(resolved: &Resolved, question: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    resolved.served.name().hash(&mut hasher);
+    question.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The question how many tokens the prompt of a chat completion has, in the words of the upstream's flavour.
+pub(super) fn question(flavour: Flavour, mut body: Value<'_>) -> Vec<u8> {
+    if has_tokenize(flavour) {
         let mut question = Object::new();
         for key in ["model", "messages", "tools", "chat_template_kwargs", "continue_final_message"] {
             if let Some(value) = body.as_object_mut().and_then(|object| object.remove(key)) {
@@ -144,41 +141,27 @@ fn question(resolved: &Resolved, chat: ChatRequest<'_>) -> Vec<u8> {
     bytes
 }
 
-impl Question {
-    fn key(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.resolved.served.name().hash(&mut hasher);
-        self.body.hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// The upstream's count. `None`: it cannot count, or failed to.
-    fn ask(&self, exchange: &Rc<Exchange>) -> Option<u64> {
-        let wait: Rc<dyn Wait> = exchange.clone();
-        let (path, key) = match self.resolved.flavour {
-            Flavour::Vllm => (Path::Root("/tokenize"), "\"count\""),
-            Flavour::Sglang => (Path::Api("/tokenize"), "\"count\""),
-            Flavour::LlamaCpp => (Path::Api("/chat/completions/input_tokens"), "\"input_tokens\""),
-            Flavour::Ollama | Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => return None,
-        };
-        let response = self.resolved.served.upstream().post(path, &self.body, &wait);
-        let counted = match response {
-            Ok(response) if response.status == 200 => number_after(response, key),
-            Ok(response) => {
-                log::debug!(
-                    "upstream {} counts no tokens: status {}",
-                    self.resolved.served.name(),
-                    response.status
-                );
-                None
-            }
-            Err(failure) => {
-                log::debug!("upstream {} counts no tokens: {failure}", self.resolved.served.name());
-                None
-            }
-        };
-        counted.filter(|count| *count > 0)
-    }
+/// The upstream's answer to a [`question`]. `None`: it cannot count, or did not in time.
+pub(super) fn counted(resolved: &Resolved, question: &[u8], wait: &Rc<dyn Wait>) -> Option<u64> {
+    let (path, key) = match resolved.flavour {
+        Flavour::Vllm => (Path::Root("/tokenize"), "\"count\""),
+        Flavour::Sglang => (Path::Api("/tokenize"), "\"count\""),
+        Flavour::LlamaCpp => (Path::Api("/chat/completions/input_tokens"), "\"input_tokens\""),
+        Flavour::Ollama | Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => return None,
+    };
+    let name = resolved.served.name();
+    let counted = match resolved.served.upstream().ask(path, question, wait) {
+        Ok(response) if response.status == 200 => number_after(response, key),
+        Ok(response) => {
+            log::debug!("upstream {name} counts no tokens: status {}", response.status);
+            None
+        }
+        Err(failure) => {
+            log::debug!("upstream {name} counts no tokens: {failure}");
+            None
+        }
+    };
+    counted.filter(|count| *count > 0)
 }
 
 /// The number of the first member of that name, from the beginning of a JSON answer.

@@ -129,6 +129,8 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
     tools.forced = choice == ToolChoice::Any;
     tools.choice = Some(match choice {
         ToolChoice::Any => "required".into(),
+        // llama.cpp then shows a call as text, in the model's own markup. A call that it recognises is never passed on.
+        ToolChoice::None if flavour == Flavour::LlamaCpp => "auto".into(),
         ToolChoice::None => "none".into(),
         ToolChoice::Auto | ToolChoice::Tool(_) => "auto".into(),
     });

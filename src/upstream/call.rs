@@ -96,9 +96,27 @@ impl Upstream {
     /// # Errors
     /// There is no response, or none that can be read.
     pub fn post(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
+        self.post_within(self.options, path, body, wait)
+    }
+
+    /// The same for a question that needs no model: its answer is here soon, or not worth the wait.
+    ///
+    /// # Errors
+    /// As [`Upstream::post`].
+    pub fn ask(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
+        self.post_within(self.soon(), path, body, wait)
+    }
+
+    fn post_within(
+        &self,
+        options: Options,
+        path: Path<'_>,
+        body: &[u8],
+        wait: &Rc<dyn Wait>,
+    ) -> Result<Response, Failure> {
         let url = self.url(path);
         let request = || self.request(&http::Method::POST, &url, body);
-        let result = self.exchange(request, wait, self.options);
+        let result = self.exchange(request, wait, options);
         if result.as_ref().is_err_and(Failure::is_connection_lost) {
             self.memory.mark_stale();
         }
@@ -110,10 +128,14 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::post`].
     pub fn get(&self, path: Path<'_>, wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
-        let timeout = self.options.discovery_timeout;
-        let options = Options { first_byte_timeout: timeout, idle_timeout: timeout, ..self.options };
         let url = self.url(path);
-        self.exchange(|| self.request(&http::Method::GET, &url, ()), wait, options)
+        self.exchange(|| self.request(&http::Method::GET, &url, ()), wait, self.soon())
+    }
+
+    /// The time limits of what needs no model.
+    fn soon(&self) -> Options {
+        let timeout = self.options.discovery_timeout;
+        Options { first_byte_timeout: timeout, idle_timeout: timeout, ..self.options }
     }
 
     /// What was last discovered; cheap.

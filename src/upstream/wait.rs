@@ -68,7 +68,7 @@ pub struct Options {
     pub first_byte_timeout: Duration,
     /// Between two bytes of the response.
     pub idle_timeout: Duration,
-    /// For the first byte, and between bytes, of `GET /models`, which needs no model.
+    /// For the first byte, and between bytes, of what needs no model: the models listing, the count of a prompt.
     pub discovery_timeout: Duration,
     /// The least time between two attempts to discover anew.
     pub discovery_interval: Duration,

@@ -117,9 +117,23 @@ fn a_thinking_budget_that_is_refused_is_left_out() {
 }
 
 #[test]
-fn a_lower_bound_is_raised_to_the_estimate() {
+fn a_lower_bound_is_counted_out() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);
+    upstream.set_tokens(9014);
+    for body in [hello(), hello_stream()] {
+        upstream.next_answer(400, OVERFLOW);
+        let answer = server.connect().post(&body);
+        assert_eq!(answer.status, 400);
+        assert_eq!(answer.error().1, "prompt is too long: 9014 tokens > 8192 maximum");
+    }
+}
+
+#[test]
+fn a_lower_bound_that_is_not_counted_is_raised_to_the_estimate() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    upstream.set_tokens(0);
     upstream.next_answer(400, OVERFLOW);
     let mut body = hello();
     body["messages"][0]["content"] = "a few words ".repeat(20_000).into();

@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sparkgap::openai::Flavour;
-use sparkgap::upstream::{Failure, Options};
+use sparkgap::upstream::{Failure, Options, Path, Upstream};
 
 use crate::support::*;
 
@@ -101,10 +101,13 @@ fn a_failed_discovery_leaves_what_was_known() {
 }
 
 #[test]
-fn discovery_has_a_limit_of_its_own() {
-    let (url, script) = scripted(|listener| wait_for_close(&mut accept(listener)));
-    let upstream = upstream_with(&url, Options { discovery_timeout: SOON, ..Options::default() });
-    let failure = upstream.discover(&nobody()).unwrap_err();
-    assert_eq!(failure, Failure::Timeout("before the first byte"));
-    script.join().unwrap();
+fn what_needs_no_model_has_a_limit_of_its_own() {
+    let discover = |upstream: &Upstream| upstream.discover(&nobody()).err();
+    let ask = |upstream: &Upstream| upstream.ask(Path::Root("/tokenize"), b"{}", &nobody()).err();
+    for asked in [discover, ask] {
+        let (url, script) = scripted(|listener| wait_for_close(&mut accept(listener)));
+        let upstream = upstream_with(&url, Options { discovery_timeout: SOON, ..Options::default() });
+        assert_eq!(asked(&upstream), Some(Failure::Timeout("before the first byte")));
+        script.join().unwrap();
+    }
 }
