@@ -121,16 +121,15 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
         }
         return Ok(());
     }
-    if choice == ToolChoice::None && flavour == Flavour::Ollama {
-        // It knows no choice; without tools it cannot call one.
+    if choice == ToolChoice::None && matches!(flavour, Flavour::Ollama | Flavour::LlamaCpp) {
+        // Ollama knows no choice, and llama.cpp shows the call as text, in the model's own markup. Without tools there
+        // is none to call.
         tools.functions.clear();
         return Ok(());
     }
     tools.forced = choice == ToolChoice::Any;
     tools.choice = Some(match choice {
         ToolChoice::Any => "required".into(),
-        // llama.cpp then shows a call as text, in the model's own markup. A call that it recognises is never passed on.
-        ToolChoice::None if flavour == Flavour::LlamaCpp => "auto".into(),
         ToolChoice::None => "none".into(),
         ToolChoice::Auto | ToolChoice::Tool(_) => "auto".into(),
     });
