@@ -91,7 +91,7 @@ impl Upstream {
         &self.config
     }
 
-    /// Sends JSON and returns the response once its head is here, whatever its status.
+    /// Sends JSON and returns the response once its body has begun, whatever its status.
     ///
     /// # Errors
     /// There is no response, or none that can be read.
@@ -296,7 +296,8 @@ fn sensitive(text: &str) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// A response whose head is here. Its body is read from it, in the thread that asked.
+/// A response whose head is here, and the first byte of its body: vLLM sends the head at once, and that byte with the
+/// first token. The body is read from it, in the thread that asked.
 ///
 /// Read to the end (a read that returns 0), the connection goes back to the pool. Dropped before, or after a failed
 /// read, the connection is closed at once, which makes the server stop generating.
@@ -309,6 +310,8 @@ pub struct Response {
     pub retry_after: Option<u32>,
     /// `server`, as sent.
     pub server: Option<String>,
+    /// The body's first byte, until it is read.
+    first: Option<u8>,
     /// None after a failure.
     body: Option<BodyReader<'static>>,
     failure: Option<Failure>,
@@ -331,19 +334,28 @@ impl Response {
                 "content-encoding '{encoding}', though only identity was asked for"
             )));
         }
-        Ok(Response {
+        let response = Response {
             status: status.as_u16(),
             content_type: text(header::CONTENT_TYPE),
             retry_after: text(header::RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()),
             server: text(header::SERVER),
+            first: None,
             body: Some(response.into_body().into_reader()),
             failure: None,
             call,
-        })
+        };
+        response.begun()
     }
-}
 
-impl Response {
+    /// The same with the first byte of its body, if it has any.
+    fn begun(mut self) -> Result<Self, Failure> {
+        let mut first = [0];
+        let count = self.read(&mut first).map_err(|error| Failure::of(&error))?;
+        self.first = first.into_iter().take(count).next();
+        self.call.mark_begun();
+        Ok(self)
+    }
+
     /// What is left of the body says nothing any more, and is read only so that the connection can serve again: that
     /// is worth no more than this time.
     pub fn limit_rest(&self, time: Duration) {
@@ -355,6 +367,11 @@ impl Read for Response {
     /// Waits for the next bytes of the body. What an error means is told by [`Failure::of`], and every read after it
     /// fails alike: a body that broke off must not seem to end.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let (Some(space), Some(first)) = (buffer.first_mut(), self.first) {
+            *space = first;
+            self.first = None;
+            return Ok(1);
+        }
         let Some(body) = &mut self.body else {
             return self.failure.clone().map_or(Ok(0), |failure| Err(failure.into()));
         };
