@@ -18,7 +18,7 @@ use super::count::{counted, question};
 use super::counters::Phase;
 use super::exchange::Exchange;
 use super::gateway::Resolved;
-use super::relay::error_body;
+use super::relay::{error_at_once, error_body};
 
 /// Tries beside the first, before anything went to the client (issue: "Never silent, never lost").
 const RETRIES_MAX: u32 = 2;
@@ -76,14 +76,16 @@ impl Attempt<'_> {
                 Err(upstream::Failure::ClientGone) => return Err(Stop::ClientGone),
                 Err(failure) => return Ok(Err((failure.to_error(served.name()), None))),
             };
-            if (200..300).contains(&response.status) {
+            let at_once = error_at_once(&response);
+            if (200..300).contains(&response.status) && at_once.is_none() {
                 return Ok(Ok(response));
             }
             let (status, retry_after) = (response.status, response.retry_after);
             if status == 404 {
                 served.upstream().mark_stale(); // another model may be served there now
             }
-            let failure = read_failure(status, &mut error_body(response), retry_after);
+            let failure =
+                at_once.unwrap_or_else(|| read_failure(status, &mut error_body(response), retry_after));
             if !self.mend(&failure) {
                 let failure = self.measured(failure, wait);
                 return Ok(Err((failure_error(failure, &self.asked), retry_after)));

@@ -4,8 +4,9 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
-use crate::openai::Failure;
-use crate::sse::Decoder;
+use crate::json::{Parser, Value};
+use crate::openai::{Chunk, Failure, read_error_chunk};
+use crate::sse::{Decoder, Event};
 use crate::translate::Progress;
 use crate::upstream::{self, Response};
 
@@ -117,6 +118,20 @@ fn whole(exchange: &Exchange, response: Response) -> Result<(), Broken> {
     log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
     exchange.data(&mut body, false).map_err(Broken::Said)?;
     Ok(exchange.end()?)
+}
+
+/// The error that an answer begins with: vLLM says 200 before its engine has looked at the request, and what is wrong in
+/// the first event.
+pub(super) fn error_at_once(response: &Response) -> Option<Failure> {
+    let mut decoder = Decoder::default();
+    let count = response.beginning().read(decoder.space()).ok()?;
+    decoder.advance(count);
+    let Event { is_error, data } = decoder.next_event().ok()??;
+    let read = Parser::default().read(data, |tape| {
+        let error = Chunk::read(tape).error.or(is_error.then_some(tape))?;
+        Some(read_error_chunk(&Value::from_tape(error)))
+    });
+    read.ok()?
 }
 
 /// The body of an error response; what is beyond the limit says nothing new.

@@ -30,6 +30,9 @@ const LISTING_SIZE_MAX: u64 = 4 * 1024 * 1024;
 /// TLS has buffers of its own, which an idle connection keeps: one record each is enough.
 const TLS_BUFFER_SIZE: usize = 16 * 1024;
 
+/// How much of a response's body is read with its head: an event or two.
+const BEGINNING_SIZE: usize = 2048;
+
 /// Where on an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path<'a> {
@@ -91,7 +94,7 @@ impl Upstream {
         &self.config
     }
 
-    /// Sends JSON and returns the response once its head is here, whatever its status.
+    /// Sends JSON and returns the response once its body has begun, whatever its status.
     ///
     /// # Errors
     /// There is no response, or none that can be read.
@@ -296,7 +299,8 @@ fn sensitive(text: &str) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-/// A response whose head is here. Its body is read from it, in the thread that asked.
+/// A response whose head is here, and the beginning of its body: vLLM sends the head at once, and the rest from its first
+/// token on. The body is read from it, in the thread that asked.
 ///
 /// Read to the end (a read that returns 0), the connection goes back to the pool. Dropped before, or after a failed
 /// read, the connection is closed at once, which makes the server stop generating.
@@ -309,6 +313,8 @@ pub struct Response {
     pub retry_after: Option<u32>,
     /// `server`, as sent.
     pub server: Option<String>,
+    /// What the first read of the body gave, as far as it was not read since.
+    beginning: Vec<u8>,
     /// None after a failure.
     body: Option<BodyReader<'static>>,
     failure: Option<Failure>,
@@ -331,19 +337,34 @@ impl Response {
                 "content-encoding '{encoding}', though only identity was asked for"
             )));
         }
-        Ok(Response {
+        let response = Response {
             status: status.as_u16(),
             content_type: text(header::CONTENT_TYPE),
             retry_after: text(header::RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()),
             server: text(header::SERVER),
+            beginning: Vec::new(),
             body: Some(response.into_body().into_reader()),
             failure: None,
             call,
-        })
+        };
+        response.begun()
     }
-}
 
-impl Response {
+    /// The same with the beginning of its body, if it has any.
+    fn begun(mut self) -> Result<Self, Failure> {
+        let mut beginning = vec![0; BEGINNING_SIZE];
+        let count = self.read(&mut beginning).map_err(|error| Failure::of(&error))?;
+        beginning.truncate(count);
+        self.beginning = beginning;
+        self.call.mark_begun();
+        Ok(self)
+    }
+
+    /// The beginning of the body, before anything was read from it: the first event of a stream, as a rule.
+    pub fn beginning(&self) -> &[u8] {
+        &self.beginning
+    }
+
     /// What is left of the body says nothing any more, and is read only so that the connection can serve again: that
     /// is worth no more than this time.
     pub fn limit_rest(&self, time: Duration) {
@@ -355,6 +376,11 @@ impl Read for Response {
     /// Waits for the next bytes of the body. What an error means is told by [`Failure::of`], and every read after it
     /// fails alike: a body that broke off must not seem to end.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.beginning.is_empty() {
+            let count = self.beginning.as_slice().read(buffer)?;
+            self.beginning.drain(..count);
+            return Ok(count);
+        }
         let Some(body) = &mut self.body else {
             return self.failure.clone().map_or(Ok(0), |failure| Err(failure.into()));
         };

@@ -63,8 +63,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// While the upstream takes no byte of the request.
     pub send_timeout: Duration,
-    /// From the request's end to the response's first byte. Servers send nothing before the first token, so this
-    /// covers their queue and the whole prefill.
+    /// From the request's end to the first byte of the response's body. Servers send nothing before the first token but,
+    /// some of them, the head; so this covers their queue and the whole prefill.
     pub first_byte_timeout: Duration,
     /// Between two bytes of the response.
     pub idle_timeout: Duration,
@@ -166,6 +166,7 @@ pub(super) struct Call {
     rest_until: Cell<Option<Instant>>,
     reused: Cell<bool>,
     received: Cell<bool>,
+    begun: Cell<bool>,
 }
 
 thread_local! {
@@ -192,6 +193,7 @@ impl Call {
             rest_until: Cell::new(None),
             reused: Cell::new(true),
             received: Cell::new(false),
+            begun: Cell::new(false),
         })
     }
 
@@ -247,6 +249,11 @@ impl Call {
         self.received.get()
     }
 
+    /// The response's body has begun.
+    pub(super) fn mark_begun(&self) {
+        self.begun.set(true);
+    }
+
     /// How long a wait that starts now may take.
     pub(super) fn limit(&self, direction: Direction) -> Limit {
         let after = |time: Duration| Instant::now().checked_add(time);
@@ -257,7 +264,7 @@ impl Call {
             (Stage::Exchange, Direction::Send) => {
                 Limit { until: after(self.options.send_timeout), what: "while sending the request" }
             }
-            (Stage::Exchange, Direction::Receive) if self.received.get() => Limit {
+            (Stage::Exchange, Direction::Receive) if self.begun.get() => Limit {
                 until: self.rest_until.get().or_else(|| after(self.options.idle_timeout)),
                 what: "between two bytes of the response",
             },
@@ -417,6 +424,8 @@ mod tests {
         assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
         assert_eq!(call.limit(Direction::Send).what, "while sending the request");
         call.mark_received();
+        assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
+        call.mark_begun();
         assert_eq!(call.limit(Direction::Receive).what, "between two bytes of the response");
         call.begin_connect();
         assert_eq!(call.limit(Direction::Send).what, "while connecting");
@@ -440,7 +449,7 @@ mod tests {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
         let options = Options { idle_timeout: Duration::MAX, ..Options::default() };
         let call = Call::new(&wait, options);
-        call.mark_received();
+        call.mark_begun();
         assert!(call.limit(Direction::Receive).until.is_none());
     }
 

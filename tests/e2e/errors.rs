@@ -101,6 +101,23 @@ fn an_upstream_that_is_starting_is_waited_for() {
 }
 
 #[test]
+fn an_upstream_that_goes_before_its_first_token_is_asked_again() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    for head in [false, true] {
+        upstream.next(move |call| {
+            // vLLM sends it at once.
+            if head {
+                call.stream_head();
+            }
+            Then::Close
+        });
+        assert_eq!(server.connect().post(&hello_stream()).whole_events()[0]["text"], "Hello.");
+    }
+    assert_eq!(upstream.seen().len(), 4);
+}
+
+#[test]
 fn the_upstreams_word_on_when_to_come_back_is_passed_on() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);

@@ -11,13 +11,14 @@ use super::server::{Server, hooks_file};
 use super::upstream::{Then, Upstream, text_chunks};
 
 /// An upstream that holds its next request until the other side closes; says when it was asked, and when closed.
-fn holding(upstream: &Upstream, chunks: usize) -> (Receiver<()>, Receiver<()>) {
+/// `chunks`: how much of its answer it sends before; none: not even the head.
+fn holding(upstream: &Upstream, chunks: Option<usize>) -> (Receiver<()>, Receiver<()>) {
     let (asked, was_asked) = channel();
     let (closed, was_closed) = channel();
     upstream.next(move |call| {
-        if chunks > 0 {
+        if let Some(count) = chunks {
             call.stream_head();
-            text_chunks("Some words ").iter().take(chunks).for_each(|chunk| call.chunk(chunk));
+            text_chunks("Some words ").iter().take(count).for_each(|chunk| call.chunk(chunk));
         }
         asked.send(()).unwrap();
         call.wait_for_close();
@@ -41,10 +42,11 @@ fn cancelled(server: &Server, phase: &str) {
 
 // covers: 89
 #[test]
-fn before_the_upstreams_head() {
-    for body in [hello(), hello_stream()] {
+fn before_the_upstreams_first_byte() {
+    // vLLM sends its head at once.
+    for (body, chunks) in [(hello(), None), (hello_stream(), None), (hello_stream(), Some(0))] {
         let upstream = Upstream::start();
-        let (was_asked, was_closed) = holding(&upstream, 0);
+        let (was_asked, was_closed) = holding(&upstream, chunks);
         let server = Server::start(&upstream);
         let mut client = server.connect();
         client.send(&post(body.to_string().as_bytes()));
@@ -57,9 +59,9 @@ fn before_the_upstreams_head() {
 }
 
 #[test]
-fn after_the_beginning_and_before_the_upstreams_head() {
+fn after_the_beginning_and_before_the_upstreams_first_byte() {
     let upstream = Upstream::start();
-    let (_asked, was_closed) = holding(&upstream, 0);
+    let (_asked, was_closed) = holding(&upstream, None);
     let server = Server::start_with(&upstream, &["--open-after", "0"]);
     let mut client = server.connect();
     client.send(&post(hello_stream().to_string().as_bytes()));
@@ -75,7 +77,7 @@ fn after_the_beginning_and_before_the_upstreams_head() {
 fn in_mid_answer() {
     for (body, phase) in [(hello(), "whole"), (hello_stream(), "stream")] {
         let upstream = Upstream::start();
-        let (was_asked, was_closed) = holding(&upstream, 2);
+        let (was_asked, was_closed) = holding(&upstream, Some(2));
         let lua = r#"return { api = 1, on_event = function(event) log.info("a piece") end }"#;
         let server = Server::start_with(&upstream, &["--hooks", &hooks_file("leaving-whole", lua)]);
         let mut client = server.connect();
@@ -111,7 +113,7 @@ fn while_its_request_arrives() {
 #[test]
 fn while_it_waits_for_its_turn() {
     let upstream = Upstream::start();
-    let (was_asked, was_closed) = holding(&upstream, 2);
+    let (was_asked, was_closed) = holding(&upstream, Some(2));
     let server = limited(&upstream, "leaving-queue", &["--open-after", "0", "--ping-every", "1"]);
     let mut first = server.connect();
     first.send(&post(hello_stream().to_string().as_bytes()));
@@ -146,7 +148,7 @@ fn limited(upstream: &Upstream, name: &str, arguments: &[&str]) -> Server {
 #[test]
 fn the_place_goes_to_the_next_in_turn() {
     let upstream = Upstream::start();
-    let (was_asked, _closed) = holding(&upstream, 2);
+    let (was_asked, _closed) = holding(&upstream, Some(2));
     let server = limited(&upstream, "leaving-turns", &["--open-after", "0"]);
     let mut first = server.connect();
     first.send(&post(hello_stream().to_string().as_bytes()));

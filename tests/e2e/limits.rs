@@ -106,14 +106,21 @@ fn a_thinking_budget_that_is_refused_is_left_out() {
     let server = Server::run(&["serve", "--hooks", hooks.to_str().unwrap()], &[]);
     server.wait_for("upstream a: ");
     let refusal = r#"{"error":{"message":"thinking_token_budget is set but reasoning_config is not configured","type":"BadRequestError","code":400}}"#;
-    upstream.next_answer(400, refusal);
     let mut body = hello();
     body["max_tokens"] = 4000.into();
     body["thinking"] = json!({"type": "enabled", "budget_tokens": 2000});
+    upstream.next_answer(400, refusal);
+    server.connect().post(&body).message();
+    // vLLM says 200 before its engine has looked at the request.
+    upstream.next(move |call| {
+        call.stream_head();
+        call.piece(&format!("data: {refusal}\n\n"));
+        call.done()
+    });
     server.connect().post(&body).message();
     let seen = upstream.seen();
     let budgets: Vec<_> = seen.iter().map(|seen| seen.body.get("thinking_token_budget").cloned()).collect();
-    assert_eq!(budgets, [Some(json!(2000)), None]);
+    assert_eq!(budgets, [Some(json!(2000)), None, Some(json!(2000)), None]);
 }
 
 #[test]

@@ -25,8 +25,11 @@ fn a_connection_that_does_not_come() {
 fn a_first_byte_that_does_not_come() {
     let upstream = Upstream::start();
     let server = Server::start_with(&upstream, &["--first-byte-timeout", "1"]);
-    for body in [hello(), hello_stream()] {
-        upstream.next(|call| {
+    for (body, head) in [(hello(), false), (hello_stream(), false), (hello_stream(), true)] {
+        upstream.next(move |call| {
+            if head {
+                call.stream_head();
+            }
             call.wait_for_close();
             Then::Close
         });
@@ -34,7 +37,7 @@ fn a_first_byte_that_does_not_come() {
         assert_eq!((answer.status, answer.header("x-should-retry")), (504, Some("true")));
         assert_eq!(answer.error().1, "upstream 'default' timed out before the first byte");
     }
-    assert_eq!(upstream.seen().len(), 2, "no prompt is computed twice for this");
+    assert_eq!(upstream.seen().len(), 3, "no prompt is computed twice for this");
 }
 
 #[test]

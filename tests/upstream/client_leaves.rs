@@ -28,35 +28,40 @@ fn a_dropped_response_closes_the_upstream_connection() {
 
 // covers: 89
 #[test]
-fn a_client_that_leaves_before_the_head_ends_the_call() {
-    let (url, script) = scripted(|listener| {
-        let mut stream = accept(listener);
-        read_request(&mut stream);
-        wait_for_close(&mut stream);
-        nobody_waits(listener)
-    });
-    let upstream = upstream(&url);
-    let failure = upstream.post(CHAT, b"{}", &leaving_client()).unwrap_err();
-    assert_eq!(failure, Failure::ClientGone);
-    assert!(script.join().unwrap(), "no second try for nobody");
-    drop(upstream);
+fn a_client_that_leaves_before_the_body_ends_the_call() {
+    for head in ["", STREAM_HEAD] {
+        let (url, script) = scripted(move |listener| {
+            let mut stream = accept(listener);
+            read_request(&mut stream);
+            answer(&mut stream, head);
+            wait_for_close(&mut stream);
+            nobody_waits(listener)
+        });
+        let upstream = upstream(&url);
+        let failure = upstream.post(CHAT, b"{}", &leaving_client()).unwrap_err();
+        assert_eq!(failure, Failure::ClientGone);
+        assert!(script.join().unwrap(), "no second try for nobody");
+        drop(upstream);
+    }
 }
 
 // covers: 89
 #[test]
 fn a_client_that_leaves_within_the_body_ends_the_read() {
     // Also where the body's end is the connection's: a hang-up of the client must not read as that end.
-    for head in [STREAM_HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"] {
+    let bodies = ["transfer-encoding: chunked\r\n\r\n2\r\nok\r\n", "content-length: 9\r\n\r\nok", "\r\nok"];
+    for body in bodies {
         let (url, script) = scripted(move |listener| {
             let mut stream = accept(listener);
             read_request(&mut stream);
-            answer(&mut stream, head);
+            answer(&mut stream, &format!("HTTP/1.1 200 OK\r\n{body}"));
             wait_for_close(&mut stream);
         });
         let upstream = upstream(&url);
         let (ours, far) = client_pair();
         let wait: Rc<dyn Wait> = Rc::new(Client { socket: Some(ours), ..Client::default() });
         let mut response = upstream.post(CHAT, b"{}", &wait).unwrap();
+        response.read_exact(&mut [0; 2]).unwrap();
         drop(far);
         let error = response.read(&mut [0; 64]).unwrap_err();
         assert_eq!(Failure::of(&error), Failure::ClientGone);
