@@ -22,8 +22,9 @@ return {
     --   vision = true,                          -- false: images become a line of text
     --   system_messages = "fold",               -- "keep": leave them where they stand
     --   preserve_thinking = true,               -- keep earlier reasoning in place, for the prefix cache
-    --   thinking_budget = false,                -- pass budget_tokens on
+    --   thinking_budget = false,                -- true: pass budget_tokens on; llama.cpp gets it in any case, but for false
     --   coerce_arguments = true,                -- repair tool arguments of the wrong type
+    --   never_empty = false,                    -- true: an answer without anything gets a block of empty text
     --   max_in_flight = 8,                      -- more requests than this wait
     -- },
   },

@@ -37,6 +37,7 @@
 ---@field coerce_arguments boolean?
 ---@field think_tags boolean?
 ---@field thinking_in_text boolean?
+---@field never_empty boolean?
 ---@field user_id boolean?
 ---@field max_in_flight integer?
 

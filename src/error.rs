@@ -135,6 +135,8 @@ pub enum Retry {
 pub struct Error {
     /// Its kind: status and name.
     pub kind: Kind,
+    /// The status that a hook named, where it is not that of the kind.
+    status: Option<u16>,
     /// One message for the client. Never holds a key, a path of this machine or an upstream's address.
     pub message: String,
     /// `error.details.error_code`, where the API defines one.
@@ -148,7 +150,20 @@ pub struct Error {
 impl Error {
     /// An error of this kind with the message for the client.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), code: None, source: None, retry: Retry::Unsaid }
+        Error { kind, status: None, message: message.into(), code: None, source: None, retry: Retry::Unsaid }
+    }
+
+    /// The same error as one of this status, and of the kind that comes nearest.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.kind = Kind::from_status(status);
+        self.status = (status != self.kind.status()).then_some(status);
+        self
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.status.unwrap_or_else(|| self.kind.status())
     }
 
     /// A 400. Where a field is wrong, the message starts with it as the client wrote it: `max_tokens: Field required`.
@@ -203,7 +218,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.kind.status(), self.kind.name(), self.message)?;
+        write!(f, "{} {}: {}", self.status(), self.kind.name(), self.message)?;
         match &self.source {
             Some(source) => write!(f, " ({source})"),
             None => Ok(()),

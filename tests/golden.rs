@@ -89,7 +89,7 @@ impl Case {
                 _ => SystemMessages::Fold,
             },
             preserve_thinking: self.is("preserve_thinking", default.preserve_thinking),
-            thinking_budget: self.is("thinking_budget", default.thinking_budget),
+            thinking_budget: self.get("thinking_budget").map(|value| value == "true"),
             coerce_arguments: self.is("coerce_arguments", default.coerce_arguments),
             think_tags: self.is("think_tags", default.think_tags),
             user_id: self.is("user_id", default.user_id),

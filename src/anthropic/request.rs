@@ -495,7 +495,7 @@ fn check_image_source(source: &Object<'_>, at: &At<'_>) -> Read<()> {
     match source.get("type").and_then(Value::as_str) {
         Some("base64") => text("media_type").and_then(|()| text("data")),
         Some("url") => text("url"),
-        Some("file") => Err(at.error("the files API is not supported")),
+        Some("file") => Err(at.error("files api not supported")),
         _ => Err(At::Key(at, "type").error("Input should be 'base64' or 'url'")),
     }
 }

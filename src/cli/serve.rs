@@ -59,8 +59,9 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
     let (imported, keys) = clients(options, &all)?;
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
     let gateway = gateway(options, &urls, &hook_options, None)?;
+    let prefix = path_prefix(&options.prefix);
     let proxy_options = proxy::Options {
-        prefix: options.prefix.trim_end_matches('/').to_string(),
+        prefix: prefix.clone(),
         open_after: Duration::from_secs(options.open_after),
         ping_every: Duration::from_secs(options.ping_every),
         body_size_max: options.body_size_max,
@@ -70,7 +71,7 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
     let stop = Stop::new().map_err(|error| error.to_string())?;
     mind_signals(options, urls, (&proxy, &status), &stop, hook_options)?;
     discover(&proxy)?;
-    announce(address, &options.prefix, is_demo);
+    announce(address, &prefix, is_demo);
     let limits = Limits { body_size_max: options.body_size_max, ..Limits::default() };
     let server_options = server::Options {
         connections_max: options.connections_max,
@@ -85,7 +86,7 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         server::spawn("listen", other, status.clone(), server_options, stop.clone())
             .map_err(|error| error.to_string())?;
     }
-    let health = format!("{}/health", options.prefix.trim_end_matches('/'));
+    let health = format!("{prefix}/health");
     status.begin(address, health, &stop).map_err(|error| error.to_string())?;
     server::run(listener, status, server_options, stop).map_err(|error| error.to_string())?;
     log::info!("stopped");
@@ -105,8 +106,14 @@ fn listeners(options: &Serve) -> Result<(TcpListener, Vec<TcpListener>), Failed>
     Ok((bound, Vec::new()))
 }
 
+/// A prefix of paths, however its slashes were written; empty for none.
+fn path_prefix(given: &str) -> String {
+    let bare = given.trim_matches('/');
+    if bare.is_empty() { String::new() } else { format!("/{bare}") }
+}
+
 fn announce(address: SocketAddr, prefix: &str, is_demo: bool) {
-    let base = format!("http://{address}{}", prefix.trim_end_matches('/'));
+    let base = format!("http://{address}{prefix}");
     log::info!("sparkgap {} listens on {base}", env!("CARGO_PKG_VERSION"));
     if is_demo {
         print(&format!(

@@ -18,7 +18,7 @@ pub enum Decision {
     Route {
         /// The model.
         model: Option<String>,
-        /// The upstream's name. It may not exist: the hook chose it.
+        /// The upstream's name.
         upstream: Option<String>,
     },
     /// The client gets this error.
@@ -49,7 +49,7 @@ impl Hooks {
         let mut route = (None, None);
         for (index, defined) in self.of(Hook::Request) {
             let decision =
-                self.call(index, defined, body, request, &|returned, _| read_decision(returned))?;
+                self.call(index, defined, body, request, &|returned, _| self.read_decision(returned))?;
             match decision {
                 None | Some(Decision::Continue) => {}
                 Some(Decision::Route { model, upstream }) => {
@@ -126,12 +126,12 @@ impl Hooks {
     ) -> Result<ErrorDecision, Error> {
         for (index, defined) in self.of(Hook::Error) {
             let mut subject = Value::object([
-                ("status", u64::from(error.kind.status()).into()),
+                ("status", u64::from(error.status()).into()),
                 ("type", error.kind.name().into()),
                 ("message", error.message.as_str().into()),
                 ("upstream", upstream.into()),
             ]);
-            let read = |returned: Returned<'_>, _: &mut Value<'_>| read_error_decision(returned, error);
+            let read = |returned: Returned<'_>, _: &mut Value<'_>| self.read_error_decision(returned, error);
             match self.call(index, defined, &mut subject, request, &read)? {
                 None | Some(ErrorDecision::Continue) => {}
                 Some(decision) => return Ok(decision),
@@ -150,6 +150,65 @@ impl Hooks {
 
     fn of(&self, hook: Hook) -> impl Iterator<Item = (usize, &Defined)> {
         self.blueprint.defined.iter().enumerate().filter(move |(_, defined)| defined.hook == hook)
+    }
+
+    fn read_decision(&self, returned: Returned<'_>) -> Result<Decision, String> {
+        const KEYS: [&str; 5] = ["model", "upstream", "reject", "message", "respond"];
+        let Some(mut object) = returned_table(returned, Hook::Request, &KEYS)? else {
+            return Ok(Decision::Continue);
+        };
+        if let Some(status) = status(&object, "reject")? {
+            let message = text(&object, "message")?.unwrap_or_else(|| "refused by a hook".to_owned());
+            let retry = if status < 429 { Retry::Never } else { Retry::Unsaid };
+            return Ok(Decision::Reject(Error::new(Kind::Api, message).with_status(status).retry(retry)));
+        }
+        if object.get("message").is_some() {
+            return Err("on_request returned a message without reject = STATUS".to_owned());
+        }
+        if let Some(message) = object.remove("respond") {
+            return read_respond(message).map(Decision::Respond);
+        }
+        Ok(match (text(&object, "model")?, self.upstream(&object)?) {
+            (None, None) => Decision::Continue,
+            (model, upstream) => Decision::Route { model, upstream },
+        })
+    }
+
+    fn read_error_decision(&self, returned: Returned<'_>, error: &Error) -> Result<ErrorDecision, String> {
+        const KEYS: [&str; 4] = ["retry", "upstream", "status", "message"];
+        let Some(object) = returned_table(returned, Hook::Error, &KEYS)? else {
+            return Ok(ErrorDecision::Continue);
+        };
+        match text(&object, "retry")?.as_deref() {
+            Some("other") => return Ok(ErrorDecision::RetryOther),
+            Some(_) => return Err("the returned retry may be \"other\" only".to_owned()),
+            None => {}
+        }
+        if let Some(upstream) = self.upstream(&object)? {
+            return Ok(ErrorDecision::Upstream(upstream));
+        }
+        let (status, message) = (status(&object, "status")?, text(&object, "message")?);
+        if status.is_none() && message.is_none() {
+            return Ok(ErrorDecision::Continue);
+        }
+        let mut changed = match status {
+            Some(status) => error.clone().with_status(status),
+            None => error.clone(),
+        };
+        if let Some(message) = message {
+            changed.message = message;
+        }
+        Ok(ErrorDecision::Replace(changed))
+    }
+
+    /// The upstream under `upstream`, one that there is.
+    fn upstream(&self, object: &Object<'_>) -> Result<Option<String>, String> {
+        let Some(name) = text(object, "upstream")? else { return Ok(None) };
+        let names: Vec<&str> = self.blueprint.upstreams.iter().map(String::as_str).collect();
+        match names.contains(&name.as_str()) {
+            true => Ok(Some(name)),
+            false => Err(nearest::unknown("the hook returned an unknown upstream", &name, &names)),
+        }
     }
 }
 
@@ -216,34 +275,12 @@ fn text(object: &Object<'_>, key: &str) -> Result<Option<String>, String> {
 }
 
 /// The error status under `key`.
-fn status(object: &Object<'_>, key: &str) -> Result<Option<Kind>, String> {
+fn status(object: &Object<'_>, key: &str) -> Result<Option<u16>, String> {
     let Some(value) = object.get(key) else { return Ok(None) };
     match value.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| (400..=599).contains(n)) {
-        Some(status) => Ok(Some(Kind::from_status(status))),
+        Some(status) => Ok(Some(status)),
         None => Err(format!("the returned {key} is no status from 400 to 599")),
     }
-}
-
-fn read_decision(returned: Returned<'_>) -> Result<Decision, String> {
-    const KEYS: [&str; 5] = ["model", "upstream", "reject", "message", "respond"];
-    let Some(mut object) = returned_table(returned, Hook::Request, &KEYS)? else {
-        return Ok(Decision::Continue);
-    };
-    if let Some(kind) = status(&object, "reject")? {
-        let message = text(&object, "message")?.unwrap_or_else(|| "refused by a hook".to_owned());
-        let retry = if kind.status() < 429 { Retry::Never } else { Retry::Unsaid };
-        return Ok(Decision::Reject(Error::new(kind, message).retry(retry)));
-    }
-    if object.get("message").is_some() {
-        return Err("on_request returned a message without reject = STATUS".to_owned());
-    }
-    if let Some(message) = object.remove("respond") {
-        return read_respond(message).map(Decision::Respond);
-    }
-    Ok(match (text(&object, "model")?, text(&object, "upstream")?) {
-        (None, None) => Decision::Continue,
-        (model, upstream) => Decision::Route { model, upstream },
-    })
 }
 
 /// A message, or a string that becomes one.
@@ -290,27 +327,4 @@ fn read_tool_call<'a>(returned: Returned<'a>, call: &mut Value<'a>) -> Result<()
         }
     }
     Ok(())
-}
-
-fn read_error_decision(returned: Returned<'_>, error: &Error) -> Result<ErrorDecision, String> {
-    const KEYS: [&str; 4] = ["retry", "upstream", "status", "message"];
-    let Some(object) = returned_table(returned, Hook::Error, &KEYS)? else {
-        return Ok(ErrorDecision::Continue);
-    };
-    match text(&object, "retry")?.as_deref() {
-        Some("other") => return Ok(ErrorDecision::RetryOther),
-        Some(_) => return Err("the returned retry may be \"other\" only".to_owned()),
-        None => {}
-    }
-    if let Some(upstream) = text(&object, "upstream")? {
-        return Ok(ErrorDecision::Upstream(upstream));
-    }
-    let (kind, message) = (status(&object, "status")?, text(&object, "message")?);
-    if kind.is_none() && message.is_none() {
-        return Ok(ErrorDecision::Continue);
-    }
-    let mut changed = error.clone();
-    changed.kind = kind.unwrap_or(error.kind);
-    changed.message = message.unwrap_or_else(|| error.message.clone());
-    Ok(ErrorDecision::Replace(changed))
 }

@@ -112,7 +112,8 @@ pub(super) fn load(
     }
     let (defined, functions): (Vec<_>, Vec<_>) = files.into_iter().flat_map(|(_, file)| file.defined).unzip();
     vm.set_functions(functions);
-    let blueprint = Blueprint { config: config_for_lua(&config), options, sources, defined };
+    let upstreams = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
+    let blueprint = Blueprint { config: config_for_lua(&config), upstreams, options, sources, defined };
     blueprint.run_on_load(&vm)?;
     Ok(Loaded { hooks: Hooks::new(blueprint, vm)?, config })
 }
@@ -122,6 +123,8 @@ pub(super) struct Blueprint {
     pub(super) sources: Vec<Source>,
     pub(super) options: Options,
     pub(super) defined: Vec<Defined>,
+    /// The names of the upstreams.
+    pub(super) upstreams: Vec<String>,
     /// What `on_load` is called with.
     config: Value<'static>,
 }

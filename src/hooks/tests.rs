@@ -131,12 +131,24 @@ fn on_request_sees_the_request_and_routes() {
             local seen = {}
             for key, value in pairs(req) do seen[key] = value end
             assert(seen.model == "claude-x" and seen.body and seen.headers["x-api-key"])
-            return { model = req.body.model .. "!", upstream = "box" }
+            return { model = req.body.model .. "!", upstream = "main" }
         end }"#,
     );
-    let route = Decision::Route { model: Some("m!".to_owned()), upstream: Some("box".to_owned()) };
+    let route = Decision::Route { model: Some("m!".to_owned()), upstream: Some("main".to_owned()) };
     assert_eq!(decide(&hooks, r#"{"model":"m"}"#), Ok(route));
     assert_eq!(hooks.failures(Hook::Request), 0);
+}
+
+#[test]
+fn an_upstream_that_is_not_there_is_a_failure() {
+    let open = hooks("return { on_request = function() return { upstream = 'mian' } end }");
+    assert_eq!(decide(&open, "{}"), Ok(Decision::Continue));
+    assert_eq!(open.failures(Hook::Request), 1);
+    let closed =
+        hooks("return { policy = 'closed', on_request = function() return { upstream = 'mian' } end }");
+    let error = decide(&closed, "{}").unwrap_err();
+    assert_eq!(error.kind, Kind::Permission);
+    assert!(format!("{error:?}").contains("did you mean 'main'?"), "{error:?}");
 }
 
 #[test]
@@ -144,6 +156,9 @@ fn on_request_refuses_and_answers() {
     let refuse = hooks(r#"return { on_request = function() return { reject = 403, message = "no" } end }"#);
     let error = Error::new(Kind::Permission, "no").retry(Retry::Never);
     assert_eq!(decide(&refuse, "{}"), Ok(Decision::Reject(error)));
+    let odd = hooks("return { on_request = function() return { reject = 418 } end }");
+    let Ok(Decision::Reject(error)) = decide(&odd, "{}") else { panic!("no rejection") };
+    assert_eq!((error.status(), error.kind), (418, Kind::InvalidRequest));
     for (respond, expected) in [
         (r#""hi""#, r#"{"content":[{"text":"hi","type":"text"}]}"#),
         (r#"{ content = "hi" }"#, r#"{"content":[{"text":"hi","type":"text"}]}"#),
@@ -169,13 +184,13 @@ fn the_hooks_of_all_files_run_in_their_order() {
             "return {{ on_request = function(req) req.body.seen = (req.body.seen or '') .. '{letter}' {tail} end }}"
         )
     };
-    let a = file("a", "return { model = 'first', upstream = 'box' }");
+    let a = file("a", "return { model = 'first', upstream = 'main' }");
     let b = file("b", "return { model = 'second' }");
     let loaded = load_files(&[("20-b.lua", &b), ("10-a.lua", &a), ("30.txt", "no Lua")]).unwrap();
     let mut body = Value::object([]);
     let decision = loaded.hooks.on_request(&mut request(), &mut body).unwrap();
     assert_eq!(body.to_json(), r#"{"seen":"ab"}"#);
-    let expected = Decision::Route { model: Some("second".into()), upstream: Some("box".into()) };
+    let expected = Decision::Route { model: Some("second".into()), upstream: Some("main".into()) };
     assert_eq!(decision, expected);
     let places: Vec<_> = loaded.hooks.places().iter().map(|p| (p.hook, p.line)).collect();
     assert_eq!(places, [(Hook::Request, Some(1)), (Hook::Request, Some(1))]);
@@ -256,14 +271,19 @@ fn errors_are_reworded_and_sent_elsewhere() {
     assert_eq!(run(""), ErrorDecision::Continue);
     assert_eq!(run("return { retry = 'other' }"), ErrorDecision::RetryOther);
     assert_eq!(
-        run("if err.upstream == 'spark' then return { upstream = 'b' } end"),
-        ErrorDecision::Upstream("b".into())
+        run("if err.upstream == 'spark' then return { upstream = 'main' } end"),
+        ErrorDecision::Upstream("main".into())
     );
     assert_eq!(
         run("if err.status == 502 then return { status = 529, message = 'Box? ' .. err.message } end"),
         ErrorDecision::Replace(Error::new(Kind::Overloaded, "Box? refused"))
     );
     assert_eq!(run("return { retry = 'yes' }"), ErrorDecision::Continue);
+    assert_eq!(run("return { upstream = 'nowhere' }"), ErrorDecision::Continue);
+    assert_eq!(
+        run("return { status = 451 }"),
+        ErrorDecision::Replace(Error::new(Kind::Api, "refused").with_status(451))
+    );
     assert_eq!(run("return { status = 200 }"), ErrorDecision::Continue);
 }
 

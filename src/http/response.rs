@@ -66,7 +66,7 @@ impl<S: Read + Write> Connection<S> {
         let retry = error.headers();
         let mut headers = vec![("content-type", "application/json"), ("request-id", request_id)];
         headers.extend(retry.iter().map(|(name, value)| (*name, value.as_str())));
-        self.respond(error.kind.status(), &headers, &body)
+        self.respond(error.status(), &headers, &body)
     }
 
     /// Turns away a client whose request nobody reads: responds with the error and closes.

@@ -109,13 +109,15 @@ pub struct Settings {
     /// Send the reasoning of answers before the last turn of the user inside their text: for templates that drop it
     /// there and do not know `preserve_thinking` (Qwen3.5), so that the prefix cache holds over user turns. For vLLM.
     pub thinking_in_text: bool,
-    /// Pass `thinking.budget_tokens` on. vLLM refuses it where it was started without a reasoning config.
-    pub thinking_budget: bool,
+    /// Whether `thinking.budget_tokens` is passed on; if not set, to llama.cpp only.
+    pub thinking_budget: Option<bool>,
     /// Repair tool arguments of the wrong type (`"5"` where the schema wants a number).
     pub coerce_arguments: bool,
     /// The server has no reasoning parser and the template opens the reasoning itself: an answer of a model that thinks
     /// is reasoning up to `</think>`.
     pub think_tags: bool,
+    /// Put a block of empty text where an answer has nothing at all.
+    pub never_empty: bool,
     /// Pass `metadata.user_id` on as `user`. It may name an account, so it stays here by default.
     pub user_id: bool,
 }
@@ -131,9 +133,10 @@ impl Default for Settings {
             system_messages: SystemMessages::Fold,
             preserve_thinking: true,
             thinking_in_text: false,
-            thinking_budget: false,
+            thinking_budget: None,
             coerce_arguments: true,
             think_tags: false,
+            never_empty: false,
             user_id: false,
         }
     }

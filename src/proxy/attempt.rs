@@ -114,6 +114,9 @@ impl Attempt<'_> {
             return false;
         }
         let served = &self.resolved.served;
+        if let Failure::OutputTooLarge { window } | Failure::Overflow { window: Some(window), .. } = failure {
+            served.learn_window(&self.resolved.model, *window);
+        }
         let change: Box<dyn Fn(&mut Object<'_>)> = match failure {
             Failure::OutputTooLarge { window } => {
                 served.upstream().mark_stale();

@@ -16,7 +16,7 @@ use crate::upstream::{Path, Response, Wait};
 use super::exchange::Exchange;
 use super::gateway::Resolved;
 use super::messages::read_body;
-use super::prepare::{Hooked, Incoming, has_tokenize};
+use super::prepare::{Hooked, Incoming};
 use super::record::{CLIENT_GONE, Record};
 use super::{Proxy, Stop};
 
@@ -28,6 +28,23 @@ const REMEMBERED_MAX: usize = 128;
 
 /// The limit that stands in for the missing `max_tokens`: larger than any thinking budget.
 const MAX_TOKENS: u64 = 1 << 32;
+
+/// The members of a chat completion that shape its prompt, as `/tokenize` takes them. How to generate has no place in a
+/// question: the same prompt is the same question, and is remembered.
+const PROMPT_KEYS: [&str; 5] =
+    ["model", "messages", "tools", "chat_template_kwargs", "continue_final_message"];
+
+/// The same, for a server that takes a chat completion as it is.
+const COMPLETION_KEYS: [&str; 8] = [
+    "model",
+    "messages",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "chat_template_kwargs",
+    "reasoning_effort",
+    "response_format",
+];
 
 /// What was counted lately, by the hash of what was asked.
 #[derive(Debug, Default)]
@@ -123,45 +140,57 @@ fn key(resolved: &Resolved, question: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// Whether the flavour's server counts a prompt with `/tokenize`.
+fn has_tokenize(flavour: Flavour) -> bool {
+    matches!(flavour, Flavour::Vllm | Flavour::Sglang)
+}
+
 /// The question how many tokens the prompt of a chat completion has, in the words of the upstream's flavour.
 pub(super) fn question(flavour: Flavour, mut body: Value<'_>) -> Vec<u8> {
+    let mut question = Object::new();
+    let keys = if has_tokenize(flavour) { &PROMPT_KEYS[..] } else { &COMPLETION_KEYS };
+    for key in keys {
+        if let Some(value) = body.as_object_mut().and_then(|object| object.remove(key)) {
+            question.push(*key, value);
+        }
+    }
     if has_tokenize(flavour) {
-        let mut question = Object::new();
-        for key in ["model", "messages", "tools", "chat_template_kwargs", "continue_final_message"] {
-            if let Some(value) = body.as_object_mut().and_then(|object| object.remove(key)) {
-                question.push(key, value);
-            }
+        let effort = body.as_object_mut().and_then(|object| object.remove("reasoning_effort"));
+        let arguments = question.get_mut("chat_template_kwargs").and_then(Value::as_object_mut);
+        if let (Some(effort), Some(arguments)) = (effort, arguments) {
+            arguments.set("reasoning_effort", effort);
         }
         question.push("add_generation_prompt", question.get("continue_final_message").is_none());
         question.push("add_special_tokens", false);
-        body = question.into();
     }
     let mut bytes = Vec::new();
-    body.write(&mut bytes);
+    Value::from(question).write(&mut bytes);
     bytes
 }
 
 /// The upstream's answer to a [`question`]. `None`: it cannot count, or did not in time.
 pub(super) fn counted(resolved: &Resolved, question: &[u8], wait: &Rc<dyn Wait>) -> Option<u64> {
-    let (path, key) = match resolved.flavour {
-        Flavour::Vllm => (Path::Root("/tokenize"), "\"count\""),
-        Flavour::Sglang => (Path::Api("/tokenize"), "\"count\""),
-        Flavour::LlamaCpp => (Path::Api("/chat/completions/input_tokens"), "\"input_tokens\""),
+    let (paths, key): (&[_], _) = match resolved.flavour {
+        Flavour::Vllm => (&[Path::Root("/tokenize")], "\"count\""),
+        // Which of the two it has depends on its version.
+        Flavour::Sglang => (&[Path::Api("/tokenize"), Path::Root("/tokenize")], "\"count\""),
+        Flavour::LlamaCpp => (&[Path::Api("/chat/completions/input_tokens")], "\"input_tokens\""),
         Flavour::Ollama | Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => return None,
     };
     let name = resolved.served.name();
-    let counted = match resolved.served.upstream().ask(path, question, wait) {
-        Ok(response) if response.status == 200 => number_after(response, key),
-        Ok(response) => {
-            log::debug!("upstream {name} counts no tokens: status {}", response.status);
-            None
+    for path in paths {
+        match resolved.served.upstream().ask(*path, question, wait) {
+            Ok(response) if response.status == 200 => {
+                return number_after(response, key).filter(|count| *count > 0);
+            }
+            Ok(response) => log::debug!("upstream {name} counts no tokens: status {}", response.status),
+            Err(failure) => {
+                log::debug!("upstream {name} counts no tokens: {failure}");
+                return None;
+            }
         }
-        Err(failure) => {
-            log::debug!("upstream {name} counts no tokens: {failure}");
-            None
-        }
-    };
-    counted.filter(|count| *count > 0)
+    }
+    None
 }
 
 /// The number of the first member of that name, from the beginning of a JSON answer.
@@ -183,5 +212,44 @@ fn number_after(mut response: Response, key: &str) -> Option<u64> {
         if read == 0 || seen.len() > ANSWER_SIZE_MAX {
             return None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(flavour: Flavour, body: &str) -> String {
+        let mut bytes = body.as_bytes().to_vec();
+        String::from_utf8(question(flavour, crate::json::parse(&mut bytes).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn a_question_is_the_prompt_and_nothing_else() {
+        let body = r#"{"model":"m","messages":[],"tools":[],"tool_choice":"required","max_tokens":5,
+            "temperature":1,"chat_template_kwargs":{"enable_thinking":true},"reasoning_effort":"high",
+            "stream":true,"return_progress":true,"stream_options":{"include_usage":true}}"#;
+        let prompt = r#"{"model":"m","messages":[],"tools":[],"#;
+        // /tokenize knows no effort; the template does.
+        assert_eq!(
+            asked(Flavour::Vllm, body),
+            format!(
+                "{prompt}{}",
+                r#""chat_template_kwargs":{"enable_thinking":true,"reasoning_effort":"high"},"add_generation_prompt":true,"add_special_tokens":false}"#
+            )
+        );
+        assert_eq!(
+            asked(Flavour::LlamaCpp, body),
+            format!(
+                "{prompt}{}",
+                r#""tool_choice":"required","chat_template_kwargs":{"enable_thinking":true},"reasoning_effort":"high"}"#
+            )
+        );
+    }
+
+    #[test]
+    fn the_beginning_of_an_answer_is_counted_without_another_one() {
+        let asked = asked(Flavour::Sglang, r#"{"messages":[],"continue_final_message":true}"#);
+        assert!(asked.contains(r#""continue_final_message":true,"add_generation_prompt":false"#), "{asked}");
     }
 }

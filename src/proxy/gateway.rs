@@ -40,6 +40,8 @@ pub struct Served {
     upstream: Upstream,
     /// Real tokens to estimated ones, by model.
     ratios: Mutex<HashMap<String, f64>>,
+    /// Context windows that only an error told, by model.
+    windows: Mutex<HashMap<String, u64>>,
     /// Models that refused an image.
     blind: Mutex<HashSet<String>>,
     /// Whether it was seen to cut a prompt, and that was said.
@@ -84,6 +86,20 @@ impl Served {
                 self.name()
             );
         }
+    }
+
+    /// An error named the context window of the model.
+    pub(super) fn learn_window(&self, model: &str, window: u64) {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        if windows.len() >= MODELS_MAX {
+            windows.clear();
+        }
+        windows.insert(model.to_string(), window);
+    }
+
+    /// The context window that an error named, where the listing tells none.
+    fn learned_window(&self, model: &str) -> Option<u64> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner).get(model).copied()
     }
 
     /// Ollama cuts a prompt that its window does not hold, and tells nobody but by its count.
@@ -168,6 +184,7 @@ impl Gateway {
             Ok(Arc::new(Served {
                 upstream,
                 ratios: Mutex::default(),
+                windows: Mutex::default(),
                 blind: Mutex::default(),
                 cuts_prompts: AtomicBool::new(false),
                 queue,
@@ -207,22 +224,23 @@ impl Gateway {
     }
 
     /// The upstream that a request for `model` goes to, and the model that its alias names. `chosen`: the upstream that
-    /// a hook named; the alias table then only renames.
-    fn route(&self, model: &str, chosen: Option<&str>) -> Result<(&Arc<Served>, Option<&str>), Error> {
+    /// a hook named, `own_model` the model that it named beside it; the alias table then only renames.
+    fn route(
+        &self,
+        model: &str,
+        chosen: Option<&str>,
+        own_model: Option<&str>,
+    ) -> Result<(&Arc<Served>, Option<&str>), Error> {
         let alias = route::find(&self.aliases, model);
         let name = chosen.or(alias.map(|alias| alias.upstream.as_str()));
         // Without any alias there is nothing to go by: every name goes to the default upstream.
         let default = self.upstreams.first().filter(|_| self.aliases.is_empty() && chosen.is_none());
         let Some(served) = name.and_then(|name| self.upstream(name)).or(default) else {
-            return Err(match chosen {
-                Some(name) => {
-                    Error::new(Kind::Api, format!("a hook chose the upstream '{name}', which does not exist"))
-                }
-                None => Error::new(Kind::NotFound, format!("model: {model}")),
-            }
-            .retry(Retry::Never));
+            return Err(Error::new(Kind::NotFound, format!("model: {model}")).retry(Retry::Never));
         };
         let alias = alias.filter(|alias| alias.upstream == served.name());
+        // A hook that names upstream and model means that model: only an alias of its very name renames it.
+        let alias = alias.filter(|alias| own_model.is_none_or(|own| alias.pattern == own));
         Ok((served, alias.and_then(|alias| alias.model.as_deref())))
     }
 
@@ -231,7 +249,7 @@ impl Gateway {
     /// Without a `wait` only what is known counts, and no upstream is asked.
     ///
     /// # Errors
-    /// 404 where no alias matches; 500 where a hook named an upstream that does not exist.
+    /// 404 where no alias matches.
     pub fn resolve(
         &self,
         requested: &str,
@@ -239,7 +257,7 @@ impl Gateway {
         own_model: Option<&str>,
         wait: Option<&Rc<dyn Wait>>,
     ) -> Result<Resolved, Error> {
-        let (served, alias_model) = self.route(requested, chosen)?;
+        let (served, alias_model) = self.route(requested, chosen, own_model)?;
         let upstream = served.upstream();
         let discovered = match wait {
             Some(wait) => upstream.discovered_fresh(wait),
@@ -253,7 +271,10 @@ impl Gateway {
         let settings = &upstream.config().settings;
         Ok(Resolved {
             flavour: settings.flavour.unwrap_or(discovered.flavour),
-            window: settings.window.or_else(|| discovered.window(&model)),
+            window: settings
+                .window
+                .or_else(|| discovered.window(&model))
+                .or_else(|| served.learned_window(&model)),
             settings: Settings { vision: settings.vision && served.has_vision(&model), ..settings.clone() },
             served: Arc::clone(served),
             model,

@@ -88,7 +88,7 @@ fn conclude(
                 exchange.fail(&error);
                 exchange.finish()
             } else {
-                record.status = error.kind.status();
+                record.status = error.status();
                 exchange.client().borrow_mut().respond_error(&error, exchange.request_id())
             }
         }

@@ -11,7 +11,6 @@ use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::Request;
 use crate::json::{self, Parser, Value};
-use crate::openai::Flavour;
 use crate::translate::{self, ChatRequest, Target, chat_request};
 use crate::upstream::Wait;
 
@@ -149,11 +148,6 @@ pub(super) fn parse(bytes: &mut [u8]) -> Result<Value<'_>, Error> {
         |error: json::ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
     check_values(bytes)?;
     Parser::default().parse(bytes).map_err(not_json)
-}
-
-/// Whether the flavour's server counts a prompt with `/tokenize`.
-pub(super) fn has_tokenize(flavour: Flavour) -> bool {
-    matches!(flavour, Flavour::Vllm | Flavour::Sglang)
 }
 
 /// Whether any hook is defined that gets `req`.

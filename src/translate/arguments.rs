@@ -118,6 +118,8 @@ pub struct Arguments {
     has_sent: bool,
     /// Whether a member of the outermost object was sent, so that the next one needs a comma.
     has_members: bool,
+    /// A fragment that may be a nested object, or all arguments so far once more: the next one tells.
+    doubtful: String,
     /// The server was seen to send all arguments so far with every fragment.
     is_cumulative: bool,
     /// After the end: how much of the same object has come again.
@@ -147,10 +149,17 @@ impl Arguments {
 
     /// Takes a fragment; appends to `out` what may be sent on, which may be nothing.
     pub fn push(&mut self, fragment: &str, out: &mut String) {
-        if matches!(self.state, State::Ended(_)) {
+        if fragment.is_empty() || matches!(self.state, State::Ended(_)) {
             return;
         }
-        let news = self.news(fragment);
+        self.settle(Some(fragment), out);
+        match self.news(fragment) {
+            Some(news) => self.take(news, out),
+            None => self.doubtful.push_str(fragment),
+        }
+    }
+
+    fn take(&mut self, news: &str, out: &mut String) {
         let mut rest = self.fitting(news);
         let is_too_much = rest.len() < news.len();
         while !rest.is_empty() {
@@ -200,10 +209,19 @@ impl Arguments {
         &self.raw
     }
 
+    /// Gives all text so far to `other`.
+    pub fn replay(&self, other: &mut Arguments, out: &mut String) {
+        other.push(&self.raw, out);
+        other.push(&self.doubtful, out);
+    }
+
     /// The end of the fragments: appends what is missing to make an object. Where the upstream stopped at its
     /// token limit (`truncated`), nothing is appended to an object that is not complete: the client must not
     /// run half a call.
     pub fn finish(&mut self, truncated: bool, out: &mut String) -> Outcome {
+        if !truncated {
+            self.settle(None, out);
+        }
         if truncated && !matches!(self.state, State::Complete | State::Ended(_)) {
             return Outcome::Truncated;
         }
@@ -237,6 +255,14 @@ impl Arguments {
         let mut arguments = Arguments { state: State::Value, ..Arguments::default() };
         arguments.push(text, &mut String::new());
         arguments.is_complete() && arguments.raw.len() == text.len() && arguments.repairs() == 0
+    }
+
+    /// Whether the text is one legal object, or the beginning of one.
+    fn is_legal_beginning(text: &str) -> bool {
+        let mut arguments = Arguments::default();
+        arguments.push(text, &mut String::new());
+        let is_object = !matches!(arguments.state, State::Other | State::Broken);
+        is_object && arguments.repairs() == 0 && !arguments.has_trailing()
     }
 
     /// The part of the text that the raw text has room for.

@@ -15,6 +15,7 @@ use crate::openai::{Flavour, SystemMessages};
 
 use super::blocks;
 use super::request::Target;
+use super::tool_id;
 use answer::{Answer, append};
 
 /// What stands for an image that the model cannot see.
@@ -344,7 +345,7 @@ impl<'r> Turn<'r> {
             Turn::User(parts) => Value::object([("role", "user".into()), ("content", content(parts))]),
             Turn::Tool { id, content } => Value::object([
                 ("role", "tool".into()),
-                ("tool_call_id", id.into()),
+                ("tool_call_id", tool_id::given(id).into()),
                 ("content", content.into()),
             ]),
             Turn::Assistant(answer) => answer.into_json(flavour),

@@ -12,6 +12,7 @@
 //! | `arguments` | fragments of a tool call's arguments | JSON that is legal at every moment |
 //! | `stop` | text | text without its stop sequence |
 //! | `signature` | reasoning | a thinking block's signature, and back |
+//! | `tool_id` | an upstream's id of a call | one that the API allows, and back |
 //! | `finish` | finish reason, counts | stop reason, usage |
 //! | `message` | events | one whole Message |
 //! | `failure` | an upstream's failure | the client's error |
@@ -30,6 +31,7 @@ mod request;
 mod signature;
 mod stop;
 mod stream;
+mod tool_id;
 mod tools;
 
 /// The marks around reasoning in a model's text.

@@ -84,6 +84,8 @@ pub struct Plan {
     pub tools: Vec<(String, Option<Schema>)>,
     /// Tools whose names were shortened for a strict API: the name that was sent, and the client's.
     pub renamed: Vec<(String, String)>,
+    /// An answer without anything gets a block of empty text.
+    pub never_empty: bool,
     /// Nothing is shown: the client asked for 0 tokens, to warm the cache.
     pub discard: bool,
     /// About the prompt's tokens; never 0.
@@ -201,6 +203,7 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
             .map(|tool| (sent_name(tool.name, target.flavour).into_owned(), tool.name.to_string()))
             .filter(|(sent, name)| sent != name)
             .collect(),
+        never_empty: target.settings.never_empty,
         discard: request.max_tokens == 0,
         prompt_tokens: 1,
         max_tokens: request.max_tokens,
@@ -289,9 +292,9 @@ fn thinking<'r>(
     if let Some(effort) = effort(request, target, thinks) {
         body.push("reasoning_effort", effort);
     }
-    if let (Some(Asked::Enabled(budget)), true, true) =
-        (request.thinking, thinks, target.settings.thinking_budget)
-    {
+    // vLLM refuses a budget where it was started without a reasoning config: there only if the owner says so.
+    let takes_budget = target.settings.thinking_budget.unwrap_or(flavour == Flavour::LlamaCpp);
+    if let (Some(Asked::Enabled(budget)), true, true) = (request.thinking, thinks, takes_budget) {
         let budget = budget.min(max_tokens.saturating_sub(1));
         match flavour {
             Flavour::Vllm => body.push("thinking_token_budget", budget),

@@ -331,6 +331,11 @@ impl MessageStream {
         self.close(emit);
         self.remaining_calls(emit);
         self.close(emit);
+        if self.plan.never_empty && self.next_index == 0 && !self.plan.discard {
+            self.begin(Open::Text, emit);
+            emit(&Event::TextStart { index: self.index() });
+            self.close_block(emit);
+        }
         self.end_message(&finish_reason, emit);
         Ok(())
     }

@@ -98,6 +98,62 @@ fn hooks_change_refuse_and_answer() {
 }
 
 #[test]
+fn a_hook_names_upstream_and_model() {
+    let (spark, small) = (Upstream::start(), Upstream::start());
+    let lua = format!(
+        r#"return {{
+            api = 1,
+            upstreams = {{ spark = {{ url = "{}" }}, small = {{ url = "{}" }} }},
+            aliases = {{
+                {{ "renamed", upstream = "small", model = "by-its-alias" }},
+                {{ "*", upstream = "small", model = "by-the-star" }},
+            }},
+            on_request = function(req)
+                if req.model == "lost" then return {{ upstream = "nowhere" }} end
+                if req.model == "plain" then return {{ upstream = "small" }} end
+                return {{ upstream = "small", model = req.model }}
+            end,
+        }}"#,
+        spark.url(),
+        small.url()
+    );
+    let server = serve(&file("routes", &lua));
+    server.wait_for("upstream small: ");
+    for model in ["my-own", "renamed", "plain", "lost"] {
+        let mut body = hello();
+        body["model"] = model.into();
+        assert_eq!(server.connect().post(&body).json()["model"], model);
+    }
+    let models: Vec<_> = small.seen().iter().map(|seen| seen.body["model"].clone()).collect();
+    assert_eq!(models, ["my-own", "by-its-alias", "by-the-star", "by-the-star"]);
+    assert!(server.log().contains("unknown upstream 'nowhere'"), "{}", server.log());
+}
+
+#[test]
+fn an_answer_is_never_empty_where_the_owner_says_so() {
+    let upstream = Upstream::start();
+    let lua = format!(
+        r#"return {{ api = 1, upstreams = {{ spark = {{ url = "{}", never_empty = true }} }} }}"#,
+        upstream.url()
+    );
+    let server = serve(&file("never_empty", &lua));
+    server.wait_for("upstream spark: ");
+    let nothing = || vec![json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})];
+    upstream.next_chunks(nothing());
+    assert_eq!(server.connect().post(&hello()).json()["content"], json!([{"type": "text", "text": ""}]));
+    upstream.next_chunks(nothing());
+    let answer = server.connect().post(&hello_stream());
+    let block = "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n\
+        event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}";
+    assert!(answer.text().contains(block), "{}", answer.text());
+    // To warm the cache nothing is asked for.
+    let mut body = hello();
+    body["max_tokens"] = 0.into();
+    upstream.next_chunks(nothing());
+    assert_eq!(server.connect().post(&body).json()["content"], json!([]));
+}
+
+#[test]
 fn a_mistake_stops_the_start_and_spoils_no_reload() {
     let upstream = Upstream::start();
     let lua = |temperature: &str| {

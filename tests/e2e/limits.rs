@@ -58,6 +58,22 @@ fn a_window_that_has_shrunk_is_learned_from_the_refusal() {
 }
 
 #[test]
+fn a_window_that_only_an_error_tells_is_remembered() {
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 200, r#"{"data":[{"id":"m","owned_by":"me"}]}"#);
+    let server = Server::start(&upstream);
+    let told = "max_completion_tokens=40000 cannot be greater than max_model_len=32768.";
+    upstream.next_answer(400, &json!({"error": {"message": told, "code": 400}}).to_string());
+    let mut body = hello();
+    body["max_tokens"] = 40_000.into();
+    server.connect().post(&body).message();
+    server.connect().post(&body).message();
+    let limits: Vec<_> = upstream.seen().iter().map(|seen| seen.body["max_tokens"].as_u64()).collect();
+    assert_eq!((limits.len(), limits[0]), (3, Some(40_000)));
+    assert!(limits[2] < Some(32_768), "{limits:?}");
+}
+
+#[test]
 fn a_prompt_beyond_the_window_is_told_in_the_words_that_make_clients_compact() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);

@@ -24,6 +24,8 @@ fn messages_has_several_spellings() {
 #[test]
 fn a_prefix_stands_before_every_path() {
     let upstream = Upstream::start();
+    let bare = Server::start_with(&upstream, &["--prefix", "llm"]);
+    ask(bare.connect(), "POST", "/llm/v1/messages").message();
     let server = Server::start_with(&upstream, &["--prefix", "/llm/qwen/"]);
     let mut client = server.connect();
     ask(server.connect(), "POST", "/llm/qwen/v1/messages?beta=true").message();

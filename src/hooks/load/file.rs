@@ -82,7 +82,7 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<Upstream> {
 }
 
 /// The keys of an upstream.
-pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 16] = [
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 17] = [
     "url",
     "api_key",
     "model",
@@ -97,6 +97,7 @@ pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 16] = [
     "coerce_arguments",
     "think_tags",
     "thinking_in_text",
+    "never_empty",
     "user_id",
     "max_in_flight",
 ];
@@ -142,10 +143,11 @@ fn read_settings(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {
             .choice("system_messages", &system_messages, mistakes)
             .unwrap_or(default.system_messages),
         preserve_thinking: reader.boolean("preserve_thinking", mistakes).unwrap_or(default.preserve_thinking),
-        thinking_budget: reader.boolean("thinking_budget", mistakes).unwrap_or(default.thinking_budget),
+        thinking_budget: reader.boolean("thinking_budget", mistakes),
         coerce_arguments: reader.boolean("coerce_arguments", mistakes).unwrap_or(default.coerce_arguments),
         thinking_in_text: reader.boolean("thinking_in_text", mistakes).unwrap_or(default.thinking_in_text),
         think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
+        never_empty: reader.boolean("never_empty", mistakes).unwrap_or(default.never_empty),
         user_id: reader.boolean("user_id", mistakes).unwrap_or(default.user_id),
     }
 }

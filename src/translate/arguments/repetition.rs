@@ -5,22 +5,47 @@ use super::{Arguments, SPACES, State, is_space};
 impl Arguments {
     /// What of a fragment is new. Some servers send with each fragment all arguments so far. A fragment that
     /// is longer than the text so far and starts with all of it is taken for such a repetition where it
-    /// cannot be a continuation, so legal text is never misread; and from then on without this proof.
+    /// cannot be a continuation; and from then on without this proof. `None`: where a value is due it can be
+    /// one, a nested object with the same first key, so the fragment waits for what comes next.
     ///
     /// Only a fragment that is as long as the whole text is compared with it, so the cost is that of reading it.
-    pub(super) fn news<'f>(&mut self, fragment: &'f str) -> &'f str {
-        if fragment.len() < self.raw.len()
+    pub(super) fn news<'f>(&mut self, fragment: &'f str) -> Option<&'f str> {
+        if self.raw.is_empty()
+            || fragment.len() < self.raw.len()
             || matches!(self.state, State::Start | State::Other | State::Complete)
         {
-            return fragment;
+            return Some(fragment);
         }
         let text = fragment.trim_start_matches(SPACES);
-        let Some(news) = text.strip_prefix(self.raw.as_str()) else { return fragment };
-        if !self.is_cumulative && (news.is_empty() || !self.is_proof_of_repetition(text)) {
-            return fragment;
+        let Some(news) = text.strip_prefix(self.raw.as_str()) else { return Some(fragment) };
+        if !self.is_cumulative {
+            if matches!(self.state, State::Value | State::FirstElement | State::Element) {
+                // A nested object that closes more than itself is none on its own.
+                return if Self::is_legal_beginning(text) { None } else { Some(fragment) };
+            }
+            if news.is_empty() || !self.is_proof_of_repetition(text) {
+                return Some(fragment);
+            }
         }
         self.is_cumulative = true;
-        news
+        Some(news)
+    }
+
+    /// Decides about the fragment that waits: `next` comes after it, `None` at the end. It was a repetition if it is
+    /// repeated itself, or if it is a whole object where the text before it would then be left open.
+    pub(super) fn settle(&mut self, next: Option<&str>, out: &mut String) {
+        if self.doubtful.is_empty() {
+            return;
+        }
+        let doubtful = std::mem::take(&mut self.doubtful);
+        let text = doubtful.trim_matches(SPACES);
+        let is_whole = || Self::is_legal_value(text);
+        self.is_cumulative = match next.map(|next| next.trim_matches(SPACES).strip_prefix(text)) {
+            Some(more) => more.is_some_and(|more| !more.is_empty() || is_whole()),
+            None => is_whole(),
+        };
+        let news = if self.is_cumulative { text.strip_prefix(self.raw.as_str()) } else { None };
+        self.take(news.unwrap_or(&doubtful), out);
     }
 
     /// Whether `text`, which starts with `{` and then, where the state is inside a string, with a key's quote,

@@ -449,8 +449,14 @@ fn cumulative_fragments_are_taken_once() {
     let fragments =
         [" {\"a\": \"x", " {\"a\": \"xy", " {\"a\": \"xy\", \"b\": ", " {\"a\": \"xy\", \"b\": [1]}"];
     assert_eq!(run(None, fragments).sent, "{\"a\": \"xy\", \"b\": [1]}");
-    // The one case that looks like a nested object, and is taken for one.
-    assert_eq!(run(None, ["{\"a\":", "{\"a\":1}"]).sent, "{\"a\":{\"a\":1}}");
+    // What could be a nested object waits for the next fragment, or for the end.
+    assert_eq!(run(None, ["{\"a\":", "{\"a\":1}"]).sent, "{\"a\":1}");
+    assert_eq!(run(None, ["{\"a\":", "{\"a\":1", "{\"a\":12}"]).sent, "{\"a\":12}");
+    assert_eq!(run(None, ["{\"a\":[", "{\"a\":[1,", "{\"a\":[1,2]}"]).sent, "{\"a\":[1,2]}");
+    assert_eq!(run(None, ["{\"a\":", "{\"a\":1}", "{\"a\":1}"]).sent, "{\"a\":1}");
+    assert_eq!(run(None, ["{\"a\":", "{\"a\":1}", "}"]).sent, "{\"a\":{\"a\":1}}");
+    assert_eq!(run(None, ["{\"a\":", "{\"a\":1}}"]).sent, "{\"a\":{\"a\":1}}");
+    assert_eq!(run(None, ["{\"a\":", "{\"a\":", "{\"b\":1}}}"]).sent, "{\"a\":{\"a\":{\"b\":1}}}");
     // A brace too many is a broken object in one fragment and a repetition in two.
     assert_eq!(run(None, ["{{\"a\":1}"]).outcome, Outcome::Raw);
     assert_eq!(run(None, ["{", "{\"a\":1}"]).sent, "{\"a\":1}");

@@ -7,6 +7,7 @@ use crate::json::{Object, Value};
 use crate::openai::Flavour;
 
 use super::super::signature::reasoning;
+use super::super::tool_id;
 use super::super::tools::sent_name;
 use super::super::{THINK_END, THINK_START};
 use super::block_text;
@@ -115,7 +116,11 @@ impl<'r> Call<'r> {
         let arguments = self.input.map_or_else(|| "{}".to_string(), Value::to_json);
         let function =
             Value::object([("name", sent_name(self.name, flavour).into()), ("arguments", arguments.into())]);
-        Value::object([("id", self.id.into()), ("type", "function".into()), ("function", function)])
+        Value::object([
+            ("id", tool_id::given(self.id).into()),
+            ("type", "function".into()),
+            ("function", function),
+        ])
     }
 }
 

@@ -4,6 +4,7 @@ use crate::anthropic::{Delta as Piece, Event};
 use crate::openai::ToolCallDelta;
 
 use super::super::arguments::{Arguments, Outcome};
+use super::super::tool_id;
 use super::{CALLS_MAX, Call, Emit, MessageStream, Open};
 
 impl Call {
@@ -76,6 +77,8 @@ impl MessageStream {
                 Some(name) if new_id => {
                     delta.index.is_some() && name == call.name && call.arguments.is_empty()
                 }
+                // The name that was still missing, however much of the arguments has come.
+                Some(_) if call.name.is_empty() => true,
                 Some(_) if delta.index.is_some() => !whole,
                 Some(name) => name == call.name && !whole && delta.id.is_none(),
                 None => !(new_id && (whole || delta.index.is_none())),
@@ -98,7 +101,7 @@ impl MessageStream {
         // Arguments that came before the name are read again, now with the schema.
         let before = std::mem::replace(&mut call.arguments, Arguments::new(schema));
         call.pending.clear();
-        call.arguments.push(before.raw(), &mut call.pending);
+        before.replay(&mut call.arguments, &mut call.pending);
     }
 
     /// Opens the next call once it is its turn: the open one is whole, or there is none.
@@ -141,8 +144,7 @@ impl MessageStream {
     /// which is unique as that is.
     fn public_id(&self, at: usize) -> String {
         let told = self.calls.get(at).map_or("", |call| call.id.as_str());
-        let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '_' };
-        let id: String = told.chars().map(allowed).collect();
+        let id = tool_id::shown(told).into_owned();
         let taken = self.calls.iter().any(|call| call.begun && call.id == id);
         if !id.is_empty() && !taken {
             return id;
@@ -184,6 +186,7 @@ impl MessageStream {
             }
             if call.name.is_empty() {
                 call.begun = true;
+                call.arguments.finish(false, &mut String::new());
                 let text = format!("[malformed tool call: {}]", call.arguments.raw());
                 self.hold(false, &text);
                 continue;
