@@ -6,7 +6,7 @@
 //!                             │  attempt    the upstream asked; mended and repeated where that helps
 //!                             │  relay      bytes ─► sse::Decoder ─► openai::Chunk ─► translate::MessageStream
 //!                             │  filter     on_event, on_tool_call
-//!                             │  exchange   anthropic::Event ─► the client; pings while the upstream is silent
+//!                             │  exchange   anthropic::Event ─► the client; pings, and more, in silence
 //!                             └► record     one line in the log, on_log
 //! ```
 //!

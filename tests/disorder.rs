@@ -1,5 +1,5 @@
-//! Upstreams in any order: streams made up of every kind of piece, as no server sends them on purpose, must still give
-//! legal events, the same however they are cut.
+//! Upstreams in any order: streams made up of every kind of piece, as no server sends them on purpose, with silences
+//! between them, must still give legal events, the same however they are cut.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers fail as tests do")]
 
@@ -97,8 +97,9 @@ fn exchange(dice: &mut Dice) -> Exchange {
     body += &format!(
         "data: {{\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":\"{finish}\",\"stop_reason\":{stop}}}]}}\n\n"
     );
+    let silences = (0..dice.below(3)).map(|_| dice.below(12)).collect();
     let (window, status, retry_after) = (None, 200, None);
-    Exchange { plan, window, status, retry_after, is_sse: true, body: body.into_bytes() }
+    Exchange { plan, window, status, retry_after, silences, is_sse: true, body: body.into_bytes() }
 }
 
 #[test]

@@ -66,6 +66,11 @@ impl Case {
         self.get(key).map(|text| text.parse().unwrap_or_else(|_| panic!("{}: {key}: {text}", self.name)))
     }
 
+    fn numbers(&self, key: &str) -> Vec<usize> {
+        let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("{}: {key}: {text}", self.name));
+        self.get(key).unwrap_or("").split_whitespace().map(number).collect()
+    }
+
     fn is(&self, key: &str, default: bool) -> bool {
         self.number(key).unwrap_or(default)
     }
@@ -118,6 +123,7 @@ impl Case {
             window: target.window,
             status: self.number("status").unwrap_or(200),
             retry_after: self.number("retry_after"),
+            silences: self.numbers("silences"),
             is_sse,
             body,
         });
@@ -199,7 +205,7 @@ fn show(bytes: &[u8]) -> String {
 const EXPECTATIONS: [&str; 4] = ["chat.json", "message.sse", "message.json", "error.json"];
 
 /// What the head of an `about.txt` may say.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "thinking_in_text",
     "covers",
     "same_chat_as",
@@ -216,6 +222,7 @@ const KEYS: [&str; 17] = [
     "think_tags",
     "status",
     "retry_after",
+    "silences",
     "context_window_beta",
 ];
 

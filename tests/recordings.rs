@@ -90,6 +90,7 @@ impl Recording {
             window: Some(8192),
             status: self.status,
             retry_after: None,
+            silences: Vec::new(),
             is_sse: self.is_sse,
             body: self.body.clone(),
         }

@@ -108,6 +108,12 @@ pub enum Event<'e> {
         /// Its index.
         index: u32,
     },
+    /// A `message_delta` that ends nothing: what the answer costs so far. Leaves no trace in any client's message, and counts
+    /// as progress where a ping does not.
+    Usage {
+        /// The whole usage so far, cumulative.
+        usage: Usage,
+    },
     /// The last but one.
     MessageDelta {
         /// Why it ended.
@@ -141,7 +147,7 @@ impl Event<'_> {
             }
             Event::BlockDelta { .. } => "content_block_delta",
             Event::BlockStop { .. } => "content_block_stop",
-            Event::MessageDelta { .. } => "message_delta",
+            Event::Usage { .. } | Event::MessageDelta { .. } => "message_delta",
             Event::MessageStop => "message_stop",
             Event::Error { .. } => "error",
         }
@@ -183,6 +189,12 @@ impl Event<'_> {
             }
             Event::BlockStop { index } => {
                 write_indexed(br#"{"type":"content_block_stop","index":"#, *index, out);
+                out.push(b'}');
+            }
+            Event::Usage { usage } => {
+                out.extend_from_slice(br#"{"type":"message_delta","delta":{"stop_reason":null,"#);
+                out.extend_from_slice(br#""stop_sequence":null,"stop_details":null},"usage":"#);
+                usage.write(out);
                 out.push(b'}');
             }
             Event::MessageDelta { stop_reason, stop_sequence, refusal, usage } => {

@@ -126,6 +126,9 @@ struct Serve {
     /// seconds of silence between two pings (10)
     #[argh(option, default = "10", arg_name = "s")]
     ping_every: u64,
+    /// seconds of nothing but pings until a client gets the usage so far instead (120): Claude Code gives up after 600
+    #[argh(option, default = "120", arg_name = "s")]
+    usage_every: u64,
     /// seconds that requests in progress get when the server is told to stop (30)
     #[argh(option, default = "30", arg_name = "s")]
     drain: u64,

@@ -64,6 +64,7 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         prefix: prefix.clone(),
         open_after: Duration::from_secs(options.open_after),
         ping_every: Duration::from_secs(options.ping_every),
+        usage_every: Duration::from_secs(options.usage_every),
         body_size_max: options.body_size_max,
     };
     let proxy = Arc::new(Proxy::new(gateway, keys, proxy_options));

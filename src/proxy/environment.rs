@@ -40,7 +40,7 @@ pub const VARIABLES: [(&str, &str); 15] = [
     ),
     (
         "CLAUDE_STREAM_IDLE_TIMEOUT_MS",
-        "the same for a stream that has only been kept alive; without it Claude Code gives up after ten minutes",
+        "the same for a stream of nothing but pings, with five minutes on top; without it ten minutes in all",
     ),
     ("CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY", "1: /model lists what is served here"),
 ];

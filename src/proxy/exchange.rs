@@ -39,7 +39,10 @@ pub(super) struct Exchange {
     began: Cell<Instant>,
     open_after: Duration,
     ping_every: Duration,
+    usage_every: Duration,
     last_event: Cell<Instant>,
+    /// When the client last got an event that was no ping.
+    last_progress: Cell<Instant>,
     answer: RefCell<Option<Answer>>,
 }
 
@@ -104,7 +107,9 @@ impl Exchange {
             began: Cell::new(now),
             open_after: options.open_after,
             ping_every: options.ping_every,
+            usage_every: options.usage_every,
             last_event: Cell::new(now),
+            last_progress: Cell::new(now),
             answer: RefCell::new(None),
         }
     }
@@ -201,7 +206,9 @@ impl Exchange {
             log::trace!("{} to the client: {}", self.request_id, String::from_utf8_lossy(bytes));
             client.write(bytes)?;
             bytes.clear();
-            self.last_event.set(Instant::now());
+            let now = Instant::now();
+            self.last_event.set(now);
+            self.last_progress.set(now);
             Ok(())
         })
         .unwrap_or(Ok(()))
@@ -250,14 +257,21 @@ impl Wait for Exchange {
     }
 
     fn on_silence(&self) -> io::Result<()> {
-        self.with(|answer| {
-            if answer.stream.started() {
-                answer.output.event(&Event::Ping);
-            } else {
-                answer.step(MessageStream::open);
+        let progress = self.last_progress.get();
+        let pings = self.started() && progress.elapsed() < self.usage_every;
+        self.with(|answer| match answer.stream.started() {
+            false => answer.step(MessageStream::open),
+            true if pings => answer.output.event(&Event::Ping),
+            true => {
+                log::debug!("{} had only pings for long: the usage so far", self.request_id);
+                answer.step(MessageStream::tell_usage);
             }
         });
-        self.flush()
+        self.flush()?;
+        if pings {
+            self.last_progress.set(progress);
+        }
+        Ok(())
     }
 
     fn on_connecting(&self, is_connecting: bool) {

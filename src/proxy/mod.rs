@@ -12,7 +12,7 @@
 //! | `counters` | what has happened since the start, in numbers |
 //! | `models` | `GET /v1/models` |
 //! | `environment` | `GET /env` |
-//! | `exchange` | the client's side of one request: events or a whole message out, pings in silence |
+//! | `exchange` | the client's side of one request: events or a whole message out, signs of life in silence |
 //! | `filter` | `on_event` and `on_tool_call` between translation and client |
 //! | `preview` | what would be sent, for `sparkgap hook` |
 //! | `queue` | how many requests an upstream gets at a time |
@@ -69,6 +69,9 @@ pub struct Options {
     pub body_size_max: usize,
     /// And with a ping each time this much has passed without an event.
     pub ping_every: Duration,
+    /// Instead of a ping with the usage so far, once there were only pings for this long. Claude Code 2.1.328 gives a
+    /// stream up that has had nothing but pings for 600 s, and other versions may count pings for nothing: 300 s.
+    pub usage_every: Duration,
 }
 
 impl Default for Options {
@@ -78,6 +81,7 @@ impl Default for Options {
             open_after: Duration::from_secs(8),
             body_size_max: Limits::default().body_size_max,
             ping_every: Duration::from_secs(10),
+            usage_every: Duration::from_secs(120),
         }
     }
 }

@@ -61,7 +61,7 @@ impl MessageFold {
             Event::MessageDelta { stop_reason, stop_sequence, refusal, usage } => {
                 self.end(*stop_reason, *stop_sequence, *refusal, *usage);
             }
-            Event::Ping | Event::MessageStop | Event::Error { .. } => {}
+            Event::Ping | Event::Usage { .. } | Event::MessageStop | Event::Error { .. } => {}
         }
     }
 

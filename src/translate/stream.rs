@@ -16,7 +16,7 @@
 //! Nothing is emitted before the first piece of content, so that an upstream's early error can still be an HTTP status;
 //! [`MessageStream::open`] begins the answer when that takes too long.
 
-use crate::anthropic::{Delta as Piece, Event, StopReason};
+use crate::anthropic::{Delta as Piece, Event, StopReason, Usage};
 use crate::error::{Error, Kind, Retry};
 use crate::json::{Parser, Value};
 mod calls;
@@ -170,6 +170,11 @@ impl MessageStream {
         self.start(emit);
     }
 
+    /// Tells what the answer has cost so far: a sign of life for clients that give up on pings alone.
+    pub fn tell_usage(&mut self, emit: &mut Emit<'_>) {
+        emit(&Event::Usage { usage: self.usage(0) });
+    }
+
     /// Takes the data of one server-sent event, or the whole of a JSON answer. `is_error`: the event's name says so.
     ///
     /// # Errors
@@ -260,13 +265,23 @@ impl MessageStream {
     fn start(&mut self, emit: &mut Emit<'_>) {
         if !self.started {
             self.started = true;
-            let mut usage = usage(self.counts, self.plan.prompt_tokens, 0);
+            let mut usage = self.usage(0);
             // A whole answer that comes at once has counted its output already; the client is told at the end.
             usage.output = 0;
             usage.thinking = None;
             emit(&Event::MessageStart { id: &self.message_id, model: &self.plan.model, usage });
             emit(&Event::Ping);
         }
+    }
+
+    /// What is known of the answer's cost. At its end no count of the output may be missing: `output_min`.
+    fn usage(&self, output_min: u64) -> Usage {
+        let estimate = estimate::whole(self.output_tokens).max(output_min);
+        let mut usage = usage(self.counts, self.plan.prompt_tokens, estimate);
+        if self.plan.discard {
+            usage.output = 0;
+        }
+        usage
     }
 
     /// The index of the open block.
@@ -350,11 +365,9 @@ impl MessageStream {
             window_exceeded: self.plan.context_window_beta && self.window_is_full(),
         };
         let mut stop_reason = stop_reason(&end);
-        let mut usage =
-            usage(self.counts, self.plan.prompt_tokens, estimate::whole(self.output_tokens).max(1));
+        let usage = self.usage(1);
         if self.plan.discard {
             stop_reason = StopReason::MaxTokens;
-            usage.output = 0;
         }
         emit(&Event::MessageDelta {
             stop_reason,

@@ -21,9 +21,14 @@ RUN = pathlib.Path(__file__).parent / "claude-code" / "run"
 TESTS = []
 
 
-def test(function):
-    TESTS.append(function)
+def test(function, *options):
+    TESTS.append((function, options))
     return function
+
+
+def test_with(*options):
+    """A test of a sparkgap with these options."""
+    return lambda function: test(function, *options)
 
 
 class Claude:
@@ -236,6 +241,19 @@ def the_upstream_restarts(claude, upstream):
     check_growth(upstream)
 
 
+@test_with("--open-after", "0", "--ping-every", "1", "--usage-every", "1", "--log-level", "debug")
+def a_long_silence(claude, upstream):
+    """What keeps Claude Code waiting leaves no trace: not in what it shows, and not in the history that it sends."""
+    upstream.while_silent = lambda: claude.proxy.wait_for("only pings for long")
+    run = claude("please do SILENCE").ended_well("Results: after-the-silence")
+    assert run.tool_results() == ["after-the-silence"]
+    assert [block["thinking"] for block in run.blocks("assistant", "thinking")] == ["A tool will tell.", "The results are there."]
+    said = [block["text"].strip() for block in run.blocks("assistant", "text")]
+    assert said == ["Let me do that.", "Results: after-the-silence"], said
+    assert len(chats(upstream)) == 2
+    check_growth(upstream)
+
+
 @test
 def an_answer_that_breaks_off(claude, upstream):
     """Half a text and an error in mid-stream: Claude Code keeps the half and asks the model to go on."""
@@ -316,12 +334,12 @@ def main(names):
             print("  ok: against the demo", flush=True)
             by_our_own_command(f"{homes}/command")
             print("  ok: by our own command", flush=True)
-        for function in TESTS:
+        for function, options in TESTS:
             if names and function.__name__ not in names:
                 continue
             upstream = Upstream()
             began = time.monotonic()
-            with Sparkgap("serve", "--upstream", upstream.url) as proxy:
+            with Sparkgap("serve", "--upstream", upstream.url, *options) as proxy:
                 try:
                     function(Claude(proxy, f"{homes}/{function.__name__}"), upstream)
                     check_all(upstream)

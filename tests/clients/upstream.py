@@ -105,6 +105,7 @@ ANSWERS = {
         else say("", reasoning="First the first.", calls=[bash("echo first")])
     ),
     "PARALLEL": lambda chat: after(chat, [bash("sleep 0.4; echo slow-one"), bash("echo quick-two")]),
+    "SILENCE": lambda chat: after(chat, [bash("echo after-the-silence")]),
     "RESTART": lambda chat: after(chat, [bash("echo before-the-restart")]),
     "WEATHER": lambda chat: after(chat, [("get_weather", '{"city": "Paris", "days": 3}')]),
     "CITIES": lambda chat: after(
@@ -216,6 +217,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/chat/completions":
             return self.whole(404, {"detail": "Not Found"})
         chat = Chat(body)
+        if chat.keyword == "SILENCE" and not chat.results:
+            upstream.while_silent()
         try:
             self.stream(chat)
         except Refused as refused:
@@ -267,6 +270,8 @@ class Upstream:
     def __init__(self, record=None):
         self.requests = []
         self.on_restart = None
+        # Lasts as long as the upstream says nothing.
+        self.while_silent = lambda: None
         self.lock = threading.Lock()
         self.file = open(record, "a", encoding="utf-8") if record else None
         self.listener = None

@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::{Sender, channel};
 
+use serde_json::Value;
+
 use super::client::{Client, hello, hello_stream, post};
 use super::server::Server;
 use super::upstream::{Upstream, text_chunks};
@@ -55,6 +57,24 @@ fn pings_go_on_while_the_silence_lasts() {
     answer.body = (begun + &client.read_until("message_stop\"}\n\n")).into_bytes();
     assert_eq!(answer.whole_events()[0]["text"], "At last.");
     assert!(answer.data("ping").len() >= 2);
+}
+
+// covers: 85
+#[test]
+fn where_only_pings_went_out_for_long_the_usage_so_far_does() {
+    let upstream = Upstream::start();
+    let go = silent(&upstream);
+    let more = ["--open-after", "0", "--ping-every", "1", "--usage-every", "2"];
+    let server = Server::start_with(&upstream, &more);
+    let (mut client, mut answer, mut begun) = begin(&server);
+    begun += &client.read_until("event: message_delta");
+    begun += &client.read_until("event: ping");
+    go.send(()).unwrap();
+    answer.body = (begun + &client.read_until("message_stop\"}\n\n")).into_bytes();
+    assert_eq!(answer.whole_events()[0]["text"], "At last.");
+    let told = answer.data("message_delta");
+    let reasons = told.iter().map(|data| &data["delta"]["stop_reason"]);
+    assert!(reasons.clone().count() >= 2 && reasons.rev().skip(1).all(Value::is_null), "{told:?}");
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub struct Exchange {
     pub window: Option<u64>,
     pub status: u16,
     pub retry_after: Option<u32>,
+    /// Before which of the upstream's events it was silent for long, once for each time it is named.
+    pub silences: Vec<usize>,
     pub is_sse: bool,
     pub body: Vec<u8>,
 }
@@ -61,7 +63,7 @@ impl Exchange {
             let mut body: Vec<u8> = pieces.into_iter().flatten().copied().collect();
             return refused(read_failure(self.status, &mut body, self.retry_after));
         }
-        let mut run = Run::new(self.plan.clone());
+        let mut run = Run::new(self.plan.clone(), self.silences.clone());
         let mut cancelled_after = None;
         let read = if self.is_sse {
             run.events(pieces, &mut cancelled_after)
@@ -93,11 +95,15 @@ struct Run {
     is_stream: bool,
     fold: MessageFold,
     out: Vec<u8>,
+    silences: Vec<usize>,
+    events: usize,
 }
 
 impl Run {
-    fn new(plan: Plan) -> Self {
+    fn new(plan: Plan, silences: Vec<usize>) -> Self {
         Run {
+            silences,
+            events: 0,
             is_stream: plan.stream,
             stream: MessageStream::new(plan, MESSAGE_ID.to_string()),
             decoder: Decoder::default(),
@@ -128,10 +134,21 @@ impl Run {
         while progress != Progress::Cancel {
             let too_long = |_| Failure::Other(Error::new(Kind::BadGateway, "too long"));
             let Some(event) = decoder.next_event().map_err(too_long)? else { break };
+            self.silence();
             progress = self.data(event.data, event.is_error)?;
         }
         self.decoder = decoder;
         Ok(progress)
+    }
+
+    /// What the client gets in the silence before the next event.
+    fn silence(&mut self) {
+        let Run { stream, fold, out, is_stream, silences, events, .. } = self;
+        for _ in silences.iter().filter(|before| **before == *events) {
+            let emit = &mut |event: &Event<'_>| tell(event, *is_stream, fold, out);
+            if stream.started() { stream.tell_usage(emit) } else { stream.open(emit) }
+        }
+        *events += 1;
     }
 
     fn data(&mut self, data: &mut [u8], is_error: bool) -> Result<Progress, Failure> {

@@ -222,10 +222,22 @@ impl Judge {
 
     fn message_delta(&mut self, value: &Value) -> Verdict<()> {
         keys(value, &["type", "delta", "usage"])?;
+        if value["delta"]["stop_reason"].is_null() && !self.has_delta {
+            return self.usage_so_far(value);
+        }
         if self.open.is_some() || std::mem::replace(&mut self.has_delta, true) {
             return Err("a second message_delta, or a block is open".into());
         }
         self.stop_reason = stop(&value["delta"])?.to_string();
+        usage(&value["usage"], true)
+    }
+
+    /// A sign of life: says nothing of an end.
+    fn usage_so_far(&self, value: &Value) -> Verdict<()> {
+        keys(&value["delta"], &["stop_reason", "stop_sequence", "stop_details"])?;
+        if value["delta"].as_object().is_some_and(|delta| delta.values().any(|value| !value.is_null())) {
+            return Err("an end without a reason".into());
+        }
         usage(&value["usage"], true)
     }
 
