@@ -151,7 +151,7 @@ pub(super) fn question(flavour: Flavour, mut body: Value<'_>) -> Vec<u8> {
     let keys = if has_tokenize(flavour) { &PROMPT_KEYS[..] } else { &COMPLETION_KEYS };
     for key in keys {
         if let Some(value) = body.as_object_mut().and_then(|object| object.remove(key)) {
-            question.push(*key, value);
+            question.push(key, value);
         }
     }
     if has_tokenize(flavour) {
