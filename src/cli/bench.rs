@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::arguments::Bench;
 use super::env::{server, with_scheme};
 use super::progress::Progress;
-use super::{Bench, Failed, load, print, upstreams};
+use super::{Failed, load, print, upstreams};
 use crate::hooks;
 use crate::json::Value;
 use crate::latency::{self, Plan, Row, Target, Times, Way};

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::arguments::Check;
 use super::serve::{DEMO, imported};
-use super::{Check, Failed, load, print, upstreams};
+use super::{Failed, load, print, upstreams};
 use crate::hooks::{self, Loaded};
 use crate::json::Value;
 

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::arguments::Doctor;
 use super::progress::Progress;
 use super::serve::look_for_server;
-use super::{Doctor, Failed, load, print, upstreams};
+use super::{Failed, load, print, upstreams};
 use crate::config::Config;
 use crate::doctor::{Level, Step, Verdict, examine};
 use crate::hooks::{self, Loaded};

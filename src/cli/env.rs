@@ -6,7 +6,8 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use super::{Environment, Failed, print};
+use super::arguments::Environment;
+use super::{Failed, print};
 use crate::config::{self, Secret};
 use crate::json::{self, Value};
 use crate::openai::Settings;

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
-use super::{Failed, HookRun, load, print, upstreams};
+use super::arguments::HookRun;
+use super::{Failed, load, print, upstreams};
 use crate::hooks;
 use crate::json::Value;
 use crate::proxy::{Gateway, Preview, preview};

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
-use super::{Failed, ImportFile, print};
+use super::arguments::ImportFile;
+use super::{Failed, print};
 use crate::json::Value;
 use crate::litellm::{self, Import, Verdict};
 

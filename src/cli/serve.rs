@@ -8,8 +8,9 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::arguments::{Demo, Serve};
 use super::status::Status;
-use super::{Demo, Failed, Serve, load, print, upstreams};
+use super::{Failed, load, print, upstreams};
 use crate::access::Keys;
 use crate::config::Secret;
 use crate::hooks;

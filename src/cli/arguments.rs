@@ -1,0 +1,326 @@
+//! What can be typed: the commands and their options, as argh reads them and `--help` tells them.
+
+use std::path::PathBuf;
+
+use argh::FromArgs;
+
+/// Claude Code, and any Anthropic SDK client, on your own models: takes the Anthropic Messages API, speaks
+/// OpenAI-compatible chat completions to vLLM, llama.cpp, SGLang, Ollama or LM Studio.
+#[derive(FromArgs, Debug)]
+#[argh(
+    name = "sparkgap",
+    example = "sparkgap demo\n    Try it without any model.",
+    example = "sparkgap --upstream http://192.168.68.155:8888/v1\n    Serve a vLLM; then: ANTHROPIC_BASE_URL=http://localhost:4000 claude",
+    example = "sparkgap check --hooks /etc/sparkgap/hooks\n    Say what the hooks map to what.",
+    note = "Without a command it serves. The options of a command: sparkgap COMMAND --help"
+)]
+pub(super) struct Arguments {
+    #[argh(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, for as long as the program runs")]
+pub(super) enum Command {
+    Serve(Serve),
+    Demo(Demo),
+    Check(Check),
+    Hook(HookRun),
+    Import(ImportFile),
+    Environment(Environment),
+    Claude(Claude),
+    Doctor(Doctor),
+    Bench(Bench),
+    Version(Version),
+}
+
+/// Serve the Messages API in front of the upstreams (the default command).
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "serve",
+    example = "sparkgap serve --upstream http://192.168.68.155:8888/v1",
+    example = "sparkgap serve --listen 0.0.0.0:4000 --api-key-file /etc/sparkgap/keys --hooks /etc/sparkgap/hooks",
+    note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY, or the systemd credential of that name, holds the key for the upstreams of --upstream; SPARKGAP_CLIENT_KEYS holds what a file of --api-key-file does.\nUnder a socket unit --listen has no say: the unit names the address."
+)]
+pub(super) struct Serve {
+    /// address to listen on (127.0.0.1:4000)
+    #[argh(option, default = "\"127.0.0.1:4000\".into()")]
+    pub(super) listen: String,
+    /// base URL of an OpenAI-compatible server, or "demo"; may be repeated, the first is the default
+    #[argh(option, arg_name = "url")]
+    pub(super) upstream: Vec<String>,
+    /// a file that holds the key for the upstreams of --upstream
+    #[argh(option, arg_name = "file")]
+    pub(super) upstream_key_file: Option<PathBuf>,
+    /// a PEM file of the authorities that certificates of https upstreams are checked against, instead of the built-in
+    /// ones
+    #[argh(option, arg_name = "file")]
+    pub(super) ca_file: Option<PathBuf>,
+    /// a Lua file, or a folder of them: upstreams, aliases and hooks; may be repeated
+    #[argh(option, arg_name = "path")]
+    pub(super) hooks: Vec<PathBuf>,
+    /// let hooks use all of Lua's standard library, files and processes included
+    #[argh(switch)]
+    pub(super) unsafe_hooks: bool,
+    /// a path that stands before every other, such as /llm
+    #[argh(option, default = "String::new()")]
+    pub(super) prefix: String,
+    /// the largest request body in bytes (33554432)
+    #[argh(option, default = "32 * 1024 * 1024", arg_name = "bytes")]
+    pub(super) body_size_max: usize,
+    /// the most connections at a time (1024)
+    #[argh(option, default = "1024")]
+    pub(super) connections_max: usize,
+    /// a LiteLLM config.yaml to run as it is; see sparkgap import
+    #[argh(option, arg_name = "file")]
+    pub(super) litellm: Option<PathBuf>,
+    /// a file of keys that clients must send, one a line, each followed by its owner's name if you like
+    #[argh(option, arg_name = "file")]
+    pub(super) api_key_file: Option<PathBuf>,
+    /// let clients of other machines in without a key
+    #[argh(switch)]
+    pub(super) allow_anonymous: bool,
+    /// seconds to connect to an upstream (5)
+    #[argh(option, default = "5", arg_name = "s", from_str_fn(seconds))]
+    pub(super) connect_timeout: u64,
+    /// seconds until an upstream's first byte (1800): its queue and the whole prefill
+    #[argh(option, default = "1800", arg_name = "s", from_str_fn(seconds))]
+    pub(super) first_byte_timeout: u64,
+    /// seconds between two bytes of an upstream (300)
+    #[argh(option, default = "300", arg_name = "s", from_str_fn(seconds))]
+    pub(super) idle_timeout: u64,
+    /// seconds for a client's whole request head (10)
+    #[argh(option, default = "10", arg_name = "s", from_str_fn(seconds))]
+    pub(super) head_timeout: u64,
+    /// seconds without a byte of a client's request body (60)
+    #[argh(option, default = "60", arg_name = "s", from_str_fn(seconds))]
+    pub(super) body_timeout: u64,
+    /// seconds in which a client takes nothing of its answer (60); then it is dropped, and its upstream request with it
+    #[argh(option, default = "60", arg_name = "s", from_str_fn(seconds))]
+    pub(super) write_timeout: u64,
+    /// seconds that a client's connection may be without a request (300)
+    #[argh(option, default = "300", arg_name = "s", from_str_fn(seconds))]
+    pub(super) keep_alive: u64,
+    /// seconds of silence before a streamed answer is begun anyway (8)
+    #[argh(option, default = "8", arg_name = "s")]
+    pub(super) open_after: u64,
+    /// seconds of silence between two pings (10)
+    #[argh(option, default = "10", arg_name = "s")]
+    pub(super) ping_every: u64,
+    /// seconds of nothing but pings until a client gets the usage so far instead (120): Claude Code gives up after 600
+    #[argh(option, default = "120", arg_name = "s")]
+    pub(super) usage_every: u64,
+    /// seconds that requests in progress get when the server is told to stop (30)
+    #[argh(option, default = "30", arg_name = "s")]
+    pub(super) drain: u64,
+    /// error, warn, info, debug or trace (info); trace shows bodies, unredacted
+    #[argh(option, default = "log::LevelFilter::Info", arg_name = "level")]
+    pub(super) log_level: log::LevelFilter,
+}
+
+/// Serve with the built-in demo upstream: no model server needed.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "demo",
+    example = "sparkgap demo\n    then, as it says: ANTHROPIC_BASE_URL=http://127.0.0.1:4000 ANTHROPIC_API_KEY=local claude"
+)]
+pub(super) struct Demo {
+    /// address to listen on (127.0.0.1:4000)
+    #[argh(option, default = "\"127.0.0.1:4000\".into()")]
+    pub(super) listen: String,
+    /// error, warn, info, debug or trace (info)
+    #[argh(option, default = "log::LevelFilter::Info", arg_name = "level")]
+    pub(super) log_level: log::LevelFilter,
+}
+
+/// Load the configuration and say what it maps to what; never touches the network. Exit code 1 if it is wrong.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "check",
+    example = "sparkgap check --hooks /etc/sparkgap/hooks",
+    example = "sparkgap check --upstream http://192.168.68.155:8888/v1 --json"
+)]
+pub(super) struct Check {
+    /// base URL of an OpenAI-compatible server; may be repeated
+    #[argh(option, arg_name = "url")]
+    pub(super) upstream: Vec<String>,
+    /// a file that holds the key for the upstreams of --upstream
+    #[argh(option, arg_name = "file")]
+    pub(super) upstream_key_file: Option<PathBuf>,
+    /// a Lua file, or a folder of them; may be repeated
+    #[argh(option, arg_name = "path")]
+    pub(super) hooks: Vec<PathBuf>,
+    /// a LiteLLM config.yaml to run as it is
+    #[argh(option, arg_name = "file")]
+    pub(super) litellm: Option<PathBuf>,
+    /// let hooks use all of Lua's standard library
+    #[argh(switch)]
+    pub(super) unsafe_hooks: bool,
+    /// say it as JSON
+    #[argh(switch)]
+    pub(super) json: bool,
+}
+
+/// Run hooks on a saved request and show what they change; never touches the network.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "hook",
+    example = "sparkgap hook 10-models.lua --request saved.json",
+    note = "A saved request is the JSON body of a POST /v1/messages, such as --log-level trace shows."
+)]
+pub(super) struct HookRun {
+    /// the Lua file, or a folder of them
+    #[argh(positional)]
+    pub(super) file: PathBuf,
+    /// the request's body
+    #[argh(option, arg_name = "file")]
+    pub(super) request: PathBuf,
+    /// a header of the request, as "NAME: VALUE"; may be repeated
+    #[argh(option)]
+    pub(super) header: Vec<String>,
+    /// base URL of an upstream, if the hooks name none; nothing is sent there
+    #[argh(option, arg_name = "url")]
+    pub(super) upstream: Vec<String>,
+}
+
+/// Translate a LiteLLM config.yaml to Lua, with a word on every key of it.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "import",
+    example = "sparkgap import litellm_config.yaml --output /etc/sparkgap/hooks/10-models.lua",
+    example = "sparkgap import litellm_config.yaml > models.lua    (the report goes to stderr)"
+)]
+pub(super) struct ImportFile {
+    /// the YAML file
+    #[argh(positional)]
+    pub(super) file: PathBuf,
+    /// where the Lua goes (stdout); an existing file is left alone
+    #[argh(option, arg_name = "file")]
+    pub(super) output: Option<PathBuf>,
+    /// print Lua and report as JSON
+    #[argh(switch)]
+    pub(super) json: bool,
+}
+
+/// Print the environment for Claude Code, as a running sparkgap tells it: shell lines for eval.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "env",
+    example = "eval \"$(sparkgap env)\" && claude",
+    example = "eval \"$(sparkgap env --remote http://box:4000)\"\n    On a laptop.",
+    example = "sparkgap env --json\n    For the env of Claude Code's settings.json.",
+    note = "The environment variables SPARKGAP_URL and SPARKGAP_API_KEY stand for --remote and --api-key."
+)]
+pub(super) struct Environment {
+    /// where to ask (http://127.0.0.1:4000)
+    #[argh(option, arg_name = "url")]
+    pub(super) remote: Option<String>,
+    /// what Claude Code is to call it by, where that is not the same: a tunnel, or a reverse proxy
+    #[argh(option, arg_name = "url")]
+    pub(super) base_url: Option<String>,
+    /// the key that sparkgap asks for
+    #[argh(option, arg_name = "key")]
+    pub(super) api_key: Option<String>,
+    /// print JSON
+    #[argh(switch)]
+    pub(super) json: bool,
+}
+
+/// Run Claude Code with the environment of `sparkgap env`. All arguments are Claude Code's.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "claude")]
+pub(super) struct Claude {
+    /// what claude gets, as it is
+    #[argh(positional, greedy)]
+    pub(super) arguments: Vec<String>,
+}
+
+/// Ask the upstreams some questions, and say what is wrong with them and how to mend it. Exit code 1 if anything is.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "doctor",
+    example = "sparkgap doctor --upstream http://192.168.68.155:8888/v1",
+    example = "sparkgap doctor --hooks /etc/sparkgap/hooks --json",
+    note = "Without --upstream and --hooks it looks for a server on the usual local ports."
+)]
+pub(super) struct Doctor {
+    /// base URL of an OpenAI-compatible server; may be repeated
+    #[argh(option, arg_name = "url")]
+    pub(super) upstream: Vec<String>,
+    /// a file that holds the key for the upstreams of --upstream
+    #[argh(option, arg_name = "file")]
+    pub(super) upstream_key_file: Option<PathBuf>,
+    /// a PEM file of the authorities that certificates of https upstreams are checked against
+    #[argh(option, arg_name = "file")]
+    pub(super) ca_file: Option<PathBuf>,
+    /// a Lua file, or a folder of them; may be repeated
+    #[argh(option, arg_name = "path")]
+    pub(super) hooks: Vec<PathBuf>,
+    /// let hooks use all of Lua's standard library
+    #[argh(switch)]
+    pub(super) unsafe_hooks: bool,
+    /// say it as JSON
+    #[argh(switch)]
+    pub(super) json: bool,
+}
+
+/// Measure times to the first token and tokens a second, through a running sparkgap and straight to its upstreams.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "bench",
+    example = "sparkgap bench --upstream http://192.168.68.155:8888/v1",
+    example = "sparkgap bench --hooks /etc/sparkgap/hooks --rounds 20 --json",
+    note = "Name the upstreams as for the running sparkgap; without them they cannot be asked straight. Its key: SPARKGAP_API_KEY."
+)]
+pub(super) struct Bench {
+    /// where sparkgap is (http://127.0.0.1:4000)
+    #[argh(option, arg_name = "url", default = "super::env::LOCAL.into()")]
+    pub(super) base_url: String,
+    /// base URL of the upstream; may be repeated
+    #[argh(option, arg_name = "url")]
+    pub(super) upstream: Vec<String>,
+    /// a file that holds the key for the upstreams of --upstream
+    #[argh(option, arg_name = "file")]
+    pub(super) upstream_key_file: Option<PathBuf>,
+    /// the Lua file or folder that sparkgap runs with; may be repeated
+    #[argh(option, arg_name = "path")]
+    pub(super) hooks: Vec<PathBuf>,
+    /// a model or alias to ask for (all of them); may be repeated
+    #[argh(option, arg_name = "name")]
+    pub(super) model: Vec<String>,
+    /// how often each question is asked (5)
+    #[argh(option, default = "5")]
+    pub(super) rounds: u64,
+    /// sizes of prompts, in tokens (100,1000,4000)
+    #[argh(option, default = "\"100,1000,4000\".into()")]
+    pub(super) sizes: String,
+    /// also ask this model of the real Anthropic API, which costs money; its key: ANTHROPIC_API_KEY
+    #[argh(option, arg_name = "model")]
+    pub(super) anthropic: Option<String>,
+    /// where that API is (https://api.anthropic.com)
+    #[argh(option, arg_name = "url", default = "\"https://api.anthropic.com\".into()")]
+    pub(super) anthropic_url: String,
+    /// print JSON
+    #[argh(switch)]
+    pub(super) json: bool,
+}
+
+/// Print the version.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "version")]
+pub(super) struct Version {}
+
+/// A limit in seconds. None at all would end whatever it limits before it has begun.
+fn seconds(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|seconds| *seconds > 0);
+    number.ok_or_else(|| format!("'{text}' is no number of seconds of at least 1"))
+}
