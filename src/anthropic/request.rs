@@ -3,6 +3,7 @@
 //! A wrong type or a missing field is a 400 that names the field as the client wrote it, in the API's own words.
 //! Unknown fields, unknown block types and hints we cannot serve never fail a request (translation.md, rule 10).
 
+mod messages;
 mod tools;
 
 use std::fmt;
@@ -248,7 +249,7 @@ impl<'r> MessagesRequest<'r> {
             return Err(At::Top("model").error("String should have at least 1 character"));
         }
         let max_tokens = read_max_tokens(body)?;
-        let messages = read_messages(body)?;
+        let messages = messages::read(body)?;
         let (thinking, thinking_omitted) = read_thinking(body, max_tokens)?;
         let (effort, schema) = read_output_config(body)?;
         let (tool_choice, one_tool_call) = read_tool_choice(body)?;
@@ -402,100 +403,4 @@ fn read_tool_choice<'r>(body: &'r Object<'r>) -> Read<(Option<ToolChoice<'r>>, b
         _ => return Err(at_type.error("Input should be 'auto', 'any', 'tool' or 'none'")),
     };
     Ok((Some(choice), one))
-}
-
-fn read_messages<'r>(body: &'r Object<'r>) -> Read<Vec<Message<'r>>> {
-    let at = At::Top("messages");
-    let items = list(required(body, "messages", &at)?, &at)?;
-    if items.is_empty() {
-        return Err(at.error("at least one message is required"));
-    }
-    items.iter().enumerate().map(|(i, message)| read_message(message, &At::Index(&at, i))).collect()
-}
-
-fn read_message<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Message<'r>> {
-    let message = object(value, at)?;
-    let at_role = At::Key(at, "role");
-    let role = match string(required(message, "role", &at_role)?, &at_role)? {
-        "user" => Role::User,
-        "assistant" => Role::Assistant,
-        "system" => Role::System,
-        _ => return Err(at_role.error("Input should be 'user' or 'assistant'")),
-    };
-    let config = message.get("output_config");
-    let effort = config.and_then(|config| config.get("effort")).and_then(Value::as_str);
-    let at_content = At::Key(at, "content");
-    let content = match message.get("content") {
-        // A system message may carry only an effort.
-        None | Some(Value::Null) if role == Role::System => Vec::new(),
-        None => return Err(at_content.error(REQUIRED)),
-        Some(content) => read_content(content, &at_content)?,
-    };
-    let until_next_user = message.get("clear_at").and_then(Value::as_str) == Some("next_user_message");
-    Ok(Message { role, content, until_next_user, effort })
-}
-
-fn read_content<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Vec<Block<'r>>> {
-    if let Some(text) = value.as_str() {
-        return Ok(vec![Block::Text(text)]);
-    }
-    let items =
-        value.as_array().ok_or_else(|| at.error("Input should be a valid string or a list of blocks"))?;
-    items.iter().enumerate().map(|(i, block)| read_block(block, &At::Index(at, i))).collect()
-}
-
-fn read_block<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Block<'r>> {
-    let block = object(value, at)?;
-    let text_at = |key: &'static str| -> Read<&'r str> {
-        let at = At::Key(at, key);
-        string(required(block, key, &at)?, &at)
-    };
-    Ok(match text_at("type")? {
-        "text" => Block::Text(text_at("text")?),
-        "image" => {
-            let at = At::Key(at, "source");
-            let source = required(block, "source", &at)?;
-            check_image_source(object(source, &at)?, &at)?;
-            Block::Image(source)
-        }
-        "tool_use" => Block::ToolUse {
-            id: text_at("id")?,
-            name: text_at("name")?,
-            input: match member(block, "input") {
-                Some(input) => {
-                    object(input, &At::Key(at, "input"))?;
-                    Some(input)
-                }
-                None => None,
-            },
-        },
-        "tool_result" => Block::ToolResult(ToolResult {
-            id: text_at("tool_use_id")?,
-            content: match member(block, "content") {
-                Some(content) => read_content(content, &At::Key(at, "content"))?,
-                None => Vec::new(),
-            },
-            is_error: boolean(block, "is_error", &At::Key(at, "is_error"))?,
-        }),
-        "thinking" => Block::Thinking {
-            text: text_at("thinking")?,
-            signature: block.get("signature").and_then(Value::as_str).unwrap_or(""),
-        },
-        kind => Block::Other { kind, body: block },
-    })
-}
-
-fn check_image_source(source: &Object<'_>, at: &At<'_>) -> Read<()> {
-    let text = |key: &'static str| -> Read<()> {
-        let at = At::Key(at, key);
-        let value = source.get(key).ok_or_else(|| at.error(REQUIRED))?;
-        value.as_str().map(|_| ()).ok_or_else(|| at.error(NOT_A_STRING))
-    };
-    text("type")?;
-    match source.get("type").and_then(Value::as_str) {
-        Some("base64") => text("media_type").and_then(|()| text("data")),
-        Some("url") => text("url"),
-        Some("file") => Err(at.error("files api not supported")),
-        _ => Err(At::Key(at, "type").error("Input should be 'base64' or 'url'")),
-    }
 }
