@@ -48,8 +48,8 @@ enum Part<'r> {
 pub(super) struct History<'r> {
     /// `messages`.
     pub(super) messages: Vec<Value<'r>>,
-    /// Whether the last one is the beginning of the answer, which the model is to continue.
-    pub(super) prefill: bool,
+    /// The last one's text, where it is the beginning of the answer, which the model is to continue.
+    pub(super) prefill: Option<String>,
 }
 
 /// The chat's messages.
@@ -242,12 +242,15 @@ impl<'r> Builder<'r, '_> {
         if self.turns.iter().all(|turn| matches!(turn, Turn::System(_))) {
             return Err(Error::invalid("messages.0: user messages must have non-empty content"));
         }
-        let mut prefill = false;
+        let mut prefill = None;
         if let Some(Turn::Assistant(answer)) = self.turns.last_mut() {
-            prefill = true;
-            answer.text = answer.text.take().map(|text| Cow::Owned(text.trim_end().to_string()));
+            let text = answer.text.take().map(|text| text.trim_end().to_string());
+            prefill = Some(text.clone().unwrap_or_default());
+            answer.text = text.map(Cow::Owned);
         }
-        if prefill && matches!(self.target.flavour, Flavour::Ollama | Flavour::LmStudio | Flavour::OpenAi) {
+        if prefill.is_some()
+            && matches!(self.target.flavour, Flavour::Ollama | Flavour::LmStudio | Flavour::OpenAi)
+        {
             return Err(Error::invalid(
                 "This model does not support assistant message prefill. The conversation must end with a user message.",
             ));

@@ -76,6 +76,8 @@ pub struct Plan {
     pub thinking_omitted: bool,
     /// The template opens the reasoning itself and the server has no parser for it: text is reasoning up to `</think>`.
     pub think_tags: bool,
+    /// How the client began the answer, where the server repeats that before it goes on (llama.cpp).
+    pub repeated: Option<String>,
     /// No tool call is passed on: the client asked for none.
     pub no_tool_call: bool,
     /// Only the first tool call is passed on.
@@ -121,6 +123,8 @@ pub fn chat_request<'r>(
     let dropped = tools.dropped.iter().map(|(_, kind)| format!("server tool {kind}")).chain(lost).collect();
     let mut plan = plan(request, target, &tools);
     plan.think_tags = target.settings.think_tags && thinks;
+    let repeated = history.prefill.as_deref().filter(|_| target.flavour == Flavour::LlamaCpp);
+    plan.repeated = repeated.map(|text| text.trim_start().to_string());
 
     let mut body = Object::new();
     body.push("model", target.model);
@@ -168,7 +172,7 @@ pub fn chat_request<'r>(
             body.push(key, value.reborrow());
         }
     }
-    if history.prefill && target.flavour != Flavour::LlamaCpp {
+    if history.prefill.is_some() && target.flavour != Flavour::LlamaCpp {
         body.push("add_generation_prompt", false);
         body.push("continue_final_message", true);
     }
@@ -190,6 +194,7 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         stop_sequences: request.stop_sequences.iter().map(ToString::to_string).collect(),
         thinking_omitted: request.thinking_omitted,
         think_tags: false,
+        repeated: None,
         no_tool_call: request.tool_choice == Some(ToolChoice::None),
         one_tool_call: request.one_tool_call,
         tools: tools
@@ -226,7 +231,7 @@ fn thinks(
         Thinking::Off => false,
         Thinking::Auto => matches!(request.thinking, Some(Asked::Enabled(_) | Asked::Adaptive)),
     };
-    asked && !tools.forced && !history.prefill && request.max_tokens > 0
+    asked && !tools.forced && history.prefill.is_none() && request.max_tokens > 0
 }
 
 fn scaled(tokens: u64, ratio: f64) -> f64 {

@@ -70,11 +70,12 @@ struct Call {
     begun: bool,
 }
 
-/// Where reasoning may hide in the text.
+/// What the beginning of the text may be that is no text of the answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Marks {
-    /// The text so far may be the beginning of [`THINK_START`].
+    /// The text so far may become [`THINK_START`], or the client's own beginning repeated.
     Undecided,
+    /// Reasoning, up to [`THINK_END`].
     Inside,
     Off,
 }

@@ -23,7 +23,8 @@ impl MessageStream {
         }
     }
 
-    /// Text that may begin with reasoning between marks, where the server has no parser for it.
+    /// Text that may begin with reasoning between marks, where the server has no parser for it; or with what the client
+    /// began it with, where the server repeats that.
     pub(super) fn marked_text(&mut self, text: &str, emit: &mut Emit<'_>) {
         match self.marks {
             Marks::Off => self.stoppable_text(text, emit),
@@ -39,19 +40,23 @@ impl MessageStream {
             Marks::Undecided => {
                 self.mark_text.push_str(text);
                 let seen = self.mark_text.trim_start();
-                if let Some(rest) = seen.strip_prefix(THINK_START) {
+                let (beginning, then) = match &self.plan.repeated {
+                    Some(repeated) => (repeated.as_str(), Marks::Off),
+                    None => (THINK_START, Marks::Inside),
+                };
+                if let Some(rest) = seen.strip_prefix(beginning) {
                     let rest = rest.to_string();
-                    self.marks = Marks::Inside;
+                    self.marks = then;
                     self.mark_text.clear();
                     self.marked_text(&rest, emit);
-                } else if !THINK_START.starts_with(seen) {
+                } else if !beginning.starts_with(seen) {
                     self.no_mark_begins(emit);
                 }
             }
         }
     }
 
-    /// No mark begins the text: what was kept to tell is text; or reasoning, where the template wrote the mark itself.
+    /// Nothing of the kind begins the text: what was kept to tell is text; or reasoning, where the template wrote the mark itself.
     fn no_mark_begins(&mut self, emit: &mut Emit<'_>) {
         self.marks = if self.plan.think_tags { Marks::Inside } else { Marks::Off };
         let text = std::mem::take(&mut self.mark_text);
