@@ -12,7 +12,7 @@ use super::gateway::{Gateway, LISTING_PREFIX, Resolved};
 use crate::hooks::Hook;
 
 /// Every variable that is ever told, and why. Who asks a sparkgap for its variables takes these and no other ones.
-pub const VARIABLES: [(&str, &str); 15] = [
+pub const VARIABLES: [(&str, &str); 16] = [
     ("ANTHROPIC_BASE_URL", "where sparkgap is"),
     ("ANTHROPIC_AUTH_TOKEN", "the key that sparkgap asks for; any text where it asks for none"),
     ("ANTHROPIC_API_KEY", "empty, so that no key of an Anthropic account is ever sent to this gateway"),
@@ -41,6 +41,10 @@ pub const VARIABLES: [(&str, &str); 15] = [
     (
         "CLAUDE_STREAM_IDLE_TIMEOUT_MS",
         "the same for a stream of nothing but pings, with five minutes on top; without it ten minutes in all",
+    ),
+    (
+        "CLAUDE_CODE_AUTO_MODE_SERVER",
+        "0: auto mode lets a model here judge tool calls, rather than wait for a judgement that only Anthropic's servers give",
     ),
     ("CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY", "1: /model lists what is served here"),
 ];
@@ -125,6 +129,7 @@ fn variables(gateway: &Gateway, base: String) -> Vec<(&'static str, String)> {
     found.push(("CLAUDE_CODE_ATTRIBUTION_HEADER", "0".into()));
     found.push(("API_TIMEOUT_MS", PATIENCE_MS.into()));
     found.push(("CLAUDE_STREAM_IDLE_TIMEOUT_MS", PATIENCE_MS.into()));
+    found.push(("CLAUDE_CODE_AUTO_MODE_SERVER", "0".into()));
     found.push(("CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY", "1".into()));
     found
 }
@@ -183,6 +188,7 @@ mod tests {
         assert_eq!(told("CLAUDE_CODE_MAX_CONTEXT_TOKENS"), "131072");
         assert_eq!(told("CLAUDE_CODE_MAX_OUTPUT_TOKENS"), "16384");
         assert_eq!(told("CLAUDE_CODE_ATTRIBUTION_HEADER"), "0");
+        assert_eq!(told("CLAUDE_CODE_AUTO_MODE_SERVER"), "0");
     }
 
     #[test]

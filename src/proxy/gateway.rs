@@ -15,8 +15,8 @@ use crate::upstream::{Options, Upstream, Wait};
 use super::Stop;
 use super::queue::{Place, Queue};
 
-/// Stands before the names of an upstream's own models in our listing: Claude Code shows only models whose names hold
-/// `claude` or `anthropic`.
+/// Stands before names in our listing, aliases' and models', that hold neither `claude` nor `anthropic`: Claude Code shows
+/// no others.
 pub(super) const LISTING_PREFIX: &str = "anthropic/";
 
 /// How much one answer moves what is learned of a model's tokens.
@@ -223,6 +223,14 @@ impl Gateway {
         self.upstreams.iter().find(|served| served.name() == name)
     }
 
+    /// The alias that `model` stands for; behind the listing's prefix the one of the bare name, unless an alias begins so.
+    fn alias(&self, model: &str) -> Option<&Alias> {
+        let whole = route::find(&self.aliases, model);
+        let is_own = whole.is_some_and(|alias| alias.pattern.starts_with(LISTING_PREFIX));
+        let bare = model.strip_prefix(LISTING_PREFIX).filter(|_| !is_own);
+        bare.and_then(|bare| route::find(&self.aliases, bare)).or(whole)
+    }
+
     /// The upstream that a request for `model` goes to, and the model that its alias names. `chosen`: the upstream that
     /// a hook named, `own_model` the model that it named beside it; the alias table then only renames.
     fn route(
@@ -231,7 +239,7 @@ impl Gateway {
         chosen: Option<&str>,
         own_model: Option<&str>,
     ) -> Result<(&Arc<Served>, Option<&str>), Error> {
-        let alias = route::find(&self.aliases, model);
+        let alias = self.alias(model);
         let name = chosen.or(alias.map(|alias| alias.upstream.as_str()));
         // Without any alias there is nothing to go by: every name goes to the default upstream.
         let default = self.upstreams.first().filter(|_| self.aliases.is_empty() && chosen.is_none());

@@ -21,7 +21,7 @@ const PAGE_SIZE_MAX: usize = 1000;
 const CREATED_AT: &str = "1970-01-01T00:00:00Z";
 
 /// One listed model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Listed {
     id: String,
     display_name: String,
@@ -71,32 +71,30 @@ pub(super) fn find(
 
 fn listing(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Vec<Listed> {
     let mut models: Vec<Listed> = Vec::new();
-    let mut add = |model: Listed| {
-        if !models.iter().any(|known| known.id == model.id) {
-            models.push(model);
+    let mut add = |name: &str, model: Listed| {
+        let shown = (!is_shown_by_claude_code(name)).then(|| format!("{LISTING_PREFIX}{name}"));
+        for id in shown.into_iter().chain([name.to_string()]) {
+            if !models.iter().any(|known| known.id == id) {
+                models.push(Listed { id, ..model.clone() });
+            }
         }
     };
     for alias in gateway.aliases().iter().filter(|alias| !alias.pattern.contains('*')) {
         if let Ok(resolved) = gateway.resolve(&alias.pattern, None, None, Some(wait)) {
             let max_tokens = resolved.served.upstream().config().settings.max_tokens;
-            add(Listed {
-                id: alias.pattern.clone(),
-                display_name: resolved.model,
-                window: resolved.window,
-                max_tokens,
-            });
+            let display_name = format!("{} ({})", alias.pattern, resolved.model);
+            add(
+                &alias.pattern,
+                Listed { display_name, window: resolved.window, max_tokens, ..Listed::default() },
+            );
         }
     }
     for served in gateway.upstreams() {
         let settings = &served.upstream().config().settings;
         for model in &served.upstream().discovered_fresh(wait).models {
-            let window = settings.window.or(model.window);
-            let listed =
-                |id| Listed { id, display_name: model.id.clone(), window, max_tokens: settings.max_tokens };
-            if !is_shown_by_claude_code(&model.id) {
-                add(listed(format!("{LISTING_PREFIX}{}", model.id)));
-            }
-            add(listed(model.id.clone()));
+            let (window, max_tokens) = (settings.window.or(model.window), settings.max_tokens);
+            let display_name = model.id.clone();
+            add(&model.id, Listed { display_name, window, max_tokens, ..Listed::default() });
         }
     }
     models

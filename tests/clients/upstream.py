@@ -105,6 +105,7 @@ ANSWERS = {
         else say("", reasoning="First the first.", calls=[bash("echo first")])
     ),
     "PARALLEL": lambda chat: after(chat, [bash("sleep 0.4; echo slow-one"), bash("echo quick-two")]),
+    "RISKY": lambda chat: after(chat, [bash('python3 -c "print(6*7)"')]),
     "SILENCE": lambda chat: after(chat, [bash("echo after-the-silence")]),
     "RESTART": lambda chat: after(chat, [bash("echo before-the-restart")]),
     "WEATHER": lambda chat: after(chat, [("get_weather", '{"city": "Paris", "days": 3}')]),
@@ -134,6 +135,8 @@ def refuse(status, error):
 def answer(chat):
     if COMPACTION in chat.last_user:
         return say(f"<summary>{SUMMARY}</summary>")
+    if "</block>" in chat.body.get("stop", []):
+        return say("<block>no</block>")
     return ANSWERS.get(chat.keyword, ANSWERS[""])(chat)
 
 

@@ -47,6 +47,7 @@ fn the_environment_is_what_the_upstream_offers() {
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
         "API_TIMEOUT_MS": "1800000",
         "CLAUDE_STREAM_IDLE_TIMEOUT_MS": "1800000",
+        "CLAUDE_CODE_AUTO_MODE_SERVER": "0",
         "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
     });
     assert_eq!(answer["env"], expected);

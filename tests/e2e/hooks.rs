@@ -65,6 +65,46 @@ fn names_lead_to_upstreams_and_models() {
     assert_eq!(answer.error(), ("not_found_error".into(), "model: gpt-5".into()));
 }
 
+// covers: 102
+#[test]
+fn aliases_are_listed_by_names_that_claude_code_shows_and_lead_where_they_lead() {
+    let upstream = Upstream::start();
+    let lua = format!(
+        r#"return {{ api = 1, upstreams = {{ spark = {{ url = "{}" }} }}, aliases = {{
+            {{ "fast", upstream = "spark", model = "small" }},
+            {{ "claude-big", upstream = "spark", model = "big" }},
+            {{ "anthropic/own", upstream = "spark", model = "own" }},
+            {{ "*", upstream = "spark" }},
+        }} }}"#,
+        upstream.url()
+    );
+    let server = serve(&file("listed", &lua));
+    let mut client = server.connect();
+    let listing = client.ask(b"GET /v1/models HTTP/1.1\r\nanthropic-version: 2023-06-01\r\n\r\n").json();
+    let shown: Vec<(&str, &str)> = listing["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| (model["id"].as_str().unwrap(), model["display_name"].as_str().unwrap()))
+        .filter(|(id, _)| id.contains("claude") || id.contains("anthropic"))
+        .collect();
+    let own = format!("anthropic/{MODEL}");
+    let expected = [
+        ("anthropic/fast", "fast (small)"),
+        ("claude-big", "claude-big (big)"),
+        ("anthropic/own", "anthropic/own (own)"),
+        (&own, MODEL),
+    ];
+    assert_eq!(shown, expected);
+    for (id, _) in expected {
+        let mut body = hello();
+        body["model"] = id.into();
+        client.post(&body).message();
+    }
+    let asked: Vec<_> = upstream.seen().into_iter().map(|seen| seen.body["model"].clone()).collect();
+    assert_eq!(asked, ["small", "big", "own", MODEL]);
+}
+
 #[test]
 fn hooks_change_refuse_and_answer() {
     let upstream = Upstream::start();
