@@ -130,6 +130,24 @@ fn a_hook_names_upstream_and_model() {
 }
 
 #[test]
+fn a_name_that_is_listed_leads_to_where_it_is_served() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    second.set_page("/v1/models", 200, r#"{"data":[{"id":"org/second","owned_by":"vllm"}]}"#);
+    let server = Server::run(&["serve", "--upstream", &first.url(), "--upstream", &second.url()], &[]);
+    server.wait_for("serves org/second");
+    for model in ["org/second", "anthropic/org/second", "claude-x", "anthropic/qwen3"] {
+        let mut body = hello();
+        body["model"] = model.into();
+        assert_eq!(server.connect().post(&body).json()["model"], model);
+    }
+    let asked = |upstream: &Upstream| {
+        upstream.seen().iter().map(|seen| seen.body["model"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&second), ["org/second", "org/second"]);
+    assert_eq!(asked(&first), [MODEL, MODEL]);
+}
+
+#[test]
 fn an_answer_is_never_empty_where_the_owner_says_so() {
     let upstream = Upstream::start();
     let lua = format!(
