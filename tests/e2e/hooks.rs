@@ -204,6 +204,26 @@ fn a_mistake_stops_the_start_and_spoils_no_reload() {
 }
 
 #[test]
+fn the_hook_command_says_where_a_request_goes_and_why_a_hook_failed() {
+    let lua = r#"return {
+        upstreams = { spark = { url = "http://127.0.0.1:9/v1" } },
+        on_request = function(req) log.info("looks at " .. req.model) error("on purpose") end,
+    }"#;
+    let hooks = file("command", lua);
+    let request = hooks.with_file_name("command.json");
+    fs::write(&request, hello().to_string()).unwrap();
+    let run =
+        |hooks: &Path| output(&["hook", hooks.to_str().unwrap(), "--request", request.to_str().unwrap()]);
+    let (code, stdout, stderr) = run(&hooks);
+    assert_eq!(code, Some(1));
+    assert!(stdout.starts_with("goes to   spark, "), "{stdout}");
+    assert!(stderr.contains("looks at claude-sonnet-5") && stderr.contains("on purpose"), "{stderr}");
+    // A file without upstreams can be tried all the same.
+    let (code, stdout, _) = run(&file("command-only", "return { on_request = function() end }"));
+    assert!(code == Some(0) && stdout.starts_with("goes to   default, "), "{stdout}");
+}
+
+#[test]
 fn the_articles_table_is_shipped() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/hooks/litellm-article.lua");
     let (code, text, stderr) = output(&["check", "--hooks", path]);
