@@ -116,7 +116,7 @@ fn answer(
     hooked: &mut Hooked,
     record: &mut Record,
 ) -> Result<(), Stop> {
-    let share = proxy.budget.share(&request, proxy.options.body_size_max)?;
+    let mut share = proxy.budget.share(&request, proxy.options.body_size_max)?;
     let mut bytes = read_body(exchange.client(), &request)?;
     log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(&bytes));
     exchange.received();
@@ -132,7 +132,7 @@ fn answer(
     };
     drop(bytes); // the answer may take minutes; the request's memory is not kept for it
     let mut tried = Vec::new();
-    let (resolved, response, asked, _place) = loop {
+    loop {
         let Prepared { resolved, body, plan } = prepared;
         log::trace!("{} to the upstream: {}", record.request_id, String::from_utf8_lossy(&body));
         let asked = plan.asked();
@@ -144,20 +144,22 @@ fn answer(
         }
         exchange.enter(Phase::Queue);
         let place = resolved.served.place(&wait);
-        let opened = place.and_then(|place| Ok((place, attempt.open(exchange, &wait)?)));
-        let error = match opened {
-            Ok((place, response)) => break (resolved, response, asked, place),
-            Err(Stop::Error(error)) if !exchange.started() => error,
-            Err(stop) => return Err(stop),
+        let answered = place.and_then(|_place| {
+            let response = attempt.open(exchange, &wait)?;
+            share = None;
+            record.first_byte = Some(record.began.elapsed());
+            exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
+            let _streaming = exchange.streams().then(|| proxy.counters.streaming());
+            finish(exchange, &resolved, response, &asked)
+        });
+        let error = match answered {
+            // Also an error that stands at the beginning of an answer. Not one of our own hooks.
+            Err(Stop::Error(error)) if !exchange.started() && error.kind != Kind::Permission => error,
+            other => return other,
         };
         tried.push(resolved.served.name().to_string());
         prepared = elsewhere(&incoming, error, &tried, hooked, record)?;
-    };
-    drop((request, share));
-    record.first_byte = Some(record.began.elapsed());
-    exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
-    let _streaming = exchange.streams().then(|| proxy.counters.streaming());
-    finish(exchange, &resolved, response, &asked)
+    }
 }
 
 /// The second stage, as what the upstream is asked.
@@ -175,7 +177,7 @@ fn ready(
     Ok(Prepared { resolved, body, plan })
 }
 
-/// An upstream failed before its first byte: `on_error` may name another one, or another error.
+/// An upstream failed, and nothing went to the client: `on_error` may name another one, or another error.
 fn elsewhere(
     incoming: &Incoming<'_>,
     error: Error,

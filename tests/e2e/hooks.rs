@@ -130,6 +130,34 @@ fn a_hook_names_upstream_and_model() {
 }
 
 #[test]
+fn an_error_at_the_beginning_of_an_answer_is_sent_elsewhere() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let lua = format!(
+        r#"return {{
+            upstreams = {{ a = {{ url = "{}" }}, b = {{ url = "{}" }} }},
+            aliases = {{ {{ "*", upstream = "a" }} }},
+            on_error = function(err) if err.message == "engine died" then return {{ retry = "other" }} end end,
+        }}"#,
+        first.url(),
+        second.url()
+    );
+    let server = serve(&file("elsewhere", &lua));
+    server.wait_for("upstream b: ");
+    let said = |text: &str| json!({"choices": [{"index": 0, "delta": {"content": text}}]});
+    let died = || json!({"error": {"message": "engine died", "code": 500}});
+    first.next_chunks(vec![said(""), died()]);
+    assert_eq!(server.connect().post(&hello_stream()).whole_events()[0]["text"], "Hello.");
+    // A client that does not stream has seen nothing until the end.
+    first.next_chunks(vec![said("Half"), died()]);
+    assert_eq!(server.connect().post(&hello()).message()[0]["text"], "Hello.");
+    assert_eq!((first.seen().len(), second.seen().len()), (2, 2));
+    first.next_chunks(vec![said("Half"), died()]);
+    let answer = server.connect().post(&hello_stream());
+    assert!(answer.text().contains("Half") && answer.text().contains("event: error"), "{}", answer.text());
+    assert_eq!(second.seen().len(), 2);
+}
+
+#[test]
 fn a_name_that_is_listed_leads_to_where_it_is_served() {
     let (first, second) = (Upstream::start(), Upstream::start());
     second.set_page("/v1/models", 200, r#"{"data":[{"id":"org/second","owned_by":"vllm"}]}"#);
