@@ -125,6 +125,11 @@ fn answer(
     let mut prepared = {
         let _tree = share.as_ref().map(|_| proxy.budget.trees.take(&wait)).transpose()?;
         let body = incoming.hooked(&mut bytes, hooked);
+        // What a hook refuses or answers has a model too.
+        if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
+            record.client_model.clone_from(&shown.model);
+            record.is_streamed = shown.stream;
+        }
         if let Err(Stop::Respond(_)) = &body {
             exchange.expect(plan_of(hooked), ids::message_id(), None);
         }

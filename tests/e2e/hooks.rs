@@ -92,6 +92,7 @@ fn hooks_change_refuse_and_answer() {
     assert_eq!(upstream.only_seen().body["temperature"], 0.25);
     let answer = ask("forbidden");
     assert_eq!((answer.status, answer.error()), (403, ("permission_error".into(), "not here".into())));
+    server.wait_for("forbidden -> -/- stream 403 ");
     ask("broken").whole_events();
     assert!(server.log().contains("on purpose"), "{}", server.log());
     assert_eq!(upstream.seen().len(), 2);
