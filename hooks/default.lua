@@ -29,8 +29,8 @@ return {
     -- },
   },
 
-  -- Model names. The first match wins, * matches any run of characters. No upstream: the default one. No model: the
-  -- upstream's own.
+  -- Model names. The first match wins, * matches any run of characters. No upstream: one that lists the model, else the
+  -- default one. No model: the upstream's own.
   aliases = {
     -- { "claude-*haiku*", upstream = "small", model = "Intel/Qwen3.5-27B-int4-AutoRound" },
     { "*" },

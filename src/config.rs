@@ -55,6 +55,14 @@ pub struct Config {
     pub aliases: Vec<Alias>,
 }
 
+impl Config {
+    /// The upstream of an alias as far as the configuration tells: the one it names, else the default.
+    pub fn upstream_of<'c>(&'c self, alias: &'c Alias) -> Option<&'c str> {
+        let default = self.upstreams.first().map(|upstream| upstream.name.as_str());
+        alias.upstream.as_deref().or(default)
+    }
+}
+
 /// Checks a base URL and gives it its usual form: no slash at the end, `/v1` where it has no path.
 ///
 /// # Errors

@@ -7,8 +7,8 @@
 pub struct Alias {
     /// A model name as the client sends it; `*` matches any run of characters.
     pub pattern: String,
-    /// The upstream's name.
-    pub upstream: String,
+    /// The upstream's name; `None`: the owner does not care.
+    pub upstream: Option<String>,
     /// The model to ask it for; `None`: the upstream's own first one.
     pub model: Option<String>,
 }
@@ -74,12 +74,12 @@ mod tests {
     fn the_first_match_wins() {
         let alias = |pattern: &str, upstream: &str| Alias {
             pattern: pattern.into(),
-            upstream: upstream.into(),
+            upstream: Some(upstream.into()),
             model: None,
         };
         let table = [alias("claude-*", "a"), alias("*", "b")];
-        assert_eq!(find(&table, "claude-x").map(|a| a.upstream.as_str()), Some("a"));
-        assert_eq!(find(&table, "gpt").map(|a| a.upstream.as_str()), Some("b"));
+        assert_eq!(find(&table, "claude-x").and_then(|a| a.upstream.as_deref()), Some("a"));
+        assert_eq!(find(&table, "gpt").and_then(|a| a.upstream.as_deref()), Some("b"));
         assert_eq!(find(&table[..1], "gpt"), None);
     }
 }

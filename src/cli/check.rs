@@ -35,9 +35,15 @@ fn as_text(loaded: &Loaded) -> String {
         let _ = writeln!(text, "  {:16} {} ({model}, {key}{default})", upstream.name, upstream.url);
     }
     text.push_str("aliases, the first match wins\n");
-    for alias in &loaded.config.aliases {
+    let config = &loaded.config;
+    for alias in &config.aliases {
         let model = alias.model.as_deref().unwrap_or("its own model");
-        let _ = writeln!(text, "  {:32} -> {} {model}", alias.pattern, alias.upstream);
+        let _ = writeln!(
+            text,
+            "  {:32} -> {} {model}",
+            alias.pattern,
+            config.upstream_of(alias).unwrap_or_default()
+        );
     }
     text.push_str("hooks\n");
     for place in loaded.hooks.places() {
@@ -62,7 +68,7 @@ fn as_json(loaded: &Loaded) -> String {
     let aliases = loaded.config.aliases.iter().map(|alias| {
         Value::object([
             ("pattern", alias.pattern.clone().into()),
-            ("upstream", alias.upstream.clone().into()),
+            ("upstream", text(&loaded.config.upstream_of(alias).map(str::to_owned))),
             ("model", text(&alias.model)),
         ])
     });

@@ -46,7 +46,7 @@ pub(super) fn run(options: &Doctor) -> Result<(), Failed> {
 /// The models that the configuration asks this upstream for.
 fn named(config: &Config, upstream: &str) -> Vec<String> {
     let own = config.upstreams.iter().filter(|own| own.name == upstream).filter_map(|own| own.model.clone());
-    let aliases = config.aliases.iter().filter(|alias| alias.upstream == upstream);
+    let aliases = config.aliases.iter().filter(|alias| config.upstream_of(alias) == Some(upstream));
     let mut named: Vec<String> = Vec::new();
     for model in own.chain(aliases.filter_map(|alias| alias.model.clone())) {
         if !named.contains(&model) {

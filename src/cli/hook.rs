@@ -7,6 +7,7 @@ use super::arguments::HookRun;
 use super::{Failed, load, print, upstreams};
 use crate::hooks;
 use crate::json::Value;
+use crate::logger;
 use crate::proxy::{Gateway, Preview, preview};
 use crate::upstream;
 
@@ -22,12 +23,19 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
         None => Err(format!("--header {header}: expected NAME: VALUE")),
     });
     let headers = headers.collect::<Result<Vec<_>, Failed>>()?;
-    let urls = if options.upstream.is_empty() { vec![NOWHERE.to_string()] } else { options.upstream.clone() };
-    let gateway_of = |hooks: &[std::path::PathBuf]| {
-        let loaded = load(hooks, upstreams(&urls, None)?, hooks::Options::default())?;
+    // What a hook logs, and why one fails, is what this command is for.
+    logger::start(log::LevelFilter::Info);
+    let gateway_of = |hooks: &[std::path::PathBuf], urls: &[String]| {
+        let loaded = load(hooks, upstreams(urls, None)?, hooks::Options::default())?;
         Gateway::new(loaded, &upstream::Options::default())
     };
-    let with = gateway_of(std::slice::from_ref(&options.file))?;
+    let file = std::slice::from_ref(&options.file);
+    let nowhere = [NOWHERE.to_string()];
+    // Only a file without upstreams of its own needs one.
+    let with = match options.upstream.as_slice() {
+        [] => gateway_of(file, &[]).or_else(|_| gateway_of(file, &nowhere))?,
+        urls => gateway_of(file, urls)?,
+    };
     let began = Instant::now();
     let after = preview(&with, &request, &headers);
     let took = began.elapsed();
@@ -36,7 +44,7 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
         Preview::Sent { upstream, model, body } => {
             let _ = writeln!(text, "goes to   {upstream}, model {model}");
             // The same request without any hook is what the hooks changed it from.
-            match preview(&gateway_of(&[])?, &request, &headers) {
+            match preview(&gateway_of(&[], &nowhere)?, &request, &headers) {
                 Preview::Sent { body: before, .. } => changes("", &before, body, &mut text),
                 other => _ = writeln!(text, "without the hooks: {other:?}"),
             }

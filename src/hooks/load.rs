@@ -188,7 +188,7 @@ fn config_for_lua(config: &Config) -> Value<'static> {
     let aliases = config.aliases.iter().map(|alias| {
         Value::object([
             ("pattern", alias.pattern.clone().into()),
-            ("upstream", alias.upstream.clone().into()),
+            ("upstream", text(&config.upstream_of(alias).map(str::to_owned))),
             ("model", text(&alias.model)),
         ])
     });
@@ -309,28 +309,28 @@ fn assemble(
     let default = first_given.or(star).or_else(|| upstreams.iter().map(|u| u.name.clone()).min());
     // A stable sort: the rest keep the order of the command line, then of the files and their names.
     upstreams.sort_by_key(|upstream| Some(&upstream.name) != default.as_ref());
-    let Some(default) = default else {
+    if default.is_none() {
         if mistakes.is_empty() {
             let message = "no upstream: give --upstream URL, or upstreams = { spark = { url = \"http://…\" } } in a file";
             let file = files.first().map(|(source, _)| source.file.clone()).unwrap_or_default();
             mistakes.push(Mistake { file, line: None, message: message.to_owned() });
         }
         return Config::default();
-    };
+    }
     let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
     // An upstream that was left out for a mistake of its own is missing here: one report of it is enough.
     let complete = mistakes.is_empty();
     let aliases = aliases
         .into_iter()
         .map(|(source, alias)| {
-            let upstream = alias.upstream.unwrap_or_else(|| default.clone());
-            if complete && !names.contains(&upstream.as_str()) {
+            let unknown = alias.upstream.as_ref().filter(|name| complete && !names.contains(&name.as_str()));
+            if let Some(upstream) = unknown {
                 let mut found = Mistakes::new(&source.file, &source.text);
                 let what = format!("alias {} (\"{}\"): no upstream", alias.position, alias.pattern);
-                found.add(&[&upstream, &alias.pattern], super::nearest::unknown(&what, &upstream, &names));
+                found.add(&[upstream, &alias.pattern], super::nearest::unknown(&what, upstream, &names));
                 mistakes.append(&mut found.list);
             }
-            Alias { pattern: alias.pattern, upstream, model: alias.model }
+            Alias { pattern: alias.pattern, upstream: alias.upstream, model: alias.model }
         })
         .collect();
     Config { upstreams, aliases }

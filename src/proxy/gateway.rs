@@ -61,6 +61,12 @@ impl Served {
         &self.upstream
     }
 
+    /// Whether it serves a model of this name, also in the listing's own spelling of it.
+    fn lists(&self, model: &str) -> bool {
+        let bare = model.strip_prefix(LISTING_PREFIX).unwrap_or(model);
+        self.upstream.discovered().models.iter().any(|listed| listed.id == model || listed.id == bare)
+    }
+
     /// A place among the requests that it gets at a time, at once or when it is this client's turn.
     pub(super) fn place(&self, wait: &Rc<dyn Wait>) -> Result<Option<Place>, Stop> {
         self.queue.as_ref().map(|queue| queue.take(wait)).transpose()
@@ -240,13 +246,22 @@ impl Gateway {
         own_model: Option<&str>,
     ) -> Result<(&Arc<Served>, Option<&str>), Error> {
         let alias = self.alias(model);
-        let name = chosen.or(alias.map(|alias| alias.upstream.as_str()));
-        // Without any alias there is nothing to go by: every name goes to the default upstream.
-        let default = self.upstreams.first().filter(|_| self.aliases.is_empty() && chosen.is_none());
-        let Some(served) = name.and_then(|name| self.upstream(name)).or(default) else {
+        let served = match chosen.or(alias.and_then(|alias| alias.upstream.as_deref())) {
+            Some(name) => self.upstream(name),
+            None if alias.is_none() && !self.aliases.is_empty() => None,
+            // Nobody says where to: to an upstream that lists the model, else to the default one.
+            None => {
+                let sought = alias.and_then(|alias| alias.model.as_deref()).unwrap_or(model);
+                self.upstreams.iter().find(|served| served.lists(sought)).or(self.upstreams.first())
+            }
+        };
+        let Some(served) = served else {
             return Err(Error::new(Kind::NotFound, format!("model: {model}")).retry(Retry::Never));
         };
-        let alias = alias.filter(|alias| alias.upstream == served.name());
+        // The table renames for a hook's upstream only what it would send there itself.
+        let default = self.upstreams.first().map(|served| served.name());
+        let alias = alias
+            .filter(|alias| chosen.is_none() || alias.upstream.as_deref().or(default) == Some(served.name()));
         // A hook that names upstream and model means that model: only an alias of its very name renames it.
         let alias = alias.filter(|alias| own_model.is_none_or(|own| alias.pattern == own));
         Ok((served, alias.and_then(|alias| alias.model.as_deref())))

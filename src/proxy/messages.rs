@@ -116,23 +116,29 @@ fn answer(
     hooked: &mut Hooked,
     record: &mut Record,
 ) -> Result<(), Stop> {
-    let share = proxy.budget.share(&request, proxy.options.body_size_max)?;
+    let mut share = proxy.budget.share(&request, proxy.options.body_size_max)?;
     let mut bytes = read_body(exchange.client(), &request)?;
     log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(&bytes));
     exchange.received();
     let wait: Rc<dyn Wait> = exchange.clone();
-    let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
     let mut prepared = {
+        let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
         let _tree = share.as_ref().map(|_| proxy.budget.trees.take(&wait)).transpose()?;
         let body = incoming.hooked(&mut bytes, hooked);
+        // What a hook refuses or answers has a model too.
+        if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
+            record.client_model.clone_from(&shown.model);
+            record.is_streamed = shown.stream;
+        }
         if let Err(Stop::Respond(_)) = &body {
             exchange.expect(plan_of(hooked), ids::message_id(), None);
         }
         ready(&incoming, &body?, hooked, record)?
     };
     drop(bytes); // the answer may take minutes; the request's memory is not kept for it
+    let mut request = Some(request);
     let mut tried = Vec::new();
-    let (resolved, response, asked, _place) = loop {
+    loop {
         let Prepared { resolved, body, plan } = prepared;
         log::trace!("{} to the upstream: {}", record.request_id, String::from_utf8_lossy(&body));
         let asked = plan.asked();
@@ -144,20 +150,27 @@ fn answer(
         }
         exchange.enter(Phase::Queue);
         let place = resolved.served.place(&wait);
-        let opened = place.and_then(|place| Ok((place, attempt.open(exchange, &wait)?)));
-        let error = match opened {
-            Ok((place, response)) => break (resolved, response, asked, place),
-            Err(Stop::Error(error)) if !exchange.started() => error,
-            Err(stop) => return Err(stop),
+        let answered = place.and_then(|_place| {
+            let response = attempt.open(exchange, &wait)?;
+            share = None;
+            if hooked.saved.is_none() {
+                request = None; // no hook will send it elsewhere
+            }
+            record.first_byte = Some(record.began.elapsed());
+            exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
+            let _streaming = exchange.streams().then(|| proxy.counters.streaming());
+            finish(exchange, &resolved, response, &asked)
+        });
+        let error = match answered {
+            // Also an error that stands at the beginning of an answer. Not one of our own hooks.
+            Err(Stop::Error(error)) if !exchange.started() && error.kind != Kind::Permission => error,
+            other => return other,
         };
         tried.push(resolved.served.name().to_string());
+        let Some(request) = &request else { return Err(error.into()) };
+        let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request, address };
         prepared = elsewhere(&incoming, error, &tried, hooked, record)?;
-    };
-    drop((request, share));
-    record.first_byte = Some(record.began.elapsed());
-    exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
-    let _streaming = exchange.streams().then(|| proxy.counters.streaming());
-    finish(exchange, &resolved, response, &asked)
+    }
 }
 
 /// The second stage, as what the upstream is asked.
@@ -175,7 +188,7 @@ fn ready(
     Ok(Prepared { resolved, body, plan })
 }
 
-/// An upstream failed before its first byte: `on_error` may name another one, or another error.
+/// An upstream failed, and nothing went to the client: `on_error` may name another one, or another error.
 fn elsewhere(
     incoming: &Incoming<'_>,
     error: Error,

@@ -128,7 +128,8 @@ impl Memory {
         }
     }
 
-    /// Does `ask` if it is due and the last attempt is `interval` ago. While another thread is at it, this one goes on
+    /// Does `ask` if it is due and the last attempt is `interval` ago, or a tenth of it where nothing is known: as soon as
+    /// the upstream is there it must be asked, as a guess would ask for a wrong model. While another thread is at it, this one goes on
     /// with what is known; where that is nothing, it waits for the other's answer, as a guess would ask for a wrong model.
     pub(super) fn ask_if_due(&self, interval: Duration, ask: impl FnOnce()) {
         let _turn = match self.turn.try_lock() {
@@ -141,6 +142,7 @@ impl Memory {
         };
         let due = {
             let state = self.state();
+            let interval = if state.known.models.is_empty() { interval / 10 } else { interval };
             state.stale && state.asked.is_none_or(|at| at.elapsed() >= interval)
         };
         if due {

@@ -132,6 +132,7 @@ fn hooks_change_refuse_and_answer() {
     assert_eq!(upstream.only_seen().body["temperature"], 0.25);
     let answer = ask("forbidden");
     assert_eq!((answer.status, answer.error()), (403, ("permission_error".into(), "not here".into())));
+    server.wait_for("forbidden -> -/- stream 403 ");
     ask("broken").whole_events();
     assert!(server.log().contains("on purpose"), "{}", server.log());
     assert_eq!(upstream.seen().len(), 2);
@@ -167,6 +168,52 @@ fn a_hook_names_upstream_and_model() {
     let models: Vec<_> = small.seen().iter().map(|seen| seen.body["model"].clone()).collect();
     assert_eq!(models, ["my-own", "by-its-alias", "by-the-star", "by-the-star"]);
     assert!(server.log().contains("unknown upstream 'nowhere'"), "{}", server.log());
+}
+
+#[test]
+fn an_error_at_the_beginning_of_an_answer_is_sent_elsewhere() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let lua = format!(
+        r#"return {{
+            upstreams = {{ a = {{ url = "{}" }}, b = {{ url = "{}" }} }},
+            aliases = {{ {{ "*", upstream = "a" }} }},
+            on_error = function(err) if err.message == "engine died" then return {{ retry = "other" }} end end,
+        }}"#,
+        first.url(),
+        second.url()
+    );
+    let server = serve(&file("elsewhere", &lua));
+    server.wait_for("upstream b: ");
+    let said = |text: &str| json!({"choices": [{"index": 0, "delta": {"content": text}}]});
+    let died = || json!({"error": {"message": "engine died", "code": 500}});
+    first.next_chunks(vec![said(""), died()]);
+    assert_eq!(server.connect().post(&hello_stream()).whole_events()[0]["text"], "Hello.");
+    // A client that does not stream has seen nothing until the end.
+    first.next_chunks(vec![said("Half"), died()]);
+    assert_eq!(server.connect().post(&hello()).message()[0]["text"], "Hello.");
+    assert_eq!((first.seen().len(), second.seen().len()), (2, 2));
+    first.next_chunks(vec![said("Half"), died()]);
+    let answer = server.connect().post(&hello_stream());
+    assert!(answer.text().contains("Half") && answer.text().contains("event: error"), "{}", answer.text());
+    assert_eq!(second.seen().len(), 2);
+}
+
+#[test]
+fn a_name_that_is_listed_leads_to_where_it_is_served() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    second.set_page("/v1/models", 200, r#"{"data":[{"id":"org/second","owned_by":"vllm"}]}"#);
+    let server = Server::run(&["serve", "--upstream", &first.url(), "--upstream", &second.url()], &[]);
+    server.wait_for("serves org/second");
+    for model in ["org/second", "anthropic/org/second", "claude-x", "anthropic/qwen3"] {
+        let mut body = hello();
+        body["model"] = model.into();
+        assert_eq!(server.connect().post(&body).json()["model"], model);
+    }
+    let asked = |upstream: &Upstream| {
+        upstream.seen().iter().map(|seen| seen.body["model"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&second), ["org/second", "org/second"]);
+    assert_eq!(asked(&first), [MODEL, MODEL]);
 }
 
 #[test]
@@ -223,6 +270,26 @@ fn a_mistake_stops_the_start_and_spoils_no_reload() {
     let line = server.wait_for("the hooks stay as they were");
     assert!(line.contains("ERROR"), "{line}");
     assert_eq!(sent(), 0.2);
+}
+
+#[test]
+fn the_hook_command_says_where_a_request_goes_and_why_a_hook_failed() {
+    let lua = r#"return {
+        upstreams = { spark = { url = "http://127.0.0.1:9/v1" } },
+        on_request = function(req) log.info("looks at " .. req.model) error("on purpose") end,
+    }"#;
+    let hooks = file("command", lua);
+    let request = hooks.with_file_name("command.json");
+    fs::write(&request, hello().to_string()).unwrap();
+    let run =
+        |hooks: &Path| output(&["hook", hooks.to_str().unwrap(), "--request", request.to_str().unwrap()]);
+    let (code, stdout, stderr) = run(&hooks);
+    assert_eq!(code, Some(1));
+    assert!(stdout.starts_with("goes to   spark, "), "{stdout}");
+    assert!(stderr.contains("looks at claude-sonnet-5") && stderr.contains("on purpose"), "{stderr}");
+    // A file without upstreams can be tried all the same.
+    let (code, stdout, _) = run(&file("command-only", "return { on_request = function() end }"));
+    assert!(code == Some(0) && stdout.starts_with("goes to   default, "), "{stdout}");
 }
 
 #[test]

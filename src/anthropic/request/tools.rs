@@ -15,7 +15,14 @@ pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Tool<'r>>> {
         for (j, block) in content.iter().enumerate() {
             let at = At::Index(&at, i);
             let at = At::Key(&at, "content");
-            change(block, &At::Index(&at, j), &mut tools, &mut removed)?;
+            let at = At::Index(&at, j);
+            change(block, &at, &mut tools, &mut removed)?;
+            // A summary brings the changes of the messages that it stands for.
+            let brought = block.get("tool_changes").and_then(Value::as_array).unwrap_or_default();
+            let at = At::Key(&at, "tool_changes");
+            for (k, brought) in brought.iter().enumerate() {
+                change(brought, &At::Index(&at, k), &mut tools, &mut removed)?;
+            }
         }
     }
     tools.retain(|tool| !removed.contains(&tool.name));

@@ -4,6 +4,7 @@
 
 use mlua::{Function, Table, Value as LuaValue};
 
+use super::super::nearest;
 use super::super::table::{Mistakes, Reader, describe, keys};
 use super::super::{Defined, Hook};
 use crate::config::{self, Secret, Upstream};
@@ -243,6 +244,9 @@ fn read_hooks(reader: &Reader<'_>, file: usize, mistakes: &mut Mistakes<'_>) -> 
     found
 }
 
+/// The types of events that `on_event` sees.
+const EVENT_TYPES: [&str; 4] = ["text", "thinking", "tool_use", "end"];
+
 fn read_event_types(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Option<Vec<String>> {
     let table = reader.table("on_event_types", "a list such as { \"text\" }", mistakes)?;
     let types: Result<Vec<String>, _> = table
@@ -253,7 +257,13 @@ fn read_event_types(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Option<
         })
         .collect();
     match types {
-        Ok(types) if types.len() == keys(&table).len() => Some(types),
+        Ok(types) if types.len() == keys(&table).len() => {
+            if let Some(unknown) = types.iter().find(|name| !EVENT_TYPES.contains(&name.as_str())) {
+                let what = nearest::unknown("there is no event type", unknown, &EVENT_TYPES);
+                reader.wrong("on_event_types", &what, mistakes);
+            }
+            Some(types)
+        }
         Ok(_) => {
             reader.wrong("on_event_types", "expected a list such as { \"text\" }", mistakes);
             None

@@ -98,6 +98,10 @@ const CASES: &[(&str, &str)] = &[
     ),
     ("return { UP, on_event_types = { 5 } }", "on_event_types: expected strings, got the number 5"),
     (
+        "return { UP, on_event_types = { 'texts' } }",
+        "on_event_types: there is no event type 'texts'; did you mean 'text'?",
+    ),
+    (
         "return { UP,\n on_load = function(cfg)\n error('no ' .. #cfg.upstreams) end }",
         "10-test.lua:3: on_load: no 1",
     ),

@@ -14,7 +14,7 @@ fn example(name: &str) -> Loaded {
 /// The upstream and model that a name is mapped to.
 fn mapped<'c>(config: &'c Loaded, model: &str) -> (&'c str, Option<&'c str>) {
     let alias = crate::route::find(&config.config.aliases, model).unwrap();
-    (&alias.upstream, alias.model.as_deref())
+    (config.config.upstream_of(alias).unwrap(), alias.model.as_deref())
 }
 
 /// Runs `on_request` on this body and says what was decided and what became of the body.
