@@ -3,7 +3,6 @@
 //! ERROR: the operator must act. WARN: configuration that smells, something lost in translation. INFO: start, stop, one
 //! line a request. DEBUG: stages. TRACE: bodies, unredacted.
 
-use std::io::Write as _;
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -58,7 +57,8 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // One write a line, so that the lines of several threads do not mix. Nobody is there to tell of a failure.
+        // One write a line, so that the lines of several threads do not mix; and not through std's stderr, at whose lock
+        // they would wait for each other. Nobody is there to tell of a failure.
         let text = one_line(record.args().to_string());
         let line = if self.is_journal {
             format!("<{}>{text}\n", priority(record.level()))
@@ -66,7 +66,7 @@ impl Log for Logger {
             let time = humantime::format_rfc3339_millis(SystemTime::now());
             format!("{time} {:5} {text}\n", record.level())
         };
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        let _ = rustix::io::write(std::io::stderr(), line.as_bytes());
     }
 
     fn flush(&self) {}

@@ -23,7 +23,10 @@ const GATHERED_SIZE_MAX: usize = 64 * 1024 * 1024;
 
 /// How long the end of a body is waited for when all was said: it is there already, or a server has a quirk.
 const REST_TIME: Duration = Duration::from_millis(250);
-const REST_SIZE_MAX: u64 = 64 * 1024;
+const REST_SIZE_MAX: usize = 64 * 1024;
+
+/// Usually there is nothing but the last chunk's mark.
+const REST_READ_SIZE: usize = 512;
 
 /// Why an answer did not come to its end.
 #[derive(Debug)]
@@ -59,8 +62,14 @@ pub(super) fn relay(exchange: &Exchange, response: Response) -> Result<(), Broke
 /// Reads a body to its end, so that its connection can serve again.
 fn drain(mut rest: Response) {
     rest.limit_rest(REST_TIME);
+    let mut size = 0;
     // What becomes of it is nobody's concern: the answer is whole.
-    let _ = io::copy(&mut Read::by_ref(&mut rest).take(REST_SIZE_MAX), &mut io::sink());
+    while let Ok(count @ 1..) = rest.read(&mut [0; REST_READ_SIZE]) {
+        size += count;
+        if size > REST_SIZE_MAX {
+            return;
+        }
+    }
 }
 
 /// Until the upstream says that this was all, or ends. What is left of its body, if it is to be read.

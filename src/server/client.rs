@@ -138,7 +138,8 @@ fn linger(mut stream: &TcpStream) {
         return;
     }
     let until = Instant::now() + LINGER_TIME;
-    let mut chunk = [0; LINGER_READ_SIZE];
+    // Not on the stack: this is part of the frame that every connection stands on.
+    let mut chunk = vec![0; LINGER_READ_SIZE];
     let mut size = 0;
     while size < LINGER_SIZE_MAX && matches!(wait_readable_always(stream, until), Ok(true)) {
         match stream.read(&mut chunk) {

@@ -21,11 +21,15 @@ const TOKENS_PER_IMAGE: f64 = 1600.0;
 const IMAGE_PATCH_SIZE: u64 = 28;
 const IMAGE_PATCHES_MAX: u64 = 16_384;
 
+/// The longest part whose bytes are counted in one.
+const COUNTED_MAX: usize = 240;
+
 /// The tokens of the text of an answer.
 pub fn text_tokens(text: &str) -> f64 {
-    // The first byte of a character of three or more bytes is 0xe3 or larger from U+3000 on, where CJK begins.
-    #[allow(clippy::naive_bytecount, reason = "vectorised well enough, and no crate for one line")]
-    let wide = text.bytes().filter(|byte| *byte >= 0xe3).count();
+    // The first byte of a character of three or more bytes is 0xe3 or larger from U+3000 on, where CJK begins. Counted in
+    // bytes, which the compiler does sixteen at a time, in parts that no byte overflows with.
+    let count = |part: &[u8]| part.iter().map(|byte| u8::from(*byte >= 0xe3)).sum::<u8>();
+    let wide: usize = text.as_bytes().chunks(COUNTED_MAX).map(|part| usize::from(count(part))).sum();
     let rest = text.len().saturating_sub(3 * wide);
     float(wide) * TOKENS_PER_WIDE_CHARACTER + float(rest) / BYTES_PER_TOKEN
 }

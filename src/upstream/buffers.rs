@@ -14,8 +14,11 @@ const INPUT_SIZE_FAST: usize = 32 * 1024;
 /// The input grows to this where one element (the response's head) does not fit. ureq refuses heads over 64 KiB.
 const INPUT_SIZE_MAX: usize = 128 * 1024;
 
-/// One write to the socket. A usual request, system prompt and tools included, goes out with one or two.
-const OUTPUT_SIZE: usize = 64 * 1024;
+/// One write to the socket at most. A usual request, system prompt and tools included, goes out with one or two.
+const OUTPUT_SIZE_MAX: usize = 64 * 1024;
+
+/// Room for a request's head. ureq writes each header in one piece.
+const OUTPUT_SIZE_MIN: usize = 8 * 1024;
 
 /// Input and output of one connection.
 #[derive(Debug, Default)]
@@ -25,6 +28,7 @@ pub(super) struct ConnectionBuffers {
     start: usize,
     end: usize,
     output: Vec<u8>,
+    output_size: usize,
     /// Whether the last read filled the input to its end: more was there.
     was_filled: bool,
     /// Whether the last `input_consume` took anything; if not, what is there is not enough.
@@ -35,6 +39,11 @@ impl ConnectionBuffers {
     /// What is to be sent: the first `amount` bytes of the output.
     pub(super) fn pending(&self, amount: usize) -> &[u8] {
         self.output.get(..amount).unwrap_or_default()
+    }
+
+    /// A body of so many bytes comes next: more room than it needs would be cleared for nothing.
+    pub(super) fn expect_body(&mut self, size: usize) {
+        self.output_size = size.min(OUTPUT_SIZE_MAX);
     }
 
     /// Gives the output's memory back: the request is out, and the answer may take minutes.
@@ -68,8 +77,9 @@ impl ConnectionBuffers {
 
 impl Buffers for ConnectionBuffers {
     fn output(&mut self) -> &mut [u8] {
-        if self.output.is_empty() {
-            self.output = vec![0; OUTPUT_SIZE];
+        let size = self.output_size.max(OUTPUT_SIZE_MIN);
+        if self.output.len() < size {
+            self.output = vec![0; size];
         }
         &mut self.output
     }
@@ -149,7 +159,9 @@ mod tests {
     #[test]
     fn an_idle_connection_holds_no_memory() {
         let mut buffers = ConnectionBuffers::default();
-        assert_eq!(buffers.output().len(), OUTPUT_SIZE);
+        assert_eq!(buffers.output().len(), OUTPUT_SIZE_MIN);
+        buffers.expect_body(10 * OUTPUT_SIZE_MAX);
+        assert_eq!(buffers.output().len(), OUTPUT_SIZE_MAX);
         append(&mut buffers, b"x");
         assert!(!buffers.release());
         assert_eq!(buffers.input(), b"x");

@@ -14,7 +14,7 @@ use ureq::{Agent, AsSendBody, BodyReader};
 use super::discovery::{Discovered, Memory};
 use super::failure::Failure;
 use super::tls;
-use super::transport::{Later, connector};
+use super::transport::{Later, plain, secure};
 use super::wait::{Call, Options, Wait};
 use crate::config;
 
@@ -71,7 +71,8 @@ impl Upstream {
             headers.insert(header::AUTHORIZATION, value);
         }
         let memory = Memory::new(&config.settings);
-        Ok(Upstream { config, options: *options, agent: agent(), base, root, headers, memory })
+        let agent = agent(base.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")));
+        Ok(Upstream { config, options: *options, agent, base, root, headers, memory })
     }
 
     /// The same with one more header on every request. Its value is never shown.
@@ -119,7 +120,7 @@ impl Upstream {
     ) -> Result<Response, Failure> {
         let url = self.url(path);
         let request = || self.request(&http::Method::POST, &url, body);
-        let result = self.exchange(request, wait, options);
+        let result = self.exchange(request, body.len(), wait, options);
         if result.as_ref().is_err_and(Failure::is_connection_lost) {
             self.memory.mark_stale();
         }
@@ -132,7 +133,7 @@ impl Upstream {
     /// As [`Upstream::post`].
     pub fn get(&self, path: Path<'_>, wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
         let url = self.url(path);
-        self.exchange(|| self.request(&http::Method::GET, &url, ()), wait, self.soon())
+        self.exchange(|| self.request(&http::Method::GET, &url, ()), 0, wait, self.soon())
     }
 
     /// The time limits of what needs no model.
@@ -222,10 +223,11 @@ impl Upstream {
     fn exchange<B: AsSendBody>(
         &self,
         request: impl Fn() -> Result<http::Request<B>, Failure>,
+        body_size: usize,
         wait: &Rc<dyn Wait>,
         options: Options,
     ) -> Result<Response, Failure> {
-        let call = Call::new(wait, options);
+        let call = Call::new(wait, options, body_size);
         let result =
             call.enter(|| self.agent.run(request()?).map_err(|error| Failure::of_call(error, &call)));
         match result {
@@ -236,7 +238,7 @@ impl Upstream {
         }
         // Whatever closed this one (a restart) may have closed all: an idle age of zero empties the pool and makes
         // a fresh connection.
-        let call = Call::new(wait, options);
+        let call = Call::new(wait, options, body_size);
         let request = self.agent.configure_request(request()?).max_idle_age(Duration::ZERO).build();
         let result = call.enter(|| self.agent.run(request).map_err(|error| Failure::of_call(error, &call)));
         Response::new(result?, call)
@@ -251,7 +253,7 @@ impl fmt::Debug for Upstream {
 }
 
 /// One agent to each upstream: its pool and its TLS settings are nobody else's. All time limits are ours.
-fn agent() -> Agent {
+fn agent(is_secure: bool) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -266,7 +268,11 @@ fn agent() -> Agent {
         .output_buffer_size(TLS_BUFFER_SIZE)
         .tls_config(tls::config())
         .build();
-    Agent::with_parts(config, connector(), Later)
+    if is_secure {
+        Agent::with_parts(config, secure(), Later)
+    } else {
+        Agent::with_parts(config, plain(), Later)
+    }
 }
 
 /// The checked base URL, without a slash at its end.

@@ -83,7 +83,7 @@ mod tests {
     use crate::upstream::wait::{Ended, Options, Wait, minded, nobody};
 
     fn connecting(wait: &Rc<dyn Wait>, connect_timeout: Duration) -> Rc<Call> {
-        let call = Call::new(wait, Options { connect_timeout, ..Options::default() });
+        let call = Call::new(wait, Options { connect_timeout, ..Options::default() }, 0);
         call.begin_connect();
         call
     }

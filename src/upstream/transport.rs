@@ -26,8 +26,14 @@ use super::wait::{Call, Direction, Ended, Limit, Stage};
 /// prompt was in its queue is noticed after a minute and not after the first-byte limit of half an hour.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
-/// TCP, then TLS where the URL says https, then the mark that the connection stands.
-pub(super) fn connector() -> impl Connector<()> {
+/// TCP, then the mark that the connection stands.
+pub(super) fn plain() -> impl Connector<()> {
+    Dial.chain(Establish)
+}
+
+/// TCP, then TLS, then the mark that the connection stands. Making a TLS connection takes 8 KB of stack, so only those
+/// come here that want one.
+pub(super) fn secure() -> impl Connector<()> {
     Dial.chain(RustlsConnector::default()).chain(Establish)
 }
 
@@ -157,11 +163,12 @@ impl Transport for Socket {
     }
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+        let call = Call::current()?;
+        self.buffers.expect_body(call.body_size());
         if self.held.is_empty() && amount <= HELD_SIZE_MAX {
             self.held.extend_from_slice(self.buffers.pending(amount));
             return Ok(());
         }
-        let call = Call::current()?;
         Ok(self.send(&call, amount)?)
     }
 

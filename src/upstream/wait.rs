@@ -161,6 +161,7 @@ pub(super) struct Limit {
 pub(super) struct Call {
     wait: Rc<dyn Wait>,
     options: Options,
+    body_size: usize,
     stage: Cell<Stage>,
     connect_until: Cell<Option<Instant>>,
     rest_until: Cell<Option<Instant>>,
@@ -183,11 +184,12 @@ impl Drop for Restore {
 }
 
 impl Call {
-    /// A call that has not begun.
-    pub(super) fn new(wait: &Rc<dyn Wait>, options: Options) -> Rc<Self> {
+    /// A call that has not begun, with a body of so many bytes.
+    pub(super) fn new(wait: &Rc<dyn Wait>, options: Options, body_size: usize) -> Rc<Self> {
         Rc::new(Call {
             wait: Rc::clone(wait),
             options,
+            body_size,
             stage: Cell::new(Stage::Exchange),
             connect_until: Cell::new(None),
             rest_until: Cell::new(None),
@@ -227,6 +229,11 @@ impl Call {
     /// From now on what is left of the response is waited for no longer than this.
     pub(super) fn limit_rest(&self, time: Duration) {
         self.rest_until.set(Instant::now().checked_add(time));
+    }
+
+    /// The bytes of the request's body.
+    pub(super) fn body_size(&self) -> usize {
+        self.body_size
     }
 
     /// How far the call has come.
@@ -420,7 +427,7 @@ mod tests {
     #[test]
     fn limits_follow_the_stage() {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
-        let call = Call::new(&wait, Options::default());
+        let call = Call::new(&wait, Options::default(), 0);
         assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
         assert_eq!(call.limit(Direction::Send).what, "while sending the request");
         call.mark_received();
@@ -436,7 +443,7 @@ mod tests {
     #[test]
     fn calls_nest_and_end() {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
-        let (outer, inner) = (Call::new(&wait, Options::default()), Call::new(&wait, Options::default()));
+        let [outer, inner] = [(); 2].map(|()| Call::new(&wait, Options::default(), 0));
         outer.enter(|| {
             inner.enter(|| assert!(Rc::ptr_eq(&Call::current().unwrap(), &inner)));
             assert!(Rc::ptr_eq(&Call::current().unwrap(), &outer));
@@ -448,7 +455,7 @@ mod tests {
     fn a_limit_beyond_all_clocks_is_none() {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
         let options = Options { idle_timeout: Duration::MAX, ..Options::default() };
-        let call = Call::new(&wait, options);
+        let call = Call::new(&wait, options, 0);
         call.mark_begun();
         assert!(call.limit(Direction::Receive).until.is_none());
     }
