@@ -36,7 +36,7 @@ pub const VARIABLES: [(&str, &str); 16] = [
     ),
     (
         "API_TIMEOUT_MS",
-        "half an hour, as sparkgap itself: a long prompt may wait that long for its first token",
+        "half an hour, as sparkgap itself: a long prompt may wait that long for its first token, streamed or not",
     ),
     (
         "CLAUDE_STREAM_IDLE_TIMEOUT_MS",
