@@ -42,7 +42,7 @@ fn settings(options: u8) -> Settings {
         vision: !is(3),
         system_messages: if is(4) { SystemMessages::Keep } else { SystemMessages::Fold },
         thinking_in_text: is(5),
-        thinking_budget: is(6),
+        thinking_budget: Some(is(6)),
         think_tags: is(7),
         user_id: is(6),
         preserve_thinking: !is(7),
