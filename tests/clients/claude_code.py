@@ -84,7 +84,7 @@ def text_of(content):
 
 
 def chats(upstream):
-    return [request["body"] for request in upstream.requests if request["path"] == "/v1/chat/completions"]
+    return [request["body"] for request in upstream.requests]
 
 
 def is_prefix(shorter, longer):

@@ -216,9 +216,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         upstream = self.server.upstream
-        upstream.record({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}, "body": body})
         if self.path != "/v1/chat/completions":
+            upstream.unserved.append(self.path)
             return self.whole(404, {"detail": "Not Found"})
+        upstream.record({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}, "body": body})
         chat = Chat(body)
         if chat.keyword == "SILENCE" and not chat.results:
             upstream.while_silent()
@@ -271,7 +272,8 @@ class Upstream:
     """The server, which can be stopped like a process and started again on its port."""
 
     def __init__(self, record=None):
-        self.requests = []
+        # Chat completions, and the paths of whatever else was posted: tokens to be counted.
+        self.requests, self.unserved = [], []
         self.on_restart = None
         # Lasts as long as the upstream says nothing.
         self.while_silent = lambda: None
