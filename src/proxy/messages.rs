@@ -51,6 +51,7 @@ pub(super) fn serve(
     let mut hooked = Hooked::default();
     let outcome = answer(proxy, &gateway, &exchange, request, address, &mut hooked, &mut record);
     let (summary, ..) = exchange.summary();
+    record.first_byte = summary.first.map(|first| first.duration_since(record.began));
     if let Some((reason, usage)) = summary.end {
         record.stop_reason = Some(reason);
         record.usage = usage;
@@ -153,7 +154,6 @@ fn answer(
         prepared = elsewhere(&incoming, error, &tried, hooked, record)?;
     };
     drop((request, share));
-    record.first_byte = Some(record.began.elapsed());
     exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
     let _streaming = exchange.streams().then(|| proxy.counters.streaming());
     finish(exchange, &resolved, response, &asked)

@@ -20,6 +20,7 @@ pub(super) struct Record {
     pub(super) stop_reason: Option<StopReason>,
     pub(super) usage: Usage,
     pub(super) began: Instant,
+    /// Until the first byte of what the model said.
     pub(super) first_byte: Option<Duration>,
     /// Why it failed.
     pub(super) error: Option<String>,
