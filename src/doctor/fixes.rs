@@ -16,7 +16,8 @@ pub(super) fn tool_parser(server: &Server) -> String {
         }
         Flavour::Sglang => format!("start SGLang with --tool-call-parser {parser}{choose}"),
         Flavour::LlamaCpp => {
-            "start llama-server with --jinja, and with a GGUF whose chat template has tools".into()
+            "start llama-server with --jinja, without --skip-chat-parsing, and with a GGUF whose chat template has tools"
+                .into()
         }
         Flavour::Ollama => "pull a model that ollama.com tags with \"tools\"".into(),
         Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => {
@@ -46,7 +47,9 @@ pub(super) fn reasoning_parser(server: &Server) -> String {
     match server.flavour {
         Flavour::Vllm => format!("start vLLM with --reasoning-parser {parser}"),
         Flavour::Sglang => format!("start SGLang with --reasoning-parser {parser}"),
-        Flavour::LlamaCpp => "start llama-server with --jinja --reasoning-format deepseek".into(),
+        Flavour::LlamaCpp => {
+            "start llama-server with --jinja --reasoning-format deepseek, without --skip-chat-parsing".into()
+        }
         Flavour::Ollama | Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => {
             "turn reasoning parsing on at the server; or set think_tags = true for this upstream in a Lua file".into()
         }

@@ -159,10 +159,12 @@ pub(super) fn window(window: Option<u64>, flavour: Flavour) -> Verdict {
 /// Whether a call that is asked for comes back as one.
 pub(super) fn forced_call(answer: &Result<Answer, Trouble>, server: &Server) -> Verdict {
     match answer {
-        Err(Trouble::Refused(400 | 404 | 422 | 501, words)) => {
-            wrong(FORCED_CALL, format!("the server refuses it: {words}"), fixes::tool_parser(server))
-        }
-        Err(trouble) => unanswered(FORCED_CALL, trouble),
+        Err(trouble) => match refusal(trouble, server) {
+            Some(words) => {
+                wrong(FORCED_CALL, format!("the server refuses it: {words}"), fixes::tool_parser(server))
+            }
+            None => unanswered(FORCED_CALL, trouble),
+        },
         Ok(answer) => match called(answer) {
             Called::Well => fine(FORCED_CALL, "comes back as a tool call"),
             Called::Badly(how) => wrong(FORCED_CALL, how, fixes::tool_parser(server)),
@@ -178,12 +180,14 @@ pub(super) fn forced_call(answer: &Result<Answer, Trouble>, server: &Server) -> 
 /// Whether a call that the model decides on is found in its answer.
 pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &Server) -> Verdict {
     match answer {
-        Err(Trouble::Refused(400 | 404 | 422 | 501, words)) => wrong(
-            AUTO_CALL,
-            format!("the server refuses it, as it has no tool parser: {words}"),
-            fixes::tool_parser(server),
-        ),
-        Err(trouble) => unanswered(AUTO_CALL, trouble),
+        Err(trouble) => match refusal(trouble, server) {
+            Some(words) => wrong(
+                AUTO_CALL,
+                format!("the server refuses it, as it has no tool parser: {words}"),
+                fixes::tool_parser(server),
+            ),
+            None => unanswered(AUTO_CALL, trouble),
+        },
         Ok(answer) => match called(answer) {
             Called::Well => fine(AUTO_CALL, "comes back parsed"),
             Called::Badly(how) => wrong(AUTO_CALL, how, fixes::tool_parser(server)),
@@ -198,6 +202,16 @@ pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &Server) -> Ve
                 Some(fixes::tool_parser(server)),
             ),
         },
+    }
+}
+
+/// The words of a server that takes no such request, if that is the trouble.
+fn refusal<'t>(trouble: &'t Trouble, server: &Server) -> Option<&'t str> {
+    match trouble {
+        Trouble::Refused(400 | 404 | 422 | 501, words) => Some(words),
+        // llama.cpp's status for what it was not started for.
+        Trouble::Refused(500, words) if server.flavour == Flavour::LlamaCpp => Some(words),
+        Trouble::Refused(..) | Trouble::Failure(_) | Trouble::Broken(_) => None,
     }
 }
 
@@ -399,6 +413,11 @@ mod tests {
         ] {
             let verdict = auto_call(&answer, &server());
             assert!(verdict.level == expected && shown(&verdict).contains(text), "{verdict:?}");
+        }
+        let llama = Server { flavour: Flavour::LlamaCpp, ..server() };
+        let no_jinja = Err(Trouble::Refused(500, "tools param requires --jinja flag".into()));
+        for verdict in [auto_call(&no_jinja, &llama), forced_call(&no_jinja, &llama)] {
+            assert!(verdict.fix.is_some_and(|fix| fix.contains("with --jinja")), "{}", verdict.text);
         }
         assert_eq!(forced_call(&answer("", &[("get_weather", city)]), &server()).level, Level::Fine);
         for bad in [answer("It rains.", &[]), refused(), answer("", &[("get_weather", "")])] {

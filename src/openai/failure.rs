@@ -153,12 +153,13 @@ impl Said {
 }
 
 /// What llama.cpp answers with 500 although it will never work: the chat template's complaints, an image for a model
-/// that takes none.
-const TEMPLATE_ERROR: [&str; 4] = [
+/// that takes none, tools for a server that was started without templates.
+const TEMPLATE_ERROR: [&str; 5] = [
     "System message must be at the beginning",
     "image input is not supported",
     "Jinja",
     "Failed to parse tool call arguments",
+    "requires --jinja",
 ];
 
 /// How vLLM and llama.cpp refuse an image.

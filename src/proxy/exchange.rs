@@ -65,6 +65,8 @@ enum Output {
 /// What the end of an answer tells the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Summary {
+    /// When the model first said something; servers send heads, roles and progress before that.
+    pub(super) first: Option<Instant>,
     pub(super) end: Option<(StopReason, Usage)>,
     /// Values in the arguments of tool calls that were coerced, and places that were repaired.
     pub(super) changes: (usize, usize),
@@ -84,6 +86,10 @@ impl Answer {
     fn step<T>(&mut self, step: impl FnOnce(&mut MessageStream, &mut crate::translate::Emit<'_>) -> T) -> T {
         let Answer { stream, filter, output, summary } = self;
         step(stream, &mut |event| {
+            match event {
+                Event::MessageStart { .. } | Event::Ping | Event::Usage { .. } | Event::Error { .. } => {}
+                _ => _ = summary.first.get_or_insert_with(Instant::now),
+            }
             if let Event::MessageDelta { stop_reason, usage, .. } = event {
                 summary.end = Some((*stop_reason, *usage));
             }

@@ -52,6 +52,7 @@ pub(super) fn serve(
     let outcome = answer(proxy, &gateway, &exchange, request, address, &mut hooked, &mut record);
     let (summary, ..) = exchange.summary();
     (record.coercions, record.repairs) = summary.changes;
+    record.first_byte = summary.first.map(|first| first.duration_since(record.began));
     if let Some((reason, usage)) = summary.end {
         record.stop_reason = Some(reason);
         record.usage = usage;
@@ -156,7 +157,6 @@ fn answer(
             if hooked.saved.is_none() {
                 request = None; // no hook will send it elsewhere
             }
-            record.first_byte = Some(record.began.elapsed());
             exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
             let _streaming = exchange.streams().then(|| proxy.counters.streaming());
             finish(exchange, &resolved, response, &asked)

@@ -24,6 +24,7 @@ pub(super) struct Record {
     /// Places in the arguments of tool calls that were not JSON.
     pub(super) repairs: usize,
     pub(super) began: Instant,
+    /// Until the first byte of what the model said.
     pub(super) first_byte: Option<Duration>,
     /// Why it failed.
     pub(super) error: Option<String>,

@@ -72,6 +72,22 @@ fn after_the_beginning_and_before_the_upstreams_first_byte() {
     cancelled(&server, "head");
 }
 
+#[test]
+fn before_the_model_says_anything() {
+    let upstream = Upstream::start();
+    // Its role alone; llama.cpp also sends its progress while it reads the prompt.
+    let (_asked, was_closed) = holding(&upstream, Some(1));
+    let server = Server::start(&upstream);
+    let mut client = server.connect();
+    client.send(&post(hello_stream().to_string().as_bytes()));
+    let begun = (0..10_000).any(|_| server.health()["streams"] == 1);
+    assert!(begun, "{}", server.health());
+    drop(client);
+    was_closed.recv_timeout(HANG).unwrap();
+    let line = server.wait_for(" 499 ");
+    assert!(!line.contains(" first "), "a role is no first token: {line}");
+}
+
 // covers: 89
 #[test]
 fn in_mid_answer() {
