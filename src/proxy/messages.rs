@@ -153,9 +153,11 @@ fn answer(
         let place = resolved.served.place(&wait);
         let answered = place.and_then(|_place| {
             let response = attempt.open(exchange, &wait)?;
+            // The answer may take minutes: what was asked is not kept, but for an on_error that may ask again.
+            drop(attempt);
             share = None;
             if hooked.saved.is_none() {
-                request = None; // no hook will send it elsewhere
+                request = None;
             }
             exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
             let _streaming = exchange.streams().then(|| proxy.counters.streaming());
@@ -166,8 +168,8 @@ fn answer(
             Err(Stop::Error(error)) if !exchange.started() && error.kind != Kind::Permission => error,
             other => return other,
         };
-        tried.push(resolved.served.name().to_string());
         let Some(request) = &request else { return Err(error.into()) };
+        tried.push(resolved.served.name().to_string());
         let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request, address };
         prepared = elsewhere(&incoming, error, &tried, hooked, record)?;
     }

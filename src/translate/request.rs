@@ -283,7 +283,8 @@ fn thinking<'r>(
     max_tokens: u64,
 ) {
     let flavour = target.flavour;
-    if matches!(flavour, Flavour::Vllm | Flavour::LlamaCpp | Flavour::Sglang | Flavour::Unknown) {
+    // LM Studio passes it over so far; Ollama has an effort "none" instead.
+    if !matches!(flavour, Flavour::Ollama | Flavour::OpenAi) {
         let mut arguments = Object::new();
         arguments.push("enable_thinking", thinks);
         if target.settings.preserve_thinking {
