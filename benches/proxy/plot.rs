@@ -25,6 +25,7 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 160.0;
 const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
+const LABEL_HEIGHT: f64 = 14.0;
 const COLOURS: [&str; 5] = ["#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed"];
 
 /// One axis: from values to pixels.
@@ -114,17 +115,26 @@ impl Chart<'_> {
                 )
                 .unwrap();
             }
-            let last = line.points.last().map_or(TOP, |(_, py)| y.place(*py));
-            write!(
-                svg,
-                r#"<text x="{}" y="{:.1}" fill="{colour}">{}</text>"#,
-                right + 8.0,
-                last + 4.0,
-                line.name
-            )
-            .unwrap();
+        }
+        for (at, height) in self.label_heights(&y) {
+            let (colour, name) = (COLOURS[at % COLOURS.len()], &self.lines[at].name);
+            write!(svg, r#"<text x="{}" y="{height:.1}" fill="{colour}">{name}</text>"#, right + 8.0)
+                .unwrap();
         }
         svg.push_str("</svg>\n");
         svg
+    }
+
+    /// Where the name of each line stands: at its end, and below the name above.
+    fn label_heights(&self, y: &Axis) -> Vec<(usize, f64)> {
+        let end = |line: &Line| line.points.last().map_or(TOP, |point| y.place(point.1)) + 4.0;
+        let mut heights: Vec<(usize, f64)> = self.lines.iter().map(end).enumerate().collect();
+        heights.sort_by(|one, other| one.1.total_cmp(&other.1));
+        let mut least = 0.0_f64;
+        for (_, height) in &mut heights {
+            *height = height.max(least);
+            least = *height + LABEL_HEIGHT;
+        }
+        heights
     }
 }

@@ -1,6 +1,6 @@
 //! What is logged of a request: one line at its end, whatever became of it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use crate::anthropic::{StopReason, Usage};
@@ -78,28 +78,35 @@ impl Record {
     }
 }
 
-/// Text that a stranger chose, with nothing in it that could end a line of the log.
+/// Text that a stranger chose, with nothing in it that could end a line of the log; a dash where there is none.
 struct Plain<'t>(&'t str);
+
+/// What is shown of it, in characters.
+const PLAIN_MAX: usize = 200;
 
 impl fmt::Display for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.0.chars().take(200) {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+        let end = self.0.char_indices().nth(PLAIN_MAX).map_or(self.0.len(), |(at, _)| at);
+        let shown = self.0.get(..end).unwrap_or_default();
+        match shown {
+            "" => f.write_str("-"),
+            _ if !shown.chars().any(char::is_control) => f.write_str(shown),
+            _ => shown.chars().try_for_each(|c| {
+                if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
+            }),
         }
-        Ok(())
     }
 }
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_dash = |text: &'_ str| if text.is_empty() { "-".to_string() } else { Plain(text).to_string() };
         write!(
             f,
             "{} {} -> {}/{} {} {}",
             self.request_id,
-            or_dash(&self.client_model),
-            or_dash(&self.upstream),
-            or_dash(&self.upstream_model),
+            Plain(&self.client_model),
+            Plain(&self.upstream),
+            Plain(&self.upstream_model),
             if self.is_streamed { "stream" } else { "whole" },
             self.status,
         )?;

@@ -64,7 +64,7 @@ impl Connector<()> for Dial {
         let stream = dial(&call, details.uri)?;
         call.advance(Stage::Handshake);
         let buffers = ConnectionBuffers::default();
-        Ok(Some(Socket { stream, buffers, held: Vec::new(), send_broken: false }))
+        Ok(Some(Socket { stream, buffers, held: Vec::new(), send_broken: false, is_resting: false }))
     }
 }
 
@@ -123,6 +123,8 @@ struct Socket {
     held: Vec<u8>,
     /// The upstream takes no more bytes.
     send_broken: bool,
+    /// It has been in the pool since its last call.
+    is_resting: bool,
 }
 
 /// What is held back at most: a head.
@@ -174,6 +176,7 @@ impl Transport for Socket {
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
         let call = Call::current()?;
+        self.is_resting = false;
         self.send(&call, 0)?;
         self.buffers.release_output();
         loop {
@@ -193,10 +196,14 @@ impl Transport for Socket {
         }
     }
 
-    /// Asked when the connection goes into the pool and when it is to leave it: between two calls.
+    /// Asked when the connection goes into the pool and when it is to leave it: between two calls. The socket itself is
+    /// asked only then: what it says later holds for before, too.
     fn is_open(&mut self) -> bool {
         if self.send_broken || !self.held.is_empty() || !self.buffers.release() {
             return false;
+        }
+        if !std::mem::replace(&mut self.is_resting, true) {
+            return true;
         }
         // Nothing may be there to read: neither the end nor bytes that nobody asked for.
         let mut byte = [0];
