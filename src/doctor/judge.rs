@@ -42,11 +42,20 @@ const CACHED_SHARE: f64 = 0.6;
 /// And the least that it gains.
 const CACHED_GAIN_MIN: Duration = Duration::from_millis(20);
 
+/// How much of a verdict is shown.
+const TEXT_CHARS_MAX: usize = 300;
+
 /// How many models are named.
 const NAMES_MAX: usize = 5;
 
 fn verdict(check: &'static str, level: Level, text: impl Into<String>, fix: Option<String>) -> Verdict {
-    Verdict { check, level, text: text.into(), fix }
+    Verdict { check, level, text: in_one_line(&text.into()), fix }
+}
+
+/// What a server or its model said may be long, of many lines, and meant for a terminal.
+fn in_one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
 }
 
 fn fine(check: &'static str, text: impl Into<String>) -> Verdict {
@@ -419,6 +428,10 @@ mod tests {
         for verdict in [auto_call(&no_jinja, &llama), forced_call(&no_jinja, &llama)] {
             assert!(verdict.fix.is_some_and(|fix| fix.contains("with --jinja")), "{}", verdict.text);
         }
+        let rubbish = format!("{{\n\n\u{1b}[2J{}", "21 degrees.\n".repeat(100));
+        let text = auto_call(&answer("", &[("get_weather", &rubbish)]), &server()).text;
+        assert!(text.starts_with("the call's arguments are no JSON: { [2J21 degrees. 21"), "{text}");
+        assert!(text.chars().count() == TEXT_CHARS_MAX && !text.contains(char::is_control), "{text}");
         assert_eq!(forced_call(&answer("", &[("get_weather", city)]), &server()).level, Level::Fine);
         for bad in [answer("It rains.", &[]), refused(), answer("", &[("get_weather", "")])] {
             assert_eq!(forced_call(&bad, &server()).level, Level::Wrong);
