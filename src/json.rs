@@ -405,67 +405,10 @@ impl<'a> FromIterator<(Cow<'a, str>, Value<'a>)> for Object<'a> {
     }
 }
 
-/// Appends `text` as a JSON string with its quotes.
-///
-/// Eight bytes at a time: copied as they are, and taken back from the first one on that needs an escape. Text has one
-/// every twenty bytes or so, so that runs are too short for anything that has to be called.
+/// Appends `text` as a JSON string with its quotes. Room for six times its length is made in `out`: no more is ever needed,
+/// and what is not touched takes no memory.
 pub fn write_str(text: &str, out: &mut Vec<u8>) {
-    out.reserve(text.len() + 2);
-    out.push(b'"');
-    let mut rest = text.as_bytes();
-    while let Some(word) = rest.first_chunk::<WORD>() {
-        out.extend_from_slice(word);
-        let Some(clean) = first_escape(u64::from_le_bytes(*word)) else {
-            rest = rest.get(WORD..).unwrap_or_default();
-            continue;
-        };
-        out.truncate(out.len() - WORD + clean);
-        let (_, behind) = rest.split_at(clean);
-        if let Some((byte, behind)) = behind.split_first() {
-            write_escape(*byte, out);
-            rest = behind;
-        }
-    }
-    for byte in rest {
-        match byte {
-            b'"' | b'\\' | ..=0x1f => write_escape(*byte, out),
-            byte => out.push(*byte),
-        }
-    }
-    out.push(b'"');
-}
-
-const WORD: usize = size_of::<u64>();
-
-/// How many bytes stand before the first one of the word that needs an escape, if one does.
-fn first_escape(word: u64) -> Option<usize> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    // The highest bit of each byte that is zero, of which the lowest is exact: a borrow only reaches the bytes above it.
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
-    let controls = word.wrapping_sub(ONES * 0x20) & !word;
-    let quotes = zeros(word ^ (ONES * u64::from(b'"')));
-    let slashes = zeros(word ^ (ONES * u64::from(b'\\')));
-    let found = (controls | quotes | slashes) & (ONES * 0x80);
-    (found != 0).then(|| found.trailing_zeros() as usize / 8)
-}
-
-fn write_escape(byte: u8, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let short = match byte {
-        b'"' | b'\\' => byte,
-        b'\n' => b'n',
-        b'\r' => b'r',
-        b'\t' => b't',
-        0x08 => b'b',
-        0x0c => b'f',
-        _ => {
-            out.extend_from_slice(b"\\u00");
-            let digits = [byte >> 4, byte & 15].map(|digit| HEX.get(usize::from(digit)).copied());
-            out.extend(digits.into_iter().flatten());
-            return;
-        }
-    };
-    out.extend_from_slice(&[b'\\', short]);
+    json_escape_simd::escape_into(text, out);
 }
 
 /// Appends `n` as JSON.
