@@ -370,11 +370,6 @@ impl<'a> Object<'a> {
         self.0.iter_mut().map(|(k, v)| (&**k, v))
     }
 
-    /// The entry at `index`, for iteration by position.
-    pub fn entry_at(&self, index: usize) -> Option<(&str, &Value<'a>)> {
-        self.0.get(index).map(|(k, v)| (k.as_ref(), v))
-    }
-
     /// How many entries.
     pub fn len(&self) -> usize {
         self.0.len()

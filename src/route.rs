@@ -1,4 +1,4 @@
-//! Model name -> route: the alias table.
+//! Model name -> alias: the alias table.
 //!
 //! Knows patterns and names only; which upstreams exist and what they serve is the caller's.
 
@@ -9,15 +9,6 @@ pub struct Alias {
     pub pattern: String,
     /// The upstream's name; `None`: the owner does not care.
     pub upstream: Option<String>,
-    /// The model to ask it for; `None`: the upstream's own first one.
-    pub model: Option<String>,
-}
-
-/// Where a request goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// The upstream's name.
-    pub upstream: String,
     /// The model to ask it for; `None`: the upstream's own first one.
     pub model: Option<String>,
 }

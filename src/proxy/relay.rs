@@ -47,7 +47,9 @@ impl From<Error> for Broken {
 
 /// Passes a whole answer on; the client gets its last bytes by [`Exchange::finish`].
 pub(super) fn relay(exchange: &Exchange, response: Response) -> Result<(), Broken> {
-    if response.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/json")) {
+    let is_json = response.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/json"));
+    // A server may not say what it sends; no line of an event begins so.
+    if is_json || response.beginning().trim_ascii_start().starts_with(b"{") {
         return whole(exchange, response);
     }
     let rest = events(exchange, response)?;

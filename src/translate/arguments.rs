@@ -135,18 +135,6 @@ impl Arguments {
         Arguments { schema, ..Arguments::default() }
     }
 
-    /// Forgets everything but its buffers, for the next tool call.
-    pub fn reset(&mut self, schema: Option<Schema>) {
-        let mut fresh = Arguments::new(schema);
-        std::mem::swap(&mut fresh.raw, &mut self.raw);
-        std::mem::swap(&mut fresh.held, &mut self.held);
-        std::mem::swap(&mut fresh.text, &mut self.text);
-        fresh.raw.clear();
-        fresh.held.clear();
-        fresh.text.clear();
-        *self = fresh;
-    }
-
     /// Takes a fragment; appends to `out` what may be sent on, which may be nothing.
     pub fn push(&mut self, fragment: &str, out: &mut String) {
         if fragment.is_empty() || matches!(self.state, State::Ended(_)) {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::client::{hello, hello_stream, post_with};
 use super::server::Server;
-use super::upstream::{MODEL, Upstream, delta, finish, text_chunks, usage};
+use super::upstream::{MODEL, Then, Upstream, delta, finish, text_chunks, usage};
 
 /// Thinking, text, and two calls whose arguments come in pieces.
 fn rich() -> Vec<Value> {
@@ -205,17 +205,26 @@ fn the_same_request_gives_the_same_bytes() {
     assert_eq!(seen[0].body.to_string(), seen[1].body.to_string());
 }
 
+// covers: 87
 #[test]
 fn an_upstream_that_does_not_stream_is_understood() {
     let upstream = Upstream::start();
     let whole = json!({"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop",
         "message": {"role": "assistant", "content": "Whole."}}], "usage": {"prompt_tokens": 9, "completion_tokens": 2}});
-    upstream.next_answer(200, &whole.to_string());
-    upstream.next_answer(200, &whole.to_string());
+    let whole = whole.to_string();
+    upstream.next_answer(200, &whole);
+    upstream.next_answer(200, &whole);
+    // And one that does not say what it sends.
+    upstream.next(move |call| {
+        call.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n {whole}", whole.len() + 1));
+        Then::Keep
+    });
     let server = Server::start(&upstream);
     let mut client = server.connect();
     assert_eq!(client.post(&hello()).message()[0]["text"], "Whole.");
-    assert_eq!(client.post(&hello_stream()).whole_events()[0]["text"], "Whole.");
+    for _ in 0..2 {
+        assert_eq!(client.post(&hello_stream()).whole_events()[0]["text"], "Whole.");
+    }
 }
 
 // covers: 114

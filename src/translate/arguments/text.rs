@@ -47,12 +47,6 @@ impl Text {
         self.repairs
     }
 
-    /// At rest, with nothing counted; the buffer stays.
-    pub(super) fn clear(&mut self) {
-        *self = Text { withheld: std::mem::take(&mut self.withheld), ..Text::default() };
-        self.withheld.clear();
-    }
-
     /// Takes text of the string and writes what is decided of it. At the closing quote, which it writes too,
     /// it stops and returns how many bytes it took; `None`: all, and the string goes on.
     pub(super) fn push(&mut self, text: &str, sink: &mut String) -> Option<usize> {
