@@ -39,7 +39,7 @@ pub struct Answer {
     pub counts: Counts,
     /// From the question to the first piece of the answer.
     pub first: Option<Duration>,
-    /// From the question to the last piece.
+    /// From the question to the last event.
     pub last: Duration,
 }
 
@@ -137,8 +137,9 @@ fn read(
             taken.map_err(|error| Trouble::Broken(format!("an event is no JSON: {error}")))??;
             if answer.size() > size {
                 answer.first.get_or_insert(at);
-                answer.last = at;
             }
+            // Not every token is seen: a model that has said all goes on with marks of its end where it must.
+            answer.last = at;
         }
         if count == 0 || enough(&answer) {
             return Ok(answer);
