@@ -13,6 +13,9 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 const WORDS: u64 = 3;
 const DIGITS_PER_WORD: usize = 8;
 
+/// Its length with the longest prefix.
+const ID_SIZE_MAX: usize = "toolu_".len() + 24;
+
 /// An id for one request: `req_` and 24 characters.
 pub fn request_id() -> String {
     id("req_")
@@ -35,7 +38,8 @@ fn id(prefix: &str) -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let key = KEY.get_or_init(RandomState::new);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let mut text = String::from(prefix);
+    let mut text = String::with_capacity(ID_SIZE_MAX);
+    text.push_str(prefix);
     for word in 0..WORDS {
         push_base62(key.hash_one((count, word)), &mut text);
     }

@@ -10,6 +10,9 @@ use ureq_proto::http::{HeaderName, HeaderValue, StatusCode};
 use super::Connection;
 use crate::error::Error;
 
+/// Room for a head and what frames a body, as a rule: growing to it in steps costs more than the head itself.
+const HEAD_SIZE: usize = 512;
+
 /// Where a connection is in its request. See the table in [`super`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -43,6 +46,7 @@ impl<S: Read + Write> Connection<S> {
     /// # Errors
     /// Those of the stream; `InvalidInput` for a header that cannot go out, or without a request to respond to.
     pub fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
+        self.output.reserve(HEAD_SIZE + body.len());
         self.encode_head(status, headers)?;
         if !is_bodiless(status) {
             self.push_header("content-length", &body.len().to_string());
@@ -95,6 +99,7 @@ impl<S: Read + Write> Connection<S> {
         } else {
             Coding::Chunked
         };
+        self.output.reserve(HEAD_SIZE);
         self.encode_head(status, headers)?;
         if !self.http10 && !is_bodiless(status) {
             self.push_header("transfer-encoding", "chunked");

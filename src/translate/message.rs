@@ -5,6 +5,9 @@ use crate::json::write_str;
 
 use super::arguments::Arguments;
 
+/// What a Message's head, its end and its usage take, as a rule.
+const PART_SIZE: usize = 256;
+
 /// Folds the events of an answer.
 #[derive(Debug, Default)]
 pub struct MessageFold {
@@ -34,6 +37,7 @@ impl MessageFold {
     pub fn event(&mut self, event: &Event<'_>) {
         match event {
             Event::MessageStart { id, model, .. } => {
+                self.head.reserve(PART_SIZE);
                 self.head.extend_from_slice(br#"{"id":"#);
                 write_str(id, &mut self.head);
                 self.head.extend_from_slice(br#","type":"message","role":"assistant","model":"#);
@@ -95,11 +99,13 @@ impl MessageFold {
 
     fn end(&mut self, reason: StopReason, sequence: Option<&str>, refusal: Option<&str>, usage: Usage) {
         self.usage = usage;
+        self.tail.reserve(PART_SIZE);
         crate::anthropic::write_stop(reason, sequence, refusal, &mut self.tail);
     }
 
     /// The Message as JSON.
     pub fn finish(self, out: &mut Vec<u8>) {
+        out.reserve(self.head.len() + self.content.len() + self.tail.len() + 2 * PART_SIZE);
         out.extend_from_slice(&self.head);
         out.extend_from_slice(br#","content":["#);
         out.extend_from_slice(&self.content);
