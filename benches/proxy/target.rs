@@ -254,6 +254,8 @@ fn prepare(kind: Kind, folder: &Path, address: SocketAddr, upstream: SocketAddr)
             command.arg("--config").arg(config("litellm.yaml", text));
             command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--num_workers", "1"]);
             command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True").env("LITELLM_LOG", "ERROR");
+            // The key of `workloads::head`; without one it does not start.
+            command.env("LITELLM_MASTER_KEY", "sk-0");
         }
         Kind::ClaudeCodeRouter => {
             let text = format!(
