@@ -6,21 +6,15 @@
 //! copies every string. The order matters because the upstream's prefix cache compares bytes, and the copies
 //! because a request is up to 32 MiB of strings that we only pass on.
 
-use std::borrow::Cow;
-use std::fmt;
+mod parser;
 
-use simd_json::Buffers;
-use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
+use std::borrow::Cow;
+
+pub use parser::{ParseError, Parser, Tape, parse};
 
 /// How deep arrays and objects may nest. The tree is walked recursively on a connection's 256 KiB stack,
 /// so the limit is a matter of safety; no client or server comes near it.
 pub const DEPTH_MAX: usize = 128;
-
-/// What a parser's buffers have room for at first, a chunk of an answer; they grow with the documents.
-const BUFFER_SIZE: usize = 512;
-
-/// A value of a document that is read where it was parsed: nothing is allocated for it.
-pub type Tape<'t, 'a> = simd_json::tape::Value<'t, 'a>;
 
 /// One JSON value. Strings borrow from the parsed bytes unless they were made later.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,121 +49,7 @@ pub enum Number {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Object<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
 
-/// A document that is not JSON, or nests too deep. The text names the byte offset where that is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ParseError(String);
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for ParseError {}
-
-impl From<simd_json::Error> for ParseError {
-    fn from(error: simd_json::Error) -> Self {
-        use simd_json::ErrorType;
-        let what = match error.error() {
-            ErrorType::DepthLimitExceeded => {
-                return ParseError(format!("nested deeper than {DEPTH_MAX} levels"));
-            }
-            ErrorType::InvalidUtf8 => "invalid UTF-8",
-            ErrorType::InvalidUnicodeCodepoint | ErrorType::InvalidUnicodeEscape => {
-                "a string with an unpaired surrogate or a broken \\u escape"
-            }
-            ErrorType::Eof | ErrorType::Syntax => "the document is cut short or malformed",
-            ErrorType::TrailingData => "text after the end of the document",
-            ErrorType::InvalidNumber | ErrorType::Overflow => "a malformed number",
-            ErrorType::UnterminatedString => "a string without its closing quote",
-            _ => "malformed",
-        };
-        // The parser does not say where everything is.
-        match error.index() {
-            0 => ParseError(what.to_string()),
-            at => ParseError(format!("{what} near byte {at}")),
-        }
-    }
-}
-
-/// A JSON parser that keeps its buffers from one document to the next.
-pub struct Parser {
-    /// None until the first document: a parser that only stands in for another one costs nothing.
-    buffers: Option<Buffers>,
-    tape: simd_json::Tape<'static>,
-}
-
-impl Default for Parser {
-    fn default() -> Self {
-        Parser { buffers: None, tape: simd_json::Tape(Vec::new()) }
-    }
-}
-
-impl fmt::Debug for Parser {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Parser")
-    }
-}
-
-impl Parser {
-    /// Parses one document into a tree. The bytes are unescaped in place and hold no JSON any more afterwards.
-    ///
-    /// # Errors
-    /// Not JSON, not UTF-8, a lone surrogate, or nested deeper than [`DEPTH_MAX`].
-    pub fn parse<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Value<'a>, ParseError> {
-        self.read(bytes, read_value)
-    }
-
-    /// Parses one document and shows it to `read`: nothing is allocated once the buffers have grown.
-    ///
-    /// # Errors
-    /// As [`Parser::parse`].
-    pub fn read<'a, T>(
-        &mut self,
-        bytes: &'a mut [u8],
-        read: impl FnOnce(Tape<'_, 'a>) -> T,
-    ) -> Result<T, ParseError> {
-        let mut tape: simd_json::Tape<'a> =
-            std::mem::replace(&mut self.tape, simd_json::Tape(Vec::new())).reset();
-        let buffers = self.buffers.get_or_insert_with(|| Buffers::with_max_depth(BUFFER_SIZE, DEPTH_MAX));
-        let filled = simd_json::fill_tape(bytes, buffers, &mut tape);
-        let result = match filled {
-            Ok(()) => Ok(read(tape.as_value())),
-            Err(error) => Err(ParseError::from(error)),
-        };
-        self.tape = tape.reset();
-        result
-    }
-}
-
-/// Parses one document with buffers of its own; for the few places that parse rarely.
-///
-/// # Errors
-/// As [`Parser::parse`].
-pub fn parse(bytes: &mut [u8]) -> Result<Value<'_>, ParseError> {
-    Parser::default().parse(bytes)
-}
-
-fn read_value<'a>(tape: Tape<'_, 'a>) -> Value<'a> {
-    if let Some(text) = tape.into_string() {
-        Value::String(Cow::Borrowed(text))
-    } else if let Some(items) = tape.as_array() {
-        Value::Array(items.iter().map(read_value).collect())
-    } else if let Some(object) = tape.as_object() {
-        Value::Object(object.iter().map(|(key, value)| (Cow::Borrowed(key), read_value(value))).collect())
-    } else {
-        let integer = tape.as_u64().map(Number::Uint).or(tape.as_i64().map(Number::Int));
-        let number = integer.or(tape.as_f64().map(Number::Float)).map(Value::Number);
-        number.or(tape.as_bool().map(Value::Bool)).unwrap_or_default()
-    }
-}
-
 impl<'a> Value<'a> {
-    /// The tree of a value on a tape.
-    pub fn from_tape(tape: Tape<'_, 'a>) -> Self {
-        read_value(tape)
-    }
-
     /// An object of these entries, in this order.
     pub fn object<const N: usize>(entries: [(&'static str, Value<'a>); N]) -> Self {
         Value::Object(entries.into_iter().map(|(key, value)| (Cow::Borrowed(key), value)).collect())

@@ -1,0 +1,129 @@
+//! Bytes -> [`Value`], or a tape to look at: by simd-json, whose buffers are kept for the next document.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use simd_json::Buffers;
+use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
+
+use super::{DEPTH_MAX, Number, Value};
+
+/// What a parser's buffers have room for at first, a chunk of an answer; they grow with the documents.
+const BUFFER_SIZE: usize = 512;
+
+/// A value of a document that is read where it was parsed: nothing is allocated for it.
+pub type Tape<'t, 'a> = simd_json::tape::Value<'t, 'a>;
+
+/// A document that is not JSON, or nests too deep. The text names the byte offset where that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError(String);
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+impl From<simd_json::Error> for ParseError {
+    fn from(error: simd_json::Error) -> Self {
+        use simd_json::ErrorType;
+        let what = match error.error() {
+            ErrorType::DepthLimitExceeded => {
+                return ParseError(format!("nested deeper than {DEPTH_MAX} levels"));
+            }
+            ErrorType::InvalidUtf8 => "invalid UTF-8",
+            ErrorType::InvalidUnicodeCodepoint | ErrorType::InvalidUnicodeEscape => {
+                "a string with an unpaired surrogate or a broken \\u escape"
+            }
+            ErrorType::Eof | ErrorType::Syntax => "the document is cut short or malformed",
+            ErrorType::TrailingData => "text after the end of the document",
+            ErrorType::InvalidNumber | ErrorType::Overflow => "a malformed number",
+            ErrorType::UnterminatedString => "a string without its closing quote",
+            _ => "malformed",
+        };
+        // The parser does not say where everything is.
+        match error.index() {
+            0 => ParseError(what.to_string()),
+            at => ParseError(format!("{what} near byte {at}")),
+        }
+    }
+}
+
+/// A JSON parser that keeps its buffers from one document to the next.
+pub struct Parser {
+    /// None until the first document: a parser that only stands in for another one costs nothing.
+    buffers: Option<Buffers>,
+    tape: simd_json::Tape<'static>,
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Parser { buffers: None, tape: simd_json::Tape(Vec::new()) }
+    }
+}
+
+impl fmt::Debug for Parser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Parser")
+    }
+}
+
+impl Parser {
+    /// Parses one document into a tree. The bytes are unescaped in place and hold no JSON any more afterwards.
+    ///
+    /// # Errors
+    /// Not JSON, not UTF-8, a lone surrogate, or nested deeper than [`DEPTH_MAX`].
+    pub fn parse<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Value<'a>, ParseError> {
+        self.read(bytes, Value::from_tape)
+    }
+
+    /// Parses one document and shows it to `read`: nothing is allocated once the buffers have grown.
+    ///
+    /// # Errors
+    /// As [`Parser::parse`].
+    pub fn read<'a, T>(
+        &mut self,
+        bytes: &'a mut [u8],
+        read: impl FnOnce(Tape<'_, 'a>) -> T,
+    ) -> Result<T, ParseError> {
+        let mut tape: simd_json::Tape<'a> =
+            std::mem::replace(&mut self.tape, simd_json::Tape(Vec::new())).reset();
+        let buffers = self.buffers.get_or_insert_with(|| Buffers::with_max_depth(BUFFER_SIZE, DEPTH_MAX));
+        let filled = simd_json::fill_tape(bytes, buffers, &mut tape);
+        let result = match filled {
+            Ok(()) => Ok(read(tape.as_value())),
+            Err(error) => Err(ParseError::from(error)),
+        };
+        self.tape = tape.reset();
+        result
+    }
+}
+
+/// Parses one document with buffers of its own; for the few places that parse rarely.
+///
+/// # Errors
+/// As [`Parser::parse`].
+pub fn parse(bytes: &mut [u8]) -> Result<Value<'_>, ParseError> {
+    Parser::default().parse(bytes)
+}
+
+impl<'a> Value<'a> {
+    /// The tree of a value on a tape.
+    pub fn from_tape(tape: Tape<'_, 'a>) -> Self {
+        if let Some(text) = tape.into_string() {
+            Value::String(Cow::Borrowed(text))
+        } else if let Some(items) = tape.as_array() {
+            Value::Array(items.iter().map(Value::from_tape).collect())
+        } else if let Some(object) = tape.as_object() {
+            Value::Object(
+                object.iter().map(|(key, value)| (Cow::Borrowed(key), Value::from_tape(value))).collect(),
+            )
+        } else {
+            let integer = tape.as_u64().map(Number::Uint).or(tape.as_i64().map(Number::Int));
+            let number = integer.or(tape.as_f64().map(Number::Float)).map(Value::Number);
+            number.or(tape.as_bool().map(Value::Bool)).unwrap_or_default()
+        }
+    }
+}
