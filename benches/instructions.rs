@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::io::{self, Read, Write};
 
 use sparkgap::http::{Connection, Limits};
-use sparkgap::json::Parser;
+use sparkgap::json::Document;
 use workloads::{Kind, Request};
 
 /// Deltas to an answer.
@@ -49,10 +49,10 @@ fn answer(kind: Kind, times: usize) {
 
 fn request(times: usize) {
     let body = Request { size: 300_000, stream: true, max_tokens: 4096 }.body();
-    let mut bodies = vec![body; times];
+    let bodies = vec![body; times];
     let mut out = Vec::new();
-    for body in &mut bodies {
-        workloads::translate_request(&mut Parser::default(), body, &mut out);
+    for body in bodies {
+        workloads::translate_request(&mut Document::new(body), &mut out);
         black_box(&out);
     }
 }

@@ -6,11 +6,13 @@
 //! copies every string. The order matters because the upstream's prefix cache compares bytes, and the copies
 //! because a request is up to 32 MiB of strings that we only pass on.
 
+mod list;
 mod parser;
 
 use std::borrow::Cow;
 
-pub use parser::{ParseError, Parser, Tape, parse};
+pub use list::{List, Share};
+pub use parser::{Document, ParseError, Parser, Tape, parse};
 
 /// How deep arrays and objects may nest. The tree is walked recursively on a connection's 256 KiB stack,
 /// so the limit is a matter of safety; no client or server comes near it.
@@ -29,7 +31,7 @@ pub enum Value<'a> {
     /// A string.
     String(Cow<'a, str>),
     /// An array.
-    Array(Vec<Value<'a>>),
+    Array(List<'a, Value<'a>>),
     /// An object.
     Object(Object<'a>),
 }
@@ -47,7 +49,10 @@ pub enum Number {
 
 /// A JSON object: its entries in the order of the document.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Object<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
+pub struct Object<'a>(List<'a, Entry<'a>>);
+
+/// A key and its value.
+pub type Entry<'a> = (Cow<'a, str>, Value<'a>);
 
 impl<'a> Value<'a> {
     /// An object of these entries, in this order.
@@ -107,24 +112,25 @@ impl<'a> Value<'a> {
             Value::Bool(b) => Value::Bool(b),
             Value::Number(number) => Value::Number(number),
             Value::String(text) => Value::String(Cow::Owned(text.into_owned())),
-            Value::Array(items) => Value::Array(items.into_iter().map(Value::into_owned).collect()),
-            Value::Object(object) => Value::Object(Object(
-                object.0.into_iter().map(|(k, v)| (Cow::Owned(k.into_owned()), v.into_owned())).collect(),
-            )),
+            Value::Array(items) => {
+                Value::Array(items.into_vec().into_iter().map(Value::into_owned).collect())
+            }
+            Value::Object(object) => {
+                let entries = object.0.into_vec().into_iter();
+                entries.map(|(k, v)| (Cow::Owned(k.into_owned()), v.into_owned())).collect::<Object>().into()
+            }
         }
     }
 
-    /// A view of the same value that lives no longer than this borrow: only containers are copied, no string.
+    /// A view of the same value that lives no longer than this borrow: nothing is copied until it is changed.
     pub fn reborrow(&self) -> Value<'_> {
         match self {
             Value::Null => Value::Null,
             Value::Bool(b) => Value::Bool(*b),
             Value::Number(number) => Value::Number(*number),
             Value::String(text) => Value::String(Cow::Borrowed(text)),
-            Value::Array(items) => Value::Array(items.iter().map(Value::reborrow).collect()),
-            Value::Object(object) => Value::Object(
-                object.0.iter().map(|(k, v)| (Cow::Borrowed(k.as_ref()), v.reborrow())).collect(),
-            ),
+            Value::Array(items) => Value::Array(List::Shared(items)),
+            Value::Object(object) => Value::Object(Object(List::Shared(&object.0))),
         }
     }
 
@@ -210,7 +216,8 @@ impl<'a> Object<'a> {
 
     /// The value of `key`, to change.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Value<'a>> {
-        self.0.iter_mut().rev().find(|(k, _)| k == key).map(|(_, v)| v)
+        let at = self.0.iter().rposition(|(k, _)| k == key)?;
+        self.0.to_mut().get_mut(at).map(|(_, v)| v)
     }
 
     /// Sets `key`: in its place where it is there already, else at the end.
@@ -219,19 +226,19 @@ impl<'a> Object<'a> {
         let value = value.into();
         match self.get_mut(&key) {
             Some(slot) => *slot = value,
-            None => self.0.push((key, value)),
+            None => self.0.to_mut().push((key, value)),
         }
     }
 
     /// Appends an entry without looking for the key; for building.
     pub fn push(&mut self, key: &'static str, value: impl Into<Value<'a>>) {
-        self.0.push((Cow::Borrowed(key), value.into()));
+        self.0.to_mut().push((Cow::Borrowed(key), value.into()));
     }
 
     /// Removes `key` and returns its value.
     pub fn remove(&mut self, key: &str) -> Option<Value<'a>> {
         let mut removed = None;
-        self.0.retain_mut(|(k, v)| {
+        self.0.to_mut().retain_mut(|(k, v)| {
             if k == key {
                 removed = Some(std::mem::take(v));
             }
@@ -247,7 +254,7 @@ impl<'a> Object<'a> {
 
     /// The entries in order, to change the values.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Value<'a>)> {
-        self.0.iter_mut().map(|(k, v)| (&**k, v))
+        self.0.to_mut().iter_mut().map(|(k, v)| (&**k, v))
     }
 
     /// How many entries.
@@ -274,8 +281,26 @@ impl<'a> Object<'a> {
     }
 }
 
-impl<'a> FromIterator<(Cow<'a, str>, Value<'a>)> for Object<'a> {
-    fn from_iter<T: IntoIterator<Item = (Cow<'a, str>, Value<'a>)>>(entries: T) -> Self {
+impl<'a> Share<'a> for Value<'a> {
+    fn share(&'a self) -> Self {
+        self.reborrow()
+    }
+}
+
+impl<'a> Share<'a> for Entry<'a> {
+    fn share(&'a self) -> Self {
+        (Cow::Borrowed(&self.0), self.1.reborrow())
+    }
+}
+
+impl<'a> From<List<'a, Entry<'a>>> for Object<'a> {
+    fn from(entries: List<'a, Entry<'a>>) -> Self {
+        Object(entries)
+    }
+}
+
+impl<'a> FromIterator<Entry<'a>> for Object<'a> {
+    fn from_iter<T: IntoIterator<Item = Entry<'a>>>(entries: T) -> Self {
         Object(entries.into_iter().collect())
     }
 }
@@ -339,7 +364,7 @@ impl<'a> From<Cow<'a, str>> for Value<'a> {
 
 impl<'a> From<Vec<Value<'a>>> for Value<'a> {
     fn from(items: Vec<Value<'a>>) -> Self {
-        Value::Array(items)
+        Value::Array(items.into())
     }
 }
 
@@ -354,7 +379,14 @@ mod tests {
     use super::*;
 
     fn round_trip(text: &str) -> String {
-        parse(&mut text.as_bytes().to_vec()).expect(text).to_json()
+        let mut document = Document::new(text.as_bytes().to_vec());
+        let shared = document.parse().expect(text);
+        let mut bytes = text.as_bytes().to_vec();
+        let owned = parse(&mut bytes).expect(text);
+        assert_eq!(shared, owned);
+        assert_eq!(shared.to_json(), owned.clone().into_owned().to_json());
+        assert_eq!(owned.reborrow(), shared.into_owned());
+        owned.to_json()
     }
 
     #[test]
@@ -432,9 +464,31 @@ mod tests {
     #[test]
     fn a_parser_is_reusable_after_an_error() {
         let mut parser = Parser::default();
-        assert!(parser.parse(&mut b"{".to_vec()).is_err());
+        assert!(parser.read(&mut b"{".to_vec(), |_| ()).is_err());
         let mut bytes = b"[1]".to_vec();
-        assert_eq!(parser.parse(&mut bytes).unwrap().to_json(), "[1]");
+        assert_eq!(parser.read(&mut bytes, Value::from_tape).unwrap().to_json(), "[1]");
+    }
+
+    #[test]
+    fn a_change_leaves_what_is_shared_alone() {
+        const TEXT: &str = r#"{"a":[1,{"b":[2,3]}],"c":{"d":4},"e":5}"#;
+        let mut document = Document::new(TEXT.as_bytes().to_vec());
+        let original = document.parse().unwrap();
+        let mut view = original.reborrow();
+        let object = view.as_object_mut().unwrap();
+        let Some(Value::Array(items)) = object.get_mut("a") else { panic!("no array") };
+        items.to_mut()[1].as_object_mut().unwrap().set("b", "x");
+        items.to_mut().push(true.into());
+        object
+            .get_mut("c")
+            .unwrap()
+            .as_object_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(|(_, value)| *value = 0u64.into());
+        object.remove("e");
+        assert_eq!(view.to_json(), r#"{"a":[1,{"b":"x"},true],"c":{"d":0}}"#);
+        assert_eq!(original.to_json(), TEXT);
     }
 
     #[test]

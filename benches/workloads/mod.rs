@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use sparkgap::anthropic::MessagesRequest;
-use sparkgap::json::{Parser, Value};
+use sparkgap::json::Document;
 use sparkgap::openai::{Flavour, Settings};
 use sparkgap::sse::Decoder;
 use sparkgap::translate::{MessageStream, Plan, Target, chat_request};
@@ -153,9 +153,9 @@ impl Request {
     }
 }
 
-/// What a request goes through before it is sent: parse, read, translate, write. `bytes` hold no JSON afterwards.
-pub(crate) fn translate_request(parser: &mut Parser, bytes: &mut [u8], out: &mut Vec<u8>) -> Plan {
-    let body: Value<'_> = parser.parse(bytes).unwrap();
+/// What a request goes through before it is sent: parse, read, translate, write.
+pub(crate) fn translate_request(document: &mut Document, out: &mut Vec<u8>) -> Plan {
+    let body = document.parse().unwrap();
     let request = MessagesRequest::read(&body).unwrap();
     let settings = Settings::default();
     let target = Target {
@@ -175,7 +175,7 @@ pub(crate) fn translate_request(parser: &mut Parser, bytes: &mut [u8], out: &mut
 /// asked, since nobody is there who would fold a stream.
 pub(crate) fn chat_body(messages_body: &[u8], stream: bool) -> Vec<u8> {
     let mut out = Vec::new();
-    translate_request(&mut Parser::default(), &mut messages_body.to_vec(), &mut out);
+    translate_request(&mut Document::new(messages_body.to_vec()), &mut out);
     if !stream {
         let text = String::from_utf8(out).unwrap();
         out = text.replacen("\"stream\":true", "\"stream\":false", 1).into_bytes();
@@ -282,8 +282,8 @@ pub(crate) fn fragments(count: usize) -> Vec<u8> {
 
 /// The plan of a request with the usual tools and these stop sequences.
 pub(crate) fn plan(stop_sequences: usize) -> Plan {
-    let mut body = Request { size: 30_000, stream: true, max_tokens: 4096 }.body();
-    let mut plan = translate_request(&mut Parser::default(), &mut body, &mut Vec::new());
+    let body = Request { size: 30_000, stream: true, max_tokens: 4096 }.body();
+    let mut plan = translate_request(&mut Document::new(body), &mut Vec::new());
     plan.stop_sequences = (0..stop_sequences).map(|at| format!("\n\nStop {at}:")).collect();
     plan
 }

@@ -287,7 +287,7 @@ fn status(object: &Object<'_>, key: &str) -> Result<Option<u16>, String> {
 fn read_respond(message: Value<'_>) -> Result<Value<'static>, String> {
     let text_block = |text: Cow<'_, str>| {
         let block = Value::object([("type", "text".into()), ("text", Value::from(text.into_owned()))]);
-        Value::Array(vec![block])
+        Value::from(vec![block])
     };
     match message {
         Value::String(text) => Ok(Value::object([("content", text_block(text))])),

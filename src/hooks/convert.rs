@@ -162,6 +162,6 @@ impl<'a> FromLua<'_, 'a> {
         if entries != length {
             return Err(mlua::Error::runtime("a table for JSON is a list 1..n or has named keys, not both"));
         }
-        Ok(Value::Array(items))
+        Ok(items.into())
     }
 }

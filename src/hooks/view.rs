@@ -212,7 +212,7 @@ impl<'f, 'a> Frame<'f, 'a> {
             "tool_names" => {
                 let names: Vec<Value<'_>> =
                     self.request.tool_names.iter().map(|name| Value::from(name.as_str())).collect();
-                let names = convert::to_lua(lua, &Value::Array(names))?;
+                let names = convert::to_lua(lua, &names.into())?;
                 Ok(LuaValue::Function(lua.create_function(move |_, ()| Ok(names.clone()))?))
             }
             name => match self.request.field(name) {

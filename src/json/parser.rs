@@ -1,12 +1,19 @@
 //! Bytes -> [`Value`], or a tape to look at: by simd-json, whose buffers are kept for the next document.
+//!
+//! Of the trees, a [`Document`]'s is the fast one: its nodes stand in one piece of memory, where a request of Claude Code
+//! has a thousand lists.
 
 use std::borrow::Cow;
 use std::fmt;
 
+use bumpalo::Bump;
 use simd_json::Buffers;
 use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 
-use super::{DEPTH_MAX, Number, Value};
+use super::{DEPTH_MAX, List, Number, Value};
+
+/// What a value takes at most in a tree, for each node of the tape: a member is two nodes, its key and its value.
+const BYTES_PER_NODE: usize = size_of::<Value<'_>>();
 
 /// What a parser's buffers have room for at first, a chunk of an answer; they grow with the documents.
 const BUFFER_SIZE: usize = 512;
@@ -71,29 +78,30 @@ impl fmt::Debug for Parser {
 }
 
 impl Parser {
-    /// Parses one document into a tree. The bytes are unescaped in place and hold no JSON any more afterwards.
+    /// Parses one document and shows it to `read`: nothing is allocated once the buffers have grown. The bytes are
+    /// unescaped in place and hold no JSON any more afterwards.
     ///
     /// # Errors
     /// Not JSON, not UTF-8, a lone surrogate, or nested deeper than [`DEPTH_MAX`].
-    pub fn parse<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Value<'a>, ParseError> {
-        self.read(bytes, Value::from_tape)
-    }
-
-    /// Parses one document and shows it to `read`: nothing is allocated once the buffers have grown.
-    ///
-    /// # Errors
-    /// As [`Parser::parse`].
     pub fn read<'a, T>(
         &mut self,
         bytes: &'a mut [u8],
         read: impl FnOnce(Tape<'_, 'a>) -> T,
+    ) -> Result<T, ParseError> {
+        self.fill(bytes, |tape| read(tape.as_value()))
+    }
+
+    fn fill<'a, T>(
+        &mut self,
+        bytes: &'a mut [u8],
+        read: impl FnOnce(&simd_json::Tape<'a>) -> T,
     ) -> Result<T, ParseError> {
         let mut tape: simd_json::Tape<'a> =
             std::mem::replace(&mut self.tape, simd_json::Tape(Vec::new())).reset();
         let buffers = self.buffers.get_or_insert_with(|| Buffers::with_max_depth(BUFFER_SIZE, DEPTH_MAX));
         let filled = simd_json::fill_tape(bytes, buffers, &mut tape);
         let result = match filled {
-            Ok(()) => Ok(read(tape.as_value())),
+            Ok(()) => Ok(read(&tape)),
             Err(error) => Err(ParseError::from(error)),
         };
         self.tape = tape.reset();
@@ -101,29 +109,110 @@ impl Parser {
     }
 }
 
-/// Parses one document with buffers of its own; for the few places that parse rarely.
+/// A document, and the memory for its tree. Both are given back at once when it is dropped.
+pub struct Document {
+    bytes: Vec<u8>,
+    arena: Bump,
+}
+
+impl Document {
+    /// A document that is not parsed yet.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Document { bytes, arena: Bump::new() }
+    }
+
+    /// Its bytes; no JSON any more once it is parsed.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Its tree. To be called once.
+    ///
+    /// # Errors
+    /// As [`Parser::read`].
+    pub fn parse(&mut self) -> Result<Value<'_>, ParseError> {
+        let Document { bytes, arena } = self;
+        Parser::default().fill(bytes, |tape| {
+            *arena = Bump::with_capacity(tape.0.len() * BYTES_PER_NODE);
+            Value::read(tape.as_value(), Some(arena))
+        })
+    }
+}
+
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Document").field("size", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+/// Parses a document that belongs to the caller; for the few places where its tree's cost does not matter.
 ///
 /// # Errors
-/// As [`Parser::parse`].
+/// As [`Parser::read`].
 pub fn parse(bytes: &mut [u8]) -> Result<Value<'_>, ParseError> {
-    Parser::default().parse(bytes)
+    Parser::default().read(bytes, Value::from_tape)
 }
 
 impl<'a> Value<'a> {
     /// The tree of a value on a tape.
     pub fn from_tape(tape: Tape<'_, 'a>) -> Self {
+        Value::read(tape, None)
+    }
+
+    fn read(tape: Tape<'_, 'a>, arena: Option<&'a Bump>) -> Self {
         if let Some(text) = tape.into_string() {
             Value::String(Cow::Borrowed(text))
         } else if let Some(items) = tape.as_array() {
-            Value::Array(items.iter().map(Value::from_tape).collect())
+            let mut list = Filling::new(items.len(), arena);
+            for item in items.iter() {
+                list.push(Value::read(item, arena));
+            }
+            Value::Array(list.full())
         } else if let Some(object) = tape.as_object() {
-            Value::Object(
-                object.iter().map(|(key, value)| (Cow::Borrowed(key), Value::from_tape(value))).collect(),
-            )
+            let mut list = Filling::new(object.len(), arena);
+            for (key, value) in object.iter() {
+                list.push((Cow::Borrowed(key), Value::read(value, arena)));
+            }
+            Value::Object(list.full().into())
         } else {
             let integer = tape.as_u64().map(Number::Uint).or(tape.as_i64().map(Number::Int));
             let number = integer.or(tape.as_f64().map(Number::Float)).map(Value::Number);
             number.or(tape.as_bool().map(Value::Bool)).unwrap_or_default()
+        }
+    }
+}
+
+/// A list of known length on its way. What is read is walked recursively, so it must not take much of the stack.
+enum Filling<'a, T> {
+    Owned(Vec<T>),
+    /// In an arena: its places, and how many are filled.
+    Shared(&'a mut [T], usize),
+}
+
+impl<'a, T: Default> Filling<'a, T> {
+    fn new(length: usize, arena: Option<&'a Bump>) -> Self {
+        match arena {
+            Some(arena) => Filling::Shared(arena.alloc_slice_fill_default(length), 0),
+            None => Filling::Owned(Vec::with_capacity(length)),
+        }
+    }
+
+    fn push(&mut self, item: T) {
+        match self {
+            Filling::Owned(items) => items.push(item),
+            Filling::Shared(places, filled) => {
+                if let Some(place) = places.get_mut(*filled) {
+                    *place = item;
+                }
+                *filled += 1;
+            }
+        }
+    }
+
+    fn full(self) -> List<'a, T> {
+        match self {
+            Filling::Owned(items) => List::Owned(items),
+            Filling::Shared(places, _) => List::Shared(places),
         }
     }
 }

@@ -158,10 +158,10 @@ fn limit(body: &mut Object<'_>, max_tokens: u64) {
 /// Puts a line of text in the place of each image: else one image would end the conversation, since it stays in it.
 fn without_images(body: &mut Object<'_>) {
     let Some(Value::Array(messages)) = body.get_mut("messages") else { return };
-    for message in messages {
+    for message in messages.to_mut() {
         let content = message.as_object_mut().and_then(|message| message.get_mut("content"));
         let Some(Value::Array(parts)) = content else { continue };
-        for part in parts.iter_mut().filter(|part| part.get("image_url").is_some()) {
+        for part in parts.to_mut().iter_mut().filter(|part| part.get("image_url").is_some()) {
             *part = Value::object([("type", "text".into()), ("text", IMAGE_OMITTED.into())]);
         }
     }

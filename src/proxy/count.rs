@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
 use crate::http::Request;
-use crate::json::{Object, Value};
+use crate::json::{Document, Object, Value};
 use crate::openai::Flavour;
 use crate::server::Client;
 use crate::upstream::{Path, Response, Wait};
@@ -106,12 +106,12 @@ fn count(
 ) -> Result<u64, Stop> {
     let gateway = proxy.gateway();
     let share = proxy.budget.share(request, proxy.options.body_size_max)?;
-    let mut bytes = read_body(exchange.client(), request)?;
+    let mut document = Document::new(read_body(exchange.client(), request)?);
     let incoming = Incoming { gateway: &gateway, wait: Some(exchange.clone()), request, address };
     let mut hooked = Hooked::default();
     let wait: Rc<dyn Wait> = exchange.clone();
     let _tree = share.as_ref().map(|_| proxy.budget.trees.take(&wait)).transpose()?;
-    let mut body = incoming.hooked(&mut bytes, &mut hooked)?;
+    let mut body = incoming.hooked(&mut document, &mut hooked)?;
     if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
         object.push("max_tokens", MAX_TOKENS);
     }

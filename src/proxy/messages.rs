@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 use crate::hooks::{ErrorDecision, Hook};
 use crate::http::{self, Request};
 use crate::ids;
-use crate::json::Value;
+use crate::json::{Document, Value};
 use crate::server::Client;
 use crate::translate::{Asked, Plan, failure_error};
 use crate::upstream::{self, Response, Wait, has_left};
@@ -118,14 +118,14 @@ fn answer(
     record: &mut Record,
 ) -> Result<(), Stop> {
     let mut share = proxy.budget.share(&request, proxy.options.body_size_max)?;
-    let mut bytes = read_body(exchange.client(), &request)?;
-    log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(&bytes));
+    let mut document = Document::new(read_body(exchange.client(), &request)?);
+    log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(document.bytes()));
     exchange.received();
     let wait: Rc<dyn Wait> = exchange.clone();
     let mut prepared = {
         let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
         let _tree = share.as_ref().map(|_| proxy.budget.trees.take(&wait)).transpose()?;
-        let body = incoming.hooked(&mut bytes, hooked);
+        let body = incoming.hooked(&mut document, hooked);
         // What a hook refuses or answers has a model too.
         if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
             record.client_model.clone_from(&shown.model);
@@ -136,7 +136,7 @@ fn answer(
         }
         ready(&incoming, &body?, hooked, record)?
     };
-    drop(bytes); // the answer may take minutes; the request's memory is not kept for it
+    drop(document); // the answer may take minutes; the request's memory is not kept for it
     let mut request = Some(request);
     let mut tried = Vec::new();
     loop {
@@ -216,8 +216,8 @@ fn elsewhere(
     let Some(next) = next else { return Err(error.into()) };
     log::info!("{}: {failed} failed, trying {next}: {error}", record.request_id);
     hooked.upstream = Some(next);
-    let mut bytes = saved.clone();
-    ready(incoming, &parse(&mut bytes)?, hooked, record)
+    let mut document = Document::new(saved.clone());
+    ready(incoming, &parse(&mut document)?, hooked, record)
 }
 
 fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, asked: &Asked) -> Result<(), Stop> {

@@ -10,7 +10,7 @@ use crate::anthropic::MessagesRequest;
 use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::Request;
-use crate::json::{self, Parser, Value};
+use crate::json::{Document, ParseError, Value};
 use crate::translate::{self, ChatRequest, Target, chat_request};
 use crate::upstream::Wait;
 
@@ -47,8 +47,12 @@ pub(super) struct Hooked {
 
 impl Incoming<'_> {
     /// The first stage: the body as JSON, and `on_request`.
-    pub(super) fn hooked<'b>(&self, bytes: &'b mut [u8], hooked: &mut Hooked) -> Result<Value<'b>, Stop> {
-        let mut body = parse(bytes)?;
+    pub(super) fn hooked<'b>(
+        &self,
+        document: &'b mut Document,
+        hooked: &mut Hooked,
+    ) -> Result<Value<'b>, Stop> {
+        let mut body = parse(document)?;
         let hooks = self.gateway.hooks();
         hooked.shown = sees_request(hooks).then(|| Rc::new(RefCell::new(self.shown(&body))));
         if let (true, Some(shown)) = (hooks.defines(Hook::Request), &hooked.shown) {
@@ -143,11 +147,10 @@ impl Resolved {
 }
 
 /// Parses a body.
-pub(super) fn parse(bytes: &mut [u8]) -> Result<Value<'_>, Error> {
-    let not_json =
-        |error: json::ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
-    check_values(bytes)?;
-    Parser::default().parse(bytes).map_err(not_json)
+pub(super) fn parse(document: &mut Document) -> Result<Value<'_>, Error> {
+    let not_json = |error: ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
+    check_values(document.bytes())?;
+    document.parse().map_err(not_json)
 }
 
 /// Whether any hook is defined that gets `req`.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::error::Error;
 use crate::http::{HeaderMap, HeaderName, HeaderValue, Request};
-use crate::json::Value;
+use crate::json::{Document, Value};
 
 use super::Stop;
 use super::gateway::Gateway;
@@ -39,8 +39,8 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let incoming = Incoming { gateway, wait: None, request: &request, address };
     let mut hooked = Hooked::default();
-    let mut bytes = body.to_vec();
-    let sent = incoming.hooked(&mut bytes, &mut hooked).and_then(|body| {
+    let mut document = Document::new(body.to_vec());
+    let sent = incoming.hooked(&mut document, &mut hooked).and_then(|body| {
         let mut record = Record::new("preview");
         incoming.translated(&body, &mut hooked, &mut record, |_, chat| chat.body.into_owned())
     });

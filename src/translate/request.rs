@@ -205,8 +205,9 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         renamed: tools
             .declared
             .iter()
-            .map(|tool| (sent_name(tool.name, target.flavour).into_owned(), tool.name.to_string()))
+            .map(|tool| (sent_name(tool.name, target.flavour), tool.name))
             .filter(|(sent, name)| sent != name)
+            .map(|(sent, name)| (sent.into_owned(), name.to_string()))
             .collect(),
         never_empty: target.settings.never_empty,
         discard: request.max_tokens == 0,

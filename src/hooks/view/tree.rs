@@ -61,7 +61,7 @@ pub(super) fn resolve<'v, 'a>(root: &'v Value<'a>, path: &[Step]) -> mlua::Resul
 pub(super) fn resolve_mut<'v, 'a>(root: &'v mut Value<'a>, path: &[Step]) -> mlua::Result<&'v mut Value<'a>> {
     path.iter().try_fold(root, |node, step| match (node, step) {
         (Value::Object(object), Step::Key(key)) => object.get_mut(key).ok_or_else(gone),
-        (Value::Array(items), Step::Index(index)) => items.get_mut(*index).ok_or_else(gone),
+        (Value::Array(items), Step::Index(index)) => items.to_mut().get_mut(*index).ok_or_else(gone),
         _ => Err(gone()),
     })
 }
@@ -103,7 +103,7 @@ pub(super) fn write<'a>(
             let Some(index) = key_index(key) else {
                 return Err(mlua::Error::runtime("an array's index is a whole number from 1 on"));
             };
-            write_element(items, path, index, value)
+            write_element(items.to_mut(), path, index, value)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Err(gone()),
     }
@@ -176,13 +176,13 @@ impl<'a> Undo<'a> {
                     object.remove(&key);
                 }
                 (Ok(Value::Array(items)), Step::Index(_)) => {
-                    items.pop();
+                    items.to_mut().pop();
                 }
                 _ => {}
             },
             Undo::Push(path, old) => {
                 if let Ok(Value::Array(items)) = resolve_mut(root, &path) {
-                    items.push(old);
+                    items.to_mut().push(old);
                 }
             }
             Undo::InsertKey(path, place, key, old) => {

@@ -4,6 +4,7 @@
 //! `anyOf`, `$ref` or no `type` admits everything. Knows JSON texts only, nothing of streams.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::json::{self, Value};
@@ -86,7 +87,20 @@ impl Types {
 
 /// The types of a tool's top-level properties. Copies share one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Schema(Arc<[(Box<str>, Types)]>);
+pub struct Schema(Arc<Table>);
+
+/// Properties in the order of their names, which are slices of one text: a request declares hundreds.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Table {
+    names: String,
+    properties: Vec<(Range<usize>, Types)>,
+}
+
+impl Table {
+    fn name(&self, at: &Range<usize>) -> &str {
+        self.names.get(at.clone()).unwrap_or_default()
+    }
+}
 
 impl Schema {
     /// Keywords beside `type` whose meaning for a value is not looked into.
@@ -95,20 +109,28 @@ impl Schema {
     /// Reads `properties.*.type` of a tool's `input_schema`. `None`: it says nothing that could be used.
     pub fn from_json(schema: &Value) -> Option<Schema> {
         let properties = schema.get("properties")?.as_object()?;
-        let mut table: Vec<(Box<str>, Types)> = properties
-            .iter()
-            .map(|(name, property)| (name.into(), types_of(property)))
-            .filter(|(_, types)| *types != Types::ALL)
-            .collect();
-        table.sort_by(|(a, _), (b, _)| a.cmp(b));
-        (!table.is_empty()).then(|| Schema(table.into()))
+        let mut known: Vec<(&str, Types)> = Vec::with_capacity(properties.len());
+        known.extend(properties.iter().map(|(name, property)| (name, types_of(property))));
+        known.retain(|(_, types)| *types != Types::ALL);
+        known.sort_by_key(|(name, _)| *name);
+        let mut table = Table {
+            names: String::with_capacity(known.iter().map(|(name, _)| name.len()).sum()),
+            properties: Vec::with_capacity(known.len()),
+        };
+        for (name, types) in known {
+            let start = table.names.len();
+            table.names.push_str(name);
+            table.properties.push((start..table.names.len(), types));
+        }
+        (!table.properties.is_empty()).then(|| Schema(table.into()))
     }
 
     /// What the property admits whose name is the inside of this JSON string.
     pub(super) fn types(&self, key: &str) -> Types {
         let key = unescape(key);
-        let found = self.0.binary_search_by(|(name, _)| (**name).cmp(&key));
-        found.ok().and_then(|index| self.0.get(index)).map_or(Types::ALL, |(_, types)| *types)
+        let Schema(table) = self;
+        let found = table.properties.binary_search_by(|(name, _)| table.name(name).cmp(&key));
+        found.ok().and_then(|index| table.properties.get(index)).map_or(Types::ALL, |(_, types)| *types)
     }
 }
 
