@@ -3,6 +3,7 @@
 //! ERROR: the operator must act. WARN: configuration that smells, something lost in translation. INFO: start, stop, one
 //! line a request. DEBUG: stages. TRACE: bodies, unredacted.
 
+use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -11,6 +12,9 @@ use crate::service;
 
 /// Dumps raw heads, keys among them, at DEBUG and TRACE: its records are never written.
 const NEVER: &str = "ureq_proto";
+
+/// Room for the line of a request.
+const LINE_SIZE: usize = 256;
 
 struct Logger {
     level: LevelFilter,
@@ -36,16 +40,14 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Text may hold what a stranger chose: nothing in it may end a line or command a terminal.
-fn one_line(text: String) -> String {
-    if !text.chars().any(char::is_control) {
-        return text;
+/// Text from `start` on may hold what a stranger chose: nothing in it may end a line or command a terminal.
+fn keep_one_line(line: &mut String, start: usize) {
+    if !line.chars().any(char::is_control) {
+        return;
     }
-    let mut line = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
+    for c in line.split_off(start).chars() {
         if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
     }
-    line
 }
 
 impl Log for Logger {
@@ -59,13 +61,18 @@ impl Log for Logger {
         }
         // One write a line, so that the lines of several threads do not mix; and not through std's stderr, at whose lock
         // they would wait for each other. Nobody is there to tell of a failure.
-        let text = one_line(record.args().to_string());
-        let line = if self.is_journal {
-            format!("<{}>{text}\n", priority(record.level()))
-        } else {
-            let time = humantime::format_rfc3339_millis(SystemTime::now());
-            format!("{time} {:5} {text}\n", record.level())
+        let mut line = String::with_capacity(LINE_SIZE);
+        let _ = match self.is_journal {
+            true => write!(line, "<{}>", priority(record.level())),
+            false => {
+                let time = humantime::format_rfc3339_millis(SystemTime::now());
+                write!(line, "{time} {:5} ", record.level())
+            }
         };
+        let start = line.len();
+        let _ = line.write_fmt(*record.args());
+        keep_one_line(&mut line, start);
+        line.push('\n');
         let _ = rustix::io::write(std::io::stderr(), line.as_bytes());
     }
 
@@ -78,8 +85,13 @@ mod tests {
 
     #[test]
     fn a_line_stays_one_line() {
-        assert_eq!(one_line("a b é".into()), "a b é");
-        assert_eq!(one_line("a\r\n<0>forged\u{1b}[2J\u{85}".into()), "a\\r\\n<0>forged\\u{1b}[2J\\u{85}");
+        for (text, expected) in
+            [("a b é", "a b é"), ("a\r\n<0>forged\u{1b}[2J\u{85}", "a\\r\\n<0>forged\\u{1b}[2J\\u{85}")]
+        {
+            let mut line = format!("<6>{text}");
+            keep_one_line(&mut line, 3);
+            assert_eq!(line, format!("<6>{expected}"));
+        }
     }
 
     #[test]

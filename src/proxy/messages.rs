@@ -146,7 +146,7 @@ fn answer(
         exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
         let mut attempt = Attempt { resolved: &resolved, asked: asked.clone(), body, mended: false };
         // While hooks ran, nobody minded the client; and an upstream that was asked in vain has begun to work.
-        if has_left(wait.as_ref()) {
+        if (hooked.shown.is_some() || !tried.is_empty()) && has_left(wait.as_ref()) {
             return Err(Stop::ClientGone);
         }
         exchange.enter(Phase::Queue);

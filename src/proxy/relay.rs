@@ -134,6 +134,8 @@ fn whole(exchange: &Exchange, response: Response) -> Result<(), Broken> {
 /// The error that an answer begins with: vLLM says 200 before its engine has looked at the request, and what is wrong in
 /// the first event.
 pub(super) fn error_at_once(response: &Response) -> Option<Failure> {
+    // Nearly always this is all that is looked at.
+    memchr::memmem::find(response.beginning(), b"error")?;
     let mut decoder = Decoder::default();
     let count = response.beginning().read(decoder.space()).ok()?;
     decoder.advance(count);

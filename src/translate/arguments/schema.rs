@@ -103,9 +103,6 @@ impl Table {
 }
 
 impl Schema {
-    /// Keywords beside `type` whose meaning for a value is not looked into.
-    const UNCLEAR: [&'static str; 7] = ["anyOf", "oneOf", "allOf", "not", "if", "$ref", "$dynamicRef"];
-
     /// Reads `properties.*.type` of a tool's `input_schema`. `None`: it says nothing that could be used.
     pub fn from_json(schema: &Value) -> Option<Schema> {
         let properties = schema.get("properties")?.as_object()?;
@@ -135,11 +132,18 @@ impl Schema {
 }
 
 fn types_of(property: &Value) -> Types {
-    if Schema::UNCLEAR.iter().any(|keyword| property.get(keyword).is_some()) {
-        return Types::ALL;
+    let Some(property) = property.as_object() else { return Types::ALL };
+    let mut kind = None;
+    for (keyword, value) in property.iter() {
+        match keyword {
+            "type" => kind = Some(value),
+            // Beside them `type` does not say all.
+            "anyOf" | "oneOf" | "allOf" | "not" | "if" | "$ref" | "$dynamicRef" => return Types::ALL,
+            _ => {}
+        }
     }
     let name = |value: &Value| value.as_str().map_or(Types::ALL, Types::from_name);
-    match property.get("type") {
+    match kind {
         Some(Value::Array(names)) if !names.is_empty() => {
             names.iter().map(name).fold(Types(0), |types, one| Types(types.0 | one.0))
         }
