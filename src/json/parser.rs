@@ -6,7 +6,7 @@ use std::fmt;
 use simd_json::Buffers;
 use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 
-use super::{DEPTH_MAX, Number, Value};
+use super::{DEPTH_MAX, Number, Value, surrogates};
 
 /// What a parser's buffers have room for at first, a chunk of an answer; they grow with the documents.
 const BUFFER_SIZE: usize = 512;
@@ -35,7 +35,7 @@ impl From<simd_json::Error> for ParseError {
             }
             ErrorType::InvalidUtf8 => "invalid UTF-8",
             ErrorType::InvalidUnicodeCodepoint | ErrorType::InvalidUnicodeEscape => {
-                "a string with an unpaired surrogate or a broken \\u escape"
+                "a string with a broken \\u escape"
             }
             ErrorType::Eof | ErrorType::Syntax => "the document is cut short or malformed",
             ErrorType::TrailingData => "text after the end of the document",
@@ -71,10 +71,11 @@ impl fmt::Debug for Parser {
 }
 
 impl Parser {
-    /// Parses one document into a tree. The bytes are unescaped in place and hold no JSON any more afterwards.
+    /// Parses one document into a tree. The bytes are unescaped in place and hold no JSON any more afterwards. The escape
+    /// of half a surrogate pair reads as U+FFFD.
     ///
     /// # Errors
-    /// Not JSON, not UTF-8, a lone surrogate, or nested deeper than [`DEPTH_MAX`].
+    /// Not JSON, not UTF-8, or nested deeper than [`DEPTH_MAX`].
     pub fn parse<'a>(&mut self, bytes: &'a mut [u8]) -> Result<Value<'a>, ParseError> {
         self.read(bytes, Value::from_tape)
     }
@@ -91,6 +92,7 @@ impl Parser {
         let mut tape: simd_json::Tape<'a> =
             std::mem::replace(&mut self.tape, simd_json::Tape(Vec::new())).reset();
         let buffers = self.buffers.get_or_insert_with(|| Buffers::with_max_depth(BUFFER_SIZE, DEPTH_MAX));
+        surrogates::replace_lone(bytes);
         let filled = simd_json::fill_tape(bytes, buffers, &mut tape);
         let result = match filled {
             Ok(()) => Ok(read(tape.as_value())),
