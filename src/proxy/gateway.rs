@@ -196,6 +196,13 @@ pub struct Resolved {
     pub settings: Settings,
 }
 
+impl Resolved {
+    /// Whether it is this model of this upstream.
+    pub(super) fn is(&self, served: &Arc<Served>, model: &str) -> bool {
+        Arc::ptr_eq(&self.served, served) && self.model == model
+    }
+}
+
 impl Gateway {
     /// A gateway of what was loaded. No connection is made yet.
     ///
