@@ -145,12 +145,22 @@ pub struct Error {
     pub source: Option<String>,
     /// Whether to try again.
     pub retry: Retry,
+    /// The methods that the path takes, where the request's was none of them.
+    allow: &'static [&'static str],
 }
 
 impl Error {
     /// An error of this kind with the message for the client.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, status: None, message: message.into(), code: None, source: None, retry: Retry::Unsaid }
+        Error {
+            kind,
+            status: None,
+            message: message.into(),
+            code: None,
+            source: None,
+            retry: Retry::Unsaid,
+            allow: &[],
+        }
     }
 
     /// The same error as one of this status, and of the kind that comes nearest.
@@ -175,6 +185,13 @@ impl Error {
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
+        self
+    }
+
+    /// The same error with the methods that the path takes: a 405 has to name them (RFC 9110, section 15.5.6).
+    #[must_use]
+    pub fn allow(mut self, methods: &'static [&'static str]) -> Self {
+        self.allow = methods;
         self
     }
 
@@ -204,15 +221,19 @@ impl Error {
             .write(out);
     }
 
-    /// The response headers that tell the client whether to try again.
+    /// The response headers that tell the client whether to try again, and with which method.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
-        match self.retry {
+        let mut headers = match self.retry {
             Retry::Unsaid if !self.kind.is_final() => Vec::new(),
             Retry::Unsaid | Retry::Never => vec![("x-should-retry", "false".into())],
             Retry::After(seconds) => {
                 vec![("retry-after", seconds.to_string()), ("x-should-retry", "true".into())]
             }
+        };
+        if !self.allow.is_empty() {
+            headers.push(("allow", self.allow.join(", ")));
         }
+        headers
     }
 }
 

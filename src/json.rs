@@ -8,6 +8,7 @@
 
 mod list;
 mod parser;
+mod surrogates;
 
 use std::borrow::Cow;
 
@@ -415,6 +416,7 @@ mod tests {
         assert_eq!(round_trip("1e2"), "100.0");
         assert_eq!(round_trip("123456789012345678901234567890"), "1.2345678901234568e+29");
         assert_eq!(round_trip("\"\\u00e9\\/\""), "\"é/\"");
+        assert_eq!(round_trip("{\"\\ud83d\":\"\\ud83d\\ude00\\ude00\"}"), "{\"\u{fffd}\":\"😀\u{fffd}\"}");
     }
 
     #[test]
@@ -446,7 +448,7 @@ mod tests {
     #[test]
     fn broken_documents_are_errors() {
         for text in
-            ["", " ", "{", "[1,]", "{\"a\":}", "nul", "\"\\ud800\"", "\"\\udc00x\"", "1 2", "{a:1}", "\"\n\""]
+            ["", " ", "{", "[1,]", "{\"a\":}", "nul", "\"\\ud8\"", "\"\\udc0x\"", "1 2", "{a:1}", "\"\n\""]
         {
             assert!(parse(&mut text.as_bytes().to_vec()).is_err(), "{text:?}");
         }

@@ -279,12 +279,12 @@ pub(super) struct Doctor {
     name = "bench",
     example = "sparkgap bench --upstream http://192.168.68.155:8888/v1",
     example = "sparkgap bench --hooks /etc/sparkgap/hooks --rounds 20 --json",
-    note = "Name the upstreams as for the running sparkgap; without them they cannot be asked straight. Its key: SPARKGAP_API_KEY."
+    note = "Name the upstreams as for the running sparkgap; without them they cannot be asked straight.\nThe environment variable SPARKGAP_URL stands for --base-url, SPARKGAP_API_KEY holds the key that sparkgap asks for."
 )]
 pub(super) struct Bench {
     /// where sparkgap is (http://127.0.0.1:4000)
-    #[argh(option, arg_name = "url", default = "super::env::LOCAL.into()")]
-    pub(super) base_url: String,
+    #[argh(option, arg_name = "url")]
+    pub(super) base_url: Option<String>,
     /// base URL of the upstream; may be repeated
     #[argh(option, arg_name = "url")]
     pub(super) upstream: Vec<String>,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::arguments::Bench;
-use super::env::{server, with_scheme};
+use super::env::{address, key, named, server};
 use super::progress::Progress;
 use super::{Failed, load, print, upstreams};
 use crate::hooks;
@@ -22,8 +22,7 @@ const ANSWER_TOKENS: u64 = 64;
 /// `sparkgap bench`.
 pub(super) fn run(options: &Bench) -> Result<(), Failed> {
     let plan = plan(options)?;
-    let key = std::env::var("SPARKGAP_API_KEY").ok().filter(|key| !key.is_empty());
-    let proxy = server(&with_scheme(&options.base_url), key.as_deref())?;
+    let proxy = server(&address(options.base_url.as_deref()), key(None).as_deref())?;
     let gateway = gateway(options)?;
     let anthropic = anthropic(options)?;
     let models = models(options, &proxy, gateway.as_ref())?;
@@ -70,8 +69,8 @@ fn anthropic(options: &Bench) -> Result<Option<Upstream>, Failed> {
     if options.anthropic.is_none() {
         return Ok(None);
     }
-    let key = std::env::var("ANTHROPIC_API_KEY").ok().filter(|key| !key.is_empty());
-    let key = key.ok_or("--anthropic needs a key in the environment variable ANTHROPIC_API_KEY")?;
+    let key = named("ANTHROPIC_API_KEY")
+        .ok_or("--anthropic needs a key in the environment variable ANTHROPIC_API_KEY")?;
     let server = server(&options.anthropic_url, None)?;
     Ok(Some(server.with_header("x-api-key", &key)?.with_header("anthropic-version", "2023-06-01")?))
 }

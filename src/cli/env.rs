@@ -15,7 +15,7 @@ use crate::proxy::VARIABLES;
 use crate::upstream::{Options, Path, Upstream, nobody};
 
 /// Where sparkgap is, unless somebody says otherwise.
-pub(super) const LOCAL: &str = "http://127.0.0.1:4000";
+const LOCAL: &str = "http://127.0.0.1:4000";
 
 /// A longer answer is not of a sparkgap.
 const ANSWER_SIZE_MAX: u64 = 64 * 1024;
@@ -53,11 +53,9 @@ pub(super) fn claude(arguments: &[OsString]) -> Failed {
 
 /// Asks the sparkgap at `remote` for the variables; `base_url`: what Claude Code is to call it by, if not the same.
 fn ask(remote: Option<&str>, base_url: Option<&str>, key: Option<&str>) -> Result<Variables, Failed> {
-    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let remote = remote.or(base_url).map(str::to_string).or_else(|| named("SPARKGAP_URL"));
-    let remote = with_scheme(remote.as_deref().unwrap_or(LOCAL));
+    let remote = address(remote.or(base_url));
     let base_url = base_url.map_or_else(|| remote.clone(), with_scheme);
-    let key = key.map(str::to_string).or_else(|| named("SPARKGAP_API_KEY"));
+    let key = self::key(key);
     let server = server(&remote, key.as_deref())?;
     let mut told = vec![
         ("ANTHROPIC_BASE_URL", base_url),
@@ -79,6 +77,22 @@ fn ask(remote: Option<&str>, base_url: Option<&str>, key: Option<&str>) -> Resul
     Ok(told)
 }
 
+/// Where sparkgap is: as `told`, else as `SPARKGAP_URL` says, else on this machine.
+pub(super) fn address(told: Option<&str>) -> String {
+    let named = told.map(str::to_string).or_else(|| named("SPARKGAP_URL"));
+    with_scheme(named.as_deref().unwrap_or(LOCAL))
+}
+
+/// The key that it asks for: as `told`, else as `SPARKGAP_API_KEY` says.
+pub(super) fn key(told: Option<&str>) -> Option<String> {
+    told.map(str::to_string).or_else(|| named("SPARKGAP_API_KEY"))
+}
+
+/// The environment variable of that name; an empty one is none.
+pub(super) fn named(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// The sparkgap there, as an upstream of ours.
 pub(super) fn server(url: &str, key: Option<&str>) -> Result<Upstream, Failed> {
     let config = config::Upstream {
@@ -93,7 +107,7 @@ pub(super) fn server(url: &str, key: Option<&str>) -> Result<Upstream, Failed> {
 }
 
 /// `http://` where there is no scheme; without slashes and `/v1` at the end.
-pub(super) fn with_scheme(url: &str) -> String {
+fn with_scheme(url: &str) -> String {
     let url = url.trim_end_matches('/');
     let url = url.strip_suffix("/v1").unwrap_or(url);
     if url.contains("://") { url.to_string() } else { format!("http://{url}") }

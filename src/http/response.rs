@@ -60,16 +60,16 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    /// Responds with an error in the Messages API's envelope; `request-id` and the headers on trying again go with it.
+    /// Responds with an error in the Messages API's envelope; `request-id` and the error's own headers go with it.
     ///
     /// # Errors
     /// As [`Connection::respond`].
     pub fn respond_error(&mut self, error: &Error, request_id: &str) -> io::Result<()> {
         let mut body = Vec::new();
         error.body(request_id, &mut body);
-        let retry = error.headers();
+        let told = error.headers();
         let mut headers = vec![("content-type", "application/json"), ("request-id", request_id)];
-        headers.extend(retry.iter().map(|(name, value)| (*name, value.as_str())));
+        headers.extend(told.iter().map(|(name, value)| (*name, value.as_str())));
         self.respond(error.status(), &headers, &body)
     }
 

@@ -10,7 +10,7 @@ use bumpalo::Bump;
 use simd_json::Buffers;
 use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 
-use super::{DEPTH_MAX, List, Number, Value};
+use super::{DEPTH_MAX, List, Number, Value, surrogates};
 
 /// What a value takes at most in a tree, for each node of the tape: a member is two nodes, its key and its value.
 const BYTES_PER_NODE: usize = size_of::<Value<'_>>();
@@ -42,7 +42,7 @@ impl From<simd_json::Error> for ParseError {
             }
             ErrorType::InvalidUtf8 => "invalid UTF-8",
             ErrorType::InvalidUnicodeCodepoint | ErrorType::InvalidUnicodeEscape => {
-                "a string with an unpaired surrogate or a broken \\u escape"
+                "a string with a broken \\u escape"
             }
             ErrorType::Eof | ErrorType::Syntax => "the document is cut short or malformed",
             ErrorType::TrailingData => "text after the end of the document",
@@ -79,10 +79,10 @@ impl fmt::Debug for Parser {
 
 impl Parser {
     /// Parses one document and shows it to `read`: nothing is allocated once the buffers have grown. The bytes are
-    /// unescaped in place and hold no JSON any more afterwards.
+    /// unescaped in place and hold no JSON any more afterwards. The escape of half a surrogate pair reads as U+FFFD.
     ///
     /// # Errors
-    /// Not JSON, not UTF-8, a lone surrogate, or nested deeper than [`DEPTH_MAX`].
+    /// Not JSON, not UTF-8, or nested deeper than [`DEPTH_MAX`].
     pub fn read<'a, T>(
         &mut self,
         bytes: &'a mut [u8],
@@ -99,6 +99,7 @@ impl Parser {
         let mut tape: simd_json::Tape<'a> =
             std::mem::replace(&mut self.tape, simd_json::Tape(Vec::new())).reset();
         let buffers = self.buffers.get_or_insert_with(|| Buffers::with_max_depth(BUFFER_SIZE, DEPTH_MAX));
+        surrogates::replace_lone(bytes);
         let filled = simd_json::fill_tape(bytes, buffers, &mut tape);
         let result = match filled {
             Ok(()) => Ok(read(&tape)),

@@ -129,7 +129,10 @@ impl Attempt<'_> {
                 let room = window - prompt - 1;
                 Box::new(move |body| limit(body, room))
             }
-            Failure::NoThinkingBudget => Box::new(|body| _ = body.remove("thinking_token_budget")),
+            Failure::NoThinkingBudget => {
+                served.learn_no_thinking_budget(&self.resolved.model);
+                Box::new(|body| _ = body.remove("thinking_token_budget"))
+            }
             Failure::NoVision(_) => {
                 served.learn_no_vision(&self.resolved.model);
                 Box::new(without_images)

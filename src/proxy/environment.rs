@@ -2,8 +2,6 @@
 //!
 //! Knows Claude Code's variables and the gateway; knows no shell. The client's key is never part of it.
 
-use std::sync::Arc;
-
 use crate::error::Error;
 use crate::http::Request;
 use crate::json::{Object, Value};
@@ -143,7 +141,7 @@ fn name_of(gateway: &Gateway, wanted: &Resolved, own: &str) -> String {
         [wanted.model.as_str(), &listed].into_iter().chain(aliases.filter(|pattern| !pattern.contains('*')));
     let leads_there = |name: &&str| {
         let found = gateway.resolve(name, None, None, None);
-        found.is_ok_and(|found| found.model == wanted.model && Arc::ptr_eq(&found.served, &wanted.served))
+        found.is_ok_and(|found| found.is(&wanted.served, &wanted.model))
     };
     names.find(leads_there).unwrap_or(own).to_string()
 }

@@ -43,11 +43,32 @@ pub struct Served {
     /// Context windows that only an error told, by model.
     windows: Mutex<HashMap<String, u64>>,
     /// Models that refused an image.
-    blind: Mutex<HashSet<String>>,
+    blind: Refusals,
+    /// Models that refused a thinking budget.
+    budgetless: Refusals,
     /// Whether it was seen to cut a prompt, and that was said.
     cuts_prompts: AtomicBool,
     /// `None`: as many at a time as come.
     queue: Option<Arc<Queue>>,
+}
+
+/// Models that refused something, by name.
+#[derive(Debug, Default)]
+struct Refusals(Mutex<HashSet<String>>);
+
+impl Refusals {
+    fn contains(&self, model: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(model)
+    }
+
+    /// Whether it is the model's first refusal.
+    fn insert(&self, model: &str) -> bool {
+        let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if models.len() >= MODELS_MAX {
+            models.clear(); // as with the ratios
+        }
+        models.insert(model.to_string())
+    }
 }
 
 impl Served {
@@ -78,19 +99,30 @@ impl Served {
         ratios.get(model).copied().unwrap_or(1.0)
     }
 
-    /// Whether the model may be sent images: it has not refused one yet.
-    fn has_vision(&self, model: &str) -> bool {
-        !self.blind.lock().unwrap_or_else(PoisonError::into_inner).contains(model)
+    /// What the owner set, less what the model has refused.
+    fn settings(&self, model: &str) -> Settings {
+        let mut settings = self.upstream.config().settings.clone();
+        settings.vision &= !self.blind.contains(model);
+        if self.budgetless.contains(model) {
+            settings.thinking_budget = Some(false);
+        }
+        settings
     }
 
     /// The model refused an image: from now on it gets a line of text instead.
     pub(super) fn learn_no_vision(&self, model: &str) {
-        let is_new = self.blind.lock().unwrap_or_else(PoisonError::into_inner).insert(model.to_string());
-        if is_new {
+        if self.blind.insert(model) {
             log::warn!(
                 "upstream {}: {model} takes no images; they are replaced by a line of text",
                 self.name()
             );
+        }
+    }
+
+    /// The model refused a thinking budget: from now on it gets none, else every request would be asked twice.
+    pub(super) fn learn_no_thinking_budget(&self, model: &str) {
+        if self.budgetless.insert(model) {
+            log::warn!("upstream {}: {model} takes no thinking budget; it is left out", self.name());
         }
     }
 
@@ -164,6 +196,13 @@ pub struct Resolved {
     pub settings: Settings,
 }
 
+impl Resolved {
+    /// Whether it is this model of this upstream.
+    pub(super) fn is(&self, served: &Arc<Served>, model: &str) -> bool {
+        Arc::ptr_eq(&self.served, served) && self.model == model
+    }
+}
+
 impl Gateway {
     /// A gateway of what was loaded. No connection is made yet.
     ///
@@ -191,7 +230,8 @@ impl Gateway {
                 upstream,
                 ratios: Mutex::default(),
                 windows: Mutex::default(),
-                blind: Mutex::default(),
+                blind: Refusals::default(),
+                budgetless: Refusals::default(),
                 cuts_prompts: AtomicBool::new(false),
                 queue,
             }))
@@ -298,7 +338,7 @@ impl Gateway {
                 .window
                 .or_else(|| discovered.window(&model))
                 .or_else(|| served.learned_window(&model)),
-            settings: Settings { vision: settings.vision && served.has_vision(&model), ..settings.clone() },
+            settings: served.settings(&model),
             served: Arc::clone(served),
             model,
         })

@@ -196,13 +196,9 @@ impl Proxy {
             }
             return Ok(resource);
         }
-        let what = format!(
-            "{} is not for {}; use {}",
-            request.method,
-            request.path,
-            resource.methods().join(" or ")
-        );
-        Err(Error::new(Kind::MethodNotAllowed, what))
+        let methods = resource.methods();
+        let what = format!("{} is not for {}; use {}", request.method, request.path, methods.join(" or "));
+        Err(Error::new(Kind::MethodNotAllowed, what).allow(methods))
     }
 
     fn health(&self) -> Vec<u8> {

@@ -3,6 +3,7 @@
 //! In the Messages API's shape for its clients, else in OpenAI's.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 
@@ -11,7 +12,7 @@ use crate::http::Request;
 use crate::json::Value;
 use crate::upstream::Wait;
 
-use super::gateway::{Gateway, LISTING_PREFIX};
+use super::gateway::{Gateway, LISTING_PREFIX, Served};
 
 /// How many models a page has unless the client says, and at most (the API's limits).
 const PAGE_SIZE: usize = 20;
@@ -21,7 +22,7 @@ const PAGE_SIZE_MAX: usize = 1000;
 const CREATED_AT: &str = "1970-01-01T00:00:00Z";
 
 /// One listed model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Listed {
     id: String,
     display_name: String,
@@ -69,32 +70,38 @@ pub(super) fn find(
     Ok(if is_anthropic(request) { model.as_anthropic() } else { model.as_openai() })
 }
 
+/// Each alias, then each model of the upstreams, by those of its names that lead to it: the alias table may send a name
+/// elsewhere than to the upstream that lists it, or nowhere. What a function `on_request` would do is not known here.
 fn listing(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Vec<Listed> {
+    for served in gateway.upstreams() {
+        served.upstream().discovered_fresh(wait);
+    }
+    let resolve = |name: &str| gateway.resolve(name, None, None, None).ok();
     let mut models: Vec<Listed> = Vec::new();
-    let mut add = |name: &str, model: Listed| {
+    let mut add = |name: &str, display_name: &str, served: &Arc<Served>, model: &str| {
         let shown = (!is_shown_by_claude_code(name)).then(|| format!("{LISTING_PREFIX}{name}"));
         for id in shown.into_iter().chain([name.to_string()]) {
-            if !models.iter().any(|known| known.id == id) {
-                models.push(Listed { id, ..model.clone() });
+            if models.iter().any(|known| known.id == id) {
+                continue;
             }
+            let found = resolve(&id).filter(|found| found.is(served, model));
+            models.extend(found.map(|found| Listed {
+                id,
+                display_name: display_name.to_string(),
+                window: found.window,
+                max_tokens: found.settings.max_tokens,
+            }));
         }
     };
     for alias in gateway.aliases().iter().filter(|alias| !alias.pattern.contains('*')) {
-        if let Ok(resolved) = gateway.resolve(&alias.pattern, None, None, Some(wait)) {
-            let max_tokens = resolved.served.upstream().config().settings.max_tokens;
-            let display_name = format!("{} ({})", alias.pattern, resolved.model);
-            add(
-                &alias.pattern,
-                Listed { display_name, window: resolved.window, max_tokens, ..Listed::default() },
-            );
+        if let Some(found) = resolve(&alias.pattern) {
+            let display_name = format!("{} ({})", alias.pattern, found.model);
+            add(&alias.pattern, &display_name, &found.served, &found.model);
         }
     }
     for served in gateway.upstreams() {
-        let settings = &served.upstream().config().settings;
-        for model in &served.upstream().discovered_fresh(wait).models {
-            let (window, max_tokens) = (settings.window.or(model.window), settings.max_tokens);
-            let display_name = model.id.clone();
-            add(&model.id, Listed { display_name, window, max_tokens, ..Listed::default() });
+        for model in &served.upstream().discovered().models {
+            add(&model.id, &model.id, served, &model.id);
         }
     }
     models

@@ -52,6 +52,20 @@ fn the_table_is_markdown() {
 }
 
 #[test]
+fn where_sparkgap_is_may_stand_in_the_environment() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let address = server.address.to_string();
+    let arguments = ["bench", "--rounds", "1", "--sizes", "100"];
+    let (code, text, stderr) = output_in(&arguments, &[("SPARKGAP_URL", &address)]);
+    assert!(code == Some(0) && text.contains("| qwen3 |"), "{text}{stderr}");
+    // What is typed goes before it.
+    let arguments = [&arguments[..], &["--base-url", "http://127.0.0.1:1"]].concat();
+    let (code, _, stderr) = output_in(&arguments, &[("SPARKGAP_URL", &address)]);
+    assert!(code == Some(1) && stderr.contains("no sparkgap answers at http://127.0.0.1:1 "), "{stderr}");
+}
+
+#[test]
 fn the_real_api_is_asked_only_by_name_and_with_a_key() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);

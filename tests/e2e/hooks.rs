@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{hello, hello_stream};
 use super::server::{Server, output};
@@ -103,6 +103,58 @@ fn aliases_are_listed_by_names_that_claude_code_shows_and_lead_where_they_lead()
     }
     let asked: Vec<_> = upstream.seen().into_iter().map(|seen| seen.body["model"].clone()).collect();
     assert_eq!(asked, ["small", "big", "own", MODEL]);
+}
+
+/// An upstream that serves these models.
+fn serving(models: &[(&str, u64)]) -> Upstream {
+    let upstream = Upstream::start();
+    let entry = |(id, window): &(&str, u64)| json!({"id": id, "owned_by": "vllm", "max_model_len": window});
+    let listing = json!({"object": "list", "data": models.iter().map(entry).collect::<Vec<_>>()});
+    upstream.set_page("/v1/models", 200, &listing.to_string());
+    upstream
+}
+
+// covers: 102
+#[test]
+fn a_model_is_listed_only_where_its_name_leads_to_it() {
+    let moe = serving(&[("moe", 1000), ("both", 1000)]);
+    let dense = serving(&[("dense", 2000), ("dense-2", 2000), ("both", 2000)]);
+    let list = |name: &str, more: &str| {
+        let lua = format!(
+            r#"return {{ api = 1, upstreams = {{ moe = {{ url = "{}" }}, dense = {{ url = "{}" }} }}, aliases = {{
+                {{ "claude-big", upstream = "dense", model = "dense" }}, {{ "dense-*", upstream = "dense" }}, {more}
+            }} }}"#,
+            moe.url(),
+            dense.url()
+        );
+        let server = serve(&file(name, &lua));
+        let listing = server.connect().ask(b"GET /v1/models HTTP/1.1\r\n\r\n").json();
+        let data = listing["data"].as_array().unwrap().clone();
+        let told = |model: &Value| {
+            (model["id"].as_str().unwrap().to_owned(), model["max_model_len"].as_u64().unwrap())
+        };
+        (server, data.iter().map(told).collect::<Vec<_>>())
+    };
+    let of = |names: &[(&str, u64)]| names.iter().map(|(id, n)| (id.to_string(), *n)).collect::<Vec<_>>();
+    // The rest goes to moe, or nowhere.
+    let moes = [("anthropic/moe", 1000), ("moe", 1000), ("anthropic/both", 1000), ("both", 1000)];
+    let denses = [("claude-big", 2000), ("anthropic/dense-2", 2000), ("dense-2", 2000)];
+    let (server, listed) = list("listed-rest", r#"{ "*", upstream = "moe" }"#);
+    let (mut found, mut expected) = (listed.clone(), of(&[&moes[..], &denses].concat()));
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert_eq!(server.connect().ask(b"GET /v1/models/dense HTTP/1.1\r\n\r\n").status, 404);
+    for (id, window) in listed {
+        let mut body = hello();
+        body["model"] = id.clone().into();
+        server.connect().post(&body).message();
+        let upstream = if window == 1000 { &moe } else { &dense };
+        let asked = upstream.seen().last().unwrap().body["model"].clone();
+        assert_eq!(asked, if id == "claude-big" { "dense" } else { id.trim_start_matches("anthropic/") });
+    }
+    let (_server, listed) = list("listed-no-rest", "");
+    assert_eq!(listed, of(&denses));
 }
 
 #[test]

@@ -119,24 +119,32 @@ fn a_thinking_budget_that_is_refused_is_left_out() {
     let hooks = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("thinking-budget.lua");
     let upstreams = format!("{{ a = {{ url = \"{}\", thinking_budget = true }} }}", upstream.url());
     std::fs::write(&hooks, format!("return {{ api = 1, upstreams = {upstreams} }}")).unwrap();
-    let server = Server::run(&["serve", "--hooks", hooks.to_str().unwrap()], &[]);
-    server.wait_for("upstream a: ");
     let refusal = r#"{"error":{"message":"thinking_token_budget is set but reasoning_config is not configured","type":"BadRequestError","code":400}}"#;
     let mut body = hello();
     body["max_tokens"] = 4000.into();
     body["thinking"] = json!({"type": "enabled", "budget_tokens": 2000});
-    upstream.next_answer(400, refusal);
-    server.connect().post(&body).message();
-    // vLLM says 200 before its engine has looked at the request.
-    upstream.next(move |call| {
-        call.stream_head();
-        call.piece(&format!("data: {refusal}\n\n"));
-        call.done()
-    });
-    server.connect().post(&body).message();
-    let seen = upstream.seen();
-    let budgets: Vec<_> = seen.iter().map(|seen| seen.body.get("thinking_token_budget").cloned()).collect();
-    assert_eq!(budgets, [Some(json!(2000)), None, Some(json!(2000)), None]);
+    // vLLM says 200 before its engine has looked at the request, or 400.
+    for is_stream in [false, true] {
+        let server = Server::run(&["serve", "--hooks", hooks.to_str().unwrap()], &[]);
+        server.wait_for("upstream a: ");
+        let before = upstream.seen().len();
+        upstream.next(move |call| {
+            if !is_stream {
+                return call.whole(400, refusal);
+            }
+            call.stream_head();
+            call.piece(&format!("data: {refusal}\n\n"));
+            call.done()
+        });
+        for _ in 0..3 {
+            server.connect().post(&body).message();
+        }
+        let seen = upstream.seen().split_off(before);
+        let budgets: Vec<_> =
+            seen.iter().map(|seen| seen.body.get("thinking_token_budget").cloned()).collect();
+        assert_eq!(budgets, [Some(json!(2000)), None, None, None], "refused once, and left out from then on");
+        assert_eq!(server.log().matches("takes no thinking budget").count(), 1, "{}", server.log());
+    }
 }
 
 #[test]

@@ -77,10 +77,14 @@ fn other_paths_and_methods_are_refused_in_the_envelope() {
         let answer = ask(server.connect(), method, path);
         assert_eq!(answer.status, status, "{method} {path}");
         assert_eq!(answer.error(), (kind.to_owned(), message.to_owned()), "{method} {path}");
+        // The same methods, as RFC 9110 wants them told.
+        let methods = message.split_once("use ").map(|(_, methods)| methods.replace(" or ", ", "));
+        assert_eq!(answer.header("allow"), methods.as_deref(), "{method} {path}");
     }
     let mut client = server.connect();
     client.send(b"HEAD /v1/messages HTTP/1.1\r\n\r\n");
-    assert_eq!(client.head().status, 405);
+    let head = client.head();
+    assert_eq!((head.status, head.header("allow")), (405, Some("POST")));
     client.send(b"HEAD /nothing HTTP/1.1\r\n\r\n");
     assert_eq!(client.head().status, 404);
     assert_eq!(client.ask(b"GET / HTTP/1.1\r\n\r\n").status, 200, "the connection still serves");
