@@ -52,7 +52,7 @@ fn request(times: usize) {
     let bodies = vec![body; times];
     let mut out = Vec::new();
     for body in bodies {
-        workloads::translate_request(&mut Document::new(body), &mut out);
+        workloads::translate_request(&mut Document::from(body), &mut out);
         black_box(&out);
     }
 }

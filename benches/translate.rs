@@ -40,7 +40,7 @@ fn request_of_bytes(bencher: Bencher<'_, '_>, size: usize) {
     bencher.counter(BytesCount::new(body.len())).with_inputs(|| body.clone()).bench_local_values(|body| {
         // As the proxy does it: a document and a buffer to each request.
         let mut out = Vec::new();
-        workloads::translate_request(&mut Document::new(body), &mut out);
+        workloads::translate_request(&mut Document::from(body), &mut out);
         out
     });
 }
@@ -50,7 +50,7 @@ fn request_of_bytes(bencher: Bencher<'_, '_>, size: usize) {
 fn parse_of_bytes(bencher: Bencher<'_, '_>, size: usize) {
     let body = Request { size, stream: true, max_tokens: 4096 }.body();
     bencher.counter(BytesCount::new(body.len())).with_inputs(|| body.clone()).bench_local_values(|body| {
-        let mut document = Document::new(body);
+        let mut document = Document::from(body);
         black_box(document.parse().unwrap());
     });
 }

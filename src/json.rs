@@ -6,14 +6,16 @@
 //! copies every string. The order matters because the upstream's prefix cache compares bytes, and the copies
 //! because a request is up to 32 MiB of strings that we only pass on.
 
+mod document;
 mod list;
 mod parser;
 mod surrogates;
 
 use std::borrow::Cow;
 
+pub use document::Document;
 pub use list::{List, Share};
-pub use parser::{Document, ParseError, Parser, Tape, parse};
+pub use parser::{ParseError, Parser, Tape, parse};
 
 /// How deep arrays and objects may nest. The tree is walked recursively on a connection's 256 KiB stack,
 /// so the limit is a matter of safety; no client or server comes near it.
@@ -380,7 +382,7 @@ mod tests {
     use super::*;
 
     fn round_trip(text: &str) -> String {
-        let mut document = Document::new(text.as_bytes().to_vec());
+        let mut document = Document::from(text.as_bytes().to_vec());
         let shared = document.parse().expect(text);
         let mut bytes = text.as_bytes().to_vec();
         let owned = parse(&mut bytes).expect(text);
@@ -474,7 +476,7 @@ mod tests {
     #[test]
     fn a_change_leaves_what_is_shared_alone() {
         const TEXT: &str = r#"{"a":[1,{"b":[2,3]}],"c":{"d":4},"e":5}"#;
-        let mut document = Document::new(TEXT.as_bytes().to_vec());
+        let mut document = Document::from(TEXT.as_bytes().to_vec());
         let original = document.parse().unwrap();
         let mut view = original.reborrow();
         let object = view.as_object_mut().unwrap();

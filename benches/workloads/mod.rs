@@ -175,7 +175,7 @@ pub(crate) fn translate_request(document: &mut Document, out: &mut Vec<u8>) -> P
 /// asked, since nobody is there who would fold a stream.
 pub(crate) fn chat_body(messages_body: &[u8], stream: bool) -> Vec<u8> {
     let mut out = Vec::new();
-    translate_request(&mut Document::new(messages_body.to_vec()), &mut out);
+    translate_request(&mut Document::from(messages_body.to_vec()), &mut out);
     if !stream {
         let text = String::from_utf8(out).unwrap();
         out = text.replacen("\"stream\":true", "\"stream\":false", 1).into_bytes();
@@ -283,7 +283,7 @@ pub(crate) fn fragments(count: usize) -> Vec<u8> {
 /// The plan of a request with the usual tools and these stop sequences.
 pub(crate) fn plan(stop_sequences: usize) -> Plan {
     let body = Request { size: 30_000, stream: true, max_tokens: 4096 }.body();
-    let mut plan = translate_request(&mut Document::new(body), &mut Vec::new());
+    let mut plan = translate_request(&mut Document::from(body), &mut Vec::new());
     plan.stop_sequences = (0..stop_sequences).map(|at| format!("\n\nStop {at}:")).collect();
     plan
 }

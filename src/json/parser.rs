@@ -1,7 +1,7 @@
 //! Bytes -> [`Value`], or a tape to look at: by simd-json, whose buffers are kept for the next document.
 //!
-//! Of the trees, a [`Document`]'s is the fast one: its nodes stand in one piece of memory, where a request of Claude Code
-//! has a thousand lists.
+//! Of the trees, a [`super::Document`]'s is the fast one: its nodes stand in one piece of memory, where a request of
+//! Claude Code has hundreds of lists.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,9 +11,6 @@ use simd_json::Buffers;
 use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 
 use super::{DEPTH_MAX, List, Number, Value, surrogates};
-
-/// What a value takes at most in a tree, for each node of the tape: a member is two nodes, its key and its value.
-const BYTES_PER_NODE: usize = size_of::<Value<'_>>();
 
 /// What a parser's buffers have room for at first, a chunk of an answer; they grow with the documents.
 const BUFFER_SIZE: usize = 512;
@@ -91,7 +88,8 @@ impl Parser {
         self.fill(bytes, |tape| read(tape.as_value()))
     }
 
-    fn fill<'a, T>(
+    /// The same, with the whole tape.
+    pub(super) fn fill<'a, T>(
         &mut self,
         bytes: &'a mut [u8],
         read: impl FnOnce(&simd_json::Tape<'a>) -> T,
@@ -110,42 +108,6 @@ impl Parser {
     }
 }
 
-/// A document, and the memory for its tree. Both are given back at once when it is dropped.
-pub struct Document {
-    bytes: Vec<u8>,
-    arena: Bump,
-}
-
-impl Document {
-    /// A document that is not parsed yet.
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Document { bytes, arena: Bump::new() }
-    }
-
-    /// Its bytes; no JSON any more once it is parsed.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Its tree. To be called once.
-    ///
-    /// # Errors
-    /// As [`Parser::read`].
-    pub fn parse(&mut self) -> Result<Value<'_>, ParseError> {
-        let Document { bytes, arena } = self;
-        Parser::default().fill(bytes, |tape| {
-            *arena = Bump::with_capacity(tape.0.len() * BYTES_PER_NODE);
-            Value::read(tape.as_value(), Some(arena))
-        })
-    }
-}
-
-impl fmt::Debug for Document {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Document").field("size", &self.bytes.len()).finish_non_exhaustive()
-    }
-}
-
 /// Parses a document that belongs to the caller; for the few places where its tree's cost does not matter.
 ///
 /// # Errors
@@ -160,7 +122,8 @@ impl<'a> Value<'a> {
         Value::read(tape, None)
     }
 
-    fn read(tape: Tape<'_, 'a>, arena: Option<&'a Bump>) -> Self {
+    /// The same, its lists in the arena if there is one.
+    pub(super) fn read(tape: Tape<'_, 'a>, arena: Option<&'a Bump>) -> Self {
         if let Some(text) = tape.into_string() {
             Value::String(Cow::Borrowed(text))
         } else if let Some(items) = tape.as_array() {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
 use crate::http::Request;
-use crate::json::{Document, Object, Value};
+use crate::json::{Object, Value};
 use crate::openai::Flavour;
 use crate::server::Client;
 use crate::upstream::{Path, Response, Wait};
@@ -106,7 +106,7 @@ fn count(
 ) -> Result<u64, Stop> {
     let gateway = proxy.gateway();
     let share = proxy.budget.share(request, proxy.options.body_size_max)?;
-    let mut document = Document::new(read_body(exchange.client(), request)?);
+    let mut document = read_body(exchange.client(), request)?;
     let incoming = Incoming { gateway: &gateway, wait: Some(exchange.clone()), request, address };
     let mut hooked = Hooked::default();
     let wait: Rc<dyn Wait> = exchange.clone();

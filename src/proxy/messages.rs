@@ -118,7 +118,7 @@ fn answer(
     record: &mut Record,
 ) -> Result<(), Stop> {
     let mut share = proxy.budget.share(&request, proxy.options.body_size_max)?;
-    let mut document = Document::new(read_body(exchange.client(), &request)?);
+    let mut document = read_body(exchange.client(), &request)?;
     log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(document.bytes()));
     exchange.received();
     let wait: Rc<dyn Wait> = exchange.clone();
@@ -216,7 +216,7 @@ fn elsewhere(
     let Some(next) = next else { return Err(error.into()) };
     log::info!("{}: {failed} failed, trying {next}: {error}", record.request_id);
     hooked.upstream = Some(next);
-    let mut document = Document::new(saved.clone());
+    let mut document = Document::from(saved.clone());
     ready(incoming, &parse(&mut document)?, hooked, record)
 }
 
@@ -248,18 +248,18 @@ fn plan_of(hooked: &Hooked) -> Plan {
 }
 
 /// The body, whole and not encoded.
-pub(super) fn read_body(client: &Client, request: &Request) -> Result<Vec<u8>, Stop> {
+pub(super) fn read_body(client: &Client, request: &Request) -> Result<Document, Stop> {
     let encoding = request.header("content-encoding").unwrap_or("identity");
     if !encoding.eq_ignore_ascii_case("identity") {
         let what = format!("content-encoding: '{encoding}' is not supported; send the body as it is");
         return Err(Error::new(Kind::InvalidRequest, what).code("request_body_encoding_unsupported").into());
     }
-    let mut bytes = Vec::new();
-    let read = client.borrow_mut().read_body(&mut bytes);
+    let mut document = Document::new();
+    let read = client.borrow_mut().read_body(document.bytes_mut());
     read.map_err(|failure| match failure {
         http::Failure::Reject(error) => Stop::Error(error),
         http::Failure::Closed => Stop::ClientGone,
         http::Failure::Io(error) => Stop::Client(error),
     })?;
-    Ok(bytes)
+    Ok(document)
 }

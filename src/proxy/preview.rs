@@ -39,7 +39,7 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let incoming = Incoming { gateway, wait: None, request: &request, address };
     let mut hooked = Hooked::default();
-    let mut document = Document::new(body.to_vec());
+    let mut document = Document::from(body.to_vec());
     let sent = incoming.hooked(&mut document, &mut hooked).and_then(|body| {
         let mut record = Record::new("preview");
         incoming.translated(&body, &mut hooked, &mut record, |_, chat| chat.body.into_owned())
