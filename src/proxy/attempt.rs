@@ -42,6 +42,7 @@ impl Attempt<'_> {
     ///
     /// # Errors
     /// What is left to tell the client, who has seen nothing yet.
+    #[inline(never)] // its part of the stack is not kept while the answer streams
     pub(super) fn open(&mut self, exchange: &Exchange, wait: &Rc<dyn Wait>) -> Result<Response, Stop> {
         exchange.enter(Phase::Head);
         let mut backoff = BACKOFF;

@@ -69,6 +69,7 @@ impl Remembered {
 ///
 /// # Errors
 /// Those of the client's connection.
+#[inline(never)] // its part of the stack is not to lie below every message
 pub(super) fn serve(
     proxy: &Proxy,
     client: &Client,

@@ -152,6 +152,7 @@ impl Exchange {
     }
 
     /// From here on there is an answer to begin, if need be before the upstream says anything.
+    #[inline(never)] // what is made here is large, and moved
     pub(super) fn expect(&self, plan: Plan, message_id: String, filter: Option<Filter>) {
         let output = match plan.stream {
             true => Output::Events { bytes: Vec::new(), has_head: false },

@@ -20,6 +20,7 @@ use super::exchange::Exchange;
 use super::filter::Filter;
 use super::gateway::{Gateway, Resolved};
 use super::prepare::{Hooked, Incoming, parse};
+use super::queue::Queue;
 use super::record::{CLIENT_GONE, Record};
 use super::relay::{Broken, relay};
 use super::{Proxy, Stop};
@@ -118,25 +119,10 @@ fn answer(
     record: &mut Record,
 ) -> Result<(), Stop> {
     let mut share = proxy.budget.share(&request, proxy.options.body_size_max)?;
-    let mut document = read_body(exchange.client(), &request)?;
-    log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(document.bytes()));
-    exchange.received();
     let wait: Rc<dyn Wait> = exchange.clone();
-    let mut prepared = {
-        let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
-        let _tree = share.as_ref().map(|_| proxy.budget.trees.take(&wait)).transpose()?;
-        let body = incoming.hooked(&mut document, hooked);
-        // What a hook refuses or answers has a model too.
-        if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
-            record.client_model.clone_from(&shown.model);
-            record.is_streamed = shown.stream;
-        }
-        if let Err(Stop::Respond(_)) = &body {
-            exchange.expect(plan_of(hooked), ids::message_id(), None);
-        }
-        ready(&incoming, &body?, hooked, record)?
-    };
-    drop(document); // the answer may take minutes; the request's memory is not kept for it
+    let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
+    let turn = share.as_ref().map(|_| &proxy.budget.trees);
+    let mut prepared = first(exchange, &incoming, turn, hooked, record)?;
     let mut request = Some(request);
     let mut tried = Vec::new();
     loop {
@@ -175,6 +161,33 @@ fn answer(
     }
 }
 
+/// All that comes before an upstream is asked. Large requests wait for their turn to be a tree.
+///
+/// An answer may take minutes. Neither the request's memory is kept for it, nor this function's part of the stack.
+#[inline(never)]
+fn first(
+    exchange: &Exchange,
+    incoming: &Incoming<'_>,
+    turn: Option<&Arc<Queue>>,
+    hooked: &mut Hooked,
+    record: &mut Record,
+) -> Result<Prepared, Stop> {
+    let mut document = read_body(exchange.client(), incoming.request)?;
+    log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(document.bytes()));
+    exchange.received();
+    let _turn = turn.zip(incoming.wait.as_ref()).map(|(turn, wait)| turn.take(wait)).transpose()?;
+    let body = incoming.hooked(&mut document, hooked);
+    // What a hook refuses or answers has a model too.
+    if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
+        record.client_model.clone_from(&shown.model);
+        record.is_streamed = shown.stream;
+    }
+    if let Err(Stop::Respond(_)) = &body {
+        exchange.expect(plan_of(hooked), ids::message_id(), None);
+    }
+    ready(incoming, &body?, hooked, record)
+}
+
 /// The second stage, as what the upstream is asked.
 fn ready(
     incoming: &Incoming<'_>,
@@ -191,6 +204,7 @@ fn ready(
 }
 
 /// An upstream failed, and nothing went to the client: `on_error` may name another one, or another error.
+#[inline(never)] // as `first`
 fn elsewhere(
     incoming: &Incoming<'_>,
     error: Error,

@@ -219,6 +219,7 @@ impl Proxy {
 
 impl Proxy {
     /// Whatever is not a message: a short JSON text.
+    #[inline(never)] // its part of the stack is not to lie below every message
     fn tell(
         &self,
         resource: Resource<'_>,

@@ -384,7 +384,8 @@ impl Read for Response {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !self.beginning.is_empty() {
             let count = self.beginning.as_slice().read(buffer)?;
-            self.beginning.drain(..count);
+            let rest = self.beginning.get(count..).unwrap_or_default().to_vec();
+            self.beginning = rest; // usually nothing: the answer may take minutes, and needs no memory for this
             return Ok(count);
         }
         let Some(body) = &mut self.body else {

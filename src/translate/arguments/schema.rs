@@ -109,7 +109,7 @@ impl Schema {
         let mut known: Vec<(&str, Types)> = Vec::with_capacity(properties.len());
         known.extend(properties.iter().map(|(name, property)| (name, types_of(property))));
         known.retain(|(_, types)| *types != Types::ALL);
-        known.sort_by_key(|(name, _)| *name);
+        known.sort_unstable_by_key(|(name, _)| *name);
         let mut table = Table {
             names: String::with_capacity(known.iter().map(|(name, _)| name.len()).sum()),
             properties: Vec::with_capacity(known.len()),
