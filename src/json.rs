@@ -9,13 +9,14 @@
 mod document;
 mod list;
 mod parser;
+mod spares;
 mod surrogates;
 
 use std::borrow::Cow;
 
 pub use document::Document;
 pub use list::{List, Share};
-pub use parser::{ParseError, Parser, Tape, parse};
+pub use parser::{ParseError, Parser, SpareParser, Tape, parse};
 
 /// How deep arrays and objects may nest. The tree is walked recursively on a connection's 256 KiB stack,
 /// so the limit is a matter of safety; no client or server comes near it.

@@ -37,13 +37,14 @@ fn allocations(plan: Plan, first: &str, delta: &str) -> usize {
         )
     };
     let mut stream = MessageStream::new(plan, "msg_0123456789abcdefghijklmn".to_string());
-    let mut decoder = Decoder::default();
+    let (mut decoder, mut parser) = (Decoder::default(), json::Parser::default());
     let mut out: Vec<u8> = Vec::with_capacity(1 << 16);
     let mut feed = |bytes: &[u8]| {
         out.clear();
         decoder.feed(bytes);
         while let Some(event) = decoder.next_event().unwrap() {
-            let progress = stream.data(event.data, event.is_error, &mut |event| event.encode(&mut out));
+            let progress =
+                stream.data(&mut parser, event.data, event.is_error, &mut |event| event.encode(&mut out));
             assert_eq!(progress, Ok(Progress::More));
         }
         out.len()

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use sparkgap::anthropic::MessagesRequest;
-use sparkgap::json::Document;
+use sparkgap::json::{Document, Parser};
 use sparkgap::openai::{Flavour, Settings};
 use sparkgap::sse::Decoder;
 use sparkgap::translate::{MessageStream, Plan, Target, chat_request};
@@ -292,7 +292,7 @@ pub(crate) fn plan(stop_sequences: usize) -> Plan {
 /// bytes that a client would have got.
 pub(crate) fn relay(answer: &[u8], plan: Plan, out: &mut Vec<u8>) -> usize {
     let mut stream = MessageStream::new(plan, MESSAGE_ID.to_string());
-    let mut decoder = Decoder::default();
+    let (mut decoder, mut parser) = (Decoder::default(), Parser::default());
     let mut written = 0;
     let mut rest = answer;
     while !rest.is_empty() {
@@ -302,7 +302,7 @@ pub(crate) fn relay(answer: &[u8], plan: Plan, out: &mut Vec<u8>) -> usize {
         rest = &rest[count..];
         decoder.advance(count);
         while let Some(event) = decoder.next_event().unwrap() {
-            stream.data(event.data, event.is_error, &mut |event| event.encode(out)).unwrap();
+            stream.data(&mut parser, event.data, event.is_error, &mut |event| event.encode(out)).unwrap();
         }
         written += out.len();
         out.clear();

@@ -14,6 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use sparkgap::anthropic::Event;
 use sparkgap::error::{Error, Kind};
+use sparkgap::json::Parser;
 use sparkgap::openai::{Flavour, Settings};
 use sparkgap::sse::Decoder;
 use sparkgap::translate::{MessageStream, Plan, Progress, Target};
@@ -177,14 +178,14 @@ fn same(one: &Value, other: &Value) -> bool {
 fn broken(exchange: &Exchange, size: usize, at: usize) {
     let mut out = Vec::new();
     let mut stream = MessageStream::new(exchange.plan.clone(), MESSAGE_ID.to_string());
-    let mut decoder = Decoder::default();
+    let (mut decoder, mut parser) = (Decoder::default(), Parser::default());
     for (number, piece) in exchange.body.chunks(size).enumerate().take(at) {
         decoder.feed(piece);
         if number + 1 == at {
             stream.open(&mut |event: &Event<'_>| event.encode(&mut out));
         }
         while let Ok(Some(event)) = decoder.next_event() {
-            match stream.data(event.data, event.is_error, &mut |event| event.encode(&mut out)) {
+            match stream.data(&mut parser, event.data, event.is_error, &mut |event| event.encode(&mut out)) {
                 Ok(Progress::More | Progress::Done) => {}
                 Ok(Progress::Cancel) | Err(_) => return failed(stream, out),
             }

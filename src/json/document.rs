@@ -1,25 +1,16 @@
 //! A request's document: its bytes and its tree, in memory that is kept for the next one.
-//!
-//! Freed and made anew for each request, memory of this size is what the allocator gives back to the system and has to
-//! fault in again: 114 pages for a request of 300 KB, which took longer than the parser (glibc 2.36).
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 
 use bumpalo::Bump;
 
+use super::spares::{SIZE_MAX, Spares};
 use super::{ParseError, Parser, Value};
 
 /// What a value takes at most in a tree, for each node of the tape: a member is two nodes, its key and its value.
 const BYTES_PER_NODE: usize = size_of::<Value<'_>>();
 
-/// Memories that are kept. A request has one for a fraction of a millisecond, so there are seldom more of them than cores.
-const SPARE_MAX: usize = 4;
-
-/// The bytes of a document, and those of a tree, beyond which a memory is not kept. Claude Code sends 100 KB to 1 MB.
-const SPARE_SIZE_MAX: usize = 1024 * 1024;
-
-static SPARE: Mutex<Vec<Memory>> = Mutex::new(Vec::new());
+static SPARES: Spares<Memory> = Spares::new();
 
 #[derive(Default)]
 struct Memory {
@@ -34,7 +25,7 @@ pub struct Document(Memory);
 impl Document {
     /// An empty one, to be filled.
     pub fn new() -> Self {
-        Document(SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default())
+        Document(SPARES.take())
     }
 
     /// Its bytes; no JSON any more once it is parsed.
@@ -80,14 +71,10 @@ impl From<Vec<u8>> for Document {
 impl Drop for Document {
     fn drop(&mut self) {
         let mut memory = std::mem::take(&mut self.0);
-        if memory.bytes.capacity().max(memory.arena.allocated_bytes()) > SPARE_SIZE_MAX {
-            return;
-        }
-        memory.bytes.clear();
-        memory.arena.reset();
-        let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-        if spare.len() < SPARE_MAX {
-            spare.push(memory);
+        if memory.bytes.capacity().max(memory.arena.allocated_bytes()) <= SIZE_MAX {
+            memory.bytes.clear();
+            memory.arena.reset();
+            SPARES.give(memory);
         }
     }
 }
@@ -118,9 +105,8 @@ mod tests {
 
     #[test]
     fn large_memory_is_not_kept() {
-        drop(Document::from(vec![b' '; SPARE_SIZE_MAX + 1]));
-        let spare = SPARE.lock().unwrap();
-        assert!(spare.len() <= SPARE_MAX);
-        assert!(spare.iter().all(|memory| memory.bytes.capacity() <= SPARE_SIZE_MAX));
+        drop(Document::from(vec![b' '; SIZE_MAX + 1]));
+        let kept: Vec<Document> = (0..9).map(|_| Document::new()).collect();
+        assert!(kept.iter().all(|document| document.0.bytes.capacity() <= SIZE_MAX));
     }
 }

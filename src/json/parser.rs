@@ -5,11 +5,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 
 use bumpalo::Bump;
 use simd_json::Buffers;
 use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 
+use super::spares::{SIZE_MAX, Spares};
 use super::{DEPTH_MAX, List, Number, Value, surrogates};
 
 /// What a parser's buffers have room for at first, a chunk of an answer; they grow with the documents.
@@ -55,8 +57,12 @@ impl From<simd_json::Error> for ParseError {
     }
 }
 
+static SPARES: Spares<Parser> = Spares::new();
+
 /// A JSON parser that keeps its buffers from one document to the next.
 pub struct Parser {
+    /// The largest document so far, in bytes.
+    size: usize,
     /// None until the first document: a parser that only stands in for another one costs nothing.
     buffers: Option<Buffers>,
     tape: simd_json::Tape<'static>,
@@ -64,7 +70,7 @@ pub struct Parser {
 
 impl Default for Parser {
     fn default() -> Self {
-        Parser { buffers: None, tape: simd_json::Tape(Vec::new()) }
+        Parser { size: 0, buffers: None, tape: simd_json::Tape(Vec::new()) }
     }
 }
 
@@ -98,6 +104,7 @@ impl Parser {
             std::mem::replace(&mut self.tape, simd_json::Tape(Vec::new())).reset();
         let buffers = self.buffers.get_or_insert_with(|| Buffers::with_max_depth(BUFFER_SIZE, DEPTH_MAX));
         surrogates::replace_lone(bytes);
+        self.size = self.size.max(bytes.len());
         let filled = simd_json::fill_tape(bytes, buffers, &mut tape);
         let result = match filled {
             Ok(()) => Ok(read(&tape)),
@@ -105,6 +112,40 @@ impl Parser {
         };
         self.tape = tape.reset();
         result
+    }
+}
+
+/// A parser for a moment: its buffers were others' before, and will be. For whoever then waits for a long time, and is one
+/// of many.
+#[derive(Debug)]
+pub struct SpareParser(Parser);
+
+impl SpareParser {
+    /// One whose buffers have grown already, if there is one.
+    pub fn take() -> Self {
+        SpareParser(SPARES.take())
+    }
+}
+
+impl Deref for SpareParser {
+    type Target = Parser;
+
+    fn deref(&self) -> &Parser {
+        &self.0
+    }
+}
+
+impl DerefMut for SpareParser {
+    fn deref_mut(&mut self) -> &mut Parser {
+        &mut self.0
+    }
+}
+
+impl Drop for SpareParser {
+    fn drop(&mut self) {
+        if self.0.size <= SIZE_MAX {
+            SPARES.give(std::mem::take(&mut self.0));
+        }
     }
 }
 

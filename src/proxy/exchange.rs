@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::anthropic::{Event, StopReason, Usage};
 use crate::error::Error;
 use crate::http::Socket;
-use crate::json::Value;
+use crate::json::{Parser, Value};
 use crate::openai::{Counts, Failure};
 use crate::server::Client;
 use crate::translate::{MessageFold, MessageStream, Plan, Progress};
@@ -177,9 +177,14 @@ impl Exchange {
     }
 
     /// Takes the data of one of the upstream's events.
-    pub(super) fn data(&self, data: &mut [u8], is_error: bool) -> Result<Progress, Failure> {
+    pub(super) fn data(
+        &self,
+        parser: &mut Parser,
+        data: &mut [u8],
+        is_error: bool,
+    ) -> Result<Progress, Failure> {
         self.with(|answer| {
-            let progress = answer.step(|stream, emit| stream.data(data, is_error, emit));
+            let progress = answer.step(|stream, emit| stream.data(parser, data, is_error, emit));
             match answer.filter.as_mut().and_then(Filter::take_failure) {
                 Some(error) => Err(Failure::Other(error)),
                 None => progress,

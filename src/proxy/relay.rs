@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
-use crate::json::{Parser, Value};
+use crate::json::{Parser, SpareParser, Value};
 use crate::openai::{Chunk, Failure, read_error_chunk};
 use crate::sse::{Decoder, Event};
 use crate::translate::Progress;
@@ -89,6 +89,7 @@ fn events(exchange: &Exchange, mut response: Response) -> Result<Option<Response
         if count == 0 {
             decoder.end();
         }
+        let mut parser = SpareParser::take();
         loop {
             let event = decoder.next_event().map_err(|error| {
                 Error::new(Kind::BadGateway, "the upstream sent an event that is too long").source(error)
@@ -99,7 +100,7 @@ fn events(exchange: &Exchange, mut response: Response) -> Result<Option<Response
                 exchange.request_id(),
                 String::from_utf8_lossy(event.data)
             );
-            match exchange.data(event.data, event.is_error) {
+            match exchange.data(&mut parser, event.data, event.is_error) {
                 Ok(Progress::More) => {}
                 Ok(Progress::Done) => return Ok(Some(response)),
                 Ok(Progress::Cancel) => return Ok(None),
@@ -112,6 +113,7 @@ fn events(exchange: &Exchange, mut response: Response) -> Result<Option<Response
                 }
             }
         }
+        drop(parser);
         exchange.flush().map_err(Broken::Client)?;
         if count == 0 {
             return Ok(None);
@@ -127,7 +129,7 @@ fn whole(exchange: &Exchange, response: Response) -> Result<(), Broken> {
         return Err(Error::new(Kind::BadGateway, "the upstream's answer is too long").into());
     }
     log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
-    exchange.data(&mut body, false).map_err(Broken::Said)?;
+    exchange.data(&mut Parser::default(), &mut body, false).map_err(Broken::Said)?;
     Ok(exchange.end()?)
 }
 

@@ -85,8 +85,6 @@ enum Marks {
 pub struct MessageStream {
     plan: Plan,
     message_id: String,
-    /// Away only while it reads: a new one would allocate its buffers.
-    parser: Option<Parser>,
     started: bool,
     open: Open,
     next_index: u32,
@@ -123,7 +121,6 @@ impl MessageStream {
         MessageStream {
             plan,
             message_id,
-            parser: None,
             started: false,
             open: Open::Nothing,
             next_index: 0,
@@ -176,13 +173,15 @@ impl MessageStream {
         emit(&Event::Usage { usage: self.usage(0) });
     }
 
-    /// Takes the data of one server-sent event, or the whole of a JSON answer. `is_error`: the event's name says so.
+    /// Takes the data of one server-sent event, or the whole of a JSON answer. `is_error`: the event's name says so. Any
+    /// parser will do: between two events there is nothing in it but memory.
     ///
     /// # Errors
     /// What the upstream's error means, or a malformed chunk. Then either answer with an HTTP error, if nothing has
     /// [started](Self::started), or call [`MessageStream::fail`].
     pub fn data(
         &mut self,
+        parser: &mut Parser,
         data: &mut [u8],
         is_error: bool,
         emit: &mut Emit<'_>,
@@ -191,7 +190,6 @@ impl MessageStream {
             self.is_done = true;
             return Ok(Progress::Done);
         }
-        let mut parser = self.parser.take().unwrap_or_default();
         let read = parser.read(data, |tape| {
             let chunk = Chunk::read(tape);
             match chunk.error.or(is_error.then_some(tape)) {
@@ -199,7 +197,6 @@ impl MessageStream {
                 None => Ok(self.chunk(&chunk, emit)),
             }
         });
-        self.parser = Some(parser);
         read.unwrap_or_else(|error| {
             // The answer is whole: only counts can be lost.
             if self.finish_reason.is_some() {

@@ -153,7 +153,9 @@ impl Run {
 
     fn data(&mut self, data: &mut [u8], is_error: bool) -> Result<Progress, Failure> {
         let Run { stream, fold, out, is_stream, .. } = self;
-        stream.data(data, is_error, &mut |event| tell(event, *is_stream, fold, out))
+        stream.data(&mut json::Parser::default(), data, is_error, &mut |event| {
+            tell(event, *is_stream, fold, out)
+        })
     }
 
     fn end(&mut self) -> Result<(), Error> {
