@@ -81,17 +81,30 @@ impl Attempt<'_> {
             if (200..300).contains(&response.status) && at_once.is_none() {
                 return Ok(Ok(response));
             }
-            let (status, retry_after) = (response.status, response.retry_after);
-            if status == 404 {
-                served.upstream().mark_stale(); // another model may be served there now
-            }
-            let failure =
-                at_once.unwrap_or_else(|| read_failure(status, &mut error_body(response), retry_after));
-            if !self.mend(&failure) {
-                let failure = self.measured(failure, wait);
-                return Ok(Err((failure_error(failure, &self.asked), retry_after)));
+            let retry_after = response.retry_after;
+            if let Some(error) = self.refused(response, at_once, wait) {
+                return Ok(Err((error, retry_after)));
             }
         }
+    }
+
+    /// What a response without success means; `None`: it said what to change, and that is changed.
+    #[inline(never)] // a response of success is not to have its part of the stack below it
+    fn refused(
+        &mut self,
+        response: Response,
+        at_once: Option<Failure>,
+        wait: &Rc<dyn Wait>,
+    ) -> Option<Error> {
+        let (status, retry_after) = (response.status, response.retry_after);
+        if status == 404 {
+            self.resolved.served.upstream().mark_stale(); // another model may be served there now
+        }
+        let failure = at_once.unwrap_or_else(|| read_failure(status, &mut error_body(response), retry_after));
+        if self.mend(&failure) {
+            return None;
+        }
+        Some(failure_error(self.measured(failure, wait), &self.asked))
     }
 
     /// A prompt that the upstream stopped counting at its window, with its real length: by how much it is too long tells

@@ -77,7 +77,7 @@ pub(super) fn serve(
     address: SocketAddr,
     request_id: &str,
 ) -> io::Result<()> {
-    let exchange = Rc::new(Exchange::new(client, request_id, &proxy.options));
+    let exchange = Exchange::new(client, request_id, &proxy.options);
     let headers = [("content-type", "application/json"), ("request-id", request_id)];
     match count(proxy, &exchange, request, address) {
         Ok(count) => {

@@ -5,6 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::anthropic::{Event, StopReason, Usage};
@@ -102,9 +103,10 @@ impl Answer {
 }
 
 impl Exchange {
-    pub(super) fn new(client: &Client, request_id: &str, options: &Options) -> Self {
+    #[inline(never)] // it is large, and made on the stack
+    pub(super) fn new(client: &Client, request_id: &str, options: &Options) -> Rc<Self> {
         let now = Instant::now();
-        Exchange {
+        Rc::new(Exchange {
             client: client.clone(),
             socket: client.borrow().stream().clone(),
             request_id: request_id.to_string(),
@@ -117,7 +119,7 @@ impl Exchange {
             last_event: Cell::new(now),
             last_progress: Cell::new(now),
             answer: RefCell::new(None),
-        }
+        })
     }
 
     pub(super) fn client(&self) -> &Client {

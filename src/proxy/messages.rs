@@ -46,7 +46,7 @@ pub(super) fn serve(
     address: SocketAddr,
     request_id: &str,
 ) -> io::Result<()> {
-    let exchange = Rc::new(Exchange::new(client, request_id, &proxy.options));
+    let exchange = Exchange::new(client, request_id, &proxy.options);
     let mut record = Record::new(request_id);
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();
@@ -69,6 +69,7 @@ pub(super) fn serve(
     result
 }
 
+#[inline(never)] // as `first`
 /// The last words to the client; and where the request was, if the client had left.
 fn conclude(
     exchange: &Exchange,
@@ -109,6 +110,7 @@ fn conclude(
     (said, left)
 }
 
+#[inline(never)] // as `first`
 fn answer(
     proxy: &Proxy,
     gateway: &Arc<Gateway>,
@@ -234,6 +236,7 @@ fn elsewhere(
     ready(incoming, &parse(&mut document)?, hooked, record)
 }
 
+#[inline(never)] // as `first`
 fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, asked: &Asked) -> Result<(), Stop> {
     let relayed = relay(exchange, response);
     let (_, counts, _) = exchange.summary();

@@ -227,7 +227,7 @@ impl Proxy {
         request: &Request,
         request_id: &str,
     ) -> Result<Vec<u8>, Error> {
-        let wait: Rc<dyn Wait> = Rc::new(Exchange::new(client, request_id, &self.options));
+        let wait: Rc<dyn Wait> = Exchange::new(client, request_id, &self.options);
         Ok(match resource {
             Resource::Models => models::list(&self.gateway(), request, &wait)?.to_json().into_bytes(),
             Resource::Model(id) => models::find(&self.gateway(), id, request, &wait)?.to_json().into_bytes(),

@@ -55,6 +55,7 @@ impl Record {
 
 impl Record {
     /// The record as `on_log` sees it.
+    #[inline(never)] // its part of the stack is not to lie below every message
     pub(super) fn to_value(&self) -> Value<'static> {
         let millis = |time: Duration| Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let usage = self.usage;

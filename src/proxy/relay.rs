@@ -62,6 +62,7 @@ pub(super) fn relay(exchange: &Exchange, response: Response) -> Result<(), Broke
 }
 
 /// Reads a body to its end, so that its connection can serve again.
+#[inline(never)]
 fn drain(mut rest: Response) {
     rest.limit_rest(REST_TIME);
     let mut size = 0;
@@ -122,6 +123,7 @@ fn events(exchange: &Exchange, mut response: Response) -> Result<Option<Response
 }
 
 /// An upstream that answered with JSON although asked to stream.
+#[inline(never)]
 fn whole(exchange: &Exchange, response: Response) -> Result<(), Broken> {
     let mut body = Vec::new();
     response.take(WHOLE_SIZE_MAX + 1).read_to_end(&mut body).map_err(lost)?;
