@@ -84,13 +84,9 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{HeaderMap, HeaderName, HeaderValue};
 
     fn request(headers: &[(&str, &str)]) -> Request {
-        let header = |(name, value): &(&str, &str)| {
-            (HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap())
-        };
-        let headers: HeaderMap = headers.iter().map(header).collect();
+        let headers = headers.iter().copied().collect();
         Request { method: "POST".into(), path: "/".into(), query: None, headers }
     }
 

@@ -3,16 +3,18 @@
 //! Knows no stream. Two servers that disagree on where a body ends can be made to disagree on what a request is
 //! (request smuggling), so whatever is ambiguous is refused here rather than guessed.
 
-use ureq_proto::BodyMode;
-use ureq_proto::http::{HeaderMap, HeaderName, Version, header};
+use std::mem::MaybeUninit;
+
+use ureq_proto::http::Uri;
 use ureq_proto::server::state::{RecvBody, RecvRequest};
-use ureq_proto::server::{MAX_REQUEST_HEADERS, RecvRequestResult, Reply};
+use ureq_proto::server::{RecvRequestResult, Reply};
 
 use super::Request;
+use super::headers::Headers;
 use crate::error::{Error, Kind};
 
-/// Room for `HTTP/1.1 100 Continue` and its blank line, which ureq_proto wants to write itself.
-const CONTINUE_SIZE: usize = 32;
+/// Headers of one request. Claude Code sends 21 to 26; proxies in front may add some.
+const HEADERS_MAX: usize = 128;
 
 /// Where the body of a request ends. Shrinks as the body is read.
 pub(super) enum Framing {
@@ -71,103 +73,107 @@ pub(super) fn refuse_start(bytes: &[u8]) -> Option<Error> {
 
 /// Parses a complete head.
 pub(super) fn parse(bytes: &[u8]) -> Result<Head, Error> {
-    let mut reply = Reply::<RecvRequest>::new().map_err(|error| malformed(&error))?;
-    // ureq_proto takes HEAD and CONNECT to have no body. One that comes all the same would be read as the next request.
-    reply.force_recv_body();
-    let Some(parsed) = reply.try_request(bytes).map_err(|error| malformed(&error))?.1 else {
+    let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    let status = parsed.parse_with_uninit_headers(bytes, &mut fields).map_err(malformed)?;
+    let (httparse::Status::Complete(_), Some(method), Some(target), Some(version)) =
+        (status, parsed.method, parsed.path, parsed.version)
+    else {
         return Err(Error::invalid("malformed request: the head ends early"));
     };
-    let (parts, ()) = parsed.into_parts();
-    let http10 = parts.version == Version::HTTP_10;
-    let method = method(bytes);
-    check_framing(&method, http10, &parts.headers)?;
-    let head = Head {
-        framing: framing(reply)?,
+    let uri: Uri = target.parse().map_err(|error| Error::invalid(format!("malformed request: {error}")))?;
+    let mut headers = Headers::with_capacity(parsed.headers.len(), bytes.len());
+    parsed.headers.iter().for_each(|header| headers.push(header.name, header.value));
+    let http10 = version == 0;
+    Ok(Head {
+        framing: framing(method, http10, &headers)?,
         http10,
-        keep_alive: keep_alive(http10, &parts.headers),
+        keep_alive: keep_alive(http10, &headers),
         // HTTP/1.0 knows no interim responses.
-        expects_continue: !http10 && lists(&parts.headers, &header::EXPECT, "100-continue"),
+        expects_continue: !http10 && lists(&headers, "expect", "100-continue"),
         request: Request {
-            method,
-            path: parts.uri.path().to_owned(),
-            query: parts.uri.query().map(str::to_owned),
-            headers: guarded(parts.headers),
+            method: method.to_owned(),
+            path: uri.path().to_owned(),
+            query: uri.query().map(str::to_owned),
+            headers,
         },
-    };
-    Ok(head)
+    })
 }
 
-/// The first word. ureq_proto reads methods that it does not know as GET.
-fn method(bytes: &[u8]) -> String {
-    let word = bytes.split(|byte| *byte == b' ').next().unwrap_or_default();
-    String::from_utf8_lossy(word).into_owned()
-}
-
-fn malformed(error: &ureq_proto::Error) -> Error {
-    if matches!(error, ureq_proto::Error::HttpParseTooManyHeaders) {
-        return Error::new(Kind::HeadersTooLarge, format!("more than {MAX_REQUEST_HEADERS} request headers"));
-    }
-    Error::invalid(format!("malformed request: {error}"))
-}
-
-/// What ureq_proto lets pass.
-fn check_framing(method: &str, http10: bool, headers: &HeaderMap) -> Result<(), Error> {
-    let has_length = headers.contains_key(header::CONTENT_LENGTH);
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else {
-        // ureq_proto would take such a body as chunked.
-        if !has_length && matches!(method, "POST" | "PUT" | "PATCH") {
-            return Err(Error::new(Kind::LengthRequired, format!("{method} needs a content-length header")));
+#[allow(clippy::needless_pass_by_value, reason = "the shape of map_err")]
+fn malformed(error: httparse::Error) -> Error {
+    match error {
+        httparse::Error::TooManyHeaders => {
+            Error::new(Kind::HeadersTooLarge, format!("more than {HEADERS_MAX} request headers"))
         }
-        return Ok(());
+        error => Error::invalid(format!("malformed request: {error}")),
+    }
+}
+
+/// Where the body ends (RFC 9112, section 6). A body of GET or HEAD is read too: it would be taken for the next request.
+fn framing(method: &str, http10: bool, headers: &Headers) -> Result<Framing, Error> {
+    let length = content_length(headers)?;
+    let mut codings = headers.values("transfer-encoding");
+    let Some(coding) = codings.next() else {
+        return match length {
+            Some(0) => Ok(Framing::Empty),
+            Some(length) => Ok(Framing::Length(length)),
+            None if matches!(method, "POST" | "PUT" | "PATCH") => {
+                Err(Error::new(Kind::LengthRequired, format!("{method} needs a content-length header")))
+            }
+            None => Ok(Framing::Empty),
+        };
     };
-    if has_length {
+    if length.is_some() {
         return Err(Error::invalid("both content-length and transfer-encoding"));
     }
     if http10 {
         return Err(Error::invalid("transfer-encoding in an HTTP/1.0 request"));
     }
-    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+    if codings.next().is_some() || !coding.eq_ignore_ascii_case(b"chunked") {
         return Err(Error::invalid("transfer-encoding: only chunked is supported"));
     }
-    Ok(())
+    Ok(Framing::Chunked(Box::new(chunks()?)))
 }
 
-fn framing(reply: Reply<RecvRequest>) -> Result<Framing, Error> {
-    let body = match reply.proceed() {
-        None | Some(RecvRequestResult::ProvideResponse(_)) => return Ok(Framing::Empty),
-        Some(RecvRequestResult::RecvBody(body)) => body,
-        // The connection decides when the client is told to go on, so what is written here is thrown away.
-        Some(RecvRequestResult::Send100(reply)) => {
-            reply.accept(&mut [0; CONTINUE_SIZE]).map_err(|error| malformed(&error))?.1
+/// The length that all headers of this name agree on.
+fn content_length(headers: &Headers) -> Result<Option<u64>, Error> {
+    let mut agreed = None;
+    for value in headers.values("content-length").flat_map(|value| value.split(|byte| *byte == b',')) {
+        let digits = value.trim_ascii();
+        let length = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
+        let Some(length) = length.and_then(|digits| digits.parse::<u64>().ok()) else {
+            return Err(Error::invalid("malformed request: content-length header not a number"));
+        };
+        if agreed.is_some_and(|agreed| agreed != length) {
+            return Err(Error::invalid("malformed request: conflicting content-length headers"));
         }
-    };
-    Ok(match body.body_mode() {
-        BodyMode::LengthDelimited(length) => Framing::Length(length),
-        BodyMode::Chunked => Framing::Chunked(Box::new(body)),
-        BodyMode::NoBody | BodyMode::CloseDelimited => Framing::Empty,
-    })
+        agreed = Some(length);
+    }
+    Ok(agreed)
 }
 
-fn keep_alive(http10: bool, headers: &HeaderMap) -> bool {
-    let close = lists(headers, &header::CONNECTION, "close");
-    !close && (!http10 || lists(headers, &header::CONNECTION, "keep-alive"))
+/// ureq_proto's decoder, which it gives to whoever shows it the head of a request with such a body.
+fn chunks() -> Result<Reply<RecvBody>, Error> {
+    const HEAD: &[u8] = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
+    let no_decoder = |error: ureq_proto::Error| Error::new(Kind::Api, error.to_string());
+    let mut reply = Reply::<RecvRequest>::new().map_err(no_decoder)?;
+    reply.try_request(HEAD).map_err(no_decoder)?;
+    match reply.proceed() {
+        Some(RecvRequestResult::RecvBody(body)) => Ok(body),
+        _ => Err(Error::new(Kind::Api, "no decoder for chunks")),
+    }
+}
+
+fn keep_alive(http10: bool, headers: &Headers) -> bool {
+    let close = lists(headers, "connection", "close");
+    !close && (!http10 || lists(headers, "connection", "keep-alive"))
 }
 
 /// Whether the comma-separated header has this word.
-fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
-}
-
-/// Marks what carries a key, so that no `Debug` shows it.
-fn guarded(mut headers: HeaderMap) -> HeaderMap {
-    for (name, value) in &mut headers {
-        if matches!(name.as_str(), "authorization" | "x-api-key" | "cookie" | "proxy-authorization") {
-            value.set_sensitive(true);
-        }
-    }
-    headers
+fn lists(headers: &Headers, name: &str, word: &str) -> bool {
+    let mut items = headers.values(name).flat_map(|value| value.split(|byte| *byte == b','));
+    items.any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! Server-side HTTP/1.1 over anything that reads and writes: heads and bodies in, whole or streamed responses out.
 //!
 //! Knows no sockets, threads or clocks: a timeout is what the stream reports as `WouldBlock` or `TimedOut`, or what
-//! the caller's `wait` does. ureq_proto parses heads and decodes chunks; the framing rules and limits are ours,
-//! since it is more lenient than a server should be.
+//! the caller's `wait` does. httparse parses heads, ureq_proto decodes chunks; the framing rules and limits are ours.
 //!
 //! One request after the other runs through a [`Connection`]:
 //!
@@ -21,12 +20,13 @@
 
 mod connection;
 mod head;
+mod headers;
 mod response;
 mod socket;
 
 pub use connection::{Connection, Waiting};
+pub use headers::Headers;
 pub use socket::Socket;
-pub use ureq_proto::http::{HeaderMap, HeaderName, HeaderValue};
 
 use std::fmt;
 use std::io;
@@ -57,14 +57,14 @@ pub struct Request {
     pub path: String,
     /// What follows the `?`, if there is one.
     pub query: Option<String>,
-    /// The headers. Those that carry keys are marked sensitive, so that `Debug` does not show them.
-    pub headers: HeaderMap,
+    /// The headers.
+    pub headers: Headers,
 }
 
 impl Request {
     /// The first value of this header, in whatever case; `None` also where it is not visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
+        self.headers.get(name)
     }
 }
 

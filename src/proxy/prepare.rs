@@ -107,9 +107,6 @@ impl Incoming<'_> {
     fn shown(&self, body: &Value<'_>) -> hooks::Request {
         let request = self.request;
         let text = |name: &str| request.header(name).map(str::to_string);
-        let header = |(name, value): (&_, &crate::http::HeaderValue)| {
-            Some((format!("{name}"), value.to_str().ok()?.to_string()))
-        };
         let tools = body.get("tools").and_then(Value::as_array).unwrap_or_default();
         let tool_names = tools.iter().filter_map(|tool| Some(tool.get("name")?.as_str()?.to_string()));
         let thinking = body.get("thinking").and_then(|thinking| thinking.get("type")).and_then(Value::as_str);
@@ -119,7 +116,11 @@ impl Incoming<'_> {
             max_tokens: body.get("max_tokens").and_then(Value::as_u64),
             path: request.path.clone(),
             method: request.method.clone(),
-            headers: request.headers.iter().filter_map(header).collect(),
+            headers: request
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
             client_ip: self.address.ip().to_string(),
             session: text("x-claude-code-session-id"),
             agent: text("x-claude-code-agent-id"),

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::error::Error;
-use crate::http::{HeaderMap, HeaderName, HeaderValue, Request};
+use crate::http::Request;
 use crate::json::{Document, Value};
 
 use super::Stop;
@@ -31,10 +31,7 @@ pub enum Preview {
 
 /// Runs the stages up to the upstream on a saved body, with what is known of the upstreams and no more.
 pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> Preview {
-    let header = |(name, value): &(String, String)| {
-        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?))
-    };
-    let headers: HeaderMap = headers.iter().filter_map(header).collect();
+    let headers = headers.iter().map(|(name, value)| (name, value)).collect();
     let request = Request { method: "POST".into(), path: "/v1/messages".into(), query: None, headers };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let incoming = Incoming { gateway, wait: None, request: &request, address };

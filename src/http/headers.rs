@@ -1,0 +1,109 @@
+//! The headers of a request, in one piece of memory: Claude Code sends 21 to 26 of them.
+
+use std::fmt;
+
+/// Headers in their order. Names are in lower case, whatever the client wrote.
+#[derive(Clone, Default)]
+pub struct Headers {
+    /// Name after value after name.
+    text: Vec<u8>,
+    /// Where each name begins, where it ends and its value begins, and where that ends.
+    fields: Vec<[usize; 3]>,
+}
+
+impl Headers {
+    /// The first value of this header, in whatever case; `None` also where it is not visible ASCII.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.values(name).next().and_then(visible)
+    }
+
+    /// All values of this header, as sent.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.raw()
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+
+    /// Names and values in the order in which they came, without the values that are not visible ASCII.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.raw().filter_map(|(name, value)| Some((visible(name)?, visible(value)?)))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// Room for so many headers of so many bytes.
+    pub(super) fn with_capacity(count: usize, size: usize) -> Self {
+        Headers { text: Vec::with_capacity(size), fields: Vec::with_capacity(count) }
+    }
+
+    pub(super) fn push(&mut self, name: &str, value: &[u8]) {
+        let start = self.text.len();
+        self.text.extend(name.bytes().map(|byte| byte.to_ascii_lowercase()));
+        let middle = self.text.len();
+        self.text.extend_from_slice(value);
+        self.fields.push([start, middle, self.text.len()]);
+    }
+
+    fn raw(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let part = |from: usize, to: usize| self.text.get(from..to).unwrap_or_default();
+        self.fields.iter().map(move |[start, middle, end]| (part(*start, *middle), part(*middle, *end)))
+    }
+}
+
+fn visible(value: &[u8]) -> Option<&str> {
+    let is_visible = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t');
+    std::str::from_utf8(value).ok().filter(|text| text.as_bytes().iter().all(is_visible))
+}
+
+/// The names only: among the values are keys.
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Headers {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
+        let mut all = Headers::default();
+        headers.into_iter().for_each(|(name, value)| all.push(name.as_ref(), value.as_ref().as_bytes()));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_found_in_whatever_case_and_kept_in_order() {
+        let mut headers: Headers = [("X-A", "1"), ("b", ""), ("x-a", "2")].into_iter().collect();
+        headers.push("c", b"\xff");
+        headers.push("d", b"a\x01");
+        assert_eq!(
+            (headers.get("x-a"), headers.get("X-A"), headers.get("b")),
+            (Some("1"), Some("1"), Some(""))
+        );
+        assert_eq!(
+            (headers.get("c"), headers.get("d"), headers.get("x"), headers.get("")),
+            (None, None, None, None)
+        );
+        assert_eq!(headers.values("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(headers.iter().collect::<Vec<_>>(), [("x-a", "1"), ("b", ""), ("x-a", "2")]);
+        assert_eq!(headers.len(), 5);
+    }
+
+    #[test]
+    fn debug_output_has_no_values() {
+        let headers: Headers =
+            [("x-api-key", "sk-1"), ("authorization", "Bearer sk-2")].into_iter().collect();
+        assert_eq!(format!("{headers:?}"), r#"["x-api-key", "authorization"]"#);
+    }
+}
