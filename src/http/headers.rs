@@ -46,8 +46,9 @@ impl Headers {
 
     pub(super) fn push(&mut self, name: &str, value: &[u8]) {
         let start = self.text.len();
-        self.text.extend(name.bytes().map(|byte| byte.to_ascii_lowercase()));
+        self.text.extend_from_slice(name.as_bytes());
         let middle = self.text.len();
+        self.text.get_mut(start..).unwrap_or_default().make_ascii_lowercase();
         self.text.extend_from_slice(value);
         self.fields.push([start, middle, self.text.len()]);
     }

@@ -3,7 +3,7 @@
 //! For the moments when the upstream has not told: the first event of a stream, the room left for an answer, a count
 //! that no server can make. The caller may scale it by what it learned of a model.
 
-use crate::json::Value;
+use crate::json::{Object, Value};
 
 use super::image;
 
@@ -78,15 +78,19 @@ fn image_tokens(url: &str) -> f64 {
 }
 
 /// About the bytes of a value as JSON.
+#[inline] // only containers are worth a call
 fn size(value: &Value<'_>) -> usize {
     match value {
         Value::String(text) => text.len() + 2,
-        Value::Array(items) => items.iter().map(|item| size(item) + 1).sum::<usize>() + 2,
-        Value::Object(object) => {
-            object.iter().map(|(key, value)| key.len() + size(value) + 4).sum::<usize>() + 2
-        }
+        Value::Array(_) | Value::Object(_) => container_size(value),
         Value::Null | Value::Bool(_) | Value::Number(_) => 4,
     }
+}
+
+fn container_size(value: &Value<'_>) -> usize {
+    let items = value.as_array().unwrap_or_default().iter().map(|item| size(item) + 1);
+    let entries = value.as_object().into_iter().flat_map(Object::iter);
+    items.sum::<usize>() + entries.map(|(key, value)| key.len() + size(value) + 4).sum::<usize>() + 2
 }
 
 fn float(n: usize) -> f64 {
