@@ -228,20 +228,33 @@ impl Upstream {
         options: Options,
     ) -> Result<Response, Failure> {
         let call = Call::new(wait, options, body_size);
-        let result =
-            call.enter(|| self.agent.run(request()?).map_err(|error| Failure::of_call(error, &call)));
-        match result {
+        match self.run(request()?, &call) {
             Err(Failure::Reset(why)) if call.is_reused() && !call.has_received() => {
                 log::debug!("upstream {}: a pooled connection was stale: {why}", self.name());
+                self.exchange_fresh(request()?, Call::new(wait, options, body_size))
             }
-            result => return Response::new(result?, call),
+            result => Response::new(result?, call),
         }
-        // Whatever closed this one (a restart) may have closed all: an idle age of zero empties the pool and makes
-        // a fresh connection.
-        let call = Call::new(wait, options, body_size);
-        let request = self.agent.configure_request(request()?).max_idle_age(Duration::ZERO).build();
-        let result = call.enter(|| self.agent.run(request).map_err(|error| Failure::of_call(error, &call)));
-        Response::new(result?, call)
+    }
+
+    /// The same on a fresh connection. Whatever closed the pooled one (a restart) may have closed all: an idle age of zero
+    /// empties the pool.
+    #[inline(never)] // rare, and a call takes much of the stack already
+    fn exchange_fresh<B: AsSendBody>(
+        &self,
+        request: http::Request<B>,
+        call: Rc<Call>,
+    ) -> Result<Response, Failure> {
+        let request = self.agent.configure_request(request).max_idle_age(Duration::ZERO).build();
+        Response::new(self.run(request, &call)?, call)
+    }
+
+    fn run<B: AsSendBody>(
+        &self,
+        request: http::Request<B>,
+        call: &Rc<Call>,
+    ) -> Result<http::Response<ureq::Body>, Failure> {
+        call.enter(|| self.agent.run(request).map_err(|error| Failure::of_call(error, call)))
     }
 }
 
