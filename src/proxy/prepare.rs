@@ -97,8 +97,10 @@ impl Incoming<'_> {
         for dropped in &chat.dropped {
             self.gateway.warn_once(dropped);
         }
-        chat.plan.context_window_beta =
-            self.request.header("anthropic-beta").is_some_and(|betas| betas.contains(CONTEXT_WINDOW_BETA));
+        chat.plan.context_window_beta = self
+            .request
+            .header("anthropic-beta")
+            .is_some_and(|betas| betas.split(',').any(|beta| beta.trim() == CONTEXT_WINDOW_BETA));
         let finished = finish(&resolved, chat);
         Ok((resolved, finished))
     }
