@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use sparkgap::anthropic::MessagesRequest;
 use sparkgap::error::Error;
-use sparkgap::json;
+use sparkgap::json::{self, Document};
 use sparkgap::openai::{Flavour, Settings, SystemMessages, Thinking};
 use sparkgap::translate::{Target, chat_request};
 
@@ -51,8 +51,9 @@ fn settings(options: u8) -> Settings {
 }
 
 fn translated(bytes: &[u8], target: &Target<'_>) -> Result<String, Error> {
-    let mut bytes = bytes.to_vec();
-    let body = json::parse(&mut bytes).map_err(|error| Error::invalid(error.to_string()))?;
+    let mut document = Document::from(bytes.to_vec());
+    let body = document.parse().map_err(|error| Error::invalid(error.to_string()))?;
+    assert_eq!(Ok(&body), json::parse(&mut bytes.to_vec()).as_ref(), "another tree in an arena");
     let request = MessagesRequest::read(&body)?;
     let chat = chat_request(&request, target)?;
     assert!(chat.plan.prompt_tokens > 0 && chat.plan.max_tokens > 0);
