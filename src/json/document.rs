@@ -5,7 +5,7 @@ use std::fmt;
 use bumpalo::Bump;
 
 use super::spares::{SIZE_MAX, Spares};
-use super::{ParseError, Parser, Value};
+use super::{ParseError, SpareParser, Value};
 
 /// What a value takes at most in a tree, for each node of the tape: a member is two nodes, its key and its value.
 const BYTES_PER_NODE: usize = size_of::<Value<'_>>();
@@ -15,7 +15,6 @@ static SPARES: Spares<Memory> = Spares::new();
 #[derive(Default)]
 struct Memory {
     bytes: Vec<u8>,
-    parser: Parser,
     arena: Bump,
 }
 
@@ -41,10 +40,10 @@ impl Document {
     /// Its tree. To be called once.
     ///
     /// # Errors
-    /// As [`Parser::read`].
+    /// As [`super::Parser::read`].
     pub fn parse(&mut self) -> Result<Value<'_>, ParseError> {
-        let Memory { bytes, parser, arena } = &mut self.0;
-        parser.fill(bytes, |tape| {
+        let Memory { bytes, arena } = &mut self.0;
+        SpareParser::take().fill(bytes, |tape| {
             let size = tape.0.len() * BYTES_PER_NODE;
             if arena.chunk_capacity() < size {
                 *arena = Bump::with_capacity(size);

@@ -115,8 +115,8 @@ impl Parser {
     }
 }
 
-/// A parser for a moment: its buffers were others' before, and will be. For whoever then waits for a long time, and is one
-/// of many.
+/// A parser for a moment: its buffers were others' before, and will be. For whoever parses once, or then waits for a long
+/// time and is one of many.
 #[derive(Debug)]
 pub struct SpareParser(Parser);
 
