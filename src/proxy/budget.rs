@@ -3,13 +3,16 @@
 //! One body has a limit of its own; but 50 of the largest at a time are 1.6 GB, and as a tree the worst of them took
 //! 1.7 GB each (measured), before it was limited what one may hold.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Kind, Retry};
 use crate::http::Request;
+use crate::upstream::Wait;
 
-use super::queue::Queue;
+use super::Stop;
+use super::queue::{Place, Queue};
 
 /// Below it a body is of no account: 1,024 connections of these are no more than what is allowed to the large ones.
 /// Claude Code sends 100 KB to 1 MB.
@@ -31,7 +34,7 @@ const RETRY_AFTER_S: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Budget {
     held: AtomicUsize,
-    pub(super) trees: Arc<Queue>,
+    trees: Arc<Queue>,
 }
 
 impl Default for Budget {
@@ -43,13 +46,23 @@ impl Default for Budget {
 /// A large body's share, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Share<'b> {
-    held: &'b AtomicUsize,
+    budget: &'b Budget,
     size: usize,
 }
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        self.held.fetch_sub(self.size, Ordering::Relaxed);
+        self.budget.held.fetch_sub(self.size, Ordering::Relaxed);
+    }
+}
+
+impl Share<'_> {
+    /// Waits until the body may be a tree: few large ones are at a time.
+    ///
+    /// # Errors
+    /// As [`Queue::take`].
+    pub(super) fn turn(&self, wait: &Rc<dyn Wait>) -> Result<Place, Stop> {
+        self.budget.trees.take(wait)
     }
 }
 
@@ -65,7 +78,7 @@ impl Budget {
             return Ok(None);
         }
         let before = self.held.fetch_add(size, Ordering::Relaxed);
-        let share = Share { held: &self.held, size };
+        let share = Share { budget: self, size };
         if before + size > LARGE_SIZE_SUM_MAX {
             let error = Error::new(Kind::Overloaded, "too many large requests at a time");
             return Err(error.retry(Retry::After(RETRY_AFTER_S)));

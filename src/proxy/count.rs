@@ -111,7 +111,7 @@ fn count(
     let incoming = Incoming { gateway: &gateway, wait: Some(exchange.clone()), request, address };
     let mut hooked = Hooked::default();
     let wait: Rc<dyn Wait> = exchange.clone();
-    let _tree = share.as_ref().map(|_| proxy.budget.trees.take(&wait)).transpose()?;
+    let _turn = share.as_ref().map(|share| share.turn(&wait)).transpose()?;
     let mut body = incoming.hooked(&mut document, &mut hooked)?;
     if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
         object.push("max_tokens", MAX_TOKENS);

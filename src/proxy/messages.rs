@@ -15,12 +15,12 @@ use crate::translate::{Asked, Plan, failure_error};
 use crate::upstream::{self, Response, Wait, has_left};
 
 use super::attempt::Attempt;
+use super::budget::Share;
 use super::counters::Phase;
 use super::exchange::Exchange;
 use super::filter::Filter;
 use super::gateway::{Gateway, Resolved};
 use super::prepare::{Hooked, Incoming, parse};
-use super::queue::Queue;
 use super::record::{CLIENT_GONE, Record};
 use super::relay::{Broken, relay};
 use super::{Proxy, Stop};
@@ -69,8 +69,8 @@ pub(super) fn serve(
     result
 }
 
-#[inline(never)] // as `first`
 /// The last words to the client; and where the request was, if the client had left.
+#[inline(never)] // as `first`
 fn conclude(
     exchange: &Exchange,
     outcome: Result<(), Stop>,
@@ -123,8 +123,7 @@ fn answer(
     let mut share = proxy.budget.share(&request, proxy.options.body_size_max)?;
     let wait: Rc<dyn Wait> = exchange.clone();
     let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
-    let turn = share.as_ref().map(|_| &proxy.budget.trees);
-    let mut prepared = first(exchange, &incoming, turn, hooked, record)?;
+    let mut prepared = first(exchange, &incoming, share.as_ref(), hooked, record)?;
     let mut request = Some(request);
     let mut tried = Vec::new();
     loop {
@@ -168,16 +167,17 @@ fn answer(
 /// An answer may take minutes. Neither the request's memory is kept for it, nor this function's part of the stack.
 #[inline(never)]
 fn first(
-    exchange: &Exchange,
+    exchange: &Rc<Exchange>,
     incoming: &Incoming<'_>,
-    turn: Option<&Arc<Queue>>,
+    share: Option<&Share<'_>>,
     hooked: &mut Hooked,
     record: &mut Record,
 ) -> Result<Prepared, Stop> {
     let mut document = read_body(exchange.client(), incoming.request)?;
     log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(document.bytes()));
     exchange.received();
-    let _turn = turn.zip(incoming.wait.as_ref()).map(|(turn, wait)| turn.take(wait)).transpose()?;
+    let wait: Rc<dyn Wait> = exchange.clone();
+    let _turn = share.map(|share| share.turn(&wait)).transpose()?;
     let body = incoming.hooked(&mut document, hooked);
     // What a hook refuses or answers has a model too.
     if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
