@@ -62,7 +62,7 @@ pub(super) fn relay(exchange: &Exchange, response: Response) -> Result<(), Broke
 }
 
 /// Reads a body to its end, so that its connection can serve again.
-#[inline(never)]
+#[inline(never)] // a stream that waits is not to have its part of the stack below it
 fn drain(mut rest: Response) {
     rest.limit_rest(REST_TIME);
     let mut size = 0;
@@ -123,7 +123,7 @@ fn events(exchange: &Exchange, mut response: Response) -> Result<Option<Response
 }
 
 /// An upstream that answered with JSON although asked to stream.
-#[inline(never)]
+#[inline(never)] // as `drain`
 fn whole(exchange: &Exchange, response: Response) -> Result<(), Broken> {
     let mut body = Vec::new();
     response.take(WHOLE_SIZE_MAX + 1).read_to_end(&mut body).map_err(lost)?;

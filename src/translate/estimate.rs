@@ -82,15 +82,18 @@ fn image_tokens(url: &str) -> f64 {
 fn size(value: &Value<'_>) -> usize {
     match value {
         Value::String(text) => text.len() + 2,
-        Value::Array(_) | Value::Object(_) => container_size(value),
+        Value::Array(items) => items_size(items),
+        Value::Object(object) => entries_size(object),
         Value::Null | Value::Bool(_) | Value::Number(_) => 4,
     }
 }
 
-fn container_size(value: &Value<'_>) -> usize {
-    let items = value.as_array().unwrap_or_default().iter().map(|item| size(item) + 1);
-    let entries = value.as_object().into_iter().flat_map(Object::iter);
-    items.sum::<usize>() + entries.map(|(key, value)| key.len() + size(value) + 4).sum::<usize>() + 2
+fn items_size(items: &[Value<'_>]) -> usize {
+    items.iter().map(|item| size(item) + 1).sum::<usize>() + 2
+}
+
+fn entries_size(object: &Object<'_>) -> usize {
+    object.iter().map(|(key, value)| key.len() + size(value) + 4).sum::<usize>() + 2
 }
 
 fn float(n: usize) -> f64 {

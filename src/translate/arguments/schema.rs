@@ -90,7 +90,7 @@ impl Types {
 pub struct Schema(Arc<Table>);
 
 /// Properties in the order of their names, which are slices of one text: a request declares hundreds.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 struct Table {
     names: String,
     properties: Vec<(Range<usize>, Types)>,
