@@ -10,9 +10,6 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::service;
 
-/// Dumps raw heads, keys among them, at DEBUG and TRACE: its records are never written.
-const NEVER: &str = "ureq_proto";
-
 /// Room for the line of a request.
 const LINE_SIZE: usize = 256;
 
@@ -52,7 +49,7 @@ fn keep_one_line(line: &mut String, start: usize) {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.level && !metadata.target().starts_with(NEVER)
+        metadata.level() <= self.level
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -92,13 +89,5 @@ mod tests {
             keep_one_line(&mut line, 3);
             assert_eq!(line, format!("<6>{expected}"));
         }
-    }
-
-    #[test]
-    fn heads_are_never_logged() {
-        let logger = Logger { level: LevelFilter::Trace, is_journal: false };
-        let metadata = |target| Metadata::builder().level(Level::Trace).target(target).build();
-        assert!(!logger.enabled(&metadata("ureq_proto::util")));
-        assert!(logger.enabled(&metadata("sparkgap::proxy")));
     }
 }

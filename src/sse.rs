@@ -13,8 +13,8 @@ use std::ops::Range;
 /// sends one endless line does not grow the process.
 pub const EVENT_SIZE_MAX: usize = 16 * 1024 * 1024;
 
-/// How much room a read is offered at first: a few events. Doubled each time that a read has filled it, so that a slow
-/// stream costs little memory and a fast one few reads.
+/// How much room a read is offered at first: a few events. Doubled each time that a read has nearly filled it, so that a
+/// slow stream costs little memory and a fast one few reads.
 const READ_SIZE: usize = 2 * 1024;
 
 /// How much room a read is offered at most.
@@ -115,8 +115,10 @@ impl Decoder {
 
     /// `count` bytes were read into the last [`Decoder::space`].
     pub fn advance(&mut self, count: usize) {
-        self.filled = (self.filled + count).min(self.buffer.len());
-        if self.filled == self.buffer.len() {
+        let room = self.buffer.len() - self.filled;
+        self.filled += count.min(room);
+        // What framed the events on their way, chunk by chunk, was in the room too.
+        if count > room / 4 * 3 {
             self.read_size = (self.read_size * 2).min(READ_SIZE_MAX);
         }
     }

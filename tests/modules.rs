@@ -46,13 +46,13 @@ const IMPURE: [&str; 10] = [
     "std::process",
     "log::",
     "mlua",
-    "ureq",
+    "rustls",
 ];
 
 /// Names, and the only modules that may hold them.
 const ALONE: [(&str, &[&str]); 6] = [
     ("mlua::", &["hooks"]),
-    ("ureq::", &["upstream"]),
+    ("rustls::", &["upstream"]),
     ("sd_notify::", &["service"]),
     ("listenfd::", &["service"]),
     ("thread::Builder", &["server"]),

@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::chunks::Chunks;
 use super::head::{self, Framing};
 use super::response::State;
 use super::{Failure, Limits, Request};
@@ -19,16 +20,6 @@ const BODY_RESERVE_MAX: usize = 1024 * 1024;
 
 /// What one read of a body may bring.
 const BODY_READ_SIZE: usize = 256 * 1024;
-
-/// A chunk's size line, or one trailer. ureq_proto itself allows 20 bytes for the former.
-const CHUNK_LINE_SIZE_MAX: usize = 4 * 1024;
-
-/// Chunk sizes and trailers may take this much beyond [`CHUNK_OVERHEAD_FACTOR`] times the data. They are thrown away,
-/// so that without a limit a client could send them for ever.
-const CHUNK_OVERHEAD_FREE: usize = 64 * 1024;
-
-/// A chunk of one byte comes with up to 24 bytes: a size line of 20 and two line ends.
-const CHUNK_OVERHEAD_FACTOR: usize = 24;
 
 /// What a connection is about to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +151,7 @@ impl<S: Read + Write> Connection<S> {
         match std::mem::replace(&mut self.framing, Framing::Lost) {
             Framing::Empty => {}
             Framing::Length(length) => self.read_length(length, body)?,
-            Framing::Chunked(mut decoder) => self.read_chunked(&mut decoder, body)?,
+            Framing::Chunked(chunks) => self.read_chunked(chunks, body)?,
             Framing::Lost => return Err(self.reject(Error::invalid("the request's body was lost"))),
         }
         self.framing = Framing::Empty;
@@ -172,7 +163,6 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    /// Not through ureq_proto: a length needs no decoding, and so the bytes go to their place without a copy.
     fn read_length(&mut self, length: u64, body: &mut Vec<u8>) -> Result<(), Failure> {
         let length = match usize::try_from(length) {
             Ok(length) if length <= self.limits.body_size_max => length,
@@ -206,10 +196,9 @@ impl<S: Read + Write> Connection<S> {
             if room.is_empty() {
                 break Ok(());
             }
-            match self.stream.read(room) {
+            match self.stream_read(room) {
                 Ok(0) => break Err(Failure::Closed),
                 Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => break Err(self.failed(error)),
             }
         };
@@ -217,50 +206,38 @@ impl<S: Read + Write> Connection<S> {
         read
     }
 
-    fn read_chunked(
-        &mut self,
-        decoder: &mut ureq_proto::server::Reply<ureq_proto::server::state::RecvBody>,
-        body: &mut Vec<u8>,
-    ) -> Result<(), Failure> {
+    fn read_chunked(&mut self, mut chunks: Chunks, body: &mut Vec<u8>) -> Result<(), Failure> {
         let body_start = body.len();
-        let mut overhead: usize = 0;
+        let mut decoded = body_start;
+        body.extend_from_slice(self.buffered());
+        self.consume(self.buffered().len());
         loop {
-            let input = self.buffered();
-            let decoded_before = body.len();
-            body.resize(decoded_before + input.len(), 0);
-            let room = body.get_mut(decoded_before..).unwrap_or_default();
-            let (used, decoded) = match decoder.read(input, room) {
-                Ok(sizes) => sizes,
-                Err(error) => return Err(self.reject(Error::invalid(format!("malformed chunk: {error}")))),
-            };
-            body.truncate(decoded_before + decoded);
-            self.consume(used);
-            overhead += used - decoded;
-            let size = body.len() - body_start;
-            if size > self.limits.body_size_max {
+            let new = body.get_mut(decoded..).unwrap_or_default();
+            let found = chunks.decode(new).map_err(|error| self.reject(Error::invalid(error.to_string())))?;
+            // What follows the body is the next request's.
+            self.buffer.extend_from_slice(new.get(found.used..).unwrap_or_default());
+            decoded += found.data;
+            body.truncate(decoded);
+            if decoded - body_start > self.limits.body_size_max {
                 return Err(self.reject_size());
             }
-            if decoder.is_ended() {
+            if chunks.is_ended() {
                 return Ok(());
             }
-            if overhead > CHUNK_OVERHEAD_FREE + CHUNK_OVERHEAD_FACTOR * size {
-                return Err(self.reject(Error::invalid("malformed chunks: more framing than data")));
-            }
-            if used == 0 {
-                self.fill_chunk_line()?;
-            }
+            self.send_continue()?;
+            self.read_some(body)?;
         }
     }
 
-    /// Reads on where the decoder needs more: what it left in the buffer is the beginning of a line.
-    fn fill_chunk_line(&mut self) -> Result<(), Failure> {
-        if self.buffered().len() > CHUNK_LINE_SIZE_MAX {
-            return Err(self.reject(Error::invalid("malformed chunk: a line that is too long")));
-        }
-        self.send_continue()?;
-        match self.fill() {
+    /// One read of a body whose length nobody knows.
+    fn read_some(&mut self, body: &mut Vec<u8>) -> Result<(), Failure> {
+        let mut part = [0; READ_SIZE];
+        match self.stream_read(&mut part) {
             Ok(0) => Err(Failure::Closed),
-            Ok(_) => Ok(()),
+            Ok(count) => {
+                body.extend_from_slice(part.get(..count).unwrap_or_default());
+                Ok(())
+            }
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -330,15 +307,18 @@ impl<S: Read + Write> Connection<S> {
     fn fill(&mut self) -> io::Result<usize> {
         self.buffer.drain(..self.start.min(self.buffer.len()));
         self.start = 0;
-        let mut chunk = [0; READ_SIZE];
+        let mut part = [0; READ_SIZE];
+        let count = self.stream_read(&mut part)?;
+        self.buffer.extend_from_slice(part.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+
+    /// One read that no signal ends.
+    fn stream_read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.stream.read(&mut chunk) {
-                Ok(count) => {
-                    self.buffer.extend_from_slice(chunk.get(..count).unwrap_or_default());
-                    return Ok(count);
-                }
+            match self.stream.read(room) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                result => return result,
             }
         }
     }

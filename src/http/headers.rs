@@ -1,4 +1,4 @@
-//! The headers of a request, in one piece of memory: Claude Code sends 21 to 26 of them.
+//! The headers of a message, in one piece of memory: Claude Code sends 21 to 26 of them.
 
 use std::fmt;
 
@@ -29,6 +29,38 @@ impl Headers {
         self.raw().filter_map(|(name, value)| Some((visible(name)?, visible(value)?)))
     }
 
+    /// Whether one of these headers, each a list of words with commas between, has this word, in whatever case.
+    pub fn lists(&self, name: &str, word: &str) -> bool {
+        let mut words = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
+        words.any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+    }
+
+    /// The length that all `content-length` headers agree on, in bytes.
+    ///
+    /// # Errors
+    /// They do not agree, or one is no number (RFC 9112, section 6.3).
+    pub(crate) fn content_length(&self) -> Result<Option<u64>, &'static str> {
+        let mut agreed = None;
+        for value in self.values("content-length").flat_map(|value| value.split(|byte| *byte == b',')) {
+            let digits = value.trim_ascii();
+            let length = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
+            let Some(length) = length.and_then(|digits| digits.parse::<u64>().ok()) else {
+                return Err("content-length header not a number");
+            };
+            if agreed.is_some_and(|agreed| agreed != length) {
+                return Err("conflicting content-length headers");
+            }
+            agreed = Some(length);
+        }
+        Ok(agreed)
+    }
+
+    /// Whether the connection outlives the message that has these headers (RFC 9112, section 9.3).
+    pub(crate) fn keep_alive(&self, http10: bool) -> bool {
+        let close = self.lists("connection", "close");
+        !close && (!http10 || self.lists("connection", "keep-alive"))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.fields.len()
@@ -40,11 +72,11 @@ impl Headers {
     }
 
     /// Room for so many headers of so many bytes.
-    pub(super) fn with_capacity(count: usize, size: usize) -> Self {
+    pub(crate) fn with_capacity(count: usize, size: usize) -> Self {
         Headers { text: Vec::with_capacity(size), fields: Vec::with_capacity(count) }
     }
 
-    pub(super) fn push(&mut self, name: &str, value: &[u8]) {
+    pub(crate) fn push(&mut self, name: &str, value: &[u8]) {
         let start = self.text.len();
         self.text.extend_from_slice(name.as_bytes());
         let middle = self.text.len();

@@ -1,7 +1,8 @@
 //! Server-side HTTP/1.1 over anything that reads and writes: heads and bodies in, whole or streamed responses out.
 //!
 //! Knows no sockets, threads or clocks: a timeout is what the stream reports as `WouldBlock` or `TimedOut`, or what
-//! the caller's `wait` does. httparse parses heads, ureq_proto decodes chunks; the framing rules and limits are ours.
+//! the caller's `wait` does. httparse parses heads; the framing rules and limits are ours. [`Headers`] and [`Chunks`] serve
+//! the other side too, the calls to the upstreams.
 //!
 //! One request after the other runs through a [`Connection`]:
 //!
@@ -18,13 +19,16 @@
 //! In scope: keep-alive, pipelining, content-length and chunked both ways, `Expect: 100-continue`, HTTP/1.0.
 //! Out of scope: TLS, upgrades, trailers (read and dropped), compression.
 
+mod chunks;
 mod connection;
 mod head;
 mod headers;
 mod response;
 mod socket;
 
+pub use chunks::{Chunks, Decoded, Malformed};
 pub use connection::{Connection, Waiting};
+pub(crate) use head::end as end_of_head;
 pub use headers::Headers;
 pub use socket::Socket;
 

@@ -1,11 +1,7 @@
 //! The writing half of a connection: whole responses and streamed ones.
-//!
-//! Not through ureq_proto: it answers only requests that it has parsed, so rejected ones would need a writer of their
-//! own beside it, and it builds a header map for each head and copies each chunk into a buffer of fixed size.
-
 use std::io::{self, Read, Write};
 
-use ureq_proto::http::{HeaderName, HeaderValue, StatusCode};
+use ::http::{HeaderName, HeaderValue, StatusCode};
 
 use super::Connection;
 use crate::error::Error;

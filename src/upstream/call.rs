@@ -2,36 +2,29 @@
 //!
 //! Knows URLs, headers and connection reuse; what the bodies mean is the caller's.
 
-use std::fmt;
-use std::io::{self, Read};
+use std::fmt::{self, Write as _};
+use std::io::Read as _;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Uri, header};
-use ureq::{Agent, AsSendBody, BodyReader};
+use ::http::{HeaderName, HeaderValue, Uri};
+use rustls::pki_types::ServerName;
 
+use super::connection::Connection;
+use super::dial::Origin;
 use super::discovery::{Discovered, Memory};
 use super::failure::Failure;
+use super::pool::Pool;
+use super::response::{Response, receive};
 use super::tls;
-use super::transport::{Later, plain, secure};
 use super::wait::{Call, Options, Wait};
 use crate::config;
-
-/// Idle connections kept to one upstream: as many as a LAN box has busy clients.
-const IDLE_CONNECTIONS_MAX: usize = 64;
-
-/// An idle connection is closed after this time. Servers close theirs earlier (uvicorn after 5 s), which is noticed.
-const IDLE_AGE_MAX: Duration = Duration::from_secs(60);
 
 /// A models listing over this is not read to its end.
 const LISTING_SIZE_MAX: u64 = 4 * 1024 * 1024;
 
-/// TLS has buffers of its own, which an idle connection keeps: one record each is enough.
-const TLS_BUFFER_SIZE: usize = 16 * 1024;
-
-/// How much of a response's body is read with its head: an event or two.
-const BEGINNING_SIZE: usize = 2048;
+/// Room for a request's head, as a rule.
+const HEAD_SIZE: usize = 512;
 
 /// Where on an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +39,12 @@ pub enum Path<'a> {
 pub struct Upstream {
     config: config::Upstream,
     options: Options,
-    agent: Agent,
-    /// The base URL without a slash at its end.
+    origin: Origin,
+    pool: Arc<Pool>,
+    /// The base URL's path without a slash at its end.
     base: String,
-    /// The same without `/v1`.
-    root: String,
-    /// What every request carries; the key is among them, marked sensitive.
-    headers: HeaderMap,
+    /// The headers that every request carries, as they go out; the key is among them.
+    headers: String,
     memory: Memory,
 }
 
@@ -62,17 +54,17 @@ impl Upstream {
     /// # Errors
     /// The URL or the key cannot be used; the text tells what was expected, and never the key.
     pub fn new(config: config::Upstream, options: &Options) -> Result<Self, String> {
-        let base = base_url(&config.url).map_err(|why| format!("upstream '{}': {why}", config.name))?;
-        let root = base.strip_suffix("/v1").unwrap_or(&base).to_owned();
-        let mut headers = HeaderMap::new();
+        let fail = |why| format!("upstream '{}': {why}", config.name);
+        let uri = base_url(&config.url).map_err(fail)?;
+        let origin = origin(&uri).map_err(fail)?;
+        let base = uri.path().trim_end_matches('/').to_owned();
+        let host = uri.authority().map_or("", |authority| authority.as_str());
+        let mut headers = format!("host: {host}\r\n{HEADERS}");
         if let Some(key) = &config.api_key {
-            let value = sensitive(&format!("Bearer {}", key.expose()));
-            let value = value.map_err(|why| format!("upstream '{}': {why}", config.name))?;
-            headers.insert(header::AUTHORIZATION, value);
+            push_header(&mut headers, "authorization", &format!("Bearer {}", key.expose())).map_err(fail)?;
         }
         let memory = Memory::new(&config.settings);
-        let agent = agent(base.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")));
-        Ok(Upstream { config, options: *options, agent, base, root, headers, memory })
+        Ok(Upstream { config, options: *options, origin, pool: Arc::default(), base, headers, memory })
     }
 
     /// The same with one more header on every request. Its value is never shown.
@@ -80,8 +72,7 @@ impl Upstream {
     /// # Errors
     /// Name or value cannot stand in a header.
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, String> {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("'{name}' is no header"))?;
-        self.headers.insert(name, sensitive(value)?);
+        push_header(&mut self.headers, name, value)?;
         Ok(self)
     }
 
@@ -118,9 +109,10 @@ impl Upstream {
         body: &[u8],
         wait: &Rc<dyn Wait>,
     ) -> Result<Response, Failure> {
-        let url = self.url(path);
-        let request = || self.request(&http::Method::POST, &url, body);
-        let result = self.exchange(request, body.len(), wait, options);
+        let mut head = self.head("POST", path);
+        // Writing to a String cannot fail.
+        let _ = write!(head, "content-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        let result = self.exchange([head.as_bytes(), body], Call::new(wait, options));
         if result.as_ref().is_err_and(Failure::is_connection_lost) {
             self.memory.mark_stale();
         }
@@ -132,8 +124,8 @@ impl Upstream {
     /// # Errors
     /// As [`Upstream::post`].
     pub fn get(&self, path: Path<'_>, wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
-        let url = self.url(path);
-        self.exchange(|| self.request(&http::Method::GET, &url, ()), 0, wait, self.soon())
+        let head = self.head("GET", path) + "\r\n";
+        self.exchange([head.as_bytes(), b""], Call::new(wait, self.soon()))
     }
 
     /// The time limits of what needs no model.
@@ -200,61 +192,38 @@ impl Upstream {
         Discovered::parse(&mut body, server.as_deref(), &self.config.settings).map_err(Failure::Protocol)
     }
 
-    fn url(&self, path: Path<'_>) -> String {
-        match path {
-            Path::Api(path) => format!("{}{path}", self.base),
-            Path::Root(path) => format!("{}{path}", self.root),
+    /// A request's head, but for the headers of its body and the blank line.
+    fn head(&self, method: &str, path: Path<'_>) -> String {
+        let (base, path) = match path {
+            Path::Api(path) => (self.base.as_str(), path),
+            Path::Root(path) => (self.base.strip_suffix("/v1").unwrap_or(&self.base), path),
+        };
+        let mut head = String::with_capacity(HEAD_SIZE);
+        for part in [method, " ", base, path, " HTTP/1.1\r\n", &self.headers] {
+            head.push_str(part);
         }
-    }
-
-    fn request<B>(&self, method: &http::Method, url: &str, body: B) -> Result<http::Request<B>, Failure> {
-        let mut request = http::Request::builder().method(method).uri(url);
-        if *method == http::Method::POST {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        for (name, value) in &self.headers {
-            request = request.header(name, value);
-        }
-        request.body(body).map_err(|error| Failure::Protocol(format!("no valid request: {error}")))
+        head
     }
 
     /// One request, and its repetition where a pooled connection had been closed by the server in the meantime: it
     /// cannot have been at work on a request if it did not take it.
-    fn exchange<B: AsSendBody>(
-        &self,
-        request: impl Fn() -> Result<http::Request<B>, Failure>,
-        body_size: usize,
-        wait: &Rc<dyn Wait>,
-        options: Options,
-    ) -> Result<Response, Failure> {
-        let call = Call::new(wait, options, body_size);
-        match self.run(request()?, &call) {
-            Err(Failure::Reset(why)) if call.is_reused() && !call.has_received() => {
+    fn exchange(&self, request: [&[u8]; 2], call: Call) -> Result<Response, Failure> {
+        let reused = self.pool.take().map(|connection| receive(connection, request, &call));
+        let receiving = match reused {
+            Some(Err(Failure::Reset(why))) if !call.has_received() => {
                 log::debug!("upstream {}: a pooled connection was stale: {why}", self.name());
-                self.exchange_fresh(request()?, Call::new(wait, options, body_size))
+                // Whatever closed it (a restart) may have closed all.
+                self.pool.clear();
+                None
             }
-            result => Response::new(result?, call),
-        }
-    }
-
-    /// The same on a fresh connection. Whatever closed the pooled one (a restart) may have closed all: an idle age of zero
-    /// empties the pool.
-    #[inline(never)] // rare, and a call takes much of the stack already
-    fn exchange_fresh<B: AsSendBody>(
-        &self,
-        request: http::Request<B>,
-        call: Rc<Call>,
-    ) -> Result<Response, Failure> {
-        let request = self.agent.configure_request(request).max_idle_age(Duration::ZERO).build();
-        Response::new(self.run(request, &call)?, call)
-    }
-
-    fn run<B: AsSendBody>(
-        &self,
-        request: http::Request<B>,
-        call: &Rc<Call>,
-    ) -> Result<http::Response<ureq::Body>, Failure> {
-        call.enter(|| self.agent.run(request).map_err(|error| Failure::of_call(error, call)))
+            Some(received) => Some(received?),
+            None => None,
+        };
+        let receiving = match receiving {
+            Some(receiving) => receiving,
+            None => receive(Connection::open(&self.origin, &call)?, request, &call)?,
+        };
+        Response::begin(receiving, call, &self.pool)
     }
 }
 
@@ -265,31 +234,15 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// One agent to each upstream: its pool and its TLS settings are nobody else's. All time limits are ours.
-fn agent(is_secure: bool) -> Agent {
-    let config = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .proxy(None)
-        .accept_encoding("identity")
-        .user_agent(concat!("sparkgap/", env!("CARGO_PKG_VERSION")))
-        .max_idle_connections(IDLE_CONNECTIONS_MAX)
-        .max_idle_connections_per_host(IDLE_CONNECTIONS_MAX)
-        .max_idle_age(IDLE_AGE_MAX)
-        .input_buffer_size(TLS_BUFFER_SIZE)
-        .output_buffer_size(TLS_BUFFER_SIZE)
-        .tls_config(tls::config())
-        .build();
-    if is_secure {
-        Agent::with_parts(config, secure(), Later)
-    } else {
-        Agent::with_parts(config, plain(), Later)
-    }
-}
+/// What every upstream is told. No compression: it would hold events back.
+const HEADERS: &str = concat!(
+    "user-agent: sparkgap/",
+    env!("CARGO_PKG_VERSION"),
+    "\r\naccept: */*\r\naccept-encoding: identity\r\n"
+);
 
-/// The checked base URL, without a slash at its end.
-fn base_url(url: &str) -> Result<String, String> {
+/// The checked base URL.
+fn base_url(url: &str) -> Result<Uri, String> {
     const EXPECTED: &str = "expected a URL like http://192.168.1.20:8000/v1";
     if url.contains('@') {
         // Not repeated in the text: what stands before the @ is a password.
@@ -307,117 +260,32 @@ fn base_url(url: &str) -> Result<String, String> {
     if url.contains(['?', '#']) {
         return Err(format!("'{url}' has a query or a fragment, which cannot be kept: {EXPECTED}"));
     }
-    Ok(url.trim_end_matches('/').to_owned())
+    Ok(uri)
 }
 
-fn sensitive(text: &str) -> Result<HeaderValue, String> {
-    let value = HeaderValue::from_str(text);
-    let mut value =
-        value.map_err(|_| "the key holds characters that no header takes (a line end?)".to_owned())?;
-    value.set_sensitive(true);
-    Ok(value)
+fn origin(uri: &Uri) -> Result<Origin, String> {
+    let is_secure = uri.scheme_str() == Some("https");
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+    let tls = if is_secure {
+        let name = ServerName::try_from(host.clone());
+        let name = name.map_err(|_| format!("no certificate can be for a host of the name '{host}'"))?;
+        Some((tls::config().map_err(|error| format!("TLS: {error}"))?, name))
+    } else {
+        None
+    };
+    Ok(Origin { host, port, tls })
 }
 
-/// A response whose head is here, and the beginning of its body: vLLM sends the head at once, and the rest from its first
-/// token on. The body is read from it, in the thread that asked.
-///
-/// Read to the end (a read that returns 0), the connection goes back to the pool. Dropped before, or after a failed
-/// read, the connection is closed at once, which makes the server stop generating.
-pub struct Response {
-    /// The HTTP status; never a redirect's.
-    pub status: u16,
-    /// `content-type`, as sent.
-    pub content_type: Option<String>,
-    /// `retry-after`, where it is a number of seconds.
-    pub retry_after: Option<u32>,
-    /// `server`, as sent.
-    pub server: Option<String>,
-    /// What the first read of the body gave, as far as it was not read since.
-    beginning: Vec<u8>,
-    /// None after a failure.
-    body: Option<BodyReader<'static>>,
-    failure: Option<Failure>,
-    call: Rc<Call>,
-}
-
-impl Response {
-    fn new(response: http::Response<ureq::Body>, call: Rc<Call>) -> Result<Self, Failure> {
-        let text =
-            |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let status = response.status();
-        if status.is_redirection() {
-            let target = text(header::LOCATION).unwrap_or_default();
-            return Err(Failure::Protocol(format!(
-                "status {status} to '{target}'; redirects are never followed"
-            )));
-        }
-        if let Some(encoding) = text(header::CONTENT_ENCODING).filter(|encoding| encoding != "identity") {
-            return Err(Failure::Protocol(format!(
-                "content-encoding '{encoding}', though only identity was asked for"
-            )));
-        }
-        let response = Response {
-            status: status.as_u16(),
-            content_type: text(header::CONTENT_TYPE),
-            retry_after: text(header::RETRY_AFTER).and_then(|seconds| seconds.trim().parse().ok()),
-            server: text(header::SERVER),
-            beginning: Vec::new(),
-            body: Some(response.into_body().into_reader()),
-            failure: None,
-            call,
-        };
-        response.begun()
+/// Puts a header at the end; the http crate's checks let no line end through.
+fn push_header(headers: &mut String, name: &str, value: &str) -> Result<(), String> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("'{name}' is no header"))?;
+    HeaderValue::from_str(value)
+        .map_err(|_| "the key holds characters that no header takes (a line end?)".to_owned())?;
+    for part in [name, ": ", value, "\r\n"] {
+        headers.push_str(part);
     }
-
-    /// The same with the beginning of its body, if it has any.
-    fn begun(mut self) -> Result<Self, Failure> {
-        let mut beginning = vec![0; BEGINNING_SIZE];
-        let count = self.read(&mut beginning).map_err(|error| Failure::of(&error))?;
-        beginning.truncate(count);
-        self.beginning = beginning;
-        self.call.mark_begun();
-        Ok(self)
-    }
-
-    /// The beginning of the body, before anything was read from it: the first event of a stream, as a rule.
-    pub fn beginning(&self) -> &[u8] {
-        &self.beginning
-    }
-
-    /// What is left of the body says nothing any more, and is read only so that the connection can serve again: that
-    /// is worth no more than this time.
-    pub fn limit_rest(&self, time: Duration) {
-        self.call.limit_rest(time);
-    }
-}
-
-impl Read for Response {
-    /// Waits for the next bytes of the body. What an error means is told by [`Failure::of`], and every read after it
-    /// fails alike: a body that broke off must not seem to end.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.beginning.is_empty() {
-            let count = self.beginning.as_slice().read(buffer)?;
-            let rest = self.beginning.get(count..).unwrap_or_default().to_vec();
-            self.beginning = rest; // usually nothing: the answer may take minutes, and needs no memory for this
-            return Ok(count);
-        }
-        let Some(body) = &mut self.body else {
-            return self.failure.clone().map_or(Ok(0), |failure| Err(failure.into()));
-        };
-        let result = self.call.enter(|| body.read(buffer));
-        result.map_err(|error| {
-            let failure = Failure::of_body(error, &self.call);
-            self.body = None;
-            self.failure = Some(failure.clone());
-            failure.into()
-        })
-    }
-}
-
-impl fmt::Debug for Response {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
-    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -446,15 +314,32 @@ mod tests {
     #[test]
     fn paths_are_below_or_beside_the_base() {
         for (base, api, root) in [
-            ("http://h:1/v1", "http://h:1/v1/x", "http://h:1/x"),
-            ("http://h:1/v1/", "http://h:1/v1/x", "http://h:1/x"),
-            ("https://h/vllm/v1", "https://h/vllm/v1/x", "https://h/vllm/x"),
-            ("http://h", "http://h/x", "http://h/x"),
-            ("http://[::1]:8000/v1", "http://[::1]:8000/v1/x", "http://[::1]:8000/x"),
+            ("http://h:1/v1", "/v1/x", "/x"),
+            ("http://h:1/v1/", "/v1/x", "/x"),
+            ("https://h/vllm/v1", "/vllm/v1/x", "/vllm/x"),
+            ("http://h", "/x", "/x"),
+            ("http://[::1]:8000/v1", "/v1/x", "/x"),
         ] {
             let upstream = configured(base).unwrap();
-            assert_eq!(upstream.url(Path::Api("/x")), api);
-            assert_eq!(upstream.url(Path::Root("/x")), root);
+            for (path, target) in [(Path::Api("/x"), api), (Path::Root("/x"), root)] {
+                let head = upstream.head("GET", path);
+                assert!(head.starts_with(&format!("GET {target} HTTP/1.1\r\nhost: ")), "{head}");
+            }
+        }
+    }
+
+    #[test]
+    fn connections_go_where_the_url_says() {
+        for (url, host, port, authority) in [
+            ("http://h/v1", "h", 80, "h"),
+            ("https://H.example/v1", "H.example", 443, "H.example"),
+            ("HTTPS://h:8443", "h", 8443, "h:8443"),
+            ("http://[::1]:8000/v1", "::1", 8000, "[::1]:8000"),
+        ] {
+            let upstream = configured(url).unwrap();
+            assert_eq!((upstream.origin.host.as_str(), upstream.origin.port), (host, port));
+            assert_eq!(upstream.origin.tls.is_some(), url.to_lowercase().starts_with("https"));
+            assert!(upstream.headers.starts_with(&format!("host: {authority}\r\n")), "{}", upstream.headers);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What can go wrong between us and an upstream, and what the client is told of it.
 //!
-//! Knows the error types of ureq and of [`wait`](super::wait); holds addresses only in what is for the log.
+//! Knows the reasons of [`wait`](super::wait); holds addresses only in what is for the log.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -76,51 +76,20 @@ impl Failure {
         }
     }
 
-    /// What became of a call until its response's head.
-    pub(super) fn of_call(error: ureq::Error, call: &Call) -> Failure {
-        match error {
-            ureq::Error::Io(error) => {
-                Self::of_io(&error, call).unwrap_or_else(|| Failure::Reset(error.to_string()))
-            }
-            error => Self::of_other(error),
-        }
-    }
-
-    /// What became of a call within its response's body.
-    pub(super) fn of_body(error: io::Error, call: &Call) -> Failure {
-        match ureq::Error::from(error) {
-            ureq::Error::Io(error) => {
-                Self::of_io(&error, call).unwrap_or_else(|| Failure::Truncated(error.to_string()))
-            }
-            error => Self::of_other(error),
-        }
-    }
-
-    /// None: the connection broke.
-    fn of_io(error: &io::Error, call: &Call) -> Option<Failure> {
+    /// What became of a call; `lost`: what it is when the connection broke.
+    pub(super) fn of_io(error: &io::Error, call: &Call, lost: fn(String) -> Failure) -> Failure {
         match (Ended::find(error), call.stage()) {
-            (Some(Ended::ClientGone), _) => Some(Failure::ClientGone),
-            (Some(Ended::Timeout(what)), _) => Some(Failure::Timeout(what)),
-            (Some(Ended::TooLarge), _) => Some(Failure::Protocol(error.to_string())),
-            (None, Stage::Connect) => Some(Failure::Refused(error.to_string())),
+            (Some(Ended::ClientGone), _) => Failure::ClientGone,
+            (Some(Ended::Timeout(what)), _) => Failure::Timeout(what),
+            (None, Stage::Connect) => Failure::Refused(error.to_string()),
             // rustls wraps its errors so, in the handshake and after it: with TLS 1.3 a refused client certificate is
             // told only then.
             (None, Stage::Handshake | Stage::Exchange) if error.kind() == ErrorKind::InvalidData => {
-                Some(Failure::Tls(error.to_string()))
-            }
-            // Closed in the handshake: a server, or a proxy in front of it, that is just starting or stopping.
-            (None, Stage::Handshake) => Some(Failure::Refused(format!("in the TLS handshake: {error}"))),
-            (None, Stage::Exchange) => None,
-        }
-    }
-
-    fn of_other(error: ureq::Error) -> Failure {
-        match error {
-            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => Failure::Refused(error.to_string()),
-            ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) | ureq::Error::TlsRequired => {
                 Failure::Tls(error.to_string())
             }
-            error => Failure::Protocol(error.to_string()),
+            // Closed in the handshake: a server, or a proxy in front of it, that is just starting or stopping.
+            (None, Stage::Handshake) => Failure::Refused(format!("in the TLS handshake: {error}")),
+            (None, Stage::Exchange) => lost(error.to_string()),
         }
     }
 }

@@ -82,8 +82,8 @@ mod tests {
     use super::*;
     use crate::upstream::wait::{Ended, Options, Wait, minded, nobody};
 
-    fn connecting(wait: &Rc<dyn Wait>, connect_timeout: Duration) -> Rc<Call> {
-        let call = Call::new(wait, Options { connect_timeout, ..Options::default() }, 0);
+    fn connecting(wait: &Rc<dyn Wait>, connect_timeout: Duration) -> Call {
+        let call = Call::new(wait, Options { connect_timeout, ..Options::default() });
         call.begin_connect();
         call
     }

@@ -1,12 +1,15 @@
 //! Whom TLS trusts: the built-in authorities (Mozilla's), or those of the owner's file.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 
 /// The owner's authorities. One set for the process: like the resolver's configuration it is the machine's.
-static ROOTS: OnceLock<RootCerts> = OnceLock::new();
+static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
 /// Lets the upstreams made from now on be trusted by the certificates in this PEM file alone.
 ///
@@ -14,26 +17,30 @@ static ROOTS: OnceLock<RootCerts> = OnceLock::new();
 /// The file cannot be read, or holds no certificate; the text says which.
 pub fn trust(file: &Path) -> Result<(), String> {
     let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let mut certificates = Vec::new();
-    for item in parse_pem(&pem) {
-        match item {
-            Ok(PemItem::Certificate(certificate)) => certificates.push(certificate),
-            Ok(_) => {}
-            Err(error) => return Err(format!("{}: {error}", file.display())),
-        }
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| format!("{}: {error}", file.display()))?;
+        // Among a system's authorities are some that rustls has no use for.
+        roots.add_parsable_certificates([certificate]);
     }
-    if certificates.is_empty() {
+    if roots.is_empty() {
         return Err(format!("{} holds no PEM certificate", file.display()));
     }
     // The first call's file stays; the command line makes only one.
-    let _ = ROOTS.set(RootCerts::new_with_certs(&certificates));
+    let _ = ROOTS.set(Arc::new(roots));
     Ok(())
 }
 
-/// For one upstream's agent.
-pub(super) fn config() -> TlsConfig {
-    let roots = ROOTS.get().cloned().unwrap_or(RootCerts::WebPki);
-    TlsConfig::builder().root_certs(roots).build()
+/// For one upstream's connections.
+///
+/// # Errors
+/// rustls's own.
+pub(super) fn config() -> Result<Arc<ClientConfig>, rustls::Error> {
+    let built_in = || Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect());
+    let roots: Arc<RootCertStore> = ROOTS.get().cloned().unwrap_or_else(built_in);
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions()?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
 #[cfg(test)]

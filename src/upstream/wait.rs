@@ -2,7 +2,7 @@
 //!
 //! Knows sockets and clocks; knows nothing of HTTP.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -90,16 +90,13 @@ impl Default for Options {
 /// What the limit of a connect is called.
 pub(super) const WHILE_CONNECTING: &str = "while connecting";
 
-/// Why we ended a call ourselves. As an `io::Error` of kind `Other`, which ureq passes through untouched; reset,
-/// aborted and unexpected EOF it would read as the end of a body.
+/// Why we ended a call ourselves. As an `io::Error` of kind `Other`, which TLS passes through untouched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// The client has left.
     ClientGone,
     /// A time limit has passed; named by what was awaited.
     Timeout(&'static str),
-    /// The response has an element (its head, a chunk's size) that no buffer holds.
-    TooLarge,
 }
 
 impl fmt::Display for Ended {
@@ -107,7 +104,6 @@ impl fmt::Display for Ended {
         match self {
             Ended::ClientGone => f.write_str("the client has left"),
             Ended::Timeout(what) => write!(f, "timed out {what}"),
-            Ended::TooLarge => f.write_str("an element of the response is too large"),
         }
     }
 }
@@ -156,65 +152,33 @@ pub(super) struct Limit {
     pub(super) what: &'static str,
 }
 
-/// One call under way: what the sockets that it uses must know. ureq has no way to hand it to them, so it is a
-/// thread-local for as long as ureq is at work; one connection is one thread, so there is never another.
+/// One call under way: what its connection must know.
 pub(super) struct Call {
     wait: Rc<dyn Wait>,
     options: Options,
-    body_size: usize,
     stage: Cell<Stage>,
     connect_until: Cell<Option<Instant>>,
     rest_until: Cell<Option<Instant>>,
-    reused: Cell<bool>,
     received: Cell<bool>,
     begun: Cell<bool>,
 }
 
-thread_local! {
-    static CURRENT: RefCell<Option<Rc<Call>>> = const { RefCell::new(None) };
-}
-
-/// Puts the call before it back.
-struct Restore(Option<Rc<Call>>);
-
-impl Drop for Restore {
-    fn drop(&mut self) {
-        CURRENT.replace(self.0.take());
-    }
-}
-
 impl Call {
-    /// A call that has not begun, with a body of so many bytes.
-    pub(super) fn new(wait: &Rc<dyn Wait>, options: Options, body_size: usize) -> Rc<Self> {
-        Rc::new(Call {
+    /// A call that has not begun.
+    pub(super) fn new(wait: &Rc<dyn Wait>, options: Options) -> Self {
+        Call {
             wait: Rc::clone(wait),
             options,
-            body_size,
             stage: Cell::new(Stage::Exchange),
             connect_until: Cell::new(None),
             rest_until: Cell::new(None),
-            reused: Cell::new(true),
             received: Cell::new(false),
             begun: Cell::new(false),
-        })
-    }
-
-    /// Does `work` with this call as the thread's current one.
-    pub(super) fn enter<T>(self: &Rc<Self>, work: impl FnOnce() -> T) -> T {
-        let _restore = Restore(CURRENT.replace(Some(Rc::clone(self))));
-        work()
-    }
-
-    /// The thread's current call.
-    pub(super) fn current() -> io::Result<Rc<Call>> {
-        CURRENT
-            .with_borrow(Clone::clone)
-            .ok_or_else(|| io::Error::other("a socket was used outside of a call"))
+        }
     }
 
     /// The call needs a connection of its own.
     pub(super) fn begin_connect(&self) {
-        self.reused.set(false);
         self.stage.set(Stage::Connect);
         self.wait.on_connecting(true);
         self.connect_until.set(Instant::now().checked_add(self.options.connect_timeout));
@@ -231,24 +195,14 @@ impl Call {
         self.rest_until.set(Instant::now().checked_add(time));
     }
 
-    /// The bytes of the request's body.
-    pub(super) fn body_size(&self) -> usize {
-        self.body_size
-    }
-
     /// How far the call has come.
     pub(super) fn stage(&self) -> Stage {
         self.stage.get()
     }
 
-    /// Whether its connection came from the pool.
-    pub(super) fn is_reused(&self) -> bool {
-        self.reused.get()
-    }
-
-    /// The first byte of the response is here.
-    pub(super) fn mark_received(&self) {
-        self.received.set(true);
+    /// So many more bytes of the response are here.
+    pub(super) fn mark_received(&self, count: usize) {
+        self.received.set(self.received.get() || count > 0);
     }
 
     /// Whether any byte of the response is here.
@@ -427,10 +381,10 @@ mod tests {
     #[test]
     fn limits_follow_the_stage() {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
-        let call = Call::new(&wait, Options::default(), 0);
+        let call = Call::new(&wait, Options::default());
         assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
         assert_eq!(call.limit(Direction::Send).what, "while sending the request");
-        call.mark_received();
+        call.mark_received(1);
         assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
         call.mark_begun();
         assert_eq!(call.limit(Direction::Receive).what, "between two bytes of the response");
@@ -441,21 +395,10 @@ mod tests {
     }
 
     #[test]
-    fn calls_nest_and_end() {
-        let wait: Rc<dyn Wait> = Rc::new(Nobody);
-        let [outer, inner] = [(); 2].map(|()| Call::new(&wait, Options::default(), 0));
-        outer.enter(|| {
-            inner.enter(|| assert!(Rc::ptr_eq(&Call::current().unwrap(), &inner)));
-            assert!(Rc::ptr_eq(&Call::current().unwrap(), &outer));
-        });
-        assert!(Call::current().is_err());
-    }
-
-    #[test]
     fn a_limit_beyond_all_clocks_is_none() {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
         let options = Options { idle_timeout: Duration::MAX, ..Options::default() };
-        let call = Call::new(&wait, options, 0);
+        let call = Call::new(&wait, options);
         call.mark_begun();
         assert!(call.limit(Direction::Receive).until.is_none());
     }

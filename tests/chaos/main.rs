@@ -60,7 +60,7 @@ const OUTLIVED_MAX: Duration = Duration::from_secs(2);
 /// What a run may leave behind in memory: caches of the allocator, a pool of connections.
 const GROWTH_MAX: u64 = 48 * 1024 * 1024;
 
-/// ureq's pool of idle connections to one upstream, of which there are two.
+/// The pool of idle connections to one upstream, of which there are two.
 const POOLED_MAX: usize = 2 * 64;
 
 #[derive(Default)]

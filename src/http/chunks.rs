@@ -1,0 +1,235 @@
+//! A chunked body (RFC 9112, section 7.1): which bytes are data and which frame them.
+//!
+//! For both sides: a client's request and an upstream's response. Decoded where the bytes lie, so that a body is read
+//! straight to where it is used.
+
+use std::fmt;
+
+/// The longest size line, or trailer, in bytes. Both are thrown away but for the size.
+const LINE_SIZE_MAX: u64 = 4 * 1024;
+
+/// Framing may take this much beyond [`OVERHEAD_FACTOR`] times the data, in bytes. It is thrown away, so that without a
+/// limit a peer could send it for ever.
+const OVERHEAD_FREE: u64 = 64 * 1024;
+
+/// A chunk of one byte may come with so many: a size line of 20 and two line ends.
+const OVERHEAD_FACTOR: u64 = 24;
+
+/// How far the bytes of a chunked body have come.
+#[derive(Debug, Default)]
+pub struct Chunks {
+    place: Place,
+    /// What is still to come of the chunk in hand.
+    left: u64,
+    /// Bytes of the line in hand.
+    line: u64,
+    framing: u64,
+    data: u64,
+}
+
+/// What the next byte is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// The first digit of a chunk's size.
+    #[default]
+    Size,
+    /// Another digit, or the end of them.
+    Digits,
+    /// Of an extension, which nobody uses.
+    Extension,
+    /// The line feed after the size.
+    SizeEnd,
+    Data,
+    /// The line end after a chunk's data.
+    DataEnd,
+    DataLineFeed,
+    /// The first of a trailer, or the line end that ends the body.
+    Trailers,
+    Trailer,
+    TrailerLineFeed,
+    LastLineFeed,
+    Ended,
+}
+
+/// What [`Chunks::decode`] made of some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// How many bytes of data there were; they are at the front now.
+    pub data: usize,
+    /// How many bytes belonged to the body: all, unless it ended among them.
+    pub used: usize,
+}
+
+/// Why bytes are no chunked body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed(&'static str);
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "malformed chunk: {}", self.0)
+    }
+}
+
+impl Chunks {
+    /// Whether the last chunk and the trailers are in.
+    pub fn is_ended(&self) -> bool {
+        self.place == Place::Ended
+    }
+
+    /// Moves the data among the next `bytes` to their front. What follows the body's end is left where it is.
+    ///
+    /// # Errors
+    /// The bytes are no chunked body, have a line of over 4 KiB, or more framing than any data need. A line end is CR and
+    /// LF, nothing less: what two servers read differently can be made to smuggle a request.
+    pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Decoded, Malformed> {
+        let (mut data, mut used) = (0, 0);
+        while let Some(byte) = bytes.get(used).copied() {
+            match self.place {
+                Place::Ended => break,
+                Place::Data => {
+                    let here = bytes.len() - used;
+                    let count = usize::try_from(self.left).map_or(here, |left| left.min(here));
+                    bytes.copy_within(used..used + count, data);
+                    data += count;
+                    used += count;
+                    self.data += count as u64;
+                    self.left -= count as u64;
+                    if self.left == 0 {
+                        self.place = Place::DataEnd;
+                    }
+                }
+                _ => {
+                    self.frame(byte)?;
+                    used += 1;
+                }
+            }
+        }
+        Ok(Decoded { data, used })
+    }
+
+    fn frame(&mut self, byte: u8) -> Result<(), Malformed> {
+        self.line += 1;
+        self.framing += 1;
+        if self.line > LINE_SIZE_MAX {
+            return Err(Malformed("a line that is too long"));
+        }
+        if self.framing > OVERHEAD_FREE + OVERHEAD_FACTOR.saturating_mul(self.data) {
+            return Err(Malformed("more framing than data"));
+        }
+        self.place = match (self.place, byte) {
+            (Place::Size | Place::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(byte)?,
+            (Place::Digits, b';' | b' ' | b'\t') => Place::Extension,
+            (Place::Digits | Place::Extension, b'\r') => Place::SizeEnd,
+            (Place::SizeEnd, b'\n') if self.left == 0 => self.next_line(Place::Trailers),
+            (Place::SizeEnd, b'\n') => self.next_line(Place::Data),
+            (Place::DataEnd, b'\r') => Place::DataLineFeed,
+            (Place::DataLineFeed, b'\n') => self.next_line(Place::Size),
+            (Place::Trailers, b'\r') => Place::LastLineFeed,
+            (Place::LastLineFeed, b'\n') => Place::Ended,
+            (Place::Trailer, b'\r') => Place::TrailerLineFeed,
+            (Place::TrailerLineFeed, b'\n') => self.next_line(Place::Trailers),
+            (Place::Extension, 1..) if byte != b'\n' => Place::Extension,
+            (Place::Trailers | Place::Trailer, 1..) if byte != b'\n' => Place::Trailer,
+            (Place::Size | Place::Digits, _) => return Err(Malformed("its size is no hexadecimal number")),
+            (Place::DataEnd | Place::DataLineFeed, _) => return Err(Malformed("it is longer than its size")),
+            _ => return Err(Malformed("a line that does not end with CR and LF")),
+        };
+        Ok(())
+    }
+
+    fn digit(&mut self, byte: u8) -> Result<Place, Malformed> {
+        let digit = char::from(byte).to_digit(16).unwrap_or_default();
+        let size = self.left.checked_mul(16).ok_or(Malformed("its size is beyond all memory"))?;
+        self.left = size + u64::from(digit);
+        Ok(Place::Digits)
+    }
+
+    fn next_line(&mut self, place: Place) -> Place {
+        self.line = 0;
+        place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The data of a body in pieces of this size, and what follows it.
+    fn decoded(body: &[u8], piece_size: usize) -> Result<(String, String), Malformed> {
+        let mut chunks = Chunks::default();
+        let (mut data, mut rest) = (Vec::new(), Vec::new());
+        for piece in body.chunks(piece_size) {
+            let mut piece = piece.to_vec();
+            let decoded = chunks.decode(&mut piece)?;
+            data.extend_from_slice(&piece[..decoded.data]);
+            rest.extend_from_slice(&piece[decoded.used..]);
+        }
+        assert!(chunks.is_ended(), "{:?}", chunks.place);
+        Ok((String::from_utf8(data).unwrap(), String::from_utf8(rest).unwrap()))
+    }
+
+    #[test]
+    fn data_come_out_however_they_are_cut() {
+        for (body, data, rest) in [
+            ("0\r\n\r\n", "", ""),
+            ("3\r\nabc\r\n0\r\n\r\n", "abc", ""),
+            ("1\r\na\r\nB\r\n\r\n0\r\n1\r\n2\r\n\r\n000\r\n\r\nHTTP", "a\r\n0\r\n1\r\n2\r\n", "HTTP"),
+            ("0003;a=\"b;c\"\r\nabc\r\n2 \t\r\nde\r\n0;x\r\na: b\r\nc: d\r\n\r\n\r\n", "abcde", "\r\n"),
+        ] {
+            for piece_size in 1..=body.len() {
+                let expected = (data.to_owned(), rest.to_owned());
+                assert_eq!(decoded(body.as_bytes(), piece_size), Ok(expected), "{body:?} {piece_size}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_refused_however_it_is_cut() {
+        for (body, why) in [
+            ("\r\n", "no hexadecimal"),
+            ("g\r\n", "no hexadecimal"),
+            ("-1\r\n", "no hexadecimal"),
+            ("+1\r\n", "no hexadecimal"),
+            ("0x1\r\n", "no hexadecimal"),
+            (" 1\r\n", "no hexadecimal"),
+            ("1\na", "no hexadecimal"),
+            ("1\r\rabc", "CR and LF"),
+            ("1;a\nb\r\n", "CR and LF"),
+            ("1;\0\r\n", "CR and LF"),
+            ("1\r\nab", "longer"),
+            ("1\r\na\n", "longer"),
+            ("1\r\na\r0", "longer"),
+            ("0\r\n\n", "CR and LF"),
+            ("0\r\n\ra", "CR and LF"),
+            ("0\r\na: b\n\r\n", "CR and LF"),
+            ("0\r\na: b\rc", "CR and LF"),
+            ("10000000000000000\r\n", "beyond"),
+        ] {
+            for piece_size in 1..=body.len() {
+                let error = decoded(body.as_bytes(), piece_size).unwrap_err();
+                assert!(error.to_string().contains(why), "{body:?} {piece_size}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_size_is_taken() {
+        let mut chunks = Chunks::default();
+        let mut bytes = *b"ffffffffffffffff\r\nabc";
+        assert_eq!(chunks.decode(&mut bytes), Ok(Decoded { data: 3, used: 21 }));
+        assert_eq!(chunks.left, u64::MAX - 3);
+    }
+
+    #[test]
+    fn framing_has_limits() {
+        let long_line = format!("1;{}\r\na", "x".repeat(5000));
+        let trailers = format!("0\r\n{}", "a: b\r\n".repeat(20_000));
+        for (body, why) in [(long_line, "too long"), (trailers, "more framing")] {
+            let mut chunks = Chunks::default();
+            let error = chunks.decode(&mut body.into_bytes()).unwrap_err();
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        let small = "1\r\na\r\n".repeat(100_000) + "0\r\n\r\n";
+        assert_eq!(decoded(small.as_bytes(), 4096).unwrap().0.len(), 100_000);
+    }
+}
