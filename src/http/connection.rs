@@ -196,7 +196,7 @@ impl<S: Read + Write> Connection<S> {
             if room.is_empty() {
                 break Ok(());
             }
-            match self.stream_read(room) {
+            match read_once(&mut self.stream, room) {
                 Ok(0) => break Err(Failure::Closed),
                 Ok(count) => filled += count,
                 Err(error) => break Err(self.failed(error)),
@@ -225,20 +225,11 @@ impl<S: Read + Write> Connection<S> {
                 return Ok(());
             }
             self.send_continue()?;
-            self.read_some(body)?;
-        }
-    }
-
-    /// One read of a body whose length nobody knows.
-    fn read_some(&mut self, body: &mut Vec<u8>) -> Result<(), Failure> {
-        let mut part = [0; READ_SIZE];
-        match self.stream_read(&mut part) {
-            Ok(0) => Err(Failure::Closed),
-            Ok(count) => {
-                body.extend_from_slice(part.get(..count).unwrap_or_default());
-                Ok(())
+            match read_more(&mut self.stream, body) {
+                Ok(0) => return Err(Failure::Closed),
+                Ok(_) => {}
+                Err(error) => return Err(self.failed(error)),
             }
-            Err(error) => Err(self.failed(error)),
         }
     }
 
@@ -307,20 +298,7 @@ impl<S: Read + Write> Connection<S> {
     fn fill(&mut self) -> io::Result<usize> {
         self.buffer.drain(..self.start.min(self.buffer.len()));
         self.start = 0;
-        let mut part = [0; READ_SIZE];
-        let count = self.stream_read(&mut part)?;
-        self.buffer.extend_from_slice(part.get(..count).unwrap_or_default());
-        Ok(count)
-    }
-
-    /// One read that no signal ends.
-    fn stream_read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.stream.read(room) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+        read_more(&mut self.stream, &mut self.buffer)
     }
 
     /// A connection may be idle for minutes, so it keeps no memory between requests but for what is pipelined.
@@ -357,6 +335,25 @@ impl<S: Read + Write> Connection<S> {
             }
             ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => Failure::Closed,
             _ => Failure::Io(error),
+        }
+    }
+}
+
+/// One read, put at the end of `bytes`.
+#[inline(never)] // a request that is answered is not to have the room for it below it
+fn read_more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
+    let mut part = [0; READ_SIZE];
+    let count = read_once(stream, &mut part)?;
+    bytes.extend_from_slice(part.get(..count).unwrap_or_default());
+    Ok(count)
+}
+
+/// One read that no signal ends.
+fn read_once(stream: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(room) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }
