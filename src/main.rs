@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-/// Under musl alone: glibc's allocator serves us well, musl's is several times slower.
+/// Under musl alone, whose own is slow with large pieces; glibc's serves us well.
 #[cfg(target_env = "musl")]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 fn main() -> ExitCode {
     sparkgap::cli::run(std::env::args_os())

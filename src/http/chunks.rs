@@ -35,6 +35,8 @@ enum Place {
     Size,
     /// Another digit, or the end of them.
     Digits,
+    /// White space after them, which some servers pad a size with.
+    Padding,
     /// Of an extension, which nobody uses.
     Extension,
     /// The line feed after the size.
@@ -118,8 +120,9 @@ impl Chunks {
         }
         self.place = match (self.place, byte) {
             (Place::Size | Place::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(byte)?,
-            (Place::Digits, b';' | b' ' | b'\t') => Place::Extension,
-            (Place::Digits | Place::Extension, b'\r') => Place::SizeEnd,
+            (Place::Digits | Place::Padding, b' ' | b'\t') => Place::Padding,
+            (Place::Digits | Place::Padding, b';') => Place::Extension,
+            (Place::Digits | Place::Padding | Place::Extension, b'\r') => Place::SizeEnd,
             (Place::SizeEnd, b'\n') if self.left == 0 => self.next_line(Place::Trailers),
             (Place::SizeEnd, b'\n') => self.next_line(Place::Data),
             (Place::DataEnd, b'\r') => Place::DataLineFeed,
@@ -130,7 +133,7 @@ impl Chunks {
             (Place::TrailerLineFeed, b'\n') => self.next_line(Place::Trailers),
             (Place::Extension, 1..) if byte != b'\n' => Place::Extension,
             (Place::Trailers | Place::Trailer, 1..) if byte != b'\n' => Place::Trailer,
-            (Place::Size | Place::Digits, _) => return Err(Malformed("its size is no hexadecimal number")),
+            (Place::Size | Place::Digits | Place::Padding, _) => return Err(Malformed("its size is no hexadecimal number")),
             (Place::DataEnd | Place::DataLineFeed, _) => return Err(Malformed("it is longer than its size")),
             _ => return Err(Malformed("a line that does not end with CR and LF")),
         };
@@ -193,6 +196,8 @@ mod tests {
             ("0x1\r\n", "no hexadecimal"),
             (" 1\r\n", "no hexadecimal"),
             ("1\na", "no hexadecimal"),
+            ("1 a\r\n", "no hexadecimal"),
+            ("1 2\r\n", "no hexadecimal"),
             ("1\r\rabc", "CR and LF"),
             ("1;a\nb\r\n", "CR and LF"),
             ("1;\0\r\n", "CR and LF"),

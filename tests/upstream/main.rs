@@ -10,3 +10,4 @@ mod discovery;
 mod failures;
 mod support;
 mod time_limits;
+mod tls;
