@@ -133,7 +133,9 @@ impl Chunks {
             (Place::TrailerLineFeed, b'\n') => self.next_line(Place::Trailers),
             (Place::Extension, 1..) if byte != b'\n' => Place::Extension,
             (Place::Trailers | Place::Trailer, 1..) if byte != b'\n' => Place::Trailer,
-            (Place::Size | Place::Digits | Place::Padding, _) => return Err(Malformed("its size is no hexadecimal number")),
+            (Place::Size | Place::Digits | Place::Padding, _) => {
+                return Err(Malformed("its size is no hexadecimal number"));
+            }
             (Place::DataEnd | Place::DataLineFeed, _) => return Err(Malformed("it is longer than its size")),
             _ => return Err(Malformed("a line that does not end with CR and LF")),
         };
