@@ -93,7 +93,8 @@ impl Connection {
     /// Whether nothing is there to read: neither the end nor bytes that nobody asked for.
     pub(super) fn is_quiet(&self) -> bool {
         let mut byte = [0];
-        matches!((&self.stream).read(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
+        self.tls.as_ref().is_none_or(|tls| tls.wants_read())
+            && matches!((&self.stream).read(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
 }
 

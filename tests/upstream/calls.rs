@@ -87,6 +87,43 @@ fn a_stale_pooled_connection_is_retried_once_on_a_fresh_one() {
 }
 
 #[test]
+fn what_comes_after_an_answer_is_no_answer_to_the_next_call() {
+    let chunked = format!("{STREAM_HEAD}2\r\nok\r\n0\r\n\r\n");
+    for whole in [OK, &chunked] {
+        let unasked = format!("{whole}{OK}");
+        let (url, script) = scripted(move |listener| {
+            let mut first = accept(listener);
+            read_request(&mut first);
+            answer(&mut first, &unasked);
+            wait_for_close(&mut first);
+            let mut second = accept(listener);
+            read_request(&mut second);
+            answer(&mut second, OK);
+        });
+        let upstream = upstream(&url);
+        for _ in 0..2 {
+            assert_eq!(read_all(upstream.post(CHAT, b"{}", &nobody()).unwrap()), "ok");
+        }
+        script.join().unwrap();
+    }
+}
+
+#[test]
+fn interim_responses_are_no_answer() {
+    let (url, script) = scripted(|listener| {
+        let mut stream = accept(listener);
+        read_request(&mut stream);
+        answer(
+            &mut stream,
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1",
+        );
+        answer(&mut stream, OK.strip_prefix("HTTP/1.1").unwrap());
+    });
+    assert_eq!(read_all(upstream(&url).post(CHAT, b"{}", &nobody()).unwrap()), "ok");
+    script.join().unwrap();
+}
+
+#[test]
 fn the_root_of_the_server_is_reached_beside_v1() {
     let (url, script) = scripted(|listener| {
         let mut stream = accept(listener);

@@ -105,7 +105,10 @@ fn answers_that_are_not_for_us_are_failures() {
             "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nxx",
             "content-encoding 'gzip'",
         ),
-        ("SSH-2.0-OpenSSH_9.6\r\n", ""),
+        ("SSH-2.0-OpenSSH_9.6\r\n", "no HTTP"),
+        ("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", "no upgrade"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n", "malformed chunk"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nxx", "only chunked"),
         ("HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", ""),
     ] {
         let (url, script) = scripted(move |listener| {
@@ -135,6 +138,18 @@ fn a_head_without_end_is_refused() {
     });
     let failure = upstream(&url).post(CHAT, b"{}", &nobody()).unwrap_err();
     assert!(matches!(failure, Failure::Protocol(_)), "{failure:?}");
+    script.join().unwrap();
+}
+
+#[test]
+fn interim_responses_without_end_are_refused() {
+    let (url, script) = scripted(|listener| {
+        let mut stream = accept(listener);
+        read_request(&mut stream);
+        while stream.write_all("HTTP/1.1 100 Continue\r\n\r\n".repeat(100).as_bytes()).is_ok() {}
+    });
+    let failure = upstream(&url).post(CHAT, b"{}", &nobody()).unwrap_err();
+    assert!(matches!(&failure, Failure::Protocol(why) if why.contains("without end")), "{failure:?}");
     script.join().unwrap();
 }
 

@@ -65,6 +65,24 @@ fn calls_go_out_whole_and_share_a_connection() {
 }
 
 #[test]
+fn what_comes_after_an_answer_is_no_answer_to_the_next_call() {
+    let (url, script) = scripted_tls(|listener| {
+        let mut first = accept_tls(listener);
+        read_request(&mut first);
+        answer(&mut first, &format!("{OK}{OK}"));
+        wait_for_close(&mut first);
+        let mut second = accept_tls(listener);
+        read_request(&mut second);
+        answer(&mut second, OK);
+    });
+    let upstream = upstream(&url);
+    for _ in 0..2 {
+        assert_eq!(read_all(upstream.post(CHAT, b"{}", &nobody()).unwrap()), "ok");
+    }
+    script.join().unwrap();
+}
+
+#[test]
 fn a_close_that_tls_was_not_told_of_ends_only_what_has_no_other_end() {
     for (head, part, whole) in [
         ("HTTP/1.1 200 OK\r\n\r\n", "ok", true),
