@@ -24,6 +24,11 @@ pub(crate) const CHAT: Path<'_> = Path::Api("/chat/completions");
 pub(crate) const OK: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\nok";
 
+/// A whole answer that is not read in one piece.
+pub(crate) fn long_answer() -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: 9000\r\n\r\n{}", "x".repeat(9000))
+}
+
 /// The head of a stream.
 pub(crate) const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
