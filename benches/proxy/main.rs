@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench proxy` measures the table, with `-- --quick` in half a minute, with `-- --growth` the charts.
 //! `--only NAME` (direct, haproxy, before, sparkgap, litellm, ccr; repeatable) leaves the others out, `--rounds N` sets the
-//! rounds, `--before FILE` measures another build of sparkgap beside this one: what a change bought, in one run.
+//! rounds, `--before FILE` measures another build of sparkgap beside this one: what a change bought, in one run. `--busy N`
+//! lets N threads spin beside it all: how a proxy fares on a machine that has other things to do.
 //!
 //! All figures of a round are taken with the kinds in turn, so that what else the machine does hits all alike; of the
 //! rounds the table shows the median and the range. What is not installed has no column: nothing is invented.
@@ -39,6 +40,7 @@ struct Options {
     grows: bool,
     only: Vec<Kind>,
     rounds: Option<usize>,
+    busy: usize,
 }
 
 fn main() {
@@ -54,6 +56,13 @@ fn main() {
         .collect();
     allow_descriptors();
     let upstream = Upstream::start();
+    for _ in 0..options.busy {
+        std::thread::spawn(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+    }
     let (began, busy, ours) = (Instant::now(), machine_cpu(), cpu_of("self", 4));
     if options.grows {
         let time = Duration::from_millis(if options.is_quick { 500 } else { 2000 });
@@ -70,6 +79,9 @@ fn main() {
     }
     let (time, busy, ours) = (began.elapsed(), machine_cpu() - busy, cpu_of("self", 4) - ours);
     println!("{}", busyness(time, busy, ours));
+    if options.busy > 0 {
+        println!("Beside it {} threads were spinning.", options.busy);
+    }
 }
 
 fn rounds(upstream: &Upstream, kinds: &[Kind], effort: Effort) -> Results {
@@ -116,7 +128,7 @@ fn busyness(time: Duration, busy: f64, ours: f64) -> String {
 }
 
 fn options() -> Options {
-    let mut options = Options { is_quick: false, grows: false, only: Vec::new(), rounds: None };
+    let mut options = Options { is_quick: false, grows: false, only: Vec::new(), rounds: None, busy: 0 };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
@@ -124,6 +136,7 @@ fn options() -> Options {
             "--quick" => options.is_quick = true,
             "--growth" => options.grows = true,
             "--rounds" => options.rounds = arguments.next().and_then(|n| n.parse().ok()),
+            "--busy" => options.busy = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(0),
             "--before" => _ = target::BEFORE.set(arguments.next().unwrap_or_default().into()),
             "--only" => options.only.push(kind(&arguments.next().unwrap_or_default())),
             other => {
