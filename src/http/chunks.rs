@@ -24,7 +24,7 @@ pub struct Chunks {
     /// Bytes of the line in hand.
     line: u64,
     framing: u64,
-    data: u64,
+    size: u64,
 }
 
 /// What the next byte is.
@@ -78,6 +78,11 @@ impl Chunks {
         self.place == Place::Ended
     }
 
+    /// How many bytes of data there were.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Moves the data among the next `bytes` to their front. What follows the body's end is left where it is.
     ///
     /// # Errors
@@ -94,7 +99,7 @@ impl Chunks {
                     bytes.copy_within(used..used + count, data);
                     data += count;
                     used += count;
-                    self.data += count as u64;
+                    self.size += count as u64;
                     self.left -= count as u64;
                     if self.left == 0 {
                         self.place = Place::DataEnd;
@@ -115,7 +120,7 @@ impl Chunks {
         if self.line > LINE_SIZE_MAX {
             return Err(Malformed("a line that is too long"));
         }
-        if self.framing > OVERHEAD_FREE + OVERHEAD_FACTOR.saturating_mul(self.data) {
+        if self.framing > OVERHEAD_FREE + OVERHEAD_FACTOR.saturating_mul(self.size) {
             return Err(Malformed("more framing than data"));
         }
         self.place = match (self.place, byte) {

@@ -207,20 +207,21 @@ impl<S: Read + Write> Connection<S> {
     }
 
     fn read_chunked(&mut self, mut chunks: Chunks, body: &mut Vec<u8>) -> Result<(), Failure> {
-        let body_start = body.len();
-        let mut decoded = body_start;
+        let mut decoded = body.len();
         body.extend_from_slice(self.buffered());
         self.consume(self.buffered().len());
         loop {
             let new = body.get_mut(decoded..).unwrap_or_default();
-            let found = chunks.decode(new).map_err(|error| self.reject(Error::invalid(error.to_string())))?;
+            let found = chunks.decode(new);
+            // Before what may be wrong behind it.
+            if chunks.size() > self.limits.body_size_max as u64 {
+                return Err(self.reject_size());
+            }
+            let found = found.map_err(|error| self.reject(Error::invalid(error.to_string())))?;
             // What follows the body is the next request's.
             self.buffer.extend_from_slice(new.get(found.used..).unwrap_or_default());
             decoded += found.data;
             body.truncate(decoded);
-            if decoded - body_start > self.limits.body_size_max {
-                return Err(self.reject_size());
-            }
             if chunks.is_ended() {
                 return Ok(());
             }

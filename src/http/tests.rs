@@ -272,6 +272,14 @@ fn a_body_over_the_limit_is_refused_before_it_is_read() {
     connection.read_head().unwrap().unwrap();
     assert_eq!(rejected(body(&mut connection)), Kind::RequestTooLarge);
     assert!(!connection.stream().pieces.is_empty(), "refused as soon as it is over");
+
+    // Whatever else is wrong behind it, and however it is cut.
+    for piece_size in [1, 7, usize::MAX] {
+        let script = Script::new(chunked.replace("ff", "no").as_bytes(), piece_size);
+        let mut connection = Connection::new(script, limits);
+        connection.read_head().unwrap().unwrap();
+        assert_eq!(rejected(body(&mut connection)), Kind::RequestTooLarge);
+    }
 }
 
 #[test]
