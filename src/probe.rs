@@ -44,12 +44,15 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Tokens a second after the first one, where there were enough of them to tell.
+    /// Tokens a second after the first one, where there were enough of them to tell, and they did not come in one piece: a
+    /// busy server gathers a short answer.
     pub fn tokens_per_second(&self) -> Option<f64> {
         const TOKENS_MIN: u64 = 4;
-        let time = self.last.saturating_sub(self.first?).as_secs_f64();
+        const TIME_MIN: Duration = Duration::from_millis(1);
+        let time = self.last.saturating_sub(self.first?);
         let tokens = u32::try_from(self.counts.completion.saturating_sub(1)).ok()?;
-        (self.counts.completion >= TOKENS_MIN && time > 0.0).then(|| f64::from(tokens) / time)
+        (self.counts.completion >= TOKENS_MIN && time >= TIME_MIN)
+            .then(|| f64::from(tokens) / time.as_secs_f64())
     }
 }
 
@@ -226,6 +229,17 @@ mod tests {
                 .unwrap()?;
         }
         Ok(answer)
+    }
+
+    #[test]
+    fn tokens_in_one_piece_have_no_rate() {
+        let rate = |completion, last_us| {
+            let counts = Counts { completion, ..Counts::default() };
+            let (first, last) = (Some(Duration::from_millis(10)), Duration::from_micros(last_us));
+            Answer { counts, first, last, ..Answer::default() }.tokens_per_second()
+        };
+        assert_eq!(rate(11, 20_000), Some(1000.0));
+        assert_eq!((rate(3, 20_000), rate(11, 10_900), rate(11, 10_000)), (None, None, None));
     }
 
     #[test]
