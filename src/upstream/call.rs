@@ -15,7 +15,7 @@ use super::dial::Origin;
 use super::discovery::{Discovered, Memory};
 use super::failure::Failure;
 use super::pool::Pool;
-use super::response::{Response, receive};
+use super::response::{Response, send_request};
 use super::tls;
 use super::wait::{Call, Options, Wait};
 use crate::config;
@@ -208,7 +208,7 @@ impl Upstream {
     /// One request, and its repetition where a pooled connection had been closed by the server in the meantime: it
     /// cannot have been at work on a request if it did not take it.
     fn exchange(&self, request: [&[u8]; 2], call: Call) -> Result<Response, Failure> {
-        let reused = self.pool.take().map(|connection| receive(connection, request, &call));
+        let reused = self.pool.take().map(|connection| send_request(connection, request, &call));
         let receiving = match reused {
             Some(Err(Failure::Reset(why))) if !call.has_received() => {
                 log::debug!("upstream {}: a pooled connection was stale: {why}", self.name());
@@ -221,7 +221,7 @@ impl Upstream {
         };
         let receiving = match receiving {
             Some(receiving) => receiving,
-            None => receive(Connection::open(&self.origin, &call)?, request, &call)?,
+            None => send_request(Connection::open(&self.origin, &call)?, request, &call)?,
         };
         Response::begin(receiving, call, &self.pool)
     }

@@ -32,7 +32,7 @@ pub(super) struct Receiving {
 ///
 /// # Errors
 /// [`Failure::Reset`] where the connection breaks; the client's departure, a limit, no HTTP.
-pub(super) fn receive(
+pub(super) fn send_request(
     mut connection: Connection,
     request: [&[u8]; 2],
     call: &Call,
