@@ -94,8 +94,7 @@ impl Chunks {
             match self.place {
                 Place::Ended => break,
                 Place::Data => {
-                    let here = bytes.len() - used;
-                    let count = usize::try_from(self.left).map_or(here, |left| left.min(here));
+                    let count = fitting(self.left, bytes.len() - used);
                     bytes.copy_within(used..used + count, data);
                     data += count;
                     used += count;
@@ -158,6 +157,11 @@ impl Chunks {
         self.line = 0;
         place
     }
+}
+
+/// How many of the `left` bytes of a body there is `room` for.
+pub(crate) fn fitting(left: u64, room: usize) -> usize {
+    usize::try_from(left).map_or(room, |left| left.min(room))
 }
 
 #[cfg(test)]

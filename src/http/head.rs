@@ -81,8 +81,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Error> {
         return Err(Error::invalid("malformed request: the head ends early"));
     };
     let uri: Uri = target.parse().map_err(|error| Error::invalid(format!("malformed request: {error}")))?;
-    let mut headers = Headers::with_capacity(parsed.headers.len(), bytes.len());
-    parsed.headers.iter().for_each(|header| headers.push(header.name, header.value));
+    let headers = Headers::parsed(parsed.headers);
     let http10 = version == 0;
     Ok(Head {
         framing: framing(method, http10, &headers)?,

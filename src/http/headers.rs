@@ -71,12 +71,15 @@ impl Headers {
         self.fields.is_empty()
     }
 
-    /// Room for so many headers of so many bytes.
-    pub(crate) fn with_capacity(count: usize, size: usize) -> Self {
-        Headers { text: Vec::with_capacity(size), fields: Vec::with_capacity(count) }
+    /// Those that httparse has found.
+    pub(crate) fn parsed(fields: &[httparse::Header<'_>]) -> Self {
+        let size = fields.iter().map(|field| field.name.len() + field.value.len()).sum();
+        let mut all = Headers { text: Vec::with_capacity(size), fields: Vec::with_capacity(fields.len()) };
+        fields.iter().for_each(|field| all.push(field.name, field.value));
+        all
     }
 
-    pub(crate) fn push(&mut self, name: &str, value: &[u8]) {
+    fn push(&mut self, name: &str, value: &[u8]) {
         let start = self.text.len();
         self.text.extend_from_slice(name.as_bytes());
         let middle = self.text.len();

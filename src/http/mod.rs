@@ -26,6 +26,7 @@ mod headers;
 mod response;
 mod socket;
 
+pub(crate) use chunks::fitting;
 pub use chunks::{Chunks, Decoded, Malformed};
 pub use connection::{Connection, Waiting};
 pub(crate) use head::end as end_of_head;

@@ -208,21 +208,17 @@ impl Upstream {
     /// One request, and its repetition where a pooled connection had been closed by the server in the meantime: it
     /// cannot have been at work on a request if it did not take it.
     fn exchange(&self, request: [&[u8]; 2], call: Call) -> Result<Response, Failure> {
-        let reused = self.pool.take().map(|connection| send_request(connection, request, &call));
-        let receiving = match reused {
-            Some(Err(Failure::Reset(why))) if !call.has_received() => {
-                log::debug!("upstream {}: a pooled connection was stale: {why}", self.name());
-                // Whatever closed it (a restart) may have closed all.
-                self.pool.clear();
-                None
+        if let Some(connection) = self.pool.take() {
+            match send_request(connection, request, &call) {
+                Err(Failure::Reset(why)) if !call.has_received() => {
+                    log::debug!("upstream {}: a pooled connection was stale: {why}", self.name());
+                    // Whatever closed it (a restart) may have closed all.
+                    self.pool.clear();
+                }
+                receiving => return Response::begin(receiving?, call, &self.pool),
             }
-            Some(received) => Some(received?),
-            None => None,
-        };
-        let receiving = match receiving {
-            Some(receiving) => receiving,
-            None => send_request(Connection::open(&self.origin, &call)?, request, &call)?,
-        };
+        }
+        let receiving = send_request(Connection::open(&self.origin, &call)?, request, &call)?;
         Response::begin(receiving, call, &self.pool)
     }
 }

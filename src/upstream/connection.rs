@@ -76,12 +76,12 @@ impl Connection {
             Some(tls) => rustls::Stream::new(tls.as_mut(), &mut socket).read(buffer),
         };
         match read {
-            Ok(count) => {
-                call.mark_received(count);
+            Ok(count @ 1..) => {
+                call.mark_received();
                 Ok(count)
             }
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
-            Err(error) => Err(error),
+            ended => ended,
         }
     }
 

@@ -61,8 +61,7 @@ pub(super) fn parse(bytes: &[u8], scanned: usize) -> Result<Option<(Head, usize)
         Err(error) => return Err(malformed(&error.to_string())),
     }
     let (status, http10) = (parsed.code.unwrap_or_default(), parsed.version == Some(0));
-    let mut headers = Headers::with_capacity(parsed.headers.len(), size);
-    parsed.headers.iter().for_each(|header| headers.push(header.name, header.value));
+    let headers = Headers::parsed(parsed.headers);
     let framing = framing(status, &headers).map_err(malformed)?;
     let keep_alive = match framing {
         Framing::Length(_) => headers.keep_alive(http10),

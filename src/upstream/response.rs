@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::head::{self, Framing, Head};
 use super::pool::Pool;
 use super::wait::Call;
+use crate::http::fitting;
 
 /// Room for a response's head and an event or two, which often come together; doubled where a head needs more.
 const BEGINNING_SIZE: usize = 2048;
@@ -142,7 +143,8 @@ impl Response {
             pool: Arc::clone(pool),
         };
         if response.beginning.is_empty() {
-            let mut beginning = vec![0; BEGINNING_SIZE];
+            let mut beginning = std::mem::take(&mut response.beginning);
+            beginning.resize(BEGINNING_SIZE, 0);
             let count = response.read_on(&mut beginning)?;
             beginning.truncate(count);
             response.beginning = beginning;
@@ -209,7 +211,7 @@ impl Open {
         loop {
             let room = match &self.framing {
                 Framing::Length(left) => {
-                    let size = usize::try_from(*left).map_or(buffer.len(), |left| left.min(buffer.len()));
+                    let size = fitting(*left, buffer.len());
                     buffer.get_mut(..size).unwrap_or_default()
                 }
                 Framing::Chunked(chunks) if chunks.is_ended() => return Ok(0),
@@ -238,7 +240,7 @@ impl Open {
     fn unframe(&mut self, bytes: &mut [u8]) -> Result<usize, Failure> {
         let (data, used) = match &mut self.framing {
             Framing::Length(left) => {
-                let count = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+                let count = fitting(*left, bytes.len());
                 *left -= count as u64;
                 (count, count)
             }

@@ -200,9 +200,9 @@ impl Call {
         self.stage.get()
     }
 
-    /// So many more bytes of the response are here.
-    pub(super) fn mark_received(&self, count: usize) {
-        self.received.set(self.received.get() || count > 0);
+    /// The first byte of the response is here.
+    pub(super) fn mark_received(&self) {
+        self.received.set(true);
     }
 
     /// Whether any byte of the response is here.
@@ -384,7 +384,7 @@ mod tests {
         let call = Call::new(&wait, Options::default());
         assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
         assert_eq!(call.limit(Direction::Send).what, "while sending the request");
-        call.mark_received(1);
+        call.mark_received();
         assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
         call.mark_begun();
         assert_eq!(call.limit(Direction::Receive).what, "between two bytes of the response");

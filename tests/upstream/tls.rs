@@ -3,7 +3,9 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
@@ -15,9 +17,16 @@ use crate::support::*;
 
 type Stream = StreamOwned<ServerConnection, TcpStream>;
 
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/upstream/tls").join(name)
+}
+
+fn trust_ours() {
+    trust(&file("ca.pem")).unwrap();
+}
+
 /// The scripted side of a TLS connection, its handshake still to come.
 fn accept_tls(listener: &TcpListener) -> Stream {
-    let file = |name| format!("{}/tests/upstream/tls/{name}", env!("CARGO_MANIFEST_DIR"));
     let certificate = CertificateDer::from_pem_file(file("server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -32,8 +41,8 @@ fn accept_tls(listener: &TcpListener) -> Stream {
 /// A script whose upstream is trusted; its URL.
 fn scripted_tls<T: Send + 'static>(
     script: impl FnOnce(&TcpListener) -> T + Send + 'static,
-) -> (String, std::thread::JoinHandle<T>) {
-    trust(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/upstream/tls/ca.pem"))).unwrap();
+) -> (String, JoinHandle<T>) {
+    trust_ours();
     let (url, script) = scripted(script);
     (url.replace("http://", "https://"), script)
 }
@@ -108,16 +117,15 @@ fn a_close_that_tls_was_not_told_of_ends_only_what_has_no_other_end() {
 
 #[test]
 fn a_certificate_for_another_host_is_refused() {
-    let (url, script) = scripted_tls(|_| {
-        let listener = TcpListener::bind("127.0.0.2:0").unwrap();
-        let url = format!("https://{}/v1", listener.local_addr().unwrap());
-        let call = std::thread::spawn(move || upstream(&url).post(CHAT, b"{}", &nobody()).map(drop));
+    trust_ours();
+    let listener = TcpListener::bind("127.0.0.2:0").unwrap();
+    let url = format!("https://{}/v1", listener.local_addr().unwrap());
+    let script = thread::spawn(move || {
         let mut stream = accept_tls(&listener);
         assert!(stream.read(&mut [0]).is_err());
-        call.join().unwrap().unwrap_err()
     });
-    drop(url);
-    let failure = script.join().unwrap();
+    let failure = upstream(&url).post(CHAT, b"{}", &nobody()).unwrap_err();
+    script.join().unwrap();
     assert!(matches!(&failure, Failure::Tls(why) if why.contains("certificate")), "{failure:?}");
 }
 
