@@ -125,5 +125,9 @@ function json.array(list) end
 ---@return string?
 function env(name) end
 
+---@param text string
+---@return integer from 0 to 4294967295, the same for the same text on every machine
+function hash(text) end
+
 ---@return number seconds since 1970
 function time() end

@@ -17,6 +17,8 @@
 // Pure: bytes and trees in, bytes and trees out.
 pub mod json;
 
+pub mod hash;
+
 pub mod error;
 pub mod sse;
 

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the bottom up. One imports only those before it.
-const ORDER: [&str; 23] = [
+const ORDER: [&str; 24] = [
     "json",
+    "hash",
     "error",
     "sse",
     "anthropic",
@@ -34,7 +35,7 @@ const ORDER: [&str; 23] = [
 ];
 
 /// What computes only: ids, clocks and randomness are its arguments.
-const PURE: [&str; 7] = ["error", "json", "sse", "anthropic", "openai", "translate", "route"];
+const PURE: [&str; 8] = ["error", "hash", "json", "sse", "anthropic", "openai", "translate", "route"];
 
 const IMPURE: [&str; 10] = [
     "std::io",

@@ -11,11 +11,7 @@ return {
   aliases = { { "*", upstream = "old" } },
 
   on_request = function(req)
-    local sum = 0
-    for i = 1, #req.client_ip do
-      sum = (sum * 31 + req.client_ip:byte(i)) % 1000003
-    end
-    req.ctx.group = sum % 100 < NEW_PERCENT and "new" or "old"
+    req.ctx.group = hash(req.client_ip) % 100 < NEW_PERCENT and "new" or "old"
     return { upstream = req.ctx.group }
   end,
 

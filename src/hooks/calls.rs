@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::nearest;
+use super::outcome::Returned;
 use super::request::Request;
-use super::vm::Returned;
 use super::{Defined, Hook, Hooks};
 use crate::error::{Error, Kind, Retry};
 use crate::json::{Object, Value};

@@ -1,4 +1,4 @@
-//! What a hook may call beside the standard library: `log`, `shared`, `json`, `env`, `time`.
+//! What a hook may call beside the standard library: `log`, `shared`, `json`, `env`, `hash`, `time`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,9 +8,10 @@ use mlua::{Function, Lua, LuaString, MultiValue, Table, Value as LuaValue, Varia
 use super::Options;
 use super::convert::{self, FromLua, no_view};
 use super::guard::Guard;
+use super::outcome::message_of;
 use super::pattern::{Capture, Search};
 use super::shared::Shared;
-use super::vm::message_of;
+use crate::hash::Fnv;
 use crate::json::{self, Value};
 use crate::service;
 
@@ -36,6 +37,9 @@ pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &Options) -> mlua:
         Ok(own.or_else(|| service::variable(&name)))
     };
     globals.set("env", lua.create_function(env)?)?;
+    // Its upper half, since Lua's integers are signed.
+    let hash = |_: &Lua, text: LuaString| Ok(Fnv::EMPTY.push(&text.as_bytes()).mixed() >> 32);
+    globals.set("hash", lua.create_function(hash)?)?;
     globals.set(
         "time",
         lua.create_function(|_, ()| {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use mlua::Value as LuaValue;
 
+use super::source::Source;
 use super::table::{Mistake, Mistakes, describe};
 use super::vm::Vm;
 use super::{Defined, Hook, Hooks, Options};
@@ -25,36 +26,6 @@ const TYPES_MARK: &str = "---@meta";
 
 /// How large one file may be.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-
-/// One file, read once for all VMs.
-#[derive(Clone)]
-pub(super) struct Source {
-    /// Its path as it was given.
-    pub(super) file: String,
-    /// Its text.
-    pub(super) text: String,
-}
-
-impl Source {
-    /// The name under which Lua's own messages speak of it. Lua shortens long paths; a file name it does not.
-    pub(super) fn chunk_name(&self) -> String {
-        format!("@{}", self.short_name())
-    }
-
-    fn short_name(&self) -> &str {
-        Path::new(&self.file).file_name().and_then(|name| name.to_str()).unwrap_or(&self.file)
-    }
-
-    /// The first line of this file that a message or its traceback names.
-    fn line_in(&self, message: &str) -> Option<u32> {
-        let marker = format!("{}:", self.short_name());
-        message.match_indices(&marker).find_map(|(start, _)| {
-            let rest = message.get(start + marker.len()..)?;
-            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-            digits.parse().ok()
-        })
-    }
-}
 
 /// Why a set of files was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]

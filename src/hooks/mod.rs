@@ -42,10 +42,12 @@ mod globals;
 mod guard;
 mod load;
 mod nearest;
+mod outcome;
 mod pattern;
 mod pool;
 mod request;
 pub mod shared;
+mod source;
 mod table;
 mod view;
 mod vm;
@@ -67,11 +69,13 @@ pub use table::Mistake;
 
 use crate::config::{Secret, Upstream};
 use crate::error::{Error, Kind, Retry};
+use crate::hash::Fnv;
 use crate::json::Value;
 use load::Blueprint;
+use outcome::Returned;
 use pool::Pool;
 pub use shared::Shared;
-use vm::{Returned, Vm};
+use vm::Vm;
 
 /// A function that the owner may define.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -315,13 +319,9 @@ impl Defined {
     }
 }
 
-/// FNV-1a, 64 bits: to tell two sets apart, not to prove anything.
+/// A hash of the files' names and texts, which tells two sets apart.
 fn hash_of(blueprint: &Blueprint) -> String {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    for source in &blueprint.sources {
-        for byte in source.file.bytes().chain([0]).chain(source.text.bytes()).chain([0]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-    format!("{hash:016x}")
+    let parts = blueprint.sources.iter().flat_map(|source| [&source.file, &source.text]);
+    // The zero keeps a text apart from the next name.
+    parts.fold(Fnv::EMPTY, |hash, part| hash.push(part.as_bytes()).push(&[0])).hex()
 }

@@ -13,35 +13,17 @@ pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
 /// The known name that is fewest edits away, if that is at most about a third of the letters.
 fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let edits_max = name.chars().count().div_ceil(3).clamp(1, 3);
-    known.iter().map(|k| (distance(name, k), *k)).min().filter(|(d, _)| *d <= edits_max).map(|(_, k)| k)
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut left = i + 1;
-        let mut next = vec![left];
-        for ((y, above), corner) in b.iter().zip(row.iter().skip(1)).zip(&row) {
-            left = (left + 1).min(above + 1).min(corner + usize::from(x != *y));
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or(0)
+    known
+        .iter()
+        .map(|k| (strsim::levenshtein(name, k), *k))
+        .min()
+        .filter(|(d, _)| *d <= edits_max)
+        .map(|(_, k)| k)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distances() {
-        assert_eq!(distance("upstrem", "upstream"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-    }
 
     #[test]
     fn a_near_name_is_offered_and_a_far_one_is_not() {

@@ -12,8 +12,8 @@ use mlua::{AnyUserData, Function, Lua, Table, UserDataRef, Value as LuaValue};
 
 use super::convert::{self, FromLua};
 use super::guard::Guard;
+use super::outcome::Returned;
 use super::request::Request;
-use super::vm::Returned;
 use crate::json::{DEPTH_MAX, Value};
 use tree::{Step, Undo, child_of, key_text, resolve, resolve_mut, write};
 

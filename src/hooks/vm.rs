@@ -10,8 +10,9 @@ use mlua::{Function, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
 
 use super::Hook;
 use super::guard::Guard;
-use super::load::Source;
+use super::outcome::{Returned, message_of};
 use super::request::{Context, Request};
+use super::source::Source;
 use super::view::{self, Frame};
 use super::{Limits, Options, convert, globals};
 use crate::json::Value;
@@ -28,20 +29,6 @@ pub(super) struct Vm {
     /// The hooks, in the order of `Hooks::defined`.
     functions: Vec<Function>,
     limits: Limits,
-}
-
-/// What a hook returned.
-pub(super) enum Returned<'a> {
-    /// Nothing, or nil.
-    Nothing,
-    /// `false`.
-    False,
-    /// Its own first argument, changed or not.
-    Subject,
-    /// A table or a string.
-    Value(Value<'a>),
-    /// Anything else: the name of its type.
-    Other(&'static str),
 }
 
 impl Vm {
@@ -171,15 +158,6 @@ fn apply<'a>(
         mlua::Error::runtime(format!("req.ctx holds plain data only: {}", message_of(&error)))
     })?;
     Ok((returned, context))
-}
-
-/// What went wrong, without mlua's word for the kind of error.
-pub(super) fn message_of(error: &mlua::Error) -> String {
-    let text = error.to_string();
-    match text.strip_prefix("runtime error: ") {
-        Some(message) => message.to_owned(),
-        None => text,
-    }
 }
 
 /// A number for each call in the process, so that a view of one is never taken for a view of another.

@@ -8,46 +8,29 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::hash::Fnv;
+
 /// `sg1.` + digest: the text is in the block.
 const DIGEST_PREFIX: &str = "sg1.";
 
 /// `sg1t.` + digest + `.` + the text in base64.
 const TEXT_PREFIX: &str = "sg1t.";
 
-/// FNV-1a, 64 bits: tells a damaged signature from a whole one. It is no seal: whoever holds the conversation may change
-/// it as they like.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Digest(u64);
-
-impl Digest {
-    pub(super) const EMPTY: Digest = Digest(0xcbf2_9ce4_8422_2325);
-
-    pub(super) fn hex(self) -> String {
-        format!("{:016x}", self.0)
-    }
-
-    pub(super) fn push(self, text: &str) -> Digest {
-        Digest(
-            text.bytes().fold(self.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)),
-        )
-    }
-}
-
 /// The signature of a block that is being written.
 #[derive(Clone, Debug)]
 pub(super) struct Signature {
-    digest: Digest,
+    digest: Fnv,
     /// `Some`: the text is withheld from the client and carried here.
     text: Option<String>,
 }
 
 impl Signature {
     pub(super) fn new(withheld: bool) -> Self {
-        Signature { digest: Digest::EMPTY, text: withheld.then(String::new) }
+        Signature { digest: Fnv::EMPTY, text: withheld.then(String::new) }
     }
 
     pub(super) fn push(&mut self, text: &str) {
-        self.digest = self.digest.push(text);
+        self.digest = self.digest.push(text.as_bytes());
         if let Some(carried) = &mut self.text {
             carried.push_str(text);
         }
@@ -69,7 +52,7 @@ pub(super) fn reasoning<'r>(text: &'r str, signature: &str) -> Cow<'r, str> {
 fn carried(signature: &str) -> Option<String> {
     let (digest, text) = signature.strip_prefix(TEXT_PREFIX)?.split_once('.')?;
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    (Digest::EMPTY.push(&text).hex() == digest).then_some(text)
+    (Fnv::EMPTY.push(text.as_bytes()).hex() == digest).then_some(text)
 }
 
 #[cfg(test)]

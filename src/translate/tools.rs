@@ -4,10 +4,9 @@ use std::borrow::Cow;
 
 use crate::anthropic::{MessagesRequest, Tool, ToolChoice};
 use crate::error::Error;
+use crate::hash::Fnv;
 use crate::json::{Object, Value};
 use crate::openai::Flavour;
-
-use super::signature::Digest;
 
 /// The longest name that a strict OpenAI API takes, and what of it stays when it is shortened: the rest is a digest.
 const NAME_SIZE_MAX: usize = 64;
@@ -177,7 +176,7 @@ pub(super) fn sent_name(name: &str, flavour: Flavour) -> Cow<'_, str> {
         return Cow::Borrowed(name);
     }
     let kept = name.chars().map(|c| if allowed(c) { c } else { '_' }).take(NAME_SIZE_KEPT);
-    Cow::Owned(format!("{}_{}", kept.collect::<String>(), Digest::EMPTY.push(name).hex()))
+    Cow::Owned(format!("{}_{}", kept.collect::<String>(), Fnv::EMPTY.push(name.as_bytes()).hex()))
 }
 
 fn client_tool(kind: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {

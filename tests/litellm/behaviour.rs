@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mlua::{Function, Lua, Table, Value};
+use sparkgap::hash::Fnv;
 use sparkgap::litellm;
 
 use super::support;
@@ -18,6 +19,8 @@ type Choice = Option<(String, Option<String>)>;
 impl File {
     fn new(yaml: &str) -> File {
         let lua = Lua::new();
+        let hash = lua.create_function(|_, text: String| Ok(Fnv::EMPTY.push(text.as_bytes()).mixed() >> 32));
+        lua.globals().set("hash", hash.unwrap()).unwrap();
         let table = support::load(&lua, &litellm::import(yaml).unwrap().lua);
         File { lua, table }
     }
@@ -82,6 +85,15 @@ fn sessions_are_shared_out_by_weight_and_stay() {
     assert!((2800..3200).contains(&counts["one"]), "{counts:?}");
     assert_eq!(counts["one"] + counts["two"], 4000);
     assert_eq!(file.on_request(&file.request("unknown", "s")), None);
+}
+
+/// As the addresses of a LAN do: with plain FNV-1a 30 of them went to one of two equal boxes.
+#[test]
+fn sessions_that_differ_in_their_last_digits_are_shared_out() {
+    let file = File::new(&TWO.replace("weight: 3", "weight: 1"));
+    let to_one = |i| file.on_request(&file.request("a", &format!("192.168.68.{i}"))).unwrap().0 == "one";
+    let count = (10..40).filter(|i| to_one(*i)).count();
+    assert!((9..=21).contains(&count), "{count} of 30");
 }
 
 #[test]

@@ -20,15 +20,11 @@ end
 -- The entries of a group with the one in front that this client's session draws by weight. LiteLLM draws one for each
 -- request; here a conversation keeps its upstream, whose prefix cache knows it already.
 local function drawn(group, req)
-  local hash = 2166136261 -- FNV-1a
-  for _, byte in ipairs({ (req.session or req.client_ip or ""):byte(-64, -1) }) do
-    hash = ((hash ~ byte) * 16777619) & 0xffffffff
-  end
   local total, first = 0, 1
   for _, entry in ipairs(group) do
     total = total + (entry.weight or 1)
   end
-  local point = hash / 0x100000000 * total
+  local point = hash(req.session or req.client_ip or "") / 0x100000000 * total
   for i, entry in ipairs(group) do
     point = point - (entry.weight or 1)
     if point < 0 then
