@@ -4,8 +4,8 @@
 
 use std::fmt;
 
-use crate::openai::Settings;
 use crate::route::Alias;
+use crate::settings::Settings;
 
 /// A key. Its `Debug` prints stars, so that it can never reach a log line.
 #[derive(Clone, PartialEq, Eq)]

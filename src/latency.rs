@@ -3,11 +3,12 @@
 //! The same question goes both ways: straight on it is the very body that sparkgap would send. The ways take turns within
 //! each round, so that what else the machine does falls on both alike.
 
+use crate::fleet::Gateway;
 use crate::ids;
 use crate::json::Value;
 use crate::probe::{self, Answer, Format};
-use crate::proxy::{Gateway, Preview, preview};
-use crate::upstream::{Path, Upstream};
+use crate::proxy::{Preview, preview};
+use crate::transport::{Endpoint, Path};
 
 /// Room that is left in a window beside the prompt and its answer: the chat template, and a tokenizer that counts otherwise.
 const SPARE_TOKENS: u64 = 256;
@@ -22,7 +23,7 @@ const WORDS: [&str; 12] = [
 #[derive(Debug)]
 pub enum Way<'a> {
     /// To a server of the Messages API, under this name of a model.
-    Messages(&'a Upstream, &'a str),
+    Messages(&'a Endpoint, &'a str),
     /// Translated as this gateway would, straight to the upstream that it would choose.
     Straight(&'a Gateway, &'a str),
 }
@@ -145,9 +146,7 @@ impl Way<'_> {
                 let body = question(model, seed, size, answer_tokens);
                 let asked =
                     probe::ask(server, Path::Root("/v1/messages"), Format::Messages, &body, |_| false);
-                asked.map_err(|trouble| {
-                    format!("{} did not answer for {model}: {trouble}", server.config().url)
-                })?
+                asked.map_err(|trouble| format!("{} did not answer for {model}: {trouble}", server.name()))?
             }
             Way::Straight(gateway, model) => straight(gateway, &question(model, seed, size, answer_tokens))?,
         };
@@ -168,7 +167,7 @@ fn straight(gateway: &Gateway, question: &Value<'_>) -> Result<Answer, String> {
     let Some(served) = gateway.upstream(&upstream) else {
         return Err(format!("there is no upstream '{upstream}'"));
     };
-    probe::ask(served.upstream(), Path::Api("/chat/completions"), Format::Chat, &body, |_| false)
+    probe::ask(served.upstream().endpoint(), Path::Api("/chat/completions"), Format::Chat, &body, |_| false)
         .map_err(|trouble| format!("upstream '{upstream}' did not answer: {trouble}"))
 }
 

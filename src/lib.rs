@@ -3,57 +3,70 @@
 //! ```text
 //! server ─► http::Request ─► proxy
 //!                             │  prepare    JSON, on_request, checks, route, translation, on_upstream_request
-//!                             │  attempt    the upstream asked; mended and repeated where that helps
+//!                             │  attempt    the upstream asked; repaired and repeated where that helps
 //!                             │  relay      bytes ─► sse::Decoder ─► openai::Chunk ─► translate::MessageStream
 //!                             │  filter     on_event, on_tool_call
 //!                             │  exchange   anthropic::Event ─► the client; pings, and more, in silence
 //!                             └► record     one line in the log, on_log
 //! ```
 //!
-//! A module imports only modules above it; a test checks that, and that the pure ones name no I/O, clock, log or Lua.
 //! Threads, not an async runtime: one for each connection, which waits for its upstream and for its client's hang-up
 //! in one `poll`.
+//!
+//! The rooms stand on floors, and imports go down only: a room imports no room of its own floor or of one above. A test
+//! reads this table and checks it, for the files inside each folder as well. The rooms marked "pure" name no I/O, clock,
+//! log or Lua.
+//!
+//! | floor | rooms |
+//! |--:|---|
+//! | 9 | `cli` |
+//! | 8 | `app`, `latency` |
+//! | 7 | `proxy` |
+//! | 6 | `protocol`, `admin`, `doctor` |
+//! | 5 | `fleet`, `probe`, `demo` |
+//! | 4 | `translate` (pure), `hooks`, `transport`, `server`, `activity`, `litellm`, `access` |
+//! | 3 | `config`, `anthropic` (pure), `openai` (pure), `http` |
+//! | 2 | `error` (pure), `settings` (pure), `logger` |
+//! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `dialect` (pure), `ids`, `threads`, `wake`, `service` |
 
-// Pure: bytes and trees in, bytes and trees out.
-pub mod json;
-
+pub mod dialect;
 pub mod hash;
+pub mod ids;
+pub mod json;
+pub mod route;
+pub mod service;
+pub mod sse;
+pub mod threads;
+pub mod wake;
 
 pub mod error;
-pub mod sse;
+pub mod logger;
+pub mod settings;
 
 pub mod anthropic;
-pub mod openai;
-pub mod translate;
-
-pub mod route;
-
-// What the process has around it.
-pub mod service;
-
-pub mod logger;
-
 pub mod config;
-pub mod litellm;
-
-// The shell.
 pub mod http;
+pub mod openai;
 
 pub mod access;
+pub mod activity;
 pub mod hooks;
-pub mod ids;
-
+pub mod litellm;
 pub mod server;
-pub mod upstream;
+pub mod translate;
+pub mod transport;
+
+pub mod demo;
+pub mod fleet;
+pub mod probe;
+
+pub mod admin;
+pub mod doctor;
+pub mod protocol;
 
 pub mod proxy;
 
-// What a command asks of servers.
-pub mod probe;
-
-pub mod doctor;
+pub mod app;
 pub mod latency;
-
-pub mod demo;
 
 pub mod cli;

@@ -3,16 +3,15 @@
 //! Knows both wire formats as far as an answer must be read from them; what it means is the caller's.
 
 use std::fmt;
-use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use crate::json::{self, Parser, Tape, Value};
 use crate::openai::{Chunk, Counts};
 use crate::sse::Decoder;
-use crate::upstream::{Failure, Path, Response, Upstream, nobody};
+use crate::transport::{Endpoint, Failure, Path, Response, nobody};
 
 /// How much of an error's body is read.
-const ERROR_SIZE_MAX: u64 = 64 * 1024;
+const ERROR_SIZE_MAX: usize = 64 * 1024;
 
 /// How much of an error is shown.
 const ERROR_CHARS_MAX: usize = 300;
@@ -82,7 +81,7 @@ impl fmt::Display for Trouble {
 /// # Errors
 /// [`Trouble`].
 pub fn ask(
-    server: &Upstream,
+    server: &Endpoint,
     path: Path<'_>,
     format: Format,
     body: &Value<'_>,
@@ -98,9 +97,7 @@ pub fn ask(
 
 fn refused(response: Response) -> Trouble {
     let status = response.status;
-    let mut body = Vec::new();
-    // What came until it broke off says enough.
-    let _ = response.take(ERROR_SIZE_MAX).read_to_end(&mut body);
+    let mut body = response.read_some(ERROR_SIZE_MAX);
     let text = String::from_utf8_lossy(&body).into_owned();
     let words = json::parse(&mut body).ok().and_then(|value| {
         let error = value.get("error").unwrap_or(&value);
@@ -121,7 +118,7 @@ fn read(
 ) -> Result<Answer, Trouble> {
     let (mut answer, mut decoder, mut parser) = (Answer::default(), Decoder::default(), Parser::default());
     loop {
-        let count = response.read(decoder.space()).map_err(|error| Trouble::Failure(Failure::of(&error)))?;
+        let count = response.read(decoder.space()).map_err(Trouble::Failure)?;
         let at = began.elapsed();
         if count == 0 {
             decoder.end();

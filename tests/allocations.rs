@@ -5,8 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers fail as tests do")]
 
+use sparkgap::dialect::Flavour;
 use sparkgap::json;
-use sparkgap::openai::{Flavour, Settings};
+use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;
 use sparkgap::translate::{MessageStream, Plan, Progress, Target, chat_request};
 

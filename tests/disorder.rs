@@ -5,7 +5,8 @@
 
 mod support;
 
-use sparkgap::openai::{Flavour, Settings};
+use sparkgap::dialect::Flavour;
+use sparkgap::settings::Settings;
 use sparkgap::translate::Target;
 
 use support::cuts::judge;

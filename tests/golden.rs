@@ -14,8 +14,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sparkgap::dialect::Flavour;
 use sparkgap::error::Error;
-use sparkgap::openai::{Flavour, Settings, SystemMessages, Thinking};
+use sparkgap::settings::{Settings, SystemMessages, Thinking};
 use sparkgap::translate::Target;
 
 use support::cuts::PlacesMax;

@@ -1,42 +1,20 @@
-//! Checks the order of modules that the crate's docs promise: a module imports only modules above it, the pure ones
-//! name no I/O, clock, log or Lua, and what one module alone may name stands nowhere else.
+//! Checks the house that the crate's docs describe: rooms stand on floors and import only what stands below them, files
+//! inside a folder import each other in one direction, the pure rooms name no I/O, clock, log or Lua, and what one room
+//! alone may name stands nowhere else.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers fail as tests do")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "helpers fail as tests do"
+)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules from the bottom up. One imports only those before it.
-const ORDER: [&str; 24] = [
-    "json",
-    "hash",
-    "error",
-    "sse",
-    "anthropic",
-    "openai",
-    "translate",
-    "route",
-    "service",
-    "logger",
-    "config",
-    "litellm",
-    "http",
-    "access",
-    "hooks",
-    "ids",
-    "server",
-    "upstream",
-    "proxy",
-    "probe",
-    "doctor",
-    "latency",
-    "demo",
-    "cli",
-];
-
-/// What computes only: ids, clocks and randomness are its arguments.
-const PURE: [&str; 8] = ["error", "hash", "json", "sse", "anthropic", "openai", "translate", "route"];
-
+/// Names that only impure code needs.
 const IMPURE: [&str; 10] = [
     "std::io",
     "std::net",
@@ -50,25 +28,40 @@ const IMPURE: [&str; 10] = [
     "rustls",
 ];
 
-/// Names, and the only modules that may hold them.
+/// Names, and the only rooms that may hold them.
 const ALONE: [(&str, &[&str]); 6] = [
     ("mlua::", &["hooks"]),
-    ("rustls::", &["upstream"]),
+    ("rustls::", &["transport"]),
     ("sd_notify::", &["service"]),
     ("listenfd::", &["service"]),
-    ("thread::Builder", &["server"]),
-    ("thread::spawn", &["server"]),
+    ("thread::Builder", &["server", "threads"]),
+    ("thread::spawn", &["server", "threads"]),
 ];
 
-/// A source file: its module, and its code without comments and tests.
+/// A source file: its module, as `hooks::load::file`, and its code without comments and tests.
 struct Source {
     path: PathBuf,
-    module: String,
+    module: Vec<String>,
     code: String,
+    is_facade: bool,
+}
+
+impl Source {
+    fn room(&self) -> &str {
+        &self.module[0]
+    }
+
+    fn name(&self) -> String {
+        self.module.join("::")
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
 fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = root();
     let mut found = Vec::new();
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
@@ -78,91 +71,263 @@ fn sources() -> Vec<Source> {
                 folders.push(path);
                 continue;
             }
-            let below = path.strip_prefix(&root).unwrap();
-            let first = below.components().next().unwrap().as_os_str().to_str().unwrap();
-            let module = first.trim_end_matches(".rs").to_string();
-            let is_test =
-                below.components().any(|part| part.as_os_str().to_str().unwrap().starts_with("tests"));
+            let below = path.strip_prefix(&root).unwrap().with_extension("");
+            let mut module: Vec<String> =
+                below.components().map(|part| part.as_os_str().to_str().unwrap().to_owned()).collect();
+            let is_facade = module.last().unwrap() == "mod";
+            if is_facade {
+                module.pop();
+            }
+            let is_test = module.iter().any(|part| part.starts_with("tests"));
             let is_rust = path.extension().is_some_and(|extension| extension == "rs");
-            if is_rust && !is_test && !matches!(module.as_str(), "lib" | "main") {
+            if is_rust && !is_test && !matches!(module[0].as_str(), "lib" | "main") {
                 let code = code(&fs::read_to_string(&path).unwrap());
-                found.push(Source { path, module, code });
+                found.push(Source { path, module, code, is_facade });
             }
         }
     }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
     found
 }
 
 /// Without comments, and without the tests at the end.
 fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]").next().unwrap();
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
     text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
-/// The modules behind `crate::`, those in braces too.
-fn imports(code: &str) -> Vec<String> {
-    let name = |text: &str| -> String {
-        text.trim_start().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
-    };
-    let mut found = Vec::new();
-    for rest in code.split("crate::").skip(1) {
-        let Some(group) = rest.strip_prefix('{') else {
-            found.push(name(rest));
+/// The floor of each room, and whether it is pure, from the table in the crate's docs.
+fn floors() -> BTreeMap<String, (u32, bool)> {
+    let docs = fs::read_to_string(root().join("lib.rs")).unwrap();
+    let mut floors = BTreeMap::new();
+    for line in docs.lines().filter_map(|line| line.strip_prefix("//! | ")) {
+        let Some((floor, rooms)) = line.split_once(" | ") else { continue };
+        let Ok(floor) = floor.parse() else { continue };
+        for room in rooms.trim_end_matches(" |").split(", ") {
+            let name = room.split('`').nth(1).unwrap_or_else(|| panic!("'{room}' names no room"));
+            floors.insert(name.to_owned(), (floor, room.ends_with("(pure)")));
+        }
+    }
+    floors
+}
+
+/// The paths that a piece of code names behind `crate`, `super` and `self`, those in braces too, as whole paths.
+fn imports(module: &[String], is_facade: bool, code: &str) -> BTreeSet<Vec<String>> {
+    let mut found = BTreeSet::new();
+    for (start, _) in code.match_indices("::") {
+        let before = &code[..start];
+        let word = before.len() - before.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
+        let word = &before[before.len() - word..];
+        // A path that goes on to the left was met at its first word.
+        if before[..before.len() - word.len()].ends_with("::") {
             continue;
+        }
+        // `super` of a file is the module that it stands in; a `mod.rs` is that module itself.
+        let mut base = match word {
+            "crate" => Vec::new(),
+            "super" => module[..module.len() - 1].to_vec(),
+            "self" => module.to_vec(),
+            _ => continue,
         };
-        let (mut depth, mut at_start) = (0, true);
-        for (at, c) in group.char_indices() {
-            match c {
-                '{' => depth += 1,
-                '}' if depth == 0 => break,
-                '}' => depth -= 1,
-                ',' if depth == 0 => at_start = true,
-                c if depth == 0 && at_start && !c.is_whitespace() => {
-                    at_start = false;
-                    found.extend(group.get(at..).map(name));
-                }
-                _ => {}
+        let mut rest = &code[start + 2..];
+        while let Some(after) = rest.strip_prefix("super::") {
+            base.pop();
+            rest = after;
+        }
+        expand(&base, rest, &mut found);
+    }
+    if is_facade {
+        // What a facade re-exports, it names by bare words: `pub use call::Path`.
+        for (at, _) in code.match_indices("use ") {
+            let rest = &code[at + 4..];
+            if !["crate", "super", "self", "std"].iter().any(|word| rest.starts_with(word)) {
+                expand(module, rest, &mut found);
             }
         }
     }
     found
 }
 
+/// Adds the paths of a use tree such as `a::{b, c::D}`.
+fn expand(base: &[String], tree: &str, found: &mut BTreeSet<Vec<String>>) {
+    let end = tree.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(tree.len());
+    let word = &tree[..end];
+    let mut path = base.to_vec();
+    if !word.is_empty() && word != "self" {
+        path.push(word.to_owned());
+    }
+    let rest = &tree[end..];
+    let group = if word.is_empty() { rest.strip_prefix('{') } else { rest.strip_prefix("::{") };
+    if let Some(group) = group {
+        let (mut depth, mut start) = (0, 0);
+        for (at, c) in group.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' | ',' if depth == 0 => {
+                    let part = group[start..at].trim();
+                    if !part.is_empty() {
+                        expand(&path, part, found);
+                    }
+                    start = at + 1;
+                    if c == '}' {
+                        return;
+                    }
+                }
+                '}' => depth -= 1,
+                _ => {}
+            }
+        }
+    } else if let Some(rest) = rest.strip_prefix("::") {
+        expand(&path, rest, found);
+    } else {
+        found.insert(path);
+    }
+}
+
+/// For each file the files that it imports. A name that a `mod.rs` re-exports leads to the file that defines it.
+fn graph(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
+    let files: BTreeMap<Vec<String>, &Source> =
+        sources.iter().map(|source| (source.module.clone(), source)).collect();
+    let mut graph = BTreeMap::new();
+    for source in sources.iter().filter(|source| !source.is_facade) {
+        let mut targets = BTreeSet::new();
+        for path in imports(&source.module, false, &source.code) {
+            if let Some(target) = file_of(&path, &files, 0) {
+                targets.insert(target);
+            }
+        }
+        targets.remove(&source.name());
+        graph.insert(source.name(), targets);
+    }
+    graph
+}
+
+/// The file that a path leads to: the longest beginning of it that is a file, through at most a few re-exports.
+fn file_of(path: &[String], files: &BTreeMap<Vec<String>, &Source>, hops: usize) -> Option<String> {
+    let length = (1..=path.len()).rev().find(|length| files.contains_key(&path[..*length]))?;
+    let source = files[&path[..length]];
+    let name = path.get(length);
+    if let (true, Some(name), 0..4) = (source.is_facade, name, hops) {
+        let exports = imports(&source.module, true, &source.code);
+        if let Some(export) = exports.iter().find(|export| export.last() == Some(name) && export.len() > length + 1)
+        {
+            return file_of(export, files, hops + 1);
+        }
+    }
+    (!source.is_facade).then(|| source.name())
+}
+
+/// A circle in the graph, if there is one.
+fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn visit(
+        node: &str,
+        graph: &BTreeMap<String, BTreeSet<String>>,
+        path: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> Option<Vec<String>> {
+        if let Some(at) = path.iter().position(|other| other == node) {
+            return Some(path[at..].to_vec());
+        }
+        if done.contains(node) {
+            return None;
+        }
+        path.push(node.to_owned());
+        for next in graph.get(node).into_iter().flatten() {
+            if let Some(circle) = visit(next, graph, path, done) {
+                return Some(circle);
+            }
+        }
+        path.pop();
+        done.insert(node.to_owned());
+        None
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().find_map(|node| visit(node, graph, &mut Vec::new(), &mut done))
+}
+
 #[test]
-fn a_module_imports_only_modules_above_it() {
-    let place = |module: &str| ORDER.iter().position(|name| *name == module);
-    for Source { path, module, code } in sources() {
-        let path = path.display();
-        let own = place(&module).unwrap_or_else(|| panic!("{path}: '{module}' has no place in the order"));
-        for import in imports(&code) {
-            let other =
-                place(&import).unwrap_or_else(|| panic!("{path}: '{import}' has no place in the order"));
-            assert!(other <= own, "{path}: '{module}' imports '{import}', which stands below it");
+fn a_room_imports_only_rooms_below_it() {
+    let floors = floors();
+    let floor = |room: &str| floors.get(room).map(|(floor, _)| *floor);
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let path = source.path.display();
+        let own = floor(source.room()).unwrap_or_else(|| panic!("{path}: '{}' has no floor", source.room()));
+        for import in imports(&source.module, source.is_facade, &source.code) {
+            let Some(room) = import.first().filter(|room| *room != source.room()) else { continue };
+            match floor(room) {
+                Some(other) if other < own => {}
+                Some(other) => wrong.push(format!("{path} (floor {own}) imports '{room}' (floor {other})")),
+                // The re-exports of a facade that name another crate.
+                None if source.is_facade => {}
+                None => wrong.push(format!("{path}: '{room}' has no floor")),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_import_each_other_in_one_direction() {
+    let circle = circle(&graph(&sources()));
+    assert!(circle.is_none(), "a circle of imports: {}", circle.unwrap().join(" -> "));
+}
+
+#[test]
+fn a_mod_file_holds_docs_and_re_exports_only() {
+    for source in sources().iter().filter(|source| source.is_facade) {
+        let statements = source.code.split_inclusive(';').map(str::trim).filter(|text| !text.is_empty());
+        for statement in statements {
+            let rest = statement.rsplit("]\n").next().unwrap().trim_start();
+            let is_plain = ["mod ", "pub mod ", "pub(crate) mod ", "use ", "pub use ", "pub(crate) use "]
+                .iter()
+                .any(|start| rest.starts_with(start));
+            assert!(is_plain, "{}: move this to a file of its own: {rest}", source.path.display());
         }
     }
 }
 
 #[test]
-fn the_pure_modules_only_compute() {
-    for Source { path, module, code } in sources() {
-        for name in IMPURE.iter().filter(|_| PURE.contains(&module.as_str())) {
-            assert!(!code.contains(name), "{}: '{module}' is pure, but names {name}", path.display());
+fn the_pure_rooms_only_compute() {
+    let floors = floors();
+    for source in sources() {
+        let is_pure = floors.get(source.room()).is_some_and(|(_, is_pure)| *is_pure);
+        for name in IMPURE.iter().filter(|_| is_pure) {
+            assert!(!source.code.contains(name), "{} is pure, but names {name}", source.path.display());
         }
     }
 }
 
 #[test]
-fn some_names_stand_in_one_module_only() {
-    for Source { path, module, code } in sources() {
+fn some_names_stand_in_one_room_only() {
+    for source in sources() {
         for (name, allowed) in ALONE {
-            let found = code.contains(name) && !allowed.contains(&module.as_str());
-            assert!(!found, "{}: {name} belongs to {allowed:?} alone", path.display());
+            let found = source.code.contains(name) && !allowed.contains(&source.room());
+            assert!(!found, "{}: {name} belongs to {allowed:?} alone", source.path.display());
         }
     }
 }
 
 #[test]
 fn imports_are_found() {
-    let code = "use crate::a;\nuse crate::{b::{self, c}, d, e::F};\nfn f() -> crate::g::H {}\nuse crate::error::Kind;";
-    assert_eq!(imports(code), ["a", "b", "d", "e", "g", "error"]);
+    let code = "use crate::a;\nuse crate::{b::{self, c}, d, e::F};\nfn f() -> crate::g::H {}\nuse super::x::{Y, z};\n\
+                use super::super::w;\nself::v();";
+    let module = ["r".to_owned(), "s".to_owned(), "t".to_owned()];
+    let found: Vec<String> = imports(&module, false, code).iter().map(|path| path.join("::")).collect();
+    let expected = ["a", "b", "b::c", "d", "e::F", "g::H", "r::s::t::v", "r::s::x::Y", "r::s::x::z", "r::w"];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn circles_are_found() {
+    let arrows = |text: &str| -> BTreeMap<String, BTreeSet<String>> {
+        let mut graph = BTreeMap::<String, BTreeSet<String>>::new();
+        for (from, to) in text.split_whitespace().map(|arrow| arrow.split_at(1)) {
+            graph.entry(from.to_owned()).or_default().insert(to.to_owned());
+        }
+        graph
+    };
+    assert_eq!(circle(&arrows("ab bc cd")), None);
+    assert_eq!(circle(&arrows("ab ac bd cd")), None);
+    assert_eq!(circle(&arrows("ab bc cb")), Some(vec!["b".to_owned(), "c".to_owned()]));
 }

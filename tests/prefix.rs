@@ -17,7 +17,8 @@ mod support;
 
 use minijinja::{Environment, Error, ErrorKind, Value as Data};
 use serde_json::{Value, json};
-use sparkgap::openai::{Flavour, Settings};
+use sparkgap::dialect::Flavour;
+use sparkgap::settings::Settings;
 use sparkgap::translate::{Plan, Target};
 
 use support::replay::{Answer, Exchange, request};

@@ -16,7 +16,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sparkgap::openai::{Flavour, Settings};
+use sparkgap::dialect::Flavour;
+use sparkgap::settings::Settings;
 use sparkgap::translate::{Plan, Target};
 
 use support::cuts::PlacesMax;

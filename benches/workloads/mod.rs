@@ -7,8 +7,9 @@
 use std::fmt::Write as _;
 
 use sparkgap::anthropic::MessagesRequest;
+use sparkgap::dialect::Flavour;
 use sparkgap::json::{Document, Parser};
-use sparkgap::openai::{Flavour, Settings};
+use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;
 use sparkgap::translate::{MessageStream, Plan, Target, chat_request};
 

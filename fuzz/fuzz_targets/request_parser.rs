@@ -13,7 +13,8 @@ use serde_json::Value;
 use sparkgap::anthropic::MessagesRequest;
 use sparkgap::error::Error;
 use sparkgap::json::{self, Document};
-use sparkgap::openai::{Flavour, Settings, SystemMessages, Thinking};
+use sparkgap::dialect::Flavour;
+use sparkgap::settings::{Settings, SystemMessages, Thinking};
 use sparkgap::translate::{Target, chat_request};
 
 use support::replay::REQUEST_ID;

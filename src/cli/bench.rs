@@ -6,11 +6,12 @@ use super::arguments::Bench;
 use super::env::{address, key, named, server};
 use super::progress::Progress;
 use super::{Failed, load, print, upstreams};
+use crate::config;
+use crate::fleet::{Gateway, Upstream};
 use crate::hooks;
 use crate::json::Value;
 use crate::latency::{self, Plan, Row, Target, Times, Way};
-use crate::proxy::Gateway;
-use crate::upstream::{self, Upstream, nobody};
+use crate::transport::{self, Endpoint, nobody};
 
 /// The column of sparkgap, and the one beside it.
 const THROUGH: &str = "sparkgap";
@@ -22,13 +23,14 @@ const ANSWER_TOKENS: u64 = 64;
 /// `sparkgap bench`.
 pub(super) fn run(options: &Bench) -> Result<(), Failed> {
     let plan = plan(options)?;
-    let proxy = server(&address(options.base_url.as_deref()), key(None).as_deref())?;
+    let config = server(&address(options.base_url.as_deref()), key(None).as_deref());
+    let proxy = Upstream::new(config, &transport::Options::default())?;
     let gateway = gateway(options)?;
     let anthropic = anthropic(options)?;
     let models = models(options, &proxy, gateway.as_ref())?;
     let mut targets: Vec<Target<'_>> = Vec::new();
     for (model, window) in &models {
-        let mut ways = vec![(THROUGH, Way::Messages(&proxy, model))];
+        let mut ways = vec![(THROUGH, Way::Messages(proxy.endpoint(), model))];
         ways.extend(gateway.as_ref().map(|gateway| (STRAIGHT, Way::Straight(gateway, model))));
         targets.push(Target { label: model.clone(), window: *window, ways });
     }
@@ -61,17 +63,18 @@ fn gateway(options: &Bench) -> Result<Option<Gateway>, Failed> {
     }
     let upstreams = upstreams(&options.upstream, options.upstream_key_file.as_deref())?;
     let loaded = load(&options.hooks, upstreams, hooks::Options::default())?;
-    Gateway::new(loaded, &upstream::Options::default()).map(Some)
+    Gateway::new(loaded, &transport::Options::default()).map(Some)
 }
 
 /// The real API, where it was asked for in so many words.
-fn anthropic(options: &Bench) -> Result<Option<Upstream>, Failed> {
+fn anthropic(options: &Bench) -> Result<Option<Endpoint>, Failed> {
     if options.anthropic.is_none() {
         return Ok(None);
     }
     let key = named("ANTHROPIC_API_KEY")
         .ok_or("--anthropic needs a key in the environment variable ANTHROPIC_API_KEY")?;
-    let server = server(&options.anthropic_url, None)?;
+    let config = server(&options.anthropic_url, None);
+    let server = Endpoint::new(&config, &transport::Options::default())?;
     Ok(Some(server.with_header("x-api-key", &key)?.with_header("anthropic-version", "2023-06-01")?))
 }
 
@@ -82,7 +85,8 @@ fn models(
     gateway: Option<&Gateway>,
 ) -> Result<Vec<(String, Option<u64>)>, Failed> {
     let url = &proxy.config().url;
-    let listed = server(&format!("{url}/v1"), proxy.config().api_key.as_ref().map(|key| key.expose()))?;
+    let config = config::Upstream { url: format!("{url}/v1"), ..proxy.config().clone() };
+    let listed = Upstream::new(config, &transport::Options::default())?;
     let found = listed.discover(&nobody()).map_err(|failure| {
         format!("no sparkgap answers at {url} ({failure}); start one: sparkgap serve --upstream URL")
     })?;

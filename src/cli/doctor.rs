@@ -8,14 +8,15 @@ use super::serve::look_for_server;
 use super::{Failed, load, print, upstreams};
 use crate::config::Config;
 use crate::doctor::{Level, Step, Verdict, examine};
+use crate::fleet::Upstream;
 use crate::hooks::{self, Loaded};
 use crate::json::Value;
-use crate::upstream::{self, Upstream};
+use crate::transport;
 
 /// `sparkgap doctor`. Fails if anything is wrong.
 pub(super) fn run(options: &Doctor) -> Result<(), Failed> {
     if let Some(file) = &options.ca_file {
-        upstream::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
+        transport::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
     }
     let mut urls = options.upstream.clone();
     if urls.is_empty() && options.hooks.is_empty() {
@@ -27,7 +28,7 @@ pub(super) fn run(options: &Doctor) -> Result<(), Failed> {
     let Loaded { config, .. } = load(&options.hooks, upstreams, hook_options)?;
     let mut patients = Vec::new();
     for upstream in &config.upstreams {
-        let upstream = Upstream::new(upstream.clone(), &upstream::Options::default())?;
+        let upstream = Upstream::new(upstream.clone(), &transport::Options::default())?;
         let verdicts = examined(&upstream, &named(&config, upstream.name()), options.json);
         patients.push((upstream, verdicts));
     }

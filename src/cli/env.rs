@@ -2,23 +2,23 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use super::arguments::Environment;
 use super::{Failed, print};
+use crate::admin::environment::VARIABLES;
 use crate::config::{self, Secret};
 use crate::json::{self, Value};
-use crate::openai::Settings;
-use crate::proxy::VARIABLES;
-use crate::upstream::{Options, Path, Upstream, nobody};
+use crate::settings::Settings;
+use crate::transport::{Endpoint, Options, Path, nobody};
 
 /// Where sparkgap is, unless somebody says otherwise.
 const LOCAL: &str = "http://127.0.0.1:4000";
 
 /// A longer answer is not of a sparkgap.
-const ANSWER_SIZE_MAX: u64 = 64 * 1024;
+const ANSWER_SIZE_MAX: usize = 64 * 1024;
 
 /// What stands for a key where sparkgap asks for none: Claude Code does not start without one.
 const ANY_KEY: &str = "local";
@@ -56,7 +56,7 @@ fn ask(remote: Option<&str>, base_url: Option<&str>, key: Option<&str>) -> Resul
     let remote = address(remote.or(base_url));
     let base_url = base_url.map_or_else(|| remote.clone(), with_scheme);
     let key = self::key(key);
-    let server = server(&remote, key.as_deref())?;
+    let server = Endpoint::new(&server(&remote, key.as_deref()), &Options::default())?;
     let mut told = vec![
         ("ANTHROPIC_BASE_URL", base_url),
         ("ANTHROPIC_AUTH_TOKEN", key.unwrap_or_else(|| ANY_KEY.to_string())),
@@ -93,17 +93,16 @@ pub(super) fn named(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The sparkgap there, as an upstream of ours.
-pub(super) fn server(url: &str, key: Option<&str>) -> Result<Upstream, Failed> {
-    let config = config::Upstream {
+/// The sparkgap at this URL, as the configuration of an upstream.
+pub(super) fn server(url: &str, key: Option<&str>) -> config::Upstream {
+    config::Upstream {
         name: "sparkgap".into(),
         url: url.to_string(),
         api_key: key.map(Secret::new),
         model: None,
         max_in_flight: None,
         settings: Settings::default(),
-    };
-    Upstream::new(config, &Options::default())
+    }
 }
 
 /// `http://` where there is no scheme; without slashes and `/v1` at the end.
@@ -113,7 +112,7 @@ fn with_scheme(url: &str) -> String {
     if url.contains("://") { url.to_string() } else { format!("http://{url}") }
 }
 
-fn fetch(server: &Upstream, url: &str) -> Result<Vec<u8>, Failed> {
+fn fetch(server: &Endpoint, url: &str) -> Result<Vec<u8>, Failed> {
     let response = server.get(Path::Root("/env"), &nobody()).map_err(|failure| {
         format!("no sparkgap answers at {url} ({failure}).\nStart one: sparkgap serve --upstream URL, or sparkgap demo. Or say where it is: SPARKGAP_URL=http://box:4000, or sparkgap env --remote http://box:4000")
     })?;
@@ -127,10 +126,9 @@ fn fetch(server: &Upstream, url: &str) -> Result<Vec<u8>, Failed> {
         404 => return Err(format!("{url} is not a sparkgap, or one that is older than its `env` command")),
         status => return Err(format!("the sparkgap at {url} answers with status {status}")),
     }
-    let mut body = Vec::new();
-    let read = response.take(ANSWER_SIZE_MAX).read_to_end(&mut body);
-    read.map_err(|error| format!("the sparkgap at {url} broke off: {error}"))?;
-    Ok(body)
+    response
+        .read_all(ANSWER_SIZE_MAX)
+        .map_err(|failure| format!("the sparkgap at {url} broke off: {failure}"))
 }
 
 /// For `eval`. The comments come last, and every line ends in a semicolon: so an eval that joins the lines (without

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use super::arguments::HookRun;
 use super::{Failed, load, print, upstreams};
+use crate::fleet::Gateway;
 use crate::hooks;
 use crate::json::Value;
 use crate::logger;
-use crate::proxy::{Gateway, Preview, preview};
-use crate::upstream;
+use crate::proxy::{Preview, preview};
+use crate::transport;
 
 /// How much of a value is shown.
 const SHOWN_CHARS_MAX: usize = 160;
@@ -27,7 +28,7 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
     logger::start(log::LevelFilter::Info);
     let gateway_of = |hooks: &[std::path::PathBuf], urls: &[String]| {
         let loaded = load(hooks, upstreams(urls, None)?, hooks::Options::default())?;
-        Gateway::new(loaded, &upstream::Options::default())
+        Gateway::new(loaded, &transport::Options::default())
     };
     let file = std::slice::from_ref(&options.file);
     let nowhere = [NOWHERE.to_string()];

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use argh::FromArgs;
 
 use crate::hooks::{self, Hooks, Loaded};
-use crate::{config, openai, service};
+use crate::{config, service, settings};
 use arguments::{Arguments, Command};
 
 /// What went wrong, for the one line that is printed before the end.
@@ -117,7 +117,7 @@ fn upstreams(urls: &[String], key_file: Option<&Path>) -> Result<Vec<config::Ups
             api_key: key.clone(),
             model: None,
             max_in_flight: None,
-            settings: openai::Settings::default(),
+            settings: settings::Settings::default(),
         })
     };
     urls.iter().enumerate().map(upstream).collect()

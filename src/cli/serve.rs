@@ -13,13 +13,14 @@ use super::status::Status;
 use super::{Failed, load, print, upstreams};
 use crate::access::Keys;
 use crate::config::Secret;
+use crate::fleet::{Gateway, Upstream};
 use crate::hooks;
 use crate::http::Limits;
 use crate::litellm::{Import, MasterKey, Verdict};
-use crate::proxy::{self, Gateway, Proxy};
+use crate::proxy::{self, Proxy};
 use crate::server::{self, Stop};
-use crate::upstream::{self, Upstream, nobody};
-use crate::{demo, logger, service};
+use crate::transport::{self, nobody};
+use crate::{demo, logger, service, threads};
 
 /// The usual local ports: vLLM (and this project's user), llama.cpp, Ollama, LM Studio, SGLang.
 const USUAL_PORTS: [u16; 6] = [8000, 8888, 8080, 11434, 1234, 30000];
@@ -52,7 +53,7 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
     let (listener, others) = listeners(options)?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     if let Some(file) = &options.ca_file {
-        upstream::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
+        transport::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
     }
     let (urls, is_demo) = upstream_urls(options)?;
     let all = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
@@ -156,7 +157,7 @@ pub(super) fn look_for_server() -> Option<String> {
         TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), LOOK_TIMEOUT).ok()?;
         let url = format!("http://127.0.0.1:{port}/v1");
         let limits =
-            upstream::Options { discovery_timeout: Duration::from_secs(2), ..upstream::Options::default() };
+            transport::Options { discovery_timeout: Duration::from_secs(2), ..transport::Options::default() };
         let config = upstreams(std::slice::from_ref(&url), None).ok()?.pop()?;
         let found = Upstream::new(config, &limits).ok()?;
         let listed = found.discover(&nobody()).ok()?;
@@ -223,11 +224,11 @@ fn gateway(
 ) -> Result<Gateway, Failed> {
     let loaded =
         load(&options.hooks, upstreams(urls, options.upstream_key_file.as_deref())?, hook_options.clone())?;
-    let limits = upstream::Options {
+    let limits = transport::Options {
         connect_timeout: Duration::from_secs(options.connect_timeout),
         first_byte_timeout: Duration::from_secs(options.first_byte_timeout),
         idle_timeout: Duration::from_secs(options.idle_timeout),
-        ..upstream::Options::default()
+        ..transport::Options::default()
     };
     Gateway::after(old, loaded, &limits)
 }
@@ -256,7 +257,7 @@ fn discover(proxy: &Arc<Proxy>) -> Result<(), Failed> {
             }
         }
     };
-    server::background("discover", work).map_err(|error| error.to_string())
+    threads::background("discover", work).map_err(|error| error.to_string())
 }
 
 /// TERM and INT end the server in order, a second one at once; HUP loads the hooks anew.
@@ -292,7 +293,7 @@ fn mind_signals(
             }
         }
     };
-    server::background("signals", work).map_err(|error| error.to_string())
+    threads::background("signals", work).map_err(|error| error.to_string())
 }
 
 /// Returns whether it was done. A broken set of files changes nothing; what is wrong with it is logged.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crate::http::Request;
 use crate::proxy::Proxy;
-use crate::server::{self, Client, Handler, Stop};
+use crate::server::{Client, Handler, Stop};
 use crate::service;
+use crate::threads;
 
 /// How often the status line is looked at; it is told where it has changed.
 const STATUS_PERIOD: Duration = Duration::from_secs(2);
@@ -76,7 +77,7 @@ impl Status {
         let status = Arc::clone(self);
         let mut told = String::new();
         let stopping = stop.clone();
-        server::every("status", STATUS_PERIOD, move || {
+        threads::every("status", STATUS_PERIOD, move || {
             let line = status.line();
             if line != told && !stopping.is_triggered() {
                 service::status(&line);
@@ -86,7 +87,7 @@ impl Status {
         let Some(limit) = service::watchdog() else { return Ok(()) };
         let period = limit / TELLS_PER_LIMIT;
         let stopping = stop.clone();
-        server::every("watchdog", period, move || {
+        threads::every("watchdog", period, move || {
             // Once it is told to stop, nobody is let in, so nobody can ask; the drain has its own limit.
             if stopping.is_triggered() {
                 return service::alive();

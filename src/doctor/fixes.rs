@@ -1,7 +1,7 @@
 //! Which flag mends what, by server.
 
 use super::Server;
-use crate::openai::Flavour;
+use crate::dialect::Flavour;
 
 /// A window in which Claude Code is at ease.
 pub(super) const WINDOW_GOOD: u64 = 131_072;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Level, Server, Verdict, fixes, questions};
+use crate::dialect::Flavour;
+use crate::fleet::Discovered;
 use crate::json;
-use crate::openai::Flavour;
 use crate::probe::{Answer, Trouble};
-use crate::upstream::{Discovered, Failure};
+use crate::transport::Failure;
 
 pub(super) const REACHABLE: &str = "reachable";
 pub(super) const KEY: &str = "key";
@@ -111,7 +112,7 @@ fn unreached(url: &str, failure: &Failure) -> Verdict {
         }
         Failure::Status(404) => "check the URL: the base URL of these servers ends in /v1",
         Failure::Status(500..) => "wait until the server has loaded its model; see its log",
-        Failure::Status(_) | Failure::Protocol(_) | Failure::ClientGone => {
+        Failure::Status(_) | Failure::Protocol(_) | Failure::TooLarge(_) | Failure::ClientGone => {
             "check the URL: an OpenAI-compatible server lists its models at /models below it"
         }
     };

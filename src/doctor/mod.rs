@@ -11,13 +11,13 @@ mod fixes;
 mod judge;
 mod questions;
 
-use std::io::Read as _;
 use std::sync::Arc;
 
+use crate::dialect::Flavour;
+use crate::fleet::{Discovered, Upstream};
 use crate::ids;
-use crate::openai::Flavour;
 use crate::probe::{self, Answer, Format, Trouble};
-use crate::upstream::{Discovered, Failure, Path, Upstream, nobody};
+use crate::transport::{Path, nobody};
 
 /// How good a point is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,19 +168,17 @@ impl Examination<'_> {
         body: &crate::json::Value<'_>,
         enough: impl Fn(&Answer) -> bool,
     ) -> Result<Answer, Trouble> {
-        probe::ask(self.upstream, Path::Api("/chat/completions"), Format::Chat, body, enough)
+        probe::ask(self.upstream.endpoint(), Path::Api("/chat/completions"), Format::Chat, body, enough)
     }
 
     /// How many tokens vLLM's cache has served until now: the one server that tells so without a flag.
     fn cache_hits(&self) -> Option<f64> {
-        const METRICS_SIZE_MAX: u64 = 1024 * 1024;
-        let response = self.upstream.get(Path::Root("/metrics"), &nobody()).ok()?;
+        const METRICS_SIZE_MAX: usize = 1024 * 1024;
+        let response = self.upstream.endpoint().get(Path::Root("/metrics"), &nobody()).ok()?;
         if response.status != 200 {
             return None;
         }
-        let mut text = Vec::new();
-        let read = response.take(METRICS_SIZE_MAX).read_to_end(&mut text);
-        read.map_err(|error| Failure::of(&error)).ok()?;
+        let text = response.read_all(METRICS_SIZE_MAX).ok()?;
         judge::cache_hits(&String::from_utf8_lossy(&text))
     }
 }

@@ -4,8 +4,8 @@
 //! by it, and a real one does not mind.
 
 use super::Server;
+use crate::dialect::Flavour;
 use crate::json::{Object, Value};
-use crate::openai::Flavour;
 
 /// The tool that is offered.
 pub(super) const TOOL: &str = "get_weather";

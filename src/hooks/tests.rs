@@ -47,7 +47,7 @@ fn upstream(name: &str) -> Upstream {
         api_key: None,
         model: None,
         max_in_flight: None,
-        settings: crate::openai::Settings::default(),
+        settings: crate::settings::Settings::default(),
     }
 }
 

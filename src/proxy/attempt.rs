@@ -5,20 +5,19 @@ use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, eventfd};
-
 use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Object, Value};
 use crate::openai::{Failure, read_failure};
 use crate::translate::{Asked, IMAGE_OMITTED, failure_error};
-use crate::upstream::{self, Path, Response, Wait, wait_for};
+use crate::transport::{self, Path, Response, Wait, wait_for};
+use crate::wake::Wake;
 
 use super::Stop;
 use super::count::{counted, question};
-use super::counters::Phase;
 use super::exchange::Exchange;
-use super::gateway::Resolved;
 use super::relay::{error_at_once, error_body};
+use crate::activity::Phase;
+use crate::fleet::Resolved;
 
 /// Tries beside the first, before anything went to the client (issue: "Never silent, never lost").
 const RETRIES_MAX: u32 = 2;
@@ -74,7 +73,7 @@ impl Attempt<'_> {
             let served = &self.resolved.served;
             let response = match served.upstream().post(Path::Api("/chat/completions"), &self.body, wait) {
                 Ok(response) => response,
-                Err(upstream::Failure::ClientGone) => return Err(Stop::ClientGone),
+                Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
                 Err(failure) => return Ok(Err((failure.to_error(served.name()), None))),
             };
             let at_once = error_at_once(&response);
@@ -193,11 +192,11 @@ fn pause_before_retry(error: &Error, told: Option<u32>, backoff: Duration) -> Op
     (passing && mends && pause <= PATIENCE_MAX).then_some(pause)
 }
 
-/// Lets `time` pass, minding the client.
+/// Lets `time` pass while it watches the client.
 fn rest(wait: &Rc<dyn Wait>, time: Duration) -> Result<(), Stop> {
-    let never = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| Stop::Client(error.into()))?;
+    let never = Wake::new().map_err(Stop::Client)?;
     match wait_for(wait.as_ref(), never.as_fd(), time) {
-        Err(upstream::Failure::ClientGone) => Err(Stop::ClientGone),
+        Err(transport::Failure::ClientGone) => Err(Stop::ClientGone),
         _ => Ok(()),
     }
 }

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Kind, Retry};
 use crate::http::Request;
-use crate::upstream::Wait;
+use crate::transport::Wait;
 
 use super::Stop;
-use super::queue::{Place, Queue};
+use crate::fleet::queue::{Queue, QueueSlot};
 
 /// Below it a body is of no account: 1,024 connections of these are no more than what is allowed to the large ones.
 /// Claude Code sends 100 KB to 1 MB.
@@ -61,8 +61,8 @@ impl Share<'_> {
     ///
     /// # Errors
     /// As [`Queue::take`].
-    pub(super) fn turn(&self, wait: &Rc<dyn Wait>) -> Result<Place, Stop> {
-        self.budget.trees.take(wait)
+    pub(super) fn turn(&self, wait: &Rc<dyn Wait>) -> Result<QueueSlot, Stop> {
+        Ok(self.budget.trees.take(wait)?)
     }
 }
 

@@ -2,23 +2,23 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
+use crate::dialect::Flavour;
 use crate::http::Request;
 use crate::json::{Object, Value};
-use crate::openai::Flavour;
 use crate::server::Client;
-use crate::upstream::{Path, Response, Wait};
+use crate::transport::{Path, Response, Wait};
 
 use super::exchange::Exchange;
-use super::gateway::Resolved;
 use super::messages::read_body;
 use super::prepare::{Hooked, Incoming};
-use super::record::{CLIENT_GONE, Record};
 use super::{Proxy, Stop};
+use crate::activity::{CLIENT_GONE, Record};
+use crate::fleet::Resolved;
 
 /// vLLM's answer begins with the count, and goes on with every token: the rest is not read.
 const ANSWER_SIZE_MAX: usize = 4096;

@@ -15,11 +15,11 @@ use crate::json::{Parser, Value};
 use crate::openai::{Counts, Failure};
 use crate::server::Client;
 use crate::translate::{MessageFold, MessageStream, Plan, Progress};
-use crate::upstream::Wait;
+use crate::transport::Wait;
 
 use super::Options;
-use super::counters::Phase;
 use super::filter::Filter;
+use crate::activity::Phase;
 
 const STREAM_HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream; charset=utf-8"),

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::hooks::{self, Hook};
 use crate::json::{self, Value};
 
-use super::gateway::Gateway;
+use crate::fleet::Gateway;
 
 /// `req`, shared by all hooks of one request.
 pub(super) type Shown = Rc<RefCell<hooks::Request>>;

@@ -11,19 +11,19 @@ use crate::http::{self, Request};
 use crate::ids;
 use crate::json::{Document, Value};
 use crate::server::Client;
-use crate::translate::{Asked, Plan, failure_error};
-use crate::upstream::{self, Response, Wait, has_left};
+use crate::translate::{Asked, Plan};
+use crate::transport::{Response, Wait, has_left};
 
 use super::attempt::Attempt;
 use super::budget::Share;
-use super::counters::Phase;
 use super::exchange::Exchange;
 use super::filter::Filter;
-use super::gateway::{Gateway, Resolved};
 use super::prepare::{Hooked, Incoming, parse};
-use super::record::{CLIENT_GONE, Record};
-use super::relay::{Broken, relay};
+use super::relay::Relay;
 use super::{Proxy, Stop};
+use crate::activity::Phase;
+use crate::activity::{CLIENT_GONE, Record};
+use crate::fleet::{Gateway, Resolved};
 
 /// Upstreams that `on_error` may have asked for one request: a hook that names the same one for ever ends here.
 const ROUNDS_MAX: usize = 32;
@@ -137,8 +137,8 @@ fn answer(
             return Err(Stop::ClientGone);
         }
         exchange.enter(Phase::Queue);
-        let place = resolved.served.place(&wait);
-        let answered = place.and_then(|_place| {
+        let slot = resolved.served.slot(&wait).map_err(Stop::from);
+        let answered = slot.and_then(|_slot| {
             let response = attempt.open(exchange, &wait)?;
             // The answer may take minutes: what was asked is not kept, but for an on_error that may ask again.
             drop(attempt);
@@ -238,18 +238,10 @@ fn elsewhere(
 
 #[inline(never)] // as `first`
 fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, asked: &Asked) -> Result<(), Stop> {
-    let relayed = relay(exchange, response);
+    let relayed = Relay { exchange, resolved, asked }.run(response);
     let (_, counts, _) = exchange.summary();
     resolved.served.learn(&resolved.model, resolved.flavour, counts, asked.prompt_tokens);
-    relayed.map_err(|broken| match broken {
-        Broken::Said(failure) => Stop::Error(failure_error(failure, asked)),
-        Broken::Lost(upstream::Failure::ClientGone) => Stop::ClientGone,
-        Broken::Lost(failure) => {
-            resolved.served.upstream().mark_stale();
-            Stop::Error(failure.to_error(resolved.served.name()))
-        }
-        Broken::Client(error) => Stop::Client(error),
-    })
+    relayed
 }
 
 /// The plan for a message that a hook gave.

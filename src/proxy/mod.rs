@@ -3,36 +3,24 @@
 //! | file | duty |
 //! |---|---|
 //! | `mod` | [`Proxy`]: which path is what, who is answered what at once |
-//! | `gateway` | [`Gateway`]: the upstreams, aliases and hooks in force, swapped as one |
 //! | `prepare` | a client's bytes to a chat completion: hooks, checks, route, translation |
 //! | `messages` | `POST /v1/messages`, stage by stage |
 //! | `attempt` | one upstream asked: mended and repeated where that helps |
 //! | `budget` | how much memory the bodies of requests may take, all together |
 //! | `count` | `POST /v1/messages/count_tokens` |
-//! | `counters` | what has happened since the start, in numbers |
-//! | `models` | `GET /v1/models` |
-//! | `environment` | `GET /env` |
 //! | `exchange` | the client's side of one request: events or a whole message out, signs of life in silence |
 //! | `filter` | `on_event` and `on_tool_call` between translation and client |
 //! | `preview` | what would be sent, for `sparkgap hook` |
-//! | `queue` | how many requests an upstream gets at a time |
 //! | `relay` | the upstream's bytes through decoder and translation to the client |
-//! | `record` | what is logged of a request |
 
 mod attempt;
 mod budget;
 mod count;
-mod counters;
-mod environment;
 mod exchange;
 mod filter;
-mod gateway;
 mod messages;
-mod models;
 mod prepare;
 mod preview;
-mod queue;
-mod record;
 mod relay;
 
 use std::io;
@@ -41,20 +29,20 @@ use std::rc::Rc;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-pub use environment::VARIABLES;
-pub use gateway::Gateway;
 pub use preview::{Preview, preview};
 
 use crate::access::Keys;
+use crate::activity::Counters;
+use crate::admin;
 use crate::error::{Error, Kind};
-use crate::hooks::Hook;
+use crate::fleet::Gateway;
+use crate::fleet::queue::NoSlot;
 use crate::http::{Limits, Request};
 use crate::ids;
-use crate::json::{Object, Value};
+use crate::json::Value;
 use crate::server::{Client, Handler};
-use crate::upstream::Wait;
+use crate::transport::Wait;
 use budget::Budget;
-use counters::Counters;
 use exchange::Exchange;
 
 /// How the proxy behaves towards its clients.
@@ -112,6 +100,15 @@ enum Stop {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Stop::Error(error)
+    }
+}
+
+impl From<NoSlot> for Stop {
+    fn from(none: NoSlot) -> Self {
+        match none {
+            NoSlot::ClientGone => Stop::ClientGone,
+            NoSlot::Refused(error) => Stop::Error(error),
+        }
     }
 }
 
@@ -200,21 +197,6 @@ impl Proxy {
         let what = format!("{} is not for {}; use {}", request.method, request.path, methods.join(" or "));
         Err(Error::new(Kind::MethodNotAllowed, what).allow(methods))
     }
-
-    fn health(&self) -> Vec<u8> {
-        let gateway = self.gateway();
-        let names: Vec<Value<'_>> = gateway.upstreams().iter().map(|served| served.name().into()).collect();
-        let failures: u64 = Hook::ALL.iter().map(|hook| gateway.hooks().failures(*hook)).sum();
-        let mut health = Object::new();
-        health.push("status", "ok");
-        health.push("version", env!("CARGO_PKG_VERSION"));
-        health.push("hooks", gateway.hooks().hash());
-        health.push("upstreams", names);
-        self.counters.tell(&mut health);
-        // Since the last load: another set of hooks has not failed yet.
-        health.push("hook_failures", failures);
-        Value::from(health).to_json().into_bytes()
-    }
 }
 
 impl Proxy {
@@ -229,16 +211,18 @@ impl Proxy {
     ) -> Result<Vec<u8>, Error> {
         let wait: Rc<dyn Wait> = Exchange::new(client, request_id, &self.options);
         Ok(match resource {
-            Resource::Models => models::list(&self.gateway(), request, &wait)?.to_json().into_bytes(),
-            Resource::Model(id) => models::find(&self.gateway(), id, request, &wait)?.to_json().into_bytes(),
+            Resource::Models => admin::models::list(&self.gateway(), request, &wait)?.to_json().into_bytes(),
+            Resource::Model(id) => {
+                admin::models::find(&self.gateway(), id, request, &wait)?.to_json().into_bytes()
+            }
             Resource::Environment => {
                 let gateway = self.gateway();
                 for served in gateway.upstreams() {
                     served.upstream().discovered_fresh(&wait);
                 }
-                environment::tell(&gateway, request, &self.options.prefix)?.to_json().into_bytes()
+                admin::environment::tell(&gateway, request, &self.options.prefix)?.to_json().into_bytes()
             }
-            Resource::Health => self.health(),
+            Resource::Health => admin::health::health(&self.gateway(), &self.counters),
             Resource::Hello | Resource::Messages | Resource::CountTokens => {
                 br#"{"name":"sparkgap"}"#.to_vec()
             }

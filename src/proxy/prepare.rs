@@ -12,13 +12,13 @@ use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::Request;
 use crate::json::{Document, ParseError, Value};
 use crate::translate::{self, ChatRequest, Target, chat_request};
-use crate::upstream::Wait;
+use crate::transport::Wait;
 
 use super::Stop;
 use super::budget::check_values;
 use super::filter::Shown;
-use super::gateway::{Gateway, Resolved};
-use super::record::Record;
+use crate::activity::Record;
+use crate::fleet::{Gateway, Resolved};
 
 /// The beta of clients that know the stop reason `model_context_window_exceeded`.
 const CONTEXT_WINDOW_BETA: &str = "model-context-window-exceeded-2025-08-26";

@@ -7,9 +7,9 @@ use crate::http::Request;
 use crate::json::{Document, Value};
 
 use super::Stop;
-use super::gateway::Gateway;
 use super::prepare::{Hooked, Incoming};
-use super::record::Record;
+use crate::activity::Record;
+use crate::fleet::Gateway;
 
 /// What the hooks make of a request.
 #[derive(Debug)]

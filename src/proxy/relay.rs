@@ -1,20 +1,22 @@
 //! The upstream's response, byte by byte through decoder and translation to the client.
 
-use std::io::{self, Read};
+use std::io::Read as _;
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
+use crate::fleet::Resolved;
 use crate::json::{Parser, SpareParser, Value};
 use crate::openai::{Chunk, Failure, read_error_chunk};
 use crate::sse::{Decoder, Event};
-use crate::translate::Progress;
-use crate::upstream::{self, Response};
+use crate::translate::{Asked, Progress, failure_error};
+use crate::transport::{self, Response};
 
+use super::Stop;
 use super::exchange::Exchange;
 
 /// The largest whole (not streamed) answer, and the largest error, that is taken from an upstream.
-const WHOLE_SIZE_MAX: u64 = 64 * 1024 * 1024;
-const ERROR_SIZE_MAX: u64 = 256 * 1024;
+const WHOLE_SIZE_MAX: usize = 64 * 1024 * 1024;
+const ERROR_SIZE_MAX: usize = 256 * 1024;
 
 /// The largest streamed answer, in bytes of events, of which a token takes about 200: a model that never ends is ended
 /// here. Less for a client that does not stream, since for it the answer is gathered.
@@ -28,37 +30,106 @@ const REST_SIZE_MAX: usize = 64 * 1024;
 /// Usually there is nothing but the last chunk's mark.
 const REST_READ_SIZE: usize = 512;
 
-/// Why an answer did not come to its end.
-#[derive(Debug)]
-pub(super) enum Broken {
-    /// What the upstream said.
-    Said(Failure),
-    /// How the upstream's connection ended, or that the client's did.
-    Lost(upstream::Failure),
-    /// The client cannot be written to.
-    Client(io::Error),
+/// One answer on its way to the client.
+pub(super) struct Relay<'a> {
+    pub(super) exchange: &'a Exchange,
+    /// The upstream that answers, and the model there.
+    pub(super) resolved: &'a Resolved,
+    pub(super) asked: &'a Asked,
 }
 
-impl From<Error> for Broken {
-    fn from(error: Error) -> Self {
-        Broken::Said(Failure::Other(error))
+impl Relay<'_> {
+    /// Passes a whole answer on; the client gets its last bytes by [`Exchange::finish`].
+    ///
+    /// # Errors
+    /// The upstream or a hook broke the answer off, or the client has left.
+    pub(super) fn run(&self, response: Response) -> Result<(), Stop> {
+        let is_json =
+            response.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/json"));
+        // A server may not say what it sends; no line of an event begins with a brace.
+        if is_json || response.beginning().trim_ascii_start().starts_with(b"{") {
+            return self.whole(response);
+        }
+        let rest = self.events(response)?;
+        self.exchange.end()?;
+        self.exchange.flush().map_err(Stop::Client)?;
+        if let Some(rest) = rest {
+            drain(rest);
+        }
+        Ok(())
     }
-}
 
-/// Passes a whole answer on; the client gets its last bytes by [`Exchange::finish`].
-pub(super) fn relay(exchange: &Exchange, response: Response) -> Result<(), Broken> {
-    let is_json = response.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/json"));
-    // A server may not say what it sends; no line of an event begins so.
-    if is_json || response.beginning().trim_ascii_start().starts_with(b"{") {
-        return whole(exchange, response);
+    /// The end of a request whose upstream said why it fails.
+    fn said(&self, failure: Failure) -> Stop {
+        Stop::Error(failure_error(failure, self.asked))
     }
-    let rest = events(exchange, response)?;
-    exchange.end()?;
-    exchange.flush().map_err(Broken::Client)?;
-    if let Some(rest) = rest {
-        drain(rest);
+
+    /// The end of a request whose connection to the upstream, or to the client, is lost.
+    fn lost(&self, failure: transport::Failure) -> Stop {
+        if failure == transport::Failure::ClientGone {
+            return Stop::ClientGone;
+        }
+        self.resolved.served.upstream().mark_stale();
+        Stop::Error(failure.to_error(self.resolved.served.name()))
     }
-    Ok(())
+
+    /// Until the upstream says that this was all, or ends. What is left of its body, if it is to be read.
+    fn events(&self, mut response: Response) -> Result<Option<Response>, Stop> {
+        let exchange = self.exchange;
+        let size_max = if exchange.streams() { ANSWER_SIZE_MAX } else { GATHERED_SIZE_MAX };
+        let mut decoder = Decoder::default();
+        let mut size = 0;
+        loop {
+            let count = response.read(decoder.space()).map_err(|failure| self.lost(failure))?;
+            decoder.advance(count);
+            size += count;
+            if size > size_max {
+                return Err(Error::new(Kind::BadGateway, "the upstream's answer is too long").into());
+            }
+            if count == 0 {
+                decoder.end();
+            }
+            let mut parser = SpareParser::take();
+            loop {
+                let event = decoder.next_event().map_err(|error| {
+                    Error::new(Kind::BadGateway, "the upstream sent an event that is too long").source(error)
+                })?;
+                let Some(event) = event else { break };
+                log::trace!(
+                    "{} from the upstream: {}",
+                    exchange.request_id(),
+                    String::from_utf8_lossy(event.data)
+                );
+                match exchange.data(&mut parser, event.data, event.is_error) {
+                    Ok(Progress::More) => {}
+                    Ok(Progress::Done) => return Ok(Some(response)),
+                    Ok(Progress::Cancel) => return Ok(None),
+                    Err(failure) => {
+                        // What was translated before the error belongs to the client.
+                        if exchange.started() {
+                            exchange.flush().map_err(Stop::Client)?;
+                        }
+                        return Err(self.said(failure));
+                    }
+                }
+            }
+            drop(parser);
+            exchange.flush().map_err(Stop::Client)?;
+            if count == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// An upstream that answered with JSON although asked to stream.
+    #[inline(never)] // as `drain`
+    fn whole(&self, response: Response) -> Result<(), Stop> {
+        let exchange = self.exchange;
+        let mut body = response.read_all(WHOLE_SIZE_MAX).map_err(|failure| self.lost(failure))?;
+        log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
+        exchange.data(&mut Parser::default(), &mut body, false).map_err(|failure| self.said(failure))?;
+        Ok(exchange.end()?)
+    }
 }
 
 /// Reads a body to its end, so that its connection can serve again.
@@ -73,66 +144,6 @@ fn drain(mut rest: Response) {
             return;
         }
     }
-}
-
-/// Until the upstream says that this was all, or ends. What is left of its body, if it is to be read.
-fn events(exchange: &Exchange, mut response: Response) -> Result<Option<Response>, Broken> {
-    let size_max = if exchange.streams() { ANSWER_SIZE_MAX } else { GATHERED_SIZE_MAX };
-    let mut decoder = Decoder::default();
-    let mut size = 0;
-    loop {
-        let count = response.read(decoder.space()).map_err(lost)?;
-        decoder.advance(count);
-        size += count;
-        if size > size_max {
-            return Err(Error::new(Kind::BadGateway, "the upstream's answer is too long").into());
-        }
-        if count == 0 {
-            decoder.end();
-        }
-        let mut parser = SpareParser::take();
-        loop {
-            let event = decoder.next_event().map_err(|error| {
-                Error::new(Kind::BadGateway, "the upstream sent an event that is too long").source(error)
-            })?;
-            let Some(event) = event else { break };
-            log::trace!(
-                "{} from the upstream: {}",
-                exchange.request_id(),
-                String::from_utf8_lossy(event.data)
-            );
-            match exchange.data(&mut parser, event.data, event.is_error) {
-                Ok(Progress::More) => {}
-                Ok(Progress::Done) => return Ok(Some(response)),
-                Ok(Progress::Cancel) => return Ok(None),
-                Err(failure) => {
-                    // What was translated before the error belongs to the client.
-                    if exchange.started() {
-                        exchange.flush().map_err(Broken::Client)?;
-                    }
-                    return Err(Broken::Said(failure));
-                }
-            }
-        }
-        drop(parser);
-        exchange.flush().map_err(Broken::Client)?;
-        if count == 0 {
-            return Ok(None);
-        }
-    }
-}
-
-/// An upstream that answered with JSON although asked to stream.
-#[inline(never)] // as `drain`
-fn whole(exchange: &Exchange, response: Response) -> Result<(), Broken> {
-    let mut body = Vec::new();
-    response.take(WHOLE_SIZE_MAX + 1).read_to_end(&mut body).map_err(lost)?;
-    if body.len() as u64 > WHOLE_SIZE_MAX {
-        return Err(Error::new(Kind::BadGateway, "the upstream's answer is too long").into());
-    }
-    log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
-    exchange.data(&mut Parser::default(), &mut body, false).map_err(Broken::Said)?;
-    Ok(exchange.end()?)
 }
 
 /// The error that an answer begins with: vLLM says 200 before its engine has looked at the request, and what is wrong in
@@ -153,13 +164,5 @@ pub(super) fn error_at_once(response: &Response) -> Option<Failure> {
 
 /// The body of an error response; what is beyond the limit says nothing new.
 pub(super) fn error_body(response: Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    // A body that breaks off says what it says.
-    let _ = response.take(ERROR_SIZE_MAX).read_to_end(&mut body);
-    body
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "the shape of map_err")]
-fn lost(error: io::Error) -> Broken {
-    Broken::Lost(upstream::Failure::of(&error))
+    response.read_some(ERROR_SIZE_MAX)
 }

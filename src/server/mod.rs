@@ -27,6 +27,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::http::{Connection, Limits, Request, Socket};
+use crate::threads;
 use refused::Refused;
 use stop::Place;
 
@@ -142,30 +143,9 @@ pub fn spawn(
     options: Options,
     stop: Stop,
 ) -> io::Result<()> {
-    background(name, move || {
+    threads::background(name, move || {
         if let Err(error) = run(listener, handler, options, stop) {
             log::error!("a listener has failed: {error}");
-        }
-    })
-}
-
-/// Runs `work` in a thread of its own, which ends with it.
-///
-/// # Errors
-/// The thread cannot be started.
-pub fn background(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    std::thread::Builder::new().name(name.to_string()).spawn(work).map(|_| ())
-}
-
-/// Runs `work` again and again, after a pause each, in a thread of its own that ends with the program.
-///
-/// # Errors
-/// The thread cannot be started.
-pub fn every(name: &str, pause: Duration, mut work: impl FnMut() + Send + 'static) -> io::Result<()> {
-    background(name, move || {
-        loop {
-            std::thread::sleep(pause);
-            work();
         }
     })
 }

@@ -9,9 +9,10 @@ mod answer;
 use std::borrow::Cow;
 
 use crate::anthropic::{Block, Message, Role, ToolResult};
+use crate::dialect::Flavour;
 use crate::error::Error;
 use crate::json::{Object, Value};
-use crate::openai::{Flavour, SystemMessages};
+use crate::settings::SystemMessages;
 
 use super::blocks;
 use super::request::Target;

@@ -3,9 +3,10 @@
 //! translation.md A, field by field. Fields that have no place are dropped; none of them fails the request.
 
 use crate::anthropic::{Block, MessagesRequest, Thinking as Asked, ToolChoice};
+use crate::dialect::Flavour;
 use crate::error::Error;
 use crate::json::{Object, Value};
-use crate::openai::{Flavour, Settings, Thinking};
+use crate::settings::{Settings, Thinking};
 
 use super::arguments::Schema;
 use super::blocks;

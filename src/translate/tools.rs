@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 
 use crate::anthropic::{MessagesRequest, Tool, ToolChoice};
+use crate::dialect::Flavour;
 use crate::error::Error;
 use crate::hash::Fnv;
 use crate::json::{Object, Value};
-use crate::openai::Flavour;
 
 /// The longest name that a strict OpenAI API takes, and what of it stays when it is shortened: the rest is a digest.
 const NAME_SIZE_MAX: usize = 64;

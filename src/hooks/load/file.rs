@@ -8,7 +8,8 @@ use super::super::nearest;
 use super::super::table::{Mistakes, Reader, describe, keys};
 use super::super::{Defined, Hook};
 use crate::config::{self, Secret, Upstream};
-use crate::openai::{Flavour, Settings, SystemMessages, Thinking};
+use crate::dialect::Flavour;
+use crate::settings::{Settings, SystemMessages, Thinking};
 
 /// The hook API that this version speaks.
 const API_VERSION: i64 = 1;

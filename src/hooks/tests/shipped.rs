@@ -98,7 +98,7 @@ fn haiku_to_the_small_box() {
     assert_eq!(mapped(&loaded, "claude-haiku-4-5").0, "small");
     assert_eq!(mapped(&loaded, "claude-opus-4-5").0, "big");
     let small = loaded.config.upstreams.iter().find(|upstream| upstream.name == "small").unwrap();
-    assert_eq!(small.settings.thinking, crate::openai::Thinking::Off);
+    assert_eq!(small.settings.thinking, crate::settings::Thinking::Off);
     assert_eq!(small.settings.max_tokens, Some(8192));
 }
 
@@ -116,8 +116,8 @@ fn thinking_off_for_one_alias() {
         let (name, _) = mapped(&loaded, model);
         loaded.config.upstreams.iter().find(|upstream| upstream.name == name).unwrap().settings.thinking
     };
-    assert_eq!(thinking("quick"), crate::openai::Thinking::Off);
-    assert_eq!(thinking("claude-opus-4-5"), crate::openai::Thinking::Auto);
+    assert_eq!(thinking("quick"), crate::settings::Thinking::Off);
+    assert_eq!(thinking("claude-opus-4-5"), crate::settings::Thinking::Auto);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use crate::anthropic::Block;
+use crate::dialect::Flavour;
 use crate::json::{Object, Value};
-use crate::openai::Flavour;
 
 use super::super::signature::reasoning;
 use super::super::tool_id;

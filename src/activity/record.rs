@@ -1,0 +1,156 @@
+//! What is logged of a request: one line at its end, whatever became of it.
+
+use std::fmt::{self, Write as _};
+use std::time::{Duration, Instant};
+
+use crate::anthropic::{StopReason, Usage};
+use crate::json::Value;
+
+/// What happened to a request, filled in as it happens.
+#[derive(Debug)]
+pub struct Record {
+    /// The id of the request, `req_…`, which the client gets as a header.
+    pub request_id: String,
+    /// The model as the client named it; empty until the body was read.
+    pub client_model: String,
+    /// The name of the upstream; empty until one was chosen.
+    pub upstream: String,
+    /// The model at the upstream.
+    pub upstream_model: String,
+    /// Whether the client asked for a stream.
+    pub is_streamed: bool,
+    /// The HTTP status; 499 where the client left before it got one (as nginx logs it).
+    pub status: u16,
+    /// The stop reason that the client was told.
+    pub stop_reason: Option<StopReason>,
+    /// The tokens of prompt and answer, as the client was told.
+    pub usage: Usage,
+    /// Values in the arguments of tool calls that were coerced to what their schema wants.
+    pub coercions: usize,
+    /// Places in the arguments of tool calls that were not JSON.
+    pub repairs: usize,
+    /// When the head of the request was here.
+    pub began: Instant,
+    /// Until the first byte of what the model said.
+    pub first_byte: Option<Duration>,
+    /// Why it failed.
+    pub error: Option<String>,
+}
+
+/// The status that is logged of a client that left.
+pub const CLIENT_GONE: u16 = 499;
+
+impl Record {
+    /// The record of a request that has just come.
+    pub fn new(request_id: &str) -> Self {
+        Record {
+            request_id: request_id.to_string(),
+            client_model: String::new(),
+            upstream: String::new(),
+            upstream_model: String::new(),
+            is_streamed: false,
+            status: 0,
+            stop_reason: None,
+            usage: Usage::default(),
+            coercions: 0,
+            repairs: 0,
+            began: Instant::now(),
+            first_byte: None,
+            error: None,
+        }
+    }
+}
+
+impl Record {
+    /// The record as `on_log` sees it.
+    #[inline(never)] // its part of the stack is not to lie below every message
+    pub fn to_value(&self) -> Value<'static> {
+        let millis = |time: Duration| Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let usage = self.usage;
+        Value::object([
+            ("request_id", self.request_id.clone().into()),
+            ("model", self.client_model.clone().into()),
+            ("upstream", self.upstream.clone().into()),
+            ("upstream_model", self.upstream_model.clone().into()),
+            ("stream", self.is_streamed.into()),
+            ("status", u64::from(self.status).into()),
+            ("stop_reason", self.stop_reason.map_or(Value::Null, |reason| reason.name().into())),
+            ("input_tokens", (usage.input + usage.cache_read + usage.cache_creation).into()),
+            ("cached_tokens", usage.cache_read.into()),
+            ("output_tokens", usage.output.into()),
+            ("coerced_arguments", (self.coercions as u64).into()),
+            ("repaired_arguments", (self.repairs as u64).into()),
+            ("first_byte_ms", self.first_byte.map_or(Value::Null, millis)),
+            ("total_ms", millis(self.began.elapsed())),
+            ("error", self.error.clone().map_or(Value::Null, Value::from)),
+        ])
+    }
+}
+
+/// Text that a stranger chose, with nothing in it that could end a line of the log; a dash where there is none.
+struct Plain<'t>(&'t str);
+
+/// What is shown of it, in characters.
+const PLAIN_MAX: usize = 200;
+
+impl fmt::Display for Plain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.0.char_indices().nth(PLAIN_MAX).map_or(self.0.len(), |(at, _)| at);
+        let shown = self.0.get(..end).unwrap_or_default();
+        match shown {
+            "" => f.write_str("-"),
+            _ if !shown.chars().any(char::is_control) => f.write_str(shown),
+            _ => shown.chars().try_for_each(|c| {
+                if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} -> {}/{} {} {}",
+            self.request_id,
+            Plain(&self.client_model),
+            Plain(&self.upstream),
+            Plain(&self.upstream_model),
+            if self.is_streamed { "stream" } else { "whole" },
+            self.status,
+        )?;
+        if let Some(reason) = self.stop_reason {
+            let usage = self.usage;
+            let prompt = usage.input + usage.cache_read + usage.cache_creation;
+            write!(f, " {} in {prompt} out {} cached {}", reason.name(), usage.output, usage.cache_read)?;
+        }
+        for (count, what) in [(self.coercions, "coerced"), (self.repairs, "repaired")] {
+            if count > 0 {
+                write!(f, " {what} {count}")?;
+            }
+        }
+        if let Some(first) = self.first_byte {
+            write!(f, " first {} ms", first.as_millis())?;
+        }
+        write!(f, " total {} ms", self.began.elapsed().as_millis())?;
+        match &self.error {
+            Some(error) => write!(f, ": {}", Plain(error)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_one_line() {
+        let mut record = Record::new("req_1");
+        record.client_model = "a\r\nINFO forged".to_string();
+        record.error = Some("x\ny".to_string());
+        let line = record.to_string();
+        assert!(!line.contains('\n') && !line.contains('\r'), "{line}");
+        assert!(line.starts_with("req_1 a\\r\\nINFO forged -> -/- whole 0"), "{line}");
+    }
+}

@@ -1,0 +1,1 @@
+//! Starts, reloads and stops a running server.

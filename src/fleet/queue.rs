@@ -1,0 +1,172 @@
+//! How many requests an upstream gets at a time, and who is next: first come, first served.
+//!
+//! A waiting client is minded like one whose upstream is silent: it gets its pings, and when it leaves so does its place.
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd as _;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Retry};
+use crate::transport::{Failure, Wait, wait_for};
+use crate::wake::Wake;
+
+/// How many may wait; beyond that a client is told to come again.
+const WAITING_MAX: usize = 512;
+
+const RETRY_AFTER_S: u32 = 5;
+
+/// As long as the client has patience.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The slots of one upstream.
+#[derive(Debug)]
+pub struct Queue(Mutex<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    free: u32,
+    /// Whoever is woken has been handed the slot.
+    waiting: VecDeque<Arc<Wake>>,
+}
+
+/// A slot; given on to the next when it is dropped.
+#[derive(Debug)]
+pub struct QueueSlot(Arc<Queue>);
+
+/// Why a request gets no slot.
+#[derive(Debug)]
+pub enum NoSlot {
+    /// The client has left.
+    ClientGone,
+    /// Too many wait already, or this one waited too long.
+    Refused(Error),
+}
+
+impl Queue {
+    /// A queue for `slots` requests at a time.
+    pub fn new(slots: u32) -> Self {
+        Queue(Mutex::new(Waiting { free: slots, waiting: VecDeque::new() }))
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Waiting) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A slot, at once or when it is this client's turn.
+    ///
+    /// # Errors
+    /// 529: too many wait already. The client has left.
+    pub fn take(self: &Arc<Self>, wait: &Rc<dyn Wait>) -> Result<QueueSlot, NoSlot> {
+        let full = |words: &str| NoSlot::Refused(Error::new(Kind::Overloaded, words));
+        let turn = Arc::new(Wake::new().map_err(|error| {
+            let error = Error::new(Kind::Overloaded, "too many open files").source(error);
+            NoSlot::Refused(error.retry(Retry::After(RETRY_AFTER_S)))
+        })?);
+        let is_free = self.with(|state| {
+            if state.free > 0 {
+                state.free -= 1;
+                return Ok(true);
+            }
+            if state.waiting.len() >= WAITING_MAX {
+                let error = Error::new(Kind::Overloaded, "too many requests wait for this model");
+                return Err(NoSlot::Refused(error.retry(Retry::After(RETRY_AFTER_S))));
+            }
+            state.waiting.push_back(Arc::clone(&turn));
+            Ok(false)
+        })?;
+        if is_free {
+            return Ok(QueueSlot(Arc::clone(self)));
+        }
+        match wait_for(wait.as_ref(), turn.as_fd(), WAIT_MAX) {
+            Ok(true) => Ok(QueueSlot(Arc::clone(self))),
+            left => {
+                let was_waiting = self.with(|state| {
+                    let before = state.waiting.len();
+                    state.waiting.retain(|other| !Arc::ptr_eq(other, &turn));
+                    state.waiting.len() < before
+                });
+                if !was_waiting {
+                    drop(QueueSlot(Arc::clone(self))); // it was just handed over
+                }
+                Err(match left {
+                    Err(Failure::ClientGone) => NoSlot::ClientGone,
+                    _ => full("waited too long for this model"),
+                })
+            }
+        }
+    }
+}
+
+impl Drop for QueueSlot {
+    fn drop(&mut self) {
+        self.0.with(|state| match state.waiting.pop_front() {
+            Some(next) => next.wake(),
+            None => state.free += 1,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::transport::{minded, nobody};
+
+    fn waiting(queue: &Queue) -> usize {
+        queue.with(|state| state.waiting.len())
+    }
+
+    #[test]
+    fn the_next_gets_the_place() {
+        let queue = Arc::new(Queue::new(1));
+        let first = queue.take(&nobody()).ok().unwrap();
+        let (sender, served) = sync_channel(2);
+        let others: Vec<_> = (0..2)
+            .map(|i| {
+                let (queue, sender) = (Arc::clone(&queue), sender.clone());
+                let before = waiting(&queue);
+                let thread = std::thread::spawn({
+                    let queue = Arc::clone(&queue);
+                    move || {
+                        let _place = queue.take(&nobody()).ok().unwrap();
+                        sender.send(i).unwrap();
+                    }
+                });
+                while waiting(&queue) == before {
+                    std::thread::yield_now();
+                }
+                thread
+            })
+            .collect();
+        drop(first);
+        assert_eq!((served.recv().unwrap(), served.recv().unwrap()), (0, 1));
+        others.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(queue.with(|state| (state.free, state.waiting.len())), (1, 0));
+    }
+
+    #[test]
+    fn a_client_that_leaves_gives_up_its_turn() {
+        let queue = Arc::new(Queue::new(1));
+        let place = queue.take(&nobody()).ok().unwrap();
+        let (wait, client) = minded();
+        drop(client);
+        assert!(matches!(queue.take(&wait), Err(NoSlot::ClientGone)));
+        assert_eq!(waiting(&queue), 0);
+        drop(place);
+        assert_eq!(queue.with(|state| state.free), 1);
+    }
+
+    #[test]
+    fn the_queue_has_an_end() {
+        let queue = Arc::new(Queue::new(0));
+        queue.with(|state| {
+            state.waiting.extend((0..WAITING_MAX).map(|_| Arc::new(Wake::new().unwrap())));
+        });
+        assert!(
+            matches!(queue.take(&nobody()), Err(NoSlot::Refused(error)) if error.kind == Kind::Overloaded)
+        );
+    }
+}

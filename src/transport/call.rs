@@ -1,0 +1,295 @@
+//! One address of a server and the calls to it: a request out, the one retry of a stale connection, the response back.
+//!
+//! Knows URLs, headers and connection reuse; the bodies are bytes, whose meaning is the caller's.
+
+use std::fmt::{self, Write as _};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::{HeaderName, HeaderValue, Uri};
+use rustls::pki_types::ServerName;
+
+use super::connection::Connection;
+use super::dial::Origin;
+use super::failure::Failure;
+use super::idle::Idle;
+use super::response::{Response, send_request};
+use super::tls;
+use super::wait::{Call, Options, Wait};
+use crate::config;
+
+/// Room for a request's head, as a rule.
+const HEAD_SIZE: usize = 512;
+
+/// Where on an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path<'a> {
+    /// Below the base URL: `/chat/completions`.
+    Api(&'a str),
+    /// Beside the base URL's `/v1`: vLLM serves `/tokenize` there.
+    Root(&'a str),
+}
+
+/// One address of a server, for all threads.
+pub struct Endpoint {
+    name: String,
+    options: Options,
+    origin: Origin,
+    idle: Arc<Idle>,
+    /// The base URL's path without a slash at its end.
+    base: String,
+    /// The headers that every request carries, as they go out; the key is among them.
+    headers: String,
+}
+
+impl Endpoint {
+    /// The address of a configured upstream; no connection is made yet.
+    ///
+    /// # Errors
+    /// The URL or the key cannot be used; the text tells what was expected, and never the key.
+    pub fn new(config: &config::Upstream, options: &Options) -> Result<Self, String> {
+        let fail = |why| format!("upstream '{}': {why}", config.name);
+        let uri = base_url(&config.url).map_err(fail)?;
+        let origin = origin(&uri).map_err(fail)?;
+        let base = uri.path().trim_end_matches('/').to_owned();
+        let host = uri.authority().map_or("", |authority| authority.as_str());
+        let mut headers = format!("host: {host}\r\n{HEADERS}");
+        if let Some(key) = &config.api_key {
+            push_header(&mut headers, "authorization", &format!("Bearer {}", key.expose())).map_err(fail)?;
+        }
+        let name = config.name.clone();
+        Ok(Endpoint { name, options: *options, origin, idle: Arc::default(), base, headers })
+    }
+
+    /// The same with one more header on every request. Its value is never shown.
+    ///
+    /// # Errors
+    /// Name or value cannot stand in a header.
+    pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, String> {
+        push_header(&mut self.headers, name, value)?;
+        Ok(self)
+    }
+
+    /// Its configured name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The least time between two attempts to ask it for its models.
+    pub fn discovery_interval(&self) -> Duration {
+        self.options.discovery_interval
+    }
+
+    /// Sends JSON and returns the response once its body has begun, whatever its status.
+    ///
+    /// # Errors
+    /// There is no response, or none that can be read.
+    pub fn post(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
+        self.post_within(self.options, path, body, wait)
+    }
+
+    /// The same for a question that needs no model: its answer is here soon, or not worth the wait.
+    ///
+    /// # Errors
+    /// As [`Endpoint::post`].
+    pub fn ask(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
+        self.post_within(self.soon(), path, body, wait)
+    }
+
+    fn post_within(
+        &self,
+        options: Options,
+        path: Path<'_>,
+        body: &[u8],
+        wait: &Rc<dyn Wait>,
+    ) -> Result<Response, Failure> {
+        let mut head = self.head("POST", path);
+        // Writing to a String cannot fail.
+        let _ = write!(head, "content-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        self.exchange([head.as_bytes(), body], Call::new(wait, options))
+    }
+
+    /// Gets something small, whatever its status.
+    ///
+    /// # Errors
+    /// As [`Endpoint::post`].
+    pub fn get(&self, path: Path<'_>, wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
+        let head = self.head("GET", path) + "\r\n";
+        self.exchange([head.as_bytes(), b""], Call::new(wait, self.soon()))
+    }
+
+    /// The time limits of what needs no model.
+    fn soon(&self) -> Options {
+        let timeout = self.options.discovery_timeout;
+        Options { first_byte_timeout: timeout, idle_timeout: timeout, ..self.options }
+    }
+
+    /// A request's head, but for the headers of its body and the blank line.
+    fn head(&self, method: &str, path: Path<'_>) -> String {
+        let (base, path) = match path {
+            Path::Api(path) => (self.base.as_str(), path),
+            Path::Root(path) => (self.base.strip_suffix("/v1").unwrap_or(&self.base), path),
+        };
+        let mut head = String::with_capacity(HEAD_SIZE);
+        for part in [method, " ", base, path, " HTTP/1.1\r\n", &self.headers] {
+            head.push_str(part);
+        }
+        head
+    }
+
+    /// One request, and its repetition where a pooled connection had been closed by the server in the meantime: it
+    /// cannot have been at work on a request if it did not take it.
+    fn exchange(&self, request: [&[u8]; 2], call: Call) -> Result<Response, Failure> {
+        if let Some(connection) = self.idle.take() {
+            match send_request(connection, request, &call) {
+                Err(Failure::Reset(why)) if !call.has_received() => {
+                    log::debug!("upstream {}: a pooled connection was stale: {why}", self.name());
+                    // Whatever closed it (a restart) may have closed all.
+                    self.idle.clear();
+                }
+                receiving => return Response::begin(receiving?, call, &self.idle),
+            }
+        }
+        let receiving = send_request(Connection::open(&self.origin, &call)?, request, &call)?;
+        Response::begin(receiving, call, &self.idle)
+    }
+}
+
+/// The key is not in it, nor the address: it may stand in a log line.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What every upstream is told. No compression: it would hold events back.
+const HEADERS: &str = concat!(
+    "user-agent: sparkgap/",
+    env!("CARGO_PKG_VERSION"),
+    "\r\naccept: */*\r\naccept-encoding: identity\r\n"
+);
+
+/// The checked base URL.
+fn base_url(url: &str) -> Result<Uri, String> {
+    const EXPECTED: &str = "expected a URL like http://192.168.1.20:8000/v1";
+    if url.contains('@') {
+        // Not repeated in the text: what stands before the @ is a password.
+        return Err(format!(
+            "no user name or password may stand in the URL: {EXPECTED}, and the key as `api_key`"
+        ));
+    }
+    let uri: Uri = url.parse().map_err(|_| format!("'{url}' is no URL: {EXPECTED}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(format!("'{url}' is neither http:// nor https://: {EXPECTED}"));
+    }
+    if uri.host().unwrap_or_default().is_empty() {
+        return Err(format!("'{url}' names no host: {EXPECTED}"));
+    }
+    if url.contains(['?', '#']) {
+        return Err(format!("'{url}' has a query or a fragment, which cannot be kept: {EXPECTED}"));
+    }
+    Ok(uri)
+}
+
+fn origin(uri: &Uri) -> Result<Origin, String> {
+    let is_secure = uri.scheme_str() == Some("https");
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+    let tls = if is_secure {
+        let name = ServerName::try_from(host.clone());
+        let name = name.map_err(|_| format!("no certificate can be for a host of the name '{host}'"))?;
+        Some((tls::config().map_err(|error| format!("TLS: {error}"))?, name))
+    } else {
+        None
+    };
+    Ok(Origin { host, port, tls })
+}
+
+/// Puts a header at the end; the http crate's checks let no line end through.
+fn push_header(headers: &mut String, name: &str, value: &str) -> Result<(), String> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("'{name}' is no header"))?;
+    HeaderValue::from_str(value)
+        .map_err(|_| "the key holds characters that no header takes (a line end?)".to_owned())?;
+    for part in [name, ": ", value, "\r\n"] {
+        headers.push_str(part);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    fn configured(url: &str) -> Result<Endpoint, String> {
+        let config = config::Upstream {
+            name: "spark".into(),
+            url: url.into(),
+            api_key: None,
+            model: None,
+            max_in_flight: None,
+            settings: Settings::default(),
+        };
+        Endpoint::new(&config, &Options::default())
+    }
+
+    #[test]
+    fn one_endpoint_serves_all_threads() {
+        fn shared<T: Send + Sync>(_: &T) {}
+        shared(&configured("http://h/v1").unwrap());
+    }
+
+    #[test]
+    fn paths_are_below_or_beside_the_base() {
+        for (base, api, root) in [
+            ("http://h:1/v1", "/v1/x", "/x"),
+            ("http://h:1/v1/", "/v1/x", "/x"),
+            ("https://h/vllm/v1", "/vllm/v1/x", "/vllm/x"),
+            ("http://h", "/x", "/x"),
+            ("http://[::1]:8000/v1", "/v1/x", "/x"),
+        ] {
+            let upstream = configured(base).unwrap();
+            for (path, target) in [(Path::Api("/x"), api), (Path::Root("/x"), root)] {
+                let head = upstream.head("GET", path);
+                assert!(head.starts_with(&format!("GET {target} HTTP/1.1\r\nhost: ")), "{head}");
+            }
+        }
+    }
+
+    #[test]
+    fn connections_go_where_the_url_says() {
+        for (url, host, port, authority) in [
+            ("http://h/v1", "h", 80, "h"),
+            ("https://H.example/v1", "H.example", 443, "H.example"),
+            ("HTTPS://h:8443", "h", 8443, "h:8443"),
+            ("http://[::1]:8000/v1", "::1", 8000, "[::1]:8000"),
+        ] {
+            let upstream = configured(url).unwrap();
+            assert_eq!((upstream.origin.host.as_str(), upstream.origin.port), (host, port));
+            assert_eq!(upstream.origin.tls.is_some(), url.to_lowercase().starts_with("https"));
+            assert!(upstream.headers.starts_with(&format!("host: {authority}\r\n")), "{}", upstream.headers);
+        }
+    }
+
+    #[test]
+    fn unusable_urls_are_refused_with_what_was_expected() {
+        for url in [
+            "",
+            "h",
+            "h:8000/v1",
+            "/v1",
+            "ftp://h/v1",
+            "http://",
+            "http:///v1",
+            "http://h/v1?a=b",
+            "http://h/#a",
+            "http://h h/",
+        ] {
+            let error = configured(url).unwrap_err();
+            assert!(error.contains("'spark'") && error.contains("expected a URL like"), "{url}: {error}");
+        }
+        let error = configured("http://me:hunter2@h/v1").unwrap_err();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,189 @@
+//! One connection to an upstream, with TLS or without: never blocking, always waited for by [`Call::until_ready`].
+//!
+//! Knows sockets and TLS; knows nothing of HTTP.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd as _;
+
+use rustls::ClientConnection;
+
+use super::dial::{Origin, dial};
+use super::failure::Failure;
+use super::wait::{Call, Direction, Stage};
+
+/// A connection to an upstream. Dropped, it is closed.
+pub(super) struct Connection {
+    stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
+    /// The upstream takes no more bytes.
+    send_broken: bool,
+}
+
+impl Connection {
+    /// A new one.
+    ///
+    /// # Errors
+    /// It cannot be made in time, TLS cannot be agreed on, or the client has left.
+    #[inline(never)] // rare, and TLS takes 8 KB of stack
+    pub(super) fn open(origin: &Origin, call: &Call) -> Result<Self, Failure> {
+        call.begin_connect();
+        let stream = dial(call, origin)?;
+        call.advance(Stage::Handshake);
+        let mut connection = Connection { stream, tls: None, send_broken: false };
+        if let Some((config, name)) = &origin.tls {
+            let tls = ClientConnection::new(config.clone(), name.clone());
+            let mut tls = Box::new(tls.map_err(|error| Failure::Tls(error.to_string()))?);
+            let mut socket = Socket::new(&connection.stream, call);
+            let agreed = tls.complete_io(&mut socket);
+            agreed.map_err(|error| socket.failure(&error, Failure::Reset))?;
+            connection.tls = Some(tls);
+        }
+        call.advance(Stage::Exchange);
+        Ok(connection)
+    }
+
+    /// Sends all of `parts`, in one go if the system takes them.
+    ///
+    /// # Errors
+    /// The client's departure, a limit, or the connection's. Not an upstream that takes no more: it may have answered (401,
+    /// 413) and closed before it has read the whole request, and the read that follows finds the answer, or the same end.
+    pub(super) fn send(&mut self, parts: [&[u8]; 2], call: &Call) -> Result<(), Failure> {
+        let mut socket = Socket::new(&self.stream, call);
+        let sent = match &mut self.tls {
+            None => write_all(&mut socket, parts),
+            Some(tls) => write_all(&mut rustls::Stream::new(tls.as_mut(), &mut socket), parts),
+        };
+        match sent {
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                self.send_broken = true;
+                Ok(())
+            }
+            sent => sent.map_err(|error| socket.failure(&error, Failure::Reset)),
+        }
+    }
+
+    /// Waits for the next bytes; 0: the upstream has closed. Some servers close TLS without saying so, which is not
+    /// dangerous: where a body ends is known, or checked by who reads it. `lost` names the failure of a connection that
+    /// breaks: before a response or within it.
+    ///
+    /// # Errors
+    /// The client's departure, a limit, or the connection's.
+    pub(super) fn read(
+        &mut self,
+        buffer: &mut [u8],
+        call: &Call,
+        lost: fn(String) -> Failure,
+    ) -> Result<usize, Failure> {
+        let mut socket = Socket::new(&self.stream, call);
+        let read = match &mut self.tls {
+            None => socket.read(buffer),
+            Some(tls) => rustls::Stream::new(tls.as_mut(), &mut socket).read(buffer),
+        };
+        match read {
+            Ok(count @ 1..) => {
+                call.mark_received();
+                Ok(count)
+            }
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(0),
+            ended => ended.map_err(|error| socket.failure(&error, lost)),
+        }
+    }
+
+    /// Whether it may serve another call.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.send_broken
+    }
+
+    /// Whether nothing is there to read: neither the end nor bytes that nobody asked for.
+    pub(super) fn is_quiet(&self) -> bool {
+        let mut byte = [0];
+        self.tls.as_ref().is_none_or(|tls| tls.wants_read())
+            && matches!((&self.stream).read(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+fn write_all(stream: &mut impl Write, [mut first, mut second]: [&[u8]; 2]) -> io::Result<()> {
+    while !(first.is_empty() && second.is_empty()) {
+        match stream.write_vectored(&[IoSlice::new(first), IoSlice::new(second)])? {
+            0 => return Err(ErrorKind::WriteZero.into()),
+            count => {
+                second = second.get(count.saturating_sub(first.len())..).unwrap_or_default();
+                first = first.get(count..).unwrap_or_default();
+            }
+        }
+    }
+    stream.flush()
+}
+
+/// The socket as it seems to TLS: one that blocks, until the call must end.
+struct Socket<'a> {
+    stream: &'a TcpStream,
+    call: &'a Call,
+    /// The failure of a wait. TLS passes an [`io::Error`] on, which has no place for it.
+    failed: Option<Failure>,
+}
+
+impl<'a> Socket<'a> {
+    fn new(stream: &'a TcpStream, call: &'a Call) -> Self {
+        Socket { stream, call, failed: None }
+    }
+
+    fn wait(&mut self, direction: Direction) -> io::Result<()> {
+        let ready = self.call.until_ready(self.stream.as_fd(), direction, self.call.limit(direction));
+        ready.map_err(|failure| {
+            self.failed = Some(failure);
+            ErrorKind::Other.into()
+        })
+    }
+
+    /// The failure that `error` stands for; `lost`, if the connection broke.
+    fn failure(self, error: &io::Error, lost: fn(String) -> Failure) -> Failure {
+        match (self.failed, self.call.stage()) {
+            (Some(failure), _) => failure,
+            (None, Stage::Connect) => Failure::Refused(error.to_string()),
+            // rustls wraps its errors so, in the handshake and after it: with TLS 1.3 a refused client certificate is
+            // told only then.
+            (None, Stage::Handshake | Stage::Exchange) if error.kind() == ErrorKind::InvalidData => {
+                Failure::Tls(error.to_string())
+            }
+            // Closed in the handshake: a server, or a proxy in front of it, that is just starting or stopping.
+            (None, Stage::Handshake) => Failure::Refused(format!("in the TLS handshake: {error}")),
+            (None, Stage::Exchange) => lost(error.to_string()),
+        }
+    }
+}
+
+impl Read for Socket<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut stream = self.stream;
+        loop {
+            self.wait(Direction::Receive)?;
+            match stream.read(buffer) {
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for Socket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut stream = self.stream;
+        loop {
+            match stream.write_vectored(parts) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(Direction::Send)?,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

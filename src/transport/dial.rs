@@ -1,0 +1,85 @@
+//! A new TCP connection to an upstream.
+//!
+//! Knows addresses and sockets; knows nothing of TLS but that it is wanted.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+
+use super::failure::Failure;
+use super::lookup;
+use super::wait::{Call, Direction, Limit};
+
+/// TCP probes a silent peer after this time, then at this interval, so often. A server that lost its power while a
+/// prompt was in its queue is noticed after a minute and not after the first-byte limit of half an hour.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+/// Where connections go.
+pub(super) struct Origin {
+    /// A name or an address, without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// What TLS takes, and what the certificate must be for; None: no TLS.
+    pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+/// Connects to the first of the host's addresses that takes it.
+///
+/// # Errors
+/// The last address's, or the client's departure.
+pub(super) fn dial(call: &Call, origin: &Origin) -> Result<TcpStream, Failure> {
+    let addresses = lookup::addresses(call, &origin.host, origin.port)?;
+    let mut last_failure = Failure::Refused("the host name has no address".into());
+    for (index, address) in addresses.iter().enumerate() {
+        let limit = share(call.limit(Direction::Send), addresses.len() - index);
+        match connect(call, *address, limit) {
+            Ok(stream) => return Ok(stream),
+            Err(Failure::ClientGone) => return Err(Failure::ClientGone),
+            Err(failure) => last_failure = failure,
+        }
+    }
+    Err(last_failure)
+}
+
+/// The first of so many waits within `limit`: an address that swallows packets (IPv6 on many a LAN) must leave time
+/// for the next one.
+fn share(limit: Limit, waits: usize) -> Limit {
+    let now = Instant::now();
+    let waits = u32::try_from(waits).unwrap_or(1).max(1);
+    let until = limit.until.map(|until| now + until.saturating_duration_since(now) / waits);
+    Limit { until, ..limit }
+}
+
+fn connect(call: &Call, address: SocketAddr, limit: Limit) -> Result<TcpStream, Failure> {
+    let refused = |error: io::Error| Failure::Refused(error.to_string());
+    let errno = |errno: Errno| refused(errno.into());
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None).map_err(errno)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => {}
+        Err(Errno::INPROGRESS | Errno::INTR) => {
+            call.until_ready(socket.as_fd(), Direction::Send, limit)?;
+            sockopt::socket_error(&socket).and_then(|error| error).map_err(errno)?;
+        }
+        Err(error) => return Err(errno(error)),
+    }
+    set_options(&socket).map_err(errno)?;
+    Ok(TcpStream::from(socket))
+}
+
+fn set_options(socket: &OwnedFd) -> Result<(), Errno> {
+    let (idle, interval, count) = KEEPALIVE;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, idle)?;
+    sockopt::set_tcp_keepintvl(socket, interval)?;
+    sockopt::set_tcp_keepcnt(socket, count)?;
+    sockopt::set_tcp_nodelay(socket, true)
+}

@@ -1,0 +1,53 @@
+//! Connections to one upstream that wait for their next call.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::connection::Connection;
+
+/// Idle connections kept: as many as a LAN box has busy clients.
+const CONNECTIONS_MAX: usize = 64;
+
+/// An idle connection is not used again after this time. Servers close theirs earlier (uvicorn after 5 s), which is noticed.
+const AGE_MAX: Duration = Duration::from_secs(60);
+
+/// Idle connections, the oldest first, each with when it was put here.
+#[derive(Default)]
+pub(super) struct Idle(Mutex<VecDeque<(Instant, Connection)>>);
+
+impl Idle {
+    /// The connection that was used last, if it is still one.
+    pub(super) fn take(&self) -> Option<Connection> {
+        loop {
+            let (since, connection) = self.idle(VecDeque::pop_back)?;
+            if since.elapsed() > AGE_MAX {
+                self.clear(); // the others are older
+            } else if connection.is_quiet() {
+                return Some(connection);
+            }
+        }
+    }
+
+    /// A connection that waits for nothing.
+    pub(super) fn put(&self, connection: Connection) {
+        let now = Instant::now();
+        let dropped = self.idle(|idle| {
+            idle.push_back((now, connection));
+            let is_over = |idle: &VecDeque<(Instant, _)>| {
+                idle.len() > CONNECTIONS_MAX || idle.front().is_some_and(|(since, _)| now - *since > AGE_MAX)
+            };
+            if is_over(idle) { idle.pop_front() } else { None }
+        });
+        drop(dropped); // not under the lock
+    }
+
+    /// Closes all: what has closed one of them, a restart, may have closed the others.
+    pub(super) fn clear(&self) {
+        drop(self.idle(std::mem::take));
+    }
+
+    fn idle<T>(&self, work: impl FnOnce(&mut VecDeque<(Instant, Connection)>) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

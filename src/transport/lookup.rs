@@ -1,0 +1,137 @@
+//! Host names -> addresses, by the system's resolver, which knows neither time limits nor departing clients.
+//!
+//! So it works in a thread of its own, and the call waits for that as for a socket. A look-up whose call has ended runs
+//! on until the resolver gives up; how many may run at a time is limited.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::failure::Failure;
+use super::wait::{Call, Direction};
+use crate::threads;
+use crate::wake::Wake;
+
+/// How many addresses of one host are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// Look-ups at a time. Each is over in milliseconds, unless the name server is dead; then it takes 5 s and more.
+const LOOKUPS_MAX: usize = 64;
+
+static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
+
+/// The addresses of a host, which may be one itself.
+///
+/// # Errors
+/// The resolver's, as [`Failure::Refused`]; the client has left, or the time to connect has passed.
+pub(super) fn addresses(call: &Call, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let host = host.to_owned();
+    in_background(call, move || Ok((host.as_str(), port).to_socket_addrs()?.take(ADDRESSES_MAX).collect()))
+}
+
+/// One of the look-ups at a time, until it is dropped.
+struct LookupSlot;
+
+impl LookupSlot {
+    fn take() -> Result<LookupSlot, Failure> {
+        let slot = LookupSlot;
+        match LOOKUPS.fetch_add(1, Ordering::Relaxed) {
+            0..LOOKUPS_MAX => Ok(slot),
+            _ => Err(Failure::Refused("too many host names are being looked up".into())),
+        }
+    }
+}
+
+impl Drop for LookupSlot {
+    fn drop(&mut self) {
+        LOOKUPS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The result of `work`, waited for as long as the call may and its client stays.
+fn in_background<T: Send + 'static>(
+    call: &Call,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let refused = |error: io::Error| Failure::Refused(error.to_string());
+    let slot = LookupSlot::take()?;
+    let told: Arc<(Wake, Mutex<Option<io::Result<T>>>)> =
+        Arc::new((Wake::new().map_err(refused)?, Mutex::new(None)));
+    let teller = Arc::clone(&told);
+    let started = threads::background("lookup", move || {
+        let _slot = slot;
+        let found = work();
+        *teller.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        teller.0.wake();
+    });
+    started.map_err(refused)?;
+    call.until_ready(told.0.as_fd(), Direction::Receive, call.limit(Direction::Receive))?;
+    let found = told.1.lock().unwrap_or_else(PoisonError::into_inner).take();
+    found.unwrap_or_else(|| Err(io::Error::other("the look-up has failed"))).map_err(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::transport::wait::{Options, Wait, minded, nobody};
+
+    fn connecting(wait: &Rc<dyn Wait>, connect_timeout: Duration) -> Call {
+        let call = Call::new(wait, Options { connect_timeout, ..Options::default() });
+        call.begin_connect();
+        call
+    }
+
+    #[test]
+    fn addresses_and_names() {
+        let call = connecting(&nobody(), Duration::from_secs(60));
+        assert_eq!(addresses(&call, "127.0.0.1", 80).unwrap(), ["127.0.0.1:80".parse().unwrap()]);
+        assert_eq!(addresses(&call, "::1", 80).unwrap(), ["[::1]:80".parse().unwrap()]);
+        let found = addresses(&call, "localhost", 80).unwrap();
+        assert!(!found.is_empty() && found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
+        assert_eq!(
+            in_background(&call, || Err::<(), _>(io::Error::other("no such host"))),
+            Err(Failure::Refused("no such host".into()))
+        );
+    }
+
+    #[test]
+    fn a_client_that_leaves_is_not_kept_by_a_dead_name_server() {
+        let (wait, client) = minded();
+        let call = connecting(&wait, Duration::from_secs(60));
+        let (answer, answered) = channel::<()>();
+        let (begun, has_begun) = channel();
+        let leaving = std::thread::spawn(move || {
+            has_begun.recv().unwrap();
+            drop(client);
+        });
+        let error = in_background(&call, move || {
+            begun.send(()).unwrap();
+            let _ = answered.recv();
+            Ok(())
+        });
+        assert_eq!(error, Err(Failure::ClientGone));
+        leaving.join().unwrap();
+        drop(answer);
+    }
+
+    #[test]
+    fn the_time_to_connect_covers_it() {
+        let call = connecting(&nobody(), Duration::ZERO);
+        let (answer, answered) = channel::<()>();
+        let error = in_background(&call, move || {
+            let _ = answered.recv();
+            Ok(())
+        });
+        assert!(matches!(error, Err(Failure::Timeout(_))));
+        drop(answer);
+    }
+}

@@ -1,0 +1,41 @@
+//! One streamed HTTP exchange with one address, ended when its client leaves.
+//!
+//! It knows nothing of messages or chats: a body goes out as bytes, and comes back as bytes.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `call` | [`Endpoint`]: one call, the one retry of a stale connection |
+//! | `response` | [`Response`]: the head, and the body as it comes |
+//! | `failure` | [`Failure`]: what can go wrong, and what the client is told of it |
+//! | `wait` | [`Wait`], [`Options`]: one `poll` over the upstream's and the client's socket, with every time limit |
+//! | `dial` | a new TCP connection |
+//! | `connection` | a connection, with TLS or without, which waits by `wait` |
+//! | `idle` | connections that wait for their next call |
+//! | `head` | a response's head: its status, and where its body ends |
+//! | `lookup` | host names to addresses, by the system's resolver |
+//! | `tls` | [`trust`]: whose certificates an upstream may show |
+//!
+//! The thread that asked is the thread that waits, from the connect to the last byte of the body. In silence it
+//! polls both sockets: when its client leaves, the call ends and the upstream's connection is closed at once, so
+//! that the model stops generating for nobody.
+//!
+//! One limit stands: a client that closes only its sending side counts as gone.
+
+mod call;
+mod connection;
+mod dial;
+mod failure;
+mod head;
+mod idle;
+mod lookup;
+mod response;
+mod tls;
+mod wait;
+
+pub use call::{Endpoint, Path};
+pub use failure::Failure;
+pub use response::Response;
+pub use tls::trust;
+#[cfg(test)]
+pub(crate) use wait::minded;
+pub use wait::{Options, Wait, has_left, nobody, wait_for};

@@ -1,0 +1,366 @@
+//! Waiting for an upstream: one `poll` over its socket and the client's, with every time limit.
+//!
+//! Knows sockets and clocks; knows nothing of HTTP.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+use super::failure::{Failure, WHILE_CONNECTING};
+
+/// What the requesting thread minds while an upstream is silent.
+pub trait Wait {
+    /// The client's socket; its hang-up ends the wait. None: nobody to mind (discovery).
+    fn client(&self) -> Option<BorrowedFd<'_>>;
+
+    /// How long to wait from now until the next call of [`Wait::on_silence`]; None: never. Asked at the start of
+    /// every wait, whether for the connection, to send, for the head or for more of the body.
+    fn patience(&self) -> Option<Duration>;
+
+    /// Called when that time has passed without a byte.
+    ///
+    /// # Errors
+    /// The client cannot be written to: the call ends as if it had hung up.
+    fn on_silence(&self) -> io::Result<()>;
+
+    /// Told when a connection is being made (`true`), and when it stands.
+    fn on_connecting(&self, _is_connecting: bool) {}
+}
+
+/// Minds nobody: for what is asked on no client's behalf.
+#[derive(Clone, Copy, Debug)]
+struct Nobody;
+
+impl Wait for Nobody {
+    fn client(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
+    fn on_silence(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A wait that minds nobody.
+pub fn nobody() -> Rc<dyn Wait> {
+    Rc::new(Nobody)
+}
+
+/// The time limits of a call. Each counts anew from the last progress, except the connect's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// To connect, all addresses of a host and the TLS handshake together.
+    pub connect_timeout: Duration,
+    /// While the upstream takes no byte of the request.
+    pub send_timeout: Duration,
+    /// From the request's end to the first byte of the response's body. Servers send nothing before the first token but,
+    /// some of them, the head; so this covers their queue and the whole prefill.
+    pub first_byte_timeout: Duration,
+    /// Between two bytes of the response.
+    pub idle_timeout: Duration,
+    /// For the first byte, and between bytes, of what needs no model: the models listing, the count of a prompt.
+    pub discovery_timeout: Duration,
+    /// The least time between two attempts to discover anew.
+    pub discovery_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            connect_timeout: Duration::from_secs(5),
+            send_timeout: Duration::from_secs(60),
+            first_byte_timeout: Duration::from_secs(30 * 60),
+            idle_timeout: Duration::from_secs(5 * 60),
+            discovery_timeout: Duration::from_secs(10),
+            discovery_interval: Duration::from_secs(3),
+        }
+    }
+}
+
+/// How far a call has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The TCP connection is being made.
+    Connect,
+    /// TLS is being agreed on.
+    Handshake,
+    /// Request and response. A call on a pooled connection starts here.
+    Exchange,
+}
+
+/// Which way bytes are awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// Until the upstream takes more.
+    Send,
+    /// Until it has sent something.
+    Receive,
+}
+
+/// When a wait must end, and what it is called then. No instant: never.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    /// The instant.
+    pub(super) until: Option<Instant>,
+    /// "while ..."
+    pub(super) what: &'static str,
+}
+
+/// One call under way: what its connection must know.
+pub(super) struct Call {
+    wait: Rc<dyn Wait>,
+    options: Options,
+    stage: Cell<Stage>,
+    connect_until: Cell<Option<Instant>>,
+    rest_until: Cell<Option<Instant>>,
+    received: Cell<bool>,
+    begun: Cell<bool>,
+}
+
+impl Call {
+    /// A call that has not begun.
+    pub(super) fn new(wait: &Rc<dyn Wait>, options: Options) -> Self {
+        Call {
+            wait: Rc::clone(wait),
+            options,
+            stage: Cell::new(Stage::Exchange),
+            connect_until: Cell::new(None),
+            rest_until: Cell::new(None),
+            received: Cell::new(false),
+            begun: Cell::new(false),
+        }
+    }
+
+    /// The call needs a connection of its own.
+    pub(super) fn begin_connect(&self) {
+        self.stage.set(Stage::Connect);
+        self.wait.on_connecting(true);
+        self.connect_until.set(Instant::now().checked_add(self.options.connect_timeout));
+    }
+
+    /// The call has come to `stage`.
+    pub(super) fn advance(&self, stage: Stage) {
+        self.stage.set(stage);
+        self.wait.on_connecting(stage != Stage::Exchange);
+    }
+
+    /// From now on what is left of the response is waited for no longer than this.
+    pub(super) fn limit_rest(&self, time: Duration) {
+        self.rest_until.set(Instant::now().checked_add(time));
+    }
+
+    /// How far the call has come.
+    pub(super) fn stage(&self) -> Stage {
+        self.stage.get()
+    }
+
+    /// The first byte of the response is here.
+    pub(super) fn mark_received(&self) {
+        self.received.set(true);
+    }
+
+    /// Whether any byte of the response is here.
+    pub(super) fn has_received(&self) -> bool {
+        self.received.get()
+    }
+
+    /// The response's body has begun.
+    pub(super) fn mark_begun(&self) {
+        self.begun.set(true);
+    }
+
+    /// How long a wait that starts now may take.
+    pub(super) fn limit(&self, direction: Direction) -> Limit {
+        let after = |time: Duration| Instant::now().checked_add(time);
+        match (self.stage.get(), direction) {
+            (Stage::Connect | Stage::Handshake, _) => {
+                Limit { until: self.connect_until.get(), what: WHILE_CONNECTING }
+            }
+            (Stage::Exchange, Direction::Send) => {
+                Limit { until: after(self.options.send_timeout), what: "while sending the request" }
+            }
+            (Stage::Exchange, Direction::Receive) if self.begun.get() => Limit {
+                until: self.rest_until.get().or_else(|| after(self.options.idle_timeout)),
+                what: "between two bytes of the response",
+            },
+            (Stage::Exchange, Direction::Receive) => {
+                Limit { until: after(self.options.first_byte_timeout), what: "before the first byte" }
+            }
+        }
+    }
+
+    /// Waits until the upstream's socket is ready, broken or closed: the next read or write will tell which.
+    ///
+    /// # Errors
+    /// The client has left, the limit has passed, or the system cannot wait.
+    pub(super) fn until_ready(
+        &self,
+        socket: BorrowedFd<'_>,
+        direction: Direction,
+        limit: Limit,
+    ) -> Result<(), Failure> {
+        match until_ready(self.wait.as_ref(), socket, direction, limit.until)? {
+            true => Ok(()),
+            false => Err(Failure::Timeout(limit.what)),
+        }
+    }
+}
+
+/// Whether the client has left already. For moments when nothing is waited for: before work is begun for it.
+pub fn has_left(wait: &dyn Wait) -> bool {
+    let Some(client) = wait.client() else { return false };
+    let mut sockets = [PollFd::from_borrowed_fd(client, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(rustix::event::poll(&mut sockets, Some(&now)), Ok(1..))
+}
+
+/// Waits for at most `time` until `ready` can be read from, minding the client all the while: for a place in a queue,
+/// or before another try. Whether it became ready.
+///
+/// # Errors
+/// [`Failure::ClientGone`], or the system's.
+pub fn wait_for(wait: &dyn Wait, ready: BorrowedFd<'_>, time: Duration) -> Result<bool, Failure> {
+    let until = Instant::now().checked_add(time);
+    until_ready(wait, ready, Direction::Receive, until)
+}
+
+/// Whether the socket became ready before the instant passed.
+fn until_ready(
+    wait: &dyn Wait,
+    socket: BorrowedFd<'_>,
+    direction: Direction,
+    until: Option<Instant>,
+) -> Result<bool, Failure> {
+    // A patience of nothing, again and again, must not become a busy loop.
+    const PATIENCE_MIN: Duration = Duration::from_millis(1);
+    let next_tick = || wait.patience().and_then(|patience| Instant::now().checked_add(patience));
+    let mut tick = next_tick();
+    loop {
+        let wake = [until, tick].into_iter().flatten().min();
+        let timeout = wake.map(|at| at.saturating_duration_since(Instant::now()));
+        let seen = poll(socket, direction, wait.client(), timeout);
+        match seen.map_err(|error| Failure::Reset(error.to_string()))? {
+            Seen::Upstream => return Ok(true),
+            Seen::ClientGone => return Err(Failure::ClientGone),
+            Seen::Nothing => {}
+        }
+        let now = Instant::now();
+        if until.is_some_and(|at| at <= now) {
+            return Ok(false);
+        }
+        if tick.is_some_and(|at| at <= now) {
+            wait.on_silence().map_err(|_| Failure::ClientGone)?;
+            tick = next_tick().map(|at| at.max(now + PATIENCE_MIN));
+        }
+    }
+}
+
+/// What one `poll` saw.
+enum Seen {
+    /// Something on the upstream's socket.
+    Upstream,
+    /// The client's hang-up; it goes before whatever the upstream sent.
+    ClientGone,
+    /// The time has passed, or a signal came.
+    Nothing,
+}
+
+fn poll(
+    upstream: BorrowedFd<'_>,
+    direction: Direction,
+    client: Option<BorrowedFd<'_>>,
+    timeout: Option<Duration>,
+) -> io::Result<Seen> {
+    let interest = match direction {
+        Direction::Send => PollFlags::OUT,
+        Direction::Receive => PollFlags::IN,
+    };
+    // A timeout beyond what the kernel can count is none.
+    let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
+    // On the client's socket only the hang-up is of interest (errors are always told): a pipelined request that
+    // waits there is no departure. Without a client the upstream's socket stands in, with an interest in nothing.
+    let (other, other_interest) = match client {
+        Some(client) => (client, PollFlags::RDHUP),
+        None => (upstream, PollFlags::empty()),
+    };
+    let mut sockets =
+        [PollFd::from_borrowed_fd(upstream, interest), PollFd::from_borrowed_fd(other, other_interest)];
+    match rustix::event::poll(&mut sockets, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let [upstream, other] = &sockets;
+    Ok(if client.is_some() && !other.revents().is_empty() {
+        Seen::ClientGone
+    } else if !upstream.revents().is_empty() {
+        Seen::Upstream
+    } else {
+        Seen::Nothing
+    })
+}
+
+/// A wait that minds a client, and that client.
+#[cfg(test)]
+pub(crate) fn minded() -> (Rc<dyn Wait>, std::net::TcpStream) {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd as _;
+
+    struct Minded(TcpStream);
+
+    impl Wait for Minded {
+        fn client(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.0.as_fd())
+        }
+
+        fn patience(&self) -> Option<Duration> {
+            None
+        }
+
+        fn on_silence(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let client = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    (Rc::new(Minded(listener.accept().expect("a client is there").0)), client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_follow_the_stage() {
+        let wait: Rc<dyn Wait> = Rc::new(Nobody);
+        let call = Call::new(&wait, Options::default());
+        assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
+        assert_eq!(call.limit(Direction::Send).what, "while sending the request");
+        call.mark_received();
+        assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
+        call.mark_begun();
+        assert_eq!(call.limit(Direction::Receive).what, "between two bytes of the response");
+        call.begin_connect();
+        assert_eq!(call.limit(Direction::Send).what, "while connecting");
+        call.advance(Stage::Handshake);
+        assert_eq!(call.limit(Direction::Receive).what, "while connecting");
+    }
+
+    #[test]
+    fn a_limit_beyond_all_clocks_is_none() {
+        let wait: Rc<dyn Wait> = Rc::new(Nobody);
+        let options = Options { idle_timeout: Duration::MAX, ..Options::default() };
+        let call = Call::new(&wait, options);
+        call.mark_begun();
+        assert!(call.limit(Direction::Receive).until.is_none());
+    }
+}

@@ -1,0 +1,114 @@
+//! `GET /models`: the recorded servers, restarts, failures.
+
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use sparkgap::dialect::Flavour;
+use sparkgap::fleet::Upstream;
+use sparkgap::transport::{Failure, Options, Path};
+
+use crate::support::*;
+
+/// Answers each request, one connection, with the next of these.
+fn answering(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
+    scripted(move |listener| {
+        let mut stream = accept(listener);
+        let mut heads = Vec::new();
+        for text in answers {
+            heads.push(read_request(&mut stream).0);
+            answer(&mut stream, &text);
+        }
+        heads
+    })
+}
+
+/// A recorded response with the length that its body has: vLLM's recorded body is 23 bytes shorter than its head
+/// says, as if the model's path in it had been shortened afterwards.
+fn replay(recording: &str) -> String {
+    let (head, body) = recording.split_once("\r\n\r\n").unwrap();
+    let head = head.lines().filter(|line| !line.to_lowercase().starts_with("content-length:"));
+    let head = head.fold(String::new(), |head, line| head + line + "\r\n");
+    format!("{head}content-length: {}\r\n\r\n{body}", body.len())
+}
+
+#[test]
+fn the_recorded_servers_are_discovered() {
+    for (recording, flavour, window) in [
+        (include_str!("../recordings/vllm/GET_v1_models.response.txt"), Flavour::Vllm, 8192),
+        (include_str!("../recordings/llama.cpp/GET_v1_models.response.txt"), Flavour::LlamaCpp, 4096),
+    ] {
+        let (url, script) = answering(vec![replay(recording)]);
+        let upstream = upstream(&url);
+        assert_eq!(upstream.discovered().flavour, Flavour::Unknown);
+        assert_eq!(upstream.model(), None);
+        let discovered = upstream.discover(&nobody()).unwrap();
+        assert_eq!((discovered.flavour, discovered.window("qwen3")), (flavour, Some(window)));
+        assert_eq!(discovered, upstream.discovered());
+        assert_eq!(upstream.model().as_deref(), Some("qwen3"));
+        assert!(script.join().unwrap().concat().starts_with("GET /v1/models HTTP/1.1\r\n"));
+    }
+}
+
+fn listing(model: &str) -> String {
+    let body = format!("{{\"data\":[{{\"id\":\"{model}\"}}]}}");
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+#[test]
+fn discovery_is_fresh_after_a_lost_connection() {
+    let (url, script) = scripted(|listener| {
+        let mut first = accept(listener);
+        read_request(&mut first);
+        answer(&mut first, &listing("old"));
+        read_request(&mut first);
+        drop(first);
+        // The retry of the stale connection, which is lost as well: a restart.
+        drop(accept(listener));
+        let mut second = accept(listener);
+        read_request(&mut second);
+        answer(&mut second, &listing("new"));
+    });
+    let upstream = upstream_with(&url, Options { discovery_interval: Duration::ZERO, ..Options::default() });
+    for _ in 0..2 {
+        // Asked once: it is not stale.
+        assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "old");
+    }
+    assert!(upstream.post(CHAT, b"{}", &nobody()).is_err());
+    assert_eq!(upstream.discovered().models[0].id, "old");
+    assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "new");
+    script.join().unwrap();
+}
+
+#[test]
+fn a_failed_discovery_leaves_what_was_known() {
+    let broken = |text: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+    let answers = vec![
+        listing("a"),
+        "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        broken("<html>"),
+        broken("{\"error\":\"x\"}"),
+        broken(&" ".repeat((4 << 20) + 1)),
+    ];
+    let (url, script) = answering(answers);
+    let upstream = upstream(&url);
+    upstream.discover(&nobody()).unwrap();
+    assert_eq!(upstream.discover(&nobody()).unwrap_err(), Failure::Status(401));
+    for _ in 0..3 {
+        let failure = upstream.discover(&nobody()).unwrap_err();
+        assert!(matches!(failure, Failure::Protocol(_)), "{failure:?}");
+    }
+    assert_eq!(upstream.discovered().models[0].id, "a");
+    script.join().unwrap();
+}
+
+#[test]
+fn what_needs_no_model_has_a_limit_of_its_own() {
+    let discover = |upstream: &Upstream| upstream.discover(&nobody()).err();
+    let ask = |upstream: &Upstream| upstream.ask(Path::Root("/tokenize"), b"{}", &nobody()).err();
+    for asked in [discover, ask] {
+        let (url, script) = scripted(|listener| wait_for_close(&mut accept(listener)));
+        let upstream = upstream_with(&url, Options { discovery_timeout: SOON, ..Options::default() });
+        assert_eq!(asked(&upstream), Some(Failure::Timeout("before the first byte")));
+        script.join().unwrap();
+    }
+}
