@@ -116,7 +116,8 @@ fn imports(module: &[String], is_facade: bool, code: &str) -> BTreeSet<Vec<Strin
     let mut found = BTreeSet::new();
     for (start, _) in code.match_indices("::") {
         let before = &code[..start];
-        let word = before.len() - before.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
+        let word =
+            before.len() - before.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
         let word = &before[before.len() - word..];
         // A path that goes on to the left was met at its first word.
         if before[..before.len() - word.len()].ends_with("::") {
@@ -209,7 +210,8 @@ fn file_of(path: &[String], files: &BTreeMap<Vec<String>, &Source>, hops: usize)
     let name = path.get(length);
     if let (true, Some(name), 0..4) = (source.is_facade, name, hops) {
         let exports = imports(&source.module, true, &source.code);
-        if let Some(export) = exports.iter().find(|export| export.last() == Some(name) && export.len() > length + 1)
+        if let Some(export) =
+            exports.iter().find(|export| export.last() == Some(name) && export.len() > length + 1)
         {
             return file_of(export, files, hops + 1);
         }

@@ -1,6 +1,6 @@
 //! Which flag mends what, by server.
 
-use super::Server;
+use super::verdict::Server;
 use crate::dialect::Flavour;
 
 /// A window in which Claude Code is at ease.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Level, Server, Verdict, fixes, questions};
+use super::verdict::{Level, Server, Verdict};
+use super::{fixes, questions};
 use crate::dialect::Flavour;
 use crate::fleet::Discovered;
 use crate::json;

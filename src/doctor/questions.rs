@@ -3,7 +3,7 @@
 //! Each is one that any model answers. The last word of some is in capitals: the tiny model of this project's tests goes
 //! by it, and a real one does not mind.
 
-use super::Server;
+use super::verdict::Server;
 use crate::dialect::Flavour;
 use crate::json::{Object, Value};
 

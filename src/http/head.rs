@@ -7,9 +7,9 @@ use std::mem::MaybeUninit;
 
 use ::http::Uri;
 
-use super::Request;
 use super::chunks::Chunks;
 use super::headers::Headers;
+use super::request::Request;
 use crate::error::{Error, Kind};
 
 /// Headers of one request. Claude Code sends 21 to 26; proxies in front may add some.

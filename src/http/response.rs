@@ -3,7 +3,7 @@ use std::io::{self, Read, Write};
 
 use ::http::{HeaderName, HeaderValue, StatusCode};
 
-use super::Connection;
+use super::connection::Connection;
 use crate::error::Error;
 
 /// Room for a head and what frames a body, as a rule: growing to it in steps costs more than the head itself.

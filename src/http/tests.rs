@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::error::Error;
 use crate::error::Kind;
 
 const POST: &str = "POST /v1/messages?beta=true HTTP/1.1\r\nHost: a\r\n";

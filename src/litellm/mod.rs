@@ -21,6 +21,8 @@
 //! | a `*` pattern matches from the start of a name | it matches the whole name |
 //! | a name that nothing matches is a 400 | it is a 404 that says which model was asked for |
 
+mod error;
+mod import;
 mod keys;
 mod lua;
 mod models;
@@ -28,122 +30,11 @@ mod names;
 mod providers;
 mod report;
 mod router;
+mod upstream;
+mod verdict;
 mod yaml;
 
-use std::fmt;
-
-use crate::config::Secret;
-use report::Report;
-pub use report::{Line, Verdict};
-use router::Routes;
-
-/// A LiteLLM configuration, translated.
-#[derive(Clone, Debug)]
-pub struct Import {
-    /// A file for `--hooks`.
-    pub lua: String,
-    /// One line for every leaf of the YAML, in its order.
-    pub report: Vec<Line>,
-    /// Values that the YAML holds and the Lua asks for by `env`: keys, and its `environment_variables`. Whoever runs
-    /// the YAML directly puts them where `env` looks; whoever keeps the Lua sets them in the service's environment.
-    pub environment: Vec<(String, Secret)>,
-    /// `general_settings.master_key`: what clients must send.
-    pub master_key: Option<MasterKey>,
-}
-
-/// Where the key that clients must send comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MasterKey {
-    /// It stands in the YAML.
-    Literal(Secret),
-    /// An environment variable of this name holds it.
-    Environment(String),
-}
-
-/// A file that cannot be translated: not YAML, or no LiteLLM configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImportError {
-    /// The line, from 1, where it is known.
-    pub line: Option<usize>,
-    /// The column, from 1.
-    pub column: Option<usize>,
-    /// What is wrong, and what to do.
-    pub message: String,
-}
-
-impl ImportError {
-    fn new(message: impl Into<String>) -> Self {
-        ImportError { line: None, column: None, message: message.into() }
-    }
-
-    fn at(place: yaml::Place, message: impl Into<String>) -> Self {
-        ImportError { line: Some(place.line), column: Some(place.column), message: message.into() }
-    }
-}
-
-impl fmt::Display for ImportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let (Some(line), Some(column)) = (self.line, self.column) {
-            write!(f, "line {line}, column {column}: ")?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ImportError {}
-
-/// Translates the text of a LiteLLM configuration.
-///
-/// # Errors
-/// It is not YAML, larger than 1 MiB, its `model_list` or fallbacks are malformed, or none of its models can be served.
-pub fn import(yaml: &str) -> Result<Import, ImportError> {
-    let root = yaml::parse(yaml)?;
-    if root.entries().is_empty() {
-        return Err(root.error("expected a LiteLLM configuration: a map with a model_list"));
-    }
-    let mut report = Report::default();
-    let mut models = models::read(&root, &mut report)?;
-    let routes = Routes::read(&root, &mut models, &mut report)?;
-    let master_key = read_master_key(&root, &mut report);
-    read_environment(&root, &mut models, &mut report);
-    let lua = lua::write(&models, &routes);
-    Ok(Import { lua, report: report.lines(&root), environment: models.environment, master_key })
-}
-
-fn read_master_key(root: &yaml::Node, report: &mut Report) -> Option<MasterKey> {
-    let key = root.get("general_settings")?.get("master_key")?.text()?;
-    let path = "general_settings.master_key";
-    Some(match key.strip_prefix("os.environ/") {
-        Some(name) => {
-            let note = format!("write the value of ${name} to a file and start with --api-key-file FILE");
-            report.mark(path, Verdict::Unsupported, note);
-            MasterKey::Environment(name.to_owned())
-        }
-        None => {
-            let note = "write it to a file of its own and start with --api-key-file FILE";
-            report.mark(path, Verdict::Unsupported, note);
-            MasterKey::Literal(Secret::new(key))
-        }
-    })
-}
-
-fn read_environment(root: &yaml::Node, models: &mut models::Models, report: &mut Report) {
-    let Some(variables) = root.get("environment_variables") else { return };
-    for (name, value) in variables.entries() {
-        let path = report::join("environment_variables", name);
-        let Some(text) = value.text() else {
-            report.mark(path, Verdict::Ignored, "empty");
-            continue;
-        };
-        if models.asks_for(name) {
-            let note = format!("the Lua asks for it: set {name} in the service's environment");
-            report.mark(path, Verdict::Mapped, note);
-        } else {
-            report.mark(path, Verdict::Ignored, "nothing in the Lua asks for it");
-        }
-        // A reference to another variable is no value of its own.
-        if !text.starts_with("os.environ/") && !models.environment.iter().any(|(other, _)| other == name) {
-            models.environment.push((name.clone(), Secret::new(text)));
-        }
-    }
-}
+pub use error::ImportError;
+pub use import::{Import, MasterKey, import};
+pub use report::Line;
+pub use verdict::Verdict;

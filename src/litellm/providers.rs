@@ -2,8 +2,8 @@
 //!
 //! Knows which of them mean an OpenAI-compatible server, and where LiteLLM looks for it; knows no `model_list`.
 
-use super::ImportError;
-use super::models::Text;
+use super::error::ImportError;
+use super::upstream::Text;
 use super::yaml::Node;
 use crate::config;
 

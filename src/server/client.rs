@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::handler::{Client, Options, Shared};
 use super::stop::{wait_readable, wait_readable_always};
-use super::{Client, Options, Shared};
 use crate::error::{Error, Kind};
 use crate::http::{Connection, Failure, Request, Socket, Waiting};
 use crate::ids;

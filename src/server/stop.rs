@@ -94,20 +94,20 @@ impl Stop {
 }
 
 /// One connection's place among `connections_max`, until it is dropped.
-pub(super) struct Place(Stop);
+pub(super) struct ConnectionSlot(Stop);
 
-impl Place {
-    pub(super) fn take(stop: &Stop, connections_max: usize) -> Option<Place> {
+impl ConnectionSlot {
+    pub(super) fn take(stop: &Stop, connections_max: usize) -> Option<ConnectionSlot> {
         let mut state = stop.state();
         if state.connections >= connections_max {
             return None;
         }
         state.connections += 1;
-        Some(Place(stop.clone()))
+        Some(ConnectionSlot(stop.clone()))
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.0.state().connections -= 1;
         self.0.0.changed.notify_all();

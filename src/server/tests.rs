@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::*;
+use crate::http::{Limits, Request};
 use crate::http::Failure;
 use crate::json;
 

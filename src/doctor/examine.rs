@@ -1,0 +1,123 @@
+//! The examination of one upstream: the checks in order, each with its question to the server.
+
+use std::sync::Arc;
+
+use super::verdict::{Server, Step, Verdict};
+use super::{judge, questions};
+use crate::fleet::{Discovered, Upstream};
+use crate::ids;
+use crate::probe::{self, Answer, Format, Trouble};
+use crate::transport::{Path, nobody};
+
+/// Tokens of the prompt that is sent twice: many blocks of any server's cache, and seconds on a slow machine.
+const REPEATED_TOKENS: u64 = 1500;
+
+/// An answer that is only there for its first token.
+const FIRST_TOKEN: u64 = 2;
+
+/// Examines one upstream. `named`: the models that aliases ask it for. A server that does not answer is asked nothing else.
+pub fn examine(upstream: &Upstream, named: &[String], on_step: &mut dyn FnMut(Step<'_>)) -> Vec<Verdict> {
+    let mut examination = Examination { upstream, verdicts: Vec::new(), on_step };
+    examination.run(named);
+    examination.verdicts
+}
+
+struct Examination<'e> {
+    upstream: &'e Upstream,
+    verdicts: Vec<Verdict>,
+    on_step: &'e mut dyn FnMut(Step<'_>),
+}
+
+impl Examination<'_> {
+    fn run(&mut self, named: &[String]) {
+        let Some(found) = self.listing() else { return };
+        self.tell(judge::models(&found, named));
+        let config = self.upstream.config();
+        let model = named.first().cloned().or_else(|| self.upstream.model());
+        let Some(model) = model else { return };
+        let flavour = config.settings.flavour.unwrap_or(found.flavour);
+        let server = Server { flavour, model };
+        self.tell(judge::window(config.settings.window.or_else(|| found.window(&server.model)), flavour));
+        self.tools(&server);
+        self.reasoning(&server);
+        self.speed(&server);
+        self.cache(&server, found.window(&server.model));
+    }
+
+    fn begin(&mut self, check: &'static str) {
+        (self.on_step)(Step::Begin(check));
+    }
+
+    fn tell(&mut self, verdict: Verdict) {
+        (self.on_step)(Step::End(&verdict));
+        self.verdicts.push(verdict);
+    }
+
+    /// What the server tells of itself, if it can be asked at all.
+    fn listing(&mut self) -> Option<Arc<Discovered>> {
+        self.begin(judge::REACHABLE);
+        let result = self.upstream.discover(&nobody());
+        let config = self.upstream.config();
+        for verdict in judge::reached(&config.url, config.api_key.is_some(), &result) {
+            self.tell(verdict);
+        }
+        result.ok()
+    }
+
+    fn tools(&mut self, server: &Server) {
+        self.begin(judge::FORCED_CALL);
+        let forced = self.ask(&questions::tool_call(server, "required"), |_| false);
+        self.tell(judge::forced_call(&forced, server));
+        self.begin(judge::AUTO_CALL);
+        let auto = self.ask(&questions::tool_call(server, "auto"), |_| false);
+        self.tell(judge::auto_call(&auto, server));
+    }
+
+    fn reasoning(&mut self, server: &Server) {
+        self.begin(judge::REASONING);
+        // Once it is clear where the reasoning goes, the rest of it is nobody's concern.
+        let answer = self.ask(&questions::thought(server), |answer| {
+            !answer.reasoning.is_empty() || judge::has_think_tag(&answer.text)
+        });
+        self.tell(judge::reasoning(&answer, server));
+    }
+
+    fn speed(&mut self, server: &Server) {
+        self.begin(judge::SPEED);
+        let answer = self.ask(&questions::count(server), |_| false);
+        self.tell(judge::speed(&answer));
+    }
+
+    fn cache(&mut self, server: &Server, window: Option<u64>) {
+        self.begin(judge::CACHE);
+        let tokens = window.map_or(REPEATED_TOKENS, |window| REPEATED_TOKENS.min(window / 2));
+        let question = questions::long(server, &ids::request_id(), tokens, FIRST_TOKEN);
+        let first = self.ask(&question, |_| false);
+        let before = self.cache_hits();
+        let second = self.ask(&question, |_| false);
+        let after = self.cache_hits();
+        let hits = before.zip(after).map(|(before, after)| after - before);
+        for verdict in judge::cache(&first, &second, hits, server) {
+            self.tell(verdict);
+        }
+    }
+
+    fn ask(
+        &self,
+        body: &crate::json::Value<'_>,
+        enough: impl Fn(&Answer) -> bool,
+    ) -> Result<Answer, Trouble> {
+        probe::ask(self.upstream.endpoint(), Path::Api("/chat/completions"), Format::Chat, body, enough)
+    }
+
+    /// How many tokens vLLM's cache has served until now: the one server that tells so without a flag.
+    fn cache_hits(&self) -> Option<f64> {
+        const METRICS_SIZE_MAX: usize = 1024 * 1024;
+        let response = self.upstream.endpoint().get(Path::Root("/metrics"), &nobody()).ok()?;
+        if response.status != 200 {
+            return None;
+        }
+        let text = response.read_all(METRICS_SIZE_MAX).ok()?;
+        judge::cache_hits(&String::from_utf8_lossy(&text))
+    }
+}
