@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::*;
-use crate::http::{Limits, Request};
 use crate::http::Failure;
+use crate::http::{Limits, Request};
 use crate::json;
 
 /// Against hanging for ever where something is broken; no test comes near it.

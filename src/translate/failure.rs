@@ -4,7 +4,7 @@ use crate::error::{Error, Kind, Retry};
 use crate::openai::Failure;
 
 use super::finish::overflow_error;
-use super::request::Plan;
+use super::plan::Plan;
 
 /// What was asked of the upstream, as far as its errors speak of it.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use crate::json::{Object, Value};
 use crate::settings::SystemMessages;
 
 use super::blocks;
-use super::request::Target;
+use super::plan::Target;
 use super::tool_id;
 use answer::{Answer, append};
 

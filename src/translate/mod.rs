@@ -5,6 +5,7 @@
 //! | module | from | to |
 //! |---|---|---|
 //! | `request` | every field of a Messages request | the chat completion's body, and the [`Plan`] for reading its answer |
+//! | `plan` | [`Target`] and [`Plan`]: what both halves share | |
 //! | `blocks` | content blocks of other kinds | text |
 //! | `history` | `system` and `messages` | `messages` |
 //! | `tools` | `tools`, `tool_choice` | `tools`, `tool_choice` |
@@ -26,7 +27,9 @@ mod failure;
 mod finish;
 mod history;
 mod image;
+mod marks;
 mod message;
+mod plan;
 mod request;
 mod signature;
 mod stop;
@@ -34,13 +37,10 @@ mod stream;
 mod tool_id;
 mod tools;
 
-/// The marks around reasoning in a model's text.
-const THINK_START: &str = "<think>";
-const THINK_END: &str = "</think>";
-
 pub use failure::{Asked, failure_error};
 pub use finish::overflow_error;
 pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
-pub use request::{ChatRequest, Plan, Target, chat_request};
+pub use plan::{Plan, Target};
+pub use request::{ChatRequest, chat_request};
 pub use stream::{Emit, MessageStream, Progress};

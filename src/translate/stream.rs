@@ -28,10 +28,10 @@ use crate::openai::{Choice, Chunk, Counts, Failure, read_error_chunk};
 use super::arguments::Arguments;
 use super::estimate;
 use super::finish::{End, stop_reason, usage};
-use super::request::Plan;
+use super::marks::THINK_END;
+use super::plan::Plan;
 use super::signature::Signature;
 use super::stop::StopMatcher;
-use super::{THINK_END, THINK_START};
 
 /// Where events go. A plain closure: no event is stored.
 pub type Emit<'e> = dyn FnMut(&Event<'_>) + 'e;

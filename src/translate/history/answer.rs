@@ -6,10 +6,10 @@ use crate::anthropic::Block;
 use crate::dialect::Flavour;
 use crate::json::{Object, Value};
 
+use super::super::marks::{THINK_END, THINK_START};
 use super::super::signature::reasoning;
 use super::super::tool_id;
 use super::super::tools::sent_name;
-use super::super::{THINK_END, THINK_START};
 use super::block_text;
 
 #[derive(Debug, Default)]

@@ -3,7 +3,8 @@
 use crate::anthropic::{Delta as Piece, Event};
 
 use super::super::estimate;
-use super::{Emit, Marks, MessageStream, Open, THINK_START};
+use super::super::marks::THINK_START;
+use super::{Emit, Marks, MessageStream, Open};
 
 impl MessageStream {
     pub(super) fn reasoning(&mut self, text: &str, emit: &mut Emit<'_>) {

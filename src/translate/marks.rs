@@ -1,0 +1,6 @@
+//! The marks around reasoning in a model's text.
+
+/// Begins the reasoning.
+pub(super) const THINK_START: &str = "<think>";
+/// Ends it.
+pub(super) const THINK_END: &str = "</think>";
