@@ -20,7 +20,7 @@ use super::exchange::Exchange;
 use super::gateway::Resolved;
 use super::relay::{error_at_once, error_body};
 
-/// Tries beside the first, before anything went to the client (issue: "Never silent, never lost").
+/// Tries beside the first, before anything went to the client.
 const RETRIES_MAX: u32 = 2;
 
 /// Before the first of them; doubled for the next.
