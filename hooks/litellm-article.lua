@@ -1,4 +1,4 @@
--- What this LiteLLM configuration says, for sparkgap:
+-- This LiteLLM configuration, rewritten for sparkgap:
 --
 --   model_list:
 --     - model_name: claude-sonnet-4-20250514

@@ -1,4 +1,4 @@
-//! The prefix guard (translation.md H): turn N+1 extends turn N, so that the upstream's prefix cache holds.
+//! The prefix guard (docs/translation.md, H): turn N+1 extends turn N, so that the upstream's prefix cache holds.
 //!
 //! Conversations in the shapes that Claude Code sends are made up, each answer by way of the translation itself, and every
 //! request is compared with the one before it: the bytes that go upstream, and the prompt that Qwen's own chat template

@@ -1,5 +1,5 @@
--- Tool calls want precision: a lower temperature while tools are offered.
--- What the client asks for still holds where it is lower.
+-- Tool calls need precision: while tools are offered, the temperature is at most 0.3.
+-- A lower temperature that the client asks for is kept.
 return {
   api = 1,
   on_upstream_request = function(body, req)

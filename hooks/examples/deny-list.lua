@@ -1,5 +1,5 @@
--- Some clients and some models are refused. policy = "closed": should this hook ever fail, the request is refused
--- as well, for a rule that does not hold when it breaks is none.
+-- Refuses some clients and some models. policy = "closed": if this hook ever fails, the request is refused as well,
+-- because a rule must also hold when its code breaks.
 local CLIENTS = { ["192.168.68.99"] = true }
 local MODELS = { "^gpt%-", "opus" }
 

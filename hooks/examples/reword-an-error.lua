@@ -1,5 +1,5 @@
--- What the client reads when the box does not answer; "overloaded" makes it try again by itself.
--- A wrong key or a request that is too long it reads as it is.
+-- Rewords the error that a client gets when the box does not answer; status 529, "overloaded", makes it try again.
+-- Other errors, such as a request that is too long, stay as they are.
 return {
   api = 1,
   on_error = function(err)

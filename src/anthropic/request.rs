@@ -1,7 +1,7 @@
 //! The body of `POST /v1/messages`: read out of a JSON tree, checked, nothing copied.
 //!
 //! A wrong type or a missing field is a 400 that names the field as the client wrote it, in the API's own words.
-//! Unknown fields, unknown block types and hints we cannot serve never fail a request (translation.md, rule 10).
+//! Unknown fields, unknown block types and hints we cannot serve never fail a request (docs/translation.md, rule 10).
 
 mod messages;
 mod tools;
@@ -275,7 +275,7 @@ impl<'r> MessagesRequest<'r> {
     }
 }
 
-/// Requests whose plain answer would be wrong, not only poorer (translation.md A).
+/// Requests whose plain answer would be wrong, not only poorer (docs/translation.md, A).
 fn refuse_what_cannot_be_served(body: &Object<'_>) -> Read<()> {
     if member(body, "compaction").is_some() {
         return Err(At::Top("compaction").error("not supported"));

@@ -18,7 +18,7 @@ use crate::config::{Config, Upstream};
 use crate::json::Value;
 use crate::route::Alias;
 #[cfg(test)]
-pub(super) use file::UPSTREAM_KEYS;
+pub(super) use file::{FILE_KEYS, UPSTREAM_KEYS};
 use file::{FileAlias, FileTable, read_table};
 
 /// How a file begins that is for the editor's language server only: `types.lua` may lie beside the hooks.

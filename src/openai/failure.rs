@@ -1,6 +1,7 @@
 //! What an upstream's error means: one of the few that we can mend, or an error for the client.
 //!
-//! Reads every body shape that the servers have, and every wording of "the prompt does not fit" (translation.md E).
+//! Reads every body shape that the servers have, and every wording of "the prompt does not fit"
+//! (docs/translation.md, E).
 
 use std::sync::LazyLock;
 

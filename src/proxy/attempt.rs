@@ -19,7 +19,7 @@ use super::relay::{error_at_once, error_body};
 use crate::activity::Phase;
 use crate::fleet::Resolved;
 
-/// Tries beside the first, before anything went to the client (issue: "Never silent, never lost").
+/// Tries beside the first, before anything went to the client.
 const RETRIES_MAX: u32 = 2;
 
 /// Before the first of them; doubled for the next.

@@ -7,7 +7,7 @@ use crate::json::{Object, Value};
 
 use super::image;
 
-/// Bytes to a token of English and code (translation.md F).
+/// Bytes to a token of English and code (docs/translation.md, F).
 const BYTES_PER_TOKEN: f64 = 3.6;
 /// Bytes to a token of JSON schemas.
 const SCHEMA_BYTES_PER_TOKEN: f64 = 3.2;

@@ -31,7 +31,7 @@ impl Plan {
     }
 }
 
-/// The error for the client (translation.md E).
+/// The error for the client (docs/translation.md, E).
 pub fn failure_error(failure: Failure, asked: &Asked) -> Error {
     match failure {
         Failure::Overflow { prompt, prompt_is_least, window: told, output, excess } => {

@@ -19,7 +19,7 @@ pub(super) struct End<'e> {
     pub(super) window_exceeded: bool,
 }
 
-/// The stop reason (translation.md C). A whole tool call outweighs `stop`: vLLM says that of a forced call. `length`
+/// The stop reason (docs/translation.md, C). A whole tool call outweighs `stop`: vLLM says that of a forced call. `length`
 /// outweighs the call: it may be cut.
 pub(super) fn stop_reason(end: &End<'_>) -> StopReason {
     match end.finish_reason {
@@ -33,7 +33,7 @@ pub(super) fn stop_reason(end: &End<'_>) -> StopReason {
     }
 }
 
-/// The usage to tell (translation.md C): the parts always add up to the prompt, and input is never 0, which clients
+/// The usage to tell (docs/translation.md, C): the parts always add up to the prompt, and input is never 0, which clients
 /// read as "not told". What the upstream did not count is estimated.
 pub(super) fn usage(counts: Counts, prompt_estimate: u64, output_estimate: u64) -> Usage {
     let prompt = if counts.prompt > 0 { counts.prompt } else { prompt_estimate };

@@ -1,6 +1,6 @@
 //! `system` and `messages` -> the `messages` of a chat completion.
 //!
-//! The rules are those of translation.md B. What they share: turn N+1 extends turn N. Whatever is made of a message
+//! The rules are those of docs/translation.md, B. What they share: turn N+1 extends turn N. Whatever is made of a message
 //! depends on that message and the ones before it, and on the one after it only where the client cut its turn in two;
 //! so the upstream's prefix cache holds from turn to turn.
 

@@ -1,6 +1,6 @@
 //! A Messages request -> the body of a chat completion, and the plan for reading its answer.
 //!
-//! translation.md A, field by field. Fields that have no place are dropped; none of them fails the request.
+//! docs/translation.md, A, field by field. Fields that have no place are dropped; none of them fails the request.
 
 use crate::anthropic::{Block, MessagesRequest, Thinking as Asked, ToolChoice};
 use crate::dialect::Flavour;
@@ -52,7 +52,7 @@ pub struct ChatRequest<'r> {
 /// The chat completion for a request.
 ///
 /// # Errors
-/// 400: what cannot be served (translation.md A and B).
+/// 400: what cannot be served (docs/translation.md, A and B).
 pub fn chat_request<'r>(
     request: &'r MessagesRequest<'r>,
     target: &Target<'r>,

@@ -1,7 +1,7 @@
 //! A strict judge of what is sent to a client: an Anthropic event stream, or a whole Message.
 //!
 //! Stricter than any SDK: what no client complains about today may break one tomorrow. Shares no code with the
-//! translation. See translation.md, 0 and 0b, for the clients that each rule protects.
+//! translation. See docs/translation.md, 0 and 0b, for the clients that each rule protects.
 
 use serde_json::Value;
 

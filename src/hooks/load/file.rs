@@ -32,7 +32,7 @@ pub(super) struct FileAlias {
 }
 
 /// The keys of a file's table beside the hooks.
-const FILE_KEYS: [&str; 5] = ["api", "upstreams", "aliases", "policy", "on_event_types"];
+pub(in crate::hooks) const FILE_KEYS: [&str; 5] = ["api", "upstreams", "aliases", "policy", "on_event_types"];
 
 /// Reads the table that a file has returned; `index` is its place among the files.
 pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_>) -> FileTable {

@@ -1,5 +1,6 @@
 //! The files in `hooks/`: each is loaded and run. None of the addresses in them is ever contacted.
 
+use super::super::load::{FILE_KEYS, UPSTREAM_KEYS};
 use super::*;
 
 fn shipped(path: &str) -> Loaded {
@@ -294,8 +295,52 @@ fn the_manual_and_the_types_name_every_hook_and_field() {
     for file in ["hooks/README.md", "hooks/types.lua"] {
         let text = std::fs::read_to_string(crate_file(file)).unwrap();
         let hooks = Hook::ALL.map(Hook::name);
-        for name in hooks.iter().chain(&Request::FIELDS).chain(&super::super::load::UPSTREAM_KEYS) {
+        for name in hooks.iter().chain(&Request::FIELDS).chain(&UPSTREAM_KEYS) {
             assert!(text.contains(name), "{file}: {name}");
         }
+    }
+}
+
+/// The keys that a file's table may have: its own, and the hooks.
+fn file_keys() -> impl Iterator<Item = &'static str> {
+    FILE_KEYS.into_iter().chain(Hook::ALL.map(Hook::name))
+}
+
+#[test]
+fn the_default_file_lists_every_key() {
+    let text = std::fs::read_to_string(crate_file("hooks/default.lua")).unwrap();
+    let sets = |line: &str, key: &str| {
+        let code = line.trim_start().trim_start_matches("--").trim_start();
+        code.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = "))
+    };
+    for key in file_keys().chain(UPSTREAM_KEYS) {
+        assert!(text.lines().any(|line| sets(line, key)), "hooks/default.lua does not show `{key} = …`");
+    }
+}
+
+#[test]
+fn the_types_and_the_tables_of_the_manual_list_every_key() {
+    let types = std::fs::read_to_string(crate_file("hooks/types.lua")).unwrap();
+    let manual = std::fs::read_to_string(crate_file("hooks/README.md")).unwrap();
+    // The part of the types that describes one table.
+    let fields = |class: &str| {
+        let (_, after) = types.split_once(&format!("---@class {class}\n")).unwrap();
+        after.split("\n\n").next().unwrap().to_owned()
+    };
+    let (file, upstream) = (fields("Hooks"), fields("Upstream"));
+    for key in file_keys() {
+        assert!(file.contains(&format!("---@field {key} ")), "hooks/types.lua, Hooks: {key}");
+        let has_row = manual.lines().any(|line| {
+            let first = line.strip_prefix("| `").and_then(|cells| cells.split(['`', '(']).next());
+            first == Some(key)
+        });
+        assert!(has_row, "hooks/README.md: no table has a row for `{key}`");
+    }
+    for key in UPSTREAM_KEYS {
+        assert!(upstream.contains(&format!("---@field {key} ")), "hooks/types.lua, Upstream: {key}");
+        assert!(
+            manual.contains(&format!("| `{key}` |")),
+            "hooks/README.md: no row for `{key}` of an upstream"
+        );
     }
 }

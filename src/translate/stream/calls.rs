@@ -62,7 +62,7 @@ impl MessageStream {
         self.advance(emit);
     }
 
-    /// Which call a piece belongs to (translation.md D, `resolve`). `None`: one too many.
+    /// Which call a piece belongs to (docs/translation.md, D, `resolve`). `None`: one too many.
     fn resolve(&mut self, delta: &ToolCallDelta<'_, '_>) -> Option<usize> {
         let known = |call: &Call| delta.id.is_some_and(|id| call.id == id);
         let at = match delta.index {
