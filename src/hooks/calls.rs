@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
+use super::kind::{Defined, Hook};
 use super::nearest;
 use super::outcome::Returned;
 use super::request::Request;
-use super::{Defined, Hook, Hooks};
+use super::set::Hooks;
 use crate::error::{Error, Kind, Retry};
 use crate::json::{Object, Value};
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mlua::{Function, Lua, LuaString, MultiValue, Table, Value as LuaValue, Variadic};
 
-use super::Options;
 use super::convert::{self, FromLua, no_view};
 use super::guard::Guard;
+use super::options::Options;
 use super::outcome::message_of;
 use super::pattern::{Capture, Search};
 use super::shared::Shared;

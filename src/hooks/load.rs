@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use mlua::Value as LuaValue;
 
+use super::kind::{Defined, Hook};
+use super::options::Options;
 use super::source::Source;
 use super::table::{Mistake, Mistakes, describe};
 use super::vm::Vm;
-use super::{Defined, Hook, Hooks, Options};
 use crate::config::{Config, Upstream};
 use crate::json::Value;
 use crate::route::Alias;
@@ -54,20 +55,12 @@ impl LoadError {
     }
 }
 
-/// A set of files, loaded and checked.
-pub struct Loaded {
-    /// The hooks, ready to run.
-    pub hooks: Hooks,
-    /// Upstreams and aliases; the default upstream is the first.
-    pub config: Config,
-}
-
 /// Loads `sources` (files or folders; none: the embedded default) beside the upstreams of the command line.
 pub(super) fn load(
     paths: &[PathBuf],
     upstreams: Vec<Upstream>,
     options: Options,
-) -> Result<Loaded, LoadError> {
+) -> Result<(Blueprint, Vm, Config), LoadError> {
     let sources = read_sources(paths, &options.texts)?;
     let mut vm = Vm::new(&options).map_err(|error| LoadError::one("the Lua VM", None, error.to_string()))?;
     let mut mistakes = Vec::new();
@@ -86,7 +79,7 @@ pub(super) fn load(
     let upstreams = config.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
     let blueprint = Blueprint { config: config_for_lua(&config), upstreams, options, sources, defined };
     blueprint.run_on_load(&vm)?;
-    Ok(Loaded { hooks: Hooks::new(blueprint, vm)?, config })
+    Ok((blueprint, vm, config))
 }
 
 /// All it takes to make another VM like the first.

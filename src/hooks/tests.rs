@@ -3,8 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use std::time::{Duration, Instant};
+
 use super::*;
+use crate::config::{Secret, Upstream};
+use crate::error::{Error, Kind, Retry};
 use crate::json;
+use crate::json::Value;
 
 mod faults;
 mod mistakes;

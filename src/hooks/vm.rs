@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
 
-use super::Hook;
 use super::guard::Guard;
+use super::kind::Hook;
+use super::options::{Limits, Options};
 use super::outcome::{Returned, message_of};
 use super::request::{Context, Request};
 use super::source::Source;
 use super::view::{self, Frame};
-use super::{Limits, Options, convert, globals};
+use super::{convert, globals};
 use crate::json::Value;
 
 /// What stays of the standard library. No coroutines: each has its own debug hook, so nested ones multiply the time

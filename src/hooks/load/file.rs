@@ -4,9 +4,9 @@
 
 use mlua::{Function, Table, Value as LuaValue};
 
+use super::super::kind::{Defined, Hook};
 use super::super::nearest;
 use super::super::table::{Mistakes, Reader, describe, keys};
-use super::super::{Defined, Hook};
 use crate::config::{self, Secret, Upstream};
 use crate::dialect::Flavour;
 use crate::settings::{Settings, SystemMessages, Thinking};

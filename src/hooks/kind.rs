@@ -1,0 +1,79 @@
+//! The functions that the owner may define, and where one is defined.
+
+/// A function that the owner may define.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// `on_load(cfg)`
+    Load,
+    /// `on_request(req)`
+    Request,
+    /// `on_upstream_request(body, req)`
+    UpstreamRequest,
+    /// `on_event(ev, req)`
+    Event,
+    /// `on_tool_call(call, req)`
+    ToolCall,
+    /// `on_error(err, req)`
+    Error,
+    /// `on_log(rec, req)`
+    Log,
+}
+
+impl Hook {
+    /// All of them, in the order in which a request meets them.
+    pub const ALL: [Hook; 7] = [
+        Hook::Load,
+        Hook::Request,
+        Hook::UpstreamRequest,
+        Hook::Event,
+        Hook::ToolCall,
+        Hook::Error,
+        Hook::Log,
+    ];
+
+    /// Its name in Lua.
+    pub fn name(self) -> &'static str {
+        match self {
+            Hook::Load => "on_load",
+            Hook::Request => "on_request",
+            Hook::UpstreamRequest => "on_upstream_request",
+            Hook::Event => "on_event",
+            Hook::ToolCall => "on_tool_call",
+            Hook::Error => "on_error",
+            Hook::Log => "on_log",
+        }
+    }
+}
+
+/// One hook that a file defines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Defined {
+    pub(super) hook: Hook,
+    /// Index of the file.
+    pub(super) file: usize,
+    pub(super) line: Option<u32>,
+    /// A failure refuses the request.
+    pub(super) closed: bool,
+    /// The types of events that `on_event` wants; `None`: all.
+    pub(super) event_types: Option<Vec<String>>,
+}
+
+/// Where a hook is defined, for `sparkgap check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookPlace {
+    /// The hook.
+    pub hook: Hook,
+    /// The file as it was given.
+    pub file: String,
+    /// The line of the function.
+    pub line: Option<u32>,
+    /// Whether its failure refuses the request.
+    pub closed: bool,
+}
+
+impl Defined {
+    pub(super) fn wants_event(&self, event_type: &str) -> bool {
+        self.hook == Hook::Event
+            && self.event_types.as_ref().is_none_or(|types| types.iter().any(|t| t == event_type))
+    }
+}

@@ -1,0 +1,163 @@
+//! The hooks of one set of files: which are defined, and one call of one of them with its policy.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::kind::{Defined, Hook, HookPlace};
+use super::load::{self, Blueprint, LoadError};
+use super::options::Options;
+use super::outcome::Returned;
+use super::pool::Pool;
+use super::request::Request;
+use super::vm::Vm;
+use crate::config::{Config, Upstream};
+use crate::error::{Error, Kind, Retry};
+use crate::hash::Fnv;
+use crate::json::Value;
+
+/// A set of files, loaded and checked.
+pub struct Loaded {
+    /// The hooks, ready to run.
+    pub hooks: Hooks,
+    /// Upstreams and aliases; the default upstream is the first.
+    pub config: Config,
+}
+
+/// The hooks of one set of files, immutable once loaded. At a reload the owner swaps an `Arc` of it; requests in
+/// flight finish on the old one.
+pub struct Hooks {
+    pub(super) blueprint: Blueprint,
+    pool: Pool,
+    hash: String,
+    failures: [AtomicU64; Hook::ALL.len()],
+    /// For each of `blueprint.defined`: when its failure was logged last, and how many were not since.
+    reported: Mutex<Vec<Option<(Instant, u64)>>>,
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks").field("hash", &self.hash).finish_non_exhaustive()
+    }
+}
+
+/// How long a hook that keeps failing stays silent in the log.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+impl Hooks {
+    /// Loads files and folders (every `*.lua` in name order); none: the embedded `hooks/default.lua`. `upstreams`
+    /// are those of the command line; the first of them is the default.
+    ///
+    /// # Errors
+    /// Every mistake found in the files.
+    pub fn load(
+        sources: &[PathBuf],
+        upstreams: Vec<Upstream>,
+        options: Options,
+    ) -> Result<Loaded, LoadError> {
+        let (blueprint, first, config) = load::load(sources, upstreams, options)?;
+        Ok(Loaded { hooks: Hooks::new(blueprint, first)?, config })
+    }
+
+    fn new(blueprint: Blueprint, first: Vm) -> Result<Hooks, LoadError> {
+        let pool = Pool::new(&blueprint, first)?;
+        let hash = hash_of(&blueprint);
+        let reported = Mutex::new(vec![None; blueprint.defined.len()]);
+        Ok(Hooks { blueprint, pool, hash, failures: Default::default(), reported })
+    }
+
+    /// Whether any file defines this hook. If not, calling it enters no VM.
+    pub fn defines(&self, hook: Hook) -> bool {
+        self.blueprint.defined.iter().any(|defined| defined.hook == hook)
+    }
+
+    /// Whether `on_event` is to see events of this type.
+    pub fn wants_event(&self, event_type: &str) -> bool {
+        self.blueprint.defined.iter().any(|defined| defined.wants_event(event_type))
+    }
+
+    /// A short hash of the files' names and texts.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Where the hooks are defined, in the order in which they run.
+    pub fn places(&self) -> Vec<HookPlace> {
+        let file_of = |file: usize| {
+            self.blueprint.sources.get(file).map_or_else(String::new, |source| source.file.clone())
+        };
+        self.blueprint
+            .defined
+            .iter()
+            .map(|d| HookPlace { hook: d.hook, file: file_of(d.file), line: d.line, closed: d.closed })
+            .collect()
+    }
+
+    /// The memory that the VMs which are not at work hold, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.pool.memory_bytes()
+    }
+
+    /// How often this hook has failed since the load.
+    pub fn failures(&self, hook: Hook) -> u64 {
+        self.failures.get(hook as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Calls one of the hooks. `Ok(None)`: it failed, and the request goes on as if it were not there.
+    pub(super) fn call<'a, T>(
+        &self,
+        index: usize,
+        defined: &Defined,
+        subject: &mut Value<'a>,
+        request: &mut Request,
+        read: &dyn Fn(Returned<'a>, &mut Value<'a>) -> Result<T, String>,
+    ) -> Result<Option<T>, Error> {
+        let outcome = self
+            .pool
+            .with(&self.blueprint, |vm| vm.call(index, defined.hook, subject, request, read))
+            .unwrap_or_else(|error| Err(format!("the VM could not be made anew: {error}")));
+        match outcome {
+            Ok(decision) => Ok(Some(decision)),
+            Err(text) => {
+                self.report(index, defined, &text);
+                if !defined.closed {
+                    return Ok(None);
+                }
+                let message =
+                    format!("refused: the hook {} failed and its policy is closed", defined.hook.name());
+                Err(Error::new(Kind::Permission, message).retry(Retry::Never).source(text))
+            }
+        }
+    }
+
+    /// Counts a failure and logs it, unless this hook's last one was logged just now.
+    fn report(&self, index: usize, defined: &Defined, text: &str) {
+        if let Some(count) = self.failures.get(defined.hook as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let now = Instant::now();
+        let silent = {
+            let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+            match reported.get_mut(index) {
+                Some(Some((last, silent))) if now.duration_since(*last) < REPORT_INTERVAL => {
+                    *silent += 1;
+                    return;
+                }
+                Some(slot) => slot.replace((now, 0)).map_or(0, |(_, silent)| silent),
+                None => 0,
+            }
+        };
+        let more = if silent > 0 { format!(" ({silent} more since the last report)") } else { String::new() };
+        let file = self.blueprint.sources.get(defined.file).map_or("", |source| source.file.as_str());
+        log::warn!("hook {} of {file} failed{more}: {}", defined.hook.name(), text.replace('\n', " | "));
+    }
+}
+
+/// A hash of the files' names and texts, which tells two sets apart.
+fn hash_of(blueprint: &Blueprint) -> String {
+    let parts = blueprint.sources.iter().flat_map(|source| [&source.file, &source.text]);
+    // The zero keeps a text apart from the next name.
+    parts.fold(Fnv::EMPTY, |hash, part| hash.push(part.as_bytes()).push(&[0])).hex()
+}
