@@ -1,10 +1,12 @@
 //! The kinds of OpenAI-compatible servers, and how they differ: one row each.
 //!
+//! A new kind of server is a new row here (and a name in [`ServerKind`]); no other file asks which kind a server is.
+//!
 //! Pure.
 
-/// Which server an upstream is. Found from `owned_by` in `/v1/models`, or set by the owner.
+/// The kind of a server. Found from `owned_by` in `/v1/models`, or set by the owner (`flavour` in a Lua file).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Flavour {
+pub enum ServerKind {
     /// vLLM.
     Vllm,
     /// llama.cpp's `llama-server`.
@@ -15,45 +17,307 @@ pub enum Flavour {
     Ollama,
     /// LM Studio.
     LmStudio,
-    /// Not known: fields are sent that the five above take or ignore.
+    /// An unknown kind: it is sent the fields that the five above take or ignore.
     #[default]
     Unknown,
     /// A strict OpenAI API: only standard fields are sent.
     OpenAi,
 }
 
-impl Flavour {
-    /// Every flavour with the name that configuration and logs use.
-    pub const NAMES: [(Flavour, &'static str); 7] = [
-        (Flavour::Vllm, "vllm"),
-        (Flavour::LlamaCpp, "llama.cpp"),
-        (Flavour::Sglang, "sglang"),
-        (Flavour::Ollama, "ollama"),
-        (Flavour::LmStudio, "lmstudio"),
-        (Flavour::Unknown, "unknown"),
-        (Flavour::OpenAi, "openai"),
+/// How to ask a server for the number of tokens of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenCount {
+    /// It cannot be asked.
+    None,
+    /// `POST /tokenize` with the members that shape the prompt; the answer holds `count`. The paths are tried in order,
+    /// each beside (`true`) or below (`false`) the base URL's `/v1`.
+    Tokenize(&'static [(bool, &'static str)]),
+    /// `POST` the chat completion to this path below the base URL; the answer holds `input_tokens`.
+    InputTokens(&'static str),
+}
+
+/// The effort of thinking that a server takes in `reasoning_effort`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Efforts {
+    /// Whatever the client asks for.
+    Any,
+    /// The same, and `none` switches thinking off, for which it has no other switch.
+    AnyOrNone,
+    /// At most `high`; it takes no budget of tokens, so a budget becomes the nearest effort.
+    UpToHigh,
+}
+
+/// The advice of `doctor` for one kind of server. `{parser}` stands for the name of a parser and `{window}` for a good
+/// window in tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Fixes {
+    /// Turns on the parsing of tool calls.
+    pub tool_parser: &'static str,
+    /// Turns on the parsing of reasoning.
+    pub reasoning_parser: &'static str,
+    /// Makes the window larger.
+    pub window: &'static str,
+    /// Makes the server report cached tokens; `None`: it always does, or never can.
+    pub cached_tokens: Option<&'static str>,
+    /// Turns the prefix cache on.
+    pub prefix_cache: &'static str,
+}
+
+/// What one kind of server is called, takes, refuses and needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialect {
+    /// The kind that the row describes.
+    pub kind: ServerKind,
+    /// Its name in configuration and logs.
+    pub name: &'static str,
+    /// The values of `owned_by` in `/v1/models` that tell it.
+    pub owners: &'static [&'static str],
+    /// How its `server` header begins, where `owned_by` tells nothing.
+    pub server_header: Option<&'static str>,
+    /// The members that limit the answer's tokens, in the order in which they are sent.
+    pub max_tokens_keys: &'static [&'static str],
+    /// It takes members beyond OpenAI's: `top_k`, `min_p`, `seed` and others.
+    pub takes_extensions: bool,
+    /// It takes `chat_template_kwargs`.
+    pub takes_template_arguments: bool,
+    /// Its answer names the stop string that it met. Where it does not, only sparkgap looks for them.
+    pub tells_stop_string: bool,
+    /// It can go on with an answer that the client began.
+    pub takes_prefill: bool,
+    /// It wants `continue_final_message` for that; otherwise it goes on by itself and repeats the beginning.
+    pub wants_continue_flag: bool,
+    /// The member for a budget of thinking, where there is one, and whether it is sent unless the owner forbids it. vLLM
+    /// refuses a budget if it was started without a reasoning config: there only the owner can allow it.
+    pub thinking_budget: Option<(&'static str, bool)>,
+    /// The efforts that it takes.
+    pub efforts: Efforts,
+    /// The members that carry earlier reasoning back to it.
+    pub reasoning_keys: &'static [&'static str],
+    /// The content of an answer that has only calls must be a string: its templates test it for truth.
+    pub wants_content: bool,
+    /// It takes addresses of images, not only their bytes.
+    pub takes_image_addresses: bool,
+    /// It takes a `tool_choice` that names a function. Otherwise only that function is sent, with `required`.
+    pub takes_named_choice: bool,
+    /// It obeys `tool_choice: "none"`. Otherwise no tools are sent.
+    pub takes_no_choice: bool,
+    /// It takes only names of tools of 64 letters, digits, `_` and `-`.
+    pub is_strict_on_names: bool,
+    /// The member of `stream_options` that asks for counts with every chunk, so that the first one tells the prompt's.
+    pub usage_option: Option<&'static str>,
+    /// The member that asks for progress while a prompt is read.
+    pub progress_key: Option<&'static str>,
+    /// It silently cuts a prompt that its window does not hold, and tells it only by its count.
+    pub cuts_prompts: bool,
+    /// It takes `ignore_eos`, so that an answer has as many tokens as were asked for.
+    pub takes_ignore_eos: bool,
+    /// It answers 500 to requests that it was not started for.
+    pub refuses_with_500: bool,
+    /// How it counts a prompt.
+    pub token_count: TokenCount,
+    /// What to change at the server.
+    pub fixes: Fixes,
+}
+
+const MAX_TOKENS: &[&str] = &["max_tokens"];
+const BOTH_MAX_TOKENS: &[&str] = &["max_completion_tokens", "max_tokens"];
+
+/// The row that the others are made from: a server of which nothing is known.
+const UNKNOWN: Dialect = Dialect {
+    kind: ServerKind::Unknown,
+    name: "unknown",
+    owners: &[],
+    server_header: None,
+    max_tokens_keys: MAX_TOKENS,
+    takes_extensions: true,
+    takes_template_arguments: true,
+    tells_stop_string: true,
+    takes_prefill: true,
+    wants_continue_flag: true,
+    thinking_budget: None,
+    efforts: Efforts::Any,
+    reasoning_keys: &["reasoning", "reasoning_content"],
+    wants_content: false,
+    takes_image_addresses: true,
+    takes_named_choice: true,
+    takes_no_choice: true,
+    is_strict_on_names: false,
+    usage_option: None,
+    progress_key: None,
+    cuts_prompts: false,
+    takes_ignore_eos: false,
+    refuses_with_500: false,
+    token_count: TokenCount::None,
+    fixes: Fixes {
+        tool_parser: "turn tool calling on at the server, or choose a model that has it",
+        reasoning_parser: "turn reasoning parsing on at the server; or set think_tags = true for this upstream in a Lua file",
+        window: "load the model with a larger context",
+        cached_tokens: None,
+        prefix_cache: "turn prefix caching on at the server",
+    },
+};
+
+/// All rows, in the order of [`ServerKind`].
+static DIALECTS: [Dialect; 7] = [
+    Dialect {
+        kind: ServerKind::Vllm,
+        name: "vllm",
+        owners: &["vllm"],
+        max_tokens_keys: BOTH_MAX_TOKENS,
+        thinking_budget: Some(("thinking_token_budget", false)),
+        reasoning_keys: &["reasoning"],
+        usage_option: Some("continuous_usage_stats"),
+        takes_ignore_eos: true,
+        token_count: TokenCount::Tokenize(&[(true, "/tokenize")]),
+        fixes: Fixes {
+            tool_parser: "start vLLM with --enable-auto-tool-choice --tool-call-parser {parser}",
+            reasoning_parser: "start vLLM with --reasoning-parser {parser}",
+            window: "start vLLM with --max-model-len {window}, or as much as fits",
+            cached_tokens: Some("start vLLM with --enable-prompt-tokens-details"),
+            prefix_cache: "start vLLM without --no-enable-prefix-caching",
+        },
+        ..UNKNOWN
+    },
+    Dialect {
+        kind: ServerKind::LlamaCpp,
+        name: "llama.cpp",
+        owners: &["llamacpp"],
+        server_header: Some("llama.cpp"),
+        tells_stop_string: false,
+        wants_continue_flag: false,
+        thinking_budget: Some(("thinking_budget_tokens", true)),
+        reasoning_keys: &["reasoning_content"],
+        wants_content: true,
+        // It reads the choice as a string, and takes an object for "auto".
+        takes_named_choice: false,
+        // It shows the call as text, in the model's own markup.
+        takes_no_choice: false,
+        progress_key: Some("return_progress"),
+        refuses_with_500: true,
+        token_count: TokenCount::InputTokens("/chat/completions/input_tokens"),
+        fixes: Fixes {
+            tool_parser: "start llama-server with --jinja, without --skip-chat-parsing, and with a GGUF whose chat template has tools",
+            reasoning_parser: "start llama-server with --jinja --reasoning-format deepseek, without --skip-chat-parsing",
+            window: "start llama-server with -c {window} -np 1: its -c is shared among its -np slots",
+            cached_tokens: None,
+            prefix_cache: "start llama-server without --no-cache-prompt",
+        },
+        ..UNKNOWN
+    },
+    Dialect {
+        kind: ServerKind::Sglang,
+        name: "sglang",
+        owners: &["sglang"],
+        reasoning_keys: &["reasoning_content"],
+        usage_option: Some("continuous_usage_stats"),
+        takes_ignore_eos: true,
+        // Which of the two it has depends on its version.
+        token_count: TokenCount::Tokenize(&[(false, "/tokenize"), (true, "/tokenize")]),
+        fixes: Fixes {
+            tool_parser: "start SGLang with --tool-call-parser {parser}",
+            reasoning_parser: "start SGLang with --reasoning-parser {parser}",
+            window: "start SGLang with --context-length {window}, or as much as fits",
+            cached_tokens: Some("start SGLang with --enable-cache-report"),
+            prefix_cache: "start SGLang without --disable-radix-cache",
+        },
+        ..UNKNOWN
+    },
+    Dialect {
+        kind: ServerKind::Ollama,
+        name: "ollama",
+        owners: &["library"],
+        takes_template_arguments: false,
+        tells_stop_string: false,
+        takes_prefill: false,
+        efforts: Efforts::AnyOrNone,
+        takes_image_addresses: false,
+        takes_no_choice: false,
+        cuts_prompts: true,
+        fixes: Fixes {
+            tool_parser: "pull a model that ollama.com tags with \"tools\"",
+            window: "start Ollama with OLLAMA_CONTEXT_LENGTH={window}, or as much as fits",
+            ..UNKNOWN.fixes
+        },
+        ..UNKNOWN
+    },
+    Dialect {
+        kind: ServerKind::LmStudio,
+        name: "lmstudio",
+        owners: &["organization_owner", "organization-owner"],
+        tells_stop_string: false,
+        takes_prefill: false,
+        reasoning_keys: &["reasoning_content"],
+        ..UNKNOWN
+    },
+    UNKNOWN,
+    Dialect {
+        kind: ServerKind::OpenAi,
+        name: "openai",
+        owners: &["openai", "system", "openai-internal"],
+        max_tokens_keys: &["max_completion_tokens"],
+        takes_extensions: false,
+        takes_template_arguments: false,
+        tells_stop_string: false,
+        takes_prefill: false,
+        efforts: Efforts::UpToHigh,
+        reasoning_keys: &[],
+        is_strict_on_names: true,
+        ..UNKNOWN
+    },
+];
+
+impl ServerKind {
+    /// Every kind with its name in configuration and logs.
+    pub const NAMES: [(ServerKind, &'static str); 7] = [
+        (ServerKind::Vllm, "vllm"),
+        (ServerKind::LlamaCpp, "llama.cpp"),
+        (ServerKind::Sglang, "sglang"),
+        (ServerKind::Ollama, "ollama"),
+        (ServerKind::LmStudio, "lmstudio"),
+        (ServerKind::Unknown, "unknown"),
+        (ServerKind::OpenAi, "openai"),
     ];
+
+    /// The row of this kind.
+    pub fn dialect(self) -> &'static Dialect {
+        DIALECTS.get(self as usize).unwrap_or(&UNKNOWN)
+    }
 
     /// Its name in configuration and logs.
     pub fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(flavour, _)| *flavour == self).map_or("unknown", |(_, name)| name)
+        self.dialect().name
     }
 
-    /// The flavour of that name.
-    pub fn from_name(name: &str) -> Option<Flavour> {
-        Self::NAMES.iter().find(|(_, n)| *n == name).map(|(flavour, _)| *flavour)
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<ServerKind> {
+        DIALECTS.iter().find(|dialect| dialect.name == name).map(|dialect| dialect.kind)
     }
 
-    /// The flavour that a `/v1/models` entry's `owned_by` tells.
-    pub fn from_owned_by(owned_by: &str) -> Flavour {
-        match owned_by {
-            "vllm" => Flavour::Vllm,
-            "llamacpp" => Flavour::LlamaCpp,
-            "sglang" => Flavour::Sglang,
-            "library" => Flavour::Ollama,
-            "organization_owner" | "organization-owner" => Flavour::LmStudio,
-            "openai" | "system" | "openai-internal" => Flavour::OpenAi,
-            _ => Flavour::Unknown,
+    /// The kind that a `/v1/models` entry's `owned_by` tells; `Unknown` if it tells none.
+    pub fn from_owned_by(owned_by: &str) -> ServerKind {
+        let row = DIALECTS.iter().find(|dialect| dialect.owners.contains(&owned_by));
+        row.map_or(ServerKind::Unknown, |dialect| dialect.kind)
+    }
+
+    /// The kind that a response's `server` header tells; `Unknown` if it tells none.
+    pub fn from_server_header(server: &str) -> ServerKind {
+        let begins =
+            |dialect: &&Dialect| dialect.server_header.is_some_and(|start| server.starts_with(start));
+        DIALECTS.iter().find(begins).map_or(ServerKind::Unknown, |dialect| dialect.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_stands_in_the_place_of_its_kind() {
+        for ((kind, name), row) in ServerKind::NAMES.into_iter().zip(&DIALECTS) {
+            assert_eq!((row.kind, row.name), (kind, name));
+            assert_eq!(kind.dialect().kind, kind);
+            assert_eq!(ServerKind::from_name(name), Some(kind));
         }
+        assert_eq!(ServerKind::from_name("other"), None);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use crate::dialect::Flavour;
+use crate::dialect::ServerKind as Flavour;
 
 /// Whether a hybrid model thinks before it answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 mod support;
 
-use sparkgap::dialect::Flavour;
+use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::settings::Settings;
 use sparkgap::translate::Target;
 

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sparkgap::dialect::Flavour;
+use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::error::Error;
 use sparkgap::settings::{Settings, SystemMessages, Thinking};
 use sparkgap::translate::Target;

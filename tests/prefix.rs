@@ -17,7 +17,7 @@ mod support;
 
 use minijinja::{Environment, Error, ErrorKind, Value as Data};
 use serde_json::{Value, json};
-use sparkgap::dialect::Flavour;
+use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::settings::Settings;
 use sparkgap::translate::{Plan, Target};
 

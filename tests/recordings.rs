@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sparkgap::dialect::Flavour;
+use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::settings::Settings;
 use sparkgap::translate::{Plan, Target};
 

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use sparkgap::anthropic::MessagesRequest;
-use sparkgap::dialect::Flavour;
+use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::json::{Document, Parser};
 use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;

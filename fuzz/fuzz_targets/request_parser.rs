@@ -13,7 +13,7 @@ use serde_json::Value;
 use sparkgap::anthropic::MessagesRequest;
 use sparkgap::error::Error;
 use sparkgap::json::{self, Document};
-use sparkgap::dialect::Flavour;
+use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::settings::{Settings, SystemMessages, Thinking};
 use sparkgap::translate::{Target, chat_request};
 

@@ -15,7 +15,7 @@ use serde_json::Value;
 use sparkgap::anthropic::Event;
 use sparkgap::error::{Error, Kind};
 use sparkgap::json::Parser;
-use sparkgap::dialect::Flavour;
+use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;
 use sparkgap::translate::{MessageStream, Plan, Progress, Target};

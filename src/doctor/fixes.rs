@@ -1,7 +1,7 @@
-//! Which flag mends what, by server.
+//! The advice for each point: which flag of the server to change. Its words stand in the table of server kinds.
 
 use super::verdict::Server;
-use crate::dialect::Flavour;
+use crate::dialect::ServerKind as Flavour;
 
 /// A window in which Claude Code is at ease.
 pub(super) const WINDOW_GOOD: u64 = 131_072;
@@ -10,20 +10,8 @@ pub(super) const WINDOW_GOOD: u64 = 131_072;
 pub(super) fn tool_parser(server: &Server) -> String {
     let parser = tool_parser_name(&server.model);
     let choose = if parser == "NAME" { " with the parser of your model for NAME" } else { "" };
-    match server.flavour {
-        Flavour::Vllm => {
-            format!("start vLLM with --enable-auto-tool-choice --tool-call-parser {parser}{choose}")
-        }
-        Flavour::Sglang => format!("start SGLang with --tool-call-parser {parser}{choose}"),
-        Flavour::LlamaCpp => {
-            "start llama-server with --jinja, without --skip-chat-parsing, and with a GGUF whose chat template has tools"
-                .into()
-        }
-        Flavour::Ollama => "pull a model that ollama.com tags with \"tools\"".into(),
-        Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => {
-            "turn tool calling on at the server, or choose a model that has it".into()
-        }
-    }
+    let fix = server.flavour.dialect().fixes.tool_parser;
+    fix.replace("{parser}", &format!("{parser}{choose}"))
 }
 
 /// By what the names of models hold. vLLM and SGLang share these names of parsers.
@@ -44,33 +32,12 @@ fn tool_parser_name(model: &str) -> &'static str {
 pub(super) fn reasoning_parser(server: &Server) -> String {
     let is_qwen = server.model.to_ascii_lowercase().contains("qwen");
     let parser = if is_qwen { "qwen3" } else { "NAME with the parser of your model for NAME" };
-    match server.flavour {
-        Flavour::Vllm => format!("start vLLM with --reasoning-parser {parser}"),
-        Flavour::Sglang => format!("start SGLang with --reasoning-parser {parser}"),
-        Flavour::LlamaCpp => {
-            "start llama-server with --jinja --reasoning-format deepseek, without --skip-chat-parsing".into()
-        }
-        Flavour::Ollama | Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => {
-            "turn reasoning parsing on at the server; or set think_tags = true for this upstream in a Lua file".into()
-        }
-    }
+    server.flavour.dialect().fixes.reasoning_parser.replace("{parser}", parser)
 }
 
 /// Makes the window larger.
 pub(super) fn window(flavour: Flavour) -> String {
-    match flavour {
-        Flavour::Vllm => format!("start vLLM with --max-model-len {WINDOW_GOOD}, or as much as fits"),
-        Flavour::Sglang => format!("start SGLang with --context-length {WINDOW_GOOD}, or as much as fits"),
-        Flavour::LlamaCpp => {
-            format!("start llama-server with -c {WINDOW_GOOD} -np 1: its -c is shared among its -np slots")
-        }
-        Flavour::Ollama => {
-            format!("start Ollama with OLLAMA_CONTEXT_LENGTH={WINDOW_GOOD}, or as much as fits")
-        }
-        Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => {
-            "load the model with a larger context".into()
-        }
-    }
+    flavour.dialect().fixes.window.replace("{window}", &WINDOW_GOOD.to_string())
 }
 
 /// Says how large a window is that the server does not tell.
@@ -80,23 +47,12 @@ pub(super) fn untold_window() -> String {
 
 /// Makes the server report cached tokens.
 pub(super) fn cached_tokens(flavour: Flavour) -> Option<String> {
-    match flavour {
-        Flavour::Vllm => Some("start vLLM with --enable-prompt-tokens-details".into()),
-        Flavour::Sglang => Some("start SGLang with --enable-cache-report".into()),
-        Flavour::LlamaCpp | Flavour::Ollama | Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => None,
-    }
+    flavour.dialect().fixes.cached_tokens.map(str::to_string)
 }
 
 /// Turns the prefix cache on.
 pub(super) fn prefix_cache(flavour: Flavour) -> String {
-    match flavour {
-        Flavour::Vllm => "start vLLM without --no-enable-prefix-caching".into(),
-        Flavour::Sglang => "start SGLang without --disable-radix-cache".into(),
-        Flavour::LlamaCpp => "start llama-server without --no-cache-prompt".into(),
-        Flavour::Ollama | Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => {
-            "turn prefix caching on at the server".into()
-        }
-    }
+    flavour.dialect().fixes.prefix_cache.to_string()
 }
 
 #[cfg(test)]

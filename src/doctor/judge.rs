@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::verdict::{Level, Server, Verdict};
 use super::{fixes, questions};
-use crate::dialect::Flavour;
+use crate::dialect::ServerKind as Flavour;
 use crate::fleet::Discovered;
 use crate::json;
 use crate::probe::{Answer, Trouble};
@@ -220,8 +220,7 @@ pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &Server) -> Ve
 fn refusal<'t>(trouble: &'t Trouble, server: &Server) -> Option<&'t str> {
     match trouble {
         Trouble::Refused(400 | 404 | 422 | 501, words) => Some(words),
-        // llama.cpp's status for what it was not started for.
-        Trouble::Refused(500, words) if server.flavour == Flavour::LlamaCpp => Some(words),
+        Trouble::Refused(500, words) if server.flavour.dialect().refuses_with_500 => Some(words),
         Trouble::Refused(..) | Trouble::Failure(_) | Trouble::Broken(_) => None,
     }
 }

@@ -4,7 +4,6 @@
 //! by it, and a real one does not mind.
 
 use super::verdict::Server;
-use crate::dialect::Flavour;
 use crate::json::{Object, Value};
 
 /// The tool that is offered.
@@ -55,7 +54,7 @@ pub(super) fn thought(server: &Server) -> Value<'static> {
 /// A question with a long answer.
 pub(super) fn count(server: &Server) -> Value<'static> {
     let mut body = chat(server, "Count from 1 to 100, in words.", COUNTED_TOKENS, false);
-    if matches!(server.flavour, Flavour::Vllm | Flavour::Sglang) {
+    if server.flavour.dialect().takes_ignore_eos {
         body.push("ignore_eos", true);
     }
     body.into()
@@ -87,7 +86,7 @@ fn chat(server: &Server, text: &str, max_tokens: u64, thinks: bool) -> Object<'s
     body.push("stream", true);
     body.push("stream_options", Value::object([("include_usage", true.into())]));
     // A strict API refuses what it does not know, and its models have no such template.
-    if server.flavour != Flavour::OpenAi {
+    if server.flavour.dialect().takes_extensions {
         body.push("temperature", 0u64);
         body.push("chat_template_kwargs", Value::object([("enable_thinking", thinks.into())]));
     }

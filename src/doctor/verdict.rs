@@ -1,6 +1,6 @@
 //! A verdict on one point of a server's set-up, and what is known of the server when it is made.
 
-use crate::dialect::Flavour;
+use crate::dialect::ServerKind as Flavour;
 
 /// How good a point is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use crate::dialect::Flavour;
+use crate::dialect::ServerKind as Flavour;
 use crate::json::{self, Value};
 use crate::settings::Settings;
 
@@ -77,8 +77,7 @@ fn flavour(data: &[Value<'_>], server: Option<&str>) -> Flavour {
     let owners = data.iter().filter_map(|entry| entry.get("owned_by")?.as_str());
     match owners.map(Flavour::from_owned_by).find(|&flavour| flavour != Flavour::Unknown) {
         Some(flavour) => flavour,
-        None if server.is_some_and(|server| server.starts_with("llama.cpp")) => Flavour::LlamaCpp,
-        None => Flavour::Unknown,
+        None => server.map_or(Flavour::Unknown, Flavour::from_server_header),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::{self, Config};
-use crate::dialect::Flavour;
+use crate::dialect::ServerKind as Flavour;
 use crate::error::{Error, Kind, Retry};
 use crate::hooks::{Hooks, Loaded};
 use crate::openai::Counts;
@@ -162,7 +162,7 @@ impl Served {
         if counts.prompt == 0 || estimate == 0 {
             return;
         }
-        if flavour == Flavour::Ollama && estimate >= CUT_PROMPT_MIN && counts.prompt < estimate / 2 {
+        if flavour.dialect().cuts_prompts && estimate >= CUT_PROMPT_MIN && counts.prompt < estimate / 2 {
             return self.warn_of_cut_prompt(model, counts.prompt, estimate);
         }
         let mut ratios = self.ratios.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::{Secret, Upstream};
+use crate::config::Upstream;
 use crate::error::{Error, Kind, Retry};
 use crate::json;
 use crate::json::Value;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
-use crate::dialect::Flavour;
+use crate::dialect::{ServerKind as Flavour, TokenCount};
 use crate::http::Request;
 use crate::json::{Object, Value};
 use crate::server::Client;
@@ -141,9 +141,9 @@ fn key(resolved: &Resolved, question: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Whether the flavour's server counts a prompt with `/tokenize`.
+/// Whether the server counts a prompt with `/tokenize`.
 fn has_tokenize(flavour: Flavour) -> bool {
-    matches!(flavour, Flavour::Vllm | Flavour::Sglang)
+    matches!(flavour.dialect().token_count, TokenCount::Tokenize(_))
 }
 
 /// The question how many tokens the prompt of a chat completion has, in the words of the upstream's flavour.
@@ -171,16 +171,15 @@ pub(super) fn question(flavour: Flavour, mut body: Value<'_>) -> Vec<u8> {
 
 /// The upstream's answer to a [`question`]. `None`: it cannot count, or did not in time.
 pub(super) fn counted(resolved: &Resolved, question: &[u8], wait: &Rc<dyn Wait>) -> Option<u64> {
-    let (paths, key): (&[_], _) = match resolved.flavour {
-        Flavour::Vllm => (&[Path::Root("/tokenize")], "\"count\""),
-        // Which of the two it has depends on its version.
-        Flavour::Sglang => (&[Path::Api("/tokenize"), Path::Root("/tokenize")], "\"count\""),
-        Flavour::LlamaCpp => (&[Path::Api("/chat/completions/input_tokens")], "\"input_tokens\""),
-        Flavour::Ollama | Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => return None,
+    let (paths, key): (&[_], _) = match resolved.flavour.dialect().token_count {
+        TokenCount::Tokenize(paths) => (paths, "\"count\""),
+        TokenCount::InputTokens(path) => (&[(false, path)], "\"input_tokens\""),
+        TokenCount::None => return None,
     };
     let name = resolved.served.name();
-    for path in paths {
-        match resolved.served.upstream().ask(*path, question, wait) {
+    for (is_root, path) in paths {
+        let path = if *is_root { Path::Root(path) } else { Path::Api(path) };
+        match resolved.served.upstream().ask(path, question, wait) {
             Ok(response) if response.status == 200 => {
                 return number_after(response, key).filter(|count| *count > 0);
             }

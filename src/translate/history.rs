@@ -9,7 +9,7 @@ mod answer;
 use std::borrow::Cow;
 
 use crate::anthropic::{Block, Message, Role, ToolResult};
-use crate::dialect::Flavour;
+use crate::dialect::ServerKind as Flavour;
 use crate::error::Error;
 use crate::json::{Object, Value};
 use crate::settings::SystemMessages;
@@ -249,9 +249,7 @@ impl<'r> Builder<'r, '_> {
             prefill = Some(text.clone().unwrap_or_default());
             answer.text = text.map(Cow::Owned);
         }
-        if prefill.is_some()
-            && matches!(self.target.flavour, Flavour::Ollama | Flavour::LmStudio | Flavour::OpenAi)
-        {
+        if prefill.is_some() && !self.target.flavour.dialect().takes_prefill {
             return Err(Error::invalid(
                 "This model does not support assistant message prefill. The conversation must end with a user message.",
             ));
@@ -320,7 +318,7 @@ fn image<'r>(source: &'r Value<'r>, target: &Target<'_>) -> Part<'r> {
     let is_address = source.get("type").and_then(Value::as_str) == Some("url");
     if !target.settings.vision {
         Part::Text(Cow::Borrowed(IMAGE_OMITTED))
-    } else if is_address && target.flavour == Flavour::Ollama {
+    } else if is_address && !target.flavour.dialect().takes_image_addresses {
         Part::Text(Cow::Borrowed("[image omitted: the server takes no addresses of images]"))
     } else {
         Part::Image(source)

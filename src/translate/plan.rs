@@ -1,7 +1,7 @@
 //! The target of a request, and the plan for reading its answer: what the two halves of the translation share.
 
 use super::arguments::Schema;
-use crate::dialect::Flavour;
+use crate::dialect::ServerKind as Flavour;
 use crate::settings::Settings;
 
 /// Who will answer, and what is known of it.

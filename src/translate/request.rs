@@ -3,7 +3,7 @@
 //! docs/translation.md, A, field by field. Fields that have no place are dropped; none of them fails the request.
 
 use crate::anthropic::{Block, MessagesRequest, Thinking as Asked, ToolChoice};
-use crate::dialect::Flavour;
+use crate::dialect::{Efforts, ServerKind as Flavour};
 use crate::error::Error;
 use crate::json::{Object, Value};
 use crate::settings::Thinking;
@@ -57,6 +57,7 @@ pub fn chat_request<'r>(
     request: &'r MessagesRequest<'r>,
     target: &Target<'r>,
 ) -> Result<ChatRequest<'r>, Error> {
+    let dialect = target.flavour.dialect();
     let history = history(&request.system, &request.messages, target)?;
     let tools = tools(request, target.flavour)?;
     let thinks = thinks(request, target, &history, &tools);
@@ -69,7 +70,7 @@ pub fn chat_request<'r>(
     let dropped = tools.dropped.iter().map(|(_, kind)| format!("server tool {kind}")).chain(lost).collect();
     let mut plan = plan(request, target, &tools);
     plan.think_tags = target.settings.think_tags && thinks;
-    let repeated = history.prefill.as_deref().filter(|_| target.flavour == Flavour::LlamaCpp);
+    let repeated = history.prefill.as_deref().filter(|_| !dialect.wants_continue_flag);
     plan.repeated = repeated.map(|text| text.trim_start().to_string());
 
     let mut body = Object::new();
@@ -97,8 +98,7 @@ pub fn chat_request<'r>(
     sampling(body, request, target.flavour);
     // Upstream stop strings also fire in reasoning and in the markup of tool calls, and tear pieces off them; and most
     // servers do not say which one they met. There the proxy alone looks for them.
-    let tells = matches!(target.flavour, Flavour::Vllm | Flavour::Sglang | Flavour::Unknown);
-    if !request.stop_sequences.is_empty() && tells && !thinks && !has_tools {
+    if !request.stop_sequences.is_empty() && dialect.tells_stop_string && !thinks && !has_tools {
         let stop = request.stop_sequences.iter().take(STOP_STRINGS_MAX);
         body.push("stop", stop.map(|text| Value::from(*text)).collect::<Vec<_>>());
     }
@@ -114,11 +114,11 @@ pub fn chat_request<'r>(
         body.push("user", user);
     }
     for key in EXTRAS {
-        if let Some(value) = request.body.get(key).filter(|_| target.flavour != Flavour::OpenAi) {
+        if let Some(value) = request.body.get(key).filter(|_| dialect.takes_extensions) {
             body.push(key, value.reborrow());
         }
     }
-    if history.prefill.is_some() && target.flavour != Flavour::LlamaCpp {
+    if history.prefill.is_some() && dialect.wants_continue_flag {
         body.push("add_generation_prompt", false);
         body.push("continue_final_message", true);
     }
@@ -200,11 +200,8 @@ fn max_tokens(request: &MessagesRequest<'_>, target: &Target<'_>, prompt_tokens:
 
 /// Sets the limit under the names that the server knows. Also for a second try with a smaller one.
 pub(super) fn set_max_tokens(body: &mut Object<'_>, max_tokens: u64, flavour: Flavour) {
-    if matches!(flavour, Flavour::Vllm | Flavour::OpenAi) {
-        body.set("max_completion_tokens", max_tokens);
-    }
-    if flavour != Flavour::OpenAi {
-        body.set("max_tokens", max_tokens);
+    for key in flavour.dialect().max_tokens_keys {
+        body.set(*key, max_tokens);
     }
 }
 
@@ -215,7 +212,7 @@ fn sampling<'r>(body: &mut Object<'r>, request: &MessagesRequest<'r>, flavour: F
     if let Some(top_p) = request.top_p {
         body.push("top_p", top_p.reborrow());
     }
-    if let Some(top_k) = request.top_k.filter(|_| flavour != Flavour::OpenAi) {
+    if let Some(top_k) = request.top_k.filter(|_| flavour.dialect().takes_extensions) {
         body.push("top_k", top_k.reborrow());
     }
 }
@@ -229,9 +226,9 @@ fn thinking<'r>(
     thinks: bool,
     max_tokens: u64,
 ) {
-    let flavour = target.flavour;
+    let dialect = target.flavour.dialect();
     // LM Studio passes it over so far; Ollama has an effort "none" instead.
-    if !matches!(flavour, Flavour::Ollama | Flavour::OpenAi) {
+    if dialect.takes_template_arguments {
         let mut arguments = Object::new();
         arguments.push("enable_thinking", thinks);
         if target.settings.preserve_thinking {
@@ -245,15 +242,11 @@ fn thinking<'r>(
     if let Some(effort) = effort(request, target, thinks) {
         body.push("reasoning_effort", effort);
     }
-    // vLLM refuses a budget where it was started without a reasoning config: there only if the owner says so.
-    let takes_budget = target.settings.thinking_budget.unwrap_or(flavour == Flavour::LlamaCpp);
-    if let (Some(Asked::Enabled(budget)), true, true) = (request.thinking, thinks, takes_budget) {
-        let budget = budget.min(max_tokens.saturating_sub(1));
-        match flavour {
-            Flavour::Vllm => body.push("thinking_token_budget", budget),
-            Flavour::LlamaCpp => body.push("thinking_budget_tokens", budget),
-            _ => {}
-        }
+    if let (Some(Asked::Enabled(budget)), true, Some((key, by_default))) =
+        (request.thinking, thinks, dialect.thinking_budget)
+        && target.settings.thinking_budget.unwrap_or(by_default)
+    {
+        body.push(key, budget.min(max_tokens.saturating_sub(1)));
     }
 }
 
@@ -262,15 +255,15 @@ fn effort<'r>(request: &MessagesRequest<'r>, target: &Target<'_>, thinks: bool) 
     let last_system = request.messages.last().and_then(|message| message.effort);
     let may_think = thinks || (request.thinking.is_none() && target.settings.thinking == Thinking::Auto);
     let said = last_system.or(request.effort).filter(|_| may_think);
-    match (target.flavour, said, request.thinking) {
-        (Flavour::OpenAi, Some("xhigh" | "max"), _) => Some("high"),
+    match (target.flavour.dialect().efforts, said, request.thinking) {
+        (Efforts::UpToHigh, Some("xhigh" | "max"), _) => Some("high"),
         // A strict API takes no budget: the effort that comes nearest.
-        (Flavour::OpenAi, None, Some(Asked::Enabled(budget))) if thinks => Some(match budget {
+        (Efforts::UpToHigh, None, Some(Asked::Enabled(budget))) if thinks => Some(match budget {
             0..=2048 => "low",
             2049..=8192 => "medium",
             _ => "high", // its highest
         }),
-        (Flavour::Ollama, None, _) if !thinks => Some("none"),
+        (Efforts::AnyOrNone, None, _) if !thinks => Some("none"),
         _ => said,
     }
 }
@@ -280,11 +273,12 @@ fn streaming(body: &mut Object<'_>, flavour: Flavour) {
     body.push("stream", true);
     let mut options = Object::new();
     options.push("include_usage", true);
-    match flavour {
-        // The first chunk then tells the exact prompt tokens.
-        Flavour::Vllm | Flavour::Sglang => options.push("continuous_usage_stats", true),
-        Flavour::LlamaCpp => body.push("return_progress", true),
-        _ => {}
+    let dialect = flavour.dialect();
+    if let Some(key) = dialect.usage_option {
+        options.push(key, true);
+    }
+    if let Some(key) = dialect.progress_key {
+        body.push(key, true);
     }
     body.push("stream_options", options);
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::anthropic::{MessagesRequest, Tool, ToolChoice};
-use crate::dialect::Flavour;
+use crate::dialect::ServerKind as Flavour;
 use crate::error::Error;
 use crate::hash::Fnv;
 use crate::json::{Object, Value};
@@ -102,8 +102,8 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
             )));
         };
         tools.forced = true;
-        if flavour == Flavour::LlamaCpp {
-            // It reads the choice as a string; of an object it makes "auto". One tool and "required" say the same.
+        if !flavour.dialect().takes_named_choice {
+            // One tool and "required" say the same.
             tools.functions = vec![tools.functions.swap_remove(at)];
             tools.declared = vec![tools.declared.swap_remove(at)];
             tools.choice = Some("required".into());
@@ -120,9 +120,8 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
         }
         return Ok(());
     }
-    if choice == ToolChoice::None && matches!(flavour, Flavour::Ollama | Flavour::LlamaCpp) {
-        // Ollama knows no choice, and llama.cpp shows the call as text, in the model's own markup. Without tools there
-        // is none to call.
+    if choice == ToolChoice::None && !flavour.dialect().takes_no_choice {
+        // Without tools there is none to call.
         tools.functions.clear();
         return Ok(());
     }
@@ -172,7 +171,7 @@ fn with_examples<'r>(description: Option<&'r str>, examples: &'r [Value<'r>]) ->
 /// gives the same one, so that a conversation's calls keep theirs.
 pub(super) fn sent_name(name: &str, flavour: Flavour) -> Cow<'_, str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if flavour != Flavour::OpenAi || (name.len() <= NAME_SIZE_MAX && name.chars().all(allowed)) {
+    if !flavour.dialect().is_strict_on_names || (name.len() <= NAME_SIZE_MAX && name.chars().all(allowed)) {
         return Cow::Borrowed(name);
     }
     let kept = name.chars().map(|c| if allowed(c) { c } else { '_' }).take(NAME_SIZE_KEPT);

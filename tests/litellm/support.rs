@@ -36,7 +36,7 @@ pub(crate) fn check_shape(text: &str, case: &str) {
                 "url" => assert!(value.starts_with("http"), "{case}: {name}: {value}"),
                 "api_key" => {}
                 "flavour" => {
-                    assert!(sparkgap::dialect::Flavour::from_name(&value).is_some(), "{case}: {value}")
+                    assert!(sparkgap::dialect::ServerKind::from_name(&value).is_some(), "{case}: {value}")
                 }
                 _ => panic!("{case}: {name}: unknown key {key}"),
             }

@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use sparkgap::dialect::Flavour;
+use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::fleet::Upstream;
 use sparkgap::transport::{Failure, Options, Path};
 

@@ -8,7 +8,7 @@ use super::super::kind::{Defined, Hook};
 use super::super::nearest;
 use super::super::table::{Mistakes, Reader, describe, keys};
 use crate::config::{self, Secret, Upstream};
-use crate::dialect::Flavour;
+use crate::dialect::ServerKind as Flavour;
 use crate::settings::{Settings, SystemMessages, Thinking};
 
 /// The hook API that this version speaks.

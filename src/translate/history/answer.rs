@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::anthropic::Block;
-use crate::dialect::Flavour;
+use crate::dialect::ServerKind as Flavour;
 use crate::json::{Object, Value};
 
 use super::super::marks::{THINK_END, THINK_START};
@@ -76,30 +76,25 @@ impl<'r> Answer<'r> {
 
 impl<'r> Answer<'r> {
     pub(super) fn into_json(self, flavour: Flavour) -> Value<'r> {
+        let dialect = flavour.dialect();
         let mut message = Object::new();
         // Without this Qwen's templates take what stands before such a mark in the text for reasoning, and drop it.
         let has_mark = self.text.as_ref().is_some_and(|text| text.contains(THINK_END));
         message.push("role", "assistant");
         message.push(
             "content",
-            match (self.text, flavour) {
-                (Some(text), _) => text.into(),
-                // llama.cpp's templates test the content for truth; without calls it must not be null anywhere.
-                (None, flavour) if flavour == Flavour::LlamaCpp || self.calls.is_empty() => "".into(),
-                (None, _) => Value::Null,
+            match self.text {
+                Some(text) => text.into(),
+                // Without calls it must not be null anywhere.
+                None if dialect.wants_content || self.calls.is_empty() => "".into(),
+                None => Value::Null,
             },
         );
         if let Some(reasoning) = self.reasoning.or(has_mark.then_some(Cow::Borrowed(""))) {
-            match flavour {
-                Flavour::Vllm => message.push("reasoning", reasoning),
-                Flavour::LlamaCpp | Flavour::Sglang | Flavour::LmStudio => {
-                    message.push("reasoning_content", reasoning)
-                }
-                Flavour::Ollama | Flavour::Unknown => {
-                    message.push("reasoning", reasoning.clone());
-                    message.push("reasoning_content", reasoning);
-                }
-                Flavour::OpenAi => {}
+            match dialect.reasoning_keys {
+                [] => {}
+                [key] => message.push(key, reasoning),
+                keys => keys.iter().for_each(|key| message.push(key, reasoning.clone())),
             }
         }
         if !self.calls.is_empty() {
