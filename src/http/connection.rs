@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::chunks::Chunks;
 use super::head::{self, Framing};
 use super::request::{Failure, Limits, Request};
-use super::response::State;
+use super::state::State;
 use crate::error::{Error, Kind};
 
 /// What one read may bring. On the stack, so that a connection that waits holds no buffer for it.

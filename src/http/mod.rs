@@ -26,6 +26,7 @@ mod headers;
 mod request;
 mod response;
 mod socket;
+mod state;
 #[cfg(test)]
 mod tests;
 

@@ -4,31 +4,11 @@ use std::io::{self, Read, Write};
 use ::http::{HeaderName, HeaderValue, StatusCode};
 
 use super::connection::Connection;
+use super::state::{Coding, State};
 use crate::error::Error;
 
 /// Room for a head and what frames a body, as a rule: growing to it in steps costs more than the head itself.
 const HEAD_SIZE: usize = 512;
-
-/// Where a connection is in its request. See the table in [`super`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Ready,
-    Awaiting,
-    Pending(Coding),
-    Streaming(Coding),
-    Broken,
-}
-
-/// How a streamed body goes out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Coding {
-    /// In chunks.
-    Chunked,
-    /// As it is, and the connection's end is its end: HTTP/1.0 has no chunks.
-    UntilClose,
-    /// Not at all: the response to HEAD, or a status without a body.
-    Nothing,
-}
 
 impl<S: Read + Write> Connection<S> {
     /// Whether any of the response may be on its way, so that it is too late for another one.

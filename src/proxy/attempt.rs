@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Object, Value};
 use crate::openai::{Failure, read_failure};
+use crate::protocol::tokenize::{ask_token_count, question};
 use crate::translate::{Asked, IMAGE_OMITTED, failure_error};
 use crate::transport::{self, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
 
 use super::Stop;
-use super::count::{counted, question};
 use super::exchange::Exchange;
 use super::relay::{error_at_once, error_body};
 use crate::activity::Phase;
@@ -112,7 +112,7 @@ impl Attempt<'_> {
         if let Failure::Overflow { prompt, prompt_is_least: is_least @ true, .. } = &mut failure {
             let mut bytes = self.body.clone();
             let question = json::parse(&mut bytes).map(|body| question(self.resolved.flavour, body));
-            let counted = question.ok().and_then(|question| counted(self.resolved, &question, wait));
+            let counted = question.ok().and_then(|question| ask_token_count(self.resolved, &question, wait));
             // A count that contradicts the refusal counts something else.
             if counted >= *prompt {
                 (*prompt, *is_least) = (counted, false);

@@ -7,44 +7,24 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
-use crate::dialect::{ServerKind as Flavour, TokenCount};
 use crate::http::Request;
-use crate::json::{Object, Value};
+use crate::json::Value;
 use crate::server::Client;
-use crate::transport::{Path, Response, Wait};
+use crate::transport::Wait;
 
+use super::body::read_body;
 use super::exchange::Exchange;
-use super::messages::read_body;
 use super::prepare::{Hooked, Incoming};
 use super::{Proxy, Stop};
 use crate::activity::{CLIENT_GONE, Record};
 use crate::fleet::Resolved;
-
-/// vLLM's answer begins with the count, and goes on with every token: the rest is not read.
-const ANSWER_SIZE_MAX: usize = 4096;
+use crate::protocol::tokenize::{ask_token_count, question};
 
 /// Counts that are remembered; Claude Code asks for the same parts of a conversation again and again.
 const REMEMBERED_MAX: usize = 128;
 
 /// The limit that stands in for the missing `max_tokens`: larger than any thinking budget.
 const MAX_TOKENS: u64 = 1 << 32;
-
-/// The members of a chat completion that shape its prompt, as `/tokenize` takes them. How to generate has no place in a
-/// question: the same prompt is the same question, and is remembered.
-const PROMPT_KEYS: [&str; 5] =
-    ["model", "messages", "tools", "chat_template_kwargs", "continue_final_message"];
-
-/// The same, for a server that takes a chat completion as it is.
-const COMPLETION_KEYS: [&str; 8] = [
-    "model",
-    "messages",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "chat_template_kwargs",
-    "reasoning_effort",
-    "response_format",
-];
 
 /// What was counted lately, by the hash of what was asked.
 #[derive(Debug, Default)]
@@ -125,7 +105,7 @@ fn count(
     if let Some(count) = proxy.counts.find(key) {
         return Ok(count);
     }
-    match counted(&resolved, &body, &wait) {
+    match ask_token_count(&resolved, &body, &wait) {
         Some(count) => {
             proxy.counts.add(key, count);
             Ok(count)
@@ -139,117 +119,4 @@ fn key(resolved: &Resolved, question: &[u8]) -> u64 {
     resolved.served.name().hash(&mut hasher);
     question.hash(&mut hasher);
     hasher.finish()
-}
-
-/// Whether the server counts a prompt with `/tokenize`.
-fn has_tokenize(flavour: Flavour) -> bool {
-    matches!(flavour.dialect().token_count, TokenCount::Tokenize(_))
-}
-
-/// The question how many tokens the prompt of a chat completion has, in the words of the upstream's flavour.
-pub(super) fn question(flavour: Flavour, mut body: Value<'_>) -> Vec<u8> {
-    let mut question = Object::new();
-    let keys = if has_tokenize(flavour) { &PROMPT_KEYS[..] } else { &COMPLETION_KEYS };
-    for key in keys {
-        if let Some(value) = body.as_object_mut().and_then(|object| object.remove(key)) {
-            question.push(key, value);
-        }
-    }
-    if has_tokenize(flavour) {
-        let effort = body.as_object_mut().and_then(|object| object.remove("reasoning_effort"));
-        let arguments = question.get_mut("chat_template_kwargs").and_then(Value::as_object_mut);
-        if let (Some(effort), Some(arguments)) = (effort, arguments) {
-            arguments.set("reasoning_effort", effort);
-        }
-        question.push("add_generation_prompt", question.get("continue_final_message").is_none());
-        question.push("add_special_tokens", false);
-    }
-    let mut bytes = Vec::new();
-    Value::from(question).write(&mut bytes);
-    bytes
-}
-
-/// The upstream's answer to a [`question`]. `None`: it cannot count, or did not in time.
-pub(super) fn counted(resolved: &Resolved, question: &[u8], wait: &Rc<dyn Wait>) -> Option<u64> {
-    let (paths, key): (&[_], _) = match resolved.flavour.dialect().token_count {
-        TokenCount::Tokenize(paths) => (paths, "\"count\""),
-        TokenCount::InputTokens(path) => (&[(false, path)], "\"input_tokens\""),
-        TokenCount::None => return None,
-    };
-    let name = resolved.served.name();
-    for (is_root, path) in paths {
-        let path = if *is_root { Path::Root(path) } else { Path::Api(path) };
-        match resolved.served.upstream().ask(path, question, wait) {
-            Ok(response) if response.status == 200 => {
-                return number_after(response, key).filter(|count| *count > 0);
-            }
-            Ok(response) => log::debug!("upstream {name} counts no tokens: status {}", response.status),
-            Err(failure) => {
-                log::debug!("upstream {name} counts no tokens: {failure}");
-                return None;
-            }
-        }
-    }
-    None
-}
-
-/// The number of the first member of that name, from the beginning of a JSON answer.
-fn number_after(mut response: Response, key: &str) -> Option<u64> {
-    let mut seen = Vec::new();
-    let mut chunk = [0; 1024];
-    loop {
-        let read = response.read(&mut chunk).ok()?;
-        seen.extend_from_slice(chunk.get(..read)?);
-        let text = String::from_utf8_lossy(&seen);
-        if let Some((_, after)) = text.split_once(key) {
-            let after = after.trim_start_matches([' ', ':']);
-            let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-            // The number is whole once something follows it.
-            if digits > 0 && digits < after.len() {
-                return after.get(..digits)?.parse().ok();
-            }
-        }
-        if read == 0 || seen.len() > ANSWER_SIZE_MAX {
-            return None;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn asked(flavour: Flavour, body: &str) -> String {
-        let mut bytes = body.as_bytes().to_vec();
-        String::from_utf8(question(flavour, crate::json::parse(&mut bytes).unwrap())).unwrap()
-    }
-
-    #[test]
-    fn a_question_is_the_prompt_and_nothing_else() {
-        let body = r#"{"model":"m","messages":[],"tools":[],"tool_choice":"required","max_tokens":5,
-            "temperature":1,"chat_template_kwargs":{"enable_thinking":true},"reasoning_effort":"high",
-            "stream":true,"return_progress":true,"stream_options":{"include_usage":true}}"#;
-        let prompt = r#"{"model":"m","messages":[],"tools":[],"#;
-        // /tokenize knows no effort; the template does.
-        assert_eq!(
-            asked(Flavour::Vllm, body),
-            format!(
-                "{prompt}{}",
-                r#""chat_template_kwargs":{"enable_thinking":true,"reasoning_effort":"high"},"add_generation_prompt":true,"add_special_tokens":false}"#
-            )
-        );
-        assert_eq!(
-            asked(Flavour::LlamaCpp, body),
-            format!(
-                "{prompt}{}",
-                r#""tool_choice":"required","chat_template_kwargs":{"enable_thinking":true},"reasoning_effort":"high"}"#
-            )
-        );
-    }
-
-    #[test]
-    fn the_beginning_of_an_answer_is_counted_without_another_one() {
-        let asked = asked(Flavour::Sglang, r#"{"messages":[],"continue_final_message":true}"#);
-        assert!(asked.contains(r#""continue_final_message":true,"add_generation_prompt":false"#), "{asked}");
-    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind};
 use crate::hooks::{ErrorDecision, Hook};
-use crate::http::{self, Request};
+use crate::http::Request;
 use crate::ids;
 use crate::json::{Document, Value};
 use crate::server::Client;
@@ -15,6 +15,7 @@ use crate::translate::{Asked, Plan};
 use crate::transport::{Response, Wait, has_left};
 
 use super::attempt::Attempt;
+use super::body::read_body;
 use super::budget::Share;
 use super::exchange::Exchange;
 use super::filter::Filter;
@@ -254,21 +255,4 @@ fn plan_of(hooked: &Hooked) -> Plan {
         prompt_tokens: shown.map_or(1, |shown| shown.tokens_est.max(1)),
         ..Plan::default()
     }
-}
-
-/// The body, whole and not encoded.
-pub(super) fn read_body(client: &Client, request: &Request) -> Result<Document, Stop> {
-    let encoding = request.header("content-encoding").unwrap_or("identity");
-    if !encoding.eq_ignore_ascii_case("identity") {
-        let what = format!("content-encoding: '{encoding}' is not supported; send the body as it is");
-        return Err(Error::new(Kind::InvalidRequest, what).code("request_body_encoding_unsupported").into());
-    }
-    let mut document = Document::new();
-    let read = client.borrow_mut().read_body(document.bytes_mut());
-    read.map_err(|failure| match failure {
-        http::Failure::Reject(error) => Stop::Error(error),
-        http::Failure::Closed => Stop::ClientGone,
-        http::Failure::Io(error) => Stop::Client(error),
-    })?;
-    Ok(document)
 }

@@ -6,6 +6,7 @@
 //! | `prepare` | a client's bytes to a chat completion: hooks, checks, route, translation |
 //! | `messages` | `POST /v1/messages`, stage by stage |
 //! | `attempt` | one upstream asked: mended and repeated where that helps |
+//! | `body` | a request's body, whole |
 //! | `budget` | how much memory the bodies of requests may take, all together |
 //! | `count` | `POST /v1/messages/count_tokens` |
 //! | `exchange` | the client's side of one request: events or a whole message out, signs of life in silence |
@@ -14,6 +15,7 @@
 //! | `relay` | the upstream's bytes through decoder and translation to the client |
 
 mod attempt;
+mod body;
 mod budget;
 mod count;
 mod exchange;
