@@ -48,6 +48,7 @@ return {
   --                                                  { status =, message = }
   -- on_log = function(rec, req) end,                 after the end, always
   --
-  -- policy = "closed" beside them: a hook that fails refuses the request. Without it the request goes on.
+  -- policy = "closed" beside them: a hook that fails refuses the request, or ends the answer at the event where it
+  -- failed. Without it the request goes on.
   -- For one hook alone: on_request = { policy = "closed", run = function(req) end }
 }

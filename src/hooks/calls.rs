@@ -241,6 +241,12 @@ fn read_event<'a>(
         }
     };
     // All is checked before anything is changed: a failed call has to leave the event as it was.
+    let new = replacement.as_ref().and_then(Value::as_object);
+    if let Some((key, _)) = new.and_then(|new| new.iter().find(|(key, _)| event.get(key).is_none())) {
+        let known: Vec<&str> =
+            event.as_object().into_iter().flat_map(Object::iter).map(|(key, _)| key).collect();
+        return Err(nearest::unknown("on_event returned the unknown key", key, &known));
+    }
     let changed = replacement.as_mut().unwrap_or(event);
     let is_kind = |found: &Value<'_>| found.as_str() == Some(kind);
     if !changed.get("type").is_none_or(is_kind) {
