@@ -224,24 +224,66 @@ fn refusal(answer: &Answer) -> String {
     answer.data("error")[0]["error"]["message"].as_str().unwrap().to_owned()
 }
 
+/// Asks for an answer at which a closed hook fails: nothing from that event on may be in what the client gets.
+fn check_refused(server: &Server, upstream: &Upstream, given: &Given, row: &Row<'_>) {
+    given.give(upstream);
+    let answer = row.ask(server, given);
+    let said = refusal(&answer);
+    assert!(said.contains("policy is closed"), "{}, {row}: {said}", given.name);
+    assert!(row.is_streamed || answer.status == 403, "{}, {row}", given.name);
+    let failed = given.kinds.iter().position(|kind| *kind == row.kind).unwrap();
+    for sign in given.kinds[failed..].iter().flat_map(|kind| given.signs(kind)) {
+        assert!(!answer.text().contains(sign), "{}, {row}: {}", given.name, answer.text());
+    }
+}
+
 #[test]
 fn what_a_closed_hook_fails_at_never_reaches_the_client() {
     let upstream = Upstream::start();
     let server = serve("table", "closed", &upstream);
     for given in answers() {
         for row in rows(&given) {
-            given.give(&upstream);
-            let answer = row.ask(&server, &given);
-            let said = refusal(&answer);
-            assert!(said.contains("policy is closed"), "{}, {row}: {said}", given.name);
-            assert!(row.is_streamed || answer.status == 403, "{}, {row}", given.name);
-            let failed = given.kinds.iter().position(|kind| *kind == row.kind).unwrap();
-            for sign in given.kinds[failed..].iter().flat_map(|kind| given.signs(kind)) {
-                assert!(!answer.text().contains(sign), "{}, {row}: {}", given.name, answer.text());
+            check_refused(&server, &upstream, &given, &row);
+        }
+    }
+    // No line tells a stop reason.
+    for reason in ["tool_use in ", "end_turn in "] {
+        assert!(!server.log().contains(reason), "{}", server.log());
+    }
+}
+
+// A tool call is gathered only where on_tool_call is defined.
+#[test]
+fn a_closed_hook_that_is_alone_stops_the_answer_as_well() {
+    for other in ["  on_tool_call = ", "  on_event = "] {
+        let upstream = Upstream::start();
+        let without: Vec<&str> = FAILING.lines().filter(|line| !line.starts_with(other)).collect();
+        let lua = without.join("\n").replace("POLICY", "closed").replace("URL", &upstream.url());
+        let path = hooks_file(&format!("alone-without{}", other.trim().len()), &lua);
+        let server = Server::run(&["serve", "--hooks", &path], &[]);
+        server.wait_for("upstream spark: ");
+        for given in answers() {
+            for row in rows(&given).iter().filter(|row| row.way == "error" && !other.contains(row.hook)) {
+                check_refused(&server, &upstream, &given, row);
             }
         }
     }
-    assert!(!server.log().contains("tool_use in "), "{}", server.log());
+}
+
+#[test]
+fn tokens_are_not_counted_where_a_closed_hook_fails() {
+    let upstream = Upstream::start();
+    let server = serve("count", "closed", &upstream);
+    let body = hello().to_string();
+    for hook in ["on_request", "on_upstream_request"] {
+        let head = format!(
+            "POST /v1/messages/count_tokens HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             x-hook: {hook}\r\nx-way: error\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = server.connect().ask(head.as_bytes());
+        assert_eq!(answer.status, 403, "{hook}: {}", answer.text());
+    }
 }
 
 #[test]
