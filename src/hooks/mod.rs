@@ -19,7 +19,7 @@
 //! | `on_log` | after the end | the log record |
 //!
 //! A hook's writes go straight into the subject and are undone if it fails. Then the request goes on (policy open)
-//! or is refused (policy closed); it is counted and logged either way. Where several files define a hook all of them
+//! or is refused, or its answer ended (policy closed); it is counted and logged either way. Where several files define a hook all of them
 //! run, in the order of the files.
 //!
 //! What bounds a call, since nothing in Lua may end or stall the process:
@@ -224,6 +224,11 @@ impl Hooks {
     /// Whether any file defines this hook. If not, calling it enters no VM.
     pub fn defines(&self, hook: Hook) -> bool {
         self.blueprint.defined.iter().any(|defined| defined.hook == hook)
+    }
+
+    /// Whether any file defines this hook with policy closed.
+    pub fn is_closed(&self, hook: Hook) -> bool {
+        self.blueprint.defined.iter().any(|defined| defined.hook == hook && defined.closed)
     }
 
     /// Whether `on_event` is to see events of this type.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 use crate::json;
 
+mod events;
 mod faults;
 mod mistakes;
 mod patterns;

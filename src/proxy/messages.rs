@@ -79,22 +79,15 @@ fn conclude(
     record.status = 200;
     let said = match outcome {
         Ok(()) => exchange.finish(),
-        Err(Stop::Respond(message)) => {
-            exchange.respond(&message);
-            exchange.finish()
-        }
+        Err(Stop::Respond(message)) => match exchange.respond(&message) {
+            Ok(()) => exchange.finish(),
+            Err(error) => tell_error(exchange, &error, exchange.has_written(), record),
+        },
         Err(Stop::ClientGone) => Err(io::ErrorKind::BrokenPipe.into()),
         Err(Stop::Client(error)) => Err(error),
-        Err(Stop::Error(error)) => {
-            record.error = Some(error.to_string());
-            if exchange.started() {
-                exchange.fail(&error);
-                exchange.finish()
-            } else {
-                record.status = error.status();
-                exchange.client().borrow_mut().respond_error(&error, exchange.request_id())
-            }
-        }
+        Err(Stop::Error(error)) => tell_error(exchange, &error, exchange.started(), record),
+        // What was translated and not written yet is withheld: the client gets a status instead.
+        Err(Stop::Refused(error)) => tell_error(exchange, &error, exchange.has_written(), record),
     };
     let left = said.as_ref().err().map(|error| {
         use io::ErrorKind::{TimedOut, WouldBlock};
@@ -110,6 +103,17 @@ fn conclude(
     (said, left)
 }
 
+/// Ends an answer with an error: as an event where the client has a part of the answer already, else as a status.
+fn tell_error(exchange: &Exchange, error: &Error, is_event: bool, record: &mut Record) -> io::Result<()> {
+    record.error = Some(error.to_string());
+    if is_event {
+        exchange.fail(error);
+        return exchange.finish();
+    }
+    record.status = error.status();
+    exchange.client().borrow_mut().respond_error(error, exchange.request_id())
+}
+
 #[inline(never)] // as `first`
 fn answer(
     proxy: &Proxy,
@@ -123,7 +127,12 @@ fn answer(
     let mut share = proxy.budget.share(&request, proxy.options.body_size_max)?;
     let wait: Rc<dyn Wait> = exchange.clone();
     let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
-    let mut prepared = first(exchange, &incoming, share.as_ref(), hooked, record)?;
+    let prepared = first(exchange, &incoming, share.as_ref(), hooked, record);
+    if let Err(Stop::Respond(_)) = &prepared {
+        // The hooks that see answers see this one, too.
+        exchange.expect(plan_of(hooked), ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
+    }
+    let mut prepared = prepared?;
     let mut request = Some(request);
     let mut tried = Vec::new();
     loop {
@@ -151,8 +160,8 @@ fn answer(
             finish(exchange, &resolved, response, &asked)
         });
         let error = match answered {
-            // Also an error that stands at the beginning of an answer. Not one of our own hooks.
-            Err(Stop::Error(error)) if !exchange.started() && error.kind != Kind::Permission => error,
+            // Also an error that stands at the beginning of an answer.
+            Err(Stop::Error(error)) if !exchange.started() => error,
             other => return other,
         };
         let Some(request) = &request else { return Err(error.into()) };
@@ -183,9 +192,6 @@ fn first(
     if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
         record.client_model.clone_from(&shown.model);
         record.is_streamed = shown.stream;
-    }
-    if let Err(Stop::Respond(_)) = &body {
-        exchange.expect(plan_of(hooked), ids::message_id(), None);
     }
     ready(incoming, &body?, hooked, record)
 }
@@ -243,6 +249,7 @@ fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, asked: &
     resolved.served.learn(&resolved.model, resolved.flavour, counts, asked.prompt_tokens);
     relayed.map_err(|broken| match broken {
         Broken::Said(failure) => Stop::Error(failure_error(failure, asked)),
+        Broken::Refused(error) => Stop::Refused(error),
         Broken::Lost(upstream::Failure::ClientGone) => Stop::ClientGone,
         Broken::Lost(failure) => {
             resolved.served.upstream().mark_stale();

@@ -33,6 +33,8 @@ const REST_READ_SIZE: usize = 512;
 pub(super) enum Broken {
     /// What the upstream said.
     Said(Failure),
+    /// A hook of policy closed failed.
+    Refused(Error),
     /// How the upstream's connection ended, or that the client's did.
     Lost(upstream::Failure),
     /// The client cannot be written to.
@@ -53,7 +55,7 @@ pub(super) fn relay(exchange: &Exchange, response: Response) -> Result<(), Broke
         return whole(exchange, response);
     }
     let rest = events(exchange, response)?;
-    exchange.end()?;
+    exchange.end().map_err(Broken::Refused)??;
     exchange.flush().map_err(Broken::Client)?;
     if let Some(rest) = rest {
         drain(rest);
@@ -101,7 +103,7 @@ fn events(exchange: &Exchange, mut response: Response) -> Result<Option<Response
                 exchange.request_id(),
                 String::from_utf8_lossy(event.data)
             );
-            match exchange.data(&mut parser, event.data, event.is_error) {
+            match exchange.data(&mut parser, event.data, event.is_error).map_err(Broken::Refused)? {
                 Ok(Progress::More) => {}
                 Ok(Progress::Done) => return Ok(Some(response)),
                 Ok(Progress::Cancel) => return Ok(None),
@@ -131,8 +133,9 @@ fn whole(exchange: &Exchange, response: Response) -> Result<(), Broken> {
         return Err(Error::new(Kind::BadGateway, "the upstream's answer is too long").into());
     }
     log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
-    exchange.data(&mut Parser::default(), &mut body, false).map_err(Broken::Said)?;
-    Ok(exchange.end()?)
+    let taken = exchange.data(&mut Parser::default(), &mut body, false).map_err(Broken::Refused)?;
+    taken.map_err(Broken::Said)?;
+    Ok(exchange.end().map_err(Broken::Refused)??)
 }
 
 /// The error that an answer begins with: vLLM says 200 before its engine has looked at the request, and what is wrong in

@@ -43,4 +43,5 @@ pub use finish::overflow_error;
 pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
 pub use request::{ChatRequest, Plan, Target, chat_request};
+pub use signature::{carried_reasoning, signature_carrying};
 pub use stream::{Emit, MessageStream, Progress};
