@@ -52,6 +52,7 @@ return {
   --                                                  { status =, message = }
   -- on_log = function(rec, req) end,                 after the end of every request
   --
-  -- policy = "closed" in this table: a hook that fails refuses the request. Default: "open", the request goes on.
+  -- policy = "closed" in this table: a hook that fails refuses the request, or ends the answer at the event where it
+  -- failed. Default: "open", the request goes on.
   -- For one hook alone: on_request = { policy = "closed", run = function(req) end }
 }

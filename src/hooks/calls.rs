@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::kind::{Defined, Hook};
+use super::load::EVENT_TYPES;
 use super::nearest;
 use super::outcome::Returned;
 use super::request::Request;
@@ -87,15 +88,13 @@ impl Hooks {
     /// # Errors
     /// A hook of policy closed failed: the stream ends with this error.
     pub fn on_event(&self, event: &mut Value<'_>, request: &mut Request) -> Result<bool, Error> {
-        for (index, defined) in self.of(Hook::Event) {
-            if !event.get("type").and_then(Value::as_str).is_some_and(|t| defined.wants_event(t)) {
-                continue;
-            }
+        let told = event.get("type").and_then(Value::as_str).unwrap_or_default();
+        let Some(kind) = EVENT_TYPES.into_iter().find(|kind| *kind == told) else { return Ok(true) };
+        // The others are for looking at.
+        let fixed = (!matches!(kind, "text" | "thinking")).then(|| event.clone());
+        for (index, defined) in self.of(Hook::Event).filter(|(_, defined)| defined.wants_event(kind)) {
             let kept = self.call(index, defined, event, request, &|returned, event| {
-                if matches!(returned, Returned::False) {
-                    return Ok(false);
-                }
-                replace(returned, event, "on_event may return nothing, an event or false").map(|()| true)
+                read_event(returned, event, kind, fixed.as_ref())
             })?;
             if kept == Some(false) {
                 return Ok(false);
@@ -225,6 +224,57 @@ fn replace<'a>(returned: Returned<'a>, subject: &mut Value<'a>, contract: &str) 
     }
 }
 
+/// Takes an event that a hook has seen; `false` if it is dropped. `fixed` is the event as it was, if hooks may only look
+/// at events of this type.
+fn read_event<'a>(
+    returned: Returned<'a>,
+    event: &mut Value<'a>,
+    kind: &'static str,
+    fixed: Option<&Value<'a>>,
+) -> Result<bool, String> {
+    let mut replacement = match returned {
+        Returned::Nothing | Returned::Subject => None,
+        Returned::Value(value @ Value::Object(_)) => Some(value),
+        Returned::False if fixed.is_none() => return Ok(false),
+        Returned::False => return Err(format!("on_event cannot drop an event of type {kind}")),
+        other => {
+            return Err(format!("on_event may return nothing, an event or false, got {}", other.describe()));
+        }
+    };
+    // All is checked before anything is changed: a failed call has to leave the event as it was.
+    let new = replacement.as_ref().and_then(Value::as_object);
+    if let Some((key, _)) = new.and_then(|new| new.iter().find(|(key, _)| event.get(key).is_none())) {
+        let known: Vec<&str> =
+            event.as_object().into_iter().flat_map(Object::iter).map(|(key, _)| key).collect();
+        return Err(nearest::unknown("on_event returned the unknown key", key, &known));
+    }
+    let changed = replacement.as_mut().unwrap_or(event);
+    let is_kind = |found: &Value<'_>| found.as_str() == Some(kind);
+    if !changed.get("type").is_none_or(is_kind) {
+        return Err(format!("on_event cannot change the type of an event from {kind}"));
+    }
+    if let Some(fixed) = fixed.and_then(Value::as_object) {
+        let is_changed = |(key, old): &(&str, &Value<'_>)| {
+            changed.get(key).is_some_and(|new| *key != "type" && new != *old)
+        };
+        if let Some((key, _)) = fixed.iter().find(is_changed) {
+            return Err(format!("on_event cannot change the {key} of an event of type {kind}"));
+        }
+    } else if changed.get("text").and_then(Value::as_str).is_none() {
+        return Err(format!("the text of an event of type {kind} must be a string"));
+    }
+    match (fixed, replacement) {
+        (Some(fixed), _) => *event = fixed.clone(),
+        (None, Some(replacement)) => *event = replacement,
+        (None, None) => {}
+    }
+    // Hooks of other files go by the type, and one file's hook must not hide an event from them.
+    if let Some(object) = event.as_object_mut() {
+        object.set("type", kind);
+    }
+    Ok(true)
+}
+
 impl Returned<'_> {
     fn describe(&self) -> String {
         match self {
@@ -293,7 +343,14 @@ fn read_respond(message: Value<'_>) -> Result<Value<'static>, String> {
     match message {
         Value::String(text) => Ok(Value::object([("content", text_block(text))])),
         Value::Object(mut object) => match object.get_mut("content") {
-            Some(Value::Array(_)) => Ok(Value::Object(object).into_owned()),
+            Some(Value::Array(blocks)) => match blocks.iter().find(|block| !is_respond_block(block)) {
+                Some(block) => Err(format!(
+                    "the returned respond has a content block that is neither text nor a tool_use with a name and an \
+                     input: {}",
+                    beginning_of(&block.to_json())
+                )),
+                None => Ok(Value::Object(object).into_owned()),
+            },
             Some(content @ Value::String(_)) => {
                 if let Value::String(text) = std::mem::take(content) {
                     *content = text_block(text);
@@ -304,6 +361,22 @@ fn read_respond(message: Value<'_>) -> Result<Value<'static>, String> {
         },
         _ => Err("the returned respond is neither a string nor a message".to_owned()),
     }
+}
+
+/// Whether a block of a `respond` can be shown to a client: a string, a text block, or a whole tool call.
+fn is_respond_block(block: &Value<'_>) -> bool {
+    let text_of = |key: &str| block.get(key).and_then(Value::as_str);
+    let has_input = block.get("input").is_none_or(|input| input.as_object().is_some());
+    let is_call = text_of("type") == Some("tool_use")
+        && text_of("name").is_some_and(|name| !name.is_empty())
+        && has_input;
+    block.as_str().is_some() || text_of("text").is_some() || is_call
+}
+
+/// As much of a text as an error quotes.
+fn beginning_of(text: &str) -> &str {
+    const QUOTED_MAX: usize = 100;
+    text.char_indices().nth(QUOTED_MAX).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
 }
 
 fn read_tool_call<'a>(returned: Returned<'a>, call: &mut Value<'a>) -> Result<(), String> {

@@ -18,6 +18,7 @@ use super::vm::Vm;
 use crate::config::{Config, Upstream};
 use crate::json::Value;
 use crate::route::Alias;
+pub(super) use file::EVENT_TYPES;
 #[cfg(test)]
 pub(super) use file::{FILE_KEYS, UPSTREAM_KEYS};
 use file::{FileAlias, FileTable, read_table};

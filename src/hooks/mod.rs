@@ -19,7 +19,7 @@
 //! | `on_log` | after the end | the log record |
 //!
 //! A hook's writes go straight into the subject and are undone if it fails. Then the request goes on (policy open)
-//! or is refused (policy closed); it is counted and logged either way. Where several files define a hook all of them
+//! or is refused, or its answer ended (policy closed); it is counted and logged either way. Where several files define a hook all of them
 //! run, in the order of the files.
 //!
 //! What bounds a call, since nothing in Lua may end or stall the process:

@@ -73,6 +73,11 @@ impl Hooks {
         self.blueprint.defined.iter().any(|defined| defined.hook == hook)
     }
 
+    /// Whether any file defines this hook with policy closed.
+    pub fn is_closed(&self, hook: Hook) -> bool {
+        self.blueprint.defined.iter().any(|defined| defined.hook == hook && defined.closed)
+    }
+
     /// Whether `on_event` is to see events of this type.
     pub fn wants_event(&self, event_type: &str) -> bool {
         self.blueprint.defined.iter().any(|defined| defined.wants_event(event_type))

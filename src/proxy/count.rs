@@ -64,7 +64,7 @@ pub(super) fn serve(
             let body = Value::object([("input_tokens", count.into())]).to_json();
             client.borrow_mut().respond(200, &headers, body.as_bytes())
         }
-        Err(Stop::Error(error)) => {
+        Err(Stop::Error(error) | Stop::Refused(error)) => {
             log::info!("{request_id} count_tokens {error}");
             client.borrow_mut().respond_error(&error, request_id)
         }

@@ -84,21 +84,50 @@ impl Output {
 
 impl Answer {
     /// Runs one step of the translation, its events going where they belong.
-    fn step<T>(&mut self, step: impl FnOnce(&mut MessageStream, &mut crate::translate::Emit<'_>) -> T) -> T {
-        let Answer { stream, filter, output, summary } = self;
-        step(stream, &mut |event| {
+    ///
+    /// # Errors
+    /// A hook of policy closed failed, in this step or an earlier one: neither the event at which it failed nor anything
+    /// after it was passed on, and the answer is to end with this error.
+    fn step<T>(
+        &mut self,
+        step: impl FnOnce(&mut MessageStream, &mut crate::translate::Emit<'_>) -> T,
+    ) -> Result<T, Error> {
+        let Answer { stream, filter, output, summary: Summary { first, end, .. } } = self;
+        let mut pass = |event: &Event<'_>| {
+            // Only an end that the client gets is one.
+            if let Event::MessageDelta { stop_reason, usage, .. } = event {
+                *end = Some((*stop_reason, *usage));
+            }
+            output.event(event);
+        };
+        let stepped = step(stream, &mut |event| {
+            if let Some(filter) = filter {
+                filter.event(event, &mut pass);
+                if filter.failure().is_some() {
+                    return;
+                }
+            } else {
+                pass(event);
+            }
             match event {
                 Event::MessageStart { .. } | Event::Ping | Event::Usage { .. } | Event::Error { .. } => {}
-                _ => _ = summary.first.get_or_insert_with(Instant::now),
+                _ => _ = first.get_or_insert_with(Instant::now),
             }
-            if let Event::MessageDelta { stop_reason, usage, .. } = event {
-                summary.end = Some((*stop_reason, *usage));
-            }
-            match filter {
-                None => output.event(event),
-                Some(filter) => filter.event(event, &mut |event| output.event(event)),
-            }
-        })
+        });
+        match filter.as_ref().and_then(Filter::failure) {
+            Some(error) => Err(error.clone()),
+            None => Ok(stepped),
+        }
+    }
+
+    /// Ends a broken answer with an error event. No hook is asked.
+    fn fail(&mut self, error: &Error, request_id: &str) {
+        let Answer { stream, filter, output, .. } = self;
+        let mut pass = |event: &Event<'_>| output.event(event);
+        match filter {
+            None => stream.fail(error, request_id, &mut pass),
+            Some(filter) => filter.fail(error, request_id, &mut pass),
+        }
     }
 }
 
@@ -165,8 +194,11 @@ impl Exchange {
     }
 
     /// Answers with a message that a hook gave: at least `content`, a string or an array of blocks.
-    pub(super) fn respond(&self, message: &Value<'_>) {
-        self.with(|answer| answer.step(|stream, emit| stream.replay(message, emit)));
+    ///
+    /// # Errors
+    /// A hook of policy closed that sees the answer failed.
+    pub(super) fn respond(&self, message: &Value<'_>) -> Result<(), Error> {
+        self.with(|answer| answer.step(|stream, emit| stream.replay(message, emit))).unwrap_or(Ok(()))
     }
 
     fn with<T>(&self, step: impl FnOnce(&mut Answer) -> T) -> Option<T> {
@@ -178,31 +210,36 @@ impl Exchange {
         self.streams() && self.with(|answer| answer.stream.started()) == Some(true)
     }
 
+    /// Whether bytes of the answer were written to the client: then a refusal can only be an event.
+    pub(super) fn has_written(&self) -> bool {
+        self.with(|answer| matches!(answer.output, Output::Events { has_head: true, .. })) == Some(true)
+    }
+
     /// Takes the data of one of the upstream's events.
+    ///
+    /// # Errors
+    /// A hook of policy closed failed. Within, the upstream's own failure.
     pub(super) fn data(
         &self,
         parser: &mut Parser,
         data: &mut [u8],
         is_error: bool,
-    ) -> Result<Progress, Failure> {
-        self.with(|answer| {
-            let progress = answer.step(|stream, emit| stream.data(parser, data, is_error, emit));
-            match answer.filter.as_mut().and_then(Filter::take_failure) {
-                Some(error) => Err(Failure::Other(error)),
-                None => progress,
-            }
-        })
-        .unwrap_or(Ok(Progress::Done))
+    ) -> Result<Result<Progress, Failure>, Error> {
+        self.with(|answer| answer.step(|stream, emit| stream.data(parser, data, is_error, emit)))
+            .unwrap_or(Ok(Ok(Progress::Done)))
     }
 
     /// Ends the answer.
-    pub(super) fn end(&self) -> Result<(), Error> {
-        self.with(|answer| answer.step(MessageStream::end)).unwrap_or(Ok(()))
+    ///
+    /// # Errors
+    /// A hook of policy closed failed. Within, that the upstream's answer was not whole.
+    pub(super) fn end(&self) -> Result<Result<(), Error>, Error> {
+        self.with(|answer| answer.step(MessageStream::end)).unwrap_or(Ok(Ok(())))
     }
 
     /// Breaks the answer off with an error event.
     pub(super) fn fail(&self, error: &Error) {
-        self.with(|answer| answer.step(|stream, emit| stream.fail(error, &self.request_id, emit)));
+        self.with(|answer| answer.fail(error, &self.request_id));
     }
 
     /// Sends the events that have gathered, in one write.
@@ -273,12 +310,16 @@ impl Wait for Exchange {
     fn on_silence(&self) -> io::Result<()> {
         let progress = self.last_progress.get();
         let pings = self.started() && progress.elapsed() < self.usage_every;
-        self.with(|answer| match answer.stream.started() {
+        // A failed hook is told by the next step, as the filter keeps it; these steps show no hook anything.
+        let _ = self.with(|answer| match answer.stream.started() {
             false => answer.step(MessageStream::open),
-            true if pings => answer.output.event(&Event::Ping),
+            true if pings => {
+                answer.output.event(&Event::Ping);
+                Ok(())
+            }
             true => {
                 log::debug!("{} had only pings for long: the usage so far", self.request_id);
-                answer.step(MessageStream::tell_usage);
+                answer.step(MessageStream::tell_usage)
             }
         });
         self.flush()?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::hooks::{ErrorDecision, Hook};
 use crate::http::Request;
 use crate::ids;
@@ -80,22 +80,15 @@ fn conclude(
     record.status = 200;
     let said = match outcome {
         Ok(()) => exchange.finish(),
-        Err(Stop::Respond(message)) => {
-            exchange.respond(&message);
-            exchange.finish()
-        }
+        Err(Stop::Respond(message)) => match exchange.respond(&message) {
+            Ok(()) => exchange.finish(),
+            Err(error) => tell_error(exchange, &error, exchange.has_written(), record),
+        },
         Err(Stop::ClientGone) => Err(io::ErrorKind::BrokenPipe.into()),
         Err(Stop::Client(error)) => Err(error),
-        Err(Stop::Error(error)) => {
-            record.error = Some(error.to_string());
-            if exchange.started() {
-                exchange.fail(&error);
-                exchange.finish()
-            } else {
-                record.status = error.status();
-                exchange.client().borrow_mut().respond_error(&error, exchange.request_id())
-            }
-        }
+        Err(Stop::Error(error)) => tell_error(exchange, &error, exchange.started(), record),
+        // What was translated and not written yet is withheld: the client gets a status instead.
+        Err(Stop::Refused(error)) => tell_error(exchange, &error, exchange.has_written(), record),
     };
     let left = said.as_ref().err().map(|error| {
         use io::ErrorKind::{TimedOut, WouldBlock};
@@ -111,6 +104,17 @@ fn conclude(
     (said, left)
 }
 
+/// Ends an answer with an error: as an event where the client has a part of the answer already, else as a status.
+fn tell_error(exchange: &Exchange, error: &Error, is_event: bool, record: &mut Record) -> io::Result<()> {
+    record.error = Some(error.to_string());
+    if is_event {
+        exchange.fail(error);
+        return exchange.finish();
+    }
+    record.status = error.status();
+    exchange.client().borrow_mut().respond_error(error, exchange.request_id())
+}
+
 #[inline(never)] // as `first`
 fn answer(
     proxy: &Proxy,
@@ -124,7 +128,12 @@ fn answer(
     let mut share = proxy.budget.share(&request, proxy.options.body_size_max)?;
     let wait: Rc<dyn Wait> = exchange.clone();
     let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
-    let mut prepared = first(exchange, &incoming, share.as_ref(), hooked, record)?;
+    let prepared = first(exchange, &incoming, share.as_ref(), hooked, record);
+    if let Err(Stop::Respond(_)) = &prepared {
+        // The hooks that see answers see this one, too.
+        exchange.expect(plan_of(hooked), ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
+    }
+    let mut prepared = prepared?;
     let mut request = Some(request);
     let mut tried = Vec::new();
     loop {
@@ -152,8 +161,8 @@ fn answer(
             finish(exchange, &resolved, response, &asked)
         });
         let error = match answered {
-            // Also an error that stands at the beginning of an answer. Not one of our own hooks.
-            Err(Stop::Error(error)) if !exchange.started() && error.kind != Kind::Permission => error,
+            // Also an error that stands at the beginning of an answer.
+            Err(Stop::Error(error)) if !exchange.started() => error,
             other => return other,
         };
         let Some(request) = &request else { return Err(error.into()) };
@@ -184,9 +193,6 @@ fn first(
     if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
         record.client_model.clone_from(&shown.model);
         record.is_streamed = shown.stream;
-    }
-    if let Err(Stop::Respond(_)) = &body {
-        exchange.expect(plan_of(hooked), ids::message_id(), None);
     }
     ready(incoming, &body?, hooked, record)
 }

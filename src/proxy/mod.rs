@@ -91,6 +91,9 @@ pub struct Proxy {
 enum Stop {
     /// With an error for the client.
     Error(Error),
+    /// With the failure of a hook of policy closed that saw the answer. No other upstream is asked: its answer would be
+    /// for the same hook.
+    Refused(Error),
     /// With nothing: the client has left.
     ClientGone,
     /// With its connection: it cannot be written to.

@@ -46,7 +46,7 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
             Preview::Sent { upstream: resolved.served.name().to_string(), model: resolved.model, body }
         }
         Err(Stop::Respond(message)) => Preview::Answered(message),
-        Err(Stop::Error(error)) => Preview::Refused(error),
+        Err(Stop::Error(error) | Stop::Refused(error)) => Preview::Refused(error),
         Err(Stop::ClientGone) => Preview::Refused(Error::invalid("the client has left")),
         Err(Stop::Client(error)) => Preview::Refused(Error::invalid(error.to_string())),
     }

@@ -51,7 +51,7 @@ impl Relay<'_> {
             return self.whole(response);
         }
         let rest = self.events(response)?;
-        self.exchange.end()?;
+        self.exchange.end().map_err(Stop::Refused)??;
         self.exchange.flush().map_err(Stop::Client)?;
         if let Some(rest) = rest {
             drain(rest);
@@ -100,7 +100,7 @@ impl Relay<'_> {
                     exchange.request_id(),
                     String::from_utf8_lossy(event.data)
                 );
-                match exchange.data(&mut parser, event.data, event.is_error) {
+                match exchange.data(&mut parser, event.data, event.is_error).map_err(Stop::Refused)? {
                     Ok(Progress::More) => {}
                     Ok(Progress::Done) => return Ok(Some(response)),
                     Ok(Progress::Cancel) => return Ok(None),
@@ -127,8 +127,9 @@ impl Relay<'_> {
         let exchange = self.exchange;
         let mut body = response.read_all(WHOLE_SIZE_MAX).map_err(|failure| self.lost(failure))?;
         log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
-        exchange.data(&mut Parser::default(), &mut body, false).map_err(|failure| self.said(failure))?;
-        Ok(exchange.end()?)
+        let taken = exchange.data(&mut Parser::default(), &mut body, false).map_err(Stop::Refused)?;
+        taken.map_err(|failure| self.said(failure))?;
+        Ok(exchange.end().map_err(Stop::Refused)??)
     }
 }
 

@@ -43,4 +43,5 @@ pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
 pub use plan::{Plan, Target};
 pub use request::{ChatRequest, chat_request};
+pub use signature::{carried_reasoning, signature_carrying};
 pub use stream::{Emit, MessageStream, Progress};

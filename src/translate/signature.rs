@@ -39,17 +39,32 @@ impl Signature {
     pub(super) fn encode(&self) -> String {
         match &self.text {
             None => format!("{DIGEST_PREFIX}{}", self.digest.hex()),
-            Some(text) => format!("{TEXT_PREFIX}{}.{}", self.digest.hex(), URL_SAFE_NO_PAD.encode(text)),
+            Some(text) => carrying(self.digest, text),
         }
     }
 }
 
-/// The reasoning of a thinking block: its text, or the text in its signature where that is ours and whole.
-pub(super) fn reasoning<'r>(text: &'r str, signature: &str) -> Cow<'r, str> {
-    if text.is_empty() { Cow::Owned(carried(signature).unwrap_or_default()) } else { Cow::Borrowed(text) }
+fn carrying(digest: Fnv, text: &str) -> String {
+    format!("{TEXT_PREFIX}{}.{}", digest.hex(), URL_SAFE_NO_PAD.encode(text))
 }
 
-fn carried(signature: &str) -> Option<String> {
+/// The signature of a block whose text, this one, is withheld from the client.
+pub fn signature_carrying(text: &str) -> String {
+    carrying(Fnv::EMPTY.push(text.as_bytes()), text)
+}
+
+/// The reasoning of a thinking block: its text, or the text in its signature where that is ours and whole.
+pub(super) fn reasoning<'r>(text: &'r str, signature: &str) -> Cow<'r, str> {
+    if text.is_empty() {
+        Cow::Owned(carried_reasoning(signature).unwrap_or_default())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// The text that a signature of ours carries in place of its block. `None` if it carries only a digest, is damaged, or is
+/// not ours.
+pub fn carried_reasoning(signature: &str) -> Option<String> {
     let (digest, text) = signature.strip_prefix(TEXT_PREFIX)?.split_once('.')?;
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
     (Fnv::EMPTY.push(text.as_bytes()).hex() == digest).then_some(text)
@@ -70,6 +85,8 @@ mod tests {
         let made = signature(true, &["ab", "cé\n"]);
         assert_eq!(reasoning("", &made), "abcé\n");
         assert_eq!(reasoning("shown", &made), "shown");
+        assert_eq!(signature_carrying("abcé\n"), made);
+        assert_eq!(carried_reasoning(&made).as_deref(), Some("abcé\n"));
     }
 
     #[test]

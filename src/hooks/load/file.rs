@@ -246,7 +246,7 @@ fn read_hooks(reader: &Reader<'_>, file: usize, mistakes: &mut Mistakes<'_>) -> 
 }
 
 /// The types of events that `on_event` sees.
-const EVENT_TYPES: [&str; 4] = ["text", "thinking", "tool_use", "end"];
+pub(in crate::hooks) const EVENT_TYPES: [&str; 4] = ["text", "thinking", "tool_use", "end"];
 
 fn read_event_types(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Option<Vec<String>> {
     let table = reader.table("on_event_types", "a list such as { \"text\" }", mistakes)?;
