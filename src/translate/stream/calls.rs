@@ -105,7 +105,8 @@ impl MessageStream {
                 // The name that was still missing, however much of the arguments has come.
                 Some(_) if call.name.is_empty() => true,
                 Some(_) if delta.index.is_some() => !whole,
-                Some(name) => name == call.name && !whole && delta.id.is_none(),
+                // Its id may be told late.
+                Some(name) => name == call.name && !whole && (delta.id.is_none() || call.id.is_empty()),
                 None => !(new_id && (whole || delta.index.is_none())),
             }
         });
