@@ -7,7 +7,8 @@ use crate::json::Value;
 
 impl Arguments {
     /// How far the text had come, at the end of the fragments and before [`Arguments::finish`]. `is_told_cut`: something
-    /// says that the answer was cut, so a fragment that may be a repetition of all arguments is not taken for one.
+    /// says that the answer was cut, so a fragment that may be a repetition of all arguments is not taken for one, and
+    /// text that is not an object is not taken to be whole.
     /// Appends to `out` what may be sent on.
     pub fn ending(&mut self, is_told_cut: bool, out: &mut String) -> Ending {
         if !is_told_cut {
@@ -16,9 +17,11 @@ impl Arguments {
         match self.state {
             State::Complete => Ending::Whole,
             State::Start | State::AfterValue => Ending::Unclosed,
-            State::Other => ending_of_other(&self.raw),
+            State::Other => ending_of_other(&self.raw, is_told_cut),
             // Nothing of it was sent, so nothing of it can run: the client gets the raw text and refuses it.
-            State::Broken if !self.has_sent && !self.is_cut && is_balanced(&self.raw) => Ending::Whole,
+            State::Broken if !is_told_cut && !self.has_sent && !self.is_cut && is_balanced(&self.raw) => {
+                Ending::Whole
+            }
             State::Ended(outcome) if outcome != Outcome::Truncated => Ending::Whole,
             // A number without a byte behind it may have been about to get longer.
             _ => Ending::Cut,
@@ -102,7 +105,7 @@ impl Arguments {
 }
 
 /// How far text had come that does not begin as an object. An object may be inside a string, at any number of levels.
-fn ending_of_other(raw: &str) -> Ending {
+fn ending_of_other(raw: &str, is_told_cut: bool) -> Ending {
     let raw = raw.trim_end_matches(SPACES);
     if raw == "null" || raw == "None" {
         return Ending::Unclosed;
@@ -112,9 +115,9 @@ fn ending_of_other(raw: &str) -> Ending {
         Some(text) => {
             let mut inner = Arguments::default();
             inner.push(&text, &mut String::new());
-            inner.ending(false, &mut String::new())
+            inner.ending(is_told_cut, &mut String::new())
         }
-        None if is_balanced(raw) => Ending::Whole,
+        None if !is_told_cut && is_balanced(raw) => Ending::Whole,
         None => Ending::Cut,
     }
 }

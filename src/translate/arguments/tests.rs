@@ -478,6 +478,18 @@ fn how_far_the_text_had_come() {
             assert_eq!(ending(&pieces(text, size), false), expected, "{text:?} in pieces of {size}");
         }
     }
+    // At a limit only an object is whole.
+    for (text, expected) in [
+        ("{\"a\":1}", Ending::Whole),
+        ("\"{\\\"a\\\":1}\"", Ending::Whole),
+        ("{\"a\":1", Ending::Cut),
+        ("{\"a\":\"x\"", Ending::Unclosed),
+        ("[1,2]", Ending::Cut),
+        ("{'a': 1}", Ending::Cut),
+        ("\"{'a': 1}\"", Ending::Cut),
+    ] {
+        assert_eq!(ending(&[text], true), expected, "{text:?}");
+    }
     // A fragment that may be all arguments once more: not where the answer may have been cut inside it.
     assert_eq!(ending(&["{\"a\":", "{\"a\":1}"], false), Ending::Whole);
     assert_eq!(ending(&["{\"a\":", "{\"a\":1}"], true), Ending::Cut);

@@ -97,7 +97,9 @@ impl MessageStream {
             let whole = call.arguments.is_complete() || call.arguments.takes_no_more();
             match delta.name {
                 // A head that comes again behind the whole call: perhaps another call, perhaps the same one again.
-                Some(_) if known(call) && !call.name.is_empty() => !call.arguments.takes_no_more(),
+                Some(name) if known(call) && !call.name.is_empty() => {
+                    !call.arguments.takes_no_more() && !(whole && name != call.name)
+                }
                 _ if known(call) => true,
                 Some(name) if new_id => {
                     delta.index.is_some() && name == call.name && call.arguments.is_empty()
@@ -138,10 +140,11 @@ impl MessageStream {
         let Some(Repetition { of, matched }) = call.repetition else { return };
         let (raw, earlier) =
             (call.arguments.raw(), self.calls.get(of).map_or("", |call| call.arguments.raw()));
-        let news = raw.as_bytes().get(matched..);
-        let is_same = news.is_some() && news == earlier.as_bytes().get(matched..raw.len());
+        let news = raw.get(matched..);
+        let is_same = news.is_some() && news == earlier.get(matched..raw.len());
         // Brackets too many behind the arguments are ignored for other calls as well.
-        let is_rest = raw.trim_matches(SPACES).trim_matches(['}', ']']).is_empty();
+        let of_rest = |c: char| SPACES.contains(&c) || matches!(c, '}' | ']');
+        let is_rest = !raw.starts_with('{') && news.is_some_and(|news| news.chars().all(of_rest));
         let matched = raw.len();
         if let Some(call) = self.calls.get_mut(at) {
             call.repetition = (is_same || is_rest).then_some(Repetition { of, matched });
