@@ -98,7 +98,7 @@ impl MessageStream {
             match delta.name {
                 // A head that comes again behind the whole call: perhaps another call, perhaps the same one again.
                 Some(name) if known(call) && !call.name.is_empty() => {
-                    !call.arguments.takes_no_more() && !(whole && name != call.name)
+                    !(call.arguments.takes_no_more() || (whole && name != call.name))
                 }
                 _ if known(call) => true,
                 Some(name) if new_id => {
