@@ -11,6 +11,7 @@ use super::arguments::Schema;
 use super::blocks;
 use super::estimate;
 use super::history::{History, history};
+use super::tool_id::TakenIds;
 use super::tools::{Tools, sent_name, tools};
 
 /// vLLM's and OpenAI's limit on `stop`; a fifth string is a 400 for the whole request.
@@ -84,6 +85,8 @@ pub struct Plan {
     pub one_tool_call: bool,
     /// The tools that were declared, each with what is needed to repair its arguments.
     pub tools: Vec<(String, Option<Schema>)>,
+    /// The ids of tool calls that the client knows from the history: a new call gets another one.
+    pub taken_ids: TakenIds,
     /// Tools whose names were shortened for a strict API: the name that was sent, and the client's.
     pub renamed: Vec<(String, String)>,
     /// An answer without anything gets a block of empty text.
@@ -197,6 +200,7 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         repeated: None,
         no_tool_call: request.tool_choice == Some(ToolChoice::None),
         one_tool_call: request.one_tool_call,
+        taken_ids: TakenIds::of(&request.messages),
         tools: tools
             .declared
             .iter()

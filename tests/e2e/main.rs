@@ -31,6 +31,7 @@ mod abuse;
 mod answers;
 mod bad_input;
 mod bench;
+mod calls;
 mod closed;
 mod connections;
 mod demo;
