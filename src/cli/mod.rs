@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod check;
+mod claude;
 mod doctor;
 mod env;
 mod hook;
@@ -31,8 +32,20 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().skip(1).collect();
     // Before any parsing: what follows is Claude Code's alone, be it unknown here or no UTF-8.
     if let Some((_, theirs)) = arguments.split_first().filter(|(first, _)| *first == "claude") {
-        return fail(&env::claude(theirs));
+        return fail(&claude::run(theirs));
     }
+    // Also before it: a mistake in the arguments must not look like success to a shell that evaluates the answer.
+    if env::begin(&arguments) {
+        let code = parse_and_run(arguments);
+        if code != ExitCode::SUCCESS {
+            env::end_failed();
+        }
+        return code;
+    }
+    parse_and_run(arguments)
+}
+
+fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
     let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
     let Ok(arguments) = arguments else {
         return fail("sparkgap: an argument is not UTF-8");
@@ -56,7 +69,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Environment(options) => env::run(&options),
         // Not from the command line: that is seen to above.
         Command::Claude(options) => {
-            Err(env::claude(&options.arguments.into_iter().map(OsString::from).collect::<Vec<_>>()))
+            Err(claude::run(&options.arguments.into_iter().map(OsString::from).collect::<Vec<_>>()))
         }
         Command::Doctor(options) => doctor::run(&options),
         Command::Bench(options) => bench::run(&options),
