@@ -6,6 +6,7 @@ mod check;
 mod claude;
 mod doctor;
 mod env;
+mod found;
 mod hook;
 mod import;
 mod progress;
@@ -118,16 +119,25 @@ fn upstream_key(file: Option<&Path>) -> Result<Option<config::Secret>, Failed> {
     Ok(key.filter(|key| !key.is_empty()).map(config::Secret::new))
 }
 
-/// The upstreams of `--upstream`, the first under the name `default`.
+/// The upstreams of `--upstream`, the first under the name `default`, each with the key for them.
 fn upstreams(urls: &[String], key_file: Option<&Path>) -> Result<Vec<config::Upstream>, Failed> {
-    let key = upstream_key(key_file)?;
+    upstreams_with(urls, upstream_key(key_file)?.as_ref())
+}
+
+/// The same for addresses that nobody named: a server that was only found on a local port. It may be anybody's, so it
+/// gets no key.
+fn found_upstreams(urls: &[String]) -> Result<Vec<config::Upstream>, Failed> {
+    upstreams_with(urls, None)
+}
+
+fn upstreams_with(urls: &[String], key: Option<&config::Secret>) -> Result<Vec<config::Upstream>, Failed> {
     let upstream = |(i, url): (usize, &String)| {
         let url = config::base_url(url).map_err(|why| format!("--upstream: {why}"))?;
         let name = if i == 0 { "default".to_string() } else { format!("upstream{}", i + 1) };
         Ok(config::Upstream {
             name,
             url,
-            api_key: key.clone(),
+            api_key: key.cloned(),
             model: None,
             max_in_flight: None,
             settings: openai::Settings::default(),
