@@ -18,7 +18,7 @@ pub(super) fn check(options: &Check) -> Result<(), Failed> {
     let urls: Vec<String> = options.upstream.iter().map(url).collect();
     let upstreams = upstreams(&urls, options.upstream_key_file.as_deref())?;
     let imported = match &options.litellm {
-        Some(file) => imported(file, super::import::read(file)?),
+        Some(file) => imported(file, super::import::read_to_run(file)?),
         None => hooks::Options::default(),
     };
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };

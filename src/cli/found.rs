@@ -152,7 +152,8 @@ mod tests {
         let (closed, closed_head) = server("403 Forbidden", "{}");
         let (open, open_head) = server("200 OK", MODELS);
         let search = Search::run_on(&[closed, open], None).unwrap();
-        (closed_head.join().unwrap(), open_head.join().unwrap());
+        closed_head.join().unwrap();
+        open_head.join().unwrap();
         assert_eq!(search.url, Some(format!("http://127.0.0.1:{open}/v1")));
         assert_eq!(search.on_the_key(), "", "there is no key to speak of");
         std::fs::remove_file(&file).unwrap();

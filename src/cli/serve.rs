@@ -191,7 +191,7 @@ fn clients(options: &Serve, addresses: &[SocketAddr]) -> Result<(hooks::Options,
     };
     let mut hook_options = hooks::Options::default();
     if let Some(file) = &options.litellm {
-        let import = super::import::read(file)?;
+        let import = super::import::read_to_run(file)?;
         for line in import.report.iter().filter(|line| line.verdict == Verdict::Unsupported) {
             log::warn!("{}: {line}", file.display());
         }
