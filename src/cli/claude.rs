@@ -13,6 +13,7 @@ use std::process::Command;
 
 use super::Failed;
 use super::env::{ANY_KEY, Variables, ask};
+use crate::config;
 use crate::json::{self, Object, Value};
 
 /// Variables that make Claude Code send its requests elsewhere than to `ANTHROPIC_BASE_URL`.
@@ -32,6 +33,13 @@ const DETOURS: [&str; 11] = [
 
 /// Variables that hold a key: a settings file that sets one would send a key of another server here.
 const KEYS: [&str; 2] = ["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY"];
+
+/// Variables that put an HTTP proxy between Claude Code and every server, this machine's own included.
+const PROXIES: [&str; 6] =
+    ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+
+/// Variables that list the hosts to reach without a proxy.
+const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// The folders of the administrator's settings on Linux and on macOS.
 const MANAGED: [&str; 2] = ["/etc/claude-code", "/Library/Application Support/ClaudeCode"];
@@ -56,14 +64,16 @@ pub(super) fn run(arguments: &[OsString]) -> Failed {
     }
 }
 
-fn command(arguments: &[OsString], variables: Variables) -> Result<Command, Failed> {
+fn command(arguments: &[OsString], mut variables: Variables) -> Result<Command, Failed> {
     for folder in MANAGED {
         check_managed(Path::new(folder), &variables)?;
     }
     let (own, arguments) = take_settings(arguments)?;
     let own = own.map_or_else(|| Ok(Value::object([])), |own| own_settings(&own))?;
-    let shows_key =
-        has_key(&own) || files().iter().filter_map(|file| settings(file)).any(|file| has_key(&file));
+    let mut all: Vec<Value<'static>> = files().iter().filter_map(|file| settings(file)).collect();
+    all.push(own.clone());
+    go_without_proxy(&mut variables, &all);
+    let shows_key = all.iter().any(has_key);
     let settings = merged(own, &variables, shows_key)?;
     let mut command = Command::new("claude");
     command.arg("--settings").arg(settings).args(arguments).envs(variables);
@@ -71,6 +81,31 @@ fn command(arguments: &[OsString], variables: Variables) -> Result<Command, Fail
         command.env_remove(name);
     }
     Ok(command)
+}
+
+/// Adds a sparkgap of this network to the hosts that are reached without a proxy, where there is one: the conversation
+/// would leave the network through it.
+pub(super) fn go_without_proxy(variables: &mut Variables, settings: &[Value<'static>]) {
+    let set = |name: &str| {
+        let files =
+            settings.iter().filter_map(|file| file.get("env")?.get(name)?.as_str().map(str::to_string));
+        std::env::var(name).into_iter().chain(files).filter(|value| !value.is_empty()).collect::<Vec<_>>()
+    };
+    let base_url =
+        variables.iter().find(|(name, _)| *name == "ANTHROPIC_BASE_URL").map(|(_, url)| url.as_str());
+    let Some(url) = base_url.filter(|url| config::host_outside(url).is_none()) else { return };
+    if PROXIES.iter().all(|name| set(name).is_empty()) {
+        return;
+    }
+    let host = config::host(url);
+    let bare = host.trim_start_matches('[').trim_end_matches(']').to_string();
+    let mut hosts: Vec<String> = NO_PROXY.iter().flat_map(|name| set(name)).collect();
+    hosts.dedup();
+    hosts.extend((bare != host).then(|| host.to_string()));
+    hosts.push(bare);
+    for name in NO_PROXY {
+        variables.push((name, hosts.join(",")));
+    }
 }
 
 /// Splits the arguments into the person's own `--settings`, the last of which counts, and all others.
@@ -247,4 +282,94 @@ pub(super) fn check_settings_files(variables: &Variables) -> Result<(), Failed> 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables() -> Variables {
+        vec![
+            ("ANTHROPIC_BASE_URL", "http://box:4000".to_string()),
+            ("ANTHROPIC_AUTH_TOKEN", "sk-our-lan".to_string()),
+            ("ANTHROPIC_API_KEY", String::new()),
+        ]
+    }
+
+    fn arguments(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    fn value(text: &str) -> Value<'static> {
+        json::parse(&mut text.as_bytes().to_vec()).unwrap().into_owned()
+    }
+
+    #[test]
+    fn the_own_settings_are_taken_out_wherever_they_stand() {
+        for (words, own, others) in [
+            (&["-p", "hi"][..], None, &["-p", "hi"][..]),
+            (&["--settings", "a.json", "-p"], Some("a.json"), &["-p"]),
+            (&["-p", "--settings={}"], Some("{}"), &["-p"]),
+            (&["--settings", "a", "--settings", "b"], Some("b"), &[]),
+            (&["--", "--settings", "a"], None, &["--", "--settings", "a"]),
+        ] {
+            let (taken, rest) = take_settings(&arguments(words)).unwrap();
+            assert_eq!((taken, rest), (own.map(OsString::from), arguments(others)), "{words:?}");
+        }
+        assert!(take_settings(&arguments(&["--settings"])).is_err());
+    }
+
+    #[test]
+    fn our_variables_beat_the_persons_own_and_the_key_is_shown_only_where_it_must_be() {
+        let own = r#"{"model":"opus","env":{"ANTHROPIC_BASE_URL":"http://other","X":"1"}}"#;
+        for shows_key in [false, true] {
+            let merged = value(&merged(value(own), &variables(), shows_key).unwrap());
+            let env = merged.get("env").unwrap();
+            let text = |name: &str| env.get(name).and_then(Value::as_str);
+            assert_eq!(text("ANTHROPIC_BASE_URL"), Some("http://box:4000"));
+            assert_eq!(text("CLAUDE_CODE_USE_BEDROCK"), Some(""));
+            assert_eq!(text("X"), Some("1"));
+            assert_eq!(text("ANTHROPIC_AUTH_TOKEN"), shows_key.then_some("sk-our-lan"));
+            assert_eq!(merged.get("model").and_then(Value::as_str), Some("opus"));
+        }
+        assert!(merged(value("[]"), &variables(), false).is_err());
+        for wrong in ["{\"env\":", "/no/such/file.json", "{]}"] {
+            let failed = own_settings(OsStr::new(wrong)).unwrap_err();
+            assert!(failed.starts_with("--settings "), "{failed}");
+        }
+    }
+
+    #[test]
+    fn what_an_administrator_leads_elsewhere_is_refused_by_file_and_name() {
+        let folder = std::env::temp_dir().join(format!("sparkgap-managed-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("managed-settings.d")).unwrap();
+        for file in ["managed-settings.json", "managed-settings.d/10-gateway.json"] {
+            let file = folder.join(file);
+            for (text, name) in [
+                (r#"{"env":{"ANTHROPIC_BASE_URL":"http://other"}}"#, "ANTHROPIC_BASE_URL"),
+                (r#"{"env":{"ANTHROPIC_AUTH_TOKEN":"sk-other"}}"#, "ANTHROPIC_AUTH_TOKEN"),
+                (r#"{"env":{"ANTHROPIC_API_KEY":"sk-other"}}"#, "ANTHROPIC_API_KEY"),
+                (r#"{"env":{"CLAUDE_CODE_USE_BEDROCK":"1"}}"#, "CLAUDE_CODE_USE_BEDROCK"),
+                (r#"{"env":{"CLAUDE_CODE_USE_VERTEX":true}}"#, "CLAUDE_CODE_USE_VERTEX"),
+                (r#"{"apiKeyHelper":"echo sk-other"}"#, "apiKeyHelper"),
+                (r#"{"forceLoginMethod":"gateway"}"#, "forceLoginMethod"),
+                ("\u{feff}{\"env\":{\"ANTHROPIC_BASE_URL\":\"\"}}", "ANTHROPIC_BASE_URL"),
+            ] {
+                std::fs::write(&file, text).unwrap();
+                let failed = check_managed(&folder, &variables()).unwrap_err();
+                let expected = format!("{} sets {name}, ", file.display());
+                assert!(failed.starts_with(&expected), "{text}: {failed}");
+            }
+            for text in [
+                r#"{"env":{"ANTHROPIC_BASE_URL":"http://box:4000/","CLAUDE_CODE_USE_BEDROCK":"0","X":"1"}}"#,
+                r#"{"permissions":{},"forceLoginMethod":"console"}"#,
+                "no JSON",
+            ] {
+                std::fs::write(&file, text).unwrap();
+                assert_eq!(check_managed(&folder, &variables()), Ok(()), "{text}");
+            }
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(check_managed(&folder, &variables()), Ok(()), "there is none");
+    }
 }

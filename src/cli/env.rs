@@ -65,7 +65,9 @@ pub(super) fn end_failed() {
 
 /// `sparkgap env`. The shell lines continue what [`begin`] has written.
 pub(super) fn run(options: &Environment) -> Result<(), Failed> {
-    let variables = ask(options.remote.as_deref(), options.base_url.as_deref(), options.api_key.as_deref())?;
+    let mut variables =
+        ask(options.remote.as_deref(), options.base_url.as_deref(), options.api_key.as_deref())?;
+    claude::go_without_proxy(&mut variables, &[]);
     if !options.json {
         claude::check_settings_files(&variables)?;
     }
@@ -206,13 +208,23 @@ fn message(mut body: Vec<u8>) -> Option<String> {
 fn as_shell(variables: &Variables) -> String {
     let mut text = String::from(NO_FAILURE);
     for (name, value) in variables {
-        let _ = writeln!(text, "export {name}='{}';", value.replace('\'', r"'\''"));
+        let _ = writeln!(text, "export {name}={};", in_quotes(value));
     }
     for (name, why) in VARIABLES.iter().filter(|(name, _)| variables.iter().any(|(told, _)| told == name)) {
         let _ = writeln!(text, "# {name}: {why}");
     }
     text.push_str("# The first line makes eval fail where the others do not arrive.\n");
     text
+}
+
+/// A word for a shell, in quotes only where it needs them.
+pub(super) fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/.:_-".contains(c);
+    if word.chars().all(is_plain) { word.to_string() } else { in_quotes(word) }
+}
+
+fn in_quotes(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// For the `env` of Claude Code's settings.json.

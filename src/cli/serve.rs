@@ -1,6 +1,6 @@
 //! `serve` and `demo`: from options to a running server, its signals and its end.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +54,7 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
     let all = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
     let all = all.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
     let (imported, keys) = clients(options, &all)?;
+    let needs_key = !keys.is_empty();
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
     let gateway = gateway(options, &targets, &hook_options, None)?;
     warn_of_upstreams_outside(&gateway);
@@ -70,7 +71,7 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
     let stop = Stop::new().map_err(|error| error.to_string())?;
     mind_signals(options, targets, (&proxy, &status), &stop, hook_options)?;
     discover(&proxy)?;
-    announce(address, &prefix, is_demo);
+    announce(address, &prefix, is_demo, needs_key);
     let limits = Limits { body_size_max: options.body_size_max, ..Limits::default() };
     let server_options = server::Options {
         connections_max: options.connections_max,
@@ -111,14 +112,32 @@ fn path_prefix(given: &str) -> String {
     if bare.is_empty() { String::new() } else { format!("/{bare}") }
 }
 
-fn announce(address: SocketAddr, prefix: &str, is_demo: bool) {
+fn announce(address: SocketAddr, prefix: &str, is_demo: bool, needs_key: bool) {
     let base = format!("http://{address}{prefix}");
     log::info!("sparkgap {} listens on {base}", env!("CARGO_PKG_VERSION"));
     if is_demo {
+        let line = start_line(address, prefix, needs_key);
         print(&format!(
-            "sparkgap listens on {base}\nStart Claude Code against it with:\n\n  ANTHROPIC_BASE_URL={base} ANTHROPIC_API_KEY=local claude\n\n"
+            "sparkgap listens on {base}\nStart Claude Code against it, in another terminal, with:\n\n  {line}\n\n"
         ));
     }
+}
+
+/// The line that starts Claude Code against this server. It goes through this very program, which need not be on the
+/// path: a few variables before `claude` would leave out most of what [`super::env`] knows, and with
+/// `ANTHROPIC_API_KEY` the first start of Claude Code asks for a login at Anthropic.
+fn start_line(address: SocketAddr, prefix: &str, needs_key: bool) -> String {
+    let ip = match address.ip() {
+        // Reachable by every address of this machine, of which this one is always there.
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let base = format!("http://{}{prefix}", SocketAddr::new(ip, address.port()));
+    let program = std::env::current_exe().ok().and_then(|program| program.to_str().map(super::env::quoted));
+    let program = program.unwrap_or_else(|| "sparkgap".to_string());
+    let key = if needs_key { "SPARKGAP_API_KEY=KEY " } else { "" };
+    format!("SPARKGAP_URL={} {key}{program} claude", super::env::quoted(&base))
 }
 
 /// The upstreams that the command line means.
@@ -335,6 +354,20 @@ fn reload(options: &Serve, targets: &Targets, proxy: &Arc<Proxy>, hook_options: 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_start_line_names_an_address_that_can_be_reached() {
+        for (address, expected) in [
+            ("127.0.0.1:4000", "SPARKGAP_URL=http://127.0.0.1:4000/llm "),
+            ("0.0.0.0:4000", "SPARKGAP_URL=http://127.0.0.1:4000/llm "),
+            ("[::]:4000", "SPARKGAP_URL='http://[::1]:4000/llm' "),
+        ] {
+            let line = start_line(address.parse().unwrap(), "/llm", false);
+            assert!(line.starts_with(expected) && line.ends_with(" claude"), "{line}");
+        }
+        let line = start_line("127.0.0.1:1".parse().unwrap(), "", true);
+        assert!(line.contains(" SPARKGAP_API_KEY=KEY "), "{line}");
+    }
 
     #[test]
     fn only_upstreams_that_are_named_get_the_key() {
