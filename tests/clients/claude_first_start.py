@@ -9,12 +9,13 @@ that; a client that wanted to log in somewhere would end there.
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 
-from claude_terminal import Terminal
+from claude_terminal import PATIENCE, Terminal, squeezed
 
 ALONE = "SPARKGAP_TEST_IS_ALONE"
 
@@ -92,6 +93,19 @@ class FirstStart(Terminal):
         self.wait_for("Press Enter to continue")
         self.press("\r")
 
+    def wait_for(self, text):
+        """Waits until this is drawn, now or before: each text comes once, and the animation beside it moves all places."""
+        wanted = squeezed(text)
+        with self.grown:
+            done = self.grown.wait_for(lambda: wanted in self.drawn or self.process.poll() is not None, PATIENCE)
+            assert done and wanted in self.drawn, f"not drawn: {text}, but:\n{self.drawn}"
+
+    def close(self):
+        """Ends the shell and the client, which is its child."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(PATIENCE)
+        os.close(self.master)
+
     def works(self):
         """The demo's tool call is made and answered, with nobody asked to log in or to choose a key."""
         self.wait_for("auto mode on")
@@ -102,8 +116,8 @@ class FirstStart(Terminal):
 
 
 def main():
-    with tempfile.TemporaryDirectory(prefix="sparkgap-first-") as homes:
-        for name in ("printed", "evaluated"):
+    with tempfile.TemporaryDirectory(prefix="sparkgap-first-", ignore_cleanup_errors=True) as homes:
+        for name in ("evaluated", "printed"):
             with Demo() as demo:
                 lines = {
                     "printed": demo.line,

@@ -96,7 +96,7 @@ def check(name, home, proxy, elsewhere, environment=(), arguments=()):
 def main():
     elsewhere = Elsewhere()
     upstream = Upstream()
-    with tempfile.TemporaryDirectory(prefix="sparkgap-settings-") as homes:
+    with tempfile.TemporaryDirectory(prefix="sparkgap-settings-", ignore_cleanup_errors=True) as homes:
         keys = pathlib.Path(homes, "keys")
         keys.write_text(f"{KEY} anna\n", encoding="utf-8")
         with Sparkgap("serve", "--upstream", upstream.url, "--api-key-file", str(keys)) as proxy:
