@@ -10,7 +10,7 @@ use argh::FromArgs;
 #[argh(
     name = "sparkgap",
     example = "sparkgap demo\n    Try it without any model.",
-    example = "sparkgap --upstream http://192.168.68.155:8888/v1\n    Serve a vLLM; then: ANTHROPIC_BASE_URL=http://localhost:4000 claude",
+    example = "sparkgap --upstream http://192.168.68.155:8888/v1\n    Serve a vLLM; then, in another terminal: sparkgap claude",
     example = "sparkgap check --hooks /etc/sparkgap/hooks\n    Say what the hooks map to what.",
     note = "Without a command it serves. The options of a command: sparkgap COMMAND --help"
 )]
@@ -125,7 +125,7 @@ pub(super) struct Serve {
 #[argh(
     subcommand,
     name = "demo",
-    example = "sparkgap demo\n    then, as it says: ANTHROPIC_BASE_URL=http://127.0.0.1:4000 ANTHROPIC_API_KEY=local claude"
+    example = "sparkgap demo\n    then, in another terminal, the line that it prints: it starts Claude Code."
 )]
 pub(super) struct Demo {
     /// address to listen on (127.0.0.1:4000)
@@ -214,9 +214,9 @@ pub(super) struct ImportFile {
     subcommand,
     name = "env",
     example = "eval \"$(sparkgap env)\" && claude",
-    example = "eval \"$(sparkgap env --remote http://box:4000)\"\n    On a laptop.",
+    example = "eval \"$(sparkgap env --remote http://box:4000 || echo false)\" && claude\n    On a laptop: claude does not run if the box is down, or if there is no sparkgap on the laptop.",
     example = "sparkgap env --json\n    For the env of Claude Code's settings.json.",
-    note = "The environment variables SPARKGAP_URL and SPARKGAP_API_KEY stand for --remote and --api-key."
+    note = "The environment variables SPARKGAP_URL and SPARKGAP_API_KEY stand for --remote and --api-key.\nThe lines are for sh, dash, bash, zsh and fish. After any failure they are only `false`, so that what stands behind && does not run; a settings file of Claude Code that leads elsewhere is such a failure."
 )]
 pub(super) struct Environment {
     /// where to ask (http://127.0.0.1:4000)
@@ -233,7 +233,8 @@ pub(super) struct Environment {
     pub(super) json: bool,
 }
 
-/// Run Claude Code with the environment of `sparkgap env`. All arguments are Claude Code's.
+/// Run Claude Code with the environment of `sparkgap env`, whatever its settings files say. All arguments are Claude
+/// Code's; SPARKGAP_URL and SPARKGAP_API_KEY say where sparkgap is, and with which key to ask it.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "claude")]
 pub(super) struct Claude {

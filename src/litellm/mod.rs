@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! text ─► yaml ─► models   model_list: upstreams, groups of entries
-//!            │         (`providers`: prefixes and addresses, `names`: what upstreams are called)
+//!            │         (`providers`: prefixes and addresses, `names`: what upstreams are called,
+//!            │          `target`: the server and the key of an entry, `sources`: where LiteLLM looks for them)
 //!            ├──► router   aliases and fallbacks between the groups
 //!            └──► report   a verdict for every leaf of the file; `keys` holds those that never change
 //!                   └► lua  the file to write
 //! ```
 //!
-//! Pure: text in, text out. Nothing is read from the environment, and no key is written to the Lua or the report.
+//! Pure: text in, text out. The environment is an argument, and no key is written to the Lua or the report.
 //!
 //! What LiteLLM does, and what the Lua does instead where that is not the same:
 //!
@@ -28,14 +29,19 @@ mod names;
 mod providers;
 mod report;
 mod router;
+mod sources;
+mod target;
 mod yaml;
 
 use std::fmt;
 
 use crate::config::Secret;
+use models::Models;
 use report::Report;
 pub use report::{Line, Verdict};
 use router::Routes;
+use sources::Sources;
+pub use sources::{Unset, Variable};
 
 /// A LiteLLM configuration, translated.
 #[derive(Clone, Debug)]
@@ -49,6 +55,9 @@ pub struct Import {
     pub environment: Vec<(String, Secret)>,
     /// `general_settings.master_key`: what clients must send.
     pub master_key: Option<MasterKey>,
+    /// Addresses of the Lua that are in no variable where the file is read. Whoever runs the YAML directly refuses it;
+    /// whoever keeps the Lua may set them elsewhere.
+    pub unset: Vec<Unset>,
 }
 
 /// Where the key that clients must send comes from.
@@ -92,22 +101,24 @@ impl fmt::Display for ImportError {
 
 impl std::error::Error for ImportError {}
 
-/// Translates the text of a LiteLLM configuration.
+/// Translates the text of a LiteLLM configuration. `variable` gives the environment: names of models, and addresses that
+/// LiteLLM would find there, count as they are now.
 ///
 /// # Errors
 /// It is not YAML, larger than 1 MiB, its `model_list` or fallbacks are malformed, or none of its models can be served.
-pub fn import(yaml: &str) -> Result<Import, ImportError> {
+pub fn import(yaml: &str, variable: Variable<'_>) -> Result<Import, ImportError> {
     let root = yaml::parse(yaml)?;
     if root.entries().is_empty() {
         return Err(root.error("expected a LiteLLM configuration: a map with a model_list"));
     }
     let mut report = Report::default();
-    let mut models = models::read(&root, &mut report)?;
+    let mut models = models::read(&root, Sources::new(&root, variable), &mut report)?;
     let routes = Routes::read(&root, &mut models, &mut report)?;
     let master_key = read_master_key(&root, &mut report);
     read_environment(&root, &mut models, &mut report);
     let lua = lua::write(&models, &routes);
-    Ok(Import { lua, report: report.lines(&root), environment: models.environment, master_key })
+    let Models { environment, unset, .. } = models;
+    Ok(Import { lua, report: report.lines(&root), environment, master_key, unset })
 }
 
 fn read_master_key(root: &yaml::Node, report: &mut Report) -> Option<MasterKey> {
@@ -127,7 +138,7 @@ fn read_master_key(root: &yaml::Node, report: &mut Report) -> Option<MasterKey> 
     })
 }
 
-fn read_environment(root: &yaml::Node, models: &mut models::Models, report: &mut Report) {
+fn read_environment(root: &yaml::Node, models: &mut Models, report: &mut Report) {
     let Some(variables) = root.get("environment_variables") else { return };
     for (name, value) in variables.entries() {
         let path = report::join("environment_variables", name);
@@ -135,6 +146,16 @@ fn read_environment(root: &yaml::Node, models: &mut models::Models, report: &mut
             report.mark(path, Verdict::Ignored, "empty");
             continue;
         };
+        if models.taken_over.contains(name) {
+            // The Lua holds the address itself: LiteLLM, too, would not look at the variable of the process.
+            report.mark(path, Verdict::Mapped, "the Lua holds this address");
+            continue;
+        }
+        let other = text.strip_prefix(sources::REFERENCE).filter(|other| models.asks_for(other));
+        if let Some(other) = other {
+            report.mark(path, Verdict::Mapped, format!("the Lua asks for {other} itself"));
+            continue;
+        }
         if models.asks_for(name) {
             let note = format!("the Lua asks for it: set {name} in the service's environment");
             report.mark(path, Verdict::Mapped, note);

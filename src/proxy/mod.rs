@@ -239,7 +239,7 @@ impl Proxy {
                 for served in gateway.upstreams() {
                     served.upstream().discovered_fresh(&wait);
                 }
-                environment::tell(&gateway, request, &self.options.prefix)?.to_json().into_bytes()
+                environment::tell(&gateway, request, &self.options.prefix, &wait)?.to_json().into_bytes()
             }
             Resource::Health => self.health(),
             Resource::Hello | Resource::Messages | Resource::CountTokens => {

@@ -72,7 +72,8 @@ fn the_lines_for_the_shell_are_set_with_and_without_quotes() {
         let set = String::from_utf8(done.stdout).unwrap();
         assert_eq!(set, format!("http://{remote} it's 8192"), "{eval}");
     }
-    for line in text.lines() {
+    assert_eq!(text.lines().next(), Some("false && :;"), "a half answer is a failure");
+    for line in text.lines().skip(1) {
         assert!(line.starts_with("export ") && line.ends_with(';') || line.starts_with("# "), "{line}");
     }
     let (_, text, _) = output(&["env", "--json", "--remote", &remote, "--base-url", "https://llm.example"]);
@@ -90,7 +91,7 @@ fn a_key_is_asked_for_and_taken() {
     let server = Server::start_with(&upstream, &["--api-key-file", keys.0.to_str().unwrap()]);
     let url = format!("http://{}", server.address);
     let (code, stdout, stderr) = output(&["env", "--remote", &url]);
-    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert_eq!((code, stdout.as_str()), (Some(1), "false\n"));
     assert!(stderr.contains("SPARKGAP_API_KEY"), "{stderr}");
     let (code, stdout, _) = output_in(&["env"], &[("SPARKGAP_API_KEY", "sk-1"), ("SPARKGAP_URL", &url)]);
     assert!(code == Some(0) && stdout.contains("export ANTHROPIC_AUTH_TOKEN='sk-1';"), "{stdout}");
@@ -105,7 +106,7 @@ fn an_answer_sets_nothing_but_what_is_known() {
     let url = url.trim_end_matches("/v1");
     for remote in [url.to_string(), format!("{url}/llm")] {
         let (code, stdout, stderr) = output(&["env", "--remote", &remote]);
-        assert_eq!((code, stdout.as_str()), (Some(1), ""));
+        assert_eq!((code, stdout.as_str()), (Some(1), "false\n"));
         assert!(stderr.contains("is not a sparkgap"), "{stderr}");
     }
     other.set_page("/env", 200, r#"{"env":{"PATH":"/tmp","ANTHROPIC_MODEL":"m","ANTHROPIC_BASE_URL":"http://elsewhere","LD_PRELOAD":"x"}}"#);
@@ -129,7 +130,12 @@ fn claude_gets_its_arguments_and_the_environment() {
         &arguments,
         &[("PATH", &path), ("SPARKGAP_URL", &url), ("KEPT", "yes"), ("ANTHROPIC_API_KEY", "real")],
     );
-    assert_eq!(stdout, format!("{url}|qwen3||yes|-p|say \"it\"|--help|--unknown|--|"));
+    let (told, theirs) = stdout.split_once("|--settings|").unwrap();
+    assert_eq!(told, format!("{url}|qwen3||yes"));
+    let (settings, theirs) = theirs.split_once("}|").unwrap();
+    assert_eq!(theirs, "-p|say \"it\"|--help|--unknown|--|");
+    let settings: Value = serde_json::from_str(&format!("{settings}}}")).unwrap();
+    assert_eq!(settings["env"]["ANTHROPIC_BASE_URL"], url);
     assert_eq!(code, Some(7));
 }
 

@@ -39,6 +39,7 @@ mod doctor;
 mod ending;
 mod environment;
 mod errors;
+mod evaluation;
 mod framing;
 mod hooks;
 mod leaving;

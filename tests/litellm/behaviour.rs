@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use mlua::{Function, Lua, Table, Value};
-use sparkgap::litellm;
 
 use super::support;
 
@@ -18,7 +17,7 @@ type Choice = Option<(String, Option<String>)>;
 impl File {
     fn new(yaml: &str) -> File {
         let lua = Lua::new();
-        let table = support::load(&lua, &litellm::import(yaml).unwrap().lua);
+        let table = support::load(&lua, &super::translate(yaml).unwrap().lua);
         File { lua, table }
     }
 
