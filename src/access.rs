@@ -87,7 +87,7 @@ mod tests {
 
     fn request(headers: &[(&str, &str)]) -> Request {
         let headers = headers.iter().copied().collect();
-        Request { method: "POST".into(), path: "/".into(), query: None, headers }
+        Request { method: "POST".into(), path: "/".into(), query: None, authority: None, headers }
     }
 
     #[test]

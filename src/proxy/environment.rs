@@ -70,7 +70,7 @@ const HOST_SIZE_MAX: usize = 255;
 /// # Errors
 /// 400: no `host` header that could stand in a URL.
 pub(super) fn tell(gateway: &Gateway, request: &Request, prefix: &str) -> Result<Value<'static>, Error> {
-    let host = request.header("host").unwrap_or_default();
+    let host = request.host().unwrap_or_default();
     let Some(base) = base_url(host, request.header("x-forwarded-proto"), prefix) else {
         return Err(Error::invalid("host: the header must name the host that you reached us by"));
     };

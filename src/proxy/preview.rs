@@ -32,7 +32,7 @@ pub enum Preview {
 /// Runs the stages up to the upstream on a saved body, with what is known of the upstreams and no more.
 pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> Preview {
     let headers = headers.iter().map(|(name, value)| (name, value)).collect();
-    let request = Request { method: "POST".into(), path: "/v1/messages".into(), query: None, headers };
+    let request = Request { method: "POST".into(), path: "/v1/messages".into(), query: None, authority: None, headers };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let incoming = Incoming { gateway, wait: None, request: &request, address };
     let mut hooked = Hooked::default();
