@@ -124,6 +124,11 @@ fn fetch(server: &Upstream, url: &str) -> Result<Vec<u8>, Failed> {
                 "the sparkgap at {url} asks for a key: put it into the environment variable SPARKGAP_API_KEY"
             ));
         }
+        403 => {
+            return Err(format!(
+                "the sparkgap at {url} does not serve that name without keys: start it with --allow-host NAME or --api-key-file"
+            ));
+        }
         404 => return Err(format!("{url} is not a sparkgap, or one that is older than its `env` command")),
         status => return Err(format!("the sparkgap at {url} answers with status {status}")),
     }

@@ -4,7 +4,7 @@
 
 use crate::json::Value;
 
-/// `req` in the hooks. No `Debug`: headers may hold what is nobody's business.
+/// `req` in the hooks. No `Debug`, as headers may hold secrets of the client that we do not know to be any.
 #[derive(Clone, Default)]
 pub struct Request {
     /// The model's name as the alias table will look it up.
