@@ -22,8 +22,8 @@ const PREFLIGHT_AGE_S: &str = "600";
 pub(super) enum Entry<'p> {
     /// A resource, with a method that is for it.
     Resource(Resource<'p>),
-    /// A browser asks whether a page of a listed origin may send a request for this resource (a CORS preflight).
-    Preflight(Resource<'p>),
+    /// A browser asks whether a page of a listed origin may send a request (a CORS preflight).
+    Preflight,
 }
 
 impl Proxy {
@@ -41,16 +41,16 @@ impl Proxy {
         let page = self.access.admit_page(request, || local_address(client))?;
         let is_told = self.tell_browser(client, page);
         is_told.map_err(|error| Error::new(Kind::Api, "Internal server error").source(error))?;
+        // Before the path: a page may read what is wrong with it only if its preflight is answered. And one has no key.
+        let is_preflight =
+            request.method == "OPTIONS" && request.header("access-control-request-method").is_some();
+        if page.is_some() && is_preflight {
+            return Ok(Entry::Preflight);
+        }
         let path = request.path.strip_prefix(self.options.prefix.as_str());
         let unknown =
             || Error::new(Kind::NotFound, format!("Not found: {} {}", request.method, request.path));
         let resource = path.and_then(Resource::find).ok_or_else(unknown)?;
-        // A preflight never has a key.
-        let is_preflight =
-            request.method == "OPTIONS" && request.header("access-control-request-method").is_some();
-        if page.is_some() && is_preflight {
-            return Ok(Entry::Preflight(resource));
-        }
         let methods = resource.methods();
         if !methods.contains(&request.method.as_str()) {
             let what =
@@ -82,16 +82,10 @@ impl Proxy {
 
 /// Answers a preflight: the origin is listed, so its pages may send what they ask for. The key is checked with the request
 /// itself.
-pub(super) fn answer_preflight(
-    client: &Client,
-    resource: Resource<'_>,
-    request: &Request,
-    request_id: &str,
-) -> io::Result<()> {
-    let methods = resource.methods().join(", ");
+pub(super) fn answer_preflight(client: &Client, request: &Request, request_id: &str) -> io::Result<()> {
     let mut headers = vec![
         ("request-id", request_id),
-        ("access-control-allow-methods", methods.as_str()),
+        ("access-control-allow-methods", "GET, HEAD, POST"),
         ("access-control-max-age", PREFLIGHT_AGE_S),
     ];
     if let Some(names) = request.header("access-control-request-headers") {

@@ -245,9 +245,7 @@ impl Handler for Proxy {
                 return count::serve(self, client, &request, &caller, &request_id);
             }
             Ok(Entry::Resource(resource)) => self.tell(resource, client, &request, &request_id),
-            Ok(Entry::Preflight(resource)) => {
-                return answer_preflight(client, resource, &request, &request_id);
-            }
+            Ok(Entry::Preflight) => return answer_preflight(client, &request, &request_id),
             Err(error) => Err(error),
         };
         match told {
