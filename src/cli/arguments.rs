@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
+use crate::access::{HostName, Network, Origin};
+
 /// Claude Code, and any Anthropic SDK client, on your own models: takes the Anthropic Messages API, speaks
 /// OpenAI-compatible chat completions to vLLM, llama.cpp, SGLang, Ollama or LM Studio.
 #[derive(FromArgs, Debug)]
@@ -82,6 +84,16 @@ pub(super) struct Serve {
     /// let clients of other machines in without a key
     #[argh(switch)]
     pub(super) allow_anonymous: bool,
+    /// a host name or address that clients without keys may call this server by, beside localhost and its own address;
+    /// may be repeated
+    #[argh(option, arg_name = "name")]
+    pub(super) allow_host: Vec<HostName>,
+    /// the origin of web pages that may use this server, such as http://localhost:3000; may be repeated
+    #[argh(option, arg_name = "origin")]
+    pub(super) allow_origin: Vec<Origin>,
+    /// an address or network of reverse proxies whose X-Forwarded-For names the client; may be repeated
+    #[argh(option, arg_name = "addr")]
+    pub(super) trusted_proxy: Vec<Network>,
     /// seconds to connect to an upstream (5)
     #[argh(option, default = "5", arg_name = "s", from_str_fn(seconds))]
     pub(super) connect_timeout: u64,

@@ -172,6 +172,9 @@ fn fetch(server: &Upstream, url: &str) -> Result<Vec<u8>, Failed> {
         401 => Err(format!(
             "the sparkgap at {url} asks for a key: put it into the environment variable SPARKGAP_API_KEY"
         )),
+        403 => Err(format!(
+            "the sparkgap at {url} does not serve that name without keys: start it with --allow-host NAME or --api-key-file"
+        )),
         404 => Err(format!("{url} is not a sparkgap, or one that is older than its `env` command")),
         status => Err(match message(body) {
             Some(message) => format!("the sparkgap at {url} has no environment to give: {message}"),

@@ -12,7 +12,7 @@ use super::arguments::{Demo, Serve};
 use super::found::{Search, USUAL_PORTS};
 use super::status::Status;
 use super::{Failed, found_upstreams, load, print, upstreams};
-use crate::access::Keys;
+use crate::access::{Access, Keys};
 use crate::config::{self, Secret};
 use crate::hooks;
 use crate::http::Limits;
@@ -66,7 +66,13 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         usage_every: Duration::from_secs(options.usage_every),
         body_size_max: options.body_size_max,
     };
-    let proxy = Arc::new(Proxy::new(gateway, keys, proxy_options));
+    let access = Access {
+        keys,
+        hosts: options.allow_host.clone(),
+        origins: options.allow_origin.clone(),
+        proxies: options.trusted_proxy.clone(),
+    };
+    let proxy = Arc::new(Proxy::new(gateway, access, proxy_options));
     let status = Status::new(&proxy);
     let stop = Stop::new().map_err(|error| error.to_string())?;
     mind_signals(options, targets, (&proxy, &status), &stop, hook_options)?;
@@ -311,6 +317,9 @@ fn mind_signals(
         prefix: String::new(),
         litellm: None, // its Lua is in the hooks' options already
         api_key_file: None,
+        allow_host: Vec::new(), // who may ask is settled at the start, too
+        allow_origin: Vec::new(),
+        trusted_proxy: Vec::new(),
         ..*options
     };
     let work = move || {

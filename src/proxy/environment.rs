@@ -79,7 +79,7 @@ pub(super) fn tell(
     prefix: &str,
     wait: &Rc<dyn Wait>,
 ) -> Result<Value<'static>, Error> {
-    let host = request.header("host").unwrap_or_default();
+    let host = request.host().unwrap_or_default();
     let Some(base) = base_url(host, request.header("x-forwarded-proto"), prefix) else {
         return Err(Error::invalid("host: the header must name the host that you reached us by"));
     };

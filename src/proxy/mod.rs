@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mod` | [`Proxy`]: which path is what, who is answered what at once |
 //! | `gateway` | [`Gateway`]: the upstreams, aliases and hooks in force, swapped as one |
+//! | `entry` | who asks for what, and whether that is let in |
 //! | `prepare` | a client's bytes to a chat completion: hooks, checks, route, translation |
 //! | `messages` | `POST /v1/messages`, stage by stage |
 //! | `attempt` | one upstream asked: mended and repeated where that helps |
@@ -23,6 +24,7 @@ mod attempt;
 mod budget;
 mod count;
 mod counters;
+mod entry;
 mod environment;
 mod exchange;
 mod filter;
@@ -45,8 +47,8 @@ pub use environment::VARIABLES;
 pub use gateway::Gateway;
 pub use preview::{Preview, preview};
 
-use crate::access::Keys;
-use crate::error::{Error, Kind};
+use crate::access::Access;
+use crate::error::Error;
 use crate::hooks::Hook;
 use crate::http::{Limits, Request};
 use crate::ids;
@@ -55,7 +57,9 @@ use crate::server::{Client, Handler};
 use crate::upstream::Wait;
 use budget::Budget;
 use counters::Counters;
+use entry::{Entry, answer_preflight};
 use exchange::Exchange;
+use record::Caller;
 
 /// How the proxy behaves towards its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +95,7 @@ impl Default for Options {
 pub struct Proxy {
     gateway: RwLock<Arc<Gateway>>,
     options: Options,
-    keys: Keys,
+    access: Access,
     counts: count::Remembered,
     counters: Counters,
     budget: Budget,
@@ -164,12 +168,12 @@ impl<'p> Resource<'p> {
 }
 
 impl Proxy {
-    /// A proxy in front of this gateway, for clients with one of these keys.
-    pub fn new(gateway: Gateway, keys: Keys, options: Options) -> Self {
+    /// A proxy in front of this gateway, for clients that have access.
+    pub fn new(gateway: Gateway, access: Access, options: Options) -> Self {
         Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
             options,
-            keys,
+            access,
             counts: count::Remembered::default(),
             counters: Counters::default(),
             budget: Budget::default(),
@@ -184,24 +188,6 @@ impl Proxy {
     /// Puts another gateway in force for the requests to come.
     pub fn replace(&self, gateway: Gateway) {
         *self.gateway.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(gateway);
-    }
-
-    /// Which resource the request is for.
-    fn resource<'p>(&self, request: &'p Request) -> Result<Resource<'p>, Error> {
-        let path = request.path.strip_prefix(self.options.prefix.as_str());
-        let found = path.and_then(Resource::find);
-        let unknown =
-            || Error::new(Kind::NotFound, format!("Not found: {} {}", request.method, request.path));
-        let resource = found.ok_or_else(unknown)?;
-        if resource.methods().contains(&request.method.as_str()) {
-            if !resource.is_open() {
-                self.keys.admit(request)?;
-            }
-            return Ok(resource);
-        }
-        let methods = resource.methods();
-        let what = format!("{} is not for {}; use {}", request.method, request.path, methods.join(" or "));
-        Err(Error::new(Kind::MethodNotAllowed, what).allow(methods))
     }
 
     fn health(&self) -> Vec<u8> {
@@ -253,10 +239,16 @@ impl Handler for Proxy {
     fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
         let request_id = ids::request_id();
         self.counters.request();
-        let told = match self.resource(&request) {
-            Ok(Resource::Messages) => return messages::serve(self, client, request, address, &request_id),
-            Ok(Resource::CountTokens) => return count::serve(self, client, &request, address, &request_id),
-            Ok(resource) => self.tell(resource, client, &request, &request_id),
+        let mut caller = Caller::new(self.access.client_address(&request, address.ip()));
+        let told = match self.let_in(client, &request, &mut caller) {
+            Ok(Entry::Resource(Resource::Messages)) => {
+                return messages::serve(self, client, request, &caller, &request_id);
+            }
+            Ok(Entry::Resource(Resource::CountTokens)) => {
+                return count::serve(self, client, &request, &caller, &request_id);
+            }
+            Ok(Entry::Resource(resource)) => self.tell(resource, client, &request, &request_id),
+            Ok(Entry::Preflight) => return answer_preflight(client, &request, &request_id),
             Err(error) => Err(error),
         };
         match told {
@@ -265,7 +257,7 @@ impl Handler for Proxy {
                 client.borrow_mut().respond(200, &headers, &body)
             }
             Err(error) => {
-                log::info!("{request_id} {address} {error}");
+                log::info!("{request_id} {caller} {error}");
                 client.borrow_mut().respond_error(&error, &request_id)
             }
         }

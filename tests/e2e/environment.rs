@@ -32,7 +32,7 @@ impl Drop for File {
 #[test]
 fn the_environment_is_what_the_upstream_offers() {
     let upstream = Upstream::start();
-    let server = Server::start(&upstream);
+    let server = Server::start_with(&upstream, &["--allow-host", "box"]);
     let answer = server.connect().ask(b"GET /env HTTP/1.1\r\nhost: box:4000\r\n\r\n").json();
     let expected = json!({
         "ANTHROPIC_BASE_URL": "http://box:4000",
@@ -53,8 +53,22 @@ fn the_environment_is_what_the_upstream_offers() {
     assert_eq!(answer["env"], expected);
     let why = answer["why"].as_object().unwrap();
     assert!(expected.as_object().unwrap().keys().all(|name| why.contains_key(name)), "{why:?}");
-    let answer = server.connect().ask(b"GET /env HTTP/1.1\r\nhost: a'b\r\n\r\n");
-    assert_eq!((answer.status, answer.error().0.as_str()), (400, "invalid_request_error"));
+}
+
+#[test]
+fn the_environment_needs_a_host_that_can_stand_in_a_url() {
+    let upstream = Upstream::start();
+    let keys = File::new("keys", "sk-1\n");
+    let server = Server::start_with(&upstream, &["--api-key-file", keys.0.to_str().unwrap()]);
+    for host in ["host: a'b\r\n", "host:\r\n", ""] {
+        let request = format!("GET /env HTTP/1.1\r\n{host}x-api-key: sk-1\r\n\r\n");
+        let answer = server.connect().ask(request.as_bytes());
+        assert_eq!((answer.status, answer.error().0.as_str()), (400, "invalid_request_error"), "{host}");
+    }
+    // The target is what the client means, whatever a proxy on the way has put into the header.
+    let request = b"GET http://box:4000/env HTTP/1.1\r\nhost: other\r\nx-api-key: sk-1\r\n\r\n";
+    let answer = server.connect().ask(request).json();
+    assert_eq!(answer["env"]["ANTHROPIC_BASE_URL"], "http://box:4000");
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod server;
 mod upstream;
 
 mod abuse;
+mod access;
 mod answers;
 mod bad_input;
 mod bench;
