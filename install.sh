@@ -283,8 +283,8 @@ start_service() {
     say "starting   the service; requests in progress may finish first (up to 90 s)"
     if restart && answers; then
         say "running    sparkgap on $(address); with Claude Code here:"
-        if [ -e "$etc/credentials/CLIENT_KEYS" ]; then key='KEY'; else key=local; fi
-        say "    ANTHROPIC_BASE_URL=http://$(address) ANTHROPIC_API_KEY=$key claude"
+        if [ -e "$etc/credentials/CLIENT_KEYS" ]; then key='SPARKGAP_API_KEY=KEY '; else key=; fi
+        say "    SPARKGAP_URL=http://$(address) ${key}sparkgap claude"
         return
     fi
     systemctl --no-pager --lines=10 status sparkgap.service >&2 || true

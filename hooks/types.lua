@@ -4,13 +4,14 @@
 ---@alias Json string|number|boolean|table|lightuserdata
 
 ---@class Request
----@field model string the model as the client named it
+---@field model string the name that the alias table looks up; req.body.model is the client's own
 ---@field stream boolean
 ---@field max_tokens integer?
 ---@field path string
 ---@field method string
----@field headers table<string, string> names in any case
+---@field headers table<string, string> names in any case; without those that carry keys
 ---@field client_ip string
+---@field user string? the owner of the client's key
 ---@field session string?
 ---@field agent string?
 ---@field tokens_est integer

@@ -1,14 +1,62 @@
-//! Who may ask: the keys that clients send.
+//! Who may ask: the keys that clients send, the web pages that are let in, and the address that a request came from.
 //!
-//! Knows keys and the two headers that carry them; where the keys are from is the caller's.
+//! Knows the headers that tell these things; where the keys and lists are from is the caller's. Nobody else reads a key
+//! out of a request, so that hooks and the log name the owner of the very key that let it in.
+
+mod address;
+mod page;
+
+pub use address::Network;
+pub use page::{HostName, Origin, check_content_type};
 
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use subtle::{Choice, ConstantTimeEq as _};
 
 use crate::config::Secret;
 use crate::error::{Error, Kind, Retry};
 use crate::http::Request;
+
+/// The headers that carry keys. Hooks do not get to see them.
+pub const SECRET_HEADERS: [&str; 4] = ["x-api-key", "authorization", "proxy-authorization", "cookie"];
+
+/// All that decides on who may ask.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The keys of clients.
+    pub keys: Keys,
+    /// Host names and addresses that are served without keys, beside those that are loopback or our own.
+    pub hosts: Vec<HostName>,
+    /// Origins whose web pages are served.
+    pub origins: Vec<Origin>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub proxies: Vec<Network>,
+}
+
+impl Access {
+    /// Refuses requests of web pages that are not let in. `local`: the address that the connection was made to. Returns
+    /// the origin of a page that is let in because it is listed: the browser has to be told so.
+    ///
+    /// # Errors
+    /// 403 with a foreign `Origin`, `Sec-Fetch-Site`, or, where no keys are asked for, `Host`.
+    pub fn admit_page(
+        &self,
+        request: &Request,
+        local: impl Fn() -> Option<IpAddr>,
+    ) -> Result<Option<&Origin>, Error> {
+        if self.keys.is_empty() {
+            page::check_host(request, &self.hosts, local)?;
+        }
+        page::check_origin(request, &self.origins)
+    }
+
+    /// The client's address, where the connection came from `peer`: another one only behind a trusted proxy.
+    pub fn client_address(&self, request: &Request, peer: IpAddr) -> IpAddr {
+        address::of_client(request, peer, &self.proxies)
+    }
+}
 
 /// The keys that are let in; none: everybody is.
 #[derive(Clone, Default)]
@@ -17,7 +65,7 @@ pub struct Keys(Vec<Key>);
 #[derive(Clone)]
 struct Key {
     secret: Secret,
-    name: String,
+    name: Option<Arc<str>>,
 }
 
 impl fmt::Debug for Keys {
@@ -42,7 +90,7 @@ impl Keys {
 
     /// Lets one more key in.
     pub fn add(&mut self, secret: Secret, name: &str) {
-        self.0.push(Key { secret, name: name.to_string() });
+        self.0.push(Key { secret, name: Some(name).filter(|name| !name.is_empty()).map(Arc::from) });
     }
 
     /// Whether everybody is let in.
@@ -50,29 +98,28 @@ impl Keys {
         self.0.is_empty()
     }
 
-    /// Lets a request in; the name of its key's owner, if there is one.
+    /// Lets a request in; the name of its key's owner, if there is one. The key that counts is the first valid one of all
+    /// `x-api-key` headers, else of all `authorization` headers of the scheme Bearer.
     ///
     /// # Errors
-    /// 401 with neither header holding one of the keys.
-    pub fn admit(&self, request: &Request) -> Result<Option<&str>, Error> {
+    /// 401 where no header holds one of the keys.
+    pub fn admit(&self, request: &Request) -> Result<Option<Arc<str>>, Error> {
         if self.is_empty() {
             return Ok(None);
         }
-        let bearer = request.header("authorization").and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-        });
-        let sent = [request.header("x-api-key"), bearer];
-        let found = sent.into_iter().flatten().find_map(|sent| self.find(sent));
-        let refused = || Error::new(Kind::Authentication, "invalid x-api-key").retry(Retry::Never);
-        found.map(|key| Some(key.name.as_str()).filter(|name| !name.is_empty())).ok_or_else(refused)
+        let sent = request.headers.values("x-api-key");
+        let bearers = request.headers.values("authorization").filter_map(bearer);
+        match sent.chain(bearers).find_map(|sent| self.find(sent)) {
+            Some(key) => Ok(key.name.clone()),
+            None => Err(Error::new(Kind::Authentication, "invalid x-api-key").retry(Retry::Never)),
+        }
     }
 
     /// Compares with every key in full, so that the time tells nothing of where they differ.
-    fn find(&self, sent: &str) -> Option<&Key> {
+    fn find(&self, sent: &[u8]) -> Option<&Key> {
         let mut found = None;
         for key in &self.0 {
-            let same: Choice = key.secret.expose().as_bytes().ct_eq(sent.as_bytes());
+            let same: Choice = key.secret.expose().as_bytes().ct_eq(sent);
             if bool::from(same) {
                 found = Some(key);
             }
@@ -81,23 +128,41 @@ impl Keys {
     }
 }
 
+/// The token of an `authorization` header of the scheme Bearer.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(value.iter().position(|byte| *byte == b' ')?)?;
+    scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn request(headers: &[(&str, &str)]) -> Request {
         let headers = headers.iter().copied().collect();
-        Request { method: "POST".into(), path: "/".into(), query: None, headers }
+        Request { method: "POST".into(), path: "/".into(), query: None, authority: None, headers }
     }
 
     #[test]
-    fn either_header_lets_in() {
-        let keys = Keys::read("# ours\nsk-1 anna\n\nsk-2\n").unwrap();
+    fn the_first_valid_key_lets_in() {
+        let keys = Keys::read("# ours\nsk-1 anna\n\nsk-2\nsk-3 guest\n").unwrap();
         for (headers, expected) in [
             (&[("x-api-key", "sk-1")][..], Some(Some("anna"))),
             (&[("authorization", "Bearer sk-2")], Some(None)),
             (&[("authorization", "bearer sk-1")], Some(Some("anna"))),
             (&[("x-api-key", "wrong"), ("authorization", "Bearer sk-1")], Some(Some("anna"))),
+            (&[("authorization", "Bearer   sk-1")], Some(Some("anna"))),
+            (&[("x-api-key", "sk-3"), ("x-api-key", "sk-1")], Some(Some("guest"))),
+            (&[("x-api-key", "sk-3"), ("x-api-key", "sk-1x")], Some(Some("guest"))),
+            (&[("x-api-key", "sk-1x"), ("x-api-key", "sk-3")], Some(Some("guest"))),
+            (&[("authorization", "Bearer sk-3"), ("x-api-key", "sk-1")], Some(Some("anna"))),
+            (&[("authorization", "Bearer sk-3"), ("x-api-key", "anything")], Some(Some("guest"))),
+            (&[("authorization", "Basic sk-1"), ("authorization", "Bearer sk-3")], Some(Some("guest"))),
+            (&[("x-api-key", "\u{fc}"), ("x-api-key", "sk-2")], Some(None)),
+            (&[("x-api-key", "sk-1,sk-3")], None),
+            (&[("authorization", "Bearer")], None),
+            (&[("authorization", "Bearer ")], None),
+            (&[("cookie", "sk-1"), ("proxy-authorization", "Bearer sk-1")], None),
             (&[("authorization", "Basic sk-1")], None),
             (&[("x-api-key", "sk-")], None),
             (&[("x-api-key", "sk-11")], None),
@@ -105,7 +170,8 @@ mod tests {
             (&[("authorization", "sk-1")], None),
             (&[], None),
         ] {
-            assert_eq!(keys.admit(&request(headers)).ok(), expected, "{headers:?}");
+            let admitted = keys.admit(&request(headers)).ok();
+            assert_eq!(admitted.as_ref().map(|name| name.as_deref()), expected, "{headers:?}");
         }
         let error = keys.admit(&request(&[])).unwrap_err();
         assert_eq!((error.kind, error.retry), (Kind::Authentication, Retry::Never));

@@ -2,7 +2,11 @@
 //!
 //! Knows no Lua and no command line: `hooks` and `cli` fill it in.
 
+mod network;
+
 use std::fmt;
+
+pub use network::{host, host_outside, leaves_the_lan};
 
 use crate::route::Alias;
 use crate::settings::Settings;

@@ -116,7 +116,8 @@ fn tell(states: &[NotifyState<'_>]) {
 /// # Errors
 /// It does not, within `timeout` for each step.
 pub fn answers(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&reachable(address), timeout)?;
+    let address = reachable(address);
+    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;

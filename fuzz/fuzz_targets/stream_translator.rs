@@ -164,7 +164,7 @@ fn folded(mut exchange: Exchange, streamed: &Answer) {
     let content = validator::message(message).unwrap_or_else(|what| panic!("{what}"));
     assert_eq!(blocks.len(), content.len());
     for (block, whole) in blocks.iter().zip(&content) {
-        // The input of a cut call is completed in a Message; a stream shows it as it is.
+        // A cut call is told as text in a Message; a stream shows it as it is.
         let is_cut = block["type"] == "tool_use" && block["input"].is_string();
         assert!(is_cut || same(block, whole), "streamed {block}\nnot streamed {whole}");
     }

@@ -9,4 +9,4 @@ mod counters;
 mod record;
 
 pub use counters::{Counters, Phase, Streaming};
-pub use record::{CLIENT_GONE, Record};
+pub use record::{CLIENT_GONE, Caller, Record};

@@ -1,16 +1,42 @@
 //! What is logged of a request: one line at its end, whatever became of it.
 
 use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::anthropic::{StopReason, Usage};
 use crate::json::Value;
+
+/// Who asks, as hooks and the log are told. In the log the address, and the owner of the key or a dash.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The client's address; an IPv4 one is never shown as IPv6.
+    pub address: IpAddr,
+    /// The owner of the key that let the request in; `None` without keys, or where the key has no owner's name.
+    pub user: Option<Arc<str>>,
+}
+
+impl Caller {
+    /// A caller of whom only the address is known yet.
+    pub fn new(address: IpAddr) -> Self {
+        Caller { address, user: None }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.address, Plain(self.user.as_deref().unwrap_or_default()))
+    }
+}
 
 /// What happened to a request, filled in as it happens.
 #[derive(Debug)]
 pub struct Record {
     /// The id of the request, `req_…`, which the client gets as a header.
     pub request_id: String,
+    /// Who asked: address, and the owner of the key.
+    pub caller: Caller,
     /// The model as the client named it; empty until the body was read.
     pub client_model: String,
     /// The name of the upstream; empty until one was chosen.
@@ -42,9 +68,10 @@ pub const CLIENT_GONE: u16 = 499;
 
 impl Record {
     /// The record of a request that has just come.
-    pub fn new(request_id: &str) -> Self {
+    pub fn new(request_id: &str, caller: &Caller) -> Self {
         Record {
             request_id: request_id.to_string(),
+            caller: caller.clone(),
             client_model: String::new(),
             upstream: String::new(),
             upstream_model: String::new(),
@@ -111,8 +138,9 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} {} -> {}/{} {} {}",
+            "{} {} {} -> {}/{} {} {}",
             self.request_id,
+            self.caller,
             Plain(&self.client_model),
             Plain(&self.upstream),
             Plain(&self.upstream_model),
@@ -146,11 +174,18 @@ mod tests {
 
     #[test]
     fn a_line_stays_one_line() {
-        let mut record = Record::new("req_1");
+        let mut caller = Caller::new([192, 168, 1, 7].into());
+        caller.user = Some("anna\u{1b}\n".into());
+        let mut record = Record::new("req_1", &caller);
         record.client_model = "a\r\nINFO forged".to_string();
         record.error = Some("x\ny".to_string());
         let line = record.to_string();
         assert!(!line.contains('\n') && !line.contains('\r'), "{line}");
-        assert!(line.starts_with("req_1 a\\r\\nINFO forged -> -/- whole 0"), "{line}");
+        assert!(
+            line.starts_with("req_1 192.168.1.7 anna\\u{1b}\\n a\\r\\nINFO forged -> -/- whole 0"),
+            "{line}"
+        );
+        record.caller.user = None;
+        assert!(record.to_string().starts_with("req_1 192.168.1.7 - a\\r"), "{record}");
     }
 }

@@ -2,9 +2,12 @@
 //!
 //! Knows Claude Code's variables and the gateway; knows no shell. The client's key is never part of it.
 
+use std::rc::Rc;
+
 use crate::error::Error;
 use crate::http::Request;
 use crate::json::{Object, Value};
+use crate::transport::Wait;
 
 use crate::fleet::{Gateway, LISTING_PREFIX, Resolved};
 use crate::hooks::Hook;
@@ -68,12 +71,19 @@ const HOST_SIZE_MAX: usize = 255;
 /// The whole answer: the variables, and why each of them.
 ///
 /// # Errors
-/// 400: no `host` header that could stand in a URL.
-pub fn tell(gateway: &Gateway, request: &Request, prefix: &str) -> Result<Value<'static>, Error> {
-    let host = request.header("host").unwrap_or_default();
+/// 400: no `host` header that could stand in a URL. 502, 504: an upstream for Claude Code's main work does not answer,
+/// so that its model or its window is not known.
+pub fn tell(
+    gateway: &Gateway,
+    request: &Request,
+    prefix: &str,
+    wait: &Rc<dyn Wait>,
+) -> Result<Value<'static>, Error> {
+    let host = request.host().unwrap_or_default();
     let Some(base) = base_url(host, request.header("x-forwarded-proto"), prefix) else {
         return Err(Error::invalid("host: the header must name the host that you reached us by"));
     };
+    check_upstreams(gateway, wait)?;
     let variables = variables(gateway, base);
     let why = |name: &&'static str| {
         let (name, why) = VARIABLES.iter().find(|(known, _)| known == name)?;
@@ -82,6 +92,28 @@ pub fn tell(gateway: &Gateway, request: &Request, prefix: &str) -> Result<Value<
     let why: Object<'_> = variables.iter().map(|(name, _)| name).filter_map(why).collect();
     let env: Object<'_> = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     Ok(Value::object([("env", env.into()), ("why", why.into())]))
+}
+
+/// Refuses to give an environment while an upstream of the main models has not answered yet and the configuration does
+/// not say what only it can tell. Claude Code would take the model to have a million tokens, for as long as it runs.
+fn check_upstreams(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Result<(), Error> {
+    for tier in [OPUS, SONNET] {
+        let Ok(found) = gateway.resolve(tier, None, None, None) else { continue };
+        let upstream = found.served.upstream();
+        // A name of Claude Code's own here means that no model is known: it was the last resort.
+        let is_known = found.window.is_some() && (found.model != tier || upstream.model().is_some());
+        if is_known || !upstream.is_stale() {
+            continue;
+        }
+        if let Err(failure) = upstream.discover(wait) {
+            let mut error = failure.to_error(upstream.name());
+            error.message.push_str(
+                ", so its model and its context window are not known: start it, or set model and window for it in a Lua file",
+            );
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// The base URL as a client reached us, of what cannot do harm in a shell or a file.

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use argh::FromArgs;
 
+use crate::access::{HostName, Network, Origin};
+
 /// Claude Code, and any Anthropic SDK client, on your own models: takes the Anthropic Messages API, speaks
 /// OpenAI-compatible chat completions to vLLM, llama.cpp, SGLang, Ollama or LM Studio.
 #[derive(FromArgs, Debug)]
 #[argh(
     name = "sparkgap",
     example = "sparkgap demo\n    Try it without any model.",
-    example = "sparkgap --upstream http://192.168.68.155:8888/v1\n    Serve a vLLM; then: ANTHROPIC_BASE_URL=http://localhost:4000 claude",
+    example = "sparkgap --upstream http://192.168.68.155:8888/v1\n    Serve a vLLM; then, in another terminal: sparkgap claude",
     example = "sparkgap check --hooks /etc/sparkgap/hooks\n    Say what the hooks map to what.",
     note = "Without a command it serves. The options of a command: sparkgap COMMAND --help"
 )]
@@ -82,6 +84,16 @@ pub(super) struct Serve {
     /// let clients of other machines in without a key
     #[argh(switch)]
     pub(super) allow_anonymous: bool,
+    /// a host name or address that clients without keys may call this server by, beside localhost and its own address;
+    /// may be repeated
+    #[argh(option, arg_name = "name")]
+    pub(super) allow_host: Vec<HostName>,
+    /// the origin of web pages that may use this server, such as http://localhost:3000; may be repeated
+    #[argh(option, arg_name = "origin")]
+    pub(super) allow_origin: Vec<Origin>,
+    /// an address or network of reverse proxies whose X-Forwarded-For names the client; may be repeated
+    #[argh(option, arg_name = "addr")]
+    pub(super) trusted_proxy: Vec<Network>,
     /// seconds to connect to an upstream (5)
     #[argh(option, default = "5", arg_name = "s", from_str_fn(seconds))]
     pub(super) connect_timeout: u64,
@@ -125,7 +137,7 @@ pub(super) struct Serve {
 #[argh(
     subcommand,
     name = "demo",
-    example = "sparkgap demo\n    then, as it says: ANTHROPIC_BASE_URL=http://127.0.0.1:4000 ANTHROPIC_API_KEY=local claude"
+    example = "sparkgap demo\n    then, in another terminal, the line that it prints: it starts Claude Code."
 )]
 pub(super) struct Demo {
     /// address to listen on (127.0.0.1:4000)
@@ -214,9 +226,9 @@ pub(super) struct ImportFile {
     subcommand,
     name = "env",
     example = "eval \"$(sparkgap env)\" && claude",
-    example = "eval \"$(sparkgap env --remote http://box:4000)\"\n    On a laptop.",
+    example = "eval \"$(sparkgap env --remote http://box:4000 || echo false)\" && claude\n    On a laptop: claude does not run if the box is down, or if there is no sparkgap on the laptop.",
     example = "sparkgap env --json\n    For the env of Claude Code's settings.json.",
-    note = "The environment variables SPARKGAP_URL and SPARKGAP_API_KEY stand for --remote and --api-key."
+    note = "The environment variables SPARKGAP_URL and SPARKGAP_API_KEY stand for --remote and --api-key.\nThe lines are for sh, dash, bash, zsh and fish. After any failure they are only `false`, so that what stands behind && does not run; a settings file of Claude Code that leads elsewhere is such a failure."
 )]
 pub(super) struct Environment {
     /// where to ask (http://127.0.0.1:4000)
@@ -233,7 +245,8 @@ pub(super) struct Environment {
     pub(super) json: bool,
 }
 
-/// Run Claude Code with the environment of `sparkgap env`. All arguments are Claude Code's.
+/// Run Claude Code with the environment of `sparkgap env`, whatever its settings files say. All arguments are Claude
+/// Code's; SPARKGAP_URL and SPARKGAP_API_KEY say where sparkgap is, and with which key to ask it.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "claude")]
 pub(super) struct Claude {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::arguments::Check;
 use super::serve::{DEMO, imported};
 use super::{Failed, load, print, upstreams};
+use crate::config;
 use crate::hooks::{self, Loaded};
 use crate::json::Value;
 
@@ -17,7 +18,7 @@ pub(super) fn check(options: &Check) -> Result<(), Failed> {
     let urls: Vec<String> = options.upstream.iter().map(url).collect();
     let upstreams = upstreams(&urls, options.upstream_key_file.as_deref())?;
     let imported = match &options.litellm {
-        Some(file) => imported(file, super::import::read(file)?),
+        Some(file) => imported(file, super::import::read_to_run(file)?),
         None => hooks::Options::default(),
     };
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
@@ -33,6 +34,9 @@ fn as_text(loaded: &Loaded) -> String {
         let key = if upstream.api_key.is_some() { "with a key" } else { "no key" };
         let default = if i == 0 { ", the default" } else { "" };
         let _ = writeln!(text, "  {:16} {} ({model}, {key}{default})", upstream.name, upstream.url);
+        if let Some(host) = config::host_outside(&upstream.url) {
+            let _ = writeln!(text, "  {:16} {}", "", config::leaves_the_lan(host));
+        }
     }
     text.push_str("aliases, the first match wins\n");
     let config = &loaded.config;
@@ -63,6 +67,7 @@ fn as_json(loaded: &Loaded) -> String {
             ("url", upstream.url.clone().into()),
             ("model", text(&upstream.model)),
             ("has_key", upstream.api_key.is_some().into()),
+            ("leaves_the_lan", config::host_outside(&upstream.url).is_some().into()),
         ])
     });
     let aliases = loaded.config.aliases.iter().map(|alias| {

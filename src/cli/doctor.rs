@@ -1,12 +1,13 @@
 //! `doctor`: what is wrong with the upstreams, and what to change.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use super::arguments::Doctor;
+use super::found::Search;
 use super::progress::Progress;
-use super::serve::look_for_server;
-use super::{Failed, load, print, upstreams};
-use crate::config::Config;
+use super::{Failed, found_upstreams, load, print, upstreams};
+use crate::config::{self, Config};
 use crate::doctor::{Level, Step, Verdict, examine};
 use crate::fleet::Upstream;
 use crate::hooks::{self, Loaded};
@@ -18,13 +19,12 @@ pub(super) fn run(options: &Doctor) -> Result<(), Failed> {
     if let Some(file) = &options.ca_file {
         transport::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
     }
-    let mut urls = options.upstream.clone();
-    if urls.is_empty() && options.hooks.is_empty() {
-        let found = look_for_server();
-        urls.push(found.ok_or("no model server on the usual local ports: name one with --upstream URL")?);
-    }
+    let upstreams = if options.upstream.is_empty() && options.hooks.is_empty() {
+        found(options)?
+    } else {
+        upstreams(&options.upstream, options.upstream_key_file.as_deref())?
+    };
     let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..hooks::Options::default() };
-    let upstreams = upstreams(&urls, options.upstream_key_file.as_deref())?;
     let Loaded { config, .. } = load(&options.hooks, upstreams, hook_options)?;
     let mut patients = Vec::new();
     for upstream in &config.upstreams {
@@ -42,6 +42,23 @@ pub(super) fn run(options: &Doctor) -> Result<(), Failed> {
         1 => Err("1 check failed".into()),
         count => Err(format!("{count} checks failed")),
     }
+}
+
+/// The server on a local port, for want of another one. A note on the key goes to stderr, as it is no part of the result.
+fn found(options: &Doctor) -> Result<Vec<config::Upstream>, Failed> {
+    let search = Search::run(options.upstream_key_file.as_deref())?;
+    let on_the_key = search.on_the_key();
+    let Some(url) = search.url else {
+        return Err(format!(
+            "no model server on the usual local ports: name one with --upstream URL{on_the_key}"
+        ));
+    };
+    if !on_the_key.is_empty() {
+        let note = format!("sparkgap: took the server found at {url}{on_the_key}\n");
+        // Nobody reads the note if stderr cannot be written to.
+        let _ = std::io::stderr().write_all(note.as_bytes());
+    }
+    found_upstreams(&[url])
 }
 
 /// The models that the configuration asks this upstream for.

@@ -7,7 +7,8 @@ use std::path::Path;
 use super::arguments::ImportFile;
 use super::{Failed, print};
 use crate::json::Value;
-use crate::litellm::{self, Import, Verdict};
+use crate::litellm::{self, Import, ImportError, Verdict};
+use crate::service;
 
 /// `sparkgap import FILE`: the Lua to stdout or to a file, the report to stderr or, with the Lua, as JSON.
 pub(super) fn run(options: &ImportFile) -> Result<(), Failed> {
@@ -43,7 +44,16 @@ pub(super) fn run(options: &ImportFile) -> Result<(), Failed> {
 /// Reads and translates a LiteLLM configuration.
 pub(super) fn read(file: &Path) -> Result<Import, Failed> {
     let yaml = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    litellm::import(&yaml).map_err(|error| format!("{}: {error}", file.display()))
+    litellm::import(&yaml, &service::variable).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// The same for a file that is run as it is: every variable that holds an address must be set.
+pub(super) fn read_to_run(file: &Path) -> Result<Import, Failed> {
+    let import = read(file)?;
+    match import.unset.first() {
+        Some(unset) => Err(format!("{}: {}", file.display(), ImportError::from(unset))),
+        None => Ok(import),
+    }
 }
 
 fn as_json(import: &Import) -> String {

@@ -3,8 +3,10 @@
 mod arguments;
 mod bench;
 mod check;
+mod claude;
 mod doctor;
 mod env;
+mod found;
 mod hook;
 mod import;
 mod progress;
@@ -31,8 +33,20 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().skip(1).collect();
     // Before any parsing: what follows is Claude Code's alone, be it unknown here or no UTF-8.
     if let Some((_, theirs)) = arguments.split_first().filter(|(first, _)| *first == "claude") {
-        return fail(&env::claude(theirs));
+        return fail(&claude::run(theirs));
     }
+    // Also before it: a mistake in the arguments must not look like success to a shell that evaluates the answer.
+    if env::begin(&arguments) {
+        let code = parse_and_run(arguments);
+        if code != ExitCode::SUCCESS {
+            env::end_failed();
+        }
+        return code;
+    }
+    parse_and_run(arguments)
+}
+
+fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
     let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
     let Ok(arguments) = arguments else {
         return fail("sparkgap: an argument is not UTF-8");
@@ -56,7 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Environment(options) => env::run(&options),
         // Not from the command line: that is seen to above.
         Command::Claude(options) => {
-            Err(env::claude(&options.arguments.into_iter().map(OsString::from).collect::<Vec<_>>()))
+            Err(claude::run(&options.arguments.into_iter().map(OsString::from).collect::<Vec<_>>()))
         }
         Command::Doctor(options) => doctor::run(&options),
         Command::Bench(options) => bench::run(&options),
@@ -105,16 +119,25 @@ fn upstream_key(file: Option<&Path>) -> Result<Option<config::Secret>, Failed> {
     Ok(key.filter(|key| !key.is_empty()).map(config::Secret::new))
 }
 
-/// The upstreams of `--upstream`, the first under the name `default`.
+/// The upstreams of `--upstream`, the first under the name `default`, each with the key for them.
 fn upstreams(urls: &[String], key_file: Option<&Path>) -> Result<Vec<config::Upstream>, Failed> {
-    let key = upstream_key(key_file)?;
+    upstreams_with(urls, upstream_key(key_file)?.as_ref())
+}
+
+/// The same for addresses that nobody named: a server that was only found on a local port. It may be anybody's, so it
+/// gets no key.
+fn found_upstreams(urls: &[String]) -> Result<Vec<config::Upstream>, Failed> {
+    upstreams_with(urls, None)
+}
+
+fn upstreams_with(urls: &[String], key: Option<&config::Secret>) -> Result<Vec<config::Upstream>, Failed> {
     let upstream = |(i, url): (usize, &String)| {
         let url = config::base_url(url).map_err(|why| format!("--upstream: {why}"))?;
         let name = if i == 0 { "default".to_string() } else { format!("upstream{}", i + 1) };
         Ok(config::Upstream {
             name,
             url,
-            api_key: key.clone(),
+            api_key: key.cloned(),
             model: None,
             max_in_flight: None,
             settings: settings::Settings::default(),

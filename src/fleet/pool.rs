@@ -275,12 +275,21 @@ impl Gateway {
         self.upstreams.iter().find(|served| served.name() == name)
     }
 
-    /// The alias that `model` stands for; behind the listing's prefix the one of the bare name, unless an alias begins so.
+    /// The name that the alias table looks up for `model`: behind the listing's prefix the bare name, unless an alias begins
+    /// so, or only the whole name has an alias.
+    pub fn requested<'m>(&self, model: &'m str) -> &'m str {
+        let Some(bare) = model.strip_prefix(LISTING_PREFIX) else { return model };
+        let is_whole = match route::find(&self.aliases, model) {
+            None => false,
+            Some(alias) if alias.pattern.starts_with(LISTING_PREFIX) => true,
+            Some(_) => route::find(&self.aliases, bare).is_none(),
+        };
+        if is_whole { model } else { bare }
+    }
+
+    /// The alias that `model` stands for.
     fn alias(&self, model: &str) -> Option<&Alias> {
-        let whole = route::find(&self.aliases, model);
-        let is_own = whole.is_some_and(|alias| alias.pattern.starts_with(LISTING_PREFIX));
-        let bare = model.strip_prefix(LISTING_PREFIX).filter(|_| !is_own);
-        bare.and_then(|bare| route::find(&self.aliases, bare)).or(whole)
+        route::find(&self.aliases, self.requested(model))
     }
 
     /// The upstream that a request for `model` goes to, and the model that its alias names. `chosen`: the upstream that

@@ -48,7 +48,17 @@ impl Hooks {
     /// # Errors
     /// A hook of policy closed failed: the request is refused.
     pub fn on_request(&self, request: &mut Request, body: &mut Value<'_>) -> Result<Decision, Error> {
+        let model = request.model.clone();
+        let decided = self.decide(request, body);
+        request.model = model;
+        decided
+    }
+
+    /// Each hook sees in `req.model` what the ones before it have made of the name.
+    fn decide(&self, request: &mut Request, body: &mut Value<'_>) -> Result<Decision, Error> {
+        let model_of = |body: &Value<'_>| body.get("model").and_then(Value::as_str).map(str::to_string);
         let mut route = (None, None);
+        let mut named = model_of(body);
         for (index, defined) in self.of(Hook::Request) {
             let decision =
                 self.call(index, defined, body, request, &|returned, _| self.read_decision(returned))?;
@@ -59,6 +69,11 @@ impl Hooks {
                 }
                 Some(last @ (Decision::Reject(_) | Decision::Respond(_))) => return Ok(last),
             }
+            let edited = model_of(body);
+            if let Some(model) = route.0.clone().or_else(|| edited.clone().filter(|_| edited != named)) {
+                request.model = model;
+            }
+            named = edited;
         }
         Ok(match route {
             (None, None) => Decision::Continue,

@@ -4,10 +4,10 @@
 
 use crate::json::Value;
 
-/// `req` in the hooks. No `Debug`: the headers hold the client's key.
+/// `req` in the hooks. No `Debug`, as headers may hold secrets of the client that we do not know to be any.
 #[derive(Clone, Default)]
 pub struct Request {
-    /// The model as the client named it.
+    /// The model's name as the alias table will look it up.
     pub model: String,
     /// Whether the client streams.
     pub stream: bool,
@@ -17,10 +17,12 @@ pub struct Request {
     pub path: String,
     /// The HTTP method.
     pub method: String,
-    /// All headers; names in any case.
+    /// The headers, but for those that carry keys; names in any case.
     pub headers: Vec<(String, String)>,
     /// The client's address without the port.
     pub client_ip: String,
+    /// The owner's name of the key that let the request in.
+    pub user: Option<String>,
     /// The client's session, if it tells one.
     pub session: Option<String>,
     /// Which agent of the session it is, if the client tells.
@@ -53,7 +55,7 @@ impl Default for Context {
 
 impl Request {
     /// Every field that Lua sees.
-    pub(super) const FIELDS: [&'static str; 17] = [
+    pub(super) const FIELDS: [&'static str; 18] = [
         "model",
         "stream",
         "max_tokens",
@@ -61,6 +63,7 @@ impl Request {
         "method",
         "headers",
         "client_ip",
+        "user",
         "session",
         "agent",
         "tokens_est",
@@ -83,6 +86,7 @@ impl Request {
             "path" => self.path.as_str().into(),
             "method" => self.method.as_str().into(),
             "client_ip" => self.client_ip.as_str().into(),
+            "user" => text(&self.user),
             "session" => text(&self.session),
             "agent" => text(&self.agent),
             "tokens_est" => self.tokens_est.into(),
@@ -94,8 +98,8 @@ impl Request {
         })
     }
 
-    /// A header's value; the last one where it is repeated.
+    /// A header's value; the first one where it is repeated, as everywhere else.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().rev().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }
 }

@@ -96,8 +96,9 @@ fn request() -> Request {
         model: "claude-x".to_owned(),
         path: "/v1/messages".to_owned(),
         method: "POST".to_owned(),
-        headers: vec![("X-Api-Key".to_owned(), "sk-1".to_owned())],
+        headers: [("X-Team", "red"), ("x-team", "blue")].map(|(n, v)| (n.to_owned(), v.to_owned())).to_vec(),
         client_ip: "192.168.68.20".to_owned(),
+        user: Some("anna".to_owned()),
         tokens_est: 1000,
         tool_names: vec!["Bash".to_owned()],
         has_tools: true,
@@ -130,19 +131,42 @@ fn on_request_sees_the_request_and_routes() {
         r#"return { on_request = function(req)
             assert(req.model == "claude-x" and req.stream == false and req.max_tokens == nil)
             assert(req.path == "/v1/messages" and req.method == "POST" and req.client_ip == "192.168.68.20")
-            assert(req.headers["x-API-key"] == "sk-1" and req.headers.nope == nil)
+            assert(req.user == "anna")
+            assert(req.headers["x-TEAM"] == "red" and req.headers.nope == nil)
             assert(req.tokens_est == 1000 and req.has_tools and not req.has_images and not req.thinking)
             assert(req.tool_names()[1] == "Bash" and #req.tool_names() == 1)
             assert(req.session == nil and req.agent == nil and req.upstream == nil)
             local seen = {}
             for key, value in pairs(req) do seen[key] = value end
-            assert(seen.model == "claude-x" and seen.body and seen.headers["x-api-key"])
+            assert(seen.model == "claude-x" and seen.body and seen.headers["x-team"])
             return { model = req.body.model .. "!", upstream = "main" }
         end }"#,
     );
     let route = Decision::Route { model: Some("m!".to_owned()), upstream: Some("main".to_owned()) };
     assert_eq!(decide(&hooks, r#"{"model":"m"}"#), Ok(route));
     assert_eq!(hooks.failures(Hook::Request), 0);
+}
+
+#[test]
+fn a_later_hook_sees_the_model_that_an_earlier_one_has_chosen() {
+    const SEES: &str = r#"return { on_request = function(req) log.info(req.model) return { message = req.model, reject = 404 } end }"#;
+    for (first, seen) in [
+        ("", "claude-x"),
+        ("return { model = 'other' }", "other"),
+        ("req.body.model = 'edited'", "edited"),
+        ("req.body.model = 'edited' return { model = 'other' }", "other"),
+        ("req.body.x = 1 return { upstream = 'main' }", "claude-x"),
+        ("req.body.model = 'undone' error('x')", "claude-x"),
+    ] {
+        let first = format!("return {{ on_request = function(req) {first} end }}");
+        let hooks = load_files(&[("1.lua", first.as_str()), ("2.lua", SEES)]).unwrap().hooks;
+        let mut request = request();
+        let mut bytes = br#"{"model":"anthropic/claude-x"}"#.to_vec();
+        let decided = hooks.on_request(&mut request, &mut json::parse(&mut bytes).unwrap());
+        let Ok(Decision::Reject(error)) = decided else { panic!("{decided:?}") };
+        assert_eq!(error.message, seen, "{first}");
+        assert_eq!(request.model, "claude-x", "the other hooks go by what the client wants");
+    }
 }
 
 #[test]

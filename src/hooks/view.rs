@@ -14,6 +14,7 @@ use super::convert::{self, FromLua};
 use super::guard::Guard;
 use super::outcome::Returned;
 use super::request::Request;
+use crate::access::SECRET_HEADERS;
 use crate::json::{DEPTH_MAX, Value};
 use tree::{Step, Undo, child_of, key_text, resolve, resolve_mut, write};
 
@@ -168,6 +169,12 @@ impl<'f, 'a> Frame<'f, 'a> {
         match view.root {
             Root::Request => self.field(lua, key),
             Root::Headers => match key_text(key) {
+                // Not nil: a rule that goes by the key must not find that nobody has one.
+                Some(name) if SECRET_HEADERS.iter().any(|secret| name.eq_ignore_ascii_case(secret)) => {
+                    Err(mlua::Error::runtime(format!(
+                        "req.headers: {name} is not shown to hooks, as it holds a secret; req.user names the owner of the client's key"
+                    )))
+                }
                 Some(name) => self
                     .request
                     .header(&name)

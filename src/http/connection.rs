@@ -48,6 +48,8 @@ pub struct Connection<S> {
     /// Set by others when every connection is to end with its next response.
     drain: Option<Arc<AtomicBool>>,
     pub(super) state: State,
+    /// Lines for the head of the response to the request in hand, beside those that the response brings.
+    pub(super) extra: Vec<u8>,
     /// Response bytes that wait for the next write; kept for its capacity.
     pub(super) output: Vec<u8>,
 }
@@ -67,6 +69,7 @@ impl<S: Read + Write> Connection<S> {
             closing: false,
             drain: None,
             state: State::Ready,
+            extra: Vec::new(),
             output: Vec::new(),
         }
     }
@@ -305,6 +308,7 @@ impl<S: Read + Write> Connection<S> {
     /// A connection may be idle for minutes, so it keeps no memory between requests but for what is pipelined.
     fn give_back(&mut self) {
         self.output = Vec::new();
+        self.extra = Vec::new();
         if self.buffered().is_empty() {
             self.buffer = Vec::new();
             self.start = 0;

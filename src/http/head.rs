@@ -82,6 +82,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Error> {
     };
     let uri: Uri = target.parse().map_err(|error| Error::invalid(format!("malformed request: {error}")))?;
     let headers = Headers::parsed(parsed.headers);
+    // RFC 9112, section 3.2. A proxy in front of us may have judged the other one.
+    let is_host = |name: &str| name.len() == "host".len() && name.eq_ignore_ascii_case("host");
+    if parsed.headers.iter().filter(|field| is_host(field.name)).nth(1).is_some() {
+        return Err(Error::invalid("malformed request: more than one host header"));
+    }
     let http10 = version == 0;
     Ok(Head {
         framing: framing(method, http10, &headers)?,
@@ -93,6 +98,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Error> {
             method: method.to_owned(),
             path: uri.path().to_owned(),
             query: uri.query().map(str::to_owned),
+            authority: uri.authority().map(|authority| authority.as_str().to_owned()),
             headers,
         },
     })

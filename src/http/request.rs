@@ -30,6 +30,8 @@ pub struct Request {
     pub path: String,
     /// What follows the `?`, if there is one.
     pub query: Option<String>,
+    /// The host and port of a target that is a whole URL (`GET http://box:4000/health HTTP/1.1`).
+    pub authority: Option<String>,
     /// The headers.
     pub headers: Headers,
 }
@@ -38,6 +40,12 @@ impl Request {
     /// The first value of this header, in whatever case; `None` also where it is not visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)
+    }
+
+    /// The host and port that the client means: those of the target if it is a whole URL, which then win over the `host`
+    /// header (RFC 9112, section 3.2.2). `None` where neither is there, or where it is not visible ASCII.
+    pub fn host(&self) -> Option<&str> {
+        self.authority.as_deref().or_else(|| self.header("host"))
     }
 }
 

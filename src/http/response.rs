@@ -16,6 +16,18 @@ impl<S: Read + Write> Connection<S> {
         !matches!(self.state, State::Awaiting | State::Pending(_))
     }
 
+    /// Adds a header to whatever response the request in hand gets, an error or a stream too.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a header that cannot go out.
+    pub fn add_header(&mut self, name: &str, value: &str) -> io::Result<()> {
+        check_header(name, value)?;
+        for part in [name, ": ", value, "\r\n"] {
+            self.extra.extend_from_slice(part.as_bytes());
+        }
+        Ok(())
+    }
+
     /// A whole response, in one write. HEAD gets the head only. What [`Connection::start_stream`] prepared
     /// is dropped if none of it went out.
     ///
@@ -146,6 +158,7 @@ impl<S: Read + Write> Connection<S> {
         for (name, value) in headers {
             self.push_header(name, value);
         }
+        self.output.extend_from_slice(&self.extra);
         if self.closing {
             self.push_header("connection", "close");
         } else if self.http10 {

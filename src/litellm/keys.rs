@@ -2,7 +2,7 @@
 //!
 //! When sparkgap learns one of these, this is the place to say so.
 
-use super::verdict::Verdict::{self, BuiltIn, Ignored, Unsupported};
+use super::Verdict::{self, BuiltIn, Ignored, Unsupported};
 
 /// A key that nobody knows.
 pub(super) const UNKNOWN: &str =

@@ -2,15 +2,44 @@
 //!
 //! Knows what of `litellm_params` has a place here; knows no routing.
 
-use super::error::ImportError;
 use super::keys::PARAMETERS;
 use super::names::name_upstreams;
-use super::providers::{NO_KEY, read_url, split_model, with_v1};
+use super::providers::{NO_KEY, split_model};
 use super::report::{Report, join};
-use super::upstream::{Text, Upstream};
-use super::verdict::Verdict;
+use super::sources::{Sources, Unset, present};
+use super::target::{self, Key, Target};
 use super::yaml::{Content, Node, Scalar};
+use super::{ImportError, Verdict};
 use crate::config::Secret;
+
+/// Text that stands in the file, or the name of the environment variable that holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Text {
+    Literal(String),
+    Environment(String),
+}
+
+impl Text {
+    pub(super) fn read(text: &str) -> Text {
+        match text.strip_prefix("os.environ/") {
+            Some(name) => Text::Environment(name.to_owned()),
+            None => Text::Literal(text.to_owned()),
+        }
+    }
+}
+
+/// One server with one key: what identical pairs of `api_base` and `api_key` become.
+#[derive(Clone, Debug)]
+pub(super) struct Upstream {
+    pub(super) name: String,
+    pub(super) url: Text,
+    /// The environment variable that holds its key.
+    pub(super) key: Option<String>,
+    /// Whether the key stood in the YAML, so that someone must move it.
+    pub(super) key_was_literal: bool,
+    /// What the provider prefixes say it is, if they agree.
+    pub(super) flavour: Option<&'static str>,
+}
 
 /// One change of the request's body.
 #[derive(Clone, Debug)]
@@ -54,15 +83,19 @@ pub(super) struct Models {
     /// Path, name and reason of each entry that cannot be served.
     pub(super) left_out: Vec<(String, String, String)>,
     pub(super) environment: Vec<(String, Secret)>,
-    /// Paths of addresses and of literal keys with their upstreams, for the report: names come last.
-    named_later: Vec<(String, usize)>,
+    /// Addresses that only the environment of the service may have.
+    pub(super) unset: Vec<Unset>,
+    /// Variables of `environment_variables` whose values are in the Lua.
+    pub(super) taken_over: Vec<String>,
+    /// Paths of addresses and of literal keys with their upstreams and more to say, for the report: names come last.
+    named_later: Vec<(String, usize, String)>,
 }
 
 /// How many entries `model_list` may have: names are compared each with each.
 const ENTRIES_MAX: usize = 1000;
 
 /// Reads `model_list`.
-pub(super) fn read(root: &Node, report: &mut Report) -> Result<Models, ImportError> {
+pub(super) fn read(root: &Node, sources: Sources<'_>, report: &mut Report) -> Result<Models, ImportError> {
     let Some(list) = root.get("model_list") else {
         return Err(
             root.error("no model_list; expected a LiteLLM configuration (model_list: - model_name: …)")
@@ -77,8 +110,9 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Result<Models, ImportErr
     }
     let mut models = Models::default();
     let mut weighings = Vec::new();
+    sources.report_unused(report);
     for (i, item) in items.iter().enumerate() {
-        models.entry(&format!("model_list[{i}]"), item, &mut weighings, report)?;
+        models.entry(&format!("model_list[{i}]"), item, sources, &mut weighings, report)?;
     }
     if models.groups.is_empty() {
         let reasons: Vec<String> =
@@ -89,13 +123,13 @@ pub(super) fn read(root: &Node, report: &mut Report) -> Result<Models, ImportErr
     weigh(&mut models, &weighings, report);
     name_upstreams(&mut models.upstreams);
     models.name_keys();
-    for (path, i) in std::mem::take(&mut models.named_later) {
+    for (path, i, more) in std::mem::take(&mut models.named_later) {
         let Some(upstream) = models.upstreams.get(i) else { continue };
         let note = match (&upstream.key, path.ends_with(".api_key")) {
             (Some(key), true) => format!(
                 "keys do not belong in files that get shared: set {key} in the service's environment, the Lua asks for it"
             ),
-            _ => format!("upstream {}", upstream.name),
+            _ => format!("upstream {}{more}", upstream.name),
         };
         report.mark(path, Verdict::Mapped, note);
     }
@@ -118,10 +152,11 @@ impl Models {
         &mut self,
         path: &str,
         item: &Node,
+        sources: Sources<'_>,
         weighings: &mut Vec<Weighing>,
         report: &mut Report,
     ) -> Result<(), ImportError> {
-        let Some(name) = item.get("model_name").and_then(Node::text) else {
+        let Some(name) = item.get("model_name").filter(|name| name.text().is_some()) else {
             return Err(item.error(format!("{path} has no model_name, the name that clients ask for")));
         };
         let Some(params) = item.get("litellm_params") else {
@@ -129,23 +164,20 @@ impl Models {
                 "{path} has no litellm_params; model: openai/NAME and api_base: URL go there"
             )));
         };
-        let Some(model) = params.get("model").and_then(Node::text) else {
+        if params.get("model").and_then(Node::text).is_none() {
             return Err(params.error(format!("{path}.litellm_params has no model, such as openai/NAME")));
+        }
+        let (name, from) = match present(name, sources, "its model_name") {
+            Ok(present) => present.unwrap_or_default(),
+            Err(why) => {
+                self.leave_out(path, item, name.text().unwrap_or_default(), why, report);
+                return Ok(());
+            }
         };
-        let entry = match self.read_entry(path, name, model, params, report)? {
+        let entry = match self.read_entry(path, &name, params, sources, report)? {
             Ok(entry) => entry,
             Err(why) => {
-                report.mark(path, Verdict::Unsupported, "the entry is left out, see its model");
-                for key in
-                    ["litellm_params", "model_info"].iter().filter_map(|key| Some((key, item.get(key)?)))
-                {
-                    for (below, _) in key.1.entries() {
-                        let below = join(&join(path, key.0), below);
-                        report.mark(below, Verdict::Unsupported, "the entry is left out, see its model");
-                    }
-                }
-                report.mark(format!("{path}.litellm_params.model"), Verdict::Unsupported, why.clone());
-                self.left_out.push((path.to_owned(), name.to_owned(), why));
+                self.leave_out(path, item, &name, why, report);
                 return Ok(());
             }
         };
@@ -154,11 +186,16 @@ impl Models {
         let group = match self.groups.iter().position(|group| group.name == name) {
             Some(group) => group,
             None => {
-                self.groups.push(Group { name: name.to_owned(), entries: Vec::new(), made_up: false });
+                self.groups.push(Group { name: name.clone(), entries: Vec::new(), made_up: false });
                 self.groups.len() - 1
             }
         };
-        report.mark(format!("{path}.model_name"), Verdict::Mapped, "an alias of this name");
+        let alias = if from.is_empty() {
+            "an alias of this name".to_owned()
+        } else {
+            format!("the alias {name}{from}")
+        };
+        report.mark(format!("{path}.model_name"), Verdict::Mapped, alias);
         if let Some(group_of) = self.groups.get_mut(group) {
             let place = group_of.entries.len();
             weighings.push(Weighing { path: path.to_owned(), group, entry: place, numbers });
@@ -167,46 +204,60 @@ impl Models {
         Ok(())
     }
 
+    /// Says of every part of an entry that it cannot be served, and why.
+    fn leave_out(&mut self, path: &str, item: &Node, name: &str, why: String, report: &mut Report) {
+        report.mark(path, Verdict::Unsupported, "the entry is left out, see its model");
+        for key in ["litellm_params", "model_info"].iter().filter_map(|key| Some((key, item.get(key)?))) {
+            for (below, _) in key.1.entries() {
+                let below = join(&join(path, key.0), below);
+                report.mark(below, Verdict::Unsupported, "the entry is left out, see its model");
+            }
+        }
+        report.mark(format!("{path}.litellm_params.model"), Verdict::Unsupported, why.clone());
+        self.left_out.push((path.to_owned(), name.to_owned(), why));
+    }
+
     /// The entry, or why it cannot be served.
     fn read_entry(
         &mut self,
         path: &str,
         name: &str,
-        model: &str,
         params: &Node,
+        sources: Sources<'_>,
         report: &mut Report,
     ) -> Result<Result<Entry, String>, ImportError> {
         if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Ok(Err("its model_name has a blank, which no client can ask for; rename it".to_owned()));
         }
         let path = &format!("{path}.litellm_params");
-        let base = params.get("api_base").or_else(|| params.get("base_url")).filter(|node| !node.is_null());
-        let has_base = base.is_some();
-        let (provider, model, note) = match split_model(model, params.get("custom_llm_provider"), has_base) {
-            Ok(split) => split,
+        let text = |key, what| match sources.find(params, path, &[key]) {
+            Some((_, node)) => present(node, sources, what).map(Option::unwrap_or_default),
+            None => Ok((String::new(), String::new())),
+        };
+        let (model, custom) =
+            match (text("model", "the model's name"), text("custom_llm_provider", "the provider")) {
+                (Ok(model), Ok((custom, _))) => (model, Some(custom).filter(|custom| !custom.is_empty())),
+                (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
+            };
+        let has_base = sources.find(params, path, &["api_base", "base_url"]).is_some()
+            || sources.address_for_all().is_some();
+        let (provider, model, note) = match split_model(&model.0, custom.as_deref(), has_base) {
+            Ok((provider, name, note)) => (provider, name, format!("{note}{}", model.1)),
             Err(why) => return Ok(Err(why)),
         };
-        let url = match base {
-            Some(node) => read_url(node, provider)?,
-            None => match provider.url {
-                Some(url) => Text::Literal(with_v1(url)),
-                None => {
-                    return Ok(Err(format!(
-                        "{}/ without an api_base: add api_base: http://HOST:PORT/v1",
-                        provider.prefix
-                    )));
-                }
-            },
+        let target = match target::read(params, path, provider, sources)? {
+            Ok(target) => target,
+            Err(why) => return Ok(Err(why)),
         };
-        let flavour =
-            if provider.prefix == "openai" && !has_base { Some("openai") } else { provider.flavour };
-        let upstream =
-            self.upstream(path, url, flavour, params, provider.key.filter(|_| !has_base), report)?;
-        for key in
-            ["api_base", "base_url", "custom_llm_provider"].iter().filter(|key| params.get(key).is_some())
-        {
-            self.named_later.push((format!("{path}.{key}"), upstream));
+        sources.report_credential(params, path, report);
+        let more = target.notes.clone();
+        let has_address = target.address_path.is_some();
+        let upstream = self.upstream(path, params, target, sources, report)?;
+        if params.get("custom_llm_provider").is_some() {
+            self.named_later.push((format!("{path}.custom_llm_provider"), upstream, String::new()));
         }
+        // Where no key of the file gives the address, the model is the place to say where it leads.
+        let note = if has_address { note } else { format!("{note}{more}") };
         report.mark(format!("{path}.model"), Verdict::Mapped, note);
         let tweaks = read_tweaks(path, params, report)?;
         Ok(Ok(Entry { upstream, model, weight: 1.0, tweaks }))
@@ -216,59 +267,85 @@ impl Models {
     fn upstream(
         &mut self,
         path: &str,
-        url: Text,
-        flavour: Option<&'static str>,
         params: &Node,
-        default_key: Option<&str>,
+        target: Target<'_>,
+        sources: Sources<'_>,
         report: &mut Report,
     ) -> Result<usize, ImportError> {
-        let path = format!("{path}.api_key");
-        let mut literal = None;
-        let mut key = default_key.map(str::to_owned);
-        if let Some(node) = params.get("api_key") {
-            if matches!(node.content, Content::List(_) | Content::Map(_)) {
-                return Err(node.error(format!("{path} is no text; write none, a key or os.environ/NAME")));
-            }
-            match Text::read(node.text().unwrap_or_default()) {
-                Text::Environment(name) => {
-                    report.mark(&path, Verdict::Mapped, format!("env \"{name}\""));
-                    key = Some(name);
-                }
-                Text::Literal(text) if NO_KEY.contains(&text.to_ascii_lowercase().as_str()) => {
-                    report.mark(&path, Verdict::Mapped, "no key is sent");
-                    key = None;
-                }
-                Text::Literal(text) => literal = Some(Secret::new(text)),
-            }
-        }
-        // A literal key is known by the variable that it moves to, which is named last: until then by its index here.
-        if let Some(secret) = literal {
-            let slot = match self.environment.iter().position(|(_, other)| *other == secret) {
-                Some(slot) => slot,
-                None => {
-                    self.environment.push((path.clone(), secret));
-                    self.environment.len() - 1
-                }
-            };
-            key = Some(format!("\0{slot}"));
-        }
+        let (key, key_path) = self.key(target.key, sources, report)?;
+        self.unset.extend(target.unset);
+        self.taken_over.extend(target.taken_from);
         let key_was_literal = key.as_ref().is_some_and(|key| key.starts_with('\0'));
-        if let Some(i) = self.upstreams.iter().position(|other| other.url == url && other.key == key) {
-            if let Some(other) = self.upstreams.get_mut(i).filter(|other| other.flavour != flavour) {
-                // Two prefixes that do not agree: sparkgap finds out for itself.
-                other.flavour = None;
+        let is_same = |other: &Upstream| other.url == target.url && other.key == key;
+        let i = match self.upstreams.iter().position(is_same) {
+            Some(i) => {
+                if let Some(other) = self.upstreams.get_mut(i).filter(|other| other.flavour != target.flavour)
+                {
+                    // Two prefixes that do not agree: sparkgap finds out for itself.
+                    other.flavour = None;
+                }
+                i
             }
-            if key_was_literal {
-                self.named_later.push((path, i));
+            None => {
+                let (name, url, flavour) = (String::new(), target.url, target.flavour);
+                self.upstreams.push(Upstream { name, url, key, key_was_literal, flavour });
+                self.upstreams.len() - 1
             }
-            return Ok(i);
-        }
-        self.upstreams.push(Upstream { name: String::new(), url, key, key_was_literal, flavour });
-        let i = self.upstreams.len() - 1;
+        };
         if key_was_literal {
-            self.named_later.push((path, i));
+            self.named_later.push((key_path, i, String::new()));
+        }
+        // The same address by its other name does not count; it gets the same line.
+        for own in ["api_base", "base_url"] {
+            match params.get(own).map(Node::is_null) {
+                Some(true) => report.mark(join(path, own), Verdict::Ignored, "empty"),
+                Some(false) => self.named_later.push((join(path, own), i, String::new())),
+                None => {}
+            }
+        }
+        if let Some(path) = target.address_path {
+            self.named_later.push((path, i, target.notes));
         }
         Ok(i)
+    }
+
+    /// The name of the variable that holds the key, and where the key stands. A literal key is known by the variable that
+    /// it moves to, which is named last: until then by its index here.
+    fn key(
+        &mut self,
+        key: Key<'_>,
+        sources: Sources<'_>,
+        report: &mut Report,
+    ) -> Result<(Option<String>, String), ImportError> {
+        let (path, node) = match key {
+            Key::Given(found) => found,
+            Key::Variable(name) => return Ok((Some(sources.name_of(name)), String::new())),
+            Key::None => return Ok((None, String::new())),
+        };
+        if matches!(node.content, Content::List(_) | Content::Map(_)) {
+            return Err(node.error(format!("{path} is no text; write none, a key or os.environ/NAME")));
+        }
+        let key = match Text::read(node.text().unwrap_or_default()) {
+            Text::Environment(name) => {
+                let name = sources.name_of(&name);
+                report.mark(&path, Verdict::Mapped, format!("env \"{name}\""));
+                Some(name)
+            }
+            Text::Literal(text) if NO_KEY.contains(&text.to_ascii_lowercase().as_str()) => {
+                report.mark(&path, Verdict::Mapped, "no key is sent");
+                None
+            }
+            Text::Literal(text) => {
+                let secret = Secret::new(text);
+                let known = self.environment.iter().position(|(_, other)| *other == secret);
+                let slot = known.unwrap_or(self.environment.len());
+                if known.is_none() {
+                    self.environment.push((path.clone(), secret));
+                }
+                Some(format!("\0{slot}"))
+            }
+        };
+        Ok((key, path))
     }
 
     /// Gives the variables for literal keys their names, after the first upstream that uses each.

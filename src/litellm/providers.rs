@@ -2,45 +2,102 @@
 //!
 //! Knows which of them mean an OpenAI-compatible server, and where LiteLLM looks for it; knows no `model_list`.
 
-use super::error::ImportError;
-use super::upstream::Text;
+use super::ImportError;
+use super::models::Text;
 use super::yaml::Node;
 use crate::config;
 
 /// A provider prefix that means an OpenAI-compatible server.
+#[derive(Debug)]
 pub(super) struct Provider {
     pub(super) prefix: &'static str,
     pub(super) flavour: Option<&'static str>,
-    /// Where LiteLLM looks without an `api_base`.
+    /// The variables in which LiteLLM looks for an address without an `api_base`, in its order.
+    pub(super) addresses: &'static [&'static str],
+    /// Where it looks then.
     pub(super) url: Option<&'static str>,
-    /// The variable in which LiteLLM looks for a key if it looks there.
+    /// The variable in which LiteLLM looks for a key without an `api_key`.
     pub(super) key: Option<&'static str>,
 }
 
-const fn provider(
-    prefix: &'static str,
-    flavour: Option<&'static str>,
-    url: Option<&'static str>,
-) -> Provider {
-    Provider { prefix, flavour, url, key: None }
-}
+/// The variable that may hold a key of the real OpenAI.
+pub(super) const OPENAI_KEY: &str = "OPENAI_API_KEY";
+
+/// The variables that all OpenAI clients share.
+const OPENAI_ADDRESSES: &[&str] = &["OPENAI_BASE_URL", "OPENAI_API_BASE"];
+
+const OLLAMA: Provider = Provider {
+    prefix: "ollama",
+    flavour: Some("ollama"),
+    addresses: &["OLLAMA_API_BASE"],
+    url: Some("http://localhost:11434"),
+    key: Some("OLLAMA_API_KEY"),
+};
 
 const PROVIDERS: [Provider; 9] = [
     Provider {
         prefix: "openai",
         flavour: None,
+        addresses: OPENAI_ADDRESSES,
         url: Some("https://api.openai.com/v1"),
-        key: Some("OPENAI_API_KEY"),
+        key: Some(OPENAI_KEY),
     },
-    provider("hosted_vllm", Some("vllm"), None),
-    provider("ollama", Some("ollama"), Some("http://localhost:11434")),
-    provider("ollama_chat", Some("ollama"), Some("http://localhost:11434")),
-    provider("lm_studio", Some("lmstudio"), None),
-    provider("llamafile", Some("llama.cpp"), None),
-    provider("custom_openai", None, None),
-    provider("openai_like", None, None),
-    provider("litellm_proxy", None, None),
+    Provider {
+        prefix: "hosted_vllm",
+        flavour: Some("vllm"),
+        addresses: &["HOSTED_VLLM_API_BASE"],
+        url: None,
+        key: Some("HOSTED_VLLM_API_KEY"),
+    },
+    OLLAMA,
+    Provider { prefix: "ollama_chat", ..OLLAMA },
+    Provider {
+        prefix: "lm_studio",
+        flavour: Some("lmstudio"),
+        addresses: &["LM_STUDIO_API_BASE"],
+        url: None,
+        key: Some("LM_STUDIO_API_KEY"),
+    },
+    Provider {
+        prefix: "llamafile",
+        flavour: Some("llama.cpp"),
+        addresses: &["LLAMAFILE_API_BASE"],
+        url: Some("http://127.0.0.1:8080/v1"),
+        key: Some("LLAMAFILE_API_KEY"),
+    },
+    Provider {
+        prefix: "custom_openai",
+        flavour: None,
+        addresses: OPENAI_ADDRESSES,
+        url: None,
+        key: Some(OPENAI_KEY),
+    },
+    Provider {
+        prefix: "openai_like",
+        flavour: None,
+        addresses: &["OPENAI_LIKE_API_BASE"],
+        url: None,
+        key: Some("OPENAI_LIKE_API_KEY"),
+    },
+    Provider {
+        prefix: "litellm_proxy",
+        flavour: None,
+        addresses: &["LITELLM_PROXY_API_BASE"],
+        url: None,
+        key: Some("LITELLM_PROXY_API_KEY"),
+    },
 ];
+
+/// `anthropic/` at an address of one's own: llama.cpp, vLLM, SGLang and LM Studio have chat completions beside the
+/// Messages API, and sparkgap speaks those. Its key variable may hold a key of the real Anthropic, and is not used.
+pub(super) const MESSAGES: Provider = Provider {
+    prefix: "anthropic",
+    flavour: None,
+    // Not ANTHROPIC_BASE_URL: that may well be sparkgap itself.
+    addresses: &[],
+    url: None,
+    key: None,
+};
 
 /// Providers whose own API LiteLLM speaks. Any other prefix is taken for a part of the model's name (`Intel/…`).
 const FOREIGN: [&str; 28] = [
@@ -94,30 +151,27 @@ pub(super) const NO_KEY: [&str; 13] = [
 /// The provider, the model's name without its prefix, and a note for the report; or why it cannot be served.
 pub(super) fn split_model(
     model: &str,
-    custom: Option<&Node>,
+    custom: Option<&str>,
     has_base: bool,
 ) -> Result<(&'static Provider, String, String), String> {
     let find = |prefix: &str| PROVIDERS.iter().find(|provider| provider.prefix == prefix);
-    let custom = custom.and_then(Node::text);
     let (prefix, rest) = match custom {
         Some(prefix) => {
             (prefix, model.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')).unwrap_or(model))
         }
         None => model.split_once('/').unwrap_or(("", model)),
     };
-    if model.starts_with("os.environ/") {
-        return Err(
-            "the model's name comes from the environment; write it here, such as openai/NAME".to_owned()
-        );
-    }
     if let Some(provider) = find(prefix) {
         if rest.is_empty() {
             return Err(format!("no model after {prefix}/; write its name at the upstream"));
         }
         return Ok((provider, rest.to_owned(), format!("the upstream is asked for {rest}")));
     }
-    if prefix == "anthropic" {
-        return Err("anthropic/ is no OpenAI-compatible server; point that client's ANTHROPIC_BASE_URL at Anthropic itself, or use a local model".to_owned());
+    if prefix == MESSAGES.prefix && !rest.is_empty() {
+        let note = format!(
+            "chat completions of the same server instead of its Messages API: it is asked for {rest}"
+        );
+        return Ok((&MESSAGES, rest.to_owned(), note));
     }
     if custom.is_some() || FOREIGN.contains(&prefix) {
         return Err(format!(
@@ -142,11 +196,22 @@ pub(super) fn read_url(node: &Node, provider: &Provider) -> Result<Text, ImportE
             if let Err(why) = config::base_url(&url) {
                 return Err(node.error(format!("api_base: {why}; expected http://HOST:PORT/v1")));
             }
-            let url = url.trim_end_matches('/').trim_end_matches("/chat/completions");
-            // Ollama's own API is at the root; the one that we speak is below /v1.
-            let url = if provider.flavour == Some("ollama") { url.trim_end_matches("/api") } else { url };
-            Ok(Text::Literal(with_v1(url)))
+            Ok(Text::Literal(provider.base_of(&url)))
         }
+    }
+}
+
+impl Provider {
+    /// The base URL of chat completions, from an address as people write it for this provider.
+    pub(super) fn base_of(&self, url: &str) -> String {
+        let url = url.trim_end_matches('/').trim_end_matches("/chat/completions");
+        let url = match self.flavour {
+            // Ollama's own API is at the root; the one that we speak is below /v1.
+            Some("ollama") => url.trim_end_matches("/api"),
+            _ if self.prefix == MESSAGES.prefix => url.trim_end_matches("/messages"),
+            _ => url,
+        };
+        with_v1(url)
     }
 }
 

@@ -2,11 +2,10 @@
 //!
 //! Knows LiteLLM's rules of precedence; knows no Lua.
 
-use super::error::ImportError;
 use super::models::{Group, Models};
 use super::report::{Report, join};
-use super::verdict::Verdict;
 use super::yaml::{Content, Node};
+use super::{ImportError, Verdict};
 use crate::route;
 
 /// How many groups are tried after the first, and how long one list of them may be. Nobody waits for more.

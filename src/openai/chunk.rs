@@ -40,7 +40,7 @@ pub struct Counts {
 pub struct Choice<'t, 'a> {
     /// Its new pieces.
     pub delta: Delta<'t, 'a>,
-    /// `finish_reason`
+    /// `finish_reason`, where one is told: some servers send an empty text or the text `null` with every chunk.
     pub finish_reason: Option<&'a str>,
     /// The stop string that was met: `stop_reason` (vLLM; a number there is a token id and not meant) or
     /// `matched_stop` (SGLang).
@@ -151,13 +151,18 @@ fn first_choice<'t, 'a>(choices: Tape<'t, 'a>) -> Option<Choice<'t, 'a>> {
                     read.delta = Delta::read(value);
                     read.is_whole = key == "message";
                 }
-                "finish_reason" => read.finish_reason = value.into_string(),
+                "finish_reason" => read.finish_reason = value.into_string().filter(|reason| is_told(reason)),
                 "stop_reason" | "matched_stop" => read.stop = read.stop.or(value.into_string()),
                 _ => {}
             }
         }
         Some(read)
     })
+}
+
+/// Whether a finish reason says anything. `null` and `None` are what some servers make of a missing one.
+fn is_told(reason: &str) -> bool {
+    !matches!(reason.trim(), "" | "null" | "None")
 }
 
 impl<'t, 'a> Delta<'t, 'a> {

@@ -158,6 +158,7 @@ mod tests {
             method: "POST".into(),
             path: "/".into(),
             query: None,
+            authority: None,
             headers: length.map(|length| ("content-length", length)).into_iter().collect(),
         };
         let (budget, size_max) = (Budget::default(), 32 << 20);

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
@@ -16,7 +15,7 @@ use super::body::read_body;
 use super::exchange::Exchange;
 use super::prepare::{Hooked, Incoming};
 use super::{Proxy, Stop};
-use crate::activity::{CLIENT_GONE, Record};
+use crate::activity::{CLIENT_GONE, Caller, Record};
 use crate::fleet::Resolved;
 use crate::protocol::tokenize::{ask_token_count, question};
 
@@ -54,22 +53,22 @@ pub(super) fn serve(
     proxy: &Proxy,
     client: &Client,
     request: &Request,
-    address: SocketAddr,
+    caller: &Caller,
     request_id: &str,
 ) -> io::Result<()> {
     let exchange = Exchange::new(client, request_id, &proxy.options);
     let headers = [("content-type", "application/json"), ("request-id", request_id)];
-    match count(proxy, &exchange, request, address) {
+    match count(proxy, &exchange, request, caller) {
         Ok(count) => {
             let body = Value::object([("input_tokens", count.into())]).to_json();
             client.borrow_mut().respond(200, &headers, body.as_bytes())
         }
         Err(Stop::Error(error) | Stop::Refused(error)) => {
-            log::info!("{request_id} count_tokens {error}");
+            log::info!("{request_id} {caller} count_tokens {error}");
             client.borrow_mut().respond_error(&error, request_id)
         }
         Err(stop @ (Stop::Client(_) | Stop::ClientGone)) => {
-            log::info!("{request_id} count_tokens {CLIENT_GONE}: the client has left");
+            log::info!("{request_id} {caller} count_tokens {CLIENT_GONE}: the client has left");
             Err(if let Stop::Client(error) = stop { error } else { io::ErrorKind::BrokenPipe.into() })
         }
         Err(Stop::Respond(_)) => {
@@ -79,16 +78,11 @@ pub(super) fn serve(
     }
 }
 
-fn count(
-    proxy: &Proxy,
-    exchange: &Rc<Exchange>,
-    request: &Request,
-    address: SocketAddr,
-) -> Result<u64, Stop> {
+fn count(proxy: &Proxy, exchange: &Rc<Exchange>, request: &Request, caller: &Caller) -> Result<u64, Stop> {
     let gateway = proxy.gateway();
     let share = proxy.budget.share(request, proxy.options.body_size_max)?;
     let mut document = read_body(exchange.client(), request)?;
-    let incoming = Incoming { gateway: &gateway, wait: Some(exchange.clone()), request, address };
+    let incoming = Incoming { gateway: &gateway, wait: Some(exchange.clone()), request, caller };
     let mut hooked = Hooked::default();
     let wait: Rc<dyn Wait> = exchange.clone();
     let _turn = share.as_ref().map(|share| share.turn(&wait)).transpose()?;
@@ -96,7 +90,7 @@ fn count(
     if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
         object.push("max_tokens", MAX_TOKENS);
     }
-    let mut record = Record::new(exchange.request_id());
+    let mut record = Record::new(exchange.request_id(), caller);
     let (resolved, (estimate, body)) =
         incoming.translated(&body, &mut hooked, &mut record, |resolved, chat| {
             (chat.plan.prompt_tokens, question(resolved.flavour, chat.body))

@@ -1,7 +1,6 @@
 //! `POST /v1/messages`, stage by stage: body, hooks, route, translation, upstream, answer, log.
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -23,7 +22,7 @@ use super::prepare::{Hooked, Incoming, parse};
 use super::relay::Relay;
 use super::{Proxy, Stop};
 use crate::activity::Phase;
-use crate::activity::{CLIENT_GONE, Record};
+use crate::activity::{CLIENT_GONE, Caller, Record};
 use crate::fleet::{Gateway, Resolved};
 
 /// Upstreams that `on_error` may have asked for one request: a hook that names the same one for ever ends here.
@@ -44,14 +43,14 @@ pub(super) fn serve(
     proxy: &Proxy,
     client: &Client,
     request: Request,
-    address: SocketAddr,
+    caller: &Caller,
     request_id: &str,
 ) -> io::Result<()> {
     let exchange = Exchange::new(client, request_id, &proxy.options);
-    let mut record = Record::new(request_id);
+    let mut record = Record::new(request_id, caller);
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();
-    let outcome = answer(proxy, &gateway, &exchange, request, address, &mut hooked, &mut record);
+    let outcome = answer(proxy, &gateway, &exchange, request, caller, &mut hooked, &mut record);
     let (summary, ..) = exchange.summary();
     (record.coercions, record.repairs) = summary.changes;
     record.first_byte = summary.first.map(|first| first.duration_since(record.began));
@@ -121,13 +120,13 @@ fn answer(
     gateway: &Arc<Gateway>,
     exchange: &Rc<Exchange>,
     request: Request,
-    address: SocketAddr,
+    caller: &Caller,
     hooked: &mut Hooked,
     record: &mut Record,
 ) -> Result<(), Stop> {
     let mut share = proxy.budget.share(&request, proxy.options.body_size_max)?;
     let wait: Rc<dyn Wait> = exchange.clone();
-    let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
+    let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, caller };
     let prepared = first(exchange, &incoming, share.as_ref(), hooked, record);
     if let Err(Stop::Respond(_)) = &prepared {
         // The hooks that see answers see this one, too.
@@ -167,7 +166,7 @@ fn answer(
         };
         let Some(request) = &request else { return Err(error.into()) };
         tried.push(resolved.served.name().to_string());
-        let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request, address };
+        let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request, caller };
         prepared = elsewhere(&incoming, error, &tried, hooked, record)?;
     }
 }
@@ -191,7 +190,7 @@ fn first(
     let body = incoming.hooked(&mut document, hooked);
     // What a hook refuses or answers has a model too.
     if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
-        record.client_model.clone_from(&shown.model);
+        record.client_model.clone_from(&hooked.client_model);
         record.is_streamed = shown.stream;
     }
     ready(incoming, &body?, hooked, record)
@@ -256,7 +255,7 @@ fn plan_of(hooked: &Hooked) -> Plan {
     let shown = hooked.shown.as_ref().map(|shown| shown.borrow());
     let shown = shown.as_deref();
     Plan {
-        model: shown.map(|shown| shown.model.clone()).unwrap_or_default(),
+        model: hooked.client_model.clone(),
         stream: shown.is_some_and(|shown| shown.stream),
         prompt_tokens: shown.map_or(1, |shown| shown.tokens_est.max(1)),
         ..Plan::default()

@@ -3,6 +3,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `mod` | [`Proxy`]: which path is what, who is answered what at once |
+//! | `entry` | who asks for what, and whether that is let in |
 //! | `prepare` | a client's bytes to a chat completion: hooks, checks, route, translation |
 //! | `messages` | `POST /v1/messages`, stage by stage |
 //! | `attempt` | one upstream asked: mended and repeated where that helps |
@@ -18,6 +19,7 @@ mod attempt;
 mod body;
 mod budget;
 mod count;
+mod entry;
 mod exchange;
 mod filter;
 mod messages;
@@ -33,10 +35,10 @@ use std::time::Duration;
 
 pub use preview::{Preview, preview};
 
-use crate::access::Keys;
-use crate::activity::Counters;
+use crate::access::Access;
+use crate::activity::{Caller, Counters};
 use crate::admin;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::fleet::Gateway;
 use crate::fleet::queue::NoSlot;
 use crate::http::{Limits, Request};
@@ -45,6 +47,7 @@ use crate::json::Value;
 use crate::server::{Client, Handler};
 use crate::transport::Wait;
 use budget::Budget;
+use entry::{Entry, answer_preflight};
 use exchange::Exchange;
 
 /// How the proxy behaves towards its clients.
@@ -81,7 +84,7 @@ impl Default for Options {
 pub struct Proxy {
     gateway: RwLock<Arc<Gateway>>,
     options: Options,
-    keys: Keys,
+    access: Access,
     counts: count::Remembered,
     counters: Counters,
     budget: Budget,
@@ -163,12 +166,12 @@ impl<'p> Resource<'p> {
 }
 
 impl Proxy {
-    /// A proxy in front of this gateway, for clients with one of these keys.
-    pub fn new(gateway: Gateway, keys: Keys, options: Options) -> Self {
+    /// A proxy in front of this gateway, for clients that have access.
+    pub fn new(gateway: Gateway, access: Access, options: Options) -> Self {
         Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
             options,
-            keys,
+            access,
             counts: count::Remembered::default(),
             counters: Counters::default(),
             budget: Budget::default(),
@@ -183,24 +186,6 @@ impl Proxy {
     /// Puts another gateway in force for the requests to come.
     pub fn replace(&self, gateway: Gateway) {
         *self.gateway.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(gateway);
-    }
-
-    /// Which resource the request is for.
-    fn resource<'p>(&self, request: &'p Request) -> Result<Resource<'p>, Error> {
-        let path = request.path.strip_prefix(self.options.prefix.as_str());
-        let found = path.and_then(Resource::find);
-        let unknown =
-            || Error::new(Kind::NotFound, format!("Not found: {} {}", request.method, request.path));
-        let resource = found.ok_or_else(unknown)?;
-        if resource.methods().contains(&request.method.as_str()) {
-            if !resource.is_open() {
-                self.keys.admit(request)?;
-            }
-            return Ok(resource);
-        }
-        let methods = resource.methods();
-        let what = format!("{} is not for {}; use {}", request.method, request.path, methods.join(" or "));
-        Err(Error::new(Kind::MethodNotAllowed, what).allow(methods))
     }
 }
 
@@ -225,7 +210,9 @@ impl Proxy {
                 for served in gateway.upstreams() {
                     served.upstream().discovered_fresh(&wait);
                 }
-                admin::environment::tell(&gateway, request, &self.options.prefix)?.to_json().into_bytes()
+                admin::environment::tell(&gateway, request, &self.options.prefix, &wait)?
+                    .to_json()
+                    .into_bytes()
             }
             Resource::Health => admin::health::health(&self.gateway(), &self.counters),
             Resource::Hello | Resource::Messages | Resource::CountTokens => {
@@ -239,10 +226,16 @@ impl Handler for Proxy {
     fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
         let request_id = ids::request_id();
         self.counters.request();
-        let told = match self.resource(&request) {
-            Ok(Resource::Messages) => return messages::serve(self, client, request, address, &request_id),
-            Ok(Resource::CountTokens) => return count::serve(self, client, &request, address, &request_id),
-            Ok(resource) => self.tell(resource, client, &request, &request_id),
+        let mut caller = Caller::new(self.access.client_address(&request, address.ip()));
+        let told = match self.let_in(client, &request, &mut caller) {
+            Ok(Entry::Resource(Resource::Messages)) => {
+                return messages::serve(self, client, request, &caller, &request_id);
+            }
+            Ok(Entry::Resource(Resource::CountTokens)) => {
+                return count::serve(self, client, &request, &caller, &request_id);
+            }
+            Ok(Entry::Resource(resource)) => self.tell(resource, client, &request, &request_id),
+            Ok(Entry::Preflight) => return answer_preflight(client, &request, &request_id),
             Err(error) => Err(error),
         };
         match told {
@@ -251,7 +244,7 @@ impl Handler for Proxy {
                 client.borrow_mut().respond(200, &headers, &body)
             }
             Err(error) => {
-                log::info!("{request_id} {address} {error}");
+                log::info!("{request_id} {caller} {error}");
                 client.borrow_mut().respond_error(&error, &request_id)
             }
         }

@@ -3,9 +3,9 @@
 //! The tree of a request lives only here; what comes out owns what it needs.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
+use crate::access::SECRET_HEADERS;
 use crate::anthropic::MessagesRequest;
 use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
@@ -17,7 +17,7 @@ use crate::transport::Wait;
 use super::Stop;
 use super::budget::check_values;
 use super::filter::Shown;
-use crate::activity::Record;
+use crate::activity::{Caller, Record};
 use crate::fleet::{Gateway, Resolved};
 
 /// The beta of clients that know the stop reason `model_context_window_exceeded`.
@@ -29,7 +29,7 @@ pub(super) struct Incoming<'p> {
     /// `None`: no upstream is asked for anything.
     pub(super) wait: Option<Rc<dyn Wait>>,
     pub(super) request: &'p Request,
-    pub(super) address: SocketAddr,
+    pub(super) caller: &'p Caller,
 }
 
 /// What the hooks of one request know and have decided.
@@ -37,6 +37,8 @@ pub(super) struct Incoming<'p> {
 pub(super) struct Hooked {
     /// `req`, where any hook is defined that sees it.
     pub(super) shown: Option<Shown>,
+    /// The model as the client named it; empty where no hook is shown the request.
+    pub(super) client_model: String,
     /// The model that `on_request` put in the client's place.
     model: Option<String>,
     /// The upstream that `on_request` or `on_error` chose.
@@ -54,7 +56,10 @@ impl Incoming<'_> {
     ) -> Result<Value<'b>, Stop> {
         let mut body = parse(document)?;
         let hooks = self.gateway.hooks();
-        hooked.shown = sees_request(hooks).then(|| Rc::new(RefCell::new(self.shown(&body))));
+        if sees_request(hooks) {
+            hooked.client_model = model_of(&body).to_string();
+            hooked.shown = Some(Rc::new(RefCell::new(self.shown(&body))));
+        }
         if let (true, Some(shown)) = (hooks.defines(Hook::Request), &hooked.shown) {
             let decision = hooks.on_request(&mut shown.borrow_mut(), &mut body)?;
             match decision {
@@ -113,7 +118,7 @@ impl Incoming<'_> {
         let tool_names = tools.iter().filter_map(|tool| Some(tool.get("name")?.as_str()?.to_string()));
         let thinking = body.get("thinking").and_then(|thinking| thinking.get("type")).and_then(Value::as_str);
         hooks::Request {
-            model: body.get("model").and_then(Value::as_str).unwrap_or_default().to_string(),
+            model: self.gateway.requested(model_of(body)).to_string(),
             stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
             max_tokens: body.get("max_tokens").and_then(Value::as_u64),
             path: request.path.clone(),
@@ -121,9 +126,11 @@ impl Incoming<'_> {
             headers: request
                 .headers
                 .iter()
+                .filter(|(name, _)| !SECRET_HEADERS.contains(name))
                 .map(|(name, value)| (name.to_string(), value.to_string()))
                 .collect(),
-            client_ip: self.address.ip().to_string(),
+            client_ip: self.caller.address.to_string(),
+            user: self.caller.user.as_deref().map(str::to_string),
             session: text("x-claude-code-session-id"),
             agent: text("x-claude-code-agent-id"),
             tokens_est: translate::estimate::prompt_tokens(body),
@@ -154,6 +161,11 @@ pub(super) fn parse(document: &mut Document) -> Result<Value<'_>, Error> {
     let not_json = |error: ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
     check_values(document.bytes())?;
     document.parse().map_err(not_json)
+}
+
+/// The model that the client named; empty where it named none.
+fn model_of<'b>(body: &'b Value<'_>) -> &'b str {
+    body.get("model").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Whether any hook is defined that gets `req`.

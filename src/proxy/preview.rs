@@ -1,6 +1,6 @@
 //! What would be sent for a request, without asking anybody: for `sparkgap hook`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use crate::error::Error;
 use crate::http::Request;
@@ -8,7 +8,7 @@ use crate::json::{Document, Value};
 
 use super::Stop;
 use super::prepare::{Hooked, Incoming};
-use crate::activity::Record;
+use crate::activity::{Caller, Record};
 use crate::fleet::Gateway;
 
 /// What the hooks make of a request.
@@ -32,13 +32,14 @@ pub enum Preview {
 /// Runs the stages up to the upstream on a saved body, with what is known of the upstreams and no more.
 pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> Preview {
     let headers = headers.iter().map(|(name, value)| (name, value)).collect();
-    let request = Request { method: "POST".into(), path: "/v1/messages".into(), query: None, headers };
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let incoming = Incoming { gateway, wait: None, request: &request, address };
+    let request =
+        Request { method: "POST".into(), path: "/v1/messages".into(), query: None, authority: None, headers };
+    let caller = Caller::new(Ipv4Addr::LOCALHOST.into());
+    let incoming = Incoming { gateway, wait: None, request: &request, caller: &caller };
     let mut hooked = Hooked::default();
     let mut document = Document::from(body.to_vec());
     let sent = incoming.hooked(&mut document, &mut hooked).and_then(|body| {
-        let mut record = Record::new("preview");
+        let mut record = Record::new("preview", &caller);
         incoming.translated(&body, &mut hooked, &mut record, |_, chat| chat.body.into_owned())
     });
     match sent {

@@ -73,6 +73,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, door: &mut Door) {
     match listener.accept() {
         Ok((stream, client)) => {
             door.is_failing = false;
+            // A socket on [::] takes IPv4 too, and calls 192.168.1.7 ::ffff:192.168.1.7: one machine has one address.
+            let client = SocketAddr::new(client.ip().to_canonical(), client.port());
             if let Err(stream) = admit(stream, client, shared) {
                 door.refused.refuse(stream, client);
             }

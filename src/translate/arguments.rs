@@ -54,7 +54,21 @@ pub const DEPTH_MAX: usize = json::DEPTH_MAX - 8;
 pub const RAW_KEY: &str = "_raw_arguments";
 
 /// White space in JSON.
-const SPACES: [char; 4] = [' ', '\t', '\n', '\r'];
+pub(super) const SPACES: [char; 4] = [' ', '\t', '\n', '\r'];
+
+/// How far the model's own text had come when the fragments ended. [`Arguments::ending`] tells it; whether a call in
+/// that state may run is decided in `finish`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The text reached its own end: one object, whatever was repaired inside it; or text with an end of its own that
+    /// is not an object, of which nothing but the raw text reaches the client.
+    Whole,
+    /// Only closing brackets are missing after a complete value, or no arguments came at all.
+    Unclosed,
+    /// The text ends inside a string, a number, a literal or a key, or behind a colon, a comma or an opening bracket,
+    /// or a part of it was sent before it became illegal. The rest is unknown, so the call must not run.
+    Cut,
+}
 
 /// How the arguments ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +81,7 @@ pub enum Outcome {
     Repaired,
     /// No object: it now carries the raw text.
     Raw,
-    /// Cut by the token limit: what was sent is not a whole object.
+    /// Not to be run: what was sent is not a whole object, and never becomes one.
     Truncated,
 }
 
@@ -172,6 +186,12 @@ impl Arguments {
         self.state == State::Complete
     }
 
+    /// Whether the object has come to its end for good: more text can only be a repetition or another call's. An empty
+    /// object that was not passed on yet may still be a placeholder for the real one.
+    pub fn takes_no_more(&self) -> bool {
+        matches!(self.state, State::Ended(_)) || (self.state == State::Complete && self.has_sent)
+    }
+
     /// Whether nothing but white space has come.
     pub fn is_empty(&self) -> bool {
         self.state == State::Start
@@ -203,14 +223,16 @@ impl Arguments {
         other.push(&self.doubtful, out);
     }
 
-    /// The end of the fragments: appends what is missing to make an object. Where the upstream stopped at its
-    /// token limit (`truncated`), nothing is appended to an object that is not complete: the client must not
-    /// run half a call.
+    /// The end of the fragments: appends what is missing to make an object. An object that is not complete and must not
+    /// run (`truncated`) gets nothing of the kind, so that no client takes it for a whole one: see
+    /// [`Arguments::abandon`].
     pub fn finish(&mut self, truncated: bool, out: &mut String) -> Outcome {
         if !truncated {
             self.settle(None, out);
         }
         if truncated && !matches!(self.state, State::Complete | State::Ended(_)) {
+            self.abandon(out);
+            self.state = State::Ended(Outcome::Truncated);
             return Outcome::Truncated;
         }
         let outcome = match self.state {
@@ -229,8 +251,17 @@ impl Arguments {
         outcome
     }
 
-    /// Appends what makes an object of the text so far, be it truncated or empty. Instead of
-    /// [`Arguments::finish`] or after it.
+    /// Makes sure that what was sent cannot pass for a whole object, when no more will be sent: appends `{` where nothing
+    /// was sent yet, because clients read a tool use without any JSON as the empty object and run it.
+    pub fn abandon(&mut self, out: &mut String) {
+        if !self.has_sent && !matches!(self.state, State::Ended(_)) {
+            self.has_sent = true;
+            out.push('{');
+        }
+    }
+
+    /// Appends what makes an object of the text so far, be it empty. Instead of [`Arguments::finish`], or after a
+    /// `finish` that was not truncated.
     pub fn close(&mut self, out: &mut String) {
         if self.finish(false, out) == Outcome::Empty && !self.has_sent {
             self.has_sent = true;

@@ -4,6 +4,48 @@ use crate::anthropic::{StopReason, Usage};
 use crate::error::Error;
 use crate::openai::Counts;
 
+use super::arguments::Ending;
+
+/// The finish reasons that say that the model came to its own end. With any other one, with an unknown one and without
+/// one the answer may have been cut: vLLM says `abort`, Gemini's servers `MAX_TOKENS`, Mistral's `model_length`.
+const REGULAR_ENDS: [&str; 8] =
+    ["stop", "tool_calls", "function_call", "tool_use", "end_turn", "stop_sequence", "eos", "eos_token"];
+
+/// What may say that the upstream cut the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits<'l> {
+    /// The upstream's `finish_reason`, if it told one.
+    pub(super) finish_reason: Option<&'l str>,
+    /// Whether a requested stop sequence was met. vLLM looks for it inside arguments, too.
+    pub(super) stop_sequence_met: bool,
+    /// The answer's tokens as counted by the upstream; 0: not counted.
+    pub(super) completion: u64,
+    /// The limit on the answer's tokens that was sent.
+    pub(super) max_tokens: u64,
+    /// Whether prompt and answer fill the context window.
+    pub(super) window_full: bool,
+}
+
+impl Limits<'_> {
+    /// Whether anything says that the answer was cut. Older vLLM gives the reason `tool_calls` for a streamed call
+    /// that `max_tokens` cut; the counts tell.
+    pub(super) fn say_cut(&self) -> bool {
+        let is_at_limit = self.completion > 0 && self.completion >= self.max_tokens;
+        let is_regular = self.finish_reason.is_some_and(|reason| REGULAR_ENDS.contains(&reason));
+        !is_regular || self.stop_sequence_met || is_at_limit || self.window_full
+    }
+}
+
+/// Whether a tool call may be passed on as ready to run: its arguments are complete as the model wrote them, or nothing
+/// but closing brackets is missing and nothing says that the answer was cut.
+pub(super) fn is_ready(ending: Ending, is_told_cut: bool) -> bool {
+    match ending {
+        Ending::Whole => true,
+        Ending::Unclosed => !is_told_cut,
+        Ending::Cut => false,
+    }
+}
+
 /// What is known at the end of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End<'e> {
@@ -11,8 +53,10 @@ pub(super) struct End<'e> {
     pub(super) finish_reason: &'e str,
     /// A requested stop sequence that was met, by the upstream or by us.
     pub(super) stop_sequence: Option<&'e str>,
-    /// Whether a whole tool call was passed on.
+    /// Whether a tool call that is ready to run was passed on.
     pub(super) has_tool_use: bool,
+    /// Whether a tool call was cut: then no call of the answer may pass for ready to run.
+    pub(super) has_cut_call: bool,
     /// Whether the upstream refused.
     pub(super) refused: bool,
     /// Whether the context window is full, and the client knows the reason for it.
@@ -20,12 +64,16 @@ pub(super) struct End<'e> {
 }
 
 /// The stop reason (docs/translation.md, C). A whole tool call outweighs `stop`: vLLM says that of a forced call. `length`
-/// outweighs the call: it may be cut.
+/// outweighs the call: it may be cut. So does a call that was cut, whatever the upstream says: clients run calls where the
+/// reason is `tool_use`.
 pub(super) fn stop_reason(end: &End<'_>) -> StopReason {
     match end.finish_reason {
         "length" if end.window_exceeded => StopReason::ContextWindow,
         "length" => StopReason::MaxTokens,
         "content_filter" => StopReason::Refusal,
+        _ if end.has_cut_call && end.stop_sequence.is_some() => StopReason::StopSequence,
+        _ if end.has_cut_call && end.window_exceeded => StopReason::ContextWindow,
+        _ if end.has_cut_call => StopReason::MaxTokens,
         _ if end.has_tool_use => StopReason::ToolUse,
         _ if end.refused => StopReason::Refusal,
         _ if end.stop_sequence.is_some() => StopReason::StopSequence,
@@ -95,9 +143,11 @@ mod tests {
             finish_reason,
             stop_sequence,
             has_tool_use,
+            has_cut_call: false,
             refused: false,
             window_exceeded: false,
         };
+        let cut = |end| End { has_cut_call: true, ..end };
         for (case, expected) in [
             (end("stop", None, false), StopReason::EndTurn),
             (end("stop", None, true), StopReason::ToolUse),
@@ -107,8 +157,55 @@ mod tests {
             (end("length", None, true), StopReason::MaxTokens),
             (end("content_filter", None, false), StopReason::Refusal),
             (end("abort", None, false), StopReason::EndTurn),
+            (cut(end("tool_calls", None, false)), StopReason::MaxTokens),
+            (cut(end("tool_calls", None, true)), StopReason::MaxTokens),
+            (cut(end("stop", None, true)), StopReason::MaxTokens),
+            (cut(end("length", None, true)), StopReason::MaxTokens),
+            (cut(end("abort", None, false)), StopReason::MaxTokens),
+            (cut(end("content_filter", None, true)), StopReason::Refusal),
+            (cut(end("stop", Some("END"), true)), StopReason::StopSequence),
+            (End { window_exceeded: true, ..cut(end("tool_calls", None, true)) }, StopReason::ContextWindow),
         ] {
             assert_eq!(stop_reason(&case), expected, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn calls_that_are_ready_to_run() {
+        let regular = Limits {
+            finish_reason: Some("tool_calls"),
+            stop_sequence_met: false,
+            completion: 10,
+            max_tokens: 100,
+            window_full: false,
+        };
+        let reason = |finish_reason| Limits { finish_reason, ..regular };
+        let counted = |completion| Limits { completion, ..regular };
+        for (limits, says_cut) in [
+            (regular, false),
+            (reason(Some("stop")), false),
+            (reason(Some("function_call")), false),
+            (reason(Some("eos_token")), false),
+            (reason(None), true),
+            (reason(Some("length")), true),
+            (reason(Some("content_filter")), true),
+            (reason(Some("abort")), true),
+            (reason(Some("MAX_TOKENS")), true),
+            (reason(Some("unheard-of")), true),
+            (counted(0), false),
+            (Limits { max_tokens: 0, ..counted(0) }, false),
+            (counted(99), false),
+            (counted(100), true),
+            (counted(101), true),
+            (Limits { stop_sequence_met: true, ..regular }, true),
+            (Limits { window_full: true, ..regular }, true),
+        ] {
+            assert_eq!(limits.say_cut(), says_cut, "{limits:?}");
+            for (ending, ready) in
+                [(Ending::Whole, true), (Ending::Unclosed, !says_cut), (Ending::Cut, false)]
+            {
+                assert_eq!(is_ready(ending, limits.say_cut()), ready, "{ending:?} {limits:?}");
+            }
         }
     }
 

@@ -188,7 +188,8 @@ impl<'r> Builder<'r, '_> {
         for result in results.iter().filter(|result| !open.contains(&result.id)) {
             let mut images = Vec::new();
             let text = result_text(result, &mut images, self.target);
-            after.push(Part::Text(Cow::Owned(format!("Result of tool call {}: {text}", result.id))));
+            let id = tool_id::given(result.id);
+            after.push(Part::Text(Cow::Owned(format!("Result of tool call {id}: {text}"))));
             after.extend(images);
         }
         self.user_parts(after);
@@ -294,7 +295,7 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
     let texts = result.content.iter().filter_map(|block| match block {
         Block::Image(source) => match image(source, target) {
             Part::Image(source) => {
-                let line = format!("Image returned by tool call {}:", result.id);
+                let line = format!("Image returned by tool call {}:", tool_id::given(result.id));
                 images.push(Part::Text(Cow::Owned(line)));
                 images.push(Part::Image(source));
                 image_count += 1;

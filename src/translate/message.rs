@@ -25,9 +25,10 @@ enum Block {
         text: String,
         signature: String,
     },
-    /// What stands before the input, and the input's JSON.
+    /// What stands before the input, the tool's name, and the input's JSON.
     ToolUse {
         head: Vec<u8>,
+        name: String,
         input: String,
     },
 }
@@ -52,7 +53,7 @@ impl MessageFold {
                 write_str(id, &mut head);
                 head.extend_from_slice(br#","name":"#);
                 write_str(name, &mut head);
-                self.open = Some(Block::ToolUse { head, input: String::new() });
+                self.open = Some(Block::ToolUse { head, name: name.to_string(), input: String::new() });
             }
             Event::BlockDelta { delta, .. } => match (&mut self.open, delta) {
                 (Some(Block::Text(text)), Delta::Text(more)) => text.push_str(more),
@@ -88,12 +89,19 @@ impl MessageFold {
                 write_str(&signature, out);
                 out.push(b'}');
             }
-            Block::ToolUse { head, input } => {
-                out.extend_from_slice(&head);
-                out.extend_from_slice(br#","input":"#);
-                out.extend_from_slice(whole_object(&input).as_bytes());
-                out.push(b'}');
-            }
+            Block::ToolUse { head, name, input } => match whole_object(&input) {
+                Some(input) => {
+                    out.extend_from_slice(&head);
+                    out.extend_from_slice(br#","input":"#);
+                    out.extend_from_slice(input.as_bytes());
+                    out.push(b'}');
+                }
+                None => {
+                    out.extend_from_slice(br#"{"type":"text","text":"#);
+                    write_str(&format!("[incomplete tool call: {name} {input}]"), out);
+                    out.push(b'}');
+                }
+            },
         }
     }
 
@@ -117,11 +125,16 @@ impl MessageFold {
     }
 }
 
-/// The input of a call that was cut at the token limit is not whole; in a Message it must be an object all the same.
-fn whole_object(json: &str) -> String {
+/// The input of a call as one whole object. `None`: the call was cut. In a Message an input is always a whole object,
+/// and clients run what looks whole whatever the stop reason is, so such a call is told as text.
+fn whole_object(json: &str) -> Option<String> {
+    if json.is_empty() {
+        return Some("{}".to_string());
+    }
     let mut arguments = Arguments::new(None);
     let mut whole = String::with_capacity(json.len());
     arguments.push(json, &mut whole);
-    arguments.finish(false, &mut whole);
-    if whole.is_empty() { "{}".to_string() } else { whole }
+    let is_whole = arguments.is_complete();
+    arguments.finish(!is_whole, &mut whole);
+    is_whole.then_some(whole)
 }

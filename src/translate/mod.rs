@@ -13,7 +13,7 @@
 //! | `arguments` | fragments of a tool call's arguments | JSON that is legal at every moment |
 //! | `stop` | text | text without its stop sequence |
 //! | `signature` | reasoning | a thinking block's signature, and back |
-//! | `tool_id` | an upstream's id of a call | one that the API allows, and back |
+//! | `tool_id` | an upstream's id of a call | one that the API allows and the client does not know yet, and back |
 //! | `finish` | finish reason, counts | stop reason, usage |
 //! | `message` | events | one whole Message |
 //! | `failure` | an upstream's failure | the client's error |
@@ -45,3 +45,4 @@ pub use plan::{Plan, Target};
 pub use request::{ChatRequest, chat_request};
 pub use signature::{carried_reasoning, signature_carrying};
 pub use stream::{Emit, MessageStream, Progress};
+pub use tool_id::TakenIds;

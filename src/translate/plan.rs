@@ -1,6 +1,7 @@
 //! The target of a request, and the plan for reading its answer: what the two halves of the translation share.
 
 use super::arguments::Schema;
+use super::tool_id::TakenIds;
 use crate::dialect::ServerKind as Flavour;
 use crate::settings::Settings;
 
@@ -41,6 +42,8 @@ pub struct Plan {
     pub one_tool_call: bool,
     /// The tools that were declared, each with what is needed to repair its arguments.
     pub tools: Vec<(String, Option<Schema>)>,
+    /// The ids of tool calls that the client knows from the history: a new call gets another one.
+    pub taken_ids: TakenIds,
     /// Tools whose names were shortened for a strict API: the name that was sent, and the client's.
     pub renamed: Vec<(String, String)>,
     /// An answer without anything gets a block of empty text.

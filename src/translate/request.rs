@@ -13,6 +13,7 @@ use super::blocks;
 use super::estimate;
 use super::history::{History, history};
 use super::plan::{Plan, Target};
+use super::tool_id::TakenIds;
 use super::tools::{Tools, sent_name, tools};
 
 /// vLLM's and OpenAI's limit on `stop`; a fifth string is a 400 for the whole request.
@@ -143,6 +144,7 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         repeated: None,
         no_tool_call: request.tool_choice == Some(ToolChoice::None),
         one_tool_call: request.one_tool_call,
+        taken_ids: TakenIds::of(&request.messages),
         tools: tools
             .declared
             .iter()

@@ -11,7 +11,9 @@
 //! | tool use, its JSON whole | stop; open thinking | stop; open text | its own: delta; another's: stop, open that | stop |
 //! | tool use, its JSON open | held until its stop | held until its stop | its own: delta; another's: kept until its turn | completed, stop |
 //!
-//! What was held in the middle of a tool use follows its stop in the order in which it came.
+//! What was held in the middle of a tool use follows its stop in the order in which it came. Behind a call that was cut
+//! nothing follows, neither that nor another call: the SDKs' eager tool runners take the start of the next block for the
+//! proof that the call before it is whole, and run it.
 //!
 //! Nothing is emitted before the first piece of content, so that an upstream's early error can still be an HTTP status;
 //! [`MessageStream::open`] begins the answer when that takes too long.
@@ -27,7 +29,7 @@ use crate::openai::{Choice, Chunk, Counts, Failure, read_error_chunk};
 
 use super::arguments::Arguments;
 use super::estimate;
-use super::finish::{End, stop_reason, usage};
+use super::finish::{End, Limits, stop_reason, usage};
 use super::marks::THINK_END;
 use super::plan::Plan;
 use super::signature::Signature;
@@ -61,13 +63,27 @@ enum Open {
 #[derive(Debug)]
 struct Call {
     index: Option<u64>,
-    /// As the upstream names it; empty until told.
+    /// The id as the upstream told it, by which it names the call in later pieces; empty until told.
     id: String,
+    /// The id that the client knows the call by; empty until the call is shown.
+    shown_id: String,
     name: String,
     arguments: Arguments,
     /// JSON that may be sent once it is this call's turn.
     pending: String,
     begun: bool,
+    /// Set while the call may be nothing but an earlier call sent again.
+    repetition: Option<Repetition>,
+}
+
+/// A call that has the id and the name of an earlier one. It is shown once its arguments differ from that one's, and
+/// dropped if they never do.
+#[derive(Clone, Copy, Debug)]
+struct Repetition {
+    /// The earlier call.
+    of: usize,
+    /// How many bytes of the arguments were found to be the same, so that none is compared twice.
+    matched: usize,
 }
 
 /// What the beginning of the text may be that is no text of the answer.
@@ -107,6 +123,8 @@ pub struct MessageStream {
     has_cut_call: bool,
     /// The upstream said `[DONE]`.
     is_done: bool,
+    /// The upstream gave a whole JSON answer.
+    is_whole: bool,
     /// The context window was full before the answer was whole.
     is_window_full: bool,
     /// Reused for the pieces of a tool call.
@@ -140,6 +158,7 @@ impl MessageStream {
             has_tool_use: false,
             has_cut_call: false,
             is_done: false,
+            is_whole: false,
             is_window_full: false,
             scratch: String::new(),
         }
@@ -251,7 +270,8 @@ impl MessageStream {
     }
 
     fn finish(&mut self, choice: &Choice<'_, '_>) {
-        if let Some(reason) = choice.finish_reason.or(choice.is_whole.then_some("stop")) {
+        self.is_whole |= choice.is_whole;
+        if let Some(reason) = choice.finish_reason {
             self.finish_reason = Some(reason.to_string());
         }
         let requested = |stop: &&str| self.plan.stop_sequences.iter().any(|sequence| sequence == stop);
@@ -333,8 +353,9 @@ impl MessageStream {
     /// The upstream never said that it had finished. An answer that merely stops would pass for a whole one.
     pub fn end(&mut self, emit: &mut Emit<'_>) -> Result<(), Error> {
         let said_something = self.next_index > 0 || !self.calls.is_empty() || !self.mark_text.is_empty();
-        // A server that says [DONE] means that it has finished, though it does not say why.
-        let unsaid = (self.is_done && said_something).then(|| "stop".to_string());
+        // A server that says [DONE], or gives a whole answer, means that it has finished, though it does not say why.
+        let has_finished = self.is_whole || (self.is_done && said_something);
+        let unsaid = has_finished.then(|| "stop".to_string());
         let Some(finish_reason) = self.finish_reason.clone().or(unsaid) else {
             let error = Error::new(Kind::BadGateway, "the upstream closed the stream early");
             return Err(error.retry(Retry::After(1)));
@@ -357,8 +378,8 @@ impl MessageStream {
         let end = End {
             finish_reason,
             stop_sequence: self.stop_sequence.as_deref(),
-            // Where one call is cut none may pass for ready to run.
-            has_tool_use: self.has_tool_use && !self.has_cut_call,
+            has_tool_use: self.has_tool_use,
+            has_cut_call: self.has_cut_call,
             refused: self.refusal.is_some(),
             window_exceeded: self.plan.context_window_beta && self.window_is_full(),
         };
@@ -376,6 +397,17 @@ impl MessageStream {
         emit(&Event::MessageStop);
     }
 
+    /// What may say, at the end of the answer, that the upstream cut it.
+    fn limits(&self) -> Limits<'_> {
+        Limits {
+            finish_reason: self.finish_reason.as_deref(),
+            stop_sequence_met: self.stop_sequence.is_some(),
+            completion: self.counts.completion,
+            max_tokens: self.plan.max_tokens,
+            window_full: self.window_is_full(),
+        }
+    }
+
     /// Whether the window ended the answer, not the client's limit.
     fn window_is_full(&self) -> bool {
         let (prompt, completion) = (self.counts.prompt, self.counts.completion);
@@ -388,8 +420,10 @@ impl MessageStream {
     /// Something broke after the answer had begun: ends the open block and emits the error.
     pub fn fail(&mut self, error: &Error, request_id: &str, emit: &mut Emit<'_>) {
         let open = std::mem::replace(&mut self.open, Open::Nothing);
-        if open == Open::Thinking {
-            self.sign(emit);
+        match open {
+            Open::Thinking => self.sign(emit),
+            Open::ToolUse(at) => self.abandon(at, emit),
+            Open::Nothing | Open::Text => {}
         }
         if open != Open::Nothing {
             emit(&Event::BlockStop { index: self.index() });

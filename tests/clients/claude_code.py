@@ -263,6 +263,35 @@ def an_answer_that_breaks_off(claude, upstream):
     check_growth(upstream)
 
 
+@test
+def half_a_command_is_not_run(claude, upstream):
+    """A call that was cut, behind a whole one, however the server says that it ended: Claude Code runs every call whose JSON
+    parses, whatever the stop reason is. It runs the whole one, and the model hears that the other one was cut."""
+    for keyword in ("HALFSTRING", "HALFSTOP", "HALFEMPTY", "HALFDONE", "HALFCLOSED", "HALFBROKEN", "HALFERROR"):
+        before = len(upstream.requests)
+        run = claude(f"please do {keyword}").ended_well("The half was not run.")
+        assert not list(pathlib.Path(claude.home, "work").iterdir()), f"{keyword}: half a command ran"
+        assert "whole" in run.tool_results(), f"{keyword}: {run.tool_results()}"
+        assert any("could not be parsed as JSON" in result for result in run.tool_results()), f"{keyword}: {run.tool_results()}"
+        assert len(upstream.requests) == before + 2, keyword
+
+
+@test
+def call_ids_that_come_again(claude, upstream):
+    """A server that numbers its calls from zero in every answer: Claude Code drops a call whose id it knows."""
+    for keyword, told in (("ZERO", "call_0"), ("ZEROKIMI", "functions.Bash:0")):
+        before = len(upstream.requests)
+        run = claude(f"please do {keyword}").ended_well("Done: turn-0 turn-1 turn-2")
+        assert run.tool_results() == ["turn-0", "turn-1", "turn-2"], run.tool_results()
+        assert len({call["id"] for call in run.blocks("assistant", "tool_use")}) == 3
+        bodies = chats(upstream)[before:]
+        assert len(bodies) == 4
+        calls = [call["id"] for message in bodies[-1]["messages"] for call in message.get("tool_calls") or []]
+        assert calls == [told] * 3, calls
+        for one, other in zip(bodies, bodies[1:]):
+            assert is_prefix(one["messages"][:-1], other["messages"]), "the history has changed"
+
+
 # covers: 16
 @test
 def a_web_search(claude, upstream):

@@ -58,16 +58,19 @@ class Terminal:
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             **told,
         }
+        self.start([os.environ["CLAUDE"]], environment, work)
+        self.wait_for("auto mode on")
+
+    def start(self, command, environment, work):
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 140, 0, 0))
         self.process = subprocess.Popen(
-            [os.environ["CLAUDE"]], env=environment, cwd=work, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+            command, env=environment, cwd=work, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
         )
         os.close(slave)
         self.drawn, self.seen = "", 0
         self.grown = threading.Condition()
         threading.Thread(target=self.read, daemon=True).start()
-        self.wait_for("auto mode on")
 
     def read(self):
         raw = b""

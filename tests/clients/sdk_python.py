@@ -45,6 +45,16 @@ def both(client, **request):
     return whole
 
 
+def both_but_ids(client, **request):
+    """As `both`, where the ids of calls are made from the message's. Gives the streamed message."""
+    whole = client.messages.create(**request).to_dict()
+    with client.messages.stream(**request) as stream:
+        streamed = stream.get_final_message()
+    plain = [{**message, "id": "", "content": [{**b, "id": ""} for b in message["content"]]} for message in (whole, streamed.to_dict())]
+    assert plain[0] == plain[1], plain
+    return streamed
+
+
 @test
 def text(client, upstream):
     message = both(client, **ask("NOTHING", system="Be brief.", extra_body={"temperature": 0.5}))
@@ -131,6 +141,56 @@ def cut_at_the_limit(client, upstream):
     assert message.stop_reason == "max_tokens"
     with client.messages.stream(**ask("CUTCALL", tools=[WEATHER])) as stream:
         assert stream.get_final_message().stop_reason == "max_tokens"
+
+
+@test
+def half_a_call_is_not_run(client, upstream):
+    """Older vLLM says tool_calls of a call that max_tokens cut. Neither the message nor the SDK's tool runner has one to run,
+    also when the runner starts each call as soon as the next block begins."""
+    ran = []
+
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """The weather of a city.
+
+        Args:
+            city: The city
+        """
+        ran.append(city)
+        return "Rain"
+
+    message = client.messages.create(**ask("HALFWEATHER", tools=[WEATHER]))
+    assert message.stop_reason == "max_tokens", message
+    assert [block.type for block in message.content] == ["text"], message
+    with client.messages.stream(**ask("HALFWEATHER", tools=[WEATHER])) as stream:
+        assert stream.get_final_message().stop_reason == "max_tokens"
+    before = len(upstream.requests)
+    client.beta.messages.tool_runner(tools=[get_weather], **ask("HALFWEATHER")).until_done()
+    runner = client.beta.messages.tool_runner(tools=[get_weather], stream=True, run_tools_eagerly=True, **ask("HALFWEATHER"))
+    for stream in runner:
+        for _ in stream:
+            pass
+    assert ran == [] and len(upstream.requests) == before + 2, ran
+    # The same runner runs a whole one.
+    client.beta.messages.tool_runner(tools=[get_weather], **ask("CITY")).until_done()
+    assert ran == ["Paris"], ran
+
+
+@test
+def call_ids_that_come_again(client, upstream):
+    request = ask("WEATHERS", tools=[WEATHER])
+    shown = []
+    for _ in range(3):
+        message = both_but_ids(client, **request)
+        (call,) = [block for block in message.content if block.type == "tool_use"]
+        shown.append(call.id)
+        result = {"type": "tool_result", "tool_use_id": call.id, "content": "Rain"}
+        request["messages"] += [{"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
+    client.messages.create(**request)
+    assert len(set(shown)) == 3 and shown[0] == "call_0", shown
+    messages = upstream.requests[-1]["body"]["messages"]
+    assert [m["tool_calls"][0]["id"] for m in messages if m["role"] == "assistant"] == ["call_0"] * 3
+    assert [m["tool_call_id"] for m in messages if m["role"] == "tool"] == ["call_0"] * 3
 
 
 @test

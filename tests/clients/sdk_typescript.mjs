@@ -108,6 +108,35 @@ test("cut at the limit, and stopped", async () => {
   assert.equal((await client.messages.stream(ask("CUTCALL", { tools: [WEATHER] })).finalMessage()).stop_reason, "max_tokens");
 });
 
+test("half a call is not run", async () => {
+  const ran = [];
+  const weather = { ...WEATHER, run: (input) => (ran.push(input.city), "Rain"), parse: (input) => input };
+  const message = await client.messages.create(ask("HALFWEATHER", { tools: [WEATHER] }));
+  assert.deepEqual([message.stop_reason, message.content.map((block) => block.type)], ["max_tokens", ["text"]]);
+  assert.equal((await client.messages.stream(ask("HALFWEATHER", { tools: [WEATHER] })).finalMessage()).stop_reason, "max_tokens");
+  await client.beta.messages.toolRunner(ask("HALFWEATHER", { tools: [weather] })).runUntilDone();
+  const eager = client.beta.messages.toolRunner(ask("HALFWEATHER", { tools: [weather], stream: true, runToolsEagerly: true }));
+  for await (const stream of eager) for await (const _ of stream);
+  assert.deepEqual(ran, []);
+  await client.beta.messages.toolRunner(ask("CITY", { tools: [weather] })).runUntilDone();
+  assert.deepEqual(ran, ["Paris"], "the same runner runs a whole one");
+});
+
+test("call ids that come again", async () => {
+  const request = ask("WEATHERS", { tools: [WEATHER] });
+  const shown = [];
+  for (let turn = 0; turn < 3; turn++) {
+    const { content } = await client.messages.stream(request).finalMessage();
+    const { id } = content.find((block) => block.type === "tool_use");
+    shown.push(id);
+    request.messages.push({ role: "assistant", content }, { role: "user", content: [{ type: "tool_result", tool_use_id: id, content: "Rain" }] });
+  }
+  await client.messages.create(request);
+  assert.equal(new Set(shown).size, 3);
+  const { messages } = recorded().at(-1).body;
+  assert.deepEqual(messages.filter((message) => message.role === "tool").map((message) => message.tool_call_id), Array(3).fill("call_0"));
+});
+
 test("error classes", async () => {
   for (const [keyword, kind, status, name] of [
     ["BAD", Anthropic.BadRequestError, 400, "invalid_request_error"],

@@ -68,9 +68,10 @@ class Chat:
         self.everything = json.dumps(messages)
 
 
-def say(text, reasoning="", calls=(), finish=None):
-    """An answer: reasoning, text and tool calls (name, arguments as text), in pieces of a few characters."""
-    return {"reasoning": reasoning, "text": text, "calls": list(calls), "finish": finish}
+def say(text, reasoning="", calls=(), finish=None, ids="chatcmpl-tool-{turn}-{index}", spent=0):
+    """An answer: reasoning, text and tool calls (name, arguments as text), in pieces of a few characters. `ids`: how the
+    server names its calls. `spent`: the output tokens that it counts in the end, if not its chunks."""
+    return {"reasoning": reasoning, "text": text, "calls": list(calls), "finish": finish, "ids": ids, "spent": spent}
 
 
 def bash(command):
@@ -83,6 +84,26 @@ def after(chat, calls, reasoning=""):
         results = [result.split("<system-reminder>")[0].strip() for result in chat.results]
         return say("Results: " + " | ".join(results), reasoning="The results are there.")
     return say("Let me do that.", reasoning=reasoning or "A tool will tell.", calls=calls)
+
+
+def half_a_call(finish, arguments):
+    """Once, a call to Bash that is cut: had it been run, it would have left a file. Then a text."""
+
+    def answer(chat):
+        if chat.results or "incomplete tool call" in chat.everything or "Output token limit hit" in chat.everything:
+            return say("The half was not run.")
+        # A whole one before it, for the half must not hide behind it.
+        return say("Cleaning up.", calls=[bash("echo whole"), ("Bash", arguments)], finish=finish, spent=chat.body["max_tokens"])
+
+    return answer
+
+
+def counted_from_zero(chat):
+    """Three calls, one after the other, by a server that numbers them from zero in every answer."""
+    turns = chat.everything.count("echo turn-")
+    if turns == 3:
+        return say("Done: " + " ".join(sorted(set(re.findall(r"turn-\d", chat.everything)))))
+    return say("", calls=[bash(f"echo turn-{turns}")], ids="functions.Bash:{index}" if "KIMI" in chat.keyword else "call_{index}")
 
 
 def overflow(chat):
@@ -115,6 +136,20 @@ ANSWERS = {
     "SEARCH": lambda chat: after(chat, [("WebSearch", '{"query": "sparkgap"}')]),
     "LENGTH": lambda chat: say("As long as the", finish="length"),
     "CUTCALL": lambda chat: say("", calls=[("get_weather", '{"city": "Par')], finish="length"),
+    "HALFSTRING": half_a_call("tool_calls", '{"description": "Clean up", "command": "touch half-a-command'),
+    "HALFSTOP": half_a_call("stop", '{"command": "touch half-a-command", "timeout": 12'),
+    "HALFEMPTY": half_a_call("", '{"command": "touch half-a-command", "run_in_background": fal'),
+    "HALFDONE": half_a_call("none", '{"command": "touch half-a-command", "description": "Clean'),
+    "HALFCLOSED": half_a_call("tool_calls", '{"command": "touch half-a-command"'),
+    "HALFBROKEN": half_a_call("cut", '{"description": "Clean up", "command": "touch half-a-command'),
+    "HALFERROR": half_a_call("error", '{"description": "Clean up", "command": "touch half-a-command'),
+    "ZERO": counted_from_zero,
+    "ZEROKIMI": counted_from_zero,
+    "HALFWEATHER": lambda chat: say(
+        "", calls=[("get_weather", '{"city": "Par'), ("get_weather", '{"city": "Oslo"}')], finish="tool_calls", spent=1000
+    ),
+    "CITY": lambda chat: after(chat, [("get_weather", '{"city": "Paris"}')]),
+    "WEATHERS": lambda chat: say("", calls=[("get_weather", '{"city": "Paris"}')], ids="call_{index}"),
     "COUNT": lambda chat: say("one two three STOP four five"),
     "JSON": lambda chat: say('{"title": "A title"}'),
     "UNICODE": lambda chat: say("Grüße, 世界 🙂"),
@@ -175,7 +210,8 @@ def chunks(chat):
     for piece in pieces(("\n\n" if thinks and text else "") + text):
         yield chunk({"content": piece})
     for index, (name, arguments) in enumerate(told["calls"]):
-        function = {"id": f"chatcmpl-tool-{len(chat.body['messages'])}-{index}", "type": "function", "index": index, "function": {"name": name}}
+        identity = told["ids"].format(turn=len(chat.body["messages"]), index=index)
+        function = {"id": identity, "type": "function", "index": index, "function": {"name": name}}
         yield chunk({"tool_calls": [function]})
         for piece in pieces(arguments, 5):
             yield chunk({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
@@ -185,7 +221,12 @@ def chunks(chat):
         error = {"message": "EngineCore encountered an issue.", "type": "InternalServerError", "param": None, "code": 500}
         yield {"error": error}
         return
-    yield chunk({}, told["finish"] or ("tool_calls" if told["calls"] else "stop"), stop)
+    # Without any reason the server says `[DONE]` all the same.
+    if told["finish"] == "none":
+        return
+    finish = told["finish"] if told["finish"] is not None else "tool_calls" if told["calls"] else "stop"
+    yield chunk({}, finish, stop)
+    output = told["spent"] or output
     if options.get("include_usage"):
         usage = {"prompt_tokens": prompt, "total_tokens": prompt + output, "completion_tokens": output}
         yield {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [], "usage": usage}

@@ -40,7 +40,7 @@ pub(crate) fn post(body: &[u8]) -> Vec<u8> {
 pub(crate) fn post_with(headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
-        "POST /v1/messages HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{headers}content-length: {length}\r\n\r\n"
+        "POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}content-length: {length}\r\n\r\n"
     );
     [head.as_bytes(), body].concat()
 }

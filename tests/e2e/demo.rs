@@ -49,10 +49,8 @@ fn the_demo_prints_the_line_that_starts_claude_code() {
     let text = first_output(&["demo", "--listen", "127.0.0.1:0"], " claude\n");
     let base = text.strip_prefix("sparkgap listens on ").unwrap().lines().next().unwrap();
     assert!(base.starts_with("http://127.0.0.1:"), "{text}");
-    assert!(
-        text.contains(&format!("  ANTHROPIC_BASE_URL={base} ANTHROPIC_API_KEY=local claude\n")),
-        "{text}"
-    );
+    let program = env!("CARGO_BIN_EXE_sparkgap");
+    assert!(text.contains(&format!("\n  SPARKGAP_URL={base} {program} claude\n")), "{text}");
 }
 
 #[test]

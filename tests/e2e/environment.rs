@@ -32,7 +32,7 @@ impl Drop for File {
 #[test]
 fn the_environment_is_what_the_upstream_offers() {
     let upstream = Upstream::start();
-    let server = Server::start(&upstream);
+    let server = Server::start_with(&upstream, &["--allow-host", "box"]);
     let answer = server.connect().ask(b"GET /env HTTP/1.1\r\nhost: box:4000\r\n\r\n").json();
     let expected = json!({
         "ANTHROPIC_BASE_URL": "http://box:4000",
@@ -53,8 +53,22 @@ fn the_environment_is_what_the_upstream_offers() {
     assert_eq!(answer["env"], expected);
     let why = answer["why"].as_object().unwrap();
     assert!(expected.as_object().unwrap().keys().all(|name| why.contains_key(name)), "{why:?}");
-    let answer = server.connect().ask(b"GET /env HTTP/1.1\r\nhost: a'b\r\n\r\n");
-    assert_eq!((answer.status, answer.error().0.as_str()), (400, "invalid_request_error"));
+}
+
+#[test]
+fn the_environment_needs_a_host_that_can_stand_in_a_url() {
+    let upstream = Upstream::start();
+    let keys = File::new("keys", "sk-1\n");
+    let server = Server::start_with(&upstream, &["--api-key-file", keys.0.to_str().unwrap()]);
+    for host in ["host: a'b\r\n", "host:\r\n", ""] {
+        let request = format!("GET /env HTTP/1.1\r\n{host}x-api-key: sk-1\r\n\r\n");
+        let answer = server.connect().ask(request.as_bytes());
+        assert_eq!((answer.status, answer.error().0.as_str()), (400, "invalid_request_error"), "{host}");
+    }
+    // The target is what the client means, whatever a proxy on the way has put into the header.
+    let request = b"GET http://box:4000/env HTTP/1.1\r\nhost: other\r\nx-api-key: sk-1\r\n\r\n";
+    let answer = server.connect().ask(request).json();
+    assert_eq!(answer["env"]["ANTHROPIC_BASE_URL"], "http://box:4000");
 }
 
 #[test]
@@ -72,7 +86,8 @@ fn the_lines_for_the_shell_are_set_with_and_without_quotes() {
         let set = String::from_utf8(done.stdout).unwrap();
         assert_eq!(set, format!("http://{remote} it's 8192"), "{eval}");
     }
-    for line in text.lines() {
+    assert_eq!(text.lines().next(), Some("false && :;"), "a half answer is a failure");
+    for line in text.lines().skip(1) {
         assert!(line.starts_with("export ") && line.ends_with(';') || line.starts_with("# "), "{line}");
     }
     let (_, text, _) = output(&["env", "--json", "--remote", &remote, "--base-url", "https://llm.example"]);
@@ -90,7 +105,7 @@ fn a_key_is_asked_for_and_taken() {
     let server = Server::start_with(&upstream, &["--api-key-file", keys.0.to_str().unwrap()]);
     let url = format!("http://{}", server.address);
     let (code, stdout, stderr) = output(&["env", "--remote", &url]);
-    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert_eq!((code, stdout.as_str()), (Some(1), "false\n"));
     assert!(stderr.contains("SPARKGAP_API_KEY"), "{stderr}");
     let (code, stdout, _) = output_in(&["env"], &[("SPARKGAP_API_KEY", "sk-1"), ("SPARKGAP_URL", &url)]);
     assert!(code == Some(0) && stdout.contains("export ANTHROPIC_AUTH_TOKEN='sk-1';"), "{stdout}");
@@ -105,7 +120,7 @@ fn an_answer_sets_nothing_but_what_is_known() {
     let url = url.trim_end_matches("/v1");
     for remote in [url.to_string(), format!("{url}/llm")] {
         let (code, stdout, stderr) = output(&["env", "--remote", &remote]);
-        assert_eq!((code, stdout.as_str()), (Some(1), ""));
+        assert_eq!((code, stdout.as_str()), (Some(1), "false\n"));
         assert!(stderr.contains("is not a sparkgap"), "{stderr}");
     }
     other.set_page("/env", 200, r#"{"env":{"PATH":"/tmp","ANTHROPIC_MODEL":"m","ANTHROPIC_BASE_URL":"http://elsewhere","LD_PRELOAD":"x"}}"#);
@@ -129,7 +144,12 @@ fn claude_gets_its_arguments_and_the_environment() {
         &arguments,
         &[("PATH", &path), ("SPARKGAP_URL", &url), ("KEPT", "yes"), ("ANTHROPIC_API_KEY", "real")],
     );
-    assert_eq!(stdout, format!("{url}|qwen3||yes|-p|say \"it\"|--help|--unknown|--|"));
+    let (told, theirs) = stdout.split_once("|--settings|").unwrap();
+    assert_eq!(told, format!("{url}|qwen3||yes"));
+    let (settings, theirs) = theirs.split_once("}|").unwrap();
+    assert_eq!(theirs, "-p|say \"it\"|--help|--unknown|--|");
+    let settings: Value = serde_json::from_str(&format!("{settings}}}")).unwrap();
+    assert_eq!(settings["env"]["ANTHROPIC_BASE_URL"], url);
     assert_eq!(code, Some(7));
 }
 

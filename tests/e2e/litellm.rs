@@ -124,3 +124,69 @@ fn a_saved_request_shows_what_the_hooks_do() {
     let (_, said, _) = run(&file("saved_wrong.json", &json!({"model": "x"}).to_string()));
     assert!(said.contains("max_tokens: Field required"), "{said}");
 }
+
+#[test]
+fn a_file_that_means_a_box_by_a_variable_goes_there() {
+    let upstream = Upstream::start();
+    let by_credential = format!(
+        "model_list:\n  - model_name: x\n    litellm_params: {{ model: openai/m, litellm_credential_name: box }}\n\
+         credential_list:\n  - credential_name: box\n    credential_values: {{ api_key: none, api_base: '{}' }}\n",
+        upstream.url()
+    );
+    let bare = "model_list:\n  - model_name: x\n    litellm_params: { model: openai/m }\n";
+    let by_file = format!("{bare}environment_variables: {{ OPENAI_API_BASE: '{}' }}\n", upstream.url());
+    for (name, yaml, environment) in [
+        ("credential", by_credential.as_str(), None),
+        ("file", &by_file, None),
+        ("process", bare, Some(("OPENAI_BASE_URL", upstream.url()))),
+    ] {
+        let path = file(&format!("box-by-{name}.yaml"), yaml);
+        let environment: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &environment);
+        assert_eq!(ask(&server, "x").status, 200, "{name}");
+        assert!(!server.log().contains("leave the LAN"), "{name}: {}", server.log());
+    }
+    assert_eq!(upstream.seen().len(), 3);
+}
+
+#[test]
+fn what_leaves_the_lan_is_said_at_the_start_and_by_check_and_import() {
+    let path = file(
+        "outside.yaml",
+        "model_list:\n  - model_name: x\n    litellm_params: { model: openai/m, api_base: 'http://192.0.2.1:9/v1', api_key: none }\n",
+    );
+    let path = path.to_str().unwrap();
+    let words = "192.0.2.1 is outside of this network: conversations that go there leave the LAN";
+    let server = Server::run(&["serve", "--litellm", path], &[]);
+    let line = server.wait_for(words);
+    assert!(line.contains("WARN"), "{line}");
+    let (code, said, _) = output(&["check", "--litellm", path]);
+    assert!(code == Some(0) && said.contains(words), "{said}");
+    let (_, said, _) = output(&["check", "--json", "--litellm", path]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["upstreams"][0]["leaves_the_lan"], true);
+    let (_, _, report) = output(&["import", path]);
+    assert!(report.contains(words), "{report}");
+    let (_, said, _) = output(&["check", "--upstream", "http://192.168.68.155:8888/v1"]);
+    assert!(!said.contains("leave the LAN"), "{said}");
+}
+
+#[test]
+fn an_address_from_a_variable_that_is_not_set_is_named_with_its_line() {
+    let path = file(
+        "unset.yaml",
+        "model_list:\n  - model_name: a\n    litellm_params:\n      model: openai/m\n      api_base: os.environ/BOX_URL\n      api_key: none\n",
+    );
+    let path = path.to_str().unwrap();
+    for command in ["check", "serve"] {
+        let (code, _, stderr) = output(&[command, "--litellm", path]);
+        assert_eq!(code, Some(1), "{command}: {stderr}");
+        assert!(
+            stderr.contains("line 5") && stderr.contains("variable BOX_URL, which is not set"),
+            "{stderr}"
+        );
+    }
+    let (code, lua, report) = output(&["import", path]);
+    assert_eq!(code, Some(0), "the service may have it: {report}");
+    assert!(lua.contains("env \"BOX_URL\"") && report.contains("BOX_URL is not set here"), "{report}");
+}

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use mlua::{Function, Lua, Table, Value};
+
 use sparkgap::hash::Fnv;
-use sparkgap::litellm;
 
 use super::support;
 
@@ -21,7 +21,7 @@ impl File {
         let lua = Lua::new();
         let hash = lua.create_function(|_, text: String| Ok(Fnv::EMPTY.push(text.as_bytes()).mixed() >> 32));
         lua.globals().set("hash", hash.unwrap()).unwrap();
-        let table = support::load(&lua, &litellm::import(yaml).unwrap().lua);
+        let table = support::load(&lua, &super::translate(yaml).unwrap().lua);
         File { lua, table }
     }
 

@@ -1,5 +1,5 @@
 //! LiteLLM configurations and what becomes of them. A case is a folder in `cases/`: `config.yaml`, and either
-//! `hooks.lua` with `report.txt`, or `error.txt`. `SPARKGAP_BLESS=1` writes what is expected anew; read the diff.
+//! `hooks.lua` with `report.txt`, or `error.txt`; `environment.txt` has a NAME=VALUE for every variable that is set. `SPARKGAP_BLESS=1` writes what is expected anew; read the diff.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,6 +17,11 @@ use std::path::{Path, PathBuf};
 
 use sparkgap::litellm::{self, Verdict};
 
+/// Reads a file where no environment variable is set.
+pub(crate) fn translate(yaml: &str) -> Result<litellm::Import, litellm::ImportError> {
+    litellm::import(yaml, &|_| None)
+}
+
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/litellm/cases");
     let mut cases: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -26,6 +31,16 @@ fn cases() -> Vec<PathBuf> {
 
 fn yaml(case: &Path) -> String {
     fs::read_to_string(case.join("config.yaml")).unwrap()
+}
+
+/// Reads the file of a case, with the case's environment.
+fn translate_case(case: &Path, yaml: &str) -> Result<litellm::Import, litellm::ImportError> {
+    let environment = fs::read_to_string(case.join("environment.txt")).unwrap_or_default();
+    let value = |name: &str| {
+        let mut pairs = environment.lines().filter_map(|line| line.split_once('='));
+        pairs.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
+    };
+    litellm::import(yaml, &value)
 }
 
 fn check(file: &Path, actual: &str) {
@@ -39,7 +54,7 @@ fn check(file: &Path, actual: &str) {
 #[test]
 fn every_case_gives_what_is_expected() {
     for case in cases() {
-        match litellm::import(&yaml(&case)) {
+        match translate_case(&case, &yaml(&case)) {
             Ok(import) => {
                 let report: String = import.report.iter().map(|line| format!("{line}\n")).collect();
                 check(&case.join("hooks.lua"), &import.lua);
@@ -64,7 +79,7 @@ fn a_third_of_the_cases_are_failures() {
 #[test]
 fn the_lua_loads_and_names_only_what_is_there() {
     for case in cases() {
-        if let Ok(import) = litellm::import(&yaml(&case)) {
+        if let Ok(import) = translate_case(&case, &yaml(&case)) {
             support::check_shape(&import.lua, &case.display().to_string());
         }
     }
@@ -78,7 +93,7 @@ fn every_leaf_is_in_the_report_once() {
         if yaml.contains("<<:") {
             continue;
         }
-        let Ok(import) = litellm::import(&yaml) else { continue };
+        let Ok(import) = translate_case(&case, &yaml) else { continue };
         let reported: Vec<&str> = import.report.iter().map(|line| line.key.as_str()).collect();
         assert_eq!(reported, support::leaves(&yaml), "{}", case.display());
         assert_eq!(reported.iter().collect::<BTreeSet<_>>().len(), reported.len());
@@ -92,7 +107,7 @@ fn every_leaf_is_in_the_report_once() {
 fn no_key_gets_into_the_lua_or_the_report() {
     let yaml = "model_list:\n- model_name: a\n  litellm_params:\n    model: openai/m\n    api_base: http://box:1\n    \
                 api_key: sk-SECRET\ngeneral_settings:\n  master_key: sk-SECRET-2\nenvironment_variables:\n  X: SECRET-3\n";
-    let import = litellm::import(yaml).unwrap();
+    let import = translate(yaml).unwrap();
     let report: String = import.report.iter().map(|line| format!("{line}\n")).collect();
     let text = format!("{}{report}{:?}", import.lua, import.environment);
     assert!(!text.contains("SECRET"), "{text}");
@@ -111,7 +126,7 @@ fn cut_files_never_panic() {
     for case in cases() {
         let yaml = yaml(&case);
         for (end, _) in yaml.char_indices() {
-            match litellm::import(yaml.split_at(end).0) {
+            match translate_case(&case, yaml.split_at(end).0) {
                 Ok(import) => assert!(import.report.iter().any(|line| line.verdict == Verdict::Mapped)),
                 Err(error) => assert!(!error.message.is_empty()),
             }
@@ -126,7 +141,7 @@ fn the_article_s_file_is_the_user_case() {
     let article = user
         .replace("  - model_name: claude-3", "\n  - model_name: claude-3")
         .replace("litellm_s", "\nlitellm_s");
-    let (user, article) = (litellm::import(&user).unwrap(), litellm::import(&article).unwrap());
+    let (user, article) = (translate(&user).unwrap(), translate(&article).unwrap());
     assert_eq!(user.lua, article.lua);
     assert_eq!(user.report, article.report);
     assert!(user.environment.is_empty() && user.master_key.is_none());
@@ -141,9 +156,9 @@ fn large_files_are_read_in_time_or_refused() {
     };
     let file =
         |n: usize, name: &str| format!("model_list:\n{}", (0..n).map(|i| entry(i, name)).collect::<String>());
-    let import = litellm::import(&file(1000, "a")).unwrap();
+    let import = translate(&file(1000, "a")).unwrap();
     assert_eq!(import.report.len(), 4000);
     assert!(import.lua.contains("[\"box-1000\"]") && import.lua.contains("BOX_1000_KEY"));
-    assert!(litellm::import(&file(1000, "a*")).is_ok());
-    assert!(litellm::import(&file(1001, "a")).unwrap_err().message.contains("the limit is 1000"));
+    assert!(translate(&file(1000, "a*")).is_ok());
+    assert!(translate(&file(1001, "a")).unwrap_err().message.contains("the limit is 1000"));
 }

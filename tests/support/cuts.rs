@@ -69,7 +69,10 @@ fn is_finish(line: &str) -> bool {
     let data = line.trim_start_matches("data:").trim();
     match serde_json::from_str::<serde_json::Value>(data) {
         Ok(chunk) => chunk["choices"].as_array().is_some_and(|choices| {
-            choices.iter().any(|choice| choice["finish_reason"].is_string() && choice["index"] == 0)
+            let told = |reason: &str| !matches!(reason, "" | "null" | "None");
+            choices
+                .iter()
+                .any(|choice| choice["finish_reason"].as_str().is_some_and(told) && choice["index"] == 0)
         }),
         // A chunk over several lines.
         Err(_) => data == "[DONE]" || data.contains("\"finish_reason\":\""),

@@ -144,6 +144,11 @@ impl Judge {
         if self.has_delta {
             return Err("a block after message_delta".into());
         }
+        // The SDKs' eager tool runners run a call once the next block begins.
+        if self.blocks.last().is_some_and(|block| block["type"] == "tool_use" && !block["input"].is_object())
+        {
+            return Err("a block behind a call that is not whole".into());
+        }
         self.index(value, self.next_index)?;
         let block = &value["content_block"];
         let kind = string(block, "type")?;

@@ -115,7 +115,7 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
     let url = reader.text("url", "a string such as \"http://192.168.68.155:8888/v1\"", mistakes);
     let Some(url) = url else {
         if mistakes.list.len() == before {
-            reader.wrong("url", "is missing; for example url = \"http://192.168.68.155:8888/v1\"", mistakes);
+            reader.wrong("url", "is missing; for example url = \"http://192.168.68.155:8888/v1\"; env \"NAME\" gives nothing where that variable is not set", mistakes);
         }
         return None;
     };

@@ -1,6 +1,6 @@
 //! The Lua of the hooks: pieces of text, put together by what is needed.
 
-use super::needs::Needs;
+use super::Needs;
 
 const GROUP_OF_NAME: &str = r"-- The group of the name that the client asked for.
 local function group_of(req)

@@ -2,10 +2,32 @@
 //!
 //! Knows the state in which the machine stopped; the machine itself is in `machine`.
 
-use super::{Arguments, Outcome, RAW_KEY, SPACES, State, schema};
+use super::{Arguments, Ending, Outcome, RAW_KEY, SPACES, State, schema};
 use crate::json::Value;
 
 impl Arguments {
+    /// How far the text had come, at the end of the fragments and before [`Arguments::finish`]. `is_told_cut`: something
+    /// says that the answer was cut, so a fragment that may be a repetition of all arguments is not taken for one, and
+    /// text that is not an object is not taken to be whole.
+    /// Appends to `out` what may be sent on.
+    pub fn ending(&mut self, is_told_cut: bool, out: &mut String) -> Ending {
+        if !is_told_cut {
+            self.settle(None, out);
+        }
+        match self.state {
+            State::Complete => Ending::Whole,
+            State::Start | State::AfterValue => Ending::Unclosed,
+            State::Other => ending_of_other(&self.raw, is_told_cut),
+            // Nothing of it was sent, so nothing of it can run: the client gets the raw text and refuses it.
+            State::Broken if !is_told_cut && !self.has_sent && !self.is_cut && is_balanced(&self.raw) => {
+                Ending::Whole
+            }
+            State::Ended(outcome) if outcome != Outcome::Truncated => Ending::Whole,
+            // A number without a byte behind it may have been about to get longer.
+            _ => Ending::Cut,
+        }
+    }
+
     /// Ends the value that is being read, if enough of it is there.
     pub(super) fn end_value(&mut self, out: &mut String) {
         match self.state {
@@ -80,4 +102,41 @@ impl Arguments {
             self.depth -= 1;
         }
     }
+}
+
+/// How far text had come that does not begin as an object. An object may be inside a string, at any number of levels.
+fn ending_of_other(raw: &str, is_told_cut: bool) -> Ending {
+    let raw = raw.trim_end_matches(SPACES);
+    if raw == "null" || raw == "None" {
+        return Ending::Unclosed;
+    }
+    match schema::decode(raw) {
+        // Each level of encoding doubles the backslashes, so this recursion is shallow.
+        Some(text) => {
+            let mut inner = Arguments::default();
+            inner.push(&text, &mut String::new());
+            inner.ending(is_told_cut, &mut String::new())
+        }
+        None if !is_told_cut && is_balanced(raw) => Ending::Whole,
+        None => Ending::Cut,
+    }
+}
+
+/// Whether text that is not legal JSON has an end of its own: it has brackets, all of them are closed, and it does not
+/// end inside a double-quoted string.
+fn is_balanced(text: &str) -> bool {
+    let (mut depth, mut has_brackets, mut in_string, mut is_escaped) = (0_usize, false, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => (depth, has_brackets) = (depth + 1, true),
+            b'}' | b']' if depth == 0 => return false,
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+    }
+    has_brackets && depth == 0 && !in_string
 }

@@ -179,7 +179,11 @@ fn run<'f>(schema: Option<Schema>, fragments: impl IntoIterator<Item = &'f str>)
         let complete = arguments.is_complete();
         let outcome = arguments.clone().finish(true, &mut cut);
         assert_eq!(outcome == Outcome::Truncated, !complete);
-        assert!(complete || cut == sent);
+        assert!(complete || cut == sent || (sent.is_empty() && cut == "{"));
+        assert!(
+            complete || (!cut.is_empty() && !is_object(&cut)),
+            "{cut:?} must not pass for a whole object"
+        );
     }
     let outcome = arguments.finish(false, &mut sent);
     assert_eq!(outcome, arguments.finish(false, &mut String::new()), "the end is the end");
@@ -368,28 +372,165 @@ fn nesting_has_a_limit() {
 }
 
 #[test]
-fn truncated_arguments_are_left_as_they_are() {
-    for (text, sent, closed) in [
-        ("", "", "{}"),
-        ("{\"a\":\"xy", "{\"a\":\"xy", "{\"a\":\"xy\"}"),
-        ("{\"a\":1,\"b\":tr", "{\"a\":1", "{\"a\":1,\"b\":true}"),
-        ("{\"a\":1,\"b", "{\"a\":1", "{\"a\":1}"),
-        ("{bad", "", "{\"_raw_arguments\":\"{bad\"}"),
-        ("\"{\\\"a\\\":", "", "{}"),
-        ("null", "", "{}"),
+fn truncated_arguments_are_left_visibly_unfinished() {
+    for (text, sent) in [
+        ("", "{"),
+        ("{", "{"),
+        ("{\"a", "{"),
+        ("{\"a\":\"xy", "{\"a\":\"xy"),
+        ("{\"a\":1,\"b\":tr", "{\"a\":1"),
+        ("{\"a\":1,\"b", "{\"a\":1"),
+        ("{bad", "{"),
+        ("\"{\\\"a\\\":", "{"),
+        ("null", "{"),
     ] {
         let (mut arguments, mut out) = (Arguments::new(None), String::new());
         arguments.push(text, &mut out);
         assert_eq!(arguments.finish(true, &mut out), Outcome::Truncated, "{text:?}");
         assert_eq!(out, sent);
-        arguments.close(&mut out);
-        arguments.close(&mut out);
-        assert_eq!(out, closed, "{text:?}");
+        assert_eq!(arguments.finish(false, &mut out), Outcome::Truncated, "the end is the end");
+        arguments.abandon(&mut out);
+        assert_eq!(out, sent, "{text:?}");
     }
     let (mut arguments, mut out) = (Arguments::new(None), String::new());
     arguments.push("{\"a\":1}", &mut out);
     assert_eq!(arguments.finish(true, &mut out), Outcome::Complete);
     assert_eq!(out, "{\"a\":1}");
+}
+
+#[test]
+fn abandoned_arguments_cannot_pass_for_whole_ones() {
+    // The last one may be a placeholder for arguments that were still to come.
+    for (text, sent) in [("", "{"), ("{\"a\":", "{"), ("{\"a\":[1", "{\"a\":["), ("{}", "{")] {
+        let (mut arguments, mut out) = (Arguments::new(None), String::new());
+        arguments.push(text, &mut out);
+        arguments.abandon(&mut out);
+        arguments.abandon(&mut out);
+        assert_eq!(out, sent, "{text:?}");
+    }
+}
+
+fn ending(fragments: &[&str], is_told_cut: bool) -> Ending {
+    let (mut arguments, mut out) = (Arguments::new(None), String::new());
+    fragments.iter().for_each(|fragment| arguments.push(fragment, &mut out));
+    arguments.ending(is_told_cut, &mut out)
+}
+
+#[test]
+fn how_far_the_text_had_come() {
+    for (text, expected) in [
+        // Its own end, or nothing at all.
+        ("{}", Ending::Whole),
+        ("{\"a\":\"x\"} ", Ending::Whole),
+        ("{\"a\":1} and more", Ending::Whole),
+        ("{\"a\":\"C:\\users\ny\",}", Ending::Whole),
+        ("{\"a\":[1,2}", Ending::Whole),
+        ("\"{\\\"a\\\":1}\"", Ending::Whole),
+        ("", Ending::Unclosed),
+        (" \n", Ending::Unclosed),
+        ("null", Ending::Unclosed),
+        ("\"\"", Ending::Unclosed),
+        // Nothing but closing brackets is missing.
+        ("{\"a\":\"x\"", Ending::Unclosed),
+        ("{\"a\":true", Ending::Unclosed),
+        ("{\"a\":None", Ending::Unclosed),
+        ("{\"a\":12 ", Ending::Unclosed),
+        ("{\"a\":[\"x\", {\"b\": []}", Ending::Unclosed),
+        ("\"{\\\"a\\\":\\\"x\\\"\"", Ending::Unclosed),
+        // A value, a key or more is missing.
+        ("{", Ending::Cut),
+        ("{\"a", Ending::Cut),
+        ("{\"a\"", Ending::Cut),
+        ("{\"a\":", Ending::Cut),
+        ("{\"a\":\"rm -rf /srv/da", Ending::Cut),
+        ("{\"a\":\"x\\", Ending::Cut),
+        ("{\"a\":\"x\\u00", Ending::Cut),
+        ("{\"a\":12", Ending::Cut),
+        ("{\"a\":-", Ending::Cut),
+        ("{\"a\":1.", Ending::Cut),
+        ("{\"a\":1e", Ending::Cut),
+        ("{\"a\":tru", Ending::Cut),
+        ("{\"a\":n", Ending::Cut),
+        ("{\"a\":1,", Ending::Cut),
+        ("{\"a\":1,\"b", Ending::Cut),
+        ("{\"a\":[", Ending::Cut),
+        ("{\"a\":[1, ", Ending::Cut),
+        ("{\"a\":{\"b", Ending::Cut),
+        ("nul", Ending::Cut),
+        ("\"{\\\"a\\\":1}", Ending::Cut),
+        ("\"{\\\"a\\\":\\\"x\"", Ending::Cut),
+        // Text that is not JSON has an end of its own where its brackets do, and nothing of it was sent.
+        ("[1,2]", Ending::Whole),
+        ("{\"a\":tru}", Ending::Whole),
+        ("{'a': 1}", Ending::Whole),
+        ("```json\n{\"a\":1}\n```", Ending::Whole),
+        ("{'a': 'rm -rf /srv/da", Ending::Cut),
+        ("[1,2", Ending::Cut),
+        ("```json\n{\"a\":1", Ending::Cut),
+        ("rm -rf /srv/da", Ending::Cut),
+        ("{\"a\":\"x\",\"b\":tru}", Ending::Cut),
+        ("{\"a\":\"x\" \"y\"}", Ending::Cut),
+        ("{bad}}", Ending::Cut),
+        ("{a:\"}", Ending::Cut),
+    ] {
+        assert_eq!(ending(&[text], false), expected, "{text:?}");
+        for size in [1, 3] {
+            assert_eq!(ending(&pieces(text, size), false), expected, "{text:?} in pieces of {size}");
+        }
+    }
+    // At a limit only an object is whole.
+    for (text, expected) in [
+        ("{\"a\":1}", Ending::Whole),
+        ("\"{\\\"a\\\":1}\"", Ending::Whole),
+        ("{\"a\":1", Ending::Cut),
+        ("{\"a\":\"x\"", Ending::Unclosed),
+        ("[1,2]", Ending::Cut),
+        ("{'a': 1}", Ending::Cut),
+        ("\"{'a': 1}\"", Ending::Cut),
+    ] {
+        assert_eq!(ending(&[text], true), expected, "{text:?}");
+    }
+    // A fragment that may be all arguments once more: not where the answer may have been cut inside it.
+    assert_eq!(ending(&["{\"a\":", "{\"a\":1}"], false), Ending::Whole);
+    assert_eq!(ending(&["{\"a\":", "{\"a\":1}"], true), Ending::Cut);
+    assert_eq!(ending(&["{\"a\":", "{\"a\":1"], false), Ending::Cut);
+}
+
+/// What a reader of the text alone would say of the beginning of a legal document.
+fn expected_ending(text: &str) -> Ending {
+    let (mut closers, mut in_string, mut is_escaped) = (Vec::new(), false, false);
+    for c in text.chars() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if in_string => is_escaped = true,
+            '"' => in_string = !in_string,
+            '{' if !in_string => closers.push('}'),
+            '[' if !in_string => closers.push(']'),
+            '}' | ']' if !in_string => drop(closers.pop()),
+            _ => {}
+        }
+    }
+    let closed: String = text.chars().chain(closers.iter().rev().copied()).collect();
+    let ends_open = text.ends_with(|c: char| c.is_ascii_digit())
+        || text.trim_end_matches(SPACES).ends_with(['{', '[', ',', ':']);
+    match (text.trim_matches(SPACES).is_empty(), is_object(text)) {
+        (true, _) => Ending::Unclosed,
+        (_, true) => Ending::Whole,
+        _ if is_object(&closed) && !ends_open && !in_string => Ending::Unclosed,
+        _ => Ending::Cut,
+    }
+}
+
+#[test]
+fn every_prefix_of_a_legal_document_tells_how_far_it_came() {
+    let mut random = Random(13);
+    let generated: Vec<String> = (0..200).map(|_| generated(&mut random)).collect();
+    for text in VALID.iter().copied().chain(generated.iter().map(String::as_str)) {
+        for at in (0..=text.len()).filter(|at| text.is_char_boundary(*at)) {
+            let cut = text.split_at(at).0;
+            assert_eq!(ending(&pieces(cut, 3), false), expected_ending(cut), "{cut:?}");
+        }
+    }
 }
 
 #[test]

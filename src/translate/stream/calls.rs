@@ -3,20 +3,39 @@
 use crate::anthropic::{Delta as Piece, Event};
 use crate::openai::ToolCallDelta;
 
-use super::super::arguments::{Arguments, Outcome};
+use super::super::arguments::{Arguments, Ending, SPACES};
+use super::super::finish::is_ready;
 use super::super::tool_id;
-use super::{CALLS_MAX, Call, Emit, MessageStream, Open};
+use super::{CALLS_MAX, Call, Emit, MessageStream, Open, Repetition};
 
 impl Call {
     fn new(index: Option<u64>) -> Self {
         Call {
             index,
             id: String::new(),
+            shown_id: String::new(),
             name: String::new(),
             arguments: Arguments::new(None),
             pending: String::new(),
             begun: false,
+            repetition: None,
         }
+    }
+
+    /// Whether the call may be shown as soon as it is its turn. `at_last`: no call came after it so far.
+    fn may_begin(&self, at_last: bool) -> bool {
+        let has_said = !self.name.is_empty() && (!self.arguments.is_empty() || !at_last);
+        has_said && !self.begun && self.repetition.is_none()
+    }
+
+    /// Whether, at the end of the answer, the call is nothing but an earlier one sent again: the same arguments under the
+    /// same id, or a head without any. The beginning of arguments that were cut counts as a call.
+    fn only_repeats(&mut self, is_told_cut: bool) -> bool {
+        if self.repetition.is_none() {
+            return false;
+        }
+        let ending = self.arguments.ending(is_told_cut, &mut self.pending);
+        !self.arguments.raw().starts_with('{') || (!self.id.is_empty() && ending != Ending::Cut)
     }
 }
 
@@ -50,6 +69,7 @@ impl MessageStream {
         }
         self.scratch.clear();
         delta.arguments(|text| call.arguments.push(text, &mut self.scratch));
+        let may_repeat = call.repetition.is_some();
         if self.open == Open::ToolUse(at) {
             let json = std::mem::take(&mut self.scratch);
             if !json.is_empty() {
@@ -58,6 +78,9 @@ impl MessageStream {
             self.scratch = json;
         } else {
             call.pending.push_str(&self.scratch);
+        }
+        if may_repeat {
+            self.compare(at);
         }
         self.advance(emit);
     }
@@ -71,8 +94,12 @@ impl MessageStream {
         };
         let same = at.and_then(|at| self.calls.get(at)).is_some_and(|call| {
             let new_id = delta.id.is_some() && !call.id.is_empty() && !known(call);
-            let whole = call.arguments.is_complete();
+            let whole = call.arguments.is_complete() || call.arguments.takes_no_more();
             match delta.name {
+                // A head that comes again behind the whole call: perhaps another call, perhaps the same one again.
+                Some(name) if known(call) && !call.name.is_empty() => {
+                    !(call.arguments.takes_no_more() || (whole && name != call.name))
+                }
                 _ if known(call) => true,
                 Some(name) if new_id => {
                     delta.index.is_some() && name == call.name && call.arguments.is_empty()
@@ -80,18 +107,48 @@ impl MessageStream {
                 // The name that was still missing, however much of the arguments has come.
                 Some(_) if call.name.is_empty() => true,
                 Some(_) if delta.index.is_some() => !whole,
-                Some(name) => name == call.name && !whole && delta.id.is_none(),
+                // Its id may be told late.
+                Some(name) => name == call.name && !whole && (delta.id.is_none() || call.id.is_empty()),
                 None => !(new_id && (whole || delta.index.is_none())),
             }
         });
         if same {
             return at;
         }
+        let mut call = Call::new(delta.index);
+        let earlier = at.and_then(|at| Some((at, self.calls.get(at)?)));
+        let is_like = |call: &Call| delta.name == Some(&call.name) && (known(call) || delta.id.is_none());
+        if let Some((of, earlier)) = earlier.filter(|(_, earlier)| is_like(earlier)) {
+            call.repetition = Some(Repetition { of, matched: 0 });
+            // A whole repetition makes room for the next one: some servers repeat a call with every piece.
+            if let (true, Some(before)) = (known(earlier), earlier.repetition) {
+                call.repetition = Some(Repetition { matched: 0, ..before });
+                *self.calls.get_mut(of)? = call;
+                return Some(of);
+            }
+        }
         if self.calls.len() >= CALLS_MAX {
             return None;
         }
-        self.calls.push(Call::new(delta.index));
+        self.calls.push(call);
         Some(self.calls.len() - 1)
+    }
+
+    /// Looks whether a call that may be an earlier one sent again goes on as that one did.
+    fn compare(&mut self, at: usize) {
+        let Some(call) = self.calls.get(at) else { return };
+        let Some(Repetition { of, matched }) = call.repetition else { return };
+        let (raw, earlier) =
+            (call.arguments.raw(), self.calls.get(of).map_or("", |call| call.arguments.raw()));
+        let news = raw.get(matched..);
+        let is_same = news.is_some() && news == earlier.get(matched..raw.len());
+        // Brackets too many behind the arguments are ignored for other calls as well.
+        let of_rest = |c: char| SPACES.contains(&c) || matches!(c, '}' | ']');
+        let is_rest = !raw.starts_with('{') && news.is_some_and(|news| news.chars().all(of_rest));
+        let matched = raw.len();
+        if let Some(call) = self.calls.get_mut(at) {
+            call.repetition = (is_same || is_rest).then_some(Repetition { of, matched });
+        }
     }
 
     fn give_schema(&mut self, at: usize) {
@@ -108,9 +165,7 @@ impl MessageStream {
     fn advance(&mut self, emit: &mut Emit<'_>) {
         loop {
             let last = self.calls.len().saturating_sub(1);
-            let waiting = self.calls.iter().enumerate().position(|(at, call)| {
-                !call.begun && !call.name.is_empty() && (!call.arguments.is_empty() || at < last)
-            });
+            let waiting = self.calls.iter().enumerate().position(|(at, call)| call.may_begin(at == last));
             let Some(next) = waiting.filter(|_| !self.in_tool_use()) else { return };
             self.begin_call(next, emit);
         }
@@ -136,34 +191,51 @@ impl MessageStream {
         }
         if let Some(call) = self.calls.get_mut(at) {
             call.name = name;
-            call.id = id;
+            call.shown_id = id;
         }
     }
 
-    /// The id for the client: the upstream's, in the characters that the API allows; else one made from the message's,
-    /// which is unique as that is.
+    /// The id for the client: the upstream's, in the characters that the API allows and unlike all ids that the client
+    /// knows from earlier turns. A call without an id, or with that of another call of this answer, gets one made from
+    /// the message's, which is unique as that is.
     fn public_id(&self, at: usize) -> String {
-        let told = self.calls.get(at).map_or("", |call| call.id.as_str());
-        let id = tool_id::shown(told).into_owned();
-        let taken = self.calls.iter().any(|call| call.begun && call.id == id);
-        if !id.is_empty() && !taken {
-            return id;
-        }
         let unique = self.message_id.strip_prefix("msg_").unwrap_or(&self.message_id);
+        let told = self.calls.get(at).map_or("", |call| call.id.as_str());
+        let is_usable = !told.is_empty() && told.len() <= tool_id::SIZE_MAX;
+        if is_usable && !self.calls.iter().any(|call| call.begun && call.id == told) {
+            let id = tool_id::shown(told);
+            let is_taken = self.plan.taken_ids.contains(&id) || self.calls.iter().any(|c| c.shown_id == id);
+            return if is_taken { tool_id::unique(told, unique, at) } else { id.into_owned() };
+        }
         let unique = unique.get(..unique.len().saturating_sub(3)).unwrap_or_default();
         format!("toolu_{unique}{at:03}")
     }
 
-    /// Ends the JSON of the open call.
+    /// Ends the JSON of the open call: completes it if the call is ready to run, else leaves it visibly unfinished and
+    /// drops what was to follow it.
     pub(super) fn complete(&mut self, at: usize, emit: &mut Emit<'_>) {
-        // At the token limit, by a filter, or by a stop string that the upstream found inside the arguments (vLLM).
-        let is_cut = matches!(self.finish_reason.as_deref(), Some("length" | "content_filter"));
-        let truncated = is_cut || self.stop_sequence.is_some();
+        let is_told_cut = self.limits().say_cut();
         let Some(call) = self.calls.get_mut(at) else { return };
         self.scratch.clear();
-        let outcome = call.arguments.finish(truncated, &mut self.scratch);
-        self.has_tool_use |= outcome != Outcome::Truncated;
-        self.has_cut_call |= outcome == Outcome::Truncated;
+        let ready = is_ready(call.arguments.ending(is_told_cut, &mut self.scratch), is_told_cut);
+        call.arguments.finish(!ready, &mut self.scratch);
+        self.has_tool_use |= ready;
+        if !ready {
+            self.has_cut_call = true;
+            self.held.clear();
+        }
+        self.send_scratch(emit);
+    }
+
+    /// The stream broke while this call was open: what was sent of it must not pass for a whole call.
+    pub(super) fn abandon(&mut self, at: usize, emit: &mut Emit<'_>) {
+        let Some(call) = self.calls.get_mut(at) else { return };
+        self.scratch.clear();
+        call.arguments.abandon(&mut self.scratch);
+        self.send_scratch(emit);
+    }
+
+    fn send_scratch(&mut self, emit: &mut Emit<'_>) {
         let json = std::mem::take(&mut self.scratch);
         if !json.is_empty() {
             self.piece(Piece::InputJson(&json), emit);
@@ -171,8 +243,13 @@ impl MessageStream {
         self.scratch = json;
     }
 
+    /// At the end: shows the calls whose turn has not come, up to the first one that was cut.
     pub(super) fn remaining_calls(&mut self, emit: &mut Emit<'_>) {
+        let is_told_cut = self.limits().say_cut();
         for at in 0..self.calls.len() {
+            if self.has_cut_call {
+                return;
+            }
             let only_tool = match self.plan.tools.as_slice() {
                 [(name, _)] => Some(name.clone()),
                 _ => None,
@@ -181,11 +258,17 @@ impl MessageStream {
             let says_something = |call: &&mut Call| !call.name.is_empty() || !call.arguments.is_empty();
             let waiting = self.calls.get_mut(at).filter(|call| !call.begun);
             let Some(call) = waiting.filter(says_something) else { continue };
+            if call.only_repeats(is_told_cut) {
+                call.arguments = Arguments::new(None);
+                continue;
+            }
             if let (true, Some(name)) = (call.name.is_empty(), only_tool) {
                 call.name = name;
             }
             if call.name.is_empty() {
                 call.begun = true;
+                let ending = call.arguments.ending(is_told_cut, &mut String::new());
+                self.has_cut_call |= !is_ready(ending, is_told_cut);
                 call.arguments.finish(false, &mut String::new());
                 let text = format!("[malformed tool call: {}]", call.arguments.raw());
                 self.hold(false, &text);

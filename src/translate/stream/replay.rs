@@ -10,8 +10,18 @@ impl MessageStream {
     pub fn replay(&mut self, message: &Value<'_>, emit: &mut Emit<'_>) {
         self.start(emit);
         self.marks = Marks::Off;
+        let reason = match message.get("stop_reason").and_then(Value::as_str) {
+            Some("max_tokens") => "length",
+            Some("refusal") => "content_filter",
+            _ => "stop",
+        };
+        self.finish_reason = Some(reason.to_string());
         let content = message.get("content").unwrap_or(&Value::Null);
         for block in content.as_array().unwrap_or(std::slice::from_ref(content)) {
+            // Nothing follows a call that was cut.
+            if self.has_cut_call {
+                break;
+            }
             let field = |key: &str| block.get(key).and_then(Value::as_str);
             if let Some(text) = block.as_str().or_else(|| field("text")) {
                 self.text(text, emit);
@@ -20,12 +30,6 @@ impl MessageStream {
                 self.whole_call(field("id").unwrap_or_default(), name, &input, emit);
             }
         }
-        let reason = match message.get("stop_reason").and_then(Value::as_str) {
-            Some("max_tokens") => "length",
-            Some("refusal") => "content_filter",
-            _ => "stop",
-        };
-        self.finish_reason = Some(reason.to_string());
         // There is a finish reason, so this cannot fail.
         let _ = self.end(emit);
     }

@@ -1,0 +1,280 @@
+//! Requests that web pages send: which of them are served.
+//!
+//! A browser lets every page of the web send requests to this machine. It tells the page's origin, and hides the answer,
+//! but the request has been served by then. And a page whose host name comes to mean this machine's address (DNS
+//! rebinding) is of the same origin as this server, and reads the answers, too. So:
+//!
+//! | header | refused with 403 |
+//! |---|---|
+//! | `Origin` | any other than this server's own and the listed ones |
+//! | `Sec-Fetch-Site` | any other than `same-origin` and `none` (what a person types), if there is no listed origin |
+//! | `Host` | while no keys are asked for: a name that is neither `localhost` nor listed, and an address that is neither a loopback one nor the one that the connection was made to |
+//!
+//! A key protects from the last one: a page does not have it. A request without the header comes from no browser.
+//! Bodies of the types that a page may send without asking first are refused as well: see [`check_content_type`].
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::address::parse_address;
+use crate::error::{Error, Kind, Retry};
+use crate::http::Request;
+
+/// How much of a header is repeated in an error, in bytes.
+const SHOWN_MAX: usize = 100;
+
+/// A host name or an address by which this server is reached, from the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(String);
+
+impl FromStr for HostName {
+    type Err = String;
+
+    /// # Errors
+    /// The text is not a name or an address, or has a port.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bracketed = || Authority::parse(&format!("[{text}]")).map(|_| HostName(format!("[{text}]")));
+        match Authority::parse(text) {
+            Some(Authority { port: None, .. }) => Ok(HostName(text.to_string())),
+            Some(_) => Err(format!("'{text}' has a port: write the host alone, every port of it is served")),
+            None => bracketed().ok_or_else(|| {
+                format!("'{text}' is not a host name or an address, such as box.lan or 192.168.1.7")
+            }),
+        }
+    }
+}
+
+/// The origin of web pages that are served, from the command line: `http://localhost:3000`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl Origin {
+    /// The origin as browsers write it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    /// # Errors
+    /// The text is not a scheme and a host, with or without a port.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "'{text}' is not the origin of a web page, such as https://chat.example or http://localhost:3000"
+            )
+        };
+        let lower = text.strip_suffix('/').unwrap_or(text).to_ascii_lowercase();
+        let (scheme, rest) = lower.split_once("://").ok_or_else(wrong)?;
+        let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+        // Extensions and desktop programs have schemes of their own, with what they like behind them.
+        let is_host =
+            rest.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '/' | '?' | '#' | '@' | '*' | ','));
+        if !is_scheme || !is_host || rest.is_empty() {
+            return Err(wrong());
+        }
+        let Some(default) = default_port(scheme) else { return Ok(Origin(lower)) };
+        let authority = Authority::parse(rest).ok_or_else(wrong)?;
+        let rest = if authority.port == Some(default) {
+            rest.rsplit_once(':').map_or(rest, |(host, _)| host)
+        } else {
+            rest
+        };
+        Ok(Origin(format!("{scheme}://{rest}")))
+    }
+}
+
+/// The port that is left out in origins and hosts.
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Host<'t> {
+    Address(IpAddr),
+    /// Without the dot that may end a complete name.
+    Name(&'t str),
+}
+
+/// A host and a port, as in `Host` and in URLs.
+#[derive(Clone, Copy, Debug)]
+struct Authority<'t> {
+    host: Host<'t>,
+    port: Option<u16>,
+}
+
+impl<'t> Authority<'t> {
+    /// `None`: the text is something else, or not as browsers write it.
+    fn parse(text: &'t str) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (address, port) = rest.split_once(']')?;
+                (Host::Address(parse_address(address).filter(|_| address.contains(':'))?), port)
+            }
+            None => {
+                let (name, port) = text.split_at_checked(text.find(':').unwrap_or(text.len()))?;
+                let name = name.strip_suffix('.').unwrap_or(name);
+                let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+                if name.is_empty() || !name.chars().all(is_plain) {
+                    return None;
+                }
+                (parse_address(name).map_or(Host::Name(name), Host::Address), port)
+            }
+        };
+        let port = match port.strip_prefix(':') {
+            None if port.is_empty() => None,
+            Some("") => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
+            _ => return None,
+        };
+        Some(Authority { host, port })
+    }
+}
+
+impl Host<'_> {
+    fn is(self, other: Host<'_>) -> bool {
+        match (self, other) {
+            (Host::Address(own), Host::Address(other)) => own == other,
+            (Host::Name(own), Host::Name(other)) => own.eq_ignore_ascii_case(other),
+            _ => false,
+        }
+    }
+
+    /// A name that leads to this machine on every machine, or an address that does.
+    fn is_loopback(self) -> bool {
+        match self {
+            Host::Address(address) => address.is_loopback(),
+            Host::Name(name) => {
+                let last = name.rsplit('.').next().unwrap_or_default();
+                last.eq_ignore_ascii_case("localhost")
+            }
+        }
+    }
+}
+
+/// Refuses a request to a host that is not ours. `local`: the address that the connection was made to; it is asked for
+/// only where it decides. An address in `Host` cannot be rebound, as no name server has a say in it.
+///
+/// # Errors
+/// 403 with what to do.
+pub(super) fn check_host(
+    request: &Request,
+    listed: &[HostName],
+    local: impl Fn() -> Option<IpAddr>,
+) -> Result<(), Error> {
+    let is_local = |address: IpAddr| local().is_some_and(|local| local.to_canonical() == address);
+    let sent = request.headers.values("host").filter(|host| !host.is_empty());
+    let hosts = request.authority.as_deref().map(str::as_bytes).into_iter().chain(sent);
+    for bytes in hosts {
+        let authority = std::str::from_utf8(bytes).ok().and_then(Authority::parse);
+        let is_ours = authority.is_some_and(|Authority { host, .. }| {
+            let listed = || listed.iter().filter_map(|HostName(name)| Authority::parse(name));
+            host.is_loopback()
+                || listed().any(|listed| listed.host.is(host))
+                || matches!(host, Host::Address(address) if is_local(address))
+        });
+        if !is_ours {
+            return Err(foreign_host(bytes));
+        }
+    }
+    Ok(())
+}
+
+fn foreign_host(host: &[u8]) -> Error {
+    let host = shown(host);
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host.as_str(),
+    };
+    refusal(format!(
+        "host: '{host}' is not served without keys, as a web page could have chosen it; use a loopback address, or start sparkgap with --allow-host {name} or --api-key-file"
+    ))
+}
+
+/// Refuses a request of a web page that is not let in; the listed origin of one that is.
+///
+/// # Errors
+/// 403 with what to do.
+pub(super) fn check_origin<'o>(request: &Request, listed: &'o [Origin]) -> Result<Option<&'o Origin>, Error> {
+    let mut origins = request.headers.values("origin");
+    if let Some(bytes) = origins.next() {
+        let is_single = origins.next().is_none();
+        let found = listed.iter().find(|origin| bytes.eq_ignore_ascii_case(origin.0.as_bytes()));
+        match found {
+            Some(origin) if is_single => return Ok(Some(origin)),
+            _ if is_single && is_own(bytes, request.host()) => {}
+            _ => {
+                let origin = shown(bytes);
+                return Err(refusal(format!(
+                    "origin: web pages of '{origin}' are not served; start sparkgap with --allow-origin ORIGIN if they should be"
+                )));
+            }
+        }
+    }
+    let is_own_site =
+        |site: &[u8]| site.eq_ignore_ascii_case(b"same-origin") || site.eq_ignore_ascii_case(b"none");
+    match request.headers.values("sec-fetch-site").find(|site| !is_own_site(site)) {
+        None => Ok(None),
+        Some(site) => Err(refusal(format!(
+            "sec-fetch-site: '{}': web pages of other sites are not served; start sparkgap with --allow-origin ORIGIN if they should be",
+            shown(site)
+        ))),
+    }
+}
+
+/// Whether an origin is this server's own: the host and port that the request went to. A reverse proxy may have taken
+/// TLS off, so both schemes are.
+fn is_own(origin: &[u8], host: Option<&str>) -> bool {
+    let Some((scheme, origin)) = std::str::from_utf8(origin).ok().and_then(|text| text.split_once("://"))
+    else {
+        return false;
+    };
+    let Some(default) = default_port(scheme) else { return false };
+    let (Some(origin), Some(host)) = (Authority::parse(origin), host.and_then(Authority::parse)) else {
+        return false;
+    };
+    origin.host.is(host.host) && origin.port.unwrap_or(default) == host.port.unwrap_or(default)
+}
+
+/// Refuses a body that a page, or a form on it, may send without the browser asking us first. A body without a type is
+/// taken: the origin has been checked, and simple clients leave the type out.
+///
+/// # Errors
+/// 415 with what to send.
+pub fn check_content_type(request: &Request) -> Result<(), Error> {
+    const FORMS: [&str; 3] = ["text/plain", "application/x-www-form-urlencoded", "multipart/"];
+    for value in request.headers.values("content-type") {
+        let kind = value.split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default().trim_ascii();
+        let starts_with = |form: &str| {
+            kind.get(..form.len()).is_some_and(|start| start.eq_ignore_ascii_case(form.as_bytes()))
+        };
+        let is = |form: &str| starts_with(form) && (form.ends_with('/') || kind.len() == form.len());
+        if FORMS.into_iter().any(is) {
+            let what = format!(
+                "content-type: '{}' is not accepted; send application/json (with curl: -H 'content-type: application/json')",
+                shown(kind)
+            );
+            return Err(Error::invalid(what).with_status(415).retry(Retry::Never));
+        }
+    }
+    Ok(())
+}
+
+fn refusal(message: String) -> Error {
+    Error::new(Kind::Permission, message).retry(Retry::Never)
+}
+
+/// A header as an error repeats it: printable, and not too much of it.
+fn shown(value: &[u8]) -> String {
+    value.get(..SHOWN_MAX).unwrap_or(value).escape_ascii().to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,375 @@
+//! `claude`: becomes Claude Code, in an environment that leads to sparkgap whatever its settings files say.
+//!
+//! Knows Claude Code's settings: which files there are, which of them beat the environment, and which of their keys
+//! lead requests elsewhere. `--settings` beats all files but those of the machine's administrator; where one of those
+//! leads elsewhere, Claude Code is not started.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Failed;
+use super::env::{ANY_KEY, Variables, ask};
+use crate::config;
+use crate::json::{self, Object, Value};
+
+/// Variables that make Claude Code send its requests elsewhere than to `ANTHROPIC_BASE_URL`.
+const DETOURS: [&str; 11] = [
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "CLAUDE_CODE_USE_FOUNDRY",
+    "CLAUDE_CODE_USE_ANTHROPIC_AWS",
+    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD",
+    "CLAUDE_CODE_USE_MANTLE",
+    "CLAUDE_CODE_USE_GATEWAY",
+    "ANTHROPIC_UNIX_SOCKET",
+    "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST",
+    "CLAUDE_CODE_HOST_AUTH_ENV_VAR",
+    "CLAUDE_CODE_HOST_CREDS_FILE",
+];
+
+/// Variables that hold a key: a settings file that sets one would send a key of another server here.
+const KEYS: [&str; 2] = ["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY"];
+
+/// Variables that put an HTTP proxy between Claude Code and every server, this machine's own included.
+const PROXIES: [&str; 6] =
+    ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+
+/// Variables that list the hosts to reach without a proxy.
+const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
+/// The folders of the administrator's settings on Linux and on macOS.
+const MANAGED: [&str; 2] = ["/etc/claude-code", "/Library/Application Support/ClaudeCode"];
+
+/// A larger settings file is not read: Claude Code itself refuses it.
+const FILE_SIZE_MAX: u64 = 8 * 1024 * 1024;
+
+/// How many files of the administrator's drop-in folder are read.
+const DROP_INS_MAX: usize = 1000;
+
+/// `sparkgap claude ARGUMENTS`: becomes Claude Code. `SPARKGAP_URL` and `SPARKGAP_API_KEY` say where to ask and with
+/// which key, as all arguments are Claude Code's. Returns only if that fails.
+pub(super) fn run(arguments: &[OsString]) -> Failed {
+    let command = ask(None, None, None).and_then(|variables| command(arguments, variables));
+    let error = match command {
+        Ok(mut command) => command.exec(),
+        Err(failed) => return failed,
+    };
+    match error.kind() {
+        ErrorKind::NotFound => "claude is not on your PATH: install Claude Code with `npm install -g @anthropic-ai/claude-code`, or see https://code.claude.com/docs".into(),
+        _ => format!("cannot run claude: {error}"),
+    }
+}
+
+fn command(arguments: &[OsString], mut variables: Variables) -> Result<Command, Failed> {
+    for folder in MANAGED {
+        check_managed(Path::new(folder), &variables)?;
+    }
+    let (own, arguments) = take_settings(arguments)?;
+    let own = own.map_or_else(|| Ok(Value::object([])), |own| own_settings(&own))?;
+    let mut all: Vec<Value<'static>> = files().iter().filter_map(|file| settings(file)).collect();
+    all.push(own.clone());
+    go_without_proxy(&mut variables, &all);
+    let shows_key = all.iter().any(has_key);
+    let settings = merged(own, &variables, shows_key)?;
+    let mut command = Command::new("claude");
+    command.arg("--settings").arg(settings).args(arguments).envs(variables);
+    for name in DETOURS {
+        command.env_remove(name);
+    }
+    Ok(command)
+}
+
+/// Adds a sparkgap of this network to the hosts that are reached without a proxy, where there is one: the conversation
+/// would leave the network through it.
+pub(super) fn go_without_proxy(variables: &mut Variables, settings: &[Value<'static>]) {
+    let set = |name: &str| {
+        let files =
+            settings.iter().filter_map(|file| file.get("env")?.get(name)?.as_str().map(str::to_string));
+        std::env::var(name).into_iter().chain(files).filter(|value| !value.is_empty()).collect::<Vec<_>>()
+    };
+    let base_url =
+        variables.iter().find(|(name, _)| *name == "ANTHROPIC_BASE_URL").map(|(_, url)| url.as_str());
+    let Some(url) = base_url.filter(|url| config::host_outside(url).is_none()) else { return };
+    if PROXIES.iter().all(|name| set(name).is_empty()) {
+        return;
+    }
+    let host = config::host(url);
+    let bare = host.trim_start_matches('[').trim_end_matches(']').to_string();
+    let mut hosts: Vec<String> = NO_PROXY.iter().flat_map(|name| set(name)).collect();
+    hosts.dedup();
+    hosts.extend((bare != host).then(|| host.to_string()));
+    hosts.push(bare);
+    for name in NO_PROXY {
+        variables.push((name, hosts.join(",")));
+    }
+}
+
+/// Splits the arguments into the person's own `--settings`, the last of which counts, and all others.
+fn take_settings(arguments: &[OsString]) -> Result<(Option<OsString>, Vec<OsString>), Failed> {
+    let (mut own, mut others) = (None, Vec::new());
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        if argument == "--" {
+            others.push(argument.clone());
+            others.extend(rest.by_ref().cloned());
+        } else if argument == "--settings" {
+            own = Some(rest.next().cloned().ok_or("--settings needs a file or JSON after it")?);
+        } else if let Some(value) = argument.to_str().and_then(|text| text.strip_prefix("--settings=")) {
+            own = Some(value.into());
+        } else {
+            others.push(argument.clone());
+        }
+    }
+    Ok((own, others))
+}
+
+/// The settings to pass on: the person's own ones with the variables in their `env`. The arguments of a process can be
+/// seen by everybody on its machine, so a key is left to the environment unless `shows_key`: then a settings file holds
+/// another one, which would beat the environment.
+fn merged(mut settings: Value<'static>, variables: &Variables, shows_key: bool) -> Result<String, Failed> {
+    let wrong = || "--settings holds no JSON object; sparkgap adds its environment to one".to_string();
+    let whole = settings.as_object_mut().ok_or_else(wrong)?;
+    let mut env = match whole.remove("env") {
+        Some(Value::Object(env)) => env,
+        _ => Object::new(),
+    };
+    for (name, value) in variables {
+        let is_secret = *name == "ANTHROPIC_AUTH_TOKEN" && value != ANY_KEY;
+        if !is_secret || shows_key {
+            env.set(*name, value.clone());
+        }
+    }
+    for name in DETOURS {
+        env.set(name, "");
+    }
+    whole.set("env", env);
+    // A program that gives the key of another server: Claude Code would send that key beside ours.
+    whole.set("apiKeyHelper", "");
+    Ok(settings.to_json())
+}
+
+/// What follows `--settings`: JSON, or the name of a file.
+fn own_settings(own: &OsStr) -> Result<Value<'static>, Failed> {
+    let text = own.to_str().unwrap_or_default().trim();
+    let mut bytes = if text.starts_with('{') && text.ends_with('}') {
+        text.as_bytes().to_vec()
+    } else if own.is_empty() {
+        b"{}".to_vec()
+    } else {
+        read(Path::new(own)).map_err(|error| format!("--settings {}: {error}", own.display()))?
+    };
+    let parsed = json::parse(&mut bytes).map_err(|error| format!("--settings {}: {error}", own.display()))?;
+    Ok(parsed.into_owned())
+}
+
+fn read(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_SIZE_MAX {
+        return Err(std::io::Error::other(format!("it is over {FILE_SIZE_MAX} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The settings in a file. None if it is not there or cannot be read: then Claude Code does not read it either.
+fn settings(file: &Path) -> Option<Value<'static>> {
+    let mut bytes = read(file).ok()?;
+    // Windows editors begin a file so; Claude Code skips it.
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
+    }
+    json::parse(&mut bytes).ok().map(Value::into_owned)
+}
+
+/// The settings files of the person and of the project: those of this folder and of the folders above it, as Claude Code
+/// takes the ones at the root of a repository.
+fn files() -> Vec<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let person = named("CLAUDE_CONFIG_DIR").or_else(|| Some(named("HOME")?.join(".claude")));
+    let mut found: Vec<PathBuf> = person.into_iter().map(|folder| folder.join("settings.json")).collect();
+    if let Ok(here) = std::env::current_dir() {
+        for folder in here.ancestors() {
+            let folder = folder.join(".claude");
+            found.extend(["settings.json", "settings.local.json"].map(|name| folder.join(name)));
+        }
+    }
+    found
+}
+
+/// Whether settings give a key.
+fn has_key(settings: &Value<'_>) -> bool {
+    let env = settings.get("env");
+    KEYS.iter().any(|name| env.and_then(|env| env.get(name)).is_some())
+}
+
+/// The variable with which settings lead requests elsewhere than these variables do.
+fn detour<'s>(settings: &'s Value<'_>, variables: &Variables) -> Option<&'s str> {
+    let env = settings.get("env").and_then(Value::as_object)?;
+    let told =
+        |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+    let leads_elsewhere = |(name, value): &(&str, &Value<'_>)| {
+        let value = match value {
+            Value::String(text) => text.trim(),
+            Value::Bool(true) | Value::Number(_) => "1",
+            _ => "",
+        };
+        match *name {
+            "ANTHROPIC_BASE_URL" => told(name).is_none_or(|ours| ours != value.trim_end_matches('/')),
+            // Claude Code's own reading of a switch.
+            _ if DETOURS.contains(name) => {
+                !matches!(value.to_ascii_lowercase().as_str(), "" | "0" | "false" | "no" | "off")
+            }
+            _ => false,
+        }
+    };
+    env.iter().find(leads_elsewhere).map(|(name, _)| name)
+}
+
+/// Refuses what the settings of the machine's administrator lead elsewhere: nothing that is passed on beats them.
+fn check_managed(folder: &Path, variables: &Variables) -> Result<(), Failed> {
+    let mut files = vec![folder.join("managed-settings.json")];
+    if let Ok(drop_ins) = folder.join("managed-settings.d").read_dir() {
+        let drop_ins = drop_ins.take(DROP_INS_MAX).flatten().map(|entry| entry.path());
+        files.extend(drop_ins.filter(|file| file.extension().is_some_and(|extension| extension == "json")));
+    }
+    for file in files {
+        let Some(settings) = settings(&file) else { continue };
+        let env = settings.get("env");
+        let key = KEYS.into_iter().find(|name| {
+            let managed = env.and_then(|env| env.get(name)).and_then(Value::as_str);
+            managed
+                .is_some_and(|managed| variables.iter().any(|(known, ours)| known == name && ours != managed))
+        });
+        let other = ["forceLoginMethod", "forceLoginGatewayUrl", "apiKeyHelper"].into_iter();
+        let other = other.filter(|name| settings.get(name).is_some()).find(|name| {
+            // A login at Anthropic is not asked for where there is a token; one at a gateway is a detour.
+            *name != "forceLoginMethod" || settings.get(name).and_then(Value::as_str) == Some("gateway")
+        });
+        if let Some(name) = detour(&settings, variables).or(key).or(other) {
+            return Err(format!(
+                "{} sets {name}, which beats everything that sparkgap can tell Claude Code: your conversations or your key would go elsewhere than to sparkgap. Ask your administrator to take it out, or run claude without sparkgap",
+                file.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to give an environment to a shell where a settings file would beat it.
+pub(super) fn check_settings_files(variables: &Variables) -> Result<(), Failed> {
+    for folder in MANAGED {
+        check_managed(Path::new(folder), variables)?;
+    }
+    for file in files() {
+        let Some(settings) = settings(&file) else { continue };
+        if let Some(name) = detour(&settings, variables) {
+            return Err(format!(
+                "{} sets {name}, which beats the environment: Claude Code would send your conversations and your key elsewhere than to sparkgap. Take it out of the file, or start Claude Code with `sparkgap claude`, which beats the file",
+                file.display()
+            ));
+        }
+        if has_key(&settings) {
+            let note = format!(
+                "sparkgap: {} sets a key, which beats the one for sparkgap: take it out of the file, or start Claude Code with `sparkgap claude`\n",
+                file.display()
+            );
+            // Nobody reads the note if stderr cannot be written to.
+            let _ = std::io::stderr().write_all(note.as_bytes());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables() -> Variables {
+        vec![
+            ("ANTHROPIC_BASE_URL", "http://box:4000".to_string()),
+            ("ANTHROPIC_AUTH_TOKEN", "sk-our-lan".to_string()),
+            ("ANTHROPIC_API_KEY", String::new()),
+        ]
+    }
+
+    fn arguments(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    fn value(text: &str) -> Value<'static> {
+        json::parse(&mut text.as_bytes().to_vec()).unwrap().into_owned()
+    }
+
+    #[test]
+    fn the_own_settings_are_taken_out_wherever_they_stand() {
+        for (words, own, others) in [
+            (&["-p", "hi"][..], None, &["-p", "hi"][..]),
+            (&["--settings", "a.json", "-p"], Some("a.json"), &["-p"]),
+            (&["-p", "--settings={}"], Some("{}"), &["-p"]),
+            (&["--settings", "a", "--settings", "b"], Some("b"), &[]),
+            (&["--", "--settings", "a"], None, &["--", "--settings", "a"]),
+        ] {
+            let (taken, rest) = take_settings(&arguments(words)).unwrap();
+            assert_eq!((taken, rest), (own.map(OsString::from), arguments(others)), "{words:?}");
+        }
+        assert!(take_settings(&arguments(&["--settings"])).is_err());
+    }
+
+    #[test]
+    fn our_variables_beat_the_persons_own_and_the_key_is_shown_only_where_it_must_be() {
+        let own = r#"{"model":"opus","env":{"ANTHROPIC_BASE_URL":"http://other","X":"1"}}"#;
+        for shows_key in [false, true] {
+            let merged = value(&merged(value(own), &variables(), shows_key).unwrap());
+            let env = merged.get("env").unwrap();
+            let text = |name: &str| env.get(name).and_then(Value::as_str);
+            assert_eq!(text("ANTHROPIC_BASE_URL"), Some("http://box:4000"));
+            assert_eq!(text("CLAUDE_CODE_USE_BEDROCK"), Some(""));
+            assert_eq!(text("X"), Some("1"));
+            assert_eq!(text("ANTHROPIC_AUTH_TOKEN"), shows_key.then_some("sk-our-lan"));
+            assert_eq!(merged.get("model").and_then(Value::as_str), Some("opus"));
+        }
+        assert!(merged(value("[]"), &variables(), false).is_err());
+        for wrong in ["{\"env\":", "/no/such/file.json", "{]}"] {
+            let failed = own_settings(OsStr::new(wrong)).unwrap_err();
+            assert!(failed.starts_with("--settings "), "{failed}");
+        }
+    }
+
+    #[test]
+    fn what_an_administrator_leads_elsewhere_is_refused_by_file_and_name() {
+        let folder = std::env::temp_dir().join(format!("sparkgap-managed-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("managed-settings.d")).unwrap();
+        for file in ["managed-settings.json", "managed-settings.d/10-gateway.json"] {
+            let file = folder.join(file);
+            for (text, name) in [
+                (r#"{"env":{"ANTHROPIC_BASE_URL":"http://other"}}"#, "ANTHROPIC_BASE_URL"),
+                (r#"{"env":{"ANTHROPIC_AUTH_TOKEN":"sk-other"}}"#, "ANTHROPIC_AUTH_TOKEN"),
+                (r#"{"env":{"ANTHROPIC_API_KEY":"sk-other"}}"#, "ANTHROPIC_API_KEY"),
+                (r#"{"env":{"CLAUDE_CODE_USE_BEDROCK":"1"}}"#, "CLAUDE_CODE_USE_BEDROCK"),
+                (r#"{"env":{"CLAUDE_CODE_USE_VERTEX":true}}"#, "CLAUDE_CODE_USE_VERTEX"),
+                (r#"{"apiKeyHelper":"echo sk-other"}"#, "apiKeyHelper"),
+                (r#"{"forceLoginMethod":"gateway"}"#, "forceLoginMethod"),
+                ("\u{feff}{\"env\":{\"ANTHROPIC_BASE_URL\":\"\"}}", "ANTHROPIC_BASE_URL"),
+            ] {
+                std::fs::write(&file, text).unwrap();
+                let failed = check_managed(&folder, &variables()).unwrap_err();
+                let expected = format!("{} sets {name}, ", file.display());
+                assert!(failed.starts_with(&expected), "{text}: {failed}");
+            }
+            for text in [
+                r#"{"env":{"ANTHROPIC_BASE_URL":"http://box:4000/","CLAUDE_CODE_USE_BEDROCK":"0","X":"1"}}"#,
+                r#"{"permissions":{},"forceLoginMethod":"console"}"#,
+                "no JSON",
+            ] {
+                std::fs::write(&file, text).unwrap();
+                assert_eq!(check_managed(&folder, &variables()), Ok(()), "{text}");
+            }
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(check_managed(&folder, &variables()), Ok(()), "there is none");
+    }
+}

@@ -1,0 +1,162 @@
+//! The search for a model server on the usual local ports, for commands that name none.
+//!
+//! Whoever listens there may be anybody: another person of this machine, or a program that has nothing to do with models.
+//! So a server that was only found is asked without a key, and served without one.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Failed, found_upstreams, upstream_key};
+use crate::fleet::Upstream;
+use crate::transport::{self, Failure, nobody};
+
+/// The usual local ports: vLLM (and this project's user), llama.cpp, Ollama, LM Studio, SGLang.
+pub(super) const USUAL_PORTS: [u16; 6] = [8000, 8888, 8080, 11434, 1234, 30000];
+
+/// Long enough for a server on this machine.
+const LOOK_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Long enough for the models listing of a server on this machine.
+const LISTING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The result of a search.
+#[derive(Debug, Default)]
+pub(super) struct Search {
+    /// The first server that lists models.
+    pub(super) url: Option<String>,
+    /// The first one before it that asks for a key.
+    closed: Option<String>,
+    /// Whether there is a key for upstreams that are named.
+    has_key: bool,
+}
+
+impl Search {
+    /// Asks the usual ports, one after the other. `key_file` is the option `--upstream-key-file`.
+    pub(super) fn run(key_file: Option<&Path>) -> Result<Search, Failed> {
+        Search::run_on(&USUAL_PORTS, key_file)
+    }
+
+    fn run_on(ports: &[u16], key_file: Option<&Path>) -> Result<Search, Failed> {
+        let mut search = Search { has_key: upstream_key(key_file)?.is_some(), ..Search::default() };
+        for &port in ports {
+            let url = format!("http://127.0.0.1:{port}/v1");
+            match ask(&url, port)? {
+                Some(Answer::Models) => {
+                    search.url = Some(url);
+                    break;
+                }
+                Some(Answer::WantsKey) => search.closed = search.closed.or(Some(url)),
+                None => {}
+            }
+        }
+        Ok(search)
+    }
+
+    /// A sentence on the key that was not sent; empty where there is nothing to say. It follows another sentence.
+    pub(super) fn on_the_key(&self) -> String {
+        match (&self.url, &self.closed) {
+            (Some(url), _) if self.has_key => format!(
+                "; it does not get the key for the upstream, as it was only found on a local port: to send the key, name the server with --upstream {url}"
+            ),
+            (None, Some(closed)) => format!(
+                "; the server at {closed} asks for a key, and no key is sent to a server that was only found on a local port: name it with --upstream {closed}, and put its key into SPARKGAP_UPSTREAM_KEY or --upstream-key-file"
+            ),
+            _ => String::new(),
+        }
+    }
+}
+
+enum Answer {
+    Models,
+    WantsKey,
+}
+
+fn ask(url: &str, port: u16) -> Result<Option<Answer>, Failed> {
+    // Most ports have nobody: that is known at once, and no upstream needs to be made for it.
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    if TcpStream::connect_timeout(&address, LOOK_TIMEOUT).is_err() {
+        return Ok(None);
+    }
+    let limits = transport::Options { discovery_timeout: LISTING_TIMEOUT, ..transport::Options::default() };
+    let Some(config) = found_upstreams(&[url.to_string()])?.pop() else { return Ok(None) };
+    Ok(match Upstream::new(config, &limits)?.discover(&nobody()) {
+        Ok(listed) if !listed.models.is_empty() => Some(Answer::Models),
+        Err(Failure::Status(401 | 403)) => Some(Answer::WantsKey),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::path::PathBuf;
+    use std::thread::{self, JoinHandle};
+
+    use super::*;
+
+    const MODELS: &str = r#"{"object":"list","data":[{"id":"m","object":"model"}]}"#;
+
+    /// A server that answers one request after an empty connection, and tells the request's head.
+    fn server(status: &'static str, body: &'static str) -> (u16, JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let head = thread::spawn(move || {
+            loop {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (mut head, mut byte) = (Vec::new(), [0]);
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+                    head.extend(byte);
+                }
+                if !head.is_empty() {
+                    let length = body.len();
+                    write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+                    return String::from_utf8(head).unwrap().to_ascii_lowercase();
+                }
+            }
+        });
+        (port, head)
+    }
+
+    fn key_file(name: &str) -> PathBuf {
+        let file = std::env::temp_dir().join(format!("sparkgap-found-{}-{name}", std::process::id()));
+        std::fs::write(&file, "sk-upstream-4711\n").unwrap();
+        file
+    }
+
+    #[test]
+    fn a_server_that_was_only_found_gets_no_key() {
+        let file = key_file("open");
+        let (port, head) = server("200 OK", MODELS);
+        let search = Search::run_on(&[port], Some(&file)).unwrap();
+        let head = head.join().unwrap();
+        assert!(!head.contains("authorization") && !head.contains("4711"), "{head}");
+        let url = format!("http://127.0.0.1:{port}/v1");
+        assert_eq!(search.url.as_deref(), Some(url.as_str()));
+        let said = search.on_the_key();
+        assert!(said.contains(&format!("name the server with --upstream {url}")), "{said}");
+        assert!(!said.contains("4711"), "{said}");
+        std::fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
+    fn a_server_that_asks_for_a_key_is_passed_by_and_named() {
+        let file = key_file("closed");
+        let (closed, closed_head) = server("401 Unauthorized", "{}");
+        let search = Search::run_on(&[closed], Some(&file)).unwrap();
+        assert!(!closed_head.join().unwrap().contains("4711"));
+        assert_eq!(search.url, None);
+        let said = search.on_the_key();
+        assert!(said.contains(&format!("name it with --upstream http://127.0.0.1:{closed}/v1")), "{said}");
+
+        let (closed, closed_head) = server("403 Forbidden", "{}");
+        let (open, open_head) = server("200 OK", MODELS);
+        let search = Search::run_on(&[closed, open], None).unwrap();
+        closed_head.join().unwrap();
+        open_head.join().unwrap();
+        assert_eq!(search.url, Some(format!("http://127.0.0.1:{open}/v1")));
+        assert_eq!(search.on_the_key(), "", "there is no key to speak of");
+        std::fs::remove_file(&file).unwrap();
+    }
+}

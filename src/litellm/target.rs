@@ -1,0 +1,180 @@
+//! The server and the key that an entry of `model_list` means, as LiteLLM would find them.
+//!
+//! Knows the rules of one entry; `sources` knows where to look, `providers` what each prefix means.
+
+use super::ImportError;
+use super::models::Text;
+use super::providers::{MESSAGES, OPENAI_KEY, Provider, read_url, with_v1};
+use super::sources::{Found, REFERENCE, Sources, Unset};
+use super::yaml::Node;
+use crate::config;
+
+/// Where an entry's requests go.
+pub(super) struct Target<'n> {
+    pub(super) url: Text,
+    /// The path of the key that gives the address; none where no key of the file does.
+    pub(super) address_path: Option<String>,
+    pub(super) key: Key<'n>,
+    pub(super) flavour: Option<&'static str>,
+    /// For the report: more about the address, each part beginning with a semicolon.
+    pub(super) notes: String,
+    /// The variable that should hold the address, and does not.
+    pub(super) unset: Option<Unset>,
+    /// The variable whose value in `environment_variables` is the address.
+    pub(super) taken_from: Option<String>,
+}
+
+/// The key of an entry.
+pub(super) enum Key<'n> {
+    /// It has one in the file.
+    Given(Found<'n>),
+    /// A variable may hold it.
+    Variable(&'static str),
+    None,
+}
+
+/// Where an address stands.
+enum Origin<'n> {
+    File(Found<'n>),
+    Variable(&'static str),
+    Default,
+}
+
+/// The target of the entry with these `litellm_params`; or why it cannot be served.
+pub(super) fn read<'n>(
+    params: &'n Node,
+    path: &str,
+    provider: &Provider,
+    sources: Sources<'n>,
+) -> Result<Result<Target<'n>, String>, ImportError> {
+    let (url, origin) = match address(params, path, provider, sources)? {
+        Ok(found) => found,
+        Err(why) => return Ok(Err(why)),
+    };
+    let value = sources.value(&url);
+    let outside = value.as_deref().and_then(config::host_outside);
+    if provider.prefix == MESSAGES.prefix && (outside.is_some() || value.is_none()) {
+        return Ok(Err(MESSAGES_ELSEWHERE.to_owned()));
+    }
+    let unset = match (&origin, &url, &value) {
+        (Origin::File((key, node)), Text::Environment(variable), None) => {
+            Some(Unset { line: node.place.line, key: key.clone(), variable: variable.clone() })
+        }
+        _ => None,
+    };
+    let (key, on_the_key) = key(params, path, provider, &origin, sources);
+    let mut notes = match &origin {
+        Origin::Variable(name) => format!("; {name} holds its address"),
+        Origin::Default if !provider.addresses.is_empty() => {
+            format!("; not set: {}", provider.addresses.join(", "))
+        }
+        _ => String::new(),
+    };
+    notes.push_str(&on_the_key);
+    if let Some(unset) = &unset {
+        notes.push_str(&format!("; {} is not set here", unset.variable));
+    }
+    if let Some(host) = outside {
+        notes.push_str("; ");
+        notes.push_str(&config::leaves_the_lan(host));
+    }
+    // The real OpenAI is told apart by its address alone: another server behind a variable is asked what it is.
+    let is_openai = provider.prefix == "openai" && matches!(origin, Origin::Default);
+    let asked = match &origin {
+        Origin::File((_, node)) => node.text().and_then(|text| text.strip_prefix(REFERENCE)),
+        Origin::Variable(name) => Some(*name),
+        Origin::Default => None,
+    };
+    let taken_from = asked.filter(|_| matches!(url, Text::Literal(_))).map(str::to_owned);
+    let address_path = match origin {
+        Origin::File((path, _)) => Some(path),
+        Origin::Variable(_) | Origin::Default => None,
+    };
+    let flavour = if is_openai { Some("openai") } else { provider.flavour };
+    Ok(Ok(Target { url, address_path, key, flavour, notes, unset, taken_from }))
+}
+
+/// What is said of `anthropic/` anywhere but at an address of one's own.
+const MESSAGES_ELSEWHERE: &str = "anthropic/ is no OpenAI-compatible server; point that client's ANTHROPIC_BASE_URL at Anthropic itself, or use a local model";
+
+fn address<'n>(
+    params: &'n Node,
+    path: &str,
+    provider: &Provider,
+    sources: Sources<'n>,
+) -> Result<Result<(Text, Origin<'n>), String>, ImportError> {
+    if let Some(found) = sources.find(params, path, &["api_base", "base_url"]).or(sources.address_for_all()) {
+        let url = match read_url(found.1, provider)? {
+            // Its value may stand in the file too.
+            Text::Environment(name) => {
+                of_variable(&name, provider, sources, found.1)?.unwrap_or(Text::Environment(name))
+            }
+            url @ Text::Literal(_) => url,
+        };
+        return Ok(Ok((url, Origin::File(found))));
+    }
+    for &name in provider.addresses {
+        if let Some(url) = of_variable(name, provider, sources, params)? {
+            return Ok(Ok((url, Origin::Variable(name))));
+        }
+    }
+    Ok(match (provider.url, sources.missing_credential(params)) {
+        (_, Some(name)) => Err(format!(
+            "its litellm_credential_name is {name:?}, which credential_list does not have: add it there, or add api_base: http://HOST:PORT/v1"
+        )),
+        (Some(url), None) => Ok((Text::Literal(with_v1(url)), Origin::Default)),
+        (None, None) if provider.prefix == MESSAGES.prefix => Err(MESSAGES_ELSEWHERE.to_owned()),
+        (None, None) => {
+            Err(format!("{}/ without an api_base: add api_base: http://HOST:PORT/v1", provider.prefix))
+        }
+    })
+}
+
+/// The address that a variable holds, if it is set; `node` is the place to name where it is no address.
+fn of_variable(
+    name: &str,
+    provider: &Provider,
+    sources: Sources<'_>,
+    node: &Node,
+) -> Result<Option<Text>, ImportError> {
+    let Some(found) = sources.variable(name) else { return Ok(None) };
+    let value = sources.value(&found).unwrap_or_default();
+    if let Err(why) = config::base_url(&value) {
+        return Err(node.error(format!("{name}: {why}; expected http://HOST:PORT/v1")));
+    }
+    Ok(Some(match found {
+        Text::Literal(_) => Text::Literal(provider.base_of(&value)),
+        found @ Text::Environment(_) => found,
+    }))
+}
+
+/// The key, and a note on one that LiteLLM would send and sparkgap does not.
+fn key<'n>(
+    params: &'n Node,
+    path: &str,
+    provider: &Provider,
+    origin: &Origin<'n>,
+    sources: Sources<'n>,
+) -> (Key<'n>, String) {
+    if let Some(found) = sources.find(params, path, &["api_key"]).or(sources.key_for_all()) {
+        return (Key::Given(found), String::new());
+    }
+    let Some(variable) = provider.key else { return (Key::None, String::new()) };
+    let is_given = sources.given(variable).is_some();
+    let is_meant = match origin {
+        // The key of the real OpenAI is not for a server that only speaks like it.
+        Origin::File(_) => is_given || variable != OPENAI_KEY && sources.is_set(variable),
+        Origin::Variable(_) | Origin::Default if variable == OPENAI_KEY => true,
+        Origin::Variable(_) | Origin::Default => is_given || sources.is_set(variable),
+    };
+    if is_meant {
+        (Key::Variable(variable), String::new())
+    } else if variable == OPENAI_KEY {
+        let note = format!(
+            "; no key is sent, where LiteLLM would send {variable}: add api_key: os.environ/{variable} if the server wants it"
+        );
+        (Key::None, note)
+    } else {
+        (Key::None, String::new())
+    }
+}

@@ -1,0 +1,104 @@
+//! The door: decides from a request's head who asks, for which resource, and whether that is let in. Nothing of the body
+//! has been read by then.
+
+use std::io;
+use std::net::IpAddr;
+
+use crate::access::{Origin, check_content_type};
+use crate::activity::Caller;
+use crate::error::{Error, Kind};
+use crate::http::Request;
+use crate::server::Client;
+
+use super::{Proxy, Resource};
+
+/// The headers of our answers that a page of a listed origin may read, beside the ones that every page may.
+const EXPOSED_HEADERS: &str = "request-id, retry-after, x-should-retry";
+
+/// How long a browser need not ask again, in seconds. It asks before each request otherwise, which costs a round trip.
+const PREFLIGHT_AGE_S: &str = "600";
+
+/// What a request that was let in is for.
+pub(super) enum Entry<'p> {
+    /// A resource, with a method that is for it.
+    Resource(Resource<'p>),
+    /// A browser asks whether a page of a listed origin may send a request (a CORS preflight).
+    Preflight,
+}
+
+impl Proxy {
+    /// Checks, in this order: the web page, the path, the method, the key, the type of the body. The page comes first, so
+    /// that a foreign one is refused for every path and method, the open ones included.
+    ///
+    /// # Errors
+    /// 403, 404, 405, 401 or 415.
+    pub(super) fn let_in<'p>(
+        &self,
+        client: &Client,
+        request: &'p Request,
+        caller: &mut Caller,
+    ) -> Result<Entry<'p>, Error> {
+        let page = self.access.admit_page(request, || local_address(client))?;
+        let is_told = self.tell_browser(client, page);
+        is_told.map_err(|error| Error::new(Kind::Api, "Internal server error").source(error))?;
+        // Before the path: a page may read what is wrong with it only if its preflight is answered. And one has no key.
+        let is_preflight =
+            request.method == "OPTIONS" && request.header("access-control-request-method").is_some();
+        if page.is_some() && is_preflight {
+            return Ok(Entry::Preflight);
+        }
+        let path = request.path.strip_prefix(self.options.prefix.as_str());
+        let unknown =
+            || Error::new(Kind::NotFound, format!("Not found: {} {}", request.method, request.path));
+        let resource = path.and_then(Resource::find).ok_or_else(unknown)?;
+        let methods = resource.methods();
+        if !methods.contains(&request.method.as_str()) {
+            let what =
+                format!("{} is not for {}; use {}", request.method, request.path, methods.join(" or "));
+            return Err(Error::new(Kind::MethodNotAllowed, what).allow(methods));
+        }
+        if !resource.is_open() {
+            caller.user = self.access.keys.admit(request)?;
+        }
+        if request.method == "POST" {
+            check_content_type(request)?;
+        }
+        Ok(Entry::Resource(resource))
+    }
+
+    /// Lets the browser show the answer to a page of a listed origin. Answers differ by origin, so caches are told of that
+    /// as soon as one is listed.
+    fn tell_browser(&self, client: &Client, page: Option<&Origin>) -> io::Result<()> {
+        if self.access.origins.is_empty() {
+            return Ok(());
+        }
+        let mut client = client.borrow_mut();
+        client.add_header("vary", "Origin")?;
+        let Some(origin) = page else { return Ok(()) };
+        client.add_header("access-control-allow-origin", origin.as_str())?;
+        client.add_header("access-control-expose-headers", EXPOSED_HEADERS)
+    }
+}
+
+/// Answers a preflight: the origin is listed, so its pages may send what they ask for. The key is checked with the request
+/// itself.
+pub(super) fn answer_preflight(client: &Client, request: &Request, request_id: &str) -> io::Result<()> {
+    let mut headers = vec![
+        ("request-id", request_id),
+        ("access-control-allow-methods", "GET, HEAD, POST"),
+        ("access-control-max-age", PREFLIGHT_AGE_S),
+    ];
+    if let Some(names) = request.header("access-control-request-headers") {
+        headers.push(("access-control-allow-headers", names));
+    }
+    // Chrome asks for this where a page of the internet asks a machine of the local network.
+    if request.header("access-control-request-private-network") == Some("true") {
+        headers.push(("access-control-allow-private-network", "true"));
+    }
+    client.borrow_mut().respond(204, &headers, b"")
+}
+
+/// Our own address of the client's connection.
+fn local_address(client: &Client) -> Option<IpAddr> {
+    client.borrow().stream().stream().local_addr().ok().map(|address| address.ip())
+}
