@@ -1,12 +1,12 @@
-//! Which flag mends what, by server.
+//! The flags that repair each kind of server.
 
 use super::verdict::Server;
 use crate::dialect::Flavour;
 
-/// A window in which Claude Code is at ease.
+/// A context window, in tokens, that suits Claude Code well.
 pub(super) const WINDOW_GOOD: u64 = 131_072;
 
-/// Turns on the parsing of tool calls.
+/// The flag that turns on the parsing of tool calls.
 pub(super) fn tool_parser(server: &Server) -> String {
     let parser = tool_parser_name(&server.model);
     let choose = if parser == "NAME" { " with the parser of your model for NAME" } else { "" };
@@ -26,7 +26,7 @@ pub(super) fn tool_parser(server: &Server) -> String {
     }
 }
 
-/// By what the names of models hold. vLLM and SGLang share these names of parsers.
+/// The name of the tool parser for a model, found by parts of the model's name. vLLM and SGLang use the same names.
 fn tool_parser_name(model: &str) -> &'static str {
     const PARSERS: [(&str, &str); 6] = [
         ("qwen2", "hermes"),
@@ -40,7 +40,7 @@ fn tool_parser_name(model: &str) -> &'static str {
     PARSERS.iter().find(|(part, _)| model.contains(part)).map_or("NAME", |(_, parser)| parser)
 }
 
-/// Turns on the parsing of reasoning.
+/// The flag that turns on the parsing of reasoning.
 pub(super) fn reasoning_parser(server: &Server) -> String {
     let is_qwen = server.model.to_ascii_lowercase().contains("qwen");
     let parser = if is_qwen { "qwen3" } else { "NAME with the parser of your model for NAME" };
@@ -51,12 +51,12 @@ pub(super) fn reasoning_parser(server: &Server) -> String {
             "start llama-server with --jinja --reasoning-format deepseek, without --skip-chat-parsing".into()
         }
         Flavour::Ollama | Flavour::LmStudio | Flavour::Unknown | Flavour::OpenAi => {
-            "turn reasoning parsing on at the server; or set think_tags = true for this upstream in a Lua file".into()
+            "turn on reasoning parsing at the server, or set think_tags = true for this upstream in a Lua file".into()
         }
     }
 }
 
-/// Makes the window larger.
+/// The flag that makes the window larger.
 pub(super) fn window(flavour: Flavour) -> String {
     match flavour {
         Flavour::Vllm => format!("start vLLM with --max-model-len {WINDOW_GOOD}, or as much as fits"),
@@ -73,12 +73,12 @@ pub(super) fn window(flavour: Flavour) -> String {
     }
 }
 
-/// Says how large a window is that the server does not tell.
+/// The setting for a server that does not report its window.
 pub(super) fn untold_window() -> String {
     "set window = TOKENS for this upstream in a Lua file".into()
 }
 
-/// Makes the server report cached tokens.
+/// The flag that makes the server report cached tokens; `None` if the server needs none.
 pub(super) fn cached_tokens(flavour: Flavour) -> Option<String> {
     match flavour {
         Flavour::Vllm => Some("start vLLM with --enable-prompt-tokens-details".into()),
@@ -87,7 +87,7 @@ pub(super) fn cached_tokens(flavour: Flavour) -> Option<String> {
     }
 }
 
-/// Turns the prefix cache on.
+/// The flag that turns on the prefix cache.
 pub(super) fn prefix_cache(flavour: Flavour) -> String {
     match flavour {
         Flavour::Vllm => "start vLLM without --no-enable-prefix-caching".into(),
