@@ -367,7 +367,7 @@ fn requests() -> Vec<(&'static [u8], u16, &'static str)> {
         (
             b"POST /v1/messages HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
             400,
-            "malformed chunk: its size is no hexadecimal number",
+            "malformed chunk: its size is not a hexadecimal number",
         ),
         (
             b"POST /v1/messages HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
