@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-/// Which server an upstream is. Found from `owned_by` in `/v1/models`, or set by the owner.
+/// The kind of an upstream's server. Found from `owned_by` in `/v1/models`, or set by the owner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Flavour {
     /// vLLM.
@@ -15,7 +15,7 @@ pub enum Flavour {
     Ollama,
     /// LM Studio.
     LmStudio,
-    /// Not known: fields are sent that the five above take or ignore.
+    /// Unknown. It gets the fields that the five above use or ignore.
     #[default]
     Unknown,
     /// A strict OpenAI API: only standard fields are sent.
@@ -23,7 +23,7 @@ pub enum Flavour {
 }
 
 impl Flavour {
-    /// Every flavour with the name that configuration and logs use.
+    /// Every flavour, with its name in configuration and logs.
     pub const NAMES: [(Flavour, &'static str); 7] = [
         (Flavour::Vllm, "vllm"),
         (Flavour::LlamaCpp, "llama.cpp"),
@@ -34,17 +34,17 @@ impl Flavour {
         (Flavour::OpenAi, "openai"),
     ];
 
-    /// Its name in configuration and logs.
+    /// The flavour's name in configuration and logs.
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(flavour, _)| *flavour == self).map_or("unknown", |(_, name)| name)
     }
 
-    /// The flavour of that name.
+    /// The flavour with this name.
     pub fn from_name(name: &str) -> Option<Flavour> {
         Self::NAMES.iter().find(|(_, n)| *n == name).map(|(flavour, _)| *flavour)
     }
 
-    /// The flavour that a `/v1/models` entry's `owned_by` tells.
+    /// The flavour that has this `owned_by` in its `/v1/models` entries.
     pub fn from_owned_by(owned_by: &str) -> Flavour {
         match owned_by {
             "vllm" => Flavour::Vllm,
