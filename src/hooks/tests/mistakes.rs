@@ -1,8 +1,8 @@
-//! Mistakes in the owner's files and what is said about them.
+//! Mistakes in the owner's files, and the report of each.
 
 use super::*;
 
-/// What is wrong with a file of this text.
+/// The report of the mistakes in a file of this text.
 fn report(text: &str) -> String {
     let folder = Folder::new(&[("10-test.lua", text)]);
     match Hooks::load(std::slice::from_ref(&folder.0), Vec::new(), options()) {
@@ -11,10 +11,10 @@ fn report(text: &str) -> String {
     }
 }
 
-/// Stands for `UP` in the cases.
+/// The text that `UP` stands for in the cases.
 const UP: &str = "upstreams = { spark = { url = 'http://a' } }";
 
-/// A file, and what the report has of it.
+/// Each file, and a part of the report on it.
 const CASES: &[(&str, &str)] = &[
     ("return {", "10-test.lua:1: unexpected symbol near <eof>"),
     ("return {\n\n  aliases = = 1 }", "10-test.lua:3: unexpected symbol near '='"),
@@ -123,7 +123,7 @@ fn every_mistake_says_file_line_and_what_was_expected() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let report = report(
         "return { apy = 1,\n upstreams = { a = { url = 'x', vison = true }, b = {} },\n aliases = { {} , { '*', upstream = 5 } },\n on_log = 1 }",
     );
