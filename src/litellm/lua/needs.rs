@@ -1,6 +1,6 @@
-//! What the hooks of a written file must be able to do.
+//! The abilities that the hooks of a written file need.
 
-/// What the hooks must be able to do.
+/// The abilities that the hooks need.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Needs {
     /// A group has several entries.
@@ -9,9 +9,9 @@ pub(super) struct Needs {
     pub(super) patterns: bool,
     /// A model's name has a `*` to fill in.
     pub(super) fill: bool,
-    /// Something follows a group.
+    /// A group has a fallback.
     pub(super) fallbacks: bool,
-    /// Something follows a group where the prompt is too long.
+    /// A group has a fallback for prompts that are too long.
     pub(super) overflow: bool,
     /// An entry changes the body.
     pub(super) tweaks: bool,

@@ -1,4 +1,4 @@
-//! The whole Lua file: header, groups, hooks, and the table that it returns.
+//! Writes the whole Lua file: header, groups, hooks, and the table that it returns.
 
 use super::super::models::{Entry, Group, Models};
 use super::super::router::Routes;
@@ -7,10 +7,10 @@ use super::hooks;
 use super::needs::Needs;
 use super::syntax::{self, key, quote, value};
 
-/// Fields of the body in which sparkgap has entries of its own: an `extra_body` adds to them.
+/// Fields of the body in which sparkgap has entries of its own; an `extra_body` adds to them.
 const MERGED: [&str; 2] = ["chat_template_kwargs", "stream_options"];
 
-/// The file.
+/// The text of the file.
 pub(in crate::litellm) fn write(models: &Models, routes: &Routes) -> String {
     let members = members(models, routes);
     let needs = needs(models, routes, &members);
@@ -34,8 +34,8 @@ pub(in crate::litellm) fn write(models: &Models, routes: &Routes) -> String {
     out
 }
 
-/// The groups that aliases alone cannot serve, with those that follow them. One pattern among them, and all are, since
-/// a name must not reach a pattern that another group comes before.
+/// The groups that aliases alone cannot serve, with their fallbacks. If one of them is a pattern, all groups are
+/// included, since a name must not reach a pattern if another group comes before that pattern.
 fn members(models: &Models, routes: &Routes) -> Vec<usize> {
     let all = || 0..models.groups.len();
     let special = |i: &usize| {
@@ -196,7 +196,7 @@ fn write_aliases(models: &Models, routes: &Routes, needs: Needs, out: &mut Strin
     out.push_str("  },\n");
 }
 
-/// Text of the YAML inside a Lua comment: one line.
+/// A text of the YAML inside a Lua comment, as one line.
 fn comment(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
