@@ -16,7 +16,7 @@ fn file(name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// The user's own file, with this upstream in the place of its address.
+/// The user's own file, with this upstream's address in place of the real one.
 fn users_file(url: &str) -> String {
     let entry = |name: &str, model: &str| {
         format!(

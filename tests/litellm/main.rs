@@ -1,5 +1,5 @@
-//! LiteLLM configurations and what becomes of them. A case is a folder in `cases/`: `config.yaml`, and either
-//! `hooks.lua` with `report.txt`, or `error.txt`. `SPARKGAP_BLESS=1` writes what is expected anew; read the diff.
+//! LiteLLM configurations and the result of importing each. A case is a folder in `cases/`: `config.yaml`, and either
+//! `hooks.lua` with `report.txt`, or `error.txt`. `SPARKGAP_BLESS=1` rewrites the expected files; read the diff.
 
 #![allow(
     clippy::unwrap_used,
@@ -74,7 +74,7 @@ fn the_lua_loads_and_names_only_what_is_there() {
 fn every_leaf_is_in_the_report_once() {
     for case in cases() {
         let yaml = yaml(&case);
-        // Where aliases are written out, the file has fewer leaves than its meaning.
+        // If aliases are written out, the file has fewer leaves than the tree.
         if yaml.contains("<<:") {
             continue;
         }
@@ -105,7 +105,7 @@ fn no_key_gets_into_the_lua_or_the_report() {
     );
 }
 
-/// Every prefix of every case is an import or an error with words, never a panic.
+/// Every prefix of every case is an import or an error with a text, never a panic.
 #[test]
 fn cut_files_never_panic() {
     for case in cases() {
@@ -119,7 +119,7 @@ fn cut_files_never_panic() {
     }
 }
 
-/// The file that the project began with, as its article prints it (with blank lines and all).
+/// The configuration that the project began with, as its article prints it, blank lines included.
 #[test]
 fn the_article_s_file_is_the_user_case() {
     let user = yaml(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/litellm/cases/user"));
@@ -133,7 +133,7 @@ fn the_article_s_file_is_the_user_case() {
 }
 
 #[test]
-fn large_files_are_read_in_time_or_refused() {
+fn large_files_are_read_or_refused() {
     let entry = |i: usize, name: &str| {
         format!(
             "- model_name: {name}{i}\n  litellm_params: {{model: openai/m, api_base: http://box:1, api_key: sk-{i}}}\n"
