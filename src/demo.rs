@@ -147,7 +147,7 @@ fn tool_result<'c>(chat: &'c Value<'c>) -> Option<&'c str> {
     since.filter(|message| role(message, "tool")).find_map(|message| message.get("content")?.as_str())
 }
 
-/// The tool that the demo calls, with sample arguments: `Bash` if it is offered, else the first one.
+/// The tool that the demo calls, with sample arguments: `Bash` if it is offered, otherwise the first one.
 fn offered_tool(chat: &Value<'_>) -> Option<(String, String)> {
     if chat.get("tool_choice").and_then(Value::as_str) == Some("none") {
         return None;

@@ -164,7 +164,8 @@ impl Way<'_> {
 fn ask_straight(gateway: &Gateway, question: &Value<'_>) -> Result<Answer, String> {
     let Preview::Sent { upstream, body, .. } = preview(gateway, question.to_json().as_bytes(), &[]) else {
         return Err(
-            "the hooks answer or refuse the question: there is no upstream to ask straight".to_string()
+            "the hooks answer or refuse the question: no upstream is asked, so there is nothing to compare"
+                .to_string(),
         );
     };
     let Some(served) = gateway.upstream(&upstream) else {

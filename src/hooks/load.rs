@@ -119,7 +119,7 @@ impl Blueprint {
                 return Err(LoadError::one(
                     &source.file,
                     None,
-                    "defines other hooks than when it was loaded first",
+                    "defines different hooks than when it was first loaded",
                 ));
             }
             functions.extend(file.defined.into_iter().map(|(_, function)| function));
@@ -215,7 +215,7 @@ fn read_source(path: &Path) -> Result<Source, LoadError> {
     let file = path.display().to_string();
     let size = std::fs::metadata(path).map_err(|error| LoadError::one(&file, None, error.to_string()))?.len();
     if size > FILE_BYTES_MAX {
-        return Err(LoadError::one(&file, None, format!("{size} bytes; {FILE_BYTES_MAX} is the most")));
+        return Err(LoadError::one(&file, None, format!("{size} bytes; the limit is {FILE_BYTES_MAX}")));
     }
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Source { file, text }),
@@ -268,7 +268,7 @@ fn assemble(
             if upstreams.iter().any(|other| other.name == upstream.name) {
                 found.add(
                     &[&upstream.name],
-                    format!("upstreams.{}: there is one of this name already", upstream.name),
+                    format!("upstreams.{}: an upstream of this name exists already", upstream.name),
                 );
             } else {
                 upstreams.push(upstream);

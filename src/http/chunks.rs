@@ -140,7 +140,9 @@ impl Chunks {
             (Place::Size | Place::Digits | Place::Padding, _) => {
                 return Err(Malformed("its size is not a hexadecimal number"));
             }
-            (Place::DataEnd | Place::DataLineFeed, _) => return Err(Malformed("it is longer than its size")),
+            (Place::DataEnd | Place::DataLineFeed, _) => {
+                return Err(Malformed("its data is longer than its size"));
+            }
             _ => return Err(Malformed("a line does not end with CR and LF")),
         };
         Ok(())

@@ -336,7 +336,7 @@ fn a_failed_read_is_judged_by_its_place_in_the_request() {
 }
 
 #[test]
-fn wait_is_told_what_the_connection_waits_for() {
+fn wait_gets_the_kind_of_bytes_that_are_awaited() {
     let mut connection = Connection::new(Script::new(b"\r\nGET / HTTP/1.1\r\n\r\n", 8), Limits::default());
     let mut waits = Vec::new();
     let head = connection.read_head_with(|_, waiting| {

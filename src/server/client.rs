@@ -91,11 +91,11 @@ fn handle(connection: &Client, request: Request, client: SocketAddr, shared: &Sh
     match handled {
         Ok(Ok(())) if connection.response_begun() => {}
         Ok(Ok(())) => {
-            log::error!("{client}: a request was left without a response");
+            log::error!("{client}: the handler did not respond to a request");
             answer(connection, &Error::new(Kind::Api, "Internal server error"), client);
         }
         Ok(Err(error)) => {
-            // The connection reports `InvalidInput` for wrong calls of ours; other errors come from the client or the
+            // The connection reports `InvalidInput` for wrong calls by the handler; other errors come from the client or the
             // network.
             let ours = error.kind() == io::ErrorKind::InvalidInput;
             log::log!(if ours { log::Level::Error } else { log::Level::Debug }, "{client}: {error}");

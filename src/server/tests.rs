@@ -196,7 +196,7 @@ fn a_bad_request_is_answered_in_the_envelope() {
 }
 
 #[test]
-fn beyond_the_limit_clients_are_told_to_come_back() {
+fn clients_beyond_the_limit_get_a_retry_after() {
     let options = Options { connections_max: 1, ..Options::default() };
     let server = Server::start(options, echo);
     let mut first = server.connect();

@@ -37,7 +37,7 @@ fn check(file: &Path, actual: &str) {
 }
 
 #[test]
-fn every_case_gives_what_is_expected() {
+fn every_case_gives_the_expected_files() {
     for case in cases() {
         match litellm::import(&yaml(&case)) {
             Ok(import) => {
@@ -62,7 +62,7 @@ fn a_third_of_the_cases_are_failures() {
 }
 
 #[test]
-fn the_lua_loads_and_names_only_what_is_there() {
+fn the_lua_loads_and_names_only_existing_upstreams() {
     for case in cases() {
         if let Ok(import) = litellm::import(&yaml(&case)) {
             support::check_shape(&import.lua, &case.display().to_string());

@@ -43,7 +43,7 @@ pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_
         LuaValue::Nil | LuaValue::Integer(API_VERSION) => {}
         other => reader.wrong(
             "api",
-            &format!("this version speaks hook API {API_VERSION}, got {}", describe(&other)),
+            &format!("this version of sparkgap has hook API {API_VERSION}, got {}", describe(&other)),
             mistakes,
         ),
     }

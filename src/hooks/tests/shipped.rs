@@ -271,7 +271,7 @@ fn call_every_hook(hooks: &Hooks) {
 }
 
 #[test]
-fn every_code_block_of_the_manual_does_what_it_says() {
+fn every_code_block_of_the_manual_works_or_fails_as_it_says() {
     let blocks = manual_blocks();
     assert_eq!(blocks.iter().filter(|(wrong, _)| *wrong).count(), 4);
     assert!(blocks.len() >= 15, "{}", blocks.len());
