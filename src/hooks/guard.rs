@@ -125,6 +125,7 @@ fn place_of(debug: &Debug<'_>) -> String {
 
 /// The address where this thread's stack ends now, approximately. Stacks grow downwards on every platform that sparkgap
 /// supports.
+// `inline(never)`: the address must be that of a frame of its own, below the caller's.
 #[inline(never)]
 fn stack_address() -> usize {
     let marker = 0u8;
