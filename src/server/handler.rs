@@ -1,4 +1,4 @@
-//! The handler of requests, and the limits of a server: the things that a connection's thread gets.
+//! The handler of requests and the limits of a server, which every connection's thread gets.
 
 use std::cell::RefCell;
 use std::io;
@@ -14,7 +14,7 @@ use crate::http::{Connection, Limits, Request, Socket};
 /// upstream watches it.
 pub type Client = Rc<RefCell<Connection<Socket>>>;
 
-/// The answer to a request, as the server calls for it.
+/// Handles the requests of a server: reads each one's body and responds to it.
 pub trait Handler: Send + Sync + 'static {
     /// Reads the request's body and responds, both on `connection`. If there is no response, the client gets a 500. If
     /// the response is unfinished, or after an error, the connection is closed, which shows the client that it was cut
