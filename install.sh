@@ -3,8 +3,8 @@
 #
 #     ./install.sh --upstream http://192.168.68.155:8888/v1 --listen 4000
 #
-# Run it again to upgrade: what is the same is left alone, the configuration is never overwritten, the service is
-# restarted only if something changed, and the previous program comes back if the new one does not start.
+# Run it again to upgrade. Files that are the same stay, the configuration is never overwritten, the service restarts
+# only if something changed, and the previous program comes back if the new one does not start.
 set -eu
 
 usage() {
@@ -34,7 +34,7 @@ main() {
     here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
     paths
     find_out
-    # Whether the service has to be restarted, and whether its socket has to; the version that was put in place.
+    # True if the service has to restart; true if its socket has to; the version that was installed.
     changed='' socket_changed='' version=''
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
@@ -88,14 +88,14 @@ paths() {
     share=$destdir$prefix/share/sparkgap
     etc=$destdir/etc/sparkgap
     dropins=$destdir/etc/systemd/system
-    # systemd looks here too. /etc is the owner's.
+    # systemd reads units from this folder too; the one in /etc belongs to the owner.
     case $prefix in
         /usr) units=$destdir/usr/lib/systemd/system ;;
         *) units=$destdir/usr/local/lib/systemd/system ;;
     esac
 }
 
-# What this machine is and has.
+# Finds out the machine's architecture and systemd.
 find_out() {
     for command in id uname mktemp cmp cp mv rm chmod mkdir sed cut head tail sort cat dirname sha256sum od tr grep; do
         command -v "$command" >/dev/null || fail "the command $command is needed"
@@ -105,7 +105,7 @@ find_out() {
         systemd=$(systemctl --version | head -n 1 | cut -d ' ' -f 2)
         systemd=${systemd%%[!0-9]*}
     fi
-    # Whether there are system files to write at all.
+    # True if system files can be written.
     system=yes
     if [ -z "$destdir" ] && [ "$(id -u)" != 0 ]; then
         system='' systemd=''
@@ -136,7 +136,7 @@ do_install() {
     fi
 }
 
-# An archive brings the sums of its files.
+# Checks the files against the checksums that an archive contains.
 verify() {
     [ -e "$here/SHA256SUMS" ] || return 0
     (cd "$here" && sha256sum -c SHA256SUMS >"$work/sums" 2>&1) || {
@@ -159,7 +159,8 @@ find_binary() {
     [ -f "$binary" ] || fail "there is no $binary"
 }
 
-# Beside the old one, tried there, then renamed: at no time is there half a program.
+# Copies the program beside the old one, tries it there, then renames it, so that the installed program is always
+# complete.
 install_binary() {
     if cmp -s "$binary" "$bin/sparkgap"; then
         say "unchanged  $bin/sparkgap"
@@ -182,7 +183,7 @@ install_binary() {
     say "installed  $bin/sparkgap ($version)"
 }
 
-# For people: no reason to restart.
+# Installs files for people to read. They do not need a restart.
 install_shared() {
     before=$changed
     for file in README.md LICENSE LICENSE-MIT LICENSE-APACHE systemd/sparkgap.env.example; do
@@ -194,13 +195,13 @@ install_shared() {
     changed=$before
 }
 
-# The owner's from the first day on.
+# Installs the configuration, which belongs to the owner from then on.
 install_config() {
     for folder in "$etc" "$etc/hooks"; do
         [ -d "$folder" ] || run mkdir -p -m 755 "$folder"
     done
     [ -d "$etc/credentials" ] || run mkdir -m 700 "$etc/credentials"
-    # Without any hook at all, the default file: an example that does nothing yet.
+    # If there are no hooks, installs the default file: an example that changes nothing yet.
     set -- "$etc"/hooks/*.lua
     [ -e "$1" ] || install_file "$here/hooks/default.lua" "$etc/hooks/default.lua"
     if [ -n "$upstreams" ]; then
@@ -216,7 +217,8 @@ install_config() {
     fi
 }
 
-# Whoever reaches the port could use the model, so the service does not start on an open one without keys.
+# Makes a key for clients. Everybody who reaches the port could use the model, so the service does not start on an open
+# port without keys.
 client_key() {
     case $listen in
         127.* | localhost:* | '[::1]:'*) return ;;
@@ -235,7 +237,7 @@ client_key() {
 }
 
 install_units() {
-    # For the way back.
+    # Keeps the previous units for a roll-back.
     for unit in sparkgap.service sparkgap.socket; do
         [ ! -e "$units/$unit" ] || cp "$units/$unit" "$work/$unit.previous"
     done
@@ -253,7 +255,7 @@ install_units() {
     socket_file install_file "$here/systemd/sparkgap.socket" "$units/sparkgap.socket"
 }
 
-# socket_file HOW FROM TO: notes that the socket has to be opened anew.
+# socket_file HOW FROM TO: installs a file, and notes that the socket has to be opened again if the file changed.
 socket_file() {
     before=$changed
     changed=''
@@ -291,16 +293,16 @@ start_service() {
     roll_back
 }
 
-# The program's own word on what is configured.
+# Checks the configuration with the program's own check.
 check_config() {
     configured=$(sed -n 's/^SPARKGAP_UPSTREAM=//p' "$etc/sparkgap.env" | tail -n 1 | sed "s/^[\"']//; s/[\"']\$//")
-    # shellcheck disable=SC2086 # several words, as in the unit
+    # shellcheck disable=SC2086 # split into words, as systemd does in the unit
     "$bin/sparkgap" check --hooks "$etc/hooks" $configured 2>&1
 }
 
 restart() {
     if [ -n "$socket_changed" ] && systemctl --quiet is-active sparkgap.socket; then
-        # Another address: this one time the socket cannot stay open.
+        # The address changed, so the socket cannot stay open this time.
         systemctl stop sparkgap.service sparkgap.socket || return 1
     fi
     systemctl start sparkgap.socket && systemctl restart sparkgap.service
@@ -315,7 +317,7 @@ address() {
     esac
 }
 
-# Active, and an answer to a request. Ready is what systemd was told; the answer is the proof.
+# True if the service is active and answers a request. systemd only has the program's report; the answer is the proof.
 answers() {
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         if systemctl --quiet is-active sparkgap.service && ask "http://$(address)/health"; then return 0; fi
@@ -374,7 +376,7 @@ remove() {
     done
 }
 
-# install_file FROM TO: replaces, by a rename, what is not the same.
+# install_file FROM TO: replaces a file that differs, by a rename.
 install_file() {
     if cmp -s "$1" "$2"; then return; fi
     changed=yes
@@ -388,7 +390,7 @@ install_file() {
     mv -f "$2.sparkgap-new" "$2"
 }
 
-# config_file FROM TO: never replaces; what is new lies beside.
+# config_file FROM TO: installs a file that does not exist; otherwise puts a new version beside it.
 config_file() {
     if [ ! -e "$2" ]; then
         install_file "$1" "$2"

@@ -1,5 +1,6 @@
-//! Fixed workloads for counting instructions: `instructions NAME 0` prepares one, `instructions NAME 1` also runs it. The
-//! difference is what the workload costs, the same on every run. `.ci/instructions` compares it with committed figures.
+//! Fixed workloads for counting instructions. `instructions NAME 0` prepares one, `instructions NAME 1` also runs it.
+//! The difference is the cost of the workload, the same in every run. `.ci/instructions` compares it with committed
+//! figures.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,10 +17,10 @@ use sparkgap::http::{Connection, Limits};
 use sparkgap::json::Document;
 use workloads::{Kind, Request};
 
-/// Deltas to an answer.
+/// The deltas of an answer.
 const DELTAS: usize = 10_000;
 
-/// Requests over one connection.
+/// The requests on one connection.
 const REQUESTS: usize = 500;
 
 fn main() {
@@ -40,7 +41,7 @@ fn answer(kind: Kind, times: usize) {
     let answer = workloads::answer(kind, DELTAS);
     let mut out = Vec::new();
     let plans: Vec<_> = (0..times).map(|_| workloads::plan(0)).collect();
-    let spare = workloads::plan(0); // so that both runs have made one, whatever is done once
+    let spare = workloads::plan(0); // so that work that is done once is part of both runs
     for plan in plans {
         black_box(workloads::relay(&answer, plan, &mut out));
     }
@@ -57,7 +58,7 @@ fn request(times: usize) {
     }
 }
 
-/// A client in memory: sends what it has, takes everything.
+/// A client in memory: it sends its bytes, and accepts everything.
 struct Memory<'m>(&'m [u8]);
 
 impl Read for Memory<'_> {

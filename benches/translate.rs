@@ -19,10 +19,10 @@ fn main() {
     divan::main();
 }
 
-/// Deltas of an answer: thousand, so that us to an answer are ns to an event.
+/// The deltas of an answer: a thousand, so that microseconds of an answer are nanoseconds of an event.
 const DELTAS: usize = 1000;
 
-/// Decoder, translation, and the events encoded into a reused buffer.
+/// The decoder, the translation, and the events encoded into a reused buffer.
 #[divan::bench(args = [Kind::Text, Kind::Reasoning, Kind::Arguments, Kind::Counted])]
 fn answer_of_1000_deltas(bencher: Bencher<'_, '_>, kind: Kind) {
     let answer = workloads::answer(kind, DELTAS);
@@ -33,19 +33,19 @@ fn answer_of_1000_deltas(bencher: Bencher<'_, '_>, kind: Kind) {
         .bench_local_values(|plan| workloads::relay(black_box(&answer), plan, &mut out));
 }
 
-/// Parse, read, translate, write; all of it new but the parser's buffers.
+/// Parse, read, translate, write. Everything except the parser's buffers is new for each request.
 #[divan::bench(args = [3_000, 30_000, 300_000, 2_000_000])]
 fn request_of_bytes(bencher: Bencher<'_, '_>, size: usize) {
     let body = Request { size, stream: true, max_tokens: 4096 }.body();
     bencher.counter(BytesCount::new(body.len())).with_inputs(|| body.clone()).bench_local_values(|body| {
-        // As the proxy does it: a document and a buffer to each request.
+        // The proxy uses a new document and a new buffer for each request, too.
         let mut out = Vec::new();
         workloads::translate_request(&mut Document::from(body), &mut out);
         out
     });
 }
 
-/// The parse alone, the largest part of it.
+/// The parse alone, the largest part of the work on a request.
 #[divan::bench(args = [3_000, 30_000, 300_000, 2_000_000])]
 fn parse_of_bytes(bencher: Bencher<'_, '_>, size: usize) {
     let body = Request { size, stream: true, max_tokens: 4096 }.body();
@@ -55,7 +55,7 @@ fn parse_of_bytes(bencher: Bencher<'_, '_>, size: usize) {
     });
 }
 
-/// Stop sequences are looked for in every delta.
+/// Stop sequences are searched in every delta.
 #[divan::bench(args = [0, 1, 4, 16, 64])]
 fn answer_with_stop_sequences(bencher: Bencher<'_, '_>, stop_sequences: usize) {
     let answer = workloads::answer(Kind::Text, DELTAS);

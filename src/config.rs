@@ -1,6 +1,6 @@
-//! The checked configuration: what flags and Lua files say, as one plain value.
+//! The checked configuration: the flags and Lua files as one plain value.
 //!
-//! Knows no Lua and no command line: `hooks` and `cli` fill it in.
+//! Knows neither Lua nor the command line: `hooks` and `cli` fill it in.
 
 mod network;
 
@@ -16,12 +16,12 @@ use crate::settings::Settings;
 pub struct Secret(String);
 
 impl Secret {
-    /// A secret of this text.
+    /// Makes a secret of this text.
     pub fn new(text: impl Into<String>) -> Self {
         Secret(text.into())
     }
 
-    /// The text itself, for the one header it goes into.
+    /// The text itself, for the one header that it belongs in.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -33,20 +33,20 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// One upstream as configured.
+/// The configuration of one upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// Its name in aliases, hooks and logs.
     pub name: String,
     /// Its base URL with the `/v1`, without a slash at the end: `http://192.168.68.155:8888/v1`.
     pub url: String,
-    /// The key it gets as `Authorization: Bearer`; none is sent without one.
+    /// The key that it gets as `Authorization: Bearer`. Without a key no such header is sent.
     pub api_key: Option<Secret>,
-    /// The model to ask for where an alias names none; else the first one that the server lists.
+    /// The model to ask for if an alias names none; otherwise the first one that the server lists.
     pub model: Option<String>,
-    /// How many requests it gets at a time; the rest wait. No limit where it is not set.
+    /// The most requests that it gets at a time; the rest wait. `None`: no limit.
     pub max_in_flight: Option<u32>,
-    /// What shapes the translation for it.
+    /// The settings that shape the translation for it.
     pub settings: Settings,
 }
 
@@ -55,28 +55,28 @@ pub struct Upstream {
 pub struct Config {
     /// Never empty once checked. The first one is the default.
     pub upstreams: Vec<Upstream>,
-    /// In order; the first match wins.
+    /// The aliases in their order; the first match wins.
     pub aliases: Vec<Alias>,
 }
 
 impl Config {
-    /// The upstream of an alias as far as the configuration tells: the one it names, else the default.
+    /// The upstream of an alias as far as the configuration decides: the one it names, otherwise the default.
     pub fn upstream_of<'c>(&'c self, alias: &'c Alias) -> Option<&'c str> {
         let default = self.upstreams.first().map(|upstream| upstream.name.as_str());
         alias.upstream.as_deref().or(default)
     }
 }
 
-/// Checks a base URL and gives it its usual form: no slash at the end, `/v1` where it has no path.
+/// Checks a base URL and returns its usual form: without a slash at the end, and with `/v1` if it had no path.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// The reason why the URL cannot be used.
 pub fn base_url(text: &str) -> Result<String, String> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(format!("\"{text}\" does not begin with http:// or https://"));
     };
     if !matches!(scheme, "http" | "https") {
-        return Err(format!("\"{scheme}\" is not a scheme we speak; http and https are"));
+        return Err(format!("\"{scheme}\" is not a supported scheme; use http or https"));
     }
     if text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#')) {
         return Err(format!("\"{text}\" has a blank, a query or a fragment"));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_does_not_show() {
+    fn debug_output_hides_a_secret() {
         assert_eq!(format!("{:?}", Secret::new("sk-1")), "***");
     }
 }

@@ -1,7 +1,8 @@
 //! The demo upstream: a small OpenAI-compatible server without a model, for trying things out.
 //!
-//! Speaks vLLM's dialect over a real socket, so that a demo goes the same way as any upstream. It thinks if it is let,
-//! calls one offered tool (for Claude Code: `Bash` with a harmless `echo`), and says what came of it.
+//! It speaks vLLM's dialect over a real socket, so that a demo uses the same code as any upstream. It sends reasoning
+//! unless the request turns that off, calls one offered tool (for Claude Code `Bash` with a harmless `echo`), and
+//! reports the result.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,18 +12,18 @@ use crate::http::{self, Request};
 use crate::json::{self, Object, Value};
 use crate::server::{self, Client, Handler, Options, Stop};
 
-/// The model that the demo says it is.
+/// The name of the demo's model.
 pub const MODEL: &str = "demo";
 
 const WINDOW: u64 = 131_072;
 
-/// What may be shown of a tool's result.
+/// The number of characters of a tool's result that are shown at most.
 const RESULT_CHARS_MAX: usize = 200;
 
 /// Starts the demo upstream on a free loopback port and returns its base URL. It runs as long as the process.
 ///
 /// # Errors
-/// No port or no thread is to be had.
+/// No free port, or no thread, is available.
 pub fn start() -> io::Result<String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
@@ -69,7 +70,7 @@ fn failure(message: &str) -> String {
     Value::object([("error", error)]).to_json()
 }
 
-/// What the demo says: its reasoning, its text, perhaps a tool call, and why it ends.
+/// The demo's answer: its reasoning, its text, and perhaps a tool call.
 struct Answer {
     reasoning: String,
     text: String,
@@ -122,7 +123,7 @@ fn answer(chat: &Value<'_>) -> Answer {
         return Answer { reasoning: String::new(), text: sample("", schema).to_json(), call: None };
     }
     if let Some(result) = tool_result(chat) {
-        // What sparkgap folded into the message is for the model, not for its user.
+        // The reminder that sparkgap folded into the message is for the model, not for its user.
         let result = result.split("\n\n<system-reminder>").next().unwrap_or(result);
         let shown: String = result.chars().take(RESULT_CHARS_MAX).collect();
         let text = format!(
@@ -138,7 +139,7 @@ fn answer(chat: &Value<'_>) -> Answer {
     Answer { reasoning: reasoning("A demo has little to think about. "), text: text.to_string(), call }
 }
 
-/// The result of a tool since the last answer.
+/// The result of a tool that came after the last answer.
 fn tool_result<'c>(chat: &'c Value<'c>) -> Option<&'c str> {
     let messages = chat.get("messages")?.as_array()?;
     let role = |message: &Value<'_>, role: &str| message.get("role").and_then(Value::as_str) == Some(role);
@@ -146,7 +147,7 @@ fn tool_result<'c>(chat: &'c Value<'c>) -> Option<&'c str> {
     since.filter(|message| role(message, "tool")).find_map(|message| message.get("content")?.as_str())
 }
 
-/// `Bash` if it is offered, else the first tool; with sample arguments.
+/// The tool that the demo calls, with sample arguments: `Bash` if it is offered, otherwise the first one.
 fn offered_tool(chat: &Value<'_>) -> Option<(String, String)> {
     if chat.get("tool_choice").and_then(Value::as_str) == Some("none") {
         return None;
@@ -161,7 +162,7 @@ fn offered_tool(chat: &Value<'_>) -> Option<(String, String)> {
     Some((name(function), arguments))
 }
 
-/// A value that fits a schema, as far as a demo needs one: required members only.
+/// A sample value that fits a schema well enough for a demo: it has the required members only.
 fn sample<'s>(name: &str, schema: &'s Value<'s>) -> Value<'s> {
     if let Some(first) = schema.get("enum").and_then(Value::as_array).and_then(<[Value<'_>]>::first) {
         return first.reborrow();

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// Three 64-bit words of eight base62 digits each: 24 digits as in Anthropic's ids, 142 bits.
+/// The number of 64-bit words in an id. Each gives eight base62 digits: 24 digits as in Anthropic's ids, 142 bits.
 const WORDS: u64 = 3;
 const DIGITS_PER_WORD: usize = 8;
 
-/// Its length with the longest prefix.
+/// The length of an id with the longest prefix, in bytes.
 const ID_SIZE_MAX: usize = "toolu_".len() + 24;
 
 /// An id for one request: `req_` and 24 characters.
@@ -31,8 +31,8 @@ pub fn tool_use_id() -> String {
     id("toolu_")
 }
 
-/// A counter, run through SipHash under a key that the operating system draws once per process: the counter
-/// keeps parallel calls apart, the key restarts.
+/// A counter, run through SipHash under a key that the operating system draws once per process. The counter makes
+/// parallel ids differ, the key those of different runs.
 fn id(prefix: &str) -> String {
     static KEY: OnceLock<RandomState> = OnceLock::new();
     static COUNTER: AtomicU64 = AtomicU64::new(0);

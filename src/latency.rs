@@ -1,7 +1,7 @@
-//! Times to the first token and tokens a second, through sparkgap and straight to its upstream, side by side.
+//! Measures the time to the first token and the tokens a second, through sparkgap and straight to its upstream.
 //!
-//! The same question goes both ways: straight on it is the very body that sparkgap would send. The ways take turns within
-//! each round, so that what else the machine does falls on both alike.
+//! Both ways carry the same question: straight to the upstream it has the very body that sparkgap would send. The ways
+//! take turns within each round, so that other work of the machine slows both alike.
 
 use crate::fleet::Gateway;
 use crate::ids;
@@ -10,43 +10,44 @@ use crate::probe::{self, Answer, Format};
 use crate::proxy::{Preview, preview};
 use crate::transport::{Endpoint, Path};
 
-/// Room that is left in a window beside the prompt and its answer: the chat template, and a tokenizer that counts otherwise.
+/// Tokens of a window that are left free beside the prompt and its answer: for the chat template, and for a tokenizer
+/// that makes more tokens of the words.
 const SPARE_TOKENS: u64 = 256;
 
-/// Words that are one token each to every tokenizer.
+/// Words that every tokenizer makes one token of.
 const WORDS: [&str; 12] = [
     "river", "stone", "green", "house", "light", "music", "paper", "north", "water", "table", "seven",
     "bread",
 ];
 
-/// How a question travels.
+/// The way a question travels.
 #[derive(Debug)]
 pub enum Way<'a> {
-    /// To a server of the Messages API, under this name of a model.
+    /// To a server of the Messages API, with this model name.
     Messages(&'a Endpoint, &'a str),
-    /// Translated as this gateway would, straight to the upstream that it would choose.
+    /// Translated as this gateway would, then straight to the upstream that it would choose.
     Straight(&'a Gateway, &'a str),
 }
 
-/// One line of questions.
+/// A target of questions: one line of the table for each size of prompt.
 #[derive(Debug)]
 pub struct Target<'a> {
-    /// What it is called in the table.
+    /// Its name in the table.
     pub label: String,
-    /// The window, where it is known.
+    /// The context window in tokens, if it is known.
     pub window: Option<u64>,
     /// The ways to it, each with its column's name.
     pub ways: Vec<(&'static str, Way<'a>)>,
 }
 
-/// How much is asked.
+/// The amount of questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// How often each question is asked.
+    /// The number of times that each question is asked.
     pub rounds: u64,
     /// The sizes of the prompts, in tokens.
     pub sizes: Vec<u64>,
-    /// The most tokens of an answer.
+    /// The token limit of each answer.
     pub answer_tokens: u64,
 }
 
@@ -55,9 +56,9 @@ pub struct Plan {
 pub struct Times {
     /// The column's name.
     pub way: &'static str,
-    /// To the first token, in milliseconds: least, median, and nine tenths are below this.
+    /// Milliseconds to the first token: the least, the median and the 90th percentile.
     pub first_ms: [f64; 3],
-    /// Tokens a second, the median; where the answers were long enough to tell.
+    /// Tokens a second, the median; `None` if the answers were too short to measure it.
     pub tokens_per_second: Option<f64>,
 }
 
@@ -68,16 +69,16 @@ pub struct Row {
     pub label: String,
     /// The prompt's tokens, as the server counted them.
     pub prompt_tokens: u64,
-    /// The prompt had been asked before; else it was unlike every other one from its beginning.
+    /// True if the prompt was asked before; false if it differed from every other prompt from its beginning on.
     pub is_warm: bool,
-    /// By way.
+    /// The times of each way.
     pub times: Vec<Times>,
 }
 
-/// Asks everything. `on_step` gets a word on what is done next.
+/// Asks all questions. `on_step` is called with a text on each step that begins.
 ///
 /// # Errors
-/// A question that was not answered: says which, and why.
+/// A question that was not answered; the text says which, and why.
 pub fn run(targets: &[Target<'_>], plan: &Plan, on_step: &mut dyn FnMut(&str)) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for target in targets {
@@ -88,7 +89,7 @@ pub fn run(targets: &[Target<'_>], plan: &Plan, on_step: &mut dyn FnMut(&str)) -
             for is_warm in [false, true] {
                 let what = if is_warm { "warm" } else { "cold" };
                 on_step(&format!("{}, {size} tokens, {what}", target.label));
-                rows.push(row(target, plan, *size, is_warm)?);
+                rows.push(measure_row(target, plan, *size, is_warm)?);
             }
         }
     }
@@ -96,10 +97,10 @@ pub fn run(targets: &[Target<'_>], plan: &Plan, on_step: &mut dyn FnMut(&str)) -
 }
 
 /// Asks the questions of one line.
-fn row(target: &Target<'_>, plan: &Plan, size: u64, is_warm: bool) -> Result<Row, String> {
+fn measure_row(target: &Target<'_>, plan: &Plan, size: u64, is_warm: bool) -> Result<Row, String> {
     let repeated = ids::request_id();
     let seed = || if is_warm { repeated.clone() } else { ids::request_id() };
-    // Fills the cache, or makes the connections.
+    // The first answer of each way is not measured: it fills the cache, or makes the connections.
     for (_, way) in &target.ways {
         way.ask(&seed(), size, plan.answer_tokens)?;
     }
@@ -131,7 +132,7 @@ fn times(way: &'static str, answers: &[Answer]) -> Times {
     Times { way, first_ms: [share(0), share(50), share(90)], tokens_per_second: self::share(&rates, 50) }
 }
 
-/// The value that `percent` of the others are at or below, by nearest rank.
+/// The percentile by nearest rank: the least value that `percent` percent of the values do not exceed.
 fn share(values: &[f64], percent: usize) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -148,7 +149,9 @@ impl Way<'_> {
                     probe::ask(server, Path::Root("/v1/messages"), Format::Messages, &body, |_| false);
                 asked.map_err(|trouble| format!("{} did not answer for {model}: {trouble}", server.name()))?
             }
-            Way::Straight(gateway, model) => straight(gateway, &question(model, seed, size, answer_tokens))?,
+            Way::Straight(gateway, model) => {
+                ask_straight(gateway, &question(model, seed, size, answer_tokens))?
+            }
         };
         if answer.first.is_none() {
             return Err("an answer was empty, so it has no first token".to_string());
@@ -157,11 +160,12 @@ impl Way<'_> {
     }
 }
 
-/// What sparkgap would do with it, but for the way back.
-fn straight(gateway: &Gateway, question: &Value<'_>) -> Result<Answer, String> {
+/// Asks the upstream with the body that sparkgap would send. The answer is not translated back.
+fn ask_straight(gateway: &Gateway, question: &Value<'_>) -> Result<Answer, String> {
     let Preview::Sent { upstream, body, .. } = preview(gateway, question.to_json().as_bytes(), &[]) else {
         return Err(
-            "the hooks answer or refuse the question: there is no upstream to ask straight".to_string()
+            "the hooks answer or refuse the question: no upstream is asked, so there is nothing to compare"
+                .to_string(),
         );
     };
     let Some(served) = gateway.upstream(&upstream) else {
@@ -171,9 +175,9 @@ fn straight(gateway: &Gateway, question: &Value<'_>) -> Result<Answer, String> {
         .map_err(|trouble| format!("upstream '{upstream}' did not answer: {trouble}"))
 }
 
-/// A prompt of about so many tokens that begins with `seed`: a prefix cache knows it only if it had this seed before.
+/// A prompt of about `size` tokens that begins with `seed`. A prefix cache has it only if it saw the same seed before.
 fn question(model: &str, seed: &str, size: u64, answer_tokens: u64) -> Value<'static> {
-    // The template and the words around these.
+    // Tokens of the chat template, and of the words around the list.
     const FRAME_TOKENS: u64 = 70;
     let mut text = format!("{seed}: here are words.");
     let count = usize::try_from(size.saturating_sub(FRAME_TOKENS)).unwrap_or(usize::MAX);

@@ -1,7 +1,7 @@
-//! The backend of `log`: lines on stderr, with the time, or with the journal's priorities under systemd.
+//! The backend of `log`: writes lines to stderr, with the time, or with the journal's priorities under systemd.
 //!
-//! ERROR: the operator must act. WARN: configuration that smells, something lost in translation. INFO: start, stop, one
-//! line a request. DEBUG: stages. TRACE: bodies, unredacted.
+//! The levels: ERROR, the operator must act. WARN, a doubtful configuration, or something that the translation dropped.
+//! INFO, the start, the stop, and one line per request. DEBUG, stages. TRACE, unredacted bodies.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::service;
 
-/// Room for the line of a request.
+/// Room for the line of a request, in bytes.
 const LINE_SIZE: usize = 256;
 
 struct Logger {
@@ -21,13 +21,13 @@ struct Logger {
 /// Starts logging. Under systemd each line begins with its priority instead of the time.
 pub fn start(level: LevelFilter) {
     let is_journal = service::stderr_is_journal();
-    // A second start, in a test, keeps the first logger.
+    // A second start happens in tests, and keeps the first logger.
     if log::set_boxed_logger(Box::new(Logger { level, is_journal })).is_ok() {
         log::set_max_level(level);
     }
 }
 
-/// syslog(3)'s numbers, as sd-daemon(3) reads them.
+/// The priority as syslog(3) numbers it and sd-daemon(3) reads it.
 fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,
@@ -37,7 +37,8 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Text from `start` on may hold what a stranger chose: nothing in it may end a line or command a terminal.
+/// Escapes control characters from `start` on. That text may come from a stranger, and must neither end a line nor
+/// command a terminal.
 fn keep_one_line(line: &mut String, start: usize) {
     if !line.chars().any(char::is_control) {
         return;
@@ -56,8 +57,8 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // One write a line, so that the lines of several threads do not mix; and not through std's stderr, at whose lock
-        // they would wait for each other. Nobody is there to tell of a failure.
+        // Each line is one write, so that the lines of several threads do not mix. It does not use std's stderr, whose
+        // lock the threads would wait for. A failure cannot be reported anywhere, so it is ignored.
         let mut line = String::with_capacity(LINE_SIZE);
         let _ = match self.is_journal {
             true => write!(line, "<{}>", priority(record.level())),

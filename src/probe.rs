@@ -1,6 +1,6 @@
-//! One question to a model, and its answer with the times it took: what `doctor` and `bench` are made of.
+//! Asks a model one question and measures the times of its answer: the common part of `doctor` and `bench`.
 //!
-//! Knows both wire formats as far as an answer must be read from them; what it means is the caller's.
+//! Reads both wire formats, as far as an answer needs it. The callers judge the answer.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use crate::openai::{Chunk, Counts};
 use crate::sse::Decoder;
 use crate::transport::{Endpoint, Failure, Path, Response, nobody};
 
-/// How much of an error's body is read.
+/// The number of bytes of an error's body that are read at most.
 const ERROR_SIZE_MAX: usize = 64 * 1024;
 
-/// How much of an error is shown.
+/// The number of characters of an error's text that are shown at most.
 const ERROR_CHARS_MAX: usize = 300;
 
-/// Which format an answer has.
+/// The format of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Chunks of a chat completion.
@@ -25,26 +25,26 @@ pub enum Format {
     Messages,
 }
 
-/// What a model has answered, until its end or until it was enough.
+/// A model's answer, until its end or until the caller had enough.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
-    /// Its text.
+    /// The text.
     pub text: String,
-    /// Its reasoning, where that came in a field of its own.
+    /// The reasoning, if it came in a field of its own.
     pub reasoning: String,
-    /// Its tool calls: names and arguments.
+    /// The names and arguments of the tool calls.
     pub calls: Vec<(String, String)>,
-    /// The tokens, where the server told them.
+    /// The token counts; 0 where the server sent none.
     pub counts: Counts,
-    /// From the question to the first piece of the answer.
+    /// The time from the question to the first piece of the answer.
     pub first: Option<Duration>,
-    /// From the question to the last event.
+    /// The time from the question to the last event.
     pub last: Duration,
 }
 
 impl Answer {
-    /// Tokens a second after the first one, where there were enough of them to tell, and they did not come in one piece: a
-    /// busy server gathers a short answer.
+    /// Tokens a second after the first one. `None` if there were too few tokens to measure, or if they came in one
+    /// piece, since a busy server collects a short answer before it sends it.
     pub fn tokens_per_second(&self) -> Option<f64> {
         const TOKENS_MIN: u64 = 4;
         const TIME_MIN: Duration = Duration::from_millis(1);
@@ -55,14 +55,14 @@ impl Answer {
     }
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// The call failed.
     Failure(Failure),
-    /// The server refused: its status and its words.
+    /// The server refused the question, with this status and error text.
     Refused(u16, String),
-    /// The answer is an error, or no answer.
+    /// The answer is an error, or cannot be read.
     Broken(String),
 }
 
@@ -76,10 +76,10 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// Asks, and reads the answer until its end or until `enough`. What is dropped then makes the server stop.
+/// Asks, and reads the answer until its end or until `enough` is true. Dropping the rest makes the server stop.
 ///
 /// # Errors
-/// [`Trouble`].
+/// [`Trouble`]: the call failed, the server refused, or the answer is broken.
 pub fn ask(
     server: &Endpoint,
     path: Path<'_>,
@@ -90,12 +90,12 @@ pub fn ask(
     let began = Instant::now();
     let response = server.post(path, body.to_json().as_bytes(), &nobody()).map_err(Trouble::Failure)?;
     if response.status != 200 {
-        return Err(refused(response));
+        return Err(read_refusal(response));
     }
     read(response, format, began, enough)
 }
 
-fn refused(response: Response) -> Trouble {
+fn read_refusal(response: Response) -> Trouble {
     let status = response.status;
     let mut body = response.read_some(ERROR_SIZE_MAX);
     let text = String::from_utf8_lossy(&body).into_owned();
@@ -134,11 +134,12 @@ fn read(
                 Format::Chat => answer.take_chunk(tape),
                 Format::Messages => answer.take_event(&Value::from_tape(tape)),
             });
-            taken.map_err(|error| Trouble::Broken(format!("an event is no JSON: {error}")))??;
+            taken.map_err(|error| Trouble::Broken(format!("an event is not valid JSON: {error}")))??;
             if answer.size() > size {
                 answer.first.get_or_insert(at);
             }
-            // Not every token is seen: a model that has said all goes on with marks of its end where it must.
+            // Some tokens bring no text: a model that must go on after its answer sends end marks. So the last event
+            // counts, not the last text.
             answer.last = at;
         }
         if count == 0 || enough(&answer) {
@@ -148,7 +149,7 @@ fn read(
 }
 
 impl Answer {
-    /// Grows with every piece.
+    /// The number of bytes of text, reasoning and calls. It grows with every piece.
     fn size(&self) -> usize {
         let calls: usize = self.calls.iter().map(|(name, arguments)| 1 + name.len() + arguments.len()).sum();
         self.text.len() + self.reasoning.len() + calls
@@ -199,7 +200,7 @@ impl Answer {
         Ok(())
     }
 
-    /// The Messages API tells the cached part of a prompt beside the rest.
+    /// The Messages API reports the cached part of a prompt beside the rest; their sum is the prompt.
     fn take_usage(&mut self, usage: Option<&Value<'_>>) {
         let number = |key: &str| usage.and_then(|usage| usage.get(key)?.as_u64()).unwrap_or(0);
         let cached = number("cache_read_input_tokens");
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_no_answer() {
+    fn an_error_is_not_taken_for_an_answer() {
         for (format, event) in [
             (Format::Chat, r#"{"error":{"message":"EngineCore"}}"#),
             (Format::Messages, r#"{"type":"error","error":{"message":"EngineCore"}}"#),

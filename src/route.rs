@@ -1,13 +1,13 @@
-//! Model name -> alias: the alias table.
+//! The alias table: finds the alias for a model name.
 //!
-//! Knows patterns and names only; which upstreams exist and what they serve is the caller's.
+//! Knows patterns and names only. The caller knows which upstreams exist and which models they serve.
 
 /// One line of the alias table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alias {
     /// A model name as the client sends it; `*` matches any run of characters.
     pub pattern: String,
-    /// The upstream's name; `None`: the owner does not care.
+    /// The upstream's name; `None` if the owner left the choice open.
     pub upstream: Option<String>,
     /// The model to ask it for; `None`: the upstream's own first one.
     pub model: Option<String>,
@@ -18,7 +18,8 @@ pub fn find<'t>(aliases: &'t [Alias], model: &str) -> Option<&'t Alias> {
     aliases.iter().find(|alias| matches(&alias.pattern, model))
 }
 
-/// Whether `*`-pattern `pattern` matches the whole of `name`. Linear in the length of `name` for each `*`.
+/// True if the pattern, with `*` as a wildcard, matches the whole of `name`. Linear in the length of `name` for each
+/// `*`.
 pub fn matches(pattern: &str, name: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or("");

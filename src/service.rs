@@ -1,7 +1,7 @@
-//! The service manager: what it hands us (listening sockets, credentials) and what it is told (ready, reloading,
-//! stopping, still alive, one line of status).
+//! The service manager (systemd): receives listening sockets and credentials from it, and reports to it (ready,
+//! reloading, stopping, still alive, one line of status).
 //!
-//! The only module that knows systemd. Where no service manager is there, nothing is handed over and nothing is told.
+//! The only module that knows systemd. Without a service manager it receives nothing and reports nothing.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,16 +15,16 @@ use std::time::Duration;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
-/// The largest credential that is read; systemd itself refuses those over 1 MiB, and a key has a line.
+/// The largest credential that is read, in bytes. systemd itself refuses those over 1 MiB; a key has one line.
 const CREDENTIAL_SIZE_MAX: u64 = 64 * 1024;
 
-/// The sockets that the service manager listens on for us (`LISTEN_FDS`), in the order of its configuration; empty
-/// where there is none. They outlive this process, so that a restart refuses nobody.
+/// The sockets that the service manager listens on for us (`LISTEN_FDS`), in the order of its configuration; empty if
+/// there are none. They outlive this process, so that no client is refused during a restart.
 ///
-/// To be called once, before there are threads: it clears the environment's variables for them.
+/// Call it once, before any thread starts, since it clears these environment variables.
 ///
 /// # Errors
-/// One of them is no TCP socket.
+/// One of them is not a TCP socket.
 pub fn listeners() -> io::Result<Vec<TcpListener>> {
     let mut handed = ListenFd::from_env();
     let mut listeners = Vec::new();
@@ -34,8 +34,8 @@ pub fn listeners() -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// A value by name: the environment variable, else the credential (`LoadCredential=NAME:FILE`) without the line's
-/// end. None where there is neither.
+/// A value by its name: the environment variable, otherwise the credential (`LoadCredential=NAME:FILE`) without its
+/// line end. `None` if neither exists.
 pub fn variable(name: &str) -> Option<String> {
     if let Ok(value) = std::env::var(name) {
         return Some(value);
@@ -44,7 +44,7 @@ pub fn variable(name: &str) -> Option<String> {
 }
 
 fn credential(folder: &Path, name: &str) -> Option<String> {
-    // A name, and not a way out of the folder.
+    // This must be a plain name, which cannot lead out of the folder.
     if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-')) {
         return None;
     }
@@ -55,8 +55,8 @@ fn credential(folder: &Path, name: &str) -> Option<String> {
     Some(value)
 }
 
-/// Whether stderr is the journal. The variable alone would not tell: whatever is started from a terminal inherits it
-/// from the desktop.
+/// True if stderr is the journal. The variable alone does not show it: a program that is started from a terminal
+/// inherits it from the desktop.
 pub fn stderr_is_journal() -> bool {
     let Some(journal) = std::env::var_os("JOURNAL_STREAM") else { return false };
     let stderr = io::stderr().as_fd().try_clone_to_owned().map(fs::File::from);
@@ -65,41 +65,42 @@ pub fn stderr_is_journal() -> bool {
         .is_ok_and(|stderr| journal == *OsStr::new(&format!("{}:{}", stderr.dev(), stderr.ino())))
 }
 
-/// Whether somebody listens to what is told here.
+/// True if a service manager receives these reports.
 pub fn is_managed() -> bool {
     std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-/// How long the service manager waits for [`alive`] before it ends us; none where it does not.
+/// The longest time between two [`alive`] reports before the service manager ends this process; `None`: it does not
+/// watch.
 pub fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero())
 }
 
-/// Connections are taken; after [`reloading`]: that is done.
+/// Reports that connections are accepted, or, after [`reloading`], that the reload is done.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The configuration is being loaded anew. [`ready`] must follow.
+/// Reports that the configuration is being reloaded. [`ready`] must follow.
 pub fn reloading() {
-    // The time is for systemd 253 and newer, which takes a message without it for a fault.
+    // systemd 253 and newer treat a message without the time as a fault.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(error) => log::debug!("no monotonic clock: {error}"),
     }
 }
 
-/// No more connections are taken.
+/// Reports that no more connections are accepted.
 pub fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// One line for `systemctl status`.
+/// Reports one line for `systemctl status`.
 pub fn status(status: &str) {
     tell(&[NotifyState::Status(status)]);
 }
 
-/// We are not stuck.
+/// Reports that the process is not stuck.
 pub fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
@@ -110,11 +111,11 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Whether the server at `address` answers a request for `path`, whatever it answers: what [`alive`] is to rest on,
-/// since a thread that only tells the time lives on beside a listener that is stuck.
+/// Checks that the server at `address` answers a request for `path`, with any response. [`alive`] depends on this
+/// check, since a thread that only reports would live on beside a listener that is stuck.
 ///
 /// # Errors
-/// It does not, within `timeout` for each step.
+/// The server does not answer within `timeout` for each step.
 pub fn answers(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<()> {
     let address = reachable(address);
     let mut stream = TcpStream::connect_timeout(&address, timeout)?;
@@ -124,11 +125,12 @@ pub fn answers(address: SocketAddr, path: &str, timeout: Duration) -> io::Result
     stream.read_exact(&mut [0; "HTTP/1.1 200".len()])
 }
 
-/// A listener on all addresses is reached through the loopback one.
+/// The address to reach a listener on; for a listener on all addresses it is the loopback address.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        // A machine may have IPv6 switched off while a socket on [::] still takes IPv4; but then this one is mapped.
+        // With IPv6 switched off, a socket on [::] may still accept IPv4. Its address is then a mapped one, which is
+        // not matched here.
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
@@ -156,7 +158,7 @@ mod tests {
     fn a_listener_that_is_stuck_does_not_answer() {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let address = listener.local_addr().unwrap();
-        // The system takes the connection, and nobody answers it.
+        // The system accepts the connection, but the server never responds.
         let stuck = answers(address, "/health", Duration::from_millis(50)).unwrap_err();
         assert!(matches!(stuck.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{stuck}");
         drop(listener);

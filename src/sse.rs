@@ -1,6 +1,6 @@
-//! Server-sent events: bytes -> events, and the frame around an event's data.
+//! Server-sent events: decodes bytes into events, and frames an event's data.
 //!
-//! Knows the `text/event-stream` format (WHATWG HTML, section 9.2) and nothing of what the data mean.
+//! Knows the `text/event-stream` format (WHATWG HTML, section 9.2) and nothing about the content of the data.
 //!
 //! The decoder owns one buffer: the upstream is read straight into it, and the data of each event are handed out as
 //! a mutable slice of it, for a JSON parser that works in place. Nothing is copied unless an event has several
@@ -9,15 +9,15 @@
 use std::fmt;
 use std::ops::Range;
 
-/// The longest event that is taken, in bytes: a whole tool call of a megabyte fits many times over, and a server that
-/// sends one endless line does not grow the process.
+/// The longest accepted event, in bytes. A tool call of a megabyte fits many times over, and a server that sends one
+/// endless line does not fill the memory.
 pub const EVENT_SIZE_MAX: usize = 16 * 1024 * 1024;
 
-/// How much room a read is offered at first: a few events. Doubled each time that a read has nearly filled it, so that a
-/// slow stream costs little memory and a fast one few reads.
+/// The room offered to a read at first, in bytes: a few events. It is doubled each time that a read has nearly filled
+/// it, so that a slow stream costs little memory and a fast one few reads.
 const READ_SIZE: usize = 2 * 1024;
 
-/// How much room a read is offered at most.
+/// The most room offered to a read, in bytes.
 const READ_SIZE_MAX: usize = 32 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
@@ -25,9 +25,9 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 /// One event.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event<'b> {
-    /// Whether its name is `error` (LM Studio sends its errors so). Other names are not kept: no server uses them.
+    /// True if the event's name is `error`, as in LM Studio's errors. Other names are not kept: no server uses them.
     pub is_error: bool,
-    /// Its data, never empty.
+    /// The data, never empty.
     pub data: &'b mut [u8],
 }
 
@@ -41,19 +41,19 @@ impl fmt::Display for TooLong {
     }
 }
 
-/// An incremental decoder: tolerates LF, CRLF and CR, a byte order mark, comments, `id:` and `retry:` lines, several
-/// `data:` lines to an event, `data:` without a space, and any split of the bytes.
+/// An incremental decoder. It accepts LF, CRLF and CR, a byte order mark, comments, `id:` and `retry:` lines, several
+/// `data:` lines in an event, `data:` without a space, and any split of the bytes.
 #[derive(Debug)]
 pub struct Decoder {
     buffer: Vec<u8>,
-    /// Bytes before this are done with.
+    /// Bytes before this index were used and can be dropped.
     start: usize,
-    /// Bytes before this belong to lines that were looked at, or hold no line end.
+    /// Bytes before this index belong to lines that were decoded, or hold no line end.
     scanned: usize,
-    /// Where the line that is being looked for begins.
+    /// The index where the current, unfinished line begins.
     line: usize,
     filled: usize,
-    /// How much room the next read is offered.
+    /// The room that the next read is offered, in bytes.
     read_size: usize,
     data: Option<Range<usize>>,
     is_error: bool,
@@ -86,7 +86,7 @@ impl Decoder {
         }
     }
 
-    /// Room to read into. Follow with [`Decoder::advance`].
+    /// The room to read into. Call [`Decoder::advance`] after the read.
     pub fn space(&mut self) -> &mut [u8] {
         if self.start == self.filled {
             self.rebase();
@@ -95,7 +95,7 @@ impl Decoder {
             self.rebase();
         }
         if self.buffer.len() - self.filled < self.read_size {
-            // Doubling keeps an event of n bytes linear in n.
+            // Doubling keeps the cost of an event of n bytes linear in n.
             let size = (self.buffer.len() * 2).max(self.filled + self.read_size);
             self.buffer.resize(size, 0);
         }
@@ -113,17 +113,17 @@ impl Decoder {
         }
     }
 
-    /// `count` bytes were read into the last [`Decoder::space`].
+    /// Takes over the `count` bytes that were read into the last [`Decoder::space`].
     pub fn advance(&mut self, count: usize) {
         let room = self.buffer.len() - self.filled;
         self.filled += count.min(room);
-        // What framed the events on their way, chunk by chunk, was in the room too.
+        // A read counts as full at three quarters of the room: the HTTP chunk framing took the rest.
         if count > room / 4 * 3 {
             self.read_size = (self.read_size * 2).min(READ_SIZE_MAX);
         }
     }
 
-    /// The bytes ended: an event that lacks only its blank line counts.
+    /// Says that no bytes follow: an event that lacks only its blank line is complete then.
     pub fn end(&mut self) {
         for _ in 0..2 {
             if let Some(byte) = self.space().first_mut() {
@@ -133,7 +133,7 @@ impl Decoder {
         }
     }
 
-    /// Puts `bytes` in; for tests and for text that is in memory already.
+    /// Appends `bytes`; for tests, and for text that is in memory already.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let space = self.space();
@@ -147,10 +147,10 @@ impl Decoder {
         }
     }
 
-    /// The next whole event, if there is one.
+    /// The next complete event, if there is one.
     ///
     /// # Errors
-    /// [`TooLong`]: give the stream up.
+    /// [`TooLong`]: the stream cannot be decoded any further.
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, TooLong> {
         if self.at_beginning && !self.skip_byte_order_mark() {
             return Ok(None);
@@ -173,7 +173,7 @@ impl Decoder {
         if self.filled - self.start > self.size_max { Err(TooLong) } else { Ok(None) }
     }
 
-    /// Whether enough bytes are there to tell, and the mark is behind us.
+    /// True once enough bytes have arrived to decide about the mark, and it was skipped if it was there.
     fn skip_byte_order_mark(&mut self) -> bool {
         let head = self.buffer.get(self.line..self.filled).unwrap_or_default();
         if head.len() < BOM.len() && BOM.starts_with(head) {
@@ -231,7 +231,7 @@ impl Decoder {
             self.data = Some(value);
             return;
         };
-        // Data of several lines are joined by a line feed, in place: there is room, the field name stood there.
+        // A line feed joins the data of several lines, in place: the field's name stood there, so there is room for it.
         if let Some(byte) = self.buffer.get_mut(data.end) {
             *byte = b'\n';
         }
@@ -241,7 +241,7 @@ impl Decoder {
     }
 }
 
-/// Appends one event: its name and its data, which `write_data` appends and which must hold no line end.
+/// Appends one event: its name, and the data that `write_data` appends. The data must hold no line end.
 pub fn encode(name: &str, out: &mut Vec<u8>, write_data: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"event: ");
     out.extend_from_slice(name.as_bytes());
@@ -292,7 +292,7 @@ mod tests {
     ];
 
     #[test]
-    fn whole_and_cut_everywhere() {
+    fn events_are_the_same_whole_and_cut_everywhere() {
         for (text, expected) in CASES {
             let expected: Vec<_> = expected.iter().map(|e| data(e)).collect();
             let bytes = text.as_bytes();
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_name_is_told_and_forgotten() {
+    fn the_name_error_counts_for_its_own_event_only() {
         let found = events(&[b"event: error\ndata: a\n\ndata: b\n\nevent: errors\ndata: c\n\n"]);
         assert_eq!(found, [(true, "a".into()), data("b"), data("c")]);
     }

@@ -1,7 +1,7 @@
-//! Nothing is allocated per event once a stream runs: bytes -> `Decoder` -> `MessageStream` -> bytes in a reused buffer.
+//! A running stream makes no allocation per event: bytes -> `Decoder` -> `MessageStream` -> bytes in a reused buffer.
 //!
-//! What grows with the answer (the arguments of a call are kept for the end) doubles its buffer now and then; that is
-//! the only allowance. The counting allocator is a crate's, since this project has no unsafe code of its own.
+//! The only exception is memory that grows with the answer (the arguments of a call are kept for the end): it doubles
+//! its buffer now and then. A crate brings the counting allocator, since this project has no unsafe code of its own.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers fail as tests do")]
 
@@ -28,7 +28,7 @@ fn plan(extra: &str) -> Plan {
     chat_request(&request, &target).unwrap().plan
 }
 
-/// How many allocations `EVENTS` events make after the first ones.
+/// The number of allocations that `EVENTS` events make after the first ones.
 fn allocations(plan: Plan, first: &str, delta: &str) -> usize {
     let chunk = |delta: &str| {
         format!(
@@ -62,7 +62,7 @@ fn allocations(plan: Plan, first: &str, delta: &str) -> usize {
 }
 
 #[test]
-fn the_counter_counts() {
+fn the_allocation_counter_counts() {
     let counted = allocation_counter::measure(|| drop(std::hint::black_box(Vec::<u8>::with_capacity(10))));
     assert_eq!(counted.count_total, 1);
 }
@@ -78,7 +78,7 @@ fn text() {
 #[test]
 fn text_with_stop_sequences() {
     let plan = plan(r#","stop_sequences":["END","</block>","STOP","x1","x2"]"#);
-    // A piece that is held back each time, and found to be none the next.
+    // A piece that is held back each time, and that the next piece shows not to be a stop sequence.
     assert_eq!(allocations(plan, r#"{"content":"x"}"#, r#"{"content":" hello E"}"#), 0);
 }
 

@@ -1,5 +1,5 @@
-//! Upstreams in any order: streams made up of every kind of piece, as no server sends them on purpose, with silences
-//! between them, must still give legal events, the same however they are cut.
+//! Upstreams in any order: streams of every kind of piece, in orders that no server sends on purpose and with silences
+//! between them, must still give valid events, the same however they are cut.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers fail as tests do")]
 
@@ -148,7 +148,7 @@ fn check_ids(case: &str, blocks: &[Value], has_history: bool) {
 }
 
 #[test]
-fn any_order_gives_legal_events() {
+fn any_order_gives_valid_events() {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     for number in 0..STREAMS {
         let exchange = exchange(&mut dice);

@@ -24,7 +24,7 @@ use support::pretty::{compact, pretty};
 use support::replay::{Answer, Exchange, REQUEST_ID, request};
 use support::{cuts, validator};
 
-/// Set to rewrite what is expected by what comes out. Read the difference before you commit it.
+/// The variable that makes a run rewrite the expected results. Read the difference before you commit it.
 const BLESS: &str = "SPARKGAP_BLESS";
 
 struct Case {
@@ -104,7 +104,7 @@ impl Case {
         }
     }
 
-    /// The upstream's body for the client's request, and what the answer is to be read with.
+    /// The upstream's body for the client's request, and the values with which the answer is read.
     fn request(&self) -> Result<(String, Option<Exchange>), Error> {
         let settings = self.settings();
         let flavour = self.get("flavour").unwrap_or("vllm");
@@ -131,7 +131,7 @@ impl Case {
         Ok((chat, exchange))
     }
 
-    /// Every expectation of the folder, by file name: compact JSON, or events as they are.
+    /// Every expected result of the folder, by file name: compact JSON, or events as they are.
     fn results(&self) -> BTreeMap<&'static str, Vec<u8>> {
         let mut results = BTreeMap::new();
         let (chat, exchange) = match self.request() {
@@ -148,7 +148,7 @@ impl Case {
         match answer {
             Answer::Refused(error) => results.insert("error.json", self.error(&error)),
             Answer::Told(bytes) if exchange.plan.stream => results.insert("message.sse", bytes),
-            // A call's input has the model's own spaces.
+            // A call's input has the model's own white space.
             Answer::Told(bytes) => results.insert("message.json", compact(&bytes).into_bytes()),
         };
         results
@@ -205,7 +205,7 @@ fn show(bytes: &[u8]) -> String {
 
 const EXPECTATIONS: [&str; 4] = ["chat.json", "message.sse", "message.json", "error.json"];
 
-/// What the head of an `about.txt` may say.
+/// The keys that the head of an `about.txt` may have.
 const KEYS: [&str; 18] = [
     "thinking_in_text",
     "covers",
@@ -234,7 +234,7 @@ fn every_case_comes_out_as_expected() {
     assert!(wrong.is_empty(), "{}\n{} differ", wrong.join("\n\n"), wrong.len());
 }
 
-/// More than any case has.
+/// A number of places that no case exceeds.
 const EVERY_BYTE: PlacesMax = PlacesMax(10_000);
 
 fn exchanges() -> impl Iterator<Item = (String, Exchange)> {
@@ -259,10 +259,11 @@ fn the_same_request_gives_the_same_bytes() {
     }
 }
 
-/// Where a test says which cases it covers: the line before it is `// covers: 32, 33`, or `# covers:` in Python.
-const MARKED: [&str; 5] = ["e2e", "upstream", "clients", "prefix.rs", "support/validator.rs"];
+/// The places of tests that say which requirements they cover: the line before a test is `// covers: 32, 33`, or `#
+/// covers:` in Python.
+const MARKED: [&str; 5] = ["e2e", "transport", "clients", "prefix.rs", "support/validator.rs"];
 
-/// The marked tests in a file or folder of `tests`: for each case the test's place.
+/// The marked tests in a file or folder of `tests`: the test's place for each requirement.
 fn marked(path: &Path, add: &mut dyn FnMut(usize, String)) {
     if path.is_dir() {
         let mut entries: Vec<PathBuf> =
@@ -290,7 +291,7 @@ fn marked(path: &Path, add: &mut dyn FnMut(usize, String)) {
     }
 }
 
-/// What unit tests cover.
+/// The requirements that unit tests cover.
 const ELSEWHERE: [(usize, &str); 3] = [
     (91, "unit tests of `openai::failure`: every wording"),
     (110, "unit tests of `json`"),
@@ -319,13 +320,13 @@ fn shortened(requirement: &str) -> String {
         return requirement.to_string();
     }
     let beginnings = requirement.match_indices(' ').map(|(at, _)| requirement.split_at(at).0);
-    // A cut inside `code` would leave a mark without its partner.
+    // A cut inside `code` would leave one mark without the other.
     let is_outside_code = |text: &&str| text.matches('`').count().is_multiple_of(2);
     let fitting = beginnings.take_while(|text| text.len() <= LENGTH_MAX).filter(is_outside_code);
     format!("{} …", fitting.last().unwrap_or_default())
 }
 
-/// For each requirement the tests that cover it. The place of requirement 1 is 0.
+/// The tests that cover each requirement. Requirement 1 has index 0.
 fn covered(count: usize) -> Vec<Vec<String>> {
     let mut covered = vec![Vec::new(); count];
     let mut add = |number: usize, test: String| {

@@ -1,6 +1,6 @@
-//! Checks the house that the crate's docs describe: rooms stand on floors and import only what stands below them, files
-//! inside a folder import each other in one direction, the pure rooms name no I/O, clock, log or Lua, and what one room
-//! alone may name stands nowhere else.
+//! Checks the layout that the crate's docs describe: rooms stand on floors and import only from floors below, files
+//! inside a folder import each other in one direction, the pure rooms name no I/O, clock, log or Lua, and names that
+//! belong to one room occur in no other.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,7 +28,7 @@ const IMPURE: [&str; 10] = [
     "rustls",
 ];
 
-/// Names, and the only rooms that may hold them.
+/// Names, and the only rooms that may have them.
 const ALONE: [(&str, &[&str]); 6] = [
     ("mlua::", &["hooks"]),
     ("rustls::", &["transport"]),
@@ -38,7 +38,7 @@ const ALONE: [(&str, &[&str]); 6] = [
     ("thread::spawn", &["server", "threads"]),
 ];
 
-/// A source file: its module, as `hooks::load::file`, and its code without comments and tests.
+/// A source file: its module, such as `hooks::load::file`, and its code without comments and tests.
 struct Source {
     path: PathBuf,
     module: Vec<String>,
@@ -90,7 +90,7 @@ fn sources() -> Vec<Source> {
     found
 }
 
-/// Without comments, and without the tests at the end.
+/// The code without comments, and without the tests at its end.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod ").next().unwrap();
     text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
@@ -111,7 +111,7 @@ fn floors() -> BTreeMap<String, (u32, bool)> {
     floors
 }
 
-/// The paths that a piece of code names behind `crate`, `super` and `self`, those in braces too, as whole paths.
+/// The paths that a piece of code names after `crate`, `super` and `self`, with those in braces written out.
 fn imports(module: &[String], is_facade: bool, code: &str) -> BTreeSet<Vec<String>> {
     let mut found = BTreeSet::new();
     for (start, _) in code.match_indices("::") {
@@ -119,7 +119,7 @@ fn imports(module: &[String], is_facade: bool, code: &str) -> BTreeSet<Vec<Strin
         let word =
             before.len() - before.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
         let word = &before[before.len() - word..];
-        // A path that goes on to the left was met at its first word.
+        // A path that continues to the left was found at its first word.
         if before[..before.len() - word.len()].ends_with("::") {
             continue;
         }
@@ -138,7 +138,7 @@ fn imports(module: &[String], is_facade: bool, code: &str) -> BTreeSet<Vec<Strin
         expand(&base, rest, &mut found);
     }
     if is_facade {
-        // What a facade re-exports, it names by bare words: `pub use call::Path`.
+        // A facade names the modules that it re-exports by bare words: `pub use call::Path`.
         for (at, _) in code.match_indices("use ") {
             let rest = &code[at + 4..];
             if !["crate", "super", "self", "std"].iter().any(|word| rest.starts_with(word)) {
@@ -185,7 +185,7 @@ fn expand(base: &[String], tree: &str, found: &mut BTreeSet<Vec<String>>) {
     }
 }
 
-/// For each file the files that it imports. A name that a `mod.rs` re-exports leads to the file that defines it.
+/// For each file, the files that it imports. A name that a `mod.rs` re-exports counts for the file that defines it.
 fn graph(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
     let files: BTreeMap<Vec<String>, &Source> =
         sources.iter().map(|source| (source.module.clone(), source)).collect();
@@ -260,7 +260,7 @@ fn a_room_imports_only_rooms_below_it() {
             match floor(room) {
                 Some(other) if other < own => {}
                 Some(other) => wrong.push(format!("{path} (floor {own}) imports '{room}' (floor {other})")),
-                // The re-exports of a facade that name another crate.
+                // These re-exports of a facade name another crate.
                 None if source.is_facade => {}
                 None => wrong.push(format!("{path}: '{room}' has no floor")),
             }

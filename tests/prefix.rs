@@ -1,8 +1,9 @@
 //! The prefix guard (docs/translation.md, H): turn N+1 extends turn N, so that the upstream's prefix cache holds.
 //!
-//! Conversations in the shapes that Claude Code sends are made up, each answer by way of the translation itself, and every
+//! The conversations have the shapes that Claude Code sends, and the translation itself makes each answer. Every
 //! request is compared with the one before it: the bytes that go upstream, and the prompt that Qwen's own chat template
-//! makes of them. The templates are data of Qwen3.5 (Apache 2.0); Qwen3.6's differs in the one condition put in here.
+//! makes of them. The templates are data of Qwen3.5 (Apache 2.0). Qwen3.6's differs in one condition, which this test
+//! inserts.
 
 #![allow(
     clippy::unwrap_used,
@@ -63,13 +64,13 @@ impl Dice {
     }
 }
 
-/// How the client and the owner have it.
+/// The settings of the client and the owner.
 #[derive(Clone, Copy, Debug)]
 struct Manner {
     thinking: Option<&'static str>,
     display: &'static str,
     thinking_in_text: bool,
-    /// Whether the template keeps reasoning, as Qwen3.6's does.
+    /// True if the template keeps reasoning, as Qwen3.6's does.
     keeps_thinking: bool,
 }
 
@@ -77,9 +78,9 @@ struct Conversation {
     dice: Dice,
     manner: Manner,
     messages: Vec<Value>,
-    /// How often the user has spoken; results of tools alone do not count.
+    /// The number of times that the user has spoken. Tool results alone do not count.
     user_turns: usize,
-    /// Sent with this request only, as the last message.
+    /// A message that is sent with this request only, as the last one.
     passing: Option<Value>,
 }
 
@@ -104,7 +105,8 @@ impl Conversation {
         }
     }
 
-    /// The results in the order in which the tools were done; at times with a word of the user, or a reminder behind.
+    /// Adds the results in the order in which the tools ended; sometimes with a text of the user, or with a reminder
+    /// after them.
     fn tools_answer(&mut self, calls: &[String]) {
         let mut ids = calls.to_vec();
         if ids.len() > 1 && self.dice.one_in(2) {
@@ -116,7 +118,7 @@ impl Conversation {
                 0 => json!([{"type": "text", "text": self.dice.words()}, {"type": "text", "text": "b"}]),
                 1 => json!([]),
                 2 => {
-                    self.user_turns += 1; // to the template
+                    self.user_turns += 1; // for the template
                     json!([{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}])
                 }
                 _ => json!(self.dice.words()),
@@ -197,7 +199,7 @@ impl Conversation {
     }
 }
 
-/// What went upstream, and what its template makes of it.
+/// The body that went upstream, and the prompt that its template makes of it.
 struct Sent {
     chat: Value,
     prompt: String,
@@ -243,7 +245,8 @@ fn template(keeps_thinking: bool) -> Environment<'static> {
     environment
 }
 
-/// As vLLM renders: `reasoning` under both names, arguments as objects, the template's own arguments beside.
+/// Renders as vLLM does: `reasoning` under both names, arguments as objects, and the template's own arguments as
+/// further variables.
 fn render(template: &Environment<'_>, chat: &Value) -> String {
     let mut messages = chat["messages"].clone();
     for message in messages.as_array_mut().unwrap() {
@@ -277,7 +280,8 @@ fn data(value: &Value) -> Data {
     }
 }
 
-/// The messages of a request are the beginning of the next one's; only reminders folded into the last may go again.
+/// Checks that the messages of a request are the beginning of the next request's. Only reminders that were folded into
+/// the last message may disappear.
 fn assert_messages_extend(before: &Value, after: &Value, case: &str) {
     let (before, after) = (before.as_array().unwrap(), after.as_array().unwrap());
     let (last, head) = before.split_last().unwrap();
@@ -314,18 +318,18 @@ fn same_but_for_reminders(before: &Value, after: &Value) -> bool {
     before == *after
 }
 
-/// The prompt without what will be answered to: the generation prompt, and the passing reminder before it.
+/// The prompt up to the part that is answered: without the generation prompt and the passing reminder before it.
 fn up_to_generation(prompt: &str) -> &str {
     let prompt = &prompt[..prompt.rfind("<|im_start|>assistant\n").unwrap()];
     match prompt.rfind(PASSING) {
-        // The template trims what ends a message.
+        // The template trims the end of a message.
         Some(at) => prompt[..at].trim_end(),
-        // A tool's result is followed by marks that come behind later reminders.
+        // Marks follow a tool's result, and later reminders come before those marks.
         None => prompt.trim_end_matches("<|im_end|>\n").trim_end_matches("\n</tool_response>"),
     }
 }
 
-/// Returns how often a new turn of the user changed what had been rendered.
+/// Returns the number of times that a new turn of the user changed what had been rendered.
 fn run(manner: Manner) -> usize {
     let mut changes = 0;
     let template = template(manner.keeps_thinking);
@@ -348,7 +352,7 @@ fn run(manner: Manner) -> usize {
             if !manner.thinking_in_text {
                 assert_messages_extend(&before.chat["messages"], &after.chat["messages"], &case);
             }
-            // Qwen3.5 drops the reasoning of earlier turns at each new one, and there is no way to say not to.
+            // Qwen3.5 drops the reasoning of earlier turns at each new turn, and no option prevents it.
             if manner.keeps_thinking || manner.thinking_in_text || !new_user_turn {
                 let prefix = up_to_generation(&before.prompt);
                 assert!(after.prompt.starts_with(prefix), "{case}\n{prefix}\n――――\n{}", after.prompt);
@@ -380,7 +384,7 @@ fn qwen_3_6_keeps_its_cache_over_user_turns() {
 // covers: 111
 #[test]
 fn qwen_3_5_keeps_its_cache_within_a_user_turn() {
-    // Were it otherwise, the tests above and below would show nothing.
+    // If Qwen3.5 kept its cache without the setting, the tests above and below would show nothing.
     assert!(run_all(false, false) > 0);
 }
 

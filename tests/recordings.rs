@@ -1,5 +1,5 @@
-//! Every recorded answer of a real vLLM 0.32 and a real llama.cpp b11434 through the translation: judged, cut, truncated,
-//! and its outcome compared with a line of `tests/recordings/expected.txt`.
+//! Translates every recorded answer of a real vLLM 0.32 and a real llama.cpp b11434: judged, cut and truncated, and its
+//! outcome compared with a line of `tests/recordings/expected.txt`.
 
 #![allow(
     clippy::unwrap_used,
@@ -24,13 +24,13 @@ use support::cuts::PlacesMax;
 use support::replay::{Answer, Exchange, request};
 use support::{cuts, validator};
 
-/// The request that the recordings' own requests would have come from: the same tools, and thinking.
+/// A request like those behind the recordings: with the same tools, and with thinking.
 const MESSAGES: &str = r#"{"model":"claude-x","max_tokens":300,"stream":true,"thinking":{"type":"adaptive"},
 "messages":[{"role":"user","content":"WEATHER"}],
 "tools":[{"name":"get_weather","input_schema":{"type":"object","properties":{"city":{"type":"string"},"unit":{"type":"string"}}}},
 {"name":"Bash","input_schema":{"type":"object","properties":{"command":{"type":"string"},"description":{"type":"string"},"timeout":{"type":"integer"}}}}]}"#;
 
-/// They are long, and the golden cases are cut at every byte.
+/// The number of places at which a recording is cut. Recordings are long, and the golden cases are cut at every byte.
 const PLACES: PlacesMax = PlacesMax(400);
 
 /// The recordings whose requests had stop strings.
@@ -160,7 +160,7 @@ fn streamed_and_folded_answers_say_the_same() {
             let (_, blocks) = validator::stream(streamed).unwrap();
             let content = validator::message(folded).unwrap();
             for (block, folded) in blocks.iter().zip(&content) {
-                // A call that was cut at the token limit is closed in the fold.
+                // A call that was cut at the token limit is completed in the folded message.
                 assert!(
                     block == folded || block["input"].is_string(),
                     "{}: {block} {folded}",

@@ -1,4 +1,4 @@
-//! A thin epoll: sockets by number.
+//! A thin wrapper of epoll that knows sockets by numbers.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,7 +8,7 @@ use rustix::event::{Timespec, epoll};
 /// One epoll instance.
 pub(crate) struct Epoll(OwnedFd);
 
-/// Interest in bytes and in the other side's end; also in room to write, if asked.
+/// Interest in bytes and in the other side's end; with `writes` also in room to write.
 pub(crate) fn interest(writes: bool) -> epoll::EventFlags {
     let reads = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
     if writes { reads | epoll::EventFlags::OUT } else { reads }
@@ -29,7 +29,7 @@ impl Epoll {
             .unwrap();
     }
 
-    /// Waits and appends what happened to `events`.
+    /// Waits, and appends the events that happened to `events`.
     pub(crate) fn wait(&self, events: &mut Vec<epoll::Event>, timeout: Option<&Timespec>) {
         let mut room = [MaybeUninit::uninit(); 512];
         match epoll::wait(&self.0, &mut room, timeout) {

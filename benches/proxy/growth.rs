@@ -1,4 +1,4 @@
-//! How cost grows with size: five series, each a chart in `benches/`.
+//! The growth of cost with size: five series, each a chart in `benches/`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::target::{Kind, Target};
 use super::upstream::{Script, Upstream};
 use crate::workloads::{self, Request};
 
-/// Measures and draws everything; says the figures on the way.
+/// Measures and draws everything, and prints the figures meanwhile.
 pub(crate) fn all(upstream: &Upstream, kinds: &[Kind], time: Duration, most_streams: usize) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
     sizes(upstream, kinds, time).save(&folder.join("growth-request.svg"));
@@ -36,7 +36,7 @@ fn float(n: usize) -> f64 {
     }
 }
 
-/// A line for each kind; the kinds take turns at each point.
+/// A line for each kind. The kinds take turns at each point.
 fn by_kind(kinds: &[Kind], xs: &[usize], mut measure: impl FnMut(Kind, usize) -> f64) -> Vec<Line> {
     let name = |kind: &Kind| kind.name().trim_matches('*').to_string();
     let mut lines: Vec<Line> =
@@ -105,16 +105,16 @@ fn streams(upstream: &Upstream, kinds: &[Kind], time: Duration, most: usize) -> 
     chart
 }
 
-/// This thread's time on a processor so far, in ms: waiting for one does not count.
+/// The time of this thread on a processor so far, in ms, without the time that it waited for one.
 fn on_processor() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e6
 }
 
-/// The best of some runs, in ms: what else the machine does can only add to it.
+/// The shortest of some runs, in ms, since other work of the machine can only add to it.
 fn best(mut run: impl FnMut()) -> f64 {
     let once = |run: &mut dyn FnMut()| {
-        // The kernel's account is brought up to date when the thread gives way.
+        // The kernel updates the thread's time when the thread yields.
         std::thread::yield_now();
         let began = on_processor();
         run();
@@ -146,7 +146,7 @@ fn stops() -> Chart<'static> {
     for count in [0, 1, 2, 4, 8, 16, 32, 64] {
         let mut out = Vec::new();
         let took = best(|| _ = workloads::relay(&answer, workloads::plan(count), &mut out));
-        // None is drawn where one half would be: an axis of logarithms has no zero.
+        // The point for zero is drawn at one half, since a logarithmic axis has no zero.
         let x = if count == 0 { 0.5 } else { float(count) };
         points.push((x, took * 1e6 / float(DELTAS)));
     }

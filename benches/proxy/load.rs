@@ -1,4 +1,4 @@
-//! The clients: one that waits for a first token, many that ask as fast as they can, many that listen.
+//! The clients: one that waits for a first token, many that ask as fast as they can, and many that listen.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,21 +9,21 @@ use rustix::event::{Timespec, epoll};
 use super::epolled::{Epoll, interest};
 use super::upstream::{SETTLE, TIME_MARK, WORD};
 
-/// Nothing that is measured takes longer, unless it hangs.
+/// The longest wait. No measurement takes that long unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Reads an answer to its end without looking at what it says.
+/// Reads an answer to its end without looking at its content.
 #[derive(Default)]
 struct Answer {
     head: Vec<u8>,
-    /// Bytes of the body to come; none where it is chunked.
+    /// The bytes of the body that are still to come; `None` if it is chunked.
     left: Option<usize>,
     is_headed: bool,
     tail: [u8; 7],
 }
 
 impl Answer {
-    /// Takes bytes; whether the answer is whole now.
+    /// Takes bytes. Returns true if the answer is complete.
     fn take(&mut self, bytes: &[u8]) -> bool {
         if self.is_headed {
             return self.take_body(bytes);
@@ -74,13 +74,13 @@ impl Client {
         Client { address, stream: connect(address), buffer: vec![0; 256 * 1024] }
     }
 
-    /// Asks, and returns how long the first word took.
+    /// Asks, and returns the time until the first word.
     pub(crate) fn first_token(&mut self, request: &[u8]) -> Duration {
         let asked = Instant::now();
         match self.try_first_token(request, asked) {
             Ok(took) => took,
             Err(_) => {
-                // The server closed the connection between two requests; a client would connect anew.
+                // The server closed the connection between two requests, so the client connects again.
                 let asked = Instant::now();
                 self.stream = connect(self.address);
                 self.try_first_token(request, asked).unwrap()
@@ -112,7 +112,7 @@ impl Client {
         }
     }
 
-    /// Asks, waits for the first word if there is to be one and for `ready`, and leaves. Returns the moment of that.
+    /// Asks, waits for the first word if there is to be one and for `ready`, and leaves. Returns the time when it left.
     pub(crate) fn leave(
         address: SocketAddr,
         request: &[u8],
@@ -134,7 +134,7 @@ impl Client {
     }
 }
 
-/// Whether a request is answered; for waiting until a server is there.
+/// True if a request is answered. Used to wait until a server has started.
 pub(crate) fn answers(address: SocketAddr, request: &[u8]) -> bool {
     let Ok(mut stream) = TcpStream::connect(address) else { return false };
     _ = stream.set_read_timeout(Some(PATIENCE));
@@ -160,8 +160,8 @@ struct Asking {
     answer: Answer,
 }
 
-/// Asks over so many connections, each as soon as it was answered, until `go_on` says no with the number of answers so
-/// far; what is under way then is still read. Returns the number of answers and the time.
+/// Asks on this many connections, on each as soon as the last answer came, until `go_on` returns false for the number
+/// of answers so far. Answers under way are still read. Returns the number of answers and the time.
 pub(crate) fn ask_on(
     address: SocketAddr,
     request: &[u8],
@@ -191,7 +191,8 @@ pub(crate) fn ask_on(
                 continue;
             }
             let answer = std::mem::take(&mut one.answer);
-            // Closed in the middle of an answer without length: that was its end. Closed between two: asked again.
+            // A close in the middle of an answer without a length is that answer's end. After a close between two
+            // answers it asks again.
             answers += u64::from(count > 0 || answer.is_headed);
             if count == 0 {
                 one.stream = connect(address);
@@ -208,15 +209,16 @@ pub(crate) fn ask_on(
     (answers, began.elapsed())
 }
 
-/// What many listeners saw.
+/// The figures of many listeners.
 pub(crate) struct Heard {
-    /// From the upstream's write to the client's read, in nanoseconds, sorted.
+    /// The times from the upstream's write to the client's read, in nanoseconds, sorted.
     pub(crate) latencies: Vec<u64>,
-    /// How many of the listeners heard anything at all.
+    /// The number of listeners that received anything at all.
     pub(crate) streams: usize,
 }
 
-/// Opens so many streams of timed events, waits until all have settled, calls `begin`, listens for a time, calls `end`.
+/// Opens this many streams of timed events, waits until all have settled, calls `begin`, listens for a time, and calls
+/// `end`.
 pub(crate) fn listen(
     address: SocketAddr,
     request: &[u8],
@@ -226,7 +228,7 @@ pub(crate) fn listen(
     mut begin: impl FnMut(),
     mut end: impl FnMut(),
 ) -> Heard {
-    // Fast enough for thousands of streams, and slow enough that no server's backlog overflows.
+    // This is fast enough for thousands of streams, and slow enough that no server's backlog overflows.
     let pace = Duration::from_micros(if streams > 1000 { 700 } else { 1500 });
     let epoll = Epoll::new();
     let mut connections: Vec<TcpStream> = Vec::with_capacity(streams);

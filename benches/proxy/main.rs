@@ -1,12 +1,12 @@
-//! The whole proxy beside what else may stand in its place, in front of one scripted upstream.
+//! Measures the whole proxy beside others that may stand in its place, in front of one scripted upstream.
 //!
-//! `cargo bench --bench proxy` measures the table, with `-- --quick` in half a minute, with `-- --growth` the charts.
-//! `--only NAME` (direct, haproxy, before, sparkgap, litellm, ccr; repeatable) leaves the others out, `--rounds N` sets the
-//! rounds, `--before FILE` measures another build of sparkgap beside this one: what a change bought, in one run. `--busy N`
-//! lets N threads spin beside it all: how a proxy fares on a machine that has other things to do.
+//! `cargo bench --bench proxy` measures the table; with `-- --quick` it takes half a minute, with `-- --growth` it
+//! draws the charts. `--only NAME` (direct, haproxy, before, sparkgap, litellm, ccr; repeatable) leaves the others out,
+//! and `--rounds N` sets the number of rounds. `--before FILE` measures another build of sparkgap beside this one, to
+//! show the effect of a change in one run. `--busy N` lets N threads spin meanwhile, to show a proxy on a busy machine.
 //!
-//! All figures of a round are taken with the kinds in turn, so that what else the machine does hits all alike; of the
-//! rounds the table shows the median and the range. What is not installed has no column: nothing is invented.
+//! In each round the kinds take turns, so that other work of the machine slows all alike. The table shows the median
+//! and the range of the rounds. A kind that is not installed has no column: no figure is invented.
 
 #![allow(
     clippy::unwrap_used,
@@ -44,7 +44,7 @@ struct Options {
 }
 
 fn main() {
-    // `cargo test --all-targets` runs this too, and must not wait for it.
+    // `cargo test --all-targets` runs this too, and must not wait for a measurement.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -96,7 +96,7 @@ fn rounds(upstream: &Upstream, kinds: &[Kind], effort: Effort) -> Results {
             }
             let began = Instant::now();
             let mut bench = Bench { kind, upstream, effort, results: &mut results };
-            // Another's failure is no reason to lose the figures of the rest; one of ours is.
+            // A failure of another proxy must not lose the figures of the rest; a failure of sparkgap ends the run.
             if catch_unwind(AssertUnwindSafe(|| bench.all())).is_err() {
                 assert!(!kind.is_light(), "{kind:?} failed");
                 eprintln!("{kind:?} failed, see above: what is in the table is from before");
@@ -114,7 +114,7 @@ fn rounds(upstream: &Upstream, kinds: &[Kind], effort: Effort) -> Results {
     results
 }
 
-/// A line on how far the figures can be trusted.
+/// A line about how reliable the figures are.
 fn busyness(time: Duration, busy: f64, ours: f64) -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let seconds = time.as_secs_f64();
@@ -159,7 +159,7 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-/// Five thousand streams are ten thousand sockets here.
+/// Raises the limit on descriptors: five thousand streams are ten thousand sockets here.
 fn allow_descriptors() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

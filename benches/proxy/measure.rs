@@ -1,4 +1,4 @@
-//! The scenarios: each starts its target anew, so that none sees what another left behind.
+//! The scenarios. Each starts its target anew, so that no scenario sees what another left behind.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -58,17 +58,17 @@ pub(crate) const ROWS: [Row; 28] = [
     },
 ];
 
-/// How thoroughly.
+/// The effort of measuring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
     pub(crate) rounds: usize,
-    /// For one figure.
+    /// The time for one figure.
     pub(crate) time: Duration,
     pub(crate) starts: usize,
     pub(crate) has_thousands: bool,
 }
 
-/// A kind in front of an upstream, and where its figures go.
+/// A kind of proxy in front of an upstream, and the place for its figures.
 pub(crate) struct Bench<'b> {
     pub(crate) kind: Kind,
     pub(crate) upstream: &'b Upstream,
@@ -80,7 +80,7 @@ pub(crate) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// The value below which a part of the sorted values lies.
+/// The value below which `part` of the sorted values lie.
 pub(crate) fn quantile(sorted: &[f64], part: f64) -> f64 {
     #[allow(
         clippy::cast_possible_truncation,
@@ -108,7 +108,7 @@ impl Bench<'_> {
         self.results.add(row, self.kind, value);
     }
 
-    /// All scenarios, one after the other.
+    /// Runs all scenarios, one after the other.
     pub(crate) fn all(&mut self) {
         self.starts();
         let target = self.start();
@@ -124,7 +124,7 @@ impl Bench<'_> {
             50,
             ["slow-500", "slow-500-p99", "slow-500-rss", "slow-500-cpu", "slow-500-threads", ""],
         );
-        // The slow ones would be measured while they fall over; what they do with 500 streams says enough.
+        // Slow proxies would be measured while they break down; their figures for 500 streams say enough.
         if self.effort.has_thousands && self.kind.is_light() {
             self.slow(
                 5000,
@@ -179,7 +179,7 @@ impl Bench<'_> {
             let (answers, took) = load::ask_on(target.address, &request, STREAMS, |_| false);
             let cpu = target.cpu() - cpu;
             let all = float(events * answers);
-            // So many that it takes the time of a figure; the short ones tell how many that are.
+            // The number of events is raised until they take the time of a figure; short runs show how many that are.
             if took * 3 / 2 >= self.effort.time {
                 self.add("events", all / took.as_secs_f64());
                 if self.kind != Kind::Direct {
@@ -253,12 +253,12 @@ fn until(time: Duration) -> impl FnMut(u64) -> bool {
     move |_| began.elapsed() < time
 }
 
-/// Times to the first token in ms, of one client that asks again and again.
+/// The times to the first token in ms, of one client that asks again and again.
 pub(crate) fn first_tokens(kind: Kind, address: SocketAddr, size: usize, time: Duration) -> Vec<f64> {
     times_of(address, &kind.request(size, true, Script::Short), time)
 }
 
-/// The same for a given request.
+/// The times to the first token in ms, for a given request.
 pub(crate) fn times_of(address: SocketAddr, request: &[u8], time: Duration) -> Vec<f64> {
     let mut client = Client::new(address);
     (0..5).for_each(|_| _ = client.first_token(request));
@@ -270,20 +270,20 @@ pub(crate) fn times_of(address: SocketAddr, request: &[u8], time: Duration) -> V
     times
 }
 
-/// What was seen of many slow streams.
+/// The figures of many slow streams.
 pub(crate) struct Slow {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// KB to a stream.
+    /// KB per stream.
     pub(crate) rss: f64,
-    /// Seconds to a million events.
+    /// CPU seconds per million events.
     pub(crate) cpu: f64,
     pub(crate) threads: f64,
-    /// Of the events that were due.
+    /// The share of the due events that arrived.
     pub(crate) arrived: f64,
 }
 
-/// Starts the kind and listens to so many streams.
+/// Starts the kind and listens to this many streams.
 pub(crate) fn listen(
     kind: Kind,
     upstream: &Upstream,

@@ -1,4 +1,4 @@
-//! A line chart as SVG: both axes logarithmic.
+//! A line chart as SVG, with logarithmic axes.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -28,7 +28,7 @@ const BOTTOM: f64 = 50.0;
 const LABEL_HEIGHT: f64 = 14.0;
 const COLOURS: [&str; 5] = ["#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed"];
 
-/// One axis: from values to pixels.
+/// One axis: converts values to pixels.
 struct Axis {
     least: f64,
     most: f64,
@@ -125,7 +125,7 @@ impl Chart<'_> {
         svg
     }
 
-    /// Where the name of each line stands: at its end, and below the name above.
+    /// The height of each line's name: at the line's end, but below the name above it.
     fn label_heights(&self, y: &Axis) -> Vec<(usize, f64)> {
         let end = |line: &Line| line.points.last().map_or(TOP, |point| y.place(point.1)) + 4.0;
         let mut heights: Vec<(usize, f64)> = self.lines.iter().map(end).enumerate().collect();

@@ -1,23 +1,23 @@
-//! Results of rounds, and the table made of them.
+//! The results of rounds, and the table made of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::target::Kind;
 
-/// What a row of the table is held against.
+/// The goal that a row of the table is compared with.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Goal {
     None,
-    /// At most so much.
+    /// At most this much.
     Max(f64),
-    /// At most so many times haproxy's.
+    /// At most this many times haproxy's figure.
     MaxOfHaproxy(f64),
-    /// At least so many times haproxy's.
+    /// At least this many times haproxy's figure.
     MinOfHaproxy(f64),
 }
 
-/// A row: what is measured, its unit, its goal.
+/// A row: its quantity, its unit, its goal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) id: &'static str,
@@ -25,7 +25,7 @@ pub(crate) struct Row {
     pub(crate) goal: Goal,
 }
 
-/// What was measured, by row and kind: a figure for each round.
+/// The figures by row and kind, one for each round.
 #[derive(Default)]
 pub(crate) struct Results(BTreeMap<(&'static str, Kind), Vec<f64>>);
 
@@ -40,7 +40,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Three significant digits, thousands as such.
+/// The number with three significant digits, and with thousands separated.
 pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         v if v >= 1e6 => format!("{:.2} M", value / 1e6),
@@ -66,7 +66,7 @@ impl Results {
         self.0.get(&(row, kind)).map_or(&[], Vec::as_slice)
     }
 
-    /// The median of what a round gave, over what the same round gave for haproxy.
+    /// The median of the figure of each round divided by haproxy's figure of the same round.
     fn ratio(&self, row: &'static str) -> f64 {
         let ours = self.get(row, Kind::Sparkgap).iter();
         let ratios: Vec<f64> =
@@ -109,7 +109,7 @@ impl Results {
         )
     }
 
-    /// The table in markdown, for the kinds that were there.
+    /// The table in Markdown, for the kinds that were measured.
     pub(crate) fn markdown(&self, rows: &[Row], kinds: &[Kind]) -> String {
         let mut text = String::from("| |");
         kinds.iter().for_each(|kind| write!(text, " {} |", kind.name()).unwrap());

@@ -1,4 +1,4 @@
-//! What is measured: each as a process of its own in front of the same upstream, and what the system tells of it.
+//! The measured programs: each is a process of its own in front of the same upstream. Reads its use of resources.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -11,25 +11,25 @@ use super::load;
 use super::upstream::Script;
 use crate::workloads::{self, Request};
 
-/// What may stand between client and upstream.
+/// A program that may stand between client and upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Direct,
     Haproxy,
     Sparkgap,
-    /// Another build of it, to see what a change bought.
+    /// Another build of sparkgap, to show the effect of a change.
     Before,
     LiteLlm,
     ClaudeCodeRouter,
 }
 
-/// The other build, if one is to be measured.
+/// The other build's file, if one is to be measured.
 pub(crate) static BEFORE: OnceLock<PathBuf> = OnceLock::new();
 
-/// The kernel counts CPU time in hundredths of a second.
+/// The kernel's unit of CPU time, in seconds.
 const TICK: f64 = 0.01;
 
-/// LiteLLM needs nine seconds.
+/// The longest wait for a start. LiteLLM needs nine seconds.
 const START_PATIENCE: Duration = Duration::from_secs(90);
 
 impl Kind {
@@ -63,23 +63,23 @@ impl Kind {
         self.command().is_some()
     }
 
-    /// Whether it takes the Messages API; the others relay what the upstream takes.
+    /// True if it offers the Messages API. The others pass requests on unchanged.
     fn translates(self) -> bool {
         !matches!(self, Kind::Direct | Kind::Haproxy)
     }
 
-    /// Whether thousands of streams, and many starts, are within its reach.
+    /// True if it can serve thousands of streams, and start many times.
     pub(crate) fn is_light(self) -> bool {
         !matches!(self, Kind::LiteLlm | Kind::ClaudeCodeRouter)
     }
 
-    /// A request of about `size` bytes, head included, in the API that this kind takes.
+    /// A request of about `size` bytes, head included, in the API of this kind.
     pub(crate) fn request(self, size: usize, stream: bool, script: Script) -> Vec<u8> {
         let request = Request { size, stream, max_tokens: script.max_tokens() };
         self.with_body(&request.body(), stream)
     }
 
-    /// The same with a given Messages body.
+    /// A request with a given Messages body.
     pub(crate) fn with_body(self, messages: &[u8], stream: bool) -> Vec<u8> {
         let (path, body) = if self.translates() {
             ("/v1/messages", messages.to_vec())
@@ -90,7 +90,7 @@ impl Kind {
     }
 }
 
-/// Where `benches/install-peers` puts things, then the path.
+/// Finds a program where `benches/install-peers` puts it, otherwise on the path.
 fn find(name: &str) -> Option<PathBuf> {
     let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers");
     let own = [peers.join("litellm/bin"), peers.join("ccr/node_modules/.bin")];
@@ -103,7 +103,7 @@ fn find(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// One of them, running.
+/// A running program.
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     child: Option<Child>,
@@ -111,7 +111,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Starts it and waits for its first answer; how long that took.
+    /// Starts the program and waits for its first answer. Returns the time that this took, too.
     pub(crate) fn start(kind: Kind, upstream: SocketAddr) -> (Target, Duration) {
         let request = kind.request(1000, false, Script::Short);
         if kind == Kind::Direct {
@@ -142,7 +142,7 @@ impl Target {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
-    /// Its process and all that came of it.
+    /// Its process and all processes that it started.
     fn processes(&self) -> Vec<u32> {
         let Some(child) = &self.child else { return Vec::new() };
         let mut found = vec![child.id()];
@@ -184,7 +184,7 @@ impl Target {
     }
 }
 
-/// User and system time of a process, and with `fields` = 4 those of its ended children.
+/// The user and system time of a process, in seconds; with `fields` = 4 including that of its ended children.
 pub(crate) fn cpu_of(process: &str, fields: usize) -> f64 {
     let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
@@ -192,7 +192,7 @@ pub(crate) fn cpu_of(process: &str, fields: usize) -> f64 {
     ticks.sum::<f64>() * TICK
 }
 
-/// Seconds in which any of the machine's cores was busy, so far.
+/// The seconds so far in which cores of the machine were busy, summed over the cores.
 pub(crate) fn machine_cpu() -> f64 {
     let text = fs::read_to_string("/proc/stat").unwrap_or_default();
     let fields: Vec<f64> =
@@ -254,7 +254,7 @@ fn prepare(kind: Kind, folder: &Path, address: SocketAddr, upstream: SocketAddr)
             command.arg("--config").arg(config("litellm.yaml", text));
             command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--num_workers", "1"]);
             command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True").env("LITELLM_LOG", "ERROR");
-            // The key of `workloads::head`; without one it does not start.
+            // This is the key in `workloads::head`. Without a key it does not start.
             command.env("LITELLM_MASTER_KEY", "sk-0");
         }
         Kind::ClaudeCodeRouter => {

@@ -1,6 +1,6 @@
-//! The scripted upstream: one thread, one epoll, answers that are made beforehand.
+//! The scripted upstream: one thread, one epoll, and answers that are made in advance.
 //!
-//! `max_tokens` of a request says what to play, because every proxy passes it on: see [`Script`].
+//! A request's `max_tokens` says which script to play, because every proxy passes it on: see [`Script`].
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -13,23 +13,23 @@ use rustix::event::{Timespec, epoll};
 use super::epolled::{Epoll, interest};
 use crate::workloads;
 
-/// Events in a block of the answers at full speed. Each is a chunk of its own, as uvicorn sends them.
+/// The events in a block of the answers at full speed. Each is a chunk of its own, as uvicorn sends them.
 pub(crate) const BLOCK_EVENTS: u64 = 256;
 
 /// The word that every short answer has.
 pub(crate) const WORD: &str = "Hello";
 
-/// What stands before the time in the text of a timed event, and what ends it.
+/// The bytes before the time in the text of a timed event, and the byte that ends the time.
 pub(crate) const TIME_MARK: &[u8] = b"\":\"at";
 
-/// What the upstream plays. As a number: `count * 10` and the kind.
+/// The script that the upstream plays. Its number is `count * 10` plus the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Script {
-    /// A word and the end, at once; whole if the request does not ask for a stream.
+    /// A word and the end, at once; not streamed if the request does not ask for a stream.
     Short,
-    /// So many events as fast as the client takes them.
+    /// This many events, as fast as the client reads them.
     Flood(u64),
-    /// An event now and then, until the client leaves; the number is the interval in ms.
+    /// An event at each interval, given in ms, until the client leaves.
     Timed(u64),
     /// A first event, then silence until the client leaves.
     OneEvent,
@@ -59,7 +59,7 @@ impl Script {
     }
 }
 
-/// What the upstream saw of a request that is answered with silence.
+/// The course of a request that is answered with silence.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Seen {
     Request,
@@ -70,7 +70,7 @@ pub(crate) enum Seen {
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     pub(crate) seen: Receiver<Seen>,
-    /// What the times in timed events count from.
+    /// The start of the clock of timed events.
     pub(crate) began: Instant,
 }
 
@@ -85,18 +85,18 @@ impl Upstream {
     }
 }
 
-/// What is to be written to one client.
+/// The bytes that are to be written to one client.
 enum Output {
     Nothing,
     Bytes(Vec<u8>, usize),
-    /// Blocks left, and how much of the block in hand is out.
+    /// The blocks left, and the bytes of the current block that were sent.
     Flood(u64, usize),
 }
 
 struct Client {
     stream: TcpStream,
     input: Vec<u8>,
-    /// The size of the request in `input`, once its head is here.
+    /// The size of the request in `input`, once its head has come.
     size: Option<usize>,
     output: Output,
     script: Script,
@@ -110,7 +110,7 @@ struct Loop {
     free: Vec<usize>,
     seen: Sender<Seen>,
     began: Instant,
-    /// The streams of timed events by the millisecond at which they are due.
+    /// The streams of timed events, by the millisecond at which the next event is due.
     due: VecDeque<Vec<(usize, u64)>>,
     now_ms: u64,
     timed: u64,
@@ -119,7 +119,7 @@ struct Loop {
 
 const LISTENER: usize = usize::MAX;
 
-/// The farthest that a timed event may lie ahead.
+/// The longest time that a timed event may lie ahead, in ms.
 const INTERVAL_MS_MAX: usize = 1024;
 
 impl Loop {
@@ -183,7 +183,7 @@ impl Loop {
             Script::Timed(_) => self.timed -= 1,
             Script::Short | Script::Flood(_) => {}
         }
-        // The stream closes here, and leaves the epoll with that. Its place may still be in the timed list.
+        // Dropping the stream closes it and takes it out of the epoll. Its place may still be in the timed list.
         self.free.push(at);
     }
 
@@ -205,7 +205,7 @@ impl Loop {
             client.size = None;
             self.answer(at, &request);
             if let Some(client) = &mut self.clients[at] {
-                client.input = request; // for its capacity
+                client.input = request; // keeps its capacity
                 client.input.clear();
             }
         }
@@ -226,7 +226,7 @@ impl Loop {
             }
             Script::Short => Output::Bytes(self.texts.whole.clone(), 0),
             Script::Flood(events) => {
-                // The head has to go out before the blocks; it always fits.
+                // The head has to be sent before the blocks; it always fits.
                 client.stream.write_all(&self.texts.head).unwrap();
                 Output::Flood(events.div_ceil(BLOCK_EVENTS), 0)
             }
@@ -241,7 +241,7 @@ impl Loop {
                 if self.timed == 1 {
                     self.now_ms = self.elapsed_ms();
                 }
-                // Spread evenly over the interval, whenever they began.
+                // The streams are spread evenly over the interval, whenever they began.
                 let first = self.timed * 7 % interval + 1;
                 self.later(at, first, interval);
             }
@@ -273,7 +273,7 @@ impl Loop {
                 self.send_timed(at, interval);
             }
             if self.due[slot].is_empty() {
-                self.due[slot] = streams; // for its capacity
+                self.due[slot] = streams; // keeps its capacity
             }
         }
     }
@@ -304,7 +304,8 @@ impl Loop {
 }
 
 impl Client {
-    /// Writes as much as fits, but no more than a few blocks, for the others' sake; whether that was all.
+    /// Writes as much as fits, but only a few blocks, so that others get their turn. Returns true if everything was
+    /// written.
     fn send(&mut self, texts: &Texts) -> bool {
         for _ in 0..4 {
             let rest = match &self.output {
@@ -316,7 +317,7 @@ impl Client {
             let whole = rest.len();
             let count = match (&self.stream).write(rest) {
                 Ok(count) => count,
-                // Whoever has gone is found by the next read.
+                // The next read finds a client that has left.
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return true,
                 Err(_) => return false,
             };
@@ -393,8 +394,8 @@ impl Texts {
     }
 }
 
-/// The whole size of the request that begins with these bytes, if its head is among them. Chunked bodies are measured by
-/// their last chunk.
+/// The size of the whole request that begins with these bytes, if its head is complete. A chunked body ends with its
+/// last chunk.
 fn request_size(bytes: &[u8]) -> Option<usize> {
     let head = memchr::memmem::find(bytes, b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&bytes[..head]).ok()?.to_ascii_lowercase();
@@ -404,7 +405,7 @@ fn request_size(bytes: &[u8]) -> Option<usize> {
     Some(head + usize::try_from(number_after(text.as_bytes(), b"content-length: ").unwrap_or(0)).unwrap())
 }
 
-/// Where `what` stands. Proxies put such members at the beginning or at the end: there it is looked for first.
+/// The place of `what`. Proxies put such members at the beginning or at the end, so those are searched first.
 fn last(bytes: &[u8], what: &[u8]) -> Option<usize> {
     const NEAR: usize = 4096;
     let tail = bytes.len().saturating_sub(NEAR);
@@ -419,5 +420,5 @@ fn number_after(bytes: &[u8], what: &[u8]) -> Option<u64> {
     Some(digits.fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
 }
 
-/// How long a stream of timed events is watched before what it shows counts.
+/// The time that a stream of timed events is watched before its figures count.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);

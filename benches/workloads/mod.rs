@@ -1,6 +1,7 @@
-//! What the benchmarks feed: requests in the shape of Claude Code's, answers in the shape of vLLM's.
+//! The inputs of the benchmarks: requests in the shape of Claude Code's, answers in the shape of vLLM's.
 //!
-//! The same bytes on every machine and in every run: the only randomness is a small generator with a fixed seed.
+//! They are the same bytes on every machine and in every run: the only randomness is a small generator with a fixed
+//! seed.
 
 #![allow(dead_code, reason = "each benchmark takes what it needs of this file")]
 
@@ -16,13 +17,13 @@ use sparkgap::translate::{MessageStream, Plan, Target, chat_request};
 /// The id of every answer.
 const MESSAGE_ID: &str = "msg_000000000000000000000000";
 
-/// Claude Code declares about so many tools.
+/// The number of tools that Claude Code declares, approximately.
 const TOOLS: usize = 24;
 
-/// About the bytes of one declared tool: small requests have fewer of them.
+/// The bytes of one declared tool, approximately. Small requests have fewer tools.
 const TOOL_SIZE: usize = 700;
 
-/// A xorshift generator: text that looks like text need not be random, only varied.
+/// A xorshift generator: the text need not be random, only varied.
 struct Random(u64);
 
 impl Random {
@@ -98,7 +99,7 @@ fn tool(random: &mut Random, at: usize) -> String {
     )
 }
 
-/// One turn: the model calls a tool, the client sends what it gave.
+/// One turn: the model calls a tool, and the client sends its result.
 fn turn(random: &mut Random, at: usize, result_size: usize) -> String {
     let said = quoted(&text(random, 120));
     let path = format!("/home/user/project/src/module_{at}.rs");
@@ -108,7 +109,7 @@ fn turn(random: &mut Random, at: usize, result_size: usize) -> String {
     )
 }
 
-/// A Messages request: what it weighs and what its answer is to be.
+/// A Messages request: its size, and the kind of its answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     pub(crate) size: usize,
@@ -144,7 +145,7 @@ impl Request {
         body.into_bytes()
     }
 
-    /// The same with a history of so many messages (each pair of about 600 bytes), whatever it weighs then.
+    /// Its JSON with a history of this many messages (each pair has about 600 bytes), whatever its size is then.
     pub(crate) fn body_with_history(self, messages: usize) -> Vec<u8> {
         let mut random = Random(0x9e37_79b9_7f4a_7c15);
         let mut body = self.head(&mut random);
@@ -154,7 +155,7 @@ impl Request {
     }
 }
 
-/// What a request goes through before it is sent: parse, read, translate, write.
+/// The steps of a request before it is sent: parse, read, translate, write.
 pub(crate) fn translate_request(document: &mut Document, out: &mut Vec<u8>) -> Plan {
     let body = document.parse().unwrap();
     let request = MessagesRequest::read(&body).unwrap();
@@ -172,8 +173,8 @@ pub(crate) fn translate_request(document: &mut Document, out: &mut Vec<u8>) -> P
     chat.plan
 }
 
-/// The same request as the upstream gets it, for those that are measured without translation. `stream` as the client
-/// asked, since nobody is there who would fold a stream.
+/// The same request as the upstream gets it, for proxies that are measured without translation. `stream` is as the
+/// client asked, since no proxy there would fold a stream.
 pub(crate) fn chat_body(messages_body: &[u8], stream: bool) -> Vec<u8> {
     let mut out = Vec::new();
     translate_request(&mut Document::from(messages_body.to_vec()), &mut out);
@@ -184,13 +185,13 @@ pub(crate) fn chat_body(messages_body: &[u8], stream: bool) -> Vec<u8> {
     out
 }
 
-/// What the deltas of an answer are.
+/// The kind of an answer's deltas.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     Text,
     Reasoning,
     Arguments,
-    /// Text in chunks with token counts, as vLLM sends them where it is asked for `continuous_usage_stats`.
+    /// Text in chunks with token counts, as vLLM sends them if it is asked for `continuous_usage_stats`.
     Counted,
 }
 
@@ -213,7 +214,7 @@ pub(crate) fn first_event(out: &mut Vec<u8>) {
     event(&delta(r#""role":"assistant","content":"""#, "null"), "", out);
 }
 
-/// The last events of an answer, finish reason, counts and mark.
+/// The last events of an answer: finish reason, counts and the end mark.
 pub(crate) fn last_events(finish: &str, out: &mut Vec<u8>) {
     event(&delta("", &quoted(finish)), "", out);
     let counts = r#","usage":{"prompt_tokens":14,"total_tokens":30,"completion_tokens":16}"#;
@@ -221,7 +222,7 @@ pub(crate) fn last_events(finish: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: [DONE]\n\n");
 }
 
-/// A streamed answer of so many deltas, each a token or so.
+/// A streamed answer with this many deltas, each of about a token.
 pub(crate) fn answer(kind: Kind, deltas: usize) -> Vec<u8> {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     let mut out = Vec::new();
@@ -257,7 +258,7 @@ pub(crate) fn answer(kind: Kind, deltas: usize) -> Vec<u8> {
 
 /// One event with a piece of a string inside a tool call's arguments.
 fn argument_event(piece: &str, out: &mut Vec<u8>) {
-    // Once for the string in the arguments, once for the arguments in the event.
+    // The text is quoted once for the string in the arguments, and once for the arguments in the event.
     let inside = quoted(piece);
     let arguments = quoted(inside.trim_matches('"'));
     event(
@@ -267,7 +268,7 @@ fn argument_event(piece: &str, out: &mut Vec<u8>) {
     );
 }
 
-/// A streamed tool call whose arguments come in so many fragments of four bytes.
+/// A streamed tool call whose arguments come in this many fragments of four bytes.
 pub(crate) fn fragments(count: usize) -> Vec<u8> {
     let mut out = Vec::new();
     first_event(&mut out);
@@ -289,8 +290,8 @@ pub(crate) fn plan(stop_sequences: usize) -> Plan {
     plan
 }
 
-/// Relays an answer as the proxy does: reads of 8 KB, all events of a read encoded into one reused buffer. Returns the
-/// bytes that a client would have got.
+/// Relays an answer as the proxy does: reads of 8 KB, and all events of a read encoded into one reused buffer. Returns
+/// the number of bytes that a client would have got.
 pub(crate) fn relay(answer: &[u8], plan: Plan, out: &mut Vec<u8>) -> usize {
     let mut stream = MessageStream::new(plan, MESSAGE_ID.to_string());
     let (mut decoder, mut parser) = (Decoder::default(), Parser::default());

@@ -1,6 +1,6 @@
-//! A client's bytes on a connection: the requests that are read from them, and how that ends, are the same whole and cut.
+//! A client's bytes on a connection: the requests that are read from them, and the end, are the same whole and cut.
 //!
-//! Input: one byte, the size of the pieces; the rest is what the client sends.
+//! Input: one byte for the size of the pieces; the rest are the client's bytes.
 
 #![no_main]
 
@@ -16,10 +16,10 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(whole, conversation(bytes, 1), "byte by byte");
 });
 
-/// Small enough to be met.
+/// Limits small enough to be reached.
 const LIMITS: Limits = Limits { head_size_max: 2000, body_size_max: 1000 };
 
-/// What became of each request.
+/// The result of each request.
 fn conversation(bytes: &[u8], size: usize) -> Vec<String> {
     let mut connection = Connection::new(Pieces { bytes, size }, LIMITS);
     let mut told = Vec::new();
@@ -45,7 +45,7 @@ fn conversation(bytes: &[u8], size: usize) -> Vec<String> {
     }
 }
 
-/// All of a request that anything depends on.
+/// Everything in a request that other code depends on.
 fn shown(request: &Request) -> String {
     let headers: Vec<_> = request.headers.iter().collect();
     assert!(headers.iter().all(|(name, value)| !name.contains('\n') && !value.contains(['\r', '\n'])));
@@ -61,7 +61,7 @@ fn ending(failure: &Failure) -> String {
     }
 }
 
-/// A client that sends its bytes in pieces, and takes whatever it gets.
+/// A client that sends its bytes in pieces, and accepts everything that it gets.
 struct Pieces<'b> {
     bytes: &'b [u8],
     size: usize,

@@ -1,7 +1,7 @@
-//! A client's bytes, whatever they are, become an error that names what is wrong, or for every flavour of upstream a
-//! chat completion that is JSON, keeps the order of calls and results, and is the same for the same bytes.
+//! A client's bytes, whatever they are, become either an error that names the mistake, or for every flavour of upstream
+//! a chat completion that is JSON, keeps the order of calls and results, and is the same for the same bytes.
 //!
-//! Input: one byte, the owner's settings; the rest is the body.
+//! Input: one byte for the owner's settings; the rest is the body.
 
 #![no_main]
 
@@ -94,7 +94,8 @@ fn check_chat(chat: &str, flavour: Flavour) {
     }
 }
 
-/// Behind an answer's calls stand their results, one each, in their order; nothing else is a result.
+/// Checks that an answer's calls are followed by their results, one each and in their order, and that there are no
+/// other results.
 fn check_messages(messages: &[Value]) {
     let mut open = Vec::new().into_iter();
     for message in messages {

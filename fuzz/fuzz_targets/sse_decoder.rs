@@ -1,13 +1,13 @@
-//! The decoder of server-sent events against a plain reading of the standard, whole and cut.
+//! The decoder of server-sent events, compared with a plain implementation of the standard, whole and cut.
 //!
-//! Input: one byte, the size of the pieces; the rest is the stream.
+//! Input: one byte for the size of the pieces; the rest is the stream.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use sparkgap::sse::Decoder;
 
-/// Whether its name is `error`, and its data.
+/// Whether the event's name is `error`, and its data.
 type Event = (bool, Vec<u8>);
 
 fuzz_target!(|input: &[u8]| {
@@ -33,13 +33,13 @@ fn decoded(bytes: &[u8], size: usize) -> Vec<Event> {
 
 fn drain(decoder: &mut Decoder, events: &mut Vec<Event>) {
     while let Some(event) = decoder.next_event().expect("the input is shorter than the limit") {
-        // A parser may do with the data as it likes.
+        // A parser may change the data in any way.
         events.push((event.is_error, event.data.to_vec()));
         event.data.fill(b'\n');
     }
 }
 
-/// With a small limit: whatever comes before the refusal is no longer than was there to read.
+/// Decodes with a small limit: an event that comes before the refusal is not longer than the bytes that were read.
 fn small(bytes: &[u8], size: usize) {
     let mut decoder = Decoder::new(size);
     for piece in bytes.chunks(size) {
@@ -54,7 +54,7 @@ fn small(bytes: &[u8], size: usize) {
     }
 }
 
-/// WHATWG HTML, section 9.2.6, word for word, except that an event without data is none, and that the end of the
+/// WHATWG HTML, section 9.2.6, word for word, except that an event without data is dropped, and that the end of the
 /// stream ends an event.
 fn plainly(bytes: &[u8]) -> Vec<Event> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -87,7 +87,7 @@ fn plainly(bytes: &[u8]) -> Vec<Event> {
     events
 }
 
-/// The lines, without their ends; behind the last one a blank line.
+/// The lines without their ends, with a blank line after the last one.
 fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut lines = vec![Vec::new()];
     let mut after_return = false;

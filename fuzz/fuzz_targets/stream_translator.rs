@@ -1,4 +1,4 @@
-//! An upstream's bytes, whatever they are, become a legal stream of events, the same however they are cut; and a legal
+//! An upstream's bytes, whatever they are, become a valid stream of events, the same however they are cut; and a valid
 //! whole Message of the same content.
 //!
 //! Input: four bytes (the request's plan, the form of the body, the size of the pieces, where it breaks), then the body.
@@ -24,7 +24,7 @@ use support::cuts::judge;
 use support::replay::{Answer, Exchange, MESSAGE_ID, REQUEST_ID, request};
 use support::validator::{self, Ended};
 
-/// What the client may have asked for beside two tools.
+/// Members of the client's request beside two tools.
 const REQUESTS: [&str; 8] = [
     r#""max_tokens":50"#,
     r#""max_tokens":50,"stop_sequences":["END","text text","\n\nHuman:"]"#,
@@ -36,7 +36,7 @@ const REQUESTS: [&str; 8] = [
     r#""max_tokens":20000,"tool_choice":{"type":"tool","name":"f"}"#,
 ];
 
-/// Whole deltas, for bodies that are put together from them.
+/// Whole deltas, from which bodies are put together.
 const DELTAS: [&str; 32] = [
     r#"{"content":"text "}"#,
     r#"{"content":"\n\n"}"#,
@@ -72,7 +72,7 @@ const DELTAS: [&str; 32] = [
     r#"{"tool_calls":[{"index":1,"function":{"arguments":", \"n\": 0x1F, 'm': None"}}]}"#,
 ];
 
-/// Whole events beside them.
+/// Whole events for the same purpose.
 const EVENTS: [&str; 16] = [
     "data: [DONE]\n\n",
     ": comment\n\n",
@@ -111,7 +111,8 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// The request's plans: every one of `REQUESTS`, with and without reasoning in the text, and its window unknown or not.
+/// The plans of requests: each of `REQUESTS` with and without reasoning in the text, and with and without a known
+/// window.
 fn plans() -> &'static [Plan] {
     static PLANS: OnceLock<Vec<Plan>> = OnceLock::new();
     PLANS.get_or_init(|| {
@@ -134,7 +135,7 @@ fn plan(extra: &str, (think_tags, window): (bool, Option<u64>)) -> Plan {
     plan
 }
 
-/// Each byte from 0x80 on stands for a whole event; the others are what they are.
+/// Puts a body together: each byte from 0x80 on stands for a whole event, the others stand for themselves.
 fn put_together(bytes: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     for byte in bytes {
@@ -153,7 +154,7 @@ fn put_together(bytes: &[u8]) -> Vec<u8> {
     body
 }
 
-/// The same answer for a client that does not stream.
+/// Compares with the answer for a client that does not stream.
 fn folded(mut exchange: Exchange, streamed: &Answer) {
     exchange.plan.stream = false;
     let message = exchange.whole().answer;
@@ -170,12 +171,13 @@ fn folded(mut exchange: Exchange, streamed: &Answer) {
     }
 }
 
-/// Equal but for numbers that are written in two ways.
+/// True if the values are equal, apart from numbers that are written in two ways.
 fn same(one: &Value, other: &Value) -> bool {
     one == other || one.to_string() == other.to_string()
 }
 
-/// The upstream breaks after `at` pieces, and somebody lost patience one piece before: a legal stream that failed.
+/// The upstream breaks off after `at` pieces, or the client lost patience one piece before. The result must be a valid
+/// stream that failed.
 fn broken(exchange: &Exchange, size: usize, at: usize) {
     let mut out = Vec::new();
     let mut stream = MessageStream::new(exchange.plan.clone(), MESSAGE_ID.to_string());

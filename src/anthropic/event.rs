@@ -1,43 +1,43 @@
-//! The events of a streamed answer, and their bytes.
+//! The events of a streamed answer, and their encoding.
 
 use crate::error::Error;
 use crate::json::{write_str, write_u64};
 use crate::sse;
 
-/// What an answer cost, in tokens. `input + cache_read + cache_creation` is the whole prompt.
+/// The cost of an answer, in tokens. `input + cache_read + cache_creation` is the whole prompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Prompt tokens that no cache served. Never 0 in an answer: clients take a 0 for "not told".
+    /// Prompt tokens that no cache served. Never 0 in an answer: clients read a 0 as "unknown".
     pub input: u64,
     /// Prompt tokens that the upstream's prefix cache served.
     pub cache_read: u64,
-    /// Prompt tokens that were written to the cache, where an upstream tells.
+    /// Prompt tokens that were written to the cache; 0 if the upstream does not report them.
     pub cache_creation: u64,
     /// Tokens of the answer, reasoning included.
     pub output: u64,
-    /// Tokens of reasoning, where an upstream tells.
+    /// Tokens of reasoning; `None` if the upstream does not report them.
     pub thinking: Option<u64>,
 }
 
-/// Why an answer ended.
+/// The reason why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// The model was done.
+    /// The model ended its answer.
     EndTurn,
-    /// The token limit.
+    /// The token limit was reached.
     MaxTokens,
-    /// A stop sequence of the request.
+    /// The answer met a stop sequence of the request.
     StopSequence,
     /// The model calls tools.
     ToolUse,
-    /// A content filter of the upstream.
+    /// A content filter of the upstream stopped it.
     Refusal,
-    /// The context window is full; only for clients that asked for it by its beta.
+    /// The context window is full. Only clients that asked for this reason by its beta get it.
     ContextWindow,
 }
 
 impl StopReason {
-    /// Its name on the wire.
+    /// The name in the API.
     pub fn name(self) -> &'static str {
         match self {
             StopReason::EndTurn => "end_turn",
@@ -53,47 +53,47 @@ impl StopReason {
 /// A piece of an open content block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delta<'e> {
-    /// Of a text block.
+    /// A piece of a text block.
     Text(&'e str),
-    /// Of a thinking block.
+    /// A piece of a thinking block.
     Thinking(&'e str),
-    /// The signature of a thinking block, once, just before its end.
+    /// The signature of a thinking block; it comes once, just before the block's end.
     Signature(&'e str),
-    /// JSON text of a tool use's input.
+    /// A piece of the JSON text of a tool use's input.
     InputJson(&'e str),
 }
 
 /// One event of a streamed answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event<'e> {
-    /// The first.
+    /// The first event.
     MessageStart {
         /// `msg_…`, unique: Claude Code merges answers of the same id.
         id: &'e str,
         /// The model as the client named it.
         model: &'e str,
-        /// As far as it is known.
+        /// The usage as far as it is known.
         usage: Usage,
     },
-    /// Something to show that the answer is alive.
+    /// Shows the client that the answer is still being made.
     Ping,
     /// A text block opens.
     TextStart {
-        /// Its index: 0, 1, 2 …
+        /// The block's index: 0, 1, 2 …
         index: u32,
     },
     /// A thinking block opens.
     ThinkingStart {
-        /// Its index.
+        /// The block's index.
         index: u32,
     },
     /// A tool use opens.
     ToolUseStart {
-        /// Its index.
+        /// The block's index.
         index: u32,
-        /// `toolu_…` or as the upstream named it.
+        /// The id: `toolu_…`, or the upstream's own.
         id: &'e str,
-        /// The tool.
+        /// The name of the tool.
         name: &'e str,
     },
     /// A piece of the open block.
@@ -105,18 +105,18 @@ pub enum Event<'e> {
     },
     /// The open block ends.
     BlockStop {
-        /// Its index.
+        /// The block's index.
         index: u32,
     },
-    /// A `message_delta` that ends nothing: what the answer costs so far. Leaves no trace in any client's message, and counts
-    /// as progress where a ping does not.
+    /// A `message_delta` in the middle of an answer that reports the usage so far. It changes nothing in any client's
+    /// message, and clients take it as progress, which a ping is not.
     Usage {
         /// The whole usage so far, cumulative.
         usage: Usage,
     },
-    /// The last but one.
+    /// The last event but one.
     MessageDelta {
-        /// Why it ended.
+        /// The reason why the answer ended.
         stop_reason: StopReason,
         /// The stop sequence that was met.
         stop_sequence: Option<&'e str>,
@@ -125,19 +125,19 @@ pub enum Event<'e> {
         /// The whole usage, cumulative.
         usage: Usage,
     },
-    /// The last of a whole answer.
+    /// The last event of a complete answer.
     MessageStop,
-    /// The last of a broken one.
+    /// The last event of an answer that failed.
     Error {
-        /// What went wrong.
+        /// The error.
         error: &'e Error,
-        /// The same as in the response's `request-id` header.
+        /// The id that the response's `request-id` header has.
         request_id: &'e str,
     },
 }
 
 impl Event<'_> {
-    /// Its name on the wire.
+    /// The event's name in the API.
     pub fn name(&self) -> &'static str {
         match self {
             Event::MessageStart { .. } => "message_start",
@@ -153,7 +153,7 @@ impl Event<'_> {
         }
     }
 
-    /// Appends it as a server-sent event. Allocates nothing but the room in `out`.
+    /// Appends the event as a server-sent event. Allocates only when `out` needs room.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Event::BlockDelta { index, delta } => encode_delta(*index, *delta, out),
@@ -227,7 +227,7 @@ fn write_message_start(id: &str, model: &str, usage: Usage, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}}");
 }
 
-/// The whole event. Nearly all events are this one, so its fixed parts are few and long.
+/// Appends a whole event with a delta. Nearly all events are of this kind, so its fixed parts are few and long.
 fn encode_delta(index: u32, delta: Delta<'_>, out: &mut Vec<u8>) {
     const HEAD: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":";
     write_indexed(HEAD, index, out);
@@ -276,7 +276,7 @@ pub(crate) fn write_stop(
 }
 
 impl Usage {
-    /// Appends it as the API's `usage` object, every key present.
+    /// Appends the API's `usage` object, with every key present.
     pub fn write(self, out: &mut Vec<u8>) {
         let member = |key: &[u8], n: u64, out: &mut Vec<u8>| {
             out.extend_from_slice(key);

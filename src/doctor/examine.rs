@@ -9,13 +9,15 @@ use crate::ids;
 use crate::probe::{self, Answer, Format, Trouble};
 use crate::transport::{Path, nobody};
 
-/// Tokens of the prompt that is sent twice: many blocks of any server's cache, and seconds on a slow machine.
+/// Tokens of the prompt that is sent twice. It spans many cache blocks of any server, and takes seconds on a slow
+/// machine.
 const REPEATED_TOKENS: u64 = 1500;
 
-/// An answer that is only there for its first token.
+/// The token limit of an answer that serves only to time its first token.
 const FIRST_TOKEN: u64 = 2;
 
-/// Examines one upstream. `named`: the models that aliases ask it for. A server that does not answer is asked nothing else.
+/// Examines one upstream. `named` holds the models that aliases ask it for. If the server does not answer, the other
+/// checks are skipped.
 pub fn examine(upstream: &Upstream, named: &[String], on_step: &mut dyn FnMut(Step<'_>)) -> Vec<Verdict> {
     let mut examination = Examination { upstream, verdicts: Vec::new(), on_step };
     examination.run(named);
@@ -53,7 +55,7 @@ impl Examination<'_> {
         self.verdicts.push(verdict);
     }
 
-    /// What the server tells of itself, if it can be asked at all.
+    /// The server's models and kind; `None` if it cannot be reached, refuses the key, or does not list its models.
     fn listing(&mut self) -> Option<Arc<Discovered>> {
         self.begin(judge::REACHABLE);
         let result = self.upstream.discover(&nobody());
@@ -75,7 +77,7 @@ impl Examination<'_> {
 
     fn reasoning(&mut self, server: &Server) {
         self.begin(judge::REASONING);
-        // Once it is clear where the reasoning goes, the rest of it is nobody's concern.
+        // One piece of text or reasoning shows where the reasoning goes, so the rest is not read.
         let answer = self.ask(&questions::thought(server), |answer| {
             !answer.reasoning.is_empty() || judge::has_think_tag(&answer.text)
         });
@@ -110,7 +112,7 @@ impl Examination<'_> {
         probe::ask(self.upstream.endpoint(), Path::Api("/chat/completions"), Format::Chat, body, enough)
     }
 
-    /// How many tokens vLLM's cache has served until now: the one server that tells so without a flag.
+    /// The number of tokens that vLLM's cache has served so far. Only vLLM reports it without a flag.
     fn cache_hits(&self) -> Option<f64> {
         const METRICS_SIZE_MAX: usize = 1024 * 1024;
         let response = self.upstream.endpoint().get(Path::Root("/metrics"), &nobody()).ok()?;

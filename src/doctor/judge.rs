@@ -1,4 +1,4 @@
-//! What an answer means: a function for each check, from what came back to a verdict. No I/O.
+//! The judgement of answers: for each check, a function from the server's answer to a verdict. No I/O.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,14 @@ pub(super) const SPEED: &str = "speed";
 pub(super) const CACHE: &str = "prefix cache";
 pub(super) const CACHED_TOKENS: &str = "cached tokens";
 
-/// Claude Code's first request has about 14,000 tokens; with an answer and one file read that is this.
+/// The least context window that works, in tokens: Claude Code's first request has about 14,000, and an answer and one
+/// file that is read come on top.
 const WINDOW_LEAST: u64 = 24_000;
 
-/// Auto mode checks tool calls with a prompt of about 35,000 tokens.
+/// The least window for auto mode, in tokens: it checks tool calls with a prompt of about 35,000.
 const WINDOW_AT_EASE: u64 = 49_152;
 
-/// What tool calls look like that no parser has seen.
+/// Markup of tool calls that the server's parser left in the text.
 const CALL_MARKUP: [&str; 6] = [
     "<tool_call",
     "<function=",
@@ -38,23 +39,23 @@ const CALL_MARKUP: [&str; 6] = [
     "\"name\": \"get_weather\"",
 ];
 
-/// The share of the first time that a second, cached prompt takes at most; less of a gain may be chance.
+/// A cached prompt takes at most this share of the time that it took at first; a smaller gain may be chance.
 const CACHED_SHARE: f64 = 0.6;
 
-/// And the least that it gains.
+/// The least time that a cached prompt must save, since a shorter one may be chance.
 const CACHED_GAIN_MIN: Duration = Duration::from_millis(20);
 
-/// How much of a verdict is shown.
+/// The longest text of a verdict, in characters.
 const TEXT_CHARS_MAX: usize = 300;
 
-/// How many models are named.
+/// The number of models that a verdict names at most.
 const NAMES_MAX: usize = 5;
 
 fn verdict(check: &'static str, level: Level, text: impl Into<String>, fix: Option<String>) -> Verdict {
     Verdict { check, level, text: in_one_line(&text.into()), fix }
 }
 
-/// What a server or its model said may be long, of many lines, and meant for a terminal.
+/// A text of a server or a model, made fit for a terminal: one line of limited length without control characters.
 fn in_one_line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     words.join(" ").chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
@@ -72,13 +73,13 @@ fn wrong(check: &'static str, text: impl Into<String>, fix: impl Into<String>) -
     verdict(check, Level::Wrong, text, Some(fix.into()))
 }
 
-/// Whether it can be reached, and takes the key.
+/// Checks that the server can be reached and accepts the key.
 pub(super) fn reached(url: &str, has_key: bool, result: &Result<Arc<Discovered>, Failure>) -> Vec<Verdict> {
     let failure = match result {
         Ok(found) => {
             let key = if has_key { "the key is accepted" } else { "none is asked for" };
             let name = match found.flavour {
-                Flavour::Unknown => "a server of a kind that is not known here".to_string(),
+                Flavour::Unknown => "a server of an unknown kind".to_string(),
                 flavour => flavour.name().to_string(),
             };
             return vec![fine(REACHABLE, format!("{url} answers: {name}")), fine(KEY, key)];
@@ -88,7 +89,7 @@ pub(super) fn reached(url: &str, has_key: bool, result: &Result<Arc<Discovered>,
     let answers = || fine(REACHABLE, format!("{url} answers"));
     match failure {
         Failure::Status(401 | 403) if has_key => {
-            let fix = "give the key that the server was started with: SPARKGAP_UPSTREAM_KEY, --upstream-key-file, or api_key in a Lua file";
+            let fix = "set the key that the server was started with: SPARKGAP_UPSTREAM_KEY, --upstream-key-file, or api_key in a Lua file";
             vec![answers(), wrong(KEY, "the server does not accept the key", fix)]
         }
         Failure::Status(401 | 403) => {
@@ -109,7 +110,7 @@ fn unreached(url: &str, failure: &Failure) -> Verdict {
             "check host and firewall; a server that is still loading its model needs some minutes"
         }
         Failure::Tls(_) => {
-            "use http:// if the server has no TLS; for a certificate of your own name its authority with --ca-file"
+            "use http:// if the server has no TLS; if its certificate is your own, pass the authority's with --ca-file"
         }
         Failure::Status(404) => "check the URL: the base URL of these servers ends in /v1",
         Failure::Status(500..) => "wait until the server has loaded its model; see its log",
@@ -120,7 +121,7 @@ fn unreached(url: &str, failure: &Failure) -> Verdict {
     wrong(REACHABLE, text, fix)
 }
 
-/// Whether it has models, and those that the aliases name.
+/// Checks that the server has models, among them those that the aliases name.
 pub(super) fn models(found: &Discovered, named: &[String]) -> Verdict {
     let mut names: Vec<&str> = found.models.iter().map(|model| model.id.as_str()).collect();
     if names.is_empty() {
@@ -143,12 +144,12 @@ pub(super) fn models(found: &Discovered, named: &[String]) -> Verdict {
     )
 }
 
-/// Whether the window is known, and large enough.
+/// Checks that the window is known and large enough.
 pub(super) fn window(window: Option<u64>, flavour: Flavour) -> Verdict {
     match window {
         None => doubtful(
             WINDOW,
-            "the server does not tell its context window, so a conversation that outgrows it cannot be compacted in time",
+            "the server does not report its context window, so a conversation that outgrows it cannot be compacted in time",
             Some(fixes::untold_window()),
         ),
         Some(tokens) if tokens < WINDOW_LEAST => wrong(
@@ -167,7 +168,7 @@ pub(super) fn window(window: Option<u64>, flavour: Flavour) -> Verdict {
     }
 }
 
-/// Whether a call that is asked for comes back as one.
+/// Checks that a required call comes back as a tool call.
 pub(super) fn forced_call(answer: &Result<Answer, Trouble>, server: &Server) -> Verdict {
     match answer {
         Err(trouble) => match refusal(trouble, server) {
@@ -181,14 +182,14 @@ pub(super) fn forced_call(answer: &Result<Answer, Trouble>, server: &Server) -> 
             Called::Badly(how) => wrong(FORCED_CALL, how, fixes::tool_parser(server)),
             Called::AsText | Called::Not => wrong(
                 FORCED_CALL,
-                "the answer is text, although a call was asked for",
+                "the answer is text, although a call was required",
                 fixes::tool_parser(server),
             ),
         },
     }
 }
 
-/// Whether a call that the model decides on is found in its answer.
+/// Checks that a call that the model chooses to make comes back as a tool call.
 pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &Server) -> Verdict {
     match answer {
         Err(trouble) => match refusal(trouble, server) {
@@ -216,7 +217,7 @@ pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &Server) -> Ve
     }
 }
 
-/// The words of a server that takes no such request, if that is the trouble.
+/// The error text of a server that refuses such a request; `None` if the trouble is another one.
 fn refusal<'t>(trouble: &'t Trouble, server: &Server) -> Option<&'t str> {
     match trouble {
         Trouble::Refused(400 | 404 | 422 | 501, words) => Some(words),
@@ -225,7 +226,7 @@ fn refusal<'t>(trouble: &'t Trouble, server: &Server) -> Option<&'t str> {
     }
 }
 
-/// What became of the tool.
+/// The result of offering a tool.
 enum Called {
     Well,
     Badly(String),
@@ -245,16 +246,16 @@ fn called(answer: &Answer) -> Called {
     match json::parse(&mut bytes) {
         Ok(arguments) if arguments.get("city").is_some() => Called::Well,
         Ok(_) => Called::Badly(format!("the call lacks its argument: {arguments}")),
-        Err(_) => Called::Badly(format!("the call's arguments are no JSON: {arguments}")),
+        Err(_) => Called::Badly(format!("the call's arguments are not valid JSON: {arguments}")),
     }
 }
 
-/// Whether a text holds what a reasoning parser takes out.
+/// True if the text has a tag that a reasoning parser would have removed.
 pub(super) fn has_think_tag(text: &str) -> bool {
     text.contains("<think>") || text.contains("</think>")
 }
 
-/// Whether reasoning arrives in its field.
+/// Checks that reasoning arrives in its own field.
 pub(super) fn reasoning(answer: &Result<Answer, Trouble>, server: &Server) -> Verdict {
     match answer {
         Err(trouble) => unanswered(REASONING, trouble),
@@ -264,13 +265,13 @@ pub(super) fn reasoning(answer: &Result<Answer, Trouble>, server: &Server) -> Ve
             fixes::reasoning_parser(server),
         ),
         Ok(answer) if answer.reasoning.is_empty() => {
-            fine(REASONING, "none came, neither in its field nor as <think> text: the model does not think")
+            fine(REASONING, "neither the reasoning field nor <think> text came: the model does not think")
         }
         Ok(_) => fine(REASONING, "arrives in its own field"),
     }
 }
 
-/// How fast it is.
+/// Reports how fast the server is.
 pub(super) fn speed(answer: &Result<Answer, Trouble>) -> Verdict {
     match answer {
         Err(trouble) => unanswered(SPEED, trouble),
@@ -284,8 +285,8 @@ pub(super) fn speed(answer: &Result<Answer, Trouble>) -> Verdict {
     }
 }
 
-/// Whether a repeated prompt is served from the cache, and whether the server says so. `hits`: by how many cached tokens
-/// the server's own counter grew.
+/// Checks that a repeated prompt is served from the cache, and that the server reports it. `hits` is the growth of the
+/// server's own counter of cached tokens.
 pub(super) fn cache(
     first: &Result<Answer, Trouble>,
     second: &Result<Answer, Trouble>,
@@ -312,7 +313,7 @@ pub(super) fn cache(
     let cache = if works {
         fine(CACHE, format!("a repeated prompt is served from it ({times})"))
     } else {
-        let text = format!("a repeated prompt is not served from one, as far as can be told ({times})");
+        let text = format!("a repeated prompt does not seem to be served from it ({times})");
         doubtful(CACHE, text, Some(fixes::prefix_cache(server.flavour)))
     };
     let text = "not reported: usage and costs in Claude Code show every prompt as new";
@@ -331,9 +332,11 @@ fn unanswered(check: &'static str, trouble: &Trouble) -> Verdict {
         Trouble::Refused(404, _) => {
             "check the model's name and the URL: chat completions are at /chat/completions below it"
         }
-        Trouble::Refused(401 | 403, _) => "give the server's key, as for its listing",
+        Trouble::Refused(401 | 403, _) => {
+            "set the server's key: SPARKGAP_UPSTREAM_KEY, --upstream-key-file, or api_key in a Lua file"
+        }
         Trouble::Refused(..) | Trouble::Broken(_) => "see the server's log",
-        Trouble::Failure(_) => "see whether the server is still there, and its log",
+        Trouble::Failure(_) => "check that the server still runs; see its log",
     };
     wrong(check, format!("no answer: {trouble}"), fix)
 }
@@ -362,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_cannot_be_reached() {
+    fn an_unreachable_server_gets_a_fix_for_each_cause() {
         for (failure, expected) in [
             (Failure::Refused("x".into()), "--host 0.0.0.0"),
             (Failure::Timeout("while connecting"), "still loading"),
@@ -381,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_missing_or_wrong() {
+    fn a_missing_key_and_a_wrong_key_are_told_apart() {
         for (has_key, expected) in [(false, "none is configured"), (true, "does not accept")] {
             let verdicts = reached("http://box/v1", has_key, &Err(Failure::Status(401)));
             assert_eq!((verdicts[0].level, verdicts[1].level), (Level::Fine, Level::Wrong));
@@ -390,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn windows() {
+    fn windows_are_judged_by_what_claude_code_needs() {
         for (tokens, expected, text) in [
             (None, Level::Doubtful, "window = TOKENS"),
             (Some(8192), Level::Wrong, "--max-model-len"),
@@ -403,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn calls() {
+    fn each_kind_of_tool_call_gets_its_verdict() {
         let city = r#"{"city":"Paris"}"#;
         let refused =
             || Err(Trouble::Refused(400, "\"auto\" tool choice requires --enable-auto-tool-choice".into()));
@@ -415,7 +418,7 @@ mod tests {
                 "--tool-call-parser qwen3_coder",
             ),
             (answer("It rains.", &[]), Level::Doubtful, "did not call"),
-            (answer("", &[("get_weather", "{\"city\"")]), Level::Wrong, "no JSON"),
+            (answer("", &[("get_weather", "{\"city\"")]), Level::Wrong, "not valid JSON"),
             (answer("", &[("get_weather", "{}")]), Level::Wrong, "lacks its argument"),
             (answer("", &[("other", city)]), Level::Wrong, "not offered"),
             (refused(), Level::Wrong, "--enable-auto-tool-choice --tool-call-parser"),
@@ -431,7 +434,7 @@ mod tests {
         }
         let rubbish = format!("{{\n\n\u{1b}[2J{}", "21 degrees.\n".repeat(100));
         let text = auto_call(&answer("", &[("get_weather", &rubbish)]), &server()).text;
-        assert!(text.starts_with("the call's arguments are no JSON: { [2J21 degrees. 21"), "{text}");
+        assert!(text.starts_with("the call's arguments are not valid JSON: { [2J21 degrees. 21"), "{text}");
         assert!(text.chars().count() == TEXT_CHARS_MAX && !text.contains(char::is_control), "{text}");
         assert_eq!(forced_call(&answer("", &[("get_weather", city)]), &server()).level, Level::Fine);
         for bad in [answer("It rains.", &[]), refused(), answer("", &[("get_weather", "")])] {
@@ -440,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_reasoning_goes() {
+    fn misplaced_reasoning_is_wrong() {
         let thinks = Ok(Answer { reasoning: "Hm.".into(), ..Answer::default() });
         for (answer, expected, text) in [
             (thinks, Level::Fine, "own field"),
@@ -455,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cache() {
+    fn a_cache_shows_in_times_or_in_the_counter() {
         let levels = |first, second, hits| {
             let verdicts = cache(&first, &second, hits, &server());
             verdicts.iter().map(|verdict| verdict.level.name()).collect::<Vec<_>>().join(" ")
@@ -470,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn the_counter_of_cached_tokens() {
+    fn cached_tokens_are_summed_over_the_engines() {
         let metrics = "# HELP vllm:prefix_cache_hits_total x\nvllm:prefix_cache_queries_total{e=\"0\"} 9.0\n\
             vllm:prefix_cache_hits_total{engine=\"0\"} 128.0\nvllm:prefix_cache_hits_total{engine=\"1\"} 2.0\n";
         assert_eq!(cache_hits(metrics), Some(130.0));
@@ -478,13 +481,13 @@ mod tests {
     }
 
     #[test]
-    fn models_that_are_not_there() {
+    fn missing_models_are_named() {
         let none = Discovered::default();
         assert!(shown(&models(&none, &[])).contains("lists no model"));
     }
 
     #[test]
-    fn the_speed() {
+    fn the_speed_is_reported() {
         assert!(shown(&speed(&timed(250, 10, 0))).contains("250 ms"));
         assert_eq!(speed(&answer("", &[])).level, Level::Doubtful);
     }

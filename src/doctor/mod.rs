@@ -1,12 +1,13 @@
-//! Whether an upstream is set up for Claude Code: a verdict on each point, in plain language, and what to change.
+//! Checks whether an upstream is set up for Claude Code: a verdict on each point, in plain language, and what to
+//! change.
 //!
 //! | file | duty |
 //! |---|---|
 //! | `examine` | [`examine`]: the checks in order, each with its question to the server |
 //! | `questions` | the bodies of the questions |
-//! | `judge` | what an answer means: pure, a function for each check |
+//! | `judge` | from an answer to a verdict: pure, a function for each check |
 //! | `verdict` | the verdict on a point |
-//! | `fixes` | which flag mends it, by server |
+//! | `fixes` | the flags that repair each kind of server |
 
 mod examine;
 mod fixes;

@@ -1,7 +1,7 @@
 //! The questions: bodies of chat completions.
 //!
-//! Each is one that any model answers. The last word of some is in capitals: the tiny model of this project's tests goes
-//! by it, and a real one does not mind.
+//! Any model can answer each of them. Some end with a word in capitals: the tiny model of this project's tests chooses
+//! its answer by that word, and real models ignore it.
 
 use super::verdict::Server;
 use crate::json::{Object, Value};
@@ -9,22 +9,22 @@ use crate::json::{Object, Value};
 /// The tool that is offered.
 pub(super) const TOOL: &str = "get_weather";
 
-/// Room for a call, and for a few words before it.
+/// The token limit for a call and a few words before it.
 const CALL_TOKENS_MAX: u64 = 256;
 
-/// Room for a model to end its thinking; reading stops at the first sign of it.
+/// The token limit for a model that ends its thinking; reading stops at the first sign of it.
 const THOUGHT_TOKENS_MAX: u64 = 2048;
 
-/// Enough tokens to measure their pace.
+/// The number of tokens that is enough to measure their pace.
 const COUNTED_TOKENS: u64 = 64;
 
-/// Words that are one token each to every tokenizer.
+/// Words that every tokenizer makes one token of.
 const WORDS: [&str; 12] = [
     "river", "stone", "green", "house", "light", "music", "paper", "north", "water", "table", "seven",
     "bread",
 ];
 
-/// A question with a tool, to be called (`required`) or for the model to decide (`auto`).
+/// A question with a tool. `choice` is `required`, or `auto` to let the model decide.
 pub(super) fn tool_call(server: &Server, choice: &'static str) -> Value<'static> {
     let kind = |kind: &'static str| Value::object([("type", kind.into())]);
     let properties = Value::object([("city", kind("string")), ("unit", kind("string"))]);
@@ -45,7 +45,7 @@ pub(super) fn tool_call(server: &Server, choice: &'static str) -> Value<'static>
     body.into()
 }
 
-/// A question to think about.
+/// A question that makes a model think.
 pub(super) fn thought(server: &Server) -> Value<'static> {
     let text = "Think it over first: which two letters are doubled in the word HELLO";
     chat(server, text, THOUGHT_TOKENS_MAX, true).into()
@@ -60,12 +60,12 @@ pub(super) fn count(server: &Server) -> Value<'static> {
     body.into()
 }
 
-/// A prompt of about so many tokens, unlike every other one from its beginning.
+/// A prompt of about `tokens` tokens that differs from every other prompt from its beginning on.
 pub(super) fn long(server: &Server, seed: &str, tokens: u64, max_tokens: u64) -> Value<'static> {
     chat(server, &prose(seed, tokens), max_tokens, false).into()
 }
 
-/// A text of about so many tokens that begins with `seed`.
+/// A text of about `tokens` tokens that begins with `seed`.
 pub(super) fn prose(seed: &str, tokens: u64) -> String {
     let mut text = format!("{seed}: remember these words.");
     let count = usize::try_from(tokens).unwrap_or(usize::MAX);

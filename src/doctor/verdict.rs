@@ -1,20 +1,20 @@
-//! A verdict on one point of a server's set-up, and what is known of the server when it is made.
+//! A verdict on one point of a server's set-up, and the facts about the server that it is based on.
 
 use crate::dialect::ServerKind as Flavour;
 
 /// How good a point is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// As it should be.
+    /// The point is as it should be.
     Fine,
-    /// It works, but could be better, or it could not be told.
+    /// It works but could be better, or the examination could not find out.
     Doubtful,
-    /// Claude Code does not work well so.
+    /// Claude Code does not work well with it.
     Wrong,
 }
 
 impl Level {
-    /// Its name, in text and JSON.
+    /// The level's name, in text and JSON.
     pub fn name(self) -> &'static str {
         match self {
             Level::Fine => "ok",
@@ -24,31 +24,31 @@ impl Level {
     }
 }
 
-/// What was found on one point.
+/// The finding on one point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    /// The point.
+    /// The name of the point.
     pub check: &'static str,
     /// How good it is.
     pub level: Level,
-    /// What was found, in plain language.
+    /// The finding, in plain language.
     pub text: String,
-    /// What to change.
+    /// The change that repairs it, if it needs one.
     pub fix: Option<String>,
 }
 
-/// What is known of the server when a verdict is made.
+/// The facts about the server that a verdict is based on.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
     pub(super) flavour: Flavour,
     pub(super) model: String,
 }
 
-/// How far an examination has come.
+/// The progress of an examination.
 #[derive(Debug)]
 pub enum Step<'s> {
     /// This check begins.
     Begin(&'static str),
-    /// This is its verdict.
+    /// A check has ended with this verdict.
     End(&'s Verdict),
 }

@@ -1,8 +1,8 @@
-//! JSON values <-> Lua values, by copy: for small things, and for what a hook writes.
+//! Copies JSON values to Lua values and back: for small values, and for everything that a hook writes.
 //!
-//! A table that is a sequence 1..n is an array, any other an object, its keys sorted (Lua's own order changes from
-//! run to run, and the upstream's prefix cache compares bytes). The empty table is an object, unless it came from
-//! `json.array` or was an array before: those carry a marker as metatable.
+//! A table that is a sequence 1..n becomes an array. Any other table becomes an object with sorted keys, because Lua's
+//! own order changes from run to run and the upstream's prefix cache compares bytes. The empty table becomes an object,
+//! unless it came from `json.array` or was an array before: those carry a marker as metatable.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::json::{DEPTH_MAX, Number, Object, Value};
 /// The marker's name in Lua's registry.
 const ARRAY_MARKER: &str = "sparkgap.array";
 
-/// What an element costs of the budget beside its text.
+/// The bytes that an element counts in the budget beside its text.
 const ELEMENT_BYTES: usize = 64;
 
 /// Makes the marker of arrays for a new VM.
@@ -31,7 +31,7 @@ pub(super) fn array_marker(lua: &Lua) -> mlua::Result<Table> {
     lua.named_registry_value(ARRAY_MARKER)
 }
 
-/// A deep copy as Lua value. `null` becomes `json.null`.
+/// A deep copy as a Lua value. `null` becomes `json.null`.
 pub(super) fn to_lua(lua: &Lua, value: &Value<'_>) -> mlua::Result<LuaValue> {
     copy_to_lua(lua, value, &array_marker(lua)?)
 }
@@ -57,7 +57,7 @@ fn copy_to_lua(lua: &Lua, value: &Value<'_>, marker: &Table) -> mlua::Result<Lua
     }
 }
 
-/// A value that is neither array nor object as Lua value.
+/// Converts a value that is neither array nor object to a Lua value.
 pub(super) fn scalar_to_lua(lua: &Lua, value: &Value<'_>) -> mlua::Result<LuaValue> {
     Ok(match value {
         Value::Bool(b) => LuaValue::Boolean(*b),
@@ -72,23 +72,23 @@ pub(super) fn scalar_to_lua(lua: &Lua, value: &Value<'_>) -> mlua::Result<LuaVal
     })
 }
 
-/// What a conversion from Lua needs to know.
+/// The context of a conversion from Lua.
 pub(super) struct FromLua<'c, 'a> {
     /// The marker of arrays.
     pub(super) marker: Table,
     /// The limits of the VM.
     pub(super) guard: &'c Guard,
-    /// The value that a view stands for.
+    /// Finds the value that a view stands for.
     pub(super) view: &'c dyn Fn(&AnyUserData) -> mlua::Result<Value<'a>>,
 }
 
-/// Where there is no request, no view can be meant.
+/// The `view` of a conversion without a request, where every view is an error.
 pub(super) fn no_view(_: &AnyUserData) -> mlua::Result<Value<'static>> {
     Err(mlua::Error::runtime("expected plain data, got a view of a request"))
 }
 
 impl<'a> FromLua<'_, 'a> {
-    /// A deep copy as JSON value, which is to stand `depth` levels below the root of its document.
+    /// A deep copy as a JSON value, which is to stand `depth` levels below the root of its document.
     pub(super) fn value(&self, value: &LuaValue, depth: usize) -> mlua::Result<Value<'a>> {
         self.guard.spend(ELEMENT_BYTES)?;
         match value {
@@ -153,7 +153,7 @@ impl<'a> FromLua<'_, 'a> {
                 other => other,
             })?);
         }
-        // `next` after the last element: the sequence comes first in a walk only by accident, so count instead.
+        // `next` visits the sequence first only by accident, so the entries are counted instead.
         let mut entries = 0;
         for pair in table.pairs::<LuaValue, LuaValue>() {
             pair?;

@@ -1,4 +1,4 @@
-//! What a hook may call beside the standard library: `log`, `shared`, `json`, `env`, `hash`, `time`.
+//! The globals that a hook may use beside the standard library: `log`, `shared`, `json`, `env`, `hash`, `time`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,10 +15,10 @@ use crate::hash::Fnv;
 use crate::json::{self, Value};
 use crate::service;
 
-/// How much of one log line is kept.
+/// The longest logged text of one call, in characters; the rest is cut.
 const LOG_CHARS_MAX: usize = 4096;
 
-/// Gives a new VM its globals.
+/// Installs the globals in a new VM.
 pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &Options) -> mlua::Result<()> {
     let globals = lua.globals();
     let log = lua.create_table()?;
@@ -37,7 +37,7 @@ pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &Options) -> mlua:
         Ok(own.or_else(|| service::variable(&name)))
     };
     globals.set("env", lua.create_function(env)?)?;
-    // Its upper half, since Lua's integers are signed.
+    // Only the upper half of the hash is returned, since Lua's integers are signed.
     let hash = |_: &Lua, text: LuaString| Ok(Fnv::EMPTY.push(&text.as_bytes()).mixed() >> 32);
     globals.set("hash", lua.create_function(hash)?)?;
     globals.set(
@@ -132,8 +132,8 @@ fn plain(lua: &Lua, guard: &Guard, value: &LuaValue) -> mlua::Result<Value<'stat
     FromLua { marker: convert::array_marker(lua)?, guard, view: &no_view }.value(value, 0)
 }
 
-/// The function under all string patterns: `search(caller, text, pattern, init, anchors, not_ending_at)` returns the
-/// first and the last place of the match, from 1, and the captures.
+/// The function behind all string patterns: `search(caller, text, pattern, init, anchors, not_ending_at)` returns the
+/// first and the last position of the match, from 1, and the captures.
 pub(super) fn search_function(lua: &Lua, guard: &Arc<Guard>) -> mlua::Result<Function> {
     type Arguments = (String, LuaString, LuaString, Option<i64>, bool, Option<i64>);
     let guard = Arc::clone(guard);
@@ -171,7 +171,7 @@ fn place(n: usize) -> LuaValue {
     LuaValue::Integer(i64::try_from(n).unwrap_or(i64::MAX))
 }
 
-/// Lua's `init`, from 1 or negative from the end, as place from 0; `None`: beyond the text.
+/// Lua's `init`, from 1, or negative from the end, as an index from 0; `None` if it is beyond the text.
 fn start_of(init: i64, length: usize) -> Option<usize> {
     let length = i64::try_from(length).unwrap_or(i64::MAX);
     let start = if init > 0 {
@@ -184,7 +184,7 @@ fn start_of(init: i64, length: usize) -> Option<usize> {
     usize::try_from(start).ok().filter(|_| start <= length)
 }
 
-/// `expand(template, whole, captures…)`: the replacement string of `gsub` with its `%0` to `%9`.
+/// `expand(template, whole, captures…)`: fills in `%0` to `%9` of a replacement string of `gsub`.
 pub(super) fn expand_function(lua: &Lua) -> mlua::Result<Function> {
     lua.create_function(|lua, (template, values): (LuaString, Variadic<LuaString>)| {
         let mut out = Vec::new();
@@ -198,7 +198,7 @@ pub(super) fn expand_function(lua: &Lua) -> mlua::Result<Function> {
             match bytes.next() {
                 Some(b'%') => out.push(b'%'),
                 Some(digit) if digit.is_ascii_digit() => {
-                    // Without captures %1 is the whole match.
+                    // Without captures, `%1` stands for the whole match.
                     let index = usize::from(digit - b'0').min(if values.len() == 1 && *digit == b'1' {
                         0
                     } else {

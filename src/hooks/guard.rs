@@ -1,8 +1,8 @@
-//! The limits of one VM: time, C stack, and how much a call may write into a request.
+//! The limits of one VM: the time and the C stack of a call, and the bytes that it may write into a request.
 //!
-//! Lua's debug hook asks here before every function call and every thousandth instruction. It is the only thing
-//! that can stop running Lua code, so whatever escapes it is not in the sandbox: coroutines (each has a debug hook
-//! of its own) and finalisers (they run with it off).
+//! Lua calls the debug hook here before every function call and every thousandth instruction. The debug hook is the
+//! only thing that can stop running Lua code. The sandbox therefore leaves out everything that escapes it: coroutines
+//! (each has a debug hook of its own) and finalisers (they run with it off).
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,28 +11,29 @@ use std::time::{Duration, Instant};
 use mlua::debug::Debug;
 use mlua::{HookTriggers, Lua, VmState};
 
-/// How often the clock is read in code that calls nothing.
+/// The number of instructions after which the clock is read in code that calls no function.
 const INSTRUCTIONS_PER_CHECK: u32 = 1000;
 
-/// How much C stack Lua may use below the call. A connection's thread has 256 KiB, the proxy needs up to 48 of them,
-/// and the largest single step after a check (a conversion to JSON, `string.gsub`) stays below 64.
+/// The C stack that Lua may use below the call, in bytes. A connection's thread has 256 KiB, the proxy needs up to 48
+/// of them, and the largest single step after a check (a conversion to JSON, `string.gsub`) stays below 64.
 const STACK_BYTES_MAX: usize = 112 * 1024;
 
-/// How many bytes one call may write into a request: they live outside the VM, where its memory limit does not count.
+/// The bytes that one call may write into a request. They live outside the VM, so the VM's memory limit does not count
+/// them.
 const WRITTEN_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// What one VM's running call may still use.
+/// The limits of the call that runs in one VM, and how much of them is used.
 pub(super) struct Guard {
     epoch: Instant,
     deadline_nanos: AtomicU64,
     stack_base: AtomicUsize,
     written_bytes: AtomicUsize,
-    /// Where the code was when its time was over.
+    /// The place where the code was when its time was over.
     expired_at: OnceLock<String>,
 }
 
 impl Guard {
-    /// A guard that watches over `lua` from now on; nothing runs before [`Guard::start`].
+    /// Makes a guard that watches `lua` from now on. Nothing may run before [`Guard::start`].
     pub(super) fn install(lua: &Lua) -> mlua::Result<Arc<Guard>> {
         let guard = Arc::new(Guard {
             epoch: Instant::now(),
@@ -46,7 +47,7 @@ impl Guard {
         Ok(guard)
     }
 
-    /// A call begins here, on this thread's stack, and may take this long.
+    /// Begins a call on this thread's stack that may take this long.
     pub(super) fn start(&self, time_max: Duration) {
         let nanos = u64::try_from((self.epoch.elapsed() + time_max).as_nanos()).unwrap_or(u64::MAX);
         self.deadline_nanos.store(nanos, Ordering::Relaxed);
@@ -54,12 +55,12 @@ impl Guard {
         self.written_bytes.store(0, Ordering::Relaxed);
     }
 
-    /// Whether the time limit was hit. The VM is in storm then and of no further use.
+    /// True if the time limit was hit. The VM then raises an error at every instruction, so it must be thrown away.
     pub(super) fn expired(&self) -> bool {
         self.expired_at.get().is_some()
     }
 
-    /// Fails where the C stack has grown too deep.
+    /// Fails if the C stack has grown too deep.
     pub(super) fn check_stack(&self) -> mlua::Result<()> {
         let used = self.stack_base.load(Ordering::Relaxed).saturating_sub(stack_address());
         if used > STACK_BYTES_MAX {
@@ -68,7 +69,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Counts bytes that go into a request.
+    /// Counts bytes that are written into a request; fails if they are too many.
     pub(super) fn spend(&self, bytes: usize) -> mlua::Result<()> {
         let written = self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
         if written.saturating_add(bytes) > WRITTEN_BYTES_MAX {
@@ -80,7 +81,8 @@ impl Guard {
         Ok(())
     }
 
-    /// Fails where the time is over or the stack too deep, for loops and recursion of our own.
+    /// Fails if the time is over or the stack is too deep. For loops and recursion in Rust, which the debug hook does
+    /// not see.
     pub(super) fn check(&self) -> mlua::Result<()> {
         if self.time_is_over() {
             return Err(mlua::Error::runtime("time limit: the hook took too long"));
@@ -94,8 +96,8 @@ impl Guard {
     }
 }
 
-/// Sets the debug hook. Once the deadline has passed it is set anew for EVERY instruction and fails at each:
-/// `while true do pcall(f) end` would swallow a single error for ever.
+/// Sets the debug hook. Once the deadline has passed, it is set again for every instruction and fails at each of them,
+/// since `while true do pcall(f) end` would swallow single errors without end.
 fn watch(lua: &Lua, guard: &Arc<Guard>, triggers: HookTriggers) -> mlua::Result<()> {
     let guard = Arc::clone(guard);
     lua.set_global_hook(triggers, move |lua, debug| {
@@ -113,7 +115,7 @@ fn watch(lua: &Lua, guard: &Arc<Guard>, triggers: HookTriggers) -> mlua::Result<
     })
 }
 
-/// `file.lua:5: `, as Lua begins its messages; nothing in C code.
+/// The place as Lua begins its messages, `file.lua:5: `; empty in C code.
 fn place_of(debug: &Debug<'_>) -> String {
     match (debug.source().short_src, debug.current_line()) {
         (Some(file), Some(line)) => format!("{file}:{line}: "),
@@ -121,7 +123,9 @@ fn place_of(debug: &Debug<'_>) -> String {
     }
 }
 
-/// About where this thread's stack ends just now. Stacks grow downwards on every platform we build for.
+/// The address where this thread's stack ends now, approximately. Stacks grow downwards on every platform that sparkgap
+/// supports.
+// `inline(never)`: the address must be that of a frame of its own, below the caller's.
 #[inline(never)]
 fn stack_address() -> usize {
     let marker = 0u8;

@@ -1,7 +1,7 @@
-//! The owner's files -> a checked configuration and the hooks they define.
+//! Loads the owner's files into a checked configuration and the hooks that they define.
 //!
-//! Every mistake that can be found in one go is reported, each with its file, its line where that is known, and
-//! what was expected.
+//! Every mistake that one run can find is reported, each with its file, its line if that is known, and the expected
+//! form.
 
 mod file;
 
@@ -23,16 +23,16 @@ pub(super) use file::EVENT_TYPES;
 pub(super) use file::{FILE_KEYS, UPSTREAM_KEYS};
 use file::{FileAlias, FileTable, read_table};
 
-/// How a file begins that is for the editor's language server only: `types.lua` may lie beside the hooks.
+/// The first words of a file that is only for the editor's language server: `types.lua` may lie beside the hooks.
 const TYPES_MARK: &str = "---@meta";
 
-/// How large one file may be.
+/// The size limit of one file, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Why a set of files was not taken.
+/// The reason why a set of files was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadError {
-    /// At least one.
+    /// The mistakes, at least one.
     pub mistakes: Vec<Mistake>,
 }
 
@@ -83,20 +83,20 @@ pub(super) fn load(
     Ok((blueprint, vm, config))
 }
 
-/// All it takes to make another VM like the first.
+/// The parts from which further VMs like the first are made.
 pub(super) struct Blueprint {
     pub(super) sources: Vec<Source>,
     pub(super) options: Options,
     pub(super) defined: Vec<Defined>,
     /// The names of the upstreams.
     pub(super) upstreams: Vec<String>,
-    /// What `on_load` is called with.
+    /// The argument of `on_load`.
     config: Value<'static>,
 }
 
 impl Blueprint {
-    /// Another VM. The files are read and checked already, so a failure here is one of `on_load`, or of a file that
-    /// does not do the same each time.
+    /// Makes another VM. The files were read and checked before, so a failure here comes from `on_load`, or from a file
+    /// that does not do the same each time.
     pub(super) fn build(&self) -> Result<Vm, LoadError> {
         let mut vm =
             Vm::new(&self.options).map_err(|error| LoadError::one("the Lua VM", None, error.to_string()))?;
@@ -112,7 +112,7 @@ impl Blueprint {
                 return Err(LoadError::one(
                     &source.file,
                     None,
-                    "defines other hooks than when it was loaded first",
+                    "defines different hooks than when it was first loaded",
                 ));
             }
             functions.extend(file.defined.into_iter().map(|(_, function)| function));
@@ -140,7 +140,7 @@ impl Blueprint {
     }
 }
 
-/// What `on_load` sees: no keys.
+/// The configuration as `on_load` gets it, without keys.
 fn config_for_lua(config: &Config) -> Value<'static> {
     let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::from);
     let upstreams = config.upstreams.iter().map(|upstream| {
@@ -191,7 +191,7 @@ fn read_sources(paths: &[PathBuf], texts: &[(String, String)]) -> Result<Vec<Sou
     Ok(sources?.into_iter().filter(|source| !source.text.starts_with(TYPES_MARK)).collect())
 }
 
-/// The `*.lua` files of a folder in the order of their names.
+/// The `*.lua` files of a folder, in the order of their names.
 fn lua_files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -208,7 +208,7 @@ fn read_source(path: &Path) -> Result<Source, LoadError> {
     let file = path.display().to_string();
     let size = std::fs::metadata(path).map_err(|error| LoadError::one(&file, None, error.to_string()))?.len();
     if size > FILE_BYTES_MAX {
-        return Err(LoadError::one(&file, None, format!("{size} bytes; {FILE_BYTES_MAX} is the most")));
+        return Err(LoadError::one(&file, None, format!("{size} bytes; the limit is {FILE_BYTES_MAX}")));
     }
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Source { file, text }),
@@ -216,7 +216,7 @@ fn read_source(path: &Path) -> Result<Source, LoadError> {
     }
 }
 
-/// The message of a Lua error without its traceback and without the place, which is told apart.
+/// The message of a Lua error without its traceback and without its place, which is reported on its own.
 fn first_line(source: &Source, text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let line = ["syntax error: ", "runtime error: ", "memory error: "]
@@ -246,7 +246,7 @@ fn read_file(vm: &Vm, source: &Source, index: usize) -> (FileTable, Vec<Mistake>
     (file, mistakes.list)
 }
 
-/// Puts the files together: upstreams with the default first, aliases with the upstream of each.
+/// Combines the files: the upstreams with the default first, and the aliases with the upstream of each.
 fn assemble(
     command_line: Vec<Upstream>,
     files: &mut [(&Source, FileTable)],
@@ -261,7 +261,7 @@ fn assemble(
             if upstreams.iter().any(|other| other.name == upstream.name) {
                 found.add(
                     &[&upstream.name],
-                    format!("upstreams.{}: there is one of this name already", upstream.name),
+                    format!("upstreams.{}: an upstream of this name exists already", upstream.name),
                 );
             } else {
                 upstreams.push(upstream);
@@ -272,7 +272,7 @@ fn assemble(
     }
     let star = aliases.iter().find(|(_, alias)| alias.pattern == "*").and_then(|(_, a)| a.upstream.clone());
     let default = first_given.or(star).or_else(|| upstreams.iter().map(|u| u.name.clone()).min());
-    // A stable sort: the rest keep the order of the command line, then of the files and their names.
+    // The sort is stable: the rest keep the order of the command line, then of the files and their names.
     upstreams.sort_by_key(|upstream| Some(&upstream.name) != default.as_ref());
     if default.is_none() {
         if mistakes.is_empty() {
@@ -283,7 +283,7 @@ fn assemble(
         return Config::default();
     }
     let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
-    // An upstream that was left out for a mistake of its own is missing here: one report of it is enough.
+    // An upstream with a mistake of its own is missing here. Its mistake was reported, so aliases of it are not.
     let complete = mistakes.is_empty();
     let aliases = aliases
         .into_iter()

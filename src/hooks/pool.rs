@@ -1,6 +1,6 @@
-//! The VMs, each lent to one call at a time.
+//! The pool of VMs; each is lent to one call at a time.
 //!
-//! A call never waits for I/O while it has one, so a few are enough for any number of connections.
+//! A call never waits for I/O while it has a VM, so a few are enough for any number of connections.
 
 use std::num::NonZero;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use super::load::{Blueprint, LoadError};
 use super::vm::Vm;
 
-/// The fewest VMs: one hook that runs into its time limit must not hold up every other request.
+/// The fewest VMs: one hook that runs into its time limit must not block every other request.
 const VMS_MIN: usize = 2;
 
 /// The VMs that are not lent out.
@@ -17,14 +17,14 @@ pub(super) struct Pool {
     returned: Condvar,
 }
 
-/// A VM, or the place of one that was thrown away: the next call makes it anew.
+/// A VM, or the place of one that was thrown away; the next call makes a new one for it.
 enum Slot {
     Ready(Box<Vm>),
     Empty,
 }
 
 impl Pool {
-    /// A pool of one VM per core, all like the first.
+    /// Makes a pool of one VM per core, all like the first.
     pub(super) fn new(blueprint: &Blueprint, first: Vm) -> Result<Pool, LoadError> {
         let vms = std::thread::available_parallelism().map_or(VMS_MIN, NonZero::get).max(VMS_MIN);
         let mut idle = vec![Slot::Ready(Box::new(first))];
@@ -34,9 +34,9 @@ impl Pool {
         Ok(Pool { idle: Mutex::new(idle), returned: Condvar::new() })
     }
 
-    /// Runs `f` with a VM, and throws the VM away if it is spent then.
+    /// Runs `f` with a VM, and throws the VM away if it is spent afterwards.
     pub(super) fn with<T>(&self, blueprint: &Blueprint, f: impl FnOnce(&Vm) -> T) -> Result<T, LoadError> {
-        // Whatever happens, a panic included, the slot comes back: else the pool would run dry.
+        // The slot comes back in every case, even after a panic; otherwise the pool would run empty.
         let mut lent = Lent { pool: self, slot: self.take() };
         if matches!(lent.slot, Slot::Empty) {
             lent.slot = Slot::Ready(Box::new(blueprint.build()?));
@@ -60,7 +60,7 @@ impl Pool {
     fn take(&self) -> Slot {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            // The last one returned is the warmest.
+            // The VM that was returned last is the one with the most of its memory in the caches.
             if let Some(slot) = idle.pop() {
                 return slot;
             }

@@ -1,6 +1,6 @@
-//! `shared`: the dictionary that all VMs see, and that outlives a reload.
+//! `shared`: the dictionary that all VMs share, and that outlives a reload.
 //!
-//! Every operation is atomic. Everything is bounded and refused out loud. Knows no Lua.
+//! Every operation is atomic. Every size has a limit, and exceeding it is an error. Knows nothing of Lua.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use crate::json::{Number, Value};
 
-/// How many keys.
+/// The most keys.
 pub const KEYS_MAX: usize = 10_000;
-/// How large a key may be.
+/// The longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
-/// How large a value may be, as JSON.
+/// The largest value, in bytes of JSON.
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
-/// How large all values together may be.
+/// The most bytes of all values together.
 pub const TOTAL_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The dictionary. Clones are the same one.
+/// The dictionary. Clones share one.
 #[derive(Clone, Default)]
 pub struct Shared(Arc<Mutex<State>>);
 
@@ -48,7 +48,7 @@ impl Shared {
     /// Sets `key`; `None` or `null` removes it.
     ///
     /// # Errors
-    /// A limit.
+    /// A limit was exceeded.
     pub fn set(
         &self,
         key: &str,
@@ -72,16 +72,16 @@ impl Shared {
         })
     }
 
-    /// Adds to the number at `key` (0 where there is none) and returns the sum. The time to live counts from the
-    /// first call: the count of a window ends with the window.
+    /// Adds to the number at `key` (0 if there is none) and returns the sum. The time to live counts from the first
+    /// call, so that the count of a time window ends with the window.
     ///
     /// # Errors
-    /// A limit, or something there that is no number.
+    /// A limit was exceeded, or the value is not a number.
     pub fn increment(&self, key: &str, by: f64, ttl: Option<Duration>, now: Instant) -> Result<f64, String> {
         self.with(|state| {
             if let Some(entry) = state.entries.get_mut(key).filter(|entry| entry.live(now)) {
                 let Some(sum) = entry.value.as_f64().map(|n| n + by) else {
-                    return Err(format!("shared: the value of '{key}' is no number"));
+                    return Err(format!("shared: the value of '{key}' is not a number"));
                 };
                 entry.value = Value::Number(Number::Float(sum));
                 return Ok(sum);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_refused_out_loud() {
+    fn exceeding_a_limit_is_an_error() {
         let shared = Shared::default();
         let now = Instant::now();
         let ttl = Some(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! One Lua file of the owner: its name, its text, and where a message of Lua points into it.
+//! One Lua file of the owner: its name, its text, and the line that a Lua message names.
 //!
 //! Pure; knows nothing of VMs.
 
@@ -7,14 +7,14 @@ use std::path::Path;
 /// One file, read once for all VMs.
 #[derive(Clone)]
 pub(super) struct Source {
-    /// Its path as it was given.
+    /// The file's path as it was given.
     pub(super) file: String,
-    /// Its text.
+    /// The file's text.
     pub(super) text: String,
 }
 
 impl Source {
-    /// The name under which Lua's own messages speak of it. Lua shortens long paths; a file name it does not.
+    /// The name that Lua's own messages use for it. Lua shortens long paths, but not a file name.
     pub(super) fn chunk_name(&self) -> String {
         format!("@{}", self.short_name())
     }

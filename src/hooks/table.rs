@@ -1,4 +1,4 @@
-//! Strict reading of the owner's tables: every mistake is noted, with what was expected, and reading goes on.
+//! Strict reading of the owner's tables: every mistake is noted with the expected form, and reading goes on.
 
 use std::fmt;
 
@@ -11,9 +11,9 @@ use super::nearest;
 pub struct Mistake {
     /// The file as it was given.
     pub file: String,
-    /// The line, where it is known.
+    /// The line, if it is known.
     pub line: Option<u32>,
-    /// What is wrong and what was expected.
+    /// The mistake and the expected form.
     pub message: String,
 }
 
@@ -34,25 +34,26 @@ pub(super) struct Mistakes<'s> {
 }
 
 impl<'s> Mistakes<'s> {
-    /// None yet in this file of this text.
+    /// An empty list for this file with this text.
     pub(super) fn new(file: &'s str, text: &'s str) -> Self {
         Mistakes { file, text, list: Vec::new() }
     }
 
-    /// Notes one. Lua does not tell where a table entry stands in the file; if one of `words` stands on one line
-    /// only, that is it.
+    /// Notes a mistake. Lua does not report the line of a table entry; if one of `words` stands on exactly one line,
+    /// that line is used.
     pub(super) fn add(&mut self, words: &[&str], message: impl Into<String>) {
         let line = words.iter().find_map(|word| only_line_of(self.text, word));
         self.list.push(Mistake { file: self.file.to_owned(), line, message: message.into() });
     }
 
-    /// Notes one at a line that is known.
+    /// Notes a mistake at a known line.
     pub(super) fn add_at(&mut self, line: Option<u32>, message: impl Into<String>) {
         self.list.push(Mistake { file: self.file.to_owned(), line, message: message.into() });
     }
 }
 
-/// The number of the line that has `word` as a word, if it is exactly one. Comments count as well: then there is none.
+/// The number of the line that has `word` as a whole word, if exactly one line has it. Comments count too, so a word
+/// that a comment repeats gives no line.
 fn only_line_of(text: &str, word: &str) -> Option<u32> {
     let has_word = |line: &str| {
         line.match_indices(word).any(|(start, _)| {
@@ -67,17 +68,17 @@ fn only_line_of(text: &str, word: &str) -> Option<u32> {
     lines.next().is_none().then_some(number)
 }
 
-/// One table of the owner's, and what it is called in messages.
+/// One table of the owner's, and its name in messages.
 pub(super) struct Reader<'t> {
     table: &'t Table,
-    /// `upstreams.spark`; empty for the file's own table.
+    /// The table's path, such as `upstreams.spark`; empty for the file's own table.
     path: String,
-    /// Where the table stands, roughly: a word of its first line.
+    /// A word of the table's first line, from which its line is found.
     landmark: String,
 }
 
 impl<'t> Reader<'t> {
-    /// A table under this path. `landmark`: a word that stands near it in the file.
+    /// A table under this path. `landmark` is a word that stands near it in the file.
     pub(super) fn new(table: &'t Table, path: impl Into<String>, landmark: impl Into<String>) -> Self {
         Reader { table, path: path.into(), landmark: landmark.into() }
     }
@@ -92,7 +93,7 @@ impl<'t> Reader<'t> {
         mistakes.add(&[key, &self.landmark], format!("{}: {what}", self.path_of(key)));
     }
 
-    /// Notes that something else was expected at `key`.
+    /// Notes that `key` has an unexpected value.
     fn expected(&self, key: &str, what: &str, got: &LuaValue, mistakes: &mut Mistakes<'_>) {
         self.wrong(key, &format!("expected {what}, got {}", describe(got)), mistakes);
     }
@@ -102,7 +103,7 @@ impl<'t> Reader<'t> {
         self.table.raw_get(key).unwrap_or(LuaValue::Nil)
     }
 
-    /// A string. `what` describes it: `a string such as "x"`.
+    /// Reads a string. `what` describes it: `a string such as "x"`.
     pub(super) fn text(&self, key: &str, what: &str, mistakes: &mut Mistakes<'_>) -> Option<String> {
         match self.value(key) {
             LuaValue::Nil => None,
@@ -114,7 +115,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A boolean.
+    /// Reads a boolean.
     pub(super) fn boolean(&self, key: &str, mistakes: &mut Mistakes<'_>) -> Option<bool> {
         match self.value(key) {
             LuaValue::Nil => None,
@@ -126,7 +127,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A whole number from 1 on.
+    /// Reads a whole number from 1 to `max`.
     pub(super) fn count(&self, key: &str, max: u64, mistakes: &mut Mistakes<'_>) -> Option<u64> {
         let value = self.value(key);
         if value.is_nil() {
@@ -149,7 +150,7 @@ impl<'t> Reader<'t> {
         count
     }
 
-    /// One of a few words.
+    /// Reads one of a few words.
     pub(super) fn choice<T: Copy>(
         &self,
         key: &str,
@@ -170,7 +171,7 @@ impl<'t> Reader<'t> {
         chosen
     }
 
-    /// A table.
+    /// Reads a table.
     pub(super) fn table(&self, key: &str, what: &str, mistakes: &mut Mistakes<'_>) -> Option<Table> {
         match self.value(key) {
             LuaValue::Nil => None,
@@ -182,7 +183,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Notes every key that is not in `known`. `positions`: how many list items the table may have.
+    /// Notes every key that is not in `known`. `positions` is the number of list items that the table may have.
     pub(super) fn check_keys(&self, known: &[&str], positions: usize, mistakes: &mut Mistakes<'_>) {
         let place = if self.path.is_empty() { String::new() } else { format!(" in {}", self.path) };
         for key in keys(self.table) {
@@ -204,7 +205,7 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// The keys of a table in an order that does not change: numbers first, then names.
+/// The keys of a table in an order that is always the same: numbers first, then names.
 pub(super) fn keys(table: &Table) -> Vec<LuaValue> {
     let mut keys: Vec<LuaValue> =
         table.pairs::<LuaValue, LuaValue>().filter_map(Result::ok).map(|(key, _)| key).collect();
@@ -216,7 +217,7 @@ pub(super) fn keys(table: &Table) -> Vec<LuaValue> {
     keys
 }
 
-/// A value in a message: `a number`, `the string "x"`.
+/// The description of a value in a message: `a number`, `the string "x"`.
 pub(super) fn describe(value: &LuaValue) -> String {
     const QUOTED_CHARS_MAX: usize = 60;
     match value {

@@ -1,4 +1,4 @@
-//! The hooks as a whole: loading, views, faults and limits.
+//! Tests of the hooks as a whole: loading, views, faults and limits.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -40,7 +40,7 @@ impl Drop for Folder {
     }
 }
 
-/// Limits that a test on a busy machine does not reach by accident.
+/// Time and memory limits that a test on a busy machine does not reach by accident.
 fn options() -> Options {
     let limits = Limits { call: Duration::from_secs(20), load: Duration::from_secs(2), ..Limits::default() };
     Options { limits, ..Options::default() }
@@ -71,12 +71,12 @@ fn hooks(text: &str) -> Hooks {
     load(text).unwrap_or_else(|error| panic!("{error}")).hooks
 }
 
-/// Hooks with `on_upstream_request` of this Lua body.
+/// Hooks whose `on_upstream_request` has this Lua body.
 fn on_body(lua: &str) -> Hooks {
     hooks(&format!("return {{ on_upstream_request = function(body, req)\n{lua}\nend }}"))
 }
 
-/// Runs `on_upstream_request` on a body and returns the body as it is then.
+/// Runs `on_upstream_request` on a body and returns the changed body.
 fn edit(hooks: &Hooks, body: &str) -> String {
     let mut bytes = body.as_bytes().to_vec();
     let mut body = json::parse(&mut bytes).unwrap();
@@ -117,7 +117,7 @@ fn hooks_are_send_and_sync() {
 }
 
 #[test]
-fn an_undefined_hook_is_known_to_be_one() {
+fn an_undefined_hook_is_reported_as_undefined() {
     let hooks = hooks("return { on_log = function() end }");
     assert!(hooks.defines(Hook::Log));
     assert!(!hooks.defines(Hook::Request));
@@ -201,7 +201,7 @@ fn on_request_refuses_and_answers() {
             hooks(&format!("return {{ on_request = function() return {{ respond = {respond} }} end }}"));
         let Ok(Decision::Respond(message)) = decide(&hooks, "{}") else { panic!("{respond}") };
         let mut sorted = message.to_json();
-        // Blocks that we make have their type first; those from Lua are sorted.
+        // Blocks made in Rust have their type first; the keys of those from Lua are sorted.
         sorted = sorted.replace(r#"{"type":"text","text":"hi"}"#, r#"{"text":"hi","type":"text"}"#);
         assert_eq!(sorted, expected);
     }
@@ -337,7 +337,7 @@ fn shared_is_one_for_all_vms_and_survives_a_reload() {
 }
 
 #[test]
-fn the_hash_tells_sets_apart() {
+fn the_hash_differs_between_sets() {
     let hash = |text: &str| hooks(text).hash().to_owned();
     assert_eq!(hash("return {}").len(), 16);
     assert_ne!(hash("return {}"), hash("return { }"));
@@ -352,7 +352,7 @@ fn unsafe_hooks_keep_the_library() {
     assert!(Hooks::load(path, vec![upstream("main")], options).is_ok());
 }
 
-/// Run by hand: `cargo test --release hooks -- --ignored --nocapture cost`.
+/// Run it by hand: `cargo test --release hooks -- --ignored --nocapture cost`.
 #[test]
 #[ignore = "a measurement, not a check"]
 fn the_cost_of_a_call() {

@@ -1,8 +1,8 @@
-//! Lazy views: `req`, and the JSON tree of the request at hand, as Lua sees them without a copy.
+//! Lazy views: `req` and the JSON tree of the current request, which Lua reads and writes without a copy.
 //!
-//! A view is a path from the root and the number of the call that it belongs to. The tree itself stays with the
-//! caller; one function, which lives as long as the call, resolves paths in it (unsafe code is forbidden, and this
-//! needs none). Every write is noted with what undoes it, so that a failed hook leaves no trace.
+//! A view is a path from the root, and the number of the call that it belongs to. The tree itself stays with the
+//! caller. One function, which lives as long as the call, resolves paths in it (unsafe code is forbidden, and this
+//! needs none). Every write is noted with its inverse, so that a failed hook leaves no trace.
 
 mod tree;
 
@@ -18,7 +18,7 @@ use crate::access::SECRET_HEADERS;
 use crate::json::{DEPTH_MAX, Value};
 use tree::{Step, Undo, child_of, key_text, resolve, resolve_mut, write};
 
-/// What a path starts from.
+/// The starting point of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Root {
     /// `req`: the plain fields.
@@ -29,14 +29,14 @@ enum Root {
     Subject,
 }
 
-/// What Lua holds.
+/// The value that Lua holds.
 pub(super) struct View {
     call: u64,
     root: Root,
     path: Vec<Step>,
 }
 
-/// Gives views their metamethods in a new VM; they come from the prelude.
+/// Gives views their metamethods, which come from the prelude, in a new VM.
 pub(super) fn register(lua: &Lua, prelude: &Table) -> mlua::Result<()> {
     let metamethods = ["index", "newindex", "len", "eq", "pairs"]
         .into_iter()
@@ -51,12 +51,12 @@ pub(super) fn register(lua: &Lua, prelude: &Table) -> mlua::Result<()> {
     })
 }
 
-/// One call of one hook: what its views stand for.
+/// One call of one hook: the values that its views stand for.
 pub(super) struct Frame<'f, 'a> {
     call: u64,
     guard: &'f Guard,
     request: &'f Request,
-    /// Whether the subject is the request's own body, and so seen as `req.body`.
+    /// True if the subject is the request's own body, and so seen as `req.body`.
     subject_is_body: bool,
     subject: RefCell<&'f mut Value<'a>>,
     undo: RefCell<Vec<Undo<'a>>>,
@@ -72,7 +72,7 @@ const SAME: u8 = 5;
 const ENCODE: u8 = 6;
 
 impl<'f, 'a> Frame<'f, 'a> {
-    /// The frame of call number `call`.
+    /// The frame of the call with number `call`.
     pub(super) fn new(
         call: u64,
         guard: &'f Guard,
@@ -91,35 +91,35 @@ impl<'f, 'a> Frame<'f, 'a> {
         }
     }
 
-    /// `req`.
+    /// The view that Lua gets as `req`.
     pub(super) fn request_view(&self, lua: &Lua) -> mlua::Result<AnyUserData> {
         self.view(lua, Root::Request, Vec::new())
     }
 
-    /// The root of the JSON tree.
+    /// The view of the root of the JSON tree.
     pub(super) fn subject_view(&self, lua: &Lua) -> mlua::Result<AnyUserData> {
         self.view(lua, Root::Subject, Vec::new())
     }
 
-    /// Whether this is a view of the whole tree.
+    /// True if this is a view of the whole tree.
     pub(super) fn is_subject(&self, view: &AnyUserData) -> bool {
         view.borrow::<View>()
             .is_ok_and(|view| view.call == self.call && view.root == Root::Subject && view.path.is_empty())
     }
 
-    /// A copy of what Lua made, free to refer to views of this call.
+    /// A copy of a value from Lua, which may contain views of this call.
     pub(super) fn to_json(&self, lua: &Lua, value: &LuaValue, depth: usize) -> mlua::Result<Value<'a>> {
         let view = |view: &AnyUserData| self.copy_of(view, depth);
         FromLua { marker: convert::array_marker(lua)?, guard: self.guard, view: &view }.value(value, depth)
     }
 
-    /// What the hooks left in `req.ctx`; `None`: nobody looked.
+    /// The contents of `req.ctx` after the call; `None` if no hook used it.
     pub(super) fn context(&self, lua: &Lua) -> mlua::Result<Option<Value<'static>>> {
         let Some(table) = self.context.borrow_mut().take() else { return Ok(None) };
         Ok(Some(self.to_json(lua, &LuaValue::Table(table), 0)?.into_owned()))
     }
 
-    /// Lets `read` make sense of what the hook returned.
+    /// Calls `read` with the value that the hook returned.
     pub(super) fn finish<T>(
         &self,
         returned: Returned<'a>,
@@ -244,7 +244,7 @@ impl<'f, 'a> Frame<'f, 'a> {
         if view.path.len() >= DEPTH_MAX {
             return Err(mlua::Error::runtime(format!("nested deeper than {DEPTH_MAX} levels")));
         }
-        // Made before the tree is borrowed to change: the value may hold views of it.
+        // The value is made before the tree is borrowed for the change, since it may hold views of the tree.
         let value = match value {
             LuaValue::Nil => None,
             value => Some(self.to_json(lua, value, view.path.len() + 1)?),
@@ -296,7 +296,7 @@ impl<'f, 'a> Frame<'f, 'a> {
     }
 }
 
-/// About how much memory a copy takes.
+/// The memory that a copy takes, in bytes, approximately.
 fn cost(value: &Value<'_>) -> usize {
     const NODE_BYTES: usize = 64;
     NODE_BYTES

@@ -1,6 +1,6 @@
 //! One Lua VM with all the owner's files loaded, and one call in it.
 //!
-//! Knows the sandbox and the limits; knows nothing of configuration, policies or counters.
+//! Knows the sandbox and the limits. Knows nothing of configuration, policies or counters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +18,11 @@ use super::view::{self, Frame};
 use super::{convert, globals};
 use crate::json::Value;
 
-/// What stays of the standard library. No coroutines: each has its own debug hook, so nested ones multiply the time
-/// limit. `os` is cut down by the prelude.
+/// The parts of the standard library that hooks may use. Coroutines are not among them: each has its own debug hook, so
+/// nested ones would multiply the time limit. The prelude removes parts of `os`.
 const LIBRARY: [StdLib; 5] = [StdLib::TABLE, StdLib::STRING, StdLib::UTF8, StdLib::MATH, StdLib::OS];
 
-/// A VM. Used by one thread at a time.
+/// A VM. One thread uses it at a time.
 pub(super) struct Vm {
     lua: Lua,
     guard: Arc<Guard>,
@@ -33,7 +33,7 @@ pub(super) struct Vm {
 }
 
 impl Vm {
-    /// An empty VM with its limits, sandbox and globals.
+    /// Makes an empty VM with its limits, sandbox and globals.
     pub(super) fn new(options: &Options) -> mlua::Result<Vm> {
         let library = if options.unsafe_hooks {
             StdLib::ALL_SAFE
@@ -63,7 +63,7 @@ impl Vm {
         self.lua.load(source.text.as_str()).set_name(source.chunk_name()).set_mode(ChunkMode::Text).eval()
     }
 
-    /// Takes the hooks on, in the order of `Hooks::defined`.
+    /// Sets the hooks, in the order of `Hooks::defined`.
     pub(super) fn set_functions(&mut self, functions: Vec<Function>) {
         self.functions = functions;
     }
@@ -75,8 +75,8 @@ impl Vm {
         function.call(convert::to_lua(&self.lua, config)?)
     }
 
-    /// Runs one hook on `subject`. `read` makes sense of what it returned and may change the subject; where that fails
-    /// the call has failed. A failed call leaves subject and request as they were. The error has a traceback.
+    /// Runs one hook on `subject`. `read` receives the value that it returned and may change the subject; if `read`
+    /// fails, the call has failed. A failed call leaves subject and request as they were. The error has a traceback.
     pub(super) fn call<'a, T>(
         &self,
         index: usize,
@@ -100,12 +100,12 @@ impl Vm {
         Ok(decision)
     }
 
-    /// The memory it holds, in bytes.
+    /// The memory that the VM holds, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         self.lua.used_memory()
     }
 
-    /// Whether it hit a limit, or has so much garbage that it soon will.
+    /// True if the VM hit a limit, or has so much garbage that it soon will.
     pub(super) fn is_spent(&self) -> bool {
         self.guard.expired() || self.lua.used_memory() > self.limits.memory_bytes / 2
     }
@@ -161,7 +161,7 @@ fn apply<'a>(
     Ok((returned, context))
 }
 
-/// A number for each call in the process, so that a view of one is never taken for a view of another.
+/// A number for each call in the process, so that a view of one call is never taken for a view of another.
 fn next_call() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed)

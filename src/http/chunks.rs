@@ -1,43 +1,43 @@
-//! A chunked body (RFC 9112, section 7.1): which bytes are data and which frame them.
+//! A chunked body (RFC 9112, section 7.1): separates its data from its framing.
 //!
-//! For both sides: a client's request and an upstream's response. Decoded where the bytes lie, so that a body is read
-//! straight to where it is used.
+//! Serves both sides: a client's request and an upstream's response. It decodes in place, so that a body is read
+//! straight into the memory where it is used.
 
 use std::fmt;
 
-/// The longest size line, or trailer, in bytes. Both are thrown away but for the size.
+/// The longest size line or trailer, in bytes. Only the size is used; the rest is dropped.
 const LINE_SIZE_MAX: u64 = 4 * 1024;
 
-/// Framing may take this much beyond [`OVERHEAD_FACTOR`] times the data, in bytes. It is thrown away, so that without a
-/// limit a peer could send it for ever.
+/// Framing may take this many bytes beyond [`OVERHEAD_FACTOR`] times the data. Framing is dropped, so that without a
+/// limit a peer could send it without end.
 const OVERHEAD_FREE: u64 = 64 * 1024;
 
-/// A chunk of one byte may come with so many: a size line of 20 and two line ends.
+/// The framing that a chunk of one byte may have, in bytes: a size line of 20 and two line ends.
 const OVERHEAD_FACTOR: u64 = 24;
 
-/// How far the bytes of a chunked body have come.
+/// The state of decoding a chunked body.
 #[derive(Debug, Default)]
 pub struct Chunks {
     place: Place,
-    /// What is still to come of the chunk in hand.
+    /// The bytes of the current chunk that have not come yet.
     left: u64,
-    /// Bytes of the line in hand.
+    /// The bytes of the current line so far.
     line: u64,
     framing: u64,
     size: u64,
 }
 
-/// What the next byte is.
+/// The kind of byte that comes next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Place {
     /// The first digit of a chunk's size.
     #[default]
     Size,
-    /// Another digit, or the end of them.
+    /// Another digit, or whatever follows the digits.
     Digits,
-    /// White space after them, which some servers pad a size with.
+    /// White space after the digits, as some servers pad a size.
     Padding,
-    /// Of an extension, which nobody uses.
+    /// A part of an extension; extensions are ignored.
     Extension,
     /// The line feed after the size.
     SizeEnd,
@@ -45,7 +45,7 @@ enum Place {
     /// The line end after a chunk's data.
     DataEnd,
     DataLineFeed,
-    /// The first of a trailer, or the line end that ends the body.
+    /// The first byte of a trailer, or the line end that ends the body.
     Trailers,
     Trailer,
     TrailerLineFeed,
@@ -53,16 +53,16 @@ enum Place {
     Ended,
 }
 
-/// What [`Chunks::decode`] made of some bytes.
+/// The result of [`Chunks::decode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// How many bytes of data there were; they are at the front now.
+    /// The number of bytes of data; they are at the front now.
     pub data: usize,
-    /// How many bytes belonged to the body: all, unless it ended among them.
+    /// The number of bytes that belonged to the body: all, unless it ended among them.
     pub used: usize,
 }
 
-/// Why bytes are no chunked body.
+/// The reason why bytes are not a valid chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(&'static str);
 
@@ -73,21 +73,21 @@ impl fmt::Display for Malformed {
 }
 
 impl Chunks {
-    /// Whether the last chunk and the trailers are in.
+    /// True if the last chunk and the trailers have come.
     pub fn is_ended(&self) -> bool {
         self.place == Place::Ended
     }
 
-    /// How many bytes of data there were.
+    /// The number of bytes of data so far.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Moves the data among the next `bytes` to their front. What follows the body's end is left where it is.
+    /// Moves the data among the next `bytes` to their front. Bytes behind the body's end stay in place.
     ///
     /// # Errors
-    /// The bytes are no chunked body, have a line of over 4 KiB, or more framing than any data need. A line end is CR and
-    /// LF, nothing less: what two servers read differently can be made to smuggle a request.
+    /// The bytes are not a valid chunked body, have a line over 4 KiB, or have more framing than data can need. A line
+    /// must end with CR and LF: a byte sequence that two servers read differently can be used to smuggle a request.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Decoded, Malformed> {
         let (mut data, mut used) = (0, 0);
         while let Some(byte) = bytes.get(used).copied() {
@@ -117,10 +117,10 @@ impl Chunks {
         self.line += 1;
         self.framing += 1;
         if self.line > LINE_SIZE_MAX {
-            return Err(Malformed("a line that is too long"));
+            return Err(Malformed("a line is too long"));
         }
         if self.framing > OVERHEAD_FREE + OVERHEAD_FACTOR.saturating_mul(self.size) {
-            return Err(Malformed("more framing than data"));
+            return Err(Malformed("too much framing for its data"));
         }
         self.place = match (self.place, byte) {
             (Place::Size | Place::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(byte)?,
@@ -138,17 +138,19 @@ impl Chunks {
             (Place::Extension, 1..) if byte != b'\n' => Place::Extension,
             (Place::Trailers | Place::Trailer, 1..) if byte != b'\n' => Place::Trailer,
             (Place::Size | Place::Digits | Place::Padding, _) => {
-                return Err(Malformed("its size is no hexadecimal number"));
+                return Err(Malformed("its size is not a hexadecimal number"));
             }
-            (Place::DataEnd | Place::DataLineFeed, _) => return Err(Malformed("it is longer than its size")),
-            _ => return Err(Malformed("a line that does not end with CR and LF")),
+            (Place::DataEnd | Place::DataLineFeed, _) => {
+                return Err(Malformed("its data is longer than its size"));
+            }
+            _ => return Err(Malformed("a line does not end with CR and LF")),
         };
         Ok(())
     }
 
     fn digit(&mut self, byte: u8) -> Result<Place, Malformed> {
         let digit = char::from(byte).to_digit(16).unwrap_or_default();
-        let size = self.left.checked_mul(16).ok_or(Malformed("its size is beyond all memory"))?;
+        let size = self.left.checked_mul(16).ok_or(Malformed("its size is too large"))?;
         self.left = size + u64::from(digit);
         Ok(Place::Digits)
     }
@@ -159,7 +161,7 @@ impl Chunks {
     }
 }
 
-/// How many of the `left` bytes of a body there is `room` for.
+/// The number of bytes to read next: of the `left` bytes of a body, as many as there is `room` for.
 pub(crate) fn fitting(left: u64, room: usize) -> usize {
     usize::try_from(left).map_or(room, |left| left.min(room))
 }
@@ -168,7 +170,7 @@ pub(crate) fn fitting(left: u64, room: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// The data of a body in pieces of this size, and what follows it.
+    /// The data of a body that is decoded in pieces of this size, and the bytes behind it.
     fn decoded(body: &[u8], piece_size: usize) -> Result<(String, String), Malformed> {
         let mut chunks = Chunks::default();
         let (mut data, mut rest) = (Vec::new(), Vec::new());
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn data_come_out_however_they_are_cut() {
+    fn data_is_the_same_however_it_is_cut() {
         for (body, data, rest) in [
             ("0\r\n\r\n", "", ""),
             ("3\r\nabc\r\n0\r\n\r\n", "abc", ""),
@@ -198,17 +200,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunk_is_refused_however_it_is_cut() {
+    fn malformed_chunks_are_refused_however_they_are_cut() {
         for (body, why) in [
-            ("\r\n", "no hexadecimal"),
-            ("g\r\n", "no hexadecimal"),
-            ("-1\r\n", "no hexadecimal"),
-            ("+1\r\n", "no hexadecimal"),
-            ("0x1\r\n", "no hexadecimal"),
-            (" 1\r\n", "no hexadecimal"),
-            ("1\na", "no hexadecimal"),
-            ("1 a\r\n", "no hexadecimal"),
-            ("1 2\r\n", "no hexadecimal"),
+            ("\r\n", "not a hexadecimal"),
+            ("g\r\n", "not a hexadecimal"),
+            ("-1\r\n", "not a hexadecimal"),
+            ("+1\r\n", "not a hexadecimal"),
+            ("0x1\r\n", "not a hexadecimal"),
+            (" 1\r\n", "not a hexadecimal"),
+            ("1\na", "not a hexadecimal"),
+            ("1 a\r\n", "not a hexadecimal"),
+            ("1 2\r\n", "not a hexadecimal"),
             ("1\r\rabc", "CR and LF"),
             ("1;a\nb\r\n", "CR and LF"),
             ("1;\0\r\n", "CR and LF"),
@@ -219,7 +221,7 @@ mod tests {
             ("0\r\n\ra", "CR and LF"),
             ("0\r\na: b\n\r\n", "CR and LF"),
             ("0\r\na: b\rc", "CR and LF"),
-            ("10000000000000000\r\n", "beyond"),
+            ("10000000000000000\r\n", "too large"),
         ] {
             for piece_size in 1..=body.len() {
                 let error = decoded(body.as_bytes(), piece_size).unwrap_err();
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_size_is_taken() {
+    fn the_largest_size_is_accepted() {
         let mut chunks = Chunks::default();
         let mut bytes = *b"ffffffffffffffff\r\nabc";
         assert_eq!(chunks.decode(&mut bytes), Ok(Decoded { data: 3, used: 21 }));
@@ -240,7 +242,7 @@ mod tests {
     fn framing_has_limits() {
         let long_line = format!("1;{}\r\na", "x".repeat(5000));
         let trailers = format!("0\r\n{}", "a: b\r\n".repeat(20_000));
-        for (body, why) in [(long_line, "too long"), (trailers, "more framing")] {
+        for (body, why) in [(long_line, "too long"), (trailers, "too much framing")] {
             let mut chunks = Chunks::default();
             let error = chunks.decode(&mut body.into_bytes()).unwrap_err();
             assert!(error.to_string().contains(why), "{error}");

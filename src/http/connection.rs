@@ -1,6 +1,7 @@
-//! The reading half of a connection: heads and bodies out of the stream, and what is left for the next request.
+//! The reading half of a connection: takes heads and bytes of bodies out of the stream, and keeps the rest for the next
+//! request.
 //!
-//! Knows the order of things on one connection; [`super::head`] knows what a head means.
+//! Knows the order of reads and writes on one connection; [`super::head`] parses a head.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -12,16 +13,17 @@ use super::request::{Failure, Limits, Request};
 use super::state::State;
 use crate::error::{Error, Kind};
 
-/// What one read may bring. On the stack, so that a connection that waits holds no buffer for it.
+/// The size of one read, in bytes. The room is on the stack, so that a waiting connection holds no buffer for it.
 const READ_SIZE: usize = 8 * 1024;
 
-/// What is set aside for a body before its bytes come: a client's word costs nothing, memory does.
+/// The most memory reserved for a body before its bytes come, in bytes. A client can announce any length at no cost,
+/// but memory has a cost.
 const BODY_RESERVE_MAX: usize = 1024 * 1024;
 
-/// What one read of a body may bring.
+/// The size of one read of a body, in bytes.
 const BODY_READ_SIZE: usize = 256 * 1024;
 
-/// What a connection is about to wait for.
+/// The bytes that a connection is about to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// The first byte of a request.
@@ -34,18 +36,18 @@ pub enum Waiting {
 pub struct Connection<S> {
     pub(super) stream: S,
     limits: Limits,
-    /// Read, and from `start` on not used yet.
+    /// Bytes that were read; those from `start` on are not used yet.
     pub(super) buffer: Vec<u8>,
     start: usize,
-    /// What is still to come of the body of the request in hand.
+    /// The rest of the current request's body.
     framing: Framing,
     expects_continue: bool,
-    /// Of the request in hand, for its response.
+    /// True if the current request is HTTP/1.0, for its response.
     pub(super) http10: bool,
     pub(super) is_head: bool,
-    /// Whether the connection ends with the response in hand.
+    /// True if the connection ends with the current response.
     pub(super) closing: bool,
-    /// Set by others when every connection is to end with its next response.
+    /// Set from outside when every connection is to end with its next response.
     drain: Option<Arc<AtomicBool>>,
     pub(super) state: State,
     /// Lines for the head of the response to the request in hand, beside those that the response brings.
@@ -79,43 +81,43 @@ impl<S: Read + Write> Connection<S> {
         &self.stream
     }
 
-    /// Once the flag is set, the next response says `connection: close`.
+    /// Makes responses say `connection: close` once the flag is set.
     pub fn close_when(&mut self, drain: Arc<AtomicBool>) {
         self.drain = Some(drain);
     }
 
-    /// The response that is begun next says `connection: close`.
+    /// Makes the next response say `connection: close`.
     pub fn close_after_response(&mut self) {
         self.closing = true;
     }
 
-    /// Whether the connection can take no other request: its end was agreed on, or the request in hand has no whole
-    /// response, or nobody knows where the next request begins.
+    /// True if the connection can serve no other request: its end was agreed on, the current request has no complete
+    /// response, or it is unknown where the next request begins.
     pub fn must_close(&self) -> bool {
         self.closing || !matches!(self.state, State::Ready)
     }
 
-    /// Whether the client may have sent, or be sending, what nobody read. Closing the socket at once would then reset
-    /// the connection, and the client might lose a response that it has not read yet.
+    /// True if the client may have sent, or be sending, bytes that were not read. Closing the socket at once would then
+    /// reset the connection, and the client might lose a response that it has not read yet.
     pub fn has_unread(&self) -> bool {
         self.has_body_left() || !self.buffered().is_empty()
     }
 
-    /// Waits for the next request's head; `None`: the client closed cleanly between requests, or sent nothing until
-    /// the stream's timeout. Pipelined requests are kept in the buffer.
+    /// Waits for the next request's head. `None`: the client closed cleanly between requests, or sent nothing until the
+    /// stream's timeout. Pipelined requests stay in the buffer.
     ///
     /// # Errors
-    /// A head that is malformed, too large or too slow; a client that left in the middle of one.
+    /// The head is malformed, too large or too slow, or the client left in the middle of it.
     pub fn read_head(&mut self) -> Result<Option<Request>, Failure> {
         self.read_head_with(|_, _| Ok(()))
     }
 
-    /// The same with a say before each read: `wait` is called with the stream before bytes are taken from it, and
-    /// reports its timeout as `TimedOut`. A timeout of the stream itself covers one read only; one that covers a
-    /// whole head has to be kept outside.
+    /// Waits for the next request's head, like [`Connection::read_head`], and calls `wait` with the stream before each
+    /// read. `wait` reports its timeout as `TimedOut`. A timeout of the stream covers one read only, so the caller
+    /// keeps a deadline for a whole head in `wait`.
     ///
     /// # Errors
-    /// As [`Connection::read_head`], and those of `wait`.
+    /// Those of [`Connection::read_head`], and those of `wait`.
     pub fn read_head_with(
         &mut self,
         mut wait: impl FnMut(&S, Waiting) -> io::Result<()>,
@@ -144,12 +146,12 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
-    /// The whole body of the request whose head was read last, decoded and appended to `body`. A client that waits for
-    /// `100 Continue` gets it first. Without a body, or when it was read before, nothing happens.
+    /// Reads the whole body of the request whose head was read last, decodes it and appends it to `body`. A client that
+    /// waits for `100 Continue` gets it first. Does nothing if there is no body, or if it was read before.
     ///
     /// # Errors
-    /// A body that is too large, malformed or too slow; a client that left in the middle of it. The connection then
-    /// has to be closed after the response.
+    /// The body is too large, malformed or too slow, or the client left in the middle of it. The connection then has to
+    /// be closed after the response.
     pub fn read_body(&mut self, body: &mut Vec<u8>) -> Result<(), Failure> {
         match std::mem::replace(&mut self.framing, Framing::Lost) {
             Framing::Empty => {}
@@ -158,7 +160,7 @@ impl<S: Read + Write> Connection<S> {
             Framing::Lost => return Err(self.reject(Error::invalid("the request's body was lost"))),
         }
         self.framing = Framing::Empty;
-        // The response may take minutes, and needs no memory for what was read.
+        // The response may take minutes, so the memory for the bytes that were read is given back.
         if self.buffered().is_empty() {
             self.buffer = Vec::new();
             self.start = 0;
@@ -189,8 +191,8 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    /// The next `size` bytes of a body. The room for them is made once, not for each read, and as much as can come in
-    /// one: std's `read_to_end` would feel its way up from 8 KiB.
+    /// Reads the next `size` bytes of a body. The room is made once and is large enough for one read to bring all of
+    /// it; std's `read_to_end` would grow it step by step from 8 KiB.
     fn read_part(&mut self, size: usize, body: &mut Vec<u8>) -> Result<(), Failure> {
         let mut filled = body.len();
         body.resize(filled + size, 0);
@@ -216,12 +218,12 @@ impl<S: Read + Write> Connection<S> {
         loop {
             let new = body.get_mut(decoded..).unwrap_or_default();
             let found = chunks.decode(new);
-            // Before what may be wrong behind it.
+            // The limit comes first: a body over it gets this error, whatever is wrong with the bytes behind it.
             if chunks.size() > self.limits.body_size_max as u64 {
                 return Err(self.reject_size());
             }
             let found = found.map_err(|error| self.reject(Error::invalid(error.to_string())))?;
-            // What follows the body is the next request's.
+            // Bytes behind the body belong to the next request.
             self.buffer.extend_from_slice(new.get(found.used..).unwrap_or_default());
             decoded += found.data;
             body.truncate(decoded);
@@ -237,7 +239,8 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
-    /// Tells a client that asked to go on with the body, unless some of it is here already: then it did not wait.
+    /// Sends `100 Continue` if the client asked for it. A client that has sent some of the body already does not wait
+    /// for it.
     fn send_continue(&mut self) -> Result<(), Failure> {
         if std::mem::take(&mut self.expects_continue) {
             self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|error| self.failed(error))?;
@@ -245,7 +248,7 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    /// Takes the head out of the buffer if it is there in full.
+    /// Takes the head out of the buffer if it is complete.
     fn try_head(&mut self, scanned: usize) -> Result<Option<Request>, Failure> {
         let bytes = self.buffered();
         if let Some(error) = head::refuse_start(bytes) {
@@ -276,7 +279,7 @@ impl<S: Read + Write> Connection<S> {
         head.request
     }
 
-    /// Some clients send a line end too many after a body.
+    /// Skips empty lines before a request, since some clients send a line end too many after a body.
     fn skip_line_ends(&mut self) {
         let count = self.buffered().iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
         self.consume(count);
@@ -298,14 +301,14 @@ impl<S: Read + Write> Connection<S> {
         self.start += count;
     }
 
-    /// One read. What was used is dropped first, so that the buffer holds one head or chunk line and one read.
+    /// Reads once. Used bytes are dropped first, so that the buffer holds at most one head or chunk line and one read.
     fn fill(&mut self) -> io::Result<usize> {
         self.buffer.drain(..self.start.min(self.buffer.len()));
         self.start = 0;
         read_more(&mut self.stream, &mut self.buffer)
     }
 
-    /// A connection may be idle for minutes, so it keeps no memory between requests but for what is pipelined.
+    /// Frees the memory except for pipelined bytes, since a connection may be idle for minutes.
     fn give_back(&mut self) {
         self.output = Vec::new();
         self.extra = Vec::new();
@@ -320,7 +323,7 @@ impl<S: Read + Write> Connection<S> {
         self.reject(Error::new(Kind::RequestTooLarge, message))
     }
 
-    /// The request in hand ends here: an answer is due, and nobody knows where the next request begins.
+    /// Ends the current request: it needs an error response, and it is unknown where the next request begins.
     fn reject(&mut self, error: Error) -> Failure {
         if matches!(self.state, State::Ready) {
             self.state = State::Awaiting;
@@ -344,8 +347,9 @@ impl<S: Read + Write> Connection<S> {
     }
 }
 
-/// One read, put at the end of `bytes`.
-#[inline(never)] // a request that is answered is not to have the room for it below it
+/// Reads once, and appends the bytes to `bytes`.
+// `inline(never)`: keep this large frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget).
+#[inline(never)]
 fn read_more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let mut part = [0; READ_SIZE];
     let count = read_once(stream, &mut part)?;
@@ -353,7 +357,7 @@ fn read_more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
     Ok(count)
 }
 
-/// One read that no signal ends.
+/// Reads once; a signal does not end the read.
 fn read_once(stream: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
     loop {
         match stream.read(room) {

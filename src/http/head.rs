@@ -1,7 +1,7 @@
-//! A request's head: from bytes to the request and to where its body ends.
+//! A request's head: parses its bytes, and finds out where the request's body ends.
 //!
-//! Knows no stream. Two servers that disagree on where a body ends can be made to disagree on what a request is
-//! (request smuggling), so whatever is ambiguous is refused here rather than guessed.
+//! Knows nothing of streams. If two servers disagree on where a body ends, a request can be hidden in it (request
+//! smuggling), so every ambiguous head is refused rather than guessed at.
 
 use std::mem::MaybeUninit;
 
@@ -12,22 +12,22 @@ use super::headers::Headers;
 use super::request::Request;
 use crate::error::{Error, Kind};
 
-/// Headers of one request. Claude Code sends 21 to 26; proxies in front may add some.
+/// The most headers of one request. Claude Code sends 21 to 26; proxies in front may add some.
 const HEADERS_MAX: usize = 128;
 
 /// Where the body of a request ends. Shrinks as the body is read.
 pub(super) enum Framing {
-    /// There is no more of it.
+    /// No more of the body follows.
     Empty,
-    /// So many bytes.
+    /// After this many bytes.
     Length(u64),
-    /// Where the last chunk says so.
+    /// At the last chunk.
     Chunked(Chunks),
-    /// Nobody knows, because the head was not understood.
+    /// Unknown, because the head was not understood.
     Lost,
 }
 
-/// What a head says.
+/// The parsed request line and headers.
 pub(super) struct Head {
     pub(super) request: Request,
     pub(super) framing: Framing,
@@ -36,10 +36,10 @@ pub(super) struct Head {
     pub(super) expects_continue: bool,
 }
 
-/// The index after the blank line that ends the head, if it is in `bytes`, of which the first `scanned` were looked
-/// through before without finding it. This saves parsing the same bytes again with every read.
+/// The index after the blank line that ends the head, if it is in `bytes`. The first `scanned` bytes were searched
+/// before without finding it. This saves parsing the same bytes again with every read.
 pub(crate) fn end(bytes: &[u8], scanned: usize) -> Option<usize> {
-    // A blank line that the new bytes complete begins up to three bytes before them.
+    // A blank line that the new bytes complete may begin up to three bytes before them.
     let from = scanned.saturating_sub(3);
     let tail = bytes.get(from..).unwrap_or_default();
     memchr::memchr_iter(b'\n', tail).find_map(|at| {
@@ -55,8 +55,8 @@ pub(crate) fn end(bytes: &[u8], scanned: usize) -> Option<usize> {
     })
 }
 
-/// Why these first bytes cannot become a request, as soon as that is certain. Without this somebody who talks
-/// TLS to us waits for the head's timeout.
+/// The error for first bytes that cannot become a request, as soon as that is certain. Without it a client that speaks
+/// TLS would wait for the head's timeout.
 pub(super) fn refuse_start(bytes: &[u8]) -> Option<Error> {
     const TLS_HANDSHAKE: u8 = 0x16;
     match bytes.first() {
@@ -92,7 +92,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Error> {
         framing: framing(method, http10, &headers)?,
         http10,
         keep_alive: headers.keep_alive(http10),
-        // HTTP/1.0 knows no interim responses.
+        // HTTP/1.0 has no interim responses.
         expects_continue: !http10 && headers.lists("expect", "100-continue"),
         request: Request {
             method: method.to_owned(),
@@ -104,7 +104,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Error> {
     })
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the shape of map_err")]
+#[allow(clippy::needless_pass_by_value, reason = "map_err passes its error by value")]
 fn malformed(error: httparse::Error) -> Error {
     match error {
         httparse::Error::TooManyHeaders => {
@@ -114,7 +114,8 @@ fn malformed(error: httparse::Error) -> Error {
     }
 }
 
-/// Where the body ends (RFC 9112, section 6). A body of GET or HEAD is read too: it would be taken for the next request.
+/// Finds out where the body ends (RFC 9112, section 6). A body of GET or HEAD is read too: otherwise it would be taken
+/// for the next request.
 fn framing(method: &str, http10: bool, headers: &Headers) -> Result<Framing, Error> {
     let length =
         headers.content_length().map_err(|why| Error::invalid(format!("malformed request: {why}")))?;

@@ -1,18 +1,18 @@
-//! The headers of a message, in one piece of memory: Claude Code sends 21 to 26 of them.
+//! The headers of a message, in one allocation: Claude Code sends 21 to 26 of them.
 
 use std::fmt;
 
-/// Headers in their order. Names are in lower case, whatever the client wrote.
+/// Headers in their order. Names are kept in lower case.
 #[derive(Clone, Default)]
 pub struct Headers {
-    /// Name after value after name.
+    /// Each name, followed by its value.
     text: Vec<u8>,
-    /// Where each name begins, where it ends and its value begins, and where that ends.
+    /// For each header the indexes where the name begins, where the value begins, and where the value ends.
     fields: Vec<[usize; 3]>,
 }
 
 impl Headers {
-    /// The first value of this header, in whatever case; `None` also where it is not visible ASCII.
+    /// The first value of this header, whose name may be in any case. `None` also if the value is not visible ASCII.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.values(name).next().and_then(visible)
     }
@@ -24,12 +24,12 @@ impl Headers {
             .map(|(_, value)| value)
     }
 
-    /// Names and values in the order in which they came, without the values that are not visible ASCII.
+    /// Names and values in the order in which they came, except for values that are not visible ASCII.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.raw().filter_map(|(name, value)| Some((visible(name)?, visible(value)?)))
     }
 
-    /// Whether one of these headers, each a list of words with commas between, has this word, in whatever case.
+    /// True if one of these headers, as a list of words between commas, has this word. Case does not matter.
     pub fn lists(&self, name: &str, word: &str) -> bool {
         let mut words = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
         words.any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
@@ -38,7 +38,7 @@ impl Headers {
     /// The length that all `content-length` headers agree on, in bytes.
     ///
     /// # Errors
-    /// They do not agree, or one is no number (RFC 9112, section 6.3).
+    /// They do not agree, or one is not a number (RFC 9112, section 6.3).
     pub(crate) fn content_length(&self) -> Result<Option<u64>, &'static str> {
         let mut agreed = None;
         for value in self.values("content-length").flat_map(|value| value.split(|byte| *byte == b',')) {
@@ -55,23 +55,23 @@ impl Headers {
         Ok(agreed)
     }
 
-    /// Whether the connection outlives the message that has these headers (RFC 9112, section 9.3).
+    /// True if the connection outlives the message that has these headers (RFC 9112, section 9.3).
     pub(crate) fn keep_alive(&self, http10: bool) -> bool {
         let close = self.lists("connection", "close");
         !close && (!http10 || self.lists("connection", "keep-alive"))
     }
 
-    /// How many there are.
+    /// The number of headers.
     pub fn len(&self) -> usize {
         self.fields.len()
     }
 
-    /// Whether there is none.
+    /// True if there are no headers.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
 
-    /// Those that httparse has found.
+    /// The headers that httparse has found.
     pub(crate) fn parsed(fields: &[httparse::Header<'_>]) -> Self {
         let size = fields.iter().map(|field| field.name.len() + field.value.len()).sum();
         let mut all = Headers { text: Vec::with_capacity(size), fields: Vec::with_capacity(fields.len()) };
@@ -99,7 +99,7 @@ fn visible(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|text| text.as_bytes().iter().all(is_visible))
 }
 
-/// The names only: among the values are keys.
+/// Prints the names only, since the values hold keys.
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter().map(|(name, _)| name)).finish()
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_are_found_in_whatever_case_and_kept_in_order() {
+    fn headers_are_found_in_any_case_and_kept_in_order() {
         let mut headers: Headers = [("X-A", "1"), ("b", ""), ("x-a", "2")].into_iter().collect();
         headers.push("c", b"\xff");
         headers.push("d", b"a\x01");

@@ -1,8 +1,8 @@
-//! Server-side HTTP/1.1 over anything that reads and writes: heads and bodies in, whole or streamed responses out.
+//! Server-side HTTP/1.1 over any stream: reads heads and bodies, and writes whole or streamed responses.
 //!
-//! Knows no sockets, threads or clocks: a timeout is what the stream reports as `WouldBlock` or `TimedOut`, or what
-//! the caller's `wait` does. httparse parses heads; the framing rules and limits are ours. [`Headers`] and [`Chunks`] serve
-//! the other side too, the calls to the upstreams.
+//! Knows no sockets, threads or clocks: a timeout is a stream's `WouldBlock` or `TimedOut`, or the caller's `wait`
+//! reports it. httparse parses heads; the framing rules and limits are here. [`Headers`] and [`Chunks`] also serve the
+//! calls to upstreams.
 //!
 //! One request after the other runs through a [`Connection`]:
 //!

@@ -1,4 +1,4 @@
-//! The head of a request, the limits on it, and why there is none.
+//! The head of a request, the limits on a request, and the failures of reading one.
 
 use super::headers::Headers;
 
@@ -6,12 +6,12 @@ use crate::error::Error;
 use std::fmt;
 use std::io;
 
-/// How much of a client's request we take.
+/// The size limits of a client's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of a request's head. Claude Code sends about 2 KiB; proxies in front may add cookies.
+    /// The largest head, in bytes. Claude Code sends about 2 KiB; proxies in front may add cookies.
     pub head_size_max: usize,
-    /// Bytes of a request's decoded body. 32 MiB is the Messages API's own limit.
+    /// The largest decoded body, in bytes. 32 MiB is the Messages API's own limit.
     pub body_size_max: usize,
 }
 
@@ -28,7 +28,7 @@ pub struct Request {
     pub method: String,
     /// The path as on the wire, without the query.
     pub path: String,
-    /// What follows the `?`, if there is one.
+    /// The text after the `?`, if there is one.
     pub query: Option<String>,
     /// The host and port of a target that is a whole URL (`GET http://box:4000/health HTTP/1.1`).
     pub authority: Option<String>,
@@ -37,7 +37,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// The first value of this header, in whatever case; `None` also where it is not visible ASCII.
+    /// The first value of this header, whose name may be in any case. `None` also if the value is not visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)
     }
@@ -49,12 +49,12 @@ impl Request {
     }
 }
 
-/// Why there is no request.
+/// The reason why no request could be read.
 #[derive(Debug)]
 pub enum Failure {
-    /// To be answered with this error; then the connection has to be closed.
+    /// The client gets this error as its response; then the connection has to be closed.
     Reject(Error),
-    /// The client went away, or cut its request short: there is nobody to answer.
+    /// The client left or cut its request short, so there is nobody to respond to.
     Closed,
     /// The stream failed in some other way.
     Io(io::Error),
@@ -78,7 +78,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// For callers that can do nothing about a failure but end the connection.
+/// For callers that can only end the connection after a failure.
 impl From<Failure> for io::Error {
     fn from(failure: Failure) -> Self {
         match failure {

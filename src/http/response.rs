@@ -7,11 +7,11 @@ use super::connection::Connection;
 use super::state::{Coding, State};
 use crate::error::Error;
 
-/// Room for a head and what frames a body, as a rule: growing to it in steps costs more than the head itself.
+/// Room for a usual head and the framing of a body, in bytes: growing to it in steps costs more than the head itself.
 const HEAD_SIZE: usize = 512;
 
 impl<S: Read + Write> Connection<S> {
-    /// Whether any of the response may be on its way, so that it is too late for another one.
+    /// True if any of the response may be on its way, so that it is too late for another one.
     pub fn response_begun(&self) -> bool {
         !matches!(self.state, State::Awaiting | State::Pending(_))
     }
@@ -32,7 +32,7 @@ impl<S: Read + Write> Connection<S> {
     /// is dropped if none of it went out.
     ///
     /// # Errors
-    /// Those of the stream; `InvalidInput` for a header that cannot go out, or without a request to respond to.
+    /// Those of the stream; `InvalidInput` for a header that cannot be sent, or if no request waits for a response.
     pub fn respond(&mut self, status: u16, headers: &[(&str, &str)], body: &[u8]) -> io::Result<()> {
         self.output.reserve(HEAD_SIZE + body.len());
         self.encode_head(status, headers)?;
@@ -48,10 +48,10 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    /// Responds with an error in the Messages API's envelope; `request-id` and the error's own headers go with it.
+    /// Responds with an error in the Messages API's envelope, with `request-id` and the error's own headers.
     ///
     /// # Errors
-    /// As [`Connection::respond`].
+    /// Those of [`Connection::respond`].
     pub fn respond_error(&mut self, error: &Error, request_id: &str) -> io::Result<()> {
         let mut body = Vec::new();
         error.body(request_id, &mut body);
@@ -61,10 +61,10 @@ impl<S: Read + Write> Connection<S> {
         self.respond(error.status(), &headers, &body)
     }
 
-    /// Turns away a client whose request nobody reads: responds with the error and closes.
+    /// Refuses a client whose request is not read: responds with the error and closes.
     ///
     /// # Errors
-    /// As [`Connection::respond`].
+    /// Those of [`Connection::respond`].
     pub fn refuse(&mut self, error: &Error, request_id: &str) -> io::Result<()> {
         if self.state == State::Ready {
             self.state = State::Awaiting;
@@ -74,10 +74,10 @@ impl<S: Read + Write> Connection<S> {
     }
 
     /// Begins a streamed response. Nothing is written yet: the head goes out with the first [`Connection::write`], and
-    /// until then [`Connection::respond`] can still take its place.
+    /// until then [`Connection::respond`] can still replace it.
     ///
     /// # Errors
-    /// `InvalidInput` for a header that cannot go out, or without a request to respond to.
+    /// `InvalidInput` for a header that cannot be sent, or if no request waits for a response.
     pub fn start_stream(&mut self, status: u16, headers: &[(&str, &str)]) -> io::Result<()> {
         let coding = if self.is_head || is_bodiless(status) {
             Coding::Nothing
@@ -97,8 +97,8 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    /// Sends a part of the body as one chunk, together with the head if that still waits, in one write. An empty part
-    /// sends the head alone, or nothing.
+    /// Sends a part of the body as one chunk in one write, together with the head if that was not sent yet. An empty
+    /// part sends the head alone, or nothing.
     ///
     /// # Errors
     /// Those of the stream; `InvalidInput` outside a streamed response.
@@ -106,7 +106,7 @@ impl<S: Read + Write> Connection<S> {
         let (State::Pending(coding) | State::Streaming(coding)) = self.state else {
             return Err(invalid("no streamed response is open"));
         };
-        // An empty chunk would be the last one.
+        // An empty chunk would end the body.
         if !data.is_empty() {
             match coding {
                 Coding::Chunked => {
@@ -127,7 +127,7 @@ impl<S: Read + Write> Connection<S> {
     /// Ends the streamed response with its last chunk.
     ///
     /// # Errors
-    /// As [`Connection::write`].
+    /// Those of [`Connection::write`].
     pub fn finish(&mut self) -> io::Result<()> {
         let (State::Pending(coding) | State::Streaming(coding)) = self.state else {
             return Err(invalid("no streamed response is open"));
@@ -140,7 +140,7 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    /// Puts the status line and the headers into the output, without those of the framing and without the blank line.
+    /// Puts the status line and the headers into the output, except for the framing headers and the blank line.
     fn encode_head(&mut self, status: u16, headers: &[(&str, &str)]) -> io::Result<()> {
         if self.response_begun() {
             return Err(invalid("no request waits for a response"));
@@ -150,7 +150,7 @@ impl<S: Read + Write> Connection<S> {
             return Err(invalid("an interim status cannot be a response"));
         }
         headers.iter().try_for_each(|(name, value)| check_header(name, value))?;
-        // Where the rest of the request's body would be read as the next request.
+        // An unread rest of the request's body would be read as the next request.
         self.closing |= self.has_body_left() || self.is_draining();
         self.output.clear();
         // Writing to a Vec cannot fail.
@@ -186,24 +186,24 @@ impl<S: Read + Write> Connection<S> {
     }
 }
 
-/// Statuses whose responses have no body and no headers that frame one.
+/// True for statuses whose responses have no body and no headers that frame one.
 fn is_bodiless(status: u16) -> bool {
     matches!(status, 204 | 304)
 }
 
-/// The http crate's checks let no line end through: a header cannot become two, or a body.
+/// Checks a header. The http crate accepts no line end, so that a header cannot become two headers or a body.
 fn check_header(name: &str, value: &str) -> io::Result<()> {
     let name = HeaderName::from_bytes(name.as_bytes()).map_err(invalid)?;
     HeaderValue::from_str(value).map_err(invalid)?;
     match name.as_str() {
         "connection" | "content-length" | "transfer-encoding" => {
-            Err(invalid("the framing headers are the connection's own"))
+            Err(invalid("the connection itself sets the framing headers"))
         }
         _ => Ok(()),
     }
 }
 
-/// 529 is Anthropic's own.
+/// The reason phrase of a status; 529 is Anthropic's own.
 fn reason(code: StatusCode) -> &'static str {
     code.canonical_reason().unwrap_or(if code.as_u16() == 529 { "Overloaded" } else { "Unknown" })
 }

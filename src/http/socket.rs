@@ -1,4 +1,5 @@
-//! A client's socket, shared between the connection that reads and writes it and whoever watches it for a hang-up.
+//! A client's socket, shared between the connection that reads and writes it and the code that watches it for a
+//! hang-up.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! Scripted conversations over streams in memory: each is fed whole, in pieces of every size up to a few, and with
-//! bytes behind it.
+//! Scripted conversations over streams in memory. Each is fed whole, in pieces of several small sizes, and with bytes
+//! behind it.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -12,7 +12,7 @@ use crate::error::Kind;
 
 const POST: &str = "POST /v1/messages?beta=true HTTP/1.1\r\nHost: a\r\n";
 
-/// What a read brings once the script is at its end.
+/// The result of a read after the end of the script.
 #[derive(Clone, Copy)]
 enum End {
     Eof,
@@ -82,7 +82,7 @@ fn connect(bytes: impl AsRef<[u8]>) -> Connection<Script> {
     Connection::new(Script::new(bytes.as_ref(), usize::MAX), Limits::default())
 }
 
-/// The same bytes whole and cut every so many bytes.
+/// The same bytes whole, and cut into pieces of several sizes.
 fn feeds(bytes: &[u8]) -> impl Iterator<Item = Connection<Script>> {
     [usize::MAX, 1, 2, 3, 7, 64]
         .into_iter()
@@ -166,7 +166,7 @@ fn a_body_larger_than_any_buffer_arrives_whole() {
 }
 
 #[test]
-fn unknown_methods_and_bodies_of_get_are_taken_as_they_are() {
+fn unknown_methods_and_bodies_of_get_are_accepted() {
     let mut connection = connect("BREW /pot HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc");
     let request = connection.read_head().unwrap().unwrap();
     assert_eq!(request.method, "BREW");
@@ -176,7 +176,7 @@ fn unknown_methods_and_bodies_of_get_are_taken_as_they_are() {
 }
 
 #[test]
-fn a_hundred_and_twenty_eight_headers_are_taken() {
+fn a_hundred_and_twenty_eight_headers_are_accepted() {
     let headers = |count: usize| (0..count).map(|i| format!("x-{i}: {i}\r\n")).collect::<String>();
     let mut connection = connect(format!("GET / HTTP/1.1\r\n{}\r\n", headers(128)));
     assert_eq!(connection.read_head().unwrap().unwrap().headers.len(), 128);
@@ -274,7 +274,7 @@ fn a_body_over_the_limit_is_refused_before_it_is_read() {
     assert_eq!(rejected(body(&mut connection)), Kind::RequestTooLarge);
     assert!(!connection.stream().pieces.is_empty(), "refused as soon as it is over");
 
-    // Whatever else is wrong behind it, and however it is cut.
+    // The size decides, whatever else is wrong behind it and however it is cut.
     for piece_size in [1, 7, usize::MAX] {
         let script = Script::new(chunked.replace("ff", "no").as_bytes(), piece_size);
         let mut connection = Connection::new(script, limits);
@@ -312,7 +312,7 @@ fn a_client_that_leaves_early_needs_no_answer() {
 }
 
 #[test]
-fn what_a_failed_read_means_depends_on_where_it_happens() {
+fn a_failed_read_is_judged_by_its_place_in_the_request() {
     let fail = |bytes: &str, kind| {
         let mut connection = connect(bytes);
         connection.stream.end = End::Error(kind);
@@ -336,7 +336,7 @@ fn what_a_failed_read_means_depends_on_where_it_happens() {
 }
 
 #[test]
-fn wait_is_told_what_the_connection_waits_for() {
+fn wait_gets_the_kind_of_bytes_that_are_awaited() {
     let mut connection = Connection::new(Script::new(b"\r\nGET / HTTP/1.1\r\n\r\n", 8), Limits::default());
     let mut waits = Vec::new();
     let head = connection.read_head_with(|_, waiting| {
@@ -351,7 +351,7 @@ fn wait_is_told_what_the_connection_waits_for() {
 }
 
 #[test]
-fn continue_is_sent_to_who_waits_for_it() {
+fn continue_is_sent_to_a_client_that_waits_for_it() {
     const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
     let head = format!("{POST}Expect: 100-Continue\r\n");
     for (bytes, piece_size, expected) in [
@@ -466,7 +466,7 @@ fn a_streamed_response_to_head_has_no_body() {
 }
 
 #[test]
-fn a_prepared_stream_gives_way_to_an_error() {
+fn an_error_replaces_a_prepared_stream() {
     let mut connection = connect("GET / HTTP/1.1\r\n\r\n");
     connection.read_head().unwrap().unwrap();
     connection.start_stream(200, &[]).unwrap();
@@ -475,7 +475,7 @@ fn a_prepared_stream_gives_way_to_an_error() {
 }
 
 #[test]
-fn whatever_ends_the_connection_is_said_in_the_response() {
+fn the_response_says_that_the_connection_ends() {
     let close = |bytes: &str, prepare: fn(&mut Connection<Script>)| {
         let mut connection = connect(bytes);
         connection.read_head().unwrap().unwrap();
@@ -546,7 +546,7 @@ fn an_idle_connection_keeps_no_buffers() {
     assert_eq!((connection.buffer.capacity(), connection.output.capacity()), (0, 0));
 }
 
-/// What became of everything that a client sent, in words.
+/// A text that describes the result of everything that a client sent.
 fn outcome(connection: &mut Connection<Script>) -> String {
     let mut outcome = String::new();
     loop {
@@ -564,14 +564,14 @@ fn outcome(connection: &mut Connection<Script>) -> String {
 }
 
 #[test]
-fn damaged_requests_mean_the_same_however_they_are_cut() {
+fn damaged_requests_are_read_the_same_however_they_are_cut() {
     let whole = format!(
         "{POST}Content-Length: 2\r\n\r\nhi{POST}Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\na: b\r\n\r\nGET / HTTP/1.1\r\n\r\n"
     );
     const SPICE: &[u8] = b"\r\n :;,0129afGx\t\0+-";
     let mut random: usize = 1;
     let mut next = |limit: usize| {
-        // Knuth's generator: the same cases in every run.
+        // Knuth's generator gives the same cases in every run.
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % limit
     };

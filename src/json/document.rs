@@ -1,4 +1,4 @@
-//! A request's document: its bytes and its tree, in memory that is kept for the next one.
+//! A request's document: its bytes and its tree, in memory that is kept for the next document.
 
 use std::fmt;
 
@@ -7,7 +7,8 @@ use bumpalo::Bump;
 use super::spares::{SIZE_MAX, Spares};
 use super::{ParseError, SpareParser, Value};
 
-/// What a value takes at most in a tree, for each node of the tape: a member is two nodes, its key and its value.
+/// The most bytes that a value takes in a tree, for each node of the tape. A member is two nodes, its key and its
+/// value.
 const BYTES_PER_NODE: usize = size_of::<Value<'_>>();
 
 static SPARES: Spares<Memory> = Spares::new();
@@ -22,25 +23,25 @@ struct Memory {
 pub struct Document(Memory);
 
 impl Document {
-    /// An empty one, to be filled.
+    /// An empty document, to be filled.
     pub fn new() -> Self {
         Document(SPARES.take())
     }
 
-    /// Its bytes; no JSON any more once it is parsed.
+    /// The bytes. After parsing they are no longer valid JSON.
     pub fn bytes(&self) -> &[u8] {
         &self.0.bytes
     }
 
-    /// Its bytes, to be filled.
+    /// The bytes, to be filled.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         &mut self.0.bytes
     }
 
-    /// Its tree. To be called once.
+    /// Parses the bytes and returns the tree. To be called once.
     ///
     /// # Errors
-    /// As [`super::Parser::read`].
+    /// Those of [`super::Parser::read`].
     pub fn parse(&mut self) -> Result<Value<'_>, ParseError> {
         let Memory { bytes, arena } = &mut self.0;
         SpareParser::take().fill(bytes, |tape| {
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn kept_memory_shows_nothing_of_the_document_before() {
+    fn kept_memory_holds_nothing_of_the_document_before() {
         let long = format!("[{}]", vec![r#"{"a":"b"}"#; 1000].join(","));
         for text in [&long, "[1]", "{}", &long, r#"{"c":[2,{"d":3}]}"#] {
             assert_eq!(round_trip(text), text);

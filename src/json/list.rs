@@ -1,22 +1,22 @@
-//! The items of an array or the entries of an object: owned, or shared with whoever holds them.
+//! The items of an array or the entries of an object: owned by the list, or shared with another owner.
 
 use std::ops::Deref;
 
-/// A list whose items are its own, or stand in other memory: a [`super::Document`]'s, or another tree's. Reading is the
-/// same for both; [`List::to_mut`] copies what is shared, one level deep.
+/// A list that owns its items, or borrows them from other memory: a [`super::Document`]'s, or another tree's. Reading
+/// is the same for both; [`List::to_mut`] copies shared items, one level deep.
 ///
-/// Not `Cow<[T]>`: of that, the compiler would not shorten the lifetime.
+/// This is not `Cow<[T]>`, because the compiler would not shorten its lifetime.
 #[derive(Clone, Debug)]
 pub enum List<'a, T> {
-    /// Its own.
+    /// Items of its own.
     Owned(Vec<T>),
-    /// Of others.
+    /// Items in other memory.
     Shared(&'a [T]),
 }
 
-/// What a list can copy without copying what stands below it.
+/// An item that a list can copy without copying the items below it.
 pub trait Share<'a> {
-    /// The same item, whose own lists are shared.
+    /// A copy of the item whose own lists are shared.
     fn share(&'a self) -> Self;
 }
 
@@ -32,7 +32,7 @@ impl<T> Deref for List<'_, T> {
 }
 
 impl<'a, T: Share<'a>> List<'a, T> {
-    /// The items to change.
+    /// The items, to be changed. Shared items are copied first.
     pub fn to_mut(&mut self) -> &mut Vec<T> {
         if let List::Shared(items) = *self {
             *self = List::Owned(items.iter().map(T::share).collect());
@@ -43,7 +43,7 @@ impl<'a, T: Share<'a>> List<'a, T> {
         }
     }
 
-    /// The items.
+    /// The items as a vector. Shared items are copied.
     pub fn into_vec(mut self) -> Vec<T> {
         std::mem::take(self.to_mut())
     }

@@ -1,21 +1,21 @@
-//! Halves of surrogate pairs that stand alone: replaced before the parser sees them, which would refuse the document.
+//! Lone halves of surrogate pairs: replaces them before the parser sees them, which would refuse the document.
 //!
-//! JavaScript cuts text between the halves of a character, and `JSON.stringify` then writes the half as `\ud83d`; a server
-//! that escapes everything may stream the halves apart. To refuse such a text would end a conversation for ever, since it
-//! stays in the history. A half stands for nothing, so nothing is lost.
+//! JavaScript cuts text between the halves of a character, and `JSON.stringify` then writes the half as `\ud83d`; a
+//! server that escapes everything may stream the halves apart. Such a text stays in the history, so refusing it would
+//! end the conversation. A lone half stands for no character, so nothing is lost.
 
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
-/// What stands for a half, and is as long, so that no other byte moves.
+/// The replacement of a half. It is as long as the half, so that no other byte moves.
 const REPLACEMENT: [u8; ESCAPE_SIZE] = *br"\ufffd";
 
-/// The length of `\uXXXX`.
+/// The length of `\uXXXX` in bytes.
 const ESCAPE_SIZE: usize = 6;
 
-/// How an escape begins. Rare: clients escape no more than JSON demands. Made once, since that costs more than to search
-/// an event.
+/// Finds the beginning of an escape. Escapes are rare: clients escape no more than JSON demands. It is made once, since
+/// making it costs more than searching an event.
 static ESCAPE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(r"\u"));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ enum Half {
     Low,
 }
 
-/// Puts U+FFFD in the place of each half without its other one.
+/// Replaces each half without its other half by U+FFFD.
 pub(super) fn replace_lone(json: &mut [u8]) {
     // Most events have no escape at all, and one byte is found faster than two.
     let Some(mut at) = memchr::memchr(b'\\', json) else { return };
@@ -44,7 +44,7 @@ pub(super) fn replace_lone(json: &mut [u8]) {
     }
 }
 
-/// Which half the six bytes at `at` are, if they are one.
+/// The kind of half that the six bytes at `at` are, if they are one.
 fn half_at(json: &[u8], at: usize) -> Option<Half> {
     match json.get(at..)? {
         [b'\\', b'u', b'd' | b'D', half, x, y, ..] if x.is_ascii_hexdigit() && y.is_ascii_hexdigit() => {
@@ -58,7 +58,7 @@ fn half_at(json: &[u8], at: usize) -> Option<Half> {
     }
 }
 
-/// Whether the backslash at `at` is itself behind one that escapes it.
+/// True if the backslash at `at` is itself escaped by the one before it.
 fn is_escaped(json: &[u8], at: usize) -> bool {
     let before = json.get(..at).unwrap_or_default();
     before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
@@ -75,23 +75,23 @@ mod tests {
     }
 
     #[test]
-    fn a_half_alone_is_replaced_and_nothing_else() {
+    fn only_a_lone_half_is_replaced() {
         for (json, expected) in [
             (r#""\ud83d""#, r#""\ufffd""#),
             (r#""\uDBFF \udc00 \uDfFf""#, r#""\ufffd \ufffd \ufffd""#),
             (r#""a\ud83d b""#, r#""a\ufffd b""#),
             (r#"{"\ud800":"\udfff"}"#, r#"{"\ufffd":"\ufffd"}"#),
-            // High after high, low after low, and the wrong way round.
+            // A high half after a high one, a low half after a low one, and a pair in the wrong order.
             (r#""\ud83d\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
             (r#""\ud83d\ude00\ude00""#, r#""\ud83d\ude00\ufffd""#),
             (r#""\ude00\ud83d""#, r#""\ufffd\ufffd""#),
             (r#""\ud83d\u0041\ude00""#, r#""\ufffd\u0041\ufffd""#),
             (r#""\ud83d\n\ude00""#, r#""\ufffd\n\ufffd""#),
-            // An escaped backslash before: text, and the half behind it is alone.
+            // An escaped backslash before the half is text, and the half behind it is alone.
             (r#""\\\ud83d""#, r#""\\\ufffd""#),
             (r#""\\ud83d\ude00""#, r#""\\ud83d\ufffd""#),
             (r#""\ud83d\\ude00""#, r#""\ufffd\\ude00""#),
-            // In mid-document, without an end.
+            // The bytes end in the middle of a document.
             (r"\ud83d", r"\ufffd"),
         ] {
             assert_eq!(replaced(json), expected, "{json}");
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_escapes_stand_side_by_side_are_a_document_after_it() {
+    fn any_sequence_of_escapes_becomes_a_valid_document() {
         let pieces = [r"\ud83d", r"\uDE00", r"\\", r"\n", r"\u0041", "x", "ud83d", "é"];
         let count = pieces.len();
         for n in 0..count.pow(5) {
@@ -119,7 +119,7 @@ mod tests {
             let json = replaced(&format!("\"{text}\""));
             let parsed: Result<String, _> = serde_json::from_str(&json);
             assert!(parsed.is_ok(), "{text} {json}");
-            // What was right stays as it was.
+            // A valid document stays as it was.
             if serde_json::from_str::<String>(&format!("\"{text}\"")).is_ok() {
                 assert_eq!(json, format!("\"{text}\""));
             }

@@ -1,22 +1,22 @@
-//! The keys whose verdict is always the same, and the wording of what sparkgap has no setting for yet.
+//! The keys that always get the same verdict, and the notes on features that sparkgap has no setting for yet.
 //!
-//! When sparkgap learns one of these, this is the place to say so.
+//! When sparkgap gets one of these features, change its row here.
 
 use super::Verdict::{self, BuiltIn, Ignored, Unsupported};
 
-/// A key that nobody knows.
+/// The note on an unknown key.
 pub(super) const UNKNOWN: &str =
     "not a key that this importer knows; if it matters, do it in a hook (hooks/README.md)";
 
-/// Top-level values that exist to be named elsewhere.
+/// The note on top-level values that other places refer to by name.
 pub(super) const ANCHORED: &str = "counts where *name puts it";
 
 const UNKNOWN_PARAMETER: &str = "not known here; if the upstream is to get it, put it under extra_body";
 
-/// Time limits are flags of the whole service.
+/// The note on time limits, which are flags of the whole service.
 const TIME_LIMIT: &str = "set globally, see sparkgap serve --help";
 
-/// Another try at the same upstream.
+/// The note on settings for another try at the same upstream.
 const RETRIES: &str =
     "the next entry or fallback is tried instead, each once; set globally, see sparkgap serve --help";
 
@@ -44,7 +44,8 @@ const WINDOW: &str = "the window is asked of the upstream; override it with wind
 
 const DATABASE: &str = "sparkgap has no database, users or virtual keys";
 
-/// Path (every index as `[]`), verdict, note. A row also covers what is below its path and has no row.
+/// Each row: a path (every index as `[]`), the verdict, the note. A row also covers the paths below it that have no
+/// row.
 const TABLE: &[(&str, Verdict, &str)] = &[
     ("model_list[].litellm_params", Unsupported, UNKNOWN_PARAMETER),
     ("model_list[].litellm_params.timeout", Unsupported, TIME_LIMIT),
@@ -129,12 +130,12 @@ const TABLE: &[(&str, Verdict, &str)] = &[
     ("callback_settings", Unsupported, CALLBACKS),
 ];
 
-/// The verdict on a path in which every index is `[]`, if the table has it.
+/// The verdict on a path, in which every index is written `[]`; `None` if the table has no row for it.
 pub(super) fn find(path: &str) -> Option<(Verdict, &'static str)> {
     TABLE.iter().find(|(key, _, _)| *key == path).map(|(_, verdict, note)| (*verdict, *note))
 }
 
-/// Default parameters that LiteLLM sends where the client sends none, as the chat completions API of one of our
+/// Default parameters that LiteLLM sends if the client sends none, as the chat completions API of one of the supported
 /// upstreams names them.
 pub(super) const PARAMETERS: [&str; 27] = [
     "temperature",

@@ -1,7 +1,7 @@
-//! The word on every key: what became of it and why.
+//! The report: one line for every key, with its verdict and the reason.
 //!
-//! The other modules mark paths; whatever they leave unmarked gets the verdict of the table in `keys`, or is named as
-//! not known. So no leaf of the file can go without a line.
+//! The other modules mark paths. An unmarked path gets the verdict of the table in `keys`, or is reported as unknown,
+//! so no leaf of the file is without a line.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -36,11 +36,11 @@ impl fmt::Display for Verdict {
 /// One leaf of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Its path, such as `model_list[0].litellm_params.api_base`.
+    /// The leaf's path, such as `model_list[0].litellm_params.api_base`.
     pub key: String,
-    /// What became of it.
+    /// The verdict on it.
     pub verdict: Verdict,
-    /// How, why, or what to do.
+    /// How it was used, why not, or what to do.
     pub note: String,
 }
 
@@ -68,7 +68,8 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// The verdict on `path` and on all below it that has none of its own. The last word counts.
+    /// Sets the verdict on `path` and on everything below it that has no verdict of its own. The last call for a path
+    /// counts.
     pub(super) fn mark(&mut self, path: impl Into<String>, verdict: Verdict, note: impl Into<String>) {
         self.verdicts.insert(path.into(), (verdict, note.into()));
     }
@@ -80,7 +81,7 @@ impl Report {
         lines
     }
 
-    /// `path` names the node in the report, `pattern` in the table of `keys`, where every index is `[]`.
+    /// `path` names the node in the report; `pattern` names it in the table of `keys`, with every index as `[]`.
     fn walk(
         &self,
         node: &Node,

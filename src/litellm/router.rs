@@ -1,6 +1,6 @@
-//! Between the groups: other names for them, and what is tried when they fail.
+//! The relations of groups: their other names, and the fallbacks to try when they fail.
 //!
-//! Knows LiteLLM's rules of precedence; knows no Lua.
+//! Knows LiteLLM's rules of precedence. Knows nothing of Lua.
 
 use super::models::{Group, Models};
 use super::report::{Report, join};
@@ -8,26 +8,26 @@ use super::yaml::{Content, Node};
 use super::{ImportError, Verdict};
 use crate::route;
 
-/// How many groups are tried after the first, and how long one list of them may be. Nobody waits for more.
+/// The most groups tried after the first, and the most entries of one list of fallbacks. No client waits for more.
 const FALLBACKS_MAX: usize = 32;
 
-/// How long a name may be for which a pattern is searched: matching takes the square of it.
+/// The longest name, in bytes, for which a pattern is searched: matching takes the square of it.
 const NAME_CHARS_MAX: usize = 256;
 
-/// Where requests go, by indices into the groups.
+/// The routes of requests, by indices into the groups.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
-    /// Another name and its group. These win over the groups' own names.
+    /// Other names, each with its group. They take precedence over the groups' own names.
     pub(super) aliases: Vec<(String, usize)>,
-    /// For each group: what follows it after an error.
+    /// For each group, its fallbacks after an error.
     pub(super) fallbacks: Vec<Vec<usize>>,
-    /// For each group: what follows it where the prompt is too long.
+    /// For each group, its fallbacks if the prompt is too long.
     pub(super) overflow: Vec<Vec<usize>>,
 }
 
 /// One line of `fallbacks`.
 struct FallbackLine {
-    /// The group that fails; `None`: each that has no line of its own (`*`).
+    /// The group that fails; `None`: each group that has no line of its own (`*`).
     group: Option<usize>,
     targets: Vec<usize>,
 }
@@ -44,14 +44,14 @@ impl Routes {
         Ok(Routes { aliases, fallbacks, overflow })
     }
 
-    /// The groups after one, in either case.
+    /// The groups that follow a group, in either case.
     pub(super) fn after(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
         let of = |lists: &'_ [Vec<usize>]| lists.get(group).cloned().unwrap_or_default();
         of(&self.fallbacks).into_iter().chain(of(&self.overflow))
     }
 }
 
-/// The fallbacks of a group, then theirs, each once.
+/// The fallbacks of a group, then the fallbacks of those, each once.
 fn chain(group: usize, direct: &[Vec<usize>]) -> Vec<usize> {
     fn walk(group: usize, direct: &[Vec<usize>], seen: &mut Vec<usize>) {
         for &next in direct.get(group).into_iter().flatten() {
@@ -67,7 +67,7 @@ fn chain(group: usize, direct: &[Vec<usize>]) -> Vec<usize> {
     seen
 }
 
-/// Each group's own line, or else that of `*`.
+/// Each group's own line, otherwise the line of `*`.
 fn per_group(lines: &[FallbackLine], groups: usize) -> Vec<Vec<usize>> {
     let line_of = |group: Option<usize>| lines.iter().find(|line| line.group == group);
     (0..groups)
@@ -78,7 +78,7 @@ fn per_group(lines: &[FallbackLine], groups: usize) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// `router_settings` win over `litellm_settings`.
+/// `router_settings` take precedence over `litellm_settings`.
 fn settings<'n>(root: &'n Node, key: &str, report: &mut Report) -> Option<(String, &'n Node)> {
     let of = |section: &str| {
         let node = root.get(section)?.get(key)?;
@@ -252,7 +252,7 @@ impl Models {
     }
 }
 
-/// What each `*` of `pattern` stands for in `name`; as much as possible goes to the first, as in a regular expression.
+/// The text of `name` at each `*` of `pattern`. As in a regular expression, the first `*` takes as much as possible.
 fn captures<'n>(pattern: &str, name: &'n str) -> Option<Vec<&'n str>> {
     if !route::matches(pattern, name) {
         return None;
@@ -266,7 +266,8 @@ fn captures<'n>(pattern: &str, name: &'n str) -> Option<Vec<&'n str>> {
     Some(parts)
 }
 
-/// LiteLLM's rule: the parts go into the `*` of the model in order; more parts than `*`, and the name goes out whole.
+/// Fills in a model as LiteLLM does: the parts replace the `*` of the model in order. With more parts than `*`, the
+/// name itself is the model.
 fn fill(model: &str, parts: &[&str], name: &str) -> String {
     let stars = model.matches('*').count();
     if stars == 0 {
@@ -307,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn chains_end() {
+    fn fallback_chains_end() {
         let direct = vec![vec![1, 2], vec![0, 3], vec![1], vec![0]];
         assert_eq!(chain(0, &direct), [1, 3, 2]);
         assert_eq!(chain(3, &direct), [0, 1, 2]);

@@ -1,7 +1,7 @@
-//! YAML text -> a tree whose nodes know where they stand.
+//! Parses YAML text into a tree whose nodes know their places in the file.
 //!
-//! Scalars are read as PyYAML reads them, since that is what LiteLLM uses: `yes` is true, `none` is a word. Knows
-//! nothing of LiteLLM's keys.
+//! Scalars are read as PyYAML reads them, since LiteLLM uses it: `yes` is true, `none` is a word. Knows nothing of
+//! LiteLLM's keys.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::ImportError;
 
-/// How large a file may be. One of a thousand models has a quarter of it.
+/// The largest file, in bytes. A file of a thousand models has a quarter of it.
 pub(super) const SIZE_MAX: usize = 1024 * 1024;
 
-/// How many nodes the tree may have once every alias stands for a copy of what it names: what stops alias bombs.
-/// A file of a thousand models has 8,000.
+/// The most nodes of the tree, in which every alias stands for a copy of the value that it names. The limit stops alias
+/// bombs. A file of a thousand models has 8,000.
 const NODES_MAX: usize = 20_000;
 
-/// How deep the tree may nest. It is walked recursively.
+/// The deepest nesting of the tree, which is walked recursively.
 const DEPTH_MAX: usize = 64;
 
 /// Where a node begins; both count from 1.
@@ -37,23 +37,23 @@ impl From<Marker> for Place {
 pub(super) struct Node {
     pub(super) place: Place,
     pub(super) content: Content,
-    /// It has a name (`&name`), so that it may be meant for other places than its own.
+    /// True if the value has a name (`&name`), so that other places may refer to it.
     pub(super) anchored: bool,
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Content {
-    /// As written; `plain` without quotes, so that it may be more than text.
+    /// The text as written. `plain` is true without quotes, so that it may mean a number, a boolean or null.
     Scalar {
         text: String,
         plain: bool,
     },
     List(Vec<Node>),
-    /// In the order of the file. No key is there twice.
+    /// The entries in the order of the file. Every key occurs once.
     Map(Vec<(String, Node)>),
 }
 
-/// What a scalar means.
+/// The meaning of a scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Scalar<'n> {
     Null,
@@ -69,7 +69,7 @@ impl Node {
         self.entries().iter().find(|(k, _)| k == key).map(|(_, node)| node)
     }
 
-    /// The entries of a map; none for anything else.
+    /// The entries of a map; empty for any other value.
     pub(super) fn entries(&self) -> &[(String, Node)] {
         match &self.content {
             Content::Map(entries) => entries,
@@ -77,7 +77,7 @@ impl Node {
         }
     }
 
-    /// What it means, if it is a scalar.
+    /// The meaning of the value, if it is a scalar.
     pub(super) fn scalar(&self) -> Option<Scalar<'_>> {
         match &self.content {
             Content::Scalar { text, plain: true } => Some(plain(text)),
@@ -86,7 +86,7 @@ impl Node {
         }
     }
 
-    /// Its text as written, whatever it means: a key of digits is still a key. `None` for null.
+    /// The text as written, whatever it means, since a key of digits is still a key. `None` for null.
     pub(super) fn text(&self) -> Option<&str> {
         match (&self.content, self.scalar()) {
             (_, None | Some(Scalar::Null)) => None,
@@ -95,7 +95,7 @@ impl Node {
         }
     }
 
-    /// Whether some scalar in it is this text.
+    /// True if a scalar in this value has this text.
     pub(super) fn contains_text(&self, wanted: &str) -> bool {
         match &self.content {
             Content::Scalar { text, .. } => text == wanted,
@@ -104,12 +104,12 @@ impl Node {
         }
     }
 
-    /// Whether it stands for nothing.
+    /// True if the value is null.
     pub(super) fn is_null(&self) -> bool {
         self.scalar() == Some(Scalar::Null)
     }
 
-    /// An error at this place.
+    /// An error at the place of this value.
     pub(super) fn error(&self, message: impl Into<String>) -> ImportError {
         ImportError::at(self.place, message)
     }
@@ -142,7 +142,7 @@ fn plain(text: &str) -> Scalar<'_> {
     }
 }
 
-/// Reads the one document of a file.
+/// Parses a file, which must hold one document.
 pub(super) fn parse(text: &str) -> Result<Node, ImportError> {
     if text.len() > SIZE_MAX {
         return Err(ImportError::new(format!(
@@ -150,7 +150,7 @@ pub(super) fn parse(text: &str) -> Result<Node, ImportError> {
             text.len()
         )));
     }
-    // A byte order mark is no part of the text.
+    // A byte order mark does not belong to the text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     Reader { parser: Parser::new_from_str(text), anchors: BTreeMap::new(), nodes: 0 }.document()
 }
@@ -256,7 +256,7 @@ impl<'t, T: saphyr_parser::Input> Reader<'t, T> {
             if key == "<<" {
                 merged.append(&mut merge_sources(value)?);
             } else if entries.iter().any(|(other, _)| *other == key) {
-                // PyYAML silently takes the last one; here that would be a key lost without a word.
+                // PyYAML silently takes the last one; here a key would be lost without a report.
                 let message = format!("the key {key} is here a second time; keep one of the two");
                 return Err(ImportError::at(place, message));
             } else {
@@ -301,7 +301,7 @@ fn size(node: &Node) -> usize {
     }
 }
 
-/// The entries that `<<:` brings in: from one map, or from several of which the first wins.
+/// The entries that `<<:` brings in, from one map, or from several maps of which the first takes precedence.
 fn merge_sources(value: Node) -> Result<Vec<(String, Node)>, ImportError> {
     let error = value.error("<<: merges a map or a list of maps, such as <<: *defaults");
     match value.content {
@@ -320,7 +320,7 @@ fn merge_sources(value: Node) -> Result<Vec<(String, Node)>, ImportError> {
     }
 }
 
-/// Whether a tag says that the value is text. Only YAML's own tags are known.
+/// True if a tag says that the value is text. Only YAML's own tags are known.
 fn tag_is_text(tag: Option<&Tag>, place: Place) -> Result<bool, ImportError> {
     match tag {
         None => Ok(false),
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_mean_what_pyyaml_reads() {
+    fn scalars_are_read_as_pyyaml_reads_them() {
         for (text, expected) in [
             ("none", Scalar::Text("none")),
             ("null", Scalar::Null),
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_with_their_place() {
+    fn mistakes_are_reported_with_their_place() {
         assert!(error("a: 1\na: 2\n").starts_with("line 2, column 1: the key a is here a second time"));
         assert!(error("a:\n\t- b\n").starts_with("line 2, "), "{}", error("a:\n\t- b\n"));
         assert!(error("a: 1\n---\nb: 1\n").starts_with("line 2, column 1: a second document"));

@@ -1,6 +1,6 @@
-//! One chunk of a streamed chat completion, read off the parser's tape: nothing is allocated for it.
+//! One chunk of a streamed chat completion, read from the parser's tape without an allocation.
 //!
-//! A whole (not streamed) completion reads as one chunk too: its `message` has the shape of a `delta`.
+//! A whole (not streamed) completion is read as one chunk too: its `message` has the shape of a `delta`.
 
 use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 
@@ -11,16 +11,16 @@ use crate::json::Tape;
 pub struct Chunk<'t, 'a> {
     /// The whole chunk, if it is an error: `{"error": …}`, or a flat `{"object":"error", …}` (SGLang, old vLLM).
     pub error: Option<Tape<'t, 'a>>,
-    /// Token counts, where the server told any.
+    /// The token counts, if the server sent any.
     pub counts: Option<Counts>,
-    /// The choice of index 0; others are never asked for and not looked at.
+    /// The choice of index 0. Other choices are never asked for, and ignored.
     pub choice: Option<Choice<'t, 'a>>,
 }
 
-/// The largest count that is believed: JavaScript, which clients are written in, has no whole numbers beyond it.
+/// The largest count that is accepted: JavaScript, in which clients are written, has no exact whole numbers beyond it.
 const COUNT_MAX: u64 = (1 << 53) - 1;
 
-/// Token counts as an upstream tells them. `prompt` is the whole prompt on all servers.
+/// The token counts of an upstream. `prompt` is the whole prompt on all servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// `prompt_tokens`
@@ -35,17 +35,17 @@ pub struct Counts {
     pub reasoning: Option<u64>,
 }
 
-/// What a choice says.
+/// A choice: its delta, and how it ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Choice<'t, 'a> {
-    /// Its new pieces.
+    /// The new pieces of the answer.
     pub delta: Delta<'t, 'a>,
     /// `finish_reason`, where one is told: some servers send an empty text or the text `null` with every chunk.
     pub finish_reason: Option<&'a str>,
-    /// The stop string that was met: `stop_reason` (vLLM; a number there is a token id and not meant) or
+    /// The stop string that was met: `stop_reason` (vLLM; a number there is a token id and is ignored) or
     /// `matched_stop` (SGLang).
     pub stop: Option<&'a str>,
-    /// It is a whole answer, not a piece of one.
+    /// True if it is a whole answer, false if it is a piece of one.
     pub is_whole: bool,
 }
 
@@ -65,7 +65,7 @@ pub struct Delta<'t, 'a> {
 /// A piece of a tool call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ToolCallDelta<'t, 'a> {
-    /// Which call of the answer, where the server says.
+    /// The index of the call within the answer, if the server sends it.
     pub index: Option<u64>,
     /// Usually on the first piece only. Never empty.
     pub id: Option<&'a str>,
@@ -75,7 +75,7 @@ pub struct ToolCallDelta<'t, 'a> {
 }
 
 impl<'t, 'a> Chunk<'t, 'a> {
-    /// Reads a chunk. What has an unexpected type counts as absent: servers differ, and a chunk is no contract.
+    /// Reads a chunk. A member of an unexpected type counts as absent, because servers differ in them.
     pub fn read(tape: Tape<'t, 'a>) -> Self {
         let mut chunk = Chunk::default();
         let Some(object) = tape.as_object() else { return chunk };
@@ -112,13 +112,14 @@ impl Counts {
         Some(counts)
     }
 
-    /// llama.cpp's `return_progress`: exact before the first token.
+    /// Reads llama.cpp's `return_progress`: exact counts before the first token.
     fn read_progress(progress: Tape<'_, '_>) -> Option<Counts> {
         let prompt = number(progress, "total")?;
         Some(Counts { prompt, cached: number(progress, "cache").unwrap_or(0), ..Counts::default() })
     }
 
-    /// Both counts in one, by the larger of each: servers repeat their counts, and the last need not be the fullest.
+    /// Combines both counts, with the larger of each: servers repeat their counts, and the last need not be the
+    /// fullest.
     #[must_use]
     pub fn merge(self, other: Counts) -> Counts {
         Counts {
@@ -135,7 +136,7 @@ fn number(object: Tape<'_, '_>, key: &str) -> Option<u64> {
     count(object.get(key)?)
 }
 
-/// A number of tokens; one that JSON's readers do not agree on is none.
+/// A number of tokens; `None` above [`COUNT_MAX`], where JSON readers do not agree on a number.
 fn count(value: Tape<'_, '_>) -> Option<u64> {
     value.as_u64().filter(|count| *count <= COUNT_MAX)
 }
@@ -186,7 +187,7 @@ impl<'t, 'a> Delta<'t, 'a> {
         delta
     }
 
-    /// The pieces of text: one, or those of an array of parts. Never empty ones.
+    /// The pieces of text: one, or those of an array of parts. Empty ones are skipped.
     pub fn texts(&self) -> impl Iterator<Item = &'a str> + use<'t, 'a> {
         let whole = self.content.and_then(|content| content.into_string());
         let parts = self.content.and_then(|content| content.as_array());
@@ -197,7 +198,7 @@ impl<'t, 'a> Delta<'t, 'a> {
         whole.into_iter().chain(parts).filter(|text| !text.is_empty())
     }
 
-    /// The pieces of tool calls. The older `function_call` is a call of index 0.
+    /// The pieces of tool calls. The older `function_call` counts as a call of index 0.
     pub fn tool_calls(&self) -> impl Iterator<Item = ToolCallDelta<'t, 'a>> + use<'t, 'a> {
         let calls = self.tool_calls.and_then(|calls| calls.as_array());
         let calls = calls.into_iter().flat_map(|calls| calls.iter()).filter_map(ToolCallDelta::read);
@@ -229,7 +230,7 @@ impl<'t, 'a> ToolCallDelta<'t, 'a> {
         self.arguments = function.get("arguments").filter(|arguments| arguments.as_null().is_none());
     }
 
-    /// Hands the arguments' text to `read`; an object (Ollama's own shape) as JSON.
+    /// Calls `read` with the text of the arguments. An object, as Ollama sends it, is passed as JSON text.
     pub fn arguments<T>(&self, read: impl FnOnce(&str) -> T) -> T {
         match self.arguments {
             None => read(""),

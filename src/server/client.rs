@@ -1,6 +1,6 @@
 //! One connection from its first byte to its end: request after request, in a thread of its own.
 //!
-//! Knows the clock and the stop; what a request means is the handler's.
+//! Knows the clock and the stop. The handler knows the meaning of a request.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -16,9 +16,9 @@ use crate::error::{Error, Kind};
 use crate::http::{Connection, Failure, Request, Socket, Waiting};
 use crate::ids;
 
-/// How long, and how much of, an unread request is thrown away after the response to it. Closing at once would reset
-/// the connection, and a client that still sends would not get to read why it was refused. Twice the Messages API's
-/// limit for a body, so that whoever is refused for a body somewhat too large reads that.
+/// The limits on how long, and how much of, an unread request is read and dropped after the response to it. Closing at
+/// once would reset the connection, and a client that still sends would not read why it was refused. The size is twice
+/// the Messages API's limit for a body, so that a client whose body is somewhat too large reads the refusal.
 const LINGER_TIME: Duration = Duration::from_secs(3);
 const LINGER_SIZE_MAX: usize = 64 * 1024 * 1024;
 
@@ -57,11 +57,11 @@ pub(super) fn converse(stream: TcpStream, client: SocketAddr, shared: &Shared) {
     }
 }
 
-/// The timeouts of the socket are for one read or write that makes no progress.
+/// Sets the socket's timeouts; each covers one read or write that makes no progress.
 fn prepare(stream: &TcpStream, options: &Options) -> io::Result<()> {
-    // Some systems hand the listener's mode on.
+    // On some systems an accepted socket inherits the listener's non-blocking mode.
     stream.set_nonblocking(false)?;
-    // A chunk is one write and has to leave at once: it is a token that somebody waits for.
+    // Each chunk is one write and has to leave at once: somebody waits for the token in it.
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(options.body_timeout))?;
     stream.set_write_timeout(Some(options.write_timeout))
@@ -83,23 +83,24 @@ fn read_head(connection: &mut Connection<Socket>, shared: &Shared) -> Result<Opt
     })
 }
 
-/// Lets the handler respond, and sees to it that there is a response.
+/// Calls the handler, and makes sure that the client gets a response.
 fn handle(connection: &Client, request: Request, client: SocketAddr, shared: &Shared) {
-    // What the handler may leave half done is the connection, and that knows its own state.
+    // A handler that panics may leave only the connection half done, and the connection knows its own state.
     let handled = catch_unwind(AssertUnwindSafe(|| shared.handler.handle(connection, request, client)));
-    let connection = &mut *connection.borrow_mut(); // a panic has given its borrow back by now
+    let connection = &mut *connection.borrow_mut(); // after a panic, unwinding has released the handler's borrow
     match handled {
         Ok(Ok(())) if connection.response_begun() => {}
         Ok(Ok(())) => {
-            log::error!("{client}: a request was left without a response");
+            log::error!("{client}: the handler did not respond to a request");
             answer(connection, &Error::new(Kind::Api, "Internal server error"), client);
         }
         Ok(Err(error)) => {
-            // The connection says so of calls that cannot be right; everything else is the client's or the network's.
+            // The connection reports `InvalidInput` for wrong calls by the handler; other errors come from the client or the
+            // network.
             let ours = error.kind() == io::ErrorKind::InvalidInput;
             log::log!(if ours { log::Level::Error } else { log::Level::Debug }, "{client}: {error}");
             connection.close_after_response();
-            // Who ended its request in the middle, or has left, gets no answer: a 500 would blame us for it.
+            // A client that has left, or ended its request in the middle, gets no response: a 500 would blame sparkgap.
             if !is_gone(&error) {
                 answer(connection, &Error::new(Kind::Api, "Internal server error"), client);
             }
@@ -122,7 +123,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
-/// Responds with an error, if it is not too late for that.
+/// Responds with an error, unless a response has begun.
 fn answer(connection: &mut Connection<Socket>, error: &Error, client: SocketAddr) {
     if connection.response_begun() {
         return;
@@ -132,13 +133,13 @@ fn answer(connection: &mut Connection<Socket>, error: &Error, client: SocketAddr
     }
 }
 
-/// Ends our side, and throws away what the client still sends, until it ends its own side or the limits are reached.
+/// Ends our side, and drops the bytes that the client still sends until it ends its own side or a limit is reached.
 fn linger(mut stream: &TcpStream) {
     if stream.shutdown(Shutdown::Write).is_err() {
         return;
     }
     let until = Instant::now() + LINGER_TIME;
-    // Not on the stack: this is part of the frame that every connection stands on.
+    // On the heap: the stack frame of this function stays below every connection.
     let mut chunk = vec![0; LINGER_READ_SIZE];
     let mut size = 0;
     while size < LINGER_SIZE_MAX && matches!(wait_readable_always(stream, until), Ok(true)) {

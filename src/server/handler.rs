@@ -1,4 +1,4 @@
-//! The handler of requests, and the limits of a server: what a connection's thread is given.
+//! The handler of requests and the limits of a server, which every connection's thread gets.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,14 +10,15 @@ use std::time::Duration;
 use super::stop::Stop;
 use crate::http::{Connection, Limits, Request, Socket};
 
-/// A client's connection, shared in its one thread: the handler responds on it, and so does whoever waits for an
-/// upstream on the handler's behalf.
+/// A client's connection, shared within its one thread: the handler responds on it, and the code that waits for an
+/// upstream watches it.
 pub type Client = Rc<RefCell<Connection<Socket>>>;
 
-/// What is done with a request.
+/// Handles the requests of a server: reads each one's body and responds to it.
 pub trait Handler: Send + Sync + 'static {
-    /// Reads the request's body and responds, both on `connection`. Without a response the client gets a 500; with
-    /// one that is not finished, or after an error, the connection is closed, which tells the client that it is cut short.
+    /// Reads the request's body and responds, both on `connection`. If there is no response, the client gets a 500. If
+    /// the response is unfinished, or after an error, the connection is closed, which shows the client that it was cut
+    /// short.
     ///
     /// # Errors
     /// Those of the connection. They end it, with a 500 if no response has begun.
@@ -36,17 +37,18 @@ where
 /// The limits of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Connections at the same time, idle ones among them; each is a thread. More are refused with a 529.
+    /// The most connections at the same time, including idle ones; each is a thread. More are refused with a 529.
     pub connections_max: usize,
-    /// For a whole head, from its first byte on.
+    /// The time for a whole head, from its first byte on.
     pub head_timeout: Duration,
-    /// For a request's body without a byte of progress.
+    /// The time that a request's body may make no progress.
     pub body_timeout: Duration,
-    /// For a response without a byte of progress.
+    /// The time that a response may make no progress.
     pub write_timeout: Duration,
-    /// For a connection without a request. Generous: it costs a client its connection, and an idle one costs us little.
+    /// The time that a connection may be without a request. It is generous, because a closed connection costs the
+    /// client a new one, and an idle one costs sparkgap little.
     pub idle_timeout: Duration,
-    /// For requests in progress, once the server is to stop.
+    /// The time that requests in progress get after the stop.
     pub drain: Duration,
     /// The size limits of a request.
     pub limits: Limits,
@@ -66,7 +68,7 @@ impl Default for Options {
     }
 }
 
-/// What all connections share.
+/// The state that all connections share.
 pub(super) struct Shared {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) options: Options,

@@ -11,26 +11,27 @@ use super::stop::{ConnectionSlot, Stop};
 use super::{client, stop};
 use crate::threads;
 
-/// A connection's stack. Measured need: 32 KiB for a plain request, 48 KiB with TLS to the upstream; the rest is for
-/// nested JSON (128 levels deep), for hooks, and for builds that are not optimised. Only touched pages take memory.
+/// The size of a connection's stack, in bytes. A plain request needs 32 KiB, and 48 KiB with TLS to the upstream
+/// (measured); the rest is for nested JSON (128 levels deep), hooks, and unoptimised builds. Only touched pages take
+/// memory.
 const STACK_SIZE: usize = 256 * 1024;
 
-/// How long to leave the listener alone after it failed for want of descriptors or memory: it stays readable, and
+/// The pause after the listener failed because descriptors or memory ran out. It stays readable, so without a pause it
 /// would be asked again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the accepting thread remembers.
+/// The state of the accepting thread.
 #[derive(Default)]
 struct Door {
     refused: Refused,
-    /// Whether the last attempt failed. The log is told of the first failure only, not ten times a second.
+    /// True if the last attempt failed. Only the first failure is logged, not ten a second.
     is_failing: bool,
 }
 
-/// Serves until it is told to stop; see [`Stop`] for how that goes.
+/// Serves until `stop` is triggered; see [`Stop`] for the order of the end.
 ///
 /// # Errors
-/// A listener that cannot be waited for. What fails for one connection ends that one alone.
+/// The listener cannot be waited for. A failure of one connection ends only that connection.
 pub fn run(listener: TcpListener, handler: Arc<dyn Handler>, options: Options, stop: Stop) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let shared = Arc::new(Shared { handler, options, stop });
@@ -40,7 +41,7 @@ pub fn run(listener: TcpListener, handler: Arc<dyn Handler>, options: Options, s
         door.refused.release(Instant::now());
         accept(&listener, &shared, &mut door);
     }
-    // From here on clients that connect are told by their own system that nobody listens.
+    // From here on the system refuses new connections: nobody listens.
     drop(listener);
     let left = shared.stop.drain(options.drain);
     if left > 0 {
@@ -49,7 +50,7 @@ pub fn run(listener: TcpListener, handler: Arc<dyn Handler>, options: Options, s
     Ok(())
 }
 
-/// [`run`] in a thread of its own.
+/// Calls [`run`] in a thread of its own.
 ///
 /// # Errors
 /// The thread cannot be started.
@@ -90,13 +91,13 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, door: &mut Door) {
     }
 }
 
-/// Gives the connection its thread, or gives it back where there is no place or no thread for it.
+/// Starts the connection's thread. Returns the stream if the limit is reached or no thread can be started.
 fn admit(stream: TcpStream, client: SocketAddr, shared: &Arc<Shared>) -> Result<(), TcpStream> {
     let Some(place) = ConnectionSlot::take(&shared.stop, shared.options.connections_max) else {
         return Err(stream);
     };
     let shared = Arc::clone(shared);
-    // The stream follows once the thread is there: a thread that cannot start would take it to its grave.
+    // The stream is handed over once the thread runs: a thread that cannot start would drop the stream.
     let (hand_over, handed_over) = mpsc::sync_channel(1);
     let spawned = std::thread::Builder::new().name("client".into()).stack_size(STACK_SIZE).spawn(move || {
         let _place = place;

@@ -1,6 +1,6 @@
-//! Listens, and gives each connection a thread: the limits on both, and the orderly end.
+//! Listens and gives each connection a thread: the limits on both, and the orderly end.
 //!
-//! The only module that names threads. Knows nothing of what a request means: that is the [`Handler`]'s.
+//! Knows nothing of the meaning of a request: that is the [`Handler`]'s.
 //!
 //! A connection waits at four places, each with its own limit:
 //!
@@ -11,7 +11,7 @@
 //! | more of its body | `body_timeout` without a byte | 408, closed |
 //! | the client to take more of the response | `write_timeout` without a byte | closed |
 //!
-//! What the handler waits for is its own affair, but for the end: see [`Stop`].
+//! The handler limits its own waits. Only the stop limits them here: see [`Stop`].
 
 mod client;
 mod handler;

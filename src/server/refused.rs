@@ -1,4 +1,4 @@
-//! The connections beyond the limit: told so, and held for a moment.
+//! The connections beyond the limit: each gets an error, and stays open for a moment.
 //!
 //! Everything here happens in the accepting thread, so nothing here waits.
 
@@ -10,14 +10,14 @@ use crate::error::{Error, Kind, Retry};
 use crate::http::{Connection, Limits};
 use crate::ids;
 
-/// How long a refused connection stays open, so that the client can read why. Closing it with the request unread
-/// resets it, and the client's system may drop the answer.
+/// The time that a refused connection stays open, so that the client can read the reason. Closing it with the request
+/// unread resets it, and the client's system may then drop the response.
 const HOLD_TIME: Duration = Duration::from_secs(1);
 
-/// How many are held; beyond it the oldest goes early.
+/// The most refused connections that are held; the oldest is closed early if there are more.
 const HELD_MAX: usize = 64;
 
-/// When a refused client should come back.
+/// The time after which a refused client should come back, as `retry-after` gives it.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// Refused connections that are still open, oldest first.
@@ -25,10 +25,11 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 pub(super) struct Refused(VecDeque<(Instant, Connection<TcpStream>)>);
 
 impl Refused {
-    /// Tells the client to come back. The response fits the socket's empty buffer, so a client that does not read
-    /// cannot keep us; where it fails all the same, the client sees a closed connection.
+    /// Responds that there are too many connections, and when to come back. The response fits the socket's empty
+    /// buffer, so a client that does not read cannot block the thread. If the write fails all the same, the client sees
+    /// a closed connection.
     pub(super) fn refuse(&mut self, stream: TcpStream, client: SocketAddr) {
-        // A crowd is one warning, not one for each of its members.
+        // Many refusals in a row are one warning, not one each.
         let level = if self.0.is_empty() { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "refused {client}: too many connections");
         if stream.set_nonblocking(true).is_err() {
@@ -47,12 +48,12 @@ impl Refused {
         self.0.push_back((Instant::now() + HOLD_TIME, connection));
     }
 
-    /// When the next one is to be closed.
+    /// The time when the next connection is to be closed.
     pub(super) fn next_release(&self) -> Option<Instant> {
         self.0.front().map(|(until, _)| *until)
     }
 
-    /// Closes those whose time is over.
+    /// Closes the connections whose time is over.
     pub(super) fn release(&mut self, now: Instant) {
         while self.next_release().is_some_and(|until| until <= now) {
             self.0.pop_front();

@@ -1,4 +1,4 @@
-//! The end of a server: who is still busy, and how everybody who waits is woken.
+//! The end of a server: counts the busy connections, and wakes every thread that waits.
 //!
 //! Knows sockets only as something to poll.
 
@@ -13,19 +13,19 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// Ends the server that it was given to. Triggered once: no more connections are accepted, idle ones are closed, and
-/// requests in progress get [`Options::drain`](super::Options::drain) to finish, with `connection: close`. Triggered
-/// again: the server returns at once. One for each server; its clones are the same.
+/// The handle that ends its server. The first trigger closes the listener and idle connections, and gives requests in
+/// progress [`Options::drain`](super::Options::drain) to finish, with `connection: close`. The second trigger makes the
+/// server return at once. Each server needs a handle of its own; clones act on the same server.
 #[derive(Clone)]
 pub struct Stop(Arc<Inner>);
 
 struct Inner {
     state: Mutex<State>,
     changed: Condvar,
-    /// For connections, which look at it when they begin a response.
+    /// The flag that connections look at when they begin a response.
     draining: Arc<AtomicBool>,
-    /// Shut down by the first trigger. The other end is at its end from then on, and so readable for every poll: one
-    /// descriptor wakes the listener and all idle connections, and nobody needs a list of them.
+    /// The first trigger shuts it down. The other end, `wake`, then reads as ended, so it is readable for every poll:
+    /// one descriptor wakes the listener and all idle connections, and no list of them is needed.
     trigger: UnixStream,
     wake: UnixStream,
 }
@@ -37,10 +37,10 @@ struct State {
 }
 
 impl Stop {
-    /// A stop that nobody triggered.
+    /// A stop that is not triggered yet.
     ///
     /// # Errors
-    /// No descriptors left.
+    /// No descriptors are left.
     pub fn new() -> io::Result<Self> {
         let (trigger, wake) = UnixStream::pair()?;
         Ok(Stop(Arc::new(Inner {
@@ -52,17 +52,17 @@ impl Stop {
         })))
     }
 
-    /// Stops the server; the second time, without waiting for requests in progress.
+    /// Stops the server. The second call makes it stop without waiting for requests in progress.
     pub fn trigger(&self) {
         let mut state = self.state();
         state.triggers = state.triggers.saturating_add(1);
         self.0.draining.store(true, Ordering::Relaxed);
-        // Fails only where it was shut down before.
+        // This fails only if it was shut down before.
         let _ = self.0.trigger.shutdown(Shutdown::Both);
         self.0.changed.notify_all();
     }
 
-    /// Whether the server is to stop.
+    /// True if the server is stopping.
     pub fn is_triggered(&self) -> bool {
         self.state().triggers > 0
     }
@@ -71,23 +71,24 @@ impl Stop {
         Arc::clone(&self.0.draining)
     }
 
-    /// Waits for a time, or for the first trigger.
+    /// Waits for `time`, or until the first trigger.
     pub(super) fn pause(&self, time: Duration) {
         self.wait_while(time, |state| state.triggers == 0);
     }
 
-    /// Waits until no connection is left, for a time, or for the second trigger. Returns how many are left.
+    /// Waits until no connection is left, for `time`, or until the second trigger. Returns the number of connections
+    /// left.
     pub(super) fn drain(&self, time: Duration) -> usize {
         self.wait_while(time, |state| state.triggers < 2 && state.connections > 0)
     }
 
-    /// Waits for a time, or until the condition ends. Returns how many connections there are then.
+    /// Waits for `time`, or while the condition is true. Returns the number of connections then.
     fn wait_while(&self, time: Duration, condition: impl Fn(&State) -> bool) -> usize {
         let waited = self.0.changed.wait_timeout_while(self.state(), time, |state| condition(state));
         waited.unwrap_or_else(PoisonError::into_inner).0.connections
     }
 
-    /// No panic can happen while it is locked, so a poisoned state is as good as any.
+    /// Locks the state. No code can panic while it is locked, so a poisoned state is as good as any.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,7 +115,7 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// Waits until `socket` is readable (`true`), or the stop was triggered or the deadline is over (`false`).
+/// Waits until `socket` is readable (`true`), or until the stop is triggered or the deadline passes (`false`).
 ///
 /// # Errors
 /// Those of `poll`.
@@ -122,7 +123,7 @@ pub(super) fn wait_readable(socket: &impl AsFd, stop: &Stop, deadline: Option<In
     poll_in(&mut [PollFd::new(socket, PollFlags::IN), PollFd::new(&stop.0.wake, PollFlags::IN)], deadline)
 }
 
-/// The same where a stop makes no difference.
+/// Waits until `socket` is readable (`true`) or the deadline passes (`false`). A stop does not end this wait.
 ///
 /// # Errors
 /// Those of `poll`.
@@ -130,7 +131,7 @@ pub(super) fn wait_readable_always(socket: &impl AsFd, deadline: Instant) -> io:
     poll_in(&mut [PollFd::new(socket, PollFlags::IN)], Some(deadline))
 }
 
-/// Polls all of them and tells whether the first one has news.
+/// Polls all sockets and returns whether the first one is readable.
 fn poll_in(sockets: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
     loop {
         let timeout = deadline.map(|deadline| timespec(deadline.saturating_duration_since(Instant::now())));
@@ -144,7 +145,7 @@ fn poll_in(sockets: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<
 
 fn timespec(time: Duration) -> Timespec {
     Timespec {
-        // Beyond any timeout in use.
+        // A time beyond the range is beyond any timeout in use.
         tv_sec: time.as_secs().try_into().unwrap_or(i64::MAX),
         tv_nsec: time.subsec_nanos().into(),
     }

@@ -1,4 +1,4 @@
-//! Conversations over real loopback sockets. Nothing sleeps: whoever waits, waits for a byte, an end or a channel.
+//! Conversations over real loopback sockets. Nothing sleeps: each wait is for a byte, an end or a channel.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,10 +12,10 @@ use crate::http::Failure;
 use crate::http::{Limits, Request};
 use crate::json;
 
-/// Against hanging for ever where something is broken; no test comes near it.
+/// Ends a test that would hang because of a fault; no working test comes near it.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// For the tests in which a limit is reached on purpose.
+/// The time limit in tests that reach a limit on purpose.
 const SHORT: Duration = Duration::from_millis(50);
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
@@ -125,7 +125,7 @@ impl Client {
     }
 }
 
-/// The envelope's error type, message and request id; the last must be the header's too.
+/// The error type, message and request id of the error's body; the id must be the same as in the header.
 fn envelope(answer: &Answer) -> (String, String) {
     let mut bytes = answer.body.clone().into_bytes();
     let body = json::parse(&mut bytes).unwrap();
@@ -150,7 +150,7 @@ fn echo(connection: Held<'_>, request: Request, _: SocketAddr) -> io::Result<()>
     }
 }
 
-/// A handler that tells when a request came, and responds when it is told to.
+/// A handler that reports each request, and responds when the test says so.
 fn gated() -> (impl Handler, Receiver<()>, SyncSender<()>) {
     let (entered, has_entered) = sync_channel(8);
     let (go, may_go) = sync_channel::<()>(8);
@@ -196,7 +196,7 @@ fn a_bad_request_is_answered_in_the_envelope() {
 }
 
 #[test]
-fn beyond_the_limit_clients_are_told_to_come_back() {
+fn clients_beyond_the_limit_get_a_retry_after() {
     let options = Options { connections_max: 1, ..Options::default() };
     let server = Server::start(options, echo);
     let mut first = server.connect();
@@ -210,12 +210,12 @@ fn beyond_the_limit_clients_are_told_to_come_back() {
     }
     assert_eq!(first.ask(GET).status, 200, "the first one is still served");
     drop(first);
-    // Its thread has to notice first.
+    // The first client's thread has to notice its end before a place is free.
     while server.connect().ask(GET).status != 200 {}
 }
 
 #[test]
-fn a_panic_is_a_500_and_nobody_elses_end() {
+fn a_panic_is_answered_with_a_500_and_ends_one_connection_only() {
     let server = Server::start(Options::default(), |connection: Held<'_>, request: Request, client| {
         match request.path.as_str() {
             "/early" => panic!("on purpose"),
@@ -242,7 +242,7 @@ fn a_panic_is_a_500_and_nobody_elses_end() {
 }
 
 #[test]
-fn a_handler_that_does_not_respond_is_covered() {
+fn a_missing_response_becomes_a_500() {
     let server = Server::start(Options::default(), |connection: Held<'_>, request: Request, _| match request
         .path
         .as_str()
@@ -273,10 +273,10 @@ fn a_handler_that_does_not_respond_is_covered() {
 }
 
 #[test]
-fn a_head_that_drips_is_cut() {
+fn a_head_that_comes_too_slowly_is_refused() {
     let server = Server::start(Options { head_timeout: SHORT, ..Options::default() }, echo);
     let client = server.connect();
-    // A byte now and then: the wait for an answer is the pause between two of them.
+    // The client sends a byte now and then: the wait for an answer is the pause between two of them.
     client.0.get_ref().set_read_timeout(Some(SHORT / 10)).unwrap();
     let mut stream = client.0.get_ref();
     let mut answer = Vec::new();
@@ -303,10 +303,10 @@ fn a_body_that_does_not_come_is_a_408() {
 }
 
 #[test]
-fn an_idle_connection_is_closed_without_a_word() {
+fn an_idle_connection_is_closed_without_a_response() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = Client::connect(listener.local_addr().unwrap());
-    // The request is there before the server is, so that it cannot be late.
+    // The request is sent before the server starts, so it cannot come too late.
     client.send(GET);
     let server = Server::start_on(listener, Options { idle_timeout: SHORT, ..Options::default() }, echo);
     assert_eq!(client.receive().status, 200);
@@ -343,7 +343,7 @@ fn a_refused_body_does_not_cost_the_client_its_answer() {
     let client = server.connect();
     let mut stream = client.0.get_ref();
     stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 12000000\r\n\r\n").unwrap();
-    // More than the sockets' buffers take. The answer comes meanwhile; this client looks at it only afterwards.
+    // The body is larger than the sockets' buffers. The answer comes meanwhile; this client reads it only afterwards.
     stream.write_all(&vec![b'x'; 12_000_000]).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
@@ -355,7 +355,7 @@ fn a_refused_body_does_not_cost_the_client_its_answer() {
 fn a_stop_closes_idle_connections_and_the_listener() {
     let mut server = Server::start(Options { drain: TEST_TIMEOUT * 10, ..Options::default() }, echo);
     let mut fresh = server.connect();
-    // Accepted after the other one.
+    // This one is accepted after the other one.
     let mut used = server.connect();
     assert_eq!(used.ask(GET).status, 200);
     server.stop.trigger();
@@ -396,7 +396,7 @@ fn a_drain_ends_after_its_time_or_at_the_second_trigger() {
 }
 
 #[test]
-fn a_client_that_leaves_leaves_its_place() {
+fn a_client_that_leaves_frees_its_place() {
     let server = Server::start(Options { connections_max: 1, ..Options::default() }, echo);
     for bytes in [&b""[..], b"GET", b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe"] {
         let mut client = server.connect();

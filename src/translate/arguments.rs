@@ -1,16 +1,17 @@
-//! The arguments of one tool call: fragments of text -> pieces of a JSON object that a client may parse at any time.
+//! The arguments of one tool call: turns fragments of text into pieces of a JSON object that a client may parse at any
+//! time.
 //!
-//! The client's SDK parses what it has after every piece and gives up the whole turn on text that cannot become
-//! JSON any more. So a pushdown machine reads every byte, sends on what is certain, and holds back what is not:
-//! a comma and a key until their value begins, a number, a literal or an escape until it is whole. What was
-//! sent can therefore always be closed. String content flows through at once. Knows nothing of either API's
-//! messages, and never fails: text that is no object ends up, whole, in a member `_raw_arguments` of one, so
-//! that the client's schema check refuses the call and the model sees what it wrote.
+//! The client's SDK parses all text so far after every piece, and gives up the whole turn if the text cannot become
+//! JSON any more. So a pushdown machine reads every byte, sends on the bytes that are certain, and holds back those
+//! that are not: a comma and a key until their value begins; a number, a literal or an escape until it is complete. The
+//! text that was sent can therefore always be closed. String content is sent on at once. Knows nothing of either API's
+//! messages, and never fails: text that is not an object is put, whole, into a member `_raw_arguments` of an object, so
+//! that the client's schema check refuses the call and the model sees its own text.
 //!
 //! | state | next | then |
 //! |---|---|---|
 //! | Start | `{` | FirstKey |
-//! | Start | else | Other: collected, and looked at in the end |
+//! | Start | else | Other: collected, and examined at the end |
 //! | FirstKey | `"` / `}` | KeyText / closed |
 //! | Key | `"` / `}` | KeyText / closed without the comma (a repair) |
 //! | KeyText | closing quote | Colon |
@@ -21,9 +22,9 @@
 //! | Text, Number, Literal | its end | AfterValue |
 //! | AfterValue | `,` | Key or Element |
 //! | AfterValue | `}` `]` | closed; where one closer is missing before it, that is added (a repair) |
-//! | Complete | `{` after an empty object | Start: some servers send `{}` first and the arguments then |
-//! | Complete | else | ignored; the same object once more is expected, all else is remembered |
-//! | any | else | Broken: collected, and kept as raw text in the end |
+//! | Complete | `{` after an empty object | Start: some servers send `{}` first and the arguments afterwards |
+//! | Complete | else | ignored; the same object once more is expected, anything else is remembered |
+//! | any | else | Broken: collected, and kept as raw text at the end |
 //!
 //! Closed means AfterValue, or Complete for the outermost object. White space is passed on inside the object
 //! and dropped around it.
@@ -43,10 +44,10 @@ pub use schema::Schema;
 use schema::Types;
 use text::Text;
 
-/// How much raw text is kept: half of what a request may weigh, and far more than any answer has.
+/// The most raw text that is kept, in bytes: half of the largest request, and far more than any answer has.
 pub const RAW_SIZE_MAX: usize = 16 << 20;
 
-/// How deep the arguments may nest. Less than [`json::DEPTH_MAX`], because the client sends the object back
+/// The deepest nesting of the arguments. It is less than [`json::DEPTH_MAX`], because the client sends the object back
 /// inside a request, where it stands five levels deep.
 pub const DEPTH_MAX: usize = json::DEPTH_MAX - 8;
 
@@ -70,16 +71,16 @@ pub enum Ending {
     Cut,
 }
 
-/// How the arguments ended.
+/// The way the arguments ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// One object, as the model wrote it (except for coerced values).
     Complete,
-    /// Nothing, white space or `null`: nothing was sent.
+    /// Nothing, white space or `null`; nothing was sent.
     Empty,
-    /// One object, but not without mending.
+    /// One object that had to be repaired.
     Repaired,
-    /// No object: it now carries the raw text.
+    /// Not an object; the object that was sent carries the raw text.
     Raw,
     /// Not to be run: what was sent is not a whole object, and never becomes one.
     Truncated,
@@ -98,7 +99,7 @@ enum State {
     Element,
     Text,
     Number(Number),
-    /// The literal and its JSON, and how many of its bytes have come.
+    /// The literal and its JSON, and the number of its bytes that have come.
     Literal(&'static (&'static str, &'static str), usize),
     AfterValue,
     Complete,
@@ -117,26 +118,26 @@ pub struct Arguments {
     depth: usize,
     /// All text so far without leading white space, for the end and for servers that repeat themselves.
     raw: String,
-    /// Whether `raw` is full, and more text was dropped.
+    /// True if `raw` is full, and more text was dropped.
     is_cut: bool,
-    /// What is not certain yet, in the order in which it will be sent.
+    /// The text that is not certain yet, in the order in which it will be sent.
     held: String,
-    /// Where in `held` the last key's inside is, and where the value starts.
+    /// The range of the last key's inside in `held`, and the index where the value starts.
     key: std::ops::Range<usize>,
     value_start: usize,
     text: Text,
-    /// Whether the string is written to `held`, not to the client.
+    /// True if the string is written to `held`, not to the client.
     is_text_held: bool,
-    /// What the schema admits as the value at hand.
+    /// The types that the schema allows for the current value.
     wanted: Types,
     has_sent: bool,
-    /// Whether a member of the outermost object was sent, so that the next one needs a comma.
+    /// True if a member of the outermost object was sent, so that the next one needs a comma.
     has_members: bool,
-    /// A fragment that may be a nested object, or all arguments so far once more: the next one tells.
+    /// A fragment that may be a nested object, or all arguments so far once more. The next fragment decides.
     doubtful: String,
-    /// The server was seen to send all arguments so far with every fragment.
+    /// True if the server was seen to send all arguments so far with every fragment.
     is_cumulative: bool,
-    /// After the end: how much of the same object has come again.
+    /// The number of bytes of the same object that have come again after its end.
     repeated: usize,
     has_trailing: bool,
     repairs: usize,
@@ -144,12 +145,12 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// No arguments yet. Without a schema no value is coerced.
+    /// Starts without arguments. Without a schema no value is coerced.
     pub fn new(schema: Option<Schema>) -> Self {
         Arguments { schema, ..Arguments::default() }
     }
 
-    /// Takes a fragment; appends to `out` what may be sent on, which may be nothing.
+    /// Takes a fragment, and appends the text that may be sent on to `out`, which may be nothing.
     pub fn push(&mut self, fragment: &str, out: &mut String) {
         if fragment.is_empty() || matches!(self.state, State::Ended(_)) {
             return;
@@ -168,7 +169,7 @@ impl Arguments {
             let before = self.state;
             let taken = self.step(rest, out);
             let (consumed, left) = rest.split_at_checked(taken).unwrap_or((rest, ""));
-            // Neither leading white space nor what follows the object belongs to it.
+            // Leading white space and text behind the object do not belong to it.
             if self.state != State::Start && before != State::Complete {
                 self.raw.push_str(consumed);
             }
@@ -181,7 +182,7 @@ impl Arguments {
         }
     }
 
-    /// Whether the text so far is one complete JSON object; what else comes will be ignored. `false` after the end.
+    /// True if the text so far is one complete JSON object; further text will be ignored. `false` after the end.
     pub fn is_complete(&self) -> bool {
         self.state == State::Complete
     }
@@ -197,27 +198,27 @@ impl Arguments {
         self.state == State::Start
     }
 
-    /// Whether something other than the same object followed the complete object.
+    /// True if other text than the same object followed the complete object.
     pub fn has_trailing(&self) -> bool {
         self.has_trailing || self.repeated > 0
     }
 
-    /// How many values were given the type that the schema wants.
+    /// The number of values that were given the type that the schema wants.
     pub fn coercions(&self) -> usize {
         self.coercions
     }
 
-    /// How often the text itself was mended.
+    /// The number of repairs of the text itself.
     pub fn repairs(&self) -> usize {
         self.repairs + self.text.repairs()
     }
 
-    /// All the text so far, as it came; cut at [`RAW_SIZE_MAX`].
+    /// All the text so far, as it came, up to [`RAW_SIZE_MAX`].
     pub fn raw(&self) -> &str {
         &self.raw
     }
 
-    /// Gives all text so far to `other`.
+    /// Pushes all text so far into `other`.
     pub fn replay(&self, other: &mut Arguments, out: &mut String) {
         other.push(&self.raw, out);
         other.push(&self.doubtful, out);
@@ -269,14 +270,14 @@ impl Arguments {
         }
     }
 
-    /// Whether the text is one legal array or object on its own, not nested too deep.
+    /// True if the text is one valid array or object that is not nested too deep.
     fn is_legal_value(text: &str) -> bool {
         let mut arguments = Arguments { state: State::Value, ..Arguments::default() };
         arguments.push(text, &mut String::new());
         arguments.is_complete() && arguments.raw.len() == text.len() && arguments.repairs() == 0
     }
 
-    /// Whether the text is one legal object, or the beginning of one.
+    /// True if the text is one valid object, or the beginning of one.
     fn is_legal_beginning(text: &str) -> bool {
         let mut arguments = Arguments::default();
         arguments.push(text, &mut String::new());

@@ -1,33 +1,34 @@
-//! How many tokens a text has, by rule of thumb.
+//! Estimates the number of tokens of a text.
 //!
-//! For the moments when the upstream has not told: the first event of a stream, the room left for an answer, a count
-//! that no server can make. The caller may scale it by what it learned of a model.
+//! The estimate is used when the upstream gives no count: in the first event of a stream, for the room left for an
+//! answer, and for a count that no server can make. The caller may scale it by the counts that a model has shown.
 
 use crate::json::{Object, Value};
 
 use super::image;
 
-/// Bytes to a token of English and code (docs/translation.md, F).
+/// Bytes per token of English and code (docs/translation.md, F).
 const BYTES_PER_TOKEN: f64 = 3.6;
-/// Bytes to a token of JSON schemas.
+/// Bytes per token of JSON schemas.
 const SCHEMA_BYTES_PER_TOKEN: f64 = 3.2;
-/// Tokens to a character of Chinese, Japanese or Korean, which has three bytes.
+/// Tokens per character of Chinese, Japanese or Korean, which has three bytes.
 const TOKENS_PER_WIDE_CHARACTER: f64 = 1.2;
 const TOKENS_PER_MESSAGE: f64 = 4.0;
 const TOKENS_PER_TOOL: f64 = 8.0;
-/// An image whose size is not known.
+/// Tokens of an image whose size is not known.
 const TOKENS_PER_IMAGE: f64 = 1600.0;
-/// Qwen's vision models see patches of 28 x 28 pixels (the API's w * h / 750 is the same to a few percent), at most so many.
+/// Qwen's vision models see patches of this many pixels a side, up to a greatest number of them (the API's w * h / 750
+/// gives the same to a few percent).
 const IMAGE_PATCH_SIZE: u64 = 28;
 const IMAGE_PATCHES_MAX: u64 = 16_384;
 
-/// The longest part whose bytes are counted in one.
+/// The length of the parts, in bytes, whose wide characters are counted in a `u8`.
 const COUNTED_MAX: usize = 240;
 
 /// The tokens of the text of an answer.
 pub fn text_tokens(text: &str) -> f64 {
-    // The first byte of a character of three or more bytes is 0xe3 or larger from U+3000 on, where CJK begins. Counted in
-    // bytes, which the compiler does sixteen at a time, in parts that no byte overflows with.
+    // From U+3000 on, where CJK begins, the first byte of a character is 0xe3 or larger. The count is kept in bytes,
+    // which the compiler adds sixteen at a time, over parts that are too short to overflow one.
     let count = |part: &[u8]| part.iter().map(|byte| u8::from(*byte >= 0xe3)).sum::<u8>();
     let wide: usize = text.as_bytes().chunks(COUNTED_MAX).map(|part| usize::from(count(part))).sum();
     let rest = text.len().saturating_sub(3 * wide);
@@ -44,7 +45,7 @@ pub fn prompt_tokens(chat: &Value<'_>) -> u64 {
     whole(messages + tools).max(1)
 }
 
-/// To a whole number, upwards.
+/// Rounds up to a whole number.
 pub fn whole(tokens: f64) -> u64 {
     #[allow(
         clippy::cast_possible_truncation,
@@ -77,8 +78,8 @@ fn image_tokens(url: &str) -> f64 {
     })
 }
 
-/// About the bytes of a value as JSON.
-#[inline] // only containers are worth a call
+/// The approximate size of a value as JSON, in bytes.
+#[inline] // so that only containers cost a call
 fn size(value: &Value<'_>) -> usize {
     match value {
         Value::String(text) => text.len() + 2,

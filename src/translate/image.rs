@@ -1,14 +1,15 @@
 //! The size of an image, read from its first bytes; for estimates only.
 //!
-//! Knows the heads of PNG, JPEG and GIF. Decodes no pixel.
+//! Knows the heads of PNG, JPEG and GIF. Does not decode pixels.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// How much of an image is looked at, in base64: a JPEG's size stands behind its preview picture, which may have 64 KB.
+/// The part of an image that is searched, in bytes of base64. A JPEG's size stands behind its preview picture, which
+/// may have 64 KB.
 const HEAD_SIZE_MAX: usize = 96 * 1024;
 
-/// Width and height in pixels of an image in base64; `None`: no format that is known here.
+/// The width and height in pixels of an image in base64; `None` if its format is not known here.
 pub(super) fn size(base64: &str) -> Option<(u64, u64)> {
     let len = base64.len().min(HEAD_SIZE_MAX) / 4 * 4;
     let head = STANDARD.decode(base64.get(..len)?).ok()?;
@@ -17,7 +18,7 @@ pub(super) fn size(base64: &str) -> Option<(u64, u64)> {
 
 fn png(head: &[u8]) -> Option<(u64, u64)> {
     let rest = head.strip_prefix(b"\x89PNG\r\n\x1a\n")?;
-    // The first chunk: its length, `IHDR`, then both sizes in four bytes each.
+    // The first chunk: its length, `IHDR`, then width and height of four bytes each.
     Some((big_endian(rest.get(8..12)?), big_endian(rest.get(12..16)?)))
 }
 
@@ -27,7 +28,7 @@ fn gif(head: &[u8]) -> Option<(u64, u64)> {
     Some((little_endian(rest.get(2..4)?), little_endian(rest.get(4..6)?)))
 }
 
-/// Walks the segments to the start of the frame, which tells height and width.
+/// Walks the segments to the start of the frame, which holds height and width.
 fn jpeg(head: &[u8]) -> Option<(u64, u64)> {
     let mut rest = head.strip_prefix(b"\xff\xd8")?;
     loop {

@@ -1,7 +1,7 @@
-//! The signature of a thinking block: opaque to clients, which send it back word for word.
+//! The signature of a thinking block: clients do not read it, and send it back unchanged.
 //!
-//! Where the block's text goes to the client, the signature is a digest of it. Where the client asked to omit the text,
-//! the signature carries it, so that the model gets its own reasoning back on the next turn and nothing is kept here.
+//! If the client gets the block's text, the signature is a digest of the text. If the client asked to omit the text,
+//! the signature carries it, so that the model gets its own reasoning back on the next turn and sparkgap keeps nothing.
 
 use std::borrow::Cow;
 
@@ -10,17 +10,17 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::hash::Fnv;
 
-/// `sg1.` + digest: the text is in the block.
+/// Begins a signature of the form `sg1.` + digest: the block has the text.
 const DIGEST_PREFIX: &str = "sg1.";
 
-/// `sg1t.` + digest + `.` + the text in base64.
+/// Begins a signature of the form `sg1t.` + digest + `.` + the text in base64.
 const TEXT_PREFIX: &str = "sg1t.";
 
 /// The signature of a block that is being written.
 #[derive(Clone, Debug)]
 pub(super) struct Signature {
     digest: Fnv,
-    /// `Some`: the text is withheld from the client and carried here.
+    /// The text, if it is withheld from the client and carried here.
     text: Option<String>,
 }
 

@@ -1,6 +1,6 @@
-//! Stop sequences, matched in the text of an answer as it comes.
+//! Finds stop sequences in the text of an answer while it arrives.
 //!
-//! Only what could still become a stop sequence is held back, so that no part of one is ever shown.
+//! Only text that could still become a stop sequence is held back, so that no part of one is ever shown.
 
 /// A matcher for any number of sequences over text that arrives in pieces.
 #[derive(Clone, Debug, Default)]
@@ -9,11 +9,11 @@ pub(super) struct StopMatcher {
     held: String,
 }
 
-/// A sequence that was met.
+/// A stop sequence that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Met {
     pub(super) sequence: String,
-    /// The text behind it.
+    /// The text behind the sequence.
     pub(super) rest: String,
 }
 
@@ -22,9 +22,9 @@ impl StopMatcher {
         StopMatcher { sequences, held: String::new() }
     }
 
-    /// Takes a piece, hands what is safe to `show`, and tells the sequence that was met, if one was: the one that
-    /// is complete first, and of several that end there the longest; so the answer does not depend on how the text was
-    /// cut. Nothing is to be pushed after that.
+    /// Takes a piece, hands the text that is safe to `show`, and returns a sequence that was found: the one that is
+    /// complete first, and of several that end there the longest, so that the answer does not depend on how the text
+    /// was cut. Do not push anything after that.
     pub(super) fn push(&mut self, text: &str, show: &mut dyn FnMut(&str)) -> Option<Met> {
         if self.sequences.is_empty() {
             show(text);
@@ -44,7 +44,7 @@ impl StopMatcher {
         None
     }
 
-    /// Nothing more comes that could complete a sequence: shows what was held back.
+    /// Shows the text that was held back, because no more text comes that could complete a sequence.
     pub(super) fn flush(&mut self, show: &mut dyn FnMut(&str)) {
         show_some(Some(&self.held), show);
         self.held.clear();
@@ -56,7 +56,7 @@ impl StopMatcher {
         found.min_by_key(|(at, sequence)| (at + sequence.len(), *at))
     }
 
-    /// The length of the longest end of the held text that begins a sequence.
+    /// The length of the longest end of the held text that begins a sequence, in bytes.
     fn partial_len(&self) -> usize {
         let begins = |sequence: &String| {
             let longest = sequence.len().saturating_sub(1).min(self.held.len());
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_and_in_pieces() {
+    fn sequences_are_found_whole_and_in_pieces() {
         for (sequences, text, shown, stop) in [
             (&["END"][..], "some END more", "some ", Some("END")),
             (&["END"], "some EN", "some EN", None),

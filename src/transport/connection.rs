@@ -1,4 +1,4 @@
-//! One connection to an upstream, with TLS or without: never blocking, always waited for by [`Call::until_ready`].
+//! One connection to an upstream, with or without TLS. Its socket never blocks: [`Call::until_ready`] does all waiting.
 //!
 //! Knows sockets and TLS; knows nothing of HTTP.
 
@@ -12,20 +12,21 @@ use super::dial::{Origin, dial};
 use super::failure::Failure;
 use super::wait::{Call, Direction, Stage};
 
-/// A connection to an upstream. Dropped, it is closed.
+/// A connection to an upstream. Dropping it closes it.
 pub(super) struct Connection {
     stream: TcpStream,
     tls: Option<Box<ClientConnection>>,
-    /// The upstream takes no more bytes.
+    /// True once the upstream accepts no more bytes.
     send_broken: bool,
 }
 
 impl Connection {
-    /// A new one.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// It cannot be made in time, TLS cannot be agreed on, or the client has left.
-    #[inline(never)] // rare, and TLS takes 8 KB of stack
+    /// The connection cannot be made in time, TLS cannot be agreed on, or the client has left.
+    // `inline(never)`: rare, and its frame is large (ARCHITECTURE.md, memory budget). TLS takes 8 KB of stack.
+    #[inline(never)]
     pub(super) fn open(origin: &Origin, call: &Call) -> Result<Self, Failure> {
         call.begin_connect();
         let stream = dial(call, origin)?;
@@ -43,11 +44,12 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Sends all of `parts`, in one go if the system takes them.
+    /// Sends all of `parts`, with one write if the system takes them.
     ///
     /// # Errors
-    /// The client's departure, a limit, or the connection's. Not an upstream that takes no more: it may have answered (401,
-    /// 413) and closed before it has read the whole request, and the read that follows finds the answer, or the same end.
+    /// The client has left, a limit has passed, or the connection failed. An upstream that accepts no more bytes is not
+    /// an error: it may have answered (401, 413) and closed before it has read the whole request, and the read that
+    /// follows finds the answer, or the same end.
     pub(super) fn send(&mut self, parts: [&[u8]; 2], call: &Call) -> Result<(), Failure> {
         let mut socket = Socket::new(&self.stream, call);
         let sent = match &mut self.tls {
@@ -63,12 +65,12 @@ impl Connection {
         }
     }
 
-    /// Waits for the next bytes; 0: the upstream has closed. Some servers close TLS without saying so, which is not
-    /// dangerous: where a body ends is known, or checked by who reads it. `lost` names the failure of a connection that
-    /// breaks: before a response or within it.
+    /// Waits for the next bytes; 0: the upstream has closed. Some servers close TLS without announcing it. That is not
+    /// dangerous, since the end of a body is known from its framing, or the reader checks it. `lost` makes the failure
+    /// of a connection that breaks: before a response or within it.
     ///
     /// # Errors
-    /// The client's departure, a limit, or the connection's.
+    /// The client has left, a limit has passed, or the connection failed.
     pub(super) fn read(
         &mut self,
         buffer: &mut [u8],
@@ -90,12 +92,12 @@ impl Connection {
         }
     }
 
-    /// Whether it may serve another call.
+    /// True if the connection may serve another call.
     pub(super) fn is_whole(&self) -> bool {
         !self.send_broken
     }
 
-    /// Whether nothing is there to read: neither the end nor bytes that nobody asked for.
+    /// True if nothing can be read: neither the connection's end nor unexpected bytes.
     pub(super) fn is_quiet(&self) -> bool {
         let mut byte = [0];
         self.tls.as_ref().is_none_or(|tls| tls.wants_read())
@@ -116,11 +118,11 @@ fn write_all(stream: &mut impl Write, [mut first, mut second]: [&[u8]; 2]) -> io
     stream.flush()
 }
 
-/// The socket as it seems to TLS: one that blocks, until the call must end.
+/// The socket as TLS sees it: one that blocks until the call must end.
 struct Socket<'a> {
     stream: &'a TcpStream,
     call: &'a Call,
-    /// The failure of a wait. TLS passes an [`io::Error`] on, which has no place for it.
+    /// The failure of a wait. TLS passes an [`io::Error`] on, which cannot hold it.
     failed: Option<Failure>,
 }
 
@@ -137,17 +139,17 @@ impl<'a> Socket<'a> {
         })
     }
 
-    /// The failure that `error` stands for; `lost`, if the connection broke.
+    /// The failure that `error` stands for, made by `lost` if the connection broke.
     fn failure(self, error: &io::Error, lost: fn(String) -> Failure) -> Failure {
         match (self.failed, self.call.stage()) {
             (Some(failure), _) => failure,
             (None, Stage::Connect) => Failure::Refused(error.to_string()),
-            // rustls wraps its errors so, in the handshake and after it: with TLS 1.3 a refused client certificate is
-            // told only then.
+            // rustls wraps its errors in this kind, in the handshake and after it: with TLS 1.3 the server reports a
+            // refused client certificate only afterwards.
             (None, Stage::Handshake | Stage::Exchange) if error.kind() == ErrorKind::InvalidData => {
                 Failure::Tls(error.to_string())
             }
-            // Closed in the handshake: a server, or a proxy in front of it, that is just starting or stopping.
+            // The server, or a proxy in front of it, closed in the handshake: it is starting or stopping.
             (None, Stage::Handshake) => Failure::Refused(format!("in the TLS handshake: {error}")),
             (None, Stage::Exchange) => lost(error.to_string()),
         }

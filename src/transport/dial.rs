@@ -1,6 +1,6 @@
 //! A new TCP connection to an upstream.
 //!
-//! Knows addresses and sockets; knows nothing of TLS but that it is wanted.
+//! Knows addresses and sockets. Of TLS it knows only whether it is wanted.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -17,23 +17,24 @@ use super::failure::Failure;
 use super::lookup;
 use super::wait::{Call, Direction, Limit};
 
-/// TCP probes a silent peer after this time, then at this interval, so often. A server that lost its power while a
-/// prompt was in its queue is noticed after a minute and not after the first-byte limit of half an hour.
+/// TCP keep-alive: probes a silent peer after this time, then at this interval, this many times. A server that lost its
+/// power while a prompt was in its queue is noticed after a minute, not only after the first-byte limit of half an
+/// hour.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
-/// Where connections go.
+/// The place that connections go to.
 pub(super) struct Origin {
     /// A name or an address, without brackets.
     pub(super) host: String,
     pub(super) port: u16,
-    /// What TLS takes, and what the certificate must be for; None: no TLS.
+    /// The TLS configuration, and the name that the certificate must have; `None`: no TLS.
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
-/// Connects to the first of the host's addresses that takes it.
+/// Connects to the first of the host's addresses that accepts the connection.
 ///
 /// # Errors
-/// The last address's, or the client's departure.
+/// The last address's failure, or the client has left.
 pub(super) fn dial(call: &Call, origin: &Origin) -> Result<TcpStream, Failure> {
     let addresses = lookup::addresses(call, &origin.host, origin.port)?;
     let mut last_failure = Failure::Refused("the host name has no address".into());
@@ -48,8 +49,8 @@ pub(super) fn dial(call: &Call, origin: &Origin) -> Result<TcpStream, Failure> {
     Err(last_failure)
 }
 
-/// The first of so many waits within `limit`: an address that swallows packets (IPv6 on many a LAN) must leave time
-/// for the next one.
+/// The time for the first of `waits` waits within `limit`: an address that swallows packets (IPv6 on many a LAN) must
+/// leave time for the next one.
 fn share(limit: Limit, waits: usize) -> Limit {
     let now = Instant::now();
     let waits = u32::try_from(waits).unwrap_or(1).max(1);

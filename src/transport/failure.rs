@@ -1,22 +1,22 @@
-//! What can go wrong between us and an upstream, and what the client is told of it.
+//! The failures between sparkgap and an upstream, and the error that the client gets for each.
 //!
-//! Pure. Addresses stand only in what is for the log.
+//! Pure. Only the texts for the log hold addresses.
 
 use std::fmt;
 
 use crate::error::{Error, Kind, Retry};
 
-/// A connection error mends itself when the server is up again; a second is what a restart of the proxy's peers
-/// on a LAN takes at least.
+/// The seconds after which a client should try again. A connection error ends when the server is up again, and a
+/// restart of a server on a LAN takes at least a second.
 const RETRY_AFTER_S: u32 = 1;
 
 /// The name of the limit on connecting, in [`Failure::Timeout`].
 pub(super) const WHILE_CONNECTING: &str = "while connecting";
 
-/// A failed call. The texts are for the log: they may hold the upstream's address, never its key.
+/// A failed call. The texts are for the log: they may hold the upstream's address, but never its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The client has left; nobody is there to be told.
+    /// The client has left, so there is nobody to respond to.
     ClientGone,
     /// No connection could be made.
     Refused(String),
@@ -24,24 +24,24 @@ pub enum Failure {
     Reset(String),
     /// The connection broke, or ended, within the response's body.
     Truncated(String),
-    /// A time limit of [`Options`](super::Options) has passed; named by what was awaited.
+    /// A time limit of [`Options`](super::Options) has passed; the text names the wait that it ended.
     Timeout(&'static str),
     /// TLS could not be agreed on, or broke.
     Tls(String),
-    /// What came is not the HTTP that we take: redirects and compressed bodies included.
+    /// The response is not HTTP as supported here; redirects and compressed bodies are not supported either.
     Protocol(String),
-    /// The body of a response is larger than this many bytes, the limit for it.
+    /// The response's body has more bytes than this limit.
     TooLarge(usize),
     /// Discovery was answered with this status.
     Status(u16),
 }
 
 impl Failure {
-    /// Whether the upstream may have been restarted, so that what was discovered may be wrong now.
+    /// True if the upstream may have been restarted, so that the discovered facts may be wrong now.
     pub fn is_connection_lost(&self) -> bool {
         match self {
             Failure::Refused(_) | Failure::Reset(_) | Failure::Truncated(_) => true,
-            // A machine that is off, or on its way up.
+            // The machine is off, or starting.
             Failure::Timeout(what) => *what == WHILE_CONNECTING,
             Failure::ClientGone
             | Failure::Tls(_)
@@ -51,11 +51,11 @@ impl Failure {
         }
     }
 
-    /// The error for the client, who is told the upstream's configured `name` and never its address.
+    /// The error for the client, with the upstream's configured `name` and never its address.
     pub fn to_error(&self, name: &str) -> Error {
         let say = |kind, what: &str| Error::new(kind, format!("upstream '{name}' {what}")).source(self);
         match self {
-            // Nobody reads it; the status is for the log line alone.
+            // The client cannot read it; only the log line shows the status.
             Failure::ClientGone => Error::new(Kind::Api, "the client has left"),
             Failure::Refused(_) => {
                 say(Kind::BadGateway, "cannot be reached").retry(Retry::After(RETRY_AFTER_S))
@@ -68,9 +68,9 @@ impl Failure {
             Failure::Timeout(what) => {
                 say(Kind::Timeout, &format!("timed out {what}")).retry(Retry::After(RETRY_AFTER_S))
             }
-            // Certificates and wrong URLs do not mend themselves.
+            // A wrong certificate or URL stays wrong, so the client should not try again.
             Failure::Tls(_) => say(Kind::BadGateway, "cannot be reached by TLS").retry(Retry::Never),
-            Failure::Protocol(_) => say(Kind::BadGateway, "gave no usable answer").retry(Retry::Never),
+            Failure::Protocol(_) => say(Kind::BadGateway, "sent an invalid response").retry(Retry::Never),
             Failure::TooLarge(_) => say(Kind::BadGateway, "sent an answer that is too long"),
             Failure::Status(status) => say(Kind::BadGateway, &format!("answered with status {status}")),
         }
@@ -86,7 +86,7 @@ impl fmt::Display for Failure {
             Failure::Truncated(why) => write!(f, "connection lost within the response: {why}"),
             Failure::Timeout(what) => write!(f, "timed out {what}"),
             Failure::Tls(why) => write!(f, "TLS: {why}"),
-            Failure::Protocol(why) => write!(f, "unusable answer: {why}"),
+            Failure::Protocol(why) => write!(f, "invalid response: {why}"),
             Failure::TooLarge(size) => write!(f, "an answer of more than {size} bytes"),
             Failure::Status(status) => write!(f, "status {status}"),
         }
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_is_told_the_name_and_the_log_the_rest() {
+    fn the_client_reads_the_name_and_the_log_has_the_cause() {
         let why = || "10.1.2.3:8000 said no".to_owned();
         for (failure, kind, retry) in [
             (Failure::Refused(why()), Kind::BadGateway, Retry::After(1)),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_a_504_that_says_what_was_awaited() {
+    fn a_timeout_is_a_504_that_names_the_wait() {
         let error = Failure::Timeout("before the first byte").to_error("spark");
         assert_eq!(error.kind, Kind::Timeout);
         assert_eq!(error.message, "upstream 'spark' timed out before the first byte");

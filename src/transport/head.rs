@@ -1,6 +1,6 @@
-//! A response's head: from bytes to the status and to where its body ends.
+//! A response's head: parses its bytes, and finds out where the response's body ends.
 //!
-//! Knows no stream.
+//! Knows nothing of streams.
 
 use std::mem::MaybeUninit;
 
@@ -10,41 +10,42 @@ use crate::http::{Chunks, Headers, end_of_head};
 /// The largest head of a response, in bytes.
 const HEAD_SIZE_MAX: usize = 64 * 1024;
 
-/// Headers of one response. uvicorn sends 4, a gateway on the Internet 30.
+/// The most headers of one response. uvicorn sends 4, a gateway on the Internet 30.
 const HEADERS_MAX: usize = 128;
 
-/// What every head begins with.
+/// The first bytes of every head.
 const BEGINNING: &[u8] = b"HTTP/1.";
 
-/// What a head says.
+/// The parsed status line and headers.
 pub(super) struct Head {
     pub(super) status: u16,
     pub(super) headers: Headers,
     pub(super) framing: Framing,
-    /// Whether the connection can be used again after the body.
+    /// True if the connection can be used again after the body.
     pub(super) keep_alive: bool,
 }
 
 /// Where the body of a response ends.
 pub(super) enum Framing {
-    /// After so many bytes more.
+    /// After this many more bytes.
     Length(u64),
-    /// Where the last chunk says so.
+    /// At the last chunk.
     Chunked(Chunks),
-    /// With the connection.
+    /// At the end of the connection.
     UntilClose,
 }
 
-/// The head that `bytes` begin with, and its size; `None`: it is not whole yet. The first `scanned` bytes were looked through
-/// before.
+/// Parses the head at the beginning of `bytes`, and returns it with its size; `None`: it is not complete yet. The first
+/// `scanned` bytes were searched for its end before.
 ///
 /// # Errors
-/// [`Failure::Protocol`]: it can become no head that we take.
-#[inline(never)] // a call that waits is not to have its part of the stack below it
+/// [`Failure::Protocol`]: the bytes cannot become a head that is supported here.
+// `inline(never)`: keep this large frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget).
+#[inline(never)]
 pub(super) fn parse(bytes: &[u8], scanned: usize) -> Result<Option<(Head, usize)>, Failure> {
     let start = bytes.get(..BEGINNING.len()).unwrap_or(bytes);
     if !BEGINNING.starts_with(start) {
-        return Err(Failure::Protocol("what came is no HTTP".into()));
+        return Err(Failure::Protocol("the upstream's reply is not HTTP".into()));
     }
     let Some(size) = end_of_head(bytes, scanned).filter(|size| *size <= HEAD_SIZE_MAX) else {
         let too_large = || Failure::Protocol(format!("the response's head is over {HEAD_SIZE_MAX} bytes"));
@@ -65,7 +66,8 @@ pub(super) fn parse(bytes: &[u8], scanned: usize) -> Result<Option<(Head, usize)
     let framing = framing(status, &headers).map_err(malformed)?;
     let keep_alive = match framing {
         Framing::Length(_) => headers.keep_alive(http10),
-        // A length beside the chunks, or chunks in HTTP/1.0: somebody on the way may have seen another end of the body.
+        // With a length beside the chunks, or chunks in HTTP/1.0, a proxy on the way may have seen another end of the
+        // body.
         Framing::Chunked(_) => {
             !http10 && headers.get("content-length").is_none() && headers.keep_alive(http10)
         }
@@ -74,7 +76,7 @@ pub(super) fn parse(bytes: &[u8], scanned: usize) -> Result<Option<(Head, usize)
     Ok(Some((Head { status, headers, framing, keep_alive }, size)))
 }
 
-/// Where the body ends (RFC 9112, section 6.3), of a response to GET or POST.
+/// Finds out where the body of a response to GET or POST ends (RFC 9112, section 6.3).
 fn framing(status: u16, headers: &Headers) -> Result<Framing, &'static str> {
     if matches!(status, 100..=199 | 204 | 304) {
         return Ok(Framing::Length(0));
@@ -85,7 +87,7 @@ fn framing(status: u16, headers: &Headers) -> Result<Framing, &'static str> {
         (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => {
             Ok(Framing::Chunked(Chunks::default()))
         }
-        _ => Err("of the transfer codings only chunked is supported"),
+        _ => Err("transfer-encoding: only chunked is supported"),
     }
 }
 
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_found_however_it_is_cut() {
+    fn a_head_is_parsed_however_it_is_cut() {
         let text = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\n\r\n";
         for cut in 0..text.len() {
             assert!(parse(&text.as_bytes()[..cut], 0).unwrap().is_none(), "{cut}");
@@ -137,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_head_is_refused_as_soon_as_that_is_certain() {
+    fn an_invalid_head_is_refused_as_soon_as_that_is_certain() {
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(200));
         let large = format!("HTTP/1.1 200 OK\r\na: {}", "b".repeat(HEAD_SIZE_MAX));
         let large_and_whole = format!("{large}\r\n\r\n");
         for (text, why) in [
-            ("S", "no HTTP"),
-            ("HTTP/2", "no HTTP"),
-            ("data: {}\n\n", "no HTTP"),
+            ("S", "not HTTP"),
+            ("HTTP/2", "not HTTP"),
+            ("data: {}\n\n", "not HTTP"),
             ("HTTP/1.1 2x0 OK\r\n\r\n", "malformed response"),
             ("HTTP/1.1 200 OK\r\na b: c\r\n\r\n", "malformed response"),
             ("HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", "not a number"),

@@ -6,30 +6,31 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 
-/// Idle connections kept: as many as a LAN box has busy clients.
+/// The most idle connections that are kept: as many as a server on a LAN has busy clients.
 const CONNECTIONS_MAX: usize = 64;
 
-/// An idle connection is not used again after this time. Servers close theirs earlier (uvicorn after 5 s), which is noticed.
+/// The age at which an idle connection is not used again. Servers close theirs earlier (uvicorn after 5 s), and that is
+/// noticed.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
-/// Idle connections, the oldest first, each with when it was put here.
+/// Idle connections, the oldest first, each with the time when it became idle.
 #[derive(Default)]
 pub(super) struct Idle(Mutex<VecDeque<(Instant, Connection)>>);
 
 impl Idle {
-    /// The connection that was used last, if it is still one.
+    /// The connection that was used last, if it can still be used.
     pub(super) fn take(&self) -> Option<Connection> {
         loop {
             let (since, connection) = self.idle(VecDeque::pop_back)?;
             if since.elapsed() > AGE_MAX {
-                self.clear(); // the others are older
+                self.clear(); // the others are older and not usable either
             } else if connection.is_quiet() {
                 return Some(connection);
             }
         }
     }
 
-    /// A connection that waits for nothing.
+    /// Keeps a connection for the next call.
     pub(super) fn put(&self, connection: Connection) {
         let now = Instant::now();
         let dropped = self.idle(|idle| {
@@ -39,10 +40,10 @@ impl Idle {
             };
             if is_over(idle) { idle.pop_front() } else { None }
         });
-        drop(dropped); // not under the lock
+        drop(dropped); // closes sockets, so not under the lock
     }
 
-    /// Closes all: what has closed one of them, a restart, may have closed the others.
+    /// Closes all connections: the cause that closed one, such as a restart, may have closed the others.
     pub(super) fn clear(&self) {
         drop(self.idle(std::mem::take));
     }

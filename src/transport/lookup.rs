@@ -1,7 +1,7 @@
-//! Host names -> addresses, by the system's resolver, which knows neither time limits nor departing clients.
+//! Resolves host names by the system's resolver, which has no time limit and cannot notice that a client leaves.
 //!
-//! So it works in a thread of its own, and the call waits for that as for a socket. A look-up whose call has ended runs
-//! on until the resolver gives up; how many may run at a time is limited.
+//! So the resolver works in a thread of its own, and the call waits for the thread as for a socket. A look-up whose
+//! call has ended goes on until the resolver gives up; the number of look-ups at a time is limited.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -14,18 +14,18 @@ use super::wait::{Call, Direction};
 use crate::threads;
 use crate::wake::Wake;
 
-/// How many addresses of one host are tried.
+/// The number of addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 8;
 
-/// Look-ups at a time. Each is over in milliseconds, unless the name server is dead; then it takes 5 s and more.
+/// The most look-ups at a time. Each takes milliseconds, unless the name server is dead; then it takes 5 s and more.
 const LOOKUPS_MAX: usize = 64;
 
 static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 
-/// The addresses of a host, which may be one itself.
+/// The addresses of a host. A host that is an address needs no look-up.
 ///
 /// # Errors
-/// The resolver's, as [`Failure::Refused`]; the client has left, or the time to connect has passed.
+/// The resolver's error, as [`Failure::Refused`]; the client has left; or the time to connect has passed.
 pub(super) fn addresses(call: &Call, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
@@ -34,7 +34,7 @@ pub(super) fn addresses(call: &Call, host: &str, port: u16) -> Result<Vec<Socket
     in_background(call, move || Ok((host.as_str(), port).to_socket_addrs()?.take(ADDRESSES_MAX).collect()))
 }
 
-/// One of the look-ups at a time, until it is dropped.
+/// One place among the look-ups, until it is dropped.
 struct LookupSlot;
 
 impl LookupSlot {
@@ -53,7 +53,7 @@ impl Drop for LookupSlot {
     }
 }
 
-/// The result of `work`, waited for as long as the call may and its client stays.
+/// Runs `work` in a thread and waits for its result, as long as the call may wait and its client stays.
 fn in_background<T: Send + 'static>(
     call: &Call,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_leaves_is_not_kept_by_a_dead_name_server() {
+    fn a_client_that_leaves_ends_the_wait_for_a_dead_name_server() {
         let (wait, client) = minded();
         let call = connecting(&wait, Duration::from_secs(60));
         let (answer, answered) = channel::<()>();
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_to_connect_covers_it() {
+    fn the_time_to_connect_limits_a_look_up() {
         let call = connecting(&nobody(), Duration::ZERO);
         let (answer, answered) = channel::<()>();
         let error = in_background(&call, move || {

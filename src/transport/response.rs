@@ -1,7 +1,7 @@
-//! An upstream's response: its head, and its body as it comes.
+//! An upstream's response: reads its head, then its body as it arrives.
 //!
-//! Knows HTTP/1.1's framing (by [`super::head`] and [`Chunks`](crate::http::Chunks)) and connections; what the bytes mean is
-//! the caller's.
+//! Knows HTTP/1.1's framing (by [`super::head`] and [`Chunks`](crate::http::Chunks)) and connections. The callers know
+//! the meaning of the bytes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,19 +14,19 @@ use super::idle::Idle;
 use super::wait::Call;
 use crate::http::fitting;
 
-/// Room for a response's head and an event or two, which often come together; doubled where a head needs more.
+/// Room for a response's head and an event or two, in bytes, since they often come together; doubled for a larger head.
 const BEGINNING_SIZE: usize = 2048;
 
-/// Room for the first read of a whole body; doubled as it grows.
+/// Room for the first read of a whole body, in bytes; doubled as the body grows.
 const READ_SIZE: usize = 4096;
 
-/// Interim responses (100, 103) may take so many bytes in all.
+/// The most bytes of all interim responses (100, 103) to one request.
 const INTERIM_SIZE_MAX: usize = 64 * 1024;
 
-/// A connection that a response has begun to come from.
+/// A connection on which a response has begun to arrive.
 pub(super) struct Receiving {
     head: Head,
-    /// What was read beyond the head, still framed.
+    /// Bytes that were read behind the head, still with their framing.
     rest: Vec<u8>,
     connection: Connection,
 }
@@ -34,7 +34,7 @@ pub(super) struct Receiving {
 /// Sends a request, head and body, and waits for the response's head.
 ///
 /// # Errors
-/// [`Failure::Reset`] where the connection breaks; the client's departure, a limit, no HTTP.
+/// [`Failure::Reset`] if the connection breaks; the client has left, a limit has passed, or the reply is not HTTP.
 pub(super) fn send_request(
     mut connection: Connection,
     request: [&[u8]; 2],
@@ -52,7 +52,7 @@ pub(super) fn send_request(
             match head.status {
                 101 => return Err(Failure::Protocol("status 101, though no upgrade was asked for".into())),
                 100..200 if interim > INTERIM_SIZE_MAX => {
-                    return Err(Failure::Protocol("interim responses without end".into()));
+                    return Err(Failure::Protocol("too many interim responses".into()));
                 }
                 100..200 => {
                     filled = bytes.len();
@@ -75,36 +75,36 @@ pub(super) fn send_request(
     }
 }
 
-/// A response whose head is here, and the beginning of its body: vLLM sends the head at once, and the rest from its first
-/// token on. The body is read from it, in the thread that asked.
+/// A response whose head has arrived, with the beginning of its body. vLLM sends the head at once, and the rest from
+/// its first token on. The thread that asked reads the body from it.
 ///
-/// Read to the end (a read that returns 0), the connection goes back to the idle ones. Dropped before, or after a failed
-/// read, the connection is closed at once, which makes the server stop generating.
+/// When the body was read to its end (a read returned 0), the connection goes back to the idle ones. When the response
+/// is dropped before, or after a failed read, the connection is closed at once, which makes the server stop generating.
 pub struct Response {
-    /// The HTTP status; never a redirect's.
+    /// The HTTP status; never that of a redirect.
     pub status: u16,
     /// `content-type`, as sent.
     pub content_type: Option<String>,
-    /// `retry-after`, where it is a number of seconds.
+    /// `retry-after`, if it is a number of seconds.
     pub retry_after: Option<u32>,
     /// `server`, as sent.
     pub server: Option<String>,
-    /// What came of the body with its head, as far as it was not read since.
+    /// The part of the body that arrived with the head and was not read yet.
     beginning: Vec<u8>,
     body: Body,
     call: Call,
     idle: Arc<Idle>,
 }
 
-/// What is still to come of a body.
+/// The rest of a body.
 enum Body {
     Open(Open),
     Ended,
-    /// Every read fails alike: a body that broke off must not seem to end.
+    /// Every further read fails in the same way: a body that broke off must not seem to end.
     Failed(Failure),
 }
 
-/// A body on its way.
+/// A body that has not ended.
 struct Open {
     connection: Connection,
     framing: Framing,
@@ -112,10 +112,10 @@ struct Open {
 }
 
 impl Response {
-    /// The response, once its body has begun, if it has one.
+    /// Makes the response, and waits for the beginning of its body, if it has one.
     ///
     /// # Errors
-    /// One that we do not take: a redirect, or compressed. And those of a read.
+    /// The response is not supported (a redirect, or compressed), or a read failed.
     pub(super) fn begin(receiving: Receiving, call: Call, idle: &Arc<Idle>) -> Result<Self, Failure> {
         let Receiving { head: Head { status, headers, framing, keep_alive }, mut rest, connection } =
             receiving;
@@ -155,18 +155,18 @@ impl Response {
         Ok(response)
     }
 
-    /// The beginning of the body, before anything was read from it: the first event of a stream, as a rule.
+    /// The beginning of the body before the first read; usually the first event of a stream.
     pub fn beginning(&self) -> &[u8] {
         &self.beginning
     }
 
-    /// What is left of the body says nothing any more, and is read only so that the connection can serve again: that
-    /// is worth no more than this time.
+    /// Limits the time for the rest of the body. The caller does not need that rest; reading it only lets the
+    /// connection serve again, which is worth no more than `time`.
     pub fn limit_rest(&self, time: Duration) {
         self.call.limit_rest(time);
     }
 
-    /// The next bytes from the connection; 0: the end.
+    /// Reads the next bytes from the connection; 0: the end.
     fn read_on(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         let open = match &mut self.body {
             Body::Open(open) => open,
@@ -195,10 +195,10 @@ impl Response {
     /// Waits for the next bytes of the body; 0: its end.
     ///
     /// # Errors
-    /// The body broke off, a limit has passed, or the client has left. Every later read fails alike.
+    /// The body broke off, a limit has passed, or the client has left. Every later read fails in the same way.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
         if buffer.is_empty() || self.beginning.is_empty() {
-            // An empty buffer reads nothing, which does not mean the end.
+            // A read into an empty buffer returns 0, which does not mean the end.
             return if buffer.is_empty() { Ok(0) } else { self.read_on(buffer) };
         }
         let count = buffer.len().min(self.beginning.len());
@@ -206,15 +206,15 @@ impl Response {
             *to = from;
         }
         if self.beginning.is_empty() {
-            self.beginning = Vec::new(); // the answer may take minutes, and needs no memory for this
+            self.beginning = Vec::new(); // frees the memory, since the answer may take minutes
         }
         Ok(count)
     }
 
-    /// The whole body.
+    /// Reads the whole body.
     ///
     /// # Errors
-    /// As [`Response::read`]; [`Failure::TooLarge`] where it has more than `size_max` bytes.
+    /// Those of [`Response::read`]; [`Failure::TooLarge`] if it has more than `size_max` bytes.
     pub fn read_all(mut self, size_max: usize) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
         match self.read_into(&mut body, size_max) {
@@ -224,15 +224,15 @@ impl Response {
         }
     }
 
-    /// As much of the body as came, at most `size_max` bytes: of an error whose end would say nothing new.
+    /// Reads the body up to `size_max` bytes, or as much as arrives. It serves error texts, whose end says nothing new.
     pub fn read_some(mut self, size_max: usize) -> Vec<u8> {
         let mut body = Vec::new();
-        // A body that breaks off says what it says.
+        // The part of a body that breaks off is still worth showing.
         let _ = self.read_into(&mut body, size_max);
         body
     }
 
-    /// Reads up to `size_max` bytes. Returns whether that was all.
+    /// Reads up to `size_max` bytes. Returns true if that was the whole body.
     fn read_into(&mut self, body: &mut Vec<u8>, size_max: usize) -> Result<bool, Failure> {
         loop {
             let filled = body.len();
@@ -251,7 +251,7 @@ impl Response {
 }
 
 impl Open {
-    /// The next data of the body; 0: its end.
+    /// Reads the next data of the body; 0: its end.
     fn read(&mut self, buffer: &mut [u8], call: &Call) -> Result<usize, Failure> {
         loop {
             let room = match &self.framing {
@@ -272,7 +272,7 @@ impl Open {
                     _ => Err(Failure::Truncated("closed by the upstream".into())),
                 };
             }
-            // Framing alone is not yet something to tell.
+            // Bytes of framing alone bring no data, so it reads again.
             match self.unframe(buffer.get_mut(..count).unwrap_or_default())? {
                 0 => {}
                 count => return Ok(count),
@@ -280,7 +280,7 @@ impl Open {
         }
     }
 
-    /// Leaves the data in the next bytes of the body, at their front, and says how many they are.
+    /// Moves the data in the next bytes of the body to their front, and returns their number.
     fn unframe(&mut self, bytes: &mut [u8]) -> Result<usize, Failure> {
         let (data, used) = match &mut self.framing {
             Framing::Length(left) => {
@@ -294,7 +294,7 @@ impl Open {
             }
             Framing::UntilClose => (bytes.len(), bytes.len()),
         };
-        // Bytes that nobody asked for: what they are, the next call would take for its answer.
+        // The next call would take unexpected bytes for its answer, so the connection must not be used again.
         self.keep_alive &= used == bytes.len() && self.connection.is_whole();
         Ok(data)
     }

@@ -1,4 +1,4 @@
-//! Whom TLS trusts: the built-in authorities (Mozilla's), or those of the owner's file.
+//! The authorities that TLS trusts: the built-in ones (Mozilla's), or those of the owner's file.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -8,10 +8,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-/// The owner's authorities. One set for the process: like the resolver's configuration it is the machine's.
+/// The owner's authorities. The process has one set, since trust belongs to the machine, like the configuration of its
+/// resolver.
 static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
-/// Lets the upstreams made from now on be trusted by the certificates in this PEM file alone.
+/// Makes upstreams that are created from now on trust only the certificates in this PEM file.
 ///
 /// # Errors
 /// The file cannot be read, or holds no certificate; the text says which.
@@ -20,21 +21,21 @@ pub fn trust(file: &Path) -> Result<(), String> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| format!("{}: {error}", file.display()))?;
-        // Among a system's authorities are some that rustls has no use for.
+        // A system's authorities include some that rustls cannot use; they are skipped.
         roots.add_parsable_certificates([certificate]);
     }
     if roots.is_empty() {
         return Err(format!("{} holds no PEM certificate", file.display()));
     }
-    // The first call's file stays; the command line makes only one.
+    // The first call's file stays in force; the command line makes only one call.
     let _ = ROOTS.set(Arc::new(roots));
     Ok(())
 }
 
-/// For one upstream's connections.
+/// The TLS configuration of one upstream's connections.
 ///
 /// # Errors
-/// rustls's own.
+/// Those of rustls.
 pub(super) fn config() -> Result<Arc<ClientConfig>, rustls::Error> {
     let built_in = || Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect());
     let roots: Arc<RootCertStore> = ROOTS.get().cloned().unwrap_or_else(built_in);

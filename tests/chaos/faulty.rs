@@ -1,4 +1,4 @@
-//! The upstream: does its part of each plan, and notes how long after its client it was left.
+//! The upstream: does its part of each plan, and notes how long a request stayed after its client had left.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -16,9 +16,9 @@ use super::upstream::{delta, finish, usage};
 
 #[derive(Default)]
 struct State {
-    /// How often each plan was asked for.
+    /// The number of requests for each plan.
     tries: Mutex<HashMap<u64, u32>>,
-    /// When the clients left that had a request here.
+    /// The times when clients left while their requests were here.
     left: Mutex<HashMap<u64, Instant>>,
     outlived: Mutex<Vec<Duration>>,
     busy: AtomicUsize,
@@ -48,12 +48,12 @@ impl Faulty {
         format!("http://{}/v1", self.address)
     }
 
-    /// To be called just before the client of this plan closes its connection.
+    /// Call it just before the client of this plan closes its connection.
     pub(crate) fn leaving(&self, seed: u64) {
         self.state.left.lock().unwrap().insert(seed, Instant::now());
     }
 
-    /// By how much requests outlived their clients, in ascending order.
+    /// The times by which requests outlived their clients, in ascending order.
     pub(crate) fn outlived(&self) -> Vec<Duration> {
         let mut outlived = self.state.outlived.lock().unwrap().clone();
         outlived.sort();
@@ -75,7 +75,7 @@ fn converse(stream: TcpStream, state: &State) {
     stream.set_read_timeout(Some(HANG)).unwrap();
     stream.set_write_timeout(Some(HANG)).unwrap();
     let mut stream = BufReader::new(stream);
-    // However it ends: what the proxy makes of it is judged at the client.
+    // The way it ends does not matter here: the client judges the result.
     while let Ok(Some((head, body))) = request(&mut stream) {
         if head.starts_with("GET ") {
             let models = json!({"object": "list", "data": [{"id": "qwen3", "object": "model", "owned_by": "vllm", "max_model_len": 8192}]});
@@ -115,7 +115,7 @@ fn whole(stream: &mut TcpStream, status: u16, body: &str) -> io::Result<()> {
     write!(stream, "HTTP/1.1 {status} {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// Whether the connection goes on.
+/// Answers one request. Returns true if the connection goes on.
 fn answer(stream: &mut BufReader<TcpStream>, plan: &Plan, state: &State) -> io::Result<bool> {
     let mut dice = Dice::new(plan.seed ^ 0xfa);
     let socket = stream.get_mut();
@@ -180,7 +180,7 @@ fn answer(stream: &mut BufReader<TcpStream>, plan: &Plan, state: &State) -> io::
             loop {
                 for piece in plan.chunks().iter().take(plan.text.len()) {
                     socket.write_all(chunk(&format!("data: {piece}\n\n")).as_bytes())?;
-                    // An answer that comes in at this pace.
+                    // The answer comes at this pace.
                     thread::sleep(Duration::from_millis(1));
                 }
             }
@@ -214,7 +214,7 @@ fn head() -> String {
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_owned()
 }
 
-/// Head and this many pieces, in chunks that begin and end anywhere.
+/// The head and this many pieces, in chunks that begin and end anywhere.
 fn body(plan: &Plan, pieces: usize, dice: &mut Dice) -> String {
     head() + &chunked(&events(plan, pieces), dice)
 }
@@ -240,11 +240,11 @@ fn chunked(text: &str, dice: &mut Dice) -> String {
     out
 }
 
-/// In writes of any size, some of them with a rest between.
+/// Writes the text in pieces of any size, some with a pause between them.
 fn send(socket: &mut TcpStream, text: &str, dice: &mut Dice) -> io::Result<()> {
     let (size, drips) = (dice.pick(&[3, 200, 5000, 1 << 20]), dice.chance(20));
     let mut rest = text.as_bytes();
-    // A drip of single bytes would take the whole time of the test.
+    // Single bytes of a long text would take the whole time of the test.
     let size = if rest.len() > 2000 { size.max(50) } else { size };
     while !rest.is_empty() {
         let (now, later) = rest.split_at((1 + dice.below(size)).min(rest.len()));

@@ -1,4 +1,4 @@
-//! One of the clients: does its part of plan after plan, and judges what it gets.
+//! One of the clients: does its part of one plan after the other, and judges the answers.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -34,7 +34,7 @@ fn connect(address: SocketAddr) -> Connection {
     BufReader::new(stream)
 }
 
-/// The connection comes back if it can be used again.
+/// Serves one plan. Returns the connection if it can be used again.
 fn one(mut connection: Connection, plan: &Plan, upstream: &Faulty, tally: &Tally) -> Option<Connection> {
     let request = post(plan.request().to_string().as_bytes());
     match plan.role {
@@ -51,7 +51,7 @@ fn one(mut connection: Connection, plan: &Plan, upstream: &Faulty, tally: &Tally
         }
         Role::Leaves(size) => {
             connection.get_mut().write_all(&request).unwrap();
-            // Some leave at once. What is read by the others is sure to come.
+            // Some leave at once. The others leave after a number of bytes that the upstream surely sends.
             let size = match plan.ending {
                 _ if !plan.is_streamed || plan.model == "dead-1" || size < 1000 => 0,
                 Ending::Endless => size,
@@ -60,7 +60,7 @@ fn one(mut connection: Connection, plan: &Plan, upstream: &Faulty, tally: &Tally
             };
             connection.read_exact(&mut vec![0; size]).unwrap();
             if size == 0 {
-                // Anywhere between the first hook and the middle of the answer.
+                // This is between the first hook and the middle of the answer.
                 std::thread::sleep(Duration::from_millis(plan.seed % 20));
             }
             upstream.leaving(plan.seed);
@@ -97,7 +97,7 @@ fn receive(connection: &mut Connection, slowly: bool) -> io::Result<Answer> {
         for part in piece.chunks_mut(64) {
             connection.read_exact(part)?;
             if slowly {
-                // A client on a slow line.
+                // This client is on a slow line.
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
@@ -116,7 +116,7 @@ fn line(connection: &mut Connection) -> io::Result<String> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Judges an answer; whether it was a whole one.
+/// Judges an answer. Returns true if it was complete.
 fn judge(plan: &Plan, answer: &Answer) -> bool {
     let is_stream = answer.header("content-type").is_some_and(|kind| kind.starts_with("text/event-stream"));
     let (ended, content, error) = if is_stream {
@@ -137,7 +137,7 @@ fn judge(plan: &Plan, answer: &Answer) -> bool {
     ended == Ended::Whole
 }
 
-/// Whether this is all that the upstream sent, and all that was to be sent.
+/// True if the content is everything that the upstream sent and had to send.
 fn is_whole(plan: &Plan, content: &[Value]) -> bool {
     let said_all = matches!(plan.ending, Ending::Whole { .. } | Ending::Mended { .. });
     let text = content.first().and_then(|block| block["text"].as_str());
@@ -145,14 +145,14 @@ fn is_whole(plan: &Plan, content: &[Value]) -> bool {
     said_all && plan.model != "dead-1" && text == Some(&plan.whole_text()) && input == plan.input()
 }
 
-/// Whether it had to fail, so, and with nothing in it that was not sent.
+/// True if the answer had to fail in this way, and has nothing that was not sent.
 fn has_failed(plan: &Plan, content: &[Value], error: &str) -> bool {
     let text = content.first().and_then(|block| block["text"].as_str()).unwrap_or_default();
-    // What the upstream had sent for certain before it failed.
+    // The number of pieces that the upstream had surely sent before it failed.
     let (least, kind) = match &plan.ending {
         _ if plan.model == "dead-1" => (0, "api_error"),
         Ending::Whole { .. } => return false,
-        // Only an answer that has begun is not tried again.
+        // An answer that has not begun is tried again.
         Ending::Mended { status } => {
             return plan.is_streamed
                 && error == if *status == Some(503) { "overloaded_error" } else { "api_error" };
@@ -160,7 +160,7 @@ fn has_failed(plan: &Plan, content: &[Value], error: &str) -> bool {
         Ending::Short(pieces) | Ending::Closed(pieces) | Ending::Garbage(pieces) | Ending::Half(pieces) => {
             (*pieces, "api_error")
         }
-        // A reset may overtake what was sent before it.
+        // A reset may overtake the bytes that were sent before it.
         Ending::Reset(_) | Ending::NoHttp | Ending::Dead => (0, "api_error"),
         Ending::Stall(pieces) => (*pieces, "timeout_error"),
         Ending::Silent => (0, "timeout_error"),
@@ -176,7 +176,7 @@ fn has_failed(plan: &Plan, content: &[Value], error: &str) -> bool {
     error == kind && plan.whole_text().starts_with(text) && text.len() >= sent.len()
 }
 
-/// Sends what is no request: the server may say so, or only close.
+/// Sends bytes that are not a valid request. The server may answer with an error, or only close.
 fn babble(mut connection: Connection, plan: &Plan) {
     let mut dice = Dice::new(plan.seed ^ 0xba);
     let whole = post(plan.request().to_string().as_bytes());
@@ -187,7 +187,7 @@ fn babble(mut connection: Connection, plan: &Plan) {
         3 => b"POST /v1/messages HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_vec(),
         _ => whole,
     };
-    // And some of its bytes changed.
+    // Some of its bytes are changed, too.
     for _ in 0..1 + dice.below(5) {
         let at = dice.below(bytes.len());
         if let Some(byte) = bytes.get_mut(at) {

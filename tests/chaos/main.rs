@@ -2,14 +2,14 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | `plan` | what is to happen to one request: drawn from its number alone, so that both sides know it |
-//! | `faulty` | the upstream that does its part of each plan, and sees when it is left |
-//! | `guest` | the client that does the other part, and judges what it gets |
+//! | `plan` | the events of one request: drawn from its number alone, so that both sides know them |
+//! | `faulty` | the upstream, which does its part of each plan and notes when the proxy leaves |
+//! | `guest` | the client, which does the other part and judges the answer |
 //!
-//! Runs for 15 seconds, or for `SPARKGAP_CHAOS_SECONDS`. What is checked of each request: a finished answer is exactly
-//! what the upstream sent; a failed one has all that came before the failure and ends in a well-formed error; no request
-//! is still with the upstream when its client has left. And of all together: threads, sockets and memory return to
-//! where they were, and the process lives.
+//! It runs for 15 seconds, or for `SPARKGAP_CHAOS_SECONDS`. For each request it checks: a finished answer is exactly
+//! the one that the upstream sent; a failed answer has everything that came before the failure and ends in a
+//! well-formed error; no request stays at the upstream after its client has left. For all requests together it checks
+//! that threads, sockets and memory return to their numbers from before, and that the process lives.
 
 #![allow(
     dead_code,
@@ -48,19 +48,19 @@ use std::time::{Duration, Instant};
 use faulty::Faulty;
 use server::{Server, hooks_file};
 
-/// Ends a test that hangs; nothing waits for it to pass.
+/// Ends a test that hangs; no working test comes near it.
 pub(crate) const HANG: Duration = Duration::from_secs(60);
 
 const CLIENTS: u64 = 64;
 
-/// How long an upstream's request may outlive its client. Measured on an idle machine: below 1 ms; this is for one where
-/// a thread may wait seconds for its turn.
+/// The longest time that an upstream's request may outlive its client. On an idle machine less than 1 ms was measured;
+/// the limit allows for a machine on which a thread waits seconds for its turn.
 const OUTLIVED_MAX: Duration = Duration::from_secs(2);
 
-/// What a run may leave behind in memory: caches of the allocator, a pool of connections.
+/// The memory that a run may leave in use, in bytes: caches of the allocator, and a pool of connections.
 const GROWTH_MAX: u64 = 48 * 1024 * 1024;
 
-/// The pool of idle connections to one upstream, of which there are two.
+/// The size of the pools of idle connections to the two upstreams.
 const POOLED_MAX: usize = 2 * 64;
 
 #[derive(Default)]
@@ -73,14 +73,14 @@ pub(crate) struct Tally {
 }
 
 #[test]
-fn whatever_fails_fails_alone() {
+fn each_failure_ends_one_request_only() {
     let seconds =
         std::env::var("SPARKGAP_CHAOS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(15);
     let upstream = Faulty::start();
     let server = start(&upstream);
     server.wait_for("upstream default: ");
     server.wait_for("upstream few: ");
-    // What is made once, at the first use, belongs to the start.
+    // Things that are made once, at their first use, belong to the start.
     let tally = Arc::new(Tally::default());
     run(&server, &upstream, &tally, 0, Instant::now() + Duration::from_secs(2));
     settle(&server, None);
@@ -136,7 +136,7 @@ fn run(server: &Server, upstream: &Faulty, tally: &Arc<Tally>, seed: u64, until:
     });
 }
 
-/// Waits until the server holds what it held before.
+/// Waits until the server holds no more than before.
 fn settle(server: &Server, before: Option<&server::Usage>) {
     server.wait_until(|health| health["streams"] == 0);
     if let Some(before) = before {

@@ -1,8 +1,8 @@
-//! What is to happen to one request.
+//! The plan of one request: the events on both of its sides.
 
 use serde_json::{Value, json};
 
-/// Splitmix64: numbers from a number.
+/// Splitmix64: a sequence of numbers from one number.
 pub(crate) struct Dice(u64);
 
 impl Dice {
@@ -31,50 +31,50 @@ impl Dice {
     }
 }
 
-/// How the upstream's answer ends.
+/// The end of the upstream's answer. The numbers are the pieces that are sent before it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Ending {
     Whole {
         says_done: bool,
     },
-    /// So many pieces, then the end of the body.
+    /// The body ends.
     Short(usize),
-    /// … the end of the connection.
+    /// The connection ends.
     Closed(usize),
-    /// … its reset.
+    /// The connection is reset.
     Reset(usize),
-    /// … nothing, until the proxy has enough.
+    /// Nothing more comes, until the proxy gives up.
     Stall(usize),
-    /// … what is no JSON.
+    /// An event comes that is not valid JSON.
     Garbage(usize),
-    /// … half of a piece of JSON, and the end of the body.
+    /// Half of a piece of JSON comes, and then the end of the body.
     Half(usize),
     /// An HTTP error.
     Status(u16),
-    /// No HTTP at all.
+    /// The answer is not HTTP.
     NoHttp,
-    /// No answer, but the connection's end.
+    /// The connection ends without an answer.
     Dead,
-    /// No answer at all.
+    /// The upstream never answers.
     Silent,
-    /// A passing error, and then the whole answer.
+    /// A passing error comes first, and then the complete answer.
     Mended {
         status: Option<u16>,
     },
-    /// Piece after piece until somebody leaves.
+    /// Pieces come until one side leaves.
     Endless,
 }
 
-/// What the client does.
+/// The client's part.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Role {
     Reads,
     ReadsSlowly,
-    /// Leaves when it has read so many bytes of the answer.
+    /// Leaves when it has read this many bytes of the answer.
     Leaves(usize),
     /// Leaves when it has sent this share of its request, in percent.
     LeavesEarly(usize),
-    /// Sends what is no request.
+    /// Sends bytes that are not a valid request.
     Babbles,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Plan {
     pub(crate) model: &'static str,
     pub(crate) is_streamed: bool,
     pub(crate) text: Vec<String>,
-    /// The pieces of a tool call's arguments; none: no call.
+    /// The pieces of a tool call's arguments; empty: no call.
     pub(crate) arguments: Vec<String>,
     pub(crate) ending: Ending,
     pub(crate) role: Role,
@@ -142,7 +142,7 @@ impl Plan {
         body
     }
 
-    /// The plan behind an upstream's request; none behind one that a client made up.
+    /// The plan that an upstream's request belongs to; `None` if a client made the request up.
     pub(crate) fn of(body: &str) -> Option<Plan> {
         let (_, rest) = body.split_once("seed=")?;
         rest.split(';').next()?.parse().ok().map(Plan::draw)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The real Claude Code, headless, through sparkgap: against the scripted upstream, and against the demo.
 
-SPARKGAP and CLAUDE: the binaries. Each test has a home of its own. What is checked is the client's stream-json and what
-the upstream was asked.
+SPARKGAP and CLAUDE: the binaries. Each test has a home of its own. The tests check the client's stream-json and
+the requests that the upstream got.
 """
 
 import json
@@ -92,7 +92,7 @@ def is_prefix(shorter, longer):
 
 
 def check_all(upstream):
-    """What holds for every request that an upstream gets on behalf of Claude Code."""
+    """Checks the rules for every request that an upstream gets on behalf of Claude Code."""
     assert upstream.requests
     for body in chats(upstream):
         text = json.dumps(body)
@@ -243,7 +243,7 @@ def the_upstream_restarts(claude, upstream):
 
 @test_with("--open-after", "0", "--ping-every", "1", "--usage-every", "1", "--log-level", "debug")
 def a_long_silence(claude, upstream):
-    """What keeps Claude Code waiting leaves no trace: not in what it shows, and not in the history that it sends."""
+    """The events that keep Claude Code waiting leave no trace in its display, nor in the history that it sends."""
     upstream.while_silent = lambda: claude.proxy.wait_for("only pings for long")
     run = claude("please do SILENCE").ended_well("Results: after-the-silence")
     assert run.tool_results() == ["after-the-silence"]

@@ -38,7 +38,7 @@ def squeezed(text):
 
 
 class Terminal:
-    """A running client. What it draws is looked at without spaces, as it moves the cursor rather than print them."""
+    """A running client. Its screen is compared without spaces, since it moves the cursor instead of printing them."""
 
     def __init__(self, proxy, home):
         work = pathlib.Path(home, "work")
@@ -119,7 +119,7 @@ def until(condition, what):
 # covers: 102
 @test
 def the_menu_of_models(terminal, proxy, upstream, home):
-    """What is served here stands in `/model`, aliases too, and can be chosen."""
+    """`/model` lists the served models and aliases, and each can be chosen."""
     cache = pathlib.Path(home, ".claude/cache/gateway-models.json")
     until(cache.exists, "the models were not asked for")
     terminal.enter("/model")

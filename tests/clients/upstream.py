@@ -49,7 +49,7 @@ def text_of(message):
 
 
 class Chat:
-    """What was asked, as the answers look at it."""
+    """A request, in the form in which the answers look at it."""
 
     def __init__(self, body):
         self.body = body
@@ -306,7 +306,7 @@ class Listener(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def handle_error(self, request, client_address):
-        """A proxy that leaves is no news."""
+        """Ignores a proxy that leaves."""
 
 
 class Upstream:

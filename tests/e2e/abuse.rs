@@ -1,4 +1,4 @@
-//! Memory, threads and sockets stay bounded, whatever is sent or not taken; and the next client is served.
+//! Memory, threads and sockets stay bounded, whatever is sent or not read; and the next client is served.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -52,7 +52,7 @@ fn an_upstream_that_sends_one_endless_line() {
 }
 
 #[test]
-fn an_upstream_that_never_ends_is_not_gathered_for_ever() {
+fn an_answer_without_end_is_refused_in_bounded_memory() {
     let upstream = Upstream::start();
     upstream.next(|call| {
         call.stream_head();
@@ -85,7 +85,7 @@ fn a_client_that_reads_slowly_slows_the_upstream() {
     let before = server.memory();
     let mut slow = server.connect();
     slow.send(&post(hello_stream().to_string().as_bytes()));
-    // Byte by byte, and only a few of them.
+    // It reads byte by byte, and only a few bytes.
     (0..3).for_each(|_| slow.byte());
     let sent = is_held.recv_timeout(HANG).unwrap();
     assert!(sent < 128 * MIB, "the upstream was not held back: {} MiB", sent / MIB);
@@ -113,11 +113,11 @@ fn a_thousand_slow_heads() {
             stream
         })
         .collect();
-    // Served all the same.
+    // Another client is served at the same time.
     server.connect().post(&hello_stream()).whole_events();
     let then = server.memory();
     assert!(then < before.memory + 64 * MIB, "{} MiB before, {} MiB then", before.memory / MIB, then / MIB);
-    // And they all end, while their clients are still there.
+    // All slow heads are ended, while their clients are still connected.
     server.wait_for_usage(|usage| usage.threads <= before.threads + 1 && usage.sockets <= before.sockets + 1);
     drop(slow);
     server.connect().post(&hello()).message();
@@ -139,8 +139,8 @@ fn connections_beyond_the_limit_are_told_to_come_back() {
     kept[0].post(&hello()).message();
 }
 
-/// 50 clients send 32 MiB each at the same time, as text and as the JSON that takes the most memory for its size.
-/// `cargo test --release --test e2e -- --ignored --nocapture bodies_of_32_mib`
+/// 50 clients send 32 MiB each at the same time, as text and as the JSON that takes the most memory for its size. Run
+/// it by hand: `cargo test --release --test e2e -- --ignored --nocapture bodies_of_32_mib`
 #[test]
 #[ignore = "1.6 GB of requests"]
 fn bodies_of_32_mib_on_50_connections() {

@@ -1,4 +1,4 @@
-//! What a client gets of an answer, and what the upstream gets of a request.
+//! The parts of an answer that a client gets, and the request that the upstream gets.
 
 use std::collections::HashSet;
 
@@ -72,7 +72,7 @@ fn a_whole_message_is_the_fold_of_the_stream() {
         (&json!(100), &json!(40))
     );
     assert_eq!(whole["usage"]["input_tokens"], end["usage"]["input_tokens"]);
-    // The two requests differ in nothing for the upstream: it is always asked to stream.
+    // The two requests are the same for the upstream: it is always asked to stream.
     let seen = upstream.seen();
     assert_eq!(seen[0].body, seen[1].body);
     assert_eq!((&seen[0].body["stream"], &seen[0].body["model"]), (&json!(true), &json!(MODEL)));
@@ -96,7 +96,7 @@ fn each_piece_goes_on_at_once() {
     let mut client = server.connect();
     client.send(&super::client::post(hello_stream().to_string().as_bytes()));
     assert_eq!(client.head().status, 200);
-    // The upstream sends the next piece only when this one was seen here.
+    // The upstream sends the next piece only after this one was seen here.
     for text in ["\"a ", "\"b ", "\"c "] {
         client.read_until(text);
         more.send(()).unwrap();
@@ -126,7 +126,7 @@ fn keys_stay_where_they_belong() {
     assert!(!seen.body.to_string().contains("sk-"), "{}", seen.body);
     server.connect().ask(b"GET /nothing HTTP/1.1\r\n\r\n").error();
     for stage in ["from the client: {", "to the upstream: {", "from the upstream: {", "to the client: {"] {
-        server.wait_for(stage); // so the keys below are looked for in all that TRACE shows
+        server.wait_for(stage); // the keys below are searched in everything that TRACE logs
     }
     for key in ["sk-client", "sk-upstream"] {
         assert!(!server.log().contains(key), "{}", server.log());
@@ -191,7 +191,7 @@ fn no_two_answers_share_an_id() {
 fn the_same_request_gives_the_same_bytes() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);
-    // 60 keys: more than some maps keep in order.
+    // 60 keys are more than some maps keep in order.
     let keys: Vec<String> = (0..60).map(|i| format!("\"k{}\":{i}", (i * 37) % 60)).collect();
     let mut body = with_tools(hello());
     body["tools"][0]["input_schema"]["properties"] = json!({});
@@ -214,7 +214,7 @@ fn an_upstream_that_does_not_stream_is_understood() {
     let whole = whole.to_string();
     upstream.next_answer(200, &whole);
     upstream.next_answer(200, &whole);
-    // And one that does not say what it sends.
+    // The next one does not say what it sends.
     upstream.next(move |call| {
         call.write(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n {whole}", whole.len() + 1));
         Then::Keep
@@ -235,7 +235,7 @@ fn the_classifier_of_auto_mode_gets_its_answer() {
     let mut body = hello();
     body["max_tokens"] = 64.into();
     body["stop_sequences"] = json!(["</block>"]);
-    // vLLM names the string that it met, and leaves it out of the text.
+    // vLLM names the stop string that it met, and leaves it out of the text.
     let mut end = finish("stop");
     end["choices"][0]["stop_reason"] = "</block>".into();
     upstream.next_chunks(vec![delta(json!({"content": "<block>"})), delta(json!({"content": "no"})), end]);

@@ -1,4 +1,4 @@
-//! Bad requests: each has its answer, names the field as the client wrote it, and harms nobody else.
+//! Bad requests: each gets its error, which names the field as the client wrote it, and disturbs no other request.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use super::client::{Answer, hello, post, post_with};
 use super::server::Server;
 use super::upstream::Upstream;
 
-/// Bodies, each with its message. All are 400s.
+/// Bodies, each with its message. All are answered with a 400.
 fn bodies() -> Vec<(Vec<u8>, &'static str)> {
     const CUT: &str = "The request body is not valid JSON: the document is cut short or malformed";
     const MALFORMED: &str = "The request body is not valid JSON: malformed";
@@ -54,7 +54,7 @@ fn bodies() -> Vec<(Vec<u8>, &'static str)> {
     ]
 }
 
-/// One member of the body changed (`None`: left out), and the start of the message.
+/// A member of the body to change (`None` removes it), and the start of the message.
 type Member = (&'static str, Option<Value>, &'static str);
 
 fn members() -> Vec<Member> {
@@ -182,12 +182,12 @@ fn refused(answer: &Answer, status: u16, message: &str, what: &str) {
     assert_eq!(found, message, "{what}");
 }
 
-/// One connection at a time: the next one is served only when the last one has left nothing behind.
+/// A server for one connection at a time: it serves the next one only when the last one has left nothing behind.
 fn server(upstream: &Upstream) -> Server {
     Server::start_with(upstream, &["--connections-max", "1"])
 }
 
-/// A new connection, once the old one's place is free.
+/// Asks on a new connection, once the old one's place is free.
 fn ask_alone(server: &Server, bytes: &[u8], shut: bool) -> Option<Answer> {
     for _ in 0..1_000_000 {
         let mut client = server.connect();
@@ -303,7 +303,7 @@ fn half_an_emoji_is_a_replacement_character() {
     }
 }
 
-/// What is sent, and what comes back: status and message.
+/// The bytes that are sent, and the status and message of the answer.
 #[allow(clippy::too_many_lines, reason = "a table")]
 fn requests() -> Vec<(&'static [u8], u16, &'static str)> {
     vec![
@@ -371,7 +371,7 @@ fn requests() -> Vec<(&'static [u8], u16, &'static str)> {
         (
             b"POST /v1/messages HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
             400,
-            "malformed chunk: its size is no hexadecimal number",
+            "malformed chunk: its size is not a hexadecimal number",
         ),
         (
             b"POST /v1/messages HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -415,7 +415,7 @@ fn clients_that_leave_too_early() {
     let server = server(&upstream);
     let whole = post(hello().to_string().as_bytes());
     for size in [0, 1, 10, 60, whole.len() - 20, whole.len() - 1] {
-        // With an end of what is sent, and with the end of the connection.
+        // The client ends its side of the connection, then the whole connection.
         assert!(ask_alone(&server, &whole[..size], true).is_none(), "an answer to {size} bytes");
         drop_alone(&server, &whole[..size]);
         is_alive(&server);

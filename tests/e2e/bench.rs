@@ -15,7 +15,7 @@ fn both_ways_are_measured_side_by_side() {
     let (code, text, stderr) = output(&[&arguments[..], &["--json"]].concat());
     let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{stderr}"));
     assert_eq!(code, Some(0));
-    // The window has no room for the largest.
+    // The window has no room for the largest prompt.
     let rows = report["rows"].as_array().unwrap();
     let kinds: Vec<&str> = rows.iter().map(|row| row["cache"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["cold", "warm", "cold", "warm"]);
@@ -27,7 +27,7 @@ fn both_ways_are_measured_side_by_side() {
         assert!(row["times"][0]["first_ms"]["min"].as_f64().unwrap() > 0.0, "{row}");
     }
     assert!(stderr.contains("measuring qwen3, 1000 tokens, warm"), "{stderr}");
-    // Each line: one question each way to begin with, then three rounds. What goes straight is what sparkgap sends.
+    // Each line has one question each way to begin with, then three rounds. Both ways send the upstream the same body.
     let bodies: Vec<Value> = upstream.seen().into_iter().map(|seen| seen.body).collect();
     assert_eq!(bodies.len(), 4 * 2 * 4);
     assert_eq!(bodies[8], bodies[9]);
@@ -44,7 +44,7 @@ fn the_table_is_markdown() {
     assert_eq!(code, Some(0));
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| qwen3 |")).collect();
     assert_eq!(rows.len(), 2, "{text}");
-    // Nobody said what the upstream is.
+    // The kind of the upstream is not known.
     assert!(
         rows[0].contains("| cold |") && rows[1].contains("| warm |") && rows[0].contains("| - |"),
         "{text}"
@@ -52,14 +52,14 @@ fn the_table_is_markdown() {
 }
 
 #[test]
-fn where_sparkgap_is_may_stand_in_the_environment() {
+fn the_address_of_sparkgap_may_come_from_the_environment() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);
     let address = server.address.to_string();
     let arguments = ["bench", "--rounds", "1", "--sizes", "100"];
     let (code, text, stderr) = output_in(&arguments, &[("SPARKGAP_URL", &address)]);
     assert!(code == Some(0) && text.contains("| qwen3 |"), "{text}{stderr}");
-    // What is typed goes before it.
+    // The command line takes precedence over the environment.
     let arguments = [&arguments[..], &["--base-url", "http://127.0.0.1:1"]].concat();
     let (code, _, stderr) = output_in(&arguments, &[("SPARKGAP_URL", &address)]);
     assert!(code == Some(1) && stderr.contains("no sparkgap answers at http://127.0.0.1:1 "), "{stderr}");
@@ -91,7 +91,7 @@ fn the_real_api_is_asked_only_by_name_and_with_a_key() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn mistakes_are_reported() {
     let (code, _, stderr) = output(&["bench", "--base-url", "http://127.0.0.1:1"]);
     assert!(code == Some(1) && stderr.contains("no sparkgap answers at http://127.0.0.1:1 "), "{stderr}");
     for arguments in [["bench", "--sizes", "many"], ["bench", "--rounds", "0"]] {

@@ -1,4 +1,4 @@
-//! A client that knows HTTP only as far as it must, so that it can be wrong on purpose.
+//! A client with only as much HTTP as the tests need, so that it can send mistakes on purpose.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use super::validator::{self, Ended};
 /// One connection.
 pub(crate) struct Client(BufReader<TcpStream>);
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -24,7 +24,7 @@ pub(crate) fn hello() -> Value {
     json!({"model": "claude-sonnet-5", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}]})
 }
 
-/// The same, to be streamed.
+/// The smallest request for a stream.
 pub(crate) fn hello_stream() -> Value {
     let mut body = hello();
     body["stream"] = true.into();
@@ -36,7 +36,7 @@ pub(crate) fn post(body: &[u8]) -> Vec<u8> {
     post_with("", body)
 }
 
-/// The same with more header lines.
+/// A `POST /v1/messages` with this body and more header lines.
 pub(crate) fn post_with(headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
@@ -57,7 +57,7 @@ impl Client {
         self.0.get_mut().write_all(bytes).unwrap();
     }
 
-    /// Says that nothing more will come.
+    /// Ends this side of the connection.
     pub(crate) fn shut(&mut self) {
         self.0.get_mut().shutdown(Shutdown::Write).unwrap();
     }
@@ -68,7 +68,7 @@ impl Client {
         line.trim_end_matches(['\r', '\n']).to_owned()
     }
 
-    /// Status and headers.
+    /// Reads the status and the headers.
     pub(crate) fn head(&mut self) -> Answer {
         let line = self.line();
         let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no status line: '{line}'"));
@@ -80,7 +80,7 @@ impl Client {
         }
     }
 
-    /// A whole answer, however its end is told.
+    /// Reads a complete answer, whatever its framing is.
     pub(crate) fn receive(&mut self) -> Answer {
         let mut answer = self.head();
         if let Some(length) = answer.header("content-length") {
@@ -129,7 +129,7 @@ impl Client {
         self.ask(&post(body.to_string().as_bytes()))
     }
 
-    /// Everything until the server closes.
+    /// Reads everything until the server closes.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         if let Err(error) = self.0.read_to_end(&mut rest) {
@@ -152,7 +152,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// An error in the envelope, its id the header's: type and message.
+    /// The type and message of an error in its envelope; its id must be the header's.
     pub(crate) fn error(&self) -> (String, String) {
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
         let found = validator::error(&self.body).unwrap_or_else(|what| panic!("{what}: {}", self.text()));
@@ -163,7 +163,7 @@ impl Answer {
         found
     }
 
-    /// A whole, valid Message; its content.
+    /// The content of the answer, which must be a complete, valid Message.
     pub(crate) fn message(&self) -> Vec<Value> {
         assert_eq!(self.status, 200, "{}", self.text());
         assert_eq!(self.header("content-type"), Some("application/json"));
@@ -171,7 +171,7 @@ impl Answer {
         validator::message(&self.body).unwrap_or_else(|what| panic!("{what}: {}", self.text()))
     }
 
-    /// A valid stream of events; how it ended, and its content.
+    /// How a stream of events ended, and its content; the events must be valid.
     pub(crate) fn events(&self) -> (Ended, Vec<Value>) {
         assert_eq!(self.status, 200, "{}", self.text());
         assert_eq!(self.header("content-type"), Some("text/event-stream; charset=utf-8"));

@@ -1,4 +1,4 @@
-//! The upstream's connections: kept, replaced when they went stale, closed when the client leaves.
+//! The connections to the upstream: kept, replaced when stale, closed when the client leaves.
 
 use std::sync::mpsc::channel;
 
@@ -12,7 +12,7 @@ fn one_connection_serves_request_after_request() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);
     for _ in 0..5 {
-        // New connections of clients all the same.
+        // Each client has a new connection all the same.
         server.connect().post(&hello()).message();
         server.connect().post(&hello_stream()).whole_events();
     }
@@ -28,7 +28,7 @@ fn a_connection_that_went_stale_is_replaced_unnoticed() {
         let server = Server::start(&upstream);
         let mut client = server.connect();
         client.post(&hello()).message();
-        // The upstream ends it just when the next request comes.
+        // The upstream ends it at the moment when the next request comes.
         upstream.next(|_| Then::Close);
         upstream.next_chunks(text_chunks("Again."));
         let answer = client.post(&body);
@@ -49,7 +49,7 @@ fn an_upstream_that_only_closes_connections_is_tried_three_times() {
     let server = Server::start(&upstream);
     let mut client = server.connect();
     client.post(&hello()).message();
-    // The pooled connection, which may have been stale, and three new ones.
+    // One is the pooled connection, which may have been stale; the other three are new.
     (0..4).for_each(|_| upstream.next(|_| Then::Close));
     let answer = client.post(&hello());
     assert_eq!((answer.status, answer.header("retry-after")), (502, Some("1")));

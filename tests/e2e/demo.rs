@@ -1,4 +1,4 @@
-//! The demo, `check`, and what the command line says.
+//! The demo, `check`, and the texts of the command line.
 
 use serde_json::json;
 
@@ -54,7 +54,7 @@ fn the_demo_prints_the_line_that_starts_claude_code() {
 }
 
 #[test]
-fn check_tells_what_is_mapped_to_what() {
+fn check_prints_how_names_are_mapped() {
     let (code, text, _) = output(&["check", "--upstream", "http://127.0.0.1:1/v1"]);
     assert_eq!(code, Some(0));
     assert!(text.contains("http://127.0.0.1:1/v1") && text.contains("->"), "{text}");
@@ -64,7 +64,7 @@ fn check_tells_what_is_mapped_to_what() {
 }
 
 #[test]
-fn mistakes_end_with_one_word_on_what_was_expected() {
+fn each_mistake_ends_with_the_expected_form() {
     for (arguments, expected) in [
         (&["serve", "--upstream", "spark:8000"][..], "--upstream: "),
         (&["check", "--hooks", "/does/not/exist.lua"], "/does/not/exist.lua"),
@@ -79,7 +79,7 @@ fn mistakes_end_with_one_word_on_what_was_expected() {
 }
 
 #[test]
-fn help_and_version_are_told() {
+fn help_and_version_are_printed() {
     for arguments in [
         &["--help"][..],
         &["serve", "--help"],

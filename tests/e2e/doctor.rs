@@ -1,4 +1,4 @@
-//! `sparkgap doctor`, against upstreams that are well and that are not.
+//! `sparkgap doctor`, against healthy upstreams and faulty ones.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use super::upstream::{Upstream, delta, finish, text_chunks, usage};
 
 const MODELS: &str = r#"{"object":"list","data":[{"id":"qwen3","owned_by":"vllm","max_model_len":131072}]}"#;
 
-/// Its levels by check, and the whole output.
+/// The exit code and the report of an examination.
 fn examined(upstream: &Upstream, arguments: &[&str]) -> (Option<i32>, Value) {
     let url = upstream.url();
     let (code, text, stderr) = output(&[&["doctor", "--json", "--upstream", &url], arguments].concat());
@@ -35,7 +35,7 @@ fn cached(cached: u64) -> Vec<Value> {
 }
 
 #[test]
-fn a_server_that_is_well() {
+fn a_healthy_server_gets_no_complaint() {
     let upstream = Upstream::start();
     upstream.set_page("/v1/models", 200, MODELS);
     upstream.next_chunks(call(r#"{"city": "Paris"}"#));
@@ -51,7 +51,7 @@ fn a_server_that_is_well() {
          prefix cache: ok, cached tokens: ok"
     );
     assert_eq!(code, Some(0));
-    // The cache is asked the same twice; thinking is on for the reasoning alone.
+    // The cache gets the same question twice; thinking is on only for the question about reasoning.
     let bodies: Vec<Value> = upstream.seen().into_iter().map(|seen| seen.body).collect();
     assert_eq!(bodies[4], bodies[5]);
     let thinks = |body: &Value| body["chat_template_kwargs"]["enable_thinking"] == true;
@@ -62,7 +62,7 @@ fn a_server_that_is_well() {
 #[test]
 fn a_vllm_without_its_flags() {
     let upstream = Upstream::start();
-    // Whose counter stands still: whatever the times say, nothing came from the cache.
+    // The cache's counter does not grow, so nothing came from the cache, whatever the times say.
     upstream.set_page("/metrics", 200, "vllm:prefix_cache_hits_total{engine=\"0\"} 7.0\n");
     upstream.next_chunks(call(r#"{"city": "Paris"}"#));
     let refusal = r#"{"error":{"message":"\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set","type":"BadRequestError","code":400}}"#;
@@ -96,7 +96,7 @@ fn a_server_that_asks_for_a_key() {
 }
 
 #[test]
-fn a_server_that_is_not_there() {
+fn an_unreachable_server_is_reported() {
     let (code, text, stderr) = output(&["doctor", "--upstream", "http://127.0.0.1:1/v1"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("fail  reachable") && text.contains("fix: start the server"), "{text}");
@@ -121,7 +121,7 @@ fn a_server_that_fails_at_everything() {
 }
 
 #[test]
-fn a_model_that_is_named_and_not_there() {
+fn a_missing_model_is_reported() {
     let upstream = Upstream::start();
     let file = std::env::temp_dir().join(format!("sparkgap-doctor-{}.lua", std::process::id()));
     let lua = format!(

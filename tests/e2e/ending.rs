@@ -1,4 +1,4 @@
-//! The end of a server, and the change of its hooks, under load: no answer is cut or mixed up.
+//! The end of a server, and a reload of its hooks, under load: no answer is cut or mixed up.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use super::client::{Client, hello, hello_stream, post};
 use super::server::{Server, hooks_file};
 use super::upstream::{Gate, Upstream, text_chunks};
 
-/// The next `count` answers repeat what they were asked: the first word at once, the others when the gate opens.
+/// The next `count` answers repeat their questions: the first word at once, the others when the gate opens.
 fn echo(upstream: &Upstream, count: usize) -> Gate {
     let gate = Gate::default();
     for _ in 0..count {
@@ -30,7 +30,7 @@ fn echo(upstream: &Upstream, count: usize) -> Gate {
     gate
 }
 
-/// Clients in mid-stream, and what they have read.
+/// Clients in the middle of a stream, and the text that they have read.
 fn streams(server: &Server, count: usize) -> Vec<(Client, super::client::Answer, String, String)> {
     let begin = |i| {
         let text = format!("stream-{i}");
@@ -45,7 +45,7 @@ fn streams(server: &Server, count: usize) -> Vec<(Client, super::client::Answer,
     (0..count).map(begin).collect()
 }
 
-/// Each gets the rest of its own answer.
+/// Checks that each client gets the rest of its own answer.
 fn finish(streams: Vec<(Client, super::client::Answer, String, String)>) {
     for (mut client, mut answer, begun, text) in streams {
         let mut rest = begun;
@@ -67,7 +67,7 @@ fn a_stop_lets_streams_finish() {
     let streams = streams(&server, 20);
     server.signal("TERM");
     assert_eq!(idle.rest(), b"", "an idle connection is closed at once");
-    // Soon nobody listens any more.
+    // After a short time nobody listens any more.
     let until = Instant::now() + HANG;
     while TcpStream::connect(server.address).is_ok() {
         assert!(Instant::now() < until, "it still listens");
@@ -122,7 +122,7 @@ fn with_a_socket_of_the_service_manager_a_restart_loses_nobody() {
     let streams = streams(&old, 8);
     old.signal("TERM");
     old.wait_for("asked to stop");
-    // Nobody accepts now; the socket holds them.
+    // Nobody accepts now; the socket keeps the connections.
     let (answered, answers) = channel();
     for _ in 0..8 {
         let (address, answered) = (old.address, answered.clone());

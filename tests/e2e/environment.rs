@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::server::{Server, output, output_in};
 use super::upstream::Upstream;
 
-/// A file that goes with the test.
+/// A file that is removed at the end of its test.
 struct File(std::path::PathBuf);
 
 impl File {
@@ -112,10 +112,10 @@ fn a_key_is_asked_for_and_taken() {
 }
 
 #[test]
-fn an_answer_sets_nothing_but_what_is_known() {
+fn an_answer_sets_only_known_variables() {
     let other = Upstream::start();
     other.set_page("/llm/env", 200, "{}");
-    // What is no sparkgap says so; what says too much is not believed.
+    // A server that is not sparkgap is reported as such, and unknown variables in an answer are ignored.
     let url = other.url();
     let url = url.trim_end_matches("/v1");
     for remote in [url.to_string(), format!("{url}/llm")] {
@@ -154,7 +154,7 @@ fn claude_gets_its_arguments_and_the_environment() {
 }
 
 #[test]
-fn claude_says_what_is_missing() {
+fn claude_reports_what_is_missing() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);
     let url = format!("http://{}", server.address);

@@ -1,4 +1,4 @@
-//! What becomes of an upstream's failures: an HTTP error before there is content, an event after.
+//! The errors for an upstream's failures: an HTTP error before there is content, an event after it.
 
 use std::net::TcpListener;
 
@@ -9,7 +9,7 @@ use super::server::Server;
 use super::upstream::{Then, Upstream, delta, text_chunks};
 use super::validator::Ended;
 
-/// vLLM's engine dies: status 200, and this.
+/// The body after status 200 when vLLM's engine dies.
 const ENGINE_DEAD: &str = r#"data: {"error": {"message": "EngineCore encountered an issue. See stack trace (above) for the root cause.", "type": "InternalServerError", "param": null, "code": 500}}"#;
 
 // covers: 98, 115
@@ -61,7 +61,7 @@ fn statuses_of_the_upstream_become_the_apis_errors() {
     for (said, body, status, kind, message, retry) in cases {
         for request in [hello(), hello_stream()] {
             let before = upstream.seen().len();
-            // Only what time mends soon is tried again.
+            // Only an error that passes soon is tried again.
             let tries = if status == 529 { 3 } else { 1 };
             (0..tries).for_each(|_| upstream.next_answer(said, &body));
             let answer = server.connect().post(&request);
@@ -106,7 +106,7 @@ fn an_upstream_that_goes_before_its_first_token_is_asked_again() {
     let server = Server::start(&upstream);
     for head in [false, true] {
         upstream.next(move |call| {
-            // vLLM sends it at once.
+            // vLLM sends its head at once.
             if head {
                 call.stream_head();
             }
@@ -158,7 +158,7 @@ fn an_error_before_the_content_is_an_http_error() {
         let answer = server.connect().post(&request);
         let stream = request.get("stream").is_some();
         if stream && answer.status == 200 {
-            // The role chunk had begun the message.
+            // The role chunk has begun the message.
             assert_eq!(answer.events().0, Ended::Failed);
             continue;
         }
@@ -202,7 +202,7 @@ fn an_error_after_content_is_an_event_and_without_a_stream_an_http_error() {
 fn an_answer_without_a_finish_is_an_error() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);
-    // The end of the body; the end of the connection, between chunks and in one.
+    // The end of the body; then the end of the connection, once between chunks and once within one.
     for end in 0..3 {
         for request in [hello(), hello_stream()] {
             upstream.next(move |call| {
@@ -248,7 +248,7 @@ fn a_finish_without_done_and_done_without_a_finish_are_ends() {
 }
 
 #[test]
-fn nonsense_of_the_upstream_is_a_502() {
+fn an_invalid_response_of_the_upstream_is_a_502() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);
     let raw = |text: &'static str| {

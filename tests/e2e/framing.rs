@@ -8,7 +8,7 @@ fn body() -> Vec<u8> {
     hello().to_string().into_bytes()
 }
 
-/// What Claude Code sends: 26 headers at most.
+/// Headers as Claude Code sends them; it sends 26 at most.
 fn headers(count: usize) -> String {
     (0..count).map(|i| format!("x-stainless-{i}: value {i}\r\n")).collect()
 }
@@ -17,7 +17,7 @@ fn headers(count: usize) -> String {
 fn many_headers_are_taken_and_too_many_refused() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);
-    // Host, content-type and content-length are there too.
+    // The request has host, content-type and content-length as well.
     for count in [26, 64, 128] {
         server.connect().ask(&post_with(&headers(count - 3), &body())).message();
     }
@@ -39,7 +39,7 @@ fn a_body_over_the_limit_is_refused_whatever_it_is() {
     let told = ("request_too_large".to_owned(), "request body over 1000 bytes".to_owned());
     let answer = server.connect().ask(&post(&[b'x'; 1001]));
     assert_eq!((answer.status, answer.error()), (413, told.clone()));
-    // Told before the body is there.
+    // The refusal comes before the body is sent.
     let mut client = server.connect();
     let answer = client.ask(b"POST /v1/messages HTTP/1.1\r\ncontent-length: 99999999999999999999\r\n\r\n");
     assert!(matches!(answer.status, 400 | 413), "{answer:?}");
@@ -92,7 +92,7 @@ fn a_client_that_waits_for_100_continue_gets_it() {
     assert_eq!(client.line(), "HTTP/1.1 100 Continue");
     assert_eq!(client.line(), "");
     client.ask(rest).message();
-    // Whoever sends the body at once does not wait.
+    // A client that sends the body at once does not wait.
     client.ask(&request).message();
 }
 

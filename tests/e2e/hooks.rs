@@ -136,7 +136,7 @@ fn a_model_is_listed_only_where_its_name_leads_to_it() {
         (server, data.iter().map(told).collect::<Vec<_>>())
     };
     let of = |names: &[(&str, u64)]| names.iter().map(|(id, n)| (id.to_string(), *n)).collect::<Vec<_>>();
-    // The rest goes to moe, or nowhere.
+    // Every other name goes to moe, or nowhere.
     let moes = [("anthropic/moe", 1000), ("moe", 1000), ("anthropic/both", 1000), ("both", 1000)];
     let denses = [("claude-big", 2000), ("anthropic/dense-2", 2000), ("dense-2", 2000)];
     let (server, listed) = list("listed-rest", r#"{ "*", upstream = "moe" }"#);
@@ -240,7 +240,7 @@ fn an_error_at_the_beginning_of_an_answer_is_sent_elsewhere() {
     let died = || json!({"error": {"message": "engine died", "code": 500}});
     first.next_chunks(vec![said(""), died()]);
     assert_eq!(server.connect().post(&hello_stream()).whole_events()[0]["text"], "Hello.");
-    // A client that does not stream has seen nothing until the end.
+    // A client that does not stream has seen nothing before the end.
     first.next_chunks(vec![said("Half"), died()]);
     assert_eq!(server.connect().post(&hello()).message()[0]["text"], "Hello.");
     assert_eq!((first.seen().len(), second.seen().len()), (2, 2));
@@ -285,7 +285,7 @@ fn an_answer_is_never_empty_where_the_owner_says_so() {
     let block = "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n\
         event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}";
     assert!(answer.text().contains(block), "{}", answer.text());
-    // To warm the cache nothing is asked for.
+    // A request that only warms the cache asks for no answer.
     let mut body = hello();
     body["max_tokens"] = 0.into();
     upstream.next_chunks(nothing());
@@ -339,7 +339,7 @@ fn the_hook_command_says_where_a_request_goes_and_why_a_hook_failed() {
     assert_eq!(code, Some(1));
     assert!(stdout.starts_with("goes to   spark, "), "{stdout}");
     assert!(stderr.contains("looks at claude-sonnet-5") && stderr.contains("on purpose"), "{stderr}");
-    // A file without upstreams can be tried all the same.
+    // A file without upstreams can be tried, too.
     let (code, stdout, _) = run(&file("command-only", "return { on_request = function() end }"));
     assert!(code == Some(0) && stdout.starts_with("goes to   default, "), "{stdout}");
 }

@@ -1,5 +1,5 @@
-//! The client leaves, in every phase of its request: the upstream's connection is closed, the number is raised, a line
-//! says 499.
+//! The client leaves, in every phase of its request: the upstream's connection is closed, the counter goes up, and a
+//! line of the log says 499.
 
 use std::sync::mpsc::{Receiver, channel};
 
@@ -10,8 +10,8 @@ use super::client::{hello, hello_stream, post};
 use super::server::{Server, hooks_file};
 use super::upstream::{Then, Upstream, text_chunks};
 
-/// An upstream that holds its next request until the other side closes; says when it was asked, and when closed.
-/// `chunks`: how much of its answer it sends before; none: not even the head.
+/// An upstream that holds its next request until the other side closes. It reports when it was asked, and when the
+/// connection was closed. `chunks` is the number of chunks that it sends before; `None`: not even the head.
 fn holding(upstream: &Upstream, chunks: Option<usize>) -> (Receiver<()>, Receiver<()>) {
     let (asked, was_asked) = channel();
     let (closed, was_closed) = channel();
@@ -22,7 +22,7 @@ fn holding(upstream: &Upstream, chunks: Option<usize>) -> (Receiver<()>, Receive
         }
         asked.send(()).unwrap();
         call.wait_for_close();
-        // The test may have seen enough.
+        // The test may have ended already.
         let _ = closed.send(());
         Then::Close
     });
@@ -75,7 +75,7 @@ fn after_the_beginning_and_before_the_upstreams_first_byte() {
 #[test]
 fn before_the_model_says_anything() {
     let upstream = Upstream::start();
-    // Its role alone; llama.cpp also sends its progress while it reads the prompt.
+    // Only the role has come; llama.cpp also sends its progress while it reads the prompt.
     let (_asked, was_closed) = holding(&upstream, Some(1));
     let server = Server::start(&upstream);
     let mut client = server.connect();
@@ -134,7 +134,7 @@ fn while_it_waits_for_its_turn() {
     let mut first = server.connect();
     first.send(&post(hello_stream().to_string().as_bytes()));
     was_asked.recv_timeout(HANG).unwrap();
-    // The second one waits, and is kept company.
+    // The second client waits, and gets pings.
     let mut second = server.connect();
     second.send(&post(hello_stream().to_string().as_bytes()));
     assert_eq!(second.head().status, 200);
@@ -193,7 +193,7 @@ fn the_place_goes_to_the_next_in_turn() {
 #[test]
 fn while_a_hook_runs() {
     let upstream = Upstream::start();
-    // Says so, and then spins until its time is up.
+    // The hook reports that it runs, and then spins until its time is over.
     let lua = r#"return { api = 1, on_request = function(req)
         if req.stream then log.info("the hook runs") while true do end end
     end }"#;

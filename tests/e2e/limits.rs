@@ -1,4 +1,4 @@
-//! The window: `max_tokens` within it, prompts beyond it.
+//! The context window: `max_tokens` that fits it, and prompts beyond it.
 
 use serde_json::json;
 
@@ -58,7 +58,7 @@ fn a_window_that_has_shrunk_is_learned_from_the_refusal() {
 }
 
 #[test]
-fn a_window_that_only_an_error_tells_is_remembered() {
+fn a_window_that_only_an_error_reports_is_remembered() {
     let upstream = Upstream::start();
     upstream.set_page("/v1/models", 200, r#"{"data":[{"id":"m","owned_by":"me"}]}"#);
     let server = Server::start(&upstream);
@@ -123,7 +123,7 @@ fn a_thinking_budget_that_is_refused_is_left_out() {
     let mut body = hello();
     body["max_tokens"] = 4000.into();
     body["thinking"] = json!({"type": "enabled", "budget_tokens": 2000});
-    // vLLM says 200 before its engine has looked at the request, or 400.
+    // vLLM answers with a 200 before its engine has looked at the request, or with a 400.
     for is_stream in [false, true] {
         let server = Server::run(&["serve", "--hooks", hooks.to_str().unwrap()], &[]);
         server.wait_for("upstream a: ");

@@ -16,7 +16,7 @@ fn file(name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// The user's own file, with this upstream in the place of its address.
+/// The user's own file, with this upstream's address in place of the real one.
 fn users_file(url: &str) -> String {
     let entry = |name: &str, model: &str| {
         format!(
@@ -83,7 +83,7 @@ fn a_master_key_lets_its_holders_in() {
 }
 
 #[test]
-fn import_writes_lua_that_check_takes_and_says_what_became_of_each_key() {
+fn import_writes_valid_lua_and_reports_on_each_key() {
     let yaml = file("import.yaml", &users_file("http://127.0.0.1:9/v1"));
     let lua = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("imported.lua");
     let _ = fs::remove_file(&lua);
@@ -102,7 +102,7 @@ fn import_writes_lua_that_check_takes_and_says_what_became_of_each_key() {
 }
 
 #[test]
-fn a_saved_request_shows_what_the_hooks_do() {
+fn a_saved_request_shows_the_effect_of_the_hooks() {
     let hooks = file(
         "saved.lua",
         "return { api = 1, on_request = function(req) if req.stream then return { reject = 403, message = 'no streams' } end end,\n\

@@ -3,8 +3,8 @@
 //! | file | duty |
 //! |---|---|
 //! | `server` | starts the binary, waits for the lines it logs, ends it |
-//! | `upstream` | an upstream that answers as a test says and records what it was asked |
-//! | `client` | a client that knows HTTP only as far as it must, so that it can be wrong on purpose |
+//! | `upstream` | an upstream that answers as a test says, and records the requests that it gets |
+//! | `client` | a client with only as much HTTP as the tests need, so that it can send mistakes on purpose |
 //!
 //! Nothing sleeps: each side waits for what the other one did. Every answer is judged by `support/validator.rs`.
 
@@ -52,5 +52,5 @@ mod patience;
 mod silence;
 mod strangers;
 
-/// Ends a test that hangs; nothing waits for it to pass.
+/// Ends a test that hangs; no working test comes near it.
 pub(crate) const HANG: std::time::Duration = std::time::Duration::from_secs(60);

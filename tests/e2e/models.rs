@@ -1,4 +1,4 @@
-//! What clients ask beside messages: the models, and how many tokens a prompt has.
+//! The other questions of clients: the list of models, and the number of tokens of a prompt.
 
 use std::net::TcpListener;
 
@@ -29,7 +29,7 @@ fn models_are_listed_to_each_client_in_its_own_shape() {
     assert_eq!(client.ask(path.as_bytes()).json()["id"], shown["id"]);
     let answer = client.ask(b"GET /v1/models/none HTTP/1.1\r\nx-api-key: a\r\n\r\n");
     assert_eq!((answer.status, answer.error()), (404, ("not_found_error".into(), "model: none".into())));
-    // And what is listed can be asked for.
+    // A listed name can be asked for.
     let mut body = hello();
     body["model"] = shown["id"].clone();
     client.post(&body).message();
@@ -59,20 +59,20 @@ fn the_listing_comes_in_pages() {
         query = format!("?limit=1&after_id={}", page["last_id"].as_str().unwrap());
     }
     assert_eq!(walked, all);
-    // A name with a slash, as it is and encoded.
+    // The name has a slash, plain and encoded.
     for path in ["/org/m3", "/org%2Fm3"] {
         assert_eq!(ask(path)["id"], "org/m3");
     }
 }
 
-/// Asks for the tokens of a body.
+/// Asks for the number of tokens of a body.
 fn count(server: &Server, body: &Value) -> Answer {
     let request = String::from_utf8(post(body.to_string().as_bytes())).unwrap();
     let request = request.replacen("/v1/messages", "/v1/messages/count_tokens?beta=true", 1);
     server.connect().ask(request.as_bytes())
 }
 
-/// As Claude Code asks: without a limit for the answer.
+/// A body as Claude Code sends it to have it counted: without a limit for the answer.
 fn countable() -> Value {
     let mut body = hello();
     body.as_object_mut().unwrap().remove("max_tokens");
@@ -122,9 +122,9 @@ fn the_first_requests_wait_until_the_model_is_known() {
     for client in &mut clients {
         client.send(&post(hello().to_string().as_bytes()));
     }
-    // The start itself asks, and the first of the five.
+    // The start itself asks, and so does the first of the five.
     (0..2).for_each(|_| was_asked.recv_timeout(HANG).unwrap());
-    // Time for the others to do what they should not.
+    // These requests give the others time for questions that they must not ask.
     (0..100).for_each(|_| _ = server.connect().ask(b"GET /health HTTP/1.1\r\n\r\n"));
     (0..20).for_each(|_| open.send(()).unwrap());
     for mut client in clients {

@@ -1,4 +1,4 @@
-//! Which path is what, and what the others are answered.
+//! The known paths, and the answers to all other ones.
 
 use super::client::{Client, hello, post};
 use super::server::Server;
@@ -77,7 +77,7 @@ fn other_paths_and_methods_are_refused_in_the_envelope() {
         let answer = ask(server.connect(), method, path);
         assert_eq!(answer.status, status, "{method} {path}");
         assert_eq!(answer.error(), (kind.to_owned(), message.to_owned()), "{method} {path}");
-        // The same methods, as RFC 9110 wants them told.
+        // The header has the same methods, as RFC 9110 demands.
         let methods = message.split_once("use ").map(|(_, methods)| methods.replace(" or ", ", "));
         assert_eq!(answer.header("allow"), methods.as_deref(), "{method} {path}");
     }

@@ -1,4 +1,4 @@
-//! The limits on time, each by its name on the command line, and what the client is told.
+//! The limits on time, each set by its option, and the error that the client gets.
 
 use std::sync::mpsc::channel;
 
@@ -155,7 +155,7 @@ fn no_try_again_once_the_answer_has_begun() {
 }
 
 #[test]
-fn what_is_said_ends_the_answer_even_if_the_body_goes_on() {
+fn a_done_mark_ends_the_answer_even_if_the_body_goes_on() {
     for body in [hello(), hello_stream()] {
         let upstream = Upstream::start();
         let (closed, was_closed) = channel();
@@ -163,7 +163,7 @@ fn what_is_said_ends_the_answer_even_if_the_body_goes_on() {
             call.stream_head();
             text_chunks("Hello.").iter().for_each(|chunk| call.chunk(chunk));
             call.piece("data: [DONE]\n\n");
-            // And never an end.
+            // The end of the body never comes.
             call.wait_for_close();
             closed.send(()).unwrap();
             Then::Close

@@ -16,14 +16,14 @@ use super::HANG;
 use super::client::Client;
 use super::upstream::Upstream;
 
-/// Writes a hooks file; its path.
+/// Writes a hooks file and returns its path.
 pub(crate) fn hooks_file(name: &str, lua: &str) -> String {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.lua"));
     std::fs::write(&path, lua).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
-/// What a process holds.
+/// The resources that a process holds.
 #[derive(Debug)]
 pub(crate) struct Usage {
     pub(crate) memory: u64,
@@ -31,40 +31,40 @@ pub(crate) struct Usage {
     pub(crate) sockets: usize,
 }
 
-/// A running sparkgap. Ends with the test.
+/// A running sparkgap. It ends with the test.
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
-    /// Says that there is more in `log`.
+    /// Receives a message when `log` has grown.
     grown: Receiver<()>,
     /// All of stderr.
     log: Arc<Mutex<String>>,
 }
 
 impl Server {
-    /// `serve` in front of this upstream, which it has got to know.
+    /// Starts `serve` in front of this upstream, and waits until its model is known.
     pub(crate) fn start(upstream: &Upstream) -> Server {
         Server::start_with(upstream, &[])
     }
 
-    /// The same with more arguments.
+    /// Starts `serve` in front of this upstream with more arguments.
     pub(crate) fn start_with(upstream: &Upstream, arguments: &[&str]) -> Server {
         let url = upstream.url();
         let arguments = [&["serve", "--upstream", &url], arguments].concat();
         let server = Server::run(&arguments, &[]);
-        // Without this the first request may come before the upstream has told its model.
+        // Without this wait the first request may come before the upstream's models are known.
         server.wait_for("upstream default: ");
         server
     }
 
-    /// Any command that listens.
+    /// Runs any command that listens.
     pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sparkgap"));
         command.args(arguments).args(["--listen", "127.0.0.1:0"]).env_clear().stdin(Stdio::null());
         Server::spawn(command.envs(environment.iter().copied()))
     }
 
-    /// The same with a listening socket, handed over as a service manager does it: as descriptor 3.
+    /// Runs a command with a listening socket that it gets as a service manager would hand it over: as descriptor 3.
     pub(crate) fn run_activated(arguments: &[&str], socket: OwnedFd) -> Server {
         const HAND_OVER: &str = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec \"$0\" \"$@\"";
         let mut command = Command::new("/bin/sh");
@@ -93,7 +93,7 @@ impl Server {
         server
     }
 
-    /// The first line on stderr that holds this text, early or late.
+    /// Returns the first line on stderr that holds this text, whether it was written already or comes later.
     pub(crate) fn wait_for(&self, text: &str) -> String {
         loop {
             if let Some(line) = self.log().lines().find(|line| line.contains(text)) {
@@ -104,7 +104,7 @@ impl Server {
         }
     }
 
-    /// What was logged until now.
+    /// The log so far.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -113,12 +113,12 @@ impl Server {
         Client::connect(self.address)
     }
 
-    /// What `/health` tells.
+    /// The answer of `/health`.
     pub(crate) fn health(&self) -> Value {
         self.connect().ask(b"GET /health HTTP/1.1\r\n\r\n").json()
     }
 
-    /// Asks for `/health` until it tells this.
+    /// Asks for `/health` until the answer meets the condition.
     pub(crate) fn wait_until(&self, told: impl Fn(&Value) -> bool) {
         let until = Instant::now() + HANG;
         loop {
@@ -130,7 +130,7 @@ impl Server {
         }
     }
 
-    /// What the process holds now.
+    /// The resources that the process holds now.
     pub(crate) fn usage(&self) -> Usage {
         Usage {
             memory: self.memory(),
@@ -139,12 +139,12 @@ impl Server {
         }
     }
 
-    /// Bytes of memory in use.
+    /// The memory in use, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         self.status("VmRSS:") * 1024
     }
 
-    /// The most that ever was.
+    /// The most memory that was ever in use, in bytes.
     pub(crate) fn peak(&self) -> u64 {
         self.status("VmHWM:") * 1024
     }
@@ -155,7 +155,7 @@ impl Server {
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// Looks until the process holds no more than this.
+    /// Waits until the process holds no more than this.
     pub(crate) fn wait_for_usage(&self, is_enough: impl Fn(&Usage) -> bool) {
         let until = Instant::now() + HANG;
         loop {
@@ -168,27 +168,27 @@ impl Server {
         }
     }
 
-    /// Waits for the end.
+    /// Waits for the end of the process.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 
-    /// Sends SIGTERM and waits for the end; tells whether it was a good one.
+    /// Sends SIGTERM and waits for the end. Returns true if the exit status is a success.
     pub(crate) fn terminate(mut self) -> bool {
         self.signal("TERM");
         self.child.wait().unwrap().success()
     }
 
-    /// Ends it in order and tells all that it has logged.
+    /// Ends the process in order and returns its whole log.
     pub(crate) fn terminate_and_log(mut self) -> String {
         self.signal("TERM");
         self.child.wait().unwrap();
-        // The reader of the log ends with the pipe, and its end of the channel with it.
+        // The thread that reads the log ends with the pipe, and closes its end of the channel.
         while self.grown.recv_timeout(HANG).is_ok() {}
         self.log()
     }
 
-    /// Sends SIGHUP, which loads the hooks anew.
+    /// Sends SIGHUP, which reloads the hooks.
     pub(crate) fn hang_up(&self) {
         self.signal("HUP");
     }
@@ -206,12 +206,12 @@ impl Drop for Server {
     }
 }
 
-/// Runs a command that ends by itself: exit code, stdout, stderr.
+/// Runs a command that ends by itself, and returns its exit code, stdout and stderr.
 pub(crate) fn output(arguments: &[&str]) -> (Option<i32>, String, String) {
     output_in(arguments, &[])
 }
 
-/// The same in this environment.
+/// Runs a command that ends by itself in this environment, and returns its exit code, stdout and stderr.
 pub(crate) fn output_in(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sparkgap"));
     let command = command.args(arguments).env_clear().envs(environment.iter().copied());
@@ -220,7 +220,7 @@ pub(crate) fn output_in(arguments: &[&str], environment: &[(&str, &str)]) -> (Op
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
-/// The beginning of stdout of a command that goes on, which is then ended.
+/// The beginning of stdout of a command that does not end by itself; the command is then ended.
 pub(crate) fn first_output(arguments: &[&str], until: &str) -> String {
     let mut child = Command::new(env!("CARGO_BIN_EXE_sparkgap"))
         .args(arguments)

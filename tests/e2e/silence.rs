@@ -1,4 +1,4 @@
-//! An upstream that says nothing: the client gets the beginning of its message and pings.
+//! An upstream that is silent: the client gets the beginning of its message, and pings.
 
 use std::sync::mpsc::{Sender, channel};
 
@@ -9,7 +9,7 @@ use super::server::Server;
 use super::upstream::{Upstream, text_chunks};
 use super::validator::Ended;
 
-/// An upstream that answers when it is told to.
+/// An upstream that answers when the test says so.
 fn silent(upstream: &Upstream) -> Sender<()> {
     let (go, may_go) = channel();
     upstream.next(move |call| {
@@ -38,7 +38,7 @@ fn a_stream_begins_before_the_first_token() {
         let server = Server::start_with(&upstream, &["--open-after", open_after]);
         let (mut client, mut answer, begun) = begin(&server);
         assert!(begun.starts_with("event: message_start\n"), "{begun}");
-        // Only now does the upstream answer.
+        // The upstream answers only now.
         go.send(()).unwrap();
         answer.body = (begun + &client.read_until("message_stop\"}\n\n")).into_bytes();
         assert_eq!(answer.whole_events()[0]["text"], "At last.");
@@ -99,7 +99,7 @@ fn an_error_after_the_beginning_is_an_event() {
 }
 
 #[test]
-fn who_does_not_stream_gets_nothing_before_the_whole() {
+fn a_client_that_does_not_stream_gets_only_the_whole_answer() {
     let upstream = Upstream::start();
     let (asked, was_asked) = channel();
     upstream.next(move |call| {

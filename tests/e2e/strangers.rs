@@ -1,4 +1,4 @@
-//! What a client must not be able to do: forge lines of the log or of a response, or lead a request elsewhere.
+//! Forbidden effects of a request: it must not forge lines of the log or of a response, or choose where it goes.
 
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use super::client::{hello, hello_stream, post_with};
 use super::server::{Server, hooks_file};
 use super::upstream::Upstream;
 
-/// Breaks out of a line wherever it is taken as it is.
+/// A text that breaks out of a line wherever it is not escaped.
 const FORGED: &str = "x\r\nx-forged: 1\r\n\r\n2026-01-01T00:00:00Z ERROR forged\u{1b}[2J\u{85}ERROR forged";
 
 #[test]
@@ -42,7 +42,7 @@ fn no_line_is_forged() {
         assert_eq!(answer.header("x-forged"), None, "{answer:?}");
         answer.has_request_id();
     }
-    // What HTTP itself cannot carry is no request.
+    // Bytes that HTTP itself cannot carry are refused as a request.
     let plain = hello().to_string();
     for header in
         ["x-claude-code-session-id: a\rb\r\n", "x-claude-code-session-id: a\u{0}b\r\n", "a b: c\r\n"]
@@ -61,7 +61,7 @@ fn no_line_is_forged() {
     assert!(server.terminate_and_log().lines().all(is_line), "{}", "a line without its time");
 }
 
-/// Each line begins with its own time and level, and nothing in it commands a terminal.
+/// True if the line begins with its own time and level, and nothing in it commands a terminal.
 fn is_line(line: &str) -> bool {
     let (time, rest) = line.split_once(' ').unwrap_or_default();
     let level = rest.split(' ').next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! An upstream that answers as a test says, and records what it was asked.
+//! An upstream that answers as a test says, and records the requests that it gets.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,17 +12,17 @@ use serde_json::{Value, json};
 
 use super::HANG;
 
-/// What it says its model and that model's window are.
+/// The name of its model.
 pub(crate) const MODEL: &str = "qwen3";
 pub(crate) const WINDOW: u64 = 8192;
 
-/// How many tokens it counts in any prompt.
+/// The number of tokens that it counts for any prompt.
 pub(crate) const TOKENS: u64 = 321;
 
 const STREAM_HEAD: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 
-/// What happens to the connection after an answer.
+/// The fate of the connection after an answer.
 #[derive(PartialEq)]
 pub(crate) enum Then {
     Keep,
@@ -32,10 +32,10 @@ pub(crate) enum Then {
 /// Answers one request.
 type Script = Box<dyn FnOnce(&mut Call) -> Then + Send>;
 
-/// A chat completion that it was asked for.
+/// A chat completion request that it got.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    /// Which of its connections, counted from 0.
+    /// The number of its connection, from 0.
     pub(crate) connection: usize,
     pub(crate) head: String,
     pub(crate) body: Value,
@@ -45,15 +45,16 @@ pub(crate) struct Seen {
 struct State {
     scripts: Mutex<VecDeque<Script>>,
     seen: Mutex<Vec<Seen>>,
-    /// What other paths are answered with: path, status, body.
+    /// The answers to other paths: path, status, body.
     pages: Mutex<Vec<(String, u16, String)>>,
-    /// What it counts a prompt as, if not as [`TOKENS`].
+    /// The number of tokens that it counts for a prompt, if not [`TOKENS`].
     tokens: Mutex<Option<u64>>,
-    /// Where it is set, the models are told only when this is: how often they were asked for is sent to the other end.
+    /// A gate for the list of models: each question for it is reported to the receiver, and is answered when the sender
+    /// says so. `None`: no gate.
     models_gate: Option<(Sender<()>, Mutex<Receiver<()>>)>,
 }
 
-/// A scripted upstream: what has no script is answered with `Hello.`
+/// A scripted upstream. A request without a script is answered with `Hello.`
 pub(crate) struct Upstream {
     address: SocketAddr,
     state: Arc<State>,
@@ -64,7 +65,8 @@ impl Upstream {
         Upstream::start_with(State::default())
     }
 
-    /// One that is slow to tell its models: each question is sent to the receiver, and answered once the sender is told to.
+    /// An upstream that waits before it lists its models: each question is sent to the receiver, and answered when the
+    /// sender says so.
     pub(crate) fn start_gated() -> (Upstream, Receiver<()>, Sender<()>) {
         let (asked, was_asked) = channel();
         let (open, opened) = channel();
@@ -95,7 +97,7 @@ impl Upstream {
         self.state.scripts.lock().unwrap().push_back(Box::new(script));
     }
 
-    /// The next answer streams these chunks, `[DONE]` behind them.
+    /// The next answer streams these chunks, and `[DONE]` after them.
     pub(crate) fn next_chunks(&self, chunks: Vec<Value>) {
         self.next(move |call| {
             call.stream_head();
@@ -104,28 +106,28 @@ impl Upstream {
         });
     }
 
-    /// The next answer is this one.
+    /// The next answer has this status and body.
     pub(crate) fn next_answer(&self, status: u16, body: &str) {
         let body = body.to_owned();
         self.next(move |call| call.whole(status, &body));
     }
 
-    /// From now on a GET of this path is answered so.
+    /// From now on a GET of this path has this answer.
     pub(crate) fn set_page(&self, path: &str, status: u16, body: &str) {
         self.state.pages.lock().unwrap().push((path.to_owned(), status, body.to_owned()));
     }
 
-    /// From now on a prompt is counted as this.
+    /// From now on each prompt is counted as this many tokens.
     pub(crate) fn set_tokens(&self, tokens: u64) {
         *self.state.tokens.lock().unwrap() = Some(tokens);
     }
 
-    /// The chat completions asked for until now.
+    /// The chat completions that were asked for so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
     }
 
-    /// The only one.
+    /// The only chat completion that was asked for.
     pub(crate) fn only_seen(&self) -> Seen {
         let mut seen = self.seen();
         assert_eq!(seen.len(), 1, "{seen:?}");
@@ -161,7 +163,7 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
         let body = call.body(&head);
         call.asked.clone_from(&body);
         if head.starts_with("POST /tokenize ") {
-            // As vLLM: the count first, then every token.
+            // vLLM sends the count first, then every token.
             let tokens = state.tokens.lock().unwrap().unwrap_or(TOKENS);
             let rest = format!(r#""max_model_len": {WINDOW}, "tokens": [1, 2, 3], "token_strs": null"#);
             call.whole(200, &format!(r#"{{"count": {tokens}, {rest}}}"#));
@@ -184,15 +186,15 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
     }
 }
 
-/// One request, to be answered.
+/// One request that is to be answered.
 pub(crate) struct Call {
     stream: BufReader<TcpStream>,
-    /// The body of the request in hand.
+    /// The body of the current request.
     pub(crate) asked: Value,
 }
 
 impl Call {
-    /// The next request's head; `None`: the connection has ended.
+    /// The head of the next request; `None`: the connection has ended.
     fn head(&mut self) -> Option<String> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -210,7 +212,7 @@ impl Call {
         serde_json::from_slice(&body).unwrap()
     }
 
-    /// Writes as it is. A proxy that has left is noticed by those who wait for it.
+    /// Writes the text as it is. A write to a proxy that has left is not an error; scripts that wait for it notice.
     pub(crate) fn write(&mut self, text: &str) {
         let _ = self.stream.get_mut().write_all(text.as_bytes());
     }
@@ -231,12 +233,12 @@ impl Call {
         self.write(STREAM_HEAD);
     }
 
-    /// Bytes of a stream, as one piece of it.
+    /// Writes bytes of a stream, as one piece of it.
     pub(crate) fn piece(&mut self, text: &str) {
         self.write(&format!("{:x}\r\n{text}\r\n", text.len()));
     }
 
-    /// The same, told whether it arrived.
+    /// Writes bytes of a stream, and returns whether they could be sent.
     pub(crate) fn try_piece(&mut self, text: &str) -> std::io::Result<()> {
         self.stream.get_mut().write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes())
     }
@@ -251,7 +253,7 @@ impl Call {
         self.end()
     }
 
-    /// Ends the stream without a word.
+    /// Ends the stream without `[DONE]`.
     pub(crate) fn end(&mut self) -> Then {
         self.write("0\r\n\r\n");
         Then::Keep
@@ -289,7 +291,7 @@ impl Gate {
     }
 }
 
-/// One chunk of vLLM's.
+/// A chunk as vLLM sends it.
 #[allow(clippy::needless_pass_by_value, reason = "what json! has made is handed over")]
 pub(crate) fn delta(delta: Value) -> Value {
     json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL,
@@ -308,7 +310,7 @@ pub(crate) fn usage(prompt: u64, completion: u64) -> Value {
         "usage": {"prompt_tokens": prompt, "total_tokens": total, "completion_tokens": completion}})
 }
 
-/// A whole answer of text.
+/// The chunks of a complete answer of text.
 pub(crate) fn text_chunks(text: &str) -> Vec<Value> {
     let content = |text: &str| delta(json!({"content": text}));
     let role = delta(json!({"role": "assistant", "content": ""}));
@@ -316,7 +318,7 @@ pub(crate) fn text_chunks(text: &str) -> Vec<Value> {
     [role].into_iter().chain(pieces).chain([finish("stop"), usage(20, 5)]).collect()
 }
 
-/// A port that takes no connection and refuses none, for as long as what comes with it is held.
+/// A port that neither accepts nor refuses a connection, as long as the descriptors beside it are kept.
 pub(crate) fn deaf() -> (SocketAddr, Vec<OwnedFd>) {
     use rustix::net::{
         AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen, socket_with,
@@ -328,7 +330,7 @@ pub(crate) fn deaf() -> (SocketAddr, Vec<OwnedFd>) {
     listen(&listener, 0).unwrap();
     let address = SocketAddr::try_from(getsockname(&listener).unwrap()).unwrap();
     let mut held = vec![listener];
-    // Its queue has room for one, and the kernel is generous.
+    // Its queue has room for one connection, and the kernel accepts a few more.
     for _ in 0..4 {
         let filler = socket();
         let _ = connect(&filler, &address);

@@ -1,4 +1,4 @@
-//! What the hooks of the written Lua do with requests.
+//! The effect of the written hooks on requests.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ struct File {
     table: Table,
 }
 
-/// Upstream and model, where a hook chose one.
+/// The upstream and the model that a hook chose, if it did.
 type Choice = Option<(String, Option<String>)>;
 
 impl File {
@@ -87,7 +87,7 @@ fn sessions_are_shared_out_by_weight_and_stay() {
     assert_eq!(file.on_request(&file.request("unknown", "s")), None);
 }
 
-/// As the addresses of a LAN do: with plain FNV-1a 30 of them went to one of two equal boxes.
+/// Sessions that are addresses of a LAN: with plain FNV-1a, 30 of them went to one of two equal boxes.
 #[test]
 fn sessions_that_differ_in_their_last_digits_are_shared_out() {
     let file = File::new(&TWO.replace("weight: 3", "weight: 1"));
@@ -121,7 +121,7 @@ fn a_wrong_request_is_not_tried_elsewhere_but_a_long_one_is() {
     let body = file.on_upstream_request(&request, "return { model = 'x' }");
     assert_eq!(body.get::<String>("model").unwrap(), "wide");
     assert_eq!(file.on_error(&request, 400, "prompt is too long: 9 tokens > 8 maximum"), None);
-    // A group without such fallbacks has the others.
+    // A group without such fallbacks has the general ones.
     let request = file.request("b", "s");
     assert_eq!(file.on_error(&request, 400, "prompt is too long: 9 tokens > 8 maximum"), None);
 }

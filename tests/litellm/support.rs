@@ -1,9 +1,9 @@
-//! A stand-in for sparkgap's Lua, and another reading of the YAML's leaves.
+//! A stand-in for sparkgap's Lua, and a second way to read the leaves of the YAML.
 
 use mlua::{Lua, Table, Value};
 use saphyr_parser::{Event, Parser};
 
-/// Runs a file as the hooks would be: `env` and `json` are there.
+/// Runs a file as sparkgap would, with `env` and `json`.
 pub(crate) fn load(lua: &Lua, text: &str) -> Table {
     let env = lua.create_function(|_, name: String| Ok(format!("http://value-of-{name}/v1"))).unwrap();
     lua.globals().set("env", env).unwrap();
@@ -11,7 +11,8 @@ pub(crate) fn load(lua: &Lua, text: &str) -> Table {
     lua.load(text).eval().unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// The table has the keys that sparkgap takes, aliases name upstreams that exist, and addresses are addresses.
+/// Checks that the table has only keys that sparkgap knows, that aliases name existing upstreams, and that addresses
+/// are URLs.
 pub(crate) fn check_shape(text: &str, case: &str) {
     let lua = Lua::new();
     let table = load(&lua, text);

@@ -1,9 +1,10 @@
-//! The same upstream bytes, cut and truncated: cuts change nothing, truncations are told as errors.
+//! The same upstream bytes, cut and truncated: cuts change nothing, and truncations are reported as errors.
 
 use super::replay::{Answer, Exchange};
 use super::validator::{self, Ended};
 
-/// At how many places a body is cut; up to this length at every byte, a longer one at places evenly apart.
+/// The number of places at which a body is cut. A body of up to this length is cut at every byte, a longer one at
+/// evenly spaced places.
 #[derive(Clone, Copy, Debug)]
 pub struct PlacesMax(pub usize);
 
@@ -12,12 +13,12 @@ fn steps(len: usize, places: PlacesMax) -> impl Iterator<Item = usize> {
     (0..len).step_by(step)
 }
 
-/// Cut into pieces of n bytes for all n, and into two at every byte: the client sees the same answer.
-/// Events that depend on the cut (none do) would show here.
+/// Cuts the body into pieces of n bytes for all n, and into two at every byte: the client must see the same answer.
+/// Events that depend on the cut (there are none) would fail here.
 pub fn cut(name: &str, exchange: &Exchange, places: PlacesMax) {
     let body = &exchange.body;
     let whole = exchange.whole().answer;
-    // Larger pieces are the same as a cut in two.
+    // Pieces of more than half the body are covered by the cuts in two.
     for size in steps(body.len() / 2, places).map(|size| size + 1) {
         assert_eq!(exchange.replay(body.chunks(size)).answer, whole, "{name} in pieces of {size}");
     }
@@ -27,7 +28,8 @@ pub fn cut(name: &str, exchange: &Exchange, places: PlacesMax) {
     }
 }
 
-/// Truncated at every byte: an error as long as the finish had not come, and whatever was sent is a legal stream.
+/// Truncates the body at every byte: the result must be an error until the finish has come, and the events that were
+/// sent must be a valid stream.
 pub fn truncate(name: &str, exchange: &Exchange, places: PlacesMax) {
     let body = &exchange.body;
     let Some(finish) = finish(exchange) else { return };
@@ -64,7 +66,7 @@ pub fn judge(name: &str, answer: &Answer, is_stream: bool) -> Ended {
     }
 }
 
-/// Whether a line tells why the first choice ended, or that all is done.
+/// True if a line says why the first choice ended, or that everything is done.
 fn is_finish(line: &str) -> bool {
     let data = line.trim_start_matches("data:").trim();
     match serde_json::from_str::<serde_json::Value>(data) {
@@ -74,13 +76,13 @@ fn is_finish(line: &str) -> bool {
                 .iter()
                 .any(|choice| choice["finish_reason"].as_str().is_some_and(told) && choice["index"] == 0)
         }),
-        // A chunk over several lines.
+        // The chunk has several lines.
         Err(_) => data == "[DONE]" || data.contains("\"finish_reason\":\""),
     }
 }
 
-/// After how many bytes the finish has come: the end of the line that tells it, or the stop sequence that we look for
-/// ourselves. `None`: the whole of it fails already.
+/// The number of bytes after which the finish has come: the end of the line that says it, or the stop sequence that the
+/// translation itself finds. `None`: the whole body fails already.
 fn finish(exchange: &Exchange) -> Option<usize> {
     let body = &exchange.body;
     if judge("whole", &exchange.whole().answer, exchange.plan.stream) == Ended::Failed {

@@ -1,6 +1,6 @@
-//! Whether a text can still become one JSON object: a check of its own, that shares no code with the translation.
+//! Checks that a text can still become one JSON object. It shares no code with the translation.
 
-/// What may come next.
+/// The kind of byte that may come next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Next {
     FirstKey,
@@ -11,7 +11,7 @@ enum Next {
     Comma,
 }
 
-/// `Ok(true)`: a whole object. `Ok(false)`: a legal beginning of one. `Err`: the offset of the first illegal byte.
+/// `Ok(true)`: a complete object. `Ok(false)`: a valid beginning of one. `Err`: the offset of the first invalid byte.
 pub fn object_prefix(text: &str) -> Result<bool, usize> {
     let bytes = text.as_bytes();
     let mut stack: Vec<u8> = Vec::new();

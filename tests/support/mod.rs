@@ -1,4 +1,4 @@
-//! What the tests of the translation share: the replay of an exchange, a strict judge of event streams, JSON for files.
+//! Shared by the tests of the translation: the replay of an exchange, a strict judge of event streams, JSON for files.
 
 #![allow(
     dead_code,

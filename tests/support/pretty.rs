@@ -1,8 +1,8 @@
-//! JSON for files that people read: the order of keys is kept, what is short stays on one line.
+//! JSON for files that people read: keeps the order of keys, and keeps short values on one line.
 
 use sparkgap::json::{self, Value};
 
-/// What fits on one line stays on one.
+/// The longest line, in characters: a value that fits stays on one line.
 const LINE_MAX: usize = 100;
 
 /// The same JSON without insignificant space, keys in their order.

@@ -1,4 +1,4 @@
-//! One exchange through the translation, as the proxy does it but without sockets.
+//! Runs one exchange through the translation as the proxy does, but without sockets.
 
 use sparkgap::anthropic::{Event, MessagesRequest};
 use sparkgap::error::{Error, Kind};
@@ -13,7 +13,7 @@ use sparkgap::translate::{
 pub const MESSAGE_ID: &str = "msg_golden0000000000000001";
 pub const REQUEST_ID: &str = "req_golden0000000000000001";
 
-/// What the client gets.
+/// The answer that the client gets.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// An HTTP error.
@@ -22,11 +22,11 @@ pub enum Answer {
     Told(Vec<u8>),
 }
 
-/// What an upstream's bytes become.
+/// The result of translating an upstream's bytes.
 #[derive(Clone, Debug)]
 pub struct Replayed {
     pub answer: Answer,
-    /// How many pieces had been taken when a stop sequence ended the reading, where one did.
+    /// The number of pieces that had been used when a stop sequence ended the reading, if one did.
     pub cancelled_after: Option<usize>,
 }
 
@@ -37,7 +37,7 @@ pub struct Exchange {
     pub window: Option<u64>,
     pub status: u16,
     pub retry_after: Option<u32>,
-    /// Before which of the upstream's events it was silent for long, once for each time it is named.
+    /// Events of the upstream before which it was silent for long, once for each silence.
     pub silences: Vec<usize>,
     pub is_sse: bool,
     pub body: Vec<u8>,
@@ -53,7 +53,7 @@ pub fn request(messages: &[u8], target: &Target<'_>) -> Result<(String, Plan), E
 }
 
 impl Exchange {
-    /// The client's answer when the upstream's body comes in these pieces.
+    /// The client's answer if the upstream's body comes in these pieces.
     pub fn replay<'b>(&self, pieces: impl IntoIterator<Item = &'b [u8]>) -> Replayed {
         let refused = |failure| Replayed {
             answer: Answer::Refused(Box::new(failure_error(failure, &self.plan.asked()))),
@@ -141,7 +141,7 @@ impl Run {
         Ok(progress)
     }
 
-    /// What the client gets in the silence before the next event.
+    /// Sends the client the events for the silence before the next event.
     fn silence(&mut self) {
         let Run { stream, fold, out, is_stream, silences, events, .. } = self;
         for _ in silences.iter().filter(|before| **before == *events) {

@@ -1,7 +1,7 @@
-//! A strict judge of what is sent to a client: an Anthropic event stream, or a whole Message.
+//! A strict judge of the bytes that a client gets: an Anthropic event stream, or a whole Message.
 //!
-//! Stricter than any SDK: what no client complains about today may break one tomorrow. Shares no code with the
-//! translation. See docs/translation.md, 0 and 0b, for the clients that each rule protects.
+//! It is stricter than any SDK, because a mistake that no client notices today may break one tomorrow. It shares no
+//! code with the translation. docs/translation.md, 0 and 0b, names the clients that each rule protects.
 
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ struct Open {
 }
 
 // covers: 106, 108
-/// Judges a whole stream; tells how it ended and the content that a client has put together.
+/// Judges a whole stream. Returns how it ended, and the content that a client has put together.
 pub fn stream(bytes: &[u8]) -> Verdict<(Ended, Vec<Value>)> {
     let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
     let mut judge = Judge::default();
@@ -52,7 +52,7 @@ pub fn stream(bytes: &[u8]) -> Verdict<(Ended, Vec<Value>)> {
     Ok((ended, judge.blocks))
 }
 
-/// Judges a whole Message; tells its content.
+/// Judges a whole Message. Returns its content.
 pub fn message(bytes: &[u8]) -> Verdict<Vec<Value>> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     head(&value)?;
@@ -66,7 +66,7 @@ pub fn message(bytes: &[u8]) -> Verdict<Vec<Value>> {
     Ok(content.clone())
 }
 
-/// Judges an error's envelope; tells its type and message.
+/// Judges an error's envelope. Returns its type and message.
 pub fn error(bytes: &[u8]) -> Verdict<(String, String)> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     keys(&value, &["type", "error", "request_id"])?;
@@ -212,7 +212,7 @@ impl Judge {
                 block["thinking"] = open.text.into();
                 block["signature"] = open.signature.into();
             }
-            // Not whole: allowed at the token limit and before an error only, see `stop_fits_content`.
+            // An incomplete call is allowed only at the token limit and before an error, see `stop_fits_content`.
             _ if !open.json.is_empty() && object_prefix(&open.json) == Ok(false) => {
                 block["input"] = Value::String(open.json);
             }
@@ -237,7 +237,7 @@ impl Judge {
         usage(&value["usage"], true)
     }
 
-    /// A sign of life: says nothing of an end.
+    /// Judges usage in the middle of a stream, which must not say anything of an end.
     fn usage_so_far(&self, value: &Value) -> Verdict<()> {
         keys(&value["delta"], &["stop_reason", "stop_sequence", "stop_details"])?;
         if value["delta"].as_object().is_some_and(|delta| delta.values().any(|value| !value.is_null())) {
@@ -261,7 +261,7 @@ impl Judge {
     }
 }
 
-/// What `message_start` and a whole Message have in common.
+/// Judges the members that `message_start` and a whole Message have in common.
 fn head(message: &Value) -> Verdict<()> {
     keys(
         message,
@@ -314,7 +314,8 @@ fn stop(value: &Value) -> Verdict<&str> {
     Ok(reason)
 }
 
-/// `tool_use` if and only if a whole call is there to be run; a call that is not whole only at the token limit.
+/// The reason is `tool_use` if and only if a complete call is there. An incomplete call is allowed only at the token
+/// limit.
 fn stop_fits_content(reason: &str, content: &[Value]) -> Verdict<()> {
     let calls = content.iter().filter(|block| block["type"] == "tool_use");
     let (whole, cut): (Vec<&Value>, Vec<&Value>) = calls.partition(|block| block["input"].is_object());
@@ -357,7 +358,7 @@ fn tool_id(id: &str) -> Verdict<()> {
     if id.is_empty() || !id.chars().all(allowed) { Err(format!("tool id {id:?}")) } else { Ok(()) }
 }
 
-/// Exactly these keys.
+/// Checks that a value has exactly these keys.
 fn keys(value: &Value, expected: &[&str]) -> Verdict<()> {
     let object = value.as_object().ok_or("no object")?;
     let mut found: Vec<&str> = object.keys().map(String::as_str).collect();

@@ -1,4 +1,4 @@
-//! What works: requests, answers, reuse, pings.
+//! Calls that succeed: requests, answers, reuse, pings.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -67,7 +67,7 @@ fn a_stale_pooled_connection_is_retried_once_on_a_fresh_one() {
             read_request(&mut first);
             answer(&mut first, OK);
             if reset {
-                // What is unread when a socket is closed makes the close a reset.
+                // Unread bytes turn the close of a socket into a reset.
                 first.peek(&mut [0]).unwrap();
             } else {
                 read_request(&mut first);
@@ -88,7 +88,7 @@ fn a_stale_pooled_connection_is_retried_once_on_a_fresh_one() {
 }
 
 #[test]
-fn what_comes_after_an_answer_is_no_answer_to_the_next_call() {
+fn bytes_after_an_answer_do_not_answer_the_next_call() {
     let chunked = format!("{STREAM_HEAD}2\r\nok\r\n0\r\n\r\n");
     for (whole, size) in [(OK, 2), (&chunked, 2), (&long_answer(), 9000)] {
         let unasked = format!("{whole}{OK}");
@@ -110,7 +110,7 @@ fn what_comes_after_an_answer_is_no_answer_to_the_next_call() {
 }
 
 #[test]
-fn interim_responses_are_no_answer() {
+fn interim_responses_are_skipped() {
     let (url, script) = scripted(|listener| {
         let mut stream = accept(listener);
         read_request(&mut stream);
@@ -160,12 +160,12 @@ fn the_key_goes_as_bearer_and_nowhere_else() {
 }
 
 #[test]
-fn silence_is_told_before_the_head_and_within_the_body() {
+fn silence_is_reported_before_the_head_and_within_the_body() {
     let (told, silence) = mpsc::channel();
     let (url, script) = scripted(move |listener| {
         let mut stream = accept(listener);
         read_request(&mut stream);
-        // Two silences before the head, two within the body; the call survives them all.
+        // There are two silences before the head and two within the body; the call survives them all.
         for part in [STREAM_HEAD, "2\r\nok\r\n", "0\r\n\r\n"] {
             for _ in 0..2 {
                 silence.recv_timeout(HANG).unwrap();
@@ -179,7 +179,7 @@ fn silence_is_told_before_the_head_and_within_the_body() {
         socket: Some(ours),
         patience: Some(Duration::from_millis(5)),
         on_silence: Some(Box::new(move |_| {
-            // The script may be through already.
+            // The script may have ended already.
             told.send(()).or(Ok(()))
         })),
         ..Client::default()
@@ -201,7 +201,7 @@ fn an_early_answer_to_a_large_request_is_read() {
         let mut stream = accept(listener);
         read_head(&mut stream);
         answer(&mut stream, "HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbig");
-        // No more is taken, and the body in flight makes the close a reset.
+        // No more bytes are accepted, and the rest of the body turns the close into a reset.
         stream.shutdown(Shutdown::Read).unwrap();
     });
     let response = upstream(&url).post(CHAT, &vec![b' '; 16 << 20], &nobody()).unwrap();
@@ -211,7 +211,7 @@ fn an_early_answer_to_a_large_request_is_read() {
 }
 
 #[test]
-fn pipelined_data_of_the_client_is_no_departure() {
+fn pipelined_data_of_the_client_does_not_count_as_leaving() {
     let (url, script) = scripted(|listener| {
         let mut stream = accept(listener);
         read_request(&mut stream);

@@ -21,7 +21,7 @@ fn a_dropped_response_closes_the_upstream_connection() {
     let mut response = upstream.post(CHAT, b"{}", &nobody()).unwrap();
     read_exactly(&mut response, 2);
     drop(response);
-    // The upstream itself lives on: it is the response whose drop closes.
+    // The upstream itself stays alive: the connection closes because the response was dropped.
     script.join().unwrap();
     drop(upstream);
 }
@@ -48,7 +48,7 @@ fn a_client_that_leaves_before_the_body_ends_the_call() {
 // covers: 89
 #[test]
 fn a_client_that_leaves_within_the_body_ends_the_read() {
-    // Also where the body's end is the connection's: a hang-up of the client must not read as that end.
+    // This holds even if the connection's end marks the body's end: a client's hang-up must not read as that end.
     let bodies = ["transfer-encoding: chunked\r\n\r\n2\r\nok\r\n", "content-length: 9\r\n\r\nok", "\r\nok"];
     for body in bodies {
         let (url, script) = scripted(move |listener| {
@@ -65,7 +65,7 @@ fn a_client_that_leaves_within_the_body_ends_the_read() {
         drop(far);
         let error = response.read(&mut [0; 64]).unwrap_err();
         assert_eq!(error, Failure::ClientGone);
-        // Closed already, though the response is still held; and failed for good.
+        // The connection is closed already, although the response is still held, and every further read fails.
         script.join().unwrap();
         assert_eq!(response.read(&mut [0; 64]).unwrap_err(), Failure::ClientGone);
     }

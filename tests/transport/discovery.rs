@@ -9,7 +9,7 @@ use sparkgap::transport::{Failure, Options, Path};
 
 use crate::support::*;
 
-/// Answers each request, one connection, with the next of these.
+/// Answers each request, on a connection of its own, with the next of these.
 fn answering(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
     scripted(move |listener| {
         let mut stream = accept(listener);
@@ -22,8 +22,8 @@ fn answering(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
     })
 }
 
-/// A recorded response with the length that its body has: vLLM's recorded body is 23 bytes shorter than its head
-/// says, as if the model's path in it had been shortened afterwards.
+/// A recorded response with the length of its body: vLLM's recorded body is 23 bytes shorter than its head says, as if
+/// the model's path in it had been shortened afterwards.
 fn replay(recording: &str) -> String {
     let (head, body) = recording.split_once("\r\n\r\n").unwrap();
     let head = head.lines().filter(|line| !line.to_lowercase().starts_with("content-length:"));
@@ -62,7 +62,7 @@ fn discovery_is_fresh_after_a_lost_connection() {
         answer(&mut first, &listing("old"));
         read_request(&mut first);
         drop(first);
-        // The retry of the stale connection, which is lost as well: a restart.
+        // The retry of the stale connection is lost as well: the upstream restarts.
         drop(accept(listener));
         let mut second = accept(listener);
         read_request(&mut second);
@@ -70,7 +70,7 @@ fn discovery_is_fresh_after_a_lost_connection() {
     });
     let upstream = upstream_with(&url, Options { discovery_interval: Duration::ZERO, ..Options::default() });
     for _ in 0..2 {
-        // Asked once: it is not stale.
+        // It asks only once, since the answer is not stale.
         assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "old");
     }
     assert!(upstream.post(CHAT, b"{}", &nobody()).is_err());
@@ -80,7 +80,7 @@ fn discovery_is_fresh_after_a_lost_connection() {
 }
 
 #[test]
-fn a_failed_discovery_leaves_what_was_known() {
+fn a_failed_discovery_keeps_the_known_models() {
     let broken = |text: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
     let answers = vec![
         listing("a"),
@@ -102,7 +102,7 @@ fn a_failed_discovery_leaves_what_was_known() {
 }
 
 #[test]
-fn what_needs_no_model_has_a_limit_of_its_own() {
+fn questions_that_need_no_model_have_a_limit_of_their_own() {
     let discover = |upstream: &Upstream| upstream.discover(&nobody()).err();
     let ask = |upstream: &Upstream| upstream.ask(Path::Root("/tokenize"), b"{}", &nobody()).err();
     for asked in [discover, ask] {

@@ -1,4 +1,4 @@
-//! Upstreams that refuse, break off or talk nonsense.
+//! Upstreams that refuse, break off, or send invalid responses.
 
 use std::io::Write;
 use std::net::{Shutdown, TcpListener};
@@ -11,7 +11,7 @@ use sparkgap::transport::{Failure, Options};
 use crate::support::*;
 
 #[test]
-fn nobody_listens() {
+fn a_port_without_a_listener_refuses_the_call() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
     drop(listener);
@@ -98,7 +98,7 @@ fn a_body_that_breaks_off_never_seems_to_end() {
 }
 
 #[test]
-fn answers_that_are_not_for_us_are_failures() {
+fn unsupported_answers_are_failures() {
     for (text, expected) in [
         ("HTTP/1.1 307 Moved\r\nlocation: http://other/\r\ncontent-length: 0\r\n\r\n", "redirects are never"),
         ("HTTP/1.1 301 Moved\r\nlocation: /v1/x\r\ncontent-length: 2\r\n\r\nxx", "redirects are never"),
@@ -106,7 +106,7 @@ fn answers_that_are_not_for_us_are_failures() {
             "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nxx",
             "content-encoding 'gzip'",
         ),
-        ("SSH-2.0-OpenSSH_9.6\r\n", "no HTTP"),
+        ("SSH-2.0-OpenSSH_9.6\r\n", "not HTTP"),
         ("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n", "no upgrade"),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nno chunk\r\n", "malformed chunk"),
         ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nxx", "only chunked"),
@@ -123,7 +123,7 @@ fn answers_that_are_not_for_us_are_failures() {
         let failure = upstream.post(CHAT, b"{}", &nobody()).unwrap_err();
         assert!(matches!(&failure, Failure::Protocol(why) if why.contains(expected)), "{text}: {failure:?}");
         assert_eq!(failure.to_error("spark").retry, Retry::Never);
-        // A redirect without a body leaves a connection that can be used again; it goes with the upstream.
+        // After a redirect without a body the connection can be used again; it closes with the upstream.
         drop(upstream);
         assert!(script.join().unwrap());
     }
@@ -150,7 +150,7 @@ fn interim_responses_without_end_are_refused() {
         while stream.write_all("HTTP/1.1 100 Continue\r\n\r\n".repeat(100).as_bytes()).is_ok() {}
     });
     let failure = upstream(&url).post(CHAT, b"{}", &nobody()).unwrap_err();
-    assert!(matches!(&failure, Failure::Protocol(why) if why.contains("without end")), "{failure:?}");
+    assert!(matches!(&failure, Failure::Protocol(why) if why.contains("too many")), "{failure:?}");
     script.join().unwrap();
 }
 
@@ -194,7 +194,7 @@ fn a_tls_handshake_has_the_limit_of_the_connect() {
 }
 
 #[test]
-fn a_key_with_a_line_end_is_refused_without_being_told() {
+fn a_key_with_a_line_end_is_refused_and_not_shown() {
     let mut config = config("http://h/v1");
     config.api_key = Some(Secret::new("sk-hush\n"));
     let error = Upstream::new(config, &Options::default()).unwrap_err();

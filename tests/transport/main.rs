@@ -1,6 +1,6 @@
 //! Calls to a scripted upstream: reuse, cancellation, time limits, failures.
 //!
-//! Nothing here sleeps or measures: the scripted side blocks until what it awaits has happened.
+//! Nothing here sleeps or measures time: the scripted side blocks until the event that it waits for has happened.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of tests fail as tests do")]
 

@@ -1,4 +1,4 @@
-//! The scripted upstream, and clients that stay, leave or count.
+//! The scripted upstream, and clients that stay, leave, or count silences.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
@@ -13,19 +13,19 @@ use sparkgap::fleet::Upstream;
 use sparkgap::settings::Settings;
 use sparkgap::transport::{Options, Path, Response, Wait};
 
-/// Generous: it only ends a test that hangs.
+/// Ends a test that hangs; no working test comes near it.
 pub(crate) const HANG: Duration = Duration::from_secs(30);
 
-/// Small, where a limit is to pass.
+/// A short time, for limits that are to pass.
 pub(crate) const SOON: Duration = Duration::from_millis(30);
 
 pub(crate) const CHAT: Path<'_> = Path::Api("/chat/completions");
 
-/// A whole answer.
+/// A complete answer.
 pub(crate) const OK: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\nok";
 
-/// A whole answer that is not read in one piece.
+/// A complete answer that is too long for one read.
 pub(crate) fn long_answer() -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: 9000\r\n\r\n{}", "x".repeat(9000))
 }
@@ -50,13 +50,13 @@ pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-/// Whether nobody else has connected. The caller knows that the call is over.
+/// True if nobody else has connected. The caller knows that the call is over.
 pub(crate) fn nobody_waits(listener: &TcpListener) -> bool {
     listener.set_nonblocking(true).unwrap();
     matches!(listener.accept(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Reads one request: its head and its body of the told length.
+/// Reads one request: its head, and a body of the announced length.
 pub(crate) fn read_request(stream: &mut impl Read) -> (String, Vec<u8>) {
     let head = read_head(stream);
     let length =
@@ -85,7 +85,7 @@ pub(crate) fn wait_for_close(stream: &mut impl Read) {
     let mut rest = Vec::new();
     match stream.read_to_end(&mut rest) {
         Ok(_) => {}
-        // TLS calls an end that it was not told of `UnexpectedEof`.
+        // TLS reports an end without its close message as `UnexpectedEof`.
         Err(error) => {
             let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof];
             assert!(kinds.contains(&error.kind()), "{error}");
@@ -112,16 +112,16 @@ pub(crate) fn upstream_with(url: &str, options: Options) -> Upstream {
     Upstream::new(config(url), &options).unwrap()
 }
 
-/// A client that stays, or leaves, or counts the silences.
+/// A client that stays, leaves, or counts the silences.
 #[derive(Default)]
 pub(crate) struct Client {
-    /// Our side of its connection.
+    /// The proxy's side of its connection.
     pub(crate) socket: Option<TcpStream>,
-    /// Its own side.
+    /// The client's side.
     pub(crate) far: RefCell<Option<TcpStream>>,
     pub(crate) patience: Option<Duration>,
     pub(crate) silences: Cell<u32>,
-    /// What is done in each silence.
+    /// Called in each silence.
     pub(crate) on_silence: Option<OnSilence>,
 }
 
@@ -144,7 +144,7 @@ pub(crate) fn nobody() -> Rc<dyn Wait> {
     Rc::new(Client::default())
 }
 
-/// Our side and the client's side of a connection.
+/// The proxy's side and the client's side of a connection.
 pub(crate) fn client_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -170,7 +170,7 @@ pub(crate) fn read_all(response: Response) -> String {
     String::from_utf8(response.read_all(64 << 20).unwrap()).unwrap()
 }
 
-/// Reads so many bytes of a body.
+/// Reads this many bytes of a body.
 pub(crate) fn read_exactly(response: &mut Response, size: usize) {
     let mut left = size;
     while left > 0 {
@@ -180,7 +180,7 @@ pub(crate) fn read_exactly(response: &mut Response, size: usize) {
     }
 }
 
-/// A listener that takes no connection, since its queue is full.
+/// A listener that accepts no connection, since its queue is full.
 pub(crate) fn full_listener() -> (TcpListener, Vec<OwnedFd>) {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, listen, socket_with};
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

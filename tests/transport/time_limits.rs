@@ -21,7 +21,7 @@ fn a_connect_has_a_limit() {
 
 #[test]
 fn the_first_byte_has_a_limit_that_silences_do_not_move() {
-    // vLLM sends its head at once: that is not yet an answer.
+    // vLLM sends its head at once, which is not an answer yet.
     for head in ["", STREAM_HEAD] {
         let (url, script) = scripted(move |listener| {
             let mut stream = accept(listener);

@@ -1,5 +1,5 @@
-//! Calls over TLS. The certificates beside this file are good for a hundred years, and for nothing but this; the authority's
-//! key is not kept: `ca.pem` signs `server.pem`, which is for `localhost` and 127.0.0.1.
+//! Calls over TLS. The certificates in the folder beside this file are valid for a hundred years, and serve these tests
+//! only. `ca.pem` signs `server.pem`, which is for `localhost` and 127.0.0.1; the authority's key was not kept.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -18,14 +18,14 @@ use crate::support::*;
 type Stream = StreamOwned<ServerConnection, TcpStream>;
 
 fn file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/upstream/tls").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transport/tls").join(name)
 }
 
 fn trust_ours() {
     trust(&file("ca.pem")).unwrap();
 }
 
-/// The scripted side of a TLS connection, its handshake still to come.
+/// The scripted side of a TLS connection, before its handshake.
 fn accept_tls(listener: &TcpListener) -> Stream {
     let certificate = CertificateDer::from_pem_file(file("server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
@@ -38,7 +38,7 @@ fn accept_tls(listener: &TcpListener) -> Stream {
     StreamOwned::new(ServerConnection::new(Arc::new(config)).unwrap(), accept(listener))
 }
 
-/// A script whose upstream is trusted; its URL.
+/// Starts a script whose upstream is trusted. Returns its URL.
 fn scripted_tls<T: Send + 'static>(
     script: impl FnOnce(&TcpListener) -> T + Send + 'static,
 ) -> (String, JoinHandle<T>) {
@@ -74,7 +74,7 @@ fn calls_go_out_whole_and_share_a_connection() {
 }
 
 #[test]
-fn what_comes_after_an_answer_is_no_answer_to_the_next_call() {
+fn bytes_after_an_answer_do_not_answer_the_next_call() {
     let (url, script) = scripted_tls(|listener| {
         let mut first = accept_tls(listener);
         read_request(&mut first);
@@ -92,7 +92,7 @@ fn what_comes_after_an_answer_is_no_answer_to_the_next_call() {
 }
 
 #[test]
-fn a_close_that_tls_was_not_told_of_ends_only_what_has_no_other_end() {
+fn a_close_without_a_tls_message_ends_only_bodies_without_a_length() {
     for (head, part, whole) in [
         ("HTTP/1.1 200 OK\r\n\r\n", "ok", true),
         (STREAM_HEAD, "2\r\nok\r\n", false),
@@ -135,7 +135,7 @@ fn a_client_that_leaves_closes_the_connection() {
         read_request(&mut stream);
         answer(&mut stream, STREAM_HEAD);
         stream.flush().unwrap();
-        // TLS calls an end that it was not told of an error.
+        // TLS reports an end without its close message as an error.
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let failure = upstream(&url).post(CHAT, b"{}", &leaving_client()).unwrap_err();

@@ -1,6 +1,6 @@
-//! One file's table -> what it says: upstreams, aliases, hooks.
+//! Reads the table of one file: its upstreams, aliases and hooks.
 //!
-//! Reading goes on after a mistake; the files know nothing of each other here.
+//! Reading goes on after a mistake. The files do not know each other here.
 
 use mlua::{Function, Table, Value as LuaValue};
 
@@ -11,10 +11,10 @@ use crate::config::{self, Secret, Upstream};
 use crate::dialect::ServerKind as Flavour;
 use crate::settings::{Settings, SystemMessages, Thinking};
 
-/// The hook API that this version speaks.
+/// The version of the hook API.
 const API_VERSION: i64 = 1;
 
-/// What one file says.
+/// The contents of one file.
 #[derive(Default)]
 pub(super) struct FileTable {
     pub(super) upstreams: Vec<Upstream>,
@@ -22,7 +22,7 @@ pub(super) struct FileTable {
     pub(super) defined: Vec<(Defined, Function)>,
 }
 
-/// An alias before its upstream is known to exist.
+/// An alias whose upstream was not looked up yet.
 pub(super) struct FileAlias {
     pub(super) pattern: String,
     pub(super) upstream: Option<String>,
@@ -34,7 +34,7 @@ pub(super) struct FileAlias {
 /// The keys of a file's table beside the hooks.
 pub(in crate::hooks) const FILE_KEYS: [&str; 5] = ["api", "upstreams", "aliases", "policy", "on_event_types"];
 
-/// Reads the table that a file has returned; `index` is its place among the files.
+/// Reads the table that a file has returned; `index` is the file's place among the files.
 pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_>) -> FileTable {
     let reader = Reader::new(table, "", "");
     let known: Vec<&str> = FILE_KEYS.into_iter().chain(Hook::ALL.map(Hook::name)).collect();
@@ -43,7 +43,7 @@ pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_
         LuaValue::Nil | LuaValue::Integer(API_VERSION) => {}
         other => reader.wrong(
             "api",
-            &format!("this version speaks hook API {API_VERSION}, got {}", describe(&other)),
+            &format!("this version of sparkgap has hook API {API_VERSION}, got {}", describe(&other)),
             mistakes,
         ),
     }

@@ -1,9 +1,9 @@
-//! Hooks that loop, bomb, recurse and lie: the request goes on (or is refused), the failure is counted, the VM is
-//! replaced, and the next request is served as if nothing had been.
+//! Hooks that loop, fill the memory, recurse and return nonsense. Each time the request goes on (or is refused), the
+//! failure is counted, the VM is replaced, and the next request is served normally.
 
 use super::*;
 
-/// Every way to fail that we know, as the body of a function that has `body` and `req`, and what the log says.
+/// Every known way to fail, as the body of a function that has `body` and `req`, and a part of the log message for it.
 const FAULTS: &[(&str, &str)] = &[
     ("while true do end", "time limit"),
     ("local function f() while true do end end while true do pcall(f) end", "time limit"),
@@ -102,7 +102,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("log.info(setmetatable({}, { __tostring = function() error('loud') end }))", "loud"),
 ];
 
-/// Faults that are none: they end well.
+/// Code that looks like a fault but ends well.
 const HARMLESS: [&str; 4] = [
     "repeat until not pcall(error)",
     "local function f() return select(2, pcall(f)) end return 1 + f()",
@@ -131,7 +131,7 @@ fn body(text: &str) -> Value<'static> {
     json::parse(&mut text.as_bytes().to_vec()).unwrap().into_owned()
 }
 
-/// What this thread has used of a core: on a busy machine the clock on the wall says more of the others.
+/// The processor time that this thread has used. On a busy machine the wall clock would measure the others as well.
 fn used() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
@@ -145,7 +145,7 @@ fn time_of(fault: &str) -> Duration {
 }
 
 #[test]
-fn a_failed_hook_is_undone_counted_and_forgotten() {
+fn a_failed_hook_is_undone_and_counted_and_leaves_no_trace() {
     let mut failures = Vec::new();
     for (fault, expected) in FAULTS {
         if HARMLESS.contains(fault) {
@@ -178,8 +178,8 @@ fn a_failed_hook_is_undone_counted_and_forgotten() {
                 next.to_json()
             ));
         }
-        // The limit is one of the clock: a call that was interrupted much may use more of a core after it. Then it gets
-        // another chance.
+        // The limit is on the wall clock: a call that was interrupted often may use more processor time after it. So it
+        // gets more tries.
         if took > 2 * CALL_MAX && (0..5).all(|_| time_of(fault) > 2 * CALL_MAX) {
             failures.push(format!("{fault}\n  took {took:?}"));
         }
@@ -211,7 +211,7 @@ fn the_other_hooks_run_when_one_has_failed() {
 }
 
 #[test]
-fn a_policy_stands_beside_one_hook_or_all() {
+fn a_policy_is_set_for_one_hook_or_for_all() {
     let closed = |text: &str| hooks(text).places().iter().map(|place| place.closed).collect::<Vec<_>>();
     assert_eq!(closed("return { on_request = print, on_log = print }"), [false, false]);
     assert_eq!(closed("return { policy = 'closed', on_request = print, on_log = print }"), [true, true]);
@@ -221,7 +221,7 @@ fn a_policy_stands_beside_one_hook_or_all() {
     );
 }
 
-/// A connection's thread. The proxy's own frames take up to 48 KiB of it.
+/// The stack of a connection's thread, in bytes. The proxy's own frames take up to 48 KiB of it.
 const STACK_BYTES: usize = 256 * 1024;
 const PROXY_BYTES: usize = 48 * 1024;
 
@@ -247,7 +247,7 @@ fn no_fault_overflows_a_small_stack() {
         let hooks = faulty("open", fault);
         on_a_small_stack(|| {
             edit(&hooks, "{\"bad\":1}");
-            // The VM may have been thrown away: then this makes it anew, on the small stack.
+            // The VM may have been thrown away; then this call makes a new one, on the small stack.
             assert_eq!(edit(&hooks, "{}"), "{\"ok\":true}", "{fault}");
         });
     }

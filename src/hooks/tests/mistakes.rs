@@ -1,8 +1,8 @@
-//! Mistakes in the owner's files and what is said about them.
+//! Mistakes in the owner's files, and the report of each.
 
 use super::*;
 
-/// What is wrong with a file of this text.
+/// The report of the mistakes in a file of this text.
 fn report(text: &str) -> String {
     let folder = Folder::new(&[("10-test.lua", text)]);
     match Hooks::load(std::slice::from_ref(&folder.0), Vec::new(), options()) {
@@ -11,10 +11,10 @@ fn report(text: &str) -> String {
     }
 }
 
-/// Stands for `UP` in the cases.
+/// The text that `UP` stands for in the cases.
 const UP: &str = "upstreams = { spark = { url = 'http://a' } }";
 
-/// A file, and what the report has of it.
+/// Each file, and a part of the report on it.
 const CASES: &[(&str, &str)] = &[
     ("return {", "10-test.lua:1: unexpected symbol near <eof>"),
     ("return {\n\n  aliases = = 1 }", "10-test.lua:3: unexpected symbol near '='"),
@@ -25,7 +25,7 @@ const CASES: &[(&str, &str)] = &[
     ("local t = {} for i = 1, 1e9 do t[i] = i end", "10-test.lua: not enough memory"),
     ("return 5", "10-test.lua: expected one table to be returned (return { … }), got the number 5"),
     ("x = 1", "10-test.lua: expected one table to be returned (return { … }), got nothing"),
-    ("return { api = 2 }", "10-test.lua:1: api: this version speaks hook API 1, got the number 2"),
+    ("return { api = 2 }", "10-test.lua:1: api: this version of sparkgap has hook API 1, got the number 2"),
     ("return {\n on_requst = print }", "10-test.lua:2: unknown key 'on_requst'; did you mean 'on_request'?"),
     ("return { frobnicate = 1 }", "10-test.lua:1: unknown key 'frobnicate'; known are: api, upstreams,"),
     ("return { 5 }", "10-test.lua: unexpected item [the number 1]: it has named keys only"),
@@ -110,7 +110,7 @@ const CASES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn every_mistake_says_file_line_and_what_was_expected() {
+fn every_mistake_names_file_line_and_expected_form() {
     let mut failures = Vec::new();
     for (text, expected) in CASES {
         let text = text.replace("UP", UP);
@@ -123,7 +123,7 @@ fn every_mistake_says_file_line_and_what_was_expected() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let report = report(
         "return { apy = 1,\n upstreams = { a = { url = 'x', vison = true }, b = {} },\n aliases = { {} , { '*', upstream = 5 } },\n on_log = 1 }",
     );
@@ -134,7 +134,7 @@ fn all_mistakes_are_told_at_once() {
 fn a_name_is_given_once() {
     let file = "return { upstreams = { spark = { url = 'http://a' } } }";
     let error = load_files(&[("1.lua", file), ("2.lua", file)]).err().unwrap().to_string();
-    assert!(error.ends_with("2.lua:1: upstreams.spark: there is one of this name already"), "{error}");
+    assert!(error.ends_with("2.lua:1: upstreams.spark: an upstream of this name exists already"), "{error}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Our string patterns against Lua's own: every pattern on every text, with the same answers and the same refusals.
-//! One difference is meant: an unfinished capture such as `(a` is refused even where nobody uses it.
+//! The string patterns compared with Lua's own: every pattern on every text, with the same answers and the same errors.
+//! One difference is intended: an unfinished capture such as `(a` is an error even if no match uses it.
 
 use mlua::{Lua, Table};
 
@@ -167,7 +167,7 @@ const COMPARE: &str = r##"
 "##;
 
 #[test]
-fn they_do_as_lua_does() {
+fn patterns_match_as_in_lua() {
     let lua = Lua::new();
     let guard = Guard::install(&lua).unwrap();
     guard.start(Duration::from_secs(60));

@@ -12,13 +12,13 @@ fn example(name: &str) -> Loaded {
     shipped(&format!("hooks/examples/{name}.lua"))
 }
 
-/// The upstream and model that a name is mapped to.
+/// The upstream and the model that a name is mapped to.
 fn mapped<'c>(config: &'c Loaded, model: &str) -> (&'c str, Option<&'c str>) {
     let alias = crate::route::find(&config.config.aliases, model).unwrap();
     (config.config.upstream_of(alias).unwrap(), alias.model.as_deref())
 }
 
-/// Runs `on_request` on this body and says what was decided and what became of the body.
+/// Runs `on_request` on this body and returns the decision and the changed body.
 fn request_through(loaded: &Loaded, change: impl FnOnce(&mut Request), body: &str) -> (Decision, String) {
     let mut request = request();
     change(&mut request);
@@ -231,7 +231,7 @@ fn ab_split() {
     assert!((30..=70).contains(&new), "{new}");
 }
 
-/// Every Lua block of the manual, and whether it is one of the wrong ones.
+/// Every Lua block of the manual, and whether it is an example of a mistake.
 fn manual_blocks() -> Vec<(bool, String)> {
     let manual = std::fs::read_to_string(crate_file("hooks/README.md")).unwrap();
     let mut blocks = Vec::new();
@@ -251,7 +251,7 @@ fn manual_blocks() -> Vec<(bool, String)> {
     blocks
 }
 
-/// Calls every hook once with something likely. Twice, since some mistakes show at the second request only.
+/// Calls every hook twice with likely arguments, since some mistakes show only at the second request.
 fn call_every_hook(hooks: &Hooks) {
     let body = r#"{"model":"m","metadata":{"user_id":"u"},"messages":[{"role":"user","content":"ping"},{"role":"user","content":""}]}"#;
     for _ in 0..2 {
@@ -271,7 +271,7 @@ fn call_every_hook(hooks: &Hooks) {
 }
 
 #[test]
-fn every_code_block_of_the_manual_does_what_it_says() {
+fn every_code_block_of_the_manual_works_or_fails_as_it_says() {
     let blocks = manual_blocks();
     assert_eq!(blocks.iter().filter(|(wrong, _)| *wrong).count(), 4);
     assert!(blocks.len() >= 15, "{}", blocks.len());

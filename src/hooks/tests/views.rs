@@ -1,4 +1,4 @@
-//! Views: they read, write and iterate as tables do, keep the order of keys, and die with their request.
+//! Views: they read, write and iterate like tables, keep the order of keys, and are invalid after their request.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn on(lua: &str) -> String {
     body
 }
 
-/// The same with what `from` became.
+/// Runs Lua on [`BODY`] and checks that it changes `from` to `to` and nothing else.
 fn changes(lua: &str, from: &str, to: &str) {
     assert!(BODY.contains(from), "{from}");
     assert_eq!(on(lua), BODY.replace(from, to), "{lua}");
@@ -44,7 +44,7 @@ fn reading_changes_nothing() {
 }
 
 #[test]
-fn writes() {
+fn writes_change_the_body() {
     for (lua, from, to) in [
         ("body.z = 2", "\"z\":1", "\"z\":2"),
         ("body.z = -2.5", "\"z\":1", "\"z\":-2.5"),
@@ -100,7 +100,7 @@ fn a_new_key_goes_to_the_end() {
 }
 
 #[test]
-fn what_cannot_be_written_fails_and_leaves_no_trace() {
+fn an_impossible_write_fails_and_leaves_no_trace() {
     for (lua, message) in [
         ("body.messages[4] = 1", "has 2 elements"),
         ("body.messages[1] = nil", "table.remove(array, 1)"),
@@ -127,7 +127,7 @@ fn what_cannot_be_written_fails_and_leaves_no_trace() {
         ("req.ctx.f = print", "plain data"),
         ("local s = ('x'):rep(8 << 20) for i = 1, 20 do body['k' .. i] = s end", "64 MiB written"),
     ] {
-        // First every kind of change, then the failure: all of it must be undone.
+        // Every kind of change comes before the failure: all of it must be undone.
         let before = "body.z = 7 body.t = nil body.new = { 1 } body.messages[3] = 'x' body.messages[3] = 'y'
             table.remove(body.messages, 3) body.messages[1].content = nil body.messages[1].content = 'again'
             body.f = nil body.f = 9 table.remove(body.messages[2].content) table.insert(body.e, 5) req.ctx.x = 1
@@ -147,17 +147,17 @@ fn what_cannot_be_written_fails_and_leaves_no_trace() {
 }
 
 #[test]
-fn a_view_dies_with_its_request() {
+fn a_view_is_invalid_after_its_request() {
     let hooks = on_body(
         "body.n = 1 if kept then body.error = tostring(select(2, pcall(function() return kept.z end))) end kept = body.messages shared.set('late', true)",
     );
-    // Both VMs of the pool, more than once each.
+    // Both VMs of the pool run, more than once each.
     let bodies: Vec<String> = (0..4).map(|_| edit(&hooks, BODY)).collect();
     assert!(bodies.iter().any(|body| body.contains("this request has ended")), "{bodies:?}");
 }
 
 #[test]
-fn a_view_kept_from_one_call_fails_in_on_load_of_none() {
+fn a_view_kept_from_one_call_fails_in_the_next() {
     let hooks = hooks(
         "local kept return { on_request = function(req) if kept then return { model = kept.model } end kept = req.body end }",
     );

@@ -1,6 +1,6 @@
-//! Paths in a JSON tree as Lua walks it: what stands there, what is written there, and what undoes that.
+//! Paths in a JSON tree as Lua walks it: reads and writes the value at a path, and undoes a write.
 //!
-//! Knows Lua's keys, which count from 1; knows nothing of views or hooks.
+//! Knows Lua's keys, which count from 1. Knows nothing of views or hooks.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::json::{Object, Value};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Key(Arc<str>),
-    /// Counted from 0.
+    /// The index of an element, from 0.
     Index(usize),
 }
 
-/// What undoes one write.
+/// The inverse of one write.
 pub(super) enum Undo<'a> {
     /// Put this value back at the path.
     Replace(Vec<Step>, Value<'a>),
-    /// Take the last entry or element off again.
+    /// Remove the last entry or element again.
     Pop(Vec<Step>, Step),
     /// Put this entry back at its place.
     InsertKey(Vec<Step>, usize, Arc<str>, Value<'a>),
@@ -28,12 +28,12 @@ pub(super) enum Undo<'a> {
     Push(Vec<Step>, Value<'a>),
 }
 
-/// The text of a key that is one.
+/// The text of a key; `None` if the key is not text.
 pub(super) fn key_text(key: &LuaValue) -> Option<String> {
     key.as_string().map(|text| text.to_string_lossy())
 }
 
-/// A Lua number as index from 0, if it is one from 1 on.
+/// A Lua number as an index from 0; `None` if it is not a whole number from 1 on.
 fn key_index(key: &LuaValue) -> Option<usize> {
     let number = match key {
         LuaValue::Integer(n) => *n,
@@ -57,7 +57,7 @@ pub(super) fn resolve<'v, 'a>(root: &'v Value<'a>, path: &[Step]) -> mlua::Resul
     })
 }
 
-/// The same, to be changed.
+/// The node at a path, to be changed.
 pub(super) fn resolve_mut<'v, 'a>(root: &'v mut Value<'a>, path: &[Step]) -> mlua::Result<&'v mut Value<'a>> {
     path.iter().try_fold(root, |node, step| match (node, step) {
         (Value::Object(object), Step::Key(key)) => object.get_mut(key).ok_or_else(gone),
@@ -66,7 +66,7 @@ pub(super) fn resolve_mut<'v, 'a>(root: &'v mut Value<'a>, path: &[Step]) -> mlu
     })
 }
 
-/// What stands in a node under a key, and the step to it.
+/// The value in a node under a key, and the step to it.
 pub(super) fn child_of<'v, 'a>(node: &'v Value<'a>, key: &LuaValue) -> Option<(Step, &'v Value<'a>)> {
     match node {
         Value::Object(object) => {
@@ -82,7 +82,7 @@ pub(super) fn child_of<'v, 'a>(node: &'v Value<'a>, key: &LuaValue) -> Option<(S
     }
 }
 
-/// Writes one entry or element (`None`: removes it) and says what undoes that.
+/// Writes one entry or element (`None` removes it) and returns the inverse.
 pub(super) fn write<'a>(
     node: &mut Value<'a>,
     path: &[Step],
@@ -163,7 +163,8 @@ fn joined(path: &[Step], step: Step) -> Vec<Step> {
 }
 
 impl<'a> Undo<'a> {
-    /// Writes are undone from the last to the first, so that every path is as it was when it was noted.
+    /// Undoes the write. Writes are undone from the last to the first, so that every path is as it was when it was
+    /// noted.
     pub(super) fn apply(self, root: &mut Value<'a>) {
         match self {
             Undo::Replace(path, old) => {
@@ -194,7 +195,7 @@ impl<'a> Undo<'a> {
     }
 }
 
-/// Rebuilds an object with one more entry. Only a rollback comes here, so its cost does not matter.
+/// Rebuilds an object with one more entry. Only a rollback calls it, so its cost does not matter.
 fn insert_at<'a>(object: &mut Object<'a>, place: usize, key: &str, value: Value<'a>) {
     let mut entries: Vec<_> =
         object.iter_mut().map(|(k, v)| (k.to_owned().into(), std::mem::take(v))).collect();

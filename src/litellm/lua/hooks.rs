@@ -1,4 +1,4 @@
-//! The Lua of the hooks: pieces of text, put together by what is needed.
+//! The Lua code of the hooks: pieces of text that are combined as needed.
 
 use super::Needs;
 
@@ -76,7 +76,7 @@ end
 
 ";
 
-/// `LISTS` and `ENTRIES` are filled in.
+/// A template: code replaces `LISTS` and `ENTRIES`.
 const ORDER_FALLBACKS: &str = r"-- The entries to try, in order: those of the group, then those of its fallbacks.
 local function order_of(req)
   local order, group = {}, group_of(req)
@@ -131,7 +131,7 @@ const ON_REQUEST: &str = r"
   end,
 ";
 
-/// `BODY` is filled in.
+/// A template: code replaces `BODY`.
 const ON_UPSTREAM_REQUEST: &str = r"
   on_upstream_request = function(body, req)
     local entry = current(req)
@@ -156,7 +156,7 @@ const SET_BOTH: &str = r"    if entry then
     end
 ";
 
-/// `WRONG` is filled in.
+/// A template: code replaces `WRONG`.
 const ON_ERROR: &str = r"
   -- The next entry is tried, unless the request is wrong in itself.
   on_error = function(err, req)

@@ -1,7 +1,7 @@
-//! Models and routes -> the text of a Lua file.
+//! Writes models and routes as the text of a Lua file.
 //!
-//! Writes only what the configuration needs: aliases alone where every name has one entry without conditions, a table of
-//! groups and hooks where not. The Lua of the hooks is in `hooks.rs`.
+//! It writes only what the configuration needs: aliases alone if every name has one entry without conditions, otherwise
+//! a table of groups and hooks. The Lua code of the hooks is in `hooks.rs`.
 
 mod hooks;
 mod syntax;

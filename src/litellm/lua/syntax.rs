@@ -41,7 +41,7 @@ pub(super) fn index(table: &str, name: &str) -> String {
     if is_name(name) { format!("{table}.{name}") } else { format!("{table}[{}]", quote(name)) }
 }
 
-/// A name with `*` as a Lua pattern that captures what each stands for.
+/// A name with `*` as a Lua pattern that captures the text at each `*`.
 pub(super) fn pattern(name: &str) -> String {
     let mut out = String::from("^");
     for c in name.chars() {

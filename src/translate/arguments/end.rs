@@ -1,6 +1,6 @@
-//! The end of the arguments: what is open is closed, and what was not understood is carried as raw text.
+//! The end of the arguments: closes the open containers, and carries text that was not understood as raw text.
 //!
-//! Knows the state in which the machine stopped; the machine itself is in `machine`.
+//! Knows the state in which the machine stopped. The machine itself is in `machine`.
 
 use super::{Arguments, Ending, Outcome, RAW_KEY, SPACES, State, schema};
 use crate::json::Value;
@@ -45,7 +45,7 @@ impl Arguments {
         if self.repairs() > 0 { Outcome::Repaired } else { outcome }
     }
 
-    /// The object is not complete: its last value is ended, a key without a value dropped, all closed.
+    /// Completes the object: ends its last value, drops a key without a value, and closes everything.
     pub(super) fn finish_object(&mut self, out: &mut String) -> Outcome {
         self.end_value(out);
         if self.state == State::Broken {
@@ -59,7 +59,7 @@ impl Arguments {
         Outcome::Repaired
     }
 
-    /// No object on the face of it: nothing at all, or an object inside a string.
+    /// Handles text that does not begin as an object: it is empty, or an object inside a string, or kept as raw text.
     pub(super) fn finish_other(&mut self, out: &mut String) -> Outcome {
         let raw = self.raw.trim_end_matches(SPACES);
         if raw == "null" || raw == "None" {

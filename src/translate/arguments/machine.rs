@@ -1,10 +1,10 @@
-//! The pushdown machine: one step of the table in [`super`], and what is held back and sent on in it.
+//! The pushdown machine: does one step of the table in [`super`], and holds text back or sends it on.
 
 use super::number::{self, Number};
 use super::schema::{self, Types};
 use super::{Arguments, DEPTH_MAX, State, is_space};
 
-/// Literals and, as small models write Python, Python's.
+/// JSON's literals, and Python's, which small models write.
 static LITERALS: [(&str, &str); 6] = [
     ("true", "true"),
     ("false", "false"),
@@ -15,7 +15,7 @@ static LITERALS: [(&str, &str); 6] = [
 ];
 
 impl Arguments {
-    /// Takes at least one byte or changes the state; returns how many bytes.
+    /// Takes at least one byte, or changes the state. Returns the number of bytes that it took.
     pub(super) fn step(&mut self, rest: &str, out: &mut String) -> usize {
         let Some(&byte) = rest.as_bytes().first() else { return 0 };
         match self.state {
@@ -26,7 +26,7 @@ impl Arguments {
             State::Complete => self.after_the_end(rest),
             State::Other | State::Broken | State::Ended(_) => rest.len(),
             _ if is_space(byte) => {
-                // After a value the space is certain; elsewhere it goes with what comes next.
+                // After a value the space is certain; elsewhere it is held back with the text that follows.
                 if self.state == State::AfterValue { out } else { &mut self.held }.push(char::from(byte));
                 1
             }
@@ -42,7 +42,7 @@ impl Arguments {
             self.state = State::Other;
             return 0;
         }
-        // Held back as a comma is: an empty object may turn out to be a placeholder.
+        // Held back like a comma, since an empty object may turn out to be a placeholder.
         self.held.push('{');
         self.open(true);
         1
@@ -74,7 +74,7 @@ impl Arguments {
             (State::AfterValue, b'}' | b']') => self.close_or_mend(byte, out),
             _ => self.break_off(),
         }
-        // An illegal byte may be the first of a longer character: it is left to the next step.
+        // An invalid byte may be the first of a longer character, so it is left to the next step.
         usize::from(self.state != State::Broken)
     }
 
@@ -125,7 +125,7 @@ impl Arguments {
         taken
     }
 
-    /// A string value is whole, and maybe something else than a string is wanted.
+    /// Ends a string value. The schema may want another type than a string.
     pub(super) fn end_text(&mut self, out: &mut String) {
         self.state = State::AfterValue;
         if !self.is_text_held {
@@ -216,7 +216,7 @@ impl Arguments {
 
     fn close_or_mend(&mut self, byte: u8, out: &mut String) {
         if byte != self.closer() {
-            // One closer may be missing, if the container around is closed by this byte.
+            // One closer may be missing, if this byte closes the container around it.
             let outer = if self.containers >> 1 & 1 == 1 { b'}' } else { b']' };
             if self.depth < 2 || outer != byte {
                 self.break_off();
@@ -239,7 +239,7 @@ impl Arguments {
         self.state = if self.depth == 0 { State::Complete } else { State::AfterValue };
     }
 
-    /// A value begins, or is whole: with it goes all that was held back for it.
+    /// Sends the text that was held back, because the value that it belongs to begins or is complete.
     fn send_held(&mut self, out: &mut String) {
         out.push_str(&self.held);
         self.held.clear();
@@ -247,7 +247,7 @@ impl Arguments {
         self.has_members |= self.depth == 1;
     }
 
-    /// Nothing more can be understood. What is held back is dropped; the raw text has it.
+    /// Gives up understanding the text. The text that is held back is dropped; the raw text has it.
     pub(super) fn break_off(&mut self) {
         self.held.clear();
         self.state = State::Broken;

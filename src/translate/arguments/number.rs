@@ -1,8 +1,8 @@
-//! JSON numbers, byte by byte, as RFC 8259 section 6 has them.
+//! JSON numbers, byte by byte, as in RFC 8259, section 6.
 //!
-//! Knows the grammar only; where a number ends is the caller's.
+//! Knows the grammar only. The caller decides where a number ends.
 
-/// How much of a number has come; one state for each place in `-12.5e+3`.
+/// The state of a number: one for each place in `-12.5e+3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
     /// `-`
@@ -24,7 +24,7 @@ pub(super) enum Number {
 }
 
 impl Number {
-    /// The state after the first byte, if a number may start with it.
+    /// The state after the first byte; `None` if a number cannot start with it.
     pub(super) fn start(byte: u8) -> Option<Number> {
         match byte {
             b'-' => Some(Number::Minus),
@@ -34,7 +34,7 @@ impl Number {
         }
     }
 
-    /// The state after one more byte, if the number may go on with it.
+    /// The state after one more byte; `None` if the number cannot go on with it.
     pub(super) fn next(self, byte: u8) -> Option<Number> {
         match (self, byte) {
             (Number::Minus, _) if byte != b'-' => Number::start(byte),
@@ -48,25 +48,25 @@ impl Number {
         }
     }
 
-    /// Whether the number may end here.
+    /// True if the number may end here.
     pub(super) fn is_whole(self) -> bool {
         self.is_integer() || matches!(self, Number::Fraction | Number::Power)
     }
 
-    /// Whether it may end here and has neither fraction nor exponent.
+    /// True if the number may end here and has neither fraction nor exponent.
     pub(super) fn is_integer(self) -> bool {
         matches!(self, Number::Zero | Number::Integer)
     }
 
-    /// The state at the end of `text`, if all of it is the beginning of a number.
+    /// The state at the end of `text`; `None` if the text is not the beginning of a number.
     pub(super) fn of(text: &str) -> Option<Number> {
         let (first, rest) = text.as_bytes().split_first()?;
         rest.iter().try_fold(Number::start(*first)?, |number, byte| number.next(*byte))
     }
 }
 
-/// Whether a legal number has a value that 64-bit floats can hold. `1e999` is legal JSON, but clients read
-/// it as infinity and our own parser not at all.
+/// True if the value of a valid number fits a 64-bit float. `1e999` is valid JSON, but clients read it as infinity, and
+/// the parser here refuses it.
 pub(super) fn is_finite(text: &str) -> bool {
     text.parse::<f64>().is_ok_and(f64::is_finite)
 }
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_grammar() {
+    fn numbers_follow_the_grammar() {
         for text in ["0", "-0", "7", "120", "-1.5", "0.0", "1e5", "1E+05", "0e-0", "1.25e-3"] {
             assert!(Number::of(text).is_some_and(Number::is_whole), "{text}");
         }

@@ -1,14 +1,15 @@
-//! Servers that send again what they have sent: all arguments so far with each fragment, or all of them in the end.
+//! Servers that send text again: all arguments so far with each fragment, or all of them at the end.
 
 use super::{Arguments, SPACES, State, is_space};
 
 impl Arguments {
-    /// What of a fragment is new. Some servers send with each fragment all arguments so far. A fragment that
-    /// is longer than the text so far and starts with all of it is taken for such a repetition where it
-    /// cannot be a continuation; and from then on without this proof. `None`: where a value is due it can be
-    /// one, a nested object with the same first key, so the fragment waits for what comes next.
+    /// The new part of a fragment. Some servers send all arguments so far with each fragment. A fragment that is longer
+    /// than the text so far and starts with all of it counts as such a repetition if it cannot be a continuation; from
+    /// then on no more proof is needed. `None`: a value may come here, so that the fragment can also be a nested object
+    /// with the same first key. The fragment then waits for the next one.
     ///
-    /// Only a fragment that is as long as the whole text is compared with it, so the cost is that of reading it.
+    /// Only a fragment that is at least as long as the whole text is compared with it, so the cost is that of reading
+    /// it.
     pub(super) fn news<'f>(&mut self, fragment: &'f str) -> Option<&'f str> {
         if self.raw.is_empty()
             || fragment.len() < self.raw.len()
@@ -20,7 +21,7 @@ impl Arguments {
         let Some(news) = text.strip_prefix(self.raw.as_str()) else { return Some(fragment) };
         if !self.is_cumulative {
             if matches!(self.state, State::Value | State::FirstElement | State::Element) {
-                // A nested object that closes more than itself is none on its own.
+                // A nested object that closes more than itself is not a valid value on its own.
                 return if Self::is_legal_beginning(text) { None } else { Some(fragment) };
             }
             if news.is_empty() || !self.is_proof_of_repetition(text) {
@@ -31,8 +32,8 @@ impl Arguments {
         Some(news)
     }
 
-    /// Decides about the fragment that waits: `next` comes after it, `None` at the end. It was a repetition if it is
-    /// repeated itself, or if it is a whole object where the text before it would then be left open.
+    /// Decides about the fragment that waits. `next` is the fragment after it, `None` at the end. It was a repetition
+    /// if it is repeated itself, or if it is a whole object and the text before it would then be left open.
     pub(super) fn settle(&mut self, next: Option<&str>, out: &mut String) {
         if self.doubtful.is_empty() {
             return;
@@ -48,8 +49,8 @@ impl Arguments {
         self.take(news.unwrap_or(&doubtful), out);
     }
 
-    /// Whether `text`, which starts with `{` and then, where the state is inside a string, with a key's quote,
-    /// cannot stand at this place. Where a value is due it can: a nested object with the same first key.
+    /// True if `text` cannot stand at this place. It starts with `{` and, if the state is inside a string, a key's
+    /// quote follows. If a value may come here, it can stand here: as a nested object with the same first key.
     fn is_proof_of_repetition(&self, text: &str) -> bool {
         match self.state {
             State::FirstKey
@@ -58,7 +59,7 @@ impl Arguments {
             | State::Number(_)
             | State::Literal(..)
             | State::AfterValue => true,
-            // The key's opening quote would end the string; what follows would be the key's first byte.
+            // The key's opening quote would end the string, and the key's first byte would follow it.
             State::KeyText | State::Text => match text.split_once('"') {
                 Some((_, key)) => key.bytes().next().is_some_and(|b| !is_space(b) && !b":,]}".contains(&b)),
                 None => false,
@@ -67,8 +68,8 @@ impl Arguments {
         }
     }
 
-    /// After the complete object: returns how many bytes are done with. Some servers stream the arguments and
-    /// then send them once more, whole; some send `{}` before the arguments.
+    /// Handles text after the complete object, and returns the number of bytes that are used. Some servers stream the
+    /// arguments and then send them once more, whole; some send `{}` before the arguments.
     pub(super) fn after_the_end(&mut self, rest: &str) -> usize {
         for (at, byte) in rest.bytes().enumerate() {
             if byte == b'{' && !self.has_sent && !self.has_trailing {

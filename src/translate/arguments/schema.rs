@@ -1,7 +1,7 @@
-//! What a tool's schema says about the types of its top-level properties, and values bent to fit it.
+//! The types that a tool's schema gives its top-level properties, and the coercion of values to them.
 //!
-//! Small models write `"5"` for 5 and 5 for `"5"`. Only what the schema says plainly is used: a property with
-//! `anyOf`, `$ref` or no `type` admits everything. Knows JSON texts only, nothing of streams.
+//! Small models write `"5"` for 5 and 5 for `"5"`. Only plain statements of the schema are used: a property with
+//! `anyOf`, `$ref` or no `type` allows everything. Knows JSON texts only, nothing of streams.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -26,12 +26,12 @@ impl Types {
     const NULL: Types = Types(1);
     const BOOLEAN: Types = Types(2);
     const INTEGER: Types = Types(4);
-    /// Every number is admitted, so integers too.
+    /// Every number, integers included.
     const NUMBER: Types = Types(4 | 8);
     const ARRAY: Types = Types(16);
     const OBJECT: Types = Types(32);
     const STRING: Types = Types(64);
-    /// Everything: nothing is known.
+    /// Every type: the schema says nothing about the value.
     pub(super) const ALL: Types = Types(127);
 
     fn from_name(name: &str) -> Types {
@@ -51,17 +51,17 @@ impl Types {
         self.0 & other.0 == other.0
     }
 
-    /// Whether a string fits.
+    /// True if a string fits.
     pub(super) fn admit_string(self) -> bool {
         self.contains(Types::STRING)
     }
 
-    /// Whether nothing but a string fits.
+    /// True if only a string fits.
     pub(super) fn admit_only_string(self) -> bool {
         self == Types::STRING
     }
 
-    /// The JSON that the content of a string stands for, where strings do not fit but that does.
+    /// The JSON value that the content of a string stands for, if a string does not fit but that value does.
     pub(super) fn value_in(self, text: &str) -> Option<&str> {
         let text = text.trim_matches(super::SPACES);
         let (json, kind) = match text {
@@ -89,7 +89,7 @@ impl Types {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema(Arc<Table>);
 
-/// Properties in the order of their names, which are slices of one text: a request declares hundreds.
+/// The properties in the order of their names. The names are slices of one text, because a request declares hundreds.
 #[derive(Debug, PartialEq, Eq)]
 struct Table {
     names: String,
@@ -103,7 +103,7 @@ impl Table {
 }
 
 impl Schema {
-    /// Reads `properties.*.type` of a tool's `input_schema`. `None`: it says nothing that could be used.
+    /// Reads `properties.*.type` of a tool's `input_schema`. `None` if it has nothing usable.
     pub fn from_json(schema: &Value) -> Option<Schema> {
         let properties = schema.get("properties")?.as_object()?;
         let mut known: Vec<(&str, Types)> = Vec::with_capacity(properties.len());
@@ -122,7 +122,7 @@ impl Schema {
         (!table.properties.is_empty()).then(|| Schema(table.into()))
     }
 
-    /// What the property admits whose name is the inside of this JSON string.
+    /// The types that the property allows whose name is the inside of this JSON string.
     pub(super) fn types(&self, key: &str) -> Types {
         let key = unescape(key);
         let Schema(table) = self;
@@ -137,7 +137,7 @@ fn types_of(property: &Value) -> Types {
     for (keyword, value) in property.iter() {
         match keyword {
             "type" => kind = Some(value),
-            // Beside them `type` does not say all.
+            // Beside these keywords `type` does not say everything.
             "anyOf" | "oneOf" | "allOf" | "not" | "if" | "$ref" | "$dynamicRef" => return Types::ALL,
             _ => {}
         }
@@ -152,7 +152,7 @@ fn types_of(property: &Value) -> Types {
     }
 }
 
-/// The text that the inside of a legal JSON string stands for.
+/// The text that the inside of a valid JSON string stands for.
 pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
     if !inside.contains('\\') {
         return Cow::Borrowed(inside);
@@ -160,7 +160,7 @@ pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
     Cow::Owned(decode(&format!("\"{inside}\"")).unwrap_or_else(|| inside.to_string()))
 }
 
-/// The text of a JSON string with its quotes, if it is one.
+/// The text of a JSON string with its quotes; `None` if it is not one.
 pub(super) fn decode(string: &str) -> Option<String> {
     match json::parse(&mut string.as_bytes().to_vec()) {
         Ok(Value::String(text)) => Some(text.into_owned()),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn types_are_read_where_they_are_plain() {
+    fn plain_types_are_read() {
         let schema = schema(
             r##"{"type":"object","properties":{"s":{"type":"string"},"n":{"type":["integer","null"]},
             "e":{"enum":[1]},"a":{"type":"integer","anyOf":[{}]},"r":{"$ref":"#/x"},"u":{"type":"date"},
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_that_says_nothing_is_none() {
+    fn a_schema_without_types_is_not_kept() {
         for text in
             ["{}", "null", "{\"properties\":{}}", "{\"properties\":{\"a\":{}}}", "{\"properties\":[]}"]
         {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_stands_for_what_is_wanted_only() {
+    fn a_string_becomes_only_the_wanted_type() {
         for (wanted, text, expected) in [
             (Types::BOOLEAN, "true", Some("true")),
             (Types::BOOLEAN, " False ", Some("false")),

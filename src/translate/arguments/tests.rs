@@ -1,9 +1,9 @@
-//! Every document whole, byte by byte, in every two pieces, and cut; and what each comes to.
+//! Every document whole, byte by byte, in every two pieces, and cut; and the result of each.
 
 use super::*;
 use crate::json::Value;
 
-/// Documents that come through as they are.
+/// Documents that pass unchanged.
 const VALID: &[&str] = &[
     "{ }",
     "{\"a\":1}",
@@ -33,9 +33,9 @@ const VALID: &[&str] = &[
     "{\"a\":5e-324,\"b\":1.7976931348623157e308,\"c\":-9223372036854775808,\"d\":18446744073709551615}",
 ];
 
-/// Documents that need mending, or cannot be mended, with what is made of them (whole, not truncated).
+/// Documents that need a repair, or cannot be repaired, each with its result (whole, not truncated).
 const BROKEN: &[(&str, Outcome, &str)] = &[
-    // Around the object.
+    // Text around the object.
     ("", Outcome::Empty, ""),
     (" \n\t", Outcome::Empty, ""),
     ("null", Outcome::Empty, ""),
@@ -63,7 +63,7 @@ const BROKEN: &[(&str, Outcome, &str)] = &[
     ("\"\\\"{\\\\\\\"a\\\\\\\":1}\\\"\"", Outcome::Repaired, "{\"a\":1}"),
     ("\"null\"", Outcome::Empty, ""),
     ("\"[1]\"", Outcome::Raw, "{\"_raw_arguments\":\"\\\"[1]\\\"\"}"),
-    // Cut.
+    // Documents that are cut.
     ("{", Outcome::Repaired, "{}"),
     ("{ ", Outcome::Repaired, "{}"),
     ("{\"a", Outcome::Repaired, "{}"),
@@ -82,7 +82,7 @@ const BROKEN: &[(&str, Outcome, &str)] = &[
     ("{\"a\":1,\"b\":", Outcome::Repaired, "{\"a\":1}"),
     ("{\"a\":[1,{\"b\":[\"x\"", Outcome::Repaired, "{\"a\":[1,{\"b\":[\"x\"]}]}"),
     ("{\"a\":[", Outcome::Repaired, "{\"a\":[]}"),
-    // Mended on the way.
+    // Repaired while they arrive.
     ("{\"a\":1,}", Outcome::Repaired, "{\"a\":1}"),
     ("{\"a\":[1 , ] , }", Outcome::Repaired, "{\"a\":[1 ] }"),
     ("{\"a\":[1,2}", Outcome::Repaired, "{\"a\":[1,2]}"),
@@ -93,7 +93,7 @@ const BROKEN: &[(&str, Outcome, &str)] = &[
     ("{\"a\":\"\\d+ it\\'s\"}", Outcome::Repaired, "{\"a\":\"\\\\d+ it's\"}"),
     ("{\"a\":\"C:\\users\"}", Outcome::Repaired, "{\"a\":\"C:\\\\users\"}"),
     ("{\"a\":\"\\ud83d x \\ude00\"}", Outcome::Repaired, "{\"a\":\"\\ufffd x \\ufffd\"}"),
-    // Beyond mending.
+    // Documents that cannot be repaired.
     ("{bad", Outcome::Raw, "{\"_raw_arguments\":\"{bad\"}"),
     ("{'a':1}", Outcome::Raw, "{\"_raw_arguments\":\"{'a':1}\"}"),
     ("{é:1}", Outcome::Raw, "{\"_raw_arguments\":\"{é:1}\"}"),
@@ -128,7 +128,7 @@ const SCHEMA: &str = r#"{"type":"object","properties":{
     "l":{"type":"array","items":{"type":"integer"}},"o":{"type":"object"},"z":{"type":["integer","null"]},
     "m":{"type":["string","integer"]},"u":{"anyOf":[{"type":"integer"}]}}}"#;
 
-/// With [`SCHEMA`]: what comes, what is made of it, and how many values were coerced.
+/// Documents under [`SCHEMA`]: the text, its result, and the number of coerced values.
 const COERCED: &[(&str, &str, usize)] = &[
     (r#"{"b":"true","i":"5","n":"-1.5e3"}"#, r#"{"b":true,"i":5,"n":-1.5e3}"#, 3),
     (r#"{"b":"False","z":"None"}"#, r#"{"b":false,"z":null}"#, 2),
@@ -140,14 +140,14 @@ const COERCED: &[(&str, &str, usize)] = &[
     ),
     (r#"{"s":5,"s":-1.5e3,"s":true,"s":null}"#, r#"{"s":"5","s":"-1.5e3","s":"true","s":null}"#, 3),
     (r#"{"\u0069":"5","i":"\u0035"}"#, r#"{"\u0069":5,"i":5}"#, 2),
-    // Left alone.
+    // Values that stay as they are.
     (r#"{"b":true,"i":5,"n":1.5,"l":[1],"o":{"b":"true"},"s":"5","z":null}"#, "", 0),
     (r#"{"b":"yes","i":"5.5","i":"","i":"five","n":"1e999","l":"1,2","l":"{}","o":"[]"}"#, "", 0),
     (r#"{"m":"5","m":5,"u":"5","x":"5","x":5,"s":[1],"s":{},"i":5.5}"#, "", 0),
     (r#"{"l":["1","2"],"o":{"i":"5"}}"#, "", 0),
 ];
 
-/// One run: what was sent, how it ended, and what was counted.
+/// One run: the text that was sent, the outcome, and the counts.
 #[derive(Debug, PartialEq)]
 struct Run {
     sent: String,
@@ -161,7 +161,8 @@ fn schema() -> Option<Schema> {
     Schema::from_json(&json::parse(&mut SCHEMA.as_bytes().to_vec()).unwrap())
 }
 
-/// By a stricter parser than ours, which takes half a surrogate pair.
+/// True if serde_json reads the text as an object. It is stricter than the parser here, which accepts half a surrogate
+/// pair.
 fn is_object(text: &str) -> bool {
     serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
 }
@@ -200,7 +201,7 @@ fn pieces(text: &str, size: usize) -> Vec<&str> {
     bounds.windows(2).map(|pair| text.get(pair[0]..pair[1]).unwrap()).collect()
 }
 
-/// Runs the document in every way and returns the one result.
+/// Runs the document in every way, checks that the results agree, and returns the one result.
 fn run_all(schema: &Option<Schema>, text: &str) -> Run {
     let whole = run(schema.clone(), [text]);
     for size in [1, 2, 3, 7] {
@@ -215,7 +216,7 @@ fn run_all(schema: &Option<Schema>, text: &str) -> Run {
 }
 
 #[test]
-fn valid_objects_pass_as_they_are() {
+fn valid_objects_pass_unchanged() {
     for text in VALID {
         let run = run_all(&None, text);
         assert_eq!((run.sent.as_str(), run.outcome, run.repairs), (*text, Outcome::Complete, 0));
@@ -228,7 +229,7 @@ fn valid_objects_pass_as_they_are() {
 }
 
 #[test]
-fn broken_objects_are_mended_or_carried() {
+fn broken_objects_are_repaired_or_carried_as_raw_text() {
     for (text, outcome, expected) in BROKEN {
         let run = run_all(&None, text);
         assert_eq!((run.sent.as_str(), run.outcome), (*expected, *outcome), "{text:?}");
@@ -236,7 +237,7 @@ fn broken_objects_are_mended_or_carried() {
 }
 
 #[test]
-fn every_prefix_of_every_document_ends_well() {
+fn every_prefix_ends_the_same_whole_and_in_pieces() {
     for text in
         VALID.iter().chain(BROKEN.iter().map(|(text, ..)| text)).chain(COERCED.iter().map(|(text, ..)| text))
     {
@@ -261,7 +262,7 @@ fn values_are_coerced_to_the_schema() {
     assert_eq!((cut.sent.as_str(), cut.outcome), ("{\"i\":5}", Outcome::Repaired));
 }
 
-/// Documents from a small generator, valid ones and the same with a byte changed, lost or added.
+/// Documents from a small generator: valid ones, and the same with a byte changed, lost or added.
 #[test]
 fn generated_documents_end_well() {
     let mut random = Random(7);
@@ -277,7 +278,7 @@ fn generated_documents_end_well() {
     }
 }
 
-/// The machine takes exactly those documents for objects that the parser takes for objects.
+/// The machine and the parser must accept the same documents as objects.
 #[test]
 fn the_machine_agrees_with_the_parser() {
     let mut random = Random(11);
@@ -303,7 +304,7 @@ fn generated(random: &mut Random) -> String {
     text
 }
 
-/// The first brace stays: what a doubled one means depends on the pieces.
+/// Damages a text behind its first brace, since the result of a doubled one depends on the pieces.
 fn damaged(random: &mut Random, text: String) -> Option<String> {
     const BYTES: &[u8] = b"{}[]\",:\\0-tn \neE.+u5'";
     let mut bytes = text.into_bytes();
@@ -322,7 +323,7 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: usize) -> usize {
-        // Knuth's MMIX constants; the high bits are the good ones.
+        // Knuth's MMIX constants; their high bits are the random ones.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % limit
     }
@@ -366,7 +367,7 @@ fn nesting_has_a_limit() {
     let more = run(None, pieces(&deep(DEPTH_MAX + 1), 3));
     assert_eq!(more.outcome, Outcome::Raw);
     assert_eq!(run(None, [deep(10_000).as_str()]).outcome, Outcome::Raw);
-    // Also as the content of a string that is wanted as an object.
+    // The limit holds for the content of a string that is wanted as an object, too.
     let inner = deep(DEPTH_MAX + 1).replace('"', "\\\"");
     assert_eq!(run(schema(), [format!("{{\"o\":\"{inner}\"}}").as_str()]).coercions, 0);
 }
@@ -560,7 +561,7 @@ fn string_content_flows_at_once() {
 }
 
 #[test]
-fn what_follows_the_object_is_remembered() {
+fn text_behind_the_object_is_remembered() {
     for (text, expected) in [
         ("{\"a\":1} \n", false),
         ("{\"a\":1}\n{\"a\":1}", false),
@@ -576,9 +577,9 @@ fn what_follows_the_object_is_remembered() {
     }
 }
 
-/// The same text as a server sends it that repeats all of it with every fragment.
+/// The same text from a server that repeats all of it with every fragment.
 #[test]
-fn cumulative_fragments_are_taken_once() {
+fn cumulative_fragments_are_used_once() {
     for text in VALID.iter().filter(|text| text.len() < 200) {
         let ends: Vec<usize> = (1..=text.len()).filter(|at| text.is_char_boundary(*at)).collect();
         let all: Vec<&str> = ends.iter().map(|at| text.split_at(*at).0).collect();
@@ -591,7 +592,7 @@ fn cumulative_fragments_are_taken_once() {
     let fragments =
         [" {\"a\": \"x", " {\"a\": \"xy", " {\"a\": \"xy\", \"b\": ", " {\"a\": \"xy\", \"b\": [1]}"];
     assert_eq!(run(None, fragments).sent, "{\"a\": \"xy\", \"b\": [1]}");
-    // What could be a nested object waits for the next fragment, or for the end.
+    // A fragment that could be a nested object waits for the next fragment, or for the end.
     assert_eq!(run(None, ["{\"a\":", "{\"a\":1}"]).sent, "{\"a\":1}");
     assert_eq!(run(None, ["{\"a\":", "{\"a\":1", "{\"a\":12}"]).sent, "{\"a\":12}");
     assert_eq!(run(None, ["{\"a\":[", "{\"a\":[1,", "{\"a\":[1,2]}"]).sent, "{\"a\":[1,2]}");
@@ -599,7 +600,7 @@ fn cumulative_fragments_are_taken_once() {
     assert_eq!(run(None, ["{\"a\":", "{\"a\":1}", "}"]).sent, "{\"a\":{\"a\":1}}");
     assert_eq!(run(None, ["{\"a\":", "{\"a\":1}}"]).sent, "{\"a\":{\"a\":1}}");
     assert_eq!(run(None, ["{\"a\":", "{\"a\":", "{\"b\":1}}}"]).sent, "{\"a\":{\"a\":{\"b\":1}}}");
-    // A brace too many is a broken object in one fragment and a repetition in two.
+    // One brace too many makes a broken object in one fragment, and a repetition in two.
     assert_eq!(run(None, ["{{\"a\":1}"]).outcome, Outcome::Raw);
     assert_eq!(run(None, ["{", "{\"a\":1}"]).sent, "{\"a\":1}");
 }
@@ -622,8 +623,8 @@ fn the_raw_text_has_a_limit() {
     }
 }
 
-/// Work is counted in bytes that the buffers were moved for: a rescan or a copy of what is there would show
-/// as growth of the held text or as a new allocation.
+/// The work is counted as bytes for which the buffers were moved: reading or copying all text again would show as
+/// growth of the held text, or as a new allocation.
 #[test]
 fn a_megabyte_in_small_fragments_is_linear() {
     let lines = "line é of code;\\n\\\"quoted\\\" ".repeat(40_000);

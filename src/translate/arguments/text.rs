@@ -1,7 +1,7 @@
 //! The inside of one JSON string, from its opening quote to its closing one.
 //!
-//! Passes plain text through at once, withholds an escape until it is decided, and mends what small models get
-//! wrong: nothing inside a string is beyond repair. Knows nothing of where the string stands.
+//! Sends plain text on at once, withholds an escape until it is decided, and repairs common mistakes of small models:
+//! every mistake inside a string can be repaired. Does not know where the string stands.
 //!
 //! | mode | next | then |
 //! |---|---|---|
@@ -17,9 +17,9 @@
 
 use std::fmt::Write;
 
-/// What stands for half of a surrogate pair.
+/// The replacement of half of a surrogate pair.
 const REPLACEMENT: &str = "\\ufffd";
-/// The length of `\uXXXX`.
+/// The length of `\uXXXX` in bytes.
 const UNIT_SIZE: usize = 6;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,25 +30,25 @@ enum Mode {
     Hex,
 }
 
-/// The state inside a string; between strings it is at rest.
+/// The state inside a string; between strings it has its default value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Text {
     mode: Mode,
     /// The undecided escape: up to `\ud83d\ude0`.
     withheld: String,
-    /// Whether `withheld` starts with a high surrogate that waits for its low one.
+    /// True if `withheld` starts with a high surrogate that waits for its low one.
     high: bool,
     repairs: usize,
 }
 
 impl Text {
-    /// How often something was mended since [`Text::clear`].
+    /// The number of repairs since [`Text::clear`].
     pub(super) fn repairs(&self) -> usize {
         self.repairs
     }
 
-    /// Takes text of the string and writes what is decided of it. At the closing quote, which it writes too,
-    /// it stops and returns how many bytes it took; `None`: all, and the string goes on.
+    /// Takes text of the string and writes the part that is decided. It writes the closing quote too, stops there, and
+    /// returns the number of bytes that it took. `None`: it took all of the text, and the string goes on.
     pub(super) fn push(&mut self, text: &str, sink: &mut String) -> Option<usize> {
         let mut at = 0;
         while let Some(&byte) = text.as_bytes().get(at) {
@@ -67,7 +67,7 @@ impl Text {
         None
     }
 
-    /// The string ends without its quote: half an escape is dropped, the quote is written.
+    /// Ends a string without its quote: drops an incomplete escape, and writes the quote.
     pub(super) fn finish(&mut self, sink: &mut String) {
         self.replace_high(sink);
         self.withheld.clear();
@@ -133,7 +133,7 @@ impl Text {
             }
             return 1;
         }
-        // A Windows path as a rule: `C:\users`.
+        // Usually a Windows path: `C:\users`.
         self.replace_high(sink);
         self.repairs += 1;
         sink.push('\\');
@@ -143,7 +143,8 @@ impl Text {
         0
     }
 
-    /// A `\uXXXX` is whole. A low surrogate ends a pair or is replaced, a high one waits, all else is written.
+    /// Decides a complete `\uXXXX`. A low surrogate ends a pair or is replaced, a high one waits, and any other
+    /// character is written.
     fn decide(&mut self, sink: &mut String) {
         self.mode = Mode::Plain;
         let digits = self.withheld.len() - 4;
@@ -169,7 +170,7 @@ impl Text {
         self.withheld.clear();
     }
 
-    /// A high surrogate that waits, if any, stays alone.
+    /// Replaces a high surrogate that waits, because it has no low one.
     fn replace_high(&mut self, sink: &mut String) {
         if self.high {
             self.high = false;
@@ -194,7 +195,7 @@ fn write_control(byte: u8, sink: &mut String) {
 mod tests {
     use super::*;
 
-    /// The output, with `|` for the rest after the closing quote; byte by byte and at once alike.
+    /// The output, followed by `|` and the rest after the closing quote. Byte by byte and at once it must be the same.
     fn run(body: &str) -> (String, usize) {
         let mut whole = Text::default();
         let mut sink = String::new();
