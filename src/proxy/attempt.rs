@@ -13,9 +13,9 @@ use crate::translate::{Asked, IMAGE_OMITTED, failure_error};
 use crate::transport::{self, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
 
-use super::Stop;
 use super::exchange::Exchange;
 use super::relay::{error_at_once, error_body};
+use super::stop::Stop;
 use crate::activity::Phase;
 use crate::fleet::Resolved;
 

@@ -1,6 +1,6 @@
 //! The body of a client's request, whole and not encoded.
 
-use super::Stop;
+use super::stop::Stop;
 use crate::error::{Error, Kind};
 use crate::http::{self, Request};
 use crate::json::Document;

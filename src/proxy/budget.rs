@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Retry};
 use crate::http::Request;
 use crate::transport::Wait;
 
-use super::Stop;
+use super::stop::Stop;
 use crate::fleet::queue::{Queue, QueueSlot};
 
 /// Below it a body is of no account: 1,024 connections of these are no more than what is allowed to the large ones.

@@ -1,10 +1,8 @@
 //! `POST /v1/messages/count_tokens`: exact where the upstream counts, else estimated, never a failure of the upstream's.
 
-use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
 
 use crate::http::Request;
 use crate::json::Value;
@@ -14,35 +12,14 @@ use crate::transport::Wait;
 use super::body::read_body;
 use super::exchange::Exchange;
 use super::prepare::{Hooked, Incoming};
-use super::{Proxy, Stop};
+use super::state::Proxy;
+use super::stop::Stop;
 use crate::activity::{CLIENT_GONE, Caller, Record};
 use crate::fleet::Resolved;
 use crate::protocol::tokenize::{ask_token_count, question};
 
-/// Counts that are remembered; Claude Code asks for the same parts of a conversation again and again.
-const REMEMBERED_MAX: usize = 128;
-
 /// The limit that stands in for the missing `max_tokens`: larger than any thinking budget.
 const MAX_TOKENS: u64 = 1 << 32;
-
-/// What was counted lately, by the hash of what was asked.
-#[derive(Debug, Default)]
-pub(super) struct Remembered(Mutex<VecDeque<(u64, u64)>>);
-
-impl Remembered {
-    fn find(&self, key: u64) -> Option<u64> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.iter().find(|(known, _)| *known == key).map(|(_, count)| *count)
-    }
-
-    fn add(&self, key: u64, count: u64) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.len() >= REMEMBERED_MAX {
-            counts.pop_front();
-        }
-        counts.push_back((key, count));
-    }
-}
 
 /// Serves one request.
 ///

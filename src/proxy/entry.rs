@@ -10,7 +10,8 @@ use crate::error::{Error, Kind};
 use crate::http::Request;
 use crate::server::Client;
 
-use super::{Proxy, Resource};
+use super::resource::Resource;
+use super::state::Proxy;
 
 /// The headers of our answers that a page of a listed origin may read, beside the ones that every page may.
 const EXPOSED_HEADERS: &str = "request-id, retry-after, x-should-retry";

@@ -17,8 +17,8 @@ use crate::server::Client;
 use crate::translate::{MessageFold, MessageStream, Plan, Progress};
 use crate::transport::Wait;
 
-use super::Options;
 use super::filter::Filter;
+use super::options::Options;
 use crate::activity::Phase;
 
 const STREAM_HEADERS: [(&str, &str); 3] = [

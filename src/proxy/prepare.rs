@@ -14,9 +14,9 @@ use crate::json::{Document, ParseError, Value};
 use crate::translate::{self, ChatRequest, Target, chat_request};
 use crate::transport::Wait;
 
-use super::Stop;
 use super::budget::check_values;
 use super::filter::Shown;
+use super::stop::Stop;
 use crate::activity::{Caller, Record};
 use crate::fleet::{Gateway, Resolved};
 

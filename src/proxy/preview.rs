@@ -6,8 +6,8 @@ use crate::error::Error;
 use crate::http::Request;
 use crate::json::{Document, Value};
 
-use super::Stop;
 use super::prepare::{Hooked, Incoming};
+use super::stop::Stop;
 use crate::activity::{Caller, Record};
 use crate::fleet::Gateway;
 

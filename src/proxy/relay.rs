@@ -11,8 +11,8 @@ use crate::sse::{Decoder, Event};
 use crate::translate::{Asked, Progress, failure_error};
 use crate::transport::{self, Response};
 
-use super::Stop;
 use super::exchange::Exchange;
+use super::stop::Stop;
 
 /// The largest whole (not streamed) answer, and the largest error, that is taken from an upstream.
 const WHOLE_SIZE_MAX: usize = 64 * 1024 * 1024;

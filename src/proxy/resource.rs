@@ -1,0 +1,46 @@
+//! The resources: which path and method stand for what.
+
+/// A resource, as its path names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resource<'p> {
+    Messages,
+    CountTokens,
+    Models,
+    Model(&'p str),
+    /// For `sparkgap env --remote`.
+    Environment,
+    /// Says only that somebody is there. Claude Code warms its connection with `HEAD /api/hello`.
+    Hello,
+    Health,
+}
+
+impl<'p> Resource<'p> {
+    pub(super) fn find(path: &'p str) -> Option<Self> {
+        let path = path.trim_end_matches('/');
+        match path {
+            "/v1/messages" => Some(Resource::Messages),
+            "/v1/messages/count_tokens" => Some(Resource::CountTokens),
+            "/v1/models" => Some(Resource::Models),
+            "" | "/api/hello" => Some(Resource::Hello),
+            "/health" => Some(Resource::Health),
+            "/env" => Some(Resource::Environment),
+            _ => path.strip_prefix("/v1/models/").map(Resource::Model),
+        }
+    }
+
+    /// Whether it is told to everybody: it says nothing of what is served here.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Resource::Hello | Resource::Health)
+    }
+
+    pub(super) fn methods(self) -> &'static [&'static str] {
+        match self {
+            Resource::Messages | Resource::CountTokens => &["POST"],
+            Resource::Models
+            | Resource::Model(_)
+            | Resource::Environment
+            | Resource::Hello
+            | Resource::Health => &["GET", "HEAD"],
+        }
+    }
+}

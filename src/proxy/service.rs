@@ -1,0 +1,80 @@
+//! The handler of every request: decides which path stands for what, and answers at once what needs no upstream.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::entry::{Entry, answer_preflight};
+use super::exchange::Exchange;
+use super::resource::Resource;
+use super::state::Proxy;
+use super::{count, messages};
+use crate::activity::Caller;
+use crate::admin;
+use crate::error::Error;
+use crate::http::Request;
+use crate::ids;
+use crate::server::{Client, Handler};
+use crate::transport::Wait;
+
+impl Proxy {
+    /// Whatever is not a message: a short JSON text.
+    #[inline(never)] // its part of the stack is not to lie below every message
+    fn tell(
+        &self,
+        resource: Resource<'_>,
+        client: &Client,
+        request: &Request,
+        request_id: &str,
+    ) -> Result<Vec<u8>, Error> {
+        let wait: Rc<dyn Wait> = Exchange::new(client, request_id, &self.options);
+        Ok(match resource {
+            Resource::Models => admin::models::list(&self.gateway(), request, &wait)?.to_json().into_bytes(),
+            Resource::Model(id) => {
+                admin::models::find(&self.gateway(), id, request, &wait)?.to_json().into_bytes()
+            }
+            Resource::Environment => {
+                let gateway = self.gateway();
+                for served in gateway.upstreams() {
+                    served.upstream().discovered_fresh(&wait);
+                }
+                admin::environment::tell(&gateway, request, &self.options.prefix, &wait)?
+                    .to_json()
+                    .into_bytes()
+            }
+            Resource::Health => admin::health::health(&self.gateway(), &self.counters),
+            Resource::Hello | Resource::Messages | Resource::CountTokens => {
+                br#"{"name":"sparkgap"}"#.to_vec()
+            }
+        })
+    }
+}
+
+impl Handler for Proxy {
+    fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
+        let request_id = ids::request_id();
+        self.counters.request();
+        let mut caller = Caller::new(self.access.client_address(&request, address.ip()));
+        let told = match self.let_in(client, &request, &mut caller) {
+            Ok(Entry::Resource(Resource::Messages)) => {
+                return messages::serve(self, client, request, &caller, &request_id);
+            }
+            Ok(Entry::Resource(Resource::CountTokens)) => {
+                return count::serve(self, client, &request, &caller, &request_id);
+            }
+            Ok(Entry::Resource(resource)) => self.tell(resource, client, &request, &request_id),
+            Ok(Entry::Preflight) => return answer_preflight(client, &request, &request_id),
+            Err(error) => Err(error),
+        };
+        match told {
+            Ok(body) => {
+                let headers = [("content-type", "application/json"), ("request-id", request_id.as_str())];
+                client.borrow_mut().respond(200, &headers, &body)
+            }
+            Err(error) => {
+                log::info!("{request_id} {caller} {error}");
+                client.borrow_mut().respond_error(&error, &request_id)
+            }
+        }
+    }
+}
