@@ -56,8 +56,9 @@ fn a_hook_is_not_asked_about_a_call_that_was_cut() {
         let (ended, blocks) = client.post(&with_tool(hello_stream())).events();
         assert_eq!(ended, if breaks { Ended::Failed } else { Ended::Whole }, "{arguments:?}");
         let names: Vec<&Value> = blocks.iter().map(|block| &block["name"]).collect();
-        // A second call that did not begin before the break is not shown at all.
-        assert!(names == ["seen_f", "f"] || (breaks && names == ["seen_f"]), "{arguments:?} {blocks:?}");
+        // At a break a call that is still being gathered for the hook is dropped: nothing says that it is whole.
+        let is_cut_short = breaks && (names == ["seen_f"] || names.is_empty());
+        assert!(names == ["seen_f", "f"] || is_cut_short, "{arguments:?} {blocks:?}");
         assert!(blocks.iter().skip(1).all(|block| !block["input"].is_object()), "{arguments:?} {blocks:?}");
     }
 }
