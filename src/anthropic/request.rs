@@ -4,6 +4,8 @@
 //! Unknown fields, unknown block types and hints we cannot serve never fail a request (translation.md, rule 10).
 
 mod messages;
+#[cfg(test)]
+mod tests;
 mod tools;
 
 use std::collections::HashSet;

@@ -36,9 +36,9 @@ impl StopMatcher {
         StopMatcher { sequences, ..StopMatcher::default() }
     }
 
-    /// Whether `text` is one of the sequences.
-    pub(super) fn has(&self, text: &str) -> bool {
-        self.sequences.binary_search_by(|sequence| sequence.as_str().cmp(text)).is_ok()
+    /// Whether this is one of the sequences.
+    pub(super) fn knows(&self, sequence: &str) -> bool {
+        self.sequences.binary_search_by(|known| known.as_str().cmp(sequence)).is_ok()
     }
 
     /// Takes a piece, hands what is safe to `show`, and tells the sequence that was met, if one was: the one that
@@ -136,7 +136,7 @@ mod tests {
     fn expected(sequences: &[&str], text: &str) -> (String, Option<String>) {
         let ends = sequences.iter().filter_map(|s| text.find(s).map(|at| (at + s.len(), at, *s)));
         match ends.min_by_key(|(end, at, _)| (*end, *at)) {
-            Some((_, at, sequence)) => (text[..at].to_string(), Some(sequence.to_string())),
+            Some((_, at, sequence)) => (text.get(..at).unwrap().to_string(), Some(sequence.to_string())),
             None => (text.to_string(), None),
         }
     }

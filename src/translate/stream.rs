@@ -264,8 +264,8 @@ impl MessageStream {
         if let Some(reason) = choice.finish_reason.or(choice.is_whole.then_some("stop")) {
             self.finish_reason = Some(reason.to_string());
         }
-        let requested = choice.stop.filter(|stop| self.stops.has(stop));
-        if let (Some(stop), Some(_)) = (requested, choice.finish_reason) {
+        let requested = |stop: &&str| self.stops.knows(stop);
+        if let (Some(stop), Some(_)) = (choice.stop.filter(requested), choice.finish_reason) {
             self.stop_sequence = Some(stop.to_string());
         }
     }
