@@ -13,6 +13,7 @@ mod spares;
 mod surrogates;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 pub use document::Document;
 pub use list::{List, Share};
@@ -234,6 +235,21 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Sets each of these entries as [`Object::set`] does, in time linear in their number.
+    pub fn set_all(&mut self, entries: impl Iterator<Item = (&'a str, Value<'a>)>) {
+        let own = self.0.to_mut();
+        // A repeated key's later place counts, as everywhere.
+        let mut places: HashMap<Cow<'a, str>, usize> =
+            own.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
+        for (key, value) in entries {
+            let place = *places.entry(Cow::Borrowed(key)).or_insert(own.len());
+            match own.get_mut(place) {
+                Some((_, slot)) => *slot = value,
+                None => own.push((Cow::Borrowed(key), value)),
+            }
+        }
+    }
+
     /// Appends an entry without looking for the key; for building.
     pub fn push(&mut self, key: &'static str, value: impl Into<Value<'a>>) {
         self.0.to_mut().push((Cow::Borrowed(key), value.into()));
@@ -446,6 +462,20 @@ mod tests {
         let mut bytes = b"{\"a\":1,\"a\":2}".to_vec();
         let value = parse(&mut bytes).unwrap();
         assert_eq!(value.get("a").and_then(Value::as_u64), Some(2));
+    }
+
+    #[test]
+    fn many_entries_are_set_as_one_by_one() {
+        let numbered = |(at, key): (usize, char)| (key.to_string(), Value::from(at as u64));
+        for (before, entries) in [("", "abab"), ("aba", "bca"), ("ab", ""), ("ab", "zyxab")] {
+            let own: Object<'_> =
+                before.chars().enumerate().map(numbered).map(|(k, v)| (k.into(), v)).collect();
+            let entries: Vec<(String, Value<'_>)> = entries.chars().enumerate().map(numbered).collect();
+            let (mut one_by_one, mut at_once) = (own.clone(), own);
+            entries.iter().for_each(|(key, value)| one_by_one.set(key.as_str(), value.clone()));
+            at_once.set_all(entries.iter().map(|(key, value)| (key.as_str(), value.clone())));
+            assert_eq!(at_once, one_by_one, "{before} {entries:?}");
+        }
     }
 
     #[test]

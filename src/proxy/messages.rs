@@ -140,8 +140,10 @@ fn answer(
         let asked = plan.asked();
         exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
         let mut attempt = Attempt { resolved: &resolved, asked: asked.clone(), body, mended: false };
-        // While hooks ran, nobody minded the client; and an upstream that was asked in vain has begun to work.
-        if (hooked.shown.is_some() || !tried.is_empty()) && has_left(wait.as_ref()) {
+        // While hooks ran, or a large body was translated, nobody watched the client; and an upstream that was asked in vain
+        // has begun to work.
+        let unwatched = hooked.shown.is_some() || hooked.is_watched || !tried.is_empty();
+        if unwatched && has_left(wait.as_ref()) {
             return Err(Stop::ClientGone);
         }
         exchange.enter(Phase::Queue);

@@ -12,7 +12,7 @@ use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::Request;
 use crate::json::{Document, ParseError, Value};
 use crate::translate::{self, ChatRequest, Target, chat_request};
-use crate::upstream::Wait;
+use crate::upstream::{Wait, has_left};
 
 use super::Stop;
 use super::budget::check_values;
@@ -22,6 +22,10 @@ use super::record::{Caller, Record};
 
 /// The beta of clients that know the stop reason `model_context_window_exceeded`.
 const CONTEXT_WINDOW_BETA: &str = "model-context-window-exceeded-2025-08-26";
+
+/// The size of a body in bytes from which on the client is looked for between the stages of its request. Each stage of a
+/// body of 32 MiB takes some tenths of a second; those of a smaller one are over before a client could have left.
+const WATCHED_SIZE_MIN: usize = 1024 * 1024;
 
 /// What a request is prepared with.
 pub(super) struct Incoming<'p> {
@@ -45,6 +49,8 @@ pub(super) struct Hooked {
     pub(super) upstream: Option<String>,
     /// The body as `on_request` left it, where `on_error` may send it elsewhere.
     pub(super) saved: Option<Vec<u8>>,
+    /// Whether the body is so large that the client may leave before all stages are done, and is looked for between them.
+    pub(super) is_watched: bool,
 }
 
 impl Incoming<'_> {
@@ -54,7 +60,10 @@ impl Incoming<'_> {
         document: &'b mut Document,
         hooked: &mut Hooked,
     ) -> Result<Value<'b>, Stop> {
+        hooked.is_watched = document.bytes().len() >= WATCHED_SIZE_MIN;
+        self.check_client(hooked)?;
         let mut body = parse(document)?;
+        self.check_client(hooked)?;
         let hooks = self.gateway.hooks();
         if sees_request(hooks) {
             hooked.client_model = model_of(&body).to_string();
@@ -92,7 +101,9 @@ impl Incoming<'_> {
             self.gateway.resolve(requested, hooked.upstream.as_deref(), own_model, self.wait.as_ref())?;
         resolved.served.name().clone_into(&mut record.upstream);
         record.upstream_model.clone_from(&resolved.model);
+        self.check_client(hooked)?;
         let mut chat = chat_request(&messages, &resolved.target())?;
+        self.check_client(hooked)?;
         let hooks = self.gateway.hooks();
         if let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &hooked.shown) {
             let shown = &mut *shown.borrow_mut();
@@ -108,6 +119,18 @@ impl Incoming<'_> {
             .is_some_and(|betas| betas.split(',').any(|beta| beta.trim() == CONTEXT_WINDOW_BETA));
         let finished = finish(&resolved, chat);
         Ok((resolved, finished))
+    }
+
+    /// Called between two stages: nothing more is to be done for a client that has left. Within a stage nobody looks, since
+    /// the translation knows no sockets; a stage's time is linear in the body's size.
+    ///
+    /// # Errors
+    /// [`Stop::ClientGone`].
+    fn check_client(&self, hooked: &Hooked) -> Result<(), Stop> {
+        match &self.wait {
+            Some(wait) if hooked.is_watched && has_left(wait.as_ref()) => Err(Stop::ClientGone),
+            _ => Ok(()),
+        }
     }
 
     /// The request as hooks see it.
@@ -182,5 +205,78 @@ fn has_images(value: &Value<'_>) -> bool {
                 || object.get("content").is_some_and(has_images)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsFd, BorrowedFd};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hooks::Options;
+    use crate::{config, upstream};
+
+    /// A client that is waited for at this socket.
+    struct Waiting(TcpStream);
+
+    impl Wait for Waiting {
+        fn client(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.0.as_fd())
+        }
+
+        fn patience(&self) -> Option<Duration> {
+            None
+        }
+
+        fn on_silence(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn gateway() -> Gateway {
+        let upstream = config::Upstream {
+            name: "default".into(),
+            url: "http://127.0.0.1:9/v1".into(),
+            api_key: None,
+            model: Some("m".into()),
+            max_in_flight: None,
+            settings: crate::openai::Settings::default(),
+        };
+        let loaded = Hooks::load(&[], vec![upstream], Options::default()).unwrap();
+        Gateway::new(loaded, &upstream::Options::default()).unwrap()
+    }
+
+    #[test]
+    fn a_large_request_goes_no_further_once_its_client_has_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, address) = listener.accept().unwrap();
+        let gateway = gateway();
+        let request = Request {
+            method: "POST".into(),
+            path: "/v1/messages".into(),
+            query: None,
+            headers: std::iter::empty::<(&str, &str)>().collect(),
+        };
+        let wait: Rc<dyn Wait> = Rc::new(Waiting(server));
+        let incoming =
+            Incoming { gateway: &gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
+        let body = |size: usize| Document::from(format!(r#"{{"k":"{}"}}"#, "x".repeat(size)).into_bytes());
+        let (mut large, mut small) = (body(WATCHED_SIZE_MIN), body(9));
+        let mut hooked = Hooked::default();
+        assert!(incoming.hooked(&mut large, &mut hooked).is_ok());
+        assert!(incoming.check_client(&hooked).is_ok());
+        drop(client);
+        // The hang-up is on its way on this very machine; only its arrival is waited for, not a stretch of time.
+        let arriving = wait.client().unwrap();
+        let mut socket = [rustix::event::PollFd::new(&arriving, rustix::event::PollFlags::RDHUP)];
+        rustix::event::poll(&mut socket, None).unwrap();
+        assert!(matches!(incoming.check_client(&hooked), Err(Stop::ClientGone)));
+        let mut large = body(WATCHED_SIZE_MIN);
+        assert!(matches!(incoming.hooked(&mut large, &mut hooked), Err(Stop::ClientGone)));
+        assert!(incoming.hooked(&mut small, &mut hooked).is_ok(), "a small one is as good as done");
     }
 }

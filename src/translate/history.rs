@@ -5,6 +5,7 @@
 //! so the upstream's prefix cache holds from turn to turn.
 
 mod answer;
+mod results;
 
 use std::borrow::Cow;
 
@@ -24,6 +25,8 @@ pub const IMAGE_OMITTED: &str = "[image omitted: model has no vision]";
 const NO_RESULT: &str = "[no result: interrupted]";
 /// What stands for a result without content: some templates dislike an empty one.
 const NO_OUTPUT: &str = "(no output)";
+/// How much of a call's id the line before an image has, in bytes.
+const ID_SHOWN_SIZE_MAX: usize = 256;
 /// A line that Claude Code puts first in its system prompt, different in each conversation: it would cost the upstream
 /// its whole prefix cache.
 const BILLING_HEADER: &str = "x-anthropic-billing-header:";
@@ -63,6 +66,7 @@ pub(super) fn history<'r>(
 ) -> Result<History<'r>, Error> {
     let mut builder = Builder { turns: Vec::new(), reminders: Vec::new(), early: Vec::new(), target };
     builder.system(system);
+    let last_user = messages.iter().rposition(|message| message.role == Role::User);
     let mut rest = messages;
     while let Some((message, after)) = rest.split_first() {
         if message.role == Role::Assistant {
@@ -71,7 +75,7 @@ pub(super) fn history<'r>(
         } else {
             let len = rest.iter().take_while(|message| message.role != Role::Assistant).count();
             let (run, after) = rest.split_at(len);
-            builder.user_turn(run, after.iter().any(|message| message.role == Role::User));
+            builder.user_turn(run, last_user.is_some_and(|last| last >= messages.len() - after.len()));
             if !after.is_empty() {
                 builder.settle_reminders();
             }
@@ -125,20 +129,19 @@ impl<'r> Builder<'r, '_> {
 
     /// All that stands between two answers: user messages, which the API merges, and system messages.
     fn user_turn(&mut self, run: &'r [Message<'r>], user_follows: bool) {
-        if run.iter().any(|message| message.role == Role::User) {
+        let last_user = run.iter().rposition(|message| message.role == Role::User);
+        if last_user.is_some() {
             let results = run.iter().flat_map(|message| &message.content).filter_map(as_result);
             let results: Vec<&ToolResult<'r>> = self.early.drain(..).chain(results).collect();
             self.results(&results);
         }
-        let mut rest = run;
-        while let Some((message, after)) = rest.split_first() {
-            let forgotten = user_follows || after.iter().any(|message| message.role == Role::User);
+        for (at, message) in run.iter().enumerate() {
+            let forgotten = user_follows || last_user.is_some_and(|last| last > at);
             match message.role {
                 Role::System if message.until_next_user && forgotten => {}
                 Role::System => self.system_message(message),
                 Role::User | Role::Assistant => self.user(message),
             }
-            rest = after;
         }
     }
 
@@ -178,13 +181,13 @@ impl<'r> Builder<'r, '_> {
     fn results(&mut self, results: &[&'r ToolResult<'r>]) {
         let open = self.open_calls();
         let mut after = Vec::new();
-        for id in &open {
-            // Of results with the same id the last one counts.
-            let result = results.iter().rev().find(|result| result.id == *id);
+        let paired = results::pair(&open, results);
+        for (id, result) in open.iter().zip(paired.of_calls) {
+            let result = result.and_then(|at| results.get(at));
             let content = result.map(|result| result_text(result, &mut after, self.target));
             self.turns.push(Turn::Tool { id, content: content.unwrap_or(Cow::Borrowed(NO_RESULT)) });
         }
-        for result in results.iter().filter(|result| !open.contains(&result.id)) {
+        for result in paired.without_call.iter().filter_map(|at| results.get(*at)) {
             let mut images = Vec::new();
             let text = result_text(result, &mut images, self.target);
             let id = tool_id::given(result.id);
@@ -296,7 +299,7 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
     let texts = result.content.iter().filter_map(|block| match block {
         Block::Image(source) => match image(source, target) {
             Part::Image(source) => {
-                let line = format!("Image returned by tool call {}:", tool_id::given(result.id));
+                let line = format!("Image returned by tool call {}:", short_id(&tool_id::given(result.id)));
                 images.push(Part::Text(Cow::Owned(line)));
                 images.push(Part::Image(source));
                 image_count += 1;
@@ -314,6 +317,16 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
     } else {
         text
     }
+}
+
+/// The beginning of an id, for the line before an image: an id stands once in a request, but such a line before each of
+/// its result's images.
+fn short_id(id: &str) -> &str {
+    if id.len() <= ID_SHOWN_SIZE_MAX {
+        return id;
+    }
+    let end = (0..=ID_SHOWN_SIZE_MAX).rev().find(|end| id.is_char_boundary(*end));
+    end.and_then(|end| id.get(..end)).unwrap_or_default()
 }
 
 fn image<'r>(source: &'r Value<'r>, target: &Target<'_>) -> Part<'r> {

@@ -296,7 +296,7 @@ fn thinking<'r>(
             arguments.push("preserve_thinking", true);
         }
         if let Some(own) = request.body.get("chat_template_kwargs").and_then(Value::as_object) {
-            own.iter().for_each(|(key, value)| arguments.set(key, value.reborrow()));
+            arguments.set_all(own.iter().map(|(key, value)| (key, value.reborrow())));
         }
         body.push("chat_template_kwargs", arguments);
     }

@@ -111,6 +111,10 @@ pub struct MessageStream {
     space: String,
     marks: Marks,
     mark_text: String,
+    /// Where in `mark_text` the white space at its beginning ends, and how much of what stands there was compared with
+    /// the mark already: only new text is looked at.
+    mark_start: usize,
+    mark_matched: usize,
     mark_end: StopMatcher,
     stops: StopMatcher,
     signature: Signature,
@@ -133,8 +137,12 @@ pub struct MessageStream {
 
 impl MessageStream {
     /// The translation of the answer to `plan`'s request, under the id `msg_…`.
-    pub fn new(plan: Plan, message_id: String) -> Self {
-        let stops = StopMatcher::new(plan.stop_sequences.clone());
+    pub fn new(mut plan: Plan, message_id: String) -> Self {
+        let stops = StopMatcher::new(std::mem::take(&mut plan.stop_sequences));
+        // By name, so that the tool of a call is found without a walk through all of them. Of tools with the same name
+        // the first one stays the first.
+        plan.tools.sort_by(|(name, _), (other, _)| name.cmp(other));
+        plan.renamed.sort_by(|(sent, _), (other, _)| sent.cmp(other));
         let signature = Signature::new(plan.thinking_omitted);
         MessageStream {
             plan,
@@ -147,6 +155,8 @@ impl MessageStream {
             space: String::new(),
             marks: Marks::Undecided,
             mark_text: String::new(),
+            mark_start: 0,
+            mark_matched: 0,
             mark_end: StopMatcher::new(vec![THINK_END.to_string()]),
             stops,
             signature,
@@ -274,7 +284,7 @@ impl MessageStream {
         if let Some(reason) = choice.finish_reason {
             self.finish_reason = Some(reason.to_string());
         }
-        let requested = |stop: &&str| self.plan.stop_sequences.iter().any(|sequence| sequence == stop);
+        let requested = |stop: &&str| self.stops.knows(stop);
         if let (Some(stop), Some(_)) = (choice.stop.filter(requested), choice.finish_reason) {
             self.stop_sequence = Some(stop.to_string());
         }

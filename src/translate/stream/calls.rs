@@ -153,8 +153,7 @@ impl MessageStream {
 
     fn give_schema(&mut self, at: usize) {
         let Some(call) = self.calls.get_mut(at) else { return };
-        let declared = self.plan.tools.iter().find(|(name, _)| *name == call.name);
-        let schema = declared.and_then(|(_, schema)| schema.clone());
+        let schema = by_name(&self.plan.tools, &call.name).and_then(Option::clone);
         // Arguments that came before the name are read again, now with the schema.
         let before = std::mem::replace(&mut call.arguments, Arguments::new(schema));
         call.pending.clear();
@@ -183,8 +182,7 @@ impl MessageStream {
         let pending = std::mem::take(&mut call.pending);
         self.close(emit);
         self.begin(Open::ToolUse(at), emit);
-        let renamed = self.plan.renamed.iter().find(|(sent, _)| *sent == name);
-        let shown = renamed.map_or(name.as_str(), |(_, own)| own.as_str());
+        let shown = by_name(&self.plan.renamed, &name).unwrap_or(&name);
         emit(&Event::ToolUseStart { index: self.index(), id: &id, name: shown });
         if !pending.is_empty() {
             self.piece(Piece::InputJson(&pending), emit);
@@ -278,4 +276,10 @@ impl MessageStream {
             self.close(emit);
         }
     }
+}
+
+/// The first entry of that name in a list that is sorted by name.
+fn by_name<'l, T>(list: &'l [(String, T)], name: &str) -> Option<&'l T> {
+    let at = list.partition_point(|(known, _)| known.as_str() < name);
+    list.get(at).filter(|(known, _)| known == name).map(|(_, value)| value)
 }
