@@ -6,7 +6,7 @@
 mod support;
 
 use sparkgap::openai::{Flavour, Settings};
-use sparkgap::translate::Target;
+use sparkgap::translate::{Lessons, Target};
 
 use support::cuts::judge;
 use support::replay::{Answer, Exchange, request};
@@ -82,7 +82,7 @@ fn exchange(dice: &mut Dice) -> Exchange {
         model: "m",
         flavour: Flavour::Unknown,
         window: Some(9000),
-        tokens_ratio: 1.0,
+        lessons: Lessons::default(),
         settings: &settings,
     };
     let (_, plan) = request(messages.as_bytes(), &target).unwrap();

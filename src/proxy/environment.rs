@@ -118,7 +118,7 @@ fn variables(gateway: &Gateway, base: String) -> Vec<(&'static str, String)> {
     // One number serves all conversations, so it is the smaller window. The haiku model has none of its own.
     let talking = [&opus, &sonnet];
     let least = |of: fn(&Resolved) -> Option<u64>| talking.into_iter().flatten().filter_map(of).min();
-    if let Some(window) = least(|tier| tier.window) {
+    if let Some(window) = least(Resolved::window) {
         let output = (window / OUTPUT_SHARE).min(OUTPUT_MAX);
         let output = least(|tier| tier.settings.max_tokens).map_or(output, |most| most.min(output));
         found.push(("CLAUDE_CODE_MAX_CONTEXT_TOKENS", window.to_string()));

@@ -5,6 +5,7 @@
 //! | `mod` | [`Proxy`]: which path is what, who is answered what at once |
 //! | `gateway` | [`Gateway`]: the upstreams, aliases and hooks in force, swapped as one |
 //! | `prepare` | a client's bytes to a chat completion: hooks, checks, route, translation |
+//! | `learned` | what answers and refusals told of an upstream's models, and for how long that is believed |
 //! | `messages` | `POST /v1/messages`, stage by stage |
 //! | `attempt` | one upstream asked: mended and repeated where that helps |
 //! | `budget` | how much memory the bodies of requests may take, all together |
@@ -27,6 +28,7 @@ mod environment;
 mod exchange;
 mod filter;
 mod gateway;
+mod learned;
 mod messages;
 mod models;
 mod prepare;
@@ -92,7 +94,6 @@ pub struct Proxy {
     gateway: RwLock<Arc<Gateway>>,
     options: Options,
     keys: Keys,
-    counts: count::Remembered,
     counters: Counters,
     budget: Budget,
 }
@@ -167,7 +168,6 @@ impl Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
             options,
             keys,
-            counts: count::Remembered::default(),
             counters: Counters::default(),
             budget: Budget::default(),
         }

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::Request;
 use crate::json::{Document, ParseError, Value};
-use crate::translate::{self, ChatRequest, Target, chat_request};
+use crate::translate::{self, ChatRequest, chat_request};
 use crate::upstream::Wait;
 
 use super::Stop;
@@ -87,12 +87,14 @@ impl Incoming<'_> {
             self.gateway.resolve(requested, hooked.upstream.as_deref(), own_model, self.wait.as_ref())?;
         resolved.served.name().clone_into(&mut record.upstream);
         record.upstream_model.clone_from(&resolved.model);
-        let mut chat = chat_request(&messages, &resolved.target())?;
+        let target = resolved.target();
+        let mut chat = chat_request(&messages, &target)?;
         let hooks = self.gateway.hooks();
         if let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &hooked.shown) {
             let shown = &mut *shown.borrow_mut();
             shown.upstream = Some(resolved.served.name().to_string());
             hooks.on_upstream_request(&mut chat.body, shown)?;
+            chat.plan.measure(&chat.body, &target.lessons.tokens);
         }
         for dropped in &chat.dropped {
             self.gateway.warn_once(dropped);
@@ -132,19 +134,6 @@ impl Incoming<'_> {
             thinking: thinking.is_some_and(|kind| kind != "disabled"),
             tool_names: tool_names.collect(),
             ..hooks::Request::default()
-        }
-    }
-}
-
-impl Resolved {
-    /// What the translation must know of it.
-    pub(super) fn target(&self) -> Target<'_> {
-        Target {
-            model: &self.model,
-            flavour: self.flavour,
-            window: self.window,
-            tokens_ratio: self.served.tokens_ratio(&self.model),
-            settings: &self.settings,
         }
     }
 }

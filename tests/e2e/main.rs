@@ -39,6 +39,7 @@ mod environment;
 mod errors;
 mod framing;
 mod hooks;
+mod learned;
 mod leaving;
 mod limits;
 mod litellm;
