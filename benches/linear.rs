@@ -17,7 +17,7 @@ use sparkgap::anthropic::MessagesRequest;
 use sparkgap::json::{Document, Parser};
 use sparkgap::openai::{Flavour, Settings};
 use sparkgap::sse::Decoder;
-use sparkgap::translate::{MessageFold, MessageStream, Plan, Target, chat_request};
+use sparkgap::translate::{Lessons, MessageFold, MessageStream, Plan, Target, chat_request};
 
 /// The usual number of elements. A list with a limit of its own takes as many as that allows.
 const MANY: usize = 40_000;
@@ -484,7 +484,8 @@ fn translate(body: Vec<u8>, flavour: Flavour) -> Vec<u8> {
     let mut document = Document::from(body);
     let body = document.parse().unwrap();
     let settings = Settings::default();
-    let target = Target { model: "m", flavour, window: None, tokens_ratio: 1.0, settings: &settings };
+    let target =
+        Target { model: "m", flavour, window: None, lessons: Lessons::default(), settings: &settings };
     if let Ok(request) = MessagesRequest::read(&body)
         && let Ok(chat) = chat_request(&request, &target)
     {
@@ -502,7 +503,7 @@ fn plan(body: &[u8]) -> Plan {
         model: "m",
         flavour: Flavour::LlamaCpp,
         window: None,
-        tokens_ratio: 1.0,
+        lessons: Lessons::default(),
         settings: &settings,
     };
     chat_request(&MessagesRequest::read(&body).unwrap(), &target).unwrap().plan

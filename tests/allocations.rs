@@ -8,7 +8,7 @@
 use sparkgap::json;
 use sparkgap::openai::{Flavour, Settings};
 use sparkgap::sse::Decoder;
-use sparkgap::translate::{MessageStream, Plan, Progress, Target, chat_request};
+use sparkgap::translate::{Lessons, MessageStream, Plan, Progress, Target, chat_request};
 
 const WARM_UP: usize = 200;
 const EVENTS: usize = 20_000;
@@ -22,8 +22,13 @@ fn plan(extra: &str) -> Plan {
     let value = json::parse(&mut bytes).unwrap();
     let request = sparkgap::anthropic::MessagesRequest::read(&value).unwrap();
     let settings = Settings::default();
-    let target =
-        Target { model: "m", flavour: Flavour::Vllm, window: None, tokens_ratio: 1.0, settings: &settings };
+    let target = Target {
+        model: "m",
+        flavour: Flavour::Vllm,
+        window: None,
+        lessons: Lessons::default(),
+        settings: &settings,
+    };
     chat_request(&request, &target).unwrap().plan
 }
 

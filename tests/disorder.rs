@@ -7,7 +7,7 @@ mod support;
 
 use serde_json::{Value, json};
 use sparkgap::openai::{Flavour, Settings};
-use sparkgap::translate::{Plan, TakenIds, Target};
+use sparkgap::translate::{Lessons, Plan, TakenIds, Target};
 
 use support::cuts::judge;
 use support::replay::{Answer, Exchange, request};
@@ -124,7 +124,7 @@ fn plan(extra: &str, has_history: bool, think_tags: bool) -> Plan {
         model: "m",
         flavour: Flavour::Unknown,
         window: Some(9000),
-        tokens_ratio: 1.0,
+        lessons: Lessons::default(),
         settings: &settings,
     };
     request(messages.as_bytes(), &target).unwrap().1

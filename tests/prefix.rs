@@ -18,7 +18,7 @@ mod support;
 use minijinja::{Environment, Error, ErrorKind, Value as Data};
 use serde_json::{Value, json};
 use sparkgap::openai::{Flavour, Settings};
-use sparkgap::translate::{Plan, Target};
+use sparkgap::translate::{Lessons, Plan, Target};
 
 use support::replay::{Answer, Exchange, request};
 
@@ -209,7 +209,7 @@ fn send(conversation: &mut Conversation, template: &Environment<'_>) -> (Sent, P
         model: "qwen3",
         flavour: Flavour::Vllm,
         window: Some(262_144),
-        tokens_ratio: 1.0,
+        lessons: Lessons::default(),
         settings: &settings,
     };
     let body = conversation.body();

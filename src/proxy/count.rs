@@ -1,10 +1,8 @@
 //! `POST /v1/messages/count_tokens`: exact where the upstream counts, else estimated, never a failure of the upstream's.
 
-use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Read};
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
 
 use crate::http::Request;
 use crate::json::{Object, Value};
@@ -21,9 +19,6 @@ use super::{Proxy, Stop};
 
 /// vLLM's answer begins with the count, and goes on with every token: the rest is not read.
 const ANSWER_SIZE_MAX: usize = 4096;
-
-/// Counts that are remembered; Claude Code asks for the same parts of a conversation again and again.
-const REMEMBERED_MAX: usize = 128;
 
 /// The limit that stands in for the missing `max_tokens`: larger than any thinking budget.
 const MAX_TOKENS: u64 = 1 << 32;
@@ -44,25 +39,6 @@ const COMPLETION_KEYS: [&str; 8] = [
     "reasoning_effort",
     "response_format",
 ];
-
-/// What was counted lately, by the hash of what was asked.
-#[derive(Debug, Default)]
-pub(super) struct Remembered(Mutex<VecDeque<(u64, u64)>>);
-
-impl Remembered {
-    fn find(&self, key: u64) -> Option<u64> {
-        let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.iter().find(|(known, _)| *known == key).map(|(_, count)| *count)
-    }
-
-    fn add(&self, key: u64, count: u64) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.len() >= REMEMBERED_MAX {
-            counts.pop_front();
-        }
-        counts.push_back((key, count));
-    }
-}
 
 /// Serves one request.
 ///
@@ -115,22 +91,22 @@ fn count(proxy: &Proxy, exchange: &Rc<Exchange>, request: &Request, caller: &Cal
         incoming.translated(&body, &mut hooked, &mut record, |resolved, chat| {
             (chat.plan.prompt_tokens, question(resolved.flavour, chat.body))
         })?;
-    let key = key(&resolved, &body);
-    if let Some(count) = proxy.counts.find(key) {
+    let key = key(&body);
+    if let Some(count) = resolved.served.count(key) {
         return Ok(count);
     }
     match counted(&resolved, &body, &wait) {
         Some(count) => {
-            proxy.counts.add(key, count);
+            resolved.learn_count(key, count);
             Ok(count)
         }
         None => Ok(estimate),
     }
 }
 
-fn key(resolved: &Resolved, question: &[u8]) -> u64 {
+/// What a count is remembered by, at its upstream.
+fn key(question: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    resolved.served.name().hash(&mut hasher);
     question.hash(&mut hasher);
     hasher.finish()
 }

@@ -282,11 +282,10 @@ impl Exchange {
         }
     }
 
-    /// What the log wants to know, and what is learned of the model: the counts and the estimate.
-    pub(super) fn summary(&self) -> (Summary, Counts, u64) {
+    /// What the log wants to know, and the counts, from which is learned how the model counts.
+    pub(super) fn summary(&self) -> (Summary, Counts) {
         let told = |answer: &mut Answer| {
-            let (counts, estimate) = answer.stream.counts();
-            (Summary { changes: answer.stream.changes(), ..answer.summary }, counts, estimate)
+            (Summary { changes: answer.stream.changes(), ..answer.summary }, answer.stream.counts())
         };
         self.with(told).unwrap_or_default()
     }

@@ -50,7 +50,7 @@ pub(super) fn serve(
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();
     let outcome = answer(proxy, &gateway, &exchange, request, caller, &mut hooked, &mut record);
-    let (summary, ..) = exchange.summary();
+    let (summary, _) = exchange.summary();
     (record.coercions, record.repairs) = summary.changes;
     record.first_byte = summary.first.map(|first| first.duration_since(record.began));
     if let Some((reason, usage)) = summary.end {
@@ -246,8 +246,8 @@ fn elsewhere(
 #[inline(never)] // as `first`
 fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, asked: &Asked) -> Result<(), Stop> {
     let relayed = relay(exchange, response);
-    let (_, counts, _) = exchange.summary();
-    resolved.served.learn(&resolved.model, resolved.flavour, counts, asked.prompt_tokens);
+    let (_, counts) = exchange.summary();
+    resolved.learn_answer(counts, asked);
     relayed.map_err(|broken| match broken {
         Broken::Said(failure) => Stop::Error(failure_error(failure, asked)),
         Broken::Refused(error) => Stop::Refused(error),

@@ -6,6 +6,7 @@
 //! | `gateway` | [`Gateway`]: the upstreams, aliases and hooks in force, swapped as one |
 //! | `entry` | who asks for what, and whether that is let in |
 //! | `prepare` | a client's bytes to a chat completion: hooks, checks, route, translation |
+//! | `learned` | what answers and refusals told of an upstream's models, and for how long that is believed |
 //! | `messages` | `POST /v1/messages`, stage by stage |
 //! | `attempt` | one upstream asked: mended and repeated where that helps |
 //! | `budget` | how much memory the bodies of requests may take, all together |
@@ -29,6 +30,7 @@ mod environment;
 mod exchange;
 mod filter;
 mod gateway;
+mod learned;
 mod messages;
 mod models;
 mod prepare;
@@ -96,7 +98,6 @@ pub struct Proxy {
     gateway: RwLock<Arc<Gateway>>,
     options: Options,
     access: Access,
-    counts: count::Remembered,
     counters: Counters,
     budget: Budget,
 }
@@ -174,7 +175,6 @@ impl Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
             options,
             access,
-            counts: count::Remembered::default(),
             counters: Counters::default(),
             budget: Budget::default(),
         }

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::Request;
 use crate::json::{Document, ParseError, Value};
-use crate::translate::{self, ChatRequest, Target, chat_request};
+use crate::translate::{self, ChatRequest, chat_request};
 use crate::upstream::{Wait, has_left};
 
 use super::Stop;
@@ -102,13 +102,15 @@ impl Incoming<'_> {
         resolved.served.name().clone_into(&mut record.upstream);
         record.upstream_model.clone_from(&resolved.model);
         self.check_client(hooked)?;
-        let mut chat = chat_request(&messages, &resolved.target())?;
+        let target = resolved.target();
+        let mut chat = chat_request(&messages, &target)?;
         self.check_client(hooked)?;
         let hooks = self.gateway.hooks();
         if let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &hooked.shown) {
             let shown = &mut *shown.borrow_mut();
             shown.upstream = Some(resolved.served.name().to_string());
             hooks.on_upstream_request(&mut chat.body, shown)?;
+            chat.plan.measure(&chat.body, &target.lessons.tokens);
         }
         for dropped in &chat.dropped {
             self.gateway.warn_once(dropped);
@@ -162,19 +164,6 @@ impl Incoming<'_> {
             thinking: thinking.is_some_and(|kind| kind != "disabled"),
             tool_names: tool_names.collect(),
             ..hooks::Request::default()
-        }
-    }
-}
-
-impl Resolved {
-    /// What the translation must know of it.
-    pub(super) fn target(&self) -> Target<'_> {
-        Target {
-            model: &self.model,
-            flavour: self.flavour,
-            window: self.window,
-            tokens_ratio: self.served.tokens_ratio(&self.model),
-            settings: &self.settings,
         }
     }
 }
@@ -259,11 +248,13 @@ mod tests {
             method: "POST".into(),
             path: "/v1/messages".into(),
             query: None,
+            authority: None,
             headers: std::iter::empty::<(&str, &str)>().collect(),
         };
         let wait: Rc<dyn Wait> = Rc::new(Waiting(server));
+        let caller = Caller::new(address.ip());
         let incoming =
-            Incoming { gateway: &gateway, wait: Some(Rc::clone(&wait)), request: &request, address };
+            Incoming { gateway: &gateway, wait: Some(Rc::clone(&wait)), request: &request, caller: &caller };
         let body = |size: usize| Document::from(format!(r#"{{"k":"{}"}}"#, "x".repeat(size)).into_bytes());
         let (mut large, mut small) = (body(WATCHED_SIZE_MIN), body(9));
         let mut hooked = Hooked::default();

@@ -17,11 +17,13 @@
 //! | `message` | events | one whole Message |
 //! | `failure` | an upstream's failure | the client's error |
 //! | `estimate` | text | tokens, roughly |
+//! | `estimator` | estimates, and the counts of earlier answers | tokens at one model |
 //! | `image` | an image's first bytes | its size |
 
 pub mod arguments;
 mod blocks;
 pub mod estimate;
+mod estimator;
 mod failure;
 mod finish;
 mod history;
@@ -38,11 +40,12 @@ mod tools;
 const THINK_START: &str = "<think>";
 const THINK_END: &str = "</think>";
 
+pub use estimator::{ANSWERS_MAX, Answer, Estimator};
 pub use failure::{Asked, failure_error};
 pub use finish::overflow_error;
 pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
-pub use request::{ChatRequest, Plan, Target, chat_request};
+pub use request::{ChatRequest, Lessons, Plan, Target, ToldWindow, chat_request, likely_room};
 pub use signature::{carried_reasoning, signature_carrying};
 pub use stream::{Emit, MessageStream, Progress};
 pub use tool_id::TakenIds;

@@ -9,7 +9,8 @@ use crate::openai::{Flavour, Settings, Thinking};
 
 use super::arguments::Schema;
 use super::blocks;
-use super::estimate;
+use super::estimate::{self, Prompt};
+use super::estimator::Estimator;
 use super::history::{History, history};
 use super::tool_id::TakenIds;
 use super::tools::{Tools, sent_name, tools};
@@ -23,6 +24,10 @@ const WINDOW_MARGIN: u64 = 64;
 /// The room for an answer that is asked for however large the prompt seems: if the estimate is wrong the answer is not
 /// cut to a stump, and if it is right the upstream says so.
 const ROOM_MIN: u64 = 1024;
+
+/// The part of the room that a prompt leaves at best, in percent, that is always asked for. An estimate that is too large
+/// must not cut answers: nobody would notice. One that is too small is refused by the upstream and repaired.
+const ROOM_SHARE: u64 = 86;
 
 /// Extensions that clients of vLLM send beside the API's own fields: passed on as they are.
 const EXTRAS: [&str; 9] = [
@@ -46,10 +51,29 @@ pub struct Target<'t> {
     pub flavour: Flavour,
     /// The context window in tokens, where known.
     pub window: Option<u64>,
-    /// Real tokens to an estimated one, learned from earlier answers; 1 at first.
-    pub tokens_ratio: f64,
+    /// What earlier answers and refusals of the model told.
+    pub lessons: Lessons,
     /// What the owner set.
     pub settings: &'t Settings,
+}
+
+/// What earlier answers and refusals of a model told. By default nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lessons {
+    /// How it counts prompts.
+    pub tokens: Estimator,
+    /// The context window that a refusal named. It counts where [`Target::window`] is not known.
+    pub window: Option<ToldWindow>,
+}
+
+/// A context window that only a refusal told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldWindow {
+    /// Its tokens.
+    pub tokens: u64,
+    /// Whether the server refuses a prompt and an answer that are too large together. Others (LM Studio) refuse only a
+    /// prompt, and end an answer where the window ends: there is no reason to ask them for less.
+    pub limits_answers: bool,
 }
 
 /// A request for the upstream.
@@ -93,7 +117,9 @@ pub struct Plan {
     pub never_empty: bool,
     /// Nothing is shown: the client asked for 0 tokens, to warm the cache.
     pub discard: bool,
-    /// About the prompt's tokens; never 0.
+    /// The prompt's tokens by rule of thumb, which the answer's count teaches to scale.
+    pub estimate: Prompt,
+    /// The prompt's tokens as the model will most likely count them; never 0.
     pub prompt_tokens: u64,
     /// The limit that was sent.
     pub max_tokens: u64,
@@ -143,10 +169,9 @@ pub fn chat_request<'r>(
         }
     }
     let mut chat = ChatRequest { body: body.into(), plan, dropped };
-    let estimated = estimate::prompt_tokens(&chat.body);
-    chat.plan.prompt_tokens = estimate::whole(scaled(estimated, target.tokens_ratio)).max(1);
+    chat.plan.measure(&chat.body, &target.lessons.tokens);
     let Some(body) = chat.body.as_object_mut() else { return Ok(chat) };
-    let max_tokens = max_tokens(request, target, chat.plan.prompt_tokens);
+    let max_tokens = max_tokens(request, target, &chat.plan);
     chat.plan.max_tokens = max_tokens;
     let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
     chat.plan.is_clamped_to_window = max_tokens < request.max_tokens.min(cap);
@@ -215,10 +240,11 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
             .collect(),
         never_empty: target.settings.never_empty,
         discard: request.max_tokens == 0,
+        estimate: Prompt::default(),
         prompt_tokens: 1,
         max_tokens: request.max_tokens,
         is_clamped_to_window: false,
-        window: target.window,
+        window: target.window.or(target.lessons.window.map(|told| told.tokens)),
         context_window_beta: false,
     }
 }
@@ -239,21 +265,34 @@ fn thinks(
     asked && !tools.forced && history.prefill.is_none() && request.max_tokens > 0
 }
 
-fn scaled(tokens: u64, ratio: f64) -> f64 {
-    #[allow(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
-    {
-        tokens as f64 * ratio
+impl Plan {
+    /// Estimates the prompt that goes out. Again after a hook has changed it: the answer's count is of what was sent.
+    pub fn measure(&mut self, chat: &Value<'_>, tokens: &Estimator) {
+        self.estimate = estimate::prompt(chat);
+        self.prompt_tokens = tokens.tokens(self.estimate);
     }
 }
 
 /// The client's limit, within the owner's cap and what the window has left.
-fn max_tokens(request: &MessagesRequest<'_>, target: &Target<'_>, prompt_tokens: u64) -> u64 {
+fn max_tokens(request: &MessagesRequest<'_>, target: &Target<'_>, plan: &Plan) -> u64 {
     let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
-    let room = match target.window {
-        Some(window) => window.saturating_sub(prompt_tokens + WINDOW_MARGIN).max(ROOM_MIN.min(window / 2)),
-        None => u64::MAX,
-    };
+    let window = target.window.or_else(|| {
+        // A prompt that does not fit a window that was only told once is refused, if that window still stands, whatever is
+        // asked for. If it does not stand any more, a limit by it would cut the answer.
+        let told = target.lessons.window.filter(|told| told.limits_answers)?;
+        Some(told.tokens).filter(|tokens| plan.prompt_tokens < *tokens)
+    });
+    let room = window.map_or(u64::MAX, |window| {
+        let possible = window.saturating_sub(target.lessons.tokens.least(plan.estimate));
+        likely_room(window, plan.prompt_tokens).max(possible.saturating_mul(ROOM_SHARE) / 100)
+    });
     request.max_tokens.min(cap).min(room).max(1)
+}
+
+/// The tokens that `window` most likely has left for an answer.
+pub fn likely_room(window: u64, prompt_tokens: u64) -> u64 {
+    let left = window.saturating_sub(prompt_tokens.saturating_add(WINDOW_MARGIN));
+    left.max(ROOM_MIN.min(window / 2))
 }
 
 /// Sets the limit under the names that the server knows. Also for a second try with a smaller one.

@@ -179,10 +179,9 @@ impl MessageStream {
         self.started
     }
 
-    /// The counts that the upstream told so far, and the estimate that the request went out with: what a model's real
-    /// tokens are to estimated ones is learned from them.
-    pub fn counts(&self) -> (Counts, u64) {
-        (self.counts, self.plan.prompt_tokens)
+    /// The counts that the upstream told so far. How the model counts is learned from them.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// What had to be changed in the arguments of tool calls: values coerced to what their schema wants, and places where

@@ -150,9 +150,19 @@ impl Upstream {
         self.memory.is_stale()
     }
 
-    /// What was last discovered, after asking again where a call has failed since, or none has ever succeeded. While
-    /// one thread asks, the others get what is known; asking may fail, then it stays so.
+    /// Which server is there: another number after it was started anew, or when its listing is another one. What was
+    /// learned of the server before that does not hold any more.
+    pub fn generation(&self) -> u64 {
+        self.memory.generation()
+    }
+
+    /// What was last discovered, after asking again where a call has failed since, none has ever succeeded, or the server
+    /// may have been started anew while nobody asked it. While one thread asks, the others get what is known; asking may
+    /// fail, then it stays so.
     pub fn discovered_fresh(&self, wait: &Rc<dyn Wait>) -> Arc<Discovered> {
+        if let Some(idle_for) = self.pool.notice_closed() {
+            self.memory.notice_closed(idle_for);
+        }
         self.memory.ask_if_due(self.options.discovery_interval, || {
             if let Err(failure) = self.discover(wait) {
                 log::debug!("upstream {}: discovery failed: {failure}", self.name());
@@ -205,20 +215,34 @@ impl Upstream {
         head
     }
 
-    /// One request, and its repetition where a pooled connection had been closed by the server in the meantime: it
-    /// cannot have been at work on a request if it did not take it.
+    /// One request, and its repetition where a pooled connection had been closed by the server in the meantime.
+    ///
+    /// This is the only place where a request that was sent is sent again, and it is sent once more at most: a connection
+    /// that is lost at once was closed before the request came, so that nothing can have been computed. One that is lost
+    /// later, or was opened for this request, may have been lost by a server at work on it.
     fn exchange(&self, request: [&[u8]; 2], call: Call) -> Result<Response, Failure> {
-        if let Some(connection) = self.pool.take() {
+        if let Some(connection) = self.pool.take(|idle_for| self.memory.notice_closed(idle_for)) {
             match send_request(connection, request, &call) {
-                Err(Failure::Reset(why)) if !call.has_received() => {
+                Err(Failure::Reset(why)) if call.is_lost_at_once() => {
                     log::debug!("upstream {}: a pooled connection was stale: {why}", self.name());
                     // Whatever closed it (a restart) may have closed all.
                     self.pool.clear();
+                    self.memory.mark_stale();
                 }
-                receiving => return Response::begin(receiving?, call, &self.pool),
+                receiving => {
+                    let receiving = receiving?;
+                    self.memory.heard(true);
+                    return Response::begin(receiving, call, &self.pool);
+                }
             }
         }
-        let receiving = send_request(Connection::open(&self.origin, &call)?, request, &call)?;
+        let connection = Connection::open(&self.origin, &call).inspect_err(|failure| {
+            if failure.is_refused() {
+                self.memory.mark_restarted();
+            }
+        })?;
+        let receiving = send_request(connection, request, &call)?;
+        self.memory.heard(false);
         Response::begin(receiving, call, &self.pool)
     }
 }

@@ -40,6 +40,7 @@ pub(super) fn send_request(
 ) -> Result<Receiving, Failure> {
     let lost = |error: io::Error| Failure::of_io(&error, call, Failure::Reset);
     connection.send(request, call).map_err(lost)?;
+    call.mark_sent();
     let mut bytes = vec![0; BEGINNING_SIZE];
     let (mut filled, mut scanned, mut interim) = (0, 0, 0);
     loop {

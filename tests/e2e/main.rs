@@ -43,6 +43,7 @@ mod errors;
 mod evaluation;
 mod framing;
 mod hooks;
+mod learned;
 mod leaving;
 mod limits;
 mod litellm;
