@@ -31,6 +31,12 @@ const RATIO_RANGE: (f64, f64) = (0.3, 3.0);
 /// How many kinds of left out things are warned of.
 const WARNINGS_MAX: usize = 100;
 
+/// How much of a kind is remembered and shown, in characters.
+const WARNED_LENGTH_MAX: usize = 100;
+
+/// The longest name of a model that anything is learned of, in bytes. Requests have shorter ones; a hook may make up any.
+const MODEL_SIZE_MAX: usize = 1024;
+
 /// How many models of an upstream anything is learned of.
 const MODELS_MAX: usize = 1000;
 
@@ -64,6 +70,9 @@ impl Refusals {
     /// Whether it is the model's first refusal.
     fn insert(&self, model: &str) -> bool {
         let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if model.len() > MODEL_SIZE_MAX {
+            return false;
+        }
         if models.len() >= MODELS_MAX {
             models.clear(); // as with the ratios
         }
@@ -128,6 +137,9 @@ impl Served {
 
     /// An error named the context window of the model.
     pub(super) fn learn_window(&self, model: &str, window: u64) {
+        if model.len() > MODEL_SIZE_MAX {
+            return;
+        }
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= MODELS_MAX {
             windows.clear();
@@ -153,7 +165,7 @@ impl Served {
 
     /// Learns from an answer: the tokens told, and the estimate that the request went out with.
     pub fn learn(&self, model: &str, flavour: Flavour, counts: Counts, estimate: u64) {
-        if counts.prompt == 0 || estimate == 0 {
+        if counts.prompt == 0 || estimate == 0 || model.len() > MODEL_SIZE_MAX {
             return;
         }
         if flavour == Flavour::Ollama && estimate >= CUT_PROMPT_MIN && counts.prompt < estimate / 2 {
@@ -255,12 +267,14 @@ impl Gateway {
         &self.hooks
     }
 
-    /// Says that something of a request was left out: once for each kind, since clients repeat it with every request.
-    pub(super) fn warn_once(&self, dropped: &str) {
+    /// Warns of something in a request: once for each kind, since clients repeat it with every request. The kinds may be
+    /// the clients' words, so they are cut, and only so many are remembered.
+    pub(super) fn warn_once(&self, what: &str, kind: &str) {
+        let kind: String = kind.chars().take(WARNED_LENGTH_MAX).collect();
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        // The kinds are the clients' words: so many, and no more.
-        if warned.len() < WARNINGS_MAX && warned.insert(dropped.to_string()) {
-            log::warn!("left out, as no upstream has a place for it: {}", dropped.escape_debug());
+        if warned.len() < WARNINGS_MAX && !warned.contains(&kind) {
+            log::warn!("{what}: {}", kind.escape_debug());
+            warned.insert(kind);
         }
     }
 

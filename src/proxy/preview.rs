@@ -34,7 +34,7 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
     let headers = headers.iter().map(|(name, value)| (name, value)).collect();
     let request = Request { method: "POST".into(), path: "/v1/messages".into(), query: None, headers };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let incoming = Incoming { gateway, wait: None, request: &request, address };
+    let incoming = Incoming { gateway, wait: None, room: None, request: &request, address };
     let mut hooked = Hooked::default();
     let mut document = Document::from(body.to_vec());
     let sent = incoming.hooked(&mut document, &mut hooked).and_then(|body| {

@@ -14,7 +14,7 @@ use crate::json::{Object, Value};
 use crate::openai::{Flavour, SystemMessages};
 
 use super::blocks;
-use super::request::Target;
+use super::request::{Target, cut};
 use super::tool_id;
 use answer::{Answer, append};
 
@@ -24,6 +24,9 @@ pub const IMAGE_OMITTED: &str = "[image omitted: model has no vision]";
 const NO_RESULT: &str = "[no result: interrupted]";
 /// What stands for a result without content: some templates dislike an empty one.
 const NO_OUTPUT: &str = "(no output)";
+/// How much of a call's id stands in the line before each of its images: an id as long as the request, once for each of
+/// its images, would be far more than the request.
+const IMAGE_ID_SIZE_MAX: usize = 128;
 /// A line that Claude Code puts first in its system prompt, different in each conversation: it would cost the upstream
 /// its whole prefix cache.
 const BILLING_HEADER: &str = "x-anthropic-billing-header:";
@@ -295,7 +298,7 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
     let texts = result.content.iter().filter_map(|block| match block {
         Block::Image(source) => match image(source, target) {
             Part::Image(source) => {
-                let line = format!("Image returned by tool call {}:", result.id);
+                let line = format!("Image returned by tool call {}:", cut(result.id, IMAGE_ID_SIZE_MAX));
                 images.push(Part::Text(Cow::Owned(line)));
                 images.push(Part::Image(source));
                 image_count += 1;

@@ -17,6 +17,7 @@
 //! | `message` | events | one whole Message |
 //! | `failure` | an upstream's failure | the client's error |
 //! | `estimate` | text | tokens, roughly |
+//! | `footprint` | a request's parts | the memory that their translation takes, roughly |
 //! | `image` | an image's first bytes | its size |
 
 pub mod arguments;
@@ -24,6 +25,7 @@ mod blocks;
 pub mod estimate;
 mod failure;
 mod finish;
+mod footprint;
 mod history;
 mod image;
 mod message;
@@ -40,6 +42,7 @@ const THINK_END: &str = "</think>";
 
 pub use failure::{Asked, failure_error};
 pub use finish::overflow_error;
+pub use footprint::parts_size;
 pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
 pub use request::{ChatRequest, Plan, Target, chat_request};

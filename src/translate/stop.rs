@@ -22,6 +22,11 @@ impl StopMatcher {
         StopMatcher { sequences, held: String::new() }
     }
 
+    /// Whether this is one of the sequences.
+    pub(super) fn knows(&self, sequence: &str) -> bool {
+        self.sequences.iter().any(|known| known == sequence)
+    }
+
     /// Takes a piece, hands what is safe to `show`, and tells the sequence that was met, if one was: the one that
     /// is complete first, and of several that end there the longest; so the answer does not depend on how the text was
     /// cut. Nothing is to be pushed after that.

@@ -115,8 +115,8 @@ pub struct MessageStream {
 
 impl MessageStream {
     /// The translation of the answer to `plan`'s request, under the id `msg_…`.
-    pub fn new(plan: Plan, message_id: String) -> Self {
-        let stops = StopMatcher::new(plan.stop_sequences.clone());
+    pub fn new(mut plan: Plan, message_id: String) -> Self {
+        let stops = StopMatcher::new(std::mem::take(&mut plan.stop_sequences));
         let signature = Signature::new(plan.thinking_omitted);
         MessageStream {
             plan,
@@ -254,7 +254,7 @@ impl MessageStream {
         if let Some(reason) = choice.finish_reason.or(choice.is_whole.then_some("stop")) {
             self.finish_reason = Some(reason.to_string());
         }
-        let requested = |stop: &&str| self.plan.stop_sequences.iter().any(|sequence| sequence == stop);
+        let requested = |stop: &&str| self.stops.knows(stop);
         if let (Some(stop), Some(_)) = (choice.stop.filter(requested), choice.finish_reason) {
             self.stop_sequence = Some(stop.to_string());
         }

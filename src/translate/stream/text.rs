@@ -47,7 +47,8 @@ impl MessageStream {
                 if let Some(rest) = seen.strip_prefix(beginning) {
                     let rest = rest.to_string();
                     self.marks = then;
-                    self.mark_text.clear();
+                    self.mark_text = String::new();
+                    self.plan.repeated = None;
                     self.marked_text(&rest, emit);
                 } else if !beginning.starts_with(seen) {
                     self.no_mark_begins(emit);
@@ -60,6 +61,7 @@ impl MessageStream {
     fn no_mark_begins(&mut self, emit: &mut Emit<'_>) {
         self.marks = if self.plan.think_tags { Marks::Inside } else { Marks::Off };
         let text = std::mem::take(&mut self.mark_text);
+        self.plan.repeated = None;
         self.marked_text(&text, emit);
     }
 
