@@ -98,7 +98,7 @@ pub(super) struct Serve {
     /// seconds for a client's whole request head (10)
     #[argh(option, default = "10", arg_name = "s", from_str_fn(seconds))]
     pub(super) head_timeout: u64,
-    /// seconds without a byte of a client's request body (60)
+    /// seconds without a byte of a client's request body, or with less than 1 KiB of it a second (60)
     #[argh(option, default = "60", arg_name = "s", from_str_fn(seconds))]
     pub(super) body_timeout: u64,
     /// seconds in which a client takes nothing of its answer (60); then it is dropped, and its upstream request with it

@@ -9,6 +9,9 @@
 //!
 //! Only what is really held counts: a promise of a large body costs nobody anything. A request that holds a tree waits for
 //! nothing of the budget, so trees are always given back. Small requests are not counted and never wait.
+//!
+//! Bodies that arrive side by side could each hold a part of the pool and wait for the rest without end. So one request at a
+//! time may overdraw: it gets all that it needs until its body is whole.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -40,6 +43,9 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How many requests wait for one pool; the next is told to come back at once.
 const WAITING_MAX: usize = 256;
+
+/// The largest claim that may overdraw a pool: one step of a body that arrives, not a tree.
+const OVERDRAFT_STEP_MAX: usize = 1024 * 1024;
 
 const RETRY_AFTER_S: u32 = 2;
 
@@ -88,6 +94,8 @@ struct State {
     /// When the size was found out.
     read_at: Instant,
     held: usize,
+    /// Whether a request overdraws.
+    is_overdrawn: bool,
     /// First come, first served: a large claim is not passed by smaller ones for as long as they come.
     waiting: VecDeque<Waiting>,
 }
@@ -95,13 +103,32 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     size: usize,
-    /// Written to once the memory is this request's.
+    /// Told [`SERVED`] or [`OVERDRAWS`] once the memory is this request's.
     turn: Arc<OwnedFd>,
+}
+
+const SERVED: u64 = 1;
+const OVERDRAWS: u64 = 2;
+
+/// How a claim ends.
+#[derive(Debug)]
+enum Taken {
+    Now,
+    /// At once, and so will be all further claims of this request.
+    Overdrawn,
+    /// When this is told.
+    Later(Arc<OwnedFd>),
 }
 
 impl Pool {
     fn new(fixed_size: Option<usize>) -> Self {
-        let mut state = State { size: 0, read_at: Instant::now(), held: 0, waiting: VecDeque::new() };
+        let mut state = State {
+            size: 0,
+            read_at: Instant::now(),
+            held: 0,
+            is_overdrawn: false,
+            waiting: VecDeque::new(),
+        };
         let free = AtomicUsize::new(0);
         set_size(&mut state, fixed_size, &free);
         Pool { fixed_size, free, state: Mutex::new(state) }
@@ -112,7 +139,7 @@ impl Pool {
     }
 
     /// Takes `more` at once if there is room, else queues for it.
-    fn take(&self, more: usize) -> Result<Option<Arc<OwnedFd>>, Stop> {
+    fn take(&self, more: usize) -> Result<Taken, Stop> {
         self.with(|state| {
             if self.fixed_size.is_none() && state.read_at.elapsed() > LIMIT_AGE_MAX {
                 set_size(state, None, &self.free);
@@ -120,9 +147,16 @@ impl Pool {
             if more > state.size {
                 return Err(too_large(more, state.size).into());
             }
-            if state.waiting.is_empty() && state.held + more <= state.size {
-                state.held += more;
-                return Ok(None);
+            if state.waiting.is_empty() {
+                if state.held + more <= state.size {
+                    state.held += more;
+                    return Ok(Taken::Now);
+                }
+                if state.may_overdraw(more) {
+                    state.held += more;
+                    state.is_overdrawn = true;
+                    return Ok(Taken::Overdrawn);
+                }
             }
             if state.waiting.len() >= WAITING_MAX {
                 return Err(overloaded().into());
@@ -130,8 +164,15 @@ impl Pool {
             let turn = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| Stop::Client(error.into()))?;
             let turn = Arc::new(turn);
             state.waiting.push_back(Waiting { size: more, turn: Arc::clone(&turn) });
-            Ok(Some(turn))
+            Ok(Taken::Later(turn))
         })
+    }
+
+    fn end_overdraft(&self) {
+        self.with(|state| {
+            state.is_overdrawn = false;
+            state.serve();
+        });
     }
 
     /// Takes it whether there is room or not.
@@ -165,12 +206,22 @@ fn set_size(state: &mut State, fixed_size: Option<usize>, free: &AtomicUsize) {
 }
 
 impl State {
+    fn may_overdraw(&self, more: usize) -> bool {
+        !self.is_overdrawn && more <= OVERDRAFT_STEP_MAX
+    }
+
     /// Hands memory to those who wait for it.
     fn serve(&mut self) {
-        while let Some(next) = self.waiting.front().filter(|next| self.held + next.size <= self.size) {
+        while let Some(next) = self.waiting.front() {
+            let fits = self.held + next.size <= self.size;
+            if !fits && !self.may_overdraw(next.size) {
+                return;
+            }
             self.held += next.size;
+            self.is_overdrawn |= !fits;
+            let told = if fits { SERVED } else { OVERDRAWS };
             // An eventfd takes its first write always.
-            let _ = rustix::io::write(&*next.turn, &1u64.to_ne_bytes());
+            let _ = rustix::io::write(&*next.turn, &told.to_ne_bytes());
             self.waiting.pop_front();
         }
     }
@@ -199,11 +250,18 @@ pub(super) struct Share {
     free: usize,
     /// What of it is counted.
     counted: Cell<usize>,
+    /// Whether it is the one that overdraws the pool.
+    overdraws: Cell<bool>,
 }
 
 impl Share {
     fn of(pool: &Arc<Pool>) -> Self {
-        Share { pool: Arc::clone(pool), free: pool.free.load(Ordering::Relaxed), counted: Cell::new(0) }
+        Share {
+            pool: Arc::clone(pool),
+            free: pool.free.load(Ordering::Relaxed),
+            counted: Cell::new(0),
+            overdraws: Cell::new(false),
+        }
     }
 
     /// What is counted of a holding of `size`.
@@ -221,26 +279,51 @@ impl Share {
         let Some(more) = wanted.checked_sub(self.counted.get()).filter(|more| *more > 0) else {
             return Ok(false);
         };
-        let Some(turn) = self.pool.take(more)? else {
-            self.counted.set(wanted);
+        if self.overdraws.get() {
+            self.set_counted(wanted);
             return Ok(false);
+        }
+        let turn = match self.pool.take(more)? {
+            Taken::Later(turn) => turn,
+            taken => {
+                self.overdraws.set(matches!(taken, Taken::Overdrawn));
+                self.counted.set(wanted);
+                return Ok(false);
+            }
         };
         let left = wait_for(wait, turn.as_fd(), WAIT_MAX);
-        let is_served = matches!(left, Ok(true)) || self.pool.leave(&turn);
-        if is_served {
-            self.counted.set(wanted);
+        if !matches!(left, Ok(true)) && !self.pool.leave(&turn) {
+            return Err(match left {
+                Err(Failure::ClientGone) => Stop::ClientGone,
+                _ => overloaded().into(),
+            });
         }
+        // The memory is this request's, perhaps since the wait has failed.
+        let mut told = [0; size_of::<u64>()];
+        let _ = rustix::io::read(&*turn, &mut told);
+        self.overdraws.set(u64::from_ne_bytes(told) == OVERDRAWS);
+        self.counted.set(wanted);
         match left {
-            Ok(true) => Ok(true),
             Err(Failure::ClientGone) => Err(Stop::ClientGone),
-            _ if is_served => Ok(true),
-            _ => Err(overloaded().into()),
+            _ => Ok(true),
+        }
+    }
+
+    /// What it was to get is here: another request may overdraw.
+    pub(super) fn settle(&self) {
+        if self.overdraws.replace(false) {
+            self.pool.end_overdraft();
         }
     }
 
     /// Holds `size` bytes from now on, without waiting: less than before, or what has been made already.
     pub(super) fn set(&self, size: usize) {
-        let (before, now) = (self.counted.get(), self.counted_of(size));
+        self.settle();
+        self.set_counted(self.counted_of(size));
+    }
+
+    fn set_counted(&self, now: usize) {
+        let before = self.counted.get();
         if now > before {
             self.pool.take_always(now - before);
         } else if now < before {
@@ -307,6 +390,23 @@ mod tests {
         assert!(served.recv().unwrap());
         thread.join().unwrap();
         assert_eq!(held(&budget), 0);
+    }
+
+    #[test]
+    fn bodies_that_arrive_side_by_side_do_not_wait_for_each_other() {
+        let budget = Arc::new(Budget::new(Some(64 * MIB)));
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let budget = Arc::clone(&budget);
+                std::thread::spawn(move || {
+                    let share = budget.bodies();
+                    let steps = (1..=100).map(|step| share.claim(step * MIB / 10, &*nobody()));
+                    steps.for_each(|claimed| assert!(claimed.is_ok()));
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(budget.bodies.with(|state| (state.held, state.is_overdrawn)), (0, false));
     }
 
     #[test]

@@ -310,5 +310,6 @@ pub(super) fn read_body(proxy: &Proxy, exchange: &Exchange, request: &Request) -
         Ok(())
     };
     exchange.client().borrow_mut().read_body_with::<Stop>(document.bytes_mut(), before_read)?;
+    exchange.share().settle();
     Ok(document)
 }

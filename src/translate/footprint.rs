@@ -6,7 +6,8 @@ use crate::json::{Object, Value};
 
 const MESSAGE_SIZE: usize = 300;
 const BLOCK_SIZE: usize = 136;
-const IMAGE_SIZE: usize = 360;
+/// An image, and the line that says which call returned it.
+const IMAGE_SIZE: usize = 1200;
 /// A call, and the result that stands in for one that is missing.
 const CALL_SIZE: usize = 580;
 const MISSING_RESULT_SIZE: usize = 320;

@@ -26,7 +26,7 @@ const NO_RESULT: &str = "[no result: interrupted]";
 const NO_OUTPUT: &str = "(no output)";
 /// How much of a call's id stands in the line before each of its images: an id as long as the request, once for each of
 /// its images, would be far more than the request.
-const IMAGE_ID_SIZE_MAX: usize = 128;
+const IMAGE_ID_SIZE_MAX: usize = 64;
 /// A line that Claude Code puts first in its system prompt, different in each conversation: it would cost the upstream
 /// its whole prefix cache.
 const BILLING_HEADER: &str = "x-anthropic-billing-header:";

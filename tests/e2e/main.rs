@@ -42,6 +42,7 @@ mod hooks;
 mod leaving;
 mod limits;
 mod litellm;
+mod memory;
 mod models;
 mod paths;
 mod patience;
