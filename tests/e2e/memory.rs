@@ -208,3 +208,60 @@ fn post_count() -> Vec<u8> {
     let length = body.len();
     format!("POST /v1/messages/count_tokens HTTP/1.1\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
 }
+
+#[test]
+fn what_a_stream_would_have_to_keep_is_bounded() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let with = |key: &str, value: serde_json::Value| {
+        let mut body = hello();
+        body[key] = value;
+        let answer = server.connect().post(&body);
+        (answer.status, if answer.status == 200 { String::new() } else { answer.error().1 })
+    };
+    let refused = |text: &str| (400, text.to_owned());
+    assert_eq!(with("model", json!("x".repeat(256))).0, 200);
+    assert_eq!(
+        with("model", json!("x".repeat(257))),
+        refused("model: String should have at most 256 characters")
+    );
+    assert_eq!(with("stop_sequences", json!(["x".repeat(100_000)])).0, 200);
+    assert_eq!(
+        with("stop_sequences", json!(["x".repeat(200_000)])),
+        refused("stop_sequences: together they may have about 128 KiB; send fewer or shorter ones")
+    );
+    let computers = |count: usize| {
+        (0..count).map(|i| json!({"type": "computer_", "name": i.to_string()})).collect::<Vec<_>>()
+    };
+    assert_eq!(with("tools", json!(computers(16))).0, 200);
+    let what = "tools: at most 16 tools of the API's own types are allowed; declare each of them once";
+    assert_eq!(with("tools", json!(computers(17))), refused(what));
+}
+
+#[test]
+fn of_large_tools_a_stream_keeps_a_part_and_the_log_says_so_once() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let property =
+        |i: usize| (format!("property_{i}"), json!({"type": "integer", "description": "A number."}));
+    let properties: serde_json::Map<String, serde_json::Value> = (0..20_000).map(property).collect();
+    let mut body = hello();
+    body["tools"] = json!([{"name": "large", "input_schema": {"type": "object", "properties": properties}}]);
+    (0..2).for_each(|_| _ = server.connect().post(&body).message());
+    let log = server.terminate_and_log();
+    assert_eq!(log.matches("arguments of some are not coerced to their schemas").count(), 1, "{log}");
+}
+
+#[test]
+fn words_of_clients_are_cut_in_the_log() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let mut body = hello();
+    body["messages"][0]["content"] = json!([{"type": "x".repeat(100_000)}, {"type": "text", "text": "Hi"}]);
+    server.connect().post(&body).message();
+    body["tool_choice"] = json!({"type": "tool", "name": "x".repeat(100_000)});
+    assert_eq!(server.connect().post(&body).status, 400);
+    let log = server.terminate_and_log();
+    assert!(log.contains("content block of type xxx"), "{log}");
+    assert!(log.lines().all(|line| line.len() < 5000));
+}
