@@ -265,3 +265,29 @@ fn words_of_clients_are_cut_in_the_log() {
     assert!(log.contains("content block of type xxx"), "{log}");
     assert!(log.lines().all(|line| line.len() < 5000));
 }
+
+/// `call.whole` announces the length, and says that it is JSON.
+#[test]
+fn a_whole_answer_of_the_upstream_is_bounded() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    server.connect().post(&hello()).message();
+    let before = server.memory();
+    let answer = |filler: &str, text: &str| {
+        let message = json!({"role": "assistant", "content": text});
+        let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
+        format!(r#"{{"choices":[{choice}],"a":[{filler}0]}}"#)
+    };
+    upstream.next_answer(200, &answer(&"0,".repeat(4 * MIB), "Hello."));
+    let told = server.connect().post(&hello());
+    assert_eq!(
+        (told.status, told.error().1.as_str()),
+        (502, "the upstream's answer has too many JSON values")
+    );
+    upstream.next_answer(200, &answer("", &"x".repeat(20 * MIB)));
+    let told = server.connect().post(&hello());
+    assert_eq!((told.status, told.error().1.as_str()), (502, "the upstream's answer is too long"));
+    upstream.next_answer(200, &answer("", &"x".repeat(6 * MIB)));
+    assert_eq!(server.connect().post(&hello()).message()[0]["text"].as_str().map(str::len), Some(6 * MIB));
+    assert!(server.peak() < before + 100 * MIB as u64, "{} MiB", server.peak() >> 20);
+}
