@@ -325,10 +325,42 @@ impl<'a> FromIterator<Entry<'a>> for Object<'a> {
     }
 }
 
-/// Appends `text` as a JSON string with its quotes. Room for six times its length is made in `out`: no more is ever needed,
-/// and what is not touched takes no memory.
+/// Appends `text` as a JSON string with its quotes. A long text is escaped in pieces: for each, room of six times its length
+/// is made in `out`, and an allocator that moves `out` copies that room too, which makes it take memory.
 pub fn write_str(text: &str, out: &mut Vec<u8>) {
-    json_escape_simd::escape_into(text, out);
+    if text.len() <= ESCAPED_SIZE_MAX {
+        return json_escape_simd::escape_into(text, out);
+    }
+    write_pieces(text, out);
+}
+
+/// The longest text that is escaped in one go. Nearly all are far shorter.
+const ESCAPED_SIZE_MAX: usize = 32 * 1024;
+
+#[inline(never)] // rare, and not to be in the way of the short ones
+fn write_pieces(text: &str, out: &mut Vec<u8>) {
+    let mut rest = text;
+    out.push(b'"');
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(piece_end(rest));
+        // Each piece comes with its quotes: the first takes the place of the byte before it, which is put back, and the
+        // last one is dropped.
+        let before = out.pop().unwrap_or(b'"');
+        let at = out.len();
+        json_escape_simd::escape_into(piece, out);
+        out.pop();
+        if let Some(quote) = out.get_mut(at) {
+            *quote = before;
+        }
+        rest = after;
+    }
+    out.push(b'"');
+}
+
+/// Where the first piece of a long text ends: between two characters.
+fn piece_end(text: &str) -> usize {
+    let end = text.len().min(ESCAPED_SIZE_MAX);
+    (0..=end).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(end)
 }
 
 /// Appends `n` as JSON.
@@ -414,6 +446,25 @@ mod tests {
         let keys: Vec<String> = (0..60).map(|i| format!("\"k{}\":{i}", (i * 37) % 60)).collect();
         let text = format!("{{{}}}", keys.join(","));
         assert_eq!(round_trip(&text), text);
+    }
+
+    #[test]
+    fn a_long_text_is_escaped_like_a_short_one() {
+        for unit in ["a", "\"", "\\", "é", "\u{1}x", "😀"] {
+            for count in [ESCAPED_SIZE_MAX - 1, ESCAPED_SIZE_MAX, ESCAPED_SIZE_MAX + 1, 3 * ESCAPED_SIZE_MAX]
+            {
+                let text = unit.repeat(count / unit.len() + 1);
+                let mut out = b"[".to_vec();
+                write_str(&text, &mut out);
+                let read = parse(out.get_mut(1..).unwrap()).unwrap();
+                assert_eq!(read.as_str(), Some(text.as_str()), "{unit:?} {count}");
+                let mut short = Vec::new();
+                write_str(unit, &mut short);
+                let mut long = Vec::new();
+                write_str(&text, &mut long);
+                assert_eq!(long.len(), (short.len() - 2) * (count / unit.len() + 1) + 2);
+            }
+        }
     }
 
     #[test]

@@ -221,6 +221,9 @@ const NOT_AN_INTEGER: &str = "Input should be a valid integer";
 const NOT_A_BOOLEAN: &str = "Input should be a valid boolean";
 const NOT_A_NUMBER: &str = "Input should be a valid number";
 
+/// The longest name of a model, in characters, as the API has it. A stream keeps the name, and so does what is learned.
+const MODEL_LENGTH_MAX: usize = 256;
+
 /// The least `thinking.budget_tokens` that the API takes.
 const BUDGET_MIN: u64 = 1024;
 
@@ -286,6 +289,10 @@ impl<'r> MessagesRequest<'r> {
         let model = string(required(body, "model", &At::Top("model"))?, &At::Top("model"))?;
         if model.is_empty() {
             return Err(At::Top("model").error("String should have at least 1 character"));
+        }
+        if model.chars().nth(MODEL_LENGTH_MAX).is_some() {
+            let what = format!("String should have at most {MODEL_LENGTH_MAX} characters");
+            return Err(At::Top("model").error(&what));
         }
         let max_tokens = read_max_tokens(body)?;
         let messages = messages::read(body)?;

@@ -17,9 +17,10 @@ use crate::server::Client;
 use crate::translate::{MessageFold, MessageStream, Plan, Progress};
 use crate::upstream::Wait;
 
-use super::Options;
+use super::budget::Share;
 use super::counters::Phase;
 use super::filter::Filter;
+use super::{Proxy, Stop};
 
 const STREAM_HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -27,6 +28,9 @@ const STREAM_HEADERS: [(&str, &str); 3] = [
     // nginx in front of us would hold the events back
     ("x-accel-buffering", "no"),
 ];
+
+/// The largest buffer for events that a stream keeps until the next ones. A large event is rare, and a stream long.
+const EVENTS_KEPT_MAX: usize = 64 * 1024;
 
 /// One request's client and the answer on its way there.
 pub(super) struct Exchange {
@@ -44,6 +48,8 @@ pub(super) struct Exchange {
     last_event: Cell<Instant>,
     /// When the client last got an event that was no ping.
     last_progress: Cell<Instant>,
+    /// What this request holds of the memory for bodies and answers.
+    share: Share,
     answer: RefCell<Option<Answer>>,
 }
 
@@ -133,7 +139,8 @@ impl Answer {
 
 impl Exchange {
     #[inline(never)] // it is large, and made on the stack
-    pub(super) fn new(client: &Client, request_id: &str, options: &Options) -> Rc<Self> {
+    pub(super) fn new(proxy: &Proxy, client: &Client, request_id: &str) -> Rc<Self> {
+        let options = &proxy.options;
         let now = Instant::now();
         Rc::new(Exchange {
             client: client.clone(),
@@ -147,8 +154,31 @@ impl Exchange {
             usage_every: options.usage_every,
             last_event: Cell::new(now),
             last_progress: Cell::new(now),
+            share: proxy.budget.bodies(),
             answer: RefCell::new(None),
         })
+    }
+
+    /// What this request holds of the memory for bodies and answers.
+    pub(super) fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// Holds `size` bytes for the request and its answer, once there is room.
+    ///
+    /// # Errors
+    /// As [`Share::claim`].
+    pub(super) fn claim(&self, size: usize) -> Result<bool, Stop> {
+        self.share.claim(size, self)
+    }
+
+    /// What is gathered of an answer for a client that does not stream, in bytes.
+    pub(super) fn folded_size(&self) -> usize {
+        self.with(|answer| match &answer.output {
+            Output::Events { .. } => 0,
+            Output::Fold(fold) => fold.size(),
+        })
+        .unwrap_or(0)
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -257,6 +287,9 @@ impl Exchange {
             log::trace!("{} to the client: {}", self.request_id, String::from_utf8_lossy(bytes));
             client.write(bytes)?;
             bytes.clear();
+            if bytes.capacity() > EVENTS_KEPT_MAX {
+                *bytes = Vec::new();
+            }
             let now = Instant::now();
             self.last_event.set(now);
             self.last_progress.set(now);

@@ -27,6 +27,9 @@ const CUT_PROMPT_MIN: u64 = 2000;
 /// How many kinds of left out things are warned of.
 const WARNINGS_MAX: usize = 100;
 
+/// How much of a kind is remembered and shown, in characters.
+const WARNED_LENGTH_MAX: usize = 100;
+
 /// An upstream, and what was learned of it.
 #[derive(Debug)]
 pub struct Served {
@@ -256,12 +259,14 @@ impl Gateway {
         &self.hooks
     }
 
-    /// Says that something of a request was left out: once for each kind, since clients repeat it with every request.
-    pub(super) fn warn_once(&self, dropped: &str) {
+    /// Warns of something in a request: once for each kind, since clients repeat it with every request. The kinds may be
+    /// the clients' words, so they are cut, and only so many are remembered.
+    pub(super) fn warn_once(&self, what: &str, kind: &str) {
+        let kind: String = kind.chars().take(WARNED_LENGTH_MAX).collect();
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        // The kinds are the clients' words: so many, and no more.
-        if warned.len() < WARNINGS_MAX && warned.insert(dropped.to_string()) {
-            log::warn!("left out, as no upstream has a place for it: {}", dropped.escape_debug());
+        if warned.len() < WARNINGS_MAX && !warned.contains(&kind) {
+            log::warn!("{what}: {}", kind.escape_debug());
+            warned.insert(kind);
         }
     }
 

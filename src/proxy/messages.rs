@@ -3,10 +3,11 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::error::{Error, Kind};
 use crate::hooks::{ErrorDecision, Hook};
-use crate::http::{self, Request};
+use crate::http::Request;
 use crate::ids;
 use crate::json::{Document, Value};
 use crate::server::Client;
@@ -14,12 +15,11 @@ use crate::translate::{Asked, Plan, failure_error};
 use crate::upstream::{self, Response, Wait, has_left};
 
 use super::attempt::Attempt;
-use super::budget::Share;
 use super::counters::Phase;
 use super::exchange::Exchange;
 use super::filter::Filter;
 use super::gateway::{Gateway, Resolved};
-use super::prepare::{Hooked, Incoming, parse};
+use super::prepare::{Hooked, Incoming};
 use super::record::{CLIENT_GONE, Caller, Record};
 use super::relay::{Broken, relay};
 use super::{Proxy, Stop};
@@ -45,7 +45,7 @@ pub(super) fn serve(
     caller: &Caller,
     request_id: &str,
 ) -> io::Result<()> {
-    let exchange = Exchange::new(client, request_id, &proxy.options);
+    let exchange = Exchange::new(proxy, client, request_id);
     let mut record = Record::new(request_id, caller);
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();
@@ -123,10 +123,8 @@ fn answer(
     hooked: &mut Hooked,
     record: &mut Record,
 ) -> Result<(), Stop> {
-    let mut share = proxy.budget.share(&request, proxy.options.body_size_max)?;
     let wait: Rc<dyn Wait> = exchange.clone();
-    let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, caller };
-    let prepared = first(exchange, &incoming, share.as_ref(), hooked, record);
+    let prepared = first(proxy, exchange, (gateway, &request, caller), hooked, record);
     if let Err(Stop::Respond(_)) = &prepared {
         // The hooks that see answers see this one, too.
         exchange.expect(plan_of(hooked), ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
@@ -138,6 +136,9 @@ fn answer(
         let Prepared { resolved, body, plan } = prepared;
         log::trace!("{} to the upstream: {}", record.request_id, String::from_utf8_lossy(&body));
         let asked = plan.asked();
+        let saved_size = hooked.saved.as_ref().map_or(0, Vec::len);
+        exchange.share().set(body.len() + saved_size + plan.kept_size());
+        let kept_size = saved_size + plan.kept_size();
         exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
         let mut attempt = Attempt { resolved: &resolved, asked: asked.clone(), body, mended: false };
         // While hooks ran, or a large body was translated, nobody watched the client; and an upstream that was asked in vain
@@ -152,13 +153,13 @@ fn answer(
             let response = attempt.open(exchange, &wait)?;
             // The answer may take minutes: what was asked is not kept, but for an on_error that may ask again.
             drop(attempt);
-            share = None;
+            exchange.share().set(kept_size);
             if hooked.saved.is_none() {
                 request = None;
             }
             exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
             let _streaming = exchange.streams().then(|| proxy.counters.streaming());
-            finish(exchange, &resolved, response, &asked)
+            finish(exchange, &resolved, response, &asked, kept_size)
         });
         let error = match answered {
             // Also an error that stands at the beginning of an answer.
@@ -167,34 +168,35 @@ fn answer(
         };
         let Some(request) = &request else { return Err(error.into()) };
         tried.push(resolved.served.name().to_string());
-        let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request, caller };
+        let room = Some(proxy.budget.trees());
+        let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), room, request, caller };
         prepared = elsewhere(&incoming, error, &tried, hooked, record)?;
     }
 }
 
-/// All that comes before an upstream is asked. Large requests wait for their turn to be a tree.
+/// All that comes before an upstream is asked. Its tree lives only here.
 ///
 /// An answer may take minutes. Neither the request's memory is kept for it, nor this function's part of the stack.
 #[inline(never)]
 fn first(
+    proxy: &Proxy,
     exchange: &Rc<Exchange>,
-    incoming: &Incoming<'_>,
-    share: Option<&Share<'_>>,
+    (gateway, request, caller): (&Gateway, &Request, &Caller),
     hooked: &mut Hooked,
     record: &mut Record,
 ) -> Result<Prepared, Stop> {
-    let mut document = read_body(exchange.client(), incoming.request)?;
+    let mut document = read_body(proxy, exchange, request)?;
     log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(document.bytes()));
     exchange.received();
-    let wait: Rc<dyn Wait> = exchange.clone();
-    let _turn = share.map(|share| share.turn(&wait)).transpose()?;
+    let room = Some(proxy.budget.trees());
+    let incoming = Incoming { gateway, wait: Some(exchange.clone()), room, request, caller };
     let body = incoming.hooked(&mut document, hooked);
     // What a hook refuses or answers has a model too.
     if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
         record.client_model.clone_from(&hooked.client_model);
         record.is_streamed = shown.stream;
     }
-    ready(incoming, &body?, hooked, record)
+    ready(&incoming, &body?, hooked, record)
 }
 
 /// The second stage, as what the upstream is asked.
@@ -240,12 +242,18 @@ fn elsewhere(
     log::info!("{}: {failed} failed, trying {next}: {error}", record.request_id);
     hooked.upstream = Some(next);
     let mut document = Document::from(saved.clone());
-    ready(incoming, &parse(&mut document)?, hooked, record)
+    ready(incoming, &incoming.parse(&mut document)?, hooked, record)
 }
 
 #[inline(never)] // as `first`
-fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, asked: &Asked) -> Result<(), Stop> {
-    let relayed = relay(exchange, response);
+fn finish(
+    exchange: &Exchange,
+    resolved: &Resolved,
+    response: Response,
+    asked: &Asked,
+    kept_size: usize,
+) -> Result<(), Stop> {
+    let relayed = relay(exchange, response, kept_size);
     let (_, counts) = exchange.summary();
     resolved.learn_answer(counts, asked);
     relayed.map_err(|broken| match broken {
@@ -257,6 +265,7 @@ fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, asked: &
             Stop::Error(failure.to_error(resolved.served.name()))
         }
         Broken::Client(error) => Stop::Client(error),
+        Broken::Memory(stop) => stop,
     })
 }
 
@@ -272,19 +281,43 @@ fn plan_of(hooked: &Hooked) -> Plan {
     }
 }
 
-/// The body, whole and not encoded.
-pub(super) fn read_body(client: &Client, request: &Request) -> Result<Document, Stop> {
+/// The least of a body that must come while a body may be without a byte, in bytes a second: else a client that sends a
+/// byte now and then holds what it has sent for as long as it likes.
+const BODY_RATE_MIN: usize = 1024;
+
+/// What a read of a body makes room for; see [`crate::http::Connection::read_body_with`].
+const BODY_READ_SIZE_MIN: usize = 16 * 1024;
+const BODY_READ_SIZE_MAX: usize = 256 * 1024;
+
+/// The body, whole and not encoded, once there is memory for it: as much as has come.
+pub(super) fn read_body(proxy: &Proxy, exchange: &Exchange, request: &Request) -> Result<Document, Stop> {
     let encoding = request.header("content-encoding").unwrap_or("identity");
     if !encoding.eq_ignore_ascii_case("identity") {
         let what = format!("content-encoding: '{encoding}' is not supported; send the body as it is");
         return Err(Error::new(Kind::InvalidRequest, what).code("request_body_encoding_unsupported").into());
     }
     let mut document = Document::new();
-    let read = client.borrow_mut().read_body(document.bytes_mut());
-    read.map_err(|failure| match failure {
-        http::Failure::Reject(error) => Stop::Error(error),
-        http::Failure::Closed => Stop::ClientGone,
-        http::Failure::Io(error) => Stop::Client(error),
-    })?;
+    let timeout = proxy.options.body_timeout;
+    let part_size_min =
+        usize::try_from(timeout.as_secs()).unwrap_or(usize::MAX).saturating_mul(BODY_RATE_MIN);
+    let mut part: Option<(Instant, usize)> = None;
+    let before_read = |received: usize| {
+        let room = received.clamp(BODY_READ_SIZE_MIN, BODY_READ_SIZE_MAX);
+        let has_waited = exchange.claim(received + room)?;
+        let now = Instant::now();
+        let (since, before) = *part.get_or_insert((now, received));
+        if has_waited || received - before >= part_size_min {
+            part = Some((now, received));
+        } else if now.duration_since(since) >= timeout {
+            let what = format!(
+                "the request did not arrive in time: less than {part_size_min} bytes of its body in {} s",
+                timeout.as_secs()
+            );
+            return Err(Error::new(Kind::RequestTimeout, what).into());
+        }
+        Ok(())
+    };
+    exchange.client().borrow_mut().read_body_with::<Stop>(document.bytes_mut(), before_read)?;
+    exchange.share().settle();
     Ok(document)
 }

@@ -15,6 +15,7 @@
 //! | `models` | `GET /v1/models` |
 //! | `environment` | `GET /env` |
 //! | `exchange` | the client's side of one request: events or a whole message out, signs of life in silence |
+//! | `footprint` | how much memory one request takes, told before it is taken |
 //! | `filter` | `on_event` and `on_tool_call` between translation and client |
 //! | `preview` | what would be sent, for `sparkgap hook` |
 //! | `queue` | how many requests an upstream gets at a time |
@@ -29,6 +30,7 @@ mod entry;
 mod environment;
 mod exchange;
 mod filter;
+mod footprint;
 mod gateway;
 mod learned;
 mod messages;
@@ -52,7 +54,7 @@ pub use preview::{Preview, preview};
 use crate::access::Access;
 use crate::error::Error;
 use crate::hooks::Hook;
-use crate::http::{Limits, Request};
+use crate::http::{self, Request};
 use crate::ids;
 use crate::json::{Object, Value};
 use crate::server::{Client, Handler};
@@ -71,8 +73,10 @@ pub struct Options {
     /// A streaming client is answered with the beginning of a message after this much silence of the upstream. Until then
     /// an upstream's error is still an HTTP status.
     pub open_after: Duration,
-    /// The largest body, for those that do not tell their length.
-    pub body_size_max: usize,
+    /// What all requests may take of the memory together, in bytes; `None`: half of what the process may take.
+    pub memory_max: Option<usize>,
+    /// A body that brings too little in this time is given up.
+    pub body_timeout: Duration,
     /// And with a ping each time this much has passed without an event.
     pub ping_every: Duration,
     /// Instead of a ping with the usage so far, once there were only pings for this long. Claude Code 2.1.328 gives a
@@ -85,7 +89,8 @@ impl Default for Options {
         Options {
             prefix: String::new(),
             open_after: Duration::from_secs(8),
-            body_size_max: Limits::default().body_size_max,
+            memory_max: None,
+            body_timeout: Duration::from_secs(60),
             ping_every: Duration::from_secs(10),
             usage_every: Duration::from_secs(120),
         }
@@ -103,6 +108,7 @@ pub struct Proxy {
 }
 
 /// How a request ends that is not answered by an upstream's message.
+#[derive(Debug)]
 enum Stop {
     /// With an error for the client.
     Error(Error),
@@ -120,6 +126,16 @@ enum Stop {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Stop::Error(error)
+    }
+}
+
+impl From<http::Failure> for Stop {
+    fn from(failure: http::Failure) -> Self {
+        match failure {
+            http::Failure::Reject(error) => Stop::Error(error),
+            http::Failure::Closed => Stop::ClientGone,
+            http::Failure::Io(error) => Stop::Client(error),
+        }
     }
 }
 
@@ -173,10 +189,10 @@ impl Proxy {
     pub fn new(gateway: Gateway, access: Access, options: Options) -> Self {
         Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
+            budget: Budget::new(options.memory_max),
             options,
             access,
             counters: Counters::default(),
-            budget: Budget::default(),
         }
     }
 
@@ -216,7 +232,7 @@ impl Proxy {
         request: &Request,
         request_id: &str,
     ) -> Result<Vec<u8>, Error> {
-        let wait: Rc<dyn Wait> = Exchange::new(client, request_id, &self.options);
+        let wait: Rc<dyn Wait> = Exchange::new(self, client, request_id);
         Ok(match resource {
             Resource::Models => models::list(&self.gateway(), request, &wait)?.to_json().into_bytes(),
             Resource::Model(id) => models::find(&self.gateway(), id, request, &wait)?.to_json().into_bytes(),

@@ -15,8 +15,9 @@ use crate::translate::{self, ChatRequest, chat_request};
 use crate::upstream::{Wait, has_left};
 
 use super::Stop;
-use super::budget::check_values;
+use super::budget::Share;
 use super::filter::Shown;
+use super::footprint;
 use super::gateway::{Gateway, Resolved};
 use super::record::{Caller, Record};
 
@@ -27,11 +28,16 @@ const CONTEXT_WINDOW_BETA: &str = "model-context-window-exceeded-2025-08-26";
 /// body of 32 MiB takes some tenths of a second; those of a smaller one are over before a client could have left.
 const WATCHED_SIZE_MIN: usize = 1024 * 1024;
 
+/// What `req.tool_names` may take, in bytes: it is kept until the request ends. Claude Code's have 2 KB.
+const TOOL_NAMES_SIZE_MAX: usize = 64 * 1024;
+
 /// What a request is prepared with.
 pub(super) struct Incoming<'p> {
     pub(super) gateway: &'p Gateway,
     /// `None`: no upstream is asked for anything.
     pub(super) wait: Option<Rc<dyn Wait>>,
+    /// What the request holds of the memory for trees; `None`: nobody counts (`sparkgap hook`).
+    pub(super) room: Option<Share>,
     pub(super) request: &'p Request,
     pub(super) caller: &'p Caller,
 }
@@ -62,7 +68,7 @@ impl Incoming<'_> {
     ) -> Result<Value<'b>, Stop> {
         hooked.is_watched = document.bytes().len() >= WATCHED_SIZE_MIN;
         self.check_client(hooked)?;
-        let mut body = parse(document)?;
+        let mut body = self.parse(document)?;
         self.check_client(hooked)?;
         let hooks = self.gateway.hooks();
         if sees_request(hooks) {
@@ -82,6 +88,25 @@ impl Incoming<'_> {
             hooked.saved = Some(body.to_json().into_bytes());
         }
         Ok(body)
+    }
+
+    /// Parses a body, once there is memory for its tree and for what the translation makes of it.
+    ///
+    /// # Errors
+    /// 400: not JSON, or far more memory than bytes. 413 and 529, see [`Share::claim`].
+    pub(super) fn parse<'d>(&self, document: &'d mut Document) -> Result<Value<'d>, Stop> {
+        let not_json =
+            |error: ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
+        let body = footprint::Body::read(document.bytes())?;
+        if let (Some(room), Some(wait)) = (&self.room, &self.wait) {
+            room.claim(body.tree(), wait.as_ref())?;
+        }
+        let tree = document.parse().map_err(not_json)?;
+        let size = body.translated(&tree)?;
+        if let Some(room) = &self.room {
+            room.set(size);
+        }
+        Ok(tree)
     }
 
     /// The second stage: check, route, translate, `on_upstream_request`. `finish` takes what it needs of the result.
@@ -113,7 +138,11 @@ impl Incoming<'_> {
             chat.plan.measure(&chat.body, &target.lessons.tokens);
         }
         for dropped in &chat.dropped {
-            self.gateway.warn_once(dropped);
+            self.gateway.warn_once("left out, as no upstream has a place for it", dropped);
+        }
+        if chat.is_coercion_cut {
+            let what = "the tools of a request are too large to be kept while its answer runs";
+            self.gateway.warn_once(what, "arguments of some are not coerced to their schemas");
         }
         chat.plan.context_window_beta = self
             .request
@@ -140,7 +169,12 @@ impl Incoming<'_> {
         let request = self.request;
         let text = |name: &str| request.header(name).map(str::to_string);
         let tools = body.get("tools").and_then(Value::as_array).unwrap_or_default();
+        let mut left = TOOL_NAMES_SIZE_MAX;
         let tool_names = tools.iter().filter_map(|tool| Some(tool.get("name")?.as_str()?.to_string()));
+        let tool_names = tool_names.take_while(|name| {
+            left = left.saturating_sub(name.len() + size_of::<String>());
+            left > 0
+        });
         let thinking = body.get("thinking").and_then(|thinking| thinking.get("type")).and_then(Value::as_str);
         hooks::Request {
             model: self.gateway.requested(model_of(body)).to_string(),
@@ -166,13 +200,6 @@ impl Incoming<'_> {
             ..hooks::Request::default()
         }
     }
-}
-
-/// Parses a body.
-pub(super) fn parse(document: &mut Document) -> Result<Value<'_>, Error> {
-    let not_json = |error: ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
-    check_values(document.bytes())?;
-    document.parse().map_err(not_json)
 }
 
 /// The model that the client named; empty where it named none.
@@ -253,8 +280,13 @@ mod tests {
         };
         let wait: Rc<dyn Wait> = Rc::new(Waiting(server));
         let caller = Caller::new(address.ip());
-        let incoming =
-            Incoming { gateway: &gateway, wait: Some(Rc::clone(&wait)), request: &request, caller: &caller };
+        let incoming = Incoming {
+            gateway: &gateway,
+            wait: Some(Rc::clone(&wait)),
+            room: None,
+            request: &request,
+            caller: &caller,
+        };
         let body = |size: usize| Document::from(format!(r#"{{"k":"{}"}}"#, "x".repeat(size)).into_bytes());
         let (mut large, mut small) = (body(WATCHED_SIZE_MIN), body(9));
         let mut hooked = Hooked::default();

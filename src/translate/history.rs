@@ -15,7 +15,7 @@ use crate::json::{Object, Value};
 use crate::openai::{Flavour, SystemMessages};
 
 use super::blocks;
-use super::request::Target;
+use super::request::{Target, cut};
 use super::tool_id;
 use answer::{Answer, append};
 
@@ -25,8 +25,9 @@ pub const IMAGE_OMITTED: &str = "[image omitted: model has no vision]";
 const NO_RESULT: &str = "[no result: interrupted]";
 /// What stands for a result without content: some templates dislike an empty one.
 const NO_OUTPUT: &str = "(no output)";
-/// How much of a call's id the line before an image has, in bytes.
-const ID_SHOWN_SIZE_MAX: usize = 256;
+/// How much of a call's id stands in the line before each of its images: an id as long as the request, once for each of
+/// its images, would be far more than the request.
+const IMAGE_ID_SIZE_MAX: usize = 64;
 /// A line that Claude Code puts first in its system prompt, different in each conversation: it would cost the upstream
 /// its whole prefix cache.
 const BILLING_HEADER: &str = "x-anthropic-billing-header:";
@@ -299,7 +300,10 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
     let texts = result.content.iter().filter_map(|block| match block {
         Block::Image(source) => match image(source, target) {
             Part::Image(source) => {
-                let line = format!("Image returned by tool call {}:", short_id(&tool_id::given(result.id)));
+                let line = format!(
+                    "Image returned by tool call {}:",
+                    cut(&tool_id::given(result.id), IMAGE_ID_SIZE_MAX)
+                );
                 images.push(Part::Text(Cow::Owned(line)));
                 images.push(Part::Image(source));
                 image_count += 1;
@@ -317,16 +321,6 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
     } else {
         text
     }
-}
-
-/// The beginning of an id, for the line before an image: an id stands once in a request, but such a line before each of
-/// its result's images.
-fn short_id(id: &str) -> &str {
-    if id.len() <= ID_SHOWN_SIZE_MAX {
-        return id;
-    }
-    let end = (0..=ID_SHOWN_SIZE_MAX).rev().find(|end| id.is_char_boundary(*end));
-    end.and_then(|end| id.get(..end)).unwrap_or_default()
 }
 
 fn image<'r>(source: &'r Value<'r>, target: &Target<'_>) -> Part<'r> {

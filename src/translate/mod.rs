@@ -18,6 +18,7 @@
 //! | `failure` | an upstream's failure | the client's error |
 //! | `estimate` | text | tokens, roughly |
 //! | `estimator` | estimates, and the counts of earlier answers | tokens at one model |
+//! | `footprint` | a request's parts | the memory that their translation takes, roughly |
 //! | `image` | an image's first bytes | its size |
 
 pub mod arguments;
@@ -26,6 +27,7 @@ pub mod estimate;
 mod estimator;
 mod failure;
 mod finish;
+mod footprint;
 mod history;
 mod image;
 mod message;
@@ -43,6 +45,7 @@ const THINK_END: &str = "</think>";
 pub use estimator::{ANSWERS_MAX, Answer, Estimator};
 pub use failure::{Asked, failure_error};
 pub use finish::overflow_error;
+pub use footprint::parts_size;
 pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
 pub use request::{ChatRequest, Lessons, Plan, Target, ToldWindow, chat_request, likely_room};

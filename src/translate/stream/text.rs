@@ -57,7 +57,8 @@ impl MessageStream {
         if let Some(rest) = new.strip_prefix(due) {
             let rest = rest.to_string();
             self.marks = then;
-            self.mark_text.clear();
+            self.mark_text = String::new();
+            self.plan.repeated = None;
             self.marked_text(&rest, emit);
         } else if due.starts_with(new) {
             self.mark_matched += new.len();
@@ -70,6 +71,7 @@ impl MessageStream {
     fn no_mark_begins(&mut self, emit: &mut Emit<'_>) {
         self.marks = if self.plan.think_tags { Marks::Inside } else { Marks::Off };
         let text = std::mem::take(&mut self.mark_text);
+        self.plan.repeated = None;
         self.marked_text(&text, emit);
     }
 
