@@ -136,9 +136,6 @@ impl Attempt<'_> {
     /// Changes the body so that the same error will not come again, once; whether that was possible.
     fn mend(&mut self, failure: &Failure) -> bool {
         self.learn(failure);
-        if std::mem::replace(&mut self.mended, true) {
-            return false;
-        }
         let change: Box<dyn Fn(&mut Object<'_>)> = match failure {
             Failure::NoThinkingBudget => Box::new(|body| _ = body.remove("thinking_token_budget")),
             Failure::NoVision(_) => Box::new(without_images),
@@ -147,6 +144,10 @@ impl Attempt<'_> {
                 Box::new(move |body| limit(body, room))
             }
         };
+        // A failure that says nothing to change, such as a server that is starting, does not use the repair up.
+        if std::mem::replace(&mut self.mended, true) {
+            return false;
+        }
         let mut bytes = std::mem::take(&mut self.body);
         let Ok(mut body) = json::parse(&mut bytes) else { return false };
         let Some(object) = body.as_object_mut() else { return false };

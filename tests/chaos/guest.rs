@@ -153,10 +153,7 @@ fn has_failed(plan: &Plan, content: &[Value], error: &str) -> bool {
         _ if plan.model == "dead-1" => (0, "api_error"),
         Ending::Whole { .. } => return false,
         // Only an answer that has begun is not tried again.
-        Ending::Mended { status } => {
-            return plan.is_streamed
-                && error == if *status == Some(503) { "overloaded_error" } else { "api_error" };
-        }
+        Ending::Mended { .. } => return plan.is_streamed && error == "overloaded_error",
         Ending::Short(pieces) | Ending::Closed(pieces) | Ending::Garbage(pieces) | Ending::Half(pieces) => {
             (*pieces, "api_error")
         }

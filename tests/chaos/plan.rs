@@ -57,9 +57,9 @@ pub(crate) enum Ending {
     Dead,
     /// No answer at all.
     Silent,
-    /// A passing error, and then the whole answer.
+    /// A status that says that nothing was begun, and then the whole answer.
     Mended {
-        status: Option<u16>,
+        status: u16,
     },
     /// Piece after piece until somebody leaves.
     Endless,
@@ -204,6 +204,6 @@ fn ending(dice: &mut Dice, pieces: usize) -> Ending {
         86..89 => Ending::NoHttp,
         89..92 => Ending::Dead,
         92 => Ending::Silent,
-        _ => Ending::Mended { status: dice.pick(&[Some(503), Some(502), None]) },
+        _ => Ending::Mended { status: dice.pick(&[503, 529]) },
     }
 }

@@ -231,3 +231,14 @@ fn a_refusal_that_only_counts_to_the_room_is_repaired_by_a_count() {
         assert_eq!(last_limit(&upstream), 8_192 - 5_000 - 1, "{told}");
     }
 }
+
+#[test]
+fn a_server_that_is_starting_does_not_use_up_the_repair() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    upstream.next_answer(503, r#"{"error":{"message":"Loading model","code":503}}"#);
+    let told = "max_tokens=100 cannot be greater than max_model_len=64.";
+    upstream.next_answer(400, &json!({"error": {"message": told, "code": 400}}).to_string());
+    server.connect().post(&hello()).message();
+    assert_eq!(upstream.seen().len(), 3);
+}
