@@ -177,6 +177,8 @@ struct Dialect {
     /// The first piece that tells the id.
     id_from: usize,
     id_again: bool,
+    /// The id that comes again is another one each time.
+    is_id_anew: bool,
     name_again: bool,
     /// A last piece without arguments repeats the head; or all of the call comes once more.
     ends_with_head: bool,
@@ -185,14 +187,18 @@ struct Dialect {
 
 impl Dialect {
     fn roll(dice: &mut Dice) -> Dialect {
+        let has_index = dice.below(3) > 0;
+        let is_id_anew = has_index && dice.below(4) == 0;
         Dialect {
-            has_index: dice.below(3) > 0,
+            has_index,
             id: [None, Some("call_"), Some("functions.f:"), Some("a"), Some("toolu_sg1_Y")][dice.below(5)],
             id_from: dice.below(3),
             id_again: dice.below(2) == 0,
+            is_id_anew,
             name_again: dice.below(2) == 0,
             ends_with_head: dice.below(3) == 0,
-            ends_with_all: dice.below(3) == 0,
+            // With another id, the same arguments are another call.
+            ends_with_all: !is_id_anew && dice.below(3) == 0,
         }
     }
 
@@ -203,7 +209,8 @@ impl Dialect {
         }
         if let Some(id) = self.id.filter(|_| piece == self.id_from || (piece > self.id_from && self.id_again))
         {
-            delta["id"] = format!("{id}{call}").into();
+            let anew = if self.is_id_anew { format!("n{piece}") } else { String::new() };
+            delta["id"] = format!("{id}{call}{anew}").into();
         }
         if piece == 0 || self.name_again {
             delta["function"]["name"] = "f".into();
@@ -224,7 +231,8 @@ impl Dialect {
             [(self.ends_with_head && is_clear, ""), (self.ends_with_all && self.id.is_some(), arguments)]
         {
             if wanted {
-                let mut last = self.piece(call, self.id_from, again);
+                let at = if self.is_id_anew && self.id_again { cuts.len() } else { self.id_from };
+                let mut last = self.piece(call, at, again);
                 last["function"]["name"] = "f".into();
                 pieces.push(last);
             }

@@ -76,14 +76,17 @@ struct Call {
     repetition: Option<Repetition>,
 }
 
-/// A call that has the id and the name of an earlier one. It is shown once its arguments differ from that one's, and
-/// dropped if they never do.
+/// A call that has the name of an earlier one, and its id or its index. It is shown once its arguments differ from that
+/// one's, and dropped if they never do.
 #[derive(Clone, Copy, Debug)]
 struct Repetition {
     /// The earlier call.
     of: usize,
     /// How many bytes of the arguments were found to be the same, so that none is compared twice.
     matched: usize,
+    /// Only the head can be the earlier one's, told with another id: with arguments of its own, even with the same ones,
+    /// this is a call.
+    is_of_head: bool,
 }
 
 /// What the beginning of the text may be that is no text of the answer.
@@ -280,7 +283,9 @@ impl MessageStream {
 
     fn finish(&mut self, choice: &Choice<'_, '_>) {
         self.is_whole |= choice.is_whole;
-        if let Some(reason) = choice.finish_reason {
+        // A cut that was told once stays told.
+        if let Some(reason) = choice.finish_reason.filter(|_| self.finish_reason.as_deref() != Some("length"))
+        {
             self.finish_reason = Some(reason.to_string());
         }
         let requested = |stop: &&str| self.stops.knows(stop);
