@@ -76,7 +76,8 @@ impl Incoming<'_> {
             hooked.shown = Some(Rc::new(RefCell::new(self.shown(&body))));
         }
         if let (true, Some(shown)) = (hooks.defines(Hook::Request), &hooked.shown) {
-            let decision = hooks.on_request(&mut shown.borrow_mut(), &mut body)?;
+            let looked_up: &dyn Fn(&str) -> &str = &|model| self.gateway.requested(model);
+            let decision = hooks.on_request(&mut shown.borrow_mut(), &mut body, looked_up)?;
             match decision {
                 Decision::Continue => {}
                 Decision::Route { model, upstream } => (hooked.model, hooked.upstream) = (model, upstream),
