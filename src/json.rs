@@ -13,6 +13,7 @@ mod spares;
 mod surrogates;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 pub use document::Document;
 pub use list::{List, Share};
@@ -234,6 +235,21 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Sets each of these entries as [`Object::set`] does, in time linear in their number.
+    pub fn set_all(&mut self, entries: impl Iterator<Item = (&'a str, Value<'a>)>) {
+        let own = self.0.to_mut();
+        // A repeated key's later place counts, as everywhere.
+        let mut places: HashMap<Cow<'a, str>, usize> =
+            own.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
+        for (key, value) in entries {
+            let place = *places.entry(Cow::Borrowed(key)).or_insert(own.len());
+            match own.get_mut(place) {
+                Some((_, slot)) => *slot = value,
+                None => own.push((Cow::Borrowed(key), value)),
+            }
+        }
+    }
+
     /// Appends an entry without looking for the key; for building.
     pub fn push(&mut self, key: &'static str, value: impl Into<Value<'a>>) {
         self.0.to_mut().push((Cow::Borrowed(key), value.into()));
@@ -309,10 +325,42 @@ impl<'a> FromIterator<Entry<'a>> for Object<'a> {
     }
 }
 
-/// Appends `text` as a JSON string with its quotes. Room for six times its length is made in `out`: no more is ever needed,
-/// and what is not touched takes no memory.
+/// Appends `text` as a JSON string with its quotes. A long text is escaped in pieces: for each, room of six times its length
+/// is made in `out`, and an allocator that moves `out` copies that room too, which makes it take memory.
 pub fn write_str(text: &str, out: &mut Vec<u8>) {
-    json_escape_simd::escape_into(text, out);
+    if text.len() <= ESCAPED_SIZE_MAX {
+        return json_escape_simd::escape_into(text, out);
+    }
+    write_pieces(text, out);
+}
+
+/// The longest text that is escaped in one go. Nearly all are far shorter.
+const ESCAPED_SIZE_MAX: usize = 32 * 1024;
+
+#[inline(never)] // rare, and not to be in the way of the short ones
+fn write_pieces(text: &str, out: &mut Vec<u8>) {
+    let mut rest = text;
+    out.push(b'"');
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(piece_end(rest));
+        // Each piece comes with its quotes: the first takes the place of the byte before it, which is put back, and the
+        // last one is dropped.
+        let before = out.pop().unwrap_or(b'"');
+        let at = out.len();
+        json_escape_simd::escape_into(piece, out);
+        out.pop();
+        if let Some(quote) = out.get_mut(at) {
+            *quote = before;
+        }
+        rest = after;
+    }
+    out.push(b'"');
+}
+
+/// Where the first piece of a long text ends: between two characters.
+fn piece_end(text: &str) -> usize {
+    let end = text.len().min(ESCAPED_SIZE_MAX);
+    (0..=end).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(end)
 }
 
 /// Appends `n` as JSON.
@@ -401,6 +449,25 @@ mod tests {
     }
 
     #[test]
+    fn a_long_text_is_escaped_like_a_short_one() {
+        for unit in ["a", "\"", "\\", "é", "\u{1}x", "😀"] {
+            for count in [ESCAPED_SIZE_MAX - 1, ESCAPED_SIZE_MAX, ESCAPED_SIZE_MAX + 1, 3 * ESCAPED_SIZE_MAX]
+            {
+                let text = unit.repeat(count / unit.len() + 1);
+                let mut out = b"[".to_vec();
+                write_str(&text, &mut out);
+                let read = parse(out.get_mut(1..).unwrap()).unwrap();
+                assert_eq!(read.as_str(), Some(text.as_str()), "{unit:?} {count}");
+                let mut short = Vec::new();
+                write_str(unit, &mut short);
+                let mut long = Vec::new();
+                write_str(&text, &mut long);
+                assert_eq!(long.len(), (short.len() - 2) * (count / unit.len() + 1) + 2);
+            }
+        }
+    }
+
+    #[test]
     fn values_round_trip() {
         for text in [
             "null",
@@ -446,6 +513,20 @@ mod tests {
         let mut bytes = b"{\"a\":1,\"a\":2}".to_vec();
         let value = parse(&mut bytes).unwrap();
         assert_eq!(value.get("a").and_then(Value::as_u64), Some(2));
+    }
+
+    #[test]
+    fn many_entries_are_set_as_one_by_one() {
+        let numbered = |(at, key): (usize, char)| (key.to_string(), Value::from(at as u64));
+        for (before, entries) in [("", "abab"), ("aba", "bca"), ("ab", ""), ("ab", "zyxab")] {
+            let own: Object<'_> =
+                before.chars().enumerate().map(numbered).map(|(k, v)| (k.into(), v)).collect();
+            let entries: Vec<(String, Value<'_>)> = entries.chars().enumerate().map(numbered).collect();
+            let (mut one_by_one, mut at_once) = (own.clone(), own);
+            entries.iter().for_each(|(key, value)| one_by_one.set(key.as_str(), value.clone()));
+            at_once.set_all(entries.iter().map(|(key, value)| (key.as_str(), value.clone())));
+            assert_eq!(at_once, one_by_one, "{before} {entries:?}");
+        }
     }
 
     #[test]

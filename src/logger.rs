@@ -37,6 +37,20 @@ fn priority(level: Level) -> u8 {
     }
 }
 
+/// How much of what is said is written, in bytes; all of it at the level trace, which is for bodies. A client's words may be
+/// in it, which it may make as long as a body.
+const TEXT_SIZE_MAX: usize = 4096;
+
+/// Ends a line that says too much.
+fn cut(line: &mut String, start: usize) {
+    if line.len() - start.min(line.len()) <= TEXT_SIZE_MAX {
+        return;
+    }
+    let end = (start..=start + TEXT_SIZE_MAX).rev().find(|at| line.is_char_boundary(*at));
+    line.truncate(end.unwrap_or(start));
+    line.push('…');
+}
+
 /// Escapes control characters from `start` on. That text may come from a stranger, and must neither end a line nor
 /// command a terminal.
 fn keep_one_line(line: &mut String, start: usize) {
@@ -69,6 +83,9 @@ impl Log for Logger {
         };
         let start = line.len();
         let _ = line.write_fmt(*record.args());
+        if record.level() != Level::Trace {
+            cut(&mut line, start);
+        }
         keep_one_line(&mut line, start);
         line.push('\n');
         let _ = rustix::io::write(std::io::stderr(), line.as_bytes());
@@ -80,6 +97,16 @@ impl Log for Logger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_has_an_end() {
+        let mut line = format!("<6>{}", "é".repeat(TEXT_SIZE_MAX));
+        cut(&mut line, 3);
+        assert_eq!(line, format!("<6>{}…", "é".repeat(TEXT_SIZE_MAX / 2)));
+        let mut line = format!("<6>{}", "a".repeat(TEXT_SIZE_MAX));
+        cut(&mut line, 3);
+        assert_eq!(line.len(), 3 + TEXT_SIZE_MAX);
+    }
 
     #[test]
     fn a_line_stays_one_line() {

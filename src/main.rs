@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-/// Under musl alone, whose own is slow with large pieces; glibc's serves us well.
-#[cfg(target_env = "musl")]
+/// The system's allocators keep what a load has taken, this one gives it back (see `Cargo.toml`). `.cargo/config.toml` says how
+/// it is set up.
+#[cfg(target_os = "linux")]
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     sparkgap::cli::run(std::env::args_os())

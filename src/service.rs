@@ -111,6 +111,43 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
+/// What the process may take of the memory, in bytes: the least of what the machine has and of what its control group and
+/// those above it allow (`MemoryMax=` of a unit, the limit of a container).
+pub fn memory_limit() -> usize {
+    let system = rustix::system::sysinfo();
+    let machine = system.totalram.saturating_mul(system.mem_unit.into());
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = groups.lines().flat_map(|line| group_limits(Path::new(CGROUP_ROOT), line));
+    usize::try_from(limits.fold(machine, u64::min)).unwrap_or(usize::MAX)
+}
+
+/// Where control groups are mounted.
+const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+
+/// The limits on the memory of one of the process's control groups and of those above it, by its line in
+/// `/proc/self/cgroup`: `0::/path` (version 2) or `4:memory:/path` (version 1).
+fn group_limits(root: &Path, line: &str) -> Vec<u64> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };
+    let (mounts, file) = match controllers {
+        // Where both versions are in use, the second is mounted below.
+        "" => (vec![root.to_path_buf(), root.join("unified")], "memory.max"),
+        _ if controllers.split(',').any(|one| one == "memory") => {
+            (vec![root.join("memory")], "memory.limit_in_bytes")
+        }
+        _ => return Vec::new(),
+    };
+    let mut limits = Vec::new();
+    for mount in mounts {
+        // A container may see another path than the one that is mounted for it: then only the top of it is there.
+        for group in Path::new(path.trim_start_matches('/')).ancestors() {
+            let limit = fs::read_to_string(mount.join(group).join(file)).ok();
+            limits.extend(limit.and_then(|limit| limit.trim().parse::<u64>().ok()));
+        }
+    }
+    limits
+}
+
 /// Checks that the server at `address` answers a request for `path`, with any response. [`alive`] depends on this
 /// check, since a thread that only reports would live on beside a listener that is stuck.
 ///
@@ -152,6 +189,32 @@ mod tests {
             assert_eq!(credential(&folder, name), None, "{name}");
         }
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn limits_of_control_groups_are_found() {
+        let root = std::env::temp_dir().join(format!("sparkgap-cgroup-{}", std::process::id()));
+        for (file, limit) in [
+            ("system.slice/sparkgap.service/memory.max", "max"),
+            ("system.slice/memory.max", "2147483648"),
+            ("memory/a/memory.limit_in_bytes", "1000"),
+            ("memory/memory.limit_in_bytes", "9223372036854771712"),
+        ] {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, format!("{limit}\n")).unwrap();
+        }
+        for (line, limits) in [
+            ("0::/system.slice/sparkgap.service", vec![2_147_483_648]),
+            ("4:memory:/a", vec![1000, 9_223_372_036_854_771_712]),
+            ("4:cpu,memory:/not/mounted", vec![9_223_372_036_854_771_712]),
+            ("5:cpu:/a", vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(group_limits(&root, line), limits, "{line}");
+        }
+        fs::remove_dir_all(root).unwrap();
+        assert!(memory_limit() > 0);
     }
 
     #[test]

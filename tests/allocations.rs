@@ -9,7 +9,7 @@ use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::json;
 use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;
-use sparkgap::translate::{MessageStream, Plan, Progress, Target, chat_request};
+use sparkgap::translate::{Lessons, MessageStream, Plan, Progress, Target, chat_request};
 
 const WARM_UP: usize = 200;
 const EVENTS: usize = 20_000;
@@ -23,8 +23,13 @@ fn plan(extra: &str) -> Plan {
     let value = json::parse(&mut bytes).unwrap();
     let request = sparkgap::anthropic::MessagesRequest::read(&value).unwrap();
     let settings = Settings::default();
-    let target =
-        Target { model: "m", flavour: Flavour::Vllm, window: None, tokens_ratio: 1.0, settings: &settings };
+    let target = Target {
+        model: "m",
+        flavour: Flavour::Vllm,
+        window: None,
+        lessons: Lessons::default(),
+        settings: &settings,
+    };
     chat_request(&request, &target).unwrap().plan
 }
 

@@ -8,7 +8,7 @@ mod support;
 use serde_json::{Value, json};
 use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::settings::Settings;
-use sparkgap::translate::{Plan, TakenIds, Target};
+use sparkgap::translate::{Lessons, Plan, TakenIds, Target};
 
 use support::cuts::judge;
 use support::replay::{Answer, Exchange, request};
@@ -125,7 +125,7 @@ fn plan(extra: &str, has_history: bool, think_tags: bool) -> Plan {
         model: "m",
         flavour: Flavour::Unknown,
         window: Some(9000),
-        tokens_ratio: 1.0,
+        lessons: Lessons::default(),
         settings: &settings,
     };
     request(messages.as_bytes(), &target).unwrap().1
@@ -178,6 +178,8 @@ struct Dialect {
     /// The first piece that tells the id.
     id_from: usize,
     id_again: bool,
+    /// The id that comes again is another one each time.
+    is_id_anew: bool,
     name_again: bool,
     /// A last piece without arguments repeats the head; or all of the call comes once more.
     ends_with_head: bool,
@@ -186,14 +188,18 @@ struct Dialect {
 
 impl Dialect {
     fn roll(dice: &mut Dice) -> Dialect {
+        let has_index = dice.below(3) > 0;
+        let is_id_anew = has_index && dice.below(4) == 0;
         Dialect {
-            has_index: dice.below(3) > 0,
+            has_index,
             id: [None, Some("call_"), Some("functions.f:"), Some("a"), Some("toolu_sg1_Y")][dice.below(5)],
             id_from: dice.below(3),
             id_again: dice.below(2) == 0,
+            is_id_anew,
             name_again: dice.below(2) == 0,
             ends_with_head: dice.below(3) == 0,
-            ends_with_all: dice.below(3) == 0,
+            // With another id, the same arguments are another call.
+            ends_with_all: !is_id_anew && dice.below(3) == 0,
         }
     }
 
@@ -204,7 +210,8 @@ impl Dialect {
         }
         if let Some(id) = self.id.filter(|_| piece == self.id_from || (piece > self.id_from && self.id_again))
         {
-            delta["id"] = format!("{id}{call}").into();
+            let anew = if self.is_id_anew { format!("n{piece}") } else { String::new() };
+            delta["id"] = format!("{id}{call}{anew}").into();
         }
         if piece == 0 || self.name_again {
             delta["function"]["name"] = "f".into();
@@ -225,7 +232,8 @@ impl Dialect {
             [(self.ends_with_head && is_clear, ""), (self.ends_with_all && self.id.is_some(), arguments)]
         {
             if wanted {
-                let mut last = self.piece(call, self.id_from, again);
+                let at = if self.is_id_anew && self.id_again { cuts.len() } else { self.id_from };
+                let mut last = self.piece(call, at, again);
                 last["function"]["name"] = "f".into();
                 pieces.push(last);
             }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::error::Error;
 use sparkgap::settings::{Settings, SystemMessages, Thinking};
-use sparkgap::translate::Target;
+use sparkgap::translate::{Lessons, Target};
 
 use support::cuts::PlacesMax;
 use support::pretty::{compact, pretty};
@@ -112,7 +112,7 @@ impl Case {
             model: "qwen3",
             flavour: Flavour::from_name(flavour).unwrap_or_else(|| panic!("{}: {flavour}", self.name)),
             window: self.number("window"),
-            tokens_ratio: 1.0,
+            lessons: Lessons::default(),
             settings: &settings,
         };
         let (chat, mut plan) = request(&self.messages, &target)?;

@@ -20,7 +20,7 @@ use minijinja::{Environment, Error, ErrorKind, Value as Data};
 use serde_json::{Value, json};
 use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::settings::Settings;
-use sparkgap::translate::{Plan, Target};
+use sparkgap::translate::{Lessons, Plan, Target};
 
 use support::replay::{Answer, Exchange, request};
 
@@ -212,7 +212,7 @@ fn send(conversation: &mut Conversation, template: &Environment<'_>) -> (Sent, P
         model: "qwen3",
         flavour: Flavour::Vllm,
         window: Some(262_144),
-        tokens_ratio: 1.0,
+        lessons: Lessons::default(),
         settings: &settings,
     };
     let body = conversation.body();

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::settings::Settings;
-use sparkgap::translate::{Plan, Target};
+use sparkgap::translate::{Lessons, Plan, Target};
 
 use support::cuts::PlacesMax;
 use support::replay::{Answer, Exchange, request};
@@ -80,7 +80,7 @@ impl Recording {
             model: "qwen3",
             flavour: self.flavour,
             window: Some(8192),
-            tokens_ratio: 1.0,
+            lessons: Lessons::default(),
             settings: &settings,
         };
         let (_, plan) = request(MESSAGES.as_bytes(), &target).unwrap();

@@ -12,7 +12,7 @@ use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::json::{Document, Parser};
 use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;
-use sparkgap::translate::{MessageStream, Plan, Target, chat_request};
+use sparkgap::translate::{Lessons, MessageStream, Plan, Target, chat_request};
 
 /// The id of every answer.
 const MESSAGE_ID: &str = "msg_000000000000000000000000";
@@ -164,7 +164,7 @@ pub(crate) fn translate_request(document: &mut Document, out: &mut Vec<u8>) -> P
         model: "qwen3",
         flavour: Flavour::Vllm,
         window: Some(1_000_000_000),
-        tokens_ratio: 1.0,
+        lessons: Lessons::default(),
         settings: &settings,
     };
     let chat = chat_request(&request, &target).unwrap();

@@ -15,7 +15,7 @@ use sparkgap::error::Error;
 use sparkgap::json::{self, Document};
 use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::settings::{Settings, SystemMessages, Thinking};
-use sparkgap::translate::{Target, chat_request};
+use sparkgap::translate::{Lessons, Target, chat_request};
 
 use support::replay::REQUEST_ID;
 
@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
     let settings = settings(*options);
     for (flavour, _) in Flavour::NAMES {
         let window = (options & 1 == 1).then_some(9000);
-        let target = Target { model: "qwen3", flavour, window, tokens_ratio: 1.3, settings: &settings };
+        let target = Target { model: "qwen3", flavour, window, lessons: Lessons::default(), settings: &settings };
         let chat = translated(body, &target);
         assert_eq!(chat, translated(body, &target), "{flavour:?}: not the same twice");
         match chat {

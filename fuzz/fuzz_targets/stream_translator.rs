@@ -18,7 +18,7 @@ use sparkgap::json::Parser;
 use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;
-use sparkgap::translate::{MessageStream, Plan, Progress, Target};
+use sparkgap::translate::{MessageStream, Lessons, Plan, Progress, Target};
 
 use support::cuts::judge;
 use support::replay::{Answer, Exchange, MESSAGE_ID, REQUEST_ID, request};
@@ -129,7 +129,7 @@ fn plan(extra: &str, (think_tags, window): (bool, Option<u64>)) -> Plan {
     );
     let settings = Settings { think_tags, ..Settings::default() };
     let flavour = Flavour::Unknown;
-    let target = Target { model: "m", flavour, window, tokens_ratio: 1.0, settings: &settings };
+    let target = Target { model: "m", flavour, window, lessons: Lessons::default(), settings: &settings };
     let (_, mut plan) = request(messages.as_bytes(), &target).expect("a good request");
     plan.context_window_beta = think_tags;
     plan

@@ -101,7 +101,7 @@ fn check_upstreams(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Result<(), Error> 
         let Ok(found) = gateway.resolve(tier, None, None, None) else { continue };
         let upstream = found.served.upstream();
         // A name of Claude Code's own here means that no model is known: it was the last resort.
-        let is_known = found.window.is_some() && (found.model != tier || upstream.model().is_some());
+        let is_known = found.window().is_some() && (found.model != tier || upstream.model().is_some());
         if is_known || !upstream.is_stale() {
             continue;
         }
@@ -150,7 +150,7 @@ fn variables(gateway: &Gateway, base: String) -> Vec<(&'static str, String)> {
     // One number serves all conversations, so it is the smaller window. The haiku model has none of its own.
     let talking = [&opus, &sonnet];
     let least = |of: fn(&Resolved) -> Option<u64>| talking.into_iter().flatten().filter_map(of).min();
-    if let Some(window) = least(|tier| tier.window) {
+    if let Some(window) = least(Resolved::window) {
         let output = (window / OUTPUT_SHARE).min(OUTPUT_MAX);
         let output = least(|tier| tier.settings.max_tokens).map_or(output, |most| most.min(output));
         found.push(("CLAUDE_CODE_MAX_CONTEXT_TOKENS", window.to_string()));

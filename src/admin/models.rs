@@ -84,7 +84,7 @@ fn listing(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Vec<Listed> {
             models.extend(found.map(|found| Listed {
                 id,
                 display_name: display_name.to_string(),
-                window: found.window,
+                window: found.window(),
                 max_tokens: found.settings.max_tokens,
             }));
         }

@@ -4,12 +4,38 @@
 //! Unknown fields, unknown block types and hints we cannot serve never fail a request (docs/translation.md, rule 10).
 
 mod messages;
+#[cfg(test)]
+mod tests;
 mod tools;
 
+use std::collections::HashSet;
 use std::fmt;
 
 use crate::error::Error;
 use crate::json::{Object, Value};
+
+/// The most elements of `messages`. The API's own limit.
+const MESSAGES_MAX: usize = 100_000;
+
+/// The most content blocks of a request, those inside tool results included. The API states no limit for them. A message
+/// of Claude Code has a handful.
+const CONTENT_BLOCKS_MAX: usize = 200_000;
+
+/// The most images of a request. The API's own limit for its largest context window.
+const IMAGES_MAX: usize = 600;
+
+/// The most blocks of `system`. The API states no limit. Claude Code sends up to four.
+const SYSTEM_BLOCKS_MAX: usize = 10_000;
+
+/// The most tools of a request, those that system messages add included. The API's own limit for a catalogue of tools.
+const TOOLS_MAX: usize = 10_000;
+
+/// The most elements of `stop_sequences`: the limit that Amazon documents for the same models.
+const STOP_SEQUENCES_MAX: usize = 2500;
+
+/// The most bytes of all stop sequences together. Each byte is a state of the automaton that looks for them, which a
+/// stream keeps until its end.
+const STOP_SEQUENCES_SIZE_MAX: usize = 64 * 1024;
 
 /// A checked request.
 #[derive(Clone, Debug)]
@@ -195,6 +221,9 @@ const NOT_AN_INTEGER: &str = "Input should be a valid integer";
 const NOT_A_BOOLEAN: &str = "Input should be a valid boolean";
 const NOT_A_NUMBER: &str = "Input should be a valid number";
 
+/// The longest name of a model, in characters, as the API has it. A stream keeps the name, and so does what is learned.
+const MODEL_LENGTH_MAX: usize = 256;
+
 /// The least `thinking.budget_tokens` that the API takes.
 const BUDGET_MIN: u64 = 1024;
 
@@ -213,8 +242,21 @@ fn string<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<&'r str> {
     value.as_str().ok_or_else(|| at.error(NOT_A_STRING))
 }
 
-fn list<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<&'r [Value<'r>]> {
-    value.as_array().ok_or_else(|| at.error(NOT_A_LIST))
+/// An array of at most `length_max` elements.
+fn list<'r>(value: &'r Value<'r>, at: &At<'_>, length_max: usize) -> Read<&'r [Value<'r>]> {
+    let items = value.as_array().ok_or_else(|| at.error(NOT_A_LIST))?;
+    check_length(items, at, length_max)?;
+    Ok(items)
+}
+
+/// Refuses a list of more than `length_max` elements, in the API's words.
+fn check_length(items: &[Value<'_>], at: &At<'_>, length_max: usize) -> Read<()> {
+    let length = items.len();
+    if length > length_max {
+        let what = format!("List should have at most {length_max} items after validation, not {length}");
+        return Err(at.error(&what));
+    }
+    Ok(())
 }
 
 fn object<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<&'r Object<'r>> {
@@ -247,6 +289,10 @@ impl<'r> MessagesRequest<'r> {
         let model = string(required(body, "model", &At::Top("model"))?, &At::Top("model"))?;
         if model.is_empty() {
             return Err(At::Top("model").error("String should have at least 1 character"));
+        }
+        if model.chars().nth(MODEL_LENGTH_MAX).is_some() {
+            let what = format!("String should have at most {MODEL_LENGTH_MAX} characters");
+            return Err(At::Top("model").error(&what));
         }
         let max_tokens = read_max_tokens(body)?;
         let messages = messages::read(body)?;
@@ -311,6 +357,7 @@ fn read_system<'r>(body: &'r Object<'r>) -> Read<Vec<&'r str>> {
     let blocks = value
         .as_array()
         .ok_or_else(|| at.error("Input should be a valid string or a list of text blocks"))?;
+    check_length(blocks, &at, SYSTEM_BLOCKS_MAX)?;
     let read = |(i, block): (usize, &'r Value<'r>)| {
         let at = At::Index(&at, i);
         let block = object(block, &at)?;
@@ -324,11 +371,20 @@ fn read_stop_sequences<'r>(body: &'r Object<'r>) -> Read<Vec<&'r str>> {
     let at = At::Top("stop_sequences");
     let Some(value) = member(body, "stop_sequences") else { return Ok(Vec::new()) };
     let mut sequences = Vec::new();
-    for (i, item) in list(value, &at)?.iter().enumerate() {
+    let mut known = HashSet::new();
+    let mut size = 0;
+    for (i, item) in list(value, &at, STOP_SEQUENCES_MAX)?.iter().enumerate() {
         let text = string(item, &At::Index(&at, i))?;
-        if !text.trim().is_empty() && !sequences.contains(&text) {
+        if !text.trim().is_empty() && known.insert(text) {
+            size += text.len();
             sequences.push(text);
         }
+    }
+    if size > STOP_SEQUENCES_SIZE_MAX {
+        let what = format!(
+            "All stop sequences together should have at most {STOP_SEQUENCES_SIZE_MAX} bytes, not {size}"
+        );
+        return Err(at.error(&what));
     }
     Ok(sequences)
 }

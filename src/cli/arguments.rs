@@ -72,6 +72,10 @@ pub(super) struct Serve {
     /// the largest request body in bytes (33554432)
     #[argh(option, default = "32 * 1024 * 1024", arg_name = "bytes")]
     pub(super) body_size_max: usize,
+    /// the memory that all requests may take together, such as 512M or 2G (half of what the machine or its service
+    /// manager allows); beyond it they wait, and are then told to come back (529)
+    #[argh(option, arg_name = "size", from_str_fn(size))]
+    pub(super) memory_max: Option<usize>,
     /// the most connections at a time (1024)
     #[argh(option, default = "1024")]
     pub(super) connections_max: usize,
@@ -106,7 +110,7 @@ pub(super) struct Serve {
     /// seconds for a client's whole request head (10)
     #[argh(option, default = "10", arg_name = "s", from_str_fn(seconds))]
     pub(super) head_timeout: u64,
-    /// seconds without a byte of a client's request body (60)
+    /// seconds without a byte of a client's request body, or with less than 1 KiB of it a second (60)
     #[argh(option, default = "60", arg_name = "s", from_str_fn(seconds))]
     pub(super) body_timeout: u64,
     /// seconds in which a client takes nothing of its answer (60); then it is dropped, and its upstream request with it
@@ -336,4 +340,38 @@ pub(super) struct Version {}
 fn seconds(text: &str) -> Result<u64, String> {
     let number = text.parse().ok().filter(|seconds| *seconds > 0);
     number.ok_or_else(|| format!("'{text}' is no number of seconds of at least 1"))
+}
+
+/// A size in bytes, with `K`, `M` or `G` for a power of 1,024. Less than 16M would serve nobody.
+fn size(text: &str) -> Result<usize, String> {
+    const SIZE_MIN: usize = 16 * 1024 * 1024;
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'K' | 'k')) => (text.get(..at), 1 << 10),
+        Some((at, 'M' | 'm')) => (text.get(..at), 1 << 20),
+        Some((at, 'G' | 'g')) => (text.get(..at), 1 << 30),
+        _ => (Some(text), 1),
+    };
+    let number = digits.and_then(|digits| digits.parse::<usize>().ok());
+    let bytes = number.and_then(|number| number.checked_mul(unit)).filter(|bytes| *bytes >= SIZE_MIN);
+    bytes.ok_or_else(|| format!("'{text}' is not a size of at least 16M, such as 512M or 2G"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, bytes) in [
+            ("16M", Some(16 << 20)),
+            ("2g", Some(2 << 30)),
+            ("33554432", Some(32 << 20)),
+            ("20000K", Some(20_000 << 10)),
+        ] {
+            assert_eq!(size(text).ok(), bytes, "{text}");
+        }
+        for text in ["", "M", "1M", "0", "-1G", "1.5G", "2GB", "99999999999999G", "é"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 }

@@ -102,7 +102,7 @@ fn models(
         if let Some(gateway) = gateway {
             let resolved = gateway.resolve(&name, None, None, Some(&nobody()));
             let resolved = resolved.map_err(|error| format!("{name}: {}", error.message))?;
-            window = resolved.window.or(window);
+            window = resolved.window().or(window);
             // Names for one model are one model. Those that are asked for are asked.
             let place = (resolved.served.name().to_string(), resolved.model);
             if options.model.is_empty() && seen.contains(&place) {

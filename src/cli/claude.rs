@@ -70,7 +70,7 @@ fn command(arguments: &[OsString], mut variables: Variables) -> Result<Command, 
     }
     let (own, arguments) = take_settings(arguments)?;
     let own = own.map_or_else(|| Ok(Value::object([])), |own| own_settings(&own))?;
-    let mut all: Vec<Value<'static>> = files().iter().filter_map(|file| settings(file)).collect();
+    let mut all = settings_of_files();
     all.push(own.clone());
     go_without_proxy(&mut variables, &all);
     let shows_key = all.iter().any(has_key);
@@ -81,6 +81,13 @@ fn command(arguments: &[OsString], mut variables: Variables) -> Result<Command, 
         command.env_remove(name);
     }
     Ok(command)
+}
+
+/// Empties the variables of this environment that would lead Claude Code elsewhere: a shell keeps what nobody overwrites.
+/// Claude Code takes an empty one as not set.
+pub(super) fn go_without_detours(variables: &mut Variables) {
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    variables.extend(DETOURS.into_iter().filter(is_set).map(|name| (name, String::new())));
 }
 
 /// Adds a sparkgap of this network to the hosts that are reached without a proxy, where there is one: the conversation
@@ -200,6 +207,11 @@ fn files() -> Vec<PathBuf> {
     found
 }
 
+/// What stands in those files.
+pub(super) fn settings_of_files() -> Vec<Value<'static>> {
+    files().iter().filter_map(|file| settings(file)).collect()
+}
+
 /// Whether settings give a key.
 fn has_key(settings: &Value<'_>) -> bool {
     let env = settings.get("env");
@@ -259,6 +271,23 @@ fn check_managed(folder: &Path, variables: &Variables) -> Result<(), Failed> {
     Ok(())
 }
 
+/// The list of hosts without a proxy that settings give and that lacks sparkgap's, where [`go_without_proxy`] has found
+/// that it must be in there.
+fn proxied(settings: &Value<'_>, variables: &Variables) -> Option<&'static str> {
+    let (_, ours) = variables.iter().find(|(name, _)| NO_PROXY.contains(name))?;
+    let host = ours.rsplit(',').next()?;
+    let is_ours = |entry: &str| {
+        let is_ending = entry.starts_with('.') && host.ends_with(entry);
+        entry == "*" || entry.eq_ignore_ascii_case(host) || is_ending
+    };
+    let env = settings.get("env")?;
+    let lacks_host = |name: &&str| {
+        let list = env.get(name).and_then(Value::as_str).filter(|list| !list.is_empty());
+        list.is_some_and(|list| !list.split([',', ' ']).any(is_ours))
+    };
+    NO_PROXY.into_iter().find(lacks_host)
+}
+
 /// Refuses to give an environment to a shell where a settings file would beat it.
 pub(super) fn check_settings_files(variables: &Variables) -> Result<(), Failed> {
     for folder in MANAGED {
@@ -269,6 +298,12 @@ pub(super) fn check_settings_files(variables: &Variables) -> Result<(), Failed> 
         if let Some(name) = detour(&settings, variables) {
             return Err(format!(
                 "{} sets {name}, which beats the environment: Claude Code would send your conversations and your key elsewhere than to sparkgap. Take it out of the file, or start Claude Code with `sparkgap claude`, which beats the file",
+                file.display()
+            ));
+        }
+        if let Some(name) = proxied(&settings, variables) {
+            return Err(format!(
+                "{} sets {name} without the host of sparkgap, which beats the environment: Claude Code would send your conversations through a proxy. Add the host there, or start Claude Code with `sparkgap claude`, which beats the file",
                 file.display()
             ));
         }

@@ -2,6 +2,7 @@
 //!
 //! Knows shells and the answer of `GET /env`; `claude` starts Claude Code with the same variables.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
@@ -43,9 +44,17 @@ const NO_FAILURE: &str = " && :;\n";
 /// Names and values, in the order of [`VARIABLES`].
 pub(super) type Variables = Vec<(&'static str, String)>;
 
+/// Whether these arguments mean the shell lines of `sparkgap env`, be it with options before the command, which is a mistake.
+pub(super) fn is_meant(arguments: &[OsString]) -> bool {
+    let is_option = |first: &OsString| first.to_str().is_some_and(|first| first.starts_with('-'));
+    arguments.first().is_some_and(|first| first == "env" || is_option(first))
+        && arguments.iter().any(|argument| argument == "env")
+        && !arguments.iter().any(|argument| argument == "--json")
+}
+
 /// Begins the answer of `sparkgap env` if these arguments ask for shell lines; returns whether they do.
-pub(super) fn begin(arguments: &[std::ffi::OsString]) -> bool {
-    let other = |argument: &std::ffi::OsString| {
+pub(super) fn begin(arguments: &[OsString]) -> bool {
+    let other = |argument: &OsString| {
         argument.to_str().is_some_and(|argument| matches!(argument, "--json" | "--help" | "-h" | "help"))
     };
     let is_shell =
@@ -57,17 +66,18 @@ pub(super) fn begin(arguments: &[std::ffi::OsString]) -> bool {
     is_shell
 }
 
-/// Ends the answer that [`begin`] has begun: the shell gets a `false`.
-pub(super) fn end_failed() {
+/// Ends the answer after a failure: the shell gets a `false`. `has_begun`: [`begin`] has written it.
+pub(super) fn end_failed(has_begun: bool) {
     // The reason stands on stderr, and the exit code says it too.
-    let _ = write("\n");
+    let _ = if has_begun { write("\n") } else { write(&format!("{FAILURE}\n")) };
 }
 
 /// `sparkgap env`. The shell lines continue what [`begin`] has written.
 pub(super) fn run(options: &Environment) -> Result<(), Failed> {
     let mut variables =
         ask(options.remote.as_deref(), options.base_url.as_deref(), options.api_key.as_deref())?;
-    claude::go_without_proxy(&mut variables, &[]);
+    claude::go_without_detours(&mut variables);
+    claude::go_without_proxy(&mut variables, &claude::settings_of_files());
     if !options.json {
         claude::check_settings_files(&variables)?;
     }

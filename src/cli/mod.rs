@@ -36,14 +36,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return fail(&claude::run(theirs));
     }
     // Also before it: a mistake in the arguments must not look like success to a shell that evaluates the answer.
-    if env::begin(&arguments) {
-        let code = parse_and_run(arguments);
-        if code != ExitCode::SUCCESS {
-            env::end_failed();
-        }
-        return code;
+    let is_meant = env::is_meant(&arguments);
+    let has_begun = is_meant && env::begin(&arguments);
+    let code = parse_and_run(arguments);
+    if is_meant && code != ExitCode::SUCCESS {
+        env::end_failed(has_begun);
     }
-    parse_and_run(arguments)
+    code
 }
 
 fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {

@@ -65,7 +65,8 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         open_after: Duration::from_secs(options.open_after),
         ping_every: Duration::from_secs(options.ping_every),
         usage_every: Duration::from_secs(options.usage_every),
-        body_size_max: options.body_size_max,
+        memory_max: options.memory_max,
+        body_timeout: Duration::from_secs(options.body_timeout),
     };
     let access = Access {
         keys,

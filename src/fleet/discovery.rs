@@ -2,12 +2,22 @@
 //!
 //! Knows the models listings of the OpenAI-compatible servers; knows no socket. When to ask is `call`'s.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::dialect::ServerKind as Flavour;
 use crate::json::{self, Value};
 use crate::settings::Settings;
+use crate::transport::Watcher;
+
+/// A server that has answered nothing for this time may be another one by now, without any connection to notice it by: it
+/// is asked what it serves before the next request.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// The shortest time for which servers keep an idle connection, with something for clocks: uvicorn (vLLM, SGLang) and
+/// llama.cpp close theirs after 5 s. One that is closed earlier was closed by the server's end.
+const KEEP_ALIVE_MIN: Duration = Duration::from_millis(4_500);
 
 /// What is known of an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +28,9 @@ pub struct Discovered {
     pub models: Vec<Model>,
     /// The context window that the owner set, for models that are not listed as well.
     window: Option<u64>,
+    /// A hash of all that the listing tells and that stays the same while the server runs: another one is another server,
+    /// another set of models, or another configuration of them.
+    identity: u64,
 }
 
 /// One model that an upstream serves.
@@ -36,6 +49,7 @@ impl Discovered {
             flavour: settings.flavour.unwrap_or_default(),
             models: Vec::new(),
             window: settings.window,
+            identity: 0,
         }
     }
 
@@ -52,6 +66,7 @@ impl Discovered {
             flavour: settings.flavour.unwrap_or_else(|| flavour(data, server)),
             models: models.collect(),
             window: settings.window,
+            identity: identity(&listing, data, server),
         })
     }
 
@@ -71,6 +86,29 @@ impl Discovered {
 fn window(entry: &Value<'_>) -> Option<u64> {
     let told = entry.get("max_model_len").or_else(|| entry.get("meta")?.get("n_ctx"));
     told.and_then(Value::as_u64).filter(|&tokens| tokens > 0)
+}
+
+/// What a server tells of a model that stays the same while the server runs. `created` is the time of the question at vLLM
+/// and llama.cpp, and vLLM's `permission` has a new id each time; only Ollama's `created` is the model's.
+const LASTING_KEYS: [&str; 6] = ["id", "owned_by", "root", "parent", "max_model_len", "meta"];
+
+/// The hash of what lasts in a listing. llama.cpp tells beside `data` what its models can do (`models`).
+fn identity(listing: &Value<'_>, data: &[Value<'_>], server: Option<&str>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    server.hash(&mut hasher);
+    let mut add = |value: Option<&Value<'_>>| value.map(Value::to_json).hash(&mut hasher);
+    for entry in data {
+        LASTING_KEYS.iter().for_each(|key| add(entry.get(key)));
+        if entry.get("owned_by").and_then(Value::as_str).map(Flavour::from_owned_by) == Some(Flavour::Ollama)
+        {
+            add(entry.get("created"));
+        }
+    }
+    for model in listing.get("models").and_then(Value::as_array).unwrap_or_default() {
+        add(model.get("name"));
+        add(model.get("capabilities"));
+    }
+    hasher.finish()
 }
 
 fn flavour(data: &[Value<'_>], server: Option<&str>) -> Flavour {
@@ -94,13 +132,38 @@ struct State {
     known: Arc<Discovered>,
     stale: bool,
     asked: Option<Instant>,
+    /// When the server last answered anything.
+    heard: Option<Instant>,
+    /// Whether it has ever served two requests on one connection.
+    keeps_alive: bool,
+    /// How often another server was noticed.
+    generation: u64,
+}
+
+impl Watcher for Memory {
+    fn answered(&self, is_reused: bool) {
+        self.heard(is_reused);
+    }
+
+    fn refused(&self) {
+        self.mark_restarted();
+    }
+
+    fn lost(&self) {
+        self.mark_stale();
+    }
+
+    fn closed(&self, idle_for: Duration) {
+        self.notice_closed(idle_for);
+    }
 }
 
 impl Memory {
     /// Nothing was asked yet.
     pub(super) fn new(settings: &Settings) -> Self {
         let known = Arc::new(Discovered::unasked(settings));
-        Memory { state: Mutex::new(State { known, stale: true, asked: None }), turn: Mutex::new(()) }
+        let state = State { known, stale: true, asked: None, heard: None, keeps_alive: false, generation: 0 };
+        Memory { state: Mutex::new(state), turn: Mutex::new(()) }
     }
 
     /// The last known.
@@ -118,12 +181,47 @@ impl Memory {
         self.state().stale = true;
     }
 
+    /// Which server is there.
+    pub(super) fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
+    /// The server has answered something, on a connection that it had kept (`is_reused`) or on a new one.
+    fn heard(&self, is_reused: bool) {
+        let mut state = self.state();
+        state.heard = Some(Instant::now());
+        state.keeps_alive |= is_reused;
+    }
+
+    /// The server was not there: when it is there again, it was started anew.
+    fn mark_restarted(&self) {
+        let mut state = self.state();
+        state.stale = true;
+        state.generation += 1;
+        state.keeps_alive = false;
+    }
+
+    /// A connection that had been idle for this time was closed by the server. It may have been started anew, so that it
+    /// is asked again, at once. It was, if it keeps connections and did not keep this one for the usual time.
+    pub(super) fn notice_closed(&self, idle_for: Duration) {
+        let mut state = self.state();
+        state.stale = true;
+        state.asked = None;
+        if state.keeps_alive && idle_for < KEEP_ALIVE_MIN {
+            state.generation += 1;
+            state.keeps_alive = false;
+        }
+    }
+
     /// The upstream was asked: what it told, or none.
-    pub(super) fn answered(&self, discovered: Option<&Arc<Discovered>>) {
+    pub(super) fn told(&self, discovered: Option<&Arc<Discovered>>) {
         let mut state = self.state();
         state.asked = Some(Instant::now());
         state.stale = discovered.is_none();
         if let Some(discovered) = discovered {
+            if state.known.identity != discovered.identity && state.known.identity != 0 {
+                state.generation += 1;
+            }
             state.known = Arc::clone(discovered);
         }
     }
@@ -143,7 +241,8 @@ impl Memory {
         let due = {
             let state = self.state();
             let interval = if state.known.models.is_empty() { interval / 10 } else { interval };
-            state.stale && state.asked.is_none_or(|at| at.elapsed() >= interval)
+            let is_unheard = state.heard.is_some_and(|at| at.elapsed() >= SILENCE_MAX);
+            (state.stale || is_unheard) && state.asked.is_none_or(|at| at.elapsed() >= interval)
         };
         if due {
             ask();
@@ -230,12 +329,12 @@ mod tests {
         let mut asked = 0;
         memory.ask_if_due(Duration::MAX, || {
             asked += 1;
-            memory.answered(None);
+            memory.told(None);
         });
         memory.ask_if_due(Duration::MAX, || panic!("too soon"));
         memory.ask_if_due(Duration::ZERO, || {
             asked += 1;
-            memory.answered(Some(&known()));
+            memory.told(Some(&known()));
         });
         memory.ask_if_due(Duration::ZERO, || panic!("not stale"));
         memory.mark_stale();
@@ -244,6 +343,59 @@ mod tests {
             memory.ask_if_due(Duration::ZERO, || panic!("one is at it"));
         });
         assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn another_listing_is_another_generation() {
+        let listing = |entry: &str, rest: &str| {
+            Arc::new(parse(&format!(r#"{{"data":[{entry}]{rest}}}"#), None, &Settings::default()).unwrap())
+        };
+        let vllm = r#"{"id":"m","owned_by":"vllm","root":"/models/a","max_model_len":8192,"created":1,"permission":[{"id":"x"}]}"#;
+        for (before, after, is_other) in [
+            (
+                vllm.to_owned(),
+                vllm.replace("\"created\":1", "\"created\":2").replace("\"x\"", "\"y\""),
+                false,
+            ),
+            (vllm.to_owned(), vllm.replace("8192", "16384"), true),
+            (vllm.to_owned(), vllm.replace("/models/a", "/models/b"), true),
+            (vllm.to_owned(), vllm.replace("vllm", "sglang"), true),
+            (vllm.to_owned(), format!(r#"{vllm},{{"id":"n"}}"#), true),
+            (
+                r#"{"id":"m","owned_by":"library","created":1}"#.into(),
+                r#"{"id":"m","owned_by":"library","created":2}"#.into(),
+                true,
+            ),
+        ] {
+            let memory = Memory::new(&Settings::default());
+            memory.told(Some(&listing(&before, "")));
+            assert_eq!(memory.generation(), 0, "the first listing is nothing new");
+            memory.told(None);
+            memory.told(Some(&listing(&after, "")));
+            assert_eq!(memory.generation(), u64::from(is_other), "{before} {after}");
+        }
+        let seeing = r#","models":[{"name":"m","capabilities":["completion","multimodal"]}]"#;
+        let memory = Memory::new(&Settings::default());
+        memory.told(Some(&listing(vllm, "")));
+        memory.told(Some(&listing(vllm, seeing)));
+        assert_eq!(memory.generation(), 1);
+    }
+
+    #[test]
+    fn a_restart_is_noticed_by_a_refused_connection_or_one_that_was_closed_early() {
+        let memory = Memory::new(&Settings::default());
+        memory.mark_restarted();
+        assert_eq!(memory.generation(), 1);
+        // Perhaps it closes every connection early.
+        memory.notice_closed(Duration::ZERO);
+        assert_eq!(memory.generation(), 1);
+        memory.heard(true);
+        // The usual time has passed.
+        memory.notice_closed(KEEP_ALIVE_MIN);
+        assert_eq!(memory.generation(), 1);
+        memory.notice_closed(Duration::ZERO);
+        assert_eq!(memory.generation(), 2);
+        assert!(memory.is_stale());
     }
 
     #[test]
@@ -257,7 +409,7 @@ mod tests {
                     began.send(()).unwrap();
                     // The other one is on its way here by now, or soon.
                     std::thread::yield_now();
-                    memory.answered(Some(&known()));
+                    memory.told(Some(&known()));
                 });
             });
             has_begun.recv().unwrap();

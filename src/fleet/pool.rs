@@ -1,9 +1,9 @@
 //! The upstreams, aliases and hooks in force: one immutable set, swapped as a whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::config::{self, Config};
 use crate::dialect::ServerKind as Flavour;
@@ -12,8 +12,10 @@ use crate::hooks::{Hooks, Loaded};
 use crate::openai::Counts;
 use crate::route::{self, Alias};
 use crate::settings::Settings;
+use crate::translate::{Answer, Asked, Lessons, Target, ToldWindow};
 use crate::transport::{Options, Wait};
 
+use super::learned::{Learned, Refused, is_same_window};
 use super::queue::{NoSlot, Queue, QueueSlot};
 use super::upstream::Upstream;
 
@@ -21,56 +23,22 @@ use super::upstream::Upstream;
 /// no others.
 pub const LISTING_PREFIX: &str = "anthropic/";
 
-/// How much one answer moves what is learned of a model's tokens.
-const LEARNING_RATE: f64 = 0.2;
-
 /// From so many tokens on a count of less than half the estimate is no error of the estimate.
 const CUT_PROMPT_MIN: u64 = 2000;
-
-/// A ratio outside this range is a miscount, not a tokenizer.
-const RATIO_RANGE: (f64, f64) = (0.3, 3.0);
 
 /// How many kinds of left out things are warned of.
 const WARNINGS_MAX: usize = 100;
 
-/// How many models of an upstream anything is learned of.
-const MODELS_MAX: usize = 1000;
+/// How much of a kind is remembered and shown, in characters.
+const WARNED_LENGTH_MAX: usize = 100;
 
 /// An upstream, and what was learned of it.
 #[derive(Debug)]
 pub struct Served {
     upstream: Upstream,
-    /// Real tokens to estimated ones, by model.
-    ratios: Mutex<HashMap<String, f64>>,
-    /// Context windows that only an error told, by model.
-    windows: Mutex<HashMap<String, u64>>,
-    /// Models that refused an image.
-    blind: Refusals,
-    /// Models that refused a thinking budget.
-    budgetless: Refusals,
-    /// Whether it was seen to cut a prompt, and that was said.
-    cuts_prompts: AtomicBool,
+    learned: Mutex<Learned>,
     /// `None`: as many at a time as come.
     queue: Option<Arc<Queue>>,
-}
-
-/// Models that refused something, by name.
-#[derive(Debug, Default)]
-struct Refusals(Mutex<HashSet<String>>);
-
-impl Refusals {
-    fn contains(&self, model: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(model)
-    }
-
-    /// Whether it is the model's first refusal.
-    fn insert(&self, model: &str) -> bool {
-        let mut models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if models.len() >= MODELS_MAX {
-            models.clear(); // as with the ratios
-        }
-        models.insert(model.to_string())
-    }
 }
 
 impl Served {
@@ -99,81 +67,27 @@ impl Served {
         self.queue.as_ref().map(|queue| queue.take(wait)).transpose()
     }
 
-    /// Real tokens to estimated ones; 1 until there was an answer.
-    pub fn tokens_ratio(&self, model: &str) -> f64 {
-        let ratios = self.ratios.lock().unwrap_or_else(PoisonError::into_inner);
-        ratios.get(model).copied().unwrap_or(1.0)
+    /// What was learned, as far as it is of the server that is there now.
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        learned.follow(self.upstream.generation());
+        learned
     }
 
     /// What the owner set, less what the model has refused.
     fn settings(&self, model: &str) -> Settings {
         let mut settings = self.upstream.config().settings.clone();
-        settings.vision &= !self.blind.contains(model);
-        if self.budgetless.contains(model) {
+        let (mut learned, now) = (self.learned(), Instant::now());
+        settings.vision &= !learned.has_refused(model, Refused::Image, now);
+        if learned.has_refused(model, Refused::ThinkingBudget, now) {
             settings.thinking_budget = Some(false);
         }
         settings
     }
 
-    /// The model refused an image: from now on it gets a line of text instead.
-    pub fn learn_no_vision(&self, model: &str) {
-        if self.blind.insert(model) {
-            log::warn!(
-                "upstream {}: {model} takes no images; they are replaced by a line of text",
-                self.name()
-            );
-        }
-    }
-
-    /// The model refused a thinking budget: from now on it gets none, else every request would be asked twice.
-    pub fn learn_no_thinking_budget(&self, model: &str) {
-        if self.budgetless.insert(model) {
-            log::warn!("upstream {}: {model} takes no thinking budget; it is left out", self.name());
-        }
-    }
-
-    /// An error named the context window of the model.
-    pub fn learn_window(&self, model: &str, window: u64) {
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        if windows.len() >= MODELS_MAX {
-            windows.clear();
-        }
-        windows.insert(model.to_string(), window);
-    }
-
-    /// The context window that an error named, where the listing tells none.
-    fn learned_window(&self, model: &str) -> Option<u64> {
-        self.windows.lock().unwrap_or_else(PoisonError::into_inner).get(model).copied()
-    }
-
-    /// Ollama cuts a prompt that its window does not hold, and tells nobody but by its count.
-    fn warn_of_cut_prompt(&self, model: &str, told: u64, estimate: u64) {
-        if !self.cuts_prompts.swap(true, Ordering::Relaxed) {
-            log::warn!(
-                "upstream {}: {model} read {told} of about {estimate} tokens: Ollama cuts what its window does not hold; \
-                 set OLLAMA_CONTEXT_LENGTH there, and `window` to the same here",
-                self.name()
-            );
-        }
-    }
-
-    /// Learns from an answer: the tokens told, and the estimate that the request went out with.
-    pub fn learn(&self, model: &str, flavour: Flavour, counts: Counts, estimate: u64) {
-        if counts.prompt == 0 || estimate == 0 {
-            return;
-        }
-        if flavour.dialect().cuts_prompts && estimate >= CUT_PROMPT_MIN && counts.prompt < estimate / 2 {
-            return self.warn_of_cut_prompt(model, counts.prompt, estimate);
-        }
-        let mut ratios = self.ratios.lock().unwrap_or_else(PoisonError::into_inner);
-        if ratios.len() >= MODELS_MAX {
-            ratios.clear(); // names that clients made up; what is lost is learned again
-        }
-        let old = ratios.get(model).copied();
-        #[allow(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
-        let seen = counts.prompt as f64 / estimate as f64 * old.unwrap_or(1.0);
-        let new = old.map_or(seen, |old| old + LEARNING_RATE * (seen - old));
-        ratios.insert(model.to_string(), new.clamp(RATIO_RANGE.0, RATIO_RANGE.1));
+    /// The count of the question with this hash, where the server counted it before.
+    pub fn count(&self, question: u64) -> Option<u64> {
+        self.learned().count(question, Instant::now())
     }
 }
 
@@ -196,16 +110,114 @@ pub struct Resolved {
     pub model: String,
     /// The server's flavour.
     pub flavour: Flavour,
-    /// The model's context window in tokens, where known.
-    pub window: Option<u64>,
+    /// The model's context window in tokens, where the owner set or the server lists it.
+    listed_window: Option<u64>,
+    /// What answers and refusals told of the model.
+    lessons: Lessons,
     /// What the owner set, and what was learned since.
     pub settings: Settings,
+    /// The generation of the server that this was found out of.
+    generation: u64,
 }
 
 impl Resolved {
     /// Whether it is this model of this upstream.
     pub fn is(&self, served: &Arc<Served>, model: &str) -> bool {
         Arc::ptr_eq(&self.served, served) && self.model == model
+    }
+
+    /// The model's context window in tokens, where known: as set, as listed, or as a refusal told.
+    pub fn window(&self) -> Option<u64> {
+        self.listed_window.or(self.lessons.window.map(|told| told.tokens))
+    }
+
+    /// What the translation must know of it.
+    pub fn target(&self) -> Target<'_> {
+        Target {
+            model: &self.model,
+            flavour: self.flavour,
+            window: self.listed_window,
+            lessons: self.lessons,
+            settings: &self.settings,
+        }
+    }
+
+    /// What is learned goes here. `None`: the server that answered is not there any more, and its answer tells nothing of
+    /// the one that is.
+    fn learned(&self) -> Option<MutexGuard<'_, Learned>> {
+        (self.served.upstream.generation() == self.generation).then(|| self.served.learned())
+    }
+
+    /// The model refused something: from now on it is not sent that, else every request would be asked twice.
+    pub fn learn_refusal(&self, what: Refused) {
+        let is_news = self
+            .learned()
+            .is_some_and(|mut learned| learned.learn_refusal(&self.model, what, Instant::now()));
+        if !is_news {
+            return;
+        }
+        let (name, model) = (self.served.name(), &self.model);
+        match what {
+            Refused::Image => {
+                log::warn!("upstream {name}: {model} takes no images; they are replaced by a line of text");
+            }
+            Refused::ThinkingBudget => {
+                log::warn!("upstream {name}: {model} takes no thinking budget; it is left out");
+            }
+        }
+    }
+
+    /// A refusal named the context window of the model. Where that is another one than was known, the server is asked for
+    /// its models again.
+    pub fn learn_window(&self, window: ToldWindow) {
+        if window.tokens == 0 {
+            return; // a miscount
+        }
+        let known = self.window();
+        if let Some(mut learned) = self.learned() {
+            learned.learn_window(&self.model, window, known, Instant::now());
+        }
+        if known.is_some_and(|known| !is_same_window(known, window.tokens)) {
+            self.served.upstream.mark_stale();
+        }
+    }
+
+    /// The server counted the question with this hash.
+    pub fn learn_count(&self, question: u64, count: u64) {
+        if let Some(mut learned) = self.learned() {
+            learned.learn_count(question, count, Instant::now());
+        }
+    }
+
+    /// Learns from an answer: the tokens that the upstream counted of what was asked.
+    pub fn learn_answer(&self, counts: Counts, asked: &Asked) {
+        let Some(mut learned) = self.learned().filter(|_| counts.prompt > 0) else { return };
+        let now = Instant::now();
+        let total = counts.prompt.saturating_add(counts.completion);
+        let is_set = self.settings.window.is_some();
+        let is_over = !is_set && asked.window.is_some_and(|window| total > window);
+        let is_cut = asked.is_clamped_to_window && counts.completion >= asked.max_tokens;
+        if is_over {
+            // The window is larger than it was listed, or than a refusal told.
+            self.served.upstream.mark_stale();
+        }
+        if is_over || is_cut {
+            learned.forget_window(&self.model, now);
+        }
+        let may_cut = self.flavour == Flavour::Ollama && asked.estimate.text >= CUT_PROMPT_MIN;
+        let answer = Answer::new(asked.estimate, counts.prompt);
+        let is_taken = answer.is_some_and(|answer| learned.learn_answer(&self.model, answer, may_cut, now));
+        let is_short = counts.prompt < asked.estimate.text / 4 * 3;
+        if may_cut && !is_taken && is_short && asked.estimate.images == 0 && learned.is_first_cut_prompt() {
+            log::warn!(
+                "upstream {}: {} read {} of about {} tokens: Ollama cuts what its window does not hold; \
+                 set OLLAMA_CONTEXT_LENGTH there, and `window` to the same here",
+                self.served.name(),
+                self.model,
+                counts.prompt,
+                asked.prompt_tokens
+            );
+        }
     }
 }
 
@@ -232,15 +244,7 @@ impl Gateway {
             }
             let upstream = Upstream::new(config, options)?;
             let queue = upstream.config().max_in_flight.map(|places| Arc::new(Queue::new(places)));
-            Ok(Arc::new(Served {
-                upstream,
-                ratios: Mutex::default(),
-                windows: Mutex::default(),
-                blind: Refusals::default(),
-                budgetless: Refusals::default(),
-                cuts_prompts: AtomicBool::new(false),
-                queue,
-            }))
+            Ok(Arc::new(Served { upstream, learned: Mutex::default(), queue }))
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
         Ok(Gateway { upstreams, aliases, hooks, warned: Mutex::default() })
@@ -261,12 +265,14 @@ impl Gateway {
         &self.hooks
     }
 
-    /// Says that something of a request was left out: once for each kind, since clients repeat it with every request.
-    pub fn warn_once(&self, dropped: &str) {
+    /// Warns of something in a request: once for each kind, since clients repeat it with every request. The kinds may be
+    /// the clients' words, so they are cut, and only so many are remembered.
+    pub fn warn_once(&self, what: &str, kind: &str) {
+        let kind: String = kind.chars().take(WARNED_LENGTH_MAX).collect();
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        // The kinds are the clients' words: so many, and no more.
-        if warned.len() < WARNINGS_MAX && warned.insert(dropped.to_string()) {
-            log::warn!("left out, as no upstream has a place for it: {}", dropped.escape_debug());
+        if warned.len() < WARNINGS_MAX && !warned.contains(&kind) {
+            log::warn!("{what}: {}", kind.escape_debug());
+            warned.insert(kind);
         }
     }
 
@@ -341,21 +347,24 @@ impl Gateway {
             Some(wait) => upstream.discovered_fresh(wait),
             None => upstream.discovered(),
         };
+        // Before anything learned is looked at: what changes from here on is noticed when the answer is to teach.
+        let generation = upstream.generation();
         let bare = requested.strip_prefix(LISTING_PREFIX).unwrap_or(requested);
         let is_served = |name: &&str| discovered.models.iter().any(|model| model.id == *name);
         let listed = [requested, bare].into_iter().find(is_served);
         let model = alias_model.or(own_model).or(listed).map(str::to_string).or_else(|| upstream.model());
         let model = model.unwrap_or_else(|| requested.to_string());
+        // Not within the expression below: there the lock would be held while the settings want it.
+        let lessons = served.learned().lessons(&model, Instant::now());
         let settings = &upstream.config().settings;
         Ok(Resolved {
             flavour: settings.flavour.unwrap_or(discovered.flavour),
-            window: settings
-                .window
-                .or_else(|| discovered.window(&model))
-                .or_else(|| served.learned_window(&model)),
+            listed_window: settings.window.or_else(|| discovered.window(&model)),
+            lessons,
             settings: served.settings(&model),
             served: Arc::clone(served),
             model,
+            generation,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::discovery::{Discovered, Memory};
 use crate::config;
-use crate::transport::{Endpoint, Failure, Options, Path, Response, Wait};
+use crate::transport::{Endpoint, Failure, Options, Path, Response, Wait, Watcher};
 
 /// A models listing over this is not read to its end.
 const LISTING_SIZE_MAX: usize = 4 * 1024 * 1024;
@@ -15,7 +15,7 @@ const LISTING_SIZE_MAX: usize = 4 * 1024 * 1024;
 pub struct Upstream {
     config: config::Upstream,
     endpoint: Endpoint,
-    memory: Memory,
+    memory: Arc<Memory>,
 }
 
 impl Upstream {
@@ -24,8 +24,9 @@ impl Upstream {
     /// # Errors
     /// As [`Endpoint::new`].
     pub fn new(config: config::Upstream, options: &Options) -> Result<Self, String> {
-        let endpoint = Endpoint::new(&config, options)?;
-        let memory = Memory::new(&config.settings);
+        let memory = Arc::new(Memory::new(&config.settings));
+        let watcher: Arc<dyn Watcher> = memory.clone();
+        let endpoint = Endpoint::new(&config, options)?.watched_by(watcher);
         Ok(Upstream { config, endpoint, memory })
     }
 
@@ -83,9 +84,17 @@ impl Upstream {
         self.memory.is_stale()
     }
 
-    /// What was last discovered, after asking again where a call has failed since, or none has ever succeeded. While
-    /// one thread asks, the others get what is known; asking may fail, then it stays so.
+    /// The number of the server that is there: another one after it was started anew, or when its listing is another one.
+    /// What was learned of the server before that does not hold any more.
+    pub fn generation(&self) -> u64 {
+        self.memory.generation()
+    }
+
+    /// What was last discovered, after asking again where a call has failed since, none has ever succeeded, or the server
+    /// may have been started anew while nobody asked it. While one thread asks, the others get what is known; asking may
+    /// fail, then it stays so.
     pub fn discovered_fresh(&self, wait: &Rc<dyn Wait>) -> Arc<Discovered> {
+        self.endpoint.notice_closed();
         self.memory.ask_if_due(self.endpoint.discovery_interval(), || {
             if let Err(failure) = self.discover(wait) {
                 log::debug!("upstream {}: discovery failed: {failure}", self.name());
@@ -100,7 +109,7 @@ impl Upstream {
     /// No answer, no 200, or no models listing.
     pub fn discover(&self, wait: &Rc<dyn Wait>) -> Result<Arc<Discovered>, Failure> {
         let result = self.list_models(wait).map(Arc::new);
-        self.memory.answered(result.as_ref().ok());
+        self.memory.told(result.as_ref().ok());
         result
     }
 

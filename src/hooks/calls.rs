@@ -43,19 +43,30 @@ pub enum ErrorDecision {
 }
 
 impl Hooks {
-    /// Before routing. `body`, the Messages request, is `req.body`.
+    /// Before routing. `body`, the Messages request, is `req.body`. `looked_up` turns a model's name into the one that the
+    /// alias table looks up: each hook sees the names that earlier hooks chose in this form, as it sees the client's.
     ///
     /// # Errors
     /// A hook of policy closed failed: the request is refused.
-    pub fn on_request(&self, request: &mut Request, body: &mut Value<'_>) -> Result<Decision, Error> {
+    pub fn on_request(
+        &self,
+        request: &mut Request,
+        body: &mut Value<'_>,
+        looked_up: &dyn Fn(&str) -> &str,
+    ) -> Result<Decision, Error> {
         let model = request.model.clone();
-        let decided = self.decide(request, body);
+        let decided = self.decide(request, body, looked_up);
         request.model = model;
         decided
     }
 
     /// Each hook sees in `req.model` what the ones before it have made of the name.
-    fn decide(&self, request: &mut Request, body: &mut Value<'_>) -> Result<Decision, Error> {
+    fn decide(
+        &self,
+        request: &mut Request,
+        body: &mut Value<'_>,
+        looked_up: &dyn Fn(&str) -> &str,
+    ) -> Result<Decision, Error> {
         let model_of = |body: &Value<'_>| body.get("model").and_then(Value::as_str).map(str::to_string);
         let mut route = (None, None);
         let mut named = model_of(body);
@@ -71,7 +82,7 @@ impl Hooks {
             }
             let edited = model_of(body);
             if let Some(model) = route.0.clone().or_else(|| edited.clone().filter(|_| edited != named)) {
-                request.model = model;
+                request.model = looked_up(&model).to_string();
             }
             named = edited;
         }

@@ -88,7 +88,7 @@ fn edit(hooks: &Hooks, body: &str) -> String {
 fn decide(hooks: &Hooks, body: &str) -> Result<Decision, Error> {
     let mut bytes = body.as_bytes().to_vec();
     let mut body = json::parse(&mut bytes).unwrap();
-    hooks.on_request(&mut request(), &mut body)
+    hooks.on_request(&mut request(), &mut body, &|model| model)
 }
 
 fn request() -> Request {
@@ -153,6 +153,8 @@ fn a_later_hook_sees_the_model_that_an_earlier_one_has_chosen() {
     for (first, seen) in [
         ("", "claude-x"),
         ("return { model = 'other' }", "other"),
+        ("return { model = 'anthropic/other' }", "other"),
+        ("req.body.model = 'anthropic/edited'", "edited"),
         ("req.body.model = 'edited'", "edited"),
         ("req.body.model = 'edited' return { model = 'other' }", "other"),
         ("req.body.x = 1 return { upstream = 'main' }", "claude-x"),
@@ -162,7 +164,8 @@ fn a_later_hook_sees_the_model_that_an_earlier_one_has_chosen() {
         let hooks = load_files(&[("1.lua", first.as_str()), ("2.lua", SEES)]).unwrap().hooks;
         let mut request = request();
         let mut bytes = br#"{"model":"anthropic/claude-x"}"#.to_vec();
-        let decided = hooks.on_request(&mut request, &mut json::parse(&mut bytes).unwrap());
+        let looked_up: &dyn Fn(&str) -> &str = &|model| model.strip_prefix("anthropic/").unwrap_or(model);
+        let decided = hooks.on_request(&mut request, &mut json::parse(&mut bytes).unwrap(), looked_up);
         let Ok(Decision::Reject(error)) = decided else { panic!("{decided:?}") };
         assert_eq!(error.message, seen, "{first}");
         assert_eq!(request.model, "claude-x", "the other hooks go by what the client wants");
@@ -218,7 +221,7 @@ fn the_hooks_of_all_files_run_in_their_order() {
     let b = file("b", "return { model = 'second' }");
     let loaded = load_files(&[("20-b.lua", &b), ("10-a.lua", &a), ("30.txt", "no Lua")]).unwrap();
     let mut body = Value::object([]);
-    let decision = loaded.hooks.on_request(&mut request(), &mut body).unwrap();
+    let decision = loaded.hooks.on_request(&mut request(), &mut body, &|model| model).unwrap();
     assert_eq!(body.to_json(), r#"{"seen":"ab"}"#);
     let expected = Decision::Route { model: Some("second".into()), upstream: Some("main".into()) };
     assert_eq!(decision, expected);
@@ -241,7 +244,7 @@ fn ctx_goes_from_hook_to_hook() {
     );
     let mut request = request();
     let mut body = Value::object([]);
-    hooks.on_request(&mut request, &mut Value::object([])).unwrap();
+    hooks.on_request(&mut request, &mut Value::object([]), &|model| model).unwrap();
     hooks.on_upstream_request(&mut body, &mut request).unwrap();
     hooks.on_log(&mut Value::object([("status", 200u64.into())]), &mut request);
     assert_eq!(body.to_json(), r#"{"n":2}"#);

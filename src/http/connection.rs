@@ -20,8 +20,13 @@ const READ_SIZE: usize = 8 * 1024;
 /// but memory has a cost.
 const BODY_RESERVE_MAX: usize = 1024 * 1024;
 
-/// The size of one read of a body, in bytes.
-const BODY_READ_SIZE: usize = 256 * 1024;
+/// What one read of a body may bring: as much as has come already, between these two, so that a client that sends a byte
+/// takes little memory, and one that sends much takes few reads.
+const BODY_READ_SIZE_MIN: usize = 16 * 1024;
+const BODY_READ_SIZE_MAX: usize = 256 * 1024;
+
+/// Room behind a body, for a parser that reads beyond the end of what it parses.
+const BODY_ROOM: usize = 64;
 
 /// The bytes that a connection is about to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,11 +158,28 @@ impl<S: Read + Write> Connection<S> {
     /// The body is too large, malformed or too slow, or the client left in the middle of it. The connection then has to
     /// be closed after the response.
     pub fn read_body(&mut self, body: &mut Vec<u8>) -> Result<(), Failure> {
-        match std::mem::replace(&mut self.framing, Framing::Lost) {
-            Framing::Empty => {}
-            Framing::Length(length) => self.read_length(length, body)?,
-            Framing::Chunked(chunks) => self.read_chunked(chunks, body)?,
-            Framing::Lost => return Err(self.reject(Error::invalid("the request's body was lost"))),
+        self.read_body_with(body, |_| Ok(()))
+    }
+
+    /// The same with a say before each read: `before_read` is called with the size of what has come of the body, and may
+    /// wait until there is memory for as much again (at most 256 KiB), or end it. A body that came together with its head needs no read.
+    ///
+    /// # Errors
+    /// As [`Connection::read_body`], and those of `before_read`.
+    pub fn read_body_with<E: From<Failure>>(
+        &mut self,
+        body: &mut Vec<u8>,
+        mut before_read: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let read = match std::mem::replace(&mut self.framing, Framing::Lost) {
+            Framing::Empty => Ok(()),
+            Framing::Length(length) => self.read_length(length, body, &mut before_read),
+            Framing::Chunked(chunks) => self.read_chunked(chunks, body, &mut before_read),
+            Framing::Lost => Err(self.reject(Error::invalid("the request's body was lost")).into()),
+        };
+        if read.is_err() {
+            self.closing = true;
+            return read;
         }
         self.framing = Framing::Empty;
         // The response may take minutes, so the memory for the bytes that were read is given back.
@@ -168,12 +190,17 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    fn read_length(&mut self, length: u64, body: &mut Vec<u8>) -> Result<(), Failure> {
+    fn read_length<E: From<Failure>>(
+        &mut self,
+        length: u64,
+        body: &mut Vec<u8>,
+        before_read: &mut dyn FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
         let length = match usize::try_from(length) {
             Ok(length) if length <= self.limits.body_size_max => length,
-            _ => return Err(self.reject_size()),
+            _ => return Err(self.reject_size().into()),
         };
-        body.reserve(length.min(BODY_RESERVE_MAX));
+        body.reserve(length.min(BODY_RESERVE_MAX) + BODY_ROOM);
         let buffered = self.buffered();
         let buffered = buffered.get(..length).unwrap_or(buffered);
         body.extend_from_slice(buffered);
@@ -186,14 +213,20 @@ impl<S: Read + Write> Connection<S> {
         self.send_continue()?;
         let end = body.len() + left;
         while body.len() < end {
-            self.read_part((end - body.len()).min(BODY_READ_SIZE), body)?;
+            let size = body.len().clamp(BODY_READ_SIZE_MIN, BODY_READ_SIZE_MAX);
+            self.read_part(size.min(end - body.len()), body, before_read)?;
         }
         Ok(())
     }
 
-    /// Reads the next `size` bytes of a body. The room is made once and is large enough for one read to bring all of
-    /// it; std's `read_to_end` would grow it step by step from 8 KiB.
-    fn read_part(&mut self, size: usize, body: &mut Vec<u8>) -> Result<(), Failure> {
+    /// The next `size` bytes of a body. The room for them is made once, not for each read, and as much as can come in
+    /// one: std's `read_to_end` would feel its way up from 8 KiB.
+    fn read_part<E: From<Failure>>(
+        &mut self,
+        size: usize,
+        body: &mut Vec<u8>,
+        before_read: &mut dyn FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut filled = body.len();
         body.resize(filled + size, 0);
         let read = loop {
@@ -201,17 +234,25 @@ impl<S: Read + Write> Connection<S> {
             if room.is_empty() {
                 break Ok(());
             }
+            if let Err(error) = before_read(filled) {
+                break Err(error);
+            }
             match read_once(&mut self.stream, room) {
-                Ok(0) => break Err(Failure::Closed),
+                Ok(0) => break Err(Failure::Closed.into()),
                 Ok(count) => filled += count,
-                Err(error) => break Err(self.failed(error)),
+                Err(error) => break Err(self.failed(error).into()),
             }
         };
         body.truncate(filled);
         read
     }
 
-    fn read_chunked(&mut self, mut chunks: Chunks, body: &mut Vec<u8>) -> Result<(), Failure> {
+    fn read_chunked<E: From<Failure>>(
+        &mut self,
+        mut chunks: Chunks,
+        body: &mut Vec<u8>,
+        before_read: &mut dyn FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut decoded = body.len();
         body.extend_from_slice(self.buffered());
         self.consume(self.buffered().len());
@@ -220,7 +261,7 @@ impl<S: Read + Write> Connection<S> {
             let found = chunks.decode(new);
             // The limit comes first: a body over it gets this error, whatever is wrong with the bytes behind it.
             if chunks.size() > self.limits.body_size_max as u64 {
-                return Err(self.reject_size());
+                return Err(self.reject_size().into());
             }
             let found = found.map_err(|error| self.reject(Error::invalid(error.to_string())))?;
             // Bytes behind the body belong to the next request.
@@ -231,10 +272,11 @@ impl<S: Read + Write> Connection<S> {
                 return Ok(());
             }
             self.send_continue()?;
+            before_read(body.len())?;
             match read_more(&mut self.stream, body) {
-                Ok(0) => return Err(Failure::Closed),
+                Ok(0) => return Err(Failure::Closed.into()),
                 Ok(_) => {}
-                Err(error) => return Err(self.failed(error)),
+                Err(error) => return Err(self.failed(error).into()),
             }
         }
     }

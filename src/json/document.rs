@@ -4,6 +4,7 @@ use std::fmt;
 
 use bumpalo::Bump;
 
+use super::parser::PADDING;
 use super::spares::{SIZE_MAX, Spares};
 use super::{ParseError, SpareParser, Value};
 
@@ -44,7 +45,10 @@ impl Document {
     /// Those of [`super::Parser::read`].
     pub fn parse(&mut self) -> Result<Value<'_>, ParseError> {
         let Memory { bytes, arena } = &mut self.0;
-        SpareParser::take().fill(bytes, |tape| {
+        let size = bytes.len();
+        bytes.reserve_exact(PADDING);
+        bytes.resize(size + PADDING, b' ');
+        SpareParser::take().fill_padded(bytes, size, |tape| {
             let size = tape.0.len() * BYTES_PER_NODE;
             if arena.chunk_capacity() < size {
                 *arena = Bump::with_capacity(size);
@@ -101,6 +105,14 @@ mod tests {
             assert!(Document::from(text.as_bytes()[1..].to_vec()).parse().is_err());
             assert!(Document::new().bytes().is_empty());
         }
+    }
+
+    #[test]
+    fn a_tape_far_larger_than_its_document_is_not_kept() {
+        let zeros = format!("[{}0]", "0,".repeat(SIZE_MAX / 4));
+        assert!(Document::from(zeros.into_bytes()).parse().is_ok());
+        let spares: Vec<SpareParser> = (0..9).map(|_| SpareParser::take()).collect();
+        assert!(spares.iter().all(|parser| parser.tape_capacity() <= SIZE_MAX / 8));
     }
 
     #[test]

@@ -17,6 +17,13 @@ use super::{DEPTH_MAX, List, Number, Value, surrogates};
 /// What a parser's buffers have room for at first, a chunk of an answer; they grow with the documents.
 const BUFFER_SIZE: usize = 512;
 
+/// The bytes that must stand behind a document for [`Parser::fill_padded`].
+pub(super) const PADDING: usize = simd_json::INPUT_PADDING;
+
+/// The largest tape that is kept for the next document, in places of 24 bytes. One is set aside for each mark (`{`, `,`, `:`
+/// and so on): a request of Claude Code of 1 MB has about 30,000.
+const TAPE_KEPT_MAX: usize = 64 * 1024;
+
 /// A value of a document that is read where it was parsed: nothing is allocated for it.
 pub type Tape<'t, 'a> = simd_json::tape::Value<'t, 'a>;
 
@@ -94,18 +101,54 @@ impl Parser {
         self.fill(bytes, |tape| read(tape.as_value()))
     }
 
+    /// Places in the tape's memory.
+    #[cfg(test)]
+    pub(super) fn tape_capacity(&self) -> usize {
+        self.tape.0.capacity()
+    }
+
     /// The same, with the whole tape.
-    pub(super) fn fill<'a, T>(
+    fn fill<'a, T>(
         &mut self,
         bytes: &'a mut [u8],
+        read: impl FnOnce(&simd_json::Tape<'a>) -> T,
+    ) -> Result<T, ParseError> {
+        let size = bytes.len();
+        surrogates::replace_lone(bytes);
+        self.run(size, |buffers, tape| simd_json::fill_tape(bytes, buffers, tape), read)
+    }
+
+    /// Parses the first `size` of the bytes, behind which stand at least [`PADDING`] more, whatever they are. This saves
+    /// the copy of the document that the parser makes without them. `read` gets the whole tape.
+    ///
+    /// # Errors
+    /// As [`Parser::read`].
+    pub(super) fn fill_padded<'a, T>(
+        &mut self,
+        bytes: &'a mut [u8],
+        size: usize,
+        read: impl FnOnce(&simd_json::Tape<'a>) -> T,
+    ) -> Result<T, ParseError> {
+        surrogates::replace_lone(bytes.get_mut(..size).unwrap_or_default());
+        self.run(size, |buffers, tape| simd_json::fill_tape_padded(bytes, size, buffers, tape), read)
+    }
+
+    fn run<'a, T>(
+        &mut self,
+        size: usize,
+        fill: impl FnOnce(&mut Buffers, &mut simd_json::Tape<'a>) -> Result<(), simd_json::Error>,
         read: impl FnOnce(&simd_json::Tape<'a>) -> T,
     ) -> Result<T, ParseError> {
         let mut tape: simd_json::Tape<'a> =
             std::mem::replace(&mut self.tape, simd_json::Tape(Vec::new())).reset();
         let buffers = self.buffers.get_or_insert_with(|| Buffers::with_max_depth(BUFFER_SIZE, DEPTH_MAX));
-        surrogates::replace_lone(bytes);
-        self.size = self.size.max(bytes.len());
-        let filled = simd_json::fill_tape(bytes, buffers, &mut tape);
+        self.size = self.size.max(size);
+        let filled = fill(buffers, &mut tape);
+        if size > SIZE_MAX {
+            // The tree of a large document needs the room that the buffers took: 4 bytes for each of its marks, and
+            // its strings once more. They would not be kept anyway.
+            self.buffers = None;
+        }
         let result = match filled {
             Ok(()) => Ok(read(&tape)),
             Err(error) => Err(ParseError::from(error)),
@@ -143,7 +186,8 @@ impl DerefMut for SpareParser {
 
 impl Drop for SpareParser {
     fn drop(&mut self) {
-        if self.0.size <= SIZE_MAX {
+        // A tape may take 24 times its document: `[0,0,0]`.
+        if self.0.size <= SIZE_MAX && self.0.tape.0.capacity() <= TAPE_KEPT_MAX {
             SPARES.give(std::mem::take(&mut self.0));
         }
     }

@@ -6,7 +6,7 @@ use super::keys::PARAMETERS;
 use super::names::name_upstreams;
 use super::providers::{NO_KEY, split_model};
 use super::report::{Report, join};
-use super::sources::{Sources, Unset, present};
+use super::sources::{ADDRESSES, Sources, Unset, present};
 use super::target::{self, Key, Target};
 use super::yaml::{Content, Node, Scalar};
 use super::{ImportError, Verdict};
@@ -239,8 +239,8 @@ impl Models {
                 (Ok(model), Ok((custom, _))) => (model, Some(custom).filter(|custom| !custom.is_empty())),
                 (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
             };
-        let has_base = sources.find(params, path, &["api_base", "base_url"]).is_some()
-            || sources.address_for_all().is_some();
+        let has_base =
+            sources.find(params, path, &ADDRESSES).is_some() || sources.address_for_all().is_some();
         let (provider, model, note) = match split_model(&model.0, custom.as_deref(), has_base) {
             Ok((provider, name, note)) => (provider, name, format!("{note}{}", model.1)),
             Err(why) => return Ok(Err(why)),
@@ -296,8 +296,8 @@ impl Models {
             self.named_later.push((key_path, i, String::new()));
         }
         // The same address by its other name does not count; it gets the same line.
-        for own in ["api_base", "base_url"] {
-            match params.get(own).map(Node::is_null) {
+        for own in ADDRESSES {
+            match params.get(own).map(|node| matches!(node.text(), None | Some(""))) {
                 Some(true) => report.mark(join(path, own), Verdict::Ignored, "empty"),
                 Some(false) => self.named_later.push((join(path, own), i, String::new())),
                 None => {}

@@ -5,8 +5,8 @@
 //!
 //! | of an entry | the first of these that says anything |
 //! |---|---|
-//! | address | its own `api_base` or `base_url`, its credential's, `litellm_settings.api_base`, the provider's variables, the provider's default |
-//! | key | its own `api_key`, its credential's, `litellm_settings.api_key`, the provider's variable |
+//! | address | its own `api_base` or `base_url`, its credential's, `default_litellm_params` of `router_settings`, `litellm_settings.api_base`, the provider's variables, the provider's default |
+//! | key | its own `api_key`, its credential's, `default_litellm_params` of `router_settings`, `litellm_settings.api_key`, the provider's variable |
 //! | a variable | `environment_variables`, the process: LiteLLM writes the former over the latter |
 
 use super::ImportError;
@@ -20,6 +20,12 @@ pub type Variable<'v> = &'v dyn Fn(&str) -> Option<String>;
 
 /// How the value of a variable begins that stands for another one.
 pub(super) const REFERENCE: &str = "os.environ/";
+
+/// The parameters of an entry that give an address, in the order in which they count.
+pub(super) const ADDRESSES: [&str; 2] = ["api_base", "base_url"];
+
+/// Where the router's defaults stand.
+const ROUTER_DEFAULTS: &str = "router_settings.default_litellm_params";
 
 /// The settings for all entries that give a key.
 const KEYS_FOR_ALL: [&str; 2] = ["api_key", "openai_key"];
@@ -82,10 +88,23 @@ impl<'n> Sources<'n> {
         }
     }
 
-    /// The first of these keys that the entry has, else the first that its credential has. An empty one is not there.
+    /// The variable that should hold an address and does not: `environment_variables` refers to it under `name`. Comes
+    /// with the place of that reference.
+    pub(super) fn dangling(&self, name: &str) -> Option<(String, &'n Node)> {
+        let node = self.root.get("environment_variables")?.get(name)?;
+        let other = node.text()?.strip_prefix(REFERENCE)?;
+        self.variable(name).is_none().then(|| (other.to_owned(), node))
+    }
+
+    /// The first of these keys that the entry has, else the first that its credential has. A null is not there, nor is an
+    /// empty address, for which LiteLLM looks elsewhere.
     pub(super) fn find(&self, params: &'n Node, path: &str, keys: &[&str]) -> Option<Found<'n>> {
         let among = |path: &str, node: &'n Node| {
-            let value = |key: &&str| Some((join(path, key), node.get(key).filter(|node| !node.is_null())?));
+            let is_there = |key: &str, node: &Node| {
+                !node.is_null() && (!ADDRESSES.contains(&key) || node.text() != Some(""))
+            };
+            let value =
+                |key: &&str| Some((join(path, key), node.get(key).filter(|node| is_there(key, node))?));
             keys.iter().find_map(value)
         };
         among(path, params).or_else(|| {
@@ -94,14 +113,21 @@ impl<'n> Sources<'n> {
         })
     }
 
-    /// `litellm_settings.api_base`, which counts for every entry that has none.
+    /// The address that counts for every entry that has none: the router's defaults, else `litellm_settings.api_base`.
     pub(super) fn address_for_all(&self) -> Option<Found<'n>> {
-        self.setting("api_base")
+        let of_settings = || self.setting("api_base").filter(|(_, node)| node.text() != Some(""));
+        ADDRESSES.iter().find_map(|key| self.of_router(key)).or_else(of_settings)
     }
 
     /// The key that counts for every entry that has none.
     pub(super) fn key_for_all(&self) -> Option<Found<'n>> {
-        KEYS_FOR_ALL.iter().find_map(|key| self.setting(key))
+        self.of_router("api_key").or_else(|| KEYS_FOR_ALL.iter().find_map(|key| self.setting(key)))
+    }
+
+    /// A default of the router for all entries. An empty one is not there.
+    fn of_router(&self, key: &str) -> Option<Found<'n>> {
+        let node = self.root.get("router_settings")?.get("default_litellm_params")?.get(key)?;
+        (!matches!(node.text(), None | Some(""))).then(|| (join(ROUTER_DEFAULTS, key), node))
     }
 
     fn setting(&self, key: &str) -> Option<Found<'n>> {
@@ -132,6 +158,9 @@ impl<'n> Sources<'n> {
         for key in KEYS_FOR_ALL.iter().chain(&["api_base"]) {
             report.mark(join("litellm_settings", key), Ignored, "every entry of model_list has its own");
         }
+        for key in ADDRESSES.iter().chain(&["api_key"]) {
+            report.mark(join(ROUTER_DEFAULTS, key), Ignored, "every entry of model_list has its own");
+        }
     }
 
     /// Says what became of the entry's credential.
@@ -144,6 +173,7 @@ impl<'n> Sources<'n> {
         };
         report.mark(key, Mapped, format!("{credential_path}, for what the entry does not say itself"));
         report.mark(&credential_path, Mapped, "taken over where an entry names it");
+        report.mark(join(&credential_path, "credential_info"), Ignored, "a description, for people");
         let values = join(&credential_path, "credential_values");
         let others = credential.get("credential_values").map(Node::entries).unwrap_or_default().iter();
         let is_known = |key: &str| matches!(key, "api_key" | "api_base" | "base_url" | "custom_llm_provider");

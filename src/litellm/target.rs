@@ -5,7 +5,8 @@
 use super::ImportError;
 use super::models::Text;
 use super::providers::{MESSAGES, OPENAI_KEY, Provider, read_url, with_v1};
-use super::sources::{Found, REFERENCE, Sources, Unset};
+use super::report::join;
+use super::sources::{ADDRESSES, Found, REFERENCE, Sources, Unset};
 use super::yaml::Node;
 use crate::config;
 
@@ -60,6 +61,12 @@ pub(super) fn read<'n>(
         (Origin::File((key, node)), Text::Environment(variable), None) => {
             Some(Unset { line: node.place.line, key: key.clone(), variable: variable.clone() })
         }
+        (Origin::Variable(name), Text::Environment(_), None) => {
+            sources.dangling(name).map(|(variable, node)| {
+                let key = join("environment_variables", name);
+                Unset { line: node.place.line, key, variable }
+            })
+        }
         _ => None,
     };
     let (key, on_the_key) = key(params, path, provider, &origin, sources);
@@ -103,7 +110,7 @@ fn address<'n>(
     provider: &Provider,
     sources: Sources<'n>,
 ) -> Result<Result<(Text, Origin<'n>), String>, ImportError> {
-    if let Some(found) = sources.find(params, path, &["api_base", "base_url"]).or(sources.address_for_all()) {
+    if let Some(found) = sources.find(params, path, &ADDRESSES).or(sources.address_for_all()) {
         let url = match read_url(found.1, provider)? {
             // Its value may stand in the file too.
             Text::Environment(name) => {
@@ -116,6 +123,14 @@ fn address<'n>(
     for &name in provider.addresses {
         if let Some(url) = of_variable(name, provider, sources, params)? {
             return Ok(Ok((url, Origin::Variable(name))));
+        }
+    }
+    // The file says that the address is elsewhere: the provider's own one, outside of this network, is not what it means.
+    if provider.url.is_none_or(|url| config::host_outside(url).is_some()) {
+        for &name in provider.addresses {
+            if let Some((variable, _)) = sources.dangling(name) {
+                return Ok(Ok((Text::Environment(variable), Origin::Variable(name))));
+            }
         }
     }
     Ok(match (provider.url, sources.missing_credential(params)) {

@@ -191,8 +191,10 @@ fn telling_line(text: &str) -> String {
 
 /// N: prompt tokens · M: window · O: tokens asked for the answer · C: characters of the prompt · X: excess.
 /// The first that matches decides, so the more telling ones stand first.
-const WORDINGS: [&str; 17] = [
-    // vLLM, recent
+const WORDINGS: [&str; 19] = [
+    // vLLM, recent. It counts only to one token beyond the room, also where it does not say "at least".
+    r"maximum context length is (?<M>\d+) tokens\. However, you requested (?<O>[1-9]\d*) output tokens and your prompt contains (?<L>at least )?(?<N>\d+) input tokens",
+    r"(?<L>You passed )(?<N>\d+) input tokens and requested (?:0|(?<O>\d+)) output tokens\. However, the model's context length is only (?<M>\d+) tokens",
     r"maximum context length is (?<M>\d+) tokens\. However, your prompt contains (?<L>at least )?(?<N>\d+) input tokens",
     r"maximum context length is (?<M>\d+) tokens\. However, your prompt contains (?<C>\d+) characters",
     r"prompt \(length (?<N>\d+)\) is longer than the maximum model length of (?<M>\d+)",
@@ -284,6 +286,18 @@ mod tests {
     type Numbers = (Option<u64>, Option<u64>, Option<u64>);
 
     const OVERFLOWS: &[(&str, Numbers)] = &[
+        (
+            "This model's maximum context length is 8192 tokens. However, you requested 4000 output tokens and your prompt contains at least 4193 input tokens, for a total of at least 8193 tokens. Please reduce",
+            (Some(4193), Some(8192), Some(4000)),
+        ),
+        (
+            "You passed 4193 input tokens and requested 4000 output tokens. However, the model's context length is only 8192 tokens, resulting in a maximum input length of 4192 tokens.",
+            (Some(4193), Some(8192), Some(4000)),
+        ),
+        (
+            "You passed 8193 input tokens and requested 0 output tokens. However, the model's context length is only 8192 tokens",
+            (Some(8193), Some(8192), None),
+        ),
         (
             "This model's maximum context length is 8192 tokens. However, your prompt contains at least 8193 input tokens, which exceeds",
             (Some(8193), Some(8192), None),

@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Object, Value};
 use crate::openai::{Failure, read_failure};
 use crate::protocol::tokenize::{ask_token_count, question};
-use crate::translate::{Asked, IMAGE_OMITTED, failure_error};
+use crate::translate::{Asked, IMAGE_OMITTED, ToldWindow, failure_error, likely_room};
 use crate::transport::{self, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
 
@@ -17,6 +17,7 @@ use super::exchange::Exchange;
 use super::relay::{error_at_once, error_body};
 use super::stop::Stop;
 use crate::activity::Phase;
+use crate::fleet::Refused;
 use crate::fleet::Resolved;
 
 /// Tries beside the first, before anything went to the client.
@@ -27,6 +28,10 @@ const BACKOFF: Duration = Duration::from_millis(250);
 
 /// An upstream that asks for more patience than this gets none of ours: the client, who can tell its user, waits.
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
+
+/// A prompt that was counted by nobody is taken for so much of its estimate, in percent, where a refusal shows that the
+/// estimate was too small.
+const UNCOUNTED: u64 = 110;
 
 /// One request to one upstream, until the head of a good response.
 pub(super) struct Attempt<'a> {
@@ -47,14 +52,14 @@ impl Attempt<'_> {
         let mut backoff = BACKOFF;
         let mut retries = 0;
         loop {
-            let (error, told) = match self.post(wait)? {
+            let failed = match self.post(wait)? {
                 Ok(response) => return Ok(response),
                 Err(failed) => failed,
             };
             let may_retry = retries < RETRIES_MAX && !exchange.started();
-            let Some(pause) = pause_before_retry(&error, told, backoff).filter(|_| may_retry) else {
-                return Err(error.into());
-            };
+            let pause = failed.pause_before_retry(backoff).filter(|_| may_retry);
+            let error = failed.error;
+            let Some(pause) = pause else { return Err(error.into()) };
             log::debug!("upstream {}: trying again in {pause:?}: {error}", self.resolved.served.name());
             rest(wait, pause)?;
             // In the pause the client may have been given the beginning of its answer.
@@ -67,14 +72,16 @@ impl Attempt<'_> {
     }
 
     /// One try, and a second where its error says what to change.
-    /// The error comes with the seconds that the upstream itself asked to wait.
-    fn post(&mut self, wait: &Rc<dyn Wait>) -> Result<Result<Response, (Error, Option<u32>)>, Stop> {
+    fn post(&mut self, wait: &Rc<dyn Wait>) -> Result<Result<Response, Failed>, Stop> {
         loop {
             let served = &self.resolved.served;
             let response = match served.upstream().post(Path::Api("/chat/completions"), &self.body, wait) {
                 Ok(response) => response,
                 Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
-                Err(failure) => return Ok(Err((failure.to_error(served.name()), None))),
+                Err(failure) => {
+                    let error = failure.to_error(served.name());
+                    return Ok(Err(Failed { error, retry_after: None, may_have_run: !failure.is_refused() }));
+                }
             };
             let at_once = error_at_once(&response);
             if (200..300).contains(&response.status) && at_once.is_none() {
@@ -82,7 +89,10 @@ impl Attempt<'_> {
             }
             let retry_after = response.retry_after;
             if let Some(error) = self.refused(response, at_once, wait) {
-                return Ok(Err((error, retry_after)));
+                // Only these say that nothing was begun: the server is starting, or full. A 502 may come of a server that
+                // died at work behind a load balancer.
+                let may_have_run = error.kind != Kind::Overloaded;
+                return Ok(Err(Failed { error, retry_after, may_have_run }));
             }
         }
     }
@@ -100,10 +110,11 @@ impl Attempt<'_> {
             self.resolved.served.upstream().mark_stale(); // another model may be served there now
         }
         let failure = at_once.unwrap_or_else(|| read_failure(status, &mut error_body(response), retry_after));
+        let failure = self.measured(failure, wait);
         if self.mend(&failure) {
             return None;
         }
-        Some(failure_error(self.measured(failure, wait), &self.asked))
+        Some(failure_error(failure, &self.asked))
     }
 
     /// A prompt that the upstream stopped counting at its window, with its real length: by how much it is too long tells
@@ -123,35 +134,19 @@ impl Attempt<'_> {
 
     /// Changes the body so that the same error will not come again, once; whether that was possible.
     fn mend(&mut self, failure: &Failure) -> bool {
+        self.learn(failure);
+        let change: Box<dyn Fn(&mut Object<'_>)> = match failure {
+            Failure::NoThinkingBudget => Box::new(|body| _ = body.remove("thinking_token_budget")),
+            Failure::NoVision(_) => Box::new(without_images),
+            Failure::OutputTooLarge { .. } | Failure::Overflow { .. } | Failure::Other(_) => {
+                let Some(room) = room_after(failure, &self.asked) else { return false };
+                Box::new(move |body| limit(body, room))
+            }
+        };
+        // A failure that says nothing to change, such as a server that is starting, does not use the repair up.
         if std::mem::replace(&mut self.mended, true) {
             return false;
         }
-        let served = &self.resolved.served;
-        if let Failure::OutputTooLarge { window } | Failure::Overflow { window: Some(window), .. } = failure {
-            served.learn_window(&self.resolved.model, *window);
-        }
-        let change: Box<dyn Fn(&mut Object<'_>)> = match failure {
-            Failure::OutputTooLarge { window } => {
-                served.upstream().mark_stale();
-                let room = window.saturating_sub(self.asked.prompt_tokens).max(window / 4);
-                Box::new(move |body| limit(body, room))
-            }
-            Failure::Overflow { prompt: Some(prompt), window: Some(window), output: Some(_), .. }
-                if prompt + 1 < *window =>
-            {
-                let room = window - prompt - 1;
-                Box::new(move |body| limit(body, room))
-            }
-            Failure::NoThinkingBudget => {
-                served.learn_no_thinking_budget(&self.resolved.model);
-                Box::new(|body| _ = body.remove("thinking_token_budget"))
-            }
-            Failure::NoVision(_) => {
-                served.learn_no_vision(&self.resolved.model);
-                Box::new(without_images)
-            }
-            Failure::Overflow { .. } | Failure::Other(_) => return false,
-        };
         let mut bytes = std::mem::take(&mut self.body);
         let Ok(mut body) = json::parse(&mut bytes) else { return false };
         let Some(object) = body.as_object_mut() else { return false };
@@ -161,6 +156,59 @@ impl Attempt<'_> {
         self.body = mended;
         true
     }
+
+    /// Remembers what a refusal tells of the model.
+    fn learn(&self, failure: &Failure) {
+        let window = |tokens, limits_answers| {
+            self.resolved.learn_window(ToldWindow { tokens, limits_answers });
+        };
+        match failure {
+            Failure::OutputTooLarge { window: told } => {
+                self.resolved.served.upstream().mark_stale();
+                window(*told, true);
+            }
+            Failure::Overflow { window: Some(told), output, .. } => window(*told, output.is_some()),
+            Failure::NoThinkingBudget => self.resolved.learn_refusal(Refused::ThinkingBudget),
+            Failure::NoVision(_) => self.resolved.learn_refusal(Refused::Image),
+            Failure::Overflow { window: None, .. } | Failure::Other(_) => {}
+        }
+    }
+}
+
+/// The room for an answer that the refused request leaves, where there is any.
+fn room_after(failure: &Failure, asked: &Asked) -> Option<u64> {
+    let likely = |window, prompt| Some(likely_room(window, prompt));
+    match failure {
+        Failure::OutputTooLarge { window } => {
+            Some(window.saturating_sub(asked.prompt_tokens).max(window / 4))
+        }
+        // The server counted no further than to the first token that is too many, and nobody else counted.
+        Failure::Overflow {
+            prompt: Some(prompt),
+            prompt_is_least: true,
+            window: Some(window),
+            output: Some(_),
+            ..
+        } => likely(*window, (*prompt).max(asked.prompt_tokens).saturating_mul(UNCOUNTED) / 100),
+        Failure::Overflow { prompt: Some(prompt), window: Some(window), output: Some(_), .. } => {
+            window.checked_sub(prompt.saturating_add(1)).filter(|room| *room > 0)
+        }
+        // No numbers, or words that nobody knows. Where more was asked for than the window most likely has left, that is
+        // what will be wrong.
+        Failure::Overflow { prompt: None, excess: None, .. } => {
+            likely(asked.window?, asked.prompt_tokens).filter(|room| *room < asked.max_tokens)
+        }
+        Failure::Other(error) if speaks_of_tokens(error) => {
+            likely(asked.window?, asked.prompt_tokens).filter(|room| *room < asked.max_tokens)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a refusal may be about the length of an answer.
+fn speaks_of_tokens(error: &Error) -> bool {
+    let words = error.source.as_ref().unwrap_or(&error.message).to_ascii_lowercase();
+    error.kind == Kind::InvalidRequest && (words.contains("token") || words.contains("context"))
 }
 
 fn limit(body: &mut Object<'_>, max_tokens: u64) {
@@ -183,13 +231,23 @@ fn without_images(body: &mut Object<'_>) {
     }
 }
 
-/// How long to wait before another try; `None`: time does not mend this, or not soon.
-/// `told`: the seconds that the upstream asked for.
-fn pause_before_retry(error: &Error, told: Option<u32>, backoff: Duration) -> Option<Duration> {
-    let passing = matches!(error.kind, Kind::BadGateway | Kind::Overloaded);
-    let mends = matches!(error.retry, Retry::After(_));
-    let pause = told.map_or(backoff, |seconds| Duration::from_secs(seconds.into()).max(backoff));
-    (passing && mends && pause <= PATIENCE_MAX).then_some(pause)
+/// A try without success.
+struct Failed {
+    error: Error,
+    /// The seconds that the upstream itself asked to wait.
+    retry_after: Option<u32>,
+    /// Whether the model may have begun to work on the request: then it is never sent again, since it would be run twice.
+    may_have_run: bool,
+}
+
+impl Failed {
+    /// How long to wait before another try; `None`: the model may have begun, or time does not mend this, or not soon.
+    fn pause_before_retry(&self, backoff: Duration) -> Option<Duration> {
+        let mends = matches!(self.error.retry, Retry::After(_)) && !self.may_have_run;
+        let told = self.retry_after.map(|seconds| Duration::from_secs(seconds.into()));
+        let pause = told.map_or(backoff, |told| told.max(backoff));
+        (mends && pause <= PATIENCE_MAX).then_some(pause)
+    }
 }
 
 /// Lets `time` pass while it watches the client.
@@ -204,19 +262,60 @@ fn rest(wait: &Rc<dyn Wait>, time: Duration) -> Result<(), Stop> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::translate::estimate::Prompt;
 
     #[test]
-    fn only_what_passes_is_tried_again() {
-        let pause = |error: &Error, told| pause_before_retry(error, told, BACKOFF);
-        let passing = |kind| Error::new(kind, "").retry(Retry::After(1));
-        assert_eq!(pause(&passing(Kind::BadGateway), None), Some(BACKOFF));
-        assert_eq!(pause(&passing(Kind::Overloaded), None), Some(BACKOFF));
-        assert_eq!(pause(&passing(Kind::Overloaded), Some(0)), Some(BACKOFF));
-        assert_eq!(pause(&passing(Kind::Overloaded), Some(3)), Some(Duration::from_secs(3)));
-        assert_eq!(pause(&passing(Kind::Overloaded), Some(60)), None);
-        assert_eq!(pause(&Error::new(Kind::BadGateway, "").retry(Retry::Never), None), None);
-        assert_eq!(pause(&passing(Kind::RateLimit), None), None);
-        assert_eq!(pause(&passing(Kind::Timeout), None), None);
-        assert_eq!(pause(&Error::new(Kind::Api, ""), None), None);
+    fn only_what_passes_and_did_not_begin_is_tried_again() {
+        let pause = |retry, retry_after, may_have_run| {
+            let error = Error::new(Kind::Overloaded, "").retry(retry);
+            Failed { error, retry_after, may_have_run }.pause_before_retry(BACKOFF)
+        };
+        let passing = Retry::After(1);
+        assert_eq!(pause(passing, None, false), Some(BACKOFF));
+        assert_eq!(pause(passing, Some(0), false), Some(BACKOFF));
+        assert_eq!(pause(passing, Some(3), false), Some(Duration::from_secs(3)));
+        assert_eq!(pause(passing, Some(60), false), None);
+        assert_eq!(pause(Retry::Never, None, false), None);
+        assert_eq!(pause(Retry::Unsaid, None, false), None);
+        assert_eq!(pause(passing, None, true), None);
+    }
+
+    #[test]
+    fn the_room_that_a_refusal_leaves() {
+        let asked = Asked {
+            model: "m".into(),
+            estimate: Prompt { text: 5_000, images: 0 },
+            prompt_tokens: 5_000,
+            max_tokens: 20_000,
+            is_clamped_to_window: true,
+            window: Some(24_000),
+        };
+        let overflow = |prompt, prompt_is_least, window, output| Failure::Overflow {
+            prompt,
+            prompt_is_least,
+            window,
+            output,
+            excess: None,
+        };
+        let other = |kind, words: &str| Failure::Other(Error::new(kind, words));
+        for (failure, room) in [
+            (Failure::OutputTooLarge { window: 16_000 }, Some(11_000)),
+            (overflow(Some(6_000), false, Some(24_000), Some(20_000)), Some(17_999)),
+            (overflow(Some(24_000), false, Some(24_000), Some(20_000)), None),
+            // The prompt alone is too long.
+            (overflow(Some(30_000), false, Some(24_000), None), None),
+            // 24,000 - 20,000 + 1 tokens were counted, and the count went no further.
+            (overflow(Some(4_001), true, Some(24_000), Some(20_000)), Some(24_000 - 5_500 - 64)),
+            (overflow(None, false, None, None), Some(24_000 - 5_000 - 64)),
+            (other(Kind::InvalidRequest, "Too many tokens were asked for"), Some(24_000 - 5_000 - 64)),
+            (other(Kind::InvalidRequest, "temperature must be at most 2"), None),
+            (other(Kind::Api, "no token"), None),
+        ] {
+            assert_eq!(room_after(&failure, &asked), room, "{failure:?}");
+        }
+        // What would have fitted was refused for something else.
+        let modest = Asked { max_tokens: 100, ..asked };
+        assert_eq!(room_after(&overflow(None, false, None, None), &modest), None);
+        assert_eq!(room_after(&other(Kind::InvalidRequest, "a bad token"), &modest), None);
     }
 }

@@ -1,24 +1,51 @@
-//! The body of a client's request, whole and not encoded.
+//! The body of a client's request, whole and not encoded, read once there is memory for it.
 
+use std::time::Instant;
+
+use super::exchange::Exchange;
+use super::state::Proxy;
 use super::stop::Stop;
 use crate::error::{Error, Kind};
-use crate::http::{self, Request};
+use crate::http::Request;
 use crate::json::Document;
-use crate::server::Client;
 
-/// The body, whole and not encoded.
-pub(super) fn read_body(client: &Client, request: &Request) -> Result<Document, Stop> {
+/// The least of a body that must come while a body may be without a byte, in bytes a second: else a client that sends a
+/// byte now and then holds what it has sent for as long as it likes.
+const BODY_RATE_MIN: usize = 1024;
+
+/// What a read of a body makes room for; see [`crate::http::Connection::read_body_with`].
+const BODY_READ_SIZE_MIN: usize = 16 * 1024;
+const BODY_READ_SIZE_MAX: usize = 256 * 1024;
+
+/// The body, whole and not encoded, once there is memory for it: as much as has come.
+pub(super) fn read_body(proxy: &Proxy, exchange: &Exchange, request: &Request) -> Result<Document, Stop> {
     let encoding = request.header("content-encoding").unwrap_or("identity");
     if !encoding.eq_ignore_ascii_case("identity") {
         let what = format!("content-encoding: '{encoding}' is not supported; send the body as it is");
         return Err(Error::new(Kind::InvalidRequest, what).code("request_body_encoding_unsupported").into());
     }
     let mut document = Document::new();
-    let read = client.borrow_mut().read_body(document.bytes_mut());
-    read.map_err(|failure| match failure {
-        http::Failure::Reject(error) => Stop::Error(error),
-        http::Failure::Closed => Stop::ClientGone,
-        http::Failure::Io(error) => Stop::Client(error),
-    })?;
+    let timeout = proxy.options.body_timeout;
+    let part_size_min =
+        usize::try_from(timeout.as_secs()).unwrap_or(usize::MAX).saturating_mul(BODY_RATE_MIN);
+    let mut part: Option<(Instant, usize)> = None;
+    let before_read = |received: usize| {
+        let room = received.clamp(BODY_READ_SIZE_MIN, BODY_READ_SIZE_MAX);
+        let has_waited = exchange.claim(received + room)?;
+        let now = Instant::now();
+        let (since, before) = *part.get_or_insert((now, received));
+        if has_waited || received - before >= part_size_min {
+            part = Some((now, received));
+        } else if now.duration_since(since) >= timeout {
+            let what = format!(
+                "the request did not arrive in time: less than {part_size_min} bytes of its body in {} s",
+                timeout.as_secs()
+            );
+            return Err(Error::new(Kind::RequestTimeout, what).into());
+        }
+        Ok(())
+    };
+    exchange.client().borrow_mut().read_body_with::<Stop>(document.bytes_mut(), before_read)?;
+    exchange.share().settle();
     Ok(document)
 }

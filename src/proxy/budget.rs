@@ -1,177 +1,446 @@
-//! How much memory the bodies of requests may take, all together.
+//! How much memory all requests together may take, and who waits while that is taken.
 //!
-//! One body has a limit of its own; but 50 of the largest at a time are 1.6 GB, and as a tree the worst of them took
-//! 1.7 GB each (measured), before it was limited what one may hold.
+//! Two pools, each of half the budget, so that nobody waits in a circle:
+//!
+//! | pool | holds | a request waits for it |
+//! |---|---|---|
+//! | bodies | the bytes of bodies as they arrive, what is sent to upstreams, answers that are put together, what streams keep | while its body is read, or its answer is put together |
+//! | trees | parsed bodies and what the translation makes of them | once, before its body is parsed |
+//!
+//! Only what is really held counts: a promise of a large body costs nobody anything. A request that holds a tree waits for
+//! nothing of the budget, so trees are always given back. Small requests are not counted and never wait.
+//!
+//! Bodies that arrive side by side could each hold a part of the pool and wait for the rest without end. So one request at a
+//! time may overdraw: it gets all that it needs until its body is whole.
 
-use std::rc::Rc;
-use std::sync::Arc;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::error::{Error, Kind, Retry};
-use crate::http::Request;
-use crate::transport::Wait;
+use crate::service;
+use crate::transport::{Failure, Wait, wait_for};
 
 use super::stop::Stop;
-use crate::fleet::queue::{Queue, QueueSlot};
 
-/// Below it a body is of no account: 1,024 connections of these are no more than what is allowed to the large ones.
-/// Claude Code sends 100 KB to 1 MB.
-const LARGE_SIZE_MIN: usize = 1024 * 1024;
+/// What a request may hold of each pool without being counted, in bytes, for pools of half a gigabyte and more. 1,024
+/// connections of these are 128 MiB; a request of Claude Code of 20 KB fits.
+const FREE_SIZE_MAX: usize = 128 * 1024;
 
-/// What the large bodies may take together, from their first byte until the upstream has answered. What is sent to the
-/// upstream is about as large again, so the process takes about twice as much (measured: 1.8 GB with a limit of 1 GB).
-const LARGE_SIZE_SUM_MAX: usize = 512 * 1024 * 1024;
+/// The same as a part of the pool, where that is less: one in 4,096.
+const FREE_PART: usize = 4096;
 
-/// Large bodies that are a tree at the same time. Each is one for a fraction of a second.
-const TREES_MAX: u32 = 2;
+/// Claims are rounded up to this, so that a body that arrives in small pieces seldom takes the lock.
+const STEP: usize = 64 * 1024;
 
-/// Values in a large body. A session of a million tokens has less than a hundredth of it.
-const VALUES_MAX: usize = 2_000_000;
+/// How long a request waits for memory before it is told to come back. A tree is held for a fraction of a second.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How many requests wait for one pool; the next is told to come back at once.
+const WAITING_MAX: usize = 256;
+
+/// The largest claim that may overdraw a pool: one step of a body that arrives, not a tree.
+const OVERDRAFT_STEP_MAX: usize = 1024 * 1024;
 
 const RETRY_AFTER_S: u32 = 2;
 
-/// The sum of what is held now, and who may make trees.
+/// How often the limits of the service manager are read again, when memory is asked for: they may be changed while the
+/// process runs.
+const LIMIT_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// The memory of all requests.
 #[derive(Debug)]
 pub(super) struct Budget {
-    held: AtomicUsize,
-    trees: Arc<Queue>,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Budget { held: AtomicUsize::new(0), trees: Arc::new(Queue::new(TREES_MAX)) }
-    }
-}
-
-/// A large body's share, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Share<'b> {
-    budget: &'b Budget,
-    size: usize,
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.budget.held.fetch_sub(self.size, Ordering::Relaxed);
-    }
-}
-
-impl Share<'_> {
-    /// Waits until the body may be a tree: few large ones are at a time.
-    ///
-    /// # Errors
-    /// As [`Queue::take`].
-    pub(super) fn turn(&self, wait: &Rc<dyn Wait>) -> Result<QueueSlot, Stop> {
-        Ok(self.budget.trees.take(wait)?)
-    }
+    bodies: Arc<Pool>,
+    trees: Arc<Pool>,
 }
 
 impl Budget {
-    /// The share for the body of this request; `None`: it is of no account. One without a length counts as the largest.
+    /// A budget of so many bytes; `None`: half of what the process may take.
+    pub(super) fn new(size: Option<usize>) -> Self {
+        let pool = || Arc::new(Pool::new(size));
+        Budget { bodies: pool(), trees: pool() }
+    }
+
+    /// A share for what one request holds of bodies and answers.
+    pub(super) fn bodies(&self) -> Share {
+        Share::of(&self.bodies)
+    }
+
+    /// A share for the tree of one request and what is made of it.
+    pub(super) fn trees(&self) -> Share {
+        Share::of(&self.trees)
+    }
+}
+
+/// One half of the budget.
+#[derive(Debug)]
+struct Pool {
+    /// Set by the owner; `None`: found out.
+    fixed_size: Option<usize>,
+    /// What a share may hold without being counted.
+    free: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    size: usize,
+    /// When the size was found out.
+    read_at: Instant,
+    held: usize,
+    /// Whether a request overdraws.
+    is_overdrawn: bool,
+    /// First come, first served: a large claim is not passed by smaller ones for as long as they come.
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    size: usize,
+    /// Told [`SERVED`] or [`OVERDRAWS`] once the memory is this request's.
+    turn: Arc<OwnedFd>,
+}
+
+const SERVED: u64 = 1;
+const OVERDRAWS: u64 = 2;
+
+/// How a claim ends.
+#[derive(Debug)]
+enum Taken {
+    Now,
+    /// At once, and so will be all further claims of this request.
+    Overdrawn,
+    /// When this is told.
+    Later(Arc<OwnedFd>),
+}
+
+impl Pool {
+    fn new(fixed_size: Option<usize>) -> Self {
+        let mut state = State {
+            size: 0,
+            read_at: Instant::now(),
+            held: 0,
+            is_overdrawn: false,
+            waiting: VecDeque::new(),
+        };
+        let free = AtomicUsize::new(0);
+        set_size(&mut state, fixed_size, &free);
+        Pool { fixed_size, free, state: Mutex::new(state) }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes `more` at once if there is room, else queues for it.
+    fn take(&self, more: usize) -> Result<Taken, Stop> {
+        self.with(|state| {
+            if self.fixed_size.is_none() && state.read_at.elapsed() > LIMIT_AGE_MAX {
+                set_size(state, None, &self.free);
+            }
+            if more > state.size {
+                return Err(too_large(more, state.size).into());
+            }
+            if state.waiting.is_empty() {
+                if state.held + more <= state.size {
+                    state.held += more;
+                    return Ok(Taken::Now);
+                }
+                if state.may_overdraw(more) {
+                    state.held += more;
+                    state.is_overdrawn = true;
+                    return Ok(Taken::Overdrawn);
+                }
+            }
+            if state.waiting.len() >= WAITING_MAX {
+                return Err(overloaded().into());
+            }
+            let turn = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| Stop::Client(error.into()))?;
+            let turn = Arc::new(turn);
+            state.waiting.push_back(Waiting { size: more, turn: Arc::clone(&turn) });
+            Ok(Taken::Later(turn))
+        })
+    }
+
+    fn end_overdraft(&self) {
+        self.with(|state| {
+            state.is_overdrawn = false;
+            state.serve();
+        });
+    }
+
+    /// Takes it whether there is room or not.
+    fn take_always(&self, more: usize) {
+        self.with(|state| state.held += more);
+    }
+
+    fn give(&self, size: usize) {
+        self.with(|state| {
+            state.held = state.held.saturating_sub(size);
+            state.serve();
+        });
+    }
+
+    /// Stops waiting; whether the memory had been handed over just before.
+    fn leave(&self, turn: &Arc<OwnedFd>) -> bool {
+        self.with(|state| {
+            let before = state.waiting.len();
+            state.waiting.retain(|waiting| !Arc::ptr_eq(&waiting.turn, turn));
+            state.serve(); // others may fit where this one did not
+            state.waiting.len() == before
+        })
+    }
+}
+
+/// Sets the size of a pool: half of the budget, which is half of what the process may take unless the owner set it.
+fn set_size(state: &mut State, fixed_size: Option<usize>, free: &AtomicUsize) {
+    state.size = fixed_size.unwrap_or_else(|| service::memory_limit() / 2) / 2;
+    state.read_at = Instant::now();
+    free.store((state.size / FREE_PART).min(FREE_SIZE_MAX), Ordering::Relaxed);
+}
+
+impl State {
+    fn may_overdraw(&self, more: usize) -> bool {
+        !self.is_overdrawn && more <= OVERDRAFT_STEP_MAX
+    }
+
+    /// Hands memory to those who wait for it.
+    fn serve(&mut self) {
+        while let Some(next) = self.waiting.front() {
+            let fits = self.held + next.size <= self.size;
+            if !fits && !self.may_overdraw(next.size) {
+                return;
+            }
+            self.held += next.size;
+            self.is_overdrawn |= !fits;
+            let told = if fits { SERVED } else { OVERDRAWS };
+            // An eventfd takes its first write always.
+            let _ = rustix::io::write(&*next.turn, &told.to_ne_bytes());
+            self.waiting.pop_front();
+        }
+    }
+}
+
+fn overloaded() -> Error {
+    Error::new(Kind::Overloaded, "too many large requests at a time").retry(Retry::After(RETRY_AFTER_S))
+}
+
+fn too_large(size: usize, pool_size: usize) -> Error {
+    const MIB: usize = 1024 * 1024;
+    let what = format!(
+        "the request takes about {} MiB of memory, and all together may take {} MiB; send less at a time, or start \
+         sparkgap with a larger --memory-max",
+        size.div_ceil(MIB),
+        pool_size / MIB
+    );
+    Error::new(Kind::RequestTooLarge, what).retry(Retry::Never)
+}
+
+/// What one request holds of a pool; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    pool: Arc<Pool>,
+    /// What it may hold without being counted.
+    free: usize,
+    /// What of it is counted.
+    counted: Cell<usize>,
+    /// Whether it is the one that overdraws the pool.
+    overdraws: Cell<bool>,
+}
+
+impl Share {
+    fn of(pool: &Arc<Pool>) -> Self {
+        Share {
+            pool: Arc::clone(pool),
+            free: pool.free.load(Ordering::Relaxed),
+            counted: Cell::new(0),
+            overdraws: Cell::new(false),
+        }
+    }
+
+    /// What is counted of a holding of `size`.
+    fn counted_of(&self, size: usize) -> usize {
+        size.saturating_sub(self.free).checked_next_multiple_of(STEP).unwrap_or(usize::MAX)
+    }
+
+    /// Holds at least `size` bytes, once there is room for them: waits for that, watching the client, for a limited time.
+    /// Whether it had to wait.
     ///
     /// # Errors
-    /// 529: there is no more memory for it now.
-    pub(super) fn share(&self, request: &Request, size_max: usize) -> Result<Option<Share<'_>>, Error> {
-        let length = request.header("content-length").and_then(|length| length.trim().parse().ok());
-        let size = length.unwrap_or(size_max).min(size_max);
-        if size < LARGE_SIZE_MIN {
-            return Ok(None);
+    /// 413: there will never be so much. 529: others hold it. The client has left.
+    pub(super) fn claim(&self, size: usize, wait: &dyn Wait) -> Result<bool, Stop> {
+        let wanted = self.counted_of(size);
+        let Some(more) = wanted.checked_sub(self.counted.get()).filter(|more| *more > 0) else {
+            return Ok(false);
+        };
+        if self.overdraws.get() {
+            self.set_counted(wanted);
+            return Ok(false);
         }
-        let before = self.held.fetch_add(size, Ordering::Relaxed);
-        let share = Share { budget: self, size };
-        if before + size > LARGE_SIZE_SUM_MAX {
-            let error = Error::new(Kind::Overloaded, "too many large requests at a time");
-            return Err(error.retry(Retry::After(RETRY_AFTER_S)));
+        let turn = match self.pool.take(more)? {
+            Taken::Later(turn) => turn,
+            taken => {
+                self.overdraws.set(matches!(taken, Taken::Overdrawn));
+                self.counted.set(wanted);
+                return Ok(false);
+            }
+        };
+        let left = wait_for(wait, turn.as_fd(), WAIT_MAX);
+        if !matches!(left, Ok(true)) && !self.pool.leave(&turn) {
+            return Err(match left {
+                Err(Failure::ClientGone) => Stop::ClientGone,
+                _ => overloaded().into(),
+            });
         }
-        Ok(Some(share))
-    }
-}
-
-/// Refuses a large body that would be a tree of far more memory than it has bytes.
-///
-/// # Errors
-/// 400: more values than any request has use for.
-pub(super) fn check_values(body: &[u8]) -> Result<(), Error> {
-    if body.len() >= LARGE_SIZE_MIN && separators(body) > VALUES_MAX {
-        return Err(Error::invalid(format!("The request body has more than {VALUES_MAX} JSON values")));
-    }
-    Ok(())
-}
-
-/// What stands before or between values, outside of strings: at least as much as there are values, but for one.
-fn separators(json: &[u8]) -> usize {
-    let mut count = 0;
-    let mut rest = json;
-    while let Some(quote) = memchr::memchr(b'"', rest) {
-        count += count_in(rest.get(..quote).unwrap_or_default());
-        rest = after_string(rest.get(quote + 1..).unwrap_or_default());
-    }
-    count + count_in(rest)
-}
-
-fn count_in(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count()
-}
-
-/// What follows the quote that ends a string.
-fn after_string(mut rest: &[u8]) -> &[u8] {
-    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
-        let is_quote = rest.get(at) == Some(&b'"');
-        rest = rest.get(at + if is_quote { 1 } else { 2 }..).unwrap_or_default();
-        if is_quote {
-            return rest;
+        // The memory is this request's, perhaps since the wait has failed.
+        let mut told = [0; size_of::<u64>()];
+        let _ = rustix::io::read(&*turn, &mut told);
+        self.overdraws.set(u64::from_ne_bytes(told) == OVERDRAWS);
+        self.counted.set(wanted);
+        match left {
+            Err(Failure::ClientGone) => Err(Stop::ClientGone),
+            _ => Ok(true),
         }
     }
-    &[]
+
+    /// What it was to get is here: another request may overdraw.
+    pub(super) fn settle(&self) {
+        if self.overdraws.replace(false) {
+            self.pool.end_overdraft();
+        }
+    }
+
+    /// Holds `size` bytes from now on, without waiting: less than before, or what has been made already.
+    pub(super) fn set(&self, size: usize) {
+        self.settle();
+        self.set_counted(self.counted_of(size));
+    }
+
+    fn set_counted(&self, now: usize) {
+        let before = self.counted.get();
+        if now > before {
+            self.pool.take_always(now - before);
+        } else if now < before {
+            self.pool.give(before - now);
+        }
+        self.counted.set(now);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::sync_channel;
+
     use super::*;
+    use crate::transport::{minded, nobody};
+
+    const MIB: usize = 1024 * 1024;
+
+    fn held(budget: &Budget) -> usize {
+        budget.bodies.with(|state| state.held)
+    }
+
+    fn waiting(budget: &Budget) -> usize {
+        budget.bodies.with(|state| state.waiting.len())
+    }
 
     #[test]
-    fn separators_in_strings_do_not_count() {
-        for (json, count) in [
-            ("", 0),
-            ("1", 0),
-            ("[]", 1),
-            (r#"{"a,b":[1,2,"x:[{,\",,"],"c\\":{}}"#, 8),
-            (r#""cut,,,"#, 0),
-            (r#"["\"#, 1),
-        ] {
-            assert_eq!(separators(json.as_bytes()), count, "{json}");
+    fn a_small_request_is_not_counted() {
+        let budget = Budget::new(Some(1024 * MIB));
+        let share = budget.bodies();
+        assert!(matches!(share.claim(FREE_SIZE_MAX, &*nobody()), Ok(false)));
+        assert_eq!(held(&budget), 0);
+        assert!(matches!(share.claim(FREE_SIZE_MAX + 1, &*nobody()), Ok(false)));
+        assert_eq!(held(&budget), STEP);
+        share.set(10 * MIB);
+        share.set(0);
+        assert_eq!(held(&budget), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_waits_and_what_is_small_passes() {
+        let budget = Arc::new(Budget::new(Some(64 * MIB)));
+        let first = budget.bodies();
+        assert!(first.claim(30 * MIB, &*nobody()).is_ok());
+        let (sender, served) = sync_channel(1);
+        let thread = std::thread::spawn({
+            let budget = Arc::clone(&budget);
+            move || {
+                let share = budget.bodies();
+                sender.send(matches!(share.claim(20 * MIB, &*nobody()), Ok(true))).unwrap();
+            }
+        });
+        while waiting(&budget) == 0 {
+            std::thread::yield_now();
         }
+        assert!(matches!(budget.bodies().claim(4 * 1024, &*nobody()), Ok(false)));
+        drop(first);
+        assert!(served.recv().unwrap());
+        thread.join().unwrap();
+        assert_eq!(held(&budget), 0);
     }
 
     #[test]
-    fn only_a_large_body_of_too_many_values_is_refused() {
-        let zeros = |size: usize| format!("[{}0]", "0,".repeat(size / 2)).into_bytes();
-        assert!(check_values(&zeros(LARGE_SIZE_MIN / 2)).is_ok());
-        assert!(check_values(&zeros(2 * VALUES_MAX - 10)).is_ok());
-        let error = check_values(&zeros(2 * VALUES_MAX + 10)).unwrap_err();
-        assert_eq!(error.message, "The request body has more than 2000000 JSON values");
-    }
-
-    #[test]
-    fn the_sum_has_a_limit_and_shares_come_back() {
-        let request = |length: Option<&str>| Request {
-            method: "POST".into(),
-            path: "/".into(),
-            query: None,
-            authority: None,
-            headers: length.map(|length| ("content-length", length)).into_iter().collect(),
-        };
-        let (budget, size_max) = (Budget::default(), 32 << 20);
-        assert!(budget.share(&request(Some("1000")), size_max).unwrap().is_none());
-        let mut shares: Vec<_> = (0..16)
-            .map(|i| budget.share(&request((i % 2 == 0).then_some("33554432")), size_max).unwrap())
+    fn bodies_that_arrive_side_by_side_do_not_wait_for_each_other() {
+        let budget = Arc::new(Budget::new(Some(64 * MIB)));
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let budget = Arc::clone(&budget);
+                std::thread::spawn(move || {
+                    let share = budget.bodies();
+                    let steps = (1..=100).map(|step| share.claim(step * MIB / 10, &*nobody()));
+                    steps.for_each(|claimed| assert!(claimed.is_ok()));
+                })
+            })
             .collect();
-        let error = budget.share(&request(None), size_max).unwrap_err();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(budget.bodies.with(|state| (state.held, state.is_overdrawn)), (0, false));
+    }
+
+    #[test]
+    fn a_client_that_leaves_waits_no_longer() {
+        let budget = Budget::new(Some(64 * MIB));
+        let first = budget.bodies();
+        first.set(40 * MIB);
+        let (wait, client) = minded();
+        drop(client);
+        let share = budget.bodies();
+        assert!(matches!(share.claim(20 * MIB, &*wait), Err(Stop::ClientGone)));
+        assert_eq!(waiting(&budget), 0);
+        drop((first, share));
+        assert_eq!(held(&budget), 0);
+    }
+
+    #[test]
+    fn what_will_never_fit_is_refused_at_once() {
+        let budget = Budget::new(Some(64 * MIB));
+        let refused = budget.bodies().claim(40 * MIB, &*nobody());
+        assert!(matches!(refused, Err(Stop::Error(error)) if error.kind == Kind::RequestTooLarge));
+    }
+
+    #[test]
+    fn the_line_has_an_end() {
+        let budget = Budget::new(Some(64 * MIB));
+        let first = budget.bodies();
+        first.set(40 * MIB);
+        budget.bodies.with(|state| {
+            let turn = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+            state.waiting.extend((0..WAITING_MAX).map(|_| Waiting { size: MIB, turn: Arc::clone(&turn) }));
+        });
+        let refused = budget.bodies().claim(20 * MIB, &*nobody());
+        let Err(Stop::Error(error)) = refused else { panic!("not refused") };
         assert_eq!((error.kind, error.retry), (Kind::Overloaded, Retry::After(RETRY_AFTER_S)));
-        assert!(budget.share(&request(Some("1000")), size_max).is_ok());
-        shares.pop();
-        assert!(budget.share(&request(None), size_max).unwrap().is_some());
-        drop(shares);
-        assert_eq!(budget.held.load(Ordering::Relaxed), 0);
     }
 }

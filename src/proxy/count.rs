@@ -33,7 +33,7 @@ pub(super) fn serve(
     caller: &Caller,
     request_id: &str,
 ) -> io::Result<()> {
-    let exchange = Exchange::new(client, request_id, &proxy.options);
+    let exchange = Exchange::new(proxy, client, request_id);
     let headers = [("content-type", "application/json"), ("request-id", request_id)];
     match count(proxy, &exchange, request, caller) {
         Ok(count) => {
@@ -56,13 +56,36 @@ pub(super) fn serve(
 }
 
 fn count(proxy: &Proxy, exchange: &Rc<Exchange>, request: &Request, caller: &Caller) -> Result<u64, Stop> {
-    let gateway = proxy.gateway();
-    let share = proxy.budget.share(request, proxy.options.body_size_max)?;
-    let mut document = read_body(exchange.client(), request)?;
-    let incoming = Incoming { gateway: &gateway, wait: Some(exchange.clone()), request, caller };
-    let mut hooked = Hooked::default();
+    let (resolved, estimate, body) = asked(proxy, exchange, request, caller)?;
+    exchange.share().set(body.len());
     let wait: Rc<dyn Wait> = exchange.clone();
-    let _turn = share.as_ref().map(|share| share.turn(&wait)).transpose()?;
+    let key = key(&body);
+    if let Some(count) = resolved.served.count(key) {
+        return Ok(count);
+    }
+    match ask_token_count(&resolved, &body, &wait) {
+        Some(count) => {
+            resolved.learn_count(key, count);
+            Ok(count)
+        }
+        None => Ok(estimate),
+    }
+}
+
+/// The question for the upstream, and the estimate that stands in for its answer. The request's tree lives only here: the
+/// upstream may take its time.
+#[inline(never)]
+fn asked(
+    proxy: &Proxy,
+    exchange: &Rc<Exchange>,
+    request: &Request,
+    caller: &Caller,
+) -> Result<(Resolved, u64, Vec<u8>), Stop> {
+    let gateway = proxy.gateway();
+    let mut document = read_body(proxy, exchange, request)?;
+    let room = Some(proxy.budget.trees());
+    let incoming = Incoming { gateway: &gateway, wait: Some(exchange.clone()), room, request, caller };
+    let mut hooked = Hooked::default();
     let mut body = incoming.hooked(&mut document, &mut hooked)?;
     if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
         object.push("max_tokens", MAX_TOKENS);
@@ -72,22 +95,12 @@ fn count(proxy: &Proxy, exchange: &Rc<Exchange>, request: &Request, caller: &Cal
         incoming.translated(&body, &mut hooked, &mut record, |resolved, chat| {
             (chat.plan.prompt_tokens, question(resolved.flavour, chat.body))
         })?;
-    let key = key(&resolved, &body);
-    if let Some(count) = proxy.counts.find(key) {
-        return Ok(count);
-    }
-    match ask_token_count(&resolved, &body, &wait) {
-        Some(count) => {
-            proxy.counts.add(key, count);
-            Ok(count)
-        }
-        None => Ok(estimate),
-    }
+    Ok((resolved, estimate, body))
 }
 
-fn key(resolved: &Resolved, question: &[u8]) -> u64 {
+/// What a count is remembered by, at its upstream.
+fn key(question: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    resolved.served.name().hash(&mut hasher);
     question.hash(&mut hasher);
     hasher.finish()
 }

@@ -17,8 +17,10 @@ use crate::server::Client;
 use crate::translate::{MessageFold, MessageStream, Plan, Progress};
 use crate::transport::Wait;
 
+use super::budget::Share;
 use super::filter::Filter;
-use super::options::Options;
+use super::state::Proxy;
+use super::stop::Stop;
 use crate::activity::Phase;
 
 const STREAM_HEADERS: [(&str, &str); 3] = [
@@ -27,6 +29,9 @@ const STREAM_HEADERS: [(&str, &str); 3] = [
     // nginx in front of us would hold the events back
     ("x-accel-buffering", "no"),
 ];
+
+/// The largest buffer for events that a stream keeps until the next ones. A large event is rare, and a stream long.
+const EVENTS_KEPT_MAX: usize = 64 * 1024;
 
 /// One request's client and the answer on its way there.
 pub(super) struct Exchange {
@@ -44,6 +49,8 @@ pub(super) struct Exchange {
     last_event: Cell<Instant>,
     /// When the client last got an event that was no ping.
     last_progress: Cell<Instant>,
+    /// What this request holds of the memory for bodies and answers.
+    share: Share,
     answer: RefCell<Option<Answer>>,
 }
 
@@ -133,7 +140,8 @@ impl Answer {
 
 impl Exchange {
     #[inline(never)] // it is large, and made on the stack
-    pub(super) fn new(client: &Client, request_id: &str, options: &Options) -> Rc<Self> {
+    pub(super) fn new(proxy: &Proxy, client: &Client, request_id: &str) -> Rc<Self> {
+        let options = &proxy.options;
         let now = Instant::now();
         Rc::new(Exchange {
             client: client.clone(),
@@ -147,8 +155,31 @@ impl Exchange {
             usage_every: options.usage_every,
             last_event: Cell::new(now),
             last_progress: Cell::new(now),
+            share: proxy.budget.bodies(),
             answer: RefCell::new(None),
         })
+    }
+
+    /// What this request holds of the memory for bodies and answers.
+    pub(super) fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// Holds `size` bytes for the request and its answer, once there is room.
+    ///
+    /// # Errors
+    /// As [`Share::claim`].
+    pub(super) fn claim(&self, size: usize) -> Result<bool, Stop> {
+        self.share.claim(size, self)
+    }
+
+    /// What is gathered of an answer for a client that does not stream, in bytes.
+    pub(super) fn folded_size(&self) -> usize {
+        self.with(|answer| match &answer.output {
+            Output::Events { .. } => 0,
+            Output::Fold(fold) => fold.size(),
+        })
+        .unwrap_or(0)
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -257,6 +288,9 @@ impl Exchange {
             log::trace!("{} to the client: {}", self.request_id, String::from_utf8_lossy(bytes));
             client.write(bytes)?;
             bytes.clear();
+            if bytes.capacity() > EVENTS_KEPT_MAX {
+                *bytes = Vec::new();
+            }
             let now = Instant::now();
             self.last_event.set(now);
             self.last_progress.set(now);
@@ -282,11 +316,10 @@ impl Exchange {
         }
     }
 
-    /// What the log wants to know, and what is learned of the model: the counts and the estimate.
-    pub(super) fn summary(&self) -> (Summary, Counts, u64) {
+    /// What the log wants to know, and the counts, from which is learned how the model counts.
+    pub(super) fn summary(&self) -> (Summary, Counts) {
         let told = |answer: &mut Answer| {
-            let (counts, estimate) = answer.stream.counts();
-            (Summary { changes: answer.stream.changes(), ..answer.summary }, counts, estimate)
+            (Summary { changes: answer.stream.changes(), ..answer.summary }, answer.stream.counts())
         };
         self.with(told).unwrap_or_default()
     }

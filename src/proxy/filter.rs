@@ -45,8 +45,16 @@ struct Call {
 /// A block that the client has seen the start of, and not yet the end.
 struct Open {
     index: u32,
-    /// A thinking block without its signature, which has to come before its end.
-    is_unsigned: bool,
+    lacks: Lacks,
+}
+
+/// What has to come before the end of a block that is broken off.
+enum Lacks {
+    Nothing,
+    /// The signature of a thinking block.
+    Signature,
+    /// Any JSON of a tool use: clients read one without JSON as the empty object, and run it.
+    Json,
 }
 
 /// Where events go on their way to the client.
@@ -104,11 +112,15 @@ impl Filter {
     pub(super) fn fail(&mut self, error: &Error, request_id: &str, pass: &mut Pass<'_>) {
         self.call = None;
         self.waiting_text = None;
-        if let Some(Open { index, is_unsigned }) = self.open.take() {
-            if is_unsigned {
-                // The translation's own signature stands for text that no hook may have let pass.
-                let signature = signature_carrying("");
-                pass(&Event::BlockDelta { index, delta: Delta::Signature(&signature) });
+        if let Some(Open { index, lacks }) = self.open.take() {
+            match lacks {
+                Lacks::Nothing => {}
+                Lacks::Signature => {
+                    // The translation's own signature stands for text that no hook may have let pass.
+                    let signature = signature_carrying("");
+                    pass(&Event::BlockDelta { index, delta: Delta::Signature(&signature) });
+                }
+                Lacks::Json => pass(&Event::BlockDelta { index, delta: Delta::InputJson("{") }),
             }
             pass(&Event::BlockStop { index });
         }
@@ -130,14 +142,16 @@ impl Filter {
             _ => {}
         }
         if let Some(index) = self.waiting_text.take() {
-            self.open = Some(Open { index, is_unsigned: false });
+            self.open = Some(Open { index, lacks: Lacks::Nothing });
             pass(&Event::TextStart { index });
         }
         match event {
-            Event::ThinkingStart { index } => self.open = Some(Open { index: *index, is_unsigned: true }),
-            Event::ToolUseStart { index, .. } => self.open = Some(Open { index: *index, is_unsigned: false }),
-            Event::BlockDelta { index, delta: Delta::Signature(_) } => {
-                self.open = Some(Open { index: *index, is_unsigned: false });
+            Event::ThinkingStart { index } => {
+                self.open = Some(Open { index: *index, lacks: Lacks::Signature });
+            }
+            Event::ToolUseStart { index, .. } => self.open = Some(Open { index: *index, lacks: Lacks::Json }),
+            Event::BlockDelta { index, delta: Delta::Signature(_) | Delta::InputJson(_) } => {
+                self.open = Some(Open { index: *index, lacks: Lacks::Nothing });
             }
             Event::BlockStop { .. } => self.open = None,
             _ => {}

@@ -15,10 +15,9 @@ use crate::transport::{Response, Wait, has_left};
 
 use super::attempt::Attempt;
 use super::body::read_body;
-use super::budget::Share;
 use super::exchange::Exchange;
 use super::filter::Filter;
-use super::prepare::{Hooked, Incoming, parse};
+use super::prepare::{Hooked, Incoming};
 use super::relay::Relay;
 use super::state::Proxy;
 use super::stop::Stop;
@@ -47,12 +46,12 @@ pub(super) fn serve(
     caller: &Caller,
     request_id: &str,
 ) -> io::Result<()> {
-    let exchange = Exchange::new(client, request_id, &proxy.options);
+    let exchange = Exchange::new(proxy, client, request_id);
     let mut record = Record::new(request_id, caller);
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();
     let outcome = answer(proxy, &gateway, &exchange, request, caller, &mut hooked, &mut record);
-    let (summary, ..) = exchange.summary();
+    let (summary, _) = exchange.summary();
     (record.coercions, record.repairs) = summary.changes;
     record.first_byte = summary.first.map(|first| first.duration_since(record.began));
     if let Some((reason, usage)) = summary.end {
@@ -125,10 +124,8 @@ fn answer(
     hooked: &mut Hooked,
     record: &mut Record,
 ) -> Result<(), Stop> {
-    let mut share = proxy.budget.share(&request, proxy.options.body_size_max)?;
     let wait: Rc<dyn Wait> = exchange.clone();
-    let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request: &request, caller };
-    let prepared = first(exchange, &incoming, share.as_ref(), hooked, record);
+    let prepared = first(proxy, exchange, (gateway, &request, caller), hooked, record);
     if let Err(Stop::Respond(_)) = &prepared {
         // The hooks that see answers see this one, too.
         exchange.expect(plan_of(hooked), ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
@@ -140,10 +137,15 @@ fn answer(
         let Prepared { resolved, body, plan } = prepared;
         log::trace!("{} to the upstream: {}", record.request_id, String::from_utf8_lossy(&body));
         let asked = plan.asked();
+        let saved_size = hooked.saved.as_ref().map_or(0, Vec::len);
+        exchange.share().set(body.len() + saved_size + plan.kept_size());
+        let kept_size = saved_size + plan.kept_size();
         exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
         let mut attempt = Attempt { resolved: &resolved, asked: asked.clone(), body, mended: false };
-        // While hooks ran, nobody minded the client; and an upstream that was asked in vain has begun to work.
-        if (hooked.shown.is_some() || !tried.is_empty()) && has_left(wait.as_ref()) {
+        // While hooks ran, or a large body was translated, nobody watched the client; and an upstream that was asked in vain
+        // has begun to work.
+        let unwatched = hooked.shown.is_some() || hooked.is_watched || !tried.is_empty();
+        if unwatched && has_left(wait.as_ref()) {
             return Err(Stop::ClientGone);
         }
         exchange.enter(Phase::Queue);
@@ -152,13 +154,13 @@ fn answer(
             let response = attempt.open(exchange, &wait)?;
             // The answer may take minutes: what was asked is not kept, but for an on_error that may ask again.
             drop(attempt);
-            share = None;
+            exchange.share().set(kept_size);
             if hooked.saved.is_none() {
                 request = None;
             }
             exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
             let _streaming = exchange.streams().then(|| proxy.counters.streaming());
-            finish(exchange, &resolved, response, &asked)
+            finish(exchange, &resolved, response, &asked, kept_size)
         });
         let error = match answered {
             // Also an error that stands at the beginning of an answer.
@@ -167,34 +169,35 @@ fn answer(
         };
         let Some(request) = &request else { return Err(error.into()) };
         tried.push(resolved.served.name().to_string());
-        let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), request, caller };
+        let room = Some(proxy.budget.trees());
+        let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), room, request, caller };
         prepared = elsewhere(&incoming, error, &tried, hooked, record)?;
     }
 }
 
-/// All that comes before an upstream is asked. Large requests wait for their turn to be a tree.
+/// All that comes before an upstream is asked. Its tree lives only here.
 ///
 /// An answer may take minutes. Neither the request's memory is kept for it, nor this function's part of the stack.
 #[inline(never)]
 fn first(
+    proxy: &Proxy,
     exchange: &Rc<Exchange>,
-    incoming: &Incoming<'_>,
-    share: Option<&Share<'_>>,
+    (gateway, request, caller): (&Gateway, &Request, &Caller),
     hooked: &mut Hooked,
     record: &mut Record,
 ) -> Result<Prepared, Stop> {
-    let mut document = read_body(exchange.client(), incoming.request)?;
+    let mut document = read_body(proxy, exchange, request)?;
     log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(document.bytes()));
     exchange.received();
-    let wait: Rc<dyn Wait> = exchange.clone();
-    let _turn = share.map(|share| share.turn(&wait)).transpose()?;
+    let room = Some(proxy.budget.trees());
+    let incoming = Incoming { gateway, wait: Some(exchange.clone()), room, request, caller };
     let body = incoming.hooked(&mut document, hooked);
     // What a hook refuses or answers has a model too.
     if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
         record.client_model.clone_from(&hooked.client_model);
         record.is_streamed = shown.stream;
     }
-    ready(incoming, &body?, hooked, record)
+    ready(&incoming, &body?, hooked, record)
 }
 
 /// The second stage, as what the upstream is asked.
@@ -240,14 +243,20 @@ fn elsewhere(
     log::info!("{}: {failed} failed, trying {next}: {error}", record.request_id);
     hooked.upstream = Some(next);
     let mut document = Document::from(saved.clone());
-    ready(incoming, &parse(&mut document)?, hooked, record)
+    ready(incoming, &incoming.parse(&mut document)?, hooked, record)
 }
 
 #[inline(never)] // as `first`
-fn finish(exchange: &Exchange, resolved: &Resolved, response: Response, asked: &Asked) -> Result<(), Stop> {
-    let relayed = Relay { exchange, resolved, asked }.run(response);
-    let (_, counts, _) = exchange.summary();
-    resolved.served.learn(&resolved.model, resolved.flavour, counts, asked.prompt_tokens);
+fn finish(
+    exchange: &Exchange,
+    resolved: &Resolved,
+    response: Response,
+    asked: &Asked,
+    kept_size: usize,
+) -> Result<(), Stop> {
+    let relayed = Relay { exchange, resolved, asked, kept_size }.run(response);
+    let (_, counts) = exchange.summary();
+    resolved.learn_answer(counts, asked);
     relayed
 }
 

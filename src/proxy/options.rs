@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::http::Limits;
-
 /// How the proxy behaves towards its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -12,8 +10,10 @@ pub struct Options {
     /// A streaming client is answered with the beginning of a message after this much silence of the upstream. Until then
     /// an upstream's error is still an HTTP status.
     pub open_after: Duration,
-    /// The largest body, for those that do not tell their length.
-    pub body_size_max: usize,
+    /// The memory that all requests may take together, in bytes; `None`: half of what the process may take.
+    pub memory_max: Option<usize>,
+    /// A body that brings too little in this time is given up.
+    pub body_timeout: Duration,
     /// And with a ping each time this much has passed without an event.
     pub ping_every: Duration,
     /// Instead of a ping with the usage so far, once there were only pings for this long. Claude Code 2.1.328 gives a
@@ -26,7 +26,8 @@ impl Default for Options {
         Options {
             prefix: String::new(),
             open_after: Duration::from_secs(8),
-            body_size_max: Limits::default().body_size_max,
+            memory_max: None,
+            body_timeout: Duration::from_secs(60),
             ping_every: Duration::from_secs(10),
             usage_every: Duration::from_secs(120),
         }

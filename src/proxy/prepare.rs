@@ -11,11 +11,12 @@ use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::Request;
 use crate::json::{Document, ParseError, Value};
-use crate::translate::{self, ChatRequest, Target, chat_request};
-use crate::transport::Wait;
+use crate::translate::{self, ChatRequest, chat_request};
+use crate::transport::{Wait, has_left};
 
-use super::budget::check_values;
+use super::budget::Share;
 use super::filter::Shown;
+use super::footprint;
 use super::stop::Stop;
 use crate::activity::{Caller, Record};
 use crate::fleet::{Gateway, Resolved};
@@ -23,11 +24,20 @@ use crate::fleet::{Gateway, Resolved};
 /// The beta of clients that know the stop reason `model_context_window_exceeded`.
 const CONTEXT_WINDOW_BETA: &str = "model-context-window-exceeded-2025-08-26";
 
+/// The size of a body in bytes from which on the client is looked for between the stages of its request. Each stage of a
+/// body of 32 MiB takes some tenths of a second; those of a smaller one are over before a client could have left.
+const WATCHED_SIZE_MIN: usize = 1024 * 1024;
+
+/// What `req.tool_names` may take, in bytes: it is kept until the request ends. Claude Code's have 2 KB.
+const TOOL_NAMES_SIZE_MAX: usize = 64 * 1024;
+
 /// What a request is prepared with.
 pub(super) struct Incoming<'p> {
     pub(super) gateway: &'p Gateway,
     /// `None`: no upstream is asked for anything.
     pub(super) wait: Option<Rc<dyn Wait>>,
+    /// What the request holds of the memory for trees; `None`: nobody counts (`sparkgap hook`).
+    pub(super) room: Option<Share>,
     pub(super) request: &'p Request,
     pub(super) caller: &'p Caller,
 }
@@ -45,6 +55,8 @@ pub(super) struct Hooked {
     pub(super) upstream: Option<String>,
     /// The body as `on_request` left it, where `on_error` may send it elsewhere.
     pub(super) saved: Option<Vec<u8>>,
+    /// Whether the body is so large that the client may leave before all stages are done, and is looked for between them.
+    pub(super) is_watched: bool,
 }
 
 impl Incoming<'_> {
@@ -54,14 +66,18 @@ impl Incoming<'_> {
         document: &'b mut Document,
         hooked: &mut Hooked,
     ) -> Result<Value<'b>, Stop> {
-        let mut body = parse(document)?;
+        hooked.is_watched = document.bytes().len() >= WATCHED_SIZE_MIN;
+        self.check_client(hooked)?;
+        let mut body = self.parse(document)?;
+        self.check_client(hooked)?;
         let hooks = self.gateway.hooks();
         if sees_request(hooks) {
             hooked.client_model = model_of(&body).to_string();
             hooked.shown = Some(Rc::new(RefCell::new(self.shown(&body))));
         }
         if let (true, Some(shown)) = (hooks.defines(Hook::Request), &hooked.shown) {
-            let decision = hooks.on_request(&mut shown.borrow_mut(), &mut body)?;
+            let looked_up: &dyn Fn(&str) -> &str = &|model| self.gateway.requested(model);
+            let decision = hooks.on_request(&mut shown.borrow_mut(), &mut body, looked_up)?;
             match decision {
                 Decision::Continue => {}
                 Decision::Route { model, upstream } => (hooked.model, hooked.upstream) = (model, upstream),
@@ -73,6 +89,25 @@ impl Incoming<'_> {
             hooked.saved = Some(body.to_json().into_bytes());
         }
         Ok(body)
+    }
+
+    /// Parses a body, once there is memory for its tree and for what the translation makes of it.
+    ///
+    /// # Errors
+    /// 400: not JSON, or far more memory than bytes. 413 and 529, see [`Share::claim`].
+    pub(super) fn parse<'d>(&self, document: &'d mut Document) -> Result<Value<'d>, Stop> {
+        let not_json =
+            |error: ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
+        let body = footprint::Body::read(document.bytes())?;
+        if let (Some(room), Some(wait)) = (&self.room, &self.wait) {
+            room.claim(body.tree(), wait.as_ref())?;
+        }
+        let tree = document.parse().map_err(not_json)?;
+        let size = body.translated(&tree)?;
+        if let Some(room) = &self.room {
+            room.set(size);
+        }
+        Ok(tree)
     }
 
     /// The second stage: check, route, translate, `on_upstream_request`. `finish` takes what it needs of the result.
@@ -92,15 +127,23 @@ impl Incoming<'_> {
             self.gateway.resolve(requested, hooked.upstream.as_deref(), own_model, self.wait.as_ref())?;
         resolved.served.name().clone_into(&mut record.upstream);
         record.upstream_model.clone_from(&resolved.model);
-        let mut chat = chat_request(&messages, &resolved.target())?;
+        self.check_client(hooked)?;
+        let target = resolved.target();
+        let mut chat = chat_request(&messages, &target)?;
+        self.check_client(hooked)?;
         let hooks = self.gateway.hooks();
         if let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &hooked.shown) {
             let shown = &mut *shown.borrow_mut();
             shown.upstream = Some(resolved.served.name().to_string());
             hooks.on_upstream_request(&mut chat.body, shown)?;
+            chat.plan.measure(&chat.body, &target.lessons.tokens);
         }
         for dropped in &chat.dropped {
-            self.gateway.warn_once(dropped);
+            self.gateway.warn_once("left out, as no upstream has a place for it", dropped);
+        }
+        if chat.is_coercion_cut {
+            let what = "the tools of a request are too large to be kept while its answer runs";
+            self.gateway.warn_once(what, "arguments of some are not coerced to their schemas");
         }
         chat.plan.context_window_beta = self
             .request
@@ -110,12 +153,29 @@ impl Incoming<'_> {
         Ok((resolved, finished))
     }
 
+    /// Called between two stages: nothing more is to be done for a client that has left. Within a stage nobody looks, since
+    /// the translation knows no sockets; a stage's time is linear in the body's size.
+    ///
+    /// # Errors
+    /// [`Stop::ClientGone`].
+    fn check_client(&self, hooked: &Hooked) -> Result<(), Stop> {
+        match &self.wait {
+            Some(wait) if hooked.is_watched && has_left(wait.as_ref()) => Err(Stop::ClientGone),
+            _ => Ok(()),
+        }
+    }
+
     /// The request as hooks see it.
     fn shown(&self, body: &Value<'_>) -> hooks::Request {
         let request = self.request;
         let text = |name: &str| request.header(name).map(str::to_string);
         let tools = body.get("tools").and_then(Value::as_array).unwrap_or_default();
+        let mut left = TOOL_NAMES_SIZE_MAX;
         let tool_names = tools.iter().filter_map(|tool| Some(tool.get("name")?.as_str()?.to_string()));
+        let tool_names = tool_names.take_while(|name| {
+            left = left.saturating_sub(name.len() + size_of::<String>());
+            left > 0
+        });
         let thinking = body.get("thinking").and_then(|thinking| thinking.get("type")).and_then(Value::as_str);
         hooks::Request {
             model: self.gateway.requested(model_of(body)).to_string(),
@@ -143,26 +203,6 @@ impl Incoming<'_> {
     }
 }
 
-impl Resolved {
-    /// What the translation must know of it.
-    pub(super) fn target(&self) -> Target<'_> {
-        Target {
-            model: &self.model,
-            flavour: self.flavour,
-            window: self.window,
-            tokens_ratio: self.served.tokens_ratio(&self.model),
-            settings: &self.settings,
-        }
-    }
-}
-
-/// Parses a body.
-pub(super) fn parse(document: &mut Document) -> Result<Value<'_>, Error> {
-    let not_json = |error: ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
-    check_values(document.bytes())?;
-    document.parse().map_err(not_json)
-}
-
 /// The model that the client named; empty where it named none.
 fn model_of<'b>(body: &'b Value<'_>) -> &'b str {
     body.get("model").and_then(Value::as_str).unwrap_or_default()
@@ -182,5 +222,85 @@ fn has_images(value: &Value<'_>) -> bool {
                 || object.get("content").is_some_and(has_images)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::{AsFd, BorrowedFd};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hooks::Options;
+    use crate::{config, transport};
+
+    /// A client that is waited for at this socket.
+    struct Waiting(TcpStream);
+
+    impl Wait for Waiting {
+        fn client(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.0.as_fd())
+        }
+
+        fn patience(&self) -> Option<Duration> {
+            None
+        }
+
+        fn on_silence(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn gateway() -> Gateway {
+        let upstream = config::Upstream {
+            name: "default".into(),
+            url: "http://127.0.0.1:9/v1".into(),
+            api_key: None,
+            model: Some("m".into()),
+            max_in_flight: None,
+            settings: crate::settings::Settings::default(),
+        };
+        let loaded = Hooks::load(&[], vec![upstream], Options::default()).unwrap();
+        Gateway::new(loaded, &transport::Options::default()).unwrap()
+    }
+
+    #[test]
+    fn a_large_request_goes_no_further_once_its_client_has_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, address) = listener.accept().unwrap();
+        let gateway = gateway();
+        let request = Request {
+            method: "POST".into(),
+            path: "/v1/messages".into(),
+            query: None,
+            authority: None,
+            headers: std::iter::empty::<(&str, &str)>().collect(),
+        };
+        let wait: Rc<dyn Wait> = Rc::new(Waiting(server));
+        let caller = Caller::new(address.ip());
+        let incoming = Incoming {
+            gateway: &gateway,
+            wait: Some(Rc::clone(&wait)),
+            room: None,
+            request: &request,
+            caller: &caller,
+        };
+        let body = |size: usize| Document::from(format!(r#"{{"k":"{}"}}"#, "x".repeat(size)).into_bytes());
+        let (mut large, mut small) = (body(WATCHED_SIZE_MIN), body(9));
+        let mut hooked = Hooked::default();
+        assert!(incoming.hooked(&mut large, &mut hooked).is_ok());
+        assert!(incoming.check_client(&hooked).is_ok());
+        drop(client);
+        // The hang-up is on its way on this very machine; only its arrival is waited for, not a stretch of time.
+        let arriving = wait.client().unwrap();
+        let mut socket = [rustix::event::PollFd::new(&arriving, rustix::event::PollFlags::RDHUP)];
+        rustix::event::poll(&mut socket, None).unwrap();
+        assert!(matches!(incoming.check_client(&hooked), Err(Stop::ClientGone)));
+        let mut large = body(WATCHED_SIZE_MIN);
+        assert!(matches!(incoming.hooked(&mut large, &mut hooked), Err(Stop::ClientGone)));
+        assert!(incoming.hooked(&mut small, &mut hooked).is_ok(), "a small one is as good as done");
     }
 }

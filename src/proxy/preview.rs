@@ -35,7 +35,7 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
     let request =
         Request { method: "POST".into(), path: "/v1/messages".into(), query: None, authority: None, headers };
     let caller = Caller::new(Ipv4Addr::LOCALHOST.into());
-    let incoming = Incoming { gateway, wait: None, request: &request, caller: &caller };
+    let incoming = Incoming { gateway, wait: None, room: None, request: &request, caller: &caller };
     let mut hooked = Hooked::default();
     let mut document = Document::from(body.to_vec());
     let sent = incoming.hooked(&mut document, &mut hooked).and_then(|body| {

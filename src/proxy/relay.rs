@@ -12,16 +12,34 @@ use crate::translate::{Asked, Progress, failure_error};
 use crate::transport::{self, Response};
 
 use super::exchange::Exchange;
+use super::footprint;
 use super::stop::Stop;
 
-/// The largest whole (not streamed) answer, and the largest error, that is taken from an upstream.
-const WHOLE_SIZE_MAX: usize = 64 * 1024 * 1024;
+/// The largest whole (not streamed) answer, and the largest error, that is taken from an upstream. A million tokens are
+/// about 4 MB.
+const WHOLE_SIZE_MAX: usize = 16 * 1024 * 1024;
 const ERROR_SIZE_MAX: usize = 256 * 1024;
 
 /// The largest streamed answer, in bytes of events, of which a token takes about 200: a model that never ends is ended
-/// here. Less for a client that does not stream, since for it the answer is gathered.
+/// here.
 const ANSWER_SIZE_MAX: usize = 256 * 1024 * 1024;
-const GATHERED_SIZE_MAX: usize = 64 * 1024 * 1024;
+
+/// The largest answer that is put together for a client that does not stream, in bytes of the message. A million tokens
+/// are about 4 MB.
+const FOLDED_SIZE_MAX: usize = 8 * 1024 * 1024;
+
+/// How many times its size an answer that is put together takes: its open block, which is moved while it grows, the blocks
+/// before it as JSON, and the message.
+const FOLDED_FACTOR: usize = 4;
+
+/// How much of a whole answer is read at once.
+const WHOLE_READ_SIZE: usize = 64 * 1024;
+
+/// How many values a whole answer, or one event, may have for the memory that their tape takes: 24 bytes each.
+const VALUES_MAX: usize = 1_000_000;
+
+/// Below this size the values of an event are not counted.
+const COUNTED_SIZE_MIN: usize = 1024 * 1024;
 
 /// How long the end of a body is waited for when all was said: it is there already, or a server has a quirk.
 const REST_TIME: Duration = Duration::from_millis(250);
@@ -36,6 +54,8 @@ pub(super) struct Relay<'a> {
     /// The upstream that answers, and the model there.
     pub(super) resolved: &'a Resolved,
     pub(super) asked: &'a Asked,
+    /// The bytes that the request holds meanwhile.
+    pub(super) kept_size: usize,
 }
 
 impl Relay<'_> {
@@ -76,15 +96,14 @@ impl Relay<'_> {
     /// Until the upstream says that this was all, or ends. What is left of its body, if it is to be read.
     fn events(&self, mut response: Response) -> Result<Option<Response>, Stop> {
         let exchange = self.exchange;
-        let size_max = if exchange.streams() { ANSWER_SIZE_MAX } else { GATHERED_SIZE_MAX };
         let mut decoder = Decoder::default();
         let mut size = 0;
         loop {
             let count = response.read(decoder.space()).map_err(|failure| self.lost(failure))?;
             decoder.advance(count);
             size += count;
-            if size > size_max {
-                return Err(Error::new(Kind::BadGateway, "the upstream's answer is too long").into());
+            if size > ANSWER_SIZE_MAX {
+                return Err(too_long());
             }
             if count == 0 {
                 decoder.end();
@@ -95,6 +114,7 @@ impl Relay<'_> {
                     Error::new(Kind::BadGateway, "the upstream sent an event that is too long").source(error)
                 })?;
                 let Some(event) = event else { break };
+                check_values(event.data)?;
                 log::trace!(
                     "{} from the upstream: {}",
                     exchange.request_id(),
@@ -115,21 +135,49 @@ impl Relay<'_> {
             }
             drop(parser);
             exchange.flush().map_err(Stop::Client)?;
+            self.hold_folded()?;
             if count == 0 {
                 return Ok(None);
             }
         }
     }
 
-    /// An upstream that answered with JSON although asked to stream.
-    #[inline(never)] // as `drain`
-    fn whole(&self, response: Response) -> Result<(), Stop> {
+    /// Counts what is put together of an answer for a client that does not stream.
+    fn hold_folded(&self) -> Result<(), Stop> {
+        let size = self.exchange.folded_size();
+        if size > FOLDED_SIZE_MAX {
+            return Err(too_long());
+        }
+        self.exchange.claim(self.kept_size + FOLDED_FACTOR * size).map(|_| ())
+    }
+
+    /// Passes on the answer of an upstream that sent JSON although it was asked to stream.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+    fn whole(&self, mut response: Response) -> Result<(), Stop> {
         let exchange = self.exchange;
-        let mut body = response.read_all(WHOLE_SIZE_MAX).map_err(|failure| self.lost(failure))?;
+        let mut body = Vec::new();
+        loop {
+            // Its bytes, the parser's copy of them, and what is put together of them.
+            exchange.claim(self.kept_size + (2 + FOLDED_FACTOR) * body.len())?;
+            let filled = body.len();
+            body.resize(filled + WHOLE_READ_SIZE, 0);
+            let read = response.read(body.get_mut(filled..).unwrap_or_default());
+            let count = read.map_err(|failure| self.lost(failure))?;
+            body.truncate(filled + count);
+            if body.len() > WHOLE_SIZE_MAX {
+                return Err(too_long());
+            }
+            if count == 0 {
+                break;
+            }
+        }
+        check_values(&body)?;
         log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
         let taken = exchange.data(&mut Parser::default(), &mut body, false).map_err(Stop::Refused)?;
+        drop(body);
         taken.map_err(|failure| self.said(failure))?;
-        Ok(exchange.end().map_err(Stop::Refused)??)
+        exchange.end().map_err(Stop::Refused)??;
+        self.hold_folded()
     }
 }
 
@@ -145,6 +193,18 @@ fn drain(mut rest: Response) {
             return;
         }
     }
+}
+
+fn too_long() -> Stop {
+    Error::new(Kind::BadGateway, "the upstream's answer is too long").into()
+}
+
+/// Refuses a document of the upstream whose tape would be far larger than the document.
+fn check_values(json: &[u8]) -> Result<(), Stop> {
+    if json.len() < COUNTED_SIZE_MIN || footprint::values(json) <= VALUES_MAX {
+        return Ok(());
+    }
+    Err(Error::new(Kind::BadGateway, "the upstream's answer has too many JSON values").into())
 }
 
 /// The error that an answer begins with: vLLM says 200 before its engine has looked at the request, and what is wrong in

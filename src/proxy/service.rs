@@ -27,7 +27,7 @@ impl Proxy {
         request: &Request,
         request_id: &str,
     ) -> Result<Vec<u8>, Error> {
-        let wait: Rc<dyn Wait> = Exchange::new(client, request_id, &self.options);
+        let wait: Rc<dyn Wait> = Exchange::new(self, client, request_id);
         Ok(match resource {
             Resource::Models => admin::models::list(&self.gateway(), request, &wait)?.to_json().into_bytes(),
             Resource::Model(id) => {

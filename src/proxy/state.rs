@@ -4,7 +4,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::budget::Budget;
 use super::options::Options;
-use super::remembered::Remembered;
 use crate::access::Access;
 use crate::activity::Counters;
 use crate::fleet::Gateway;
@@ -15,7 +14,6 @@ pub struct Proxy {
     gateway: RwLock<Arc<Gateway>>,
     pub(super) options: Options,
     pub(super) access: Access,
-    pub(super) counts: Remembered,
     pub(super) counters: Counters,
     pub(super) budget: Budget,
 }
@@ -25,11 +23,10 @@ impl Proxy {
     pub fn new(gateway: Gateway, access: Access, options: Options) -> Self {
         Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
+            budget: Budget::new(options.memory_max),
             options,
             access,
-            counts: Remembered::default(),
             counters: Counters::default(),
-            budget: Budget::default(),
         }
     }
 

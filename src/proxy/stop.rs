@@ -4,9 +4,11 @@ use std::io;
 
 use crate::error::Error;
 use crate::fleet::queue::NoSlot;
+use crate::http;
 use crate::json::Value;
 
 /// The end of a request that no message of an upstream answers.
+#[derive(Debug)]
 pub(super) enum Stop {
     /// With an error for the client.
     Error(Error),
@@ -24,6 +26,16 @@ pub(super) enum Stop {
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Stop::Error(error)
+    }
+}
+
+impl From<http::Failure> for Stop {
+    fn from(failure: http::Failure) -> Self {
+        match failure {
+            http::Failure::Reject(error) => Stop::Error(error),
+            http::Failure::Closed => Stop::ClientGone,
+            http::Failure::Io(error) => Stop::Client(error),
+        }
     }
 }
 

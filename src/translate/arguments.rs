@@ -193,6 +193,18 @@ impl Arguments {
         matches!(self.state, State::Ended(_)) || (self.state == State::Complete && self.has_sent)
     }
 
+    /// Whether a fragment may belong to these arguments, though it comes as the beginning of a call: not if it begins an
+    /// object where none can stand, nor if it is empty where only closing brackets are missing.
+    pub fn may_go_on_with(&self, fragment: &str) -> bool {
+        let text = fragment.trim_start_matches(SPACES);
+        match self.state {
+            State::Start | State::KeyText | State::Text => true,
+            State::Value | State::FirstElement | State::Element => true,
+            State::AfterValue => !text.is_empty() && !text.starts_with('{'),
+            _ => !text.starts_with('{'),
+        }
+    }
+
     /// Whether nothing but white space has come.
     pub fn is_empty(&self) -> bool {
         self.state == State::Start

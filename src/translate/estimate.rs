@@ -1,7 +1,7 @@
 //! Estimates the number of tokens of a text.
 //!
 //! The estimate is used when the upstream gives no count: in the first event of a stream, for the room left for an
-//! answer, and for a count that no server can make. The caller may scale it by the counts that a model has shown.
+//! answer, and for a count that no server can make. [`Estimator`](super::Estimator) adds what was learned of a model.
 
 use crate::json::{Object, Value};
 
@@ -32,17 +32,34 @@ pub fn text_tokens(text: &str) -> f64 {
     let count = |part: &[u8]| part.iter().map(|byte| u8::from(*byte >= 0xe3)).sum::<u8>();
     let wide: usize = text.as_bytes().chunks(COUNTED_MAX).map(|part| usize::from(count(part))).sum();
     let rest = text.len().saturating_sub(3 * wide);
-    float(wide) * TOKENS_PER_WIDE_CHARACTER + float(rest) / BYTES_PER_TOKEN
+    size_as_float(wide) * TOKENS_PER_WIDE_CHARACTER + size_as_float(rest) / BYTES_PER_TOKEN
 }
 
-/// The tokens of a chat completion's prompt: its `messages` and `tools`. At least 1.
-pub fn prompt_tokens(chat: &Value<'_>) -> u64 {
+/// The tokens of a prompt by rule of thumb, before anything learned of a model is applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// Tokens of all text: messages and tools.
+    pub text: u64,
+    /// Tokens of all images.
+    pub images: u64,
+}
+
+/// The tokens of a chat completion's prompt: its `messages` and `tools`.
+pub fn prompt(chat: &Value<'_>) -> Prompt {
     let messages = chat.get("messages").and_then(Value::as_array).unwrap_or_default();
     let tools = chat.get("tools").and_then(Value::as_array).unwrap_or_default();
-    let messages: f64 = messages.iter().map(|message| TOKENS_PER_MESSAGE + value_tokens(message)).sum();
+    let mut images = 0.0;
+    let messages: f64 =
+        messages.iter().map(|message| TOKENS_PER_MESSAGE + value_tokens(message, &mut images)).sum();
     let tools: f64 =
-        tools.iter().map(|tool| TOKENS_PER_TOOL + float(size(tool)) / SCHEMA_BYTES_PER_TOKEN).sum();
-    whole(messages + tools).max(1)
+        tools.iter().map(|tool| TOKENS_PER_TOOL + size_as_float(size(tool)) / SCHEMA_BYTES_PER_TOKEN).sum();
+    Prompt { text: whole(messages + tools), images: whole(images) }
+}
+
+/// The same in one number, at least 1: for a caller that knows no model.
+pub fn prompt_tokens(chat: &Value<'_>) -> u64 {
+    let Prompt { text, images } = prompt(chat);
+    text.saturating_add(images).max(1)
 }
 
 /// Rounds up to a whole number.
@@ -57,15 +74,17 @@ pub fn whole(tokens: f64) -> u64 {
     }
 }
 
-fn value_tokens(value: &Value<'_>) -> f64 {
+/// The tokens of the text in a value. Those of its images are added to `images`.
+fn value_tokens(value: &Value<'_>, images: &mut f64) -> f64 {
     match value {
         Value::String(text) => text_tokens(text),
-        Value::Array(items) => items.iter().map(value_tokens).sum(),
+        Value::Array(items) => items.iter().map(|item| value_tokens(item, images)).sum(),
         Value::Object(object) if object.get("image_url").is_some() => {
             let url = object.get("image_url").and_then(|image| image.get("url")?.as_str());
-            image_tokens(url.unwrap_or(""))
+            *images += image_tokens(url.unwrap_or(""));
+            0.0
         }
-        Value::Object(object) => object.iter().map(|(_, value)| value_tokens(value)).sum(),
+        Value::Object(object) => object.iter().map(|(_, value)| value_tokens(value, images)).sum(),
         Value::Null | Value::Bool(_) | Value::Number(_) => 0.0,
     }
 }
@@ -74,7 +93,7 @@ fn image_tokens(url: &str) -> f64 {
     let size = url.split_once(";base64,").and_then(|(_, data)| image::size(data));
     size.map_or(TOKENS_PER_IMAGE, |(width, height)| {
         let patches = width.div_ceil(IMAGE_PATCH_SIZE) * height.div_ceil(IMAGE_PATCH_SIZE);
-        float(usize::try_from(patches.clamp(1, IMAGE_PATCHES_MAX)).unwrap_or(usize::MAX))
+        float(patches.clamp(1, IMAGE_PATCHES_MAX))
     })
 }
 
@@ -97,10 +116,18 @@ fn entries_size(object: &Object<'_>) -> usize {
     object.iter().map(|(key, value)| key.len() + size(value) + 4).sum::<usize>() + 2
 }
 
-fn float(n: usize) -> f64 {
+fn size_as_float(n: usize) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "sizes in memory are far below 2^53")]
     {
         n as f64
+    }
+}
+
+/// A number of tokens, for arithmetic.
+pub(super) fn float(tokens: u64) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
+    {
+        tokens as f64
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::error::{Error, Kind, Retry};
 use crate::openai::Failure;
 
+use super::estimate::Prompt;
 use super::finish::overflow_error;
 use super::plan::Plan;
 
@@ -11,10 +12,14 @@ use super::plan::Plan;
 pub struct Asked {
     /// The model as the client named it.
     pub model: String,
-    /// About the prompt's tokens.
+    /// The prompt's tokens by rule of thumb.
+    pub estimate: Prompt,
+    /// The prompt's tokens as the model will most likely count them.
     pub prompt_tokens: u64,
     /// The limit that was sent.
     pub max_tokens: u64,
+    /// Whether the window left less room than the client asked for.
+    pub is_clamped_to_window: bool,
     /// The model's context window in tokens, where known.
     pub window: Option<u64>,
 }
@@ -24,8 +29,10 @@ impl Plan {
     pub fn asked(&self) -> Asked {
         Asked {
             model: self.model.clone(),
+            estimate: self.estimate,
             prompt_tokens: self.prompt_tokens,
             max_tokens: self.max_tokens,
+            is_clamped_to_window: self.is_clamped_to_window,
             window: self.window,
         }
     }

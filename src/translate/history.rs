@@ -5,6 +5,7 @@
 //! so the upstream's prefix cache holds from turn to turn.
 
 mod answer;
+mod results;
 
 use std::borrow::Cow;
 
@@ -16,6 +17,7 @@ use crate::settings::SystemMessages;
 
 use super::blocks;
 use super::plan::Target;
+use super::request::cut;
 use super::tool_id;
 use answer::{Answer, append};
 
@@ -25,6 +27,9 @@ pub const IMAGE_OMITTED: &str = "[image omitted: model has no vision]";
 const NO_RESULT: &str = "[no result: interrupted]";
 /// What stands for a result without content: some templates dislike an empty one.
 const NO_OUTPUT: &str = "(no output)";
+/// How much of a call's id stands in the line before each of its images: an id as long as the request, once for each of
+/// its images, would be far more than the request.
+const IMAGE_ID_SIZE_MAX: usize = 64;
 /// A line that Claude Code puts first in its system prompt, different in each conversation: it would cost the upstream
 /// its whole prefix cache.
 const BILLING_HEADER: &str = "x-anthropic-billing-header:";
@@ -64,6 +69,7 @@ pub(super) fn history<'r>(
 ) -> Result<History<'r>, Error> {
     let mut builder = Builder { turns: Vec::new(), reminders: Vec::new(), early: Vec::new(), target };
     builder.system(system);
+    let last_user = messages.iter().rposition(|message| message.role == Role::User);
     let mut rest = messages;
     while let Some((message, after)) = rest.split_first() {
         if message.role == Role::Assistant {
@@ -72,7 +78,7 @@ pub(super) fn history<'r>(
         } else {
             let len = rest.iter().take_while(|message| message.role != Role::Assistant).count();
             let (run, after) = rest.split_at(len);
-            builder.user_turn(run, after.iter().any(|message| message.role == Role::User));
+            builder.user_turn(run, last_user.is_some_and(|last| last >= messages.len() - after.len()));
             if !after.is_empty() {
                 builder.settle_reminders();
             }
@@ -126,20 +132,19 @@ impl<'r> Builder<'r, '_> {
 
     /// All that stands between two answers: user messages, which the API merges, and system messages.
     fn user_turn(&mut self, run: &'r [Message<'r>], user_follows: bool) {
-        if run.iter().any(|message| message.role == Role::User) {
+        let last_user = run.iter().rposition(|message| message.role == Role::User);
+        if last_user.is_some() {
             let results = run.iter().flat_map(|message| &message.content).filter_map(as_result);
             let results: Vec<&ToolResult<'r>> = self.early.drain(..).chain(results).collect();
             self.results(&results);
         }
-        let mut rest = run;
-        while let Some((message, after)) = rest.split_first() {
-            let forgotten = user_follows || after.iter().any(|message| message.role == Role::User);
+        for (at, message) in run.iter().enumerate() {
+            let forgotten = user_follows || last_user.is_some_and(|last| last > at);
             match message.role {
                 Role::System if message.until_next_user && forgotten => {}
                 Role::System => self.system_message(message),
                 Role::User | Role::Assistant => self.user(message),
             }
-            rest = after;
         }
     }
 
@@ -179,13 +184,13 @@ impl<'r> Builder<'r, '_> {
     fn results(&mut self, results: &[&'r ToolResult<'r>]) {
         let open = self.open_calls();
         let mut after = Vec::new();
-        for id in &open {
-            // Of results with the same id the last one counts.
-            let result = results.iter().rev().find(|result| result.id == *id);
+        let paired = results::pair(&open, results);
+        for (id, result) in open.iter().zip(paired.of_calls) {
+            let result = result.and_then(|at| results.get(at));
             let content = result.map(|result| result_text(result, &mut after, self.target));
             self.turns.push(Turn::Tool { id, content: content.unwrap_or(Cow::Borrowed(NO_RESULT)) });
         }
-        for result in results.iter().filter(|result| !open.contains(&result.id)) {
+        for result in paired.without_call.iter().filter_map(|at| results.get(*at)) {
             let mut images = Vec::new();
             let text = result_text(result, &mut images, self.target);
             let id = tool_id::given(result.id);
@@ -295,7 +300,10 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
     let texts = result.content.iter().filter_map(|block| match block {
         Block::Image(source) => match image(source, target) {
             Part::Image(source) => {
-                let line = format!("Image returned by tool call {}:", tool_id::given(result.id));
+                let line = format!(
+                    "Image returned by tool call {}:",
+                    cut(&tool_id::given(result.id), IMAGE_ID_SIZE_MAX)
+                );
                 images.push(Part::Text(Cow::Owned(line)));
                 images.push(Part::Image(source));
                 image_count += 1;

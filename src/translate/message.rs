@@ -70,6 +70,17 @@ impl MessageFold {
         }
     }
 
+    /// The bytes of what was folded so far.
+    pub fn size(&self) -> usize {
+        let open = match &self.open {
+            None => 0,
+            Some(Block::Text(text)) => text.len(),
+            Some(Block::Thinking { text, signature }) => text.len() + signature.len(),
+            Some(Block::ToolUse { head, input, name }) => head.len() + input.len() + name.len(),
+        };
+        self.content.len() + open
+    }
+
     fn block(&mut self) {
         let Some(block) = self.open.take() else { return };
         let out = &mut self.content;

@@ -18,13 +18,17 @@
 //! | `message` | events | one whole Message |
 //! | `failure` | an upstream's failure | the client's error |
 //! | `estimate` | text | tokens, roughly |
+//! | `estimator` | estimates, and the counts of earlier answers | tokens at one model |
+//! | `footprint` | a request's parts | the memory that their translation takes, roughly |
 //! | `image` | an image's first bytes | its size |
 
 pub mod arguments;
 mod blocks;
 pub mod estimate;
+mod estimator;
 mod failure;
 mod finish;
+mod footprint;
 mod history;
 mod image;
 mod marks;
@@ -37,12 +41,14 @@ mod stream;
 mod tool_id;
 mod tools;
 
+pub use estimator::{ANSWERS_MAX, Answer, Estimator};
 pub use failure::{Asked, failure_error};
 pub use finish::overflow_error;
+pub use footprint::parts_size;
 pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
-pub use plan::{Plan, Target};
-pub use request::{ChatRequest, chat_request};
+pub use plan::{Lessons, Plan, Target, ToldWindow};
+pub use request::{ChatRequest, chat_request, likely_room};
 pub use signature::{carried_reasoning, signature_carrying};
 pub use stream::{Emit, MessageStream, Progress};
 pub use tool_id::TakenIds;

@@ -10,11 +10,11 @@ use crate::settings::Thinking;
 
 use super::arguments::Schema;
 use super::blocks;
-use super::estimate;
+use super::estimate::Prompt;
 use super::history::{History, history};
-use super::plan::{Plan, Target};
+use super::plan::{KEPT_ITEM_SIZE, Plan, Target};
 use super::tool_id::TakenIds;
-use super::tools::{Tools, sent_name, tools};
+use super::tools::{NAME_SIZE_MAX, Tools, sent_name, tools};
 
 /// vLLM's and OpenAI's limit on `stop`; a fifth string is a 400 for the whole request.
 const STOP_STRINGS_MAX: usize = 4;
@@ -25,6 +25,21 @@ const WINDOW_MARGIN: u64 = 64;
 /// The room for an answer that is asked for however large the prompt seems: if the estimate is wrong the answer is not
 /// cut to a stump, and if it is right the upstream says so.
 const ROOM_MIN: u64 = 1024;
+
+/// The part of the room that a prompt leaves at best, in percent, that is always asked for. An estimate that is too large
+/// must not cut answers: nobody would notice. One that is too small is refused by the upstream and repaired.
+const ROOM_SHARE: u64 = 86;
+
+/// What a stream may keep of the stop sequences of its request, in bytes: the texts, and [`KEPT_ITEM_SIZE`] for each.
+const STOPS_KEPT_MAX: usize = 128 * 1024;
+
+/// What a stream may keep of its request's tools, in bytes: their names and schemas, and [`KEPT_ITEM_SIZE`] for each. Claude
+/// Code's own have 3 KB; a hundred tools of ten properties each have 20 KB.
+const TOOLS_KEPT_MAX: usize = 64 * 1024;
+
+/// How many kinds of things that were left out are told of one request, and how much of each.
+const DROPPED_MAX: usize = 32;
+const DROPPED_SIZE_MAX: usize = 64;
 
 /// Extensions that clients of vLLM send beside the API's own fields: passed on as they are.
 const EXTRAS: [&str; 9] = [
@@ -46,8 +61,10 @@ pub struct ChatRequest<'r> {
     pub body: Value<'r>,
     /// How to read the answer.
     pub plan: Plan,
-    /// What was left out and may matter to the owner, for one warning each.
+    /// Kinds of things that were left out and may matter to the owner, for one warning each: a few, and short.
     pub dropped: Vec<String>,
+    /// The tools are too large to be kept while the answer runs: of some of them, arguments are not coerced to the schema.
+    pub is_coercion_cut: bool,
 }
 
 /// The chat completion for a request.
@@ -62,14 +79,11 @@ pub fn chat_request<'r>(
     let history = history(&request.system, &request.messages, target)?;
     let tools = tools(request, target.flavour)?;
     let thinks = thinks(request, target, &history, &tools);
-    let lost = request.messages.iter().flat_map(|message| &message.content).filter_map(|block| match block {
-        Block::Other { kind, body } if blocks::is_lost(kind, body) => {
-            Some(format!("content block of type {kind}"))
-        }
-        _ => None,
-    });
-    let dropped = tools.dropped.iter().map(|(_, kind)| format!("server tool {kind}")).chain(lost).collect();
+    let dropped = dropped(request, &tools);
+    check_kept(request, target.flavour)?;
+    let (kept_tools, is_coercion_cut) = kept_tools(target, &tools);
     let mut plan = plan(request, target, &tools);
+    plan.tools = kept_tools;
     plan.think_tags = target.settings.think_tags && thinks;
     let repeated = history.prefill.as_deref().filter(|_| !dialect.wants_continue_flag);
     plan.repeated = repeated.map(|text| text.trim_start().to_string());
@@ -87,11 +101,10 @@ pub fn chat_request<'r>(
             body.push("parallel_tool_calls", false);
         }
     }
-    let mut chat = ChatRequest { body: body.into(), plan, dropped };
-    let estimated = estimate::prompt_tokens(&chat.body);
-    chat.plan.prompt_tokens = estimate::whole(scaled(estimated, target.tokens_ratio)).max(1);
+    let mut chat = ChatRequest { body: body.into(), plan, dropped, is_coercion_cut };
+    chat.plan.measure(&chat.body, &target.lessons.tokens);
     let Some(body) = chat.body.as_object_mut() else { return Ok(chat) };
-    let max_tokens = max_tokens(request, target, chat.plan.prompt_tokens);
+    let max_tokens = max_tokens(request, target, &chat.plan);
     chat.plan.max_tokens = max_tokens;
     let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
     chat.plan.is_clamped_to_window = max_tokens < request.max_tokens.min(cap);
@@ -131,10 +144,86 @@ fn user_id<'r>(request: &MessagesRequest<'r>) -> Option<&'r str> {
     request.body.get("metadata")?.get("user_id")?.as_str()
 }
 
-fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -> Plan {
+/// What was left out, each kind once: as the clients' words they are cut, and only the first ones are told.
+fn dropped(request: &MessagesRequest<'_>, tools: &Tools<'_>) -> Vec<String> {
+    let lost = request.messages.iter().flat_map(|message| &message.content).filter_map(|block| match block {
+        Block::Other { kind, body } if blocks::is_lost(kind, body) => Some(("content block of type", *kind)),
+        _ => None,
+    });
+    let mut kinds = Vec::new();
+    for (what, kind) in tools.dropped.iter().map(|(_, kind)| ("server tool", *kind)).chain(lost) {
+        let found = (what, cut(kind, DROPPED_SIZE_MAX));
+        if !kinds.contains(&found) {
+            kinds.push(found);
+            if kinds.len() >= DROPPED_MAX {
+                break;
+            }
+        }
+    }
+    kinds.into_iter().map(|(what, kind)| format!("{what} {kind}")).collect()
+}
+
+/// The beginning of a text, of at most `size_max` bytes.
+pub(super) fn cut(text: &str, size_max: usize) -> &str {
+    let end = (0..=size_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
+}
+
+/// Refuses a request of which a stream would have to keep too much.
+///
+/// # Errors
+/// 400: a text that has to be known until the answer's end is too long.
+fn check_kept(request: &MessagesRequest<'_>, flavour: Flavour) -> Result<(), Error> {
+    let size = |text: &&str| text.len() + KEPT_ITEM_SIZE;
+    if request.stop_sequences.iter().map(size).sum::<usize>() > STOPS_KEPT_MAX {
+        let what = format!("stop_sequences: together they may have about {} KiB", STOPS_KEPT_MAX / 1024);
+        return Err(Error::invalid(format!("{what}; send fewer or shorter ones")));
+    }
+    let renamed = request.tools.iter().map(|tool| tool.name);
+    let renamed = renamed.filter(|name| sent_name(name, flavour) != *name);
+    if renamed.map(|name| size(&name) + NAME_SIZE_MAX + KEPT_ITEM_SIZE).sum::<usize>() > TOOLS_KEPT_MAX {
+        let what =
+            format!("tools: names that this upstream does not take, of over {} KiB", TOOLS_KEPT_MAX / 1024);
+        return Err(Error::invalid(format!(
+            "{what}; use names of at most {NAME_SIZE_MAX} letters and digits"
+        )));
+    }
+    Ok(())
+}
+
+/// The tools that a stream keeps, each with what is needed to repair its arguments, and whether some of that was left
+/// out: what is kept is bounded, however many tools a request declares.
+fn kept_tools(target: &Target<'_>, tools: &Tools<'_>) -> (Vec<(String, Option<Schema>)>, bool) {
     let coerce = target.settings.coerce_arguments;
-    let schema =
-        |tool: &crate::anthropic::Tool<'_>| tool.schema.filter(|_| coerce).and_then(Schema::from_json);
+    let mut left = TOOLS_KEPT_MAX;
+    let mut kept = Vec::with_capacity(tools.declared.len().min(TOOLS_KEPT_MAX / KEPT_ITEM_SIZE));
+    let mut is_cut = false;
+    for tool in &tools.declared {
+        let name = sent_name(tool.name, target.flavour);
+        let Some(rest) = left.checked_sub(name.len() + KEPT_ITEM_SIZE) else {
+            is_cut = true;
+            break;
+        };
+        left = rest;
+        let schema = match tool.schema.filter(|_| coerce).map(|schema| Schema::within(schema, left)) {
+            Some(Ok(schema)) => schema,
+            Some(Err(_)) => {
+                is_cut = true;
+                None
+            }
+            None => None,
+        };
+        left -= schema.as_ref().map_or(0, Schema::size).min(left);
+        kept.push((name.into_owned(), schema));
+    }
+    // A call without a name is taken for one of the only tool: not of the only one that is kept.
+    if kept.len() == 1 && tools.declared.len() > 1 {
+        kept.clear();
+    }
+    (kept, is_cut)
+}
+
+fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -> Plan {
     Plan {
         model: request.model.to_string(),
         stream: request.stream,
@@ -145,11 +234,7 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         no_tool_call: request.tool_choice == Some(ToolChoice::None),
         one_tool_call: request.one_tool_call,
         taken_ids: TakenIds::of(&request.messages),
-        tools: tools
-            .declared
-            .iter()
-            .map(|tool| (sent_name(tool.name, target.flavour).into_owned(), schema(tool)))
-            .collect(),
+        tools: Vec::new(),
         renamed: tools
             .declared
             .iter()
@@ -159,10 +244,11 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
             .collect(),
         never_empty: target.settings.never_empty,
         discard: request.max_tokens == 0,
+        estimate: Prompt::default(),
         prompt_tokens: 1,
         max_tokens: request.max_tokens,
         is_clamped_to_window: false,
-        window: target.window,
+        window: target.window.or(target.lessons.window.map(|told| told.tokens)),
         context_window_beta: false,
     }
 }
@@ -183,21 +269,26 @@ fn thinks(
     asked && !tools.forced && history.prefill.is_none() && request.max_tokens > 0
 }
 
-fn scaled(tokens: u64, ratio: f64) -> f64 {
-    #[allow(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
-    {
-        tokens as f64 * ratio
-    }
+/// The client's limit, within the owner's cap and what the window has left.
+fn max_tokens(request: &MessagesRequest<'_>, target: &Target<'_>, plan: &Plan) -> u64 {
+    let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
+    let window = target.window.or_else(|| {
+        // A prompt that does not fit a window that was only told once is refused, if that window still stands, whatever is
+        // asked for. If it does not stand any more, a limit by it would cut the answer.
+        let told = target.lessons.window.filter(|told| told.limits_answers)?;
+        Some(told.tokens).filter(|tokens| plan.prompt_tokens < *tokens)
+    });
+    let room = window.map_or(u64::MAX, |window| {
+        let possible = window.saturating_sub(target.lessons.tokens.least(plan.estimate));
+        likely_room(window, plan.prompt_tokens).max(possible.saturating_mul(ROOM_SHARE) / 100)
+    });
+    request.max_tokens.min(cap).min(room).max(1)
 }
 
-/// The client's limit, within the owner's cap and what the window has left.
-fn max_tokens(request: &MessagesRequest<'_>, target: &Target<'_>, prompt_tokens: u64) -> u64 {
-    let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
-    let room = match target.window {
-        Some(window) => window.saturating_sub(prompt_tokens + WINDOW_MARGIN).max(ROOM_MIN.min(window / 2)),
-        None => u64::MAX,
-    };
-    request.max_tokens.min(cap).min(room).max(1)
+/// The tokens that `window` most likely has left for an answer.
+pub fn likely_room(window: u64, prompt_tokens: u64) -> u64 {
+    let left = window.saturating_sub(prompt_tokens.saturating_add(WINDOW_MARGIN));
+    left.max(ROOM_MIN.min(window / 2))
 }
 
 /// Sets the limit under the names that the server knows. Also for a second try with a smaller one.
@@ -237,7 +328,7 @@ fn thinking<'r>(
             arguments.push("preserve_thinking", true);
         }
         if let Some(own) = request.body.get("chat_template_kwargs").and_then(Value::as_object) {
-            own.iter().for_each(|(key, value)| arguments.set(key, value.reborrow()));
+            arguments.set_all(own.iter().map(|(key, value)| (key, value.reborrow())));
         }
         body.push("chat_template_kwargs", arguments);
     }

@@ -1,11 +1,21 @@
 //! Finds stop sequences in the text of an answer while it arrives.
 //!
-//! Only text that could still become a stop sequence is held back, so that no part of one is ever shown.
+//! Only text that could still become a stop sequence is held back, so that no part of one is ever shown. The cost of a text is
+//! linear in its length, however many sequences there are and however long they are: an automaton reads each byte once.
+
+mod automaton;
+
+use automaton::{Automaton, Position};
 
 /// A matcher for any number of sequences over text that arrives in pieces.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StopMatcher {
+    /// Sorted, each once.
     sequences: Vec<String>,
+    /// Made when the first text comes: an answer that has none, or that waits for its upstream, needs no automaton.
+    automaton: Option<Box<Automaton>>,
+    /// How much of a sequence the held text is.
+    position: Position,
     held: String,
 }
 
@@ -18,8 +28,17 @@ pub(super) struct Met {
 }
 
 impl StopMatcher {
-    pub(super) fn new(sequences: Vec<String>) -> Self {
-        StopMatcher { sequences, held: String::new() }
+    pub(super) fn new(mut sequences: Vec<String>) -> Self {
+        sequences.sort_unstable();
+        sequences.dedup();
+        // An empty sequence would end every answer before its first character.
+        sequences.retain(|sequence| !sequence.is_empty());
+        StopMatcher { sequences, ..StopMatcher::default() }
+    }
+
+    /// Whether this is one of the sequences.
+    pub(super) fn knows(&self, sequence: &str) -> bool {
+        self.sequences.binary_search_by(|known| known.as_str().cmp(sequence)).is_ok()
     }
 
     /// Takes a piece, hands the text that is safe to `show`, and returns a sequence that was found: the one that is
@@ -30,15 +49,23 @@ impl StopMatcher {
             show(text);
             return None;
         }
+        let automaton = self.automaton.get_or_insert_with(|| Box::new(Automaton::new(&self.sequences)));
+        if self.held.is_empty() && !automaton.begins_in(text) {
+            show_some(Some(text), show);
+            return None;
+        }
+        let before = self.held.len();
         self.held.push_str(text);
-        if let Some((at, sequence)) = self.find() {
-            let rest = self.held.get(at + sequence.len()..).unwrap_or_default().to_string();
-            let sequence = sequence.to_string();
-            show_some(self.held.get(..at), show);
+        let found = automaton.read(&mut self.position, text);
+        if let Some((end, sequence)) = found {
+            let sequence = self.sequences.get(sequence).cloned().unwrap_or_default();
+            let end = before + end;
+            let rest = self.held.get(end..).unwrap_or_default().to_string();
+            show_some(self.held.get(..end - sequence.len()), show);
             self.held.clear();
             return Some(Met { sequence, rest });
         }
-        let keep = self.held.len() - self.partial_len();
+        let keep = self.held.len() - automaton.matched(self.position);
         show_some(self.held.get(..keep), show);
         self.held.drain(..keep);
         None
@@ -48,24 +75,7 @@ impl StopMatcher {
     pub(super) fn flush(&mut self, show: &mut dyn FnMut(&str)) {
         show_some(Some(&self.held), show);
         self.held.clear();
-    }
-
-    fn find(&self) -> Option<(usize, &str)> {
-        let found =
-            self.sequences.iter().filter_map(|sequence| Some((self.held.find(sequence)?, sequence.as_str())));
-        found.min_by_key(|(at, sequence)| (at + sequence.len(), *at))
-    }
-
-    /// The length of the longest end of the held text that begins a sequence, in bytes.
-    fn partial_len(&self) -> usize {
-        let begins = |sequence: &String| {
-            let longest = sequence.len().saturating_sub(1).min(self.held.len());
-            (1..=longest).rev().find(|&len| {
-                let start = self.held.len() - len;
-                self.held.get(start..).is_some_and(|end| sequence.starts_with(end))
-            })
-        };
-        self.sequences.iter().filter_map(begins).max().unwrap_or(0)
+        self.position = Position::default();
     }
 }
 
@@ -120,5 +130,61 @@ mod tests {
         matcher.push("N", &mut |text| shown.push(text.to_string()));
         matcher.push("X", &mut |text| shown.push(text.to_string()));
         assert_eq!(shown, ["abc ", "ENX"]);
+    }
+
+    /// The plain reading of the rule, for comparison: of all places where a sequence ends the first, and there the longest.
+    fn expected(sequences: &[&str], text: &str) -> (String, Option<String>) {
+        let ends = sequences.iter().filter_map(|s| text.find(s).map(|at| (at + s.len(), at, *s)));
+        match ends.min_by_key(|(end, at, _)| (*end, *at)) {
+            Some((_, at, sequence)) => (text.get(..at).unwrap().to_string(), Some(sequence.to_string())),
+            None => (text.to_string(), None),
+        }
+    }
+
+    #[test]
+    fn every_short_text_and_set_of_sequences_is_read_as_the_rule_says() {
+        let words = |length: u32| {
+            (0..3_u32.pow(length)).map(move |n| {
+                (0..length)
+                    .map(|digit| ['a', 'b', 'é'][(n / 3_u32.pow(digit) % 3) as usize])
+                    .collect::<String>()
+            })
+        };
+        let sequences: Vec<String> = (1..=3).flat_map(words).collect();
+        let texts: Vec<String> = words(6).collect();
+        for (i, text) in texts.iter().enumerate() {
+            for set in 0..20 {
+                // A different set for each text, the same in each run.
+                let chosen: Vec<&str> = (0..4)
+                    .map(|j| sequences[(i * 31 + set * 17 + j * j * 11) % sequences.len()].as_str())
+                    .collect();
+                let single: Vec<String> = text.chars().map(String::from).collect();
+                let single: Vec<&str> = single.iter().map(String::as_str).collect();
+                assert_eq!(run(&chosen, &[text]), expected(&chosen, text), "{text} {chosen:?}");
+                assert_eq!(run(&chosen, &single), expected(&chosen, text), "{text} {chosen:?} by characters");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_flushed_is_no_beginning_any_more() {
+        let mut matcher = StopMatcher::new(vec!["END".into()]);
+        let mut shown = String::new();
+        assert_eq!(matcher.push("EN", &mut |text| shown.push_str(text)), None);
+        matcher.flush(&mut |text| shown.push_str(text));
+        assert_eq!(matcher.push("D", &mut |text| shown.push_str(text)), None);
+        assert_eq!(shown, "END");
+    }
+
+    #[test]
+    fn thousands_of_sequences_and_long_ones_that_repeat_themselves() {
+        let many: Vec<String> = (0..2500).map(|n| format!("{n:05}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(run(&many, &["x0249", "9y"]), ("x".into(), Some("02499".into())));
+        assert_eq!(run(&many, &["x025", "00y"]), ("x02500y".into(), None));
+        let long = format!("{}b", "a".repeat(60_000));
+        let text = "a".repeat(59_999);
+        assert_eq!(run(&[&long], &["a", &text, "a", "b"]), ("a".into(), Some(long.clone())));
+        assert_eq!(run(&[&long], &[&text, "b"]), (format!("{text}b"), None));
     }
 }

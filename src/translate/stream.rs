@@ -76,14 +76,17 @@ struct Call {
     repetition: Option<Repetition>,
 }
 
-/// A call that has the id and the name of an earlier one. It is shown once its arguments differ from that one's, and
-/// dropped if they never do.
+/// A call that has the name of an earlier one, and its id or its index. It is shown once its arguments differ from that
+/// one's, and dropped if they never do.
 #[derive(Clone, Copy, Debug)]
 struct Repetition {
     /// The earlier call.
     of: usize,
     /// How many bytes of the arguments were found to be the same, so that none is compared twice.
     matched: usize,
+    /// Only the head can be the earlier one's, told with another id: with arguments of its own, even with the same ones,
+    /// this is a call.
+    is_of_head: bool,
 }
 
 /// What the beginning of the text may be that is no text of the answer.
@@ -111,6 +114,10 @@ pub struct MessageStream {
     space: String,
     marks: Marks,
     mark_text: String,
+    /// Where in `mark_text` the white space at its beginning ends, and how much of what stands there was compared with
+    /// the mark already: only new text is looked at.
+    mark_start: usize,
+    mark_matched: usize,
     mark_end: StopMatcher,
     stops: StopMatcher,
     signature: Signature,
@@ -133,8 +140,12 @@ pub struct MessageStream {
 
 impl MessageStream {
     /// The translation of the answer to `plan`'s request, under the id `msg_…`.
-    pub fn new(plan: Plan, message_id: String) -> Self {
-        let stops = StopMatcher::new(plan.stop_sequences.clone());
+    pub fn new(mut plan: Plan, message_id: String) -> Self {
+        let stops = StopMatcher::new(std::mem::take(&mut plan.stop_sequences));
+        // By name, so that the tool of a call is found without a walk through all of them. Of tools with the same name
+        // the first one stays the first.
+        plan.tools.sort_by(|(name, _), (other, _)| name.cmp(other));
+        plan.renamed.sort_by(|(sent, _), (other, _)| sent.cmp(other));
         let signature = Signature::new(plan.thinking_omitted);
         MessageStream {
             plan,
@@ -147,6 +158,8 @@ impl MessageStream {
             space: String::new(),
             marks: Marks::Undecided,
             mark_text: String::new(),
+            mark_start: 0,
+            mark_matched: 0,
             mark_end: StopMatcher::new(vec![THINK_END.to_string()]),
             stops,
             signature,
@@ -169,10 +182,9 @@ impl MessageStream {
         self.started
     }
 
-    /// The counts that the upstream told so far, and the estimate that the request went out with: what a model's real
-    /// tokens are to estimated ones is learned from them.
-    pub fn counts(&self) -> (Counts, u64) {
-        (self.counts, self.plan.prompt_tokens)
+    /// The counts that the upstream told so far. How the model counts is learned from them.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// What had to be changed in the arguments of tool calls: values coerced to what their schema wants, and places where
@@ -271,10 +283,12 @@ impl MessageStream {
 
     fn finish(&mut self, choice: &Choice<'_, '_>) {
         self.is_whole |= choice.is_whole;
-        if let Some(reason) = choice.finish_reason {
+        // A cut that was told once stays told.
+        if let Some(reason) = choice.finish_reason.filter(|_| self.finish_reason.as_deref() != Some("length"))
+        {
             self.finish_reason = Some(reason.to_string());
         }
-        let requested = |stop: &&str| self.plan.stop_sequences.iter().any(|sequence| sequence == stop);
+        let requested = |stop: &&str| self.stops.knows(stop);
         if let (Some(stop), Some(_)) = (choice.stop.filter(requested), choice.finish_reason) {
             self.stop_sequence = Some(stop.to_string());
         }

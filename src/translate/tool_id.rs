@@ -64,6 +64,11 @@ impl TakenIds {
         TakenIds { hashes: if is_full { Box::default() } else { hashes.into() }, is_full }
     }
 
+    /// The bytes that it keeps beside its own size.
+    pub(super) fn size(&self) -> usize {
+        size_of_val(&*self.hashes)
+    }
+
     /// Whether the client may know this id.
     pub(super) fn contains(&self, shown: &str) -> bool {
         self.is_full || (!self.hashes.is_empty() && self.hashes.binary_search(&hash(shown)).is_ok())

@@ -1,6 +1,7 @@
 //! Tools: the client's declarations -> functions, and `tool_choice`.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use crate::anthropic::{MessagesRequest, Tool, ToolChoice};
 use crate::dialect::ServerKind as Flavour;
@@ -9,7 +10,7 @@ use crate::hash::Fnv;
 use crate::json::{Object, Value};
 
 /// The longest name that a strict OpenAI API takes, and what of it stays when it is shortened: the rest is a digest.
-const NAME_SIZE_MAX: usize = 64;
+pub(super) const NAME_SIZE_MAX: usize = 64;
 const NAME_SIZE_KEPT: usize = 47;
 
 /// Claude Code lists this one to say that it can load tools later. It is never to be called.
@@ -40,6 +41,19 @@ const CLIENT_TOOLS: [(&str, &str, &str); 4] = [
     ),
 ];
 
+/// The schemas of [`CLIENT_TOOLS`] as trees, which all requests share: a copy of one takes several KB. They parse: a test
+/// reads them all.
+static CLIENT_TOOL_SCHEMAS: LazyLock<Vec<Value<'static>>> = LazyLock::new(|| {
+    let tree = |(_, _, schema): &(&str, &str, &'static str)| {
+        crate::json::parse(&mut schema.as_bytes().to_vec()).map(Value::into_owned).unwrap_or_default()
+    };
+    CLIENT_TOOLS.iter().map(tree).collect()
+});
+
+/// How many tools of the API's own types one request may declare. The API itself takes one of each type; a declaration
+/// of 30 bytes becomes a schema of 1.1 KB for the upstream.
+const CLIENT_TOOLS_MAX: usize = 16;
+
 /// `computer_toolset_…` begins like a client tool but is one of the server's.
 const SERVER_TOOLSET: &str = "toolset";
 
@@ -64,7 +78,13 @@ pub(super) struct Tools<'r> {
 /// 400: a choice that names no declared tool, or a request whose only tools are ones that the API's server would run.
 pub(super) fn tools<'r>(request: &'r MessagesRequest<'r>, flavour: Flavour) -> Result<Tools<'r>, Error> {
     let mut tools = Tools::default();
+    let mut client_tools = 0;
     for (i, tool) in request.tools.iter().enumerate() {
+        client_tools += usize::from(tool.schema.is_none() && tool.kind.and_then(client_tool).is_some());
+        if client_tools > CLIENT_TOOLS_MAX {
+            let what = format!("tools: at most {CLIENT_TOOLS_MAX} tools of the API's own types are allowed");
+            return Err(Error::invalid(format!("{what}; declare each of them once")));
+        }
         match function(tool, flavour) {
             _ if tool.name == PLACEHOLDER => {}
             Some(function) => {
@@ -141,10 +161,10 @@ fn function<'r>(tool: &'r Tool<'r>, flavour: Flavour) -> Option<Value<'r>> {
         // Whatever its type, the client runs it: a server tool has no schema.
         (_, Some(schema), _) => parameters(schema),
         (None, None, _) => empty_schema(),
-        (Some(_), None, Some((_, _, schema))) => constant(schema),
+        (Some(_), None, Some((_, schema))) => schema.reborrow(),
         (Some(_), None, None) => return None,
     };
-    let description = tool.description.or(known.map(|(_, text, _)| *text));
+    let description = tool.description.or(known.map(|(text, _)| text));
     let mut function = Object::new();
     function.push("name", sent_name(tool.name, flavour));
     if let Some(description) = with_examples(description, tool.examples) {
@@ -178,13 +198,11 @@ pub(super) fn sent_name(name: &str, flavour: Flavour) -> Cow<'_, str> {
     Cow::Owned(format!("{}_{}", kept.collect::<String>(), Fnv::EMPTY.push(name.as_bytes()).hex()))
 }
 
-fn client_tool(kind: &str) -> Option<&'static (&'static str, &'static str, &'static str)> {
-    CLIENT_TOOLS.iter().find(|(prefix, ..)| kind.starts_with(prefix) && !kind.contains(SERVER_TOOLSET))
-}
-
-/// A constant schema as a tree. It parses: a test reads them all.
-fn constant(schema: &'static str) -> Value<'static> {
-    crate::json::parse(&mut schema.as_bytes().to_vec()).map(Value::into_owned).unwrap_or_default()
+/// The description and the schema of a tool that the API defines and the client runs.
+fn client_tool(kind: &str) -> Option<(&'static str, &'static Value<'static>)> {
+    let known = |(prefix, ..): &(&str, &str, &str)| kind.starts_with(prefix);
+    let at = CLIENT_TOOLS.iter().position(known).filter(|_| !kind.contains(SERVER_TOOLSET))?;
+    Some((CLIENT_TOOLS.get(at)?.1, CLIENT_TOOL_SCHEMAS.get(at)?))
 }
 
 /// The schema word for word, but for a missing `type` and `properties`, which servers insist on.
@@ -211,8 +229,9 @@ mod tests {
 
     #[test]
     fn the_constant_schemas_are_json() {
-        for (prefix, _, schema) in CLIENT_TOOLS {
-            assert_eq!(constant(schema).to_json(), schema, "{prefix}");
+        for (prefix, text, schema) in CLIENT_TOOLS {
+            let (description, tree) = client_tool(prefix).unwrap();
+            assert_eq!((description, tree.to_json().as_str()), (text, schema), "{prefix}");
         }
     }
 

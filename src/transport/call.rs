@@ -31,8 +31,21 @@ pub enum Path<'a> {
     Root(&'a str),
 }
 
+/// Learns from the calls to an [`Endpoint`] whether its server is still the one that it was.
+pub trait Watcher: Send + Sync {
+    /// The server has answered, on a kept connection (`is_reused`) or on a new one.
+    fn answered(&self, is_reused: bool);
+    /// No connection could be made.
+    fn refused(&self);
+    /// A kept connection was lost when it was used again.
+    fn lost(&self);
+    /// A kept connection had been closed by the server, after it was idle for this time.
+    fn closed(&self, idle_for: Duration);
+}
+
 /// One address of a server, for all threads.
 pub struct Endpoint {
+    watcher: Option<Arc<dyn Watcher>>,
     name: String,
     options: Options,
     origin: Origin,
@@ -59,7 +72,7 @@ impl Endpoint {
             push_header(&mut headers, "authorization", &format!("Bearer {}", key.expose())).map_err(fail)?;
         }
         let name = config.name.clone();
-        Ok(Endpoint { name, options: *options, origin, idle: Arc::default(), base, headers })
+        Ok(Endpoint { watcher: None, name, options: *options, origin, idle: Arc::default(), base, headers })
     }
 
     /// The same with one more header on every request. Its value is never shown.
@@ -69,6 +82,25 @@ impl Endpoint {
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, String> {
         push_header(&mut self.headers, name, value)?;
         Ok(self)
+    }
+
+    /// The same with a watcher of its calls.
+    pub fn watched_by(mut self, watcher: Arc<dyn Watcher>) -> Self {
+        self.watcher = Some(watcher);
+        self
+    }
+
+    /// Looks whether the server has closed the kept connections, and tells the watcher.
+    pub fn notice_closed(&self) {
+        if let Some(idle_for) = self.idle.notice_closed() {
+            self.note(|watcher| watcher.closed(idle_for));
+        }
+    }
+
+    fn note(&self, what: impl FnOnce(&dyn Watcher)) {
+        if let Some(watcher) = &self.watcher {
+            what(watcher.as_ref());
+        }
     }
 
     /// Its configured name.
@@ -138,20 +170,34 @@ impl Endpoint {
         head
     }
 
-    /// One request, and its repetition where a pooled connection had been closed by the server in the meantime: it
-    /// cannot have been at work on a request if it did not take it.
+    /// One request, and its repetition where a pooled connection had been closed by the server in the meantime.
+    ///
+    /// This is the only place where a request that was sent is sent again, and it is sent once more at most: a connection
+    /// that is lost at once was closed before the request came, so that nothing can have been computed. One that is lost
+    /// later, or was opened for this request, may have been lost by a server at work on it.
     fn exchange(&self, request: [&[u8]; 2], call: Call) -> Result<Response, Failure> {
-        if let Some(connection) = self.idle.take() {
+        if let Some(connection) = self.idle.take(|idle_for| self.note(|watcher| watcher.closed(idle_for))) {
             match send_request(connection, request, &call) {
-                Err(Failure::Reset(why)) if !call.has_received() => {
+                Err(Failure::Reset(why)) if call.is_lost_at_once() => {
                     log::debug!("upstream {}: a pooled connection was stale: {why}", self.name());
                     // Whatever closed it (a restart) may have closed all.
                     self.idle.clear();
+                    self.note(|watcher| watcher.lost());
                 }
-                receiving => return Response::begin(receiving?, call, &self.idle),
+                receiving => {
+                    let receiving = receiving?;
+                    self.note(|watcher| watcher.answered(true));
+                    return Response::begin(receiving, call, &self.idle);
+                }
             }
         }
-        let receiving = send_request(Connection::open(&self.origin, &call)?, request, &call)?;
+        let connection = Connection::open(&self.origin, &call).inspect_err(|failure| {
+            if failure.is_refused() {
+                self.note(|watcher| watcher.refused());
+            }
+        })?;
+        let receiving = send_request(connection, request, &call)?;
+        self.note(|watcher| watcher.answered(false));
         Response::begin(receiving, call, &self.idle)
     }
 }

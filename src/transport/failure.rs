@@ -51,6 +51,11 @@ impl Failure {
         }
     }
 
+    /// True if no connection could be made: the request was never sent, so no model can have begun to work on it.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Failure::Refused(_))
+    }
+
     /// The error for the client, with the upstream's configured `name` and never its address.
     pub fn to_error(&self, name: &str) -> Error {
         let say = |kind, what: &str| Error::new(kind, format!("upstream '{name}' {what}")).source(self);

@@ -18,16 +18,31 @@ const AGE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Idle(Mutex<VecDeque<(Instant, Connection)>>);
 
 impl Idle {
-    /// The connection that was used last, if it can still be used.
-    pub(super) fn take(&self) -> Option<Connection> {
+    /// The connection that was used last, if it can still be used. `on_closed` is told for how long one had been idle that the
+    /// server has closed since.
+    pub(super) fn take(&self, on_closed: impl Fn(Duration)) -> Option<Connection> {
         loop {
             let (since, connection) = self.idle(VecDeque::pop_back)?;
-            if since.elapsed() > AGE_MAX {
+            let idle_for = since.elapsed();
+            if idle_for > AGE_MAX {
                 self.clear(); // the others are older and not usable either
             } else if connection.is_quiet() {
                 return Some(connection);
+            } else {
+                on_closed(idle_for);
             }
         }
+    }
+
+    /// Looks whether the connection that was used last has been closed by the server since. Then all are closed, and the
+    /// time since its last use is returned.
+    pub(super) fn notice_closed(&self) -> Option<Duration> {
+        let idle_for = self.idle(|idle| {
+            let (since, connection) = idle.back()?;
+            (!connection.is_quiet()).then(|| since.elapsed())
+        })?;
+        self.clear();
+        Some(idle_for)
     }
 
     /// Keeps a connection for the next call.

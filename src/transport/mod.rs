@@ -32,7 +32,7 @@ mod response;
 mod tls;
 mod wait;
 
-pub use call::{Endpoint, Path};
+pub use call::{Endpoint, Path, Watcher};
 pub use failure::Failure;
 pub use response::Response;
 pub use tls::trust;

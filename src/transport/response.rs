@@ -41,6 +41,7 @@ pub(super) fn send_request(
     call: &Call,
 ) -> Result<Receiving, Failure> {
     connection.send(request, call)?;
+    call.mark_sent();
     let mut bytes = vec![0; BEGINNING_SIZE];
     let (mut filled, mut scanned, mut interim) = (0, 0, 0);
     loop {

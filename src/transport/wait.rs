@@ -55,7 +55,7 @@ pub fn nobody() -> Rc<dyn Wait> {
     Rc::new(Nobody)
 }
 
-/// The time limits of a call. Each counts anew from the last progress, except the connect's.
+/// The time limits of a call. Each counts anew from the last progress, except the connect's and the first byte's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// To connect, all addresses of a host and the TLS handshake together.
@@ -71,6 +71,9 @@ pub struct Options {
     pub discovery_timeout: Duration,
     /// The least time between two attempts to discover anew.
     pub discovery_interval: Duration,
+    /// A pooled connection that is lost within this time after the request was sent had been closed by the server before:
+    /// nothing can have been computed, and the request may be sent again. Later, a model may have worked on it.
+    pub loss_at_once: Duration,
 }
 
 impl Default for Options {
@@ -82,6 +85,7 @@ impl Default for Options {
             idle_timeout: Duration::from_secs(5 * 60),
             discovery_timeout: Duration::from_secs(10),
             discovery_interval: Duration::from_secs(3),
+            loss_at_once: Duration::from_millis(100),
         }
     }
 }
@@ -122,6 +126,7 @@ pub(super) struct Call {
     stage: Cell<Stage>,
     connect_until: Cell<Option<Instant>>,
     rest_until: Cell<Option<Instant>>,
+    sent: Cell<Option<Instant>>,
     received: Cell<bool>,
     begun: Cell<bool>,
 }
@@ -135,6 +140,7 @@ impl Call {
             stage: Cell::new(Stage::Exchange),
             connect_until: Cell::new(None),
             rest_until: Cell::new(None),
+            sent: Cell::new(None),
             received: Cell::new(false),
             begun: Cell::new(false),
         }
@@ -163,14 +169,21 @@ impl Call {
         self.stage.get()
     }
 
+    /// The whole request is on its way, or the upstream takes no more of it.
+    pub(super) fn mark_sent(&self) {
+        self.sent.set(Some(Instant::now()));
+    }
+
+    /// Whether a connection that is lost now was lost at once after the request was sent, before any byte of a response:
+    /// then no model can have worked on the request.
+    pub(super) fn is_lost_at_once(&self) -> bool {
+        let at_once = |sent: Instant| sent.elapsed() <= self.options.loss_at_once;
+        !self.received.get() && self.sent.get().is_none_or(at_once)
+    }
+
     /// The first byte of the response is here.
     pub(super) fn mark_received(&self) {
         self.received.set(true);
-    }
-
-    /// Whether any byte of the response is here.
-    pub(super) fn has_received(&self) -> bool {
-        self.received.get()
     }
 
     /// The response's body has begun.
@@ -193,7 +206,10 @@ impl Call {
                 what: "between two bytes of the response",
             },
             (Stage::Exchange, Direction::Receive) => {
-                Limit { until: after(self.options.first_byte_timeout), what: "before the first byte" }
+                // Counted from the request's end: neither a head nor an interim response begins it anew.
+                let sent = self.sent.get().unwrap_or_else(Instant::now);
+                let until = sent.checked_add(self.options.first_byte_timeout);
+                Limit { until, what: "before the first byte" }
             }
         }
     }
@@ -353,6 +369,31 @@ mod tests {
         assert_eq!(call.limit(Direction::Send).what, "while connecting");
         call.advance(Stage::Handshake);
         assert_eq!(call.limit(Direction::Receive).what, "while connecting");
+    }
+
+    #[test]
+    fn the_first_byte_is_awaited_from_the_requests_end() {
+        let wait: Rc<dyn Wait> = Rc::new(Nobody);
+        let call = Call::new(&wait, Options::default());
+        call.mark_sent();
+        let until = call.limit(Direction::Receive).until;
+        call.mark_received();
+        assert_eq!(call.limit(Direction::Receive).until, until, "a part of the head begins no new wait");
+    }
+
+    #[test]
+    fn a_loss_is_at_once_only_before_any_byte_and_soon_after_the_request() {
+        let wait: Rc<dyn Wait> = Rc::new(Nobody);
+        for (loss_at_once, expected) in [(Duration::MAX, true), (Duration::ZERO, false)] {
+            let call = Call::new(&wait, Options { loss_at_once, ..Options::default() });
+            assert!(call.is_lost_at_once(), "not even the request was sent");
+            call.mark_sent();
+            let sent = Instant::now();
+            while sent.elapsed().is_zero() {}
+            assert_eq!(call.is_lost_at_once(), expected);
+            call.mark_received();
+            assert!(!call.is_lost_at_once());
+        }
     }
 
     #[test]

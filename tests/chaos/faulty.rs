@@ -171,7 +171,6 @@ fn answer(stream: &mut BufReader<TcpStream>, plan: &Plan, state: &State) -> io::
                 state.tries.lock().unwrap().remove(&plan.seed);
                 return stream_whole(socket, plan, true, &mut dice);
             }
-            let Some(status) = status else { return Ok(false) };
             whole(socket, status, &json!({"error": {"message": "scripted", "code": status}}).to_string())?;
             Ok(true)
         }

@@ -152,11 +152,8 @@ fn has_failed(plan: &Plan, content: &[Value], error: &str) -> bool {
     let (least, kind) = match &plan.ending {
         _ if plan.model == "dead-1" => (0, "api_error"),
         Ending::Whole { .. } => return false,
-        // An answer that has not begun is tried again.
-        Ending::Mended { status } => {
-            return plan.is_streamed
-                && error == if *status == Some(503) { "overloaded_error" } else { "api_error" };
-        }
+        // Only an answer that has begun is not tried again.
+        Ending::Mended { .. } => return plan.is_streamed && error == "overloaded_error",
         Ending::Short(pieces) | Ending::Closed(pieces) | Ending::Garbage(pieces) | Ending::Half(pieces) => {
             (*pieces, "api_error")
         }

@@ -57,9 +57,9 @@ pub(crate) enum Ending {
     Dead,
     /// The upstream never answers.
     Silent,
-    /// A passing error comes first, and then the complete answer.
+    /// A status that says that nothing was begun comes first, and then the complete answer.
     Mended {
-        status: Option<u16>,
+        status: u16,
     },
     /// Pieces come until one side leaves.
     Endless,
@@ -204,6 +204,6 @@ fn ending(dice: &mut Dice, pieces: usize) -> Ending {
         86..89 => Ending::NoHttp,
         89..92 => Ending::Dead,
         92 => Ending::Silent,
-        _ => Ending::Mended { status: dice.pick(&[Some(503), Some(502), None]) },
+        _ => Ending::Mended { status: dice.pick(&[503, 529]) },
     }
 }

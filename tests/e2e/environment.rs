@@ -99,6 +99,56 @@ fn the_lines_for_the_shell_are_set_with_and_without_quotes() {
 }
 
 #[test]
+fn the_shell_loses_what_would_lead_claude_code_elsewhere() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let url = format!("http://{}", server.address);
+    let set =
+        [("SPARKGAP_URL", url.as_str()), ("CLAUDE_CODE_USE_BEDROCK", "1"), ("ANTHROPIC_UNIX_SOCKET", "/x")];
+    let (code, text, stderr) = output_in(&["env"], &set);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    for line in ["export CLAUDE_CODE_USE_BEDROCK='';", "export ANTHROPIC_UNIX_SOCKET='';"] {
+        assert!(text.lines().any(|found| found == line), "{text}");
+    }
+    assert!(!text.contains("CLAUDE_CODE_USE_VERTEX"), "it is not set: {text}");
+    let (_, text, _) = output_in(&["env", "--json"], &set);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(json["CLAUDE_CODE_USE_BEDROCK"], "");
+}
+
+#[test]
+fn a_proxy_of_a_settings_file_is_passed_by() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let url = format!("http://{}", server.address);
+    let settings = File::new("settings.json", r#"{"env":{"HTTP_PROXY":"http://proxy.example:3128"}}"#);
+    let folder = settings.0.parent().unwrap().to_str().unwrap();
+    let (code, text, _) = output_in(&["env"], &[("SPARKGAP_URL", &url), ("CLAUDE_CONFIG_DIR", folder)]);
+    assert!(code == Some(0) && text.contains("export NO_PROXY='127.0.0.1';"), "{text}");
+    for (list, expected) in
+        [("corp", "false\n"), ("corp,127.0.0.1", "false &&"), ("*", "false &&"), ("", "false &&")]
+    {
+        let text = json!({"env": {"HTTP_PROXY": "http://proxy.example:3128", "no_proxy": list}}).to_string();
+        fs::write(&settings.0, text).unwrap();
+        let (_, text, stderr) = output_in(&["env"], &[("SPARKGAP_URL", &url), ("CLAUDE_CONFIG_DIR", folder)]);
+        assert!(text.starts_with(expected), "{list}: {text}{stderr}");
+        assert_eq!(stderr.contains("sets no_proxy without the host of sparkgap"), list == "corp", "{stderr}");
+    }
+}
+
+#[test]
+fn mistakes_around_env_give_the_shell_a_failure() {
+    for arguments in [
+        &["env", "-h"][..],
+        &["env", "--api-key", "help", "--remote", "http://127.0.0.1:1"],
+        &["--remote", "http://127.0.0.1:1", "env"],
+    ] {
+        let (code, text, _) = output(arguments);
+        assert_eq!((code, text.as_str()), (Some(1), "false\n"), "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_key_is_asked_for_and_taken() {
     let upstream = Upstream::start();
     let keys = File::new("keys", "sk-1 anna\n");

@@ -101,20 +101,54 @@ fn an_upstream_that_is_starting_is_waited_for() {
 }
 
 #[test]
-fn an_upstream_that_goes_before_its_first_token_is_asked_again() {
+fn an_upstream_that_goes_while_it_may_be_at_work_is_not_asked_again() {
+    for request in [hello(), hello_stream()] {
+        for said in ["", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 OK\r\ncont"] {
+            let upstream = Upstream::start();
+            let server = Server::start(&upstream);
+            // Connections for the models and for this question; the next request comes on a pooled one where the server
+            // has said something, and on a new one where it has not.
+            if !said.is_empty() {
+                server.connect().post(&hello()).message();
+            }
+            let before = upstream.seen().len();
+            upstream.next(move |call| {
+                call.write(said);
+                Then::Close
+            });
+            // A pooled connection that is lost at once may be followed by a new one.
+            upstream.next(|_| Then::Close);
+            let answer = server.connect().post(&request);
+            assert_eq!((answer.status, answer.error().0.as_str()), (502, "api_error"), "{said}");
+            assert_eq!(answer.header("x-should-retry"), Some("true"));
+            let asked = upstream.seen().len() - before;
+            assert!(asked == 1 || (asked == 2 && said.is_empty()), "{asked} times: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_head_without_a_body_and_a_502_are_not_asked_for_again() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);
-    for head in [false, true] {
+    for (said, message) in [
+        // vLLM sends its head at once.
+        (None, "upstream 'default' broke off within its answer"),
+        // A load balancer whose server has died at work.
+        (Some((502, "<html>Bad Gateway</html>")), "the upstream answered 502"),
+    ] {
+        let before = upstream.seen().len();
         upstream.next(move |call| {
-            // vLLM sends its head at once.
-            if head {
-                call.stream_head();
+            match said {
+                None => call.stream_head(),
+                Some((status, body)) => _ = call.whole(status, body),
             }
             Then::Close
         });
-        assert_eq!(server.connect().post(&hello_stream()).whole_events()[0]["text"], "Hello.");
+        let answer = server.connect().post(&hello_stream());
+        assert_eq!((answer.status, answer.error().1.as_str()), (502, message));
+        assert_eq!(upstream.seen().len(), before + 1, "{message}");
     }
-    assert_eq!(upstream.seen().len(), 4);
 }
 
 #[test]

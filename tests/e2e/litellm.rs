@@ -172,6 +172,26 @@ fn what_leaves_the_lan_is_said_at_the_start_and_by_check_and_import() {
 }
 
 #[test]
+fn a_variable_that_refers_to_one_that_is_not_set_does_not_lead_to_the_real_openai() {
+    let path = file(
+        "dangling.yaml",
+        "model_list:\n  - model_name: a\n    litellm_params: { model: openai/m }\nenvironment_variables:\n  OPENAI_BASE_URL: os.environ/BOX_URL\n",
+    );
+    let path = path.to_str().unwrap();
+    for command in ["check", "serve"] {
+        let (code, _, stderr) = output(&[command, "--litellm", path]);
+        assert_eq!(code, Some(1), "{command}: {stderr}");
+        assert!(
+            stderr.contains("line 5") && stderr.contains("environment_variables.OPENAI_BASE_URL is the environment variable BOX_URL, which is not set"),
+            "{stderr}"
+        );
+    }
+    let (code, lua, report) = output(&["import", path]);
+    assert_eq!(code, Some(0), "the service may have it: {report}");
+    assert!(lua.contains("env \"BOX_URL\"") && report.contains("BOX_URL is not set here"), "{report}");
+}
+
+#[test]
 fn an_address_from_a_variable_that_is_not_set_is_named_with_its_line() {
     let path = file(
         "unset.yaml",

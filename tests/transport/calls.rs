@@ -79,7 +79,7 @@ fn a_stale_pooled_connection_is_retried_once_on_a_fresh_one() {
             wait_for_close(&mut second);
             (request.1, nobody_waits(listener))
         });
-        let upstream = upstream(&url);
+        let upstream = upstream_with(&url, patient());
         assert_eq!(read_all(upstream.post(CHAT, b"one", &nobody()).unwrap()), "ok");
         assert_eq!(read_all(upstream.post(CHAT, b"two", &nobody()).unwrap()), "ok");
         drop(upstream);

@@ -68,7 +68,7 @@ fn discovery_is_fresh_after_a_lost_connection() {
         read_request(&mut second);
         answer(&mut second, &listing("new"));
     });
-    let upstream = upstream_with(&url, Options { discovery_interval: Duration::ZERO, ..Options::default() });
+    let upstream = upstream_with(&url, Options { discovery_interval: Duration::ZERO, ..patient() });
     for _ in 0..2 {
         // It asks only once, since the answer is not stale.
         assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "old");
@@ -76,6 +76,32 @@ fn discovery_is_fresh_after_a_lost_connection() {
     assert!(upstream.post(CHAT, b"{}", &nobody()).is_err());
     assert_eq!(upstream.discovered().models[0].id, "old");
     assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "new");
+    script.join().unwrap();
+}
+
+#[test]
+fn a_server_that_was_started_anew_while_nobody_asked_is_noticed() {
+    let (closed, was_closed) = std::sync::mpsc::channel();
+    let (url, script) = scripted(move |listener| {
+        let mut first = accept(listener);
+        read_request(&mut first);
+        answer(&mut first, &listing("old"));
+        read_request(&mut first);
+        answer(&mut first, OK);
+        drop(first);
+        closed.send(()).unwrap();
+        let mut second = accept(listener);
+        read_request(&mut second);
+        answer(&mut second, &listing("new"));
+    });
+    // The interval between two questions does not count here.
+    let upstream = upstream_with(&url, Options { discovery_interval: HANG, ..Options::default() });
+    assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "old");
+    read_all(upstream.post(CHAT, b"{}", &nobody()).unwrap());
+    let generation = upstream.generation();
+    was_closed.recv_timeout(HANG).unwrap();
+    assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "new");
+    assert_ne!(upstream.generation(), generation);
     script.join().unwrap();
 }
 

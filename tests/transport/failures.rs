@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{Shutdown, TcpListener};
+use std::time::Duration;
 
 use sparkgap::config::Secret;
 use sparkgap::error::{Kind, Retry};
@@ -70,11 +71,34 @@ fn the_retry_is_the_last_one() {
         wait_for_close(&mut second);
         nobody_waits(listener)
     });
-    let upstream = upstream(&url);
+    let upstream = upstream_with(&url, patient());
     read_all(upstream.post(CHAT, b"{}", &nobody()).unwrap());
     let failure = upstream.post(CHAT, b"{}", &nobody()).unwrap_err();
     assert!(matches!(failure, Failure::Reset(_)), "{failure:?}");
     assert!(script.join().unwrap());
+}
+
+#[test]
+fn what_a_server_may_have_worked_on_is_not_sent_again() {
+    // Lost later than at once, on a pooled connection; and after an interim response, however soon.
+    let late = Options { loss_at_once: Duration::ZERO, ..Options::default() };
+    for (options, interim) in [(late, ""), (patient(), "HTTP/1.1 100 Continue\r\n\r\n")] {
+        let (url, script) = scripted(move |listener| {
+            let mut first = accept(listener);
+            read_request(&mut first);
+            answer(&mut first, OK);
+            read_request(&mut first);
+            answer(&mut first, interim);
+            first.shutdown(Shutdown::Write).unwrap();
+            wait_for_close(&mut first);
+            nobody_waits(listener)
+        });
+        let upstream = upstream_with(&url, options);
+        read_all(upstream.post(CHAT, b"{}", &nobody()).unwrap());
+        let failure = upstream.post(CHAT, b"{}", &nobody()).unwrap_err();
+        assert!(matches!(failure, Failure::Reset(_)) && !failure.is_refused(), "{failure:?}");
+        assert!(script.join().unwrap(), "one connection");
+    }
 }
 
 #[test]

@@ -112,6 +112,11 @@ pub(crate) fn upstream_with(url: &str, options: Options) -> Upstream {
     Upstream::new(config(url), &options).unwrap()
 }
 
+/// Any loss of a pooled connection counts as one at once: however slow the machine is.
+pub(crate) fn patient() -> Options {
+    Options { loss_at_once: HANG, ..Options::default() }
+}
+
 /// A client that stays, leaves, or counts the silences.
 #[derive(Default)]
 pub(crate) struct Client {

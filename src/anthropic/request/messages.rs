@@ -3,22 +3,38 @@
 use crate::json::{Object, Value};
 
 use super::{
-    At, Block, Message, REQUIRED, Read, Role, ToolResult, boolean, list, member, object, required, string,
+    At, Block, CONTENT_BLOCKS_MAX, IMAGES_MAX, MESSAGES_MAX, Message, REQUIRED, Read, Role, ToolResult,
+    boolean, list, member, object, required, string,
 };
 
 const NOT_TEXT_OR_BLOCKS: &str = "Input should be a valid string or a list of blocks";
 
+/// How much of what has a limit over the whole request was read so far.
+#[derive(Default)]
+struct Counts {
+    blocks: usize,
+    images: usize,
+}
+
 /// At least one message.
 pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Message<'r>>> {
     let at = At::Top("messages");
-    let items = list(required(body, "messages", &at)?, &at)?;
+    let items = list(required(body, "messages", &at)?, &at, MESSAGES_MAX)?;
     if items.is_empty() {
         return Err(at.error("at least one message is required"));
     }
-    items.iter().enumerate().map(|(i, message)| read_message(message, &At::Index(&at, i))).collect()
+    let mut counts = Counts::default();
+    let read = |(i, message)| read_message(message, &At::Index(&at, i), &mut counts);
+    let messages = items.iter().enumerate().map(read).collect::<Read<Vec<Message<'r>>>>()?;
+    if counts.images > IMAGES_MAX {
+        // Claude Code knows these words, and sends its conversation again without the images.
+        let what = format!("too many images and documents: {} + 0 > {IMAGES_MAX}", counts.images);
+        return Err(at.error(&what));
+    }
+    Ok(messages)
 }
 
-fn read_message<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Message<'r>> {
+fn read_message<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut Counts) -> Read<Message<'r>> {
     let message = object(value, at)?;
     let at_role = At::Key(at, "role");
     let role = match string(required(message, "role", &at_role)?, &at_role)? {
@@ -34,21 +50,25 @@ fn read_message<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Message<'r>> {
         // A system message may carry only an effort.
         None | Some(Value::Null) if role == Role::System => Vec::new(),
         None => return Err(at_content.error(REQUIRED)),
-        Some(content) => read_content(content, &at_content)?,
+        Some(content) => read_content(content, &at_content, counts)?,
     };
     let until_next_user = message.get("clear_at").and_then(Value::as_str) == Some("next_user_message");
     Ok(Message { role, content, until_next_user, effort })
 }
 
-fn read_content<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Vec<Block<'r>>> {
+fn read_content<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut Counts) -> Read<Vec<Block<'r>>> {
     if let Some(text) = value.as_str() {
         return Ok(vec![Block::Text(text)]);
     }
     let items = value.as_array().ok_or_else(|| at.error(NOT_TEXT_OR_BLOCKS))?;
-    items.iter().enumerate().map(|(i, block)| read_block(block, &At::Index(at, i))).collect()
+    counts.blocks += items.len();
+    if counts.blocks > CONTENT_BLOCKS_MAX {
+        return Err(at.error(&format!("A request should have at most {CONTENT_BLOCKS_MAX} content blocks")));
+    }
+    items.iter().enumerate().map(|(i, block)| read_block(block, &At::Index(at, i), counts)).collect()
 }
 
-fn read_block<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Block<'r>> {
+fn read_block<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut Counts) -> Read<Block<'r>> {
     let block = object(value, at)?;
     let text_at = |key: &'static str| -> Read<&'r str> {
         let at = At::Key(at, key);
@@ -60,6 +80,7 @@ fn read_block<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Block<'r>> {
             let at = At::Key(at, "source");
             let source = required(block, "source", &at)?;
             check_image_source(object(source, &at)?, &at)?;
+            counts.images += 1;
             Block::Image(source)
         }
         "tool_use" => Block::ToolUse {
@@ -76,7 +97,7 @@ fn read_block<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Block<'r>> {
         "tool_result" => Block::ToolResult(ToolResult {
             id: text_at("tool_use_id")?,
             content: match member(block, "content") {
-                Some(content) => read_content(content, &At::Key(at, "content"))?,
+                Some(content) => read_content(content, &At::Key(at, "content"), counts)?,
                 None => Vec::new(),
             },
             is_error: boolean(block, "is_error", &At::Key(at, "is_error"))?,

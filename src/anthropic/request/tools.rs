@@ -1,60 +1,88 @@
 //! `tools`, and the changes that system messages make to them on the way.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::json::{Object, Value};
 
-use super::{At, REQUIRED, Read, Tool, list, member, object, string};
+use super::{At, REQUIRED, Read, TOOLS_MAX, Tool, list, member, object, string};
 
 /// The tools in effect at the end of the conversation: a chat completion has one list of them.
 pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Tool<'r>>> {
-    let mut tools = declared(body)?;
+    let mut tools = InEffect { tools: declared(body)?, ..InEffect::default() };
     let at = At::Top("messages");
     let messages = body.get("messages").and_then(Value::as_array).unwrap_or_default();
-    let mut removed: Vec<&str> = Vec::new();
     for (i, message) in messages.iter().enumerate() {
         let content = message.get("content").and_then(Value::as_array).unwrap_or_default();
         for (j, block) in content.iter().enumerate() {
             let at = At::Index(&at, i);
             let at = At::Key(&at, "content");
             let at = At::Index(&at, j);
-            change(block, &at, &mut tools, &mut removed)?;
+            tools.change(block, &at)?;
             // A summary brings the changes of the messages that it stands for.
             let brought = block.get("tool_changes").and_then(Value::as_array).unwrap_or_default();
             let at = At::Key(&at, "tool_changes");
             for (k, brought) in brought.iter().enumerate() {
-                change(brought, &At::Index(&at, k), &mut tools, &mut removed)?;
+                tools.change(brought, &At::Index(&at, k))?;
             }
         }
     }
-    tools.retain(|tool| !removed.contains(&tool.name));
+    let InEffect { mut tools, removed, .. } = tools;
+    if !removed.is_empty() {
+        tools.retain(|tool| !removed.contains(tool.name));
+    }
     Ok(tools)
 }
 
-/// A `tool_addition` or `tool_removal`. Other blocks, and references to tools that are not there, change nothing.
-fn change<'r>(
-    block: &'r Value<'r>,
-    at: &At<'_>,
-    tools: &mut Vec<Tool<'r>>,
-    removed: &mut Vec<&'r str>,
-) -> Read<()> {
-    let kind = block.get("type").and_then(Value::as_str);
-    let (Some(kind @ ("tool_addition" | "tool_removal")), Some(tool)) = (kind, block.get("tool")) else {
-        return Ok(());
-    };
-    if let Some(definition) = tool.get("definition") {
-        let at = At::Key(at, "tool");
-        let defined = read_tool(definition, &At::Key(&at, "definition"))?;
-        removed.retain(|name| *name != defined.name);
-        match tools.iter_mut().find(|tool| tool.name == defined.name) {
+/// The tools while the messages that change them are read, in order.
+#[derive(Default)]
+struct InEffect<'r> {
+    tools: Vec<Tool<'r>>,
+    /// Where in `tools` a name stands first. Made at the first change: most conversations have none.
+    places: Option<HashMap<&'r str, usize>>,
+    removed: HashSet<&'r str>,
+}
+
+impl<'r> InEffect<'r> {
+    /// Applies a `tool_addition` or a `tool_removal`. Other blocks, and references to tools that are not there, change
+    /// nothing.
+    fn change(&mut self, block: &'r Value<'r>, at: &At<'_>) -> Read<()> {
+        let kind = block.get("type").and_then(Value::as_str);
+        let (Some(kind @ ("tool_addition" | "tool_removal")), Some(tool)) = (kind, block.get("tool")) else {
+            return Ok(());
+        };
+        if let Some(definition) = tool.get("definition") {
+            let at = At::Key(at, "tool");
+            let at = At::Key(&at, "definition");
+            self.define(read_tool(definition, &at)?, &at)?;
+        } else if let Some(name) = referred(tool) {
+            if kind == "tool_removal" {
+                self.removed.insert(name);
+            } else {
+                self.removed.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a definition in the place of the tool of the same name, or at the end.
+    fn define(&mut self, defined: Tool<'r>, at: &At<'_>) -> Read<()> {
+        self.removed.remove(defined.name);
+        let InEffect { tools, places, .. } = self;
+        let places = places.get_or_insert_with(|| {
+            // From the last to the first: of tools with the same name the first one's place stays.
+            tools.iter().enumerate().rev().map(|(place, tool)| (tool.name, place)).collect()
+        });
+        let place = *places.entry(defined.name).or_insert(tools.len());
+        let is_full = tools.len() >= TOOLS_MAX;
+        match tools.get_mut(place) {
             Some(tool) => *tool = defined,
+            None if is_full => {
+                return Err(at.error(&format!("A request should have at most {TOOLS_MAX} tools")));
+            }
             None => tools.push(defined),
         }
-    } else if let Some(name) = referred(tool) {
-        removed.retain(|other| *other != name);
-        if kind == "tool_removal" {
-            removed.push(name);
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The name in a reference to one of the client's tools; those of MCP servers are not here.
@@ -66,7 +94,11 @@ fn referred<'r>(tool: &'r Value<'r>) -> Option<&'r str> {
 fn declared<'r>(body: &'r Object<'r>) -> Read<Vec<Tool<'r>>> {
     let at = At::Top("tools");
     let Some(value) = member(body, "tools") else { return Ok(Vec::new()) };
-    list(value, &at)?.iter().enumerate().map(|(i, tool)| read_tool(tool, &At::Index(&at, i))).collect()
+    list(value, &at, TOOLS_MAX)?
+        .iter()
+        .enumerate()
+        .map(|(i, tool)| read_tool(tool, &At::Index(&at, i)))
+        .collect()
 }
 
 fn read_tool<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Tool<'r>> {

@@ -24,7 +24,7 @@ fn request_through(loaded: &Loaded, change: impl FnOnce(&mut Request), body: &st
     change(&mut request);
     let mut bytes = body.as_bytes().to_vec();
     let mut body = json::parse(&mut bytes).unwrap();
-    let decision = loaded.hooks.on_request(&mut request, &mut body).unwrap();
+    let decision = loaded.hooks.on_request(&mut request, &mut body, &|model| model).unwrap();
     assert_eq!(loaded.hooks.failures(Hook::Request), 0);
     (decision, body.to_json())
 }
@@ -258,7 +258,7 @@ fn call_every_hook(hooks: &Hooks) {
         let mut request = request();
         let mut bytes = body.as_bytes().to_vec();
         let mut body = json::parse(&mut bytes).unwrap();
-        hooks.on_request(&mut request, &mut body).unwrap();
+        hooks.on_request(&mut request, &mut body, &|model| model).unwrap();
         hooks.on_upstream_request(&mut Value::object([]), &mut request).unwrap();
         let mut event = Value::object([("type", "text".into()), ("text", "colour".into())]);
         hooks.on_event(&mut event, &mut request).unwrap();

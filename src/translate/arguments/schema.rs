@@ -4,7 +4,7 @@
 //! `anyOf`, `$ref` or no `type` allows everything. Knows JSON texts only, nothing of streams.
 
 use std::borrow::Cow;
-use std::ops::Range;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::json::{self, Value};
@@ -89,47 +89,89 @@ impl Types {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema(Arc<Table>);
 
-/// The properties in the order of their names. The names are slices of one text, because a request declares hundreds.
+/// Properties in the order of their names, which are slices of one text: a request declares hundreds. A running stream
+/// keeps the table, so it is small: 8 bytes for each property, and its name.
 #[derive(Debug, PartialEq, Eq)]
 struct Table {
-    names: String,
-    properties: Vec<(Range<usize>, Types)>,
+    names: Box<str>,
+    /// Where each name ends, and what its property admits.
+    properties: Box<[(u32, Types)]>,
 }
 
 impl Table {
-    fn name(&self, at: &Range<usize>) -> &str {
-        self.names.get(at.clone()).unwrap_or_default()
+    fn name(&self, index: usize) -> &str {
+        let end_of = |index: usize| self.properties.get(index).map(|(end, _)| *end as usize);
+        let start = index.checked_sub(1).and_then(end_of).unwrap_or(0);
+        self.names.get(start..end_of(index).unwrap_or(start)).unwrap_or_default()
+    }
+
+    /// What the property of this name admits, if it is known.
+    fn find(&self, name: &str) -> Option<Types> {
+        let (mut low, mut high) = (0, self.properties.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.name(middle).cmp(name) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Equal => return self.properties.get(middle).map(|(_, types)| *types),
+                Ordering::Greater => high = middle,
+            }
+        }
+        None
     }
 }
 
 impl Schema {
     /// Reads `properties.*.type` of a tool's `input_schema`. `None` if it has nothing usable.
     pub fn from_json(schema: &Value) -> Option<Schema> {
-        let properties = schema.get("properties")?.as_object()?;
-        let mut known: Vec<(&str, Types)> = Vec::with_capacity(properties.len());
-        known.extend(properties.iter().map(|(name, property)| (name, types_of(property))));
-        known.retain(|(_, types)| *types != Types::ALL);
-        known.sort_unstable_by_key(|(name, _)| *name);
-        let mut table = Table {
-            names: String::with_capacity(known.iter().map(|(name, _)| name.len()).sum()),
-            properties: Vec::with_capacity(known.len()),
+        Schema::within(schema, usize::MAX).unwrap_or_default()
+    }
+
+    /// The same, of at most `size_max` bytes.
+    ///
+    /// # Errors
+    /// It would be larger: then nothing is made of it.
+    pub(crate) fn within(schema: &Value, size_max: usize) -> Result<Option<Schema>, TooLarge> {
+        let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return Ok(None) };
+        let known = || {
+            let typed = properties.iter().map(|(name, property)| (name, types_of(property)));
+            typed.filter(|(_, types)| *types != Types::ALL)
         };
-        for (name, types) in known {
-            let start = table.names.len();
-            table.names.push_str(name);
-            table.properties.push((start..table.names.len(), types));
+        let count = known().count();
+        let names_size = known().map(|(name, _)| name.len()).sum::<usize>();
+        if count == 0 {
+            return Ok(None);
         }
-        (!table.properties.is_empty()).then(|| Schema(table.into()))
+        let size = size_of::<Table>() + count * size_of::<(u32, Types)>() + names_size;
+        if size > size_max || u32::try_from(names_size).is_err() {
+            return Err(TooLarge);
+        }
+        let mut sorted: Vec<(&str, Types)> = Vec::with_capacity(count);
+        sorted.extend(known());
+        sorted.sort_unstable_by_key(|(name, _)| *name);
+        let mut names = String::with_capacity(names_size);
+        let mut table = Vec::with_capacity(count);
+        for (name, types) in sorted {
+            names.push_str(name);
+            table.push((u32::try_from(names.len()).unwrap_or(u32::MAX), types));
+        }
+        Ok(Some(Schema(Table { names: names.into(), properties: table.into() }.into())))
+    }
+
+    /// The bytes that it takes.
+    pub(crate) fn size(&self) -> usize {
+        let Schema(table) = self;
+        size_of::<Table>() + table.properties.len() * size_of::<(u32, Types)>() + table.names.len()
     }
 
     /// The types that the property allows whose name is the inside of this JSON string.
     pub(super) fn types(&self, key: &str) -> Types {
-        let key = unescape(key);
-        let Schema(table) = self;
-        let found = table.properties.binary_search_by(|(name, _)| table.name(name).cmp(&key));
-        found.ok().and_then(|index| table.properties.get(index)).map_or(Types::ALL, |(_, types)| *types)
+        self.0.find(&unescape(key)).unwrap_or(Types::ALL)
     }
 }
+
+/// A schema is larger than what may be kept of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooLarge;
 
 fn types_of(property: &Value) -> Types {
     let Some(property) = property.as_object() else { return Types::ALL };

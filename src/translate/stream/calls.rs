@@ -101,8 +101,10 @@ impl MessageStream {
                     !(call.arguments.takes_no_more() || (whole && name != call.name))
                 }
                 _ if known(call) => true,
+                // Older vLLM tells the name and another id with each piece of a call that was forced.
                 Some(name) if new_id => {
-                    delta.index.is_some() && name == call.name && call.arguments.is_empty()
+                    let goes_on = |text: &str| call.arguments.may_go_on_with(text);
+                    delta.index.is_some() && name == call.name && !whole && delta.arguments(goes_on)
                 }
                 // The name that was still missing, however much of the arguments has come.
                 Some(_) if call.name.is_empty() => true,
@@ -117,9 +119,11 @@ impl MessageStream {
         }
         let mut call = Call::new(delta.index);
         let earlier = at.and_then(|at| Some((at, self.calls.get(at)?)));
-        let is_like = |call: &Call| delta.name == Some(&call.name) && (known(call) || delta.id.is_none());
+        let has_same_id = |call: &Call| known(call) || delta.id.is_none() || call.id.is_empty();
+        let is_like =
+            |call: &Call| delta.name == Some(&call.name) && (has_same_id(call) || delta.index.is_some());
         if let Some((of, earlier)) = earlier.filter(|(_, earlier)| is_like(earlier)) {
-            call.repetition = Some(Repetition { of, matched: 0 });
+            call.repetition = Some(Repetition { of, matched: 0, is_of_head: !has_same_id(earlier) });
             // A whole repetition makes room for the next one: some servers repeat a call with every piece.
             if let (true, Some(before)) = (known(earlier), earlier.repetition) {
                 call.repetition = Some(Repetition { matched: 0, ..before });
@@ -137,24 +141,23 @@ impl MessageStream {
     /// Looks whether a call that may be an earlier one sent again goes on as that one did.
     fn compare(&mut self, at: usize) {
         let Some(call) = self.calls.get(at) else { return };
-        let Some(Repetition { of, matched }) = call.repetition else { return };
+        let Some(repetition @ Repetition { of, matched, is_of_head }) = call.repetition else { return };
         let (raw, earlier) =
             (call.arguments.raw(), self.calls.get(of).map_or("", |call| call.arguments.raw()));
         let news = raw.get(matched..);
-        let is_same = news.is_some() && news == earlier.get(matched..raw.len());
+        let is_same = !is_of_head && news.is_some() && news == earlier.get(matched..raw.len());
         // Brackets too many behind the arguments are ignored for other calls as well.
         let of_rest = |c: char| SPACES.contains(&c) || matches!(c, '}' | ']');
         let is_rest = !raw.starts_with('{') && news.is_some_and(|news| news.chars().all(of_rest));
         let matched = raw.len();
         if let Some(call) = self.calls.get_mut(at) {
-            call.repetition = (is_same || is_rest).then_some(Repetition { of, matched });
+            call.repetition = (is_same || is_rest).then_some(Repetition { matched, ..repetition });
         }
     }
 
     fn give_schema(&mut self, at: usize) {
         let Some(call) = self.calls.get_mut(at) else { return };
-        let declared = self.plan.tools.iter().find(|(name, _)| *name == call.name);
-        let schema = declared.and_then(|(_, schema)| schema.clone());
+        let schema = by_name(&self.plan.tools, &call.name).and_then(Option::clone);
         // Arguments that came before the name are read again, now with the schema.
         let before = std::mem::replace(&mut call.arguments, Arguments::new(schema));
         call.pending.clear();
@@ -183,8 +186,7 @@ impl MessageStream {
         let pending = std::mem::take(&mut call.pending);
         self.close(emit);
         self.begin(Open::ToolUse(at), emit);
-        let renamed = self.plan.renamed.iter().find(|(sent, _)| *sent == name);
-        let shown = renamed.map_or(name.as_str(), |(_, own)| own.as_str());
+        let shown = by_name(&self.plan.renamed, &name).unwrap_or(&name);
         emit(&Event::ToolUseStart { index: self.index(), id: &id, name: shown });
         if !pending.is_empty() {
             self.piece(Piece::InputJson(&pending), emit);
@@ -278,4 +280,10 @@ impl MessageStream {
             self.close(emit);
         }
     }
+}
+
+/// The first entry of that name in a list that is sorted by name.
+fn by_name<'l, T>(list: &'l [(String, T)], name: &str) -> Option<&'l T> {
+    let at = list.partition_point(|(known, _)| known.as_str() < name);
+    list.get(at).filter(|(known, _)| known == name).map(|(_, value)| value)
 }

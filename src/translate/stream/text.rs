@@ -38,22 +38,33 @@ impl MessageStream {
                     self.stoppable_text(&met.rest, emit);
                 }
             }
-            Marks::Undecided => {
-                self.mark_text.push_str(text);
-                let seen = self.mark_text.trim_start();
-                let (beginning, then) = match &self.plan.repeated {
-                    Some(repeated) => (repeated.as_str(), Marks::Off),
-                    None => (THINK_START, Marks::Inside),
-                };
-                if let Some(rest) = seen.strip_prefix(beginning) {
-                    let rest = rest.to_string();
-                    self.marks = then;
-                    self.mark_text.clear();
-                    self.marked_text(&rest, emit);
-                } else if !beginning.starts_with(seen) {
-                    self.no_mark_begins(emit);
-                }
-            }
+            Marks::Undecided => self.undecided_text(text, emit),
+        }
+    }
+
+    /// Text while it may still become the mark or the client's own beginning. Only what is new is compared.
+    fn undecided_text(&mut self, text: &str, emit: &mut Emit<'_>) {
+        self.mark_text.push_str(text);
+        if self.mark_matched == 0 {
+            let seen = self.mark_text.get(self.mark_start..).unwrap_or_default();
+            self.mark_start = self.mark_text.len() - seen.trim_start().len();
+        }
+        let (beginning, then) = match &self.plan.repeated {
+            Some(repeated) => (repeated.as_str(), Marks::Off),
+            None => (THINK_START, Marks::Inside),
+        };
+        let new = self.mark_text.get(self.mark_start + self.mark_matched..).unwrap_or_default();
+        let due = beginning.get(self.mark_matched..).unwrap_or_default();
+        if let Some(rest) = new.strip_prefix(due) {
+            let rest = rest.to_string();
+            self.marks = then;
+            self.mark_text = String::new();
+            self.plan.repeated = None;
+            self.marked_text(&rest, emit);
+        } else if due.starts_with(new) {
+            self.mark_matched += new.len();
+        } else {
+            self.no_mark_begins(emit);
         }
     }
 
@@ -61,6 +72,7 @@ impl MessageStream {
     fn no_mark_begins(&mut self, emit: &mut Emit<'_>) {
         self.marks = if self.plan.think_tags { Marks::Inside } else { Marks::Off };
         let text = std::mem::take(&mut self.mark_text);
+        self.plan.repeated = None;
         self.marked_text(&text, emit);
     }
 

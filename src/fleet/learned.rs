@@ -1,0 +1,344 @@
+//! What answers and refusals have told of an upstream's models, and for how long that is believed.
+//!
+//! | learned | from | forgotten, beside the rules for all |
+//! |---|---|---|
+//! | how a model counts prompts | the counts of its answers | the oldest of [`ANSWERS_MAX`] answers gives way |
+//! | a context window | a refusal that names it | when more than it was served, or an answer ended at a limit that it set |
+//! | no images, no thinking budget | a refusal | |
+//! | the count of a prompt | a count by the server | the oldest of [`COUNTS_MAX`] gives way |
+//!
+//! Rules for all: everything is forgotten when the server was started anew or its models changed (another *generation*), all
+//! of a model when a refusal names another window than was known, and each piece of knowledge a day after it was learned.
+//!
+//! Knows no clock: `now` is an argument. Knows no upstream: the generation is an argument, too.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::translate::{ANSWERS_MAX, Answer, Lessons, ToldWindow};
+
+/// How long anything learned is believed.
+const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Models of an upstream of which anything is learned. Clients can make names up: beyond this, all of them are forgotten
+/// and the models in use are learned again.
+const MODELS_MAX: usize = 1000;
+
+/// The longest name of a model of which anything is learned, in bytes.
+const NAME_SIZE_MAX: usize = 512;
+
+/// Counts that are remembered. Claude Code asks for the same parts of a conversation again and again.
+const COUNTS_MAX: usize = 128;
+
+/// Two windows are the same if they differ by no more than this part: servers keep a few tokens of a window for themselves.
+const WINDOW_TOLERANCE: u64 = 16;
+
+/// Something a model refused once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// An image.
+    Image,
+    /// A thinking budget.
+    ThinkingBudget,
+}
+
+/// What is known of one upstream's models. Everything in it is of one generation of the server.
+#[derive(Debug, Default)]
+pub(super) struct Learned {
+    generation: u64,
+    models: HashMap<String, Model>,
+    /// The hash of what was asked, the count, and when it was counted.
+    counts: VecDeque<(u64, u64, Instant)>,
+    /// The owner was told that the server cuts prompts.
+    warned_of_cut_prompt: bool,
+}
+
+/// What is known of one model.
+#[derive(Debug, Default)]
+struct Model {
+    answers: VecDeque<(Instant, Answer)>,
+    window: Option<(Instant, ToldWindow)>,
+    image_refused: Option<Instant>,
+    thinking_budget_refused: Option<Instant>,
+}
+
+impl Model {
+    fn refused(&mut self, what: Refused) -> &mut Option<Instant> {
+        match what {
+            Refused::Image => &mut self.image_refused,
+            Refused::ThinkingBudget => &mut self.thinking_budget_refused,
+        }
+    }
+
+    /// Forgets what is too old.
+    fn expire(&mut self, now: Instant) {
+        while self.answers.front().is_some_and(|(at, _)| is_old(*at, now)) {
+            self.answers.pop_front();
+        }
+        self.window = self.window.filter(|(at, _)| !is_old(*at, now));
+        for what in [Refused::Image, Refused::ThinkingBudget] {
+            let refused = self.refused(what);
+            *refused = refused.filter(|at| !is_old(*at, now));
+        }
+    }
+}
+
+fn is_old(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) >= AGE_MAX
+}
+
+/// Whether two context windows are one and the same, as far as servers tell.
+pub(super) fn is_same_window(one: u64, other: u64) -> bool {
+    one.abs_diff(other) <= one.max(other) / WINDOW_TOLERANCE
+}
+
+impl Learned {
+    /// Forgets everything if the server is of another generation than the one this was learned of.
+    pub(super) fn follow(&mut self, generation: u64) {
+        if self.generation != generation {
+            *self = Learned { generation, ..Learned::default() };
+        }
+    }
+
+    /// What the translation of a request for `model` must know.
+    pub(super) fn lessons(&mut self, model: &str, now: Instant) -> Lessons {
+        let Some(model) = self.known(model, now) else { return Lessons::default() };
+        Lessons {
+            tokens: model.answers.iter().map(|(_, answer)| *answer).collect(),
+            window: model.window.map(|(_, window)| window),
+        }
+    }
+
+    /// Whether the model has refused this.
+    pub(super) fn has_refused(&mut self, model: &str, what: Refused, now: Instant) -> bool {
+        self.known(model, now).is_some_and(|model| model.refused(what).is_some())
+    }
+
+    /// The model has refused this. Returns whether that is news.
+    pub(super) fn learn_refusal(&mut self, model: &str, what: Refused, now: Instant) -> bool {
+        self.model(model, now).is_some_and(|model| model.refused(what).replace(now).is_none())
+    }
+
+    /// A refusal named the model's window, of which `before` was known. Another window is another configuration of the
+    /// server: then all else that was known of the model is forgotten. Returns whether it is another one.
+    pub(super) fn learn_window(
+        &mut self,
+        model: &str,
+        mut window: ToldWindow,
+        before: Option<u64>,
+        now: Instant,
+    ) -> bool {
+        let Some(model) = self.model(model, now) else { return false };
+        let told = model.window.map(|(_, told)| told);
+        let before = before.or(told.map(|told| told.tokens));
+        let is_other = before.is_some_and(|before| !is_same_window(before, window.tokens));
+        if is_other {
+            *model = Model::default();
+        } else {
+            window.limits_answers |= told.is_some_and(|told| told.limits_answers);
+        }
+        model.window = Some((now, window));
+        is_other
+    }
+
+    /// The window that a refusal told does not stand any more.
+    pub(super) fn forget_window(&mut self, model: &str, now: Instant) {
+        if let Some(model) = self.known(model, now) {
+            model.window = None;
+        }
+    }
+
+    /// An answer taught how the model counts. With `may_cut` the server is one that cuts prompts in silence (Ollama): then a
+    /// count that does not grow with the prompt teaches nothing. Returns whether the answer was taken.
+    pub(super) fn learn_answer(&mut self, model: &str, answer: Answer, may_cut: bool, now: Instant) -> bool {
+        let Some(model) = self.model(model, now) else { return false };
+        if may_cut && model.answers.iter().any(|(_, smaller)| smaller.is_cut_in(&answer)) {
+            return false;
+        }
+        if model.answers.len() >= ANSWERS_MAX {
+            model.answers.pop_front();
+        }
+        model.answers.push_back((now, answer));
+        true
+    }
+
+    /// Whether the owner is still to be told that the server cuts prompts: once for each generation.
+    pub(super) fn is_first_cut_prompt(&mut self) -> bool {
+        !std::mem::replace(&mut self.warned_of_cut_prompt, true)
+    }
+
+    /// The count of the question with this hash, where it was counted before.
+    pub(super) fn count(&self, question: u64, now: Instant) -> Option<u64> {
+        let mut counts = self.counts.iter();
+        let found = counts.find(|(known, _, at)| *known == question && !is_old(*at, now));
+        found.map(|(_, count, _)| *count)
+    }
+
+    /// The server counted the question with this hash.
+    pub(super) fn learn_count(&mut self, question: u64, count: u64, now: Instant) {
+        self.counts.retain(|(known, ..)| *known != question);
+        if self.counts.len() >= COUNTS_MAX {
+            self.counts.pop_front();
+        }
+        self.counts.push_back((question, count, now));
+    }
+
+    /// What is known of the model, where anything is.
+    fn known(&mut self, model: &str, now: Instant) -> Option<&mut Model> {
+        let model = self.models.get_mut(model)?;
+        model.expire(now);
+        Some(model)
+    }
+
+    /// A place for what is learned of the model now. `None`: its name is too long.
+    fn model(&mut self, name: &str, now: Instant) -> Option<&mut Model> {
+        if name.len() > NAME_SIZE_MAX {
+            return None;
+        }
+        if self.models.len() >= MODELS_MAX && !self.models.contains_key(name) {
+            self.models.clear();
+        }
+        let model = self.models.entry(name.to_string()).or_default();
+        model.expire(now);
+        Some(model)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::translate::estimate::Prompt;
+
+    fn answer(estimated: u64, told: u64) -> Answer {
+        Answer::new(Prompt { text: estimated, images: 0 }, told).unwrap()
+    }
+
+    fn window(tokens: u64) -> ToldWindow {
+        ToldWindow { tokens, limits_answers: false }
+    }
+
+    fn tokens(learned: &mut Learned, now: Instant) -> u64 {
+        learned.lessons("m", now).tokens.tokens(Prompt { text: 10_000, images: 0 })
+    }
+
+    /// One who knows everything there is to know.
+    fn learned(now: Instant) -> Learned {
+        let mut learned = Learned::default();
+        assert!(learned.learn_answer("m", answer(10_000, 20_000), false, now));
+        assert!(!learned.learn_window("m", window(4096), None, now));
+        assert!(learned.learn_refusal("m", Refused::Image, now));
+        assert!(learned.learn_refusal("m", Refused::ThinkingBudget, now));
+        learned.learn_count(7, 70, now);
+        assert!(knows(&mut learned, now).iter().all(|known| *known));
+        learned
+    }
+
+    /// Whether it knows the counting, the window, the two refusals, and the count.
+    fn knows(learned: &mut Learned, now: Instant) -> [bool; 5] {
+        [
+            tokens(learned, now) > 15_000,
+            learned.lessons("m", now).window.is_some(),
+            learned.has_refused("m", Refused::Image, now),
+            learned.has_refused("m", Refused::ThinkingBudget, now),
+            learned.count(7, now).is_some(),
+        ]
+    }
+
+    #[test]
+    fn everything_is_forgotten_after_a_day() {
+        let now = Instant::now();
+        let mut learned = learned(now);
+        assert_eq!(knows(&mut learned, now + AGE_MAX - Duration::from_secs(1)), [true; 5]);
+        assert_eq!(knows(&mut learned, now + AGE_MAX), [false; 5]);
+        assert!(learned.learn_refusal("m", Refused::Image, now + AGE_MAX), "it is news again");
+    }
+
+    #[test]
+    fn everything_is_forgotten_with_another_generation() {
+        let now = Instant::now();
+        let mut learned = learned(now);
+        learned.follow(0);
+        assert_eq!(knows(&mut learned, now), [true; 5]);
+        learned.follow(1);
+        assert_eq!(knows(&mut learned, now), [false; 5]);
+        assert!(learned.is_first_cut_prompt() && !learned.is_first_cut_prompt());
+        learned.follow(2);
+        assert!(learned.is_first_cut_prompt());
+    }
+
+    #[test]
+    fn another_window_forgets_the_model_and_the_same_one_nothing() {
+        let now = Instant::now();
+        for (told, before, is_other) in
+            [(4096, None, false), (4090, None, false), (8192, None, true), (4096, Some(8192), true)]
+        {
+            let mut learned = learned(now);
+            assert_eq!(learned.learn_window("m", window(told), before, now), is_other, "{told} {before:?}");
+            assert_eq!(knows(&mut learned, now), [!is_other, true, !is_other, !is_other, true]);
+            assert_eq!(learned.lessons("m", now).window, Some(window(told)));
+        }
+    }
+
+    #[test]
+    fn a_window_that_does_not_stand_is_forgotten_alone() {
+        let now = Instant::now();
+        let mut learned = learned(now);
+        learned.forget_window("m", now);
+        learned.forget_window("unknown", now);
+        assert_eq!(knows(&mut learned, now), [true, false, true, true, true]);
+    }
+
+    #[test]
+    fn a_window_that_limits_answers_goes_on_to_do_so() {
+        let now = Instant::now();
+        let mut learned = Learned::default();
+        let strict = ToldWindow { tokens: 4096, limits_answers: true };
+        learned.learn_window("m", strict, None, now);
+        learned.learn_window("m", window(4096), None, now);
+        assert_eq!(learned.lessons("m", now).window, Some(strict));
+        learned.learn_window("m", window(16_384), None, now);
+        assert_eq!(learned.lessons("m", now).window, Some(window(16_384)));
+    }
+
+    #[test]
+    fn a_count_that_does_not_grow_is_a_cut_prompt() {
+        let now = Instant::now();
+        let mut learned = Learned::default();
+        assert!(learned.learn_answer("m", answer(8_000, 8_192), true, now));
+        for estimated in [10_100, 14_000, 16_000] {
+            assert!(!learned.learn_answer("m", answer(estimated, 8_192), true, now), "{estimated}");
+        }
+        assert!(learned.learn_answer("m", answer(16_000, 16_400), true, now), "the window was enlarged");
+        assert!(learned.learn_answer("m", answer(30_000, 16_400), false, now), "not every server cuts");
+    }
+
+    #[test]
+    fn the_newest_answers_count() {
+        let now = Instant::now();
+        let mut learned = Learned::default();
+        for _ in 0..ANSWERS_MAX {
+            learned.learn_answer("m", answer(10_000, 25_000), false, now);
+        }
+        for _ in 0..ANSWERS_MAX {
+            learned.learn_answer("m", answer(10_000, 9_000), false, now);
+        }
+        assert!((8_900..9_200).contains(&tokens(&mut learned, now)));
+    }
+
+    #[test]
+    fn names_and_counts_are_bounded() {
+        let now = Instant::now();
+        let mut learned = Learned::default();
+        assert!(!learned.learn_refusal(&"m".repeat(NAME_SIZE_MAX + 1), Refused::Image, now));
+        for i in 0..2 * MODELS_MAX {
+            learned.learn_refusal(&format!("m{i}"), Refused::Image, now);
+        }
+        assert!(learned.models.len() <= MODELS_MAX);
+        for i in 0..1000 {
+            learned.learn_count(i, i, now);
+            learned.learn_count(i, i + 1, now);
+        }
+        assert_eq!(learned.counts.len(), COUNTS_MAX);
+        assert_eq!((learned.count(999, now), learned.count(0, now)), (Some(1000), None));
+    }
+}

@@ -1,0 +1,231 @@
+//! How much memory one request takes on its way, told before it is taken.
+//!
+//! The bound for one request is [`BODY_FACTOR`] times its body and [`SLACK_SIZE`], and never more than [`SIZE_MAX`]. The
+//! estimates are for the worst that a body of so many bytes and values can do, by measurement (`tests/memory.rs`); what
+//! would exceed the bound is refused before it is parsed, or before it is translated.
+
+use crate::error::Error;
+use crate::json::{DEPTH_MAX, Value};
+use crate::translate;
+
+/// Bodies below this size are within the bound whatever they hold.
+const SCANNED_SIZE_MIN: usize = 16 * 1024;
+
+/// How many times its body one request may take.
+const BODY_FACTOR: usize = 12;
+
+/// What it may take beside that; a part of the megabyte that is promised is left to its connection and its answer.
+const SLACK_SIZE: usize = 512 * 1024;
+
+/// The most that one request may take.
+const SIZE_MAX: usize = 400 * 1024 * 1024;
+
+/// What a value takes while a tree is made, by measurement: its place on the parser's tape (24 bytes) and in the tree (32; a
+/// member of an object, which is two values here, has 56), and the marks by which the parser found it, 4 bytes each and twice
+/// while their list grows, which are free by then, but not yet used again.
+const PARSED_VALUE_SIZE: usize = 80;
+
+/// What it takes while the tree is translated: its place there, and half of what its parsing took, which is free by then,
+/// but not all of it is used again.
+const VALUE_SIZE: usize = 48;
+
+/// How many times its bytes a body's texts are held while they are translated: as they came, put together in another
+/// order, and as JSON for the upstream, which may be moved once while it grows.
+const TEXT_FACTOR: usize = 4;
+
+/// From this size on a body has at most [`VALUES_MAX`] values.
+const LARGE_SIZE_MIN: usize = 1024 * 1024;
+
+/// Values in a large body. A session of a million tokens has less than a hundredth of it.
+const VALUES_MAX: usize = 2_000_000;
+
+/// What a body is estimated by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Body {
+    size: usize,
+    /// At least as many as there are.
+    values: usize,
+}
+
+impl Body {
+    /// Looks at a body, and refuses one that would be a tree of far more memory than it has bytes.
+    ///
+    /// # Errors
+    /// 400: more values than any request of its size has use for.
+    pub(super) fn read(body: &[u8]) -> Result<Self, Error> {
+        let size = body.len();
+        if size < SCANNED_SIZE_MIN {
+            return Ok(Body { size, values: 0 });
+        }
+        // Marks within strings count, too: where even so there are few enough, nobody needs to know where they stand.
+        let loose = Body { size, values: marks(body) };
+        if loose.is_within() {
+            return Ok(loose);
+        }
+        let exact = Body { size, values: separators(body) };
+        if size >= LARGE_SIZE_MIN && exact.values > VALUES_MAX {
+            return Err(Error::invalid(format!("The request body has more than {VALUES_MAX} JSON values")));
+        }
+        if !exact.is_within() && nests_too_deep(body) {
+            // The words of the parser, which would refuse it at once.
+            let what = format!("The request body is not valid JSON: nested deeper than {DEPTH_MAX} levels");
+            return Err(Error::invalid(what));
+        }
+        if !exact.is_within() {
+            return Err(Error::invalid(format!(
+                "The request body has too many JSON values for its size: {} in {size} bytes. Send fewer of them, or long \
+                 lists as text in one string",
+                exact.values
+            )));
+        }
+        Ok(exact)
+    }
+
+    fn is_within(self) -> bool {
+        self.parsing() <= self.size_max() && self.values <= VALUES_MAX
+    }
+
+    /// What the request may take.
+    fn size_max(self) -> usize {
+        (self.size.saturating_mul(BODY_FACTOR) + SLACK_SIZE).min(SIZE_MAX)
+    }
+
+    /// What it takes while its tree is made.
+    fn parsing(self) -> usize {
+        self.size + self.values * PARSED_VALUE_SIZE
+    }
+
+    /// What it takes at most until it is translated, beside its bytes, as far as its bytes alone tell.
+    pub(super) fn tree(self) -> usize {
+        self.parsing().max(self.translation(0)).saturating_sub(self.size)
+    }
+
+    fn translation(self, parts: usize) -> usize {
+        // Texts take less of the body where there are many values: each has a mark or a quote beside it.
+        let texts = self.size.saturating_sub(2 * self.values);
+        self.size.saturating_sub(texts) + texts * TEXT_FACTOR + self.values * VALUE_SIZE + parts
+    }
+
+    /// What it takes until it is translated, beside its bytes, by its tree.
+    ///
+    /// # Errors
+    /// 400: the many small parts of it would take more than a request of its size may.
+    pub(super) fn translated(self, tree: &Value<'_>) -> Result<usize, Error> {
+        if self.size < SCANNED_SIZE_MIN {
+            return Ok(self.tree());
+        }
+        let size = self.translation(translate::parts_size(tree)).max(self.parsing());
+        if size > self.size_max() {
+            return Err(Error::invalid(
+                "The request has too many small messages, content blocks or tools for its size. Send fewer of them, or \
+                 put neighbours together",
+            ));
+        }
+        Ok(size.saturating_sub(self.size))
+    }
+}
+
+/// How many values a JSON document has, at most one less.
+pub(super) fn values(json: &[u8]) -> usize {
+    separators(json)
+}
+
+/// All that could stand before or between values, wherever it stands. 255 bytes at a time, whose count fits into a byte:
+/// so the compiler counts many at once.
+fn marks(json: &[u8]) -> usize {
+    let count = |bytes: &[u8]| bytes.iter().map(|byte| u8::from(is_mark(*byte))).sum::<u8>();
+    json.chunks(255).map(|bytes| usize::from(count(bytes))).sum()
+}
+
+fn is_mark(byte: u8) -> bool {
+    matches!(byte, b',' | b':' | b'[' | b'{')
+}
+
+/// What stands before or between values, outside of strings: at least as much as there are values, but for one.
+fn separators(json: &[u8]) -> usize {
+    let mut count = 0;
+    outside_strings(json, |bytes| count += marks(bytes));
+    count
+}
+
+/// Whether lists and objects nest deeper than the parser takes.
+fn nests_too_deep(json: &[u8]) -> bool {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    outside_strings(json, |bytes| {
+        for byte in bytes {
+            match byte {
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            deepest = deepest.max(depth);
+        }
+    });
+    deepest > DEPTH_MAX
+}
+
+fn outside_strings(json: &[u8], mut see: impl FnMut(&[u8])) {
+    let mut rest = json;
+    while let Some(quote) = memchr::memchr(b'"', rest) {
+        see(rest.get(..quote).unwrap_or_default());
+        rest = after_string(rest.get(quote + 1..).unwrap_or_default());
+    }
+    see(rest);
+}
+
+/// What follows the quote that ends a string.
+fn after_string(mut rest: &[u8]) -> &[u8] {
+    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
+        let is_quote = rest.get(at) == Some(&b'"');
+        rest = rest.get(at + if is_quote { 1 } else { 2 }..).unwrap_or_default();
+        if is_quote {
+            return rest;
+        }
+    }
+    &[]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn separators_in_strings_do_not_count() {
+        for (json, count) in [
+            ("", 0),
+            ("1", 0),
+            ("[]", 1),
+            (r#"{"a,b":[1,2,"x:[{,\",,"],"c\\":{}}"#, 8),
+            (r#""cut,,,"#, 0),
+            (r#"["\"#, 1),
+        ] {
+            assert_eq!(separators(json.as_bytes()), count, "{json}");
+        }
+    }
+
+    #[test]
+    fn too_many_values_for_the_size_are_refused() {
+        let zeros = |size: usize| format!("[{}0]", "0,".repeat(size / 2)).into_bytes();
+        assert!(Body::read(&zeros(SCANNED_SIZE_MIN - 100)).is_ok());
+        assert!(Body::read(&zeros(17 * 1024)).is_ok());
+        let error = Body::read(&zeros(LARGE_SIZE_MIN / 2)).unwrap_err();
+        assert!(
+            error.message.starts_with("The request body has too many JSON values for its size: 262145 in")
+        );
+        let error = Body::read(&zeros(2 * VALUES_MAX + 10)).unwrap_err();
+        assert_eq!(error.message, "The request body has more than 2000000 JSON values");
+    }
+
+    #[test]
+    fn a_text_full_of_marks_is_a_text() {
+        let text = format!("[\"{}\"]", "a,[{".repeat(LARGE_SIZE_MIN));
+        assert_eq!(Body::read(text.as_bytes()).unwrap().values, 1);
+    }
+
+    #[test]
+    fn schemas_of_many_properties_are_taken() {
+        let schema =
+            format!("{{{}\"a\":1}}", r#""path":{"type":"string","description":"Where"},"#.repeat(200_000));
+        assert!(Body::read(schema.as_bytes()).is_ok());
+    }
+}

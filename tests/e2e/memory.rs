@@ -1,0 +1,293 @@
+//! What requests may take of the memory: each at most 12 times its body and 1 MB, all together a budget.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use super::HANG;
+use super::client::{hello, post};
+use super::server::Server;
+use super::upstream::{Upstream, delta};
+use serde_json::json;
+
+const MIB: usize = 1024 * 1024;
+
+/// The size of the hostile bodies.
+const SIZE: usize = 3 * MIB;
+
+const HEAD: &str = r#"{"model":"m","max_tokens":9"#;
+const USER: &str = r#","messages":[{"role":"user","content":"x"}]"#;
+
+/// A body of items that repeat, between two ends that close what they open.
+struct Shape {
+    name: &'static str,
+    before: String,
+    item: &'static str,
+    after: &'static str,
+    /// Whether a client may send it in earnest: then it is served. Any other may be refused as the client's fault.
+    is_honest: bool,
+}
+
+impl Shape {
+    fn body(&self) -> Vec<u8> {
+        let count = (SIZE - self.before.len() - self.after.len()) / self.item.len();
+        let items = self.item.repeat(count);
+        // The last comma is one too many, except within a string.
+        let items = if self.item.ends_with(',') { items.trim_end_matches(',') } else { &items };
+        format!("{}{items}{}", self.before, self.after).into_bytes()
+    }
+}
+
+fn content(name: &'static str, item: &'static str, is_honest: bool) -> Shape {
+    let before = format!(r#"{HEAD},"messages":[{{"role":"user","content":[{{"type":"text","text":"x"}},"#);
+    Shape { name, before, item, after: "]}]}", is_honest }
+}
+
+fn tools(name: &'static str, item: &'static str, is_honest: bool) -> Shape {
+    Shape { name, before: format!(r#"{HEAD}{USER},"tools":["#), item, after: "]}", is_honest }
+}
+
+fn schema(
+    name: &'static str,
+    before: &str,
+    item: &'static str,
+    after: &'static str,
+    is_honest: bool,
+) -> Shape {
+    let before = format!(r#"{HEAD}{USER},"tools":[{{"name":"a","input_schema":{{{before}"#);
+    Shape { name, before, item, after, is_honest }
+}
+
+fn top(name: &'static str, before: &str, item: &'static str, after: &'static str, is_honest: bool) -> Shape {
+    Shape { name, before: format!("{HEAD}{before}"), item, after, is_honest }
+}
+
+const TURN: &str = concat!(
+    r#"{"role":"assistant","content":[{"type":"text","text":"I read the file now."},{"type":"tool_use","id":"#,
+    r#""toolu_01ABCDEFGHIJKLMNOPQRST","name":"Read","input":{"file_path":"/home/me/project/src/main.rs","limit":40}}]},"#,
+    r#"{"role":"user","content":[{"tool_use_id":"toolu_01ABCDEFGHIJKLMNOPQRST","type":"tool_result","content":"#,
+    r#""fn main() { println!(1); } and some more lines of it, as a file has a few hundred bytes at least"}]},"#
+);
+
+const DESCRIBED: &str = r#""path":{"type":"string","description":"The absolute path of the file"},"#;
+
+fn shapes() -> Vec<Shape> {
+    let chat = r#","messages":[{"role":"user","content":"x"},"#;
+    let dialogue = r#"{"role":"assistant","content":"x"},{"role":"user","content":"x"},"#;
+    let text = r#","messages":[{"role":"user","content":""#;
+    let long_id = format!(
+        r#","messages":[{{"role":"user","content":[{{"type":"tool_result","tool_use_id":"{}","content":["#,
+        "x".repeat(SIZE / 2)
+    );
+    let image = r#"{"type":"image","source":{"type":"url","url":"http://x"}},"#;
+    vec![
+        top("one text", text, "word ", r#""}]}"#, true),
+        top("a text of quotes", text, r#"\""#, r#""}]}"#, true),
+        top("turns of a session", chat, TURN, "]}", true),
+        schema("described properties", r#""properties":{"#, DESCRIBED, "}}}]}", true),
+        schema("properties", r#""properties":{"#, r#""path":{"type":"string"},"#, "}}}]}", false),
+        top("numbers", &format!(r#"{USER},"a":["#), "0,", "]}", false),
+        top("lists", &format!(r#"{USER},"a":["#), "[],", "]}", false),
+        top("objects", &format!(r#"{USER},"a":["#), r#"{"":0},"#, "]}", false),
+        top("members", &format!(r#"{USER},"#), r#""a":"b","#, "}", false),
+        top("template arguments", &format!(r#"{USER},"chat_template_kwargs":{{"#), r#""a":1,"#, "}}", false),
+        top("messages", chat, dialogue, "]}", false),
+        content("texts", r#"{"type":"text","text":"a"},"#, false),
+        content("documents", r#"{"type":"document"},"#, false),
+        content("unknown blocks", r#"{"type":"x"},"#, false),
+        content("server calls", r#"{"type":"server_tool_use"},"#, false),
+        content("results", r#"{"type":"tool_result","tool_use_id":""},"#, false),
+        content("images", r#"{"type":"image","source":{"type":"url","url":""}},"#, false),
+        top("images under a long id", &long_id, image, "]}]}]}", false),
+        tools("tools of the API", r#"{"type":"computer_","name":"a"},"#, false),
+        tools("small tools", r#"{"name":"a","input_schema":{}},"#, false),
+        tools("tools", r#"{"name":"a","input_schema":{"properties":{"b":{"type":"null"}}}},"#, false),
+        schema("small properties", r#""properties":{"#, r#""b":{"type":"null"},"#, "}}}]}", false),
+        schema("members of a schema", "", r#""b":1,"#, "}}]}", false),
+    ]
+}
+
+#[test]
+fn one_request_takes_at_most_twelve_times_its_body() {
+    let upstream = Upstream::start();
+    for shape in shapes() {
+        let server = Server::start(&upstream);
+        server.connect().post(&hello()).message();
+        let before = server.memory();
+        let body = shape.body();
+        let status = server.connect().ask(&post(&body)).status;
+        assert!(status == 200 || (status == 400 && !shape.is_honest), "{}: {status}", shape.name);
+        let took = server.peak().saturating_sub(before);
+        let allowed = 12 * body.len() as u64 + MIB as u64;
+        println!("{:24} {status} {:.1} times its body", shape.name, took as f64 / body.len() as f64);
+        assert!(took <= allowed, "{}: {} MiB for a body of {} MiB", shape.name, took >> 20, body.len() >> 20);
+        server.connect().post(&hello()).message();
+    }
+}
+
+#[test]
+fn promises_of_large_bodies_keep_nobody_out() {
+    let upstream = Upstream::start();
+    let server = Server::start_with(&upstream, &["--memory-max", "64M"]);
+    let promises: Vec<TcpStream> = (0..32)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            stream.write_all(b"POST /v1/messages HTTP/1.1\r\ncontent-length: 33554432\r\n\r\n{").unwrap();
+            stream
+        })
+        .collect();
+    let large = hello().to_string().replace("Hi", &"word ".repeat(300_000));
+    assert_eq!(server.connect().ask(&post(large.as_bytes())).status, 200);
+    drop(promises);
+}
+
+#[test]
+fn a_body_that_trickles_is_given_up() {
+    let upstream = Upstream::start();
+    let server = Server::start_with(&upstream, &["--body-timeout", "1"]);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(b"POST /v1/messages HTTP/1.1\r\ncontent-length: 33554432\r\n\r\n{").unwrap();
+    // The answer is waited for a little between two bytes: none of the waits is as long as the time limit.
+    stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let mut answer = [0; 12];
+    let tries = HANG.as_millis() / 50;
+    let told = (0..tries).find_map(|_| {
+        let _ = stream.write_all(b" ");
+        match stream.read_exact(&mut answer) {
+            Ok(()) => Some(answer),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
+            Err(error) => panic!("{error}"),
+        }
+    });
+    assert_eq!(told.as_ref().map(|told| &told[..]), Some(&b"HTTP/1.1 408"[..]));
+}
+
+#[test]
+fn beyond_the_budget_requests_wait_and_small_ones_pass() {
+    let upstream = Upstream::start();
+    let (asked, was_asked) = channel();
+    let mut gates = Vec::new();
+    for _ in 0..12 {
+        let (open, opened) = channel::<()>();
+        gates.push(open);
+        let asked = asked.clone();
+        upstream.next(move |call| {
+            asked.send(()).unwrap();
+            let _ = opened.recv_timeout(HANG);
+            call.stream_head();
+            call.chunk(&delta(json!({"content": "Hello."})));
+            call.done()
+        });
+    }
+    let server = Server::start_with(&upstream, &["--memory-max", "64M"]);
+    let before = server.memory();
+    let large = hello().to_string().replace("Hi", &"word ".repeat(1_200_000));
+    let request = std::sync::Arc::new(post(large.as_bytes()));
+    let clients: Vec<_> = (0..11)
+        .map(|_| {
+            let (mut client, request) = (server.connect(), std::sync::Arc::clone(&request));
+            std::thread::spawn(move || {
+                client.send(&request);
+                client.receive().status
+            })
+        })
+        .collect();
+    // Those that fit: 6 MB each, within half of 64 MB.
+    (0..4).for_each(|_| was_asked.recv_timeout(HANG).unwrap());
+    let counted = server.connect().ask(&post_count());
+    assert_eq!(counted.status, 200, "a small request does not wait");
+    drop(gates);
+    let statuses: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 529 | 502)), "{statuses:?}");
+    assert!(server.peak() < before + 128 * MIB as u64, "{} MiB", server.peak() >> 20);
+}
+
+fn post_count() -> Vec<u8> {
+    let body = hello().to_string();
+    let length = body.len();
+    format!("POST /v1/messages/count_tokens HTTP/1.1\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+#[test]
+fn what_a_stream_would_have_to_keep_is_bounded() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let with = |key: &str, value: serde_json::Value| {
+        let mut body = hello();
+        body[key] = value;
+        let answer = server.connect().post(&body);
+        (answer.status, if answer.status == 200 { String::new() } else { answer.error().1 })
+    };
+    let refused = |text: &str| (400, text.to_owned());
+    assert_eq!(with("model", json!("x".repeat(256))).0, 200);
+    assert_eq!(
+        with("model", json!("x".repeat(257))),
+        refused("model: String should have at most 256 characters")
+    );
+    assert_eq!(with("stop_sequences", json!(["x".repeat(100_000)])).0, 200);
+    assert_eq!(
+        with("stop_sequences", json!(["x".repeat(200_000)])),
+        refused("stop_sequences: together they may have about 128 KiB; send fewer or shorter ones")
+    );
+    let computers = |count: usize| {
+        (0..count).map(|i| json!({"type": "computer_", "name": i.to_string()})).collect::<Vec<_>>()
+    };
+    assert_eq!(with("tools", json!(computers(16))).0, 200);
+    let what = "tools: at most 16 tools of the API's own types are allowed; declare each of them once";
+    assert_eq!(with("tools", json!(computers(17))), refused(what));
+}
+
+#[test]
+fn of_large_tools_a_stream_keeps_a_part_and_the_log_says_so_once() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let property =
+        |i: usize| (format!("property_{i}"), json!({"type": "integer", "description": "A number."}));
+    let properties: serde_json::Map<String, serde_json::Value> = (0..20_000).map(property).collect();
+    let mut body = hello();
+    body["tools"] = json!([{"name": "large", "input_schema": {"type": "object", "properties": properties}}]);
+    (0..2).for_each(|_| _ = server.connect().post(&body).message());
+    let log = server.terminate_and_log();
+    assert_eq!(log.matches("arguments of some are not coerced to their schemas").count(), 1, "{log}");
+}
+
+#[test]
+fn words_of_clients_are_cut_in_the_log() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let mut body = hello();
+    body["messages"][0]["content"] = json!([{"type": "x".repeat(100_000)}, {"type": "text", "text": "Hi"}]);
+    server.connect().post(&body).message();
+    body["tool_choice"] = json!({"type": "tool", "name": "x".repeat(100_000)});
+    assert_eq!(server.connect().post(&body).status, 400);
+    let log = server.terminate_and_log();
+    assert!(log.contains("content block of type xxx"), "{log}");
+    assert!(log.lines().all(|line| line.len() < 5000));
+}
+
+/// `call.whole` announces the length, and says that it is JSON.
+#[test]
+fn a_whole_answer_of_the_upstream_is_bounded() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    server.connect().post(&hello()).message();
+    let before = server.memory();
+    let answer = |filler: &str, text: &str| {
+        let message = json!({"role": "assistant", "content": text});
+        let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
+        format!(r#"{{"choices":[{choice}],"a":[{filler}0]}}"#)
+    };
+    upstream.next_answer(200, &answer(&"0,".repeat(4 * MIB), "Hello."));
+    let told = server.connect().post(&hello());
+    assert_eq!(
+        (told.status, told.error().1.as_str()),
+        (502, "the upstream's answer has too many JSON values")
+    );
+    upstream.next_answer(200, &answer("", &"x".repeat(20 * MIB)));
+    let told = server.connect().post(&hello());
+    assert_eq!((told.status, told.error().1.as_str()), (502, "the upstream's answer is too long"));
+    upstream.next_answer(200, &answer("", &"x".repeat(6 * MIB)));
+    assert_eq!(server.connect().post(&hello()).message()[0]["text"].as_str().map(str::len), Some(6 * MIB));
+    assert!(server.peak() < before + 100 * MIB as u64, "{} MiB", server.peak() >> 20);
+}

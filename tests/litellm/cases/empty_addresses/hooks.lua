@@ -1,0 +1,18 @@
+-- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
+-- It is yours now: change it as you like. `sparkgap check` tells what it means.
+
+return {
+  api = 1,
+
+  upstreams = {
+    spark = { url = "http://spark:8000/v1", api_key = env "OPENAI_API_KEY" },
+    other = { url = "http://other:8000/v1" },
+    ["box.lan"] = { url = "http://box.lan:9000/v1" },
+  },
+
+  aliases = {
+    { "a", upstream = "spark", model = "m" },
+    { "b", upstream = "other", model = "m" },
+    { "c", upstream = "box.lan", model = "m" },
+  },
+}

@@ -1,0 +1,16 @@
+-- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
+-- It is yours now: change it as you like. `sparkgap check` tells what it means.
+
+return {
+  api = 1,
+
+  upstreams = {
+    spark = { url = "http://spark:8000/v1", api_key = env "SPARK_KEY" },
+    other = { url = "http://other:8000/v1", api_key = env "SPARK_KEY" },
+  },
+
+  aliases = {
+    { "a", upstream = "spark", model = "m" },
+    { "b", upstream = "other", model = "m" },
+  },
+}
