@@ -9,7 +9,7 @@ use crate::anthropic::{StopReason, Usage};
 use crate::json::Value;
 
 /// Who asks, as hooks and the log are told. In the log the address, and the owner of the key or a dash.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The client's address; an IPv4 one is never shown as IPv6.
     pub address: IpAddr,

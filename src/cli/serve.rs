@@ -90,12 +90,12 @@ pub(super) fn serve(options: &Serve) -> Result<(), Failed> {
         limits,
     };
     for other in others {
-        server::spawn("listen", other, status.clone(), server_options, stop.clone())
+        server::spawn("listen", other, proxy.clone(), server_options, stop.clone())
             .map_err(|error| error.to_string())?;
     }
     let health = format!("{prefix}/health");
     status.begin(address, health, &stop).map_err(|error| error.to_string())?;
-    server::run(listener, status, server_options, stop).map_err(|error| error.to_string())?;
+    server::run(listener, proxy, server_options, stop).map_err(|error| error.to_string())?;
     log::info!("stopped");
     Ok(())
 }

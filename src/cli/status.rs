@@ -4,12 +4,11 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::http::Request;
 use crate::proxy::Proxy;
-use crate::server::{Client, Handler, Stop};
+use crate::server::Stop;
 use crate::service;
 use crate::threads;
 
@@ -22,36 +21,13 @@ const TELLS_PER_LIMIT: u32 = 3;
 /// The proxy with what is to be told of it.
 pub(super) struct Status {
     proxy: Arc<Proxy>,
-    /// Requests in progress.
-    busy: AtomicUsize,
     /// The last reload was refused.
     reload_failed: AtomicBool,
 }
 
-/// One request in progress, until it is dropped: a panic ends it as well.
-struct Busy<'s>(&'s AtomicUsize);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Handler for Status {
-    fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        let _busy = Busy(&self.busy);
-        self.proxy.handle(client, request, address)
-    }
-}
-
 impl Status {
     pub(super) fn new(proxy: &Arc<Proxy>) -> Arc<Self> {
-        Arc::new(Status {
-            proxy: Arc::clone(proxy),
-            busy: AtomicUsize::default(),
-            reload_failed: AtomicBool::default(),
-        })
+        Arc::new(Status { proxy: Arc::clone(proxy), reload_failed: AtomicBool::default() })
     }
 
     /// To be called at the end of every reload.
@@ -100,7 +76,7 @@ impl Status {
     }
 
     fn requests(&self) -> String {
-        match self.busy.load(Ordering::Relaxed) {
+        match self.proxy.activity().in_flight().count() {
             1 => "1 request".to_string(),
             count => format!("{count} requests"),
         }

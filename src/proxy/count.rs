@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::http::Request;
 use crate::json::Value;
@@ -14,7 +15,7 @@ use super::exchange::Exchange;
 use super::prepare::{Hooked, Incoming};
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{CLIENT_GONE, Caller, Record};
+use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Record};
 use crate::fleet::Resolved;
 use crate::protocol::tokenize::{ask_token_count, question};
 
@@ -31,9 +32,10 @@ pub(super) fn serve(
     client: &Client,
     request: &Request,
     caller: &Caller,
-    request_id: &str,
+    active: &Arc<ActiveRequest>,
 ) -> io::Result<()> {
-    let exchange = Exchange::new(client, request_id, &proxy.options);
+    let request_id = active.request_id();
+    let exchange = Exchange::new(client, active, &proxy.options);
     let headers = [("content-type", "application/json"), ("request-id", request_id)];
     match count(proxy, &exchange, request, caller) {
         Ok(count) => {
@@ -72,6 +74,7 @@ fn count(proxy: &Proxy, exchange: &Rc<Exchange>, request: &Request, caller: &Cal
         incoming.translated(&body, &mut hooked, &mut record, |resolved, chat| {
             (chat.plan.prompt_tokens, question(resolved.flavour, chat.body))
         })?;
+    exchange.active().describe(&record);
     let key = key(&resolved, &body);
     if let Some(count) = proxy.counts.find(key) {
         return Ok(count);

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::anthropic::{Event, StopReason, Usage};
@@ -19,7 +20,7 @@ use crate::transport::Wait;
 
 use super::filter::Filter;
 use super::options::Options;
-use crate::activity::Phase;
+use crate::activity::{ActiveRequest, Phase};
 
 const STREAM_HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -32,8 +33,8 @@ const STREAM_HEADERS: [(&str, &str); 3] = [
 pub(super) struct Exchange {
     client: Client,
     socket: Socket,
-    request_id: String,
-    phase: Cell<Phase>,
+    /// The request as other threads see it.
+    active: Arc<ActiveRequest>,
     /// Where it was before a connection had to be made: with the upstream, or asking it for its models.
     before_connect: Cell<Phase>,
     /// Since when the client waits: its request is here.
@@ -133,13 +134,12 @@ impl Answer {
 
 impl Exchange {
     #[inline(never)] // it is large, and made on the stack
-    pub(super) fn new(client: &Client, request_id: &str, options: &Options) -> Rc<Self> {
+    pub(super) fn new(client: &Client, active: &Arc<ActiveRequest>, options: &Options) -> Rc<Self> {
         let now = Instant::now();
         Rc::new(Exchange {
             client: client.clone(),
             socket: client.borrow().stream().clone(),
-            request_id: request_id.to_string(),
-            phase: Cell::new(Phase::Body),
+            active: Arc::clone(active),
             before_connect: Cell::new(Phase::Body),
             began: Cell::new(now),
             open_after: options.open_after,
@@ -156,17 +156,12 @@ impl Exchange {
     }
 
     pub(super) fn request_id(&self) -> &str {
-        &self.request_id
+        self.active.request_id()
     }
 
-    /// Where the request is.
-    pub(super) fn phase(&self) -> Phase {
-        self.phase.get()
-    }
-
-    /// The request has come to this point.
-    pub(super) fn enter(&self, phase: Phase) {
-        self.phase.set(phase);
+    /// The request as other threads see it: its phase is set there.
+    pub(super) fn active(&self) -> &ActiveRequest {
+        &self.active
     }
 
     /// The request is here in full: silence counts from now on.
@@ -174,7 +169,7 @@ impl Exchange {
         let now = Instant::now();
         self.began.set(now);
         self.last_event.set(now);
-        self.enter(Phase::Hook);
+        self.active.enter(Phase::Hook);
     }
 
     /// Whether the answer goes out event by event.
@@ -239,7 +234,7 @@ impl Exchange {
 
     /// Breaks the answer off with an error event.
     pub(super) fn fail(&self, error: &Error) {
-        self.with(|answer| answer.fail(error, &self.request_id));
+        self.with(|answer| answer.fail(error, self.request_id()));
     }
 
     /// Sends the events that have gathered, in one write.
@@ -252,9 +247,9 @@ impl Exchange {
             let mut client = self.client.borrow_mut();
             if !std::mem::replace(has_head, true) {
                 let [kind, cache, buffering] = STREAM_HEADERS;
-                client.start_stream(200, &[kind, cache, buffering, ("request-id", &self.request_id)])?;
+                client.start_stream(200, &[kind, cache, buffering, ("request-id", self.request_id())])?;
             }
-            log::trace!("{} to the client: {}", self.request_id, String::from_utf8_lossy(bytes));
+            log::trace!("{} to the client: {}", self.request_id(), String::from_utf8_lossy(bytes));
             client.write(bytes)?;
             bytes.clear();
             let now = Instant::now();
@@ -274,9 +269,8 @@ impl Exchange {
             Output::Fold(fold) => {
                 let mut message = Vec::new();
                 fold.finish(&mut message);
-                log::trace!("{} to the client: {}", self.request_id, String::from_utf8_lossy(&message));
-                let headers =
-                    [("content-type", "application/json"), ("request-id", self.request_id.as_str())];
+                log::trace!("{} to the client: {}", self.request_id(), String::from_utf8_lossy(&message));
+                let headers = [("content-type", "application/json"), ("request-id", self.request_id())];
                 self.client.borrow_mut().respond(200, &headers, &message)
             }
         }
@@ -318,7 +312,7 @@ impl Wait for Exchange {
                 Ok(())
             }
             true => {
-                log::debug!("{} had only pings for long: the usage so far", self.request_id);
+                log::debug!("{} had only pings for long: the usage so far", self.request_id());
                 answer.step(MessageStream::tell_usage)
             }
         });
@@ -330,13 +324,13 @@ impl Wait for Exchange {
     }
 
     fn on_connecting(&self, is_connecting: bool) {
-        match (is_connecting, self.phase()) {
+        match (is_connecting, self.active.phase()) {
             (true, Phase::Connect) => {}
             (true, before) => {
                 self.before_connect.set(before);
-                self.enter(Phase::Connect);
+                self.active.enter(Phase::Connect);
             }
-            (false, _) => self.enter(self.before_connect.get()),
+            (false, _) => self.active.enter(self.before_connect.get()),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::budget::Budget;
 use super::options::Options;
 use super::remembered::Remembered;
 use crate::access::Access;
-use crate::activity::Counters;
+use crate::activity::Activity;
 use crate::fleet::Gateway;
 
 /// Answers every request of every client.
@@ -16,7 +16,7 @@ pub struct Proxy {
     pub(super) options: Options,
     pub(super) access: Access,
     pub(super) counts: Remembered,
-    pub(super) counters: Counters,
+    pub(super) activity: Activity,
     pub(super) budget: Budget,
 }
 
@@ -28,9 +28,14 @@ impl Proxy {
             options,
             access,
             counts: Remembered::default(),
-            counters: Counters::default(),
+            activity: Activity::default(),
             budget: Budget::default(),
         }
+    }
+
+    /// The requests in progress, and the numbers since the start.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// What is in force now. Requests in flight keep what they began with.
