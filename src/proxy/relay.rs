@@ -65,8 +65,8 @@ impl Relay<'_> {
     }
 
     /// The end of a request whose connection to the upstream, or to the client, is lost.
-    fn lost(&self, failure: transport::Failure) -> Stop {
-        if failure == transport::Failure::ClientGone {
+    fn lost(&self, failure: &transport::Failure) -> Stop {
+        if *failure == transport::Failure::ClientGone {
             return Stop::ClientGone;
         }
         self.resolved.served.upstream().mark_stale();
@@ -80,7 +80,7 @@ impl Relay<'_> {
         let mut decoder = Decoder::default();
         let mut size = 0;
         loop {
-            let count = response.read(decoder.space()).map_err(|failure| self.lost(failure))?;
+            let count = response.read(decoder.space()).map_err(|failure| self.lost(&failure))?;
             decoder.advance(count);
             size += count;
             if size > size_max {
@@ -125,7 +125,7 @@ impl Relay<'_> {
     #[inline(never)] // as `drain`
     fn whole(&self, response: Response) -> Result<(), Stop> {
         let exchange = self.exchange;
-        let mut body = response.read_all(WHOLE_SIZE_MAX).map_err(|failure| self.lost(failure))?;
+        let mut body = response.read_all(WHOLE_SIZE_MAX).map_err(|failure| self.lost(&failure))?;
         log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
         let taken = exchange.data(&mut Parser::default(), &mut body, false).map_err(Stop::Refused)?;
         taken.map_err(|failure| self.said(failure))?;
