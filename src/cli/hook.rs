@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use super::arguments::HookRun;
-use super::{Failed, load, print, upstreams};
+use super::output::{Failed, print};
+use crate::app::Sources;
 use crate::fleet::Gateway;
 use crate::hooks;
 use crate::json::Value;
@@ -27,8 +28,8 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
     // What a hook logs, and why one fails, is what this command is for.
     logger::start(log::LevelFilter::Info);
     let gateway_of = |hooks: &[std::path::PathBuf], urls: &[String]| {
-        let loaded = load(hooks, upstreams(urls, None)?, hooks::Options::default())?;
-        Gateway::new(loaded, &transport::Options::default())
+        let sources = Sources { upstreams: urls.to_vec(), hooks: hooks.to_vec(), ..Sources::default() };
+        Gateway::new(sources.load()?, &transport::Options::default())
     };
     let file = std::slice::from_ref(&options.file);
     let nowhere = [NOWHERE.to_string()];

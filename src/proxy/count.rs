@@ -35,7 +35,7 @@ pub(super) fn serve(
     active: &Arc<ActiveRequest>,
 ) -> io::Result<()> {
     let request_id = active.request_id();
-    let exchange = Exchange::new(client, active, &proxy.options);
+    let exchange = Exchange::new(client, active, proxy.options.patience);
     let headers = [("content-type", "application/json"), ("request-id", request_id)];
     match count(proxy, &exchange, request, caller) {
         Ok(count) => {

@@ -19,7 +19,7 @@ use crate::translate::{MessageFold, MessageStream, Plan, Progress};
 use crate::transport::Wait;
 
 use super::filter::Filter;
-use super::options::Options;
+use super::options::ClientPatience;
 use crate::activity::{ActiveRequest, Phase};
 
 const STREAM_HEADERS: [(&str, &str); 3] = [
@@ -39,9 +39,7 @@ pub(super) struct Exchange {
     before_connect: Cell<Phase>,
     /// Since when the client waits: its request is here.
     began: Cell<Instant>,
-    open_after: Duration,
-    ping_every: Duration,
-    usage_every: Duration,
+    patience: ClientPatience,
     last_event: Cell<Instant>,
     /// When the client last got an event that was no ping.
     last_progress: Cell<Instant>,
@@ -134,7 +132,7 @@ impl Answer {
 
 impl Exchange {
     #[inline(never)] // it is large, and made on the stack
-    pub(super) fn new(client: &Client, active: &Arc<ActiveRequest>, options: &Options) -> Rc<Self> {
+    pub(super) fn new(client: &Client, active: &Arc<ActiveRequest>, patience: ClientPatience) -> Rc<Self> {
         let now = Instant::now();
         Rc::new(Exchange {
             client: client.clone(),
@@ -142,9 +140,7 @@ impl Exchange {
             active: Arc::clone(active),
             before_connect: Cell::new(Phase::Body),
             began: Cell::new(now),
-            open_after: options.open_after,
-            ping_every: options.ping_every,
-            usage_every: options.usage_every,
+            patience,
             last_event: Cell::new(now),
             last_progress: Cell::new(now),
             answer: RefCell::new(None),
@@ -295,15 +291,15 @@ impl Wait for Exchange {
         let has_ended = self.with(|answer| answer.summary.end.is_some()) == Some(true);
         let due = match (self.streams() && !has_ended, self.started()) {
             (false, _) => return None,
-            (true, false) => self.began.get() + self.open_after,
-            (true, true) => self.last_event.get() + self.ping_every,
+            (true, false) => self.began.get() + self.patience.open_after,
+            (true, true) => self.last_event.get() + self.patience.ping_every,
         };
         Some(due.saturating_duration_since(Instant::now()))
     }
 
     fn on_silence(&self) -> io::Result<()> {
         let progress = self.last_progress.get();
-        let pings = self.started() && progress.elapsed() < self.usage_every;
+        let pings = self.started() && progress.elapsed() < self.patience.usage_every;
         // A failed hook is told by the next step, as the filter keeps it; these steps show no hook anything.
         let _ = self.with(|answer| match answer.stream.started() {
             false => answer.step(MessageStream::open),

@@ -46,7 +46,7 @@ pub(super) fn serve(
     caller: &Caller,
     active: &Arc<ActiveRequest>,
 ) -> io::Result<()> {
-    let exchange = Exchange::new(client, active, &proxy.options);
+    let exchange = Exchange::new(client, active, proxy.options.patience);
     let mut record = Record::new(active.request_id(), caller);
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();

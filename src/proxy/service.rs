@@ -28,7 +28,7 @@ impl Proxy {
         request: &Request,
         active: &Arc<ActiveRequest>,
     ) -> Result<Vec<u8>, Error> {
-        let wait: Rc<dyn Wait> = Exchange::new(client, active, &self.options);
+        let wait: Rc<dyn Wait> = Exchange::new(client, active, self.options.patience);
         Ok(match resource {
             Resource::Models => admin::models::list(&self.gateway(), request, &wait)?.to_json().into_bytes(),
             Resource::Model(id) => {

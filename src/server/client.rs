@@ -69,7 +69,7 @@ fn prepare(stream: &TcpStream, options: &Options) -> io::Result<()> {
 
 /// Waits for the next head. The deadlines are kept here, since a timeout of the socket starts anew with every byte.
 fn read_head(connection: &mut Connection<Socket>, shared: &Shared) -> Result<Option<Request>, Failure> {
-    let idle_until = Instant::now() + shared.options.idle_timeout;
+    let idle_until = Instant::now() + shared.options.keep_alive;
     let mut head_until = None;
     connection.read_head_with(|stream, waiting| {
         let ready = match waiting {

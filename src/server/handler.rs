@@ -47,7 +47,7 @@ pub struct Options {
     pub write_timeout: Duration,
     /// The time that a connection may be without a request. It is generous, because a closed connection costs the
     /// client a new one, and an idle one costs sparkgap little.
-    pub idle_timeout: Duration,
+    pub keep_alive: Duration,
     /// The time that requests in progress get after the stop.
     pub drain: Duration,
     /// The size limits of a request.
@@ -61,7 +61,7 @@ impl Default for Options {
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
-            idle_timeout: Duration::from_secs(300),
+            keep_alive: Duration::from_secs(300),
             drain: Duration::from_secs(30),
             limits: Limits::default(),
         }

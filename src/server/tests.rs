@@ -308,7 +308,7 @@ fn an_idle_connection_is_closed_without_a_response() {
     let mut client = Client::connect(listener.local_addr().unwrap());
     // The request is sent before the server starts, so it cannot come too late.
     client.send(GET);
-    let server = Server::start_on(listener, Options { idle_timeout: SHORT, ..Options::default() }, echo);
+    let server = Server::start_on(listener, Options { keep_alive: SHORT, ..Options::default() }, echo);
     assert_eq!(client.receive().status, 200);
     assert_eq!(client.rest(), "");
     assert_eq!(server.connect().rest(), "");
