@@ -5,11 +5,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::access::SECRET_HEADERS;
 use crate::anthropic::MessagesRequest;
 use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
-use crate::http::Request;
+use crate::http::{Request, SECRET_HEADERS};
 use crate::json::{Document, ParseError, Value};
 use crate::translate::{self, ChatRequest, Target, chat_request};
 use crate::transport::Wait;
