@@ -1,4 +1,4 @@
-//! What is and was going on: one record a request, the requests in progress, and the numbers since the start.
+//! The activity of the server, now and since the start: one record a request, the requests in progress, the numbers.
 //!
 //! | file | duty |
 //! |---|---|

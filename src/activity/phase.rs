@@ -1,6 +1,6 @@
 //! The phases of a request.
 
-/// The phase that a request is in: told of one whose client has left.
+/// The phase that a request is in. The log and `/health` name it for a request whose client has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Its body is being read.

@@ -6,7 +6,7 @@ use super::phase::Phase;
 use super::record::Caller;
 use crate::json::{Object, Value};
 
-/// What is and was going on in this process.
+/// The requests in progress, and the numbers since the start of this process.
 #[derive(Debug, Default)]
 pub struct Activity {
     counters: Counters,

@@ -152,7 +152,7 @@ fn merged(mut settings: Value<'static>, variables: &Variables, shows_key: bool) 
     Ok(settings.to_json())
 }
 
-/// What follows `--settings`: JSON, or the name of a file.
+/// The settings after `--settings`: JSON, or the name of a file.
 fn own_settings(own: &OsStr) -> Result<Value<'static>, Failed> {
     let text = own.to_str().unwrap_or_default().trim();
     let mut bytes = if text.starts_with('{') && text.ends_with('}') {

@@ -18,7 +18,7 @@ use crate::json::Value;
 /// `eval "$(sparkgap env)" && claude` an empty text would count as success, and Claude Code would talk to the cloud.
 const FAILURE: &str = "false";
 
-/// What follows [`FAILURE`] where all went well. The list as a whole then has no effect but on the status, which the next
+/// The text after [`FAILURE`] if everything went well. The list as a whole then has no effect but on the status, which the next
 /// line replaces; as a list it does not end a shell with `set -e`.
 const NO_FAILURE: &str = " && :;\n";
 

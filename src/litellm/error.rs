@@ -16,7 +16,7 @@ pub struct ImportError {
     pub line: Option<usize>,
     /// The column, from 1.
     pub column: Option<usize>,
-    /// What is wrong, and what to do.
+    /// The mistake, and the way to correct it.
     pub message: String,
 }
 

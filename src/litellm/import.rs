@@ -97,7 +97,7 @@ fn read_environment(root: &yaml::Node, models: &mut Models, report: &mut Report)
         } else {
             report.mark(path, Verdict::Ignored, "nothing in the Lua asks for it");
         }
-        // A reference to another variable is no value of its own.
+        // A reference to another variable does not count as a value.
         if !text.starts_with("os.environ/") && !models.environment.iter().any(|(other, _)| other == name) {
             models.environment.push((name.clone(), Secret::new(text)));
         }

@@ -25,6 +25,6 @@ pub(super) struct Upstream {
     pub(super) key: Option<String>,
     /// Whether the key stood in the YAML, so that someone must move it.
     pub(super) key_was_literal: bool,
-    /// What the provider prefixes say it is, if they agree.
+    /// The server kind that the provider prefixes name, if they agree.
     pub(super) flavour: Option<&'static str>,
 }
