@@ -48,9 +48,9 @@ impl Sources {
     pub fn load_with(&self, upstreams: Vec<config::Upstream>) -> Result<Loaded, String> {
         let imported = match &self.litellm {
             Some(file) => imported(file, read_litellm_to_run(file)?),
-            None => hooks::Options::default(),
+            None => hooks::LoadOptions::default(),
         };
-        let options = hooks::Options { unsafe_hooks: self.unsafe_hooks, ..imported };
+        let options = hooks::LoadOptions { unsafe_hooks: self.unsafe_hooks, ..imported };
         load(&self.hooks, upstreams, options)
     }
 
@@ -64,7 +64,7 @@ impl Sources {
 pub(super) fn load(
     hooks: &[PathBuf],
     upstreams: Vec<config::Upstream>,
-    options: hooks::Options,
+    options: hooks::LoadOptions,
 ) -> Result<Loaded, String> {
     Hooks::load(hooks, upstreams, options).map_err(|error| {
         let mut text = String::from("invalid configuration:");
@@ -139,11 +139,11 @@ pub(super) fn read_litellm_to_run(file: &Path) -> Result<Import, String> {
 }
 
 /// The options for loading a LiteLLM file's Lua before the owner's own.
-pub(super) fn imported(file: &Path, import: Import) -> hooks::Options {
-    hooks::Options {
+pub(super) fn imported(file: &Path, import: Import) -> hooks::LoadOptions {
+    hooks::LoadOptions {
         texts: vec![(file.display().to_string(), import.lua)],
         environment: Arc::new(import.environment.into_iter().collect()),
-        ..hooks::Options::default()
+        ..hooks::LoadOptions::default()
     }
 }
 

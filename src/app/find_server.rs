@@ -81,7 +81,8 @@ fn ask(url: &str, port: u16) -> Result<Option<Answer>, String> {
     if TcpStream::connect_timeout(&address, LOOK_TIMEOUT).is_err() {
         return Ok(None);
     }
-    let limits = transport::Options { discovery_timeout: LISTING_TIMEOUT, ..transport::Options::default() };
+    let limits =
+        transport::CallLimits { discovery_timeout: LISTING_TIMEOUT, ..transport::CallLimits::default() };
     let Some(config) = found_upstreams(&[url.to_string()])?.pop() else { return Ok(None) };
     Ok(match Upstream::new(config, &limits)?.discover(&nobody()) {
         Ok(listed) if !listed.models.is_empty() => Some(Answer::Models),

@@ -30,9 +30,9 @@ pub struct RunOptions {
     /// Reverse proxies whose `X-Forwarded-For` names the client.
     pub trusted_proxies: Vec<Network>,
     /// The limits on clients' connections and requests.
-    pub server: server::Options,
+    pub server: server::ServerLimits,
     /// The time limits of calls to upstreams.
-    pub calls: transport::Options,
+    pub calls: transport::CallLimits,
     /// The signs of life for clients while an upstream is silent.
     pub patience: ClientPatience,
     /// The least important log lines that are written.
@@ -51,8 +51,8 @@ impl Default for RunOptions {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
-            server: server::Options::default(),
-            calls: transport::Options::default(),
+            server: server::ServerLimits::default(),
+            calls: transport::CallLimits::default(),
             patience: ClientPatience::default(),
             log_level: log::LevelFilter::Info,
         }

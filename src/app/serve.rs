@@ -34,7 +34,7 @@ pub fn serve(options: RunOptions) -> Result<(), String> {
     let (setup, master_key) = Setup::new(Arc::clone(&options), targets)?;
     let access = clients::access(&options, &addresses, master_key)?;
     let needs_key = !access.keys.is_empty();
-    let proxy_options = proxy::Options {
+    let proxy_options = proxy::ProxyOptions {
         prefix: options.prefix.clone(),
         body_size_max: options.server.limits.body_size_max,
         patience: options.patience,

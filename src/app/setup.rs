@@ -65,7 +65,7 @@ pub(super) struct Setup {
     options: Arc<RunOptions>,
     targets: Targets,
     /// The LiteLLM file's Lua, which is read once, and the dictionary that all sets of hooks share.
-    hook_options: hooks::Options,
+    hook_options: hooks::LoadOptions,
 }
 
 impl Setup {
@@ -74,7 +74,7 @@ impl Setup {
         options: Arc<RunOptions>,
         targets: Targets,
     ) -> Result<(Setup, Option<MasterKey>), String> {
-        let (mut hook_options, mut master_key) = (hooks::Options::default(), None);
+        let (mut hook_options, mut master_key) = (hooks::LoadOptions::default(), None);
         if let Some(file) = &options.sources.litellm {
             let mut import = read_litellm_to_run(file)?;
             for line in import.report.iter().filter(|line| line.verdict == Verdict::Unsupported) {

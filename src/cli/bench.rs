@@ -24,7 +24,7 @@ pub(super) const ANTHROPIC_URL: &str = "https://api.anthropic.com";
 pub(super) fn run(options: &Bench) -> Result<(), Failed> {
     let plan = plan(options)?;
     let config = server(&address(options.base_url.as_deref()), key(None).as_deref());
-    let proxy = Upstream::new(config, &transport::Options::default())?;
+    let proxy = Upstream::new(config, &transport::CallLimits::default())?;
     let gateway = gateway(options)?;
     let anthropic = anthropic(options)?;
     let models = models(options, &proxy, gateway.as_ref())?;
@@ -70,7 +70,7 @@ fn gateway(options: &Bench) -> Result<Option<Gateway>, Failed> {
         hooks: options.hooks.clone(),
         ..Sources::default()
     };
-    Gateway::new(sources.load()?, &transport::Options::default()).map(Some)
+    Gateway::new(sources.load()?, &transport::CallLimits::default()).map(Some)
 }
 
 /// The real API, if the options ask for it explicitly.
@@ -81,7 +81,7 @@ fn anthropic(options: &Bench) -> Result<Option<Endpoint>, Failed> {
     let key = named("ANTHROPIC_API_KEY")
         .ok_or("--anthropic needs a key in the environment variable ANTHROPIC_API_KEY")?;
     let config = server(options.anthropic_url.as_deref().unwrap_or(ANTHROPIC_URL), None);
-    let server = Endpoint::new(&config, &transport::Options::default())?;
+    let server = Endpoint::new(&config, &transport::CallLimits::default())?;
     Ok(Some(server.with_header("x-api-key", &key)?.with_header("anthropic-version", "2023-06-01")?))
 }
 
@@ -93,7 +93,7 @@ fn models(
 ) -> Result<Vec<(String, Option<u64>)>, Failed> {
     let url = &proxy.config().url;
     let config = config::Upstream { url: format!("{url}/v1"), ..proxy.config().clone() };
-    let listed = Upstream::new(config, &transport::Options::default())?;
+    let listed = Upstream::new(config, &transport::CallLimits::default())?;
     let found = listed.discover(&nobody()).map_err(|failure| {
         format!("no sparkgap answers at {url} ({failure}); start one: sparkgap serve --upstream URL")
     })?;

@@ -29,7 +29,7 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
     let Loaded { config, .. } = loaded?;
     let mut patients = Vec::new();
     for upstream in &config.upstreams {
-        let upstream = Upstream::new(upstream.clone(), &transport::Options::default())?;
+        let upstream = Upstream::new(upstream.clone(), &transport::CallLimits::default())?;
         let verdicts = examined(&upstream, &named(&config, upstream.name()), options.json);
         patients.push((upstream, verdicts));
     }

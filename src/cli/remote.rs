@@ -7,7 +7,7 @@ use crate::admin::environment::VARIABLES;
 use crate::config::{self, Secret};
 use crate::json::{self, Value};
 use crate::settings::Settings;
-use crate::transport::{Endpoint, Failure, Options, Path, Response, nobody};
+use crate::transport::{CallLimits, Endpoint, Failure, Path, Response, nobody};
 
 /// The address of a running sparkgap, if neither an option nor `SPARKGAP_URL` names one: its default one.
 pub(super) const LOCAL: &str = "http://127.0.0.1:4000";
@@ -37,7 +37,7 @@ pub(super) fn ask(
     let remote = address(remote.or(base_url));
     let base_url = base_url.map_or_else(|| remote.clone(), with_scheme);
     let key = self::key(key);
-    let options = Options { discovery_timeout: FIRST_BYTE_TIMEOUT, ..Options::default() };
+    let options = CallLimits { discovery_timeout: FIRST_BYTE_TIMEOUT, ..CallLimits::default() };
     let server = Endpoint::new(&server(&remote, key.as_deref()), &options)?;
     let mut told = vec![
         ("ANTHROPIC_BASE_URL", base_url),
@@ -66,18 +66,18 @@ pub(super) fn ask(
     Ok(told)
 }
 
-/// Where sparkgap is: as `told`, else as `SPARKGAP_URL` says, else on this machine.
+/// The address of sparkgap: `told`, otherwise the one in `SPARKGAP_URL`, otherwise the default one on this machine.
 pub(super) fn address(told: Option<&str>) -> String {
     let named = told.map(str::to_string).or_else(|| named("SPARKGAP_URL"));
     with_scheme(named.as_deref().unwrap_or(LOCAL))
 }
 
-/// The key that it asks for: as `told`, else as `SPARKGAP_API_KEY` says.
+/// The key that sparkgap asks for: `told`, otherwise the one in `SPARKGAP_API_KEY`.
 pub(super) fn key(told: Option<&str>) -> Option<String> {
     told.map(str::to_string).or_else(|| named("SPARKGAP_API_KEY"))
 }
 
-/// The environment variable of that name; an empty one is none.
+/// The environment variable of that name; an empty one counts as missing.
 pub(super) fn named(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

@@ -28,7 +28,7 @@ pub(super) fn demo(typed: Demo) -> Result<(), Failed> {
 fn run_options(typed: Serve) -> RunOptions {
     let defaults = RunOptions::default();
     let server = defaults.server;
-    let limits = http::Limits {
+    let limits = http::RequestLimits {
         body_size_max: typed.body_size_max.unwrap_or(server.limits.body_size_max),
         ..server.limits
     };
@@ -51,7 +51,7 @@ fn run_options(typed: Serve) -> RunOptions {
         allowed_hosts: typed.allow_host,
         allowed_origins: typed.allow_origin,
         trusted_proxies: typed.trusted_proxy,
-        server: server::Options {
+        server: server::ServerLimits {
             connections_max: typed.connections_max.unwrap_or(server.connections_max),
             head_timeout: or(typed.head_timeout, server.head_timeout),
             body_timeout: or(typed.body_timeout, server.body_timeout),
@@ -60,7 +60,7 @@ fn run_options(typed: Serve) -> RunOptions {
             drain: or(typed.drain, server.drain),
             limits,
         },
-        calls: transport::Options {
+        calls: transport::CallLimits {
             connect_timeout: or(typed.connect_timeout, calls.connect_timeout),
             first_byte_timeout: or(typed.first_byte_timeout, calls.first_byte_timeout),
             idle_timeout: or(typed.idle_timeout, calls.idle_timeout),

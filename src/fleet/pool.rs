@@ -12,7 +12,7 @@ use crate::hooks::{Hooks, Loaded};
 use crate::openai::Counts;
 use crate::route::{self, Alias};
 use crate::settings::Settings;
-use crate::transport::{Options, Wait};
+use crate::transport::{CallLimits, Wait};
 
 use super::queue::{NoSlot, Queue, QueueSlot};
 use super::upstream::Upstream;
@@ -214,7 +214,7 @@ impl Gateway {
     ///
     /// # Errors
     /// An upstream's URL or key cannot be used.
-    pub fn new(loaded: Loaded, options: &Options) -> Result<Self, String> {
+    pub fn new(loaded: Loaded, options: &CallLimits) -> Result<Self, String> {
         Gateway::after(None, loaded, options)
     }
 
@@ -223,7 +223,7 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::new`].
-    pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &Options) -> Result<Self, String> {
+    pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &CallLimits) -> Result<Self, String> {
         let Loaded { hooks, config: Config { upstreams, aliases } } = loaded;
         let serve = |config: config::Upstream| {
             let same = old.and_then(|old| old.upstream(&config.name));

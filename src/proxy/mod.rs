@@ -37,6 +37,6 @@ mod service;
 mod state;
 mod stop;
 
-pub use options::{ClientPatience, Options};
+pub use options::{ClientPatience, ProxyOptions};
 pub use preview::{Preview, preview};
 pub use state::Proxy;

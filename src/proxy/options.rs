@@ -28,7 +28,7 @@ impl Default for ClientPatience {
 
 /// How the proxy behaves towards its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct ProxyOptions {
     /// A prefix of every path, such as `/llm`; empty for none.
     pub prefix: String,
     /// The largest body in bytes, assumed for requests that do not declare their length.

@@ -19,8 +19,10 @@ use crate::server::{Client, Handler};
 use crate::transport::Wait;
 
 impl Proxy {
-    /// Whatever is not a message: a short JSON text.
-    #[inline(never)] // its part of the stack is not to lie below every message
+    /// Answers a request that is not about a message: a short JSON text.
+    // `inline(never)`: keep this large frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
+    // budget).
+    #[inline(never)]
     fn tell(
         &self,
         resource: Resource<'_>,

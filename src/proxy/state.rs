@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::budget::Budget;
-use super::options::Options;
+use super::options::ProxyOptions;
 use super::remembered::Remembered;
 use crate::access::Access;
 use crate::activity::Activity;
@@ -13,7 +13,7 @@ use crate::fleet::Gateway;
 #[derive(Debug)]
 pub struct Proxy {
     gateway: RwLock<Arc<Gateway>>,
-    pub(super) options: Options,
+    pub(super) options: ProxyOptions,
     pub(super) access: Access,
     pub(super) counts: Remembered,
     pub(super) activity: Activity,
@@ -22,7 +22,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// A proxy in front of this gateway, for clients that have access.
-    pub fn new(gateway: Gateway, access: Access, options: Options) -> Self {
+    pub fn new(gateway: Gateway, access: Access, options: ProxyOptions) -> Self {
         Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
             options,
@@ -38,7 +38,7 @@ impl Proxy {
         &self.activity
     }
 
-    /// What is in force now. Requests in flight keep what they began with.
+    /// The gateway in force now. Requests in flight keep the one that they began with.
     pub fn gateway(&self) -> Arc<Gateway> {
         Arc::clone(&self.gateway.read().unwrap_or_else(PoisonError::into_inner))
     }

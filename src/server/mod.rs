@@ -21,6 +21,6 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-pub use handler::{Client, Handler, Options};
+pub use handler::{Client, Handler, ServerLimits};
 pub use listen::{run, spawn};
 pub use stop::Stop;

@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::idle::Idle;
 use super::response::{Response, send_request};
 use super::tls;
-use super::wait::{Call, Options, Wait};
+use super::wait::{Call, CallLimits, Wait};
 use crate::config::{self, ServerUrl};
 
 /// Room for a request's head, as a rule.
@@ -34,7 +34,7 @@ pub enum Path<'a> {
 /// One address of a server, for all threads.
 pub struct Endpoint {
     name: String,
-    options: Options,
+    options: CallLimits,
     origin: Origin,
     idle: Arc<Idle>,
     /// The base URL's path without a slash at its end.
@@ -48,7 +48,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// The URL or the key cannot be used; the text tells what was expected, and never the key.
-    pub fn new(config: &config::Upstream, options: &Options) -> Result<Self, String> {
+    pub fn new(config: &config::Upstream, options: &CallLimits) -> Result<Self, String> {
         let fail = |why: String| format!("upstream '{}': {why}", config.name);
         let url = ServerUrl::parse(&config.url).map_err(|why| fail(format!("{why}: {EXPECTED}")))?;
         let mut headers = format!("host: {}\r\n{HEADERS}", url.authority);
@@ -98,7 +98,7 @@ impl Endpoint {
 
     fn post_within(
         &self,
-        options: Options,
+        options: CallLimits,
         path: Path<'_>,
         body: &[u8],
         wait: &Rc<dyn Wait>,
@@ -119,9 +119,9 @@ impl Endpoint {
     }
 
     /// The time limits of what needs no model.
-    fn soon(&self) -> Options {
+    fn soon(&self) -> CallLimits {
         let timeout = self.options.discovery_timeout;
-        Options { first_byte_timeout: timeout, idle_timeout: timeout, ..self.options }
+        CallLimits { first_byte_timeout: timeout, idle_timeout: timeout, ..self.options }
     }
 
     /// A request's head, but for the headers of its body and the blank line.
@@ -209,7 +209,7 @@ mod tests {
             max_in_flight: None,
             settings: Settings::default(),
         };
-        Endpoint::new(&config, &Options::default())
+        Endpoint::new(&config, &CallLimits::default())
     }
 
     #[test]

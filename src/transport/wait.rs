@@ -57,7 +57,7 @@ pub fn nobody() -> Rc<dyn Wait> {
 
 /// The time limits of a call. Each counts anew from the last progress, except the connect's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct CallLimits {
     /// To connect, all addresses of a host and the TLS handshake together.
     pub connect_timeout: Duration,
     /// While the upstream takes no byte of the request.
@@ -73,9 +73,9 @@ pub struct Options {
     pub discovery_interval: Duration,
 }
 
-impl Default for Options {
+impl Default for CallLimits {
     fn default() -> Self {
-        Options {
+        CallLimits {
             connect_timeout: Duration::from_secs(5),
             send_timeout: Duration::from_secs(60),
             first_byte_timeout: Duration::from_secs(30 * 60),
@@ -118,7 +118,7 @@ pub(super) struct Limit {
 /// One call under way: what its connection must know.
 pub(super) struct Call {
     wait: Rc<dyn Wait>,
-    options: Options,
+    options: CallLimits,
     stage: Cell<Stage>,
     connect_until: Cell<Option<Instant>>,
     rest_until: Cell<Option<Instant>>,
@@ -128,7 +128,7 @@ pub(super) struct Call {
 
 impl Call {
     /// A call that has not begun.
-    pub(super) fn new(wait: &Rc<dyn Wait>, options: Options) -> Self {
+    pub(super) fn new(wait: &Rc<dyn Wait>, options: CallLimits) -> Self {
         Call {
             wait: Rc::clone(wait),
             options,
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn limits_follow_the_stage() {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
-        let call = Call::new(&wait, Options::default());
+        let call = Call::new(&wait, CallLimits::default());
         assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
         assert_eq!(call.limit(Direction::Send).what, "while sending the request");
         call.mark_received();
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_limit_beyond_all_clocks_is_none() {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
-        let options = Options { idle_timeout: Duration::MAX, ..Options::default() };
+        let options = CallLimits { idle_timeout: Duration::MAX, ..CallLimits::default() };
         let call = Call::new(&wait, options);
         call.mark_begun();
         assert!(call.limit(Direction::Receive).until.is_none());

@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpListener};
 use sparkgap::config::Secret;
 use sparkgap::error::{Kind, Retry};
 use sparkgap::fleet::Upstream;
-use sparkgap::transport::{Failure, Options};
+use sparkgap::transport::{CallLimits, Failure};
 
 use crate::support::*;
 
@@ -187,7 +187,7 @@ fn a_tls_handshake_has_the_limit_of_the_connect() {
         wait_for_close(&mut stream);
     });
     let url = url.replace("http://", "https://");
-    let upstream = upstream_with(&url, Options { connect_timeout: SOON, ..Options::default() });
+    let upstream = upstream_with(&url, CallLimits { connect_timeout: SOON, ..CallLimits::default() });
     let failure = upstream.post(CHAT, b"{}", &nobody()).unwrap_err();
     assert_eq!(failure, Failure::Timeout("while connecting"));
     script.join().unwrap();
@@ -197,6 +197,6 @@ fn a_tls_handshake_has_the_limit_of_the_connect() {
 fn a_key_with_a_line_end_is_refused_and_not_shown() {
     let mut config = config("http://h/v1");
     config.api_key = Some(Secret::new("sk-hush\n"));
-    let error = Upstream::new(config, &Options::default()).unwrap_err();
+    let error = Upstream::new(config, &CallLimits::default()).unwrap_err();
     assert!(error.contains("key") && !error.contains("hush"), "{error}");
 }
