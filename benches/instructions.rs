@@ -13,7 +13,7 @@ mod workloads;
 use std::hint::black_box;
 use std::io::{self, Read, Write};
 
-use sparkgap::http::{Connection, Limits};
+use sparkgap::http::{Connection, RequestLimits};
 use sparkgap::json::Document;
 use workloads::{Kind, Request};
 
@@ -86,7 +86,7 @@ fn http(times: usize) {
         requests.extend_from_slice(&body);
     }
     for _ in 0..times {
-        let mut connection = Connection::new(Memory(&requests), Limits::default());
+        let mut connection = Connection::new(Memory(&requests), RequestLimits::default());
         let mut body = Vec::new();
         while let Some(request) = connection.read_head().unwrap() {
             black_box(&request);

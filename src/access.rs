@@ -19,9 +19,6 @@ use crate::config::Secret;
 use crate::error::{Error, Kind, Retry};
 use crate::http::Request;
 
-/// The headers that carry keys. Hooks do not get to see them.
-pub const SECRET_HEADERS: [&str; 4] = ["x-api-key", "authorization", "proxy-authorization", "cookie"];
-
 /// All that decides on who may ask.
 #[derive(Clone, Debug, Default)]
 pub struct Access {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::http::{self, Request};
 use crate::json::{self, Object, Value};
-use crate::server::{self, Client, Handler, Options, Stop};
+use crate::server::{self, Client, Handler, ServerLimits, Stop};
 
 /// The name of the demo's model.
 pub const MODEL: &str = "demo";
@@ -27,7 +27,7 @@ const RESULT_CHARS_MAX: usize = 200;
 pub fn start() -> io::Result<String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
-    server::spawn("demo", listener, Arc::new(Demo), Options::default(), Stop::new()?)?;
+    server::spawn("demo", listener, Arc::new(Demo), ServerLimits::default(), Stop::new()?)?;
     Ok(format!("http://{address}/v1"))
 }
 

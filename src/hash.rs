@@ -61,7 +61,7 @@ mod tests {
             for digit in 0..250 {
                 let address = format!("192.168.68.{digit}");
                 let hash = Fnv::EMPTY.push(address.as_bytes()).mixed();
-                counts[usize::try_from(hash >> 32).unwrap() * boxes >> 32] += 1;
+                counts[(usize::try_from(hash >> 32).unwrap() * boxes) >> 32] += 1;
             }
             let fair = 250 / u32::try_from(boxes).unwrap();
             assert!(counts.iter().all(|count| count.abs_diff(fair) <= fair / 3), "{counts:?}");

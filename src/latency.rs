@@ -51,6 +51,13 @@ pub struct Plan {
     pub answer_tokens: u64,
 }
 
+impl Default for Plan {
+    fn default() -> Self {
+        // An answer of 64 tokens is long enough for a pace, and soon over.
+        Plan { rounds: 5, sizes: vec![100, 1000, 4000], answer_tokens: 64 }
+    }
+}
+
 /// The times of one way.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Times {

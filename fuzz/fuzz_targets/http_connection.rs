@@ -7,7 +7,7 @@
 use std::io::{self, Read, Write};
 
 use libfuzzer_sys::fuzz_target;
-use sparkgap::http::{Connection, Failure, Limits, Request};
+use sparkgap::http::{Connection, Failure, RequestLimits, Request};
 
 fuzz_target!(|input: &[u8]| {
     let Some((size, bytes)) = input.split_first() else { return };
@@ -17,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 /// Limits small enough to be reached.
-const LIMITS: Limits = Limits { head_size_max: 2000, body_size_max: 1000 };
+const LIMITS: RequestLimits = RequestLimits { head_size_max: 2000, body_size_max: 1000 };
 
 /// The result of each request.
 fn conversation(bytes: &[u8], size: usize) -> Vec<String> {

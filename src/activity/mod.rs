@@ -1,12 +1,23 @@
-//! What is and was going on: one record a request, and the numbers since the start.
+//! The activity of the server, now and since the start: one record a request, the requests in progress, the numbers.
 //!
 //! | file | duty |
 //! |---|---|
-//! | `record` | [`Record`]: what is logged of a request, and what `on_log` sees |
-//! | `counters` | [`Counters`]: what has happened since the start |
+//! | `shared` | [`Activity`]: registry and counters as one value |
+//! | `in_flight` | [`InFlight`]: the requests in progress, for whoever wants to read them |
+//! | `counters` | [`Counters`]: the numbers since the start |
+//! | `phase` | [`Phase`]: the phases of a request |
+//! | `record` | [`Record`]: the line in the log, and the argument of `on_log` |
+//!
+//! `/health`, the log line, `on_log` and systemd's status line are readers of these; they count nothing themselves.
 
 mod counters;
+mod in_flight;
+mod phase;
 mod record;
+mod shared;
 
-pub use counters::{Counters, Phase, Streaming};
+pub use counters::Counters;
+pub use in_flight::{ActiveRequest, InFlight, InFlightSlot, RequestDetails, Streaming};
+pub use phase::Phase;
 pub use record::{CLIENT_GONE, Caller, Record};
+pub use shared::Activity;

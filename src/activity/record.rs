@@ -1,4 +1,4 @@
-//! What is logged of a request: one line at its end, whatever became of it.
+//! The record of a request: one line in the log at its end, whether it succeeded or not.
 
 use std::fmt::{self, Write as _};
 use std::net::IpAddr;
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::anthropic::{StopReason, Usage};
 use crate::json::Value;
 
-/// Who asks, as hooks and the log are told. In the log the address, and the owner of the key or a dash.
-#[derive(Clone, Debug)]
+/// The caller of a request, for hooks and the log. The log shows the address, and the owner of the key or a dash.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The client's address; an IPv4 one is never shown as IPv6.
     pub address: IpAddr,
@@ -18,7 +18,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A caller of whom only the address is known yet.
+    /// A caller of whom only the address is known so far.
     pub fn new(address: IpAddr) -> Self {
         Caller { address, user: None }
     }
@@ -30,12 +30,12 @@ impl fmt::Display for Caller {
     }
 }
 
-/// What happened to a request, filled in as it happens.
+/// The facts about a request, filled in as they happen.
 #[derive(Debug)]
 pub struct Record {
     /// The id of the request, `req_…`, which the client gets as a header.
     pub request_id: String,
-    /// Who asked: address, and the owner of the key.
+    /// The client's address, and the owner of the key.
     pub caller: Caller,
     /// The model as the client named it; empty until the body was read.
     pub client_model: String,
@@ -59,7 +59,7 @@ pub struct Record {
     pub began: Instant,
     /// Until the first byte of what the model said.
     pub first_byte: Option<Duration>,
-    /// Why it failed.
+    /// The reason why it failed.
     pub error: Option<String>,
 }
 
@@ -90,7 +90,9 @@ impl Record {
 
 impl Record {
     /// The record as `on_log` sees it.
-    #[inline(never)] // its part of the stack is not to lie below every message
+    // `inline(never)`: keep this large frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
+    // budget).
+    #[inline(never)]
     pub fn to_value(&self) -> Value<'static> {
         let millis = |time: Duration| Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let usage = self.usage;
@@ -117,7 +119,7 @@ impl Record {
 /// Text that a stranger chose, with nothing in it that could end a line of the log; a dash where there is none.
 struct Plain<'t>(&'t str);
 
-/// What is shown of it, in characters.
+/// The number of its characters that are shown at most.
 const PLAIN_MAX: usize = 200;
 
 impl fmt::Display for Plain<'_> {

@@ -182,7 +182,7 @@ fn name_of(gateway: &Gateway, wanted: &Resolved, own: &str) -> String {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::hooks::{Hooks, Options};
+    use crate::hooks::{Hooks, LoadOptions};
     use crate::settings::Settings;
     use crate::transport;
 
@@ -196,9 +196,9 @@ mod tests {
             settings: Settings { window: Some(*window), ..Settings::default() },
         };
         let texts = vec![("test.lua".to_string(), lua.to_string())];
-        let options = Options { texts, ..Options::default() };
+        let options = LoadOptions { texts, ..LoadOptions::default() };
         let loaded = Hooks::load(&[], upstreams.iter().map(upstream).collect(), options).unwrap();
-        Gateway::new(loaded, &transport::Options::default()).unwrap()
+        Gateway::new(loaded, &transport::CallLimits::default()).unwrap()
     }
 
     fn told(gateway: &Gateway) -> impl Fn(&str) -> String + use<> {

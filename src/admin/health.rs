@@ -1,12 +1,12 @@
 //! `GET /health`: whether the server runs, and what has happened since the start.
 
-use crate::activity::Counters;
+use crate::activity::Activity;
 use crate::fleet::Gateway;
 use crate::hooks::Hook;
 use crate::json::{Object, Value};
 
 /// The answer, as JSON.
-pub fn health(gateway: &Gateway, counters: &Counters) -> Vec<u8> {
+pub fn health(gateway: &Gateway, activity: &Activity) -> Vec<u8> {
     let names: Vec<Value<'_>> = gateway.upstreams().iter().map(|served| served.name().into()).collect();
     let failures: u64 = Hook::ALL.iter().map(|hook| gateway.hooks().failures(*hook)).sum();
     let mut health = Object::new();
@@ -14,7 +14,7 @@ pub fn health(gateway: &Gateway, counters: &Counters) -> Vec<u8> {
     health.push("version", env!("CARGO_PKG_VERSION"));
     health.push("hooks", gateway.hooks().hash());
     health.push("upstreams", names);
-    counters.tell(&mut health);
+    activity.add_to(&mut health);
     // Counted since the last load: another set of hooks has not failed yet.
     health.push("hook_failures", failures);
     Value::from(health).to_json().into_bytes()

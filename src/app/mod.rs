@@ -1,1 +1,29 @@
-//! Starts, reloads and stops a running server.
+//! Starts, reloads and stops a running server from one checked configuration.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `options` | [`RunOptions`]: the checked configuration of a run, with every default |
+//! | `configure` | [`Sources`]: upstreams, aliases and hooks from the command line, Lua files and a LiteLLM file |
+//! | `clients` | the keys that let clients in |
+//! | `setup` | the upstreams, hooks and limits of one server, loaded at the start and at each reload |
+//! | `serve` | [`serve`]: from the options to a running server and its end |
+//! | `reload` | signals: `SIGHUP` loads the files again, `SIGINT` and `SIGTERM` end the server |
+//! | `status` | the reports to the service manager |
+//! | `find_server` | [`Search`]: the search for a model server on the usual local ports |
+//! | `shell` | words in the quotes of a shell |
+
+mod clients;
+mod configure;
+mod find_server;
+mod options;
+mod reload;
+mod serve;
+mod setup;
+mod shell;
+mod status;
+
+pub use configure::{DEMO, Sources, found_upstreams, read_litellm};
+pub use find_server::Search;
+pub use options::RunOptions;
+pub use serve::serve;
+pub use shell::in_quotes;

@@ -1,6 +1,8 @@
-//! What can be typed: the commands and their options, as argh reads them and `--help` tells them.
+//! The commands and their options, as argh reads them and `--help` shows them. A default in a text is a placeholder that
+//! `help` fills in.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use argh::FromArgs;
 
@@ -47,9 +49,9 @@ pub(super) enum Command {
     note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY, or the systemd credential of that name, holds the key for the upstreams of --upstream; SPARKGAP_CLIENT_KEYS holds what a file of --api-key-file does.\nUnder a socket unit --listen has no say: the unit names the address."
 )]
 pub(super) struct Serve {
-    /// address to listen on (127.0.0.1:4000)
-    #[argh(option, default = "\"127.0.0.1:4000\".into()")]
-    pub(super) listen: String,
+    /// address to listen on (%listen%)
+    #[argh(option)]
+    pub(super) listen: Option<String>,
     /// base URL of an OpenAI-compatible server, or "demo"; may be repeated, the first is the default
     #[argh(option, arg_name = "url")]
     pub(super) upstream: Vec<String>,
@@ -67,18 +69,18 @@ pub(super) struct Serve {
     #[argh(switch)]
     pub(super) unsafe_hooks: bool,
     /// a path that stands before every other, such as /llm
-    #[argh(option, default = "String::new()")]
-    pub(super) prefix: String,
-    /// the largest request body in bytes (33554432)
-    #[argh(option, default = "32 * 1024 * 1024", arg_name = "bytes")]
-    pub(super) body_size_max: usize,
+    #[argh(option)]
+    pub(super) prefix: Option<String>,
+    /// the largest request body in bytes (%body_size_max%)
+    #[argh(option, arg_name = "bytes")]
+    pub(super) body_size_max: Option<usize>,
     /// the memory that all requests may take together, such as 512M or 2G (half of what the machine or its service
     /// manager allows); beyond it they wait, and are then told to come back (529)
     #[argh(option, arg_name = "size", from_str_fn(size))]
     pub(super) memory_max: Option<usize>,
-    /// the most connections at a time (1024)
-    #[argh(option, default = "1024")]
-    pub(super) connections_max: usize,
+    /// the most connections at a time (%connections_max%)
+    #[argh(option)]
+    pub(super) connections_max: Option<usize>,
     /// a LiteLLM config.yaml to run as it is; see sparkgap import
     #[argh(option, arg_name = "file")]
     pub(super) litellm: Option<PathBuf>,
@@ -98,42 +100,42 @@ pub(super) struct Serve {
     /// an address or network of reverse proxies whose X-Forwarded-For names the client; may be repeated
     #[argh(option, arg_name = "addr")]
     pub(super) trusted_proxy: Vec<Network>,
-    /// seconds to connect to an upstream (5)
-    #[argh(option, default = "5", arg_name = "s", from_str_fn(seconds))]
-    pub(super) connect_timeout: u64,
-    /// seconds until an upstream's first byte (1800): its queue and the whole prefill
-    #[argh(option, default = "1800", arg_name = "s", from_str_fn(seconds))]
-    pub(super) first_byte_timeout: u64,
-    /// seconds between two bytes of an upstream (300)
-    #[argh(option, default = "300", arg_name = "s", from_str_fn(seconds))]
-    pub(super) idle_timeout: u64,
-    /// seconds for a client's whole request head (10)
-    #[argh(option, default = "10", arg_name = "s", from_str_fn(seconds))]
-    pub(super) head_timeout: u64,
-    /// seconds without a byte of a client's request body, or with less than 1 KiB of it a second (60)
-    #[argh(option, default = "60", arg_name = "s", from_str_fn(seconds))]
-    pub(super) body_timeout: u64,
-    /// seconds in which a client takes nothing of its answer (60); then it is dropped, and its upstream request with it
-    #[argh(option, default = "60", arg_name = "s", from_str_fn(seconds))]
-    pub(super) write_timeout: u64,
-    /// seconds that a client's connection may be without a request (300)
-    #[argh(option, default = "300", arg_name = "s", from_str_fn(seconds))]
-    pub(super) keep_alive: u64,
-    /// seconds of silence before a streamed answer is begun anyway (8)
-    #[argh(option, default = "8", arg_name = "s")]
-    pub(super) open_after: u64,
-    /// seconds of silence between two pings (10)
-    #[argh(option, default = "10", arg_name = "s")]
-    pub(super) ping_every: u64,
-    /// seconds of nothing but pings until a client gets the usage so far instead (120): Claude Code gives up after 600
-    #[argh(option, default = "120", arg_name = "s")]
-    pub(super) usage_every: u64,
-    /// seconds that requests in progress get when the server is told to stop (30)
-    #[argh(option, default = "30", arg_name = "s")]
-    pub(super) drain: u64,
-    /// error, warn, info, debug or trace (info); trace shows bodies, unredacted
-    #[argh(option, default = "log::LevelFilter::Info", arg_name = "level")]
-    pub(super) log_level: log::LevelFilter,
+    /// seconds to connect to an upstream (%connect_timeout%)
+    #[argh(option, arg_name = "s", from_str_fn(seconds))]
+    pub(super) connect_timeout: Option<Duration>,
+    /// seconds until an upstream's first byte (%first_byte_timeout%): its queue and the whole prefill
+    #[argh(option, arg_name = "s", from_str_fn(seconds))]
+    pub(super) first_byte_timeout: Option<Duration>,
+    /// seconds between two bytes of an upstream (%idle_timeout%)
+    #[argh(option, arg_name = "s", from_str_fn(seconds))]
+    pub(super) idle_timeout: Option<Duration>,
+    /// seconds for a client's whole request head (%head_timeout%)
+    #[argh(option, arg_name = "s", from_str_fn(seconds))]
+    pub(super) head_timeout: Option<Duration>,
+    /// seconds without a byte of a client's request body, or with less than 1 KiB of it a second (%body_timeout%)
+    #[argh(option, arg_name = "s", from_str_fn(seconds))]
+    pub(super) body_timeout: Option<Duration>,
+    /// seconds in which a client takes nothing of its answer (%write_timeout%); then it is dropped, and its upstream request with it
+    #[argh(option, arg_name = "s", from_str_fn(seconds))]
+    pub(super) write_timeout: Option<Duration>,
+    /// seconds that a client's connection may be without a request (%keep_alive%)
+    #[argh(option, arg_name = "s", from_str_fn(seconds))]
+    pub(super) keep_alive: Option<Duration>,
+    /// seconds of silence before a streamed answer is begun anyway (%open_after%)
+    #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
+    pub(super) open_after: Option<Duration>,
+    /// seconds of silence between two pings (%ping_every%)
+    #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
+    pub(super) ping_every: Option<Duration>,
+    /// seconds of nothing but pings until a client gets the usage so far instead (%usage_every%): Claude Code gives up after 600
+    #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
+    pub(super) usage_every: Option<Duration>,
+    /// seconds that requests in progress get when the server is told to stop (%drain%)
+    #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
+    pub(super) drain: Option<Duration>,
+    /// error, warn, info, debug or trace (%log_level%); trace shows bodies, unredacted
+    #[argh(option, arg_name = "level")]
+    pub(super) log_level: Option<log::LevelFilter>,
 }
 
 /// Serve with the built-in demo upstream: no model server needed.
@@ -144,12 +146,12 @@ pub(super) struct Serve {
     example = "sparkgap demo\n    then, in another terminal, the line that it prints: it starts Claude Code."
 )]
 pub(super) struct Demo {
-    /// address to listen on (127.0.0.1:4000)
-    #[argh(option, default = "\"127.0.0.1:4000\".into()")]
-    pub(super) listen: String,
-    /// error, warn, info, debug or trace (info)
-    #[argh(option, default = "log::LevelFilter::Info", arg_name = "level")]
-    pub(super) log_level: log::LevelFilter,
+    /// address to listen on (%listen%)
+    #[argh(option)]
+    pub(super) listen: Option<String>,
+    /// error, warn, info, debug or trace (%log_level%)
+    #[argh(option, arg_name = "level")]
+    pub(super) log_level: Option<log::LevelFilter>,
 }
 
 /// Load the configuration and say what it maps to what; never touches the network. Exit code 1 if it is wrong.
@@ -235,7 +237,7 @@ pub(super) struct ImportFile {
     note = "The environment variables SPARKGAP_URL and SPARKGAP_API_KEY stand for --remote and --api-key.\nThe lines are for sh, dash, bash, zsh and fish. After any failure they are only `false`, so that what stands behind && does not run; a settings file of Claude Code that leads elsewhere is such a failure."
 )]
 pub(super) struct Environment {
-    /// where to ask (http://127.0.0.1:4000)
+    /// where to ask (%local_url%)
     #[argh(option, arg_name = "url")]
     pub(super) remote: Option<String>,
     /// what Claude Code is to call it by, where that is not the same: a tunnel, or a reverse proxy
@@ -299,7 +301,7 @@ pub(super) struct Doctor {
     note = "Name the upstreams as for the running sparkgap; without them they cannot be asked straight.\nThe environment variable SPARKGAP_URL stands for --base-url, SPARKGAP_API_KEY holds the key that sparkgap asks for."
 )]
 pub(super) struct Bench {
-    /// where sparkgap is (http://127.0.0.1:4000)
+    /// where sparkgap is (%local_url%)
     #[argh(option, arg_name = "url")]
     pub(super) base_url: Option<String>,
     /// base URL of the upstream; may be repeated
@@ -314,18 +316,18 @@ pub(super) struct Bench {
     /// a model or alias to ask for (all of them); may be repeated
     #[argh(option, arg_name = "name")]
     pub(super) model: Vec<String>,
-    /// how often each question is asked (5)
-    #[argh(option, default = "5")]
-    pub(super) rounds: u64,
-    /// sizes of prompts, in tokens (100,1000,4000)
-    #[argh(option, default = "\"100,1000,4000\".into()")]
-    pub(super) sizes: String,
+    /// how often each question is asked (%rounds%)
+    #[argh(option)]
+    pub(super) rounds: Option<u64>,
+    /// sizes of prompts, in tokens (%sizes%)
+    #[argh(option)]
+    pub(super) sizes: Option<String>,
     /// also ask this model of the real Anthropic API, which costs money; its key: ANTHROPIC_API_KEY
     #[argh(option, arg_name = "model")]
     pub(super) anthropic: Option<String>,
-    /// where that API is (https://api.anthropic.com)
-    #[argh(option, arg_name = "url", default = "\"https://api.anthropic.com\".into()")]
-    pub(super) anthropic_url: String,
+    /// where that API is (%anthropic_url%)
+    #[argh(option, arg_name = "url")]
+    pub(super) anthropic_url: Option<String>,
     /// print JSON
     #[argh(switch)]
     pub(super) json: bool,
@@ -336,10 +338,22 @@ pub(super) struct Bench {
 #[argh(subcommand, name = "version")]
 pub(super) struct Version {}
 
-/// A limit in seconds. None at all would end whatever it limits before it has begun.
-fn seconds(text: &str) -> Result<u64, String> {
-    let number = text.parse().ok().filter(|seconds| *seconds > 0);
-    number.ok_or_else(|| format!("'{text}' is no number of seconds of at least 1"))
+/// A limit in seconds. A limit of zero would end the limited thing before it has begun.
+fn seconds(text: &str) -> Result<Duration, String> {
+    read_seconds(text, 1)
+}
+
+/// A time in seconds that may be zero.
+fn seconds_or_zero(text: &str) -> Result<Duration, String> {
+    read_seconds(text, 0)
+}
+
+/// At most 2^32 - 1 seconds, 136 years: the sum of any such time and the present is a time that the clock can hold.
+fn read_seconds(text: &str, min: u32) -> Result<Duration, String> {
+    let number = text.parse::<u32>().ok().filter(|seconds| *seconds >= min);
+    let number = number
+        .ok_or_else(|| format!("'{text}' is not a number of seconds between {min} and {}", u32::MAX))?;
+    Ok(Duration::from_secs(number.into()))
 }
 
 /// A size in bytes, with `K`, `M` or `G` for a power of 1,024. Less than 16M would serve nobody.

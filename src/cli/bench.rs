@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use super::arguments::Bench;
-use super::env::{address, key, named, server};
+use super::output::{Failed, print};
 use super::progress::Progress;
-use super::{Failed, load, print, upstreams};
+use super::remote::{address, key, named, server};
+use crate::app::Sources;
 use crate::config;
 use crate::fleet::{Gateway, Upstream};
-use crate::hooks;
 use crate::json::Value;
 use crate::latency::{self, Plan, Row, Target, Times, Way};
 use crate::transport::{self, Endpoint, nobody};
@@ -17,14 +17,14 @@ use crate::transport::{self, Endpoint, nobody};
 const THROUGH: &str = "sparkgap";
 const STRAIGHT: &str = "direct";
 
-/// Enough for a pace, and soon over.
-const ANSWER_TOKENS: u64 = 64;
+/// The address of the real Anthropic API.
+pub(super) const ANTHROPIC_URL: &str = "https://api.anthropic.com";
 
 /// `sparkgap bench`.
 pub(super) fn run(options: &Bench) -> Result<(), Failed> {
     let plan = plan(options)?;
     let config = server(&address(options.base_url.as_deref()), key(None).as_deref());
-    let proxy = Upstream::new(config, &transport::Options::default())?;
+    let proxy = Upstream::new(config, &transport::CallLimits::default())?;
     let gateway = gateway(options)?;
     let anthropic = anthropic(options)?;
     let models = models(options, &proxy, gateway.as_ref())?;
@@ -47,34 +47,41 @@ pub(super) fn run(options: &Bench) -> Result<(), Failed> {
 }
 
 fn plan(options: &Bench) -> Result<Plan, Failed> {
-    let sizes = options.sizes.split(',').map(|size| size.trim().parse::<u64>());
-    let sizes = sizes.collect::<Result<Vec<_>, _>>();
-    let sizes = sizes.map_err(|_| format!("--sizes {}: expected numbers, as in 100,1000", options.sizes))?;
-    if options.rounds == 0 {
+    let mut plan = Plan::default();
+    if let Some(sizes) = &options.sizes {
+        let numbers = sizes.split(',').map(|size| size.trim().parse::<u64>()).collect::<Result<Vec<_>, _>>();
+        plan.sizes = numbers.map_err(|_| format!("--sizes {sizes}: expected numbers, as in 100,1000"))?;
+    }
+    plan.rounds = options.rounds.unwrap_or(plan.rounds);
+    if plan.rounds == 0 {
         return Err("--rounds 0: expected at least 1".into());
     }
-    Ok(Plan { rounds: options.rounds, sizes, answer_tokens: ANSWER_TOKENS })
+    Ok(plan)
 }
 
-/// What the running sparkgap was started with, as far as it is named: only then its upstreams can be asked straight.
+/// The upstreams of the running sparkgap, if they are named: only then they can be asked straight.
 fn gateway(options: &Bench) -> Result<Option<Gateway>, Failed> {
     if options.upstream.is_empty() && options.hooks.is_empty() {
         return Ok(None);
     }
-    let upstreams = upstreams(&options.upstream, options.upstream_key_file.as_deref())?;
-    let loaded = load(&options.hooks, upstreams, hooks::Options::default())?;
-    Gateway::new(loaded, &transport::Options::default()).map(Some)
+    let sources = Sources {
+        upstreams: options.upstream.clone(),
+        upstream_key_file: options.upstream_key_file.clone(),
+        hooks: options.hooks.clone(),
+        ..Sources::default()
+    };
+    Gateway::new(sources.load()?, &transport::CallLimits::default()).map(Some)
 }
 
-/// The real API, where it was asked for in so many words.
+/// The real API, if the options ask for it explicitly.
 fn anthropic(options: &Bench) -> Result<Option<Endpoint>, Failed> {
     if options.anthropic.is_none() {
         return Ok(None);
     }
     let key = named("ANTHROPIC_API_KEY")
         .ok_or("--anthropic needs a key in the environment variable ANTHROPIC_API_KEY")?;
-    let config = server(&options.anthropic_url, None);
-    let server = Endpoint::new(&config, &transport::Options::default())?;
+    let config = server(options.anthropic_url.as_deref().unwrap_or(ANTHROPIC_URL), None);
+    let server = Endpoint::new(&config, &transport::CallLimits::default())?;
     Ok(Some(server.with_header("x-api-key", &key)?.with_header("anthropic-version", "2023-06-01")?))
 }
 
@@ -86,7 +93,7 @@ fn models(
 ) -> Result<Vec<(String, Option<u64>)>, Failed> {
     let url = &proxy.config().url;
     let config = config::Upstream { url: format!("{url}/v1"), ..proxy.config().clone() };
-    let listed = Upstream::new(config, &transport::Options::default())?;
+    let listed = Upstream::new(config, &transport::CallLimits::default())?;
     let found = listed.discover(&nobody()).map_err(|failure| {
         format!("no sparkgap answers at {url} ({failure}); start one: sparkgap serve --upstream URL")
     })?;

@@ -1,29 +1,29 @@
-//! `check`: what the configuration maps to what.
+//! `check`: shows the upstreams, aliases and hooks of a configuration.
 
 use std::fmt::Write as _;
 
 use super::arguments::Check;
-use super::serve::{DEMO, imported};
-use super::{Failed, load, print, upstreams};
+use super::output::{Failed, print};
+use crate::app::{DEMO, Sources};
 use crate::config;
-use crate::hooks::{self, Loaded};
+use crate::hooks::Loaded;
 use crate::json::Value;
 
 /// Stands for the demo upstream, which has an address only once it runs.
 const DEMO_URL: &str = "http://127.0.0.1/v1";
 
 /// `sparkgap check`.
-pub(super) fn check(options: &Check) -> Result<(), Failed> {
-    let url = |url: &String| if url == DEMO { DEMO_URL.to_string() } else { url.clone() };
-    let urls: Vec<String> = options.upstream.iter().map(url).collect();
-    let upstreams = upstreams(&urls, options.upstream_key_file.as_deref())?;
-    let imported = match &options.litellm {
-        Some(file) => imported(file, super::import::read_to_run(file)?),
-        None => hooks::Options::default(),
+pub(super) fn check(typed: Check) -> Result<(), Failed> {
+    let url = |url: String| if url == DEMO { DEMO_URL.to_string() } else { url };
+    let sources = Sources {
+        upstreams: typed.upstream.into_iter().map(url).collect(),
+        upstream_key_file: typed.upstream_key_file,
+        hooks: typed.hooks,
+        unsafe_hooks: typed.unsafe_hooks,
+        litellm: typed.litellm,
     };
-    let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..imported };
-    let loaded = load(&options.hooks, upstreams, hook_options)?;
-    print(&if options.json { as_json(&loaded) } else { as_text(&loaded) });
+    let loaded = sources.load()?;
+    print(&if typed.json { as_json(&loaded) } else { as_text(&loaded) });
     Ok(())
 }
 

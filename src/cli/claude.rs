@@ -6,13 +6,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::Failed;
-use super::env::{ANY_KEY, Variables, ask};
+use super::output::{Failed, note};
+use super::remote::{ANY_KEY, Variables, ask};
 use crate::config;
 use crate::json::{self, Object, Value};
 
@@ -159,7 +159,7 @@ fn merged(mut settings: Value<'static>, variables: &Variables, shows_key: bool) 
     Ok(settings.to_json())
 }
 
-/// What follows `--settings`: JSON, or the name of a file.
+/// The settings after `--settings`: JSON, or the name of a file.
 fn own_settings(own: &OsStr) -> Result<Value<'static>, Failed> {
     let text = own.to_str().unwrap_or_default().trim();
     let mut bytes = if text.starts_with('{') && text.ends_with('}') {
@@ -308,12 +308,10 @@ pub(super) fn check_settings_files(variables: &Variables) -> Result<(), Failed> 
             ));
         }
         if has_key(&settings) {
-            let note = format!(
+            note(&format!(
                 "sparkgap: {} sets a key, which beats the one for sparkgap: take it out of the file, or start Claude Code with `sparkgap claude`\n",
                 file.display()
-            );
-            // Nobody reads the note if stderr cannot be written to.
-            let _ = std::io::stderr().write_all(note.as_bytes());
+            ));
         }
     }
     Ok(())

@@ -1,34 +1,35 @@
-//! `doctor`: what is wrong with the upstreams, and what to change.
+//! `doctor`: shows the faults of the upstreams' set-up, and their fixes.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use super::arguments::Doctor;
-use super::found::Search;
+use super::output::{Failed, note, print};
 use super::progress::Progress;
-use super::{Failed, found_upstreams, load, print, upstreams};
+use crate::app::{Search, Sources, found_upstreams};
 use crate::config::{self, Config};
 use crate::doctor::{Level, Step, Verdict, examine};
 use crate::fleet::Upstream;
-use crate::hooks::{self, Loaded};
+use crate::hooks::Loaded;
 use crate::json::Value;
 use crate::transport;
 
 /// `sparkgap doctor`. Fails if anything is wrong.
-pub(super) fn run(options: &Doctor) -> Result<(), Failed> {
+pub(super) fn run(options: Doctor) -> Result<(), Failed> {
     if let Some(file) = &options.ca_file {
         transport::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
     }
-    let upstreams = if options.upstream.is_empty() && options.hooks.is_empty() {
-        found(options)?
-    } else {
-        upstreams(&options.upstream, options.upstream_key_file.as_deref())?
+    let sources = Sources {
+        upstreams: options.upstream,
+        upstream_key_file: options.upstream_key_file,
+        hooks: options.hooks,
+        unsafe_hooks: options.unsafe_hooks,
+        litellm: None,
     };
-    let hook_options = hooks::Options { unsafe_hooks: options.unsafe_hooks, ..hooks::Options::default() };
-    let Loaded { config, .. } = load(&options.hooks, upstreams, hook_options)?;
+    let loaded = if sources.name_upstreams() { sources.load() } else { sources.load_with(found(&sources)?) };
+    let Loaded { config, .. } = loaded?;
     let mut patients = Vec::new();
     for upstream in &config.upstreams {
-        let upstream = Upstream::new(upstream.clone(), &transport::Options::default())?;
+        let upstream = Upstream::new(upstream.clone(), &transport::CallLimits::default())?;
         let verdicts = examined(&upstream, &named(&config, upstream.name()), options.json);
         patients.push((upstream, verdicts));
     }
@@ -44,9 +45,10 @@ pub(super) fn run(options: &Doctor) -> Result<(), Failed> {
     }
 }
 
-/// The server on a local port, for want of another one. A note on the key goes to stderr, as it is no part of the result.
-fn found(options: &Doctor) -> Result<Vec<config::Upstream>, Failed> {
-    let search = Search::run(options.upstream_key_file.as_deref())?;
+/// The server on a local port, since none is named. A note on the key goes to stderr, since it is not a part of the
+/// result.
+fn found(sources: &Sources) -> Result<Vec<config::Upstream>, Failed> {
+    let search = Search::run(sources.upstream_key_file.as_deref())?;
     let on_the_key = search.on_the_key();
     let Some(url) = search.url else {
         return Err(format!(
@@ -54,9 +56,7 @@ fn found(options: &Doctor) -> Result<Vec<config::Upstream>, Failed> {
         ));
     };
     if !on_the_key.is_empty() {
-        let note = format!("sparkgap: took the server found at {url}{on_the_key}\n");
-        // Nobody reads the note if stderr cannot be written to.
-        let _ = std::io::stderr().write_all(note.as_bytes());
+        note(&format!("sparkgap: took the server found at {url}{on_the_key}\n"));
     }
     found_upstreams(&[url])
 }

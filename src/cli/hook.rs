@@ -1,10 +1,11 @@
-//! `hook`: what the hooks make of a saved request.
+//! `hook`: runs the hooks on a saved request and shows the result.
 
 use std::fmt::Write as _;
 use std::time::Instant;
 
 use super::arguments::HookRun;
-use super::{Failed, load, print, upstreams};
+use super::output::{Failed, print};
+use crate::app::Sources;
 use crate::fleet::Gateway;
 use crate::hooks;
 use crate::json::Value;
@@ -24,11 +25,11 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
         None => Err(format!("--header {header}: expected NAME: VALUE")),
     });
     let headers = headers.collect::<Result<Vec<_>, Failed>>()?;
-    // What a hook logs, and why one fails, is what this command is for.
+    // The purpose of this command is to show the log lines of hooks, and the reasons why they fail.
     logger::start(log::LevelFilter::Info);
     let gateway_of = |hooks: &[std::path::PathBuf], urls: &[String]| {
-        let loaded = load(hooks, upstreams(urls, None)?, hooks::Options::default())?;
-        Gateway::new(loaded, &transport::Options::default())
+        let sources = Sources { upstreams: urls.to_vec(), hooks: hooks.to_vec(), ..Sources::default() };
+        Gateway::new(sources.load()?, &transport::CallLimits::default())
     };
     let file = std::slice::from_ref(&options.file);
     let nowhere = [NOWHERE.to_string()];
@@ -97,7 +98,7 @@ fn changes(path: &str, before: &Value<'_>, after: &Value<'_>, text: &mut String)
     }
 }
 
-/// What stands for a member that is not there. A `null` that appears or goes is no difference that matters upstream.
+/// Stands for a missing member. A `null` that appears or goes does not matter to an upstream.
 const ABSENT: Value<'static> = Value::Null;
 
 #[cfg(test)]

@@ -1,18 +1,16 @@
-//! `import`: a LiteLLM configuration as Lua, and what became of each of its keys.
+//! `import`: a LiteLLM configuration as Lua, with a report on each of its keys.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::Path;
 
 use super::arguments::ImportFile;
-use super::{Failed, print};
+use super::output::{Failed, note, print};
+use crate::app::read_litellm;
 use crate::json::Value;
-use crate::litellm::{self, Import, ImportError, Verdict};
-use crate::service;
+use crate::litellm::{Import, Verdict};
 
 /// `sparkgap import FILE`: the Lua to stdout or to a file, the report to stderr or, with the Lua, as JSON.
 pub(super) fn run(options: &ImportFile) -> Result<(), Failed> {
-    let import = read(&options.file)?;
+    let import = read_litellm(&options.file)?;
     if let Some(output) = &options.output {
         if output.exists() {
             return Err(format!(
@@ -33,27 +31,11 @@ pub(super) fn run(options: &ImportFile) -> Result<(), Failed> {
     for (name, _) in &import.environment {
         let _ = writeln!(report, "set the environment variable {name}: its value stays in the YAML");
     }
-    // Nobody is there to tell if stderr cannot be written to.
-    let _ = std::io::stderr().write_all(report.as_bytes());
+    note(&report);
     if options.output.is_none() {
         print(&import.lua);
     }
     Ok(())
-}
-
-/// Reads and translates a LiteLLM configuration.
-pub(super) fn read(file: &Path) -> Result<Import, Failed> {
-    let yaml = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    litellm::import(&yaml, &service::variable).map_err(|error| format!("{}: {error}", file.display()))
-}
-
-/// The same for a file that is run as it is: every variable that holds an address must be set.
-pub(super) fn read_to_run(file: &Path) -> Result<Import, Failed> {
-    let import = read(file)?;
-    match import.unset.first() {
-        Some(unset) => Err(format!("{}: {}", file.display(), ImportError::from(unset))),
-        None => Ok(import),
-    }
 }
 
 fn as_json(import: &Import) -> String {

@@ -1,4 +1,4 @@
-//! Which addresses are on this machine or in its own network, and which lie outside.
+//! Tells addresses on this machine and in its own network from those that lie outside.
 //!
 //! Knows only the text of a URL: no name is looked up, so that `check` can say the same without a network.
 
@@ -17,7 +17,7 @@ pub fn host_outside(url: &str) -> Option<&str> {
     (!is_private(host)).then_some(host)
 }
 
-/// What is said of an upstream whose host lies outside.
+/// The warning about an upstream whose host lies outside.
 pub fn leaves_the_lan(host: &str) -> String {
     format!("{host} is outside of this network: conversations that go there leave the LAN")
 }

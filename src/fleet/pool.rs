@@ -13,7 +13,7 @@ use crate::openai::Counts;
 use crate::route::{self, Alias};
 use crate::settings::Settings;
 use crate::translate::{Answer, Asked, Lessons, Target, ToldWindow};
-use crate::transport::{Options, Wait};
+use crate::transport::{CallLimits, Wait};
 
 use super::learned::{Learned, Refused, is_same_window};
 use super::queue::{NoSlot, Queue, QueueSlot};
@@ -226,7 +226,7 @@ impl Gateway {
     ///
     /// # Errors
     /// An upstream's URL or key cannot be used.
-    pub fn new(loaded: Loaded, options: &Options) -> Result<Self, String> {
+    pub fn new(loaded: Loaded, options: &CallLimits) -> Result<Self, String> {
         Gateway::after(None, loaded, options)
     }
 
@@ -235,7 +235,7 @@ impl Gateway {
     ///
     /// # Errors
     /// As [`Gateway::new`].
-    pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &Options) -> Result<Self, String> {
+    pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &CallLimits) -> Result<Self, String> {
         let Loaded { hooks, config: Config { upstreams, aliases } } = loaded;
         let serve = |config: config::Upstream| {
             let same = old.and_then(|old| old.upstream(&config.name));

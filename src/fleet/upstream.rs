@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::discovery::{Discovered, Memory};
 use crate::config;
-use crate::transport::{Endpoint, Failure, Options, Path, Response, Wait, Watcher};
+use crate::transport::{CallLimits, Endpoint, Failure, Path, Response, Wait, Watcher};
 
 /// A models listing over this is not read to its end.
 const LISTING_SIZE_MAX: usize = 4 * 1024 * 1024;
@@ -23,7 +23,7 @@ impl Upstream {
     ///
     /// # Errors
     /// As [`Endpoint::new`].
-    pub fn new(config: config::Upstream, options: &Options) -> Result<Self, String> {
+    pub fn new(config: config::Upstream, options: &CallLimits) -> Result<Self, String> {
         let memory = Arc::new(Memory::new(&config.settings));
         let watcher: Arc<dyn Watcher> = memory.clone();
         let endpoint = Endpoint::new(&config, options)?.watched_by(watcher);

@@ -7,7 +7,7 @@ use mlua::{Function, Lua, LuaString, MultiValue, Table, Value as LuaValue, Varia
 
 use super::convert::{self, FromLua, no_view};
 use super::guard::Guard;
-use super::options::Options;
+use super::options::LoadOptions;
 use super::outcome::message_of;
 use super::pattern::{Capture, Search};
 use super::shared::Shared;
@@ -19,7 +19,7 @@ use crate::service;
 const LOG_CHARS_MAX: usize = 4096;
 
 /// Installs the globals in a new VM.
-pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &Options) -> mlua::Result<()> {
+pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &LoadOptions) -> mlua::Result<()> {
     let globals = lua.globals();
     let log = lua.create_table()?;
     for (name, level) in

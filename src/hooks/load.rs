@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use mlua::Value as LuaValue;
 
 use super::kind::{Defined, Hook};
-use super::options::Options;
+use super::options::LoadOptions;
 use super::source::Source;
 use super::table::{Mistake, Mistakes, describe};
 use super::vm::Vm;
@@ -60,7 +60,7 @@ impl LoadError {
 pub(super) fn load(
     paths: &[PathBuf],
     upstreams: Vec<Upstream>,
-    options: Options,
+    options: LoadOptions,
 ) -> Result<(Blueprint, Vm, Config), LoadError> {
     let sources = read_sources(paths, &options.texts)?;
     let mut vm = Vm::new(&options).map_err(|error| LoadError::one("the Lua VM", None, error.to_string()))?;
@@ -86,7 +86,7 @@ pub(super) fn load(
 /// The parts from which further VMs like the first are made.
 pub(super) struct Blueprint {
     pub(super) sources: Vec<Source>,
-    pub(super) options: Options,
+    pub(super) options: LoadOptions,
     pub(super) defined: Vec<Defined>,
     /// The names of the upstreams.
     pub(super) upstreams: Vec<String>,

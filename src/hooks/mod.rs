@@ -60,7 +60,7 @@ mod vm;
 pub use calls::{Decision, ErrorDecision};
 pub use kind::{Hook, HookPlace};
 pub use load::LoadError;
-pub use options::{Limits, Options};
+pub use options::{HookLimits, LoadOptions};
 pub use request::{Context, Request};
 pub use set::{Hooks, Loaded};
 pub use shared::Shared;

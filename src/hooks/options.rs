@@ -9,7 +9,7 @@ use crate::config::Secret;
 
 /// What one call and one VM may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct HookLimits {
     /// The time of one call.
     pub call: Duration,
     /// The time of one file, and of one `on_load`.
@@ -18,9 +18,9 @@ pub struct Limits {
     pub memory_bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for HookLimits {
     fn default() -> Self {
-        Limits {
+        HookLimits {
             call: Duration::from_millis(50),
             load: Duration::from_secs(1),
             memory_bytes: 64 * 1024 * 1024,
@@ -30,11 +30,11 @@ impl Default for Limits {
 
 /// How to load. `shared` goes from one set of hooks to the next at a reload.
 #[derive(Clone, Default)]
-pub struct Options {
+pub struct LoadOptions {
     /// Keep Lua's full standard library (`io`, `os`, `package`, coroutines, `load`), but for `debug`.
     pub unsafe_hooks: bool,
     /// The limits.
-    pub limits: Limits,
+    pub limits: HookLimits,
     /// The dictionary that all VMs share.
     pub shared: Shared,
     /// Texts to load like files, before them: name and Lua.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::kind::{Defined, Hook, HookPlace};
 use super::load::{self, Blueprint, LoadError};
-use super::options::Options;
+use super::options::LoadOptions;
 use super::outcome::Returned;
 use super::pool::Pool;
 use super::request::Request;
@@ -55,7 +55,7 @@ impl Hooks {
     pub fn load(
         sources: &[PathBuf],
         upstreams: Vec<Upstream>,
-        options: Options,
+        options: LoadOptions,
     ) -> Result<Loaded, LoadError> {
         let (blueprint, first, config) = load::load(sources, upstreams, options)?;
         Ok(Loaded { hooks: Hooks::new(blueprint, first)?, config })

@@ -41,9 +41,10 @@ impl Drop for Folder {
 }
 
 /// Time and memory limits that a test on a busy machine does not reach by accident.
-fn options() -> Options {
-    let limits = Limits { call: Duration::from_secs(20), load: Duration::from_secs(2), ..Limits::default() };
-    Options { limits, ..Options::default() }
+fn options() -> LoadOptions {
+    let limits =
+        HookLimits { call: Duration::from_secs(20), load: Duration::from_secs(2), ..HookLimits::default() };
+    LoadOptions { limits, ..LoadOptions::default() }
 }
 
 fn upstream(name: &str) -> Upstream {
@@ -351,7 +352,7 @@ fn unsafe_hooks_keep_the_library() {
     let folder = Folder::new(&[("a.lua", "assert(io and os.execute and coroutine and load) return {}")]);
     let path = std::slice::from_ref(&folder.0);
     assert!(Hooks::load(path, vec![upstream("main")], options()).is_err());
-    let options = Options { unsafe_hooks: true, ..options() };
+    let options = LoadOptions { unsafe_hooks: true, ..options() };
     assert!(Hooks::load(path, vec![upstream("main")], options).is_ok());
 }
 

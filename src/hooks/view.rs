@@ -14,7 +14,7 @@ use super::convert::{self, FromLua};
 use super::guard::Guard;
 use super::outcome::Returned;
 use super::request::Request;
-use crate::access::SECRET_HEADERS;
+use crate::http::SECRET_HEADERS;
 use crate::json::{DEPTH_MAX, Value};
 use tree::{Step, Undo, child_of, key_text, resolve, resolve_mut, write};
 

@@ -10,7 +10,7 @@ use mlua::{Function, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
 
 use super::guard::Guard;
 use super::kind::Hook;
-use super::options::{Limits, Options};
+use super::options::{HookLimits, LoadOptions};
 use super::outcome::{Returned, message_of};
 use super::request::{Context, Request};
 use super::source::Source;
@@ -29,12 +29,12 @@ pub(super) struct Vm {
     use_access: Function,
     /// The hooks, in the order of `Hooks::defined`.
     functions: Vec<Function>,
-    limits: Limits,
+    limits: HookLimits,
 }
 
 impl Vm {
     /// Makes an empty VM with its limits, sandbox and globals.
-    pub(super) fn new(options: &Options) -> mlua::Result<Vm> {
+    pub(super) fn new(options: &LoadOptions) -> mlua::Result<Vm> {
         let library = if options.unsafe_hooks {
             StdLib::ALL_SAFE
         } else {

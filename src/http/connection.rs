@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::chunks::Chunks;
 use super::head::{self, Framing};
-use super::request::{Failure, Limits, Request};
+use super::request::{Failure, Request, RequestLimits};
 use super::state::State;
 use crate::error::{Error, Kind};
 
@@ -40,7 +40,7 @@ pub enum Waiting {
 /// One client's connection. See the table in [`super`].
 pub struct Connection<S> {
     pub(super) stream: S,
-    limits: Limits,
+    limits: RequestLimits,
     /// Bytes that were read; those from `start` on are not used yet.
     pub(super) buffer: Vec<u8>,
     start: usize,
@@ -63,7 +63,7 @@ pub struct Connection<S> {
 
 impl<S: Read + Write> Connection<S> {
     /// A connection on which nothing has happened yet.
-    pub fn new(stream: S, limits: Limits) -> Self {
+    pub fn new(stream: S, limits: RequestLimits) -> Self {
         Connection {
             stream,
             limits,

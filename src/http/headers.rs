@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The headers that carry keys. Hooks cannot read them.
+pub const SECRET_HEADERS: [&str; 4] = ["x-api-key", "authorization", "proxy-authorization", "cookie"];
+
 /// Headers in their order. Names are kept in lower case.
 #[derive(Clone, Default)]
 pub struct Headers {

@@ -34,6 +34,6 @@ pub(crate) use chunks::fitting;
 pub use chunks::{Chunks, Decoded, Malformed};
 pub use connection::{Connection, Waiting};
 pub(crate) use head::end as end_of_head;
-pub use headers::Headers;
-pub use request::{Failure, Limits, Request};
+pub use headers::{Headers, SECRET_HEADERS};
+pub use request::{Failure, Request, RequestLimits};
 pub use socket::Socket;

@@ -8,16 +8,16 @@ use std::io;
 
 /// The size limits of a client's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RequestLimits {
     /// The largest head, in bytes. Claude Code sends about 2 KiB; proxies in front may add cookies.
     pub head_size_max: usize,
     /// The largest decoded body, in bytes. 32 MiB is the Messages API's own limit.
     pub body_size_max: usize,
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
-        Limits { head_size_max: 64 * 1024, body_size_max: 32 * 1024 * 1024 }
+        RequestLimits { head_size_max: 64 * 1024, body_size_max: 32 * 1024 * 1024 }
     }
 }
 

@@ -79,14 +79,14 @@ impl Write for Script {
 }
 
 fn connect(bytes: impl AsRef<[u8]>) -> Connection<Script> {
-    Connection::new(Script::new(bytes.as_ref(), usize::MAX), Limits::default())
+    Connection::new(Script::new(bytes.as_ref(), usize::MAX), RequestLimits::default())
 }
 
 /// The same bytes whole, and cut into pieces of several sizes.
 fn feeds(bytes: &[u8]) -> impl Iterator<Item = Connection<Script>> {
     [usize::MAX, 1, 2, 3, 7, 64]
         .into_iter()
-        .map(|size| Connection::new(Script::new(bytes, size), Limits::default()))
+        .map(|size| Connection::new(Script::new(bytes, size), RequestLimits::default()))
 }
 
 fn body<S: Read + Write>(connection: &mut Connection<S>) -> Result<String, Failure> {
@@ -154,12 +154,12 @@ fn a_body_larger_than_any_buffer_arrives_whole() {
     let text = "0123456789".repeat(300_000);
     for size in [usize::MAX, 1000] {
         let bytes = format!("{POST}Content-Length: {}\r\n\r\n{text}", text.len());
-        let mut connection = Connection::new(Script::new(bytes.as_bytes(), size), Limits::default());
+        let mut connection = Connection::new(Script::new(bytes.as_bytes(), size), RequestLimits::default());
         connection.read_head().unwrap().unwrap();
         assert_eq!(body(&mut connection).unwrap(), text);
         let bytes =
             format!("{POST}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{text}\r\n0\r\n\r\n", text.len());
-        let mut connection = Connection::new(Script::new(bytes.as_bytes(), size), Limits::default());
+        let mut connection = Connection::new(Script::new(bytes.as_bytes(), size), RequestLimits::default());
         connection.read_head().unwrap().unwrap();
         assert_eq!(body(&mut connection).unwrap(), text);
     }
@@ -259,7 +259,7 @@ fn bad_chunks_are_rejected() {
 
 #[test]
 fn a_body_over_the_limit_is_refused_before_it_is_read() {
-    let limits = Limits { body_size_max: 4, ..Limits::default() };
+    let limits = RequestLimits { body_size_max: 4, ..RequestLimits::default() };
     let head = format!("{POST}Content-Length: 5\r\nExpect: 100-continue\r\n\r\n");
     let mut connection = Connection::new(Script::new(head.as_bytes(), usize::MAX), limits);
     connection.read_head().unwrap().unwrap();
@@ -337,7 +337,8 @@ fn a_failed_read_is_judged_by_its_place_in_the_request() {
 
 #[test]
 fn wait_gets_the_kind_of_bytes_that_are_awaited() {
-    let mut connection = Connection::new(Script::new(b"\r\nGET / HTTP/1.1\r\n\r\n", 8), Limits::default());
+    let mut connection =
+        Connection::new(Script::new(b"\r\nGET / HTTP/1.1\r\n\r\n", 8), RequestLimits::default());
     let mut waits = Vec::new();
     let head = connection.read_head_with(|_, waiting| {
         waits.push(waiting);
@@ -360,7 +361,8 @@ fn continue_is_sent_to_a_client_that_waits_for_it() {
         (format!("{head}Content-Length: 1\r\n\r\na"), usize::MAX, ""),
         (format!("{head}Content-Length: 0\r\n\r\n"), usize::MAX, ""),
     ] {
-        let mut connection = Connection::new(Script::new(bytes.as_bytes(), piece_size), Limits::default());
+        let mut connection =
+            Connection::new(Script::new(bytes.as_bytes(), piece_size), RequestLimits::default());
         connection.read_head().unwrap().unwrap();
         body(&mut connection).unwrap();
         assert_eq!(connection.stream().written(), expected, "{bytes:?}");

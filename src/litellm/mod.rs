@@ -1,4 +1,4 @@
-//! A LiteLLM `config.yaml` -> Lua for sparkgap, with a word on every key.
+//! A LiteLLM `config.yaml` -> Lua for sparkgap, with a report on every key.
 //!
 //! ```text
 //! text ─► yaml ─► models   model_list: upstreams, groups of entries
@@ -22,6 +22,8 @@
 //! | a `*` pattern matches from the start of a name | it matches the whole name |
 //! | a name that nothing matches is a 400 | it is a 404 that says which model was asked for |
 
+mod error;
+mod import;
 mod keys;
 mod lua;
 mod models;
@@ -31,140 +33,12 @@ mod report;
 mod router;
 mod sources;
 mod target;
+mod upstream;
+mod verdict;
 mod yaml;
 
-use std::fmt;
-
-use crate::config::Secret;
-use models::Models;
-use report::Report;
-pub use report::{Line, Verdict};
-use router::Routes;
-use sources::Sources;
+pub use error::ImportError;
+pub use import::{Import, MasterKey, import};
+pub use report::Line;
 pub use sources::{Unset, Variable};
-
-/// A LiteLLM configuration, translated.
-#[derive(Clone, Debug)]
-pub struct Import {
-    /// A file for `--hooks`.
-    pub lua: String,
-    /// One line for every leaf of the YAML, in its order.
-    pub report: Vec<Line>,
-    /// Values that the YAML holds and the Lua asks for by `env`: keys, and its `environment_variables`. Whoever runs
-    /// the YAML directly puts them where `env` looks; whoever keeps the Lua sets them in the service's environment.
-    pub environment: Vec<(String, Secret)>,
-    /// `general_settings.master_key`: what clients must send.
-    pub master_key: Option<MasterKey>,
-    /// Addresses of the Lua that are in no variable where the file is read. Whoever runs the YAML directly refuses it;
-    /// whoever keeps the Lua may set them elsewhere.
-    pub unset: Vec<Unset>,
-}
-
-/// Where the key that clients must send comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MasterKey {
-    /// It stands in the YAML.
-    Literal(Secret),
-    /// An environment variable of this name holds it.
-    Environment(String),
-}
-
-/// A file that cannot be translated: not YAML, or no LiteLLM configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImportError {
-    /// The line, from 1, where it is known.
-    pub line: Option<usize>,
-    /// The column, from 1.
-    pub column: Option<usize>,
-    /// What is wrong, and what to do.
-    pub message: String,
-}
-
-impl ImportError {
-    fn new(message: impl Into<String>) -> Self {
-        ImportError { line: None, column: None, message: message.into() }
-    }
-
-    fn at(place: yaml::Place, message: impl Into<String>) -> Self {
-        ImportError { line: Some(place.line), column: Some(place.column), message: message.into() }
-    }
-}
-
-impl fmt::Display for ImportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let (Some(line), Some(column)) = (self.line, self.column) {
-            write!(f, "line {line}, column {column}: ")?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ImportError {}
-
-/// Translates the text of a LiteLLM configuration. `variable` gives the environment: names of models, and addresses that
-/// LiteLLM would find there, count as they are now.
-///
-/// # Errors
-/// It is not YAML, larger than 1 MiB, its `model_list` or fallbacks are malformed, or none of its models can be served.
-pub fn import(yaml: &str, variable: Variable<'_>) -> Result<Import, ImportError> {
-    let root = yaml::parse(yaml)?;
-    if root.entries().is_empty() {
-        return Err(root.error("expected a LiteLLM configuration: a map with a model_list"));
-    }
-    let mut report = Report::default();
-    let mut models = models::read(&root, Sources::new(&root, variable), &mut report)?;
-    let routes = Routes::read(&root, &mut models, &mut report)?;
-    let master_key = read_master_key(&root, &mut report);
-    read_environment(&root, &mut models, &mut report);
-    let lua = lua::write(&models, &routes);
-    let Models { environment, unset, .. } = models;
-    Ok(Import { lua, report: report.lines(&root), environment, master_key, unset })
-}
-
-fn read_master_key(root: &yaml::Node, report: &mut Report) -> Option<MasterKey> {
-    let key = root.get("general_settings")?.get("master_key")?.text()?;
-    let path = "general_settings.master_key";
-    Some(match key.strip_prefix("os.environ/") {
-        Some(name) => {
-            let note = format!("write the value of ${name} to a file and start with --api-key-file FILE");
-            report.mark(path, Verdict::Unsupported, note);
-            MasterKey::Environment(name.to_owned())
-        }
-        None => {
-            let note = "write it to a file of its own and start with --api-key-file FILE";
-            report.mark(path, Verdict::Unsupported, note);
-            MasterKey::Literal(Secret::new(key))
-        }
-    })
-}
-
-fn read_environment(root: &yaml::Node, models: &mut Models, report: &mut Report) {
-    let Some(variables) = root.get("environment_variables") else { return };
-    for (name, value) in variables.entries() {
-        let path = report::join("environment_variables", name);
-        let Some(text) = value.text() else {
-            report.mark(path, Verdict::Ignored, "empty");
-            continue;
-        };
-        if models.taken_over.contains(name) {
-            // The Lua holds the address itself: LiteLLM, too, would not look at the variable of the process.
-            report.mark(path, Verdict::Mapped, "the Lua holds this address");
-            continue;
-        }
-        let other = text.strip_prefix(sources::REFERENCE).filter(|other| models.asks_for(other));
-        if let Some(other) = other {
-            report.mark(path, Verdict::Mapped, format!("the Lua asks for {other} itself"));
-            continue;
-        }
-        if models.asks_for(name) {
-            let note = format!("the Lua asks for it: set {name} in the service's environment");
-            report.mark(path, Verdict::Mapped, note);
-        } else {
-            report.mark(path, Verdict::Ignored, "nothing in the Lua asks for it");
-        }
-        // A reference to another variable is no value of its own.
-        if !text.starts_with("os.environ/") && !models.environment.iter().any(|(other, _)| other == name) {
-            models.environment.push((name.clone(), Secret::new(text)));
-        }
-    }
-}
+pub use verdict::Verdict;

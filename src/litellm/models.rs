@@ -8,38 +8,10 @@ use super::providers::{NO_KEY, split_model};
 use super::report::{Report, join};
 use super::sources::{ADDRESSES, Sources, Unset, present};
 use super::target::{self, Key, Target};
+use super::upstream::{Text, Upstream};
 use super::yaml::{Content, Node, Scalar};
 use super::{ImportError, Verdict};
 use crate::config::Secret;
-
-/// Text that stands in the file, or the name of the environment variable that holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Text {
-    Literal(String),
-    Environment(String),
-}
-
-impl Text {
-    pub(super) fn read(text: &str) -> Text {
-        match text.strip_prefix("os.environ/") {
-            Some(name) => Text::Environment(name.to_owned()),
-            None => Text::Literal(text.to_owned()),
-        }
-    }
-}
-
-/// One server with one key: what identical pairs of `api_base` and `api_key` become.
-#[derive(Clone, Debug)]
-pub(super) struct Upstream {
-    pub(super) name: String,
-    pub(super) url: Text,
-    /// The environment variable that holds its key.
-    pub(super) key: Option<String>,
-    /// Whether the key stood in the YAML, so that someone must move it.
-    pub(super) key_was_literal: bool,
-    /// What the provider prefixes say it is, if they agree.
-    pub(super) flavour: Option<&'static str>,
-}
 
 /// One change of the request's body.
 #[derive(Clone, Debug)]

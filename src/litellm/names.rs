@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::models::{Text, Upstream};
+use super::upstream::{Text, Upstream};
 
 /// Names after the host, with the port where the host is an address or has several; numbered where that is not enough.
 pub(super) fn name_upstreams(upstreams: &mut [Upstream]) {

@@ -3,7 +3,7 @@
 //! Knows which of them mean an OpenAI-compatible server, and where LiteLLM looks for it; knows no `model_list`.
 
 use super::ImportError;
-use super::models::Text;
+use super::upstream::Text;
 use super::yaml::Node;
 use crate::config;
 

@@ -7,31 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::keys;
+use super::verdict::Verdict;
 use super::yaml::{Content, Node};
-
-/// What became of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The Lua does the same.
-    Mapped,
-    /// sparkgap does it anyway.
-    BuiltIn,
-    /// It changes nothing here.
-    Ignored,
-    /// It has no counterpart; the note says what to do.
-    Unsupported,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Verdict::Mapped => "mapped",
-            Verdict::BuiltIn => "built in",
-            Verdict::Ignored => "ignored",
-            Verdict::Unsupported => "unsupported",
-        })
-    }
-}
 
 /// One leaf of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@
 
 use super::ImportError;
 use super::Verdict::{Ignored, Mapped, Unsupported};
-use super::models::Text;
 use super::report::{Report, join};
+use super::upstream::Text;
 use super::yaml::{Content, Node};
 
 /// The value of an environment variable by its name; `None` where it is not set.

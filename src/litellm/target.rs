@@ -3,10 +3,10 @@
 //! Knows the rules of one entry; `sources` knows where to look, `providers` what each prefix means.
 
 use super::ImportError;
-use super::models::Text;
 use super::providers::{MESSAGES, OPENAI_KEY, Provider, read_url, with_v1};
 use super::report::join;
 use super::sources::{ADDRESSES, Found, REFERENCE, Sources, Unset};
+use super::upstream::Text;
 use super::yaml::Node;
 use crate::config;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
-use super::ImportError;
+use super::error::{ImportError, Place};
 
 /// The largest file, in bytes. A file of a thousand models has a quarter of it.
 pub(super) const SIZE_MAX: usize = 1024 * 1024;
@@ -18,13 +18,6 @@ const NODES_MAX: usize = 20_000;
 
 /// The deepest nesting of the tree, which is walked recursively.
 const DEPTH_MAX: usize = 64;
-
-/// Where a node begins; both count from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) line: usize,
-    pub(super) column: usize,
-}
 
 impl From<Marker> for Place {
     fn from(marker: Marker) -> Self {

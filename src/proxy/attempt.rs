@@ -48,7 +48,7 @@ impl Attempt<'_> {
     /// What is left to tell the client, who has seen nothing yet.
     #[inline(never)] // its part of the stack is not kept while the answer streams
     pub(super) fn open(&mut self, exchange: &Exchange, wait: &Rc<dyn Wait>) -> Result<Response, Stop> {
-        exchange.enter(Phase::Head);
+        exchange.active().enter(Phase::Head);
         let mut backoff = BACKOFF;
         let mut retries = 0;
         loop {

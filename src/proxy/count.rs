@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::http::Request;
 use crate::json::Value;
@@ -14,7 +15,7 @@ use super::exchange::Exchange;
 use super::prepare::{Hooked, Incoming};
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{CLIENT_GONE, Caller, Record};
+use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Record};
 use crate::fleet::Resolved;
 use crate::protocol::tokenize::{ask_token_count, question};
 
@@ -31,9 +32,10 @@ pub(super) fn serve(
     client: &Client,
     request: &Request,
     caller: &Caller,
-    request_id: &str,
+    active: &Arc<ActiveRequest>,
 ) -> io::Result<()> {
-    let exchange = Exchange::new(proxy, client, request_id);
+    let request_id = active.request_id();
+    let exchange = Exchange::new(proxy, client, active);
     let headers = [("content-type", "application/json"), ("request-id", request_id)];
     match count(proxy, &exchange, request, caller) {
         Ok(count) => {
@@ -95,6 +97,7 @@ fn asked(
         incoming.translated(&body, &mut hooked, &mut record, |resolved, chat| {
             (chat.plan.prompt_tokens, question(resolved.flavour, chat.body))
         })?;
+    exchange.active().describe(&record);
     Ok((resolved, estimate, body))
 }
 

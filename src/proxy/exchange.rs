@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::anthropic::{Event, StopReason, Usage};
@@ -19,9 +20,10 @@ use crate::transport::Wait;
 
 use super::budget::Share;
 use super::filter::Filter;
+use super::options::ClientPatience;
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::Phase;
+use crate::activity::{ActiveRequest, Phase};
 
 const STREAM_HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -37,15 +39,13 @@ const EVENTS_KEPT_MAX: usize = 64 * 1024;
 pub(super) struct Exchange {
     client: Client,
     socket: Socket,
-    request_id: String,
-    phase: Cell<Phase>,
+    /// The request as other threads see it.
+    active: Arc<ActiveRequest>,
     /// Where it was before a connection had to be made: with the upstream, or asking it for its models.
     before_connect: Cell<Phase>,
     /// Since when the client waits: its request is here.
     began: Cell<Instant>,
-    open_after: Duration,
-    ping_every: Duration,
-    usage_every: Duration,
+    patience: ClientPatience,
     last_event: Cell<Instant>,
     /// When the client last got an event that was no ping.
     last_progress: Cell<Instant>,
@@ -140,19 +140,16 @@ impl Answer {
 
 impl Exchange {
     #[inline(never)] // it is large, and made on the stack
-    pub(super) fn new(proxy: &Proxy, client: &Client, request_id: &str) -> Rc<Self> {
-        let options = &proxy.options;
+    pub(super) fn new(proxy: &Proxy, client: &Client, active: &Arc<ActiveRequest>) -> Rc<Self> {
+        let patience = proxy.options.patience;
         let now = Instant::now();
         Rc::new(Exchange {
             client: client.clone(),
             socket: client.borrow().stream().clone(),
-            request_id: request_id.to_string(),
-            phase: Cell::new(Phase::Body),
+            active: Arc::clone(active),
             before_connect: Cell::new(Phase::Body),
             began: Cell::new(now),
-            open_after: options.open_after,
-            ping_every: options.ping_every,
-            usage_every: options.usage_every,
+            patience,
             last_event: Cell::new(now),
             last_progress: Cell::new(now),
             share: proxy.budget.bodies(),
@@ -187,17 +184,12 @@ impl Exchange {
     }
 
     pub(super) fn request_id(&self) -> &str {
-        &self.request_id
+        self.active.request_id()
     }
 
-    /// Where the request is.
-    pub(super) fn phase(&self) -> Phase {
-        self.phase.get()
-    }
-
-    /// The request has come to this point.
-    pub(super) fn enter(&self, phase: Phase) {
-        self.phase.set(phase);
+    /// The request as other threads see it: its phase is set there.
+    pub(super) fn active(&self) -> &ActiveRequest {
+        &self.active
     }
 
     /// The request is here in full: silence counts from now on.
@@ -205,7 +197,7 @@ impl Exchange {
         let now = Instant::now();
         self.began.set(now);
         self.last_event.set(now);
-        self.enter(Phase::Hook);
+        self.active.enter(Phase::Hook);
     }
 
     /// Whether the answer goes out event by event.
@@ -270,7 +262,7 @@ impl Exchange {
 
     /// Breaks the answer off with an error event.
     pub(super) fn fail(&self, error: &Error) {
-        self.with(|answer| answer.fail(error, &self.request_id));
+        self.with(|answer| answer.fail(error, self.request_id()));
     }
 
     /// Sends the events that have gathered, in one write.
@@ -283,9 +275,9 @@ impl Exchange {
             let mut client = self.client.borrow_mut();
             if !std::mem::replace(has_head, true) {
                 let [kind, cache, buffering] = STREAM_HEADERS;
-                client.start_stream(200, &[kind, cache, buffering, ("request-id", &self.request_id)])?;
+                client.start_stream(200, &[kind, cache, buffering, ("request-id", self.request_id())])?;
             }
-            log::trace!("{} to the client: {}", self.request_id, String::from_utf8_lossy(bytes));
+            log::trace!("{} to the client: {}", self.request_id(), String::from_utf8_lossy(bytes));
             client.write(bytes)?;
             bytes.clear();
             if bytes.capacity() > EVENTS_KEPT_MAX {
@@ -308,9 +300,8 @@ impl Exchange {
             Output::Fold(fold) => {
                 let mut message = Vec::new();
                 fold.finish(&mut message);
-                log::trace!("{} to the client: {}", self.request_id, String::from_utf8_lossy(&message));
-                let headers =
-                    [("content-type", "application/json"), ("request-id", self.request_id.as_str())];
+                log::trace!("{} to the client: {}", self.request_id(), String::from_utf8_lossy(&message));
+                let headers = [("content-type", "application/json"), ("request-id", self.request_id())];
                 self.client.borrow_mut().respond(200, &headers, &message)
             }
         }
@@ -334,15 +325,15 @@ impl Wait for Exchange {
         let has_ended = self.with(|answer| answer.summary.end.is_some()) == Some(true);
         let due = match (self.streams() && !has_ended, self.started()) {
             (false, _) => return None,
-            (true, false) => self.began.get() + self.open_after,
-            (true, true) => self.last_event.get() + self.ping_every,
+            (true, false) => self.began.get() + self.patience.open_after,
+            (true, true) => self.last_event.get() + self.patience.ping_every,
         };
         Some(due.saturating_duration_since(Instant::now()))
     }
 
     fn on_silence(&self) -> io::Result<()> {
         let progress = self.last_progress.get();
-        let pings = self.started() && progress.elapsed() < self.usage_every;
+        let pings = self.started() && progress.elapsed() < self.patience.usage_every;
         // A failed hook is told by the next step, as the filter keeps it; these steps show no hook anything.
         let _ = self.with(|answer| match answer.stream.started() {
             false => answer.step(MessageStream::open),
@@ -351,7 +342,7 @@ impl Wait for Exchange {
                 Ok(())
             }
             true => {
-                log::debug!("{} had only pings for long: the usage so far", self.request_id);
+                log::debug!("{} had only pings for long: the usage so far", self.request_id());
                 answer.step(MessageStream::tell_usage)
             }
         });
@@ -363,13 +354,13 @@ impl Wait for Exchange {
     }
 
     fn on_connecting(&self, is_connecting: bool) {
-        match (is_connecting, self.phase()) {
+        match (is_connecting, self.active.phase()) {
             (true, Phase::Connect) => {}
             (true, before) => {
                 self.before_connect.set(before);
-                self.enter(Phase::Connect);
+                self.active.enter(Phase::Connect);
             }
-            (false, _) => self.enter(self.before_connect.get()),
+            (false, _) => self.active.enter(self.before_connect.get()),
         }
     }
 }

@@ -21,8 +21,7 @@ use super::prepare::{Hooked, Incoming};
 use super::relay::Relay;
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::Phase;
-use crate::activity::{CLIENT_GONE, Caller, Record};
+use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Phase, Record};
 use crate::fleet::{Gateway, Resolved};
 
 /// Upstreams that `on_error` may have asked for one request: a hook that names the same one for ever ends here.
@@ -44,10 +43,10 @@ pub(super) fn serve(
     client: &Client,
     request: Request,
     caller: &Caller,
-    request_id: &str,
+    active: &Arc<ActiveRequest>,
 ) -> io::Result<()> {
-    let exchange = Exchange::new(proxy, client, request_id);
-    let mut record = Record::new(request_id, caller);
+    let exchange = Exchange::new(proxy, client, active);
+    let mut record = Record::new(active.request_id(), caller);
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();
     let outcome = answer(proxy, &gateway, &exchange, request, caller, &mut hooked, &mut record);
@@ -60,7 +59,7 @@ pub(super) fn serve(
     }
     let (result, left) = conclude(&exchange, outcome, &mut record);
     if let Some(phase) = left {
-        proxy.counters.cancelled(phase);
+        proxy.activity.add_cancelled(phase);
     }
     log::info!("{record}");
     if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
@@ -92,7 +91,7 @@ fn conclude(
     let left = said.as_ref().err().map(|error| {
         use io::ErrorKind::{TimedOut, WouldBlock};
         let is_stuck = matches!(error.kind(), TimedOut | WouldBlock);
-        let phase = if is_stuck { Phase::Unread } else { exchange.phase() };
+        let phase = if is_stuck { Phase::Unread } else { exchange.active().phase() };
         record.status = CLIENT_GONE;
         record.error = Some(match is_stuck {
             true => "the client took nothing of its answer for too long".to_string(),
@@ -148,7 +147,8 @@ fn answer(
         if unwatched && has_left(wait.as_ref()) {
             return Err(Stop::ClientGone);
         }
-        exchange.enter(Phase::Queue);
+        exchange.active().describe(record);
+        exchange.active().enter(Phase::Queue);
         let slot = resolved.served.slot(&wait).map_err(Stop::from);
         let answered = slot.and_then(|_slot| {
             let response = attempt.open(exchange, &wait)?;
@@ -158,8 +158,8 @@ fn answer(
             if hooked.saved.is_none() {
                 request = None;
             }
-            exchange.enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
-            let _streaming = exchange.streams().then(|| proxy.counters.streaming());
+            exchange.active().enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
+            let _streaming = exchange.streams().then(|| exchange.active().begin_stream());
             finish(exchange, &resolved, response, &asked, kept_size)
         });
         let error = match answered {

@@ -38,6 +38,6 @@ mod service;
 mod state;
 mod stop;
 
-pub use options::Options;
+pub use options::{ClientPatience, ProxyOptions};
 pub use preview::{Preview, preview};
 pub use state::Proxy;

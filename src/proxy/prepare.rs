@@ -5,11 +5,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::access::SECRET_HEADERS;
 use crate::anthropic::MessagesRequest;
 use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
-use crate::http::Request;
+use crate::http::{Request, SECRET_HEADERS};
 use crate::json::{Document, ParseError, Value};
 use crate::translate::{self, ChatRequest, chat_request};
 use crate::transport::{Wait, has_left};
@@ -233,7 +232,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::hooks::Options;
+    use crate::hooks::LoadOptions;
     use crate::{config, transport};
 
     /// A client that is waited for at this socket.
@@ -262,8 +261,8 @@ mod tests {
             max_in_flight: None,
             settings: crate::settings::Settings::default(),
         };
-        let loaded = Hooks::load(&[], vec![upstream], Options::default()).unwrap();
-        Gateway::new(loaded, &transport::Options::default()).unwrap()
+        let loaded = Hooks::load(&[], vec![upstream], LoadOptions::default()).unwrap();
+        Gateway::new(loaded, &transport::CallLimits::default()).unwrap()
     }
 
     #[test]

@@ -85,8 +85,8 @@ impl Relay<'_> {
     }
 
     /// The end of a request whose connection to the upstream, or to the client, is lost.
-    fn lost(&self, failure: transport::Failure) -> Stop {
-        if failure == transport::Failure::ClientGone {
+    fn lost(&self, failure: &transport::Failure) -> Stop {
+        if *failure == transport::Failure::ClientGone {
             return Stop::ClientGone;
         }
         self.resolved.served.upstream().mark_stale();
@@ -99,7 +99,7 @@ impl Relay<'_> {
         let mut decoder = Decoder::default();
         let mut size = 0;
         loop {
-            let count = response.read(decoder.space()).map_err(|failure| self.lost(failure))?;
+            let count = response.read(decoder.space()).map_err(|failure| self.lost(&failure))?;
             decoder.advance(count);
             size += count;
             if size > ANSWER_SIZE_MAX {
@@ -162,7 +162,7 @@ impl Relay<'_> {
             let filled = body.len();
             body.resize(filled + WHOLE_READ_SIZE, 0);
             let read = response.read(body.get_mut(filled..).unwrap_or_default());
-            let count = read.map_err(|failure| self.lost(failure))?;
+            let count = read.map_err(|failure| self.lost(&failure))?;
             body.truncate(filled + count);
             if body.len() > WHOLE_SIZE_MAX {
                 return Err(too_long());

@@ -3,13 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::entry::{Entry, answer_preflight};
 use super::exchange::Exchange;
 use super::resource::Resource;
 use super::state::Proxy;
 use super::{count, messages};
-use crate::activity::Caller;
+use crate::activity::{ActiveRequest, Caller};
 use crate::admin;
 use crate::error::Error;
 use crate::http::Request;
@@ -18,16 +19,18 @@ use crate::server::{Client, Handler};
 use crate::transport::Wait;
 
 impl Proxy {
-    /// Whatever is not a message: a short JSON text.
-    #[inline(never)] // its part of the stack is not to lie below every message
+    /// Answers a request that is not about a message: a short JSON text.
+    // `inline(never)`: keep this large frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
+    // budget).
+    #[inline(never)]
     fn tell(
         &self,
         resource: Resource<'_>,
         client: &Client,
         request: &Request,
-        request_id: &str,
+        active: &Arc<ActiveRequest>,
     ) -> Result<Vec<u8>, Error> {
-        let wait: Rc<dyn Wait> = Exchange::new(self, client, request_id);
+        let wait: Rc<dyn Wait> = Exchange::new(self, client, active);
         Ok(match resource {
             Resource::Models => admin::models::list(&self.gateway(), request, &wait)?.to_json().into_bytes(),
             Resource::Model(id) => {
@@ -42,7 +45,7 @@ impl Proxy {
                     .to_json()
                     .into_bytes()
             }
-            Resource::Health => admin::health::health(&self.gateway(), &self.counters),
+            Resource::Health => admin::health::health(&self.gateway(), &self.activity),
             Resource::Hello | Resource::Messages | Resource::CountTokens => {
                 br#"{"name":"sparkgap"}"#.to_vec()
             }
@@ -52,28 +55,29 @@ impl Proxy {
 
 impl Handler for Proxy {
     fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
-        let request_id = ids::request_id();
-        self.counters.request();
         let mut caller = Caller::new(self.access.client_address(&request, address.ip()));
+        let slot = self.activity.begin(ids::request_id(), caller.clone());
+        let active = slot.request();
+        let request_id = active.request_id();
         let told = match self.let_in(client, &request, &mut caller) {
             Ok(Entry::Resource(Resource::Messages)) => {
-                return messages::serve(self, client, request, &caller, &request_id);
+                return messages::serve(self, client, request, &caller, active);
             }
             Ok(Entry::Resource(Resource::CountTokens)) => {
-                return count::serve(self, client, &request, &caller, &request_id);
+                return count::serve(self, client, &request, &caller, active);
             }
-            Ok(Entry::Resource(resource)) => self.tell(resource, client, &request, &request_id),
-            Ok(Entry::Preflight) => return answer_preflight(client, &request, &request_id),
+            Ok(Entry::Resource(resource)) => self.tell(resource, client, &request, active),
+            Ok(Entry::Preflight) => return answer_preflight(client, &request, request_id),
             Err(error) => Err(error),
         };
         match told {
             Ok(body) => {
-                let headers = [("content-type", "application/json"), ("request-id", request_id.as_str())];
+                let headers = [("content-type", "application/json"), ("request-id", request_id)];
                 client.borrow_mut().respond(200, &headers, &body)
             }
             Err(error) => {
                 log::info!("{request_id} {caller} {error}");
-                client.borrow_mut().respond_error(&error, &request_id)
+                client.borrow_mut().respond_error(&error, request_id)
             }
         }
     }

@@ -3,34 +3,39 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::budget::Budget;
-use super::options::Options;
+use super::options::ProxyOptions;
 use crate::access::Access;
-use crate::activity::Counters;
+use crate::activity::Activity;
 use crate::fleet::Gateway;
 
 /// Answers every request of every client.
 #[derive(Debug)]
 pub struct Proxy {
     gateway: RwLock<Arc<Gateway>>,
-    pub(super) options: Options,
+    pub(super) options: ProxyOptions,
     pub(super) access: Access,
-    pub(super) counters: Counters,
+    pub(super) activity: Activity,
     pub(super) budget: Budget,
 }
 
 impl Proxy {
     /// A proxy in front of this gateway, for clients that have access.
-    pub fn new(gateway: Gateway, access: Access, options: Options) -> Self {
+    pub fn new(gateway: Gateway, access: Access, options: ProxyOptions) -> Self {
         Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
             budget: Budget::new(options.memory_max),
             options,
             access,
-            counters: Counters::default(),
+            activity: Activity::default(),
         }
     }
 
-    /// What is in force now. Requests in flight keep what they began with.
+    /// The requests in progress, and the numbers since the start.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// The gateway in force now. Requests in flight keep the one that they began with.
     pub fn gateway(&self) -> Arc<Gateway> {
         Arc::clone(&self.gateway.read().unwrap_or_else(PoisonError::into_inner))
     }

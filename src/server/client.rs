@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::handler::{Client, Options, Shared};
+use super::handler::{Client, ServerLimits, Shared};
 use super::stop::{wait_readable, wait_readable_always};
 use crate::error::{Error, Kind};
 use crate::http::{Connection, Failure, Request, Socket, Waiting};
@@ -58,7 +58,7 @@ pub(super) fn converse(stream: TcpStream, client: SocketAddr, shared: &Shared) {
 }
 
 /// Sets the socket's timeouts; each covers one read or write that makes no progress.
-fn prepare(stream: &TcpStream, options: &Options) -> io::Result<()> {
+fn prepare(stream: &TcpStream, options: &ServerLimits) -> io::Result<()> {
     // On some systems an accepted socket inherits the listener's non-blocking mode.
     stream.set_nonblocking(false)?;
     // Each chunk is one write and has to leave at once: somebody waits for the token in it.
@@ -69,7 +69,7 @@ fn prepare(stream: &TcpStream, options: &Options) -> io::Result<()> {
 
 /// Waits for the next head. The deadlines are kept here, since a timeout of the socket starts anew with every byte.
 fn read_head(connection: &mut Connection<Socket>, shared: &Shared) -> Result<Option<Request>, Failure> {
-    let idle_until = Instant::now() + shared.options.idle_timeout;
+    let idle_until = Instant::now() + shared.options.keep_alive;
     let mut head_until = None;
     connection.read_head_with(|stream, waiting| {
         let ready = match waiting {

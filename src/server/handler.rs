@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::stop::Stop;
-use crate::http::{Connection, Limits, Request, Socket};
+use crate::http::{Connection, Request, RequestLimits, Socket};
 
 /// A client's connection, shared within its one thread: the handler responds on it, and the code that waits for an
 /// upstream watches it.
@@ -36,7 +36,7 @@ where
 
 /// The limits of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct ServerLimits {
     /// The most connections at the same time, including idle ones; each is a thread. More are refused with a 529.
     pub connections_max: usize,
     /// The time for a whole head, from its first byte on.
@@ -47,23 +47,23 @@ pub struct Options {
     pub write_timeout: Duration,
     /// The time that a connection may be without a request. It is generous, because a closed connection costs the
     /// client a new one, and an idle one costs sparkgap little.
-    pub idle_timeout: Duration,
+    pub keep_alive: Duration,
     /// The time that requests in progress get after the stop.
     pub drain: Duration,
     /// The size limits of a request.
-    pub limits: Limits,
+    pub limits: RequestLimits,
 }
 
-impl Default for Options {
+impl Default for ServerLimits {
     fn default() -> Self {
-        Options {
+        ServerLimits {
             connections_max: 1024,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
-            idle_timeout: Duration::from_secs(300),
+            keep_alive: Duration::from_secs(300),
             drain: Duration::from_secs(30),
-            limits: Limits::default(),
+            limits: RequestLimits::default(),
         }
     }
 }
@@ -71,6 +71,6 @@ impl Default for Options {
 /// The state that all connections share.
 pub(super) struct Shared {
     pub(super) handler: Arc<dyn Handler>,
-    pub(super) options: Options,
+    pub(super) options: ServerLimits,
     pub(super) stop: Stop,
 }

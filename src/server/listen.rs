@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::handler::{Handler, Options, Shared};
+use super::handler::{Handler, ServerLimits, Shared};
 use super::refused::Refused;
 use super::stop::{ConnectionSlot, Stop};
 use super::{client, stop};
@@ -32,7 +32,12 @@ struct Door {
 ///
 /// # Errors
 /// The listener cannot be waited for. A failure of one connection ends only that connection.
-pub fn run(listener: TcpListener, handler: Arc<dyn Handler>, options: Options, stop: Stop) -> io::Result<()> {
+pub fn run(
+    listener: TcpListener,
+    handler: Arc<dyn Handler>,
+    options: ServerLimits,
+    stop: Stop,
+) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let shared = Arc::new(Shared { handler, options, stop });
     let mut door = Door::default();
@@ -58,7 +63,7 @@ pub fn spawn(
     name: &str,
     listener: TcpListener,
     handler: Arc<dyn Handler>,
-    options: Options,
+    options: ServerLimits,
     stop: Stop,
 ) -> io::Result<()> {
     threads::background(name, move || {

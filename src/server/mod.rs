@@ -6,7 +6,7 @@
 //!
 //! | waits for | limit | then |
 //! |---|---|---|
-//! | a request's first byte | `idle_timeout`, or the stop | closed |
+//! | a request's first byte | `keep_alive`, or the stop | closed |
 //! | the rest of its head | `head_timeout` for the whole head | 408, closed |
 //! | more of its body | `body_timeout` without a byte | 408, closed |
 //! | the client to take more of the response | `write_timeout` without a byte | closed |
@@ -21,6 +21,6 @@ mod stop;
 #[cfg(test)]
 mod tests;
 
-pub use handler::{Client, Handler, Options};
+pub use handler::{Client, Handler, ServerLimits};
 pub use listen::{run, spawn};
 pub use stop::Stop;

@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Retry};
-use crate::http::{Connection, Limits};
+use crate::http::{Connection, RequestLimits};
 use crate::ids;
 
 /// The time that a refused connection stays open, so that the client can read the reason. Closing it with the request
@@ -35,7 +35,7 @@ impl Refused {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
-        let mut connection = Connection::new(stream, Limits::default());
+        let mut connection = Connection::new(stream, RequestLimits::default());
         let error =
             Error::new(Kind::Overloaded, "too many connections").retry(Retry::After(RETRY_AFTER_SECONDS));
         let sent = connection.refuse(&error, &ids::request_id());

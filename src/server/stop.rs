@@ -14,8 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 /// The handle that ends its server. The first trigger closes the listener and idle connections, and gives requests in
-/// progress [`Options::drain`](super::Options::drain) to finish, with `connection: close`. The second trigger makes the
-/// server return at once. Each server needs a handle of its own; clones act on the same server.
+/// progress [`ServerLimits::drain`](super::ServerLimits::drain) to finish, with `connection: close`. The second trigger
+/// makes the server return at once. Each server needs a handle of its own; clones act on the same server.
 #[derive(Clone)]
 pub struct Stop(Arc<Inner>);
 

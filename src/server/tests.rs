@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::http::Failure;
-use crate::http::{Limits, Request};
+use crate::http::{Request, RequestLimits};
 use crate::json;
 
 /// Ends a test that would hang because of a fault; no working test comes near it.
@@ -30,11 +30,11 @@ struct Server {
 }
 
 impl Server {
-    fn start(options: Options, handler: impl Handler) -> Server {
+    fn start(options: ServerLimits, handler: impl Handler) -> Server {
         Server::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), options, handler)
     }
 
-    fn start_on(listener: TcpListener, options: Options, handler: impl Handler) -> Server {
+    fn start_on(listener: TcpListener, options: ServerLimits, handler: impl Handler) -> Server {
         let address = listener.local_addr().unwrap();
         let stop = Stop::new().unwrap();
         let its_stop = stop.clone();
@@ -165,7 +165,7 @@ fn gated() -> (impl Handler, Receiver<()>, SyncSender<()>) {
 
 #[test]
 fn many_clients_ask_many_times_each() {
-    let server = Server::start(Options::default(), echo);
+    let server = Server::start(ServerLimits::default(), echo);
     std::thread::scope(|scope| {
         for name in 0..20 {
             let mut client = server.connect();
@@ -183,7 +183,7 @@ fn many_clients_ask_many_times_each() {
 
 #[test]
 fn a_bad_request_is_answered_in_the_envelope() {
-    let server = Server::start(Options::default(), echo);
+    let server = Server::start(ServerLimits::default(), echo);
     let mut client = server.connect();
     let answer = client.ask(b"POST / HTTP/1.1\r\n\r\n");
     assert_eq!((answer.status, answer.header("connection")), (411, Some("close")));
@@ -197,7 +197,7 @@ fn a_bad_request_is_answered_in_the_envelope() {
 
 #[test]
 fn clients_beyond_the_limit_get_a_retry_after() {
-    let options = Options { connections_max: 1, ..Options::default() };
+    let options = ServerLimits { connections_max: 1, ..ServerLimits::default() };
     let server = Server::start(options, echo);
     let mut first = server.connect();
     assert_eq!(first.ask(GET).status, 200);
@@ -216,17 +216,19 @@ fn clients_beyond_the_limit_get_a_retry_after() {
 
 #[test]
 fn a_panic_is_answered_with_a_500_and_ends_one_connection_only() {
-    let server = Server::start(Options::default(), |connection: Held<'_>, request: Request, client| {
-        match request.path.as_str() {
-            "/early" => panic!("on purpose"),
-            "/late" => {
-                connection.borrow_mut().start_stream(200, &[])?;
-                connection.borrow_mut().write(b"begun")?;
-                panic!("on purpose: {}", request.path)
-            }
-            _ => echo(connection, request, client),
-        }
-    });
+    let server =
+        Server::start(
+            ServerLimits::default(),
+            |connection: Held<'_>, request: Request, client| match request.path.as_str() {
+                "/early" => panic!("on purpose"),
+                "/late" => {
+                    connection.borrow_mut().start_stream(200, &[])?;
+                    connection.borrow_mut().write(b"begun")?;
+                    panic!("on purpose: {}", request.path)
+                }
+                _ => echo(connection, request, client),
+            },
+        );
     let mut other = server.connect();
     assert_eq!(other.ask(GET).status, 200);
     let mut client = server.connect();
@@ -243,21 +245,20 @@ fn a_panic_is_answered_with_a_500_and_ends_one_connection_only() {
 
 #[test]
 fn a_missing_response_becomes_a_500() {
-    let server = Server::start(Options::default(), |connection: Held<'_>, request: Request, _| match request
-        .path
-        .as_str()
-    {
-        "/silent" => Ok(()),
-        "/bad-header" => connection.borrow_mut().respond(200, &[("a", "b\r\nc")], b""),
-        "/prepared" => connection.borrow_mut().start_stream(200, &[]),
-        "/unfinished" => {
-            connection.borrow_mut().start_stream(200, &[])?;
-            connection.borrow_mut().write(b"begun")
-        }
-        _ => {
-            connection.borrow_mut().start_stream(200, &[])?;
-            connection.borrow_mut().write(b"begun")?;
-            Err(io::Error::other("on purpose"))
+    let server = Server::start(ServerLimits::default(), |connection: Held<'_>, request: Request, _| {
+        match request.path.as_str() {
+            "/silent" => Ok(()),
+            "/bad-header" => connection.borrow_mut().respond(200, &[("a", "b\r\nc")], b""),
+            "/prepared" => connection.borrow_mut().start_stream(200, &[]),
+            "/unfinished" => {
+                connection.borrow_mut().start_stream(200, &[])?;
+                connection.borrow_mut().write(b"begun")
+            }
+            _ => {
+                connection.borrow_mut().start_stream(200, &[])?;
+                connection.borrow_mut().write(b"begun")?;
+                Err(io::Error::other("on purpose"))
+            }
         }
     });
     for path in ["/silent", "/bad-header", "/prepared"] {
@@ -274,7 +275,7 @@ fn a_missing_response_becomes_a_500() {
 
 #[test]
 fn a_head_that_comes_too_slowly_is_refused() {
-    let server = Server::start(Options { head_timeout: SHORT, ..Options::default() }, echo);
+    let server = Server::start(ServerLimits { head_timeout: SHORT, ..ServerLimits::default() }, echo);
     let client = server.connect();
     // The client sends a byte now and then: the wait for an answer is the pause between two of them.
     client.0.get_ref().set_read_timeout(Some(SHORT / 10)).unwrap();
@@ -295,7 +296,7 @@ fn a_head_that_comes_too_slowly_is_refused() {
 
 #[test]
 fn a_body_that_does_not_come_is_a_408() {
-    let server = Server::start(Options { body_timeout: SHORT, ..Options::default() }, echo);
+    let server = Server::start(ServerLimits { body_timeout: SHORT, ..ServerLimits::default() }, echo);
     let mut client = server.connect();
     let answer = client.ask(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe");
     assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
@@ -308,7 +309,8 @@ fn an_idle_connection_is_closed_without_a_response() {
     let mut client = Client::connect(listener.local_addr().unwrap());
     // The request is sent before the server starts, so it cannot come too late.
     client.send(GET);
-    let server = Server::start_on(listener, Options { idle_timeout: SHORT, ..Options::default() }, echo);
+    let server =
+        Server::start_on(listener, ServerLimits { keep_alive: SHORT, ..ServerLimits::default() }, echo);
     assert_eq!(client.receive().status, 200);
     assert_eq!(client.rest(), "");
     assert_eq!(server.connect().rest(), "");
@@ -318,7 +320,7 @@ fn an_idle_connection_is_closed_without_a_response() {
 fn a_client_that_does_not_read_is_dropped() {
     let (ended, has_ended) = sync_channel(1);
     let server = Server::start(
-        Options { write_timeout: SHORT, ..Options::default() },
+        ServerLimits { write_timeout: SHORT, ..ServerLimits::default() },
         move |connection: Held<'_>, _: Request, _| {
             connection.borrow_mut().start_stream(200, &[])?;
             let data = vec![b'x'; 1024 * 1024];
@@ -338,8 +340,8 @@ fn a_client_that_does_not_read_is_dropped() {
 
 #[test]
 fn a_refused_body_does_not_cost_the_client_its_answer() {
-    let limits = Limits { body_size_max: 1_000_000, ..Limits::default() };
-    let server = Server::start(Options { limits, ..Options::default() }, echo);
+    let limits = RequestLimits { body_size_max: 1_000_000, ..RequestLimits::default() };
+    let server = Server::start(ServerLimits { limits, ..ServerLimits::default() }, echo);
     let client = server.connect();
     let mut stream = client.0.get_ref();
     stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 12000000\r\n\r\n").unwrap();
@@ -353,7 +355,8 @@ fn a_refused_body_does_not_cost_the_client_its_answer() {
 
 #[test]
 fn a_stop_closes_idle_connections_and_the_listener() {
-    let mut server = Server::start(Options { drain: TEST_TIMEOUT * 10, ..Options::default() }, echo);
+    let mut server =
+        Server::start(ServerLimits { drain: TEST_TIMEOUT * 10, ..ServerLimits::default() }, echo);
     let mut fresh = server.connect();
     // This one is accepted after the other one.
     let mut used = server.connect();
@@ -367,7 +370,8 @@ fn a_stop_closes_idle_connections_and_the_listener() {
 #[test]
 fn a_stop_lets_requests_in_progress_finish() {
     let (handler, has_entered, go) = gated();
-    let mut server = Server::start(Options { drain: TEST_TIMEOUT * 10, ..Options::default() }, handler);
+    let mut server =
+        Server::start(ServerLimits { drain: TEST_TIMEOUT * 10, ..ServerLimits::default() }, handler);
     let mut client = server.connect();
     client.send(GET);
     has_entered.recv_timeout(TEST_TIMEOUT).unwrap();
@@ -383,7 +387,7 @@ fn a_stop_lets_requests_in_progress_finish() {
 fn a_drain_ends_after_its_time_or_at_the_second_trigger() {
     for (drain, triggers) in [(SHORT, 1), (TEST_TIMEOUT * 10, 2)] {
         let (handler, has_entered, go) = gated();
-        let mut server = Server::start(Options { drain, ..Options::default() }, handler);
+        let mut server = Server::start(ServerLimits { drain, ..ServerLimits::default() }, handler);
         let mut client = server.connect();
         client.send(GET);
         has_entered.recv_timeout(TEST_TIMEOUT).unwrap();
@@ -397,7 +401,7 @@ fn a_drain_ends_after_its_time_or_at_the_second_trigger() {
 
 #[test]
 fn a_client_that_leaves_frees_its_place() {
-    let server = Server::start(Options { connections_max: 1, ..Options::default() }, echo);
+    let server = Server::start(ServerLimits { connections_max: 1, ..ServerLimits::default() }, echo);
     for bytes in [&b""[..], b"GET", b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe"] {
         let mut client = server.connect();
         client.send(bytes);

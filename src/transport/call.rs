@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{HeaderName, HeaderValue, Uri};
+use ::http::{HeaderName, HeaderValue};
 use rustls::pki_types::ServerName;
 
 use super::connection::Connection;
@@ -16,8 +16,8 @@ use super::failure::Failure;
 use super::idle::Idle;
 use super::response::{Response, send_request};
 use super::tls;
-use super::wait::{Call, Options, Wait};
-use crate::config;
+use super::wait::{Call, CallLimits, Wait};
+use crate::config::{self, ServerUrl};
 
 /// Room for a request's head, as a rule.
 const HEAD_SIZE: usize = 512;
@@ -47,7 +47,7 @@ pub trait Watcher: Send + Sync {
 pub struct Endpoint {
     watcher: Option<Arc<dyn Watcher>>,
     name: String,
-    options: Options,
+    options: CallLimits,
     origin: Origin,
     idle: Arc<Idle>,
     /// The base URL's path without a slash at its end.
@@ -61,17 +61,16 @@ impl Endpoint {
     ///
     /// # Errors
     /// The URL or the key cannot be used; the text tells what was expected, and never the key.
-    pub fn new(config: &config::Upstream, options: &Options) -> Result<Self, String> {
-        let fail = |why| format!("upstream '{}': {why}", config.name);
-        let uri = base_url(&config.url).map_err(fail)?;
-        let origin = origin(&uri).map_err(fail)?;
-        let base = uri.path().trim_end_matches('/').to_owned();
-        let host = uri.authority().map_or("", |authority| authority.as_str());
-        let mut headers = format!("host: {host}\r\n{HEADERS}");
+    pub fn new(config: &config::Upstream, options: &CallLimits) -> Result<Self, String> {
+        let fail = |why: String| format!("upstream '{}': {why}", config.name);
+        let url = ServerUrl::parse(&config.url).map_err(|why| fail(format!("{why}: {EXPECTED}")))?;
+        let mut headers = format!("host: {}\r\n{HEADERS}", url.authority);
         if let Some(key) = &config.api_key {
             push_header(&mut headers, "authorization", &format!("Bearer {}", key.expose())).map_err(fail)?;
         }
         let name = config.name.clone();
+        let base = url.path.clone();
+        let origin = origin(url).map_err(fail)?;
         Ok(Endpoint { watcher: None, name, options: *options, origin, idle: Arc::default(), base, headers })
     }
 
@@ -131,7 +130,7 @@ impl Endpoint {
 
     fn post_within(
         &self,
-        options: Options,
+        options: CallLimits,
         path: Path<'_>,
         body: &[u8],
         wait: &Rc<dyn Wait>,
@@ -152,9 +151,9 @@ impl Endpoint {
     }
 
     /// The time limits of what needs no model.
-    fn soon(&self) -> Options {
+    fn soon(&self) -> CallLimits {
         let timeout = self.options.discovery_timeout;
-        Options { first_byte_timeout: timeout, idle_timeout: timeout, ..self.options }
+        CallLimits { first_byte_timeout: timeout, idle_timeout: timeout, ..self.options }
     }
 
     /// A request's head, but for the headers of its body and the blank line.
@@ -216,32 +215,11 @@ const HEADERS: &str = concat!(
     "\r\naccept: */*\r\naccept-encoding: identity\r\n"
 );
 
-/// The checked base URL.
-fn base_url(url: &str) -> Result<Uri, String> {
-    const EXPECTED: &str = "expected a URL like http://192.168.1.20:8000/v1";
-    if url.contains('@') {
-        // Not repeated in the text: what stands before the @ is a password.
-        return Err(format!(
-            "no user name or password may stand in the URL: {EXPECTED}, and the key as `api_key`"
-        ));
-    }
-    let uri: Uri = url.parse().map_err(|_| format!("'{url}' is no URL: {EXPECTED}"))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(format!("'{url}' is neither http:// nor https://: {EXPECTED}"));
-    }
-    if uri.host().unwrap_or_default().is_empty() {
-        return Err(format!("'{url}' names no host: {EXPECTED}"));
-    }
-    if url.contains(['?', '#']) {
-        return Err(format!("'{url}' has a query or a fragment, which cannot be kept: {EXPECTED}"));
-    }
-    Ok(uri)
-}
+/// The end of an error about a URL.
+const EXPECTED: &str = "expected a URL like http://192.168.1.20:8000/v1";
 
-fn origin(uri: &Uri) -> Result<Origin, String> {
-    let is_secure = uri.scheme_str() == Some("https");
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+fn origin(url: ServerUrl) -> Result<Origin, String> {
+    let ServerUrl { is_secure, host, port, .. } = url;
     let tls = if is_secure {
         let name = ServerName::try_from(host.clone());
         let name = name.map_err(|_| format!("no certificate can be for a host of the name '{host}'"))?;
@@ -277,7 +255,7 @@ mod tests {
             max_in_flight: None,
             settings: Settings::default(),
         };
-        Endpoint::new(&config, &Options::default())
+        Endpoint::new(&config, &CallLimits::default())
     }
 
     #[test]

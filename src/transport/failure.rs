@@ -24,7 +24,7 @@ pub enum Failure {
     Reset(String),
     /// The connection broke, or ended, within the response's body.
     Truncated(String),
-    /// A time limit of [`Options`](super::Options) has passed; the text names the wait that it ended.
+    /// A time limit of [`CallLimits`](super::CallLimits) has passed; the text names the wait that it ended.
     Timeout(&'static str),
     /// TLS could not be agreed on, or broke.
     Tls(String),

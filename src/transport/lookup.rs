@@ -82,10 +82,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::transport::wait::{Options, Wait, minded, nobody};
+    use crate::transport::wait::{CallLimits, Wait, minded, nobody};
 
     fn connecting(wait: &Rc<dyn Wait>, connect_timeout: Duration) -> Call {
-        let call = Call::new(wait, Options { connect_timeout, ..Options::default() });
+        let call = Call::new(wait, CallLimits { connect_timeout, ..CallLimits::default() });
         call.begin_connect();
         call
     }

@@ -7,7 +7,7 @@
 //! | `call` | [`Endpoint`]: one call, the one retry of a stale connection |
 //! | `response` | [`Response`]: the head, and the body as it comes |
 //! | `failure` | [`Failure`]: what can go wrong, and what the client is told of it |
-//! | `wait` | [`Wait`], [`Options`]: one `poll` over the upstream's and the client's socket, with every time limit |
+//! | `wait` | [`Wait`], [`CallLimits`]: one `poll` over the upstream's and the client's socket, with every time limit |
 //! | `dial` | a new TCP connection |
 //! | `connection` | a connection, with TLS or without, which waits by `wait` |
 //! | `idle` | connections that wait for their next call |
@@ -38,4 +38,4 @@ pub use response::Response;
 pub use tls::trust;
 #[cfg(test)]
 pub(crate) use wait::minded;
-pub use wait::{Options, Wait, has_left, nobody, wait_for};
+pub use wait::{CallLimits, Wait, has_left, nobody, wait_for};

@@ -57,7 +57,7 @@ pub fn nobody() -> Rc<dyn Wait> {
 
 /// The time limits of a call. Each counts anew from the last progress, except the connect's and the first byte's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct CallLimits {
     /// To connect, all addresses of a host and the TLS handshake together.
     pub connect_timeout: Duration,
     /// While the upstream takes no byte of the request.
@@ -76,9 +76,9 @@ pub struct Options {
     pub loss_at_once: Duration,
 }
 
-impl Default for Options {
+impl Default for CallLimits {
     fn default() -> Self {
-        Options {
+        CallLimits {
             connect_timeout: Duration::from_secs(5),
             send_timeout: Duration::from_secs(60),
             first_byte_timeout: Duration::from_secs(30 * 60),
@@ -122,7 +122,7 @@ pub(super) struct Limit {
 /// One call under way: what its connection must know.
 pub(super) struct Call {
     wait: Rc<dyn Wait>,
-    options: Options,
+    options: CallLimits,
     stage: Cell<Stage>,
     connect_until: Cell<Option<Instant>>,
     rest_until: Cell<Option<Instant>>,
@@ -133,7 +133,7 @@ pub(super) struct Call {
 
 impl Call {
     /// A call that has not begun.
-    pub(super) fn new(wait: &Rc<dyn Wait>, options: Options) -> Self {
+    pub(super) fn new(wait: &Rc<dyn Wait>, options: CallLimits) -> Self {
         Call {
             wait: Rc::clone(wait),
             options,
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn limits_follow_the_stage() {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
-        let call = Call::new(&wait, Options::default());
+        let call = Call::new(&wait, CallLimits::default());
         assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
         assert_eq!(call.limit(Direction::Send).what, "while sending the request");
         call.mark_received();
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn the_first_byte_is_awaited_from_the_requests_end() {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
-        let call = Call::new(&wait, Options::default());
+        let call = Call::new(&wait, CallLimits::default());
         call.mark_sent();
         let until = call.limit(Direction::Receive).until;
         call.mark_received();
@@ -385,7 +385,7 @@ mod tests {
     fn a_loss_is_at_once_only_before_any_byte_and_soon_after_the_request() {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
         for (loss_at_once, expected) in [(Duration::MAX, true), (Duration::ZERO, false)] {
-            let call = Call::new(&wait, Options { loss_at_once, ..Options::default() });
+            let call = Call::new(&wait, CallLimits { loss_at_once, ..CallLimits::default() });
             assert!(call.is_lost_at_once(), "not even the request was sent");
             call.mark_sent();
             let sent = Instant::now();
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn a_limit_beyond_all_clocks_is_none() {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
-        let options = Options { idle_timeout: Duration::MAX, ..Options::default() };
+        let options = CallLimits { idle_timeout: Duration::MAX, ..CallLimits::default() };
         let call = Call::new(&wait, options);
         call.mark_begun();
         assert!(call.limit(Direction::Receive).until.is_none());

@@ -319,7 +319,7 @@ fn a_mistake_stops_the_start_and_spoils_no_reload() {
     assert_eq!(sent(), 0.2);
     fs::write(&path, "return {").unwrap();
     server.hang_up();
-    let line = server.wait_for("the hooks stay as they were");
+    let line = server.wait_for("reload failed; still running the previous hooks");
     assert!(line.contains("ERROR"), "{line}");
     assert_eq!(sent(), 0.2);
 }

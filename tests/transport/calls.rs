@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sparkgap::config::Secret;
 use sparkgap::fleet::Upstream;
-use sparkgap::transport::{Options, Path, Wait};
+use sparkgap::transport::{CallLimits, Path, Wait};
 
 use crate::support::*;
 
@@ -145,7 +145,7 @@ fn the_key_goes_as_bearer_and_nowhere_else() {
     });
     let mut config = config(&url);
     config.api_key = Some(Secret::new("sk-hush"));
-    let upstream = Upstream::new(config, &Options::default()).unwrap();
+    let upstream = Upstream::new(config, &CallLimits::default()).unwrap();
     let failure = upstream.post(CHAT, b"{}", &nobody()).unwrap_err();
     let head = script.join().unwrap();
     assert!(head.to_lowercase().contains("authorization: bearer sk-hush\r\n"), "{head}");

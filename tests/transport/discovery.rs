@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sparkgap::dialect::ServerKind as Flavour;
 use sparkgap::fleet::Upstream;
-use sparkgap::transport::{Failure, Options, Path};
+use sparkgap::transport::{CallLimits, Failure, Path};
 
 use crate::support::*;
 
@@ -68,7 +68,7 @@ fn discovery_is_fresh_after_a_lost_connection() {
         read_request(&mut second);
         answer(&mut second, &listing("new"));
     });
-    let upstream = upstream_with(&url, Options { discovery_interval: Duration::ZERO, ..patient() });
+    let upstream = upstream_with(&url, CallLimits { discovery_interval: Duration::ZERO, ..patient() });
     for _ in 0..2 {
         // It asks only once, since the answer is not stale.
         assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "old");
@@ -95,7 +95,7 @@ fn a_server_that_was_started_anew_while_nobody_asked_is_noticed() {
         answer(&mut second, &listing("new"));
     });
     // The interval between two questions does not count here.
-    let upstream = upstream_with(&url, Options { discovery_interval: HANG, ..Options::default() });
+    let upstream = upstream_with(&url, CallLimits { discovery_interval: HANG, ..CallLimits::default() });
     assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "old");
     read_all(upstream.post(CHAT, b"{}", &nobody()).unwrap());
     let generation = upstream.generation();
@@ -133,7 +133,7 @@ fn questions_that_need_no_model_have_a_limit_of_their_own() {
     let ask = |upstream: &Upstream| upstream.ask(Path::Root("/tokenize"), b"{}", &nobody()).err();
     for asked in [discover, ask] {
         let (url, script) = scripted(|listener| wait_for_close(&mut accept(listener)));
-        let upstream = upstream_with(&url, Options { discovery_timeout: SOON, ..Options::default() });
+        let upstream = upstream_with(&url, CallLimits { discovery_timeout: SOON, ..CallLimits::default() });
         assert_eq!(asked(&upstream), Some(Failure::Timeout("before the first byte")));
         script.join().unwrap();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sparkgap::config::Secret;
 use sparkgap::error::{Kind, Retry};
 use sparkgap::fleet::Upstream;
-use sparkgap::transport::{Failure, Options};
+use sparkgap::transport::{CallLimits, Failure};
 
 use crate::support::*;
 
@@ -81,7 +81,7 @@ fn the_retry_is_the_last_one() {
 #[test]
 fn what_a_server_may_have_worked_on_is_not_sent_again() {
     // Lost later than at once, on a pooled connection; and after an interim response, however soon.
-    let late = Options { loss_at_once: Duration::ZERO, ..Options::default() };
+    let late = CallLimits { loss_at_once: Duration::ZERO, ..CallLimits::default() };
     for (options, interim) in [(late, ""), (patient(), "HTTP/1.1 100 Continue\r\n\r\n")] {
         let (url, script) = scripted(move |listener| {
             let mut first = accept(listener);
@@ -211,7 +211,7 @@ fn a_tls_handshake_has_the_limit_of_the_connect() {
         wait_for_close(&mut stream);
     });
     let url = url.replace("http://", "https://");
-    let upstream = upstream_with(&url, Options { connect_timeout: SOON, ..Options::default() });
+    let upstream = upstream_with(&url, CallLimits { connect_timeout: SOON, ..CallLimits::default() });
     let failure = upstream.post(CHAT, b"{}", &nobody()).unwrap_err();
     assert_eq!(failure, Failure::Timeout("while connecting"));
     script.join().unwrap();
@@ -221,6 +221,6 @@ fn a_tls_handshake_has_the_limit_of_the_connect() {
 fn a_key_with_a_line_end_is_refused_and_not_shown() {
     let mut config = config("http://h/v1");
     config.api_key = Some(Secret::new("sk-hush\n"));
-    let error = Upstream::new(config, &Options::default()).unwrap_err();
+    let error = Upstream::new(config, &CallLimits::default()).unwrap_err();
     assert!(error.contains("key") && !error.contains("hush"), "{error}");
 }

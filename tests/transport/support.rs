@@ -11,7 +11,7 @@ use std::time::Duration;
 use sparkgap::config::{self};
 use sparkgap::fleet::Upstream;
 use sparkgap::settings::Settings;
-use sparkgap::transport::{Options, Path, Response, Wait};
+use sparkgap::transport::{CallLimits, Path, Response, Wait};
 
 /// Ends a test that hangs; no working test comes near it.
 pub(crate) const HANG: Duration = Duration::from_secs(30);
@@ -105,16 +105,16 @@ pub(crate) fn config(url: &str) -> config::Upstream {
 }
 
 pub(crate) fn upstream(url: &str) -> Upstream {
-    upstream_with(url, Options::default())
+    upstream_with(url, CallLimits::default())
 }
 
-pub(crate) fn upstream_with(url: &str, options: Options) -> Upstream {
+pub(crate) fn upstream_with(url: &str, options: CallLimits) -> Upstream {
     Upstream::new(config(url), &options).unwrap()
 }
 
 /// Any loss of a pooled connection counts as one at once: however slow the machine is.
-pub(crate) fn patient() -> Options {
-    Options { loss_at_once: HANG, ..Options::default() }
+pub(crate) fn patient() -> CallLimits {
+    CallLimits { loss_at_once: HANG, ..CallLimits::default() }
 }
 
 /// A client that stays, leaves, or counts the silences.

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use sparkgap::error::Kind;
-use sparkgap::transport::{Failure, Options, Wait};
+use sparkgap::transport::{CallLimits, Failure, Wait};
 
 use crate::support::*;
 
@@ -13,7 +13,7 @@ use crate::support::*;
 fn a_connect_has_a_limit() {
     let (listener, _queue) = full_listener();
     let url = format!("http://{}/v1", listener.local_addr().unwrap());
-    let upstream = upstream_with(&url, Options { connect_timeout: SOON, ..Options::default() });
+    let upstream = upstream_with(&url, CallLimits { connect_timeout: SOON, ..CallLimits::default() });
     let failure = upstream.post(CHAT, b"{}", &nobody()).unwrap_err();
     assert_eq!(failure, Failure::Timeout("while connecting"));
     assert_eq!(failure.to_error("spark").kind, Kind::Timeout);
@@ -29,7 +29,7 @@ fn the_first_byte_has_a_limit_that_silences_do_not_move() {
             answer(&mut stream, head);
             wait_for_close(&mut stream);
         });
-        let options = Options { first_byte_timeout: SOON, ..Options::default() };
+        let options = CallLimits { first_byte_timeout: SOON, ..CallLimits::default() };
         let wait: Rc<dyn Wait> =
             Rc::new(Client { patience: Some(Duration::from_millis(1)), ..Client::default() });
         let failure = upstream_with(&url, options).post(CHAT, b"{}", &wait).unwrap_err();
@@ -46,7 +46,7 @@ fn the_next_byte_has_a_limit() {
         answer(&mut stream, &format!("{STREAM_HEAD}2\r\nok\r\n"));
         wait_for_close(&mut stream);
     });
-    let upstream = upstream_with(&url, Options { idle_timeout: SOON, ..Options::default() });
+    let upstream = upstream_with(&url, CallLimits { idle_timeout: SOON, ..CallLimits::default() });
     let mut response = upstream.post(CHAT, b"{}", &nobody()).unwrap();
     read_exactly(&mut response, 2);
     let failure = response.read(&mut [0; 9]).unwrap_err();
@@ -62,7 +62,7 @@ fn an_upstream_that_takes_no_bytes_has_a_limit() {
         let _ = finish.recv_timeout(HANG);
         drop(stream);
     });
-    let upstream = upstream_with(&url, Options { send_timeout: SOON, ..Options::default() });
+    let upstream = upstream_with(&url, CallLimits { send_timeout: SOON, ..CallLimits::default() });
     let failure = upstream.post(CHAT, &vec![b' '; 32 << 20], &nobody()).unwrap_err();
     assert_eq!(failure, Failure::Timeout("while sending the request"));
     done.send(()).unwrap();

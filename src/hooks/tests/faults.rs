@@ -121,8 +121,8 @@ fn faulty(policy: &str, fault: &str) -> Hooks {
         end }}"
     );
     let folder = Folder::new(&[("10-test.lua", &text)]);
-    let limits = Limits { call: CALL_MAX, ..Limits::default() };
-    let options = Options { limits, ..options() };
+    let limits = HookLimits { call: CALL_MAX, ..HookLimits::default() };
+    let options = LoadOptions { limits, ..options() };
     let loaded = Hooks::load(std::slice::from_ref(&folder.0), vec![upstream("main")], options);
     loaded.unwrap_or_else(|error| panic!("{fault}: {error}")).hooks
 }

@@ -174,7 +174,7 @@ fn patterns_match_as_in_lua() {
     let native: Table =
         lua.load("local t = {} for k, v in pairs(string) do t[k] = v end return t").eval().unwrap();
     super::super::convert::create_array_marker(&lua).unwrap();
-    globals::install(&lua, &guard, &Options::default()).unwrap();
+    globals::install(&lua, &guard, &LoadOptions::default()).unwrap();
     let search = globals::search_function(&lua, &guard).unwrap();
     let expand = globals::expand_function(&lua).unwrap();
     lua.load(include_str!("../prelude.lua")).call::<()>((true, search, expand)).unwrap();

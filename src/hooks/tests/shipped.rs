@@ -207,7 +207,7 @@ fn reword_an_error() {
 fn tokens_per_client() {
     let dictionary = Shared::default();
     let path = crate_file("hooks/examples/tokens-per-client.lua");
-    let options = Options { shared: dictionary.clone(), ..options() };
+    let options = LoadOptions { shared: dictionary.clone(), ..options() };
     let hooks = Hooks::load(&[path], vec![upstream("main")], options).unwrap().hooks;
     for _ in 0..3 {
         hooks.on_log(&mut Value::object([("output_tokens", 5u64.into())]), &mut request());

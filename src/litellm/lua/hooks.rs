@@ -1,6 +1,6 @@
 //! The Lua code of the hooks: pieces of text that are combined as needed.
 
-use super::Needs;
+use super::needs::Needs;
 
 const GROUP_OF_NAME: &str = r"-- The group of the name that the client asked for.
 local function group_of(req)

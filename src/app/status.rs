@@ -1,71 +1,48 @@
-//! How the server is: what the service manager is told of it, now and then, and whether it still lives.
+//! The reports to the service manager: one line on the state of the server whenever it changes, and that it is alive.
 
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::http::Request;
 use crate::proxy::Proxy;
-use crate::server::{Client, Handler, Stop};
+use crate::server::Stop;
 use crate::service;
 use crate::threads;
 
-/// How often the status line is looked at; it is told where it has changed.
+/// The time between two looks at the status line, which is reported if it has changed.
 const STATUS_PERIOD: Duration = Duration::from_secs(2);
 
-/// The watchdog is told this many times within its limit: one late answer must not end the server.
-const TELLS_PER_LIMIT: u32 = 3;
+/// The number of reports to the watchdog within its limit: one late answer must not end the server.
+const REPORTS_PER_LIMIT: u32 = 3;
 
-/// The proxy with what is to be told of it.
+/// The state of the server, for reports.
 pub(super) struct Status {
     proxy: Arc<Proxy>,
-    /// Requests in progress.
-    busy: AtomicUsize,
-    /// The last reload was refused.
+    /// True if the last reload was refused.
     reload_failed: AtomicBool,
 }
 
-/// One request in progress, until it is dropped: a panic ends it as well.
-struct Busy<'s>(&'s AtomicUsize);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Handler for Status {
-    fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        let _busy = Busy(&self.busy);
-        self.proxy.handle(client, request, address)
-    }
-}
-
 impl Status {
+    /// The state of a server with this proxy.
     pub(super) fn new(proxy: &Arc<Proxy>) -> Arc<Self> {
-        Arc::new(Status {
-            proxy: Arc::clone(proxy),
-            busy: AtomicUsize::default(),
-            reload_failed: AtomicBool::default(),
-        })
+        Arc::new(Status { proxy: Arc::clone(proxy), reload_failed: AtomicBool::default() })
     }
 
-    /// To be called at the end of every reload.
+    /// Reports the end of a reload; call it after each one.
     pub(super) fn reloaded(&self, done: bool) {
         self.reload_failed.store(!done, Ordering::Relaxed);
         service::ready(&self.line());
     }
 
-    /// To be called when the server is told to stop.
+    /// Reports that the server has been told to stop.
     pub(super) fn stopping(&self) {
         service::stopping(&format!("finishing {}", self.requests()));
     }
 
-    /// Tells the service manager, if there is one, that the server is ready, and from then on how it is.
+    /// Reports to the service manager, if there is one, that the server is ready, and from then on its state.
     ///
     /// # Errors
     /// The thread for it cannot be started.
@@ -75,20 +52,20 @@ impl Status {
             return Ok(());
         }
         let status = Arc::clone(self);
-        let mut told = String::new();
+        let mut reported = String::new();
         let stopping = stop.clone();
         threads::every("status", STATUS_PERIOD, move || {
             let line = status.line();
-            if line != told && !stopping.is_triggered() {
+            if line != reported && !stopping.is_triggered() {
                 service::status(&line);
-                told = line;
+                reported = line;
             }
         })?;
         let Some(limit) = service::watchdog() else { return Ok(()) };
-        let period = limit / TELLS_PER_LIMIT;
+        let period = limit / REPORTS_PER_LIMIT;
         let stopping = stop.clone();
         threads::every("watchdog", period, move || {
-            // Once it is told to stop, nobody is let in, so nobody can ask; the drain has its own limit.
+            // A server that has been told to stop accepts no connection, this one included; the drain has its own limit.
             if stopping.is_triggered() {
                 return service::alive();
             }
@@ -100,7 +77,7 @@ impl Status {
     }
 
     fn requests(&self) -> String {
-        match self.busy.load(Ordering::Relaxed) {
+        match self.proxy.activity().in_flight().count() {
             1 => "1 request".to_string(),
             count => format!("{count} requests"),
         }

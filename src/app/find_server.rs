@@ -1,43 +1,46 @@
-//! The search for a model server on the usual local ports, for commands that name none.
+//! The search for a model server on the usual local ports, for commands that name no server.
 //!
-//! Whoever listens there may be anybody: another person of this machine, or a program that has nothing to do with models.
-//! So a server that was only found is asked without a key, and served without one.
+//! Anybody may listen there: another person of this machine, or a program that has nothing to do with models. So a
+//! server that was only found is asked without a key, and served without one.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Failed, found_upstreams, upstream_key};
+use super::configure::{found_upstreams, upstream_key};
 use crate::fleet::Upstream;
 use crate::transport::{self, Failure, nobody};
 
 /// The usual local ports: vLLM (and this project's user), llama.cpp, Ollama, LM Studio, SGLang.
 pub(super) const USUAL_PORTS: [u16; 6] = [8000, 8888, 8080, 11434, 1234, 30000];
 
-/// Long enough for a server on this machine.
+/// The time for a connection: long enough for a server on this machine.
 const LOOK_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Long enough for the models listing of a server on this machine.
+/// The time for the models listing: long enough for a server on this machine.
 const LISTING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The result of a search.
 #[derive(Debug, Default)]
-pub(super) struct Search {
+pub struct Search {
     /// The first server that lists models.
-    pub(super) url: Option<String>,
-    /// The first one before it that asks for a key.
+    pub url: Option<String>,
+    /// The first server before it that asks for a key.
     closed: Option<String>,
-    /// Whether there is a key for upstreams that are named.
+    /// True if there is a key for upstreams that are named.
     has_key: bool,
 }
 
 impl Search {
-    /// Asks the usual ports, one after the other. `key_file` is the option `--upstream-key-file`.
-    pub(super) fn run(key_file: Option<&Path>) -> Result<Search, Failed> {
+    /// Asks the usual ports, one after the other. `key_file` is the file of `--upstream-key-file`.
+    ///
+    /// # Errors
+    /// The key file cannot be read.
+    pub fn run(key_file: Option<&Path>) -> Result<Search, String> {
         Search::run_on(&USUAL_PORTS, key_file)
     }
 
-    fn run_on(ports: &[u16], key_file: Option<&Path>) -> Result<Search, Failed> {
+    fn run_on(ports: &[u16], key_file: Option<&Path>) -> Result<Search, String> {
         let mut search = Search { has_key: upstream_key(key_file)?.is_some(), ..Search::default() };
         for &port in ports {
             let url = format!("http://127.0.0.1:{port}/v1");
@@ -53,8 +56,8 @@ impl Search {
         Ok(search)
     }
 
-    /// A sentence on the key that was not sent; empty where there is nothing to say. It follows another sentence.
-    pub(super) fn on_the_key(&self) -> String {
+    /// The note on the key that was not sent, to append to another sentence; empty if there is nothing to say.
+    pub fn on_the_key(&self) -> String {
         match (&self.url, &self.closed) {
             (Some(url), _) if self.has_key => format!(
                 "; it does not get the key for the upstream, as it was only found on a local port: to send the key, name the server with --upstream {url}"
@@ -72,13 +75,14 @@ enum Answer {
     WantsKey,
 }
 
-fn ask(url: &str, port: u16) -> Result<Option<Answer>, Failed> {
-    // Most ports have nobody: that is known at once, and no upstream needs to be made for it.
+fn ask(url: &str, port: u16) -> Result<Option<Answer>, String> {
+    // On most ports nobody listens. A connection shows that at once, without the cost of an upstream.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if TcpStream::connect_timeout(&address, LOOK_TIMEOUT).is_err() {
         return Ok(None);
     }
-    let limits = transport::Options { discovery_timeout: LISTING_TIMEOUT, ..transport::Options::default() };
+    let limits =
+        transport::CallLimits { discovery_timeout: LISTING_TIMEOUT, ..transport::CallLimits::default() };
     let Some(config) = found_upstreams(&[url.to_string()])?.pop() else { return Ok(None) };
     Ok(match Upstream::new(config, &limits)?.discover(&nobody()) {
         Ok(listed) if !listed.models.is_empty() => Some(Answer::Models),

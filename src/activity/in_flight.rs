@@ -1,0 +1,255 @@
+//! The registry of requests in progress: one slot for each, from its head to its end.
+//!
+//! A request's own thread writes to its slot; anybody may read. It costs a request three short locks and a few
+//! allocations, and an event of a stream nothing. A client's connection has one request at a time, so the limit on
+//! connections is the limit of the registry.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::phase::Phase;
+use super::record::{Caller, Record};
+
+/// The requests in progress.
+#[derive(Debug, Default)]
+pub struct InFlight(Mutex<Slots>);
+
+#[derive(Debug, Default)]
+struct Slots {
+    /// The key of the next request. Keys grow, so the oldest request comes first.
+    next: u64,
+    requests: BTreeMap<u64, Arc<ActiveRequest>>,
+}
+
+impl InFlight {
+    /// Registers a request that has just come, until the slot is dropped.
+    pub fn begin(&self, request_id: String, caller: Caller) -> InFlightSlot<'_> {
+        let request = Arc::new(ActiveRequest::new(request_id, caller));
+        let mut slots = self.slots();
+        let key = slots.next;
+        slots.next += 1;
+        slots.requests.insert(key, Arc::clone(&request));
+        InFlightSlot { registry: self, key, request }
+    }
+
+    /// The requests in progress, the oldest first.
+    pub fn requests(&self) -> Vec<Arc<ActiveRequest>> {
+        self.slots().requests.values().cloned().collect()
+    }
+
+    /// The number of requests in progress.
+    pub fn count(&self) -> usize {
+        self.slots().requests.len()
+    }
+
+    /// The number of answers that are being streamed.
+    pub fn streams(&self) -> usize {
+        self.slots().requests.values().filter(|request| request.is_streaming()).count()
+    }
+
+    /// A thread that panicked has left nothing half done: every change is one call of the map.
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The slot of one request. Dropping it ends the request for all readers, after a panic as well.
+#[derive(Debug)]
+pub struct InFlightSlot<'r> {
+    registry: &'r InFlight,
+    key: u64,
+    request: Arc<ActiveRequest>,
+}
+
+impl InFlightSlot<'_> {
+    /// The request in the slot.
+    pub fn request(&self) -> &Arc<ActiveRequest> {
+        &self.request
+    }
+}
+
+impl Drop for InFlightSlot<'_> {
+    fn drop(&mut self) {
+        self.registry.slots().requests.remove(&self.key);
+    }
+}
+
+/// A request in progress: the facts that other threads may read.
+#[derive(Debug)]
+pub struct ActiveRequest {
+    request_id: String,
+    began: Instant,
+    /// An index into [`Phase::ALL`].
+    phase: AtomicU8,
+    is_streaming: AtomicBool,
+    details: Mutex<RequestDetails>,
+}
+
+/// The facts about a request in progress that become known one by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestDetails {
+    /// The client's address, and the owner of the key that let the request in.
+    pub caller: Caller,
+    /// The model as the client named it; empty until the body was read.
+    pub client_model: String,
+    /// The name of the upstream; empty until one was chosen.
+    pub upstream: String,
+    /// The model at the upstream; empty until one was chosen.
+    pub upstream_model: String,
+    /// True if the client asked for a stream.
+    pub is_streamed: bool,
+}
+
+/// Marks an answer as being streamed until it is dropped.
+#[derive(Debug)]
+pub struct Streaming<'r>(&'r AtomicBool);
+
+impl Drop for Streaming<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl ActiveRequest {
+    fn new(request_id: String, caller: Caller) -> Self {
+        ActiveRequest {
+            request_id,
+            began: Instant::now(),
+            phase: AtomicU8::new(Phase::Body as u8),
+            is_streaming: AtomicBool::new(false),
+            details: Mutex::new(RequestDetails {
+                caller,
+                client_model: String::new(),
+                upstream: String::new(),
+                upstream_model: String::new(),
+                is_streamed: false,
+            }),
+        }
+    }
+
+    /// The id of the request, `req_…`, which the client gets as a header.
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// The moment at which the head of the request was here.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The phase that the request is in.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL.get(usize::from(self.phase.load(Ordering::Relaxed))).copied().unwrap_or(Phase::Body)
+    }
+
+    /// Sets the phase that the request is in from now on.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Marks the answer as being streamed, until the result is dropped.
+    pub fn begin_stream(&self) -> Streaming<'_> {
+        self.is_streaming.store(true, Ordering::Relaxed);
+        Streaming(&self.is_streaming)
+    }
+
+    /// True while the answer is being streamed.
+    pub fn is_streaming(&self) -> bool {
+        self.is_streaming.load(Ordering::Relaxed)
+    }
+
+    /// Copies what the record knows by now: caller, models, upstream.
+    pub fn describe(&self, record: &Record) {
+        let mut details = self.lock();
+        details.caller.clone_from(&record.caller);
+        details.client_model.clone_from(&record.client_model);
+        details.upstream.clone_from(&record.upstream);
+        details.upstream_model.clone_from(&record.upstream_model);
+        details.is_streamed = record.is_streamed;
+    }
+
+    /// A copy of the facts that are known by now.
+    pub fn details(&self) -> RequestDetails {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RequestDetails> {
+        self.details.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    fn caller() -> Caller {
+        Caller::new([192, 168, 1, 7].into())
+    }
+
+    #[test]
+    fn a_request_is_listed_until_its_slot_is_dropped() {
+        let registry = InFlight::default();
+        let first = registry.begin("req_1".to_owned(), caller());
+        let second = registry.begin("req_2".to_owned(), caller());
+        let ids = || -> Vec<String> {
+            registry.requests().iter().map(|request| request.request_id().to_owned()).collect()
+        };
+        assert_eq!(ids(), ["req_1", "req_2"], "the oldest first");
+        drop(first);
+        let third = registry.begin("req_3".to_owned(), caller());
+        assert_eq!(ids(), ["req_2", "req_3"]);
+        drop((second, third));
+        assert_eq!(registry.count(), 0);
+    }
+
+    #[test]
+    fn a_panic_releases_the_slot_and_ends_its_stream() {
+        let registry = InFlight::default();
+        let other = registry.begin("req_1".to_owned(), caller());
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let slot = registry.begin("req_2".to_owned(), caller());
+            let _stream = slot.request().begin_stream();
+            assert_eq!((registry.count(), registry.streams()), (2, 1));
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!((registry.count(), registry.streams()), (1, 0));
+        assert_eq!(registry.requests()[0].request_id(), other.request().request_id());
+    }
+
+    #[test]
+    fn readers_see_phase_and_details() {
+        let registry = InFlight::default();
+        let slot = registry.begin("req_1".to_owned(), caller());
+        for phase in Phase::ALL {
+            slot.request().enter(phase);
+            assert_eq!(registry.requests()[0].phase(), phase);
+        }
+        let mut record = Record::new("req_1", &caller());
+        record.caller.user = Some("anna".into());
+        record.client_model = "claude".to_owned();
+        record.upstream = "spark".to_owned();
+        record.upstream_model = "qwen".to_owned();
+        record.is_streamed = true;
+        slot.request().describe(&record);
+        let details = registry.requests()[0].details();
+        assert_eq!(details.caller.user.as_deref(), Some("anna"));
+        assert_eq!((details.client_model.as_str(), details.upstream.as_str()), ("claude", "spark"));
+        assert_eq!((details.upstream_model.as_str(), details.is_streamed), ("qwen", true));
+    }
+
+    #[test]
+    fn a_stream_counts_until_it_ends() {
+        let registry = InFlight::default();
+        let slot = registry.begin("req_1".to_owned(), caller());
+        assert_eq!(registry.streams(), 0);
+        let stream = slot.request().begin_stream();
+        assert_eq!(registry.streams(), 1);
+        drop(stream);
+        assert_eq!((registry.streams(), registry.count()), (0, 1));
+    }
+}

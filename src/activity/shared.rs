@@ -1,0 +1,62 @@
+//! The registry and the counters as one value, which all threads share.
+
+use super::counters::Counters;
+use super::in_flight::{InFlight, InFlightSlot};
+use super::phase::Phase;
+use super::record::Caller;
+use crate::json::{Object, Value};
+
+/// The requests in progress, and the numbers since the start of this process.
+#[derive(Debug, Default)]
+pub struct Activity {
+    counters: Counters,
+    in_flight: InFlight,
+}
+
+impl Activity {
+    /// Counts a request that has just come, and registers it until the slot is dropped.
+    pub fn begin(&self, request_id: String, caller: Caller) -> InFlightSlot<'_> {
+        self.counters.add_request();
+        self.in_flight.begin(request_id, caller)
+    }
+
+    /// Counts a client that has left, and the phase that its request was in.
+    pub fn add_cancelled(&self, phase: Phase) {
+        self.counters.add_cancelled(phase);
+    }
+
+    /// The requests in progress.
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
+    /// Adds the numbers for `/health` to an object.
+    pub fn add_to(&self, object: &mut Object<'_>) {
+        object.push("requests", Value::from(self.counters.requests()));
+        object.push("streams", Value::from(self.in_flight.streams() as u64));
+        object.push("cancelled", self.counters.cancelled());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_of_health() {
+        let activity = Activity::default();
+        let slot = activity.begin("req_1".to_owned(), Caller::new([127, 0, 0, 1].into()));
+        let stream = slot.request().begin_stream();
+        activity.add_cancelled(Phase::Queue);
+        let text = || {
+            let mut object = Object::new();
+            activity.add_to(&mut object);
+            Value::from(object).to_json()
+        };
+        let cancelled = r#""cancelled":{"body":0,"hook":0,"queue":1,"connect":0,"head":0,"stream":0,"whole":0,"unread":0}}"#;
+        assert_eq!(text(), format!(r#"{{"requests":1,"streams":1,{cancelled}"#));
+        drop(stream);
+        drop(slot);
+        assert_eq!(text(), format!(r#"{{"requests":1,"streams":0,{cancelled}"#));
+    }
+}

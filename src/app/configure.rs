@@ -1,0 +1,173 @@
+//! From the places that a configuration comes from to a checked one: upstreams of the command line, Lua files, and a
+//! LiteLLM file. No network is used.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::hooks::{self, Hooks, Loaded};
+use crate::litellm::{self, Import, ImportError};
+use crate::{config, service, settings};
+
+/// The value of `--upstream` that stands for the built-in demo upstream.
+pub const DEMO: &str = "demo";
+
+/// The places that upstreams, aliases and hooks come from.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// Base URLs of upstreams, the default one first. [`serve`](super::serve) takes [`DEMO`] as well.
+    pub upstreams: Vec<String>,
+    /// A file with the key for these upstreams; `None`: the key is in the variable `SPARKGAP_UPSTREAM_KEY`, if anywhere.
+    pub upstream_key_file: Option<PathBuf>,
+    /// Lua files, and folders of them.
+    pub hooks: Vec<PathBuf>,
+    /// True if hooks may use all of Lua's standard library.
+    pub unsafe_hooks: bool,
+    /// A LiteLLM configuration to run as it is.
+    pub litellm: Option<PathBuf>,
+}
+
+impl Sources {
+    /// True if they name an upstream, or a file that may.
+    pub fn name_upstreams(&self) -> bool {
+        !self.upstreams.is_empty() || !self.hooks.is_empty() || self.litellm.is_some()
+    }
+
+    /// Reads and checks everything that is named.
+    ///
+    /// # Errors
+    /// All mistakes, as text for the owner.
+    pub fn load(&self) -> Result<Loaded, String> {
+        self.load_with(self.upstreams()?)
+    }
+
+    /// The same with other upstreams than those that are named.
+    ///
+    /// # Errors
+    /// As [`Sources::load`].
+    pub fn load_with(&self, upstreams: Vec<config::Upstream>) -> Result<Loaded, String> {
+        let imported = match &self.litellm {
+            Some(file) => imported(file, read_litellm_to_run(file)?),
+            None => hooks::LoadOptions::default(),
+        };
+        let options = hooks::LoadOptions { unsafe_hooks: self.unsafe_hooks, ..imported };
+        load(&self.hooks, upstreams, options)
+    }
+
+    /// The upstreams that are named, the first one under the name `default`, each with the key for them.
+    fn upstreams(&self) -> Result<Vec<config::Upstream>, String> {
+        named_upstreams(&self.upstreams, self.upstream_key_file.as_deref())
+    }
+}
+
+/// Loads Lua files; the error lists every mistake in them.
+pub(super) fn load(
+    hooks: &[PathBuf],
+    upstreams: Vec<config::Upstream>,
+    options: hooks::LoadOptions,
+) -> Result<Loaded, String> {
+    Hooks::load(hooks, upstreams, options).map_err(|error| {
+        let mut text = String::from("invalid configuration:");
+        for mistake in &error.mistakes {
+            let _ = write!(text, "\n  {mistake}");
+        }
+        text
+    })
+}
+
+/// The key for named upstreams: from the file, otherwise from the environment or the service manager.
+pub(super) fn upstream_key(file: Option<&Path>) -> Result<Option<config::Secret>, String> {
+    let key = match file {
+        Some(file) => {
+            let unread = |error| format!("--upstream-key-file {}: {error}", file.display());
+            Some(std::fs::read_to_string(file).map_err(unread)?.trim_end().to_string())
+        }
+        None => service::variable("SPARKGAP_UPSTREAM_KEY"),
+    };
+    Ok(key.filter(|key| !key.is_empty()).map(config::Secret::new))
+}
+
+/// The upstreams at these addresses, the first one under the name `default`, each with the key for named upstreams.
+pub(super) fn named_upstreams(
+    urls: &[String],
+    key_file: Option<&Path>,
+) -> Result<Vec<config::Upstream>, String> {
+    upstreams_with(urls, upstream_key(key_file)?.as_ref())
+}
+
+/// The upstreams at addresses that nobody named: servers that were only found on local ports. They get no key, since
+/// anybody may listen there.
+///
+/// # Errors
+/// An address is not a valid URL.
+pub fn found_upstreams(urls: &[String]) -> Result<Vec<config::Upstream>, String> {
+    upstreams_with(urls, None)
+}
+
+fn upstreams_with(urls: &[String], key: Option<&config::Secret>) -> Result<Vec<config::Upstream>, String> {
+    let upstream = |(i, url): (usize, &String)| {
+        let url = config::base_url(url).map_err(|why| format!("--upstream: {why}"))?;
+        let name = if i == 0 { "default".to_string() } else { format!("upstream{}", i + 1) };
+        Ok(config::Upstream {
+            name,
+            url,
+            api_key: key.cloned(),
+            model: None,
+            max_in_flight: None,
+            settings: settings::Settings::default(),
+        })
+    };
+    urls.iter().enumerate().map(upstream).collect()
+}
+
+/// Reads and translates a LiteLLM configuration.
+///
+/// # Errors
+/// The file cannot be read, or is not a configuration that can be translated; the text names the file.
+pub fn read_litellm(file: &Path) -> Result<Import, String> {
+    let yaml = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    litellm::import(&yaml, &service::variable).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// The same for a file that is run as it is: every variable that holds an address must be set.
+pub(super) fn read_litellm_to_run(file: &Path) -> Result<Import, String> {
+    let import = read_litellm(file)?;
+    match import.unset.first() {
+        Some(unset) => Err(format!("{}: {}", file.display(), ImportError::from(unset))),
+        None => Ok(import),
+    }
+}
+
+/// The options for loading a LiteLLM file's Lua before the owner's own.
+pub(super) fn imported(file: &Path, import: Import) -> hooks::LoadOptions {
+    hooks::LoadOptions {
+        texts: vec![(file.display().to_string(), import.lua)],
+        environment: Arc::new(import.environment.into_iter().collect()),
+        ..hooks::LoadOptions::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_loses_its_line_end() {
+        let file = std::env::temp_dir().join(format!("sparkgap-key-{}", std::process::id()));
+        std::fs::write(&file, "sk-1\n").unwrap();
+        let named = named_upstreams(&["http://127.0.0.1:1".to_string()], Some(&file)).unwrap();
+        assert_eq!(named[0].api_key, Some(config::Secret::new("sk-1")));
+        std::fs::remove_file(&file).unwrap();
+        let failed = named_upstreams(&[], Some(&file)).unwrap_err();
+        assert!(failed.starts_with("--upstream-key-file "), "{failed}");
+    }
+
+    #[test]
+    fn the_first_upstream_is_the_default() {
+        let urls = ["http://127.0.0.1:1/v1".to_string(), "http://127.0.0.1:2".to_string()];
+        let named = named_upstreams(&urls, None).unwrap();
+        let names: Vec<(&str, &str)> = named.iter().map(|u| (u.name.as_str(), u.url.as_str())).collect();
+        assert_eq!(names, [("default", "http://127.0.0.1:1/v1"), ("upstream2", "http://127.0.0.1:2/v1")]);
+        assert!(named_upstreams(&["127.0.0.1:1".to_string()], None).is_err());
+    }
+}

@@ -1,0 +1,84 @@
+//! The checked configuration of a run: the one value that a start, a reload and the demo take.
+
+use std::path::PathBuf;
+
+use super::configure::Sources;
+use crate::access::{HostName, Network, Origin};
+use crate::proxy::ClientPatience;
+use crate::{server, transport};
+
+/// The configuration of a running server. Each default is written once: here, or in the type of the floor that it is
+/// the limit of. The command line and its help take them from `RunOptions::default()`.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The address to listen on. A service manager that hands over sockets decides instead.
+    pub listen: String,
+    /// The places that upstreams, aliases and hooks come from.
+    pub sources: Sources,
+    /// A PEM file of the authorities that certificates of upstreams are checked against; `None`: the built-in ones.
+    pub ca_file: Option<PathBuf>,
+    /// A prefix of every path, such as `/llm`; empty for none. Made by [`RunOptions::path_prefix`].
+    pub prefix: String,
+    /// A file of the keys that clients must send.
+    pub api_key_file: Option<PathBuf>,
+    /// True if clients of other machines need no key.
+    pub allow_anonymous: bool,
+    /// Host names and addresses that clients without keys may call the server by.
+    pub allowed_hosts: Vec<HostName>,
+    /// Origins of web pages that may use the server.
+    pub allowed_origins: Vec<Origin>,
+    /// Reverse proxies whose `X-Forwarded-For` names the client.
+    pub trusted_proxies: Vec<Network>,
+    /// The limits on clients' connections and requests.
+    pub server: server::ServerLimits,
+    /// The time limits of calls to upstreams.
+    pub calls: transport::CallLimits,
+    /// The signs of life for clients while an upstream is silent.
+    pub patience: ClientPatience,
+    /// The memory that all requests may take together, in bytes; `None`: half of what the process may take.
+    pub memory_max: Option<usize>,
+    /// The least important log lines that are written.
+    pub log_level: log::LevelFilter,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        RunOptions {
+            listen: "127.0.0.1:4000".to_owned(),
+            sources: Sources::default(),
+            ca_file: None,
+            prefix: String::new(),
+            api_key_file: None,
+            allow_anonymous: false,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            server: server::ServerLimits::default(),
+            calls: transport::CallLimits::default(),
+            patience: ClientPatience::default(),
+            memory_max: None,
+            log_level: log::LevelFilter::Info,
+        }
+    }
+}
+
+impl RunOptions {
+    /// The usual form of a prefix of paths, however its slashes were written: empty for none, otherwise one slash at its
+    /// beginning and none at its end.
+    pub fn path_prefix(given: &str) -> String {
+        let bare = given.trim_matches('/');
+        if bare.is_empty() { String::new() } else { format!("/{bare}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_may_have_slashes_or_not() {
+        for (given, expected) in [("", ""), ("/", ""), ("llm", "/llm"), ("/llm/", "/llm"), ("a/b", "/a/b")] {
+            assert_eq!(RunOptions::path_prefix(given), expected, "{given}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! From the checked options to a running server, and to its end.
+
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use super::clients;
+use super::options::RunOptions;
+use super::reload::{discover, handle_signals};
+use super::setup::{Setup, Targets};
+use super::shell::quoted;
+use super::status::Status;
+use crate::proxy::{self, Proxy};
+use crate::server::{self, Stop};
+use crate::{logger, service, transport};
+
+/// Serves until a signal ends the server.
+///
+/// # Errors
+/// The server cannot start, or its listener failed: text for the owner.
+pub fn serve(options: RunOptions) -> Result<(), String> {
+    logger::start(options.log_level);
+    let text = |error: io::Error| error.to_string();
+    let options = Arc::new(options);
+    let (listener, others) = listeners(&options.listen)?;
+    let address = listener.local_addr().map_err(text)?;
+    if let Some(file) = &options.ca_file {
+        transport::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
+    }
+    let targets = Targets::of(&options)?;
+    let is_demo = targets.is_demo;
+    let addresses = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
+    let addresses = addresses.collect::<Result<Vec<_>, _>>().map_err(text)?;
+    let (setup, master_key) = Setup::new(Arc::clone(&options), targets)?;
+    let access = clients::access(&options, &addresses, master_key)?;
+    let needs_key = !access.keys.is_empty();
+    let proxy_options = proxy::ProxyOptions {
+        prefix: options.prefix.clone(),
+        memory_max: options.memory_max,
+        body_timeout: options.server.body_timeout,
+        patience: options.patience,
+    };
+    let proxy = Arc::new(Proxy::new(setup.gateway(None)?, access, proxy_options));
+    let status = Status::new(&proxy);
+    let stop = Stop::new().map_err(text)?;
+    handle_signals(setup, Arc::clone(&proxy), Arc::clone(&status), stop.clone())?;
+    discover(&proxy)?;
+    announce(address, &options.prefix, is_demo, needs_key);
+    for other in others {
+        server::spawn("listen", other, proxy.clone(), options.server, stop.clone()).map_err(text)?;
+    }
+    status.begin(address, format!("{}/health", options.prefix), &stop).map_err(text)?;
+    server::run(listener, proxy, options.server, stop).map_err(text)?;
+    log::info!("stopped");
+    Ok(())
+}
+
+/// The sockets to listen on: those of the service manager, otherwise one on the given address. The first, and the
+/// others.
+fn listeners(listen: &str) -> Result<(TcpListener, Vec<TcpListener>), String> {
+    let handed = service::listeners().map_err(|error| format!("a socket of the service manager: {error}"))?;
+    let mut handed = handed.into_iter();
+    if let Some(first) = handed.next() {
+        return Ok((first, handed.collect()));
+    }
+    let bound = TcpListener::bind(listen).map_err(|error| {
+        format!("cannot listen on {listen}: {error}; choose another address with --listen")
+    })?;
+    Ok((bound, Vec::new()))
+}
+
+fn announce(address: SocketAddr, prefix: &str, is_demo: bool, needs_key: bool) {
+    let base = format!("http://{address}{prefix}");
+    log::info!("sparkgap {} listens on {base}", env!("CARGO_PKG_VERSION"));
+    if is_demo {
+        let line = start_line(address, prefix, needs_key);
+        let text = format!(
+            "sparkgap listens on {base}\nStart Claude Code against it, in another terminal, with:\n\n  {line}\n\n"
+        );
+        // A reader that has gone needs no instructions.
+        let _ = io::stdout().write_all(text.as_bytes());
+    }
+}
+
+/// The line that starts Claude Code against this server. It runs this very program, which need not be on the path: a
+/// few variables before `claude` would leave out most of what `sparkgap claude` sets, and with `ANTHROPIC_API_KEY` the
+/// first start of Claude Code asks for a login at Anthropic.
+fn start_line(address: SocketAddr, prefix: &str, needs_key: bool) -> String {
+    let ip = match address.ip() {
+        // The server can be reached by every address of this machine; the loopback address always exists.
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    let base = format!("http://{}{prefix}", SocketAddr::new(ip, address.port()));
+    let program = std::env::current_exe().ok().and_then(|program| program.to_str().map(quoted));
+    let program = program.unwrap_or_else(|| "sparkgap".to_string());
+    let key = if needs_key { "SPARKGAP_API_KEY=KEY " } else { "" };
+    format!("SPARKGAP_URL={} {key}{program} claude", quoted(&base))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_line_names_an_address_that_can_be_reached() {
+        for (address, expected) in [
+            ("127.0.0.1:4000", "SPARKGAP_URL=http://127.0.0.1:4000/llm "),
+            ("0.0.0.0:4000", "SPARKGAP_URL=http://127.0.0.1:4000/llm "),
+            ("[::]:4000", "SPARKGAP_URL='http://[::1]:4000/llm' "),
+        ] {
+            let line = start_line(address.parse().unwrap(), "/llm", false);
+            assert!(line.starts_with(expected) && line.ends_with(" claude"), "{line}");
+        }
+        let line = start_line("127.0.0.1:1".parse().unwrap(), "", true);
+        assert!(line.contains(" SPARKGAP_API_KEY=KEY "), "{line}");
+    }
+}

@@ -1,0 +1,130 @@
+//! The upstreams, hooks and limits of one server: loaded at the start, and again at each reload.
+
+use std::sync::Arc;
+
+use super::configure::{DEMO, found_upstreams, imported, load, named_upstreams, read_litellm_to_run};
+use super::find_server::{Search, USUAL_PORTS};
+use super::options::RunOptions;
+use crate::fleet::Gateway;
+use crate::litellm::{MasterKey, Verdict};
+use crate::{config, demo, hooks};
+
+/// The upstreams that the command line means.
+#[derive(Clone, Debug)]
+pub(super) struct Targets {
+    urls: Vec<String>,
+    /// True if the command line names them. Only then they get the key for the upstreams.
+    is_named: bool,
+    /// True if one of them is the demo upstream.
+    pub(super) is_demo: bool,
+}
+
+impl Targets {
+    /// The upstreams of `--upstream`, otherwise a server on this machine, otherwise the demo. The demo is started.
+    pub(super) fn of(options: &RunOptions) -> Result<Targets, String> {
+        let mut urls = options.sources.upstreams.clone();
+        let is_named = options.sources.name_upstreams();
+        if !is_named {
+            urls.push(find(options)?);
+        }
+        let mut is_demo = false;
+        for url in urls.iter_mut().filter(|url| *url == DEMO) {
+            *url = demo::start().map_err(|error| format!("cannot start the demo upstream: {error}"))?;
+            is_demo = true;
+        }
+        Ok(Targets { urls, is_named, is_demo })
+    }
+
+    /// Their configurations, with the key of the command line if they are named there.
+    fn upstreams(&self, options: &RunOptions) -> Result<Vec<config::Upstream>, String> {
+        match self.is_named {
+            true => named_upstreams(&self.urls, options.sources.upstream_key_file.as_deref()),
+            false => found_upstreams(&self.urls),
+        }
+    }
+}
+
+/// Looks for a server on the usual local ports, and logs what is served instead of a named one.
+fn find(options: &RunOptions) -> Result<String, String> {
+    let search = Search::run(options.sources.upstream_key_file.as_deref())?;
+    let on_the_key = search.on_the_key();
+    if let Some(url) = search.url {
+        let level = if on_the_key.is_empty() { log::Level::Info } else { log::Level::Warn };
+        log::log!(level, "no --upstream and no --hooks: took the server found at {url}{on_the_key}");
+        return Ok(url);
+    }
+    log::warn!(
+        "no --upstream, no --hooks, and no model server on the usual local ports ({USUAL_PORTS:?}): SERVING THE DEMO{on_the_key}"
+    );
+    Ok(DEMO.to_owned())
+}
+
+/// Everything that a reload loads again from the same files.
+#[derive(Clone)]
+pub(super) struct Setup {
+    options: Arc<RunOptions>,
+    targets: Targets,
+    /// The LiteLLM file's Lua, which is read once, and the dictionary that all sets of hooks share.
+    hook_options: hooks::LoadOptions,
+}
+
+impl Setup {
+    /// Reads the LiteLLM file, if one is run, and returns its master key as well. Its unsupported keys are logged.
+    pub(super) fn new(
+        options: Arc<RunOptions>,
+        targets: Targets,
+    ) -> Result<(Setup, Option<MasterKey>), String> {
+        let (mut hook_options, mut master_key) = (hooks::LoadOptions::default(), None);
+        if let Some(file) = &options.sources.litellm {
+            let mut import = read_litellm_to_run(file)?;
+            for line in import.report.iter().filter(|line| line.verdict == Verdict::Unsupported) {
+                log::warn!("{}: {line}", file.display());
+            }
+            master_key = import.master_key.take();
+            hook_options = imported(file, import);
+        }
+        hook_options.unsafe_hooks = options.sources.unsafe_hooks;
+        Ok((Setup { options, targets, hook_options }, master_key))
+    }
+
+    /// Loads the files. `old`: the gateway in force, of which as much as possible stays.
+    ///
+    /// # Errors
+    /// All mistakes, as text for the owner.
+    pub(super) fn gateway(&self, old: Option<&Gateway>) -> Result<Gateway, String> {
+        let upstreams = self.targets.upstreams(&self.options)?;
+        let loaded = load(&self.options.sources.hooks, upstreams, self.hook_options.clone())?;
+        let gateway = Gateway::after(old, loaded, &self.options.calls)?;
+        warn_of_upstreams_outside(&gateway);
+        Ok(gateway)
+    }
+}
+
+/// Names every upstream that is not in this network: conversations that go to it leave the LAN.
+fn warn_of_upstreams_outside(gateway: &Gateway) {
+    for served in gateway.upstreams() {
+        if let Some(host) = config::host_outside(&served.upstream().config().url) {
+            log::warn!("upstream {}: {}", served.name(), config::leaves_the_lan(host));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::Sources;
+
+    #[test]
+    fn only_upstreams_that_are_named_get_the_key() {
+        let file = std::env::temp_dir().join(format!("sparkgap-serve-key-{}", std::process::id()));
+        std::fs::write(&file, "sk-1\n").unwrap();
+        let sources = Sources { upstream_key_file: Some(file.clone()), ..Sources::default() };
+        let options = RunOptions { sources, ..RunOptions::default() };
+        for is_named in [true, false] {
+            let targets = Targets { urls: vec!["http://127.0.0.1:1/v1".into()], is_named, is_demo: false };
+            let upstreams = targets.upstreams(&options).unwrap();
+            assert_eq!(upstreams[0].api_key.is_some(), is_named);
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
+}

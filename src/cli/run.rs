@@ -1,0 +1,137 @@
+//! From the process's arguments to a command, and to the exit code.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use argh::FromArgs;
+
+use super::arguments::{Arguments, Command};
+use super::output::{note, print};
+use super::{bench, check, claude, doctor, env, help, hook, import, serve};
+
+/// Runs the program with these arguments, the first of which is its name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().skip(1).collect();
+    // Before any parsing: the arguments after `claude` are Claude Code's, even if they are unknown here or not UTF-8.
+    if let Some((_, theirs)) = arguments.split_first().filter(|(first, _)| *first == "claude") {
+        return fail(&claude::run(theirs));
+    }
+    // Also before it: a mistake in the arguments must not look like success to a shell that evaluates the answer.
+    let is_meant = env::is_meant(&arguments);
+    let has_begun = is_meant && env::begin(&arguments);
+    let code = parse_and_run(arguments);
+    if is_meant && code != ExitCode::SUCCESS {
+        env::end_failed(has_begun);
+    }
+    code
+}
+
+fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
+    let arguments: Result<Vec<String>, OsString> = arguments.into_iter().map(OsString::into_string).collect();
+    let Ok(arguments) = arguments else {
+        return fail("sparkgap: an argument is not UTF-8");
+    };
+    let arguments = with_command(arguments);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let parsed = match Arguments::from_args(&["sparkgap"], &arguments) {
+        Ok(parsed) => parsed,
+        Err(early) if early.status.is_ok() => {
+            print(&help::with_defaults(&early.output));
+            return ExitCode::SUCCESS;
+        }
+        Err(early) => return fail(early.output.trim_end()),
+    };
+    let done = match parsed.command {
+        Command::Serve(typed) => serve::serve(typed),
+        Command::Demo(typed) => serve::demo(typed),
+        Command::Check(typed) => check::check(typed),
+        Command::Hook(typed) => hook::run(&typed),
+        Command::Import(typed) => import::run(&typed),
+        Command::Environment(typed) => env::run(&typed),
+        // `run` has handled the command already if it was typed; this arm serves argh alone.
+        Command::Claude(typed) => {
+            Err(claude::run(&typed.arguments.into_iter().map(OsString::from).collect::<Vec<_>>()))
+        }
+        Command::Doctor(typed) => doctor::run(typed),
+        Command::Bench(typed) => bench::run(&typed),
+        Command::Version(_) => {
+            print(&format!("sparkgap {}\n", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => fail(&failed),
+    }
+}
+
+/// Adds the default command, `serve`, and accepts `--version`, which is what people try first.
+fn with_command(mut arguments: Vec<String>) -> Vec<String> {
+    match arguments.first().map(String::as_str) {
+        Some("--help" | "-h" | "help") => arguments = vec!["--help".into()],
+        Some("--version" | "-V") => arguments = vec!["version".into()],
+        Some(first) if !first.starts_with('-') => {}
+        _ => arguments.insert(0, "serve".into()),
+    }
+    arguments
+}
+
+fn fail(text: &str) -> ExitCode {
+    note(&format!("{text}\n"));
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Arguments, argh::EarlyExit> {
+        let arguments = with_command(arguments.iter().map(ToString::to_string).collect());
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Arguments::from_args(&["sparkgap"], &arguments)
+    }
+
+    #[test]
+    fn serve_is_the_default() {
+        for arguments in [&[][..], &["serve"], &["--upstream", "demo"]] {
+            assert!(
+                matches!(parse(arguments), Ok(Arguments { command: Command::Serve(_) })),
+                "{arguments:?}"
+            );
+        }
+        assert!(matches!(parse(&["demo"]), Ok(Arguments { command: Command::Demo(_) })));
+    }
+
+    #[test]
+    fn help_has_examples_and_the_defaults() {
+        for command in ["", "serve", "demo", "check", "hook", "import", "env", "doctor", "bench"] {
+            let arguments: Vec<&str> =
+                [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
+            let early = parse(&arguments).expect_err("help ends early");
+            let help = help::with_defaults(&early.output);
+            assert!(early.status.is_ok() && help.contains("Examples:"), "{command}: {help}");
+            assert!(!help.contains('%'), "{command}: a placeholder is left: {help}");
+            // The usage is one long line, and so are examples and notes; the options are wrapped.
+            let options = help.split("Options:").nth(1).and_then(|rest| rest.split("\n\n").next());
+            for line in options.unwrap_or_default().lines() {
+                assert!(line.chars().count() <= 80, "{command}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_options_are_refused() {
+        for arguments in [
+            &["--upstrem", "x"][..],
+            &["server"],
+            &["serve", "--log-level", "loud"],
+            &["check", "x"],
+            &["--write-timeout", "0"],
+            &["--connect-timeout", "1.5"],
+            &["--first-byte-timeout", "4294967296"],
+            &["--open-after", "18446744073709551615"],
+        ] {
+            assert!(parse(arguments).is_err_and(|early| early.status.is_err()), "{arguments:?}");
+        }
+    }
+}

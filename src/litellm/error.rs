@@ -1,0 +1,42 @@
+//! The failure of an import.
+
+use std::fmt;
+
+/// Where a node begins; both count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) line: usize,
+    pub(super) column: usize,
+}
+
+/// A file that cannot be translated: not YAML, or no LiteLLM configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImportError {
+    /// The line, from 1, where it is known.
+    pub line: Option<usize>,
+    /// The column, from 1.
+    pub column: Option<usize>,
+    /// The mistake, and the way to correct it.
+    pub message: String,
+}
+
+impl ImportError {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        ImportError { line: None, column: None, message: message.into() }
+    }
+
+    pub(super) fn at(place: Place, message: impl Into<String>) -> Self {
+        ImportError { line: Some(place.line), column: Some(place.column), message: message.into() }
+    }
+}
+
+impl fmt::Display for ImportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, "line {line}, column {column}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ImportError {}

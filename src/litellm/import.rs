@@ -1,0 +1,105 @@
+//! The import itself: the text of a LiteLLM configuration -> Lua, report, keys.
+
+use super::error::ImportError;
+use super::lua;
+use super::models::{self, Models};
+use super::report::{self, Line, Report};
+use super::router::Routes;
+use super::sources::{self, Sources, Unset, Variable};
+use super::verdict::Verdict;
+use super::yaml;
+use crate::config::Secret;
+
+/// A LiteLLM configuration, translated.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// A file for `--hooks`.
+    pub lua: String,
+    /// One line for every leaf of the YAML, in its order.
+    pub report: Vec<Line>,
+    /// Values that the YAML holds and the Lua asks for by `env`: keys, and its `environment_variables`. Whoever runs
+    /// the YAML directly puts them where `env` looks; whoever keeps the Lua sets them in the service's environment.
+    pub environment: Vec<(String, Secret)>,
+    /// `general_settings.master_key`: what clients must send.
+    pub master_key: Option<MasterKey>,
+    /// Addresses of the Lua that are in no variable where the file is read. Whoever runs the YAML directly refuses it;
+    /// whoever keeps the Lua may set them elsewhere.
+    pub unset: Vec<Unset>,
+}
+
+/// Where the key that clients must send comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MasterKey {
+    /// It stands in the YAML.
+    Literal(Secret),
+    /// An environment variable of this name holds it.
+    Environment(String),
+}
+
+/// Translates the text of a LiteLLM configuration. `variable` gives the environment: names of models, and addresses that
+/// LiteLLM would find there, count as they are now.
+///
+/// # Errors
+/// It is not YAML, larger than 1 MiB, its `model_list` or fallbacks are malformed, or none of its models can be served.
+pub fn import(yaml: &str, variable: Variable<'_>) -> Result<Import, ImportError> {
+    let root = yaml::parse(yaml)?;
+    if root.entries().is_empty() {
+        return Err(root.error("expected a LiteLLM configuration: a map with a model_list"));
+    }
+    let mut report = Report::default();
+    let mut models = models::read(&root, Sources::new(&root, variable), &mut report)?;
+    let routes = Routes::read(&root, &mut models, &mut report)?;
+    let master_key = read_master_key(&root, &mut report);
+    read_environment(&root, &mut models, &mut report);
+    let lua = lua::write(&models, &routes);
+    let Models { environment, unset, .. } = models;
+    Ok(Import { lua, report: report.lines(&root), environment, master_key, unset })
+}
+
+fn read_master_key(root: &yaml::Node, report: &mut Report) -> Option<MasterKey> {
+    let key = root.get("general_settings")?.get("master_key")?.text()?;
+    let path = "general_settings.master_key";
+    Some(match key.strip_prefix("os.environ/") {
+        Some(name) => {
+            let note = format!("write the value of ${name} to a file and start with --api-key-file FILE");
+            report.mark(path, Verdict::Unsupported, note);
+            MasterKey::Environment(name.to_owned())
+        }
+        None => {
+            let note = "write it to a file of its own and start with --api-key-file FILE";
+            report.mark(path, Verdict::Unsupported, note);
+            MasterKey::Literal(Secret::new(key))
+        }
+    })
+}
+
+fn read_environment(root: &yaml::Node, models: &mut Models, report: &mut Report) {
+    let Some(variables) = root.get("environment_variables") else { return };
+    for (name, value) in variables.entries() {
+        let path = report::join("environment_variables", name);
+        let Some(text) = value.text() else {
+            report.mark(path, Verdict::Ignored, "empty");
+            continue;
+        };
+        if models.taken_over.contains(name) {
+            // The Lua holds the address itself: LiteLLM, too, would not look at the variable of the process.
+            report.mark(path, Verdict::Mapped, "the Lua holds this address");
+            continue;
+        }
+        let other = text.strip_prefix(sources::REFERENCE).filter(|other| models.asks_for(other));
+        if let Some(other) = other {
+            report.mark(path, Verdict::Mapped, format!("the Lua asks for {other} itself"));
+            continue;
+        }
+        if models.asks_for(name) {
+            let note = format!("the Lua asks for it: set {name} in the service's environment");
+            report.mark(path, Verdict::Mapped, note);
+        } else {
+            report.mark(path, Verdict::Ignored, "nothing in the Lua asks for it");
+        }
+        // A reference to another variable does not count as a value.
+        if !text.starts_with("os.environ/") && !models.environment.iter().any(|(other, _)| other == name) {
+            models.environment.push((name.clone(), Secret::new(text)));
+        }
+    }
+}
