@@ -30,9 +30,6 @@ const ROOM_MIN: u64 = 1024;
 /// must not cut answers: nobody would notice. One that is too small is refused by the upstream and repaired.
 const ROOM_SHARE: u64 = 86;
 
-/// What a stream may keep of the stop sequences of its request, in bytes: the texts, and [`KEPT_ITEM_SIZE`] for each.
-const STOPS_KEPT_MAX: usize = 128 * 1024;
-
 /// What a stream may keep of its request's tools, in bytes: their names and schemas, and [`KEPT_ITEM_SIZE`] for each. Claude
 /// Code's own have 3 KB; a hundred tools of ten properties each have 20 KB.
 const TOOLS_KEPT_MAX: usize = 64 * 1024;
@@ -175,10 +172,6 @@ pub(super) fn cut(text: &str, size_max: usize) -> &str {
 /// 400: a text that has to be known until the answer's end is too long.
 fn check_kept(request: &MessagesRequest<'_>, flavour: Flavour) -> Result<(), Error> {
     let size = |text: &&str| text.len() + KEPT_ITEM_SIZE;
-    if request.stop_sequences.iter().map(size).sum::<usize>() > STOPS_KEPT_MAX {
-        let what = format!("stop_sequences: together they may have about {} KiB", STOPS_KEPT_MAX / 1024);
-        return Err(Error::invalid(format!("{what}; send fewer or shorter ones")));
-    }
     let renamed = request.tools.iter().map(|tool| tool.name);
     let renamed = renamed.filter(|name| sent_name(name, flavour) != *name);
     if renamed.map(|name| size(&name) + NAME_SIZE_MAX + KEPT_ITEM_SIZE).sum::<usize>() > TOOLS_KEPT_MAX {

@@ -49,7 +49,7 @@ pub(crate) fn post_with(headers: &str, body: &[u8]) -> Vec<u8> {
 pub(crate) fn post_to(path: &str, body: &Value) -> Vec<u8> {
     let body = body.to_string();
     let length = body.len();
-    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n");
+    let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
     format!("{head}content-length: {length}\r\n\r\n{body}").into_bytes()
 }
 

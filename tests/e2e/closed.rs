@@ -277,7 +277,7 @@ fn tokens_are_not_counted_where_a_closed_hook_fails() {
     let body = hello().to_string();
     for hook in ["on_request", "on_upstream_request"] {
         let head = format!(
-            "POST /v1/messages/count_tokens HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+            "POST /v1/messages/count_tokens HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
              x-hook: {hook}\r\nx-way: error\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
