@@ -17,7 +17,7 @@ use crate::settings::SystemMessages;
 
 use super::blocks;
 use super::plan::Target;
-use super::request::cut;
+use super::text::cut;
 use super::tool_id;
 use answer::{Answer, append};
 

@@ -38,6 +38,7 @@ mod request;
 mod signature;
 mod stop;
 mod stream;
+mod text;
 mod tool_id;
 mod tools;
 

@@ -13,6 +13,7 @@ use super::blocks;
 use super::estimate::Prompt;
 use super::history::{History, history};
 use super::plan::{KEPT_ITEM_SIZE, Plan, Target};
+use super::text::cut;
 use super::tool_id::TakenIds;
 use super::tools::{NAME_SIZE_MAX, Tools, sent_name, tools};
 
@@ -158,12 +159,6 @@ fn dropped(request: &MessagesRequest<'_>, tools: &Tools<'_>) -> Vec<String> {
         }
     }
     kinds.into_iter().map(|(what, kind)| format!("{what} {kind}")).collect()
-}
-
-/// The beginning of a text, of at most `size_max` bytes.
-pub(super) fn cut(text: &str, size_max: usize) -> &str {
-    let end = (0..=size_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
-    text.get(..end.unwrap_or(0)).unwrap_or_default()
 }
 
 /// Refuses a request of which a stream would have to keep too much.
