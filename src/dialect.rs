@@ -17,7 +17,7 @@ pub enum ServerKind {
     Ollama,
     /// LM Studio.
     LmStudio,
-    /// An unknown kind: it is sent the fields that the five above take or ignore.
+    /// An unknown kind. It is sent the fields that the five above accept or ignore.
     #[default]
     Unknown,
     /// A strict OpenAI API: only standard fields are sent.
@@ -27,7 +27,7 @@ pub enum ServerKind {
 /// How to ask a server for the number of tokens of a prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenCount {
-    /// It cannot be asked.
+    /// The server cannot count.
     None,
     /// `POST /tokenize` with the members that shape the prompt; the answer holds `count`. The paths are tried in order,
     /// each beside (`true`) or below (`false`) the base URL's `/v1`.
@@ -36,14 +36,14 @@ pub enum TokenCount {
     InputTokens(&'static str),
 }
 
-/// The effort of thinking that a server takes in `reasoning_effort`.
+/// The values that a server accepts in `reasoning_effort`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Efforts {
-    /// Whatever the client asks for.
+    /// Any effort that the client asks for.
     Any,
-    /// The same, and `none` switches thinking off, for which it has no other switch.
+    /// Any effort, and `none` to switch thinking off, because the server has no other switch.
     AnyOrNone,
-    /// At most `high`; it takes no budget of tokens, so a budget becomes the nearest effort.
+    /// At most `high`. The server accepts no token budget for thinking, so a budget is sent as the nearest effort.
     UpToHigh,
 }
 
@@ -63,66 +63,68 @@ pub struct Fixes {
     pub prefix_cache: &'static str,
 }
 
-/// What one kind of server is called, takes, refuses and needs.
+/// The properties of one kind of server: its name, the fields that it accepts and refuses, and the advice for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialect {
     /// The kind that the row describes.
     pub kind: ServerKind,
     /// Its name in configuration and logs.
     pub name: &'static str,
-    /// The values of `owned_by` in `/v1/models` that tell it.
+    /// The values of `owned_by` in `/v1/models` that identify it.
     pub owners: &'static [&'static str],
-    /// How its `server` header begins, where `owned_by` tells nothing.
+    /// The beginning of its `server` header, which identifies it if `owned_by` does not.
     pub server_header: Option<&'static str>,
     /// The members that limit the answer's tokens, in the order in which they are sent.
     pub max_tokens_keys: &'static [&'static str],
-    /// It takes members beyond OpenAI's: `top_k`, `min_p`, `seed` and others.
+    /// It accepts members beyond OpenAI's: `top_k`, `min_p`, `seed` and others.
     pub takes_extensions: bool,
-    /// It takes `chat_template_kwargs`.
+    /// It accepts `chat_template_kwargs`.
     pub takes_template_arguments: bool,
-    /// Its answer names the stop string that it met. Where it does not, only sparkgap looks for them.
+    /// Its answer names the stop string that it met. If it does not, stop strings are not sent, and sparkgap looks for
+    /// them.
     pub tells_stop_string: bool,
-    /// It can go on with an answer that the client began.
+    /// It can continue an answer that the client began.
     pub takes_prefill: bool,
-    /// It wants `continue_final_message` for that; otherwise it goes on by itself and repeats the beginning.
+    /// It needs `continue_final_message` to do so; without that member it continues and repeats the beginning.
     pub wants_continue_flag: bool,
-    /// The member for a budget of thinking, where there is one, and whether it is sent unless the owner forbids it. vLLM
-    /// refuses a budget if it was started without a reasoning config: there only the owner can allow it.
+    /// The member for a token budget of thinking, if there is one, and whether it is sent unless the owner forbids it.
+    /// vLLM refuses a budget if it was started without a reasoning config, so for vLLM only the owner can allow it.
     pub thinking_budget: Option<(&'static str, bool)>,
-    /// The efforts that it takes.
+    /// The efforts that it accepts.
     pub efforts: Efforts,
-    /// The members that carry earlier reasoning back to it.
+    /// The members that send earlier reasoning back to it.
     pub reasoning_keys: &'static [&'static str],
-    /// The content of an answer that has only calls must be a string: its templates test it for truth.
+    /// The content of an answer that has only calls must be a string, because its templates test it for truth.
     pub wants_content: bool,
-    /// It takes addresses of images, not only their bytes.
+    /// It accepts the addresses of images, not only their bytes.
     pub takes_image_addresses: bool,
-    /// It takes a `tool_choice` that names a function. Otherwise only that function is sent, with `required`.
+    /// It accepts a `tool_choice` that names a function. If it does not, only that function is sent, with `required`.
     pub takes_named_choice: bool,
-    /// It obeys `tool_choice: "none"`. Otherwise no tools are sent.
+    /// It obeys `tool_choice: "none"`. If it does not, no tools are sent.
     pub takes_no_choice: bool,
-    /// It takes only names of tools of 64 letters, digits, `_` and `-`.
+    /// It accepts only tool names of at most 64 letters, digits, `_` and `-`.
     pub is_strict_on_names: bool,
-    /// The member of `stream_options` that asks for counts with every chunk, so that the first one tells the prompt's.
+    /// The member of `stream_options` that requests counts with every chunk, so that the first chunk has the prompt's
+    /// count.
     pub usage_option: Option<&'static str>,
-    /// The member that asks for progress while a prompt is read.
+    /// The member that requests progress reports while a prompt is processed.
     pub progress_key: Option<&'static str>,
-    /// It silently cuts a prompt that its window does not hold, and tells it only by its count.
+    /// It silently cuts a prompt that is too long for its window; only its count shows that.
     pub cuts_prompts: bool,
-    /// It takes `ignore_eos`, so that an answer has as many tokens as were asked for.
+    /// It accepts `ignore_eos`, so that an answer has exactly the requested number of tokens.
     pub takes_ignore_eos: bool,
-    /// It answers 500 to requests that it was not started for.
+    /// It answers 500 to requests for features that it was not started with.
     pub refuses_with_500: bool,
-    /// How it counts a prompt.
+    /// The way it counts a prompt.
     pub token_count: TokenCount,
-    /// What to change at the server.
+    /// The advice for changing the server's options.
     pub fixes: Fixes,
 }
 
 const MAX_TOKENS: &[&str] = &["max_tokens"];
 const BOTH_MAX_TOKENS: &[&str] = &["max_completion_tokens", "max_tokens"];
 
-/// The row that the others are made from: a server of which nothing is known.
+/// The base of the other rows: a server about which nothing is known.
 const UNKNOWN: Dialect = Dialect {
     kind: ServerKind::Unknown,
     name: "unknown",
@@ -188,9 +190,9 @@ static DIALECTS: [Dialect; 7] = [
         thinking_budget: Some(("thinking_budget_tokens", true)),
         reasoning_keys: &["reasoning_content"],
         wants_content: true,
-        // It reads the choice as a string, and takes an object for "auto".
+        // It reads the choice as a string, and treats an object as "auto".
         takes_named_choice: false,
-        // It shows the call as text, in the model's own markup.
+        // With `none` it shows the call as text, in the model's own markup.
         takes_no_choice: false,
         progress_key: Some("return_progress"),
         refuses_with_500: true,
@@ -211,7 +213,7 @@ static DIALECTS: [Dialect; 7] = [
         reasoning_keys: &["reasoning_content"],
         usage_option: Some("continuous_usage_stats"),
         takes_ignore_eos: true,
-        // Which of the two it has depends on its version.
+        // Its version decides which of the two paths it has.
         token_count: TokenCount::Tokenize(&[(false, "/tokenize"), (true, "/tokenize")]),
         fixes: Fixes {
             tool_parser: "start SGLang with --tool-call-parser {parser}",
@@ -293,13 +295,13 @@ impl ServerKind {
         DIALECTS.iter().find(|dialect| dialect.name == name).map(|dialect| dialect.kind)
     }
 
-    /// The kind that a `/v1/models` entry's `owned_by` tells; `Unknown` if it tells none.
+    /// The kind that `owned_by` in a `/v1/models` entry identifies; `Unknown` for other values.
     pub fn from_owned_by(owned_by: &str) -> ServerKind {
         let row = DIALECTS.iter().find(|dialect| dialect.owners.contains(&owned_by));
         row.map_or(ServerKind::Unknown, |dialect| dialect.kind)
     }
 
-    /// The kind that a response's `server` header tells; `Unknown` if it tells none.
+    /// The kind that a response's `server` header identifies; `Unknown` for other values.
     pub fn from_server_header(server: &str) -> ServerKind {
         let begins =
             |dialect: &&Dialect| dialect.server_header.is_some_and(|start| server.starts_with(start));

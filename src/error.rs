@@ -1,43 +1,43 @@
-//! The one error type of a request: what the client is told, what the log is told, and whether to try again.
+//! The error type of a request: the client's message, the log's text, and whether to try again.
 //!
-//! Knows the Messages API's table of error names and statuses and its envelope; knows nothing of sockets.
+//! Knows the Messages API's error names, statuses and envelope; knows nothing of sockets.
 
 use std::fmt;
 
 use crate::json::{Object, Value};
 
-/// What went wrong, by the Messages API's own names. Each has one HTTP status and one `error.type`.
+/// The kind of an error, under the Messages API's names. Each has one HTTP status and one `error.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// 400: the request cannot be right.
+    /// 400: the request is invalid.
     InvalidRequest,
-    /// 401: the client's key is wrong at our own door.
+    /// 401: the client's key for sparkgap is wrong.
     Authentication,
     /// 402: passed on from an upstream.
     Billing,
-    /// 403: refused by our own policy.
+    /// 403: refused by sparkgap's own policy.
     Permission,
     /// 404: no such model or path.
     NotFound,
-    /// 405: the path is known, the method is not for it.
+    /// 405: the path exists, but does not accept the method.
     MethodNotAllowed,
-    /// 408: the client began a request and did not end it in time.
+    /// 408: the client did not complete its request in time.
     RequestTimeout,
-    /// 411: a body whose length is not told.
+    /// 411: the length of the body is missing.
     LengthRequired,
     /// 413: a body over the limit.
     RequestTooLarge,
     /// 429: an upstream's rate limit.
     RateLimit,
-    /// 431: more or larger headers than we take.
+    /// 431: the headers are too many or too large.
     HeadersTooLarge,
-    /// 500: anything of our own or of an upstream that has no better name.
+    /// 500: any error of sparkgap or of an upstream that has no more specific name.
     Api,
-    /// 502: the upstream cannot be reached or answers nonsense.
+    /// 502: the upstream cannot be reached, or its response is invalid.
     BadGateway,
     /// 504: the upstream did not answer in time.
     Timeout,
-    /// 529: busy or still starting; worth another try soon.
+    /// 529: busy or still starting; another try may succeed soon.
     Overloaded,
 }
 
@@ -52,8 +52,9 @@ impl Kind {
         self.row().1
     }
 
-    /// Statuses and names as in the Messages API's error table. 405, 408, 411 and 431 are not in it:
-    /// `invalid_request_error` is its name for whatever else the client got wrong, `timeout_error` for what took too long.
+    /// Statuses and names as in the Messages API's error table, except 405, 408, 411 and 431, which it lacks. For
+    /// these, `invalid_request_error` stands for faults of the client, and `timeout_error` for requests that took too
+    /// long.
     fn row(self) -> (u16, &'static str) {
         match self {
             Kind::InvalidRequest => (400, "invalid_request_error"),
@@ -74,7 +75,7 @@ impl Kind {
         }
     }
 
-    /// Whether no other try of the same request can end otherwise.
+    /// True if the same request can never succeed.
     fn is_final(self) -> bool {
         match self {
             Kind::Authentication
@@ -95,7 +96,7 @@ impl Kind {
         }
     }
 
-    /// The kind for an HTTP status, for errors that hooks or upstreams name by number.
+    /// The kind for an HTTP status, for errors that hooks or upstreams give by number.
     pub fn from_status(status: u16) -> Kind {
         match status {
             401 => Kind::Authentication,
@@ -117,14 +118,15 @@ impl Kind {
     }
 }
 
-/// Whether the client should try again, as told in headers.
+/// The advice on retrying that the response headers give to the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Retry {
-    /// The kind decides: what the same request can never pass, such as a wrong path or too large a body, is not to be
-    /// tried again. Of a 400 nothing is said: Claude Code drops one new field after the other and tries again.
+    /// The kind decides: if the same request can never succeed, such as with a wrong path or too large a body, the
+    /// client is told not to retry. A 400 gives no advice, because Claude Code then drops one new field after the other
+    /// and retries.
     #[default]
     Unsaid,
-    /// `x-should-retry: false`: time will not mend it.
+    /// `x-should-retry: false`: waiting will not help.
     Never,
     /// `retry-after: N` seconds, and `x-should-retry: true`.
     After(u32),
@@ -135,22 +137,22 @@ pub enum Retry {
 pub struct Error {
     /// Its kind: status and name.
     pub kind: Kind,
-    /// The status that a hook named, where it is not that of the kind.
+    /// The status that a hook gave, if the kind has another one.
     status: Option<u16>,
-    /// One message for the client. Never holds a key, a path of this machine or an upstream's address.
+    /// The only message for the client. It never contains a key, a path of this machine or an upstream's address.
     pub message: String,
-    /// `error.details.error_code`, where the API defines one.
+    /// `error.details.error_code`, if the API defines one.
     pub code: Option<&'static str>,
-    /// More for the log only.
+    /// More detail, for the log only.
     pub source: Option<String>,
-    /// Whether to try again.
+    /// The advice on retrying.
     pub retry: Retry,
-    /// The methods that the path takes, where the request's was none of them.
+    /// The methods that the path accepts, if the request used another one.
     allow: &'static [&'static str],
 }
 
 impl Error {
-    /// An error of this kind with the message for the client.
+    /// An error of this kind, with a message for the client.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Error {
             kind,
@@ -163,7 +165,7 @@ impl Error {
         }
     }
 
-    /// The same error as one of this status, and of the kind that comes nearest.
+    /// Sets the status, and the kind that matches it best.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.kind = Kind::from_status(status);
@@ -176,40 +178,41 @@ impl Error {
         self.status.unwrap_or_else(|| self.kind.status())
     }
 
-    /// A 400. Where a field is wrong, the message starts with it as the client wrote it: `max_tokens: Field required`.
+    /// A 400. If a field is wrong, the message starts with the field as the client wrote it: `max_tokens: Field
+    /// required`.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Kind::InvalidRequest, message)
     }
 
-    /// The same error with a word on trying again.
+    /// Sets the advice on retrying.
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         self.retry = retry;
         self
     }
 
-    /// The same error with the methods that the path takes: a 405 has to name them (RFC 9110, section 15.5.6).
+    /// Sets the methods that the path accepts; a 405 must name them (RFC 9110, section 15.5.6).
     #[must_use]
     pub fn allow(mut self, methods: &'static [&'static str]) -> Self {
         self.allow = methods;
         self
     }
 
-    /// The same error with more for the log.
+    /// Adds more detail for the log.
     #[must_use]
     pub fn source(mut self, source: impl fmt::Display) -> Self {
         self.source = Some(source.to_string());
         self
     }
 
-    /// The same error with the API's error code.
+    /// Sets the API's error code.
     #[must_use]
     pub fn code(mut self, code: &'static str) -> Self {
         self.code = Some(code);
         self
     }
 
-    /// Appends the Messages API's envelope: the body of an HTTP error and the data of an `error` event alike.
+    /// Appends the Messages API's envelope, which is both the body of an HTTP error and the data of an `error` event.
     pub fn body(&self, request_id: &str, out: &mut Vec<u8>) {
         let mut error = Object::new();
         error.push("type", self.kind.name());
@@ -221,7 +224,7 @@ impl Error {
             .write(out);
     }
 
-    /// The response headers that tell the client whether to try again, and with which method.
+    /// The response headers that tell the client whether to retry, and which methods are accepted.
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = match self.retry {
             Retry::Unsaid if !self.kind.is_final() => Vec::new(),

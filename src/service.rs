@@ -111,8 +111,8 @@ fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
-/// What the process may take of the memory, in bytes: the least of what the machine has and of what its control group and
-/// those above it allow (`MemoryMax=` of a unit, the limit of a container).
+/// The most memory that the process may use, in bytes: the least of the machine's memory and the limits of its control
+/// group and the groups above it (`MemoryMax=` of a unit, the limit of a container).
 pub fn memory_limit() -> usize {
     let system = rustix::system::sysinfo();
     let machine = system.totalram.saturating_mul(system.mem_unit.into());
@@ -121,16 +121,16 @@ pub fn memory_limit() -> usize {
     usize::try_from(limits.fold(machine, u64::min)).unwrap_or(usize::MAX)
 }
 
-/// Where control groups are mounted.
+/// The folder in which control groups are mounted.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
-/// The limits on the memory of one of the process's control groups and of those above it, by its line in
+/// The memory limits of one of the process's control groups and of those above it. The group is found by its line in
 /// `/proc/self/cgroup`: `0::/path` (version 2) or `4:memory:/path` (version 1).
 fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { return Vec::new() };
     let (mounts, file) = match controllers {
-        // Where both versions are in use, the second is mounted below.
+        // If both versions are in use, the second is mounted in this folder.
         "" => (vec![root.to_path_buf(), root.join("unified")], "memory.max"),
         _ if controllers.split(',').any(|one| one == "memory") => {
             (vec![root.join("memory")], "memory.limit_in_bytes")
@@ -139,7 +139,7 @@ fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     };
     let mut limits = Vec::new();
     for mount in mounts {
-        // A container may see another path than the one that is mounted for it: then only the top of it is there.
+        // In a container, this path may differ from the mounted one; then only the top group can be read.
         for group in Path::new(path.trim_start_matches('/')).ancestors() {
             let limit = fs::read_to_string(mount.join(group).join(file)).ok();
             limits.extend(limit.and_then(|limit| limit.trim().parse::<u64>().ok()));

@@ -1,6 +1,7 @@
-//! `GET /env`: the environment in which Claude Code does well here, from what the upstreams really offer.
+//! `GET /env`: environment variables for Claude Code, made to fit what the upstreams really offer.
 //!
-//! Knows Claude Code's variables and the gateway; knows no shell. The client's key is never part of it.
+//! Knows Claude Code's variables and the gateway; knows nothing of shells. The client's key is never part of the
+//! answer.
 
 use std::rc::Rc;
 
@@ -12,7 +13,7 @@ use crate::transport::Wait;
 use crate::fleet::{Gateway, LISTING_PREFIX, Resolved};
 use crate::hooks::Hook;
 
-/// Every variable that is ever told, and why. Who asks a sparkgap for its variables takes these and no other ones.
+/// Every variable that is ever sent, and why. A client that fetches `/env` accepts only these variables.
 pub const VARIABLES: [(&str, &str); 16] = [
     ("ANTHROPIC_BASE_URL", "where sparkgap is"),
     ("ANTHROPIC_AUTH_TOKEN", "the key that sparkgap asks for; any text where it asks for none"),
@@ -50,29 +51,30 @@ pub const VARIABLES: [(&str, &str); 16] = [
     ("CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY", "1: /model lists what is served here"),
 ];
 
-/// What Claude Code asks for where nobody tells it a model, by tier. Main work goes to the first.
+/// The models that Claude Code requests, by tier, if it is not told another. Main work uses the first.
 const OPUS: &str = "claude-opus-5-5";
 const SONNET: &str = "claude-sonnet-5-5";
 const HAIKU: &str = "claude-haiku-5-5";
 
-/// What Claude Code takes for an answer of a model that it does not know.
+/// The answer size that Claude Code assumes for a model that it does not know, in tokens.
 const OUTPUT_MAX: u64 = 32_000;
 
-/// The share of the window that is kept for an answer. Claude Code compacts that much, and another 13,000 tokens, before
-/// the window ends; with a quarter a window of 32,768 tokens would have no room left for its own first request.
+/// The divisor for the part of the window that is kept for an answer. Claude Code compacts when that part and another
+/// 13,000 tokens are left. With a quarter, a window of 32,768 tokens would be too small for Claude Code's first
+/// request.
 const OUTPUT_SHARE: u64 = 8;
 
-/// As sparkgap's own limit for a first byte; also the largest that Claude Code takes for a stream's silence.
+/// The same as sparkgap's own limit for a first byte; also the longest silence of a stream that Claude Code accepts.
 const PATIENCE_MS: &str = "1800000";
 
-/// A longer `host` is none.
+/// The longest `host` header in bytes. A longer one is invalid.
 const HOST_SIZE_MAX: usize = 255;
 
-/// The whole answer: the variables, and why each of them.
+/// The whole answer: the variables, and the reason for each.
 ///
 /// # Errors
-/// 400: no `host` header that could stand in a URL. 502, 504: an upstream for Claude Code's main work does not answer,
-/// so that its model or its window is not known.
+/// 400: the `host` header is missing or not valid in a URL. 502, 504: an upstream for Claude Code's main work does not
+/// answer, so its model or its window is not known.
 pub fn tell(
     gateway: &Gateway,
     request: &Request,
@@ -94,13 +96,13 @@ pub fn tell(
     Ok(Value::object([("env", env.into()), ("why", why.into())]))
 }
 
-/// Refuses to give an environment while an upstream of the main models has not answered yet and the configuration does
-/// not say what only it can tell. Claude Code would take the model to have a million tokens, for as long as it runs.
+/// Refuses to answer while an upstream of the main models has not answered yet and the configuration lacks what only
+/// that upstream can report. Claude Code would otherwise assume a window of a million tokens for as long as it runs.
 fn check_upstreams(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Result<(), Error> {
     for tier in [OPUS, SONNET] {
         let Ok(found) = gateway.resolve(tier, None, None, None) else { continue };
         let upstream = found.served.upstream();
-        // A name of Claude Code's own here means that no model is known: it was the last resort.
+        // If the resolved model has Claude Code's own name, no model is known: that name is the last resort.
         let is_known = found.window().is_some() && (found.model != tier || upstream.model().is_some());
         if is_known || !upstream.is_stale() {
             continue;
@@ -116,7 +118,7 @@ fn check_upstreams(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Result<(), Error> 
     Ok(())
 }
 
-/// The base URL as a client reached us, of what cannot do harm in a shell or a file.
+/// The base URL under which the client reached us. Only characters that are harmless in a shell or a file are allowed.
 fn base_url(host: &str, forwarded_proto: Option<&str>, prefix: &str) -> Option<String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
     if host.is_empty() || host.len() > HOST_SIZE_MAX || !host.chars().all(is_plain) {
@@ -127,13 +129,13 @@ fn base_url(host: &str, forwarded_proto: Option<&str>, prefix: &str) -> Option<S
     Some(base)
 }
 
-/// The variables in the order of [`VARIABLES`]; those that nothing is known for are left out.
+/// The variables in the order of [`VARIABLES`], without those for which nothing is known.
 fn variables(gateway: &Gateway, base: String) -> Vec<(&'static str, String)> {
     let mut found = vec![("ANTHROPIC_BASE_URL", base)];
     let [opus, sonnet, haiku] =
         [OPUS, SONNET, HAIKU].map(|tier| gateway.resolve(tier, None, None, None).ok());
     let main = opus.as_ref().or(sonnet.as_ref()).or(haiku.as_ref());
-    // A function on_request may go by the names that Claude Code uses: then they are left to it.
+    // A function `on_request` may depend on the names that Claude Code uses, so they are not replaced.
     if let Some(main) = main.filter(|_| !gateway.hooks().defines(Hook::Request)) {
         let name = |tier: &Option<Resolved>, own: &str| match tier {
             Some(tier) => name_of(gateway, tier, own),
@@ -147,7 +149,8 @@ fn variables(gateway: &Gateway, base: String) -> Vec<(&'static str, String)> {
         found.push(("ANTHROPIC_SMALL_FAST_MODEL", haiku));
         found.push(("CLAUDE_CODE_SUBAGENT_MODEL", sonnet));
     }
-    // One number serves all conversations, so it is the smaller window. The haiku model has none of its own.
+    // One number serves all conversations, so it is the smaller window. The haiku model holds no conversation of its
+    // own.
     let talking = [&opus, &sonnet];
     let least = |of: fn(&Resolved) -> Option<u64>| talking.into_iter().flatten().filter_map(of).min();
     if let Some(window) = least(Resolved::window) {
@@ -164,8 +167,8 @@ fn variables(gateway: &Gateway, base: String) -> Vec<(&'static str, String)> {
     found
 }
 
-/// The name to ask for this model by: its own, if that leads to it; else an alias that does; else Claude Code's own
-/// name for the tier, which led here.
+/// A name that leads to this model: the model's own, otherwise an alias, otherwise Claude Code's own name for the tier,
+/// which led here.
 fn name_of(gateway: &Gateway, wanted: &Resolved, own: &str) -> String {
     let listed = format!("{LISTING_PREFIX}{}", wanted.model);
     let aliases = gateway.aliases().iter().map(|alias| alias.pattern.as_str());
@@ -229,7 +232,7 @@ mod tests {
         let told = told(&gateway(&[("big", "moe", 1_000_000), ("small", "tiny", 16_384)], lua));
         assert_eq!(told("ANTHROPIC_MODEL"), "dense");
         assert_eq!(told("ANTHROPIC_DEFAULT_SONNET_MODEL"), "moe");
-        // No name but Claude Code's own leads to the small one.
+        // Only Claude Code's own name leads to the small one.
         assert_eq!(told("ANTHROPIC_SMALL_FAST_MODEL"), "claude-haiku-5-5");
         assert_eq!(told("CLAUDE_CODE_MAX_CONTEXT_TOKENS"), "1000000");
         assert_eq!(told("CLAUDE_CODE_MAX_OUTPUT_TOKENS"), "32000");

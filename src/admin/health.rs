@@ -1,4 +1,4 @@
-//! `GET /health`: whether the server runs, and what has happened since the start.
+//! `GET /health`: whether the server runs, and the counts since its start.
 
 use crate::activity::Activity;
 use crate::fleet::Gateway;
@@ -15,7 +15,7 @@ pub fn health(gateway: &Gateway, activity: &Activity) -> Vec<u8> {
     health.push("hooks", gateway.hooks().hash());
     health.push("upstreams", names);
     activity.add_to(&mut health);
-    // Counted since the last load: another set of hooks has not failed yet.
+    // Counted since the last load, because newly loaded hooks have not failed yet.
     health.push("hook_failures", failures);
     Value::from(health).to_json().into_bytes()
 }

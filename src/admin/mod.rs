@@ -6,7 +6,7 @@
 //! | `models` | `GET /v1/models` |
 //! | `environment` | `GET /env` |
 //!
-//! It reads `fleet` and `activity`, and knows nothing of how a message is served.
+//! Reads `fleet` and `activity`; knows nothing of how a message is served.
 
 pub mod environment;
 pub mod health;

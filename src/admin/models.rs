@@ -1,6 +1,6 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`: the aliases first, then what the upstreams serve.
+//! `GET /v1/models` and `GET /v1/models/{id}`: the aliases first, then the models of the upstreams.
 //!
-//! In the Messages API's shape for its clients, else in OpenAI's.
+//! Clients of the Messages API get its format, all others OpenAI's.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::transport::Wait;
 
 use crate::fleet::{Gateway, LISTING_PREFIX, Served};
 
-/// How many models a page has unless the client says, and at most (the API's limits).
+/// The number of models on a page if the client does not set it, and the most (the API's limits).
 const PAGE_SIZE: usize = 20;
 const PAGE_SIZE_MAX: usize = 1000;
 
-/// The API wants a date; nobody knows one.
+/// The API requires a date, and nobody knows one.
 const CREATED_AT: &str = "1970-01-01T00:00:00Z";
 
 /// One listed model.
@@ -33,7 +33,7 @@ struct Listed {
 /// The page of the listing that the request asks for.
 ///
 /// # Errors
-/// 400: a limit or an id that makes no sense.
+/// 400: a limit or an id is invalid.
 pub fn list(gateway: &Gateway, request: &Request, wait: &Rc<dyn Wait>) -> Result<Value<'static>, Error> {
     let models = listing(gateway, wait);
     if !is_anthropic(request) {
@@ -53,7 +53,7 @@ pub fn list(gateway: &Gateway, request: &Request, wait: &Rc<dyn Wait>) -> Result
 /// One model by its id, which may hold slashes.
 ///
 /// # Errors
-/// 404: nobody serves it under that name.
+/// 404: no alias or upstream has it.
 pub fn find(
     gateway: &Gateway,
     id: &str,
@@ -66,8 +66,8 @@ pub fn find(
     Ok(if is_anthropic(request) { model.as_anthropic() } else { model.as_openai() })
 }
 
-/// Each alias, then each model of the upstreams, by those of its names that lead to it: the alias table may send a name
-/// elsewhere than to the upstream that lists it, or nowhere. What a function `on_request` would do is not known here.
+/// Each alias, then each model of the upstreams, under the names that lead to it. The alias table may send a model's
+/// name to an upstream that does not list it, or nowhere. The effect of a function `on_request` is not known here.
 fn listing(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Vec<Listed> {
     for served in gateway.upstreams() {
         served.upstream().discovered_fresh(wait);
@@ -108,7 +108,7 @@ fn is_shown_by_claude_code(id: &str) -> bool {
     id.contains("claude") || id.contains("anthropic")
 }
 
-/// Whether the client speaks the Messages API: by its headers, as no path tells.
+/// True if the client speaks the Messages API. Its headers show this, since both APIs use the same path.
 fn is_anthropic(request: &Request) -> bool {
     let has = |name: &str| request.header(name).is_some();
     let agent = request.header("user-agent").unwrap_or("").to_ascii_lowercase();

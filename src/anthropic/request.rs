@@ -1,7 +1,8 @@
-//! The body of `POST /v1/messages`: read out of a JSON tree, checked, nothing copied.
+//! The body of `POST /v1/messages`: read from a JSON tree and checked, without a copy.
 //!
 //! A wrong type or a missing field is a 400 that names the field as the client wrote it, in the API's own words.
-//! Unknown fields, unknown block types and hints we cannot serve never fail a request (docs/translation.md, rule 10).
+//! Unknown fields, unknown block types and hints that cannot be followed never fail a request (docs/translation.md,
+//! rule 10).
 
 mod messages;
 #[cfg(test)]
@@ -42,41 +43,41 @@ const STOP_SEQUENCES_SIZE_MAX: usize = 64 * 1024;
 pub struct MessagesRequest<'r> {
     /// The model as the client names it.
     pub model: &'r str,
-    /// 0 is allowed (the API's cache pre-warming).
+    /// The most tokens of the answer. 0 is allowed (the API's cache pre-warming).
     pub max_tokens: u64,
-    /// At least one.
+    /// The messages; at least one.
     pub messages: Vec<Message<'r>>,
     /// The texts of the system prompt's blocks.
     pub system: Vec<&'r str>,
-    /// Whether the client wants events.
+    /// True if the client wants a stream of events.
     pub stream: bool,
-    /// 0 to 1; larger values are cut to 1.
+    /// From 0 to 1; a larger value becomes 1.
     pub temperature: Option<f64>,
-    /// As sent.
+    /// The value as sent.
     pub top_p: Option<&'r Value<'r>>,
-    /// As sent.
+    /// The value as sent.
     pub top_k: Option<&'r Value<'r>>,
-    /// Without the blank ones, which the API does not take.
+    /// The stop sequences, without blank ones, which the API does not accept.
     pub stop_sequences: Vec<&'r str>,
-    /// Absent: the upstream's setting decides.
+    /// `None`: the upstream's setting decides.
     pub thinking: Option<Thinking>,
-    /// Whether `thinking.display` is `omitted`.
+    /// True if `thinking.display` is `omitted`.
     pub thinking_omitted: bool,
     /// `output_config.effort`.
     pub effort: Option<Effort<'r>>,
     /// The JSON schema of `output_config.format` or of the older `output_format`.
     pub schema: Option<&'r Value<'r>>,
-    /// Every tool, of the client and of the server.
+    /// Every tool, both those of the client and those of the server.
     pub tools: Vec<Tool<'r>>,
-    /// Absent: auto.
+    /// `None`: auto.
     pub tool_choice: Option<ToolChoice<'r>>,
     /// `tool_choice.disable_parallel_tool_use`.
     pub one_tool_call: bool,
-    /// The whole body, for the extras that are passed on.
+    /// The whole body, for additional members that are passed on.
     pub body: &'r Object<'r>,
 }
 
-/// `output_config.effort`: passed on as the client wrote it.
+/// `output_config.effort`, passed on as the client wrote it.
 pub type Effort<'r> = &'r str;
 
 /// `thinking`.
@@ -86,7 +87,7 @@ pub enum Thinking {
     Disabled,
     /// `enabled`, with its budget in tokens.
     Enabled(u64),
-    /// `adaptive`, `between_tools`, and whatever comes later.
+    /// `adaptive`, `between_tools`, and any later addition to the API.
     Adaptive,
 }
 
@@ -95,50 +96,50 @@ pub enum Thinking {
 pub enum ToolChoice<'r> {
     /// The model decides.
     Auto,
-    /// No tool.
+    /// The model must not call a tool.
     None,
-    /// Some tool.
+    /// The model must call some tool.
     Any,
-    /// This tool.
+    /// The model must call this tool.
     Tool(&'r str),
 }
 
 /// One of `tools`.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool<'r> {
-    /// `None`: an ordinary tool of the client; else one that the API defines, such as `bash_20250124`.
+    /// `None`: an ordinary tool of the client; otherwise the type of one that the API defines, such as `bash_20250124`.
     pub kind: Option<&'r str>,
     /// Its name.
     pub name: &'r str,
-    /// What it does.
+    /// The description that the model reads.
     pub description: Option<&'r str>,
     /// The JSON schema of its input.
     pub schema: Option<&'r Value<'r>>,
-    /// Whether the input must follow the schema.
+    /// True if the input must follow the schema.
     pub strict: Option<bool>,
     /// `input_examples`
     pub examples: &'r [Value<'r>],
 }
 
-/// Who speaks.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The user, and the results of tools.
+    /// The user; also carries the results of tools.
     User,
     /// The model.
     Assistant,
-    /// A system message in mid-conversation.
+    /// A system message in the middle of the conversation.
     System,
 }
 
 /// One of `messages`.
 #[derive(Clone, Debug)]
 pub struct Message<'r> {
-    /// Who speaks.
+    /// Its author.
     pub role: Role,
-    /// In order. A string is one text block.
+    /// Its blocks in order. A string becomes one text block.
     pub content: Vec<Block<'r>>,
-    /// A system message that is to be forgotten once a user message follows.
+    /// True for a system message that no longer holds once a user message follows.
     pub until_next_user: bool,
     /// The effort that a system message asks for.
     pub effort: Option<Effort<'r>>,
@@ -157,23 +158,23 @@ pub enum Block<'r> {
         id: &'r str,
         /// The tool.
         name: &'r str,
-        /// `None`: absent or null.
+        /// The input; `None` if absent or null.
         input: Option<&'r Value<'r>>,
     },
-    /// What a tool gave.
+    /// The result of a tool.
     ToolResult(ToolResult<'r>),
     /// The model's reasoning.
     Thinking {
-        /// Its text; empty where it was withheld.
+        /// Its text; empty if it was withheld.
         text: &'r str,
-        /// Ours, another provider's, or empty.
+        /// The signature: sparkgap's own, another provider's, or empty.
         signature: &'r str,
     },
-    /// Any other type, known or not.
+    /// A block of any other type, known or not.
     Other {
         /// Its type.
         kind: &'r str,
-        /// All of it.
+        /// The whole block.
         body: &'r Object<'r>,
     },
 }
@@ -181,15 +182,15 @@ pub enum Block<'r> {
 /// A `tool_result` block.
 #[derive(Clone, Debug)]
 pub struct ToolResult<'r> {
-    /// Which call it answers.
+    /// The id of the call that it answers.
     pub id: &'r str,
-    /// Empty where there is none.
+    /// Its content; empty if it has none.
     pub content: Vec<Block<'r>>,
-    /// Whether the tool failed.
+    /// True if the tool failed.
     pub is_error: bool,
 }
 
-/// Where in the body we are, for messages such as `messages.0.content: …`.
+/// The position in the body, for messages such as `messages.0.content: …`.
 #[derive(Clone, Copy)]
 enum At<'p> {
     Top(&'p str),
@@ -221,15 +222,16 @@ const NOT_AN_INTEGER: &str = "Input should be a valid integer";
 const NOT_A_BOOLEAN: &str = "Input should be a valid boolean";
 const NOT_A_NUMBER: &str = "Input should be a valid number";
 
-/// The longest name of a model, in characters, as the API has it. A stream keeps the name, and so does what is learned.
+/// The longest name of a model, in characters; the API's own limit. A stream keeps the name, and so do the learned
+/// facts.
 const MODEL_LENGTH_MAX: usize = 256;
 
-/// The least `thinking.budget_tokens` that the API takes.
+/// The smallest `thinking.budget_tokens` that the API accepts.
 const BUDGET_MIN: u64 = 1024;
 
 type Read<T> = Result<T, Error>;
 
-/// A member that is there and not null.
+/// A member that is present and not null.
 fn member<'r>(object: &'r Object<'r>, key: &str) -> Option<&'r Value<'r>> {
     object.get(key).filter(|value| !value.is_null())
 }
@@ -321,7 +323,7 @@ impl<'r> MessagesRequest<'r> {
     }
 }
 
-/// Requests whose plain answer would be wrong, not only poorer (docs/translation.md, A).
+/// Refuses requests for which a plain answer would be wrong, not only less good (docs/translation.md, A).
 fn refuse_what_cannot_be_served(body: &Object<'_>) -> Read<()> {
     if member(body, "compaction").is_some() {
         return Err(At::Top("compaction").error("not supported"));

@@ -1,6 +1,6 @@
-//! `GET /models` -> which server it is, what it serves and how much context each model has.
+//! `GET /models` -> the server kind, its models and their context windows.
 //!
-//! Knows the models listings of the OpenAI-compatible servers; knows no socket. When to ask is `call`'s.
+//! Parses the models listings of the OpenAI-compatible servers; knows nothing of sockets. `call` decides when to ask.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -11,39 +11,39 @@ use crate::json::{self, Value};
 use crate::settings::Settings;
 use crate::transport::Watcher;
 
-/// A server that has answered nothing for this time may be another one by now, without any connection to notice it by: it
-/// is asked what it serves before the next request.
+/// After this long without any answer, another server may run at the address, and no lost connection need have shown
+/// it. So the server is asked for its models before the next request.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// The shortest time for which servers keep an idle connection, with something for clocks: uvicorn (vLLM, SGLang) and
-/// llama.cpp close theirs after 5 s. One that is closed earlier was closed by the server's end.
+/// The shortest time for which servers keep an idle connection, less a margin for clocks: uvicorn (vLLM, SGLang) and
+/// llama.cpp close theirs after 5 s. A connection that closes earlier was closed because the server ended.
 const KEEP_ALIVE_MIN: Duration = Duration::from_millis(4_500);
 
-/// What is known of an upstream.
+/// The facts that are known about an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Discovered {
-    /// Which server it is; the owner's setting goes before what the server tells.
+    /// The server kind; the owner's setting overrides the one that the server reports.
     pub flavour: Flavour,
-    /// Its models in the order it lists them; empty until it was asked.
+    /// Its models in the order of its listing; empty until the listing was fetched.
     pub models: Vec<Model>,
-    /// The context window that the owner set, for models that are not listed as well.
+    /// The context window that the owner set; it also holds for models that are not listed.
     window: Option<u64>,
-    /// A hash of all that the listing tells and that stays the same while the server runs: another one is another server,
-    /// another set of models, or another configuration of them.
+    /// A hash of everything in the listing that stays the same while the server runs. A different hash means another
+    /// server, other models, or another configuration of them.
     identity: u64,
 }
 
 /// One model that an upstream serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
-    /// The name to ask for it by.
+    /// The name that requests use for it.
     pub id: String,
-    /// Its context window in tokens, where the owner set or the server tells it.
+    /// Its context window in tokens; `None` if neither the owner set it nor the server reports it.
     pub window: Option<u64>,
 }
 
 impl Discovered {
-    /// What is known before the upstream was asked.
+    /// The facts that are known before the listing was fetched.
     pub(super) fn unasked(settings: &Settings) -> Self {
         Discovered {
             flavour: settings.flavour.unwrap_or_default(),
@@ -53,7 +53,7 @@ impl Discovered {
         }
     }
 
-    /// What the server tells. `server` is the response's header.
+    /// Parses the models listing. `server` is the response's `server` header.
     pub(super) fn parse(body: &mut [u8], server: Option<&str>, settings: &Settings) -> Result<Self, String> {
         let listing = json::parse(body).map_err(|error| format!("the models listing is no JSON: {error}"))?;
         let data = listing.get("data").and_then(Value::as_array);
@@ -70,8 +70,8 @@ impl Discovered {
         })
     }
 
-    /// The context window of `model` in tokens, where it is known. Where the upstream serves a single model it
-    /// answers with that one whatever the name (llama.cpp), so its window holds.
+    /// The context window of `model` in tokens, if it is known. An upstream with a single model (llama.cpp) answers
+    /// with that model whatever name is requested, so the window of that model applies.
     pub fn window(&self, model: &str) -> Option<u64> {
         let listed = self.models.iter().find(|listed| listed.id == model);
         match (listed, self.models.as_slice()) {
@@ -82,17 +82,19 @@ impl Discovered {
     }
 }
 
-/// `max_model_len` (vLLM, SGLang) or `meta.n_ctx` (llama.cpp, per slot). Ollama and LM Studio do not tell.
+/// `max_model_len` (vLLM, SGLang) or `meta.n_ctx` (llama.cpp, per slot). Ollama and LM Studio do not report it.
 fn window(entry: &Value<'_>) -> Option<u64> {
     let told = entry.get("max_model_len").or_else(|| entry.get("meta")?.get("n_ctx"));
     told.and_then(Value::as_u64).filter(|&tokens| tokens > 0)
 }
 
-/// What a server tells of a model that stays the same while the server runs. `created` is the time of the question at vLLM
-/// and llama.cpp, and vLLM's `permission` has a new id each time; only Ollama's `created` is the model's.
+/// The members of a listed model that stay the same while the server runs. `created` is not among them: vLLM and
+/// llama.cpp set it to the time of the request; only Ollama's is the time of the model. vLLM's `permission` has a new
+/// id each time.
 const LASTING_KEYS: [&str; 6] = ["id", "owned_by", "root", "parent", "max_model_len", "meta"];
 
-/// The hash of what lasts in a listing. llama.cpp tells beside `data` what its models can do (`models`).
+/// The hash of the lasting parts of a listing. llama.cpp also lists the abilities of its models, in `models` beside
+/// `data`.
 fn identity(listing: &Value<'_>, data: &[Value<'_>], server: Option<&str>) -> u64 {
     let mut hasher = DefaultHasher::new();
     server.hash(&mut hasher);
@@ -123,7 +125,7 @@ fn flavour(data: &[Value<'_>], server: Option<&str>) -> Flavour {
 #[derive(Debug)]
 pub(super) struct Memory {
     state: Mutex<State>,
-    /// Held by the one thread that asks.
+    /// Held by the one thread that asks the server.
     turn: Mutex<()>,
 }
 
@@ -132,11 +134,11 @@ struct State {
     known: Arc<Discovered>,
     stale: bool,
     asked: Option<Instant>,
-    /// When the server last answered anything.
+    /// The time of the server's last answer of any kind.
     heard: Option<Instant>,
-    /// Whether it has ever served two requests on one connection.
+    /// True once the server has answered two requests on one connection.
     keeps_alive: bool,
-    /// How often another server was noticed.
+    /// The number of times that another server was noticed.
     generation: u64,
 }
 
@@ -159,41 +161,41 @@ impl Watcher for Memory {
 }
 
 impl Memory {
-    /// Nothing was asked yet.
+    /// The memory before the first request to the server.
     pub(super) fn new(settings: &Settings) -> Self {
         let known = Arc::new(Discovered::unasked(settings));
         let state = State { known, stale: true, asked: None, heard: None, keeps_alive: false, generation: 0 };
         Memory { state: Mutex::new(state), turn: Mutex::new(()) }
     }
 
-    /// The last known.
+    /// The facts that were discovered last.
     pub(super) fn known(&self) -> Arc<Discovered> {
         Arc::clone(&self.state().known)
     }
 
-    /// Whether it may be wrong by now.
+    /// True if these facts may be wrong by now.
     pub(super) fn is_stale(&self) -> bool {
         self.state().stale
     }
 
-    /// It may be wrong by now.
+    /// Marks these facts as possibly wrong.
     pub(super) fn mark_stale(&self) {
         self.state().stale = true;
     }
 
-    /// Which server is there.
+    /// The number of the server that runs now; a restart or another listing raises it.
     pub(super) fn generation(&self) -> u64 {
         self.state().generation
     }
 
-    /// The server has answered something, on a connection that it had kept (`is_reused`) or on a new one.
+    /// Notes that the server has answered, on a connection that it had kept (`is_reused`) or on a new one.
     fn heard(&self, is_reused: bool) {
         let mut state = self.state();
         state.heard = Some(Instant::now());
         state.keeps_alive |= is_reused;
     }
 
-    /// The server was not there: when it is there again, it was started anew.
+    /// Notes that no connection could be made: whatever server answers next was started anew.
     fn mark_restarted(&self) {
         let mut state = self.state();
         state.stale = true;
@@ -201,8 +203,9 @@ impl Memory {
         state.keeps_alive = false;
     }
 
-    /// A connection that had been idle for this time was closed by the server. It may have been started anew, so that it
-    /// is asked again, at once. It was, if it keeps connections and did not keep this one for the usual time.
+    /// Notes that the server closed a connection that had been idle for this time. The server may have been restarted,
+    /// so it is asked again at once. It certainly was restarted if it keeps connections, but did not keep this one for
+    /// the usual time.
     pub(super) fn notice_closed(&self, idle_for: Duration) {
         let mut state = self.state();
         state.stale = true;
@@ -213,7 +216,7 @@ impl Memory {
         }
     }
 
-    /// The upstream was asked: what it told, or none.
+    /// Notes that the server was asked, and the facts that it reported; `None`: it failed to report them.
     pub(super) fn told(&self, discovered: Option<&Arc<Discovered>>) {
         let mut state = self.state();
         state.asked = Some(Instant::now());
@@ -226,9 +229,10 @@ impl Memory {
         }
     }
 
-    /// Does `ask` if it is due and the last attempt is `interval` ago, or a tenth of it where nothing is known: as soon as
-    /// the upstream is there it must be asked, as a guess would ask for a wrong model. While another thread is at it, this one goes on
-    /// with what is known; where that is nothing, it waits for the other's answer, as a guess would ask for a wrong model.
+    /// Calls `ask` if it is due and the last attempt is at least `interval` ago. If nothing is known, a tenth of
+    /// `interval` is enough, because until the server has answered, requests may name a wrong model. While another
+    /// thread asks, this thread goes on with the known facts; if there are none, it waits for the other thread's
+    /// answer.
     pub(super) fn ask_if_due(&self, interval: Duration, ask: impl FnOnce()) {
         let _turn = match self.turn.try_lock() {
             Ok(turn) => turn,
@@ -254,7 +258,7 @@ impl Memory {
         state.stale && state.known.models.is_empty()
     }
 
-    /// A panic elsewhere cannot leave the state half written: every change is one assignment.
+    /// Ignores that another thread panicked: every change is one assignment, so the state cannot be half written.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -386,11 +390,11 @@ mod tests {
         let memory = Memory::new(&Settings::default());
         memory.mark_restarted();
         assert_eq!(memory.generation(), 1);
-        // Perhaps it closes every connection early.
+        // Before a connection was reused, this proves nothing: perhaps the server closes every connection early.
         memory.notice_closed(Duration::ZERO);
         assert_eq!(memory.generation(), 1);
         memory.heard(true);
-        // The usual time has passed.
+        // The usual time has passed, so this was not early.
         memory.notice_closed(KEEP_ALIVE_MIN);
         assert_eq!(memory.generation(), 1);
         memory.notice_closed(Duration::ZERO);
@@ -407,7 +411,7 @@ mod tests {
             scope.spawn(move || {
                 memory.ask_if_due(Duration::MAX, || {
                     began.send(()).unwrap();
-                    // The other one is on its way here by now, or soon.
+                    // Gives the other thread time to arrive at the lock.
                     std::thread::yield_now();
                     memory.told(Some(&known()));
                 });

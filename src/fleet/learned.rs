@@ -1,39 +1,41 @@
-//! What answers and refusals have told of an upstream's models, and for how long that is believed.
+//! The facts that answers and refusals have shown about an upstream's models, and for how long they are believed.
 //!
-//! | learned | from | forgotten, beside the rules for all |
+//! | learned | from | forgotten, besides the rules for all |
 //! |---|---|---|
-//! | how a model counts prompts | the counts of its answers | the oldest of [`ANSWERS_MAX`] answers gives way |
-//! | a context window | a refusal that names it | when more than it was served, or an answer ended at a limit that it set |
+//! | how a model counts prompts | the counts of its answers | the oldest of [`ANSWERS_MAX`] answers is dropped for a new one |
+//! | a context window | a refusal that names it | when the server accepts more than it, or an answer ended at a limit that it set |
 //! | no images, no thinking budget | a refusal | |
-//! | the count of a prompt | a count by the server | the oldest of [`COUNTS_MAX`] gives way |
+//! | the count of a prompt | a count by the server | the oldest of [`COUNTS_MAX`] is dropped for a new one |
 //!
-//! Rules for all: everything is forgotten when the server was started anew or its models changed (another *generation*), all
-//! of a model when a refusal names another window than was known, and each piece of knowledge a day after it was learned.
+//! Rules for all: everything is forgotten when the server was restarted or its models changed (another *generation*),
+//! everything about a model when a refusal names a window other than the known one, and each fact a day after it was
+//! learned.
 //!
-//! Knows no clock: `now` is an argument. Knows no upstream: the generation is an argument, too.
+//! Reads no clock: `now` is an argument. Knows nothing of upstreams: the generation is an argument, too.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::translate::{ANSWERS_MAX, Answer, Lessons, ToldWindow};
 
-/// How long anything learned is believed.
+/// The time for which a learned fact is believed.
 const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Models of an upstream of which anything is learned. Clients can make names up: beyond this, all of them are forgotten
-/// and the models in use are learned again.
+/// The most models of an upstream about which facts are kept. Clients can make names up; beyond this number, all facts
+/// are forgotten, and those about the models in use are learned again.
 const MODELS_MAX: usize = 1000;
 
-/// The longest name of a model of which anything is learned, in bytes.
+/// The longest model name about which facts are kept, in bytes.
 const NAME_SIZE_MAX: usize = 512;
 
-/// Counts that are remembered. Claude Code asks for the same parts of a conversation again and again.
+/// The most counts that are remembered. Claude Code repeatedly asks for the count of the same parts of a conversation.
 const COUNTS_MAX: usize = 128;
 
-/// Two windows are the same if they differ by no more than this part: servers keep a few tokens of a window for themselves.
+/// Two windows are the same if they differ by at most one part in this many: servers keep a few tokens of a window for
+/// themselves.
 const WINDOW_TOLERANCE: u64 = 16;
 
-/// Something a model refused once.
+/// Something that a model has refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// An image.
@@ -42,18 +44,18 @@ pub enum Refused {
     ThinkingBudget,
 }
 
-/// What is known of one upstream's models. Everything in it is of one generation of the server.
+/// The learned facts about one upstream's models. All of them are about one generation of the server.
 #[derive(Debug, Default)]
 pub(super) struct Learned {
     generation: u64,
     models: HashMap<String, Model>,
-    /// The hash of what was asked, the count, and when it was counted.
+    /// The hash of the question, the count, and the time when it was counted.
     counts: VecDeque<(u64, u64, Instant)>,
-    /// The owner was told that the server cuts prompts.
+    /// True once the log has warned that the server cuts prompts.
     warned_of_cut_prompt: bool,
 }
 
-/// What is known of one model.
+/// The learned facts about one model.
 #[derive(Debug, Default)]
 struct Model {
     answers: VecDeque<(Instant, Answer)>,
@@ -70,7 +72,7 @@ impl Model {
         }
     }
 
-    /// Forgets what is too old.
+    /// Forgets the facts that are too old.
     fn expire(&mut self, now: Instant) {
         while self.answers.front().is_some_and(|(at, _)| is_old(*at, now)) {
             self.answers.pop_front();
@@ -87,20 +89,20 @@ fn is_old(at: Instant, now: Instant) -> bool {
     now.saturating_duration_since(at) >= AGE_MAX
 }
 
-/// Whether two context windows are one and the same, as far as servers tell.
+/// True if two context windows are the same, within the precision with which servers report them.
 pub(super) fn is_same_window(one: u64, other: u64) -> bool {
     one.abs_diff(other) <= one.max(other) / WINDOW_TOLERANCE
 }
 
 impl Learned {
-    /// Forgets everything if the server is of another generation than the one this was learned of.
+    /// Forgets everything if the server's generation is another than the one that the facts are about.
     pub(super) fn follow(&mut self, generation: u64) {
         if self.generation != generation {
             *self = Learned { generation, ..Learned::default() };
         }
     }
 
-    /// What the translation of a request for `model` must know.
+    /// The facts that the translation of a request for `model` needs.
     pub(super) fn lessons(&mut self, model: &str, now: Instant) -> Lessons {
         let Some(model) = self.known(model, now) else { return Lessons::default() };
         Lessons {
@@ -109,18 +111,19 @@ impl Learned {
         }
     }
 
-    /// Whether the model has refused this.
+    /// True if the model has refused this.
     pub(super) fn has_refused(&mut self, model: &str, what: Refused, now: Instant) -> bool {
         self.known(model, now).is_some_and(|model| model.refused(what).is_some())
     }
 
-    /// The model has refused this. Returns whether that is news.
+    /// Notes that the model has refused this. Returns true if that was not known before.
     pub(super) fn learn_refusal(&mut self, model: &str, what: Refused, now: Instant) -> bool {
         self.model(model, now).is_some_and(|model| model.refused(what).replace(now).is_none())
     }
 
-    /// A refusal named the model's window, of which `before` was known. Another window is another configuration of the
-    /// server: then all else that was known of the model is forgotten. Returns whether it is another one.
+    /// Notes the window that a refusal named; `before` is the window that was known. A different window means that the
+    /// server is configured differently, so everything else that was known about the model is forgotten. Returns true
+    /// if it is different.
     pub(super) fn learn_window(
         &mut self,
         model: &str,
@@ -141,15 +144,15 @@ impl Learned {
         is_other
     }
 
-    /// The window that a refusal told does not stand any more.
+    /// Forgets the window that a refusal named, because it is wrong by now.
     pub(super) fn forget_window(&mut self, model: &str, now: Instant) {
         if let Some(model) = self.known(model, now) {
             model.window = None;
         }
     }
 
-    /// An answer taught how the model counts. With `may_cut` the server is one that cuts prompts in silence (Ollama): then a
-    /// count that does not grow with the prompt teaches nothing. Returns whether the answer was taken.
+    /// Learns from an answer how the model counts. `may_cut`: the server silently cuts prompts (Ollama), so that a
+    /// count that does not grow with the prompt teaches nothing. Returns true if something was learned.
     pub(super) fn learn_answer(&mut self, model: &str, answer: Answer, may_cut: bool, now: Instant) -> bool {
         let Some(model) = self.model(model, now) else { return false };
         if may_cut && model.answers.iter().any(|(_, smaller)| smaller.is_cut_in(&answer)) {
@@ -162,19 +165,19 @@ impl Learned {
         true
     }
 
-    /// Whether the owner is still to be told that the server cuts prompts: once for each generation.
+    /// True if the log must still warn that the server cuts prompts; it does so once for each generation.
     pub(super) fn is_first_cut_prompt(&mut self) -> bool {
         !std::mem::replace(&mut self.warned_of_cut_prompt, true)
     }
 
-    /// The count of the question with this hash, where it was counted before.
+    /// The count of the question with this hash, if the server has counted it before.
     pub(super) fn count(&self, question: u64, now: Instant) -> Option<u64> {
         let mut counts = self.counts.iter();
         let found = counts.find(|(known, _, at)| *known == question && !is_old(*at, now));
         found.map(|(_, count, _)| *count)
     }
 
-    /// The server counted the question with this hash.
+    /// Notes the server's count for the question with this hash.
     pub(super) fn learn_count(&mut self, question: u64, count: u64, now: Instant) {
         self.counts.retain(|(known, ..)| *known != question);
         if self.counts.len() >= COUNTS_MAX {
@@ -183,14 +186,14 @@ impl Learned {
         self.counts.push_back((question, count, now));
     }
 
-    /// What is known of the model, where anything is.
+    /// The facts about the model, if there are any.
     fn known(&mut self, model: &str, now: Instant) -> Option<&mut Model> {
         let model = self.models.get_mut(model)?;
         model.expire(now);
         Some(model)
     }
 
-    /// A place for what is learned of the model now. `None`: its name is too long.
+    /// The facts about the model, to be added to. `None`: its name is too long.
     fn model(&mut self, name: &str, now: Instant) -> Option<&mut Model> {
         if name.len() > NAME_SIZE_MAX {
             return None;
@@ -221,7 +224,7 @@ mod tests {
         learned.lessons("m", now).tokens.tokens(Prompt { text: 10_000, images: 0 })
     }
 
-    /// One who knows everything there is to know.
+    /// Facts of every sort.
     fn learned(now: Instant) -> Learned {
         let mut learned = Learned::default();
         assert!(learned.learn_answer("m", answer(10_000, 20_000), false, now));
@@ -233,7 +236,7 @@ mod tests {
         learned
     }
 
-    /// Whether it knows the counting, the window, the two refusals, and the count.
+    /// True for each sort that is known: the counting, the window, the two refusals, and the count.
     fn knows(learned: &mut Learned, now: Instant) -> [bool; 5] {
         [
             tokens(learned, now) > 15_000,

@@ -1,12 +1,12 @@
-//! The upstreams in force: what they are, what was learned of them, and which of them a request goes to.
+//! The upstreams in use: their addresses, the facts learned about them, and which of them serves a request.
 //!
 //! | file | duty |
 //! |---|---|
-//! | `upstream` | [`Upstream`]: one address, and what its server told of itself |
+//! | `upstream` | [`Upstream`]: one address, and what its server reports |
 //! | `discovery` | `GET /models` -> server kind, models, context windows |
-//! | `learned` | what answers and refusals have told, and for how long that is believed |
-//! | `pool` | [`Gateway`]: all upstreams, aliases and hooks in force, swapped as one |
-//! | `queue` | how many requests an upstream gets at a time, and who is next |
+//! | `learned` | the facts that answers and refusals have shown, and for how long they are believed |
+//! | `pool` | [`Gateway`]: all upstreams, aliases and hooks in use, replaced as one set |
+//! | `queue` | how many requests an upstream gets at a time, and which is next |
 
 mod discovery;
 mod learned;

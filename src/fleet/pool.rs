@@ -1,4 +1,4 @@
-//! The upstreams, aliases and hooks in force: one immutable set, swapped as a whole.
+//! The upstreams, aliases and hooks in use: one immutable set, replaced as a whole.
 
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -19,25 +19,25 @@ use super::learned::{Learned, Refused, is_same_window};
 use super::queue::{NoSlot, Queue, QueueSlot};
 use super::upstream::Upstream;
 
-/// Stands before names in our listing, aliases' and models', that hold neither `claude` nor `anthropic`: Claude Code shows
-/// no others.
+/// The prefix in our listing of every alias or model whose name contains neither `claude` nor `anthropic`: Claude Code
+/// shows no other names.
 pub const LISTING_PREFIX: &str = "anthropic/";
 
-/// From so many tokens on a count of less than half the estimate is no error of the estimate.
+/// The estimated tokens from which on a count of less than half the estimate cannot be an error of the estimate.
 const CUT_PROMPT_MIN: u64 = 2000;
 
-/// How many kinds of left out things are warned of.
+/// The most kinds of dropped request parts that are warned about.
 const WARNINGS_MAX: usize = 100;
 
-/// How much of a kind is remembered and shown, in characters.
+/// The longest text of a kind that is remembered and shown, in characters.
 const WARNED_LENGTH_MAX: usize = 100;
 
-/// An upstream, and what was learned of it.
+/// An upstream, and the facts learned about it.
 #[derive(Debug)]
 pub struct Served {
     upstream: Upstream,
     learned: Mutex<Learned>,
-    /// `None`: as many at a time as come.
+    /// `None`: the number of requests at a time is not limited.
     queue: Option<Arc<Queue>>,
 }
 
@@ -52,29 +52,29 @@ impl Served {
         &self.upstream
     }
 
-    /// Whether it serves a model of this name, also in the listing's own spelling of it.
+    /// True if the upstream serves a model of this name. The name may have our listing's prefix.
     fn lists(&self, model: &str) -> bool {
         let bare = model.strip_prefix(LISTING_PREFIX).unwrap_or(model);
         self.upstream.discovered().models.iter().any(|listed| listed.id == model || listed.id == bare)
     }
 
-    /// A slot among the requests that it gets at a time, at once or when it is this client's turn. `None`: it has no
-    /// queue.
+    /// A slot among the requests that the upstream gets at a time, at once or when it is this client's turn. `None`:
+    /// the upstream has no queue.
     ///
     /// # Errors
-    /// As [`Queue::take`].
+    /// Those of [`Queue::take`].
     pub fn slot(&self, wait: &Rc<dyn Wait>) -> Result<Option<QueueSlot>, NoSlot> {
         self.queue.as_ref().map(|queue| queue.take(wait)).transpose()
     }
 
-    /// What was learned, as far as it is of the server that is there now.
+    /// The learned facts; those about an earlier server are forgotten first.
     fn learned(&self) -> MutexGuard<'_, Learned> {
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         learned.follow(self.upstream.generation());
         learned
     }
 
-    /// What the owner set, less what the model has refused.
+    /// The owner's settings, without the features that the model has refused.
     fn settings(&self, model: &str) -> Settings {
         let mut settings = self.upstream.config().settings.clone();
         let (mut learned, now) = (self.learned(), Instant::now());
@@ -85,7 +85,7 @@ impl Served {
         settings
     }
 
-    /// The count of the question with this hash, where the server counted it before.
+    /// The count of the question with this hash, if the server has counted it before.
     pub fn count(&self, question: u64) -> Option<u64> {
         self.learned().count(question, Instant::now())
     }
@@ -97,41 +97,41 @@ pub struct Gateway {
     upstreams: Vec<Arc<Served>>,
     aliases: Vec<Alias>,
     hooks: Hooks,
-    /// What was left out of requests, and said so.
+    /// The kinds of dropped request parts that were already warned about.
     warned: Mutex<HashSet<String>>,
 }
 
-/// Where a request goes, and what is known of it there.
+/// The destination of a request, and the facts that are known about it.
 #[derive(Clone, Debug)]
 pub struct Resolved {
     /// The upstream.
     pub served: Arc<Served>,
-    /// The model's name there.
+    /// The model's name at the upstream.
     pub model: String,
     /// The server's flavour.
     pub flavour: Flavour,
-    /// The model's context window in tokens, where the owner set or the server lists it.
+    /// The model's context window in tokens, if the owner set it or the server lists it.
     listed_window: Option<u64>,
-    /// What answers and refusals told of the model.
+    /// The facts that answers and refusals have shown about the model.
     lessons: Lessons,
-    /// What the owner set, and what was learned since.
+    /// The owner's settings, without the features that the model has refused.
     pub settings: Settings,
-    /// The generation of the server that this was found out of.
+    /// The generation of the server that these facts are about.
     generation: u64,
 }
 
 impl Resolved {
-    /// Whether it is this model of this upstream.
+    /// True if this is the given model of the given upstream.
     pub fn is(&self, served: &Arc<Served>, model: &str) -> bool {
         Arc::ptr_eq(&self.served, served) && self.model == model
     }
 
-    /// The model's context window in tokens, where known: as set, as listed, or as a refusal told.
+    /// The model's context window in tokens, if it is set, listed, or named by a refusal.
     pub fn window(&self) -> Option<u64> {
         self.listed_window.or(self.lessons.window.map(|told| told.tokens))
     }
 
-    /// What the translation must know of it.
+    /// The facts that the translation needs.
     pub fn target(&self) -> Target<'_> {
         Target {
             model: &self.model,
@@ -142,13 +142,14 @@ impl Resolved {
         }
     }
 
-    /// What is learned goes here. `None`: the server that answered is not there any more, and its answer tells nothing of
-    /// the one that is.
+    /// The learned facts, to be added to. `None`: another server runs now, so an answer of the earlier one says nothing
+    /// about it.
     fn learned(&self) -> Option<MutexGuard<'_, Learned>> {
         (self.served.upstream.generation() == self.generation).then(|| self.served.learned())
     }
 
-    /// The model refused something: from now on it is not sent that, else every request would be asked twice.
+    /// Notes that the model has refused something. From now on it is not sent, since otherwise every request would be
+    /// sent twice.
     pub fn learn_refusal(&self, what: Refused) {
         let is_news = self
             .learned()
@@ -167,8 +168,8 @@ impl Resolved {
         }
     }
 
-    /// A refusal named the context window of the model. Where that is another one than was known, the server is asked for
-    /// its models again.
+    /// Notes the context window that a refusal named. If it differs from the known one, the server is asked for its
+    /// models again.
     pub fn learn_window(&self, window: ToldWindow) {
         if window.tokens == 0 {
             return; // a miscount
@@ -182,14 +183,14 @@ impl Resolved {
         }
     }
 
-    /// The server counted the question with this hash.
+    /// Notes the server's count for the question with this hash.
     pub fn learn_count(&self, question: u64, count: u64) {
         if let Some(mut learned) = self.learned() {
             learned.learn_count(question, count, Instant::now());
         }
     }
 
-    /// Learns from an answer: the tokens that the upstream counted of what was asked.
+    /// Learns from the number of prompt tokens in an answer. `asked` describes its request.
     pub fn learn_answer(&self, counts: Counts, asked: &Asked) {
         let Some(mut learned) = self.learned().filter(|_| counts.prompt > 0) else { return };
         let now = Instant::now();
@@ -198,7 +199,7 @@ impl Resolved {
         let is_over = !is_set && asked.window.is_some_and(|window| total > window);
         let is_cut = asked.is_clamped_to_window && counts.completion >= asked.max_tokens;
         if is_over {
-            // The window is larger than it was listed, or than a refusal told.
+            // The window is larger than the listing or a refusal said.
             self.served.upstream.mark_stale();
         }
         if is_over || is_cut {
@@ -222,7 +223,7 @@ impl Resolved {
 }
 
 impl Gateway {
-    /// A gateway of what was loaded. No connection is made yet.
+    /// A gateway made from a loaded configuration. No connection is made yet.
     ///
     /// # Errors
     /// An upstream's URL or key cannot be used.
@@ -230,11 +231,11 @@ impl Gateway {
         Gateway::after(None, loaded, options)
     }
 
-    /// The same, as the successor of another one: an upstream that is configured as before stays the same, its
-    /// connections, its queue, and what was learned of it included.
+    /// A gateway that replaces another one. An upstream whose configuration did not change is kept, with its
+    /// connections, its queue, and the facts learned about it.
     ///
     /// # Errors
-    /// As [`Gateway::new`].
+    /// Those of [`Gateway::new`].
     pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &CallLimits) -> Result<Self, String> {
         let Loaded { hooks, config: Config { upstreams, aliases } } = loaded;
         let serve = |config: config::Upstream| {
@@ -265,8 +266,8 @@ impl Gateway {
         &self.hooks
     }
 
-    /// Warns of something in a request: once for each kind, since clients repeat it with every request. The kinds may be
-    /// the clients' words, so they are cut, and only so many are remembered.
+    /// Warns about something in a request, once for each kind, since clients repeat it with every request. The kinds
+    /// may be text from clients, so they are cut, and the number that is remembered is limited.
     pub fn warn_once(&self, what: &str, kind: &str) {
         let kind: String = kind.chars().take(WARNED_LENGTH_MAX).collect();
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -276,13 +277,13 @@ impl Gateway {
         }
     }
 
-    /// The upstream of that name.
+    /// The upstream with this configured name.
     pub fn upstream(&self, name: &str) -> Option<&Arc<Served>> {
         self.upstreams.iter().find(|served| served.name() == name)
     }
 
-    /// The name that the alias table looks up for `model`: behind the listing's prefix the bare name, unless an alias begins
-    /// so, or only the whole name has an alias.
+    /// The name that the alias table looks up for `model`. The listing's prefix is removed, unless an alias begins with
+    /// it, or only the whole name has an alias.
     pub fn requested<'m>(&self, model: &'m str) -> &'m str {
         let Some(bare) = model.strip_prefix(LISTING_PREFIX) else { return model };
         let is_whole = match route::find(&self.aliases, model) {
@@ -298,8 +299,8 @@ impl Gateway {
         route::find(&self.aliases, self.requested(model))
     }
 
-    /// The upstream that a request for `model` goes to, and the model that its alias names. `chosen`: the upstream that
-    /// a hook named, `own_model` the model that it named beside it; the alias table then only renames.
+    /// The upstream for a request for `model`, and the model that its alias names. `chosen` is the upstream that a hook
+    /// named, and `own_model` the model that the hook named with it; then the alias table only renames.
     fn route(
         &self,
         model: &str,
@@ -310,7 +311,8 @@ impl Gateway {
         let served = match chosen.or(alias.and_then(|alias| alias.upstream.as_deref())) {
             Some(name) => self.upstream(name),
             None if alias.is_none() && !self.aliases.is_empty() => None,
-            // Nobody says where to: to an upstream that lists the model, else to the default one.
+            // Neither a hook nor an alias names an upstream, so an upstream that lists the model is used, otherwise the
+            // default.
             None => {
                 let sought = alias.and_then(|alias| alias.model.as_deref()).unwrap_or(model);
                 self.upstreams.iter().find(|served| served.lists(sought)).or(self.upstreams.first())
@@ -319,21 +321,21 @@ impl Gateway {
         let Some(served) = served else {
             return Err(Error::new(Kind::NotFound, format!("model: {model}")).retry(Retry::Never));
         };
-        // The table renames for a hook's upstream only what it would send there itself.
+        // For a hook's upstream, only an alias that leads to the same upstream may rename.
         let default = self.upstreams.first().map(|served| served.name());
         let alias = alias
             .filter(|alias| chosen.is_none() || alias.upstream.as_deref().or(default) == Some(served.name()));
-        // A hook that names upstream and model means that model: only an alias of its very name renames it.
+        // A hook that names both upstream and model means that model: only an alias with exactly its name renames it.
         let alias = alias.filter(|alias| own_model.is_none_or(|own| alias.pattern == own));
         Ok((served, alias.and_then(|alias| alias.model.as_deref())))
     }
 
-    /// Where a request goes: the upstream that a hook chose or the alias table names; there the alias's model, else the
-    /// one that the hook named (`own_model`), else the requested one if it is served there, else the upstream's own.
-    /// Without a `wait` only what is known counts, and no upstream is asked.
+    /// The destination of a request: the upstream that a hook chose or the alias table names. There the model is the
+    /// alias's; otherwise the one that the hook named (`own_model`); otherwise the requested one if it is served there;
+    /// otherwise the upstream's own. Without a `wait` no upstream is asked, and only known facts are used.
     ///
     /// # Errors
-    /// 404 where no alias matches.
+    /// 404: no alias matches.
     pub fn resolve(
         &self,
         requested: &str,
@@ -347,14 +349,15 @@ impl Gateway {
             Some(wait) => upstream.discovered_fresh(wait),
             None => upstream.discovered(),
         };
-        // Before anything learned is looked at: what changes from here on is noticed when the answer is to teach.
+        // Read before the learned facts: if the server changes from here on, the answer's facts are found to be of an
+        // older generation.
         let generation = upstream.generation();
         let bare = requested.strip_prefix(LISTING_PREFIX).unwrap_or(requested);
         let is_served = |name: &&str| discovered.models.iter().any(|model| model.id == *name);
         let listed = [requested, bare].into_iter().find(is_served);
         let model = alias_model.or(own_model).or(listed).map(str::to_string).or_else(|| upstream.model());
         let model = model.unwrap_or_else(|| requested.to_string());
-        // Not within the expression below: there the lock would be held while the settings want it.
+        // Outside the expression below, which would hold the lock while `settings` takes it.
         let lessons = served.learned().lessons(&model, Instant::now());
         let settings = &upstream.config().settings;
         Ok(Resolved {

@@ -1,6 +1,7 @@
-//! How many requests an upstream gets at a time, and who is next: first come, first served.
+//! Limits the requests that an upstream gets at a time; the others wait: first come, first served.
 //!
-//! A waiting client is minded like one whose upstream is silent: it gets its pings, and when it leaves so does its place.
+//! A waiting client is watched like one whose upstream is silent: it gets its pings, and when it leaves, its place is
+//! freed.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd as _;
@@ -12,12 +13,12 @@ use crate::error::{Error, Kind, Retry};
 use crate::transport::{Failure, Wait, wait_for};
 use crate::wake::Wake;
 
-/// How many may wait; beyond that a client is told to come again.
+/// The most requests that wait. A further client is told to try again later.
 const WAITING_MAX: usize = 512;
 
 const RETRY_AFTER_S: u32 = 5;
 
-/// As long as the client has patience.
+/// The longest wait: a day, so that in practice the client's patience decides.
 const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The slots of one upstream.
@@ -27,20 +28,20 @@ pub struct Queue(Mutex<Waiting>);
 #[derive(Debug)]
 struct Waiting {
     free: u32,
-    /// Whoever is woken has been handed the slot.
+    /// A waiter that is woken already has the slot.
     waiting: VecDeque<Arc<Wake>>,
 }
 
-/// A slot; given on to the next when it is dropped.
+/// A slot. When it is dropped, the next waiter gets it.
 #[derive(Debug)]
 pub struct QueueSlot(Arc<Queue>);
 
-/// Why a request gets no slot.
+/// The reason why a request gets no slot.
 #[derive(Debug)]
 pub enum NoSlot {
     /// The client has left.
     ClientGone,
-    /// Too many wait already, or this one waited too long.
+    /// Too many requests wait already, or this one waited too long.
     Refused(Error),
 }
 
@@ -57,7 +58,7 @@ impl Queue {
     /// A slot, at once or when it is this client's turn.
     ///
     /// # Errors
-    /// 529: too many wait already. The client has left.
+    /// Too many requests wait already, or the client has left.
     pub fn take(self: &Arc<Self>, wait: &Rc<dyn Wait>) -> Result<QueueSlot, NoSlot> {
         let full = |words: &str| NoSlot::Refused(Error::new(Kind::Overloaded, words));
         let turn = Arc::new(Wake::new().map_err(|error| {
@@ -88,7 +89,7 @@ impl Queue {
                     state.waiting.len() < before
                 });
                 if !was_waiting {
-                    drop(QueueSlot(Arc::clone(self))); // it was just handed over
+                    drop(QueueSlot(Arc::clone(self))); // this waiter was given the slot just now
                 }
                 Err(match left {
                     Err(Failure::ClientGone) => NoSlot::ClientGone,

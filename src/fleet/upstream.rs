@@ -1,4 +1,4 @@
-//! One upstream: its address, and what it told of itself.
+//! One upstream: its address, and the facts that its server reports.
 
 use std::fmt;
 use std::rc::Rc;
@@ -8,10 +8,10 @@ use super::discovery::{Discovered, Memory};
 use crate::config;
 use crate::transport::{CallLimits, Endpoint, Failure, Path, Response, Wait, Watcher};
 
-/// A models listing over this is not read to its end.
+/// The most bytes of a models listing that are read.
 const LISTING_SIZE_MAX: usize = 4 * 1024 * 1024;
 
-/// One upstream, for all threads.
+/// One upstream, shared by all threads.
 pub struct Upstream {
     config: config::Upstream,
     endpoint: Endpoint,
@@ -22,7 +22,7 @@ impl Upstream {
     /// An upstream as configured; no connection is made yet.
     ///
     /// # Errors
-    /// As [`Endpoint::new`].
+    /// Those of [`Endpoint::new`].
     pub fn new(config: config::Upstream, options: &CallLimits) -> Result<Self, String> {
         let memory = Arc::new(Memory::new(&config.settings));
         let watcher: Arc<dyn Watcher> = memory.clone();
@@ -40,23 +40,23 @@ impl Upstream {
         &self.config
     }
 
-    /// Its address, for calls that say nothing about the state of the server.
+    /// Its address, for calls that show nothing about the state of the server.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 
-    /// Sends JSON, as [`Endpoint::post`]. A connection that is lost hints at a restart: the models are asked for again.
+    /// Sends JSON by [`Endpoint::post`]. A lost connection may mean a restart, so the models are then asked for again.
     ///
     /// # Errors
-    /// As [`Endpoint::post`].
+    /// Those of [`Endpoint::post`].
     pub fn post(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
         self.noted(self.endpoint.post(path, body, wait))
     }
 
-    /// Asks a question that needs no model, as [`Endpoint::ask`].
+    /// Sends a question that needs no model, by [`Endpoint::ask`].
     ///
     /// # Errors
-    /// As [`Endpoint::post`].
+    /// Those of [`Endpoint::post`].
     pub fn ask(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
         self.noted(self.endpoint.ask(path, body, wait))
     }
@@ -68,31 +68,31 @@ impl Upstream {
         result
     }
 
-    /// What was last discovered; cheap.
+    /// The facts that were discovered last. This is cheap: nothing is asked.
     pub fn discovered(&self) -> Arc<Discovered> {
         self.memory.known()
     }
 
-    /// Lets the next [`Upstream::discovered_fresh`] ask again: something hints at a restart, such as a 404 for a
-    /// model that was listed.
+    /// Lets the next [`Upstream::discovered_fresh`] ask again, because something suggests a restart, such as a 404 for
+    /// a model that was listed.
     pub fn mark_stale(&self) {
         self.memory.mark_stale();
     }
 
-    /// Whether what was discovered may be wrong by now: nobody has answered yet, or a call has failed since.
+    /// True if the discovered facts may be wrong by now: the server has never answered, or a call has failed since.
     pub fn is_stale(&self) -> bool {
         self.memory.is_stale()
     }
 
-    /// The number of the server that is there: another one after it was started anew, or when its listing is another one.
-    /// What was learned of the server before that does not hold any more.
+    /// The number of the server that runs now; it changes with a restart and with another listing. Facts about an
+    /// earlier server do not hold for this one.
     pub fn generation(&self) -> u64 {
         self.memory.generation()
     }
 
-    /// What was last discovered, after asking again where a call has failed since, none has ever succeeded, or the server
-    /// may have been started anew while nobody asked it. While one thread asks, the others get what is known; asking may
-    /// fail, then it stays so.
+    /// The discovered facts. The server is asked for them first if a call has failed since, if it has never answered,
+    /// or if it may have been restarted while it was idle. While one thread asks, the others get the known facts. If
+    /// asking fails, the known facts stay.
     pub fn discovered_fresh(&self, wait: &Rc<dyn Wait>) -> Arc<Discovered> {
         self.endpoint.notice_closed();
         self.memory.ask_if_due(self.endpoint.discovery_interval(), || {
@@ -106,14 +106,14 @@ impl Upstream {
     /// Asks the upstream for its models, now.
     ///
     /// # Errors
-    /// No answer, no 200, or no models listing.
+    /// The server does not answer, or its response has a status other than 200 or is not a models listing.
     pub fn discover(&self, wait: &Rc<dyn Wait>) -> Result<Arc<Discovered>, Failure> {
         let result = self.list_models(wait).map(Arc::new);
         self.memory.told(result.as_ref().ok());
         result
     }
 
-    /// The model to ask for where neither alias nor client names one: the configured one, else the first listed.
+    /// The model to request if neither alias nor client names one: the configured one, otherwise the first listed.
     pub fn model(&self) -> Option<String> {
         let configured = self.config.model.clone();
         configured.or_else(|| self.discovered().models.first().map(|model| model.id.clone()))

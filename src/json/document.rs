@@ -24,7 +24,7 @@ struct Memory {
 pub struct Document(Memory);
 
 impl Document {
-    /// An empty document, to be filled.
+    /// An empty document.
     pub fn new() -> Self {
         Document(SPARES.take())
     }
@@ -34,12 +34,12 @@ impl Document {
         &self.0.bytes
     }
 
-    /// The bytes, to be filled.
+    /// The bytes, to be written to.
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         &mut self.0.bytes
     }
 
-    /// Parses the bytes and returns the tree. To be called once.
+    /// Parses the bytes and returns the tree. Call it only once.
     ///
     /// # Errors
     /// Those of [`super::Parser::read`].

@@ -1,7 +1,7 @@
-//! Bytes -> [`Value`], or a tape to look at: by simd-json, whose buffers are kept for the next document.
+//! Bytes -> [`Value`], or a tape to read from. Uses simd-json, whose buffers are kept for the next document.
 //!
-//! Of the trees, a [`super::Document`]'s is the fast one: its nodes stand in one piece of memory, where a request of
-//! Claude Code has hundreds of lists.
+//! The tree of a [`super::Document`] is the fastest: its nodes lie in one piece of memory, where a request of Claude
+//! Code would otherwise need hundreds of lists.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,20 +14,20 @@ use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 use super::spares::{SIZE_MAX, Spares};
 use super::{DEPTH_MAX, List, Number, Value, surrogates};
 
-/// What a parser's buffers have room for at first, a chunk of an answer; they grow with the documents.
+/// The first size of a parser's buffers in bytes: a chunk of an answer. They grow with the documents.
 const BUFFER_SIZE: usize = 512;
 
-/// The bytes that must stand behind a document for [`Parser::fill_padded`].
+/// The number of bytes that must follow a document for [`Parser::fill_padded`].
 pub(super) const PADDING: usize = simd_json::INPUT_PADDING;
 
-/// The largest tape that is kept for the next document, in places of 24 bytes. One is set aside for each mark (`{`, `,`, `:`
-/// and so on): a request of Claude Code of 1 MB has about 30,000.
+/// The largest tape that is kept for the next document, in entries of 24 bytes. One entry is reserved for each mark
+/// (`{`, `,`, `:` and so on): a request of Claude Code of 1 MB has about 30,000.
 const TAPE_KEPT_MAX: usize = 64 * 1024;
 
-/// A value of a document that is read where it was parsed: nothing is allocated for it.
+/// A value of a document that is read in place, without an allocation.
 pub type Tape<'t, 'a> = simd_json::tape::Value<'t, 'a>;
 
-/// A document that is not JSON, or nests too deep. The text names the byte offset where that is known.
+/// The document is not valid JSON, or is nested too deep. The text names the byte offset if it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError(String);
 
@@ -56,7 +56,7 @@ impl From<simd_json::Error> for ParseError {
             ErrorType::UnterminatedString => "a string without its closing quote",
             _ => "malformed",
         };
-        // The parser does not say where everything is.
+        // The parser does not always report a position.
         match error.index() {
             0 => ParseError(what.to_string()),
             at => ParseError(format!("{what} near byte {at}")),
@@ -70,7 +70,7 @@ static SPARES: Spares<Parser> = Spares::new();
 pub struct Parser {
     /// The largest document so far, in bytes.
     size: usize,
-    /// None until the first document: a parser that only stands in for another one costs nothing.
+    /// `None` until the first document, so that a parser that only takes the place of another one costs nothing.
     buffers: Option<Buffers>,
     tape: simd_json::Tape<'static>,
 }
@@ -88,11 +88,12 @@ impl fmt::Debug for Parser {
 }
 
 impl Parser {
-    /// Parses one document and shows it to `read`: nothing is allocated once the buffers have grown. The bytes are
-    /// unescaped in place and hold no JSON any more afterwards. The escape of half a surrogate pair reads as U+FFFD.
+    /// Parses one document and passes it to `read`. Nothing is allocated once the buffers have grown. The bytes are
+    /// unescaped in place, so they are not valid JSON afterwards. The escape of half a surrogate pair is read as
+    /// U+FFFD.
     ///
     /// # Errors
-    /// Not JSON, not UTF-8, or nested deeper than [`DEPTH_MAX`].
+    /// The document is not valid JSON, not UTF-8, or nested deeper than [`DEPTH_MAX`].
     pub fn read<'a, T>(
         &mut self,
         bytes: &'a mut [u8],
@@ -101,13 +102,13 @@ impl Parser {
         self.fill(bytes, |tape| read(tape.as_value()))
     }
 
-    /// Places in the tape's memory.
+    /// The number of entries for which the tape has memory.
     #[cfg(test)]
     pub(super) fn tape_capacity(&self) -> usize {
         self.tape.0.capacity()
     }
 
-    /// The same, with the whole tape.
+    /// Parses one document and passes the whole tape to `read`.
     fn fill<'a, T>(
         &mut self,
         bytes: &'a mut [u8],
@@ -118,11 +119,11 @@ impl Parser {
         self.run(size, |buffers, tape| simd_json::fill_tape(bytes, buffers, tape), read)
     }
 
-    /// Parses the first `size` of the bytes, behind which stand at least [`PADDING`] more, whatever they are. This saves
-    /// the copy of the document that the parser makes without them. `read` gets the whole tape.
+    /// Parses the first `size` of the bytes. At least [`PADDING`] more bytes of any value must follow them, which saves
+    /// the parser from copying the document. `read` gets the whole tape.
     ///
     /// # Errors
-    /// As [`Parser::read`].
+    /// Those of [`Parser::read`].
     pub(super) fn fill_padded<'a, T>(
         &mut self,
         bytes: &'a mut [u8],
@@ -145,8 +146,8 @@ impl Parser {
         self.size = self.size.max(size);
         let filled = fill(buffers, &mut tape);
         if size > SIZE_MAX {
-            // The tree of a large document needs the room that the buffers took: 4 bytes for each of its marks, and
-            // its strings once more. They would not be kept anyway.
+            // The tree of a large document needs the memory of these buffers: 4 bytes for each of its marks, and its
+            // strings once more. They would not be kept in any case.
             self.buffers = None;
         }
         let result = match filled {
@@ -158,13 +159,13 @@ impl Parser {
     }
 }
 
-/// A parser for a moment: its buffers were others' before, and will be. For whoever parses once, or then waits for a long
-/// time and is one of many.
+/// A parser for a short use, with buffers that earlier users left and later users get. It is for code that parses only
+/// once, and for code that waits for a long time after parsing while many others do the same.
 #[derive(Debug)]
 pub struct SpareParser(Parser);
 
 impl SpareParser {
-    /// One whose buffers have grown already, if there is one.
+    /// Takes a parser whose buffers have grown already, if one is kept.
     pub fn take() -> Self {
         SpareParser(SPARES.take())
     }
@@ -186,28 +187,29 @@ impl DerefMut for SpareParser {
 
 impl Drop for SpareParser {
     fn drop(&mut self) {
-        // A tape may take 24 times its document: `[0,0,0]`.
+        // A tape may be 24 times as large as its document, such as `[0,0,0]`.
         if self.0.size <= SIZE_MAX && self.0.tape.0.capacity() <= TAPE_KEPT_MAX {
             SPARES.give(std::mem::take(&mut self.0));
         }
     }
 }
 
-/// Parses a document that belongs to the caller; for the few places where its tree's cost does not matter.
+/// Parses a document that belongs to the caller. It is for the few places in which the cost of the tree does not
+/// matter.
 ///
 /// # Errors
-/// As [`Parser::read`].
+/// Those of [`Parser::read`].
 pub fn parse(bytes: &mut [u8]) -> Result<Value<'_>, ParseError> {
     Parser::default().read(bytes, Value::from_tape)
 }
 
 impl<'a> Value<'a> {
-    /// The tree of a value on a tape.
+    /// Makes the tree of a value on a tape.
     pub fn from_tape(tape: Tape<'_, 'a>) -> Self {
         Value::read(tape, None)
     }
 
-    /// The same, its lists in the arena if there is one.
+    /// Makes the tree of a value on a tape, with its lists in the arena if there is one.
     pub(super) fn read(tape: Tape<'_, 'a>, arena: Option<&'a Bump>) -> Self {
         if let Some(text) = tape.into_string() {
             Value::String(Cow::Borrowed(text))
@@ -231,10 +233,10 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A list of known length on its way. What is read is walked recursively, so it must not take much of the stack.
+/// A list of known length that is being filled. Trees are read recursively, so it must take little of the stack.
 enum Filling<'a, T> {
     Owned(Vec<T>),
-    /// In an arena: its places, and how many are filled.
+    /// A list in an arena: its memory, and the number of items that are filled.
     Shared(&'a mut [T], usize),
 }
 

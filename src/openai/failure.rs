@@ -1,7 +1,6 @@
-//! What an upstream's error means: one of the few that we can mend, or an error for the client.
+//! The meaning of an upstream's error: either one of the few that sparkgap can work around, or an error for the client.
 //!
-//! Reads every body shape that the servers have, and every wording of "the prompt does not fit"
-//! (docs/translation.md, E).
+//! Reads the error bodies of all servers, and all their texts for "the prompt does not fit" (docs/translation.md, E).
 
 use std::sync::LazyLock;
 
@@ -10,36 +9,37 @@ use regex_lite::{Captures, Regex, RegexBuilder};
 use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Value};
 
-/// The most of an upstream's own words that goes to the client, in bytes.
+/// The most bytes of an upstream's own text that the client gets.
 const MESSAGE_SIZE_MAX: usize = 2048;
 
-/// How long a client is asked to wait for a server that is starting or full, in seconds.
+/// The seconds that a client is asked to wait for a server that is starting or busy.
 const RETRY_AFTER_S: u32 = 2;
 
-/// What an upstream's error means.
+/// The meaning of an upstream's error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The prompt does not fit the window, or only without room for an answer.
+    /// The prompt does not fit the window, or leaves no room for the answer.
     Overflow {
-        /// The prompt's tokens, where told. With `prompt_is_least` the real number may be larger.
+        /// The prompt's tokens, if the server names them. If `prompt_is_least` is set, the real number may be larger.
         prompt: Option<u64>,
         /// vLLM stops counting one token beyond the window.
         prompt_is_least: bool,
-        /// The window, where told.
+        /// The window, if the server names it.
         window: Option<u64>,
-        /// The tokens asked for the answer, where told: then prompt and answer together are too many.
+        /// The tokens requested for the answer, if the server names them: then prompt and answer together are too many.
         output: Option<u64>,
-        /// By how many tokens the prompt is too long, where only that is told (Ollama).
+        /// The number of tokens by which the prompt is too long, if the server names only that (Ollama).
         excess: Option<u64>,
     },
-    /// `max_tokens` alone is over the window; the prompt may well fit.
+    /// `max_tokens` alone is larger than the window; the prompt may well fit.
     OutputTooLarge {
         /// The window.
         window: u64,
     },
-    /// The server takes no `thinking_token_budget`.
+    /// The server does not accept `thinking_token_budget`.
     NoThinkingBudget,
-    /// The model takes no images. Its own words, for a client who has no use for a second try.
+    /// The model does not accept images. Holds the error in the server's own words, for a client that gains nothing
+    /// from a second try.
     NoVision(Error),
     /// Anything else.
     Other(Error),
@@ -55,13 +55,13 @@ struct Said {
     window: Option<u64>,
 }
 
-/// Reads an error: a status and its body. Where the status is 200 the code in the body counts. `retry_after`: the
-/// header's seconds.
+/// Reads the error in a response. If the status is 200, the code in the body is used instead. `retry_after` is the
+/// header's value in seconds.
 pub fn read_failure(status: u16, body: &mut [u8], retry_after: Option<u32>) -> Failure {
     Said::read(body).meaning(status, retry_after)
 }
 
-/// Reads an error chunk of a stream that began with status 200: the code in it counts.
+/// Reads an error chunk of a stream that began with status 200. The code in the chunk is used as the status.
 pub fn read_error_chunk(chunk: &Value<'_>) -> Failure {
     Said::read_json(chunk).unwrap_or_else(|| Said::read_text(&chunk.to_json())).meaning(200, None)
 }
@@ -89,7 +89,7 @@ impl Said {
             Value::String(text) => Some(text.to_string()),
             other => Some(other.to_json()),
         })?;
-        // `code` may be a word (OpenAI's `context_length_exceeded`); then it says more than the type.
+        // `code` may be a word (OpenAI's `context_length_exceeded`), which is more specific than the type.
         Some(Said {
             message,
             kind: text("code").or(text("type")).unwrap_or_default(),
@@ -99,7 +99,7 @@ impl Said {
         })
     }
 
-    /// Plain text, or a proxy's HTML page, which tells a client nothing.
+    /// Plain text, or a proxy's HTML page, which is useless to a client.
     fn read_text(text: &str) -> Said {
         let text = text.trim();
         let message = if text.starts_with('<') { "" } else { text };
@@ -133,7 +133,7 @@ impl Said {
         };
         let after = Retry::After(retry_after.unwrap_or(RETRY_AFTER_S));
         let error = match status {
-            // Not the client's key: ours. A 401 would make Claude Code ask its user to log in.
+            // Our key is wrong, not the client's. A 401 would make Claude Code ask its user to log in.
             401 | 403 => Error::new(Kind::BadGateway, "the upstream rejected the gateway's credentials")
                 .retry(Retry::Never),
             404 => Error::new(Kind::NotFound, told).retry(Retry::Never),
@@ -153,8 +153,8 @@ impl Said {
     }
 }
 
-/// What llama.cpp answers with 500 although it will never work: the chat template's complaints, an image for a model
-/// that takes none, tools for a server that was started without templates.
+/// Errors that llama.cpp answers with 500 although a retry can never help: complaints of the chat template, an image
+/// for a model that accepts none, tools for a server that was started without templates.
 const TEMPLATE_ERROR: [&str; 5] = [
     "System message must be at the beginning",
     "image input is not supported",
@@ -163,18 +163,18 @@ const TEMPLATE_ERROR: [&str; 5] = [
     "requires --jinja",
 ];
 
-/// How vLLM and llama.cpp refuse an image.
+/// The texts with which vLLM and llama.cpp refuse an image.
 const NO_VISION: [&str; 2] = ["is not a multimodal model", "image input is not supported"];
 
-/// What names the upstream's files, its code or a key: a line that holds one of these is for the log only.
+/// Signs of the upstream's files, code or key: a line that contains one of these goes only to the log.
 const LEAKS: [&str; 9] =
     ["Traceback", ".py\"", ".py:", ".rs:", ".cpp:", "/home/", "/root/", "/usr/", "Bearer "];
 
-/// What llama.cpp puts before the chat template's own words, at the end of an excerpt of the template.
+/// llama.cpp's text between an excerpt of the chat template and the template's own error text.
 const TEMPLATE_WORDS: &str = "Jinja Exception: ";
 
-/// The line that says what is wrong, without the stack trace or the source that may stand around it. Of a list of
-/// validation errors the first.
+/// The line that states the error, without the stack trace or source code around it. From a list of validation errors,
+/// the first.
 fn telling_line(text: &str) -> String {
     let text = text.split_once(TEMPLATE_WORDS).map_or(text, |(_, words)| words);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -190,9 +190,9 @@ fn telling_line(text: &str) -> String {
 }
 
 /// N: prompt tokens · M: window · O: tokens asked for the answer · C: characters of the prompt · X: excess.
-/// The first that matches decides, so the more telling ones stand first.
+/// The first that matches decides, so the more specific ones come first.
 const WORDINGS: [&str; 19] = [
-    // vLLM, recent. It counts only to one token beyond the room, also where it does not say "at least".
+    // vLLM, recent. It counts only to one token beyond the room, even if it does not say "at least".
     r"maximum context length is (?<M>\d+) tokens\. However, you requested (?<O>[1-9]\d*) output tokens and your prompt contains (?<L>at least )?(?<N>\d+) input tokens",
     r"(?<L>You passed )(?<N>\d+) input tokens and requested (?:0|(?<O>\d+)) output tokens\. However, the model's context length is only (?<M>\d+) tokens",
     r"maximum context length is (?<M>\d+) tokens\. However, your prompt contains (?<L>at least )?(?<N>\d+) input tokens",
@@ -200,7 +200,7 @@ const WORDINGS: [&str; 19] = [
     r"prompt \(length (?<N>\d+)\) is longer than the maximum model length of (?<M>\d+)",
     r"prompt \(length (?<P>\d+)\) plus the number of requested output tokens \(at least 1\) is longer than the maximum model length of (?<M>\d+)",
     r"Input length \((?<N>\d+)\) exceeds model's maximum context length \((?<M>\d+)\)",
-    // vLLM before, OpenAI
+    // vLLM, older; OpenAI
     r"maximum context length is (?<M>\d+) tokens\. However, you requested (?<T>\d+) tokens \((?<N>\d+) in the messages, (?<O>\d+) in the completion\)",
     r"maximum context length is (?<M>\d+) tokens.*your (?:messages|prompt) resulted in (?<N>\d+) tokens",
     r"max_(?:completion_)?tokens'? (?:.*)is too large: (?<O>\d+)\. This model's maximum context length is (?<M>\d+) tokens and your request has (?<N>\d+) input tokens",
@@ -222,7 +222,7 @@ const WORDINGS: [&str; 19] = [
 const OUTPUT_WORDING: &str =
     r"max_(?:completion_)?tokens=(?<O>\d+) cannot be greater than (?:\w+=)+(?<M>\d+)";
 
-/// Compiled at the first error, so that a start costs nothing.
+/// Compiled at the first error, so that the start is not slowed down.
 static PATTERNS: LazyLock<Vec<Regex>> =
     LazyLock::new(|| WORDINGS.iter().filter_map(|text| compile(text)).collect());
 static OUTPUT_PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| compile(OUTPUT_WORDING));

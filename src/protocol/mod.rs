@@ -1,7 +1,7 @@
-//! How one kind of upstream is asked.
+//! Questions to an upstream that differ between the kinds of servers.
 //!
 //! | file | duty |
 //! |---|---|
-//! | `tokenize` | how many tokens a prompt has |
+//! | `tokenize` | the number of tokens of a prompt |
 
 pub mod tokenize;

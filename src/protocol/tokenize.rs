@@ -1,4 +1,4 @@
-//! The question how many tokens a prompt has, in the words of each kind of server.
+//! Asks a server for the number of tokens of a prompt, in the format of its kind.
 
 use std::rc::Rc;
 
@@ -7,15 +7,15 @@ use crate::fleet::Resolved;
 use crate::json::{Object, Value};
 use crate::transport::{Path, Response, Wait};
 
-/// vLLM's answer begins with the count, and goes on with every token: the rest is not read.
+/// The most bytes of an answer that are read. vLLM's answer begins with the count, and then lists every token.
 const ANSWER_SIZE_MAX: usize = 4096;
 
-/// The members of a chat completion that shape its prompt, as `/tokenize` takes them. How to generate has no place in a
-/// question: the same prompt is the same question, and is remembered.
+/// The members of a chat completion that shape its prompt, as `/tokenize` accepts them. Members that control the
+/// generation are left out, so that the same prompt always makes the same question, whose count is remembered.
 const PROMPT_KEYS: [&str; 5] =
     ["model", "messages", "tools", "chat_template_kwargs", "continue_final_message"];
 
-/// The same, for a server that takes a chat completion as it is.
+/// The members that shape the prompt, for a server that accepts a whole chat completion.
 const COMPLETION_KEYS: [&str; 8] = [
     "model",
     "messages",
@@ -27,12 +27,12 @@ const COMPLETION_KEYS: [&str; 8] = [
     "response_format",
 ];
 
-/// Whether the server counts a prompt with `/tokenize`.
+/// True if the server counts a prompt with `/tokenize`.
 fn has_tokenize(flavour: Flavour) -> bool {
     matches!(flavour.dialect().token_count, TokenCount::Tokenize(_))
 }
 
-/// The question how many tokens the prompt of a chat completion has, in the words of this kind of server.
+/// The question for the number of tokens of a chat completion's prompt, in the format of this kind of server.
 pub fn question(flavour: Flavour, mut body: Value<'_>) -> Vec<u8> {
     let mut question = Object::new();
     let keys = if has_tokenize(flavour) { &PROMPT_KEYS[..] } else { &COMPLETION_KEYS };
@@ -55,7 +55,7 @@ pub fn question(flavour: Flavour, mut body: Value<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Asks the upstream a [`question`]. `None` if it cannot count, or did not answer in time.
+/// Sends a [`question`] to the upstream. `None` if it cannot count, or did not answer in time.
 pub fn ask_token_count(resolved: &Resolved, question: &[u8], wait: &Rc<dyn Wait>) -> Option<u64> {
     let (paths, key): (&[_], _) = match resolved.flavour.dialect().token_count {
         TokenCount::Tokenize(paths) => (paths, "\"count\""),
@@ -79,7 +79,7 @@ pub fn ask_token_count(resolved: &Resolved, question: &[u8], wait: &Rc<dyn Wait>
     None
 }
 
-/// The number of the first member of that name, from the beginning of a JSON answer.
+/// The number in the first member of that name, read from the beginning of a JSON answer.
 fn number_after(mut response: Response, key: &str) -> Option<u64> {
     let mut seen = Vec::new();
     let mut chunk = [0; 1024];
@@ -90,7 +90,7 @@ fn number_after(mut response: Response, key: &str) -> Option<u64> {
         if let Some((_, after)) = text.split_once(key) {
             let after = after.trim_start_matches([' ', ':']);
             let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-            // The number is whole once something follows it.
+            // The number is complete only if something follows it.
             if digits > 0 && digits < after.len() {
                 return after.get(..digits)?.parse().ok();
             }
@@ -116,7 +116,7 @@ mod tests {
             "temperature":1,"chat_template_kwargs":{"enable_thinking":true},"reasoning_effort":"high",
             "stream":true,"return_progress":true,"stream_options":{"include_usage":true}}"#;
         let prompt = r#"{"model":"m","messages":[],"tools":[],"#;
-        // /tokenize knows no effort; the template does.
+        // /tokenize ignores the effort; the template uses it.
         assert_eq!(
             asked(Flavour::Vllm, body),
             format!(

@@ -1,6 +1,6 @@
-//! One address of a server and the calls to it: a request out, the one retry of a stale connection, the response back.
+//! The calls to one address: sends a request, retries once on a stale connection, and returns the response.
 //!
-//! Knows URLs, headers and connection reuse; the bodies are bytes, whose meaning is the caller's.
+//! Knows URLs, headers and the reuse of connections. Bodies are bytes; the callers know their meaning.
 
 use std::fmt::{self, Write as _};
 use std::rc::Rc;
@@ -19,40 +19,40 @@ use super::tls;
 use super::wait::{Call, CallLimits, Wait};
 use crate::config::{self, ServerUrl};
 
-/// Room for a request's head, as a rule.
+/// Room for a request's head in bytes; enough for most.
 const HEAD_SIZE: usize = 512;
 
-/// Where on an upstream.
+/// A path at an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path<'a> {
     /// Below the base URL: `/chat/completions`.
     Api(&'a str),
-    /// Beside the base URL's `/v1`: vLLM serves `/tokenize` there.
+    /// Beside the base URL's `/v1`, such as vLLM's `/tokenize`.
     Root(&'a str),
 }
 
-/// Learns from the calls to an [`Endpoint`] whether its server is still the one that it was.
+/// Watches the calls to an [`Endpoint`], to find out whether another server answers there by now.
 pub trait Watcher: Send + Sync {
     /// The server has answered, on a kept connection (`is_reused`) or on a new one.
     fn answered(&self, is_reused: bool);
     /// No connection could be made.
     fn refused(&self);
-    /// A kept connection was lost when it was used again.
+    /// A kept connection broke when it was used again.
     fn lost(&self);
-    /// A kept connection had been closed by the server, after it was idle for this time.
+    /// The server had closed a kept connection, which had been idle for this time.
     fn closed(&self, idle_for: Duration);
 }
 
-/// One address of a server, for all threads.
+/// One address of a server, shared by all threads.
 pub struct Endpoint {
     watcher: Option<Arc<dyn Watcher>>,
     name: String,
     options: CallLimits,
     origin: Origin,
     idle: Arc<Idle>,
-    /// The base URL's path without a slash at its end.
+    /// The base URL's path without a trailing slash.
     base: String,
-    /// The headers that every request carries, as they go out; the key is among them.
+    /// The headers of every request, the key among them, as they are sent.
     headers: String,
 }
 
@@ -60,7 +60,7 @@ impl Endpoint {
     /// The address of a configured upstream; no connection is made yet.
     ///
     /// # Errors
-    /// The URL or the key cannot be used; the text tells what was expected, and never the key.
+    /// The URL or the key is invalid. The text says what is expected, and never contains the key.
     pub fn new(config: &config::Upstream, options: &CallLimits) -> Result<Self, String> {
         let fail = |why: String| format!("upstream '{}': {why}", config.name);
         let url = ServerUrl::parse(&config.url).map_err(|why| fail(format!("{why}: {EXPECTED}")))?;
@@ -74,22 +74,22 @@ impl Endpoint {
         Ok(Endpoint { watcher: None, name, options: *options, origin, idle: Arc::default(), base, headers })
     }
 
-    /// The same with one more header on every request. Its value is never shown.
+    /// Adds a header to every request. Its value is never shown.
     ///
     /// # Errors
-    /// Name or value cannot stand in a header.
+    /// The name or the value is not valid in a header.
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, String> {
         push_header(&mut self.headers, name, value)?;
         Ok(self)
     }
 
-    /// The same with a watcher of its calls.
+    /// Adds a watcher of the calls.
     pub fn watched_by(mut self, watcher: Arc<dyn Watcher>) -> Self {
         self.watcher = Some(watcher);
         self
     }
 
-    /// Looks whether the server has closed the kept connections, and tells the watcher.
+    /// Checks whether the server has closed the kept connections, and informs the watcher.
     pub fn notice_closed(&self) {
         if let Some(idle_for) = self.idle.notice_closed() {
             self.note(|watcher| watcher.closed(idle_for));
@@ -107,7 +107,7 @@ impl Endpoint {
         &self.name
     }
 
-    /// The least time between two attempts to ask it for its models.
+    /// The least time between two attempts to fetch its models listing.
     pub fn discovery_interval(&self) -> Duration {
         self.options.discovery_interval
     }
@@ -115,15 +115,15 @@ impl Endpoint {
     /// Sends JSON and returns the response once its body has begun, whatever its status.
     ///
     /// # Errors
-    /// There is no response, or none that can be read.
+    /// The response does not arrive, or cannot be read.
     pub fn post(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
         self.post_within(self.options, path, body, wait)
     }
 
-    /// The same for a question that needs no model: its answer is here soon, or not worth the wait.
+    /// Sends JSON with a question that needs no model. The time limits are short, since a late answer is worth nothing.
     ///
     /// # Errors
-    /// As [`Endpoint::post`].
+    /// Those of [`Endpoint::post`].
     pub fn ask(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
         self.post_within(self.soon(), path, body, wait)
     }
@@ -141,22 +141,22 @@ impl Endpoint {
         self.exchange([head.as_bytes(), body], Call::new(wait, options))
     }
 
-    /// Gets something small, whatever its status.
+    /// Sends a GET request for something small, and returns the response whatever its status.
     ///
     /// # Errors
-    /// As [`Endpoint::post`].
+    /// Those of [`Endpoint::post`].
     pub fn get(&self, path: Path<'_>, wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
         let head = self.head("GET", path) + "\r\n";
         self.exchange([head.as_bytes(), b""], Call::new(wait, self.soon()))
     }
 
-    /// The time limits of what needs no model.
+    /// The time limits of calls that need no model.
     fn soon(&self) -> CallLimits {
         let timeout = self.options.discovery_timeout;
         CallLimits { first_byte_timeout: timeout, idle_timeout: timeout, ..self.options }
     }
 
-    /// A request's head, but for the headers of its body and the blank line.
+    /// A request's head, without the blank line and the headers that describe its body.
     fn head(&self, method: &str, path: Path<'_>) -> String {
         let (base, path) = match path {
             Path::Api(path) => (self.base.as_str(), path),
@@ -169,17 +169,17 @@ impl Endpoint {
         head
     }
 
-    /// One request, and its repetition where a pooled connection had been closed by the server in the meantime.
+    /// Sends a request, and sends it again if the server had already closed the pooled connection.
     ///
-    /// This is the only place where a request that was sent is sent again, and it is sent once more at most: a connection
-    /// that is lost at once was closed before the request came, so that nothing can have been computed. One that is lost
-    /// later, or was opened for this request, may have been lost by a server at work on it.
+    /// No other place sends a request again, and this one does so at most once. A connection that is lost at once was
+    /// closed before the request arrived, so the server cannot have computed anything. A connection that is lost later,
+    /// or that was opened for this request, may have been lost while the server worked on it.
     fn exchange(&self, request: [&[u8]; 2], call: Call) -> Result<Response, Failure> {
         if let Some(connection) = self.idle.take(|idle_for| self.note(|watcher| watcher.closed(idle_for))) {
             match send_request(connection, request, &call) {
                 Err(Failure::Reset(why)) if call.is_lost_at_once() => {
                     log::debug!("upstream {}: a pooled connection was stale: {why}", self.name());
-                    // Whatever closed it (a restart) may have closed all.
+                    // Its cause, such as a restart, may have closed all of them.
                     self.idle.clear();
                     self.note(|watcher| watcher.lost());
                 }
@@ -201,14 +201,14 @@ impl Endpoint {
     }
 }
 
-/// The key is not in it, nor the address: it may stand in a log line.
+/// Shows neither the key nor the address, since it may appear in a log line.
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-/// What every upstream is told. No compression: it would hold events back.
+/// Headers for every upstream. No compression, because it would delay events.
 const HEADERS: &str = concat!(
     "user-agent: sparkgap/",
     env!("CARGO_PKG_VERSION"),
@@ -230,7 +230,7 @@ fn origin(url: ServerUrl) -> Result<Origin, String> {
     Ok(Origin { host, port, tls })
 }
 
-/// Puts a header at the end; the http crate's checks let no line end through.
+/// Appends a header. The checks of the http crate reject line ends.
 fn push_header(headers: &mut String, name: &str, value: &str) -> Result<(), String> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("'{name}' is no header"))?;
     HeaderValue::from_str(value)

@@ -25,7 +25,8 @@ impl Connection {
     ///
     /// # Errors
     /// The connection cannot be made in time, TLS cannot be agreed on, or the client has left.
-    // `inline(never)`: rare, and its frame is large (ARCHITECTURE.md, memory budget). TLS takes 8 KB of stack.
+    // `inline(never)`: keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
+    // budget). It is rarely called, and TLS takes 8 KB of stack.
     #[inline(never)]
     pub(super) fn open(origin: &Origin, call: &Call) -> Result<Self, Failure> {
         call.begin_connect();

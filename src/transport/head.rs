@@ -40,7 +40,7 @@ pub(super) enum Framing {
 ///
 /// # Errors
 /// [`Failure::Protocol`]: the bytes cannot become a head that is supported here.
-// `inline(never)`: keep this large frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget).
+// `inline(never)`: keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget).
 #[inline(never)]
 pub(super) fn parse(bytes: &[u8], scanned: usize) -> Result<Option<(Head, usize)>, Failure> {
     let start = bytes.get(..BEGINNING.len()).unwrap_or(bytes);

@@ -18,8 +18,8 @@ const AGE_MAX: Duration = Duration::from_secs(60);
 pub(super) struct Idle(Mutex<VecDeque<(Instant, Connection)>>);
 
 impl Idle {
-    /// The connection that was used last, if it can still be used. `on_closed` is told for how long one had been idle that the
-    /// server has closed since.
+    /// Takes the connection that was used last, if it can still be used. If the server has closed it since, `on_closed`
+    /// is called with the time for which it had been idle.
     pub(super) fn take(&self, on_closed: impl Fn(Duration)) -> Option<Connection> {
         loop {
             let (since, connection) = self.idle(VecDeque::pop_back)?;
@@ -34,8 +34,8 @@ impl Idle {
         }
     }
 
-    /// Looks whether the connection that was used last has been closed by the server since. Then all are closed, and the
-    /// time since its last use is returned.
+    /// Checks whether the server has closed the connection that was used last. If so, closes all of them, and returns
+    /// the time since its last use.
     pub(super) fn notice_closed(&self) -> Option<Duration> {
         let idle_for = self.idle(|idle| {
             let (since, connection) = idle.back()?;
@@ -55,7 +55,7 @@ impl Idle {
             };
             if is_over(idle) { idle.pop_front() } else { None }
         });
-        drop(dropped); // closes sockets, so not under the lock
+        drop(dropped); // closes sockets, so it is done after the lock is released
     }
 
     /// Closes all connections: the cause that closed one, such as a restart, may have closed the others.

@@ -4,22 +4,22 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | `call` | [`Endpoint`]: one call, the one retry of a stale connection |
+//! | `call` | [`Endpoint`]: one call, with one retry of a stale connection |
 //! | `response` | [`Response`]: the head, and the body as it comes |
-//! | `failure` | [`Failure`]: what can go wrong, and what the client is told of it |
+//! | `failure` | [`Failure`]: everything that can go wrong, and the error that the client gets for it |
 //! | `wait` | [`Wait`], [`CallLimits`]: one `poll` over the upstream's and the client's socket, with every time limit |
 //! | `dial` | a new TCP connection |
-//! | `connection` | a connection, with TLS or without, which waits by `wait` |
+//! | `connection` | a connection, with or without TLS; it uses `wait` for all waiting |
 //! | `idle` | connections that wait for their next call |
 //! | `head` | a response's head: its status, and where its body ends |
 //! | `lookup` | host names to addresses, by the system's resolver |
-//! | `tls` | [`trust`]: whose certificates an upstream may show |
+//! | `tls` | [`trust`]: the authorities whose certificates upstreams may show |
 //!
-//! The thread that asked is the thread that waits, from the connect to the last byte of the body. In silence it
-//! polls both sockets: when its client leaves, the call ends and the upstream's connection is closed at once, so
-//! that the model stops generating for nobody.
+//! The requesting thread also does the waiting, from the connect to the last byte of the body. During silence it polls
+//! both sockets: when its client leaves, the call ends and the upstream's connection is closed at once, so that the
+//! model stops generating for nobody.
 //!
-//! One limit stands: a client that closes only its sending side counts as gone.
+//! One limitation: a client that closes only its sending side counts as gone.
 
 mod call;
 mod connection;

@@ -13,26 +13,26 @@ use rustix::io::Errno;
 
 use super::failure::{Failure, WHILE_CONNECTING};
 
-/// What the requesting thread minds while an upstream is silent.
+/// Watches the client while an upstream is silent.
 pub trait Wait {
-    /// The client's socket; its hang-up ends the wait. None: nobody to mind (discovery).
+    /// The client's socket; its hang-up ends the wait. `None`: there is no client to watch (discovery).
     fn client(&self) -> Option<BorrowedFd<'_>>;
 
-    /// How long to wait from now until the next call of [`Wait::on_silence`]; None: never. Asked at the start of
-    /// every wait, whether for the connection, to send, for the head or for more of the body.
+    /// The time from now until the next call of [`Wait::on_silence`]; `None`: never. It is read at the start of every
+    /// wait: for the connection, to send, for the head, and for more of the body.
     fn patience(&self) -> Option<Duration>;
 
     /// Called when that time has passed without a byte.
     ///
     /// # Errors
-    /// The client cannot be written to: the call ends as if it had hung up.
+    /// The client cannot be written to. The call then ends as if the client had hung up.
     fn on_silence(&self) -> io::Result<()>;
 
-    /// Told when a connection is being made (`true`), and when it stands.
+    /// Called with `true` when a connection is about to be made, and with `false` once it is ready.
     fn on_connecting(&self, _is_connecting: bool) {}
 }
 
-/// Minds nobody: for what is asked on no client's behalf.
+/// Watches no client: for calls that no client asked for.
 #[derive(Clone, Copy, Debug)]
 struct Nobody;
 
@@ -50,29 +50,31 @@ impl Wait for Nobody {
     }
 }
 
-/// A wait that minds nobody.
+/// A wait without a client to watch.
 pub fn nobody() -> Rc<dyn Wait> {
     Rc::new(Nobody)
 }
 
-/// The time limits of a call. Each counts anew from the last progress, except the connect's and the first byte's.
+/// The time limits of a call. Each starts again with every progress, except those on connecting and on the first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {
-    /// To connect, all addresses of a host and the TLS handshake together.
+    /// To connect: all addresses of a host and the TLS handshake together.
     pub connect_timeout: Duration,
-    /// While the upstream takes no byte of the request.
+    /// While the upstream accepts no byte of the request.
     pub send_timeout: Duration,
-    /// From the request's end to the first byte of the response's body. Servers send nothing before the first token but,
-    /// some of them, the head; so this covers their queue and the whole prefill.
+    /// From the request's end to the first byte of the response's body. Before the first token, servers send nothing or
+    /// only the head, so this covers their queue and the whole prefill.
     pub first_byte_timeout: Duration,
     /// Between two bytes of the response.
     pub idle_timeout: Duration,
-    /// For the first byte, and between bytes, of what needs no model: the models listing, the count of a prompt.
+    /// For the first byte, and between bytes, of responses that need no model: the models listing, the count of a
+    /// prompt.
     pub discovery_timeout: Duration,
-    /// The least time between two attempts to discover anew.
+    /// The least time between two attempts at discovery.
     pub discovery_interval: Duration,
-    /// A pooled connection that is lost within this time after the request was sent had been closed by the server before:
-    /// nothing can have been computed, and the request may be sent again. Later, a model may have worked on it.
+    /// If a pooled connection is lost within this time after the request was sent, the server had closed it before. It
+    /// cannot have computed anything, so the request may be sent again. If the connection is lost later, a model may
+    /// have worked on the request.
     pub loss_at_once: Duration,
 }
 
@@ -90,36 +92,36 @@ impl Default for CallLimits {
     }
 }
 
-/// How far a call has come.
+/// The stage that a call has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// The TCP connection is being made.
     Connect,
-    /// TLS is being agreed on.
+    /// The TLS handshake is under way.
     Handshake,
-    /// Request and response. A call on a pooled connection starts here.
+    /// Request and response are exchanged. A call on a pooled connection starts here.
     Exchange,
 }
 
-/// Which way bytes are awaited.
+/// The direction of the awaited bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
-    /// Until the upstream takes more.
+    /// Until the upstream accepts more bytes.
     Send,
-    /// Until it has sent something.
+    /// Until the upstream has sent something.
     Receive,
 }
 
-/// When a wait must end, and what it is called then. No instant: never.
+/// The end of a wait, and its name in the error. `until` is `None` if the wait has no end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
-    /// The instant.
+    /// The end.
     pub(super) until: Option<Instant>,
-    /// "while ..."
+    /// The name, such as "while sending the request".
     pub(super) what: &'static str,
 }
 
-/// One call under way: what its connection must know.
+/// The state of one call that its connection needs.
 pub(super) struct Call {
     wait: Rc<dyn Wait>,
     options: CallLimits,
@@ -146,52 +148,52 @@ impl Call {
         }
     }
 
-    /// The call needs a connection of its own.
+    /// Notes that the call needs a new connection.
     pub(super) fn begin_connect(&self) {
         self.stage.set(Stage::Connect);
         self.wait.on_connecting(true);
         self.connect_until.set(Instant::now().checked_add(self.options.connect_timeout));
     }
 
-    /// The call has come to `stage`.
+    /// Notes that the call has reached `stage`.
     pub(super) fn advance(&self, stage: Stage) {
         self.stage.set(stage);
         self.wait.on_connecting(stage != Stage::Exchange);
     }
 
-    /// From now on what is left of the response is waited for no longer than this.
+    /// Limits the time for the rest of the response, from now on.
     pub(super) fn limit_rest(&self, time: Duration) {
         self.rest_until.set(Instant::now().checked_add(time));
     }
 
-    /// How far the call has come.
+    /// The stage that the call has reached.
     pub(super) fn stage(&self) -> Stage {
         self.stage.get()
     }
 
-    /// The whole request is on its way, or the upstream takes no more of it.
+    /// Notes that the whole request was sent, or that the upstream accepts no more of it.
     pub(super) fn mark_sent(&self) {
         self.sent.set(Some(Instant::now()));
     }
 
-    /// Whether a connection that is lost now was lost at once after the request was sent, before any byte of a response:
-    /// then no model can have worked on the request.
+    /// True if a connection that is lost now was lost at once: soon after the request was sent and before any byte of a
+    /// response, so that no model can have worked on the request.
     pub(super) fn is_lost_at_once(&self) -> bool {
         let at_once = |sent: Instant| sent.elapsed() <= self.options.loss_at_once;
         !self.received.get() && self.sent.get().is_none_or(at_once)
     }
 
-    /// The first byte of the response is here.
+    /// Notes that the first byte of the response has arrived.
     pub(super) fn mark_received(&self) {
         self.received.set(true);
     }
 
-    /// The response's body has begun.
+    /// Notes that the response's body has begun.
     pub(super) fn mark_begun(&self) {
         self.begun.set(true);
     }
 
-    /// How long a wait that starts now may take.
+    /// The limit on a wait that starts now.
     pub(super) fn limit(&self, direction: Direction) -> Limit {
         let after = |time: Duration| Instant::now().checked_add(time);
         match (self.stage.get(), direction) {
@@ -206,7 +208,7 @@ impl Call {
                 what: "between two bytes of the response",
             },
             (Stage::Exchange, Direction::Receive) => {
-                // Counted from the request's end: neither a head nor an interim response begins it anew.
+                // Counted from the request's end: a head or an interim response does not start it again.
                 let sent = self.sent.get().unwrap_or_else(Instant::now);
                 let until = sent.checked_add(self.options.first_byte_timeout);
                 Limit { until, what: "before the first byte" }
@@ -214,7 +216,7 @@ impl Call {
         }
     }
 
-    /// Waits until the upstream's socket is ready, broken or closed: the next read or write will tell which.
+    /// Waits until the upstream's socket is ready, broken or closed; the next read or write shows which.
     ///
     /// # Errors
     /// The client has left, the limit has passed, or the system cannot wait.
@@ -231,7 +233,7 @@ impl Call {
     }
 }
 
-/// Whether the client has left already. For moments when nothing is waited for: before work is begun for it.
+/// True if the client has left already. Used before work for the client begins, when nothing is waited for.
 pub fn has_left(wait: &dyn Wait) -> bool {
     let Some(client) = wait.client() else { return false };
     let mut sockets = [PollFd::from_borrowed_fd(client, PollFlags::RDHUP)];
@@ -239,24 +241,24 @@ pub fn has_left(wait: &dyn Wait) -> bool {
     matches!(rustix::event::poll(&mut sockets, Some(&now)), Ok(1..))
 }
 
-/// Waits for at most `time` until `ready` can be read from, minding the client all the while: for a place in a queue,
-/// or before another try. Whether it became ready.
+/// Waits at most `time` until `ready` can be read from, and watches the client meanwhile: for a place in a queue, or
+/// before another try. Returns true if `ready` can be read from.
 ///
 /// # Errors
-/// [`Failure::ClientGone`], or the system's.
+/// [`Failure::ClientGone`], or an error of the system.
 pub fn wait_for(wait: &dyn Wait, ready: BorrowedFd<'_>, time: Duration) -> Result<bool, Failure> {
     let until = Instant::now().checked_add(time);
     until_ready(wait, ready, Direction::Receive, until)
 }
 
-/// Whether the socket became ready before the instant passed.
+/// Returns true if the socket is ready, false if `until` has passed.
 fn until_ready(
     wait: &dyn Wait,
     socket: BorrowedFd<'_>,
     direction: Direction,
     until: Option<Instant>,
 ) -> Result<bool, Failure> {
-    // A patience of nothing, again and again, must not become a busy loop.
+    // Without this minimum, a patience of zero would make a busy loop.
     const PATIENCE_MIN: Duration = Duration::from_millis(1);
     let next_tick = || wait.patience().and_then(|patience| Instant::now().checked_add(patience));
     let mut tick = next_tick();
@@ -280,11 +282,11 @@ fn until_ready(
     }
 }
 
-/// What one `poll` saw.
+/// The result of one `poll`.
 enum Seen {
-    /// Something on the upstream's socket.
+    /// The upstream's socket is ready, broken or closed.
     Upstream,
-    /// The client's hang-up; it goes before whatever the upstream sent.
+    /// The client has hung up; this takes precedence over anything that the upstream sent.
     ClientGone,
     /// The time has passed, or a signal came.
     Nothing,
@@ -300,10 +302,11 @@ fn poll(
         Direction::Send => PollFlags::OUT,
         Direction::Receive => PollFlags::IN,
     };
-    // A timeout beyond what the kernel can count is none.
+    // A timeout too long for the kernel to count means no timeout.
     let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
-    // On the client's socket only the hang-up is of interest (errors are always told): a pipelined request that
-    // waits there is no departure. Without a client the upstream's socket stands in, with an interest in nothing.
+    // On the client's socket only a hang-up matters (`poll` always reports errors): a pipelined request that waits
+    // there does not mean that the client left. Without a client, the upstream's socket takes its place, with no events
+    // of interest.
     let (other, other_interest) = match client {
         Some(client) => (client, PollFlags::RDHUP),
         None => (upstream, PollFlags::empty()),
@@ -324,7 +327,7 @@ fn poll(
     })
 }
 
-/// A wait that minds a client, and that client.
+/// A wait that watches a client, and that client's socket.
 #[cfg(test)]
 pub(crate) fn minded() -> (Rc<dyn Wait>, std::net::TcpStream) {
     use std::net::{TcpListener, TcpStream};

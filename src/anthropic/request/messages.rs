@@ -1,4 +1,4 @@
-//! `messages`: roles, contents and their blocks.
+//! Reads `messages`: roles, contents and their blocks.
 
 use crate::json::{Object, Value};
 
@@ -9,14 +9,14 @@ use super::{
 
 const NOT_TEXT_OR_BLOCKS: &str = "Input should be a valid string or a list of blocks";
 
-/// How much of what has a limit over the whole request was read so far.
+/// The numbers read so far of the items that are limited over the whole request.
 #[derive(Default)]
 struct Counts {
     blocks: usize,
     images: usize,
 }
 
-/// At least one message.
+/// Reads the messages; there must be at least one.
 pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Message<'r>>> {
     let at = At::Top("messages");
     let items = list(required(body, "messages", &at)?, &at, MESSAGES_MAX)?;
@@ -27,7 +27,7 @@ pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Message<'r>>> {
     let read = |(i, message)| read_message(message, &At::Index(&at, i), &mut counts);
     let messages = items.iter().enumerate().map(read).collect::<Read<Vec<Message<'r>>>>()?;
     if counts.images > IMAGES_MAX {
-        // Claude Code knows these words, and sends its conversation again without the images.
+        // Claude Code recognizes this text, and sends its conversation again without the images.
         let what = format!("too many images and documents: {} + 0 > {IMAGES_MAX}", counts.images);
         return Err(at.error(&what));
     }
@@ -47,7 +47,7 @@ fn read_message<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut Counts) -> R
     let effort = config.and_then(|config| config.get("effort")).and_then(Value::as_str);
     let at_content = At::Key(at, "content");
     let content = match message.get("content") {
-        // A system message may carry only an effort.
+        // A system message may have an effort and no content.
         None | Some(Value::Null) if role == Role::System => Vec::new(),
         None => return Err(at_content.error(REQUIRED)),
         Some(content) => read_content(content, &at_content, counts)?,

@@ -1,9 +1,9 @@
-//! The limits of lists, and what system messages make of the tools.
+//! Tests of the limits of lists, and of the tool changes in system messages.
 
 use super::*;
 use crate::json::parse;
 
-/// What is read of a request with these members: the number of messages, or the error's text.
+/// Reads a request with these members, and returns the number of messages or the error's text.
 fn read(members: &str) -> Result<usize, String> {
     let mut bytes = format!(r#"{{"model":"m","max_tokens":9,{members}}}"#).into_bytes();
     let body = parse(&mut bytes).unwrap();
@@ -14,7 +14,7 @@ fn list_of(n: usize, element: &str) -> String {
     format!("[{}]", vec![element; n].join(","))
 }
 
-/// Members that make a whole request of one list.
+/// Members that complete a request with one list.
 fn with_messages(members: &str) -> String {
     format!(r#""messages":[{{"role":"user","content":"x"}}],{members}"#)
 }
@@ -88,8 +88,8 @@ fn stop_sequences_have_a_number_and_a_size() {
     );
 }
 
-/// The names of the tools in effect, `+name` and `-name` being changes in this order, and a description for each
-/// definition: its number.
+/// The tools in effect. `changes` are applied in order: `+name` adds a definition, `&name` adds a reference, `-name`
+/// removes a tool. The description of each definition is its number.
 fn in_effect(declared: &str, changes: &str) -> String {
     let tool = |name: &str, number: usize| {
         format!(r#"{{"name":"{name}","description":"{number}","input_schema":{{}}}}"#)
@@ -130,7 +130,7 @@ fn tools_are_added_replaced_and_removed_in_order() {
         ("a b", "+c +d +c", "a0 b0 c3 d2"),
         ("a b", "-c", "a0 b0"),
         ("a b", "-c +c", "a0 b0 c2"),
-        // Of tools with the same name the first one is replaced, and all are removed.
+        // If tools share a name, an addition replaces the first of them, and a removal removes all.
         ("a b a", "+a", "a1 b0 a0"),
         ("a b a", "-a", "b0"),
         ("", "+a +b -a", "b2"),

@@ -1,4 +1,4 @@
-//! `tools`, and the changes that system messages make to them on the way.
+//! Reads `tools`, and the changes that system messages make to them during the conversation.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,7 +6,7 @@ use crate::json::{Object, Value};
 
 use super::{At, REQUIRED, Read, TOOLS_MAX, Tool, list, member, object, string};
 
-/// The tools in effect at the end of the conversation: a chat completion has one list of them.
+/// The tools in effect at the end of the conversation, because a chat completion has only one list of them.
 pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Tool<'r>>> {
     let mut tools = InEffect { tools: declared(body)?, ..InEffect::default() };
     let at = At::Top("messages");
@@ -18,7 +18,7 @@ pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Tool<'r>>> {
             let at = At::Key(&at, "content");
             let at = At::Index(&at, j);
             tools.change(block, &at)?;
-            // A summary brings the changes of the messages that it stands for.
+            // A summary contains the changes of the messages that it replaces.
             let brought = block.get("tool_changes").and_then(Value::as_array).unwrap_or_default();
             let at = At::Key(&at, "tool_changes");
             for (k, brought) in brought.iter().enumerate() {
@@ -33,18 +33,18 @@ pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Tool<'r>>> {
     Ok(tools)
 }
 
-/// The tools while the messages that change them are read, in order.
+/// The tools, while the messages that change them are read in order.
 #[derive(Default)]
 struct InEffect<'r> {
     tools: Vec<Tool<'r>>,
-    /// Where in `tools` a name stands first. Made at the first change: most conversations have none.
+    /// The first index in `tools` of each name. It is made at the first change, since most conversations have none.
     places: Option<HashMap<&'r str, usize>>,
     removed: HashSet<&'r str>,
 }
 
 impl<'r> InEffect<'r> {
-    /// Applies a `tool_addition` or a `tool_removal`. Other blocks, and references to tools that are not there, change
-    /// nothing.
+    /// Applies a `tool_addition` or a `tool_removal`. Other blocks, and references to tools that are not in the list,
+    /// change nothing.
     fn change(&mut self, block: &'r Value<'r>, at: &At<'_>) -> Read<()> {
         let kind = block.get("type").and_then(Value::as_str);
         let (Some(kind @ ("tool_addition" | "tool_removal")), Some(tool)) = (kind, block.get("tool")) else {
@@ -64,12 +64,12 @@ impl<'r> InEffect<'r> {
         Ok(())
     }
 
-    /// Puts a definition in the place of the tool of the same name, or at the end.
+    /// Replaces the tool of the same name by a definition, or appends it.
     fn define(&mut self, defined: Tool<'r>, at: &At<'_>) -> Read<()> {
         self.removed.remove(defined.name);
         let InEffect { tools, places, .. } = self;
         let places = places.get_or_insert_with(|| {
-            // From the last to the first: of tools with the same name the first one's place stays.
+            // From the last to the first, so that the first of several tools with one name keeps its index.
             tools.iter().enumerate().rev().map(|(place, tool)| (tool.name, place)).collect()
         });
         let place = *places.entry(defined.name).or_insert(tools.len());
@@ -85,7 +85,7 @@ impl<'r> InEffect<'r> {
     }
 }
 
-/// The name in a reference to one of the client's tools; those of MCP servers are not here.
+/// The name in a reference to one of the client's tools. Tools of MCP servers are not in the list.
 fn referred<'r>(tool: &'r Value<'r>) -> Option<&'r str> {
     tool.get("type").and_then(Value::as_str).filter(|kind| *kind == "tool_reference")?;
     tool.get("name")?.as_str()
