@@ -232,7 +232,7 @@ fn origin(url: ServerUrl) -> Result<Origin, String> {
 
 /// Appends a header. The checks of the http crate reject line ends.
 fn push_header(headers: &mut String, name: &str, value: &str) -> Result<(), String> {
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("'{name}' is no header"))?;
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("'{name}' is not a valid header name"))?;
     HeaderValue::from_str(value)
         .map_err(|_| "the key holds characters that no header takes (a line end?)".to_owned())?;
     for part in [name, ": ", value, "\r\n"] {
