@@ -1,7 +1,7 @@
-//! Who may ask: the keys that clients send, the web pages that are let in, and the address that a request came from.
+//! Access control: the clients' keys, the web pages that may send requests, and the address of a request's client.
 //!
-//! Knows the headers that tell these things; where the keys and lists are from is the caller's. Nobody else reads a key
-//! out of a request, so that hooks and the log name the owner of the very key that let it in.
+//! This module knows the headers that carry these; its caller supplies the keys and lists. No other module reads a key
+//! from a request, so that hooks and the log name the owner of exactly the key that admitted it.
 
 mod address;
 mod page;
@@ -19,25 +19,25 @@ use crate::config::Secret;
 use crate::error::{Error, Kind, Retry};
 use crate::http::Request;
 
-/// All that decides on who may ask.
+/// The settings that decide which requests are admitted.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// The keys of clients.
     pub keys: Keys,
-    /// Host names and addresses that are served without keys, beside those that are loopback or our own.
+    /// Host names and addresses that are served without keys, in addition to loopback addresses and our own.
     pub hosts: Vec<HostName>,
-    /// Origins whose web pages are served.
+    /// Origins whose web pages may send requests.
     pub origins: Vec<Origin>,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub proxies: Vec<Network>,
 }
 
 impl Access {
-    /// Refuses requests of web pages that are not let in. `local`: the address that the connection was made to. Returns
-    /// the origin of a page that is let in because it is listed: the browser has to be told so.
+    /// Refuses requests from web pages that may not send any. `local` gives the address that the connection was made
+    /// to. If the page's origin is listed, returns that origin: the browser must be told of it.
     ///
     /// # Errors
-    /// 403 with a foreign `Origin`, `Sec-Fetch-Site`, or, where no keys are asked for, `Host`.
+    /// 403 for a foreign `Origin` or `Sec-Fetch-Site`, or, if no keys are configured, a foreign `Host`.
     pub fn admit_page(
         &self,
         request: &Request,
@@ -49,13 +49,13 @@ impl Access {
         page::check_origin(request, &self.origins)
     }
 
-    /// The client's address, where the connection came from `peer`: another one only behind a trusted proxy.
+    /// The client's address. It is `peer`, the other end of the connection, unless `peer` is a trusted proxy.
     pub fn client_address(&self, request: &Request, peer: IpAddr) -> IpAddr {
         address::of_client(request, peer, &self.proxies)
     }
 }
 
-/// The keys that are let in; none: everybody is.
+/// The valid keys. If there are none, every client is admitted.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<Key>);
 
@@ -72,10 +72,11 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Reads a file of keys: one a line, and after a blank its owner's name, if it has one. `#` begins a comment line.
+    /// Reads a file of keys: one a line, optionally followed by a blank and its owner's name. `#` begins a comment
+    /// line.
     ///
     /// # Errors
-    /// A file without a key, which would let everybody in.
+    /// The file has no key, so it would admit every client.
     pub fn read(text: &str) -> Result<Keys, String> {
         let mut keys = Keys::default();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -85,21 +86,21 @@ impl Keys {
         if keys.0.is_empty() { Err("there is no key in it; write one key a line".into()) } else { Ok(keys) }
     }
 
-    /// Lets one more key in.
+    /// Adds a valid key.
     pub fn add(&mut self, secret: Secret, name: &str) {
         self.0.push(Key { secret, name: Some(name).filter(|name| !name.is_empty()).map(Arc::from) });
     }
 
-    /// Whether everybody is let in.
+    /// True if there are no keys, so every client is admitted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Lets a request in; the name of its key's owner, if there is one. The key that counts is the first valid one of all
-    /// `x-api-key` headers, else of all `authorization` headers of the scheme Bearer.
+    /// Admits a request and returns the name of its key's owner, if it has one. The key used is the first valid one of
+    /// all `x-api-key` headers, otherwise of all `authorization` headers of the scheme Bearer.
     ///
     /// # Errors
-    /// 401 where no header holds one of the keys.
+    /// 401 if no header holds a valid key.
     pub fn admit(&self, request: &Request) -> Result<Option<Arc<str>>, Error> {
         if self.is_empty() {
             return Ok(None);
@@ -112,7 +113,7 @@ impl Keys {
         }
     }
 
-    /// Compares with every key in full, so that the time tells nothing of where they differ.
+    /// Finds a key. Compares with every key in full, so that the time reveals nothing of where they differ.
     fn find(&self, sent: &[u8]) -> Option<&Key> {
         let mut found = None;
         for key in &self.0 {
@@ -125,7 +126,7 @@ impl Keys {
     }
 }
 
-/// The token of an `authorization` header of the scheme Bearer.
+/// The token of an `authorization` header, if its scheme is Bearer.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(value.iter().position(|byte| *byte == b' ')?)?;
     scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())

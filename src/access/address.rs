@@ -1,28 +1,29 @@
-//! Addresses: networks as an operator writes them, and the address of a client behind proxies that are trusted.
+//! Addresses: networks as an operator writes them, and the address of a client behind trusted proxies.
 //!
-//! An IPv4 address that was mapped into IPv6 (`::ffff:192.168.1.7`) is the IPv4 address everywhere in here.
+//! An IPv4 address that was mapped into IPv6 (`::ffff:192.168.1.7`) is treated as the IPv4 address everywhere in this
+//! module.
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use crate::http::Request;
 
-/// One address, or all addresses that begin alike: `192.168.1.7`, `10.0.0.0/8`, `fd00::/8`.
+/// One address, or all addresses with a common prefix: `192.168.1.7`, `10.0.0.0/8`, `fd00::/8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
-    /// How many of the address's leading bits count.
+    /// The number of leading bits to compare.
     bits: u8,
 }
 
-/// How many bits an IPv4 address has behind when it is mapped into IPv6.
+/// The bits before the IPv4 address in an IPv6 address that maps it.
 const MAPPED_BITS: u8 = 96;
 
 impl FromStr for Network {
     type Err = String;
 
     /// # Errors
-    /// The text is not an address, or has more bits than one.
+    /// The text is not an address, or its prefix is longer than an address.
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("'{text}' is not an address or a network, such as 192.168.1.7 or 10.0.0.0/8");
         let (address, bits) = match text.split_once('/') {
@@ -58,9 +59,9 @@ impl Network {
     }
 }
 
-/// The address of the client whose request came over a connection from `peer`. Each trusted proxy has put the address
-/// that it was asked from at the end of `X-Forwarded-For`: read from the end, the first one that is not a trusted proxy
-/// is the client. Everything before it, and before an entry that is not an address, is a stranger's claim and does not count.
+/// The address of the client whose request came over a connection from `peer`. Each trusted proxy appends the address
+/// of its own peer to `X-Forwarded-For`. So, read from the end, the first address that is not a trusted proxy is the
+/// client. Entries before it, or before an entry that is not an address, are unverified claims and are ignored.
 pub(super) fn of_client(request: &Request, peer: IpAddr, proxies: &[Network]) -> IpAddr {
     let mut client = peer.to_canonical();
     if proxies.is_empty() {
@@ -80,11 +81,11 @@ pub(super) fn of_client(request: &Request, peer: IpAddr, proxies: &[Network]) ->
     client
 }
 
-/// An address with or without a port, an IPv6 one with or without brackets.
+/// Parses an address with or without a port; an IPv6 address may have brackets.
 fn parse_entry(text: &str) -> Option<IpAddr> {
     let (address, port) = match text.strip_prefix('[') {
         Some(rest) => rest.split_once(']')?,
-        // More than one colon without brackets is an IPv6 address alone.
+        // Several colons without brackets: an IPv6 address without a port.
         None => match text.find(':') {
             Some(at) if text.rfind(':') == Some(at) => text.split_at_checked(at)?,
             _ => (text, ""),
@@ -94,7 +95,7 @@ fn parse_entry(text: &str) -> Option<IpAddr> {
     if port.is_empty() || is_port(port) { parse_address(address) } else { None }
 }
 
-/// An address without brackets; the zone of a link-local one (`fe80::1%eth0`) is left out.
+/// Parses an address without brackets. Ignores the zone of a link-local address (`fe80::1%eth0`).
 pub(super) fn parse_address(text: &str) -> Option<IpAddr> {
     let address: IpAddr = match text.split_once('%') {
         Some((address, _)) => IpAddr::V6(address.parse().ok()?),
@@ -136,21 +137,21 @@ mod tests {
     #[test]
     fn the_last_address_that_is_not_a_trusted_proxy_is_the_client() {
         for (proxies, peer, forwarded, expected) in [
-            // Without a trusted proxy anybody can send the header.
+            // Ignore the header if no proxy is trusted, since anybody can send it.
             (&[][..], "10.0.0.1", &["1.2.3.4"][..], "10.0.0.1"),
             (&["10.0.0.0/8"], "192.168.1.7", &["1.2.3.4"], "192.168.1.7"),
             (&["10.0.0.0/8"], "10.0.0.1", &[], "10.0.0.1"),
             (&["10.0.0.0/8"], "10.0.0.1", &["1.2.3.4"], "1.2.3.4"),
             (&["10.0.0.0/8"], "::ffff:10.0.0.1", &["::ffff:1.2.3.4"], "1.2.3.4"),
-            // The client has claimed the first one; the proxy has added the second one.
+            // The client sent the first address; the proxy added the second.
             (&["10.0.0.0/8"], "10.0.0.1", &["9.9.9.9, 1.2.3.4"], "1.2.3.4"),
             (&["10.0.0.0/8"], "10.0.0.1", &["9.9.9.9", "1.2.3.4"], "1.2.3.4"),
             (&["10.0.0.0/8"], "10.0.0.1", &["9.9.9.9, 1.2.3.4, 10.0.0.2"], "1.2.3.4"),
             (&["10.0.0.0/8"], "10.0.0.1", &["9.9.9.9, 1.2.3.4 ,, 10.0.0.2,"], "1.2.3.4"),
-            // All of them are trusted: the first one is where it began.
+            // If all addresses are trusted, the client is the first.
             (&["10.0.0.0/8"], "10.0.0.1", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
             (&["10.0.0.1", "::1"], "::1", &["1.2.3.4, 10.0.0.1"], "1.2.3.4"),
-            // Nothing before an entry that is not an address counts.
+            // Ignore everything before an entry that is not an address.
             (&["10.0.0.0/8"], "10.0.0.1", &["unknown"], "10.0.0.1"),
             (&["10.0.0.0/8"], "10.0.0.1", &["1.2.3.4, unknown, 10.0.0.2"], "10.0.0.2"),
             (&["10.0.0.0/8"], "10.0.0.1", &["\u{fc}"], "10.0.0.1"),

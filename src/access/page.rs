@@ -1,17 +1,19 @@
-//! Requests that web pages send: which of them are served.
+//! Decides which requests of web pages are served.
 //!
-//! A browser lets every page of the web send requests to this machine. It tells the page's origin, and hides the answer,
-//! but the request has been served by then. And a page whose host name comes to mean this machine's address (DNS
-//! rebinding) is of the same origin as this server, and reads the answers, too. So:
+//! A browser lets every page of the web send requests to this machine. It sends the page's origin along and hides the
+//! answer from the page, but by then the request has been served. And a page whose host name is changed to resolve to
+//! this machine's address (DNS rebinding) has the same origin as this server, so it can even read the answers. So these
+//! are refused:
 //!
 //! | header | refused with 403 |
 //! |---|---|
 //! | `Origin` | any other than this server's own and the listed ones |
-//! | `Sec-Fetch-Site` | any other than `same-origin` and `none` (what a person types), if there is no listed origin |
-//! | `Host` | while no keys are asked for: a name that is neither `localhost` nor listed, and an address that is neither a loopback one nor the one that the connection was made to |
+//! | `Sec-Fetch-Site` | if no origin is listed: any other than `same-origin` and `none` (an address that a person typed) |
+//! | `Host` | if no keys are configured: a name that is neither `localhost` nor listed, and an address that is neither loopback nor listed nor the one that the connection was made to |
 //!
-//! A key protects from the last one: a page does not have it. A request without the header comes from no browser.
-//! Bodies of the types that a page may send without asking first are refused as well: see [`check_content_type`].
+//! With keys, `Host` need not be checked, because a page does not have a key. A request without these headers does not
+//! come from a browser. Bodies of the types that a page may send without a preflight are refused as well: see
+//! [`check_content_type`].
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -20,10 +22,10 @@ use super::address::parse_address;
 use crate::error::{Error, Kind, Retry};
 use crate::http::Request;
 
-/// How much of a header is repeated in an error, in bytes.
+/// The most bytes of a header that an error repeats.
 const SHOWN_MAX: usize = 100;
 
-/// A host name or an address by which this server is reached, from the command line.
+/// A host name or an address of this server, from the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostName(String);
 
@@ -44,7 +46,7 @@ impl FromStr for HostName {
     }
 }
 
-/// The origin of web pages that are served, from the command line: `http://localhost:3000`.
+/// An origin whose web pages may send requests, from the command line: `http://localhost:3000`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
@@ -70,7 +72,7 @@ impl FromStr for Origin {
         let (scheme, rest) = lower.split_once("://").ok_or_else(wrong)?;
         let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
-        // Extensions and desktop programs have schemes of their own, with what they like behind them.
+        // Browser extensions and desktop programs have schemes of their own, followed by text of any form.
         let is_host =
             rest.chars().all(|c| c.is_ascii_graphic() && !matches!(c, '/' | '?' | '#' | '@' | '*' | ','));
         if !is_scheme || !is_host || rest.is_empty() {
@@ -87,7 +89,7 @@ impl FromStr for Origin {
     }
 }
 
-/// The port that is left out in origins and hosts.
+/// The default port of a scheme, which origins and hosts leave out.
 fn default_port(scheme: &str) -> Option<u16> {
     match scheme {
         "http" => Some(80),
@@ -99,7 +101,7 @@ fn default_port(scheme: &str) -> Option<u16> {
 #[derive(Clone, Copy, Debug)]
 enum Host<'t> {
     Address(IpAddr),
-    /// Without the dot that may end a complete name.
+    /// The name, without the dot that may end a fully qualified one.
     Name(&'t str),
 }
 
@@ -111,7 +113,7 @@ struct Authority<'t> {
 }
 
 impl<'t> Authority<'t> {
-    /// `None`: the text is something else, or not as browsers write it.
+    /// Parses a host and a port. `None`: the text is something else, or not written as browsers write it.
     fn parse(text: &'t str) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -147,7 +149,7 @@ impl Host<'_> {
         }
     }
 
-    /// A name that leads to this machine on every machine, or an address that does.
+    /// True for a name that means the local machine on every machine, or for a loopback address.
     fn is_loopback(self) -> bool {
         match self {
             Host::Address(address) => address.is_loopback(),
@@ -159,11 +161,12 @@ impl Host<'_> {
     }
 }
 
-/// Refuses a request to a host that is not ours. `local`: the address that the connection was made to; it is asked for
-/// only where it decides. An address in `Host` cannot be rebound, as no name server has a say in it.
+/// Refuses a request to a host that is not ours. `local` gives the address that the connection was made to; it is
+/// called only if the answer depends on it. An address in `Host` is safe from DNS rebinding, since no name server is
+/// involved.
 ///
 /// # Errors
-/// 403 with what to do.
+/// 403, with advice on what to do.
 pub(super) fn check_host(
     request: &Request,
     listed: &[HostName],
@@ -198,10 +201,10 @@ fn foreign_host(host: &[u8]) -> Error {
     ))
 }
 
-/// Refuses a request of a web page that is not let in; the listed origin of one that is.
+/// Refuses a request of a web page that may not send any. Returns the page's origin if it is listed.
 ///
 /// # Errors
-/// 403 with what to do.
+/// 403, with advice on what to do.
 pub(super) fn check_origin<'o>(request: &Request, listed: &'o [Origin]) -> Result<Option<&'o Origin>, Error> {
     let mut origins = request.headers.values("origin");
     if let Some(bytes) = origins.next() {
@@ -229,8 +232,8 @@ pub(super) fn check_origin<'o>(request: &Request, listed: &'o [Origin]) -> Resul
     }
 }
 
-/// Whether an origin is this server's own: the host and port that the request went to. A reverse proxy may have taken
-/// TLS off, so both schemes are.
+/// True if an origin is this server's own: the host and port that the request went to. Both schemes are accepted,
+/// because a reverse proxy may have terminated TLS.
 fn is_own(origin: &[u8], host: Option<&str>) -> bool {
     let Some((scheme, origin)) = std::str::from_utf8(origin).ok().and_then(|text| text.split_once("://"))
     else {
@@ -243,11 +246,11 @@ fn is_own(origin: &[u8], host: Option<&str>) -> bool {
     origin.host.is(host.host) && origin.port.unwrap_or(default) == host.port.unwrap_or(default)
 }
 
-/// Refuses a body that a page, or a form on it, may send without the browser asking us first. A body without a type is
-/// taken: the origin has been checked, and simple clients leave the type out.
+/// Refuses a body of a type that a page, or a form on it, may send without a preflight. A body without a type is
+/// accepted: the origin has been checked, and simple clients send no type.
 ///
 /// # Errors
-/// 415 with what to send.
+/// 415, with the type to send.
 pub fn check_content_type(request: &Request) -> Result<(), Error> {
     const FORMS: [&str; 3] = ["text/plain", "application/x-www-form-urlencoded", "multipart/"];
     for value in request.headers.values("content-type") {
@@ -271,7 +274,7 @@ fn refusal(message: String) -> Error {
     Error::new(Kind::Permission, message).retry(Retry::Never)
 }
 
-/// A header as an error repeats it: printable, and not too much of it.
+/// A header as an error repeats it: escaped, and cut to [`SHOWN_MAX`] bytes.
 fn shown(value: &[u8]) -> String {
     value.get(..SHOWN_MAX).unwrap_or(value).escape_ascii().to_string()
 }

@@ -1,5 +1,5 @@
-//! Asking an upstream: its place in the queue, the mended second try that some errors allow, and tries again where time
-//! mends them.
+//! Sends one request to one upstream. Repairs the request once where an error says what to change, and tries again
+//! after a pause where waiting helps.
 
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
@@ -20,20 +20,21 @@ use crate::activity::Phase;
 use crate::fleet::Refused;
 use crate::fleet::Resolved;
 
-/// Tries beside the first, before anything went to the client.
+/// Further tries after the first, made only while nothing has gone to the client.
 const RETRIES_MAX: u32 = 2;
 
-/// Before the first of them; doubled for the next.
+/// The pause before the first further try; doubled before the next one.
 const BACKOFF: Duration = Duration::from_millis(250);
 
-/// An upstream that asks for more patience than this gets none of ours: the client, who can tell its user, waits.
+/// The longest pause before another try. If an upstream asks for a longer one, the client gets the error and decides,
+/// since it can tell its user.
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
 
-/// A prompt that was counted by nobody is taken for so much of its estimate, in percent, where a refusal shows that the
+/// The assumed length of a prompt that nobody counted, in percent of its estimate. Used where a refusal shows that the
 /// estimate was too small.
 const UNCOUNTED: u64 = 110;
 
-/// One request to one upstream, until the head of a good response.
+/// One request to one upstream, until the head of a successful response arrives.
 pub(super) struct Attempt<'a> {
     pub(super) resolved: &'a Resolved,
     pub(super) asked: Asked,
@@ -42,11 +43,11 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// The response, once it is one of success.
+    /// Sends the request until a response is successful, and returns that response.
     ///
     /// # Errors
-    /// What is left to tell the client, who has seen nothing yet.
-    #[inline(never)] // its part of the stack is not kept while the answer streams
+    /// The error that the client gets; nothing of an answer has reached it yet.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     pub(super) fn open(&mut self, exchange: &Exchange, wait: &Rc<dyn Wait>) -> Result<Response, Stop> {
         exchange.active().enter(Phase::Head);
         let mut backoff = BACKOFF;
@@ -62,7 +63,7 @@ impl Attempt<'_> {
             let Some(pause) = pause else { return Err(error.into()) };
             log::debug!("upstream {}: trying again in {pause:?}: {error}", self.resolved.served.name());
             rest(wait, pause)?;
-            // In the pause the client may have been given the beginning of its answer.
+            // During the pause, the client may have been sent the beginning of its answer.
             if exchange.started() {
                 return Err(error.into());
             }
@@ -71,7 +72,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// One try, and a second where its error says what to change.
+    /// Makes one try, and a second one if the error says what to change.
     fn post(&mut self, wait: &Rc<dyn Wait>) -> Result<Result<Response, Failed>, Stop> {
         loop {
             let served = &self.resolved.served;
@@ -89,16 +90,16 @@ impl Attempt<'_> {
             }
             let retry_after = response.retry_after;
             if let Some(error) = self.refused(response, at_once, wait) {
-                // Only these say that nothing was begun: the server is starting, or full. A 502 may come of a server that
-                // died at work behind a load balancer.
+                // Only an overload says that the model has not begun: the server is starting, or full. A 502 may come
+                // from a load balancer whose server died while it worked.
                 let may_have_run = error.kind != Kind::Overloaded;
                 return Ok(Err(Failed { error, retry_after, may_have_run }));
             }
         }
     }
 
-    /// What a response without success means; `None`: it said what to change, and that is changed.
-    #[inline(never)] // a response of success is not to have its part of the stack below it
+    /// Turns an unsuccessful response into an error. `None`: the error said what to change, and the body is changed.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     fn refused(
         &mut self,
         response: Response,
@@ -117,14 +118,14 @@ impl Attempt<'_> {
         Some(failure_error(failure, &self.asked))
     }
 
-    /// A prompt that the upstream stopped counting at its window, with its real length: by how much it is too long tells
-    /// a client how much to drop.
+    /// Replaces the length of a prompt that the upstream stopped counting at its window by the real length, so that the
+    /// client learns how much to drop.
     fn measured(&self, mut failure: Failure, wait: &Rc<dyn Wait>) -> Failure {
         if let Failure::Overflow { prompt, prompt_is_least: is_least @ true, .. } = &mut failure {
             let mut bytes = self.body.clone();
             let question = json::parse(&mut bytes).map(|body| question(self.resolved.flavour, body));
             let counted = question.ok().and_then(|question| ask_token_count(self.resolved, &question, wait));
-            // A count that contradicts the refusal counts something else.
+            // A count below the refusal's own must have counted something else.
             if counted >= *prompt {
                 (*prompt, *is_least) = (counted, false);
             }
@@ -132,7 +133,7 @@ impl Attempt<'_> {
         failure
     }
 
-    /// Changes the body so that the same error will not come again, once; whether that was possible.
+    /// Changes the body, once, so that the same error does not come again. Returns whether the body was changed.
     fn mend(&mut self, failure: &Failure) -> bool {
         self.learn(failure);
         let change: Box<dyn Fn(&mut Object<'_>)> = match failure {
@@ -143,7 +144,7 @@ impl Attempt<'_> {
                 Box::new(move |body| limit(body, room))
             }
         };
-        // A failure that says nothing to change, such as a server that is starting, does not use the repair up.
+        // A failure that names nothing to change, such as that of a starting server, does not use up the repair.
         if std::mem::replace(&mut self.mended, true) {
             return false;
         }
@@ -157,7 +158,7 @@ impl Attempt<'_> {
         true
     }
 
-    /// Remembers what a refusal tells of the model.
+    /// Remembers what a refusal says about the model.
     fn learn(&self, failure: &Failure) {
         let window = |tokens, limits_answers| {
             self.resolved.learn_window(ToldWindow { tokens, limits_answers });
@@ -175,14 +176,14 @@ impl Attempt<'_> {
     }
 }
 
-/// The room for an answer that the refused request leaves, where there is any.
+/// The tokens that the refused request leaves for an answer, if any.
 fn room_after(failure: &Failure, asked: &Asked) -> Option<u64> {
     let likely = |window, prompt| Some(likely_room(window, prompt));
     match failure {
         Failure::OutputTooLarge { window } => {
             Some(window.saturating_sub(asked.prompt_tokens).max(window / 4))
         }
-        // The server counted no further than to the first token that is too many, and nobody else counted.
+        // The server stopped counting at the first token beyond its window, and nothing else counted the prompt.
         Failure::Overflow {
             prompt: Some(prompt),
             prompt_is_least: true,
@@ -193,8 +194,8 @@ fn room_after(failure: &Failure, asked: &Asked) -> Option<u64> {
         Failure::Overflow { prompt: Some(prompt), window: Some(window), output: Some(_), .. } => {
             window.checked_sub(prompt.saturating_add(1)).filter(|room| *room > 0)
         }
-        // No numbers, or words that nobody knows. Where more was asked for than the window most likely has left, that is
-        // what will be wrong.
+        // The refusal has no numbers, or its wording is unknown. If the client asked for more than the window most
+        // likely has left, that is most likely the cause.
         Failure::Overflow { prompt: None, excess: None, .. } => {
             likely(asked.window?, asked.prompt_tokens).filter(|room| *room < asked.max_tokens)
         }
@@ -205,7 +206,7 @@ fn room_after(failure: &Failure, asked: &Asked) -> Option<u64> {
     }
 }
 
-/// Whether a refusal may be about the length of an answer.
+/// True if a refusal may be about the length of an answer.
 fn speaks_of_tokens(error: &Error) -> bool {
     let words = error.source.as_ref().unwrap_or(&error.message).to_ascii_lowercase();
     error.kind == Kind::InvalidRequest && (words.contains("token") || words.contains("context"))
@@ -219,7 +220,8 @@ fn limit(body: &mut Object<'_>, max_tokens: u64) {
     }
 }
 
-/// Puts a line of text in the place of each image: else one image would end the conversation, since it stays in it.
+/// Replaces each image by a line of text. Otherwise one image would end the conversation, since it stays in the
+/// history.
 fn without_images(body: &mut Object<'_>) {
     let Some(Value::Array(messages)) = body.get_mut("messages") else { return };
     for message in messages.to_mut() {
@@ -231,17 +233,19 @@ fn without_images(body: &mut Object<'_>) {
     }
 }
 
-/// A try without success.
+/// A failed try.
 struct Failed {
     error: Error,
-    /// The seconds that the upstream itself asked to wait.
+    /// The seconds that the upstream asked to wait.
     retry_after: Option<u32>,
-    /// Whether the model may have begun to work on the request: then it is never sent again, since it would be run twice.
+    /// True if the model may have begun to work on the request. Then the request is never sent again, since it would
+    /// run twice.
     may_have_run: bool,
 }
 
 impl Failed {
-    /// How long to wait before another try; `None`: the model may have begun, or time does not mend this, or not soon.
+    /// How long to wait before another try. `None`: the model may have begun, waiting does not help, or the wait is too
+    /// long.
     fn pause_before_retry(&self, backoff: Duration) -> Option<Duration> {
         let mends = matches!(self.error.retry, Retry::After(_)) && !self.may_have_run;
         let told = self.retry_after.map(|seconds| Duration::from_secs(seconds.into()));
@@ -250,7 +254,7 @@ impl Failed {
     }
 }
 
-/// Lets `time` pass while it watches the client.
+/// Waits for `time` and watches the client meanwhile.
 fn rest(wait: &Rc<dyn Wait>, time: Duration) -> Result<(), Stop> {
     let never = Wake::new().map_err(Stop::Client)?;
     match wait_for(wait.as_ref(), never.as_fd(), time) {
@@ -302,9 +306,9 @@ mod tests {
             (Failure::OutputTooLarge { window: 16_000 }, Some(11_000)),
             (overflow(Some(6_000), false, Some(24_000), Some(20_000)), Some(17_999)),
             (overflow(Some(24_000), false, Some(24_000), Some(20_000)), None),
-            // The prompt alone is too long.
+            // The prompt alone is longer than the window.
             (overflow(Some(30_000), false, Some(24_000), None), None),
-            // 24,000 - 20,000 + 1 tokens were counted, and the count went no further.
+            // The server counted 24,000 - 20,000 + 1 tokens and then stopped.
             (overflow(Some(4_001), true, Some(24_000), Some(20_000)), Some(24_000 - 5_500 - 64)),
             (overflow(None, false, None, None), Some(24_000 - 5_000 - 64)),
             (other(Kind::InvalidRequest, "Too many tokens were asked for"), Some(24_000 - 5_000 - 64)),
@@ -313,7 +317,7 @@ mod tests {
         ] {
             assert_eq!(room_after(&failure, &asked), room, "{failure:?}");
         }
-        // What would have fitted was refused for something else.
+        // The request would have fitted, so it was refused for another reason.
         let modest = Asked { max_tokens: 100, ..asked };
         assert_eq!(room_after(&overflow(None, false, None, None), &modest), None);
         assert_eq!(room_after(&other(Kind::InvalidRequest, "a bad token"), &modest), None);

@@ -1,4 +1,5 @@
-//! The body of a client's request, whole and not encoded, read once there is memory for it.
+//! Reads the body of a client's request: complete, without a content encoding, and only as fast as there is memory for
+//! it.
 
 use std::time::Instant;
 
@@ -9,15 +10,15 @@ use crate::error::{Error, Kind};
 use crate::http::Request;
 use crate::json::Document;
 
-/// The least of a body that must come while a body may be without a byte, in bytes a second: else a client that sends a
-/// byte now and then holds what it has sent for as long as it likes.
+/// The lowest rate at which a body must arrive, in bytes a second, measured over the body timeout. Without it, a client
+/// that sends a byte now and then could hold the memory of its request as long as it likes.
 const BODY_RATE_MIN: usize = 1024;
 
-/// What a read of a body makes room for; see [`crate::http::Connection::read_body_with`].
+/// The smallest and the largest buffer for one read of a body; see [`crate::http::Connection::read_body_with`].
 const BODY_READ_SIZE_MIN: usize = 16 * 1024;
 const BODY_READ_SIZE_MAX: usize = 256 * 1024;
 
-/// The body, whole and not encoded, once there is memory for it: as much as has come.
+/// Reads a complete, unencoded body. Memory is claimed for the bytes that have arrived, not for the announced length.
 pub(super) fn read_body(proxy: &Proxy, exchange: &Exchange, request: &Request) -> Result<Document, Stop> {
     let encoding = request.header("content-encoding").unwrap_or("identity");
     if !encoding.eq_ignore_ascii_case("identity") {

@@ -1,17 +1,18 @@
-//! How much memory all requests together may take, and who waits while that is taken.
+//! Limits the memory that all requests take together, and queues requests while it is used up.
 //!
-//! Two pools, each of half the budget, so that nobody waits in a circle:
+//! There are two pools, each of half the budget, so that requests never wait for each other in a circle:
 //!
 //! | pool | holds | a request waits for it |
 //! |---|---|---|
 //! | bodies | the bytes of bodies as they arrive, what is sent to upstreams, answers that are put together, what streams keep | while its body is read, or its answer is put together |
 //! | trees | parsed bodies and what the translation makes of them | once, before its body is parsed |
 //!
-//! Only what is really held counts: a promise of a large body costs nobody anything. A request that holds a tree waits for
-//! nothing of the budget, so trees are always given back. Small requests are not counted and never wait.
+//! Only memory that is really held counts: announcing a large body takes nothing from others. A request that holds a
+//! tree waits for no other memory of the budget, so trees are always given back. Small requests are not counted and
+//! never wait.
 //!
-//! Bodies that arrive side by side could each hold a part of the pool and wait for the rest without end. So one request at a
-//! time may overdraw: it gets all that it needs until its body is whole.
+//! Several bodies that arrive at once could each hold a part of the pool and wait forever for the rest. So one request
+//! at a time may overdraw the pool: it gets all that it needs until its body is complete.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -28,32 +29,32 @@ use crate::transport::{Failure, Wait, wait_for};
 
 use super::stop::Stop;
 
-/// What a request may hold of each pool without being counted, in bytes, for pools of half a gigabyte and more. 1,024
-/// connections of these are 128 MiB; a request of Claude Code of 20 KB fits.
+/// The bytes that a request may hold of each pool without being counted, for pools of half a gigabyte and more. 1,024
+/// connections take 128 MiB of these; a Claude Code request of 20 KB fits.
 const FREE_SIZE_MAX: usize = 128 * 1024;
 
-/// The same as a part of the pool, where that is less: one in 4,096.
+/// The uncounted bytes as a part of the pool, one in 4,096; used where that is less than [`FREE_SIZE_MAX`].
 const FREE_PART: usize = 4096;
 
 /// Claims are rounded up to this, so that a body that arrives in small pieces seldom takes the lock.
 const STEP: usize = 64 * 1024;
 
-/// How long a request waits for memory before it is told to come back. A tree is held for a fraction of a second.
+/// How long a request waits for memory before it is told to come back later. A tree is held for a fraction of a second.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// How many requests wait for one pool; the next is told to come back at once.
+/// How many requests may wait for one pool. A further one is told at once to come back later.
 const WAITING_MAX: usize = 256;
 
-/// The largest claim that may overdraw a pool: one step of a body that arrives, not a tree.
+/// The largest claim that may overdraw a pool: large enough for one read of a body, too small for a large tree.
 const OVERDRAFT_STEP_MAX: usize = 1024 * 1024;
 
 const RETRY_AFTER_S: u32 = 2;
 
-/// How often the limits of the service manager are read again, when memory is asked for: they may be changed while the
+/// The age at which the service manager's memory limits are read again, on the next claim: they may change while the
 /// process runs.
 const LIMIT_AGE_MAX: Duration = Duration::from_secs(5);
 
-/// The memory of all requests.
+/// The memory budget that all requests share.
 #[derive(Debug)]
 pub(super) struct Budget {
     bodies: Arc<Pool>,
@@ -61,18 +62,18 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// A budget of so many bytes; `None`: half of what the process may take.
+    /// A budget of `size` bytes. `None`: half of the memory that the process may take.
     pub(super) fn new(size: Option<usize>) -> Self {
         let pool = || Arc::new(Pool::new(size));
         Budget { bodies: pool(), trees: pool() }
     }
 
-    /// A share for what one request holds of bodies and answers.
+    /// A share for the bodies and the answer of one request.
     pub(super) fn bodies(&self) -> Share {
         Share::of(&self.bodies)
     }
 
-    /// A share for the tree of one request and what is made of it.
+    /// A share for the tree of one request and its translation.
     pub(super) fn trees(&self) -> Share {
         Share::of(&self.trees)
     }
@@ -81,9 +82,9 @@ impl Budget {
 /// One half of the budget.
 #[derive(Debug)]
 struct Pool {
-    /// Set by the owner; `None`: found out.
+    /// The size that the operator set. `None`: computed from the memory limit.
     fixed_size: Option<usize>,
-    /// What a share may hold without being counted.
+    /// The bytes that a share may hold without being counted.
     free: AtomicUsize,
     state: Mutex<State>,
 }
@@ -91,32 +92,32 @@ struct Pool {
 #[derive(Debug)]
 struct State {
     size: usize,
-    /// When the size was found out.
+    /// When the size was computed.
     read_at: Instant,
     held: usize,
-    /// Whether a request overdraws.
+    /// True while a request overdraws the pool.
     is_overdrawn: bool,
-    /// First come, first served: a large claim is not passed by smaller ones for as long as they come.
+    /// Served in order of arrival, so that smaller claims cannot keep a large one waiting without limit.
     waiting: VecDeque<Waiting>,
 }
 
 #[derive(Debug)]
 struct Waiting {
     size: usize,
-    /// Told [`SERVED`] or [`OVERDRAWS`] once the memory is this request's.
+    /// Gets [`SERVED`] or [`OVERDRAWS`] once the memory belongs to this request.
     turn: Arc<OwnedFd>,
 }
 
 const SERVED: u64 = 1;
 const OVERDRAWS: u64 = 2;
 
-/// How a claim ends.
+/// The result of a claim.
 #[derive(Debug)]
 enum Taken {
     Now,
-    /// At once, and so will be all further claims of this request.
+    /// Granted at once by overdrawing; all further claims of this request are granted at once, too.
     Overdrawn,
-    /// When this is told.
+    /// Granted once this eventfd is written.
     Later(Arc<OwnedFd>),
 }
 
@@ -138,7 +139,7 @@ impl Pool {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes `more` at once if there is room, else queues for it.
+    /// Takes `more` bytes at once if there is room, otherwise queues for them.
     fn take(&self, more: usize) -> Result<Taken, Stop> {
         self.with(|state| {
             if self.fixed_size.is_none() && state.read_at.elapsed() > LIMIT_AGE_MAX {
@@ -175,7 +176,7 @@ impl Pool {
         });
     }
 
-    /// Takes it whether there is room or not.
+    /// Takes `more` bytes even if there is no room.
     fn take_always(&self, more: usize) {
         self.with(|state| state.held += more);
     }
@@ -187,18 +188,19 @@ impl Pool {
         });
     }
 
-    /// Stops waiting; whether the memory had been handed over just before.
+    /// Leaves the queue. Returns true if the memory had been handed over just before.
     fn leave(&self, turn: &Arc<OwnedFd>) -> bool {
         self.with(|state| {
             let before = state.waiting.len();
             state.waiting.retain(|waiting| !Arc::ptr_eq(&waiting.turn, turn));
-            state.serve(); // others may fit where this one did not
+            state.serve(); // smaller claims behind this one may fit now
             state.waiting.len() == before
         })
     }
 }
 
-/// Sets the size of a pool: half of the budget, which is half of what the process may take unless the owner set it.
+/// Sets the size of a pool to half the budget. The budget is half of what the process may take, unless the operator set
+/// it.
 fn set_size(state: &mut State, fixed_size: Option<usize>, free: &AtomicUsize) {
     state.size = fixed_size.unwrap_or_else(|| service::memory_limit() / 2) / 2;
     state.read_at = Instant::now();
@@ -210,7 +212,7 @@ impl State {
         !self.is_overdrawn && more <= OVERDRAFT_STEP_MAX
     }
 
-    /// Hands memory to those who wait for it.
+    /// Hands free memory to the waiting requests.
     fn serve(&mut self) {
         while let Some(next) = self.waiting.front() {
             let fits = self.held + next.size <= self.size;
@@ -220,7 +222,7 @@ impl State {
             self.held += next.size;
             self.is_overdrawn |= !fits;
             let told = if fits { SERVED } else { OVERDRAWS };
-            // An eventfd takes its first write always.
+            // The first write to an eventfd never fails.
             let _ = rustix::io::write(&*next.turn, &told.to_ne_bytes());
             self.waiting.pop_front();
         }
@@ -242,15 +244,15 @@ fn too_large(size: usize, pool_size: usize) -> Error {
     Error::new(Kind::RequestTooLarge, what).retry(Retry::Never)
 }
 
-/// What one request holds of a pool; given back when it is dropped.
+/// The memory that one request holds of a pool. It is given back on drop.
 #[derive(Debug)]
 pub(super) struct Share {
     pool: Arc<Pool>,
-    /// What it may hold without being counted.
+    /// The bytes that this share may hold without being counted.
     free: usize,
-    /// What of it is counted.
+    /// The bytes that are counted in the pool.
     counted: Cell<usize>,
-    /// Whether it is the one that overdraws the pool.
+    /// True if this share is the one that overdraws the pool.
     overdraws: Cell<bool>,
 }
 
@@ -264,16 +266,16 @@ impl Share {
         }
     }
 
-    /// What is counted of a holding of `size`.
+    /// The bytes to count in the pool for `size` held bytes.
     fn counted_of(&self, size: usize) -> usize {
         size.saturating_sub(self.free).checked_next_multiple_of(STEP).unwrap_or(usize::MAX)
     }
 
-    /// Holds at least `size` bytes, once there is room for them: waits for that, watching the client, for a limited time.
-    /// Whether it had to wait.
+    /// Makes the share hold at least `size` bytes. Waits for room, up to [`WAIT_MAX`], and watches the client
+    /// meanwhile. Returns whether it had to wait.
     ///
     /// # Errors
-    /// 413: there will never be so much. 529: others hold it. The client has left.
+    /// 413 if the pool is smaller than the claim. 529 if other requests hold the memory. Also if the client has left.
     pub(super) fn claim(&self, size: usize, wait: &dyn Wait) -> Result<bool, Stop> {
         let wanted = self.counted_of(size);
         let Some(more) = wanted.checked_sub(self.counted.get()).filter(|more| *more > 0) else {
@@ -298,7 +300,7 @@ impl Share {
                 _ => overloaded().into(),
             });
         }
-        // The memory is this request's, perhaps since the wait has failed.
+        // The memory belongs to this request; it may have been handed over just after the wait failed.
         let mut told = [0; size_of::<u64>()];
         let _ = rustix::io::read(&*turn, &mut told);
         self.overdraws.set(u64::from_ne_bytes(told) == OVERDRAWS);
@@ -309,14 +311,14 @@ impl Share {
         }
     }
 
-    /// What it was to get is here: another request may overdraw.
+    /// Ends this share's overdraft, if any: the body is complete, so another request may overdraw.
     pub(super) fn settle(&self) {
         if self.overdraws.replace(false) {
             self.pool.end_overdraft();
         }
     }
 
-    /// Holds `size` bytes from now on, without waiting: less than before, or what has been made already.
+    /// Sets the held size to `size` bytes without waiting: either less than before, or memory that is already in use.
     pub(super) fn set(&self, size: usize) {
         self.settle();
         self.set_counted(self.counted_of(size));

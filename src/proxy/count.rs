@@ -1,4 +1,5 @@
-//! `POST /v1/messages/count_tokens`: exact where the upstream counts, else estimated, never a failure of the upstream's.
+//! `POST /v1/messages/count_tokens`: the upstream's exact count if it can count, otherwise an estimate. A failure of
+//! the upstream's count never reaches the client.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
@@ -19,14 +20,14 @@ use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Record};
 use crate::fleet::Resolved;
 use crate::protocol::tokenize::{ask_token_count, question};
 
-/// The limit that stands in for the missing `max_tokens`: larger than any thinking budget.
+/// The `max_tokens` to assume, since a request to count has none: larger than any thinking budget.
 const MAX_TOKENS: u64 = 1 << 32;
 
-/// Serves one request.
+/// Serves one request to count tokens.
 ///
 /// # Errors
-/// Those of the client's connection.
-#[inline(never)] // its part of the stack is not to lie below every message
+/// Errors of the client's connection.
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 pub(super) fn serve(
     proxy: &Proxy,
     client: &Client,
@@ -74,9 +75,9 @@ fn count(proxy: &Proxy, exchange: &Rc<Exchange>, request: &Request, caller: &Cal
     }
 }
 
-/// The question for the upstream, and the estimate that stands in for its answer. The request's tree lives only here: the
-/// upstream may take its time.
-#[inline(never)]
+/// Prepares the body that asks the upstream to count, and the estimate to answer if it does not. The request's tree is
+/// dropped on return, because the upstream may take long.
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 fn asked(
     proxy: &Proxy,
     exchange: &Rc<Exchange>,
@@ -101,7 +102,7 @@ fn asked(
     Ok((resolved, estimate, body))
 }
 
-/// What a count is remembered by, at its upstream.
+/// The key under which an upstream's count is remembered.
 fn key(question: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     question.hash(&mut hasher);

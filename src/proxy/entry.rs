@@ -1,5 +1,5 @@
-//! The door: decides from a request's head who asks, for which resource, and whether that is let in. Nothing of the body
-//! has been read by then.
+//! Admission: decides from the head of a request who sends it, for which resource, and whether it is admitted. Runs
+//! before any of the body is read.
 
 use std::io;
 use std::net::IpAddr;
@@ -13,23 +13,24 @@ use crate::server::Client;
 use super::resource::Resource;
 use super::state::Proxy;
 
-/// The headers of our answers that a page of a listed origin may read, beside the ones that every page may.
+/// Response headers that pages of a listed origin may read, in addition to those that browsers expose to every page.
 const EXPOSED_HEADERS: &str = "request-id, retry-after, x-should-retry";
 
-/// How long a browser need not ask again, in seconds. It asks before each request otherwise, which costs a round trip.
+/// How long a browser may reuse the answer to a preflight, in seconds. Without this, each request costs another round
+/// trip.
 const PREFLIGHT_AGE_S: &str = "600";
 
-/// What a request that was let in is for.
+/// The purpose of an admitted request.
 pub(super) enum Entry<'p> {
-    /// A resource, with a method that is for it.
+    /// A resource, requested with one of its methods.
     Resource(Resource<'p>),
     /// A browser asks whether a page of a listed origin may send a request (a CORS preflight).
     Preflight,
 }
 
 impl Proxy {
-    /// Checks, in this order: the web page, the path, the method, the key, the type of the body. The page comes first, so
-    /// that a foreign one is refused for every path and method, the open ones included.
+    /// Checks, in this order: the web page, the path, the method, the key, the type of the body. The page comes first
+    /// so that a foreign page is refused for every path and method, including those that need no key.
     ///
     /// # Errors
     /// 403, 404, 405, 401 or 415.
@@ -42,7 +43,8 @@ impl Proxy {
         let page = self.access.admit_page(request, || local_address(client))?;
         let is_told = self.tell_browser(client, page);
         is_told.map_err(|error| Error::new(Kind::Api, "Internal server error").source(error))?;
-        // Before the path: a page may read what is wrong with it only if its preflight is answered. And one has no key.
+        // A preflight is answered before the path is checked, because a page can read an error only if its preflight
+        // succeeded. Preflights never carry a key.
         let is_preflight =
             request.method == "OPTIONS" && request.header("access-control-request-method").is_some();
         if page.is_some() && is_preflight {
@@ -67,8 +69,8 @@ impl Proxy {
         Ok(Entry::Resource(resource))
     }
 
-    /// Lets the browser show the answer to a page of a listed origin. Answers differ by origin, so caches are told of that
-    /// as soon as one is listed.
+    /// Adds the headers that let a browser show the answer to a page of a listed origin. As soon as an origin is
+    /// listed, answers differ by origin, so `vary` tells caches.
     fn tell_browser(&self, client: &Client, page: Option<&Origin>) -> io::Result<()> {
         if self.access.origins.is_empty() {
             return Ok(());
@@ -81,8 +83,8 @@ impl Proxy {
     }
 }
 
-/// Answers a preflight: the origin is listed, so its pages may send what they ask for. The key is checked with the request
-/// itself.
+/// Answers a preflight. The origin is listed, so its pages may send any headers that they ask for. The key is checked
+/// with the request that follows.
 pub(super) fn answer_preflight(client: &Client, request: &Request, request_id: &str) -> io::Result<()> {
     let mut headers = vec![
         ("request-id", request_id),
@@ -92,14 +94,14 @@ pub(super) fn answer_preflight(client: &Client, request: &Request, request_id: &
     if let Some(names) = request.header("access-control-request-headers") {
         headers.push(("access-control-allow-headers", names));
     }
-    // Chrome asks for this where a page of the internet asks a machine of the local network.
+    // Chrome asks for this when a page from the internet sends a request to a machine of the local network.
     if request.header("access-control-request-private-network") == Some("true") {
         headers.push(("access-control-allow-private-network", "true"));
     }
     client.borrow_mut().respond(204, &headers, b"")
 }
 
-/// Our own address of the client's connection.
+/// The server's own address on the client's connection.
 fn local_address(client: &Client) -> Option<IpAddr> {
     client.borrow().stream().stream().local_addr().ok().map(|address| address.ip())
 }

@@ -1,6 +1,6 @@
-//! The client's side of one request: what goes to it, and what it gets while the upstream is silent.
+//! The client's side of one request: the answer that is sent, and the signs of life while the upstream is silent.
 //!
-//! Shared between the stages of the request and the wait for the upstream, all in one thread.
+//! An exchange is shared by the stages of the request and by the wait for the upstream, all in one thread.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -28,33 +28,34 @@ use crate::activity::{ActiveRequest, Phase};
 const STREAM_HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache"),
-    // nginx in front of us would hold the events back
+    // without this header, an nginx in front of this server holds events back
     ("x-accel-buffering", "no"),
 ];
 
-/// The largest buffer for events that a stream keeps until the next ones. A large event is rare, and a stream long.
+/// The largest buffer for events that a stream keeps for reuse. Large events are rare and streams are long, so a larger
+/// buffer is freed.
 const EVENTS_KEPT_MAX: usize = 64 * 1024;
 
-/// One request's client and the answer on its way there.
+/// The client of one request, and the answer on its way to it.
 pub(super) struct Exchange {
     client: Client,
     socket: Socket,
     /// The request as other threads see it.
     active: Arc<ActiveRequest>,
-    /// Where it was before a connection had to be made: with the upstream, or asking it for its models.
+    /// The phase to return to after a connection is made: waiting for the upstream's head, or asking it for its models.
     before_connect: Cell<Phase>,
-    /// Since when the client waits: its request is here.
+    /// When the client began to wait: its request had arrived in full.
     began: Cell<Instant>,
     patience: ClientPatience,
     last_event: Cell<Instant>,
-    /// When the client last got an event that was no ping.
+    /// When the client last got an event other than a ping.
     last_progress: Cell<Instant>,
-    /// What this request holds of the memory for bodies and answers.
+    /// The memory for bodies and answers that this request holds.
     share: Share,
     answer: RefCell<Option<Answer>>,
 }
 
-/// An answer on its way.
+/// An answer on its way to the client.
 struct Answer {
     stream: MessageStream,
     filter: Option<Filter>,
@@ -62,21 +63,21 @@ struct Answer {
     summary: Summary,
 }
 
-/// Where the events go.
+/// The destination of the answer's events.
 enum Output {
-    /// To a client that streams: their bytes since the last write.
+    /// A client that streams: the encoded events since the last write.
     Events { bytes: Vec<u8>, has_head: bool },
-    /// To one that does not.
+    /// A client that does not stream: the message put together from the events.
     Fold(MessageFold),
 }
 
-/// What the end of an answer tells the log.
+/// Facts about an answer, for the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Summary {
-    /// When the model first said something; servers send heads, roles and progress before that.
+    /// When the model's first content arrived. Heads, roles and progress, which servers send earlier, do not count.
     pub(super) first: Option<Instant>,
     pub(super) end: Option<(StopReason, Usage)>,
-    /// Values in the arguments of tool calls that were coerced, and places that were repaired.
+    /// The number of values in tool call arguments that were coerced, and of places that were repaired.
     pub(super) changes: (usize, usize),
 }
 
@@ -90,18 +91,18 @@ impl Output {
 }
 
 impl Answer {
-    /// Runs one step of the translation, its events going where they belong.
+    /// Runs one step of the translation and passes its events on to the client.
     ///
     /// # Errors
-    /// A hook of policy closed failed, in this step or an earlier one: neither the event at which it failed nor anything
-    /// after it was passed on, and the answer is to end with this error.
+    /// A hook of policy closed failed, in this step or an earlier one. Neither the event at which it failed nor any
+    /// later one was passed on, and the answer must end with this error.
     fn step<T>(
         &mut self,
         step: impl FnOnce(&mut MessageStream, &mut crate::translate::Emit<'_>) -> T,
     ) -> Result<T, Error> {
         let Answer { stream, filter, output, summary: Summary { first, end, .. } } = self;
         let mut pass = |event: &Event<'_>| {
-            // Only an end that the client gets is one.
+            // Record an end only if the client gets it.
             if let Event::MessageDelta { stop_reason, usage, .. } = event {
                 *end = Some((*stop_reason, *usage));
             }
@@ -127,7 +128,7 @@ impl Answer {
         }
     }
 
-    /// Ends a broken answer with an error event. No hook is asked.
+    /// Ends a broken answer with an error event. No hook sees it.
     fn fail(&mut self, error: &Error, request_id: &str) {
         let Answer { stream, filter, output, .. } = self;
         let mut pass = |event: &Event<'_>| output.event(event);
@@ -139,7 +140,7 @@ impl Answer {
 }
 
 impl Exchange {
-    #[inline(never)] // it is large, and made on the stack
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     pub(super) fn new(proxy: &Proxy, client: &Client, active: &Arc<ActiveRequest>) -> Rc<Self> {
         let patience = proxy.options.patience;
         let now = Instant::now();
@@ -157,20 +158,20 @@ impl Exchange {
         })
     }
 
-    /// What this request holds of the memory for bodies and answers.
+    /// The memory for bodies and answers that this request holds.
     pub(super) fn share(&self) -> &Share {
         &self.share
     }
 
-    /// Holds `size` bytes for the request and its answer, once there is room.
+    /// Waits until there is room for `size` bytes of this request and its answer, and holds them.
     ///
     /// # Errors
-    /// As [`Share::claim`].
+    /// See [`Share::claim`].
     pub(super) fn claim(&self, size: usize) -> Result<bool, Stop> {
         self.share.claim(size, self)
     }
 
-    /// What is gathered of an answer for a client that does not stream, in bytes.
+    /// The bytes put together so far of an answer for a client that does not stream.
     pub(super) fn folded_size(&self) -> usize {
         self.with(|answer| match &answer.output {
             Output::Events { .. } => 0,
@@ -187,12 +188,12 @@ impl Exchange {
         self.active.request_id()
     }
 
-    /// The request as other threads see it: its phase is set there.
+    /// The request as other threads see it; used to set its phase.
     pub(super) fn active(&self) -> &ActiveRequest {
         &self.active
     }
 
-    /// The request is here in full: silence counts from now on.
+    /// Marks the request as received in full: silence is measured from now on.
     pub(super) fn received(&self) {
         let now = Instant::now();
         self.began.set(now);
@@ -200,13 +201,13 @@ impl Exchange {
         self.active.enter(Phase::Hook);
     }
 
-    /// Whether the answer goes out event by event.
+    /// True if the answer is sent event by event.
     pub(super) fn streams(&self) -> bool {
         self.with(|answer| matches!(answer.output, Output::Events { .. })) == Some(true)
     }
 
-    /// From here on there is an answer to begin, if need be before the upstream says anything.
-    #[inline(never)] // what is made here is large, and moved
+    /// Creates the answer, so that it can begin even before the upstream says anything.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     pub(super) fn expect(&self, plan: Plan, message_id: String, filter: Option<Filter>) {
         let output = match plan.stream {
             true => Output::Events { bytes: Vec::new(), has_head: false },
@@ -216,10 +217,10 @@ impl Exchange {
         *self.answer.borrow_mut() = Some(Answer { stream, filter, output, summary: Summary::default() });
     }
 
-    /// Answers with a message that a hook gave: at least `content`, a string or an array of blocks.
+    /// Answers with a message that a hook gave. The message has at least `content`, a string or an array of blocks.
     ///
     /// # Errors
-    /// A hook of policy closed that sees the answer failed.
+    /// A hook of policy closed that sees answers failed.
     pub(super) fn respond(&self, message: &Value<'_>) -> Result<(), Error> {
         self.with(|answer| answer.step(|stream, emit| stream.replay(message, emit))).unwrap_or(Ok(()))
     }
@@ -228,20 +229,20 @@ impl Exchange {
         self.answer.borrow_mut().as_mut().map(step)
     }
 
-    /// Whether the client has seen any of the answer: then an error can only be an event.
+    /// True if a streamed answer has begun. Then an error is sent as an event.
     pub(super) fn started(&self) -> bool {
         self.streams() && self.with(|answer| answer.stream.started()) == Some(true)
     }
 
-    /// Whether bytes of the answer were written to the client: then a refusal can only be an event.
+    /// True if bytes of the answer were written to the client. Then a refusal can only be sent as an event.
     pub(super) fn has_written(&self) -> bool {
         self.with(|answer| matches!(answer.output, Output::Events { has_head: true, .. })) == Some(true)
     }
 
-    /// Takes the data of one of the upstream's events.
+    /// Translates the data of one of the upstream's events.
     ///
     /// # Errors
-    /// A hook of policy closed failed. Within, the upstream's own failure.
+    /// The outer error: a hook of policy closed failed. The inner error: the upstream's own failure.
     pub(super) fn data(
         &self,
         parser: &mut Parser,
@@ -252,10 +253,10 @@ impl Exchange {
             .unwrap_or(Ok(Ok(Progress::Done)))
     }
 
-    /// Ends the answer.
+    /// Translates the end of the upstream's answer.
     ///
     /// # Errors
-    /// A hook of policy closed failed. Within, that the upstream's answer was not whole.
+    /// The outer error: a hook of policy closed failed. The inner error: the upstream's answer was incomplete.
     pub(super) fn end(&self) -> Result<Result<(), Error>, Error> {
         self.with(|answer| answer.step(MessageStream::end)).unwrap_or(Ok(Ok(())))
     }
@@ -265,7 +266,7 @@ impl Exchange {
         self.with(|answer| answer.fail(error, self.request_id()));
     }
 
-    /// Sends the events that have gathered, in one write.
+    /// Sends all gathered events in one write.
     pub(super) fn flush(&self) -> io::Result<()> {
         self.with(|answer| {
             let Output::Events { bytes, has_head } = &mut answer.output else { return Ok(()) };
@@ -291,7 +292,7 @@ impl Exchange {
         .unwrap_or(Ok(()))
     }
 
-    /// Sends what is left: the last chunk, or the whole message.
+    /// Sends the rest of the answer: the last chunk of a stream, or the whole message.
     pub(super) fn finish(&self) -> io::Result<()> {
         self.flush()?;
         let Some(answer) = self.answer.borrow_mut().take() else { return Ok(()) };
@@ -307,7 +308,7 @@ impl Exchange {
         }
     }
 
-    /// What the log wants to know, and the counts, from which is learned how the model counts.
+    /// The summary for the log, and the token counts from which the gateway learns how the model counts.
     pub(super) fn summary(&self) -> (Summary, Counts) {
         let told = |answer: &mut Answer| {
             (Summary { changes: answer.stream.changes(), ..answer.summary }, answer.stream.counts())
@@ -334,7 +335,8 @@ impl Wait for Exchange {
     fn on_silence(&self) -> io::Result<()> {
         let progress = self.last_progress.get();
         let pings = self.started() && progress.elapsed() < self.patience.usage_every;
-        // A failed hook is told by the next step, as the filter keeps it; these steps show no hook anything.
+        // An error here is dropped: the filter keeps a failed hook's error, and the next step returns it. These steps
+        // call no hook.
         let _ = self.with(|answer| match answer.stream.started() {
             false => answer.step(MessageStream::open),
             true if pings => {

@@ -1,9 +1,10 @@
-//! `on_event` and `on_tool_call` between the translation and the client. Made only where one of them is defined.
+//! Calls `on_event` and `on_tool_call` for events between the translation and the client. A filter exists only if one
+//! of them is defined.
 //!
-//! Every event that a client gets leaves through [`Filter::show`], whatever made it: a piece from the upstream, text that
-//! was held back, the end, or a message that `on_request` gave. Once a hook of policy closed has failed that function
-//! shows nothing any more, so neither the event at which it failed nor a later one can reach the client. Only
-//! [`Filter::fail`], which ends a broken answer, goes past it; it asks no hook and shows no content.
+//! Every event that a client gets leaves through [`Filter::show`], whatever produced it: a piece from the upstream,
+//! text that was held back, the end, or a message that `on_request` gave. Once a hook of policy closed has failed, that
+//! function passes nothing on, so neither the event at which the hook failed nor a later one can reach the client. The
+//! exception is [`Filter::fail`], which ends a broken answer: it calls no hook and sends no content.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -17,21 +18,22 @@ use crate::translate::{carried_reasoning, signature_carrying};
 
 use crate::fleet::Gateway;
 
-/// `req`, shared by all hooks of one request.
+/// `req`, the request as hooks see it, shared by all hooks of one request.
 pub(super) type Shown = Rc<RefCell<hooks::Request>>;
 
-/// The hooks that see an answer's events.
+/// Runs the hooks that see the events of an answer.
 pub(super) struct Filter {
     gateway: Arc<Gateway>,
     shown: Shown,
     has_tool_call: bool,
     /// The tool call that is being gathered for `on_tool_call`.
     call: Option<Call>,
-    /// The index of a text block whose start waits for its first piece: the hooks may refuse that.
+    /// The index of a text block whose start is held back until its first piece, because the hooks may refuse that
+    /// piece.
     waiting_text: Option<u32>,
     /// The block that is open at the client.
     open: Option<Open>,
-    /// A hook of policy closed failed with this. Never reset: the answer is over.
+    /// The error of a hook of policy closed. Never reset: the answer is over.
     failed: Option<Error>,
 }
 
@@ -42,26 +44,26 @@ struct Call {
     input: String,
 }
 
-/// A block that the client has seen the start of, and not yet the end.
+/// A block whose start was sent to the client, but not yet its end.
 struct Open {
     index: u32,
     lacks: Lacks,
 }
 
-/// What has to come before the end of a block that is broken off.
+/// The delta that must still be sent before the end of a block that is broken off.
 enum Lacks {
     Nothing,
     /// The signature of a thinking block.
     Signature,
-    /// Any JSON of a tool use: clients read one without JSON as the empty object, and run it.
+    /// Some JSON for a tool use: clients read a tool use without JSON as the empty object, and run it.
     Json,
 }
 
-/// Where events go on their way to the client.
+/// Passes an event on to the client.
 type Pass<'p> = dyn FnMut(&Event<'_>) + 'p;
 
 impl Filter {
-    /// `None`: no such hook is defined.
+    /// Creates a filter. `None`: neither hook is defined.
     pub(super) fn new(gateway: &Arc<Gateway>, shown: Option<&Shown>) -> Option<Filter> {
         let hooks = gateway.hooks();
         let has_tool_call = hooks.defines(Hook::ToolCall);
@@ -77,12 +79,12 @@ impl Filter {
         })
     }
 
-    /// The failure of a hook of policy closed, from which on nothing is shown.
+    /// The error of a hook of policy closed, if one failed; after it no event is passed on.
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failed.as_ref()
     }
 
-    /// Passes an event on, changed or not, or not at all.
+    /// Passes an event on unchanged or changed, or drops it, as the hooks decide.
     pub(super) fn event(&mut self, event: &Event<'_>, pass: &mut Pass<'_>) {
         if self.failed.is_some() {
             return;
@@ -107,8 +109,8 @@ impl Filter {
         }
     }
 
-    /// Ends an answer that broke off: closes what is open at the client and shows the error. A tool call that was being
-    /// gathered is dropped, since nothing says that it is complete, and nothing of it was shown.
+    /// Ends an answer that broke off: closes the block that is open at the client and sends the error. A tool call that
+    /// was being gathered is dropped, since it may be incomplete and the client has seen nothing of it.
     pub(super) fn fail(&mut self, error: &Error, request_id: &str, pass: &mut Pass<'_>) {
         self.call = None;
         self.waiting_text = None;
@@ -116,7 +118,8 @@ impl Filter {
             match lacks {
                 Lacks::Nothing => {}
                 Lacks::Signature => {
-                    // The translation's own signature stands for text that no hook may have let pass.
+                    // The signature that the translation made may carry text that the hooks withheld, so send an empty
+                    // one.
                     let signature = signature_carrying("");
                     pass(&Event::BlockDelta { index, delta: Delta::Signature(&signature) });
                 }
@@ -127,13 +130,13 @@ impl Filter {
         pass(&Event::Error { error, request_id });
     }
 
-    /// The only way to the client, up to the failure of a hook of policy closed.
+    /// Passes an event on to the client, until a hook of policy closed fails. No other function does so until then.
     fn show(&mut self, event: &Event<'_>, pass: &mut Pass<'_>) {
         if self.failed.is_some() {
             return;
         }
         match event {
-            // These stand between blocks, wherever they come.
+            // These belong to no block, so they may come at any time.
             Event::Ping | Event::Usage { .. } => return pass(event),
             Event::TextStart { index } => {
                 self.waiting_text = Some(*index);
@@ -159,8 +162,8 @@ impl Filter {
         pass(event);
     }
 
-    /// The end of a refusal without the text that it repeats: the hooks may have changed or dropped that. `None` for every
-    /// other event, and where no hook sees text.
+    /// The end of a refusal without the refusal's text, which the hooks may have changed or dropped. `None` for every
+    /// other event, and if no hook sees text.
     fn without_refusal<'e>(&self, event: &Event<'e>) -> Option<Event<'e>> {
         let Event::MessageDelta { stop_reason, stop_sequence, refusal: Some(_), usage } = event else {
             return None;
@@ -169,7 +172,7 @@ impl Filter {
         self.wants("text").then_some(Event::MessageDelta { stop_reason, stop_sequence, refusal: None, usage })
     }
 
-    /// Asks `on_tool_call` about a call, and `on_event` about its start.
+    /// Calls `on_tool_call` for a gathered call, then `on_event` for its start.
     fn tool_call(&mut self, index: u32, call: Call, pass: &mut Pass<'_>) {
         let mut bytes = if call.input.is_empty() { b"{}".to_vec() } else { call.input.clone().into_bytes() };
         let (mut name, mut input) = (call.name, call.input);
@@ -203,7 +206,8 @@ impl Filter {
         self.show(&Event::BlockStop { index }, pass);
     }
 
-    /// Reasoning whose text the client asked to omit travels in the signature: it is an event of type thinking, too.
+    /// Passes a signature on. If the client asked to omit the reasoning's text, the signature carries it, so `on_event`
+    /// sees that text as an event of type thinking.
     fn signature(&mut self, index: u32, signature: &str, pass: &mut Pass<'_>) {
         let carried = carried_reasoning(signature).filter(|text| !text.is_empty() && self.wants("thinking"));
         let Some(text) = carried else {
@@ -216,7 +220,7 @@ impl Filter {
         self.show(&Event::BlockDelta { index, delta: Delta::Signature(&signature) }, pass);
     }
 
-    /// `on_event` for the events that mean something; the frame around them passes untouched.
+    /// Calls `on_event` for the events that carry content; the events around them pass unchanged.
     fn seen(&mut self, event: &Event<'_>, pass: &mut Pass<'_>) {
         let Some((kind, mut subject)) = as_subject(event) else { return self.show(event, pass) };
         if !self.wants(kind) {
@@ -227,7 +231,7 @@ impl Filter {
         }
         let text = subject.get("text").and_then(Value::as_str).unwrap_or_default();
         match event {
-            // A piece without any text says nothing, and clients expect none.
+            // Drop an empty piece: it says nothing, and clients do not expect one.
             Event::BlockDelta { .. } if text.is_empty() => {}
             Event::BlockDelta { index, delta: Delta::Text(_) } => {
                 self.show(&Event::BlockDelta { index: *index, delta: Delta::Text(text) }, pass);
@@ -239,12 +243,13 @@ impl Filter {
         }
     }
 
-    /// Whether `on_event` is to see events of this type.
+    /// True if `on_event` wants events of this type.
     fn wants(&self, kind: &str) -> bool {
         self.gateway.hooks().wants_event(kind)
     }
 
-    /// Asks `on_event`; `false`: the event is not shown, because it was dropped or a hook of policy closed failed.
+    /// Calls `on_event`. Returns false if the event must not be sent: the hook dropped it, or a hook of policy closed
+    /// failed.
     fn ask(&mut self, subject: &mut Value<'_>) -> bool {
         let asked = self.gateway.hooks().on_event(subject, &mut self.shown.borrow_mut());
         asked.unwrap_or_else(|error| {
@@ -254,7 +259,8 @@ impl Filter {
     }
 }
 
-/// A call whose arguments are not complete JSON cannot be shown to `on_tool_call`, and so cannot be allowed by it.
+/// The error for a tool call whose arguments are not complete JSON: `on_tool_call` cannot check them, so it cannot
+/// allow the call.
 fn cut_call() -> Error {
     let what = "refused: the arguments of a tool call are not complete, so that the hook on_tool_call cannot check \
         it, and its policy is closed; a larger max_tokens may help";

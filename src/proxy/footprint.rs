@@ -1,63 +1,65 @@
-//! How much memory one request takes on its way, told before it is taken.
+//! Estimates how much memory one request will take, before that memory is allocated.
 //!
-//! The bound for one request is [`BODY_FACTOR`] times its body and [`SLACK_SIZE`], and never more than [`SIZE_MAX`]. The
-//! estimates are for the worst that a body of so many bytes and values can do, by measurement (`tests/memory.rs`); what
-//! would exceed the bound is refused before it is parsed, or before it is translated.
+//! The limit for one request is [`BODY_FACTOR`] times its body plus [`SLACK_SIZE`], and never more than [`SIZE_MAX`].
+//! The estimates assume the worst that a body of so many bytes and values can cause, by measurement
+//! (`tests/memory.rs`). A request that would exceed the limit is refused before it is parsed, or before it is
+//! translated.
 
 use crate::error::Error;
 use crate::json::{DEPTH_MAX, Value};
 use crate::translate;
 
-/// Bodies below this size are within the bound whatever they hold.
+/// Bodies below this size stay within the limit whatever they contain.
 const SCANNED_SIZE_MIN: usize = 16 * 1024;
 
-/// How many times its body one request may take.
+/// The memory that one request may take, as a multiple of its body's size.
 const BODY_FACTOR: usize = 12;
 
-/// What it may take beside that; a part of the megabyte that is promised is left to its connection and its answer.
+/// The memory that a request may take in addition, in bytes. The rest of the promised megabyte is for its connection
+/// and its answer.
 const SLACK_SIZE: usize = 512 * 1024;
 
-/// The most that one request may take.
+/// The most memory that one request may take, in bytes.
 const SIZE_MAX: usize = 400 * 1024 * 1024;
 
-/// What a value takes while a tree is made, by measurement: its place on the parser's tape (24 bytes) and in the tree (32; a
-/// member of an object, which is two values here, has 56), and the marks by which the parser found it, 4 bytes each and twice
-/// while their list grows, which are free by then, but not yet used again.
+/// The bytes that a value takes while a tree is made, by measurement: 24 on the parser's tape, and 32 in the tree (56
+/// for a member of an object, which counts as two values here). Then there are the marks by which the parser found the
+/// value: 4 bytes each, and twice that while their list grows. The marks are free by then, but not yet reused.
 const PARSED_VALUE_SIZE: usize = 80;
 
-/// What it takes while the tree is translated: its place there, and half of what its parsing took, which is free by then,
-/// but not all of it is used again.
+/// The bytes that a value takes while the tree is translated: its place in the tree, and half of what parsing took.
+/// That memory is free by then, but not all of it is reused.
 const VALUE_SIZE: usize = 48;
 
-/// How many times its bytes a body's texts are held while they are translated: as they came, put together in another
-/// order, and as JSON for the upstream, which may be moved once while it grows.
+/// How many copies of a body's texts exist while they are translated: as they came, in another order, and as JSON for
+/// the upstream, which may be moved once while it grows.
 const TEXT_FACTOR: usize = 4;
 
-/// From this size on a body has at most [`VALUES_MAX`] values.
+/// A body of this size or more may have at most [`VALUES_MAX`] values.
 const LARGE_SIZE_MIN: usize = 1024 * 1024;
 
-/// Values in a large body. A session of a million tokens has less than a hundredth of it.
+/// The most values in a large body. A session of a million tokens has less than a hundredth of that.
 const VALUES_MAX: usize = 2_000_000;
 
-/// What a body is estimated by.
+/// The properties of a body from which its memory is estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Body {
     size: usize,
-    /// At least as many as there are.
+    /// An upper bound on the number of JSON values.
     values: usize,
 }
 
 impl Body {
-    /// Looks at a body, and refuses one that would be a tree of far more memory than it has bytes.
+    /// Scans a body, and refuses one whose tree would take far more memory than the body has bytes.
     ///
     /// # Errors
-    /// 400: more values than any request of its size has use for.
+    /// 400 if it has more values than any real request of its size.
     pub(super) fn read(body: &[u8]) -> Result<Self, Error> {
         let size = body.len();
         if size < SCANNED_SIZE_MIN {
             return Ok(Body { size, values: 0 });
         }
-        // Marks within strings count, too: where even so there are few enough, nobody needs to know where they stand.
+        // This count includes marks inside strings. If even so it is low enough, the exact count is not needed.
         let loose = Body { size, values: marks(body) };
         if loose.is_within() {
             return Ok(loose);
@@ -67,7 +69,7 @@ impl Body {
             return Err(Error::invalid(format!("The request body has more than {VALUES_MAX} JSON values")));
         }
         if !exact.is_within() && nests_too_deep(body) {
-            // The words of the parser, which would refuse it at once.
+            // The parser would refuse this body at once; use the same message.
             let what = format!("The request body is not valid JSON: nested deeper than {DEPTH_MAX} levels");
             return Err(Error::invalid(what));
         }
@@ -85,31 +87,33 @@ impl Body {
         self.parsing() <= self.size_max() && self.values <= VALUES_MAX
     }
 
-    /// What the request may take.
+    /// The bytes that the request may take.
     fn size_max(self) -> usize {
         (self.size.saturating_mul(BODY_FACTOR) + SLACK_SIZE).min(SIZE_MAX)
     }
 
-    /// What it takes while its tree is made.
+    /// The bytes that the request takes while its tree is made.
     fn parsing(self) -> usize {
         self.size + self.values * PARSED_VALUE_SIZE
     }
 
-    /// What it takes at most until it is translated, beside its bytes, as far as its bytes alone tell.
+    /// The most that the request takes up to the end of its translation, in addition to its body, estimated before it
+    /// is parsed.
     pub(super) fn tree(self) -> usize {
         self.parsing().max(self.translation(0)).saturating_sub(self.size)
     }
 
     fn translation(self, parts: usize) -> usize {
-        // Texts take less of the body where there are many values: each has a mark or a quote beside it.
+        // The more values a body has, the less of it is text: each value has a mark or a quote beside it.
         let texts = self.size.saturating_sub(2 * self.values);
         self.size.saturating_sub(texts) + texts * TEXT_FACTOR + self.values * VALUE_SIZE + parts
     }
 
-    /// What it takes until it is translated, beside its bytes, by its tree.
+    /// The bytes that the request takes up to the end of its translation, in addition to its body, estimated from its
+    /// tree.
     ///
     /// # Errors
-    /// 400: the many small parts of it would take more than a request of its size may.
+    /// 400 if its many small parts would take more than a request of its size may.
     pub(super) fn translated(self, tree: &Value<'_>) -> Result<usize, Error> {
         if self.size < SCANNED_SIZE_MIN {
             return Ok(self.tree());
@@ -125,13 +129,13 @@ impl Body {
     }
 }
 
-/// How many values a JSON document has, at most one less.
+/// The number of values in a JSON document, or one less.
 pub(super) fn values(json: &[u8]) -> usize {
     separators(json)
 }
 
-/// All that could stand before or between values, wherever it stands. 255 bytes at a time, whose count fits into a byte:
-/// so the compiler counts many at once.
+/// Counts the bytes that can precede or separate values, including those inside strings. Works on 255 bytes at a time,
+/// whose count fits into a byte, so that the compiler can vectorize it.
 fn marks(json: &[u8]) -> usize {
     let count = |bytes: &[u8]| bytes.iter().map(|byte| u8::from(is_mark(*byte))).sum::<u8>();
     json.chunks(255).map(|bytes| usize::from(count(bytes))).sum()
@@ -141,14 +145,14 @@ fn is_mark(byte: u8) -> bool {
     matches!(byte, b',' | b':' | b'[' | b'{')
 }
 
-/// What stands before or between values, outside of strings: at least as much as there are values, but for one.
+/// Counts the bytes outside of strings that precede or separate values. There is at most one more value than that.
 fn separators(json: &[u8]) -> usize {
     let mut count = 0;
     outside_strings(json, |bytes| count += marks(bytes));
     count
 }
 
-/// Whether lists and objects nest deeper than the parser takes.
+/// True if lists and objects nest deeper than the parser accepts.
 fn nests_too_deep(json: &[u8]) -> bool {
     let (mut depth, mut deepest) = (0_usize, 0);
     outside_strings(json, |bytes| {
@@ -173,7 +177,7 @@ fn outside_strings(json: &[u8], mut see: impl FnMut(&[u8])) {
     see(rest);
 }
 
-/// What follows the quote that ends a string.
+/// The bytes after the quote that ends a string.
 fn after_string(mut rest: &[u8]) -> &[u8] {
     while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
         let is_quote = rest.get(at) == Some(&b'"');

@@ -24,7 +24,8 @@ use super::stop::Stop;
 use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Phase, Record};
 use crate::fleet::{Gateway, Resolved};
 
-/// Upstreams that `on_error` may have asked for one request: a hook that names the same one for ever ends here.
+/// How many times one request may ask an upstream, counting those that `on_error` names. Stops a hook that names the same
+/// one without end.
 const ROUNDS_MAX: usize = 32;
 
 /// A request that is ready for its upstream.
@@ -34,10 +35,10 @@ struct Prepared {
     plan: Plan,
 }
 
-/// Serves one request. Every end is logged in one line.
+/// Serves one request, and logs one line however it ends.
 ///
 /// # Errors
-/// Those of the client's connection.
+/// Errors of the client's connection.
 pub(super) fn serve(
     proxy: &Proxy,
     client: &Client,
@@ -68,8 +69,8 @@ pub(super) fn serve(
     result
 }
 
-/// The last words to the client; and where the request was, if the client had left.
-#[inline(never)] // as `first`
+/// Sends the last bytes of the answer, or the error. Also returns the phase of the request if the client had left.
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 fn conclude(
     exchange: &Exchange,
     outcome: Result<(), Stop>,
@@ -85,7 +86,7 @@ fn conclude(
         Err(Stop::ClientGone) => Err(io::ErrorKind::BrokenPipe.into()),
         Err(Stop::Client(error)) => Err(error),
         Err(Stop::Error(error)) => tell_error(exchange, &error, exchange.started(), record),
-        // What was translated and not written yet is withheld: the client gets a status instead.
+        // Translated text that was not written yet is withheld: the client gets an error status instead.
         Err(Stop::Refused(error)) => tell_error(exchange, &error, exchange.has_written(), record),
     };
     let left = said.as_ref().err().map(|error| {
@@ -102,7 +103,7 @@ fn conclude(
     (said, left)
 }
 
-/// Ends an answer with an error: as an event where the client has a part of the answer already, else as a status.
+/// Ends an answer with an error: an event if the client already has a part of the answer, otherwise a status.
 fn tell_error(exchange: &Exchange, error: &Error, is_event: bool, record: &mut Record) -> io::Result<()> {
     record.error = Some(error.to_string());
     if is_event {
@@ -113,7 +114,7 @@ fn tell_error(exchange: &Exchange, error: &Error, is_event: bool, record: &mut R
     exchange.client().borrow_mut().respond_error(error, exchange.request_id())
 }
 
-#[inline(never)] // as `first`
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 fn answer(
     proxy: &Proxy,
     gateway: &Arc<Gateway>,
@@ -126,7 +127,7 @@ fn answer(
     let wait: Rc<dyn Wait> = exchange.clone();
     let prepared = first(proxy, exchange, (gateway, &request, caller), hooked, record);
     if let Err(Stop::Respond(_)) = &prepared {
-        // The hooks that see answers see this one, too.
+        // The hooks that see answers also see one that a hook gave.
         exchange.expect(plan_of(hooked), ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
     }
     let mut prepared = prepared?;
@@ -141,8 +142,8 @@ fn answer(
         let kept_size = saved_size + plan.kept_size();
         exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
         let mut attempt = Attempt { resolved: &resolved, asked: asked.clone(), body, mended: false };
-        // While hooks ran, or a large body was translated, nobody watched the client; and an upstream that was asked in vain
-        // has begun to work.
+        // Check for a client that left: nobody watched it while hooks ran or a large body was translated. It may also
+        // have left while an upstream worked in vain.
         let unwatched = hooked.shown.is_some() || hooked.is_watched || !tried.is_empty();
         if unwatched && has_left(wait.as_ref()) {
             return Err(Stop::ClientGone);
@@ -152,7 +153,7 @@ fn answer(
         let slot = resolved.served.slot(&wait).map_err(Stop::from);
         let answered = slot.and_then(|_slot| {
             let response = attempt.open(exchange, &wait)?;
-            // The answer may take minutes: what was asked is not kept, but for an on_error that may ask again.
+            // The answer may take minutes, so drop the request, unless `on_error` may send it again.
             drop(attempt);
             exchange.share().set(kept_size);
             if hooked.saved.is_none() {
@@ -163,7 +164,7 @@ fn answer(
             finish(exchange, &resolved, response, &asked, kept_size)
         });
         let error = match answered {
-            // Also an error that stands at the beginning of an answer.
+            // This includes an error that the answer begins with.
             Err(Stop::Error(error)) if !exchange.started() => error,
             other => return other,
         };
@@ -175,10 +176,9 @@ fn answer(
     }
 }
 
-/// All that comes before an upstream is asked. Its tree lives only here.
-///
-/// An answer may take minutes. Neither the request's memory is kept for it, nor this function's part of the stack.
-#[inline(never)]
+/// Does everything before an upstream is asked. The request's tree is dropped on return, because an answer may take
+/// minutes.
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 fn first(
     proxy: &Proxy,
     exchange: &Rc<Exchange>,
@@ -192,7 +192,7 @@ fn first(
     let room = Some(proxy.budget.trees());
     let incoming = Incoming { gateway, wait: Some(exchange.clone()), room, request, caller };
     let body = incoming.hooked(&mut document, hooked);
-    // What a hook refuses or answers has a model too.
+    // The log names the model even if a hook refuses or answers the request.
     if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
         record.client_model.clone_from(&hooked.client_model);
         record.is_streamed = shown.stream;
@@ -200,7 +200,7 @@ fn first(
     ready(&incoming, &body?, hooked, record)
 }
 
-/// The second stage, as what the upstream is asked.
+/// The second stage: translates the request to the body for the upstream.
 fn ready(
     incoming: &Incoming<'_>,
     body: &Value<'_>,
@@ -215,8 +215,9 @@ fn ready(
     Ok(Prepared { resolved, body, plan })
 }
 
-/// An upstream failed, and nothing went to the client: `on_error` may name another one, or another error.
-#[inline(never)] // as `first`
+/// Handles the failure of an upstream before anything went to the client: `on_error` may name another upstream, or
+/// another error.
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 fn elsewhere(
     incoming: &Incoming<'_>,
     error: Error,
@@ -236,7 +237,7 @@ fn elsewhere(
         _ if tried.len() >= ROUNDS_MAX => None,
         ErrorDecision::Continue => None,
         ErrorDecision::RetryOther => untried(),
-        // Perhaps the same one again, for another model of its own.
+        // This may be the same upstream again, with another of its models.
         ErrorDecision::Upstream(name) => Some(name),
     };
     let Some(next) = next else { return Err(error.into()) };
@@ -246,7 +247,7 @@ fn elsewhere(
     ready(incoming, &incoming.parse(&mut document)?, hooked, record)
 }
 
-#[inline(never)] // as `first`
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 fn finish(
     exchange: &Exchange,
     resolved: &Resolved,

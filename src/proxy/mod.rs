@@ -2,22 +2,22 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | `service` | which path is what, and what is answered at once |
+//! | `service` | the handler: finds the resource of a request, and answers at once if no upstream is needed |
 //! | `state` | [`Proxy`]: what all requests share |
 //! | `resource` | paths and methods |
-//! | `stop` | the ends of a request without a message |
-//! | `entry` | who asks for what, and whether that is let in |
+//! | `stop` | why a request ends without an upstream's message |
+//! | `entry` | admission: who sends a request, for which resource, and whether it is admitted |
 //! | `prepare` | a client's bytes to a chat completion: hooks, checks, route, translation |
-//! | `learned` | what answers and refusals told of an upstream's models, and for how long that is believed |
+//! | `learned` | the facts about an upstream's models that answers and refusals revealed, and how long they are trusted |
 //! | `messages` | `POST /v1/messages`, stage by stage |
-//! | `attempt` | one upstream asked: mended and repeated where that helps |
-//! | `body` | a request's body, whole |
-//! | `budget` | how much memory the bodies of requests may take, all together |
+//! | `attempt` | asks one upstream; repairs and repeats the request where that helps |
+//! | `body` | reads the complete body of a request |
+//! | `budget` | limits the memory that all requests take together |
 //! | `count` | `POST /v1/messages/count_tokens` |
-//! | `exchange` | the client's side of one request: events or a whole message out, signs of life in silence |
-//! | `footprint` | how much memory one request takes, told before it is taken |
+//! | `exchange` | the client's side of one request: sends events or a whole message, and signs of life in silence |
+//! | `footprint` | estimates the memory of one request before it is allocated |
 //! | `filter` | `on_event` and `on_tool_call` between translation and client |
-//! | `preview` | what would be sent, for `sparkgap hook` |
+//! | `preview` | the request that would be sent, for `sparkgap hook` |
 //! | `relay` | the upstream's bytes through decoder and translation to the client |
 
 mod attempt;

@@ -1,4 +1,4 @@
-//! The proxy's behaviour towards its clients, as the owner set it.
+//! The proxy's behaviour towards its clients, as the operator set it.
 
 use std::time::Duration;
 
@@ -29,11 +29,11 @@ impl Default for ClientPatience {
 /// How the proxy behaves towards its clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyOptions {
-    /// A prefix of every path, such as `/llm`; empty for none.
+    /// A prefix of every path, such as `/llm`, or empty.
     pub prefix: String,
     /// The memory that all requests may take together, in bytes; `None`: half of what the process may take.
     pub memory_max: Option<usize>,
-    /// A body that brings too little in this time is given up.
+    /// The time in which enough of a body must arrive; otherwise the request is refused.
     pub body_timeout: Duration,
     /// The signs of life in silence.
     pub patience: ClientPatience,

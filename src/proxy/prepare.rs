@@ -1,6 +1,6 @@
-//! From a client's bytes to a chat completion: parse, `on_request`, check, route, translate, `on_upstream_request`.
+//! Turns a client's bytes into a chat completion: parse, `on_request`, check, route, translate, `on_upstream_request`.
 //!
-//! The tree of a request lives only here; what comes out owns what it needs.
+//! The tree of a request exists only here; the results own all that they need.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -23,43 +23,44 @@ use crate::fleet::{Gateway, Resolved};
 /// The beta of clients that know the stop reason `model_context_window_exceeded`.
 const CONTEXT_WINDOW_BETA: &str = "model-context-window-exceeded-2025-08-26";
 
-/// The size of a body in bytes from which on the client is looked for between the stages of its request. Each stage of a
-/// body of 32 MiB takes some tenths of a second; those of a smaller one are over before a client could have left.
+/// The size in bytes from which on the client is watched between the stages of its request. Each stage takes some
+/// tenths of a second for a body of 32 MiB; for a smaller one, all are over before a client could have left.
 const WATCHED_SIZE_MIN: usize = 1024 * 1024;
 
-/// What `req.tool_names` may take, in bytes: it is kept until the request ends. Claude Code's have 2 KB.
+/// The most bytes of `req.tool_names`, which is kept until the request ends. Claude Code's take 2 KB.
 const TOOL_NAMES_SIZE_MAX: usize = 64 * 1024;
 
-/// What a request is prepared with.
+/// The inputs of a request's preparation.
 pub(super) struct Incoming<'p> {
     pub(super) gateway: &'p Gateway,
-    /// `None`: no upstream is asked for anything.
+    /// Waits for upstreams. `None`: no upstream may be asked for anything.
     pub(super) wait: Option<Rc<dyn Wait>>,
-    /// What the request holds of the memory for trees; `None`: nobody counts (`sparkgap hook`).
+    /// The memory for trees that the request holds. `None`: it is not counted (`sparkgap hook`).
     pub(super) room: Option<Share>,
     pub(super) request: &'p Request,
     pub(super) caller: &'p Caller,
 }
 
-/// What the hooks of one request know and have decided.
+/// The data that the hooks of one request share, and their decisions.
 #[derive(Default)]
 pub(super) struct Hooked {
-    /// `req`, where any hook is defined that sees it.
+    /// `req`, if any hook that sees it is defined.
     pub(super) shown: Option<Shown>,
-    /// The model as the client named it; empty where no hook is shown the request.
+    /// The model as the client named it; empty if no hook is shown the request.
     pub(super) client_model: String,
-    /// The model that `on_request` put in the client's place.
+    /// The model that `on_request` chose instead of the client's.
     model: Option<String>,
     /// The upstream that `on_request` or `on_error` chose.
     pub(super) upstream: Option<String>,
-    /// The body as `on_request` left it, where `on_error` may send it elsewhere.
+    /// The body after `on_request`, kept only if `on_error` may send it to another upstream.
     pub(super) saved: Option<Vec<u8>>,
-    /// Whether the body is so large that the client may leave before all stages are done, and is looked for between them.
+    /// True if the body is so large that the client may leave before all stages are done. Then it is watched between
+    /// them.
     pub(super) is_watched: bool,
 }
 
 impl Incoming<'_> {
-    /// The first stage: the body as JSON, and `on_request`.
+    /// The first stage: parses the body and runs `on_request`.
     pub(super) fn hooked<'b>(
         &self,
         document: &'b mut Document,
@@ -90,10 +91,10 @@ impl Incoming<'_> {
         Ok(body)
     }
 
-    /// Parses a body, once there is memory for its tree and for what the translation makes of it.
+    /// Waits until there is memory for a body's tree and its translation, and parses the body.
     ///
     /// # Errors
-    /// 400: not JSON, or far more memory than bytes. 413 and 529, see [`Share::claim`].
+    /// 400 if the body is not JSON or would take far more memory than it has bytes. 413 and 529, see [`Share::claim`].
     pub(super) fn parse<'d>(&self, document: &'d mut Document) -> Result<Value<'d>, Stop> {
         let not_json =
             |error: ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
@@ -109,7 +110,8 @@ impl Incoming<'_> {
         Ok(tree)
     }
 
-    /// The second stage: check, route, translate, `on_upstream_request`. `finish` takes what it needs of the result.
+    /// The second stage: check, route, translate, `on_upstream_request`. `finish` extracts the parts of the result to
+    /// keep.
     pub(super) fn translated<T>(
         &self,
         body: &Value<'_>,
@@ -152,8 +154,8 @@ impl Incoming<'_> {
         Ok((resolved, finished))
     }
 
-    /// Called between two stages: nothing more is to be done for a client that has left. Within a stage nobody looks, since
-    /// the translation knows no sockets; a stage's time is linear in the body's size.
+    /// Stops the request if its client has left. Called between stages. Within a stage nothing checks, since the
+    /// translation has no access to sockets; a stage's time is linear in the body's size.
     ///
     /// # Errors
     /// [`Stop::ClientGone`].
@@ -202,17 +204,17 @@ impl Incoming<'_> {
     }
 }
 
-/// The model that the client named; empty where it named none.
+/// The model that the client named, or an empty string.
 fn model_of<'b>(body: &'b Value<'_>) -> &'b str {
     body.get("model").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Whether any hook is defined that gets `req`.
+/// True if any hook that gets `req` is defined.
 fn sees_request(hooks: &Hooks) -> bool {
     Hook::ALL.iter().any(|hook| *hook != Hook::Load && hooks.defines(*hook))
 }
 
-/// Whether a block of type `image` stands anywhere in messages, contents or tool results.
+/// True if messages, contents or tool results contain a block of type `image`.
 fn has_images(value: &Value<'_>) -> bool {
     match value {
         Value::Array(items) => items.iter().any(has_images),
@@ -235,7 +237,7 @@ mod tests {
     use crate::hooks::LoadOptions;
     use crate::{config, transport};
 
-    /// A client that is waited for at this socket.
+    /// A client whose socket is watched.
     struct Waiting(TcpStream);
 
     impl Wait for Waiting {
@@ -293,7 +295,7 @@ mod tests {
         assert!(incoming.hooked(&mut large, &mut hooked).is_ok());
         assert!(incoming.check_client(&hooked).is_ok());
         drop(client);
-        // The hang-up is on its way on this very machine; only its arrival is waited for, not a stretch of time.
+        // The hang-up is already on its way within this machine, so wait for it to arrive, not for a fixed time.
         let arriving = wait.client().unwrap();
         let mut socket = [rustix::event::PollFd::new(&arriving, rustix::event::PollFlags::RDHUP)];
         rustix::event::poll(&mut socket, None).unwrap();

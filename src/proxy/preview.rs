@@ -1,4 +1,4 @@
-//! What would be sent for a request, without asking anybody: for `sparkgap hook`.
+//! Computes the body that would be sent upstream for a request, without contacting any upstream: for `sparkgap hook`.
 
 use std::net::Ipv4Addr;
 
@@ -11,25 +11,25 @@ use super::stop::Stop;
 use crate::activity::{Caller, Record};
 use crate::fleet::Gateway;
 
-/// What the hooks make of a request.
+/// The outcome of a request after the hooks.
 #[derive(Debug)]
 pub enum Preview {
-    /// It goes to an upstream.
+    /// The request would go to an upstream.
     Sent {
         /// The upstream's name.
         upstream: String,
-        /// The model there.
+        /// The upstream's name of the model.
         model: String,
-        /// The body for it.
+        /// The body that the upstream would get.
         body: Value<'static>,
     },
-    /// It is refused.
+    /// The request would be refused.
     Refused(Error),
-    /// A hook answers it with this message.
+    /// A hook would answer the request with this message.
     Answered(Value<'static>),
 }
 
-/// Runs the stages up to the upstream on a saved body, with what is known of the upstreams and no more.
+/// Runs the stages up to the upstream on a saved body, with only what is already known of the upstreams.
 pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> Preview {
     let headers = headers.iter().map(|(name, value)| (name, value)).collect();
     let request =

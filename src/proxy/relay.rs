@@ -1,4 +1,4 @@
-//! The upstream's response, byte by byte through decoder and translation to the client.
+//! Relays the upstream's response to the client, through decoder and translation, as its bytes arrive.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -15,58 +15,58 @@ use super::exchange::Exchange;
 use super::footprint;
 use super::stop::Stop;
 
-/// The largest whole (not streamed) answer, and the largest error, that is taken from an upstream. A million tokens are
-/// about 4 MB.
+/// The largest whole (not streamed) answer, and the largest error, that is accepted from an upstream. A million tokens
+/// are about 4 MB.
 const WHOLE_SIZE_MAX: usize = 16 * 1024 * 1024;
 const ERROR_SIZE_MAX: usize = 256 * 1024;
 
-/// The largest streamed answer, in bytes of events, of which a token takes about 200: a model that never ends is ended
-/// here.
+/// The largest streamed answer, in bytes of events. A token takes about 200. The limit stops a model that never ends.
 const ANSWER_SIZE_MAX: usize = 256 * 1024 * 1024;
 
 /// The largest answer that is put together for a client that does not stream, in bytes of the message. A million tokens
 /// are about 4 MB.
 const FOLDED_SIZE_MAX: usize = 8 * 1024 * 1024;
 
-/// How many times its size an answer that is put together takes: its open block, which is moved while it grows, the blocks
-/// before it as JSON, and the message.
+/// The memory that an answer takes while it is put together, as a multiple of its size: its open block, which is moved
+/// while it grows, the blocks before it as JSON, and the message.
 const FOLDED_FACTOR: usize = 4;
 
-/// How much of a whole answer is read at once.
+/// How many bytes of a whole answer are read at once.
 const WHOLE_READ_SIZE: usize = 64 * 1024;
 
-/// How many values a whole answer, or one event, may have for the memory that their tape takes: 24 bytes each.
+/// The most values of a whole answer, or of one event. Limits the memory of the parser's tape: 24 bytes a value.
 const VALUES_MAX: usize = 1_000_000;
 
 /// Below this size the values of an event are not counted.
 const COUNTED_SIZE_MIN: usize = 1024 * 1024;
 
-/// How long the end of a body is waited for when all was said: it is there already, or a server has a quirk.
+/// How long to wait for the end of a body after the answer is complete. Usually it is there already; a server that
+/// delays it has a quirk.
 const REST_TIME: Duration = Duration::from_millis(250);
 const REST_SIZE_MAX: usize = 64 * 1024;
 
-/// Usually there is nothing but the last chunk's mark.
+/// Usually only the mark of the last chunk is left to read.
 const REST_READ_SIZE: usize = 512;
 
 /// One answer on its way to the client.
 pub(super) struct Relay<'a> {
     pub(super) exchange: &'a Exchange,
-    /// The upstream that answers, and the model there.
+    /// The upstream that answers, and its model.
     pub(super) resolved: &'a Resolved,
     pub(super) asked: &'a Asked,
-    /// The bytes that the request holds meanwhile.
+    /// The bytes that the request holds while its answer runs.
     pub(super) kept_size: usize,
 }
 
 impl Relay<'_> {
-    /// Passes a whole answer on; the client gets its last bytes by [`Exchange::finish`].
+    /// Passes all of an answer on, except for its last bytes: [`Exchange::finish`] sends those.
     ///
     /// # Errors
     /// The upstream or a hook broke the answer off, or the client has left.
     pub(super) fn run(&self, response: Response) -> Result<(), Stop> {
         let is_json =
             response.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/json"));
-        // A server may not say what it sends; no line of an event begins with a brace.
+        // Some servers send JSON without saying so. No line of an event begins with a brace.
         if is_json || response.beginning().trim_ascii_start().starts_with(b"{") {
             return self.whole(response);
         }
@@ -79,12 +79,12 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// The end of a request whose upstream said why it fails.
+    /// The end of a request whose upstream sent an error.
     fn said(&self, failure: Failure) -> Stop {
         Stop::Error(failure_error(failure, self.asked))
     }
 
-    /// The end of a request whose connection to the upstream, or to the client, is lost.
+    /// The end of a request that lost its connection to the upstream, or to the client.
     fn lost(&self, failure: &transport::Failure) -> Stop {
         if *failure == transport::Failure::ClientGone {
             return Stop::ClientGone;
@@ -93,7 +93,8 @@ impl Relay<'_> {
         Stop::Error(failure.to_error(self.resolved.served.name()))
     }
 
-    /// Until the upstream says that this was all, or ends. What is left of its body, if it is to be read.
+    /// Passes events on until the upstream says that the answer is complete, or ends. Returns the response if the rest
+    /// of its body should be read.
     fn events(&self, mut response: Response) -> Result<Option<Response>, Stop> {
         let exchange = self.exchange;
         let mut decoder = Decoder::default();
@@ -125,7 +126,7 @@ impl Relay<'_> {
                     Ok(Progress::Done) => return Ok(Some(response)),
                     Ok(Progress::Cancel) => return Ok(None),
                     Err(failure) => {
-                        // What was translated before the error belongs to the client.
+                        // Send what was translated before the error.
                         if exchange.started() {
                             exchange.flush().map_err(Stop::Client)?;
                         }
@@ -142,7 +143,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Counts what is put together of an answer for a client that does not stream.
+    /// Claims memory for the part of an answer put together so far for a client that does not stream.
     fn hold_folded(&self) -> Result<(), Stop> {
         let size = self.exchange.folded_size();
         if size > FOLDED_SIZE_MAX {
@@ -151,13 +152,13 @@ impl Relay<'_> {
         self.exchange.claim(self.kept_size + FOLDED_FACTOR * size).map(|_| ())
     }
 
-    /// Passes on the answer of an upstream that sent JSON although it was asked to stream.
+    /// Passes on a JSON answer, from an upstream that was asked to stream.
     #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     fn whole(&self, mut response: Response) -> Result<(), Stop> {
         let exchange = self.exchange;
         let mut body = Vec::new();
         loop {
-            // Its bytes, the parser's copy of them, and what is put together of them.
+            // Room for the bytes, the parser's copy of them, and the message put together from them.
             exchange.claim(self.kept_size + (2 + FOLDED_FACTOR) * body.len())?;
             let filled = body.len();
             body.resize(filled + WHOLE_READ_SIZE, 0);
@@ -181,12 +182,12 @@ impl Relay<'_> {
     }
 }
 
-/// Reads a body to its end, so that its connection can serve again.
-#[inline(never)] // a stream that waits is not to have its part of the stack below it
+/// Reads a body to its end, so that its connection can be reused.
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 fn drain(mut rest: Response) {
     rest.limit_rest(REST_TIME);
     let mut size = 0;
-    // What becomes of it is nobody's concern: the answer is whole.
+    // Errors are ignored, since the answer is complete.
     while let Ok(count @ 1..) = rest.read(&mut [0; REST_READ_SIZE]) {
         size += count;
         if size > REST_SIZE_MAX {
@@ -199,7 +200,7 @@ fn too_long() -> Stop {
     Error::new(Kind::BadGateway, "the upstream's answer is too long").into()
 }
 
-/// Refuses a document of the upstream whose tape would be far larger than the document.
+/// Refuses JSON from the upstream whose tape would be far larger than the JSON itself.
 fn check_values(json: &[u8]) -> Result<(), Stop> {
     if json.len() < COUNTED_SIZE_MIN || footprint::values(json) <= VALUES_MAX {
         return Ok(());
@@ -207,10 +208,10 @@ fn check_values(json: &[u8]) -> Result<(), Stop> {
     Err(Error::new(Kind::BadGateway, "the upstream's answer has too many JSON values").into())
 }
 
-/// The error that an answer begins with: vLLM says 200 before its engine has looked at the request, and what is wrong in
-/// the first event.
+/// The error that a response of status 200 begins with. vLLM sends the status before its engine has looked at the
+/// request, and the error in the first event.
 pub(super) fn error_at_once(response: &Response) -> Option<Failure> {
-    // Nearly always this is all that is looked at.
+    // In nearly all cases this search finds nothing, and the rest is skipped.
     memchr::memmem::find(response.beginning(), b"error")?;
     let mut decoder = Decoder::default();
     let count = response.beginning().read(decoder.space()).ok()?;
@@ -223,7 +224,7 @@ pub(super) fn error_at_once(response: &Response) -> Option<Failure> {
     read.ok()?
 }
 
-/// The body of an error response; what is beyond the limit says nothing new.
+/// The body of an error response, up to the limit; the bytes after it add nothing useful.
 pub(super) fn error_body(response: Response) -> Vec<u8> {
     response.read_some(ERROR_SIZE_MAX)
 }

@@ -1,6 +1,6 @@
-//! The resources: which path and method stand for what.
+//! The resources, with their paths and methods.
 
-/// A resource, as its path names it.
+/// A resource, identified by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resource<'p> {
     Messages,
@@ -9,7 +9,7 @@ pub(super) enum Resource<'p> {
     Model(&'p str),
     /// For `sparkgap env --remote`.
     Environment,
-    /// Says only that somebody is there. Claude Code warms its connection with `HEAD /api/hello`.
+    /// Says only that a server is running. Claude Code warms its connection with `HEAD /api/hello`.
     Hello,
     Health,
 }
@@ -28,7 +28,7 @@ impl<'p> Resource<'p> {
         }
     }
 
-    /// Whether it is told to everybody: it says nothing of what is served here.
+    /// True if no key is needed: the answer reveals nothing about the models.
     pub(super) fn is_open(self) -> bool {
         matches!(self, Resource::Hello | Resource::Health)
     }

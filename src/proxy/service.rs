@@ -1,4 +1,5 @@
-//! The handler of every request: decides which path stands for what, and answers at once what needs no upstream.
+//! The handler of every request: finds the resource by its path, and answers at once if no upstream's message is
+//! needed.
 
 use std::io;
 use std::net::SocketAddr;

@@ -19,7 +19,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy in front of this gateway, for clients that have access.
+    /// A proxy that serves the clients that `access` admits from this gateway.
     pub fn new(gateway: Gateway, access: Access, options: ProxyOptions) -> Self {
         Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
@@ -35,12 +35,12 @@ impl Proxy {
         &self.activity
     }
 
-    /// The gateway in force now. Requests in flight keep the one that they began with.
+    /// The current gateway. Requests in flight keep the one that they began with.
     pub fn gateway(&self) -> Arc<Gateway> {
         Arc::clone(&self.gateway.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts another gateway in force for the requests to come.
+    /// Replaces the gateway for requests to come.
     pub fn replace(&self, gateway: Gateway) {
         *self.gateway.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(gateway);
     }

@@ -1,4 +1,4 @@
-//! The ends of a request that an upstream's message does not answer.
+//! The ways in which a request ends without a message from an upstream.
 
 use std::io;
 
@@ -7,19 +7,19 @@ use crate::fleet::queue::NoSlot;
 use crate::http;
 use crate::json::Value;
 
-/// The end of a request that no message of an upstream answers.
+/// Why a request ends without a message from an upstream.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// With an error for the client.
+    /// An error, which the client gets.
     Error(Error),
-    /// With the failure of a hook of policy closed that saw the answer. No other upstream is asked: its answer would be
-    /// for the same hook.
+    /// The failure of a hook of policy closed that saw the answer. No other upstream is asked, because the same hook
+    /// would see its answer, too.
     Refused(Error),
-    /// With nothing: the client has left.
+    /// The client has left, so nothing is sent.
     ClientGone,
-    /// With its connection: it cannot be written to.
+    /// The client's connection failed: it cannot be written to.
     Client(io::Error),
-    /// With the message that a hook gave.
+    /// The message of a hook, which is the answer.
     Respond(Value<'static>),
 }
 

@@ -39,7 +39,7 @@ fn hosts_of_this_machine_are_served() {
         "[0:0:0:0:0:0:0:1]:4000",
         "[::ffff:127.0.0.1]:4000",
         "[::ffff:7f00:1]:4000",
-        // A request without a host comes from no browser.
+        // A request without a host does not come from a browser.
         "",
     ] {
         assert!(host_is_ours(&[("host", host)], None, &[], "127.0.0.1"), "{host}");
@@ -147,7 +147,7 @@ fn an_error_names_the_host_without_its_port() {
     assert!(error.message.len() < 500);
 }
 
-/// `Some(true)`: let in as a listed origin; `Some(false)`: let in; `None`: refused.
+/// `Some(true)`: admitted as a listed origin; `Some(false)`: admitted; `None`: refused.
 fn page(headers: &[(&str, &str)]) -> Option<bool> {
     let listed =
         ["https://chat.example", "http://localhost:3000/", "app://obsidian.md", "http://Plain.example:80"];
