@@ -140,7 +140,7 @@ impl Incoming<'_> {
             chat.plan.measure(&chat.body, &target.lessons.tokens);
         }
         for dropped in &chat.dropped {
-            self.gateway.warn_once("left out, as no upstream has a place for it", dropped);
+            self.gateway.warn_once("dropped, since OpenAI-compatible servers do not support it", dropped);
         }
         if chat.is_coercion_cut {
             let what = "the tools of a request are too large to be kept while its answer runs";
