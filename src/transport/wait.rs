@@ -72,7 +72,8 @@ pub struct CallLimits {
     /// The least time between two attempts to discover anew.
     pub discovery_interval: Duration,
     /// A pooled connection that is lost within this time after the request was sent had been closed by the server before:
-    /// nothing can have been computed, and the request may be sent again. Later, a model may have worked on it.
+    /// nothing can have been computed, and the request may be sent again. Later, a model may have worked on it. The same
+    /// holds for a refusal that does not say itself that nothing was begun.
     pub loss_at_once: Duration,
 }
 
@@ -177,8 +178,12 @@ impl Call {
     /// Whether a connection that is lost now was lost at once after the request was sent, before any byte of a response:
     /// then no model can have worked on the request.
     pub(super) fn is_lost_at_once(&self) -> bool {
-        let at_once = |sent: Instant| sent.elapsed() <= self.options.loss_at_once;
-        !self.received.get() && self.sent.get().is_none_or(at_once)
+        !self.received.get() && self.is_soon()
+    }
+
+    /// Whether so little time has passed since the request was sent that nothing can have been computed.
+    pub(super) fn is_soon(&self) -> bool {
+        self.sent.get().is_none_or(|sent| sent.elapsed() <= self.options.loss_at_once)
     }
 
     /// The first byte of the response is here.
