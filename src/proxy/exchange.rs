@@ -170,11 +170,16 @@ impl Exchange {
         self.share.claim(size, self)
     }
 
-    /// What is gathered of an answer for a client that does not stream, in bytes.
-    pub(super) fn folded_size(&self) -> usize {
-        self.with(|answer| match &answer.output {
-            Output::Events { .. } => 0,
-            Output::Fold(fold) => fold.size(),
+    /// What is gathered of an answer, in bytes: for a client that does not stream all of it, for one that does what
+    /// cannot go out yet.
+    pub(super) fn gathered_size(&self) -> usize {
+        self.with(|answer| {
+            let folded = match &answer.output {
+                Output::Events { .. } => 0,
+                Output::Fold(fold) => fold.size(),
+            };
+            // A tool call of a message that is put together is in both.
+            folded.max(answer.stream.held_size())
         })
         .unwrap_or(0)
     }

@@ -14,8 +14,9 @@ const SCANNED_SIZE_MIN: usize = 16 * 1024;
 /// How many times its body one request may take.
 const BODY_FACTOR: usize = 12;
 
-/// What it may take beside that; a part of the megabyte that is promised is left to its connection and its answer.
-const SLACK_SIZE: usize = 512 * 1024;
+/// What it may take beside that; a part of the megabyte that is promised is left to its connection and its answer. It must
+/// not be smaller, so that a conversation of 2,000 short messages or tool calls (60 to 200 KB) is within the bound.
+const SLACK_SIZE: usize = 896 * 1024;
 
 /// The most that one request may take.
 const SIZE_MAX: usize = 400 * 1024 * 1024;
