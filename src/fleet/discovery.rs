@@ -55,7 +55,8 @@ impl Discovered {
 
     /// Parses the models listing. `server` is the response's `server` header.
     pub(super) fn parse(body: &mut [u8], server: Option<&str>, settings: &Settings) -> Result<Self, String> {
-        let listing = json::parse(body).map_err(|error| format!("the models listing is not valid JSON: {error}"))?;
+        let listing =
+            json::parse(body).map_err(|error| format!("the models listing is not valid JSON: {error}"))?;
         let data = listing.get("data").and_then(Value::as_array);
         let data = data.ok_or("the models listing has no array `data`")?;
         let models = data.iter().filter_map(|entry| {

@@ -88,12 +88,10 @@ impl Attempt<'_> {
             if (200..300).contains(&response.status) && at_once.is_none() {
                 return Ok(Ok(response));
             }
-            let retry_after = response.retry_after;
+            let (retry_after, is_soon) = (response.retry_after, response.is_at_once);
             if let Some(error) = self.refused(response, at_once, wait) {
-                // Only an overload says that the model has not begun: the server is starting, or full. A 502 may come
-                // from a load balancer whose server died while it worked.
-                let may_have_run = error.kind != Kind::Overloaded;
-                return Ok(Err(Failed { error, retry_after, may_have_run }));
+                let is_not_begun = error.kind == Kind::Overloaded && (is_soon || says_not_begun(&error));
+                return Ok(Err(Failed { error, retry_after, may_have_run: !is_not_begun }));
             }
         }
     }
@@ -174,6 +172,16 @@ impl Attempt<'_> {
             Failure::Overflow { window: None, .. } | Failure::Other(_) => {}
         }
     }
+}
+
+/// The words of servers that refuse a request before any work on it: llama.cpp, Ollama, SGLang.
+const NOT_BEGUN: [&str; 3] = ["loading model", "server busy", "queue is full"];
+
+/// Whether a refusal says that the model did not begin. A 503 alone does not say so when it comes late: load balancers give
+/// it for a server that died at work (Envoy), and servers for a request that they broke off.
+fn says_not_begun(error: &Error) -> bool {
+    let words = error.source.as_ref().unwrap_or(&error.message).to_ascii_lowercase();
+    NOT_BEGUN.iter().any(|said| words.contains(said))
 }
 
 /// The tokens that the refused request leaves for an answer, if any.
@@ -282,6 +290,27 @@ mod tests {
         assert_eq!(pause(Retry::Never, None, false), None);
         assert_eq!(pause(Retry::Unsaid, None, false), None);
         assert_eq!(pause(passing, None, true), None);
+    }
+
+    #[test]
+    fn only_some_refusals_say_that_nothing_was_begun() {
+        for (body, expected) in [
+            (r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#, true),
+            (r#"{"error":"server busy, please try again.  maximum pending requests exceeded"}"#, true),
+            (r#"{"object":"error","message":"The request queue is full.","code":503}"#, true),
+            (r#"{"object":"error","message":"The request is aborted.","code":503}"#, false),
+            (
+                "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
+                false,
+            ),
+            ("<html><h1>503 Service Unavailable</h1></html>", false),
+            ("", false),
+        ] {
+            let Failure::Other(error) = read_failure(503, &mut body.as_bytes().to_vec(), None) else {
+                unreachable!("{body}")
+            };
+            assert_eq!(says_not_begun(&error), expected, "{body}");
+        }
     }
 
     #[test]

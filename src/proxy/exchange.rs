@@ -171,11 +171,16 @@ impl Exchange {
         self.share.claim(size, self)
     }
 
-    /// The bytes put together so far of an answer for a client that does not stream.
-    pub(super) fn folded_size(&self) -> usize {
-        self.with(|answer| match &answer.output {
-            Output::Events { .. } => 0,
-            Output::Fold(fold) => fold.size(),
+    /// The bytes gathered so far of an answer: all of it for a client that does not stream, and for one that does the
+    /// part that cannot go out yet.
+    pub(super) fn gathered_size(&self) -> usize {
+        self.with(|answer| {
+            let folded = match &answer.output {
+                Output::Events { .. } => 0,
+                Output::Fold(fold) => fold.size(),
+            };
+            // A tool call of a message that is put together is in both.
+            folded.max(answer.stream.held_size())
         })
         .unwrap_or(0)
     }

@@ -16,8 +16,9 @@ const SCANNED_SIZE_MIN: usize = 16 * 1024;
 const BODY_FACTOR: usize = 12;
 
 /// The memory that a request may take in addition, in bytes. The rest of the promised megabyte is for its connection
-/// and its answer.
-const SLACK_SIZE: usize = 512 * 1024;
+/// and its answer. It must not be smaller, so that a conversation of 2,000 short messages or tool calls (60 to 200 KB)
+/// is within the bound.
+const SLACK_SIZE: usize = 896 * 1024;
 
 /// The most memory that one request may take, in bytes.
 const SIZE_MAX: usize = 400 * 1024 * 1024;

@@ -23,13 +23,18 @@ const ERROR_SIZE_MAX: usize = 256 * 1024;
 /// The largest streamed answer, in bytes of events. A token takes about 200. The limit stops a model that never ends.
 const ANSWER_SIZE_MAX: usize = 256 * 1024 * 1024;
 
-/// The largest answer that is put together for a client that does not stream, in bytes of the message. A million tokens
-/// are about 4 MB.
-const FOLDED_SIZE_MAX: usize = 8 * 1024 * 1024;
+/// The most of an answer that is gathered: for a client that does not stream, the message that is put together; for one that
+/// does, tool calls, what waits behind them, and reasoning that is to be omitted. A million tokens are about 4 MB.
+const GATHERED_SIZE_MAX: usize = 8 * 1024 * 1024;
 
-/// The memory that an answer takes while it is put together, as a multiple of its size: its open block, which is moved
-/// while it grows, the blocks before it as JSON, and the message.
-const FOLDED_FACTOR: usize = 4;
+/// The memory that an answer takes while it is gathered, as a multiple of its size: an open block, which is moved while
+/// it grows, the blocks before it as JSON, and the message.
+const GATHERED_FACTOR: usize = 4;
+
+/// The gathered part is measured whenever this many more bytes of events have come, and this part of all that came: to
+/// walk through it with every read would cost more than linear time.
+const MEASURED_STEP_MIN: usize = 64 * 1024;
+const MEASURED_PART: usize = 16;
 
 /// How many bytes of a whole answer are read at once.
 const WHOLE_READ_SIZE: usize = 64 * 1024;
@@ -98,7 +103,7 @@ impl Relay<'_> {
     fn events(&self, mut response: Response) -> Result<Option<Response>, Stop> {
         let exchange = self.exchange;
         let mut decoder = Decoder::default();
-        let mut size = 0;
+        let (mut size, mut measured_at) = (0, MEASURED_STEP_MIN);
         loop {
             let count = response.read(decoder.space()).map_err(|failure| self.lost(&failure))?;
             decoder.advance(count);
@@ -136,20 +141,23 @@ impl Relay<'_> {
             }
             drop(parser);
             exchange.flush().map_err(Stop::Client)?;
-            self.hold_folded()?;
+            if size >= measured_at {
+                self.hold_gathered()?;
+                measured_at = size + MEASURED_STEP_MIN.max(size / MEASURED_PART);
+            }
             if count == 0 {
                 return Ok(None);
             }
         }
     }
 
-    /// Claims memory for the part of an answer put together so far for a client that does not stream.
-    fn hold_folded(&self) -> Result<(), Stop> {
-        let size = self.exchange.folded_size();
-        if size > FOLDED_SIZE_MAX {
+    /// Claims memory for the part of an answer gathered so far.
+    fn hold_gathered(&self) -> Result<(), Stop> {
+        let size = self.exchange.gathered_size();
+        if size > GATHERED_SIZE_MAX {
             return Err(too_long());
         }
-        self.exchange.claim(self.kept_size + FOLDED_FACTOR * size).map(|_| ())
+        self.exchange.claim(self.kept_size + GATHERED_FACTOR * size).map(|_| ())
     }
 
     /// Passes on a JSON answer, from an upstream that was asked to stream.
@@ -159,7 +167,7 @@ impl Relay<'_> {
         let mut body = Vec::new();
         loop {
             // Room for the bytes, the parser's copy of them, and the message put together from them.
-            exchange.claim(self.kept_size + (2 + FOLDED_FACTOR) * body.len())?;
+            exchange.claim(self.kept_size + (2 + GATHERED_FACTOR) * body.len())?;
             let filled = body.len();
             body.resize(filled + WHOLE_READ_SIZE, 0);
             let read = response.read(body.get_mut(filled..).unwrap_or_default());
@@ -178,7 +186,7 @@ impl Relay<'_> {
         drop(body);
         taken.map_err(|failure| self.said(failure))?;
         exchange.end().map_err(Stop::Refused)??;
-        self.hold_folded()
+        self.hold_gathered()
     }
 }
 

@@ -225,6 +225,11 @@ impl Arguments {
         self.repairs + self.text.repairs()
     }
 
+    /// The bytes of text that are held.
+    pub fn size(&self) -> usize {
+        self.raw.len() + self.doubtful.len()
+    }
+
     /// All the text so far, as it came, up to [`RAW_SIZE_MAX`].
     pub fn raw(&self) -> &str {
         &self.raw

@@ -36,6 +36,11 @@ impl Signature {
         }
     }
 
+    /// The bytes of text that it holds.
+    pub(super) fn size(&self) -> usize {
+        self.text.as_ref().map_or(0, String::len)
+    }
+
     pub(super) fn encode(&self) -> String {
         match &self.text {
             None => format!("{DIGEST_PREFIX}{}", self.digest.hex()),

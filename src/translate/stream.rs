@@ -187,6 +187,19 @@ impl MessageStream {
         self.counts
     }
 
+    /// The bytes of the answer that are held: the text of tool calls, what waits for its turn behind an open call, and
+    /// reasoning that the client asked to omit. Walks through all of them.
+    pub fn held_size(&self) -> usize {
+        let call = |call: &Call| {
+            let texts = [&call.id, &call.shown_id, &call.name, &call.pending];
+            texts.iter().map(|text| text.len()).sum::<usize>() + call.arguments.size()
+        };
+        let waiting = |(_, text): &(bool, String)| text.len() + size_of::<(bool, String)>();
+        let calls = self.calls.iter().map(call).sum::<usize>();
+        let waiting = self.held.iter().map(waiting).sum::<usize>();
+        calls + waiting + self.signature.size() + self.space.len() + self.mark_text.len()
+    }
+
     /// What had to be changed in the arguments of tool calls: values coerced to what their schema wants, and places where
     /// they were not JSON.
     pub fn changes(&self) -> (usize, usize) {

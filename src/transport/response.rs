@@ -90,6 +90,9 @@ pub struct Response {
     pub retry_after: Option<u32>,
     /// `server`, as sent.
     pub server: Option<String>,
+    /// Whether its body began within [`super::CallLimits::loss_at_once`] after the request was sent: then nothing can have
+    /// been computed for it.
+    pub is_at_once: bool,
     /// The part of the body that arrived with the head and was not read yet.
     beginning: Vec<u8>,
     body: Body,
@@ -140,6 +143,7 @@ impl Response {
             content_type: text("content-type"),
             retry_after: headers.get("retry-after").and_then(|seconds| seconds.trim().parse().ok()),
             server: text("server"),
+            is_at_once: false,
             beginning: rest,
             body: Body::Open(open),
             call,
@@ -152,6 +156,7 @@ impl Response {
             beginning.truncate(count);
             response.beginning = beginning;
         }
+        response.is_at_once = response.call.is_soon();
         response.call.mark_begun();
         Ok(response)
     }

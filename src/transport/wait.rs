@@ -74,7 +74,7 @@ pub struct CallLimits {
     pub discovery_interval: Duration,
     /// If a pooled connection is lost within this time after the request was sent, the server had closed it before. It
     /// cannot have computed anything, so the request may be sent again. If the connection is lost later, a model may
-    /// have worked on the request.
+    /// have worked on the request. The same holds for a refusal that does not itself say that nothing was begun.
     pub loss_at_once: Duration,
 }
 
@@ -179,8 +179,12 @@ impl Call {
     /// True if a connection that is lost now was lost at once: soon after the request was sent and before any byte of a
     /// response, so that no model can have worked on the request.
     pub(super) fn is_lost_at_once(&self) -> bool {
-        let at_once = |sent: Instant| sent.elapsed() <= self.options.loss_at_once;
-        !self.received.get() && self.sent.get().is_none_or(at_once)
+        !self.received.get() && self.is_soon()
+    }
+
+    /// Whether so little time has passed since the request was sent that nothing can have been computed.
+    pub(super) fn is_soon(&self) -> bool {
+        self.sent.get().is_none_or(|sent| sent.elapsed() <= self.options.loss_at_once)
     }
 
     /// Notes that the first byte of the response has arrived.

@@ -207,7 +207,7 @@ fn a_server_that_came_with_another_listing_is_shown_images_again() {
     let listing = json!({"data": [{"id": "qwen3", "owned_by": "vllm", "root": "/models/qwen3-vl", "max_model_len": 8192}]});
     upstream.set_page("/v1/models", 200, &listing.to_string());
     upstream.next(|call| {
-        call.whole(503, r#"{"error":{"message":"shutting down"}}"#);
+        call.whole(503, r#"{"error":{"message":"Loading model"}}"#);
         Then::Close
     });
     server.connect().post(&body).message();

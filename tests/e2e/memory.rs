@@ -6,10 +6,10 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::HANG;
-use super::client::{hello, post};
+use super::client::{hello, hello_stream, post};
 use super::server::Server;
-use super::upstream::{Upstream, delta};
-use serde_json::json;
+use super::upstream::{Then, Upstream, delta};
+use serde_json::{Value, json};
 
 const MIB: usize = 1024 * 1024;
 
@@ -123,6 +123,38 @@ fn one_request_takes_at_most_twelve_times_its_body() {
         println!("{:24} {status} {:.1} times its body", shape.name, took as f64 / body.len() as f64);
         assert!(took <= allowed, "{}: {} MiB for a body of {} MiB", shape.name, took >> 20, body.len() >> 20);
         server.connect().post(&hello()).message();
+    }
+}
+
+#[test]
+fn conversations_of_many_short_turns_are_taken() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let user = |content: Value| json!({"role": "user", "content": content});
+    let model = |content: Value| json!({"role": "assistant", "content": content});
+    let one_letter = vec![user(json!("x")); 2000];
+    let blocks = (0..1000).flat_map(|_| {
+        let text = json!([{"type": "text", "text": "k"}]);
+        [user(text.clone()), model(text)]
+    });
+    let calls = (0..1000).flat_map(|i| {
+        let id = format!("toolu_{i:024}");
+        let call = json!([{"type": "tool_use", "id": id, "name": "f", "input": {}}]);
+        [model(call), user(json!([{"type": "tool_result", "tool_use_id": id, "content": "ok"}]))]
+    });
+    let images = (0..600)
+        .map(|i| json!({"type": "image", "source": {"type": "url", "url": format!("https://a.b/{i}.png")}}));
+    let first = || std::iter::once(user(json!("x")));
+    for (name, messages) in [
+        ("letters", one_letter),
+        ("blocks", blocks.chain(first()).collect()),
+        ("calls", first().chain(calls).collect()),
+        ("images", vec![user(images.collect())]),
+    ] {
+        let mut body = hello();
+        body["messages"] = messages.into();
+        let answer = server.connect().post(&body);
+        assert_eq!(answer.status, 200, "{name}: {}", answer.text());
     }
 }
 
@@ -287,4 +319,41 @@ fn a_whole_answer_of_the_upstream_is_bounded() {
     upstream.next_answer(200, &answer("", &"x".repeat(6 * MIB)));
     assert_eq!(server.connect().post(&hello()).message()[0]["text"].as_str().map(str::len), Some(6 * MIB));
     assert!(server.peak() < before + 100 * MIB as u64, "{} MiB", server.peak() >> 20);
+}
+
+#[test]
+fn what_a_stream_holds_back_is_bounded() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    server.connect().post(&hello()).message();
+    let before = server.memory();
+    let call = |index: usize, name: &str, arguments: &str| {
+        let function = json!({"name": name, "arguments": arguments});
+        delta(
+            json!({"tool_calls": [{"index": index, "id": format!("c{index}"), "type": "function", "function": function}]}),
+        )
+    };
+    let long = "x".repeat(256 * 1024);
+    let open = call(0, "f", r#"{"k":""#);
+    for (first, rest) in [
+        (delta(json!({"reasoning": "x"})), delta(json!({"reasoning": long}))), // to be omitted
+        (open.clone(), delta(json!({"content": long}))),                       // its turn does not come
+        (open, call(1, "g", &long)),
+    ] {
+        upstream.next(move |call| {
+            call.stream_head();
+            let rest = format!("data: {rest}\n\n");
+            call.chunk(&first);
+            while call.try_piece(&rest).is_ok() {}
+            Then::Close
+        });
+        let mut body = hello_stream();
+        body["thinking"] = json!({"type": "adaptive", "display": "omitted"});
+        let mut client = server.connect();
+        client.send(&post(body.to_string().as_bytes()));
+        assert_eq!(client.head().status, 200);
+        let told = client.read_until("the upstream's answer is too long");
+        assert!(!told.contains("message_stop"), "{told}");
+    }
+    assert!(server.peak() < before + 150 * MIB as u64, "{} MiB", server.peak() >> 20);
 }

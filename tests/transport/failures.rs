@@ -102,6 +102,21 @@ fn what_a_server_may_have_worked_on_is_not_sent_again() {
 }
 
 #[test]
+fn a_refusal_tells_whether_it_came_at_once() {
+    for (loss_at_once, expected) in [(HANG, true), (Duration::ZERO, false)] {
+        let (url, script) = scripted(|listener| {
+            let mut stream = accept(listener);
+            read_request(&mut stream);
+            answer(&mut stream, "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\nno");
+        });
+        let upstream = upstream_with(&url, CallLimits { loss_at_once, ..CallLimits::default() });
+        let response = upstream.post(CHAT, b"{}", &nobody()).unwrap();
+        assert_eq!((response.status, response.is_at_once), (503, expected));
+        script.join().unwrap();
+    }
+}
+
+#[test]
 fn a_body_that_breaks_off_never_seems_to_end() {
     for (head, part) in [(STREAM_HEAD, "2\r\nok\r\n"), ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n", "ok")]
     {
