@@ -2,11 +2,11 @@
 //! time.
 //!
 //! The client's SDK parses all text so far after every piece, and gives up the whole turn if the text cannot become
-//! JSON any more. So a pushdown machine reads every byte, sends on the bytes that are certain, and holds back those
-//! that are not: a comma and a key until their value begins; a number, a literal or an escape until it is complete. The
-//! text that was sent can therefore always be closed. String content is sent on at once. Knows nothing of either API's
-//! messages, and never fails: text that is not an object is put, whole, into a member `_raw_arguments` of an object, so
-//! that the client's schema check refuses the call and the model sees its own text.
+//! JSON any more. So a pushdown machine reads every byte, sends on the bytes that are certain, and holds back the
+//! others: a comma and a key until their value begins; a number, a literal or an escape until it is complete. The text
+//! that was sent can therefore always be closed. String content is sent on at once. This module knows nothing of either
+//! API's messages, and it never fails: text that is not an object is put, whole, into a member `_raw_arguments` of an
+//! object, so that the client's schema check refuses the call and the model sees its own text.
 //!
 //! | state | next | then |
 //! |---|---|---|
@@ -57,24 +57,24 @@ pub const RAW_KEY: &str = "_raw_arguments";
 /// White space in JSON.
 pub(super) const SPACES: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// How far the model's own text had come when the fragments ended. [`Arguments::ending`] tells it; whether a call in
-/// that state may run is decided in `finish`.
+/// How far the model's own text had come when the fragments ended, as returned by [`Arguments::ending`]. Whether a call
+/// in that state may run is decided in `finish`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The text reached its own end: one object, whatever was repaired inside it; or text with an end of its own that
-    /// is not an object, of which nothing but the raw text reaches the client.
+    /// The text reached its own end. It is one object, however much was repaired inside it; or it is not an object but
+    /// has balanced brackets, and the client gets it as raw text only.
     Whole,
     /// Only closing brackets are missing after a complete value, or no arguments came at all.
     Unclosed,
-    /// The text ends inside a string, a number, a literal or a key, or behind a colon, a comma or an opening bracket,
-    /// or a part of it was sent before it became illegal. The rest is unknown, so the call must not run.
+    /// The text ends inside a string, a number, a literal or a key, or after a colon, a comma or an opening bracket; or
+    /// a part of it was sent before the text became invalid. The rest is unknown, so the call must not run.
     Cut,
 }
 
 /// The way the arguments ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// One object, as the model wrote it (except for coerced values).
+    /// One object, as the model wrote it, except for coerced values.
     Complete,
     /// Nothing, white space or `null`; nothing was sent.
     Empty,
@@ -82,7 +82,7 @@ pub enum Outcome {
     Repaired,
     /// Not an object; the object that was sent carries the raw text.
     Raw,
-    /// Not to be run: what was sent is not a whole object, and never becomes one.
+    /// An incomplete object was sent and is never completed, so that no client runs the call.
     Truncated,
 }
 
@@ -99,7 +99,7 @@ enum State {
     Element,
     Text,
     Number(Number),
-    /// The literal and its JSON, and the number of its bytes that have come.
+    /// The literal as it is written and its JSON, and the number of its bytes that have come.
     Literal(&'static (&'static str, &'static str), usize),
     AfterValue,
     Complete,
@@ -116,13 +116,14 @@ pub struct Arguments {
     /// The open containers, the innermost in the lowest bit; 1 is an object. [`DEPTH_MAX`] bits are needed.
     containers: u128,
     depth: usize,
-    /// All text so far without leading white space, for the end and for servers that repeat themselves.
+    /// All text so far without leading white space. It is kept for the end, and to recognize servers that repeat
+    /// themselves.
     raw: String,
     /// True if `raw` is full, and more text was dropped.
     is_cut: bool,
     /// The text that is not certain yet, in the order in which it will be sent.
     held: String,
-    /// The range of the last key's inside in `held`, and the index where the value starts.
+    /// The range in `held` of the last key without its quotes, and the index where the value starts.
     key: std::ops::Range<usize>,
     value_start: usize,
     text: Text,
@@ -133,9 +134,9 @@ pub struct Arguments {
     has_sent: bool,
     /// True if a member of the outermost object was sent, so that the next one needs a comma.
     has_members: bool,
-    /// A fragment that may be a nested object, or all arguments so far once more. The next fragment decides.
+    /// A fragment that is either a nested object or a repetition of all arguments so far. The next fragment decides.
     doubtful: String,
-    /// True if the server was seen to send all arguments so far with every fragment.
+    /// True if the server turned out to send all arguments so far with every fragment.
     is_cumulative: bool,
     /// The number of bytes of the same object that have come again after its end.
     repeated: usize,
@@ -150,7 +151,7 @@ impl Arguments {
         Arguments { schema, ..Arguments::default() }
     }
 
-    /// Takes a fragment, and appends the text that may be sent on to `out`, which may be nothing.
+    /// Takes a fragment, and appends the text that may be sent on, if any, to `out`.
     pub fn push(&mut self, fragment: &str, out: &mut String) {
         if fragment.is_empty() || matches!(self.state, State::Ended(_)) {
             return;
@@ -169,7 +170,7 @@ impl Arguments {
             let before = self.state;
             let taken = self.step(rest, out);
             let (consumed, left) = rest.split_at_checked(taken).unwrap_or((rest, ""));
-            // Leading white space and text behind the object do not belong to it.
+            // Leading white space and text after the object do not belong to it.
             if self.state != State::Start && before != State::Complete {
                 self.raw.push_str(consumed);
             }
@@ -182,19 +183,19 @@ impl Arguments {
         }
     }
 
-    /// True if the text so far is one complete JSON object; further text will be ignored. `false` after the end.
+    /// True if the text so far is one complete JSON object; further text will be ignored. False after the end.
     pub fn is_complete(&self) -> bool {
         self.state == State::Complete
     }
 
-    /// Whether the object has come to its end for good: more text can only be a repetition or another call's. An empty
-    /// object that was not passed on yet may still be a placeholder for the real one.
+    /// True if the object has ended and cannot change: more text can only be a repetition or belong to another call. An
+    /// empty object that was not sent on yet may still be a placeholder for the real one, so it does not count.
     pub fn takes_no_more(&self) -> bool {
         matches!(self.state, State::Ended(_)) || (self.state == State::Complete && self.has_sent)
     }
 
-    /// Whether a fragment may belong to these arguments, though it comes as the beginning of a call: not if it begins an
-    /// object where none can stand, nor if it is empty where only closing brackets are missing.
+    /// True if a fragment may belong to these arguments although it comes with the name and id that begin a call. It
+    /// does not if it begins an object where none is allowed, or if it is empty and only closing brackets are missing.
     pub fn may_go_on_with(&self, fragment: &str) -> bool {
         let text = fragment.trim_start_matches(SPACES);
         match self.state {
@@ -205,12 +206,12 @@ impl Arguments {
         }
     }
 
-    /// Whether nothing but white space has come.
+    /// True if nothing but white space has come.
     pub fn is_empty(&self) -> bool {
         self.state == State::Start
     }
 
-    /// True if other text than the same object followed the complete object.
+    /// True if text other than the same object followed the complete object.
     pub fn has_trailing(&self) -> bool {
         self.has_trailing || self.repeated > 0
     }
@@ -241,9 +242,8 @@ impl Arguments {
         other.push(&self.doubtful, out);
     }
 
-    /// The end of the fragments: appends what is missing to make an object. An object that is not complete and must not
-    /// run (`truncated`) gets nothing of the kind, so that no client takes it for a whole one: see
-    /// [`Arguments::abandon`].
+    /// Ends the arguments: appends the text that is missing to make an object. With `truncated` the call must not run,
+    /// so an incomplete object is left incomplete, and no client takes it for a whole one: see [`Arguments::abandon`].
     pub fn finish(&mut self, truncated: bool, out: &mut String) -> Outcome {
         if !truncated {
             self.settle(None, out);
@@ -269,8 +269,8 @@ impl Arguments {
         outcome
     }
 
-    /// Makes sure that what was sent cannot pass for a whole object, when no more will be sent: appends `{` where nothing
-    /// was sent yet, because clients read a tool use without any JSON as the empty object and run it.
+    /// Makes sure that the text that was sent cannot pass for a whole object, when no more will be sent. Appends `{` if
+    /// nothing was sent yet, because clients read a tool use without any JSON as the empty object and run it.
     pub fn abandon(&mut self, out: &mut String) {
         if !self.has_sent && !matches!(self.state, State::Ended(_)) {
             self.has_sent = true;
@@ -278,8 +278,8 @@ impl Arguments {
         }
     }
 
-    /// Appends what makes an object of the text so far, be it empty. Instead of [`Arguments::finish`], or after a
-    /// `finish` that was not truncated.
+    /// Appends the text that completes the object, which is `{}` if there were no arguments. Call it instead of
+    /// [`Arguments::finish`], or after a `finish` that was not truncated.
     pub fn close(&mut self, out: &mut String) {
         if self.finish(false, out) == Outcome::Empty && !self.has_sent {
             self.has_sent = true;
@@ -302,7 +302,7 @@ impl Arguments {
         is_object && arguments.repairs() == 0 && !arguments.has_trailing()
     }
 
-    /// The part of the text that the raw text has room for.
+    /// The beginning of `text` that still fits into the raw text.
     fn fitting<'f>(&self, text: &'f str) -> &'f str {
         if matches!(self.state, State::Complete) {
             return text;

@@ -1,5 +1,5 @@
-//! Content blocks that chat completions have no place for, as text: documents, search results, and what another
-//! provider's server tools left in the history.
+//! Turns content blocks that chat completions do not support into text: documents, search results, and the blocks that
+//! another provider's server tools left in the history.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use crate::json::{Object, Value};
 const DOCUMENT_OMITTED: &str = "[document omitted]";
 const PDF_OMITTED: &str = "[PDF document omitted]";
 
-/// Types without text that no model misses; any other that is dropped is worth a word to the owner.
+/// Types without text that no model misses. Dropping any other type is worth a warning to the operator.
 const MEANINGLESS: [&str; 6] = [
     "redacted_thinking",
     "container_upload",
@@ -18,12 +18,12 @@ const MEANINGLESS: [&str; 6] = [
     "tool_removal",
 ];
 
-/// Whether a block of type `kind` is lost although it may have meant something.
+/// True if a block of type `kind` is dropped although it may have meant something.
 pub(super) fn is_lost(kind: &str, body: &Object<'_>) -> bool {
     !MEANINGLESS.contains(&kind) && text(kind, body).is_none()
 }
 
-/// The text of a block of type `kind`; `None`: it has none and is dropped.
+/// The text of a block of type `kind`. `None` if it has no text; such a block is dropped.
 pub(super) fn text<'r>(kind: &str, body: &'r Object<'r>) -> Option<Cow<'r, str>> {
     match kind {
         "document" => Some(document(body)),
@@ -54,7 +54,7 @@ fn string<'r>(body: &'r Object<'r>, key: &str) -> Option<&'r str> {
     body.get(key).and_then(Value::as_str).filter(|text| !text.is_empty())
 }
 
-/// Title and context, then the text of the source.
+/// The document's title and context, then the text of its source.
 fn document<'r>(body: &'r Object<'r>) -> Cow<'r, str> {
     let source = body.get("source").and_then(Value::as_object);
     let text = match source.and_then(|source| string(source, "type")) {
@@ -83,7 +83,7 @@ fn server_tool_use<'r>(body: &'r Object<'r>) -> Cow<'r, str> {
     Cow::Owned(format!("[{name}: {input}]"))
 }
 
-/// `results: title - url`, or whatever texts the result holds.
+/// `results: title - url` for search results, otherwise all texts that the result holds.
 fn server_tool_result<'r>(kind: &str, body: &'r Object<'r>) -> Cow<'r, str> {
     let Some(content) = body.get("content") else { return Cow::Owned(format!("[{kind}]")) };
     let line = |item: &'r Value<'r>| {
@@ -102,7 +102,7 @@ fn server_tool_result<'r>(kind: &str, body: &'r Object<'r>) -> Cow<'r, str> {
     Cow::Owned(format!("results:\n{text}"))
 }
 
-/// The texts of a string or of an array of blocks.
+/// The text of a string, or the texts of an array of blocks.
 fn texts<'r>(content: &'r Value<'r>) -> Cow<'r, str> {
     if let Some(text) = content.as_str() {
         return Cow::Borrowed(text);

@@ -1,7 +1,8 @@
 //! Estimates the number of tokens of a text.
 //!
 //! The estimate is used when the upstream gives no count: in the first event of a stream, for the room left for an
-//! answer, and for a count that no server can make. [`Estimator`](super::Estimator) adds what was learned of a model.
+//! answer, and for a token count that no server can make. [`Estimator`](super::Estimator) adjusts it to what was
+//! learned of a model.
 
 use crate::json::{Object, Value};
 
@@ -11,31 +12,31 @@ use super::image;
 const BYTES_PER_TOKEN: f64 = 3.6;
 /// Bytes per token of JSON schemas.
 const SCHEMA_BYTES_PER_TOKEN: f64 = 3.2;
-/// Tokens per character of Chinese, Japanese or Korean, which has three bytes.
+/// Tokens per Chinese, Japanese or Korean character, which takes three bytes.
 const TOKENS_PER_WIDE_CHARACTER: f64 = 1.2;
 const TOKENS_PER_MESSAGE: f64 = 4.0;
 const TOKENS_PER_TOOL: f64 = 8.0;
 /// Tokens of an image whose size is not known.
 const TOKENS_PER_IMAGE: f64 = 1600.0;
-/// Qwen's vision models see patches of this many pixels a side, up to a greatest number of them (the API's w * h / 750
-/// gives the same to a few percent).
+/// The side, in pixels, of the patches that Qwen's vision models split an image into, and the most patches of one
+/// image. (The API's w * h / 750 gives the same to a few percent.)
 const IMAGE_PATCH_SIZE: u64 = 28;
 const IMAGE_PATCHES_MAX: u64 = 16_384;
 
-/// The length of the parts, in bytes, whose wide characters are counted in a `u8`.
+/// The length in bytes of the parts in which wide characters are counted: a `u8` must hold the count of one part.
 const COUNTED_MAX: usize = 240;
 
 /// The tokens of the text of an answer.
 pub fn text_tokens(text: &str) -> f64 {
-    // From U+3000 on, where CJK begins, the first byte of a character is 0xe3 or larger. The count is kept in bytes,
-    // which the compiler adds sixteen at a time, over parts that are too short to overflow one.
+    // From U+3000 on, where CJK begins, the first byte of a character is 0xe3 or larger. The count is kept in a byte,
+    // because the compiler adds sixteen bytes at a time, and the parts are too short for the count to overflow.
     let count = |part: &[u8]| part.iter().map(|byte| u8::from(*byte >= 0xe3)).sum::<u8>();
     let wide: usize = text.as_bytes().chunks(COUNTED_MAX).map(|part| usize::from(count(part))).sum();
     let rest = text.len().saturating_sub(3 * wide);
     size_as_float(wide) * TOKENS_PER_WIDE_CHARACTER + size_as_float(rest) / BYTES_PER_TOKEN
 }
 
-/// The tokens of a prompt by rule of thumb, before anything learned of a model is applied.
+/// The tokens of a prompt by rule of thumb, before the estimate is adjusted to a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prompt {
     /// Tokens of all text: messages and tools.
@@ -56,7 +57,7 @@ pub fn prompt(chat: &Value<'_>) -> Prompt {
     Prompt { text: whole(messages + tools), images: whole(images) }
 }
 
-/// The same in one number, at least 1: for a caller that knows no model.
+/// The tokens of a prompt as one number, at least 1. For a caller that knows nothing of the model.
 pub fn prompt_tokens(chat: &Value<'_>) -> u64 {
     let Prompt { text, images } = prompt(chat);
     text.saturating_add(images).max(1)
@@ -74,7 +75,7 @@ pub fn whole(tokens: f64) -> u64 {
     }
 }
 
-/// The tokens of the text in a value. Those of its images are added to `images`.
+/// The tokens of the text in a value. The tokens of its images are added to `images`.
 fn value_tokens(value: &Value<'_>, images: &mut f64) -> f64 {
     match value {
         Value::String(text) => text_tokens(text),
@@ -123,7 +124,7 @@ fn size_as_float(n: usize) -> f64 {
     }
 }
 
-/// A number of tokens, for arithmetic.
+/// Converts a number of tokens to a float, for arithmetic.
 pub(super) fn float(tokens: u64) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "token counts are far below 2^53")]
     {

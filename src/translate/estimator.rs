@@ -1,4 +1,4 @@
-//! How many tokens a prompt has at one model, from what earlier answers told of that model.
+//! Estimates how many tokens a prompt has at one model, from the counts in that model's earlier answers.
 //!
 //! # Model
 //!
@@ -6,45 +6,48 @@
 //! belongs to the model's tokenizer. The constant belongs to its template: the words that it puts around every prompt.
 //!
 //! Two questions have different answers:
-//! - [`Estimator::tokens`]: how many tokens the prompt most likely has. This is told to clients.
-//! - [`Estimator::least`]: how many it has at the least. Only this may cut the room for an answer: a `max_tokens` that is
-//!   too large is refused by the upstream and repaired, one that is too small cuts an answer and nobody notices.
+//! - [`Estimator::tokens`]: how many tokens the prompt most likely has. Clients are sent this number.
+//! - [`Estimator::least`]: how many tokens the prompt has at the least. Only this may cut the room for an answer: the
+//!   upstream refuses a `max_tokens` that is too large, and the request is repaired; one that is too small cuts an
+//!   answer and nobody notices.
 //!
-//! Each answer is kept as the pair of the estimate and the count that the upstream told. The estimate is the one by rule of
-//! thumb, before any ratio: so the order of the answers does not matter, nor how many requests were under way at a time.
+//! Each answer is kept as a pair: the estimate, and the upstream's count. The estimate is the one by rule of thumb,
+//! before any ratio is applied. So neither the order of the answers nor the number of requests under way at a time
+//! matters.
 //!
-//! Knows no clock: the caller leaves out answers that are too old.
+//! This module has no clock: the caller leaves out answers that are too old.
 
 use super::estimate::{Prompt, float, whole};
 
-/// Answers that are remembered for a model; the oldest gives way.
+/// The number of answers that are remembered for a model. A new one replaces the oldest.
 pub const ANSWERS_MAX: usize = 32;
 
 /// A prompt of fewer estimated tokens teaches nothing: its count is mostly the template's constant.
 const TEACHING_PROMPT_MIN: u64 = 500;
 
-/// Real tokens to an estimated one, at the least and at the most: from text of many spaces to scripts with a token a byte.
+/// The fewest and the most real tokens for one estimated token: from text with many spaces to scripts with one token
+/// per byte.
 const RATIO: (f64, f64) = (0.5, 2.5);
 
-/// The most tokens that a template puts around a prompt, with something for rounding.
+/// The most tokens that a template puts around a prompt, with a margin for rounding.
 const CONSTANT_MAX: f64 = 2_100.0;
 
-/// An answer further outside the range than this is a miscount, not a tokenizer. The server cut the prompt, or counts
-/// only what its cache did not have.
+/// An answer further outside the range than this factor is a miscount, not a tokenizer: the server cut the prompt, or
+/// counts only the tokens that its cache did not have.
 const MISCOUNT: f64 = 0.8;
 
-/// An answer says something about the least of prompts up to so many times its size.
+/// An answer is evidence for the least number of tokens of prompts up to this many times its size.
 const REACH: f64 = 4.0;
 
-/// How far a ratio and a constant may be expected from 1 and 0 before anything is known: one standard deviation each.
+/// How far a ratio may be from 1 and a constant from 0 before anything is known: one standard deviation each.
 const RATIO_SPREAD: f64 = 0.5;
 const CONSTANT_SPREAD: f64 = 500.0;
 
-/// The variance of a count for each of its tokens: a prompt of 10,000 tokens is told to within 3 %. Larger prompts weigh
-/// more for that.
+/// The variance of a count, for each of its tokens: the count of a prompt of 10,000 tokens is accurate to within 3 %.
+/// Larger prompts therefore weigh more.
 const VARIANCE_PER_TOKEN: f64 = 9.0;
 
-/// An answer that teaches: what its prompt was estimated at, and what the upstream counted.
+/// An answer to learn from: the estimate for its prompt, and the upstream's count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     estimated: u32,
@@ -52,8 +55,9 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The lesson of an answer to `prompt`, of which the upstream counted `told` tokens. `None`: it teaches nothing, since
-    /// the prompt is small, or holds images (each costs what the model makes of it), or the count cannot be right.
+    /// The answer to `prompt`, for which the upstream counted `told` tokens. `None` if there is nothing to learn from
+    /// it: the prompt is small, or it contains images (each costs what the model makes of it), or the count cannot be
+    /// right.
     pub fn new(prompt: Prompt, told: u64) -> Option<Answer> {
         if prompt.images > 0 || prompt.text < TEACHING_PROMPT_MIN {
             return None;
@@ -65,8 +69,8 @@ impl Answer {
         (least..=most).contains(&told).then_some(answer)
     }
 
-    /// Whether `larger` is a clearly larger prompt than this one's, and yet was not counted as more: a server that cuts
-    /// prompts answers so.
+    /// True if `larger` answers a clearly larger prompt, and yet its count is not larger. A server that cuts prompts
+    /// counts so.
     pub fn is_cut_in(&self, larger: &Answer) -> bool {
         larger.estimated / 5 > self.estimated / 4 && larger.told <= self.told
     }
@@ -75,8 +79,8 @@ impl Answer {
         (f64::from(self.estimated), f64::from(self.told))
     }
 
-    /// The least that a prompt of `estimated` tokens can have, if this answer was right: the line through this answer that
-    /// is lowest there, of all lines with a ratio and a constant in their ranges.
+    /// The fewest tokens that a prompt of `estimated` tokens can have, if this answer's count was right. Of all lines
+    /// through this answer with a ratio and a constant in their ranges, it is the one that is lowest there.
     fn least(self, estimated: f64) -> f64 {
         let (answered, told) = self.floats();
         let slope = match estimated < answered {
@@ -87,7 +91,7 @@ impl Answer {
     }
 }
 
-/// What is known of how a model counts. Without any answer an estimated token is a real one.
+/// How a model counts tokens, as learned from its answers. Without any answer an estimated token is a real one.
 #[derive(Clone, Copy, Debug)]
 pub struct Estimator {
     ratio: f64,
@@ -103,7 +107,7 @@ impl Default for Estimator {
 }
 
 impl FromIterator<Answer> for Estimator {
-    /// Learns from these answers, of which the first [`ANSWERS_MAX`] count. Their order does not matter.
+    /// Learns from the first [`ANSWERS_MAX`] of these answers. Their order does not matter.
     fn from_iter<I: IntoIterator<Item = Answer>>(answers: I) -> Self {
         let mut estimator = Estimator::default();
         for (slot, answer) in estimator.answers.iter_mut().zip(answers) {
@@ -116,15 +120,17 @@ impl FromIterator<Answer> for Estimator {
 }
 
 impl Estimator {
-    /// The prompt's tokens, most likely; at least 1. Images are not scaled.
+    /// The most likely number of the prompt's tokens, at least 1. Images are not scaled.
     pub fn tokens(&self, prompt: Prompt) -> u64 {
         let text = self.ratio * float(prompt.text) + self.constant;
         whole(text).max(1).saturating_add(prompt.images)
     }
 
-    /// The prompt's tokens at the least. Images count nothing here: some models make 256 tokens of any image.
+    /// The fewest tokens that the prompt can have. Images count as nothing here: some models make 256 tokens of any
+    /// image.
     ///
-    /// Of several answers the lowest decides, so that no odd one (a page of base64) makes prompts seem larger.
+    /// If several answers apply, the lowest result is used, so that a single odd answer (a page of base64) does not
+    /// make prompts seem larger.
     pub fn least(&self, prompt: Prompt) -> u64 {
         let text = float(prompt.text);
         let reach = self.answers().iter().filter(|answer| text <= REACH * f64::from(answer.estimated));
@@ -138,11 +144,11 @@ impl Estimator {
     }
 }
 
-/// The ratio and the constant that explain the answers best, by least squares. What was expected before any answer counts as
-/// one more observation each, so that a single answer moves the ratio and hardly invents a constant.
+/// The ratio and the constant that explain the answers best, by least squares. The values expected before any answer
+/// count as one more observation each, so that a single answer moves the ratio and hardly changes the constant.
 fn fit(answers: &[Answer]) -> (f64, f64) {
     let (ratio_weight, constant_weight) = (RATIO_SPREAD.powi(-2), CONSTANT_SPREAD.powi(-2));
-    // The sums of the normal equations, for the differences to what was expected.
+    // The sums of the normal equations, over the differences from the expected values.
     let (mut xx, mut x, mut one, mut xy, mut y) = (ratio_weight, 0.0, constant_weight, 0.0, 0.0);
     for answer in answers {
         let (estimated, told) = answer.floats();
@@ -155,7 +161,7 @@ fn fit(answers: &[Answer]) -> (f64, f64) {
         y += weight * difference;
     }
     let constant = (xx * y - x * xy) / (xx * one - x * x);
-    // At the edge of its range the constant is fixed, and the ratio has to explain the rest.
+    // If the constant reaches the edge of its range, it is fixed there, and the ratio has to explain the rest.
     let constant = constant.clamp(0.0, CONSTANT_MAX);
     let ratio = 1.0 + (xy - constant * x) / xx;
     (ratio.clamp(RATIO.0 * MISCOUNT, RATIO.1 / MISCOUNT), constant)
@@ -175,7 +181,7 @@ mod tests {
         }
     }
 
-    /// A model as it really counts.
+    /// How a model really counts.
     #[derive(Clone, Copy, Debug)]
     struct Truth {
         ratio: f64,
@@ -199,7 +205,8 @@ mod tests {
     }
 
     fn sizes(dice: &mut Dice, count: usize) -> Vec<u64> {
-        // As many small ones as large ones: their digits vary, not only their first one.
+        // As many small ones as large ones: the sizes differ in their order of magnitude, not only in their first
+        // digit.
         let size = |dice: &mut Dice| {
             let high = [4_000, 20_000, 100_000][usize::try_from(dice.roll(0, 2)).unwrap()];
             dice.roll(2_000, high)

@@ -1,4 +1,4 @@
-//! What the client is told of an upstream's failure that was not mended by a second try.
+//! The client's error for an upstream's failure that a second try did not repair.
 
 use crate::error::{Error, Kind, Retry};
 use crate::openai::Failure;
@@ -7,25 +7,25 @@ use super::estimate::Prompt;
 use super::finish::overflow_error;
 use super::plan::Plan;
 
-/// What was asked of the upstream, as far as its errors speak of it.
+/// The parts of a request that its errors speak of.
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// The model as the client named it.
     pub model: String,
-    /// The prompt's tokens by rule of thumb.
+    /// The prompt's tokens, estimated by rule of thumb.
     pub estimate: Prompt,
     /// The prompt's tokens as the model will most likely count them.
     pub prompt_tokens: u64,
-    /// The limit that was sent.
+    /// The limit on the answer's tokens that was sent.
     pub max_tokens: u64,
-    /// Whether the window left less room than the client asked for.
+    /// True if the window left less room than the client asked for.
     pub is_clamped_to_window: bool,
-    /// The model's context window in tokens, where known.
+    /// The model's context window in tokens, if known.
     pub window: Option<u64>,
 }
 
 impl Plan {
-    /// What is asked, for the errors that may come of it.
+    /// The parts of this request that its errors speak of.
     pub fn asked(&self) -> Asked {
         Asked {
             model: self.model.clone(),
@@ -46,7 +46,7 @@ pub fn failure_error(failure: Failure, asked: &Asked) -> Error {
             let window = told.or(asked.window);
             let counted = prompt.or(window.zip(excess).map(|(window, excess)| window.saturating_add(excess)));
             let prompt = counted.map_or(asked.prompt_tokens, |prompt| prompt.max(least));
-            // Without any number: the client parses two, and the second must be the smaller.
+            // If no number is known: the client parses two numbers, and the second must be the smaller.
             let window = window.unwrap_or(prompt.saturating_sub(1));
             overflow_error(prompt, window, output)
         }
@@ -65,9 +65,10 @@ pub fn failure_error(failure: Failure, asked: &Asked) -> Error {
     }
 }
 
-/// vLLM: ``The model `x` does not exist.``; Ollama: `model "x" not found, try pulling it first`.
+/// True if the error says that a model does not exist. vLLM: ``The model `x` does not exist.``; Ollama: `model "x" not
+/// found, try pulling it first`.
 fn names_a_model(error: &Error) -> bool {
-    // The source has the upstream's words even where they are not for the client: a model may be named by a path.
+    // `source` has the upstream's words even if the client must not see them: a model's name may be a path.
     let message = error.source.as_ref().unwrap_or(&error.message).to_ascii_lowercase();
     message.contains("model") && (message.contains("does not exist") || message.contains("not found"))
 }

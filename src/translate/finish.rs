@@ -1,4 +1,4 @@
-//! How an answer ended and what it cost, and the words for a prompt that does not fit.
+//! The stop reason and the usage of an answer, and the error for a prompt that does not fit.
 
 use crate::anthropic::{StopReason, Usage};
 use crate::error::Error;
@@ -6,19 +6,19 @@ use crate::openai::Counts;
 
 use super::arguments::Ending;
 
-/// The finish reasons that say that the model came to its own end. With any other one, with an unknown one and without
-/// one the answer may have been cut: vLLM says `abort`, Gemini's servers `MAX_TOKENS`, Mistral's `model_length`.
+/// The finish reasons that say that the model came to its own end. With any other, with an unknown one, or without one,
+/// the answer may have been cut: vLLM says `abort`, Gemini's servers `MAX_TOKENS`, Mistral's `model_length`.
 const REGULAR_ENDS: [&str; 8] =
     ["stop", "tool_calls", "function_call", "tool_use", "end_turn", "stop_sequence", "eos", "eos_token"];
 
-/// What may say that the upstream cut the answer.
+/// The evidence that the upstream may have cut the answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits<'l> {
-    /// The upstream's `finish_reason`, if it told one.
+    /// The upstream's `finish_reason`, if it sent one.
     pub(super) finish_reason: Option<&'l str>,
     /// Whether a requested stop sequence was met. vLLM looks for it inside arguments, too.
     pub(super) stop_sequence_met: bool,
-    /// The answer's tokens as counted by the upstream; 0: not counted.
+    /// The answer's tokens as counted by the upstream; 0 if it did not count them.
     pub(super) completion: u64,
     /// The limit on the answer's tokens that was sent.
     pub(super) max_tokens: u64,
@@ -27,8 +27,8 @@ pub(super) struct Limits<'l> {
 }
 
 impl Limits<'_> {
-    /// Whether anything says that the answer was cut. Older vLLM gives the reason `tool_calls` for a streamed call
-    /// that `max_tokens` cut; the counts tell.
+    /// True if there is any evidence that the answer was cut. Older vLLM gives the reason `tool_calls` for a streamed
+    /// call that `max_tokens` cut, so the counts are checked as well.
     pub(super) fn say_cut(&self) -> bool {
         let is_at_limit = self.completion > 0 && self.completion >= self.max_tokens;
         let is_regular = self.finish_reason.is_some_and(|reason| REGULAR_ENDS.contains(&reason));
@@ -36,8 +36,8 @@ impl Limits<'_> {
     }
 }
 
-/// Whether a tool call may be passed on as ready to run: its arguments are complete as the model wrote them, or nothing
-/// but closing brackets is missing and nothing says that the answer was cut.
+/// True if a tool call may be passed on as ready to run: its arguments are complete as the model wrote them; or only
+/// closing brackets are missing, and there is no evidence that the answer was cut.
 pub(super) fn is_ready(ending: Ending, is_told_cut: bool) -> bool {
     match ending {
         Ending::Whole => true,
@@ -46,26 +46,26 @@ pub(super) fn is_ready(ending: Ending, is_told_cut: bool) -> bool {
     }
 }
 
-/// What is known at the end of an answer.
+/// The facts that decide the stop reason at the end of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End<'e> {
     /// The upstream's `finish_reason`.
     pub(super) finish_reason: &'e str,
-    /// A requested stop sequence that was met, by the upstream or by us.
+    /// The requested stop sequence that was met, whether the upstream or the proxy found it.
     pub(super) stop_sequence: Option<&'e str>,
     /// Whether a tool call that is ready to run was passed on.
     pub(super) has_tool_use: bool,
-    /// Whether a tool call was cut: then no call of the answer may pass for ready to run.
+    /// True if a tool call was cut: then no call of the answer may pass for ready to run.
     pub(super) has_cut_call: bool,
     /// Whether the upstream refused.
     pub(super) refused: bool,
-    /// Whether the context window is full, and the client knows the reason for it.
+    /// Whether the context window is full, and the client knows the stop reason for that.
     pub(super) window_exceeded: bool,
 }
 
-/// The stop reason (docs/translation.md, C). A whole tool call outweighs `stop`: vLLM says that of a forced call. `length`
-/// outweighs the call: it may be cut. So does a call that was cut, whatever the upstream says: clients run calls where the
-/// reason is `tool_use`.
+/// The stop reason (docs/translation.md, C). A whole tool call outweighs `stop`, because vLLM says `stop` for a forced
+/// call. `length` outweighs the call, because the call may be cut. A cut call also outweighs a whole one, whatever
+/// the upstream says, because clients run all calls if the reason is `tool_use`.
 pub(super) fn stop_reason(end: &End<'_>) -> StopReason {
     match end.finish_reason {
         "length" if end.window_exceeded => StopReason::ContextWindow,
@@ -81,8 +81,8 @@ pub(super) fn stop_reason(end: &End<'_>) -> StopReason {
     }
 }
 
-/// The usage to tell (docs/translation.md, C): the parts always add up to the prompt, and input is never 0, which clients
-/// read as "not told". What the upstream did not count is estimated.
+/// The usage for the client (docs/translation.md, C). The parts always add up to the prompt, and input is never 0,
+/// because clients read 0 as "not counted". Counts that the upstream did not send are estimated.
 pub(super) fn usage(counts: Counts, prompt_estimate: u64, output_estimate: u64) -> Usage {
     let prompt = if counts.prompt > 0 { counts.prompt } else { prompt_estimate };
     let prompt = prompt.max(1);
@@ -97,8 +97,8 @@ pub(super) fn usage(counts: Counts, prompt_estimate: u64, output_estimate: u64) 
     }
 }
 
-/// The error for a prompt that does not fit, in the words that make Claude Code compact its conversation and go on.
-/// With `output`, the words that make it lower `max_tokens` instead.
+/// The error for a prompt that does not fit. Its wording makes Claude Code compact its conversation and go on. If
+/// `output` is given and the prompt alone fits, the wording makes Claude Code lower `max_tokens` instead.
 pub fn overflow_error(prompt: u64, window: u64, output: Option<u64>) -> Error {
     Error::invalid(match output {
         Some(output) if prompt <= window => format!(

@@ -1,6 +1,8 @@
-//! What the translation makes beside the texts of a request: messages, blocks, tools, and the members around them.
+//! Estimates the memory for everything that the translation makes beside the texts of a request: messages, blocks,
+//! tools, and the members around them.
 //!
-//! For the bound on a request's memory. The sizes are measured at what takes the most of its kind (`tests/memory.rs`).
+//! Used for the bound on a request's memory. Each size is measured with the largest item of its kind
+//! (`tests/memory.rs`).
 
 use crate::json::{Object, Value};
 
@@ -8,15 +10,16 @@ const MESSAGE_SIZE: usize = 300;
 const BLOCK_SIZE: usize = 136;
 /// An image, and the line that says which call returned it.
 const IMAGE_SIZE: usize = 1200;
-/// A call, and the result that stands in for one that is missing.
+/// A call, and the result that takes the place of a missing one.
 const CALL_SIZE: usize = 580;
 const MISSING_RESULT_SIZE: usize = 320;
 const RESULT_SIZE: usize = 320;
 const TOOL_SIZE: usize = 960;
-/// A member that is copied so that another can stand behind it; the list is moved while it grows.
+/// A member of an object that is copied so that another member can be added behind it. The list is moved while it
+/// grows.
 const MEMBER_SIZE: usize = 170;
 
-/// About the bytes that the translation of a request takes for its parts.
+/// The approximate number of bytes that the translation of a request takes for its parts.
 pub fn parts_size(body: &Value<'_>) -> usize {
     let list = |key: &str| body.get(key).and_then(Value::as_array).unwrap_or_default();
     let copied = members(Some(body)) + members(body.get("chat_template_kwargs"));

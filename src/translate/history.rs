@@ -1,8 +1,8 @@
 //! `system` and `messages` -> the `messages` of a chat completion.
 //!
-//! The rules are those of docs/translation.md, B. What they share: turn N+1 extends turn N. Whatever is made of a message
-//! depends on that message and the ones before it, and on the one after it only where the client cut its turn in two;
-//! so the upstream's prefix cache holds from turn to turn.
+//! The rules are those of docs/translation.md, B. They all keep turn N+1 an extension of turn N: the translation of a
+//! message depends on that message and the ones before it, and on the one after it only if the client cut its turn in
+//! two. So the upstream's prefix cache holds from turn to turn.
 
 mod answer;
 mod results;
@@ -21,17 +21,17 @@ use super::text::cut;
 use super::tool_id;
 use answer::{Answer, append};
 
-/// What stands for an image that the model cannot see.
+/// Replaces an image that the model cannot see.
 pub const IMAGE_OMITTED: &str = "[image omitted: model has no vision]";
-/// What stands for a result that the client never sent.
+/// Replaces a result that the client never sent.
 const NO_RESULT: &str = "[no result: interrupted]";
-/// What stands for a result without content: some templates dislike an empty one.
+/// Replaces the content of an empty result: some templates reject an empty one.
 const NO_OUTPUT: &str = "(no output)";
-/// How much of a call's id stands in the line before each of its images: an id as long as the request, once for each of
-/// its images, would be far more than the request.
+/// How many bytes of a call's id are repeated in the line before each of its images. An id may be as long as the
+/// request, and repeating it for each image would take far more memory than the request.
 const IMAGE_ID_SIZE_MAX: usize = 64;
-/// A line that Claude Code puts first in its system prompt, different in each conversation: it would cost the upstream
-/// its whole prefix cache.
+/// The beginning of a line that Claude Code puts first in its system prompt. It differs in each conversation, so it
+/// would cost the upstream its whole prefix cache.
 const BILLING_HEADER: &str = "x-anthropic-billing-header:";
 
 /// One message of the chat, before it is JSON.
@@ -49,19 +49,19 @@ enum Part<'r> {
     Image(&'r Value<'r>),
 }
 
-/// What becomes of the conversation.
+/// The translated conversation.
 #[derive(Debug)]
 pub(super) struct History<'r> {
     /// `messages`.
     pub(super) messages: Vec<Value<'r>>,
-    /// The last one's text, where it is the beginning of the answer, which the model is to continue.
+    /// The text of the last message, if that message is the beginning of the answer, which the model is to continue.
     pub(super) prefill: Option<String>,
 }
 
-/// The chat's messages.
+/// Translates the conversation.
 ///
 /// # Errors
-/// 400: nothing to answer, or a last message whose tool calls have no results.
+/// 400: there is nothing to answer, or the last message has tool calls without results.
 pub(super) fn history<'r>(
     system: &[&'r str],
     messages: &'r [Message<'r>],
@@ -90,9 +90,9 @@ pub(super) fn history<'r>(
 
 struct Builder<'r, 't> {
     turns: Vec<Turn<'r>>,
-    /// System messages that stand before any user message.
+    /// System messages that come before any user message.
     reminders: Vec<Cow<'r, str>>,
-    /// Results that stand in the model's own message.
+    /// Results that come in the model's own message.
     early: Vec<&'r ToolResult<'r>>,
     target: &'t Target<'t>,
 }
@@ -118,7 +118,7 @@ impl<'r> Builder<'r, '_> {
         } else {
             Cow::Owned(format!("<system-reminder>\n{text}\n</system-reminder>"))
         };
-        // Never a turn of its own: Qwen's templates drop the reasoning before each new user turn.
+        // A reminder never becomes a turn of its own: Qwen's templates drop the reasoning before each new user turn.
         match self.turns.last_mut() {
             Some(Turn::User(parts)) => parts.push(Part::Text(reminder)),
             Some(Turn::Tool { content, .. }) => {
@@ -130,7 +130,7 @@ impl<'r> Builder<'r, '_> {
         }
     }
 
-    /// All that stands between two answers: user messages, which the API merges, and system messages.
+    /// Translates everything between two answers: user messages, which the API merges, and system messages.
     fn user_turn(&mut self, run: &'r [Message<'r>], user_follows: bool) {
         let last_user = run.iter().rposition(|message| message.role == Role::User);
         if last_user.is_some() {
@@ -148,8 +148,8 @@ impl<'r> Builder<'r, '_> {
         }
     }
 
-    /// System messages between two answers stay there, as a turn of the user: so they stood when they were the last, and
-    /// what was sent once keeps its place.
+    /// Keeps system messages between two answers where they are, as a turn of the user. They were sent that way when
+    /// they were the last messages, and a message that was sent once must keep its place.
     fn settle_reminders(&mut self) {
         let reminders = self.reminders.drain(..).map(Part::Text).collect();
         self.user_parts(reminders);
@@ -168,7 +168,7 @@ impl<'r> Builder<'r, '_> {
         self.user_parts(parts);
     }
 
-    /// Appends to the user's turn, or begins one.
+    /// Appends the parts to the user's turn, or begins a new turn.
     fn user_parts(&mut self, parts: Vec<Part<'r>>) {
         if parts.is_empty() {
             return;
@@ -179,8 +179,8 @@ impl<'r> Builder<'r, '_> {
         }
     }
 
-    /// The results of the calls just made, in the order of the calls, directly behind them. What answers no call becomes
-    /// text of the user; the images that tools returned follow all results.
+    /// Puts the results directly behind the calls just made, in the order of the calls. A result that answers no call
+    /// becomes text of the user. The images that tools returned follow all results.
     fn results(&mut self, results: &[&'r ToolResult<'r>]) {
         let open = self.open_calls();
         let mut after = Vec::new();
@@ -200,7 +200,7 @@ impl<'r> Builder<'r, '_> {
         self.user_parts(after);
     }
 
-    /// The ids of the calls of the answer just before, which have no result yet.
+    /// The ids of the calls in the last answer, which have no result yet.
     fn open_calls(&self) -> Vec<&'r str> {
         match self.turns.last() {
             Some(Turn::Assistant(answer)) => answer.calls.iter().map(|call| call.id).collect(),
@@ -211,7 +211,7 @@ impl<'r> Builder<'r, '_> {
     fn assistant(&mut self, message: &'r Message<'r>, last: bool) {
         self.early_results();
         for block in &message.content {
-            // A summary of what was said before is no answer of the model.
+            // A summary of the earlier conversation does not count as an answer of the model.
             if let Block::Other { kind: "compaction", .. } = block {
                 self.user_parts(block_text(block).map(Part::Text).into_iter().collect());
             }
@@ -231,7 +231,7 @@ impl<'r> Builder<'r, '_> {
         }
     }
 
-    /// Results in the model's own message stand behind its calls when the next message is the model's too.
+    /// Puts results from the model's own message behind its calls if the next message is the model's too.
     fn early_results(&mut self) {
         if !self.early.is_empty() {
             let results: Vec<&ToolResult<'r>> = self.early.drain(..).collect();
@@ -286,7 +286,7 @@ fn join<'r>(mut texts: impl Iterator<Item = Cow<'r, str>>, separator: &str) -> O
     joined
 }
 
-/// A block that is only the billing header is dropped; one that goes on after it loses that line.
+/// The text without the line of the billing header. Empty if the text is nothing else: then its block is dropped.
 fn without_billing_header(text: &str) -> &str {
     if !text.trim_start().starts_with(BILLING_HEADER) {
         return text;
@@ -294,7 +294,7 @@ fn without_billing_header(text: &str) -> &str {
     text.trim_start().split_once('\n').map_or("", |(_, rest)| rest)
 }
 
-/// The text of a tool result; its images are put aside, each with a line that says where it is from.
+/// The text of a tool result. Its images are appended to `images`, each with a line that says which call returned it.
 fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: &Target<'_>) -> Cow<'r, str> {
     let mut image_count = 0;
     let texts = result.content.iter().filter_map(|block| match block {
@@ -315,7 +315,7 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
     });
     let text = join(texts, "\n");
     let text = text.unwrap_or(Cow::Borrowed(if image_count > 0 { "[image]" } else { NO_OUTPUT }));
-    // No server has a flag for it, so the text must say it.
+    // No server has a flag for an error, so the text must say so.
     if result.is_error && !text.starts_with("Error") && !text.starts_with("<tool_use_error>") {
         Cow::Owned(format!("Error: {text}"))
     } else {
@@ -334,13 +334,13 @@ fn image<'r>(source: &'r Value<'r>, target: &Target<'_>) -> Part<'r> {
     }
 }
 
-/// The text of a document, and behind it its images.
+/// The text of a document, followed by its images.
 fn document<'r>(body: &'r Object<'r>, target: &Target<'_>) -> Vec<Part<'r>> {
     let text = blocks::text("document", body).map(Part::Text);
     text.into_iter().chain(blocks::images(body).map(|source| image(source, target))).collect()
 }
 
-/// The text of any block that has one.
+/// The text of a block of any kind; `None` if it has no text.
 fn block_text<'r>(block: &Block<'r>) -> Option<Cow<'r, str>> {
     match block {
         Block::Text(text) => Some(Cow::Borrowed(text)),
@@ -364,7 +364,8 @@ impl<'r> Turn<'r> {
     }
 }
 
-/// Text only: one string, which every template takes. With images: an array of parts.
+/// The content of a message. Text alone becomes one string, which every template takes; with images it is an array of
+/// parts.
 fn content<'r>(parts: Vec<Part<'r>>) -> Value<'r> {
     let mut merged: Vec<Part<'r>> = Vec::new();
     for part in parts {

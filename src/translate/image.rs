@@ -1,15 +1,15 @@
-//! The size of an image, read from its first bytes; for estimates only.
+//! The size of an image, read from its first bytes. Used for estimates only.
 //!
-//! Knows the heads of PNG, JPEG and GIF. Does not decode pixels.
+//! Reads the headers of PNG, JPEG and GIF. Does not decode pixels.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// The part of an image that is searched, in bytes of base64. A JPEG's size stands behind its preview picture, which
-/// may have 64 KB.
+/// How much of an image is searched, in bytes of base64. A JPEG's size comes after its preview picture, which may have
+/// 64 KB.
 const HEAD_SIZE_MAX: usize = 96 * 1024;
 
-/// The width and height in pixels of an image in base64; `None` if its format is not known here.
+/// The width and height in pixels of an image in base64; `None` if its format is not supported.
 pub(super) fn size(base64: &str) -> Option<(u64, u64)> {
     let len = base64.len().min(HEAD_SIZE_MAX) / 4 * 4;
     let head = STANDARD.decode(base64.get(..len)?).ok()?;
@@ -28,7 +28,7 @@ fn gif(head: &[u8]) -> Option<(u64, u64)> {
     Some((little_endian(rest.get(2..4)?), little_endian(rest.get(4..6)?)))
 }
 
-/// Walks the segments to the start of the frame, which holds height and width.
+/// Walks the segments to the start-of-frame segment, which holds height and width.
 fn jpeg(head: &[u8]) -> Option<(u64, u64)> {
     let mut rest = head.strip_prefix(b"\xff\xd8")?;
     loop {

@@ -2,5 +2,5 @@
 
 /// Begins the reasoning.
 pub(super) const THINK_START: &str = "<think>";
-/// Ends it.
+/// Ends the reasoning.
 pub(super) const THINK_END: &str = "</think>";

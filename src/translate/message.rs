@@ -5,7 +5,7 @@ use crate::json::write_str;
 
 use super::arguments::Arguments;
 
-/// What a Message's head, its end and its usage take, as a rule.
+/// The usual size of a Message's head, of its end, and of its usage, in bytes.
 const PART_SIZE: usize = 256;
 
 /// Folds the events of an answer.
@@ -25,7 +25,7 @@ enum Block {
         text: String,
         signature: String,
     },
-    /// What stands before the input, the tool's name, and the input's JSON.
+    /// A tool call: the JSON before its input, the tool's name, and the input's JSON.
     ToolUse {
         head: Vec<u8>,
         name: String,
@@ -70,7 +70,7 @@ impl MessageFold {
         }
     }
 
-    /// The bytes of what was folded so far.
+    /// The size in bytes of the content that was folded so far.
     pub fn size(&self) -> usize {
         let open = match &self.open {
             None => 0,
@@ -136,8 +136,8 @@ impl MessageFold {
     }
 }
 
-/// The input of a call as one whole object. `None`: the call was cut. In a Message an input is always a whole object,
-/// and clients run what looks whole whatever the stop reason is, so such a call is told as text.
+/// The input of a call as one whole object. `None` if the call was cut. In a Message an input is always a whole object,
+/// and clients run a call that looks whole whatever the stop reason is, so a cut call is shown as text.
 fn whole_object(json: &str) -> Option<String> {
     if json.is_empty() {
         return Some("{}".to_string());

@@ -10,7 +10,7 @@
 //! | `history` | `system` and `messages` | `messages` |
 //! | `tools` | `tools`, `tool_choice` | `tools`, `tool_choice` |
 //! | `stream` | chunks | events, one block at a time |
-//! | `arguments` | fragments of a tool call's arguments | JSON that is legal at every moment |
+//! | `arguments` | fragments of a tool call's arguments | JSON that is valid at every moment |
 //! | `stop` | text | text without its stop sequence |
 //! | `signature` | reasoning | a thinking block's signature, and back |
 //! | `tool_id` | an upstream's id of a call | one that the API allows and the client does not know yet, and back |

@@ -8,82 +8,83 @@ use crate::dialect::ServerKind as Flavour;
 use crate::json::Value;
 use crate::settings::Settings;
 
-/// What a text or a tool takes in a [`Plan`] beside its bytes.
+/// The memory that a text or a tool takes in a [`Plan`] beside its own bytes.
 pub(super) const KEPT_ITEM_SIZE: usize = 32;
 
-/// Who will answer, and what is known of it.
+/// The model that will answer, and the facts known about it.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'t> {
-    /// The model's name at the upstream.
+    /// The model's name on the upstream.
     pub model: &'t str,
     /// The server's flavour.
     pub flavour: Flavour,
-    /// The context window in tokens, where known.
+    /// The context window in tokens, if known.
     pub window: Option<u64>,
-    /// What earlier answers and refusals of the model told.
+    /// Facts learned from the model's earlier answers and refusals.
     pub lessons: Lessons,
-    /// What the owner set.
+    /// The operator's settings.
     pub settings: &'t Settings,
 }
 
-/// What earlier answers and refusals of a model told. By default nothing.
+/// Facts learned from a model's earlier answers and refusals. Empty by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lessons {
-    /// How it counts prompts.
+    /// How the model counts prompts.
     pub tokens: Estimator,
-    /// The context window that a refusal named. It counts where [`Target::window`] is not known.
+    /// The context window that a refusal named. It is used if [`Target::window`] is not known.
     pub window: Option<ToldWindow>,
 }
 
-/// A context window that only a refusal told.
+/// A context window that is only known from a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToldWindow {
-    /// Its tokens.
+    /// The window's size in tokens.
     pub tokens: u64,
-    /// Whether the server refuses a prompt and an answer that are too large together. Others (LM Studio) refuse only a
-    /// prompt, and end an answer where the window ends: there is no reason to ask them for less.
+    /// Whether the server refuses a prompt and an answer that are too large together. Other servers (LM Studio) refuse
+    /// only a prompt, and end an answer at the end of the window: there is no reason to ask them for a smaller answer.
     pub limits_answers: bool,
 }
 
-/// What the answer's translation must know of its request. Owns what it holds, so that the request can be freed while
-/// a long answer runs.
+/// The facts about a request that the translation of its answer needs. The plan owns its data, so that the request can
+/// be freed while a long answer runs.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// The model as the client named it.
     pub model: String,
-    /// Whether the client wants events.
+    /// Whether the client wants a stream of events.
     pub stream: bool,
     /// All stop sequences; matched in the answer's text.
     pub stop_sequences: Vec<String>,
     /// Whether the reasoning is withheld and only its signature shown.
     pub thinking_omitted: bool,
-    /// The template opens the reasoning itself and the server has no parser for it: text is reasoning up to `</think>`.
+    /// Whether text is reasoning up to `</think>`: the template opens the reasoning itself, and the server has no
+    /// parser for it.
     pub think_tags: bool,
-    /// How the client began the answer, where the server repeats that before it goes on (llama.cpp).
+    /// The beginning of the answer as the client sent it, if the server repeats it before it continues (llama.cpp).
     pub repeated: Option<String>,
-    /// No tool call is passed on: the client asked for none.
+    /// No tool call is passed on, because the client forbade calls.
     pub no_tool_call: bool,
     /// Only the first tool call is passed on.
     pub one_tool_call: bool,
-    /// The tools that were declared, each with what is needed to repair its arguments.
+    /// The declared tools, each with the schema that is needed to coerce its arguments.
     pub tools: Vec<(String, Option<Schema>)>,
-    /// The ids of tool calls that the client knows from the history: a new call gets another one.
+    /// The ids of tool calls that the client knows from the history: a new call must not have one of them.
     pub taken_ids: TakenIds,
     /// Tools whose names were shortened for a strict API: the name that was sent, and the client's.
     pub renamed: Vec<(String, String)>,
-    /// An answer without anything gets a block of empty text.
+    /// Whether an answer without content gets a block of empty text.
     pub never_empty: bool,
-    /// Nothing is shown: the client asked for 0 tokens, to warm the cache.
+    /// Whether nothing is shown: the client asked for 0 tokens, to warm the cache.
     pub discard: bool,
-    /// The prompt's tokens by rule of thumb, which the answer's count teaches to scale.
+    /// The prompt's tokens by rule of thumb. Together with the answer's count they teach how the model counts.
     pub estimate: Prompt,
     /// The prompt's tokens as the model will most likely count them; never 0.
     pub prompt_tokens: u64,
-    /// The limit that was sent.
+    /// The limit on the answer's tokens that was sent.
     pub max_tokens: u64,
-    /// Whether the window left less room than the client asked for.
+    /// True if the window left less room than the client asked for.
     pub is_clamped_to_window: bool,
-    /// The context window in tokens, where known.
+    /// The context window in tokens, if known.
     pub window: Option<u64>,
     /// The client knows the stop reason `model_context_window_exceeded`: its `anthropic-beta` header named
     /// `model-context-window-exceeded-2025-08-26`. The caller sets it.
@@ -91,7 +92,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// About the bytes that it keeps beside its own size.
+    /// The approximate number of bytes that it keeps beside its own size.
     pub fn kept_size(&self) -> usize {
         let texts = self.stop_sequences.iter().chain(&self.repeated).chain([&self.model]);
         let texts = texts.map(|text| text.len() + KEPT_ITEM_SIZE).sum::<usize>();
@@ -105,7 +106,8 @@ impl Plan {
 }
 
 impl Plan {
-    /// Estimates the prompt that goes out. Again after a hook has changed it: the answer's count is of what was sent.
+    /// Estimates the prompt that is sent. Call it again after a hook has changed the prompt: the upstream counts the
+    /// prompt that was sent.
     pub fn measure(&mut self, chat: &Value<'_>, tokens: &Estimator) {
         self.estimate = estimate::prompt(chat);
         self.prompt_tokens = tokens.tokens(self.estimate);

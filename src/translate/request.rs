@@ -1,6 +1,7 @@
 //! A Messages request -> the body of a chat completion, and the plan for reading its answer.
 //!
-//! docs/translation.md, A, field by field. Fields that have no place are dropped; none of them fails the request.
+//! Follows docs/translation.md, A, field by field. Fields that the upstream does not support are dropped; none of them
+//! fails the request.
 
 use crate::anthropic::{Block, MessagesRequest, Thinking as Asked, ToolChoice};
 use crate::dialect::{Efforts, ServerKind as Flavour};
@@ -17,29 +18,30 @@ use super::text::cut;
 use super::tool_id::TakenIds;
 use super::tools::{NAME_SIZE_MAX, Tools, sent_name, tools};
 
-/// vLLM's and OpenAI's limit on `stop`; a fifth string is a 400 for the whole request.
+/// The limit of vLLM and OpenAI on `stop`: a fifth string is a 400 for the whole request.
 const STOP_STRINGS_MAX: usize = 4;
 
-/// What is kept free in the window beside prompt and answer: the estimate of the prompt is rough.
+/// The tokens that are kept free in the window beside prompt and answer, because the estimate of the prompt is rough.
 const WINDOW_MARGIN: u64 = 64;
 
-/// The room for an answer that is asked for however large the prompt seems: if the estimate is wrong the answer is not
-/// cut to a stump, and if it is right the upstream says so.
+/// The least room that is requested for an answer, however large the prompt seems. If the estimate is wrong, the answer
+/// is not cut to a stump; if it is right, the upstream says so.
 const ROOM_MIN: u64 = 1024;
 
-/// The part of the room that a prompt leaves at best, in percent, that is always asked for. An estimate that is too large
-/// must not cut answers: nobody would notice. One that is too small is refused by the upstream and repaired.
+/// The part of the largest possible room, in percent, that is always requested. An estimate that is too large must not
+/// cut answers, because nobody would notice. If it is too small, the upstream refuses the request, and the request is
+/// repaired.
 const ROOM_SHARE: u64 = 86;
 
-/// What a stream may keep of its request's tools, in bytes: their names and schemas, and [`KEPT_ITEM_SIZE`] for each. Claude
-/// Code's own have 3 KB; a hundred tools of ten properties each have 20 KB.
+/// The most bytes that a stream may keep of its request's tools: their names and schemas, and [`KEPT_ITEM_SIZE`] for
+/// each. Claude Code's own tools have 3 KB; a hundred tools of ten properties each have 20 KB.
 const TOOLS_KEPT_MAX: usize = 64 * 1024;
 
-/// How many kinds of things that were left out are told of one request, and how much of each.
+/// How many kinds of dropped things are reported for one request, and how many bytes of each.
 const DROPPED_MAX: usize = 32;
 const DROPPED_SIZE_MAX: usize = 64;
 
-/// Extensions that clients of vLLM send beside the API's own fields: passed on as they are.
+/// Extensions that vLLM's clients send beside the API's own fields. They are passed on unchanged.
 const EXTRAS: [&str; 9] = [
     "min_p",
     "repetition_penalty",
@@ -59,16 +61,18 @@ pub struct ChatRequest<'r> {
     pub body: Value<'r>,
     /// How to read the answer.
     pub plan: Plan,
-    /// Kinds of things that were left out and may matter to the owner, for one warning each: a few, and short.
+    /// The kinds of things that were dropped and may matter to the operator, for one warning each. The list and its
+    /// texts are short.
     pub dropped: Vec<String>,
-    /// The tools are too large to be kept while the answer runs: of some of them, arguments are not coerced to the schema.
+    /// True if the tools are too large to be kept while the answer runs. Then the arguments of some of them are not
+    /// coerced to the schema.
     pub is_coercion_cut: bool,
 }
 
-/// The chat completion for a request.
+/// Translates a request to a chat completion.
 ///
 /// # Errors
-/// 400: what cannot be served (docs/translation.md, A and B).
+/// 400: the request cannot be served (docs/translation.md, A and B).
 pub fn chat_request<'r>(
     request: &'r MessagesRequest<'r>,
     target: &Target<'r>,
@@ -108,8 +112,8 @@ pub fn chat_request<'r>(
     chat.plan.is_clamped_to_window = max_tokens < request.max_tokens.min(cap);
     set_max_tokens(body, max_tokens, target.flavour);
     sampling(body, request, target.flavour);
-    // Upstream stop strings also fire in reasoning and in the markup of tool calls, and tear pieces off them; and most
-    // servers do not say which one they met. There the proxy alone looks for them.
+    // Upstream stop strings also match inside reasoning and the markup of tool calls, and cut pieces off them; and most
+    // servers do not say which string they met. For such requests only the proxy looks for stop sequences.
     if !request.stop_sequences.is_empty() && dialect.tells_stop_string && !thinks && !has_tools {
         let stop = request.stop_sequences.iter().take(STOP_STRINGS_MAX);
         body.push("stop", stop.map(|text| Value::from(*text)).collect::<Vec<_>>());
@@ -142,7 +146,8 @@ fn user_id<'r>(request: &MessagesRequest<'r>) -> Option<&'r str> {
     request.body.get("metadata")?.get("user_id")?.as_str()
 }
 
-/// What was left out, each kind once: as the clients' words they are cut, and only the first ones are told.
+/// The kinds of things that were dropped, each once. They are the client's words, so they are cut, and only the first
+/// ones are reported.
 fn dropped(request: &MessagesRequest<'_>, tools: &Tools<'_>) -> Vec<String> {
     let lost = request.messages.iter().flat_map(|message| &message.content).filter_map(|block| match block {
         Block::Other { kind, body } if blocks::is_lost(kind, body) => Some(("content block of type", *kind)),
@@ -164,7 +169,7 @@ fn dropped(request: &MessagesRequest<'_>, tools: &Tools<'_>) -> Vec<String> {
 /// Refuses a request of which a stream would have to keep too much.
 ///
 /// # Errors
-/// 400: a text that has to be known until the answer's end is too long.
+/// 400: texts that must be kept until the end of the answer are too long.
 fn check_kept(request: &MessagesRequest<'_>, flavour: Flavour) -> Result<(), Error> {
     let size = |text: &&str| text.len() + KEPT_ITEM_SIZE;
     let renamed = request.tools.iter().map(|tool| tool.name);
@@ -179,8 +184,8 @@ fn check_kept(request: &MessagesRequest<'_>, flavour: Flavour) -> Result<(), Err
     Ok(())
 }
 
-/// The tools that a stream keeps, each with what is needed to repair its arguments, and whether some of that was left
-/// out: what is kept is bounded, however many tools a request declares.
+/// The tools that a stream keeps, each with the schema that is needed to coerce its arguments, and whether something
+/// was left out. The kept size is bounded, however many tools a request declares.
 fn kept_tools(target: &Target<'_>, tools: &Tools<'_>) -> (Vec<(String, Option<Schema>)>, bool) {
     let coerce = target.settings.coerce_arguments;
     let mut left = TOOLS_KEPT_MAX;
@@ -204,7 +209,8 @@ fn kept_tools(target: &Target<'_>, tools: &Tools<'_>) -> (Vec<(String, Option<Sc
         left -= schema.as_ref().map_or(0, Schema::size).min(left);
         kept.push((name.into_owned(), schema));
     }
-    // A call without a name is taken for one of the only tool: not of the only one that is kept.
+    // A call without a name is taken for a call of the only tool. A tool that is merely the only one kept must not be
+    // taken for it.
     if kept.len() == 1 && tools.declared.len() > 1 {
         kept.clear();
     }
@@ -241,8 +247,8 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
     }
 }
 
-/// Whether the model is to think. Off for what cannot be had with it: a forced call (the API refuses the pair, we serve
-/// the call) and the continuation of an answer (the template would open a new think block inside it).
+/// Whether the model is to think. It does not with a forced call (the API refuses the pair, but the proxy serves the
+/// call) and with the continuation of an answer (the template would open a new think block inside it).
 fn thinks(
     request: &MessagesRequest<'_>,
     target: &Target<'_>,
@@ -257,12 +263,12 @@ fn thinks(
     asked && !tools.forced && history.prefill.is_none() && request.max_tokens > 0
 }
 
-/// The client's limit, within the owner's cap and what the window has left.
+/// The client's limit on the answer's tokens, within the operator's cap and the room that the window has left.
 fn max_tokens(request: &MessagesRequest<'_>, target: &Target<'_>, plan: &Plan) -> u64 {
     let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
     let window = target.window.or_else(|| {
-        // A prompt that does not fit a window that was only told once is refused, if that window still stands, whatever is
-        // asked for. If it does not stand any more, a limit by it would cut the answer.
+        // This window is only known from a refusal. If it still applies, a prompt that does not fit is refused,
+        // whatever limit is sent. If it does not apply any more, a limit derived from it would cut the answer.
         let told = target.lessons.window.filter(|told| told.limits_answers)?;
         Some(told.tokens).filter(|tokens| plan.prompt_tokens < *tokens)
     });
@@ -273,13 +279,13 @@ fn max_tokens(request: &MessagesRequest<'_>, target: &Target<'_>, plan: &Plan) -
     request.max_tokens.min(cap).min(room).max(1)
 }
 
-/// The tokens that `window` most likely has left for an answer.
+/// The tokens that `window` most likely leaves for an answer.
 pub fn likely_room(window: u64, prompt_tokens: u64) -> u64 {
     let left = window.saturating_sub(prompt_tokens.saturating_add(WINDOW_MARGIN));
     left.max(ROOM_MIN.min(window / 2))
 }
 
-/// Sets the limit under the names that the server knows. Also for a second try with a smaller one.
+/// Sets the limit under the names that the server knows. Also used by a second try with a smaller limit.
 pub(super) fn set_max_tokens(body: &mut Object<'_>, max_tokens: u64, flavour: Flavour) {
     for key in flavour.dialect().max_tokens_keys {
         body.set(*key, max_tokens);
@@ -298,8 +304,8 @@ fn sampling<'r>(body: &mut Object<'r>, request: &MessagesRequest<'r>, flavour: F
     }
 }
 
-/// The thinking switch, its effort and its budget. The switch is always said outright: Qwen's templates think unless
-/// told not to, and on vLLM an effort alone would switch it on.
+/// Sets the thinking switch, its effort and its budget. The switch is always sent explicitly: Qwen's templates think
+/// unless told not to, and on vLLM an effort alone would switch thinking on.
 fn thinking<'r>(
     body: &mut Object<'r>,
     request: &MessagesRequest<'r>,
@@ -308,7 +314,7 @@ fn thinking<'r>(
     max_tokens: u64,
 ) {
     let dialect = target.flavour.dialect();
-    // LM Studio passes it over so far; Ollama has an effort "none" instead.
+    // LM Studio ignores these arguments so far; Ollama has an effort "none" instead.
     if dialect.takes_template_arguments {
         let mut arguments = Object::new();
         arguments.push("enable_thinking", thinks);
@@ -331,14 +337,14 @@ fn thinking<'r>(
     }
 }
 
-/// The effort, where the model may think; without a word on thinking an effort alone is passed on.
+/// The effort, if the model may think. If the request does not mention thinking, an effort alone is passed on.
 fn effort<'r>(request: &MessagesRequest<'r>, target: &Target<'_>, thinks: bool) -> Option<&'r str> {
     let last_system = request.messages.last().and_then(|message| message.effort);
     let may_think = thinks || (request.thinking.is_none() && target.settings.thinking == Thinking::Auto);
     let said = last_system.or(request.effort).filter(|_| may_think);
     match (target.flavour.dialect().efforts, said, request.thinking) {
         (Efforts::UpToHigh, Some("xhigh" | "max"), _) => Some("high"),
-        // A strict API takes no budget: the effort that comes nearest.
+        // A strict API does not accept a budget, so the nearest effort is sent.
         (Efforts::UpToHigh, None, Some(Asked::Enabled(budget))) if thinks => Some(match budget {
             0..=2048 => "low",
             2049..=8192 => "medium",

@@ -1,4 +1,4 @@
-//! The signature of a thinking block: clients do not read it, and send it back unchanged.
+//! The signature of a thinking block. Clients do not read it, and send it back unchanged.
 //!
 //! If the client gets the block's text, the signature is a digest of the text. If the client asked to omit the text,
 //! the signature carries it, so that the model gets its own reasoning back on the next turn and sparkgap keeps nothing.
@@ -20,7 +20,7 @@ const TEXT_PREFIX: &str = "sg1t.";
 #[derive(Clone, Debug)]
 pub(super) struct Signature {
     digest: Fnv,
-    /// The text, if it is withheld from the client and carried here.
+    /// The text, if it is withheld from the client and carried in the signature.
     text: Option<String>,
 }
 
@@ -53,12 +53,12 @@ fn carrying(digest: Fnv, text: &str) -> String {
     format!("{TEXT_PREFIX}{}.{}", digest.hex(), URL_SAFE_NO_PAD.encode(text))
 }
 
-/// The signature of a block whose text, this one, is withheld from the client.
+/// The signature of a block whose text is withheld from the client. The signature carries `text`.
 pub fn signature_carrying(text: &str) -> String {
     carrying(Fnv::EMPTY.push(text.as_bytes()), text)
 }
 
-/// The reasoning of a thinking block: its text, or the text in its signature where that is ours and whole.
+/// The reasoning of a thinking block: its text, or the text in its signature if the signature is ours and intact.
 pub(super) fn reasoning<'r>(text: &'r str, signature: &str) -> Cow<'r, str> {
     if text.is_empty() {
         Cow::Owned(carried_reasoning(signature).unwrap_or_default())
@@ -67,8 +67,8 @@ pub(super) fn reasoning<'r>(text: &'r str, signature: &str) -> Cow<'r, str> {
     }
 }
 
-/// The text that a signature of ours carries in place of its block. `None` if it carries only a digest, is damaged, or is
-/// not ours.
+/// The text that a signature of ours carries in place of its block. `None` if the signature carries only a digest, is
+/// damaged, or is not ours.
 pub fn carried_reasoning(signature: &str) -> Option<String> {
     let (digest, text) = signature.strip_prefix(TEXT_PREFIX)?.split_once('.')?;
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;

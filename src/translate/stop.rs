@@ -1,7 +1,8 @@
 //! Finds stop sequences in the text of an answer while it arrives.
 //!
-//! Only text that could still become a stop sequence is held back, so that no part of one is ever shown. The cost of a text is
-//! linear in its length, however many sequences there are and however long they are: an automaton reads each byte once.
+//! Only text that could still become a stop sequence is held back, so that no part of one is ever shown. The time is
+//! linear in the length of the text, however many and however long the sequences are: an automaton reads each byte
+//! once.
 
 mod automaton;
 
@@ -10,11 +11,12 @@ use automaton::{Automaton, Position};
 /// A matcher for any number of sequences over text that arrives in pieces.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StopMatcher {
-    /// Sorted, each once.
+    /// Sorted, without duplicates.
     sequences: Vec<String>,
-    /// Made when the first text comes: an answer that has none, or that waits for its upstream, needs no automaton.
+    /// Built when the first text comes: an answer without text, or one that still waits for its upstream, needs no
+    /// automaton.
     automaton: Option<Box<Automaton>>,
-    /// How much of a sequence the held text is.
+    /// How much of a sequence the held text matches.
     position: Position,
     held: String,
 }
@@ -23,7 +25,7 @@ pub(super) struct StopMatcher {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Met {
     pub(super) sequence: String,
-    /// The text behind the sequence.
+    /// The text after the sequence.
     pub(super) rest: String,
 }
 
@@ -41,9 +43,9 @@ impl StopMatcher {
         self.sequences.binary_search_by(|known| known.as_str().cmp(sequence)).is_ok()
     }
 
-    /// Takes a piece, hands the text that is safe to `show`, and returns a sequence that was found: the one that is
-    /// complete first, and of several that end there the longest, so that the answer does not depend on how the text
-    /// was cut. Do not push anything after that.
+    /// Takes a piece, passes the text that is safe to `show`, and returns the sequence that was found, if any. The
+    /// first sequence to be complete wins; if several end at the same place, the longest. So the answer does not depend
+    /// on how the text was split. Do not push anything after a sequence was found.
     pub(super) fn push(&mut self, text: &str, show: &mut dyn FnMut(&str)) -> Option<Met> {
         if self.sequences.is_empty() {
             show(text);
@@ -132,7 +134,8 @@ mod tests {
         assert_eq!(shown, ["abc ", "ENX"]);
     }
 
-    /// The plain reading of the rule, for comparison: of all places where a sequence ends the first, and there the longest.
+    /// A direct implementation of the rule, for comparison: the first place where a sequence ends, and the longest
+    /// sequence that ends there.
     fn expected(sequences: &[&str], text: &str) -> (String, Option<String>) {
         let ends = sequences.iter().filter_map(|s| text.find(s).map(|at| (at + s.len(), at, *s)));
         match ends.min_by_key(|(end, at, _)| (*end, *at)) {

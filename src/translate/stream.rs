@@ -1,7 +1,7 @@
 //! The state machine: chunks -> events.
 //!
-//! Whatever the upstream interleaves, the client sees one block after the other: start, deltas, stop, indices 0, 1, 2 …
-//! The clients' SDKs index their list of blocks by it and break at a hole.
+//! Whatever the upstream interleaves, the client sees one block after the other: start, deltas, stop, with the indices
+//! 0, 1, 2 … The clients' SDKs use the index as a position in their list of blocks, and break if one is missing.
 //!
 //! | open block | reasoning | text | a piece of a tool call | end |
 //! |---|---|---|---|---|
@@ -11,12 +11,12 @@
 //! | tool use, its JSON whole | stop; open thinking | stop; open text | its own: delta; another's: stop, open that | stop |
 //! | tool use, its JSON open | held until its stop | held until its stop | its own: delta; another's: kept until its turn | completed, stop |
 //!
-//! What was held in the middle of a tool use follows its stop in the order in which it came. Behind a call that was cut
-//! nothing follows, neither that nor another call: the SDKs' eager tool runners take the start of the next block for the
-//! proof that the call before it is whole, and run it.
+//! Content that was held in the middle of a tool use follows its stop, in the order in which it came. After a call that
+//! was cut nothing follows, neither held content nor another call: the SDKs' eager tool runners take the start of the
+//! next block as proof that the call before it is whole, and run it.
 //!
-//! Nothing is emitted before the first piece of content, so that an upstream's early error can still be an HTTP status;
-//! [`MessageStream::open`] begins the answer when that takes too long.
+//! Nothing is emitted before the first piece of content, so that an early error of the upstream can still be an HTTP
+//! status; [`MessageStream::open`] begins the answer if that takes too long.
 
 use crate::anthropic::{Delta as Piece, Event, StopReason, Usage};
 use crate::error::{Error, Kind, Retry};
@@ -35,20 +35,21 @@ use super::plan::Plan;
 use super::signature::Signature;
 use super::stop::StopMatcher;
 
-/// Where events go. A plain closure: no event is stored.
+/// The receiver of the events. It is a plain closure: no event is stored.
 pub type Emit<'e> = dyn FnMut(&Event<'_>) + 'e;
 
-/// Tool calls in one answer: a runaway model is stopped here, not by the memory.
+/// The most tool calls in one answer. The limit stops a runaway model before the memory runs out.
 const CALLS_MAX: usize = 256;
 
-/// Whether more is to be read.
+/// Whether to read more of the upstream's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// Read on.
     More,
-    /// The upstream said that this was all: read to the end of its body and call [`MessageStream::end`].
+    /// The upstream said that the answer is complete: read to the end of its body and call [`MessageStream::end`].
     Done,
-    /// A stop sequence was met that the upstream does not know of: cancel it and call [`MessageStream::end`].
+    /// A stop sequence was met that the upstream does not know: cancel the upstream's answer and call
+    /// [`MessageStream::end`].
     Cancel,
 }
 
@@ -63,33 +64,34 @@ enum Open {
 #[derive(Debug)]
 struct Call {
     index: Option<u64>,
-    /// The id as the upstream told it, by which it names the call in later pieces; empty until told.
+    /// The id that the upstream gave the call, and by which it names the call in later pieces. Empty until it comes.
     id: String,
-    /// The id that the client knows the call by; empty until the call is shown.
+    /// The id by which the client knows the call. Empty until the call is shown.
     shown_id: String,
     name: String,
     arguments: Arguments,
     /// JSON that may be sent once it is this call's turn.
     pending: String,
     begun: bool,
-    /// Set while the call may be nothing but an earlier call sent again.
+    /// Set while the call may be only an earlier call that was sent again.
     repetition: Option<Repetition>,
 }
 
-/// A call that has the name of an earlier one, and its id or its index. It is shown once its arguments differ from that
-/// one's, and dropped if they never do.
+/// A call that has the name of an earlier one, and its id or its index. It is shown once its arguments differ from the
+/// earlier call's, and dropped if they never do.
 #[derive(Clone, Copy, Debug)]
 struct Repetition {
     /// The earlier call.
     of: usize,
-    /// How many bytes of the arguments were found to be the same, so that none is compared twice.
+    /// How many bytes of the arguments were found to be the same, so that no byte is compared twice.
     matched: usize,
-    /// Only the head can be the earlier one's, told with another id: with arguments of its own, even with the same ones,
-    /// this is a call.
+    /// True if only the name and the index are the earlier call's, with another id. If it gets arguments of its own,
+    /// even the same ones, it is a call.
     is_of_head: bool,
 }
 
-/// What the beginning of the text may be that is no text of the answer.
+/// The state of the text's beginning, which may not belong to the answer's text: it may be reasoning between marks, or
+/// the client's own beginning.
 #[derive(Debug, PartialEq, Eq)]
 enum Marks {
     /// The text so far may become [`THINK_START`], or the client's own beginning repeated.
@@ -110,12 +112,12 @@ pub struct MessageStream {
     calls: Vec<Call>,
     /// Reasoning (`true`) and text that came in the middle of a tool call.
     held: Vec<(bool, String)>,
-    /// White space at the beginning of a text: dropped if nothing follows it.
+    /// White space at the beginning of a text. It is dropped if nothing follows it.
     space: String,
     marks: Marks,
     mark_text: String,
-    /// Where in `mark_text` the white space at its beginning ends, and how much of what stands there was compared with
-    /// the mark already: only new text is looked at.
+    /// Where in `mark_text` its leading white space ends, and how many bytes behind that were already compared with the
+    /// mark. So only new text is compared.
     mark_start: usize,
     mark_matched: usize,
     mark_end: StopMatcher,
@@ -130,7 +132,7 @@ pub struct MessageStream {
     has_cut_call: bool,
     /// The upstream said `[DONE]`.
     is_done: bool,
-    /// The upstream gave a whole JSON answer.
+    /// The upstream sent the whole answer as one JSON object.
     is_whole: bool,
     /// The context window was full before the answer was whole.
     is_window_full: bool,
@@ -139,11 +141,11 @@ pub struct MessageStream {
 }
 
 impl MessageStream {
-    /// The translation of the answer to `plan`'s request, under the id `msg_…`.
+    /// Starts the translation of the answer to `plan`'s request, under the id `msg_…`.
     pub fn new(mut plan: Plan, message_id: String) -> Self {
         let stops = StopMatcher::new(std::mem::take(&mut plan.stop_sequences));
-        // By name, so that the tool of a call is found without a walk through all of them. Of tools with the same name
-        // the first one stays the first.
+        // Sorted by name, so that the tool of a call is found without walking through all tools. Of tools with the same
+        // name the first one stays first.
         plan.tools.sort_by(|(name, _), (other, _)| name.cmp(other));
         plan.renamed.sort_by(|(sent, _), (other, _)| sent.cmp(other));
         let signature = Signature::new(plan.thinking_omitted);
@@ -177,12 +179,12 @@ impl MessageStream {
         }
     }
 
-    /// Whether anything was emitted: then an error can only be an event.
+    /// Whether anything was emitted. From then on an error can only be sent as an event.
     pub fn started(&self) -> bool {
         self.started
     }
 
-    /// The counts that the upstream told so far. How the model counts is learned from them.
+    /// The counts that the upstream has sent so far. The caller learns from them how the model counts.
     pub fn counts(&self) -> Counts {
         self.counts
     }
@@ -200,8 +202,8 @@ impl MessageStream {
         calls + waiting + self.signature.size() + self.space.len() + self.mark_text.len()
     }
 
-    /// What had to be changed in the arguments of tool calls: values coerced to what their schema wants, and places where
-    /// they were not JSON.
+    /// The number of changes to the arguments of tool calls: values coerced to the type that their schema wants, and
+    /// places where the arguments were not JSON.
     pub fn changes(&self) -> (usize, usize) {
         let sum = |count: fn(&Arguments) -> usize| self.calls.iter().map(|call| count(&call.arguments)).sum();
         (sum(Arguments::coercions), sum(Arguments::repairs))
@@ -212,16 +214,16 @@ impl MessageStream {
         self.start(emit);
     }
 
-    /// Tells what the answer has cost so far: a sign of life for clients that give up on pings alone.
+    /// Sends the answer's usage so far: a sign of life for clients that give up if only pings arrive.
     pub fn tell_usage(&mut self, emit: &mut Emit<'_>) {
         emit(&Event::Usage { usage: self.usage(0) });
     }
 
-    /// Takes the data of one server-sent event, or the whole of a JSON answer. `is_error`: the event's name says so. Any
-    /// parser will do: between two events there is nothing in it but memory.
+    /// Takes the data of one server-sent event, or the whole of a JSON answer. `is_error` is true if the event's name
+    /// says that it is an error. Any parser can be used: between two events a parser holds nothing but memory.
     ///
     /// # Errors
-    /// What the upstream's error means, or a malformed chunk. Then either answer with an HTTP error, if nothing has
+    /// The error that the upstream sent, or a malformed chunk. Then either answer with an HTTP error, if nothing has
     /// [started](Self::started), or call [`MessageStream::fail`].
     pub fn data(
         &mut self,
@@ -242,7 +244,7 @@ impl MessageStream {
             }
         });
         read.unwrap_or_else(|error| {
-            // The answer is whole: only counts can be lost.
+            // The answer is already whole: only counts can be lost.
             if self.finish_reason.is_some() {
                 return Ok(Progress::More);
             }
@@ -251,7 +253,7 @@ impl MessageStream {
         })
     }
 
-    /// An error in the stream. Where only the window is full, what was said is an answer that met its limit.
+    /// Handles an error in the stream. If only the window is full, the content so far is an answer that met its limit.
     fn upstream_error(&mut self, failure: Failure) -> Result<Progress, Failure> {
         if self.next_index == 0 || !matches!(failure, Failure::Overflow { .. }) {
             return Err(failure);
@@ -269,7 +271,7 @@ impl MessageStream {
         if self.stop_sequence.is_some() {
             return Progress::Cancel;
         }
-        // Reasoning first: vLLM may put both in one delta, the text key before it.
+        // Reasoning first: vLLM may put both into one delta, with the text key before the reasoning.
         if !self.plan.discard {
             if let Some(text) = choice.delta.reasoning {
                 self.marks = Marks::Off;
@@ -296,7 +298,7 @@ impl MessageStream {
 
     fn finish(&mut self, choice: &Choice<'_, '_>) {
         self.is_whole |= choice.is_whole;
-        // A cut that was told once stays told.
+        // Once the upstream has said that the answer was cut, a later reason does not replace that.
         if let Some(reason) = choice.finish_reason.filter(|_| self.finish_reason.as_deref() != Some("length"))
         {
             self.finish_reason = Some(reason.to_string());
@@ -311,7 +313,7 @@ impl MessageStream {
         if !self.started {
             self.started = true;
             let mut usage = self.usage(0);
-            // A whole answer that comes at once has counted its output already; the client is told at the end.
+            // A whole answer that comes at once has already counted its output; the client gets that count at the end.
             usage.output = 0;
             usage.thinking = None;
             emit(&Event::MessageStart { id: &self.message_id, model: &self.plan.model, usage });
@@ -319,7 +321,7 @@ impl MessageStream {
         }
     }
 
-    /// What is known of the answer's cost. At its end no count of the output may be missing: `output_min`.
+    /// The answer's usage so far. At the end of the answer the output must not be 0: it is at least `output_min`.
     fn usage(&self, output_min: u64) -> Usage {
         let estimate = estimate::whole(self.output_tokens).max(output_min);
         let mut usage = usage(self.counts, self.plan.prompt_tokens, estimate);
@@ -347,8 +349,8 @@ impl MessageStream {
         emit(&Event::BlockDelta { index: self.index(), delta });
     }
 
-    /// Ends the open block, whatever it is. Text that was held back, because it might have become a stop sequence, is
-    /// shown before that, and what came in the middle of a tool use after it.
+    /// Ends the open block of any kind. Text that was held back because it might have become a stop sequence is shown
+    /// before the end, and content that came in the middle of a tool use after it.
     fn close(&mut self, emit: &mut Emit<'_>) {
         self.settle_text(emit);
         self.close_block(emit);
@@ -374,13 +376,13 @@ impl MessageStream {
         emit(&Event::BlockDelta { index: self.index(), delta: Piece::Signature(&signature) });
     }
 
-    /// The upstream's body has ended: ends the answer.
+    /// Ends the answer, after the upstream's body has ended.
     ///
     /// # Errors
     /// The upstream never said that it had finished. An answer that merely stops would pass for a whole one.
     pub fn end(&mut self, emit: &mut Emit<'_>) -> Result<(), Error> {
         let said_something = self.next_index > 0 || !self.calls.is_empty() || !self.mark_text.is_empty();
-        // A server that says [DONE], or gives a whole answer, means that it has finished, though it does not say why.
+        // A server that says [DONE], or sends a whole answer, has finished, even if it gives no reason.
         let has_finished = self.is_whole || (self.is_done && said_something);
         let unsaid = has_finished.then(|| "stop".to_string());
         let Some(finish_reason) = self.finish_reason.clone().or(unsaid) else {
@@ -424,7 +426,7 @@ impl MessageStream {
         emit(&Event::MessageStop);
     }
 
-    /// What may say, at the end of the answer, that the upstream cut it.
+    /// The evidence, at the end of the answer, that the upstream may have cut it.
     fn limits(&self) -> Limits<'_> {
         Limits {
             finish_reason: self.finish_reason.as_deref(),
@@ -435,7 +437,7 @@ impl MessageStream {
         }
     }
 
-    /// Whether the window ended the answer, not the client's limit.
+    /// Whether the window ended the answer, rather than the client's limit.
     fn window_is_full(&self) -> bool {
         let (prompt, completion) = (self.counts.prompt, self.counts.completion);
         let reached = |window: u64| completion > 0 && prompt.saturating_add(completion) >= window;
@@ -444,7 +446,7 @@ impl MessageStream {
         self.is_window_full || clamped || before_limit
     }
 
-    /// Something broke after the answer had begun: ends the open block and emits the error.
+    /// Handles a failure after the answer has begun: ends the open block and emits the error.
     pub fn fail(&mut self, error: &Error, request_id: &str, emit: &mut Emit<'_>) {
         let open = std::mem::replace(&mut self.open, Open::Nothing);
         match open {

@@ -1,9 +1,10 @@
-//! Ids of tool calls: from the upstream's to the client's and back.
+//! Ids of tool calls: translates the upstream's ids to the client's and back.
 //!
 //! The API allows fewer characters than some models use (Kimi: `functions.read:0`), and a client needs ids that differ
-//! through the whole conversation: Claude Code drops a call and its result when their id comes again in a later turn. Some
-//! servers number their calls from zero in every answer (`call_0`, `Bash:0`). An id that cannot be shown as it is goes out
-//! in base64 and comes back as it was, byte for byte, because the model's template may write it into the prompt.
+//! through the whole conversation: Claude Code drops a call and its result if their id comes again in a later turn.
+//! Some servers number their calls from zero in every answer (`call_0`, `Bash:0`). An id that cannot be shown as it is
+//! goes out in base64 and is decoded to the same bytes when it comes back, because the model's template may write it
+//! into the prompt.
 //!
 //! | the upstream's id | the client's |
 //! |---|---|
@@ -19,31 +20,31 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::anthropic::{Block, Message};
 
-/// The longest id of an upstream that is shown to the client, in bytes. A call with a longer one gets an id of our own.
+/// The longest id of an upstream that is shown to the client, in bytes. A call with a longer id gets an id of our own.
 pub(super) const SIZE_MAX: usize = 256;
 
-/// How many ids of the history a stream remembers, in 8 bytes each. Beyond that every id counts as taken.
+/// How many ids of the history a stream remembers, in 8 bytes each. If there are more, every id counts as taken.
 const TAKEN_MAX: usize = 1024;
 
-/// Stands before every encoded id.
+/// The beginning of every encoded id.
 const OURS: &str = "toolu_sg";
-/// Stands before an encoded id.
+/// The beginning of an encoded id without a tag.
 const PREFIX: &str = "toolu_sg1_";
-/// Stands before the tag of an encoded id that was made unique.
+/// The beginning of an encoded id that a tag made unique; the tag follows.
 const UNIQUE_PREFIX: &str = "toolu_sg2_";
 
-/// How much of the message's id is in a tag: 71 random bits.
+/// How many bytes of the message's id a tag contains: 71 random bits.
 const TAG_MESSAGE_SIZE: usize = 12;
-/// The tag: that, and the call's number in the answer in three digits.
+/// The length of a tag: the part of the message's id, and the call's number in the answer in three digits.
 const TAG_SIZE: usize = TAG_MESSAGE_SIZE + 3;
 
-/// The ids that the client knows from the request's history. Only their hashes are kept: where two ids have the same
-/// one, an id is made unique without need.
+/// The ids that the client knows from the request's history. Only their hashes are kept: if a new id happens to have
+/// the hash of a known one, it is made unique needlessly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TakenIds {
-    /// In order, so that they can be searched.
+    /// Sorted, so that they can be searched.
     hashes: Box<[u64]>,
-    /// There were more than [`TAKEN_MAX`].
+    /// True if there were more than [`TAKEN_MAX`].
     is_full: bool,
 }
 
@@ -90,15 +91,15 @@ pub(super) fn shown(id: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(id)))
 }
 
-/// The id for the client, where the plain one is taken: `message` is the message's id without its prefix, `number` the
-/// call's in the answer.
+/// The id for the client if the plain one is taken. `message` is the message's id without its prefix, `number` the
+/// call's number in the answer.
 pub(super) fn unique(id: &str, message: &str, number: usize) -> String {
     let digits = message.bytes().rev().filter(u8::is_ascii_alphanumeric).map(char::from);
     let tag: String = digits.chain(std::iter::repeat('0')).take(TAG_MESSAGE_SIZE).collect();
     format!("{UNIQUE_PREFIX}{tag}{:03}{}", number % 1000, URL_SAFE_NO_PAD.encode(id))
 }
 
-/// The id that the upstream gave, of one that a client sends back.
+/// The id that the upstream gave, decoded from one that a client sends back.
 pub(super) fn given(shown: &str) -> Cow<'_, str> {
     let unique = || shown.strip_prefix(UNIQUE_PREFIX)?.split_at_checked(TAG_SIZE).map(|(_, code)| code);
     let code = shown.strip_prefix(PREFIX).or_else(unique);
@@ -167,7 +168,7 @@ mod tests {
                 assert!(ids.iter().skip(at + 1).all(|other| other != one), "{one}");
             }
         }
-        // A message's id of another shape still gives a tag of the one size.
+        // A message id of another form still gives a tag of the usual length.
         for message in ["", "é", "a", "a-b_c"] {
             assert_eq!(given(&unique("call_0", message, 7)), "call_0");
         }

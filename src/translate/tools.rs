@@ -9,15 +9,16 @@ use crate::error::Error;
 use crate::hash::Fnv;
 use crate::json::{Object, Value};
 
-/// The longest name that a strict OpenAI API takes, and what of it stays when it is shortened: the rest is a digest.
+/// The longest name that a strict OpenAI API accepts, and how much of a longer name is kept: a digest replaces the
+/// rest.
 pub(super) const NAME_SIZE_MAX: usize = 64;
 const NAME_SIZE_KEPT: usize = 47;
 
-/// Claude Code lists this one to say that it can load tools later. It is never to be called.
+/// Claude Code lists this tool to say that it can load tools later. It must never be called.
 const PLACEHOLDER: &str = "DeferredToolPlaceholder";
 
-/// Tools that the API defines and the client runs: their input schemas, which the API's model knows by heart and ours
-/// must be told. By the beginning of the type; the version follows it.
+/// Tools that the API defines and the client runs, with their input schemas: the API's model knows them without being
+/// told, but other models do not. They are found by the beginning of the type; a version follows it.
 const CLIENT_TOOLS: [(&str, &str, &str); 4] = [
     (
         "bash_",
@@ -41,8 +42,8 @@ const CLIENT_TOOLS: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// The schemas of [`CLIENT_TOOLS`] as trees, which all requests share: a copy of one takes several KB. They parse: a test
-/// reads them all.
+/// The schemas of [`CLIENT_TOOLS`] as trees, which all requests share, because a copy of one takes several KB. All of
+/// them parse: a test reads them.
 static CLIENT_TOOL_SCHEMAS: LazyLock<Vec<Value<'static>>> = LazyLock::new(|| {
     let tree = |(_, _, schema): &(&str, &str, &'static str)| {
         crate::json::parse(&mut schema.as_bytes().to_vec()).map(Value::into_owned).unwrap_or_default()
@@ -50,17 +51,17 @@ static CLIENT_TOOL_SCHEMAS: LazyLock<Vec<Value<'static>>> = LazyLock::new(|| {
     CLIENT_TOOLS.iter().map(tree).collect()
 });
 
-/// How many tools of the API's own types one request may declare. The API itself takes one of each type; a declaration
-/// of 30 bytes becomes a schema of 1.1 KB for the upstream.
+/// How many tools of the API's own types one request may declare. The API itself accepts one of each type; a
+/// declaration of 30 bytes becomes a schema of 1.1 KB for the upstream.
 const CLIENT_TOOLS_MAX: usize = 16;
 
-/// `computer_toolset_…` begins like a client tool but is one of the server's.
+/// Part of the type `computer_toolset_…`, which begins like a client tool but is run by the API's server.
 const SERVER_TOOLSET: &str = "toolset";
 
-/// What becomes of the request's tools.
+/// The translation of the request's tools.
 #[derive(Debug, Default)]
 pub(super) struct Tools<'r> {
-    /// `tools`; empty: none are sent.
+    /// `tools`; none are sent if it is empty.
     pub(super) functions: Vec<Value<'r>>,
     /// `tool_choice`, if any.
     pub(super) choice: Option<Value<'r>>,
@@ -68,14 +69,15 @@ pub(super) struct Tools<'r> {
     pub(super) forced: bool,
     /// The tools that are sent.
     pub(super) declared: Vec<&'r Tool<'r>>,
-    /// Server tools that were left out: index and type.
+    /// Server tools that were dropped: index and type.
     pub(super) dropped: Vec<(usize, &'r str)>,
 }
 
-/// The functions and the choice for an upstream.
+/// Translates the tools and the choice for an upstream.
 ///
 /// # Errors
-/// 400: a choice that names no declared tool, or a request whose only tools are ones that the API's server would run.
+/// 400: the choice names a tool that is not declared, or all of the request's tools are ones that the API's server
+/// would run.
 pub(super) fn tools<'r>(request: &'r MessagesRequest<'r>, flavour: Flavour) -> Result<Tools<'r>, Error> {
     let mut tools = Tools::default();
     let mut client_tools = 0;
@@ -100,8 +102,8 @@ pub(super) fn tools<'r>(request: &'r MessagesRequest<'r>, flavour: Flavour) -> R
             }
         }
     }
-    // Claude Code's web search is a request of its own with this one tool: an answer in plain text would pass for
-    // search results.
+    // Claude Code's web search is a separate request with this one tool: an answer in plain text would pass for search
+    // results.
     if let (true, Some((i, kind))) = (tools.functions.is_empty(), tools.dropped.first()) {
         return Err(server_tool_error(*i, kind));
     }
@@ -123,7 +125,7 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
         };
         tools.forced = true;
         if !flavour.dialect().takes_named_choice {
-            // One tool and "required" say the same.
+            // With a single tool, "required" means the same.
             tools.functions = vec![tools.functions.swap_remove(at)];
             tools.declared = vec![tools.declared.swap_remove(at)];
             tools.choice = Some("required".into());
@@ -134,14 +136,14 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
         return Ok(());
     }
     if tools.functions.is_empty() {
-        // vLLM refuses a choice without tools. A forced call of nothing cannot be served.
+        // vLLM refuses a choice without tools. A call cannot be forced without a tool to call.
         if choice == ToolChoice::Any {
             return Err(Error::invalid("tool_choice: 'any' needs at least one tool"));
         }
         return Ok(());
     }
     if choice == ToolChoice::None && !flavour.dialect().takes_no_choice {
-        // Without tools there is none to call.
+        // Without tools the model cannot call any.
         tools.functions.clear();
         return Ok(());
     }
@@ -154,11 +156,11 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
     Ok(())
 }
 
-/// The function for a tool; `None`: a tool that the API's server would run.
+/// The function for a tool. `None` if the API's server would run the tool.
 fn function<'r>(tool: &'r Tool<'r>, flavour: Flavour) -> Option<Value<'r>> {
     let known = tool.kind.and_then(client_tool);
     let parameters = match (tool.kind, tool.schema, known) {
-        // Whatever its type, the client runs it: a server tool has no schema.
+        // A tool with a schema is run by the client, whatever its type: a server tool has no schema.
         (_, Some(schema), _) => parameters(schema),
         (None, None, _) => empty_schema(),
         (Some(_), None, Some((_, schema))) => schema.reborrow(),
@@ -177,7 +179,7 @@ fn function<'r>(tool: &'r Tool<'r>, flavour: Flavour) -> Option<Value<'r>> {
     Some(Value::object([("type", "function".into()), ("function", function.into())]))
 }
 
-/// The description, and behind it the inputs that the client gives as examples: no server has a field for them.
+/// The description, followed by the inputs that the client gives as examples: no server has a field for them.
 fn with_examples<'r>(description: Option<&'r str>, examples: &'r [Value<'r>]) -> Option<Cow<'r, str>> {
     if examples.is_empty() {
         return description.map(Cow::Borrowed);
@@ -187,8 +189,8 @@ fn with_examples<'r>(description: Option<&'r str>, examples: &'r [Value<'r>]) ->
     Some(Cow::Owned(description.map_or(examples.clone(), |text| format!("{text}\n\n{examples}"))))
 }
 
-/// The name under which a tool is sent. Only a strict API minds: it takes 64 of a few characters. The same name always
-/// gives the same one, so that a conversation's calls keep theirs.
+/// The name under which a tool is sent. Only a strict API needs another name: it accepts at most 64 characters of a
+/// small set. The same name always gives the same result, so that the calls of a conversation keep their names.
 pub(super) fn sent_name(name: &str, flavour: Flavour) -> Cow<'_, str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !flavour.dialect().is_strict_on_names || (name.len() <= NAME_SIZE_MAX && name.chars().all(allowed)) {
@@ -205,7 +207,7 @@ fn client_tool(kind: &str) -> Option<(&'static str, &'static Value<'static>)> {
     Some((CLIENT_TOOLS.get(at)?.1, CLIENT_TOOL_SCHEMAS.get(at)?))
 }
 
-/// The schema word for word, but for a missing `type` and `properties`, which servers insist on.
+/// The schema unchanged, except that a missing `type` and `properties`, which servers insist on, are added.
 fn parameters<'r>(schema: &'r Value<'r>) -> Value<'r> {
     let mut schema = schema.reborrow();
     if let Some(object) = schema.as_object_mut() {

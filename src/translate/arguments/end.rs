@@ -1,15 +1,16 @@
-//! The end of the arguments: closes the open containers, and carries text that was not understood as raw text.
+//! The end of the arguments: closes the open containers, and sends text that could not be understood as raw text.
 //!
-//! Knows the state in which the machine stopped. The machine itself is in `machine`.
+//! Starts from the state in which the machine stopped. The machine itself is in `machine`.
 
 use super::{Arguments, Ending, Outcome, RAW_KEY, SPACES, State, schema};
 use crate::json::Value;
 
 impl Arguments {
-    /// How far the text had come, at the end of the fragments and before [`Arguments::finish`]. `is_told_cut`: something
-    /// says that the answer was cut, so a fragment that may be a repetition of all arguments is not taken for one, and
-    /// text that is not an object is not taken to be whole.
-    /// Appends to `out` what may be sent on.
+    /// How far the text had come. Call it at the end of the fragments, before [`Arguments::finish`]. Appends to `out`
+    /// the text that may be sent on.
+    ///
+    /// With `is_told_cut` there is evidence that the answer was cut. Then a fragment that may be a repetition of all
+    /// arguments is not taken for one, and text that is not an object does not count as whole.
     pub fn ending(&mut self, is_told_cut: bool, out: &mut String) -> Ending {
         if !is_told_cut {
             self.settle(None, out);
@@ -18,17 +19,17 @@ impl Arguments {
             State::Complete => Ending::Whole,
             State::Start | State::AfterValue => Ending::Unclosed,
             State::Other => ending_of_other(&self.raw, is_told_cut),
-            // Nothing of it was sent, so nothing of it can run: the client gets the raw text and refuses it.
+            // No part of the text was sent, so no part can run: the client gets the raw text and refuses it.
             State::Broken if !is_told_cut && !self.has_sent && !self.is_cut && is_balanced(&self.raw) => {
                 Ending::Whole
             }
             State::Ended(outcome) if outcome != Outcome::Truncated => Ending::Whole,
-            // A number without a byte behind it may have been about to get longer.
+            // A number at the very end of the text may have been about to get longer.
             _ => Ending::Cut,
         }
     }
 
-    /// Ends the value that is being read, if enough of it is there.
+    /// Ends the value that is being read, if enough of the value has come.
     pub(super) fn end_value(&mut self, out: &mut String) {
         match self.state {
             State::Text => {
@@ -59,7 +60,8 @@ impl Arguments {
         Outcome::Repaired
     }
 
-    /// Handles text that does not begin as an object: it is empty, or an object inside a string, or kept as raw text.
+    /// Handles text that does not begin as an object: it may be empty, or an object inside a string. Anything else is
+    /// sent as raw text.
     pub(super) fn finish_other(&mut self, out: &mut String) -> Outcome {
         let raw = self.raw.trim_end_matches(SPACES);
         if raw == "null" || raw == "None" {
@@ -81,7 +83,7 @@ impl Arguments {
         self.write_raw(out)
     }
 
-    /// Closes all but the outermost object and adds the raw text to that.
+    /// Closes all containers except the outermost object, and adds the raw text to that object.
     pub(super) fn write_raw(&mut self, out: &mut String) -> Outcome {
         if self.has_sent {
             self.close_down_to(1, out);
@@ -104,7 +106,7 @@ impl Arguments {
     }
 }
 
-/// How far text had come that does not begin as an object. An object may be inside a string, at any number of levels.
+/// How far text that does not begin as an object had come. An object may be inside a string, at any number of levels.
 fn ending_of_other(raw: &str, is_told_cut: bool) -> Ending {
     let raw = raw.trim_end_matches(SPACES);
     if raw == "null" || raw == "None" {
@@ -122,8 +124,8 @@ fn ending_of_other(raw: &str, is_told_cut: bool) -> Ending {
     }
 }
 
-/// Whether text that is not legal JSON has an end of its own: it has brackets, all of them are closed, and it does not
-/// end inside a double-quoted string.
+/// True if text that is not valid JSON still has a recognizable end: it has brackets, all of them are closed, and it
+/// does not end inside a double-quoted string.
 fn is_balanced(text: &str) -> bool {
     let (mut depth, mut has_brackets, mut in_string, mut is_escaped) = (0_usize, false, false, false);
     for byte in text.bytes() {

@@ -4,7 +4,7 @@ use super::number::{self, Number};
 use super::schema::{self, Types};
 use super::{Arguments, DEPTH_MAX, State, is_space};
 
-/// JSON's literals, and Python's, which small models write.
+/// JSON's literals, and Python's, which small models write. Each stands beside its JSON.
 static LITERALS: [(&str, &str); 6] = [
     ("true", "true"),
     ("false", "false"),
@@ -26,7 +26,8 @@ impl Arguments {
             State::Complete => self.after_the_end(rest),
             State::Other | State::Broken | State::Ended(_) => rest.len(),
             _ if is_space(byte) => {
-                // After a value the space is certain; elsewhere it is held back with the text that follows.
+                // After a value, white space is certain and sent at once; elsewhere it is held back with the text that
+                // follows.
                 if self.state == State::AfterValue { out } else { &mut self.held }.push(char::from(byte));
                 1
             }
@@ -42,7 +43,7 @@ impl Arguments {
             self.state = State::Other;
             return 0;
         }
-        // Held back like a comma, since an empty object may turn out to be a placeholder.
+        // Held back as long as the object is empty, since an empty object may turn out to be a placeholder.
         self.held.push('{');
         self.open(true);
         1
@@ -74,7 +75,7 @@ impl Arguments {
             (State::AfterValue, b'}' | b']') => self.close_or_mend(byte, out),
             _ => self.break_off(),
         }
-        // An invalid byte may be the first of a longer character, so it is left to the next step.
+        // An invalid byte may be the first of a longer character, so the next step takes it.
         usize::from(self.state != State::Broken)
     }
 
@@ -239,7 +240,7 @@ impl Arguments {
         self.state = if self.depth == 0 { State::Complete } else { State::AfterValue };
     }
 
-    /// Sends the text that was held back, because the value that it belongs to begins or is complete.
+    /// Sends the text that was held back, because its value begins or is complete.
     fn send_held(&mut self, out: &mut String) {
         out.push_str(&self.held);
         self.held.clear();
@@ -247,7 +248,7 @@ impl Arguments {
         self.has_members |= self.depth == 1;
     }
 
-    /// Gives up understanding the text. The text that is held back is dropped; the raw text has it.
+    /// Gives up understanding the text. The text that is held back is dropped; the raw text still contains it.
     pub(super) fn break_off(&mut self) {
         self.held.clear();
         self.state = State::Broken;

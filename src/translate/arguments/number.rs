@@ -1,6 +1,6 @@
 //! JSON numbers, byte by byte, as in RFC 8259, section 6.
 //!
-//! Knows the grammar only. The caller decides where a number ends.
+//! This module knows the grammar only. The caller decides where a number ends.
 
 /// The state of a number: one for each place in `-12.5e+3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,15 +1,15 @@
-//! Servers that send text again: all arguments so far with each fragment, or all of them at the end.
+//! Servers that send text again: all arguments so far with each fragment, or once more at the end.
 
 use super::{Arguments, SPACES, State, is_space};
 
 impl Arguments {
-    /// The new part of a fragment. Some servers send all arguments so far with each fragment. A fragment that is longer
-    /// than the text so far and starts with all of it counts as such a repetition if it cannot be a continuation; from
-    /// then on no more proof is needed. `None`: a value may come here, so that the fragment can also be a nested object
-    /// with the same first key. The fragment then waits for the next one.
+    /// The new part of a fragment. Some servers send all arguments so far with each fragment. A fragment counts as such
+    /// a repetition if it is longer than the text so far, starts with all of it, and cannot be a continuation; from
+    /// then on no more proof is needed. Returns `None` where a value may begin: there the fragment can also be a nested
+    /// object with the same first key, so it waits for the next fragment.
     ///
-    /// Only a fragment that is at least as long as the whole text is compared with it, so the cost is that of reading
-    /// it.
+    /// Only a fragment that is at least as long as the whole text is compared with that text, so the comparison costs
+    /// no more than reading the fragment.
     pub(super) fn news<'f>(&mut self, fragment: &'f str) -> Option<&'f str> {
         if self.raw.is_empty()
             || fragment.len() < self.raw.len()
@@ -32,8 +32,9 @@ impl Arguments {
         Some(news)
     }
 
-    /// Decides about the fragment that waits. `next` is the fragment after it, `None` at the end. It was a repetition
-    /// if it is repeated itself, or if it is a whole object and the text before it would then be left open.
+    /// Decides whether the waiting fragment was a repetition. `next` is the fragment after it, `None` at the end. It
+    /// was a repetition if the next fragment repeats it in turn, or if it is a whole object and reading it as a nested
+    /// one would leave the text before it open.
     pub(super) fn settle(&mut self, next: Option<&str>, out: &mut String) {
         if self.doubtful.is_empty() {
             return;
@@ -49,8 +50,10 @@ impl Arguments {
         self.take(news.unwrap_or(&doubtful), out);
     }
 
-    /// True if `text` cannot stand at this place. It starts with `{` and, if the state is inside a string, a key's
-    /// quote follows. If a value may come here, it can stand here: as a nested object with the same first key.
+    /// True if `text` cannot be a continuation, which proves that it is a repetition. It starts with `{`; if the state
+    /// is inside a string, the text up to its first quote would end that string, and the first byte of the key after it
+    /// cannot follow. Where a value may begin, `text` can be a nested object with the same first key, so nothing is
+    /// proved.
     fn is_proof_of_repetition(&self, text: &str) -> bool {
         match self.state {
             State::FirstKey
@@ -59,7 +62,8 @@ impl Arguments {
             | State::Number(_)
             | State::Literal(..)
             | State::AfterValue => true,
-            // The key's opening quote would end the string, and the key's first byte would follow it.
+            // Read as a continuation, the key's opening quote would end the string, and the key's first byte would
+            // follow.
             State::KeyText | State::Text => match text.split_once('"') {
                 Some((_, key)) => key.bytes().next().is_some_and(|b| !is_space(b) && !b":,]}".contains(&b)),
                 None => false,
@@ -68,8 +72,8 @@ impl Arguments {
         }
     }
 
-    /// Handles text after the complete object, and returns the number of bytes that are used. Some servers stream the
-    /// arguments and then send them once more, whole; some send `{}` before the arguments.
+    /// Handles text after the complete object, and returns the number of bytes that it took. Some servers stream the
+    /// arguments and then send the whole of them once more; some send `{}` before the arguments.
     pub(super) fn after_the_end(&mut self, rest: &str) -> usize {
         for (at, byte) in rest.bytes().enumerate() {
             if byte == b'{' && !self.has_sent && !self.has_trailing {

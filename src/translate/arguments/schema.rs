@@ -1,7 +1,7 @@
 //! The types that a tool's schema gives its top-level properties, and the coercion of values to them.
 //!
 //! Small models write `"5"` for 5 and 5 for `"5"`. Only plain statements of the schema are used: a property with
-//! `anyOf`, `$ref` or no `type` allows everything. Knows JSON texts only, nothing of streams.
+//! `anyOf`, `$ref` or no `type` allows everything. This module knows JSON texts only, nothing of streams.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -61,7 +61,8 @@ impl Types {
         self == Types::STRING
     }
 
-    /// The JSON value that the content of a string stands for, if a string does not fit but that value does.
+    /// The JSON value that is written in the content of a string, if the types do not allow a string but allow that
+    /// value.
     pub(super) fn value_in(self, text: &str) -> Option<&str> {
         let text = text.trim_matches(super::SPACES);
         let (json, kind) = match text {
@@ -89,12 +90,12 @@ impl Types {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schema(Arc<Table>);
 
-/// Properties in the order of their names, which are slices of one text: a request declares hundreds. A running stream
-/// keeps the table, so it is small: 8 bytes for each property, and its name.
+/// Properties sorted by name. All names are slices of one text, since a request declares hundreds. The table is small
+/// because a running stream keeps it: 8 bytes for each property, plus its name.
 #[derive(Debug, PartialEq, Eq)]
 struct Table {
     names: Box<str>,
-    /// Where each name ends, and what its property admits.
+    /// For each property, where its name ends in `names`, and the types that it allows.
     properties: Box<[(u32, Types)]>,
 }
 
@@ -105,7 +106,7 @@ impl Table {
         self.names.get(start..end_of(index).unwrap_or(start)).unwrap_or_default()
     }
 
-    /// What the property of this name admits, if it is known.
+    /// The types that the property of this name allows, if the property is known.
     fn find(&self, name: &str) -> Option<Types> {
         let (mut low, mut high) = (0, self.properties.len());
         while low < high {
@@ -121,15 +122,16 @@ impl Table {
 }
 
 impl Schema {
-    /// Reads `properties.*.type` of a tool's `input_schema`. `None` if it has nothing usable.
+    /// Reads `properties.*.type` of a tool's `input_schema`. `None` if no property has a type that can be used.
     pub fn from_json(schema: &Value) -> Option<Schema> {
         Schema::within(schema, usize::MAX).unwrap_or_default()
     }
 
-    /// The same, of at most `size_max` bytes.
+    /// Reads a schema as [`Schema::from_json`] does, but allocates nothing if the result would take more than
+    /// `size_max` bytes.
     ///
     /// # Errors
-    /// It would be larger: then nothing is made of it.
+    /// The result would be larger than `size_max`.
     pub(crate) fn within(schema: &Value, size_max: usize) -> Result<Option<Schema>, TooLarge> {
         let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return Ok(None) };
         let known = || {
@@ -157,19 +159,19 @@ impl Schema {
         Ok(Some(Schema(Table { names: names.into(), properties: table.into() }.into())))
     }
 
-    /// The bytes that it takes.
+    /// The memory that the table takes, in bytes.
     pub(crate) fn size(&self) -> usize {
         let Schema(table) = self;
         size_of::<Table>() + table.properties.len() * size_of::<(u32, Types)>() + table.names.len()
     }
 
-    /// The types that the property allows whose name is the inside of this JSON string.
+    /// The types that a property allows. `key` is the property's name as the inside of a JSON string, still escaped.
     pub(super) fn types(&self, key: &str) -> Types {
         self.0.find(&unescape(key)).unwrap_or(Types::ALL)
     }
 }
 
-/// A schema is larger than what may be kept of it.
+/// The schema's table would be larger than the memory that it may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooLarge;
 
@@ -179,7 +181,7 @@ fn types_of(property: &Value) -> Types {
     for (keyword, value) in property.iter() {
         match keyword {
             "type" => kind = Some(value),
-            // Beside these keywords `type` does not say everything.
+            // With one of these keywords the property's types depend on more than `type`.
             "anyOf" | "oneOf" | "allOf" | "not" | "if" | "$ref" | "$dynamicRef" => return Types::ALL,
             _ => {}
         }
@@ -194,7 +196,7 @@ fn types_of(property: &Value) -> Types {
     }
 }
 
-/// The text that the inside of a valid JSON string stands for.
+/// The text that the inside of a valid JSON string encodes.
 pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
     if !inside.contains('\\') {
         return Cow::Borrowed(inside);
@@ -202,7 +204,7 @@ pub(super) fn unescape(inside: &str) -> Cow<'_, str> {
     Cow::Owned(decode(&format!("\"{inside}\"")).unwrap_or_else(|| inside.to_string()))
 }
 
-/// The text of a JSON string with its quotes; `None` if it is not one.
+/// The text of a JSON string with its quotes; `None` if it is not a JSON string.
 pub(super) fn decode(string: &str) -> Option<String> {
     match json::parse(&mut string.as_bytes().to_vec()) {
         Ok(Value::String(text)) => Some(text.into_owned()),

@@ -1,4 +1,4 @@
-//! Every document whole, byte by byte, in every two pieces, and cut; and the result of each.
+//! Reads every document whole, byte by byte, in every two pieces, and cut, and checks the result of each.
 
 use super::*;
 use crate::json::Value;
@@ -128,7 +128,7 @@ const SCHEMA: &str = r#"{"type":"object","properties":{
     "l":{"type":"array","items":{"type":"integer"}},"o":{"type":"object"},"z":{"type":["integer","null"]},
     "m":{"type":["string","integer"]},"u":{"anyOf":[{"type":"integer"}]}}}"#;
 
-/// Documents under [`SCHEMA`]: the text, its result, and the number of coerced values.
+/// Documents read with [`SCHEMA`]: the text, its result, and the number of coerced values.
 const COERCED: &[(&str, &str, usize)] = &[
     (r#"{"b":"true","i":"5","n":"-1.5e3"}"#, r#"{"b":true,"i":5,"n":-1.5e3}"#, 3),
     (r#"{"b":"False","z":"None"}"#, r#"{"b":false,"z":null}"#, 2),
@@ -201,7 +201,7 @@ fn pieces(text: &str, size: usize) -> Vec<&str> {
     bounds.windows(2).map(|pair| text.get(pair[0]..pair[1]).unwrap()).collect()
 }
 
-/// Runs the document in every way, checks that the results agree, and returns the one result.
+/// Reads the document in every way, checks that the results agree, and returns the result.
 fn run_all(schema: &Option<Schema>, text: &str) -> Run {
     let whole = run(schema.clone(), [text]);
     for size in [1, 2, 3, 7] {
@@ -304,7 +304,7 @@ fn generated(random: &mut Random) -> String {
     text
 }
 
-/// Damages a text behind its first brace, since the result of a doubled one depends on the pieces.
+/// Damages a text after its first brace, since the result of a doubled first brace depends on the pieces.
 fn damaged(random: &mut Random, text: String) -> Option<String> {
     const BYTES: &[u8] = b"{}[]\",:\\0-tn \neE.+u5'";
     let mut bytes = text.into_bytes();
@@ -323,7 +323,7 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: usize) -> usize {
-        // Knuth's MMIX constants; their high bits are the random ones.
+        // Knuth's MMIX constants. Only the high bits of the result are random enough.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % limit
     }
@@ -367,7 +367,7 @@ fn nesting_has_a_limit() {
     let more = run(None, pieces(&deep(DEPTH_MAX + 1), 3));
     assert_eq!(more.outcome, Outcome::Raw);
     assert_eq!(run(None, [deep(10_000).as_str()]).outcome, Outcome::Raw);
-    // The limit holds for the content of a string that is wanted as an object, too.
+    // The limit on nesting also applies to the content of a string that is wanted as an object.
     let inner = deep(DEPTH_MAX + 1).replace('"', "\\\"");
     assert_eq!(run(schema(), [format!("{{\"o\":\"{inner}\"}}").as_str()]).coercions, 0);
 }
@@ -401,7 +401,7 @@ fn truncated_arguments_are_left_visibly_unfinished() {
 
 #[test]
 fn abandoned_arguments_cannot_pass_for_whole_ones() {
-    // The last one may be a placeholder for arguments that were still to come.
+    // The last object may be a placeholder for arguments that were still to come.
     for (text, sent) in [("", "{"), ("{\"a\":", "{"), ("{\"a\":[1", "{\"a\":["), ("{}", "{")] {
         let (mut arguments, mut out) = (Arguments::new(None), String::new());
         arguments.push(text, &mut out);
@@ -420,7 +420,7 @@ fn ending(fragments: &[&str], is_told_cut: bool) -> Ending {
 #[test]
 fn how_far_the_text_had_come() {
     for (text, expected) in [
-        // Its own end, or nothing at all.
+        // The text reached its own end, or there is no text at all.
         ("{}", Ending::Whole),
         ("{\"a\":\"x\"} ", Ending::Whole),
         ("{\"a\":1} and more", Ending::Whole),
@@ -431,7 +431,7 @@ fn how_far_the_text_had_come() {
         (" \n", Ending::Unclosed),
         ("null", Ending::Unclosed),
         ("\"\"", Ending::Unclosed),
-        // Nothing but closing brackets is missing.
+        // Only closing brackets are missing.
         ("{\"a\":\"x\"", Ending::Unclosed),
         ("{\"a\":true", Ending::Unclosed),
         ("{\"a\":None", Ending::Unclosed),
@@ -460,7 +460,7 @@ fn how_far_the_text_had_come() {
         ("nul", Ending::Cut),
         ("\"{\\\"a\\\":1}", Ending::Cut),
         ("\"{\\\"a\\\":\\\"x\"", Ending::Cut),
-        // Text that is not JSON has an end of its own where its brackets do, and nothing of it was sent.
+        // Text that is not JSON ends where its brackets are closed, and no part of it was sent.
         ("[1,2]", Ending::Whole),
         ("{\"a\":tru}", Ending::Whole),
         ("{'a': 1}", Ending::Whole),
@@ -479,7 +479,7 @@ fn how_far_the_text_had_come() {
             assert_eq!(ending(&pieces(text, size), false), expected, "{text:?} in pieces of {size}");
         }
     }
-    // At a limit only an object is whole.
+    // If the answer met a limit, only an object is whole.
     for (text, expected) in [
         ("{\"a\":1}", Ending::Whole),
         ("\"{\\\"a\\\":1}\"", Ending::Whole),
@@ -491,13 +491,14 @@ fn how_far_the_text_had_come() {
     ] {
         assert_eq!(ending(&[text], true), expected, "{text:?}");
     }
-    // A fragment that may be all arguments once more: not where the answer may have been cut inside it.
+    // A fragment that may repeat all arguments. It does not count as a repetition if the answer may have been cut
+    // inside it.
     assert_eq!(ending(&["{\"a\":", "{\"a\":1}"], false), Ending::Whole);
     assert_eq!(ending(&["{\"a\":", "{\"a\":1}"], true), Ending::Cut);
     assert_eq!(ending(&["{\"a\":", "{\"a\":1"], false), Ending::Cut);
 }
 
-/// What a reader of the text alone would say of the beginning of a legal document.
+/// The ending that a reader of the text alone would expect for the beginning of a valid document.
 fn expected_ending(text: &str) -> Ending {
     let (mut closers, mut in_string, mut is_escaped) = (Vec::new(), false, false);
     for c in text.chars() {

@@ -1,7 +1,7 @@
 //! The inside of one JSON string, from its opening quote to its closing one.
 //!
 //! Sends plain text on at once, withholds an escape until it is decided, and repairs common mistakes of small models:
-//! every mistake inside a string can be repaired. Does not know where the string stands.
+//! every mistake inside a string can be repaired. This module does not know where the string stands.
 //!
 //! | mode | next | then |
 //! |---|---|---|
@@ -67,7 +67,7 @@ impl Text {
         None
     }
 
-    /// Ends a string without its quote: drops an incomplete escape, and writes the quote.
+    /// Ends a string that has no closing quote: drops an incomplete escape, and writes the quote.
     pub(super) fn finish(&mut self, sink: &mut String) {
         self.replace_high(sink);
         self.withheld.clear();
@@ -170,7 +170,7 @@ impl Text {
         self.withheld.clear();
     }
 
-    /// Replaces a high surrogate that waits, because it has no low one.
+    /// Replaces a waiting high surrogate, because no low one follows.
     fn replace_high(&mut self, sink: &mut String) {
         if self.high {
             self.high = false;
@@ -195,7 +195,8 @@ fn write_control(byte: u8, sink: &mut String) {
 mod tests {
     use super::*;
 
-    /// The output, followed by `|` and the rest after the closing quote. Byte by byte and at once it must be the same.
+    /// Returns the output, followed by `|` and the rest after the closing quote. Checks that reading byte by byte and
+    /// reading all at once give the same.
     fn run(body: &str) -> (String, usize) {
         let mut whole = Text::default();
         let mut sink = String::new();

@@ -1,4 +1,4 @@
-//! One answer of the model in the history: its text, its reasoning and its calls.
+//! One answer of the model in the history: its text, reasoning and calls.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ pub(super) struct Answer<'r> {
     pub(super) text: Option<Cow<'r, str>>,
     reasoning: Option<Cow<'r, str>>,
     pub(super) calls: Vec<Call<'r>>,
-    /// Whether a block of another kind stands behind the text: more text begins a new paragraph.
+    /// Whether a block of another kind follows the text. Then more text begins a new paragraph.
     pub(super) text_ended: bool,
 }
 
@@ -58,9 +58,9 @@ impl<'r> Answer<'r> {
         }
     }
 
-    /// Puts the reasoning into the text, as the template writes it in answers to the last turn of the user, and says that
-    /// there is no other: so the template neither drops it nor adds marks of its own, and what was rendered for an
-    /// earlier request is rendered again, byte by byte.
+    /// Puts the reasoning into the text, the way the template writes it in answers to the user's last turn, and
+    /// declares that there is no other reasoning. So the template neither drops it nor adds marks of its own, and every
+    /// later request renders the answer to the same bytes as before.
     pub(super) fn think_in_text(&mut self) {
         let reasoning = self.reasoning.replace(Cow::Borrowed("")).unwrap_or_default();
         let text = self.text.take().unwrap_or_default();
@@ -68,7 +68,8 @@ impl<'r> Answer<'r> {
         self.text = Some(Cow::Owned(text));
     }
 
-    /// A message with neither text nor calls says nothing and many templates refuse it.
+    /// True if the message has neither text nor calls: it says nothing, and many templates refuse it. Reasoning alone
+    /// is worth a message, except at the end of the history.
     pub(super) fn is_empty(&self, last: bool) -> bool {
         self.text.is_none() && self.calls.is_empty() && (self.reasoning.is_none() || last)
     }
@@ -78,14 +79,14 @@ impl<'r> Answer<'r> {
     pub(super) fn into_json(self, flavour: Flavour) -> Value<'r> {
         let dialect = flavour.dialect();
         let mut message = Object::new();
-        // Without this Qwen's templates take what stands before such a mark in the text for reasoning, and drop it.
+        // Without a reasoning field Qwen's templates take all text before such a mark for reasoning, and drop it.
         let has_mark = self.text.as_ref().is_some_and(|text| text.contains(THINK_END));
         message.push("role", "assistant");
         message.push(
             "content",
             match self.text {
                 Some(text) => text.into(),
-                // Without calls it must not be null anywhere.
+                // Without calls the content must not be null, whatever the server.
                 None if dialect.wants_content || self.calls.is_empty() => "".into(),
                 None => Value::Null,
             },
@@ -107,7 +108,7 @@ impl<'r> Answer<'r> {
 
 impl<'r> Call<'r> {
     fn into_json(self, flavour: Flavour) -> Value<'r> {
-        // Always the text of an object: llama.cpp answers 500 to anything else.
+        // The arguments are always the text of an object: llama.cpp answers 500 to anything else.
         let arguments = self.input.map_or_else(|| "{}".to_string(), Value::to_json);
         let function =
             Value::object([("name", sent_name(self.name, flavour).into()), ("arguments", arguments.into())]);

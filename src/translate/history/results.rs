@@ -1,8 +1,9 @@
-//! Which result answers which call of one answer.
+//! Pairs the calls of one answer with their results.
 //!
-//! By id, and each result answers one call at most: of calls that share an id the first has the first result, and so on. So
-//! no result is lost where a server gives one id to several calls, and none is repeated for each of them. The last call of
-//! an id gets the last result of that id, as a client that sends a result twice means the later one.
+//! Pairs them by id, and each result answers at most one call: among calls that share an id the first call gets the
+//! first result, and so on. So no result is lost if a server gives one id to several calls, and no result is repeated
+//! for each of them. The last call of an id gets the last result of that id, because a client that sends a result twice
+//! means the later one.
 
 use std::collections::HashMap;
 use std::iter::Peekable;
@@ -10,19 +11,19 @@ use std::vec::IntoIter;
 
 use crate::anthropic::ToolResult;
 
-/// The longest lists that are compared item by item, which is cheaper than a table for an answer's usual few calls.
+/// The longest lists that are compared item by item. For the usual few calls of an answer this is cheaper than a table.
 const FEW_MAX: usize = 8;
 
-/// What came of pairing calls and results.
+/// The result of pairing calls and results.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Paired {
-    /// For each call its result's place in the list of results.
+    /// For each call, the place of its result in the list of results.
     pub(super) of_calls: Vec<Option<usize>>,
-    /// The places of results whose id no call has.
+    /// The places of results whose id belongs to no call.
     pub(super) without_call: Vec<usize>,
 }
 
-/// Pairs the calls of these ids with `results`. Linear in the number of both.
+/// Pairs the calls that have these ids with `results`. The time is linear in the number of both.
 pub(super) fn pair(calls: &[&str], results: &[&ToolResult<'_>]) -> Paired {
     if calls.len() <= FEW_MAX && results.len() <= FEW_MAX && are_unique(calls) {
         return pair_few(calls, results);
@@ -43,7 +44,7 @@ fn pair_few(calls: &[&str], results: &[&ToolResult<'_>]) -> Paired {
     }
 }
 
-/// The calls of one id that have no result yet, and its results' places.
+/// The calls with one id that have no result yet, and the places of the results with that id.
 #[derive(Default)]
 struct SameId {
     calls_left: usize,

@@ -1,45 +1,46 @@
 //! The automaton of Aho and Corasick: finds any of many texts in another one, reading each byte of it once.
 //!
-//! A state stands for a beginning that some of the texts share; the first state stands for the empty one. Where a state
-//! has no way on for a byte, its `shorter` state has perhaps: the longest proper end of the state's beginning that is a
-//! beginning itself. Knows bytes only, nothing of answers.
+//! A state stands for a beginning that some of the texts share; the first state stands for the empty beginning. If a
+//! state has no transition for a byte, its `shorter` state may have one: the state for the longest proper suffix of the
+//! beginning that is a beginning itself. This module knows bytes only, nothing of answers.
 
-/// A state that is not there, and a text that is not there.
+/// Marks a missing state, and a missing text.
 const NONE: u32 = u32::MAX;
 
-/// How far a text was read: the number of a state. The default is the state in which nothing has been matched.
+/// How far the searched text matches: the number of a state. The default is the state in which nothing has matched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Position(u32);
 
-/// States and the ways between them. Takes about 24 bytes for each byte of the texts.
+/// The states and the transitions between them. They take about 24 bytes for each byte of the texts.
 #[derive(Clone, Debug)]
 pub(super) struct Automaton {
-    /// In the order of their beginnings' length, and those of one parent side by side, by their last byte.
+    /// Sorted by the length of their beginnings. Those of one parent stand side by side, sorted by their last byte.
     states: Vec<State>,
-    /// Whether a text begins with the byte.
+    /// For each byte, whether a text begins with it.
     first: [bool; 256],
 }
 
 #[derive(Clone, Copy, Debug)]
 struct State {
-    /// The last byte of its beginning.
+    /// The last byte of the state's beginning.
     byte: u8,
-    /// How many states go on from it, and the first of these.
+    /// The number of states that add one byte to this one's beginning, and the first of them.
     children_count: u16,
     children: u32,
     shorter: u32,
-    /// The longest text that ends here, by its place in the list: its own, else that of its `shorter` state.
+    /// The longest text that ends here, by its place in the list: the state's own text, or else that of its `shorter`
+    /// state.
     longest: u32,
-    /// The length of its beginning in bytes.
+    /// The length of the state's beginning in bytes.
     length: u32,
 }
 
 impl Automaton {
-    /// The automaton for `texts`, which are sorted, each there once and none of them empty.
+    /// The automaton for `texts`, which must be sorted, without duplicates and without empty texts.
     pub(super) fn new(texts: &[String]) -> Self {
         let root = State { byte: 0, children_count: 0, children: NONE, shorter: 0, longest: NONE, length: 0 };
         let mut automaton = Automaton { states: vec![root], first: [false; 256] };
-        // The texts that share a state's beginning are neighbours in the sorted list: their range, for each state.
+        // For each state, the range of texts that share its beginning. They are neighbours, because the list is sorted.
         let mut ranges: Vec<_> = std::iter::once(0..texts.len()).collect();
         let mut parent = 0;
         while let Some(range) = ranges.get(parent).cloned() {
@@ -57,7 +58,7 @@ impl Automaton {
         automaton
     }
 
-    /// Adds a state for each byte that goes on from the beginning of `parent`, which the texts of `range` share.
+    /// Adds a state for each byte that continues the beginning of `parent`. The texts in `range` share that beginning.
     fn add_children(
         &mut self,
         parent: usize,
@@ -70,7 +71,7 @@ impl Automaton {
         let first_child = self.states.len();
         let mut at = range.start;
         while let Some(text) = texts.get(at).filter(|_| at < range.end) {
-            // The shortest stands first: it is the beginning itself.
+            // The shortest text stands first, and may be the beginning itself, which has no next byte.
             let Some(byte) = byte_of(text) else {
                 at += 1;
                 continue;
@@ -96,7 +97,7 @@ impl Automaton {
         }
     }
 
-    /// Finds each state's shorter one. Those of shorter beginnings are known by then.
+    /// Finds the `shorter` state of each state. Those of shorter beginnings are already known by then.
     fn link(&mut self) {
         for parent in 0..self.states.len() {
             let Some(State { children, children_count, shorter, .. }) = self.states.get(parent).copied()
@@ -121,7 +122,8 @@ impl Automaton {
         self.states.get(number as usize)
     }
 
-    /// The state after `byte`. Each failed try shortens what is matched, so all tries of a text are linear in its length.
+    /// The state after `byte`. Each failed try shortens the match, so the number of all tries is linear in the text's
+    /// length.
     fn step(&self, mut number: u32, byte: u8) -> u32 {
         loop {
             if let Some(child) = self.child(number, byte) {
@@ -151,8 +153,8 @@ impl Automaton {
         self.first.get(usize::from(byte)).is_some_and(|is_first| *is_first)
     }
 
-    /// Reads on. Where one of the searched texts is complete: how many bytes of `text` were read until then, and which
-    /// one it is, the longest if several end there.
+    /// Reads `text` until one of the searched texts is complete. Returns the number of bytes of `text` that were read
+    /// and the place of the text that was found, the longest if several end there.
     pub(super) fn read(&self, position: &mut Position, text: &str) -> Option<(usize, usize)> {
         for (at, byte) in text.bytes().enumerate() {
             if position.0 == 0 && !self.is_first(byte) {
@@ -167,13 +169,14 @@ impl Automaton {
         None
     }
 
-    /// How many bytes at the end of what was read begin one of the searched texts.
+    /// How many bytes at the end of the text read so far are the beginning of one of the searched texts.
     pub(super) fn matched(&self, position: Position) -> usize {
         self.state(position.0).map_or(0, |state| state.length as usize)
     }
 }
 
-/// A place in a list as a number of 32 bits: the lists are as long as the texts are together, far below that.
+/// A place in a list as a number of 32 bits. The lists are at most as long as all texts together, which is far below
+/// the limit.
 fn number(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(NONE)
 }

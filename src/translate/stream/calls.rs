@@ -1,4 +1,4 @@
-//! Pieces of tool calls: which call they belong to, and whose turn it is.
+//! Pieces of tool calls: decides which call each piece belongs to, and which call is shown next.
 
 use crate::anthropic::{Delta as Piece, Event};
 use crate::openai::ToolCallDelta;
@@ -22,14 +22,14 @@ impl Call {
         }
     }
 
-    /// Whether the call may be shown as soon as it is its turn. `at_last`: no call came after it so far.
+    /// Whether the call may be shown as soon as it is its turn. `at_last` is true if no call has come after it so far.
     fn may_begin(&self, at_last: bool) -> bool {
         let has_said = !self.name.is_empty() && (!self.arguments.is_empty() || !at_last);
         has_said && !self.begun && self.repetition.is_none()
     }
 
-    /// Whether, at the end of the answer, the call is nothing but an earlier one sent again: the same arguments under the
-    /// same id, or a head without any. The beginning of arguments that were cut counts as a call.
+    /// True if, at the end of the answer, the call is only an earlier one that was sent again: the same arguments under
+    /// the same id, or a name and id without arguments. The beginning of arguments that were cut counts as a call.
     fn only_repeats(&mut self, is_told_cut: bool) -> bool {
         if self.repetition.is_none() {
             return false;
@@ -40,7 +40,7 @@ impl Call {
 }
 
 impl MessageStream {
-    /// A call that is all there.
+    /// Adds a call that is already complete, and shows it.
     pub(super) fn whole_call(&mut self, id: &str, name: &str, arguments: &str, emit: &mut Emit<'_>) {
         let mut call = Call::new(None);
         call.id.push_str(id);
@@ -56,7 +56,7 @@ impl MessageStream {
         let Some(at) = self.resolve(delta) else { return };
         let Some(call) = self.calls.get_mut(at) else { return };
         if let Some(name) = delta.name.filter(|name| *name != call.name && !call.begun) {
-            // A name in pieces ends where the arguments begin; a repeated one says nothing new.
+            // A name that comes in pieces ends where the arguments begin; a repeated name adds nothing.
             let goes_on = call.arguments.is_empty() && delta.id.is_none();
             if call.name.is_empty() || goes_on {
                 call.name.push_str(name);
@@ -85,7 +85,7 @@ impl MessageStream {
         self.advance(emit);
     }
 
-    /// Which call a piece belongs to (docs/translation.md, D, `resolve`). `None`: one too many.
+    /// The call that a piece belongs to (docs/translation.md, D, `resolve`). `None` if there are too many calls.
     fn resolve(&mut self, delta: &ToolCallDelta<'_, '_>) -> Option<usize> {
         let known = |call: &Call| delta.id.is_some_and(|id| call.id == id);
         let at = match delta.index {
@@ -96,20 +96,20 @@ impl MessageStream {
             let new_id = delta.id.is_some() && !call.id.is_empty() && !known(call);
             let whole = call.arguments.is_complete() || call.arguments.takes_no_more();
             match delta.name {
-                // A head that comes again behind the whole call: perhaps another call, perhaps the same one again.
+                // The name and id come again after the whole call: perhaps another call, perhaps the same one again.
                 Some(name) if known(call) && !call.name.is_empty() => {
                     !(call.arguments.takes_no_more() || (whole && name != call.name))
                 }
                 _ if known(call) => true,
-                // Older vLLM tells the name and another id with each piece of a call that was forced.
+                // Older vLLM sends the name and another id with each piece of a forced call.
                 Some(name) if new_id => {
                     let goes_on = |text: &str| call.arguments.may_go_on_with(text);
                     delta.index.is_some() && name == call.name && !whole && delta.arguments(goes_on)
                 }
-                // The name that was still missing, however much of the arguments has come.
+                // The name that was still missing, however many of the arguments have come.
                 Some(_) if call.name.is_empty() => true,
                 Some(_) if delta.index.is_some() => !whole,
-                // Its id may be told late.
+                // The id may come late.
                 Some(name) => name == call.name && !whole && (delta.id.is_none() || call.id.is_empty()),
                 None => !(new_id && (whole || delta.index.is_none())),
             }
@@ -124,7 +124,7 @@ impl MessageStream {
             |call: &Call| delta.name == Some(&call.name) && (has_same_id(call) || delta.index.is_some());
         if let Some((of, earlier)) = earlier.filter(|(_, earlier)| is_like(earlier)) {
             call.repetition = Some(Repetition { of, matched: 0, is_of_head: !has_same_id(earlier) });
-            // A whole repetition makes room for the next one: some servers repeat a call with every piece.
+            // A complete repetition makes room for the next one: some servers repeat a call with every piece.
             if let (true, Some(before)) = (known(earlier), earlier.repetition) {
                 call.repetition = Some(Repetition { matched: 0, ..before });
                 *self.calls.get_mut(of)? = call;
@@ -138,7 +138,7 @@ impl MessageStream {
         Some(self.calls.len() - 1)
     }
 
-    /// Looks whether a call that may be an earlier one sent again goes on as that one did.
+    /// Checks whether a call that may be a repetition of an earlier one still has the same arguments.
     fn compare(&mut self, at: usize) {
         let Some(call) = self.calls.get(at) else { return };
         let Some(repetition @ Repetition { of, matched, is_of_head }) = call.repetition else { return };
@@ -146,7 +146,7 @@ impl MessageStream {
             (call.arguments.raw(), self.calls.get(of).map_or("", |call| call.arguments.raw()));
         let news = raw.get(matched..);
         let is_same = !is_of_head && news.is_some() && news == earlier.get(matched..raw.len());
-        // Brackets too many behind the arguments are ignored for other calls as well.
+        // Surplus brackets after the arguments are ignored for other calls as well.
         let of_rest = |c: char| SPACES.contains(&c) || matches!(c, '}' | ']');
         let is_rest = !raw.starts_with('{') && news.is_some_and(|news| news.chars().all(of_rest));
         let matched = raw.len();
@@ -158,13 +158,13 @@ impl MessageStream {
     fn give_schema(&mut self, at: usize) {
         let Some(call) = self.calls.get_mut(at) else { return };
         let schema = by_name(&self.plan.tools, &call.name).and_then(Option::clone);
-        // Arguments that came before the name are read again, now with the schema.
+        // Arguments that came before the name are read again, this time with the schema.
         let before = std::mem::replace(&mut call.arguments, Arguments::new(schema));
         call.pending.clear();
         before.replay(&mut call.arguments, &mut call.pending);
     }
 
-    /// Opens the next call once it is its turn: the open one is whole, or there is none.
+    /// Opens the next call once it is its turn: the open call is whole, or no call is open.
     fn advance(&mut self, emit: &mut Emit<'_>) {
         loop {
             let last = self.calls.len().saturating_sub(1);
@@ -197,9 +197,9 @@ impl MessageStream {
         }
     }
 
-    /// The id for the client: the upstream's, in the characters that the API allows and unlike all ids that the client
-    /// knows from earlier turns. A call without an id, or with that of another call of this answer, gets one made from
-    /// the message's, which is unique as that is.
+    /// The id for the client: the upstream's, in the characters that the API allows, and different from all ids that
+    /// the client knows from earlier turns. A call without an id, or with the id of another call of this answer, gets
+    /// an id made from the message's, which is as unique as the message's.
     fn public_id(&self, at: usize) -> String {
         let unique = self.message_id.strip_prefix("msg_").unwrap_or(&self.message_id);
         let told = self.calls.get(at).map_or("", |call| call.id.as_str());
@@ -213,8 +213,8 @@ impl MessageStream {
         format!("toolu_{unique}{at:03}")
     }
 
-    /// Ends the JSON of the open call: completes it if the call is ready to run, else leaves it visibly unfinished and
-    /// drops what was to follow it.
+    /// Ends the JSON of the open call. If the call is ready to run, its JSON is completed; otherwise the JSON is left
+    /// visibly unfinished, and the held content that was to follow it is dropped.
     pub(super) fn complete(&mut self, at: usize, emit: &mut Emit<'_>) {
         let is_told_cut = self.limits().say_cut();
         let Some(call) = self.calls.get_mut(at) else { return };
@@ -229,7 +229,7 @@ impl MessageStream {
         self.send_scratch(emit);
     }
 
-    /// The stream broke while this call was open: what was sent of it must not pass for a whole call.
+    /// Handles a stream that broke while this call was open: the JSON that was sent must not pass for a whole call.
     pub(super) fn abandon(&mut self, at: usize, emit: &mut Emit<'_>) {
         let Some(call) = self.calls.get_mut(at) else { return };
         self.scratch.clear();
@@ -245,7 +245,7 @@ impl MessageStream {
         self.scratch = json;
     }
 
-    /// At the end: shows the calls whose turn has not come, up to the first one that was cut.
+    /// Shows, at the end of the answer, the calls whose turn has not come, up to the first one that was cut.
     pub(super) fn remaining_calls(&mut self, emit: &mut Emit<'_>) {
         let is_told_cut = self.limits().say_cut();
         for at in 0..self.calls.len() {
@@ -256,7 +256,7 @@ impl MessageStream {
                 [(name, _)] => Some(name.clone()),
                 _ => None,
             };
-            // Some servers send empty pieces of calls that there are none of.
+            // Some servers send empty pieces of calls that do not exist.
             let says_something = |call: &&mut Call| !call.name.is_empty() || !call.arguments.is_empty();
             let waiting = self.calls.get_mut(at).filter(|call| !call.begun);
             let Some(call) = waiting.filter(says_something) else { continue };

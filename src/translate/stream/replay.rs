@@ -1,11 +1,11 @@
-//! A whole message that did not come from an upstream, as the events of an answer.
+//! Turns a whole message that did not come from an upstream into the events of an answer.
 
 use crate::json::Value;
 
 use super::{Emit, Marks, MessageStream};
 
 impl MessageStream {
-    /// Emits a message that a hook gave: its `content`, a string or an array of text and tool_use blocks, and its
+    /// Emits a message that a hook returned: its `content`, a string or an array of text and tool_use blocks, and its
     /// `stop_reason`.
     pub fn replay(&mut self, message: &Value<'_>, emit: &mut Emit<'_>) {
         self.start(emit);
@@ -30,7 +30,7 @@ impl MessageStream {
                 self.whole_call(field("id").unwrap_or_default(), name, &input, emit);
             }
         }
-        // There is a finish reason, so this cannot fail.
+        // `finish_reason` is set, so this cannot fail.
         let _ = self.end(emit);
     }
 }

@@ -1,4 +1,4 @@
-//! Reasoning and text on their way to a block: marks that hide the one in the other, stop sequences, white space.
+//! Reasoning and text on their way to a block: handles the marks around reasoning, stop sequences and white space.
 
 use crate::anthropic::{Delta as Piece, Event};
 
@@ -24,8 +24,8 @@ impl MessageStream {
         }
     }
 
-    /// Text that may begin with reasoning between marks, where the server has no parser for it; or with what the client
-    /// began it with, where the server repeats that.
+    /// Takes text that may begin with reasoning between marks, if the server has no parser for it, or with the client's
+    /// own beginning, if the server repeats that.
     pub(super) fn marked_text(&mut self, text: &str, emit: &mut Emit<'_>) {
         match self.marks {
             Marks::Off => self.stoppable_text(text, emit),
@@ -42,7 +42,7 @@ impl MessageStream {
         }
     }
 
-    /// Text while it may still become the mark or the client's own beginning. Only what is new is compared.
+    /// Takes text that may still become the mark or the client's own beginning. Only new text is compared.
     fn undecided_text(&mut self, text: &str, emit: &mut Emit<'_>) {
         self.mark_text.push_str(text);
         if self.mark_matched == 0 {
@@ -68,7 +68,8 @@ impl MessageStream {
         }
     }
 
-    /// Nothing of the kind begins the text: what was kept to tell is text; or reasoning, where the template wrote the mark itself.
+    /// Handles text that begins neither with the mark nor with the client's own beginning: the kept text is ordinary
+    /// text, or reasoning if the template wrote the mark itself.
     fn no_mark_begins(&mut self, emit: &mut Emit<'_>) {
         self.marks = if self.plan.think_tags { Marks::Inside } else { Marks::Off };
         let text = std::mem::take(&mut self.mark_text);
@@ -76,7 +77,7 @@ impl MessageStream {
         self.marked_text(&text, emit);
     }
 
-    /// Something else follows the text: what was kept to tell whether it is a mark is none.
+    /// Handles the end of the text: something else follows, so kept text that might have become a mark is not a mark.
     pub(super) fn settle_marks(&mut self, emit: &mut Emit<'_>) {
         if self.marks == Marks::Undecided && !self.mark_text.is_empty() {
             self.no_mark_begins(emit);
@@ -96,7 +97,7 @@ impl MessageStream {
         }
     }
 
-    /// Text that was held back to tell what it is: it is only text.
+    /// Shows text that was held back because it might have become a stop sequence: it is only text.
     pub(super) fn settle_text(&mut self, emit: &mut Emit<'_>) {
         let mut stops = std::mem::take(&mut self.stops);
         stops.flush(&mut |text| self.text(text, emit));
@@ -129,13 +130,13 @@ impl MessageStream {
         self.piece(Piece::Text(&text), emit);
     }
 
-    /// Whether a tool use is open whose JSON is not whole: nothing may come between.
+    /// Whether a tool use is open whose JSON is not whole. No other content may be shown inside it.
     pub(super) fn in_tool_use(&self) -> bool {
         let Open::ToolUse(at) = self.open else { return false };
         self.calls.get(at).is_some_and(|call| !call.arguments.is_complete())
     }
 
-    /// Shows what came in the middle of a tool use.
+    /// Shows the content that came in the middle of a tool use.
     pub(super) fn release(&mut self, emit: &mut Emit<'_>) {
         for (thinking, text) in std::mem::take(&mut self.held) {
             if thinking { self.reasoning(&text, emit) } else { self.text(&text, emit) }
