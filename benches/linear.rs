@@ -14,7 +14,7 @@
 use std::hint::black_box;
 
 use sparkgap::anthropic::MessagesRequest;
-use sparkgap::dialect::ServerKind as Flavour;
+use sparkgap::dialect::ServerKind;
 use sparkgap::json::{Document, Parser};
 use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;
@@ -441,7 +441,7 @@ fn main() {
     let count: usize = arguments.next().unwrap().parse().unwrap();
     if let Some((.., members)) = REQUESTS.iter().find(|(known, ..)| *known == name) {
         // The one that takes most, and the one whose tools are renamed.
-        let flavours = [Flavour::Vllm, Flavour::OpenAi];
+        let flavours = [ServerKind::Vllm, ServerKind::OpenAi];
         measured(Work::Requests(flavours.map(|flavour| (body(&members(count)), flavour)).into()));
     } else {
         let (.., members, events) = ANSWERS.iter().find(|(known, ..)| *known == name).unwrap();
@@ -462,7 +462,7 @@ fn body(members: &str) -> Vec<u8> {
 }
 
 enum Work {
-    Requests(Vec<(Vec<u8>, Flavour)>),
+    Requests(Vec<(Vec<u8>, ServerKind)>),
     Answer(Box<Plan>, String),
 }
 
@@ -480,7 +480,7 @@ fn measured(work: Work) {
 }
 
 /// A request's way: parse, read, translate, write. One that is refused ends where it is refused.
-fn translate(body: Vec<u8>, flavour: Flavour) -> Vec<u8> {
+fn translate(body: Vec<u8>, flavour: ServerKind) -> Vec<u8> {
     let mut out = Vec::new();
     let mut document = Document::from(body);
     let body = document.parse().unwrap();
@@ -502,7 +502,7 @@ fn plan(body: &[u8]) -> Plan {
     let settings = Settings::default();
     let target = Target {
         model: "m",
-        flavour: Flavour::LlamaCpp,
+        flavour: ServerKind::LlamaCpp,
         window: None,
         lessons: Lessons::default(),
         settings: &settings,

@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use crate::dialect::ServerKind as Flavour;
+use crate::dialect::ServerKind;
 
 /// Decides whether a hybrid model thinks before it answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum SystemMessages {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The server's flavour; `None`: it is discovered.
-    pub flavour: Option<Flavour>,
+    pub flavour: Option<ServerKind>,
     /// The context window in tokens; `None`: it is discovered.
     pub window: Option<u64>,
     /// The largest `max_tokens` that is sent.

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers fail as tests do")]
 
-use sparkgap::dialect::ServerKind as Flavour;
+use sparkgap::dialect::ServerKind;
 use sparkgap::json;
 use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;
@@ -25,7 +25,7 @@ fn plan(extra: &str) -> Plan {
     let settings = Settings::default();
     let target = Target {
         model: "m",
-        flavour: Flavour::Vllm,
+        flavour: ServerKind::Vllm,
         window: None,
         lessons: Lessons::default(),
         settings: &settings,

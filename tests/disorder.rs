@@ -6,7 +6,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use sparkgap::dialect::ServerKind as Flavour;
+use sparkgap::dialect::ServerKind;
 use sparkgap::settings::Settings;
 use sparkgap::translate::{Lessons, Plan, TakenIds, Target};
 
@@ -123,7 +123,7 @@ fn plan(extra: &str, has_history: bool, think_tags: bool) -> Plan {
     let settings = Settings { think_tags, ..Settings::default() };
     let target = Target {
         model: "m",
-        flavour: Flavour::Unknown,
+        flavour: ServerKind::Unknown,
         window: Some(9000),
         lessons: Lessons::default(),
         settings: &settings,

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sparkgap::dialect::ServerKind as Flavour;
+use sparkgap::dialect::ServerKind;
 use sparkgap::error::Error;
 use sparkgap::settings::{Settings, SystemMessages, Thinking};
 use sparkgap::translate::{Lessons, Target};
@@ -110,7 +110,7 @@ impl Case {
         let flavour = self.get("flavour").unwrap_or("vllm");
         let target = Target {
             model: "qwen3",
-            flavour: Flavour::from_name(flavour).unwrap_or_else(|| panic!("{}: {flavour}", self.name)),
+            flavour: ServerKind::from_name(flavour).unwrap_or_else(|| panic!("{}: {flavour}", self.name)),
             window: self.number("window"),
             lessons: Lessons::default(),
             settings: &settings,

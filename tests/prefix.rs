@@ -18,7 +18,7 @@ mod support;
 
 use minijinja::{Environment, Error, ErrorKind, Value as Data};
 use serde_json::{Value, json};
-use sparkgap::dialect::ServerKind as Flavour;
+use sparkgap::dialect::ServerKind;
 use sparkgap::settings::Settings;
 use sparkgap::translate::{Lessons, Plan, Target};
 
@@ -210,7 +210,7 @@ fn send(conversation: &mut Conversation, template: &Environment<'_>) -> (Sent, P
     let settings = Settings { thinking_in_text: conversation.manner.thinking_in_text, ..Settings::default() };
     let target = Target {
         model: "qwen3",
-        flavour: Flavour::Vllm,
+        flavour: ServerKind::Vllm,
         window: Some(262_144),
         lessons: Lessons::default(),
         settings: &settings,

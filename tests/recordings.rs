@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sparkgap::dialect::ServerKind as Flavour;
+use sparkgap::dialect::ServerKind;
 use sparkgap::settings::Settings;
 use sparkgap::translate::{Lessons, Plan, Target};
 
@@ -38,7 +38,7 @@ const STOPS: [(&str, &str); 2] = [("stop_in_reasoning", "greets"), ("stop_string
 
 struct Recording {
     name: String,
-    flavour: Flavour,
+    flavour: ServerKind,
     status: u16,
     is_sse: bool,
     body: Vec<u8>,
@@ -47,7 +47,7 @@ struct Recording {
 fn recordings() -> Vec<Recording> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");
     let mut all = Vec::new();
-    for (server, flavour) in [("llama.cpp", Flavour::LlamaCpp), ("vllm", Flavour::Vllm)] {
+    for (server, flavour) in [("llama.cpp", ServerKind::LlamaCpp), ("vllm", ServerKind::Vllm)] {
         let mut files: Vec<PathBuf> =
             fs::read_dir(root.join(server)).unwrap().map(|entry| entry.unwrap().path()).collect();
         files.sort();
@@ -64,7 +64,7 @@ fn recordings() -> Vec<Recording> {
 
 impl Recording {
     /// A status line, headers and a body as received; the body's length may differ from the header's.
-    fn read(name: String, flavour: Flavour, bytes: &[u8]) -> Recording {
+    fn read(name: String, flavour: ServerKind, bytes: &[u8]) -> Recording {
         let text = String::from_utf8_lossy(bytes);
         let separator = if text.contains("\r\n\r\n") { "\r\n\r\n" } else { "\n\n" };
         let head = text.split(separator).next().unwrap().to_ascii_lowercase();

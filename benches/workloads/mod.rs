@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 use sparkgap::anthropic::MessagesRequest;
-use sparkgap::dialect::ServerKind as Flavour;
+use sparkgap::dialect::ServerKind;
 use sparkgap::json::{Document, Parser};
 use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;
@@ -162,7 +162,7 @@ pub(crate) fn translate_request(document: &mut Document, out: &mut Vec<u8>) -> P
     let settings = Settings::default();
     let target = Target {
         model: "qwen3",
-        flavour: Flavour::Vllm,
+        flavour: ServerKind::Vllm,
         window: Some(1_000_000_000),
         lessons: Lessons::default(),
         settings: &settings,

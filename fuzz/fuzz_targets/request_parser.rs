@@ -13,7 +13,7 @@ use serde_json::Value;
 use sparkgap::anthropic::MessagesRequest;
 use sparkgap::error::Error;
 use sparkgap::json::{self, Document};
-use sparkgap::dialect::ServerKind as Flavour;
+use sparkgap::dialect::ServerKind;
 use sparkgap::settings::{Settings, SystemMessages, Thinking};
 use sparkgap::translate::{Lessons, Target, chat_request};
 
@@ -22,7 +22,7 @@ use support::replay::REQUEST_ID;
 fuzz_target!(|input: &[u8]| {
     let Some((options, body)) = input.split_first() else { return };
     let settings = settings(*options);
-    for (flavour, _) in Flavour::NAMES {
+    for (flavour, _) in ServerKind::NAMES {
         let window = (options & 1 == 1).then_some(9000);
         let target = Target { model: "qwen3", flavour, window, lessons: Lessons::default(), settings: &settings };
         let chat = translated(body, &target);
@@ -71,7 +71,7 @@ fn check_error(error: &Error) {
     assert!(body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{body}");
 }
 
-fn check_chat(chat: &str, flavour: Flavour) {
+fn check_chat(chat: &str, flavour: ServerKind) {
     let mut reader = serde_json::Deserializer::from_str(chat);
     reader.disable_recursion_limit();
     let chat: Value =

@@ -15,7 +15,7 @@ use serde_json::Value;
 use sparkgap::anthropic::Event;
 use sparkgap::error::{Error, Kind};
 use sparkgap::json::Parser;
-use sparkgap::dialect::ServerKind as Flavour;
+use sparkgap::dialect::ServerKind;
 use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;
 use sparkgap::translate::{MessageStream, Lessons, Plan, Progress, Target};
@@ -128,7 +128,7 @@ fn plan(extra: &str, (think_tags, window): (bool, Option<u64>)) -> Plan {
         {{"name":"g","input_schema":{{"properties":{{"s":{{"type":"string"}},"t":{{"type":"array"}},"b":{{"type":"boolean"}}}}}}}}]}}"#
     );
     let settings = Settings { think_tags, ..Settings::default() };
-    let flavour = Flavour::Unknown;
+    let flavour = ServerKind::Unknown;
     let target = Target { model: "m", flavour, window, lessons: Lessons::default(), settings: &settings };
     let (_, mut plan) = request(messages.as_bytes(), &target).expect("a good request");
     plan.context_window_beta = think_tags;

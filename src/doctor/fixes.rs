@@ -1,7 +1,7 @@
 //! The advice for each point: which flag of the server to change. Its words stand in the table of server kinds.
 
 use super::verdict::Server;
-use crate::dialect::ServerKind as Flavour;
+use crate::dialect::ServerKind;
 
 /// A window in which Claude Code is at ease.
 pub(super) const WINDOW_GOOD: u64 = 131_072;
@@ -36,7 +36,7 @@ pub(super) fn reasoning_parser(server: &Server) -> String {
 }
 
 /// Makes the window larger.
-pub(super) fn window(flavour: Flavour) -> String {
+pub(super) fn window(flavour: ServerKind) -> String {
     flavour.dialect().fixes.window.replace("{window}", &WINDOW_GOOD.to_string())
 }
 
@@ -46,12 +46,12 @@ pub(super) fn untold_window() -> String {
 }
 
 /// Makes the server report cached tokens.
-pub(super) fn cached_tokens(flavour: Flavour) -> Option<String> {
+pub(super) fn cached_tokens(flavour: ServerKind) -> Option<String> {
     flavour.dialect().fixes.cached_tokens.map(str::to_string)
 }
 
 /// Turns the prefix cache on.
-pub(super) fn prefix_cache(flavour: Flavour) -> String {
+pub(super) fn prefix_cache(flavour: ServerKind) -> String {
     flavour.dialect().fixes.prefix_cache.to_string()
 }
 
@@ -67,14 +67,14 @@ mod tests {
             ("openai/gpt-oss-20b", "--tool-call-parser openai"),
             ("other", "--tool-call-parser NAME with the parser of your model"),
         ] {
-            let fix = tool_parser(&Server { flavour: Flavour::Vllm, model: model.into() });
+            let fix = tool_parser(&Server { flavour: ServerKind::Vllm, model: model.into() });
             assert!(fix.contains(expected), "{model}: {fix}");
         }
     }
 
     #[test]
     fn every_server_has_a_fix_for_everything() {
-        for (flavour, name) in Flavour::NAMES {
+        for (flavour, name) in ServerKind::NAMES {
             let server = Server { flavour, model: "qwen3".into() };
             for fix in
                 [tool_parser(&server), reasoning_parser(&server), window(flavour), prefix_cache(flavour)]

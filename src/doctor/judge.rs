@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::verdict::{Level, Server, Verdict};
 use super::{fixes, questions};
-use crate::dialect::ServerKind as Flavour;
+use crate::dialect::ServerKind;
 use crate::fleet::Discovered;
 use crate::json;
 use crate::probe::{Answer, Trouble};
@@ -79,7 +79,7 @@ pub(super) fn reached(url: &str, has_key: bool, result: &Result<Arc<Discovered>,
         Ok(found) => {
             let key = if has_key { "the key is accepted" } else { "none is asked for" };
             let name = match found.flavour {
-                Flavour::Unknown => "a server of an unknown kind".to_string(),
+                ServerKind::Unknown => "a server of an unknown kind".to_string(),
                 flavour => flavour.name().to_string(),
             };
             return vec![fine(REACHABLE, format!("{url} answers: {name}")), fine(KEY, key)];
@@ -145,7 +145,7 @@ pub(super) fn models(found: &Discovered, named: &[String]) -> Verdict {
 }
 
 /// Checks that the window is known and large enough.
-pub(super) fn window(window: Option<u64>, flavour: Flavour) -> Verdict {
+pub(super) fn window(window: Option<u64>, flavour: ServerKind) -> Verdict {
     match window {
         None => doubtful(
             WINDOW,
@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     fn server() -> Server {
-        Server { flavour: Flavour::Vllm, model: "qwen3".into() }
+        Server { flavour: ServerKind::Vllm, model: "qwen3".into() }
     }
 
     fn answer(text: &str, calls: &[(&str, &str)]) -> Result<Answer, Trouble> {
@@ -400,7 +400,7 @@ mod tests {
             (Some(32_768), Level::Doubtful, "auto mode"),
             (Some(131_072), Level::Fine, "131072 tokens"),
         ] {
-            let verdict = window(tokens, Flavour::Vllm);
+            let verdict = window(tokens, ServerKind::Vllm);
             assert!(verdict.level == expected && shown(&verdict).contains(text), "{verdict:?}");
         }
     }
@@ -427,7 +427,7 @@ mod tests {
             let verdict = auto_call(&answer, &server());
             assert!(verdict.level == expected && shown(&verdict).contains(text), "{verdict:?}");
         }
-        let llama = Server { flavour: Flavour::LlamaCpp, ..server() };
+        let llama = Server { flavour: ServerKind::LlamaCpp, ..server() };
         let no_jinja = Err(Trouble::Refused(500, "tools param requires --jinja flag".into()));
         for verdict in [auto_call(&no_jinja, &llama), forced_call(&no_jinja, &llama)] {
             assert!(verdict.fix.is_some_and(|fix| fix.contains("with --jinja")), "{}", verdict.text);

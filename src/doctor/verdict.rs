@@ -1,6 +1,6 @@
 //! A verdict on one point of a server's set-up, and the facts about the server that it is based on.
 
-use crate::dialect::ServerKind as Flavour;
+use crate::dialect::ServerKind;
 
 /// How good a point is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Verdict {
 /// The facts about the server that a verdict is based on.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
-    pub(super) flavour: Flavour,
+    pub(super) flavour: ServerKind,
     pub(super) model: String,
 }
 

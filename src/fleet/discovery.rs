@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use crate::dialect::ServerKind as Flavour;
+use crate::dialect::ServerKind;
 use crate::json::{self, Value};
 use crate::settings::Settings;
 use crate::transport::Watcher;
@@ -23,7 +23,7 @@ const KEEP_ALIVE_MIN: Duration = Duration::from_millis(4_500);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Discovered {
     /// The server kind; the owner's setting overrides the one that the server reports.
-    pub flavour: Flavour,
+    pub flavour: ServerKind,
     /// Its models in the order of its listing; empty until the listing was fetched.
     pub models: Vec<Model>,
     /// The context window that the owner set; it also holds for models that are not listed.
@@ -102,7 +102,8 @@ fn identity(listing: &Value<'_>, data: &[Value<'_>], server: Option<&str>) -> u6
     let mut add = |value: Option<&Value<'_>>| value.map(Value::to_json).hash(&mut hasher);
     for entry in data {
         LASTING_KEYS.iter().for_each(|key| add(entry.get(key)));
-        if entry.get("owned_by").and_then(Value::as_str).map(Flavour::from_owned_by) == Some(Flavour::Ollama)
+        if entry.get("owned_by").and_then(Value::as_str).map(ServerKind::from_owned_by)
+            == Some(ServerKind::Ollama)
         {
             add(entry.get("created"));
         }
@@ -114,11 +115,11 @@ fn identity(listing: &Value<'_>, data: &[Value<'_>], server: Option<&str>) -> u6
     hasher.finish()
 }
 
-fn flavour(data: &[Value<'_>], server: Option<&str>) -> Flavour {
+fn flavour(data: &[Value<'_>], server: Option<&str>) -> ServerKind {
     let owners = data.iter().filter_map(|entry| entry.get("owned_by")?.as_str());
-    match owners.map(Flavour::from_owned_by).find(|&flavour| flavour != Flavour::Unknown) {
+    match owners.map(ServerKind::from_owned_by).find(|&flavour| flavour != ServerKind::Unknown) {
         Some(flavour) => flavour,
-        None => server.map_or(Flavour::Unknown, Flavour::from_server_header),
+        None => server.map_or(ServerKind::Unknown, ServerKind::from_server_header),
     }
 }
 
@@ -276,14 +277,14 @@ mod tests {
     #[test]
     fn flavours_are_told_apart() {
         for (owner, server, expected) in [
-            ("vllm", None, Flavour::Vllm),
-            ("sglang", None, Flavour::Sglang),
-            ("llamacpp", None, Flavour::LlamaCpp),
-            ("library", None, Flavour::Ollama),
-            ("organization_owner", None, Flavour::LmStudio),
-            ("me", Some("llama.cpp"), Flavour::LlamaCpp),
-            ("vllm", Some("llama.cpp"), Flavour::Vllm),
-            ("me", Some("uvicorn"), Flavour::Unknown),
+            ("vllm", None, ServerKind::Vllm),
+            ("sglang", None, ServerKind::Sglang),
+            ("llamacpp", None, ServerKind::LlamaCpp),
+            ("library", None, ServerKind::Ollama),
+            ("organization_owner", None, ServerKind::LmStudio),
+            ("me", Some("llama.cpp"), ServerKind::LlamaCpp),
+            ("vllm", Some("llama.cpp"), ServerKind::Vllm),
+            ("me", Some("uvicorn"), ServerKind::Unknown),
         ] {
             let text = format!(r#"{{"data":[{{"id":"m","owned_by":"{owner}"}}]}}"#);
             assert_eq!(parse(&text, server, &Settings::default()).unwrap().flavour, expected, "{owner}");
@@ -300,11 +301,12 @@ mod tests {
         assert_eq!(told.window("b"), Some(4096));
         assert_eq!(told.window("other"), None);
 
-        let settings = Settings { window: Some(1000), flavour: Some(Flavour::Ollama), ..Settings::default() };
+        let settings =
+            Settings { window: Some(1000), flavour: Some(ServerKind::Ollama), ..Settings::default() };
         let set = parse(text, None, &settings).unwrap();
         assert_eq!(
             (set.window("a"), set.window("other"), set.flavour),
-            (Some(1000), Some(1000), Flavour::Ollama)
+            (Some(1000), Some(1000), ServerKind::Ollama)
         );
         assert_eq!(Discovered::unasked(&settings).window("a"), Some(1000));
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::config::{self, Config};
-use crate::dialect::ServerKind as Flavour;
+use crate::dialect::ServerKind;
 use crate::error::{Error, Kind, Retry};
 use crate::hooks::{Hooks, Loaded};
 use crate::openai::Counts;
@@ -109,7 +109,7 @@ pub struct Resolved {
     /// The model's name at the upstream.
     pub model: String,
     /// The server's flavour.
-    pub flavour: Flavour,
+    pub flavour: ServerKind,
     /// The model's context window in tokens, if the owner set it or the server lists it.
     listed_window: Option<u64>,
     /// The facts that answers and refusals have shown about the model.
@@ -205,7 +205,7 @@ impl Resolved {
         if is_over || is_cut {
             learned.forget_window(&self.model, now);
         }
-        let may_cut = self.flavour == Flavour::Ollama && asked.estimate.text >= CUT_PROMPT_MIN;
+        let may_cut = self.flavour == ServerKind::Ollama && asked.estimate.text >= CUT_PROMPT_MIN;
         let answer = Answer::new(asked.estimate, counts.prompt);
         let is_taken = answer.is_some_and(|answer| learned.learn_answer(&self.model, answer, may_cut, now));
         let is_short = counts.prompt < asked.estimate.text / 4 * 3;

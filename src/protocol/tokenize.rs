@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::dialect::{ServerKind as Flavour, TokenCount};
+use crate::dialect::{ServerKind, TokenCount};
 use crate::fleet::Resolved;
 use crate::json::{Object, Value};
 use crate::transport::{Path, Response, Wait};
@@ -28,12 +28,12 @@ const COMPLETION_KEYS: [&str; 8] = [
 ];
 
 /// True if the server counts a prompt with `/tokenize`.
-fn has_tokenize(flavour: Flavour) -> bool {
+fn has_tokenize(flavour: ServerKind) -> bool {
     matches!(flavour.dialect().token_count, TokenCount::Tokenize(_))
 }
 
 /// The question for the number of tokens of a chat completion's prompt, in the format of this kind of server.
-pub fn question(flavour: Flavour, mut body: Value<'_>) -> Vec<u8> {
+pub fn question(flavour: ServerKind, mut body: Value<'_>) -> Vec<u8> {
     let mut question = Object::new();
     let keys = if has_tokenize(flavour) { &PROMPT_KEYS[..] } else { &COMPLETION_KEYS };
     for key in keys {
@@ -105,7 +105,7 @@ fn number_after(mut response: Response, key: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn asked(flavour: Flavour, body: &str) -> String {
+    fn asked(flavour: ServerKind, body: &str) -> String {
         let mut bytes = body.as_bytes().to_vec();
         String::from_utf8(question(flavour, crate::json::parse(&mut bytes).unwrap())).unwrap()
     }
@@ -118,14 +118,14 @@ mod tests {
         let prompt = r#"{"model":"m","messages":[],"tools":[],"#;
         // /tokenize ignores the effort; the template uses it.
         assert_eq!(
-            asked(Flavour::Vllm, body),
+            asked(ServerKind::Vllm, body),
             format!(
                 "{prompt}{}",
                 r#""chat_template_kwargs":{"enable_thinking":true,"reasoning_effort":"high"},"add_generation_prompt":true,"add_special_tokens":false}"#
             )
         );
         assert_eq!(
-            asked(Flavour::LlamaCpp, body),
+            asked(ServerKind::LlamaCpp, body),
             format!(
                 "{prompt}{}",
                 r#""tool_choice":"required","chat_template_kwargs":{"enable_thinking":true},"reasoning_effort":"high"}"#
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_beginning_of_an_answer_is_counted_without_another_one() {
-        let asked = asked(Flavour::Sglang, r#"{"messages":[],"continue_final_message":true}"#);
+        let asked = asked(ServerKind::Sglang, r#"{"messages":[],"continue_final_message":true}"#);
         assert!(asked.contains(r#""continue_final_message":true,"add_generation_prompt":false"#), "{asked}");
     }
 }

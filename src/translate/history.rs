@@ -10,7 +10,7 @@ mod results;
 use std::borrow::Cow;
 
 use crate::anthropic::{Block, Message, Role, ToolResult};
-use crate::dialect::ServerKind as Flavour;
+use crate::dialect::ServerKind;
 use crate::error::Error;
 use crate::json::{Object, Value};
 use crate::settings::SystemMessages;
@@ -350,7 +350,7 @@ fn block_text<'r>(block: &Block<'r>) -> Option<Cow<'r, str>> {
 }
 
 impl<'r> Turn<'r> {
-    fn into_json(self, flavour: Flavour) -> Value<'r> {
+    fn into_json(self, flavour: ServerKind) -> Value<'r> {
         match self {
             Turn::System(text) => Value::object([("role", "system".into()), ("content", text.into())]),
             Turn::User(parts) => Value::object([("role", "user".into()), ("content", content(parts))]),

@@ -4,7 +4,7 @@ use super::arguments::Schema;
 use super::estimate::{self, Prompt};
 use super::estimator::Estimator;
 use super::tool_id::TakenIds;
-use crate::dialect::ServerKind as Flavour;
+use crate::dialect::ServerKind;
 use crate::json::Value;
 use crate::settings::Settings;
 
@@ -17,7 +17,7 @@ pub struct Target<'t> {
     /// The model's name on the upstream.
     pub model: &'t str,
     /// The server's flavour.
-    pub flavour: Flavour,
+    pub flavour: ServerKind,
     /// The context window in tokens, if known.
     pub window: Option<u64>,
     /// Facts learned from the model's earlier answers and refusals.

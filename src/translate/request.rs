@@ -4,7 +4,7 @@
 //! fails the request.
 
 use crate::anthropic::{Block, MessagesRequest, Thinking as Asked, ToolChoice};
-use crate::dialect::{Efforts, ServerKind as Flavour};
+use crate::dialect::{Efforts, ServerKind};
 use crate::error::Error;
 use crate::json::{Object, Value};
 use crate::settings::Thinking;
@@ -170,7 +170,7 @@ fn dropped(request: &MessagesRequest<'_>, tools: &Tools<'_>) -> Vec<String> {
 ///
 /// # Errors
 /// 400: texts that must be kept until the end of the answer are too long.
-fn check_kept(request: &MessagesRequest<'_>, flavour: Flavour) -> Result<(), Error> {
+fn check_kept(request: &MessagesRequest<'_>, flavour: ServerKind) -> Result<(), Error> {
     let size = |text: &&str| text.len() + KEPT_ITEM_SIZE;
     let renamed = request.tools.iter().map(|tool| tool.name);
     let renamed = renamed.filter(|name| sent_name(name, flavour) != *name);
@@ -286,13 +286,13 @@ pub fn likely_room(window: u64, prompt_tokens: u64) -> u64 {
 }
 
 /// Sets the limit under the names that the server knows. Also used by a second try with a smaller limit.
-pub(super) fn set_max_tokens(body: &mut Object<'_>, max_tokens: u64, flavour: Flavour) {
+pub(super) fn set_max_tokens(body: &mut Object<'_>, max_tokens: u64, flavour: ServerKind) {
     for key in flavour.dialect().max_tokens_keys {
         body.set(*key, max_tokens);
     }
 }
 
-fn sampling<'r>(body: &mut Object<'r>, request: &MessagesRequest<'r>, flavour: Flavour) {
+fn sampling<'r>(body: &mut Object<'r>, request: &MessagesRequest<'r>, flavour: ServerKind) {
     if let Some(temperature) = request.temperature {
         body.push("temperature", temperature);
     }
@@ -356,7 +356,7 @@ fn effort<'r>(request: &MessagesRequest<'r>, target: &Target<'_>, thinks: bool) 
 }
 
 /// The upstream is always asked to stream: vLLM's whole answer to a cut tool call looks complete.
-fn streaming(body: &mut Object<'_>, flavour: Flavour) {
+fn streaming(body: &mut Object<'_>, flavour: ServerKind) {
     body.push("stream", true);
     let mut options = Object::new();
     options.push("include_usage", true);

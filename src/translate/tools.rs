@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use crate::anthropic::{MessagesRequest, Tool, ToolChoice};
-use crate::dialect::ServerKind as Flavour;
+use crate::dialect::ServerKind;
 use crate::error::Error;
 use crate::hash::Fnv;
 use crate::json::{Object, Value};
@@ -78,7 +78,7 @@ pub(super) struct Tools<'r> {
 /// # Errors
 /// 400: the choice names a tool that is not declared, or all of the request's tools are ones that the API's server
 /// would run.
-pub(super) fn tools<'r>(request: &'r MessagesRequest<'r>, flavour: Flavour) -> Result<Tools<'r>, Error> {
+pub(super) fn tools<'r>(request: &'r MessagesRequest<'r>, flavour: ServerKind) -> Result<Tools<'r>, Error> {
     let mut tools = Tools::default();
     let mut client_tools = 0;
     for (i, tool) in request.tools.iter().enumerate() {
@@ -115,7 +115,11 @@ fn server_tool_error(index: usize, kind: &str) -> Error {
     Error::invalid(format!("tools.{index}: server tool {kind} is not supported by this gateway"))
 }
 
-fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Flavour) -> Result<(), Error> {
+fn choose<'r>(
+    tools: &mut Tools<'r>,
+    request: &MessagesRequest<'r>,
+    flavour: ServerKind,
+) -> Result<(), Error> {
     let Some(choice) = request.tool_choice else { return Ok(()) };
     if let ToolChoice::Tool(name) = choice {
         let Some(at) = tools.declared.iter().position(|tool| tool.name == name) else {
@@ -157,7 +161,7 @@ fn choose<'r>(tools: &mut Tools<'r>, request: &MessagesRequest<'r>, flavour: Fla
 }
 
 /// The function for a tool. `None` if the API's server would run the tool.
-fn function<'r>(tool: &'r Tool<'r>, flavour: Flavour) -> Option<Value<'r>> {
+fn function<'r>(tool: &'r Tool<'r>, flavour: ServerKind) -> Option<Value<'r>> {
     let known = tool.kind.and_then(client_tool);
     let parameters = match (tool.kind, tool.schema, known) {
         // A tool with a schema is run by the client, whatever its type: a server tool has no schema.
@@ -191,7 +195,7 @@ fn with_examples<'r>(description: Option<&'r str>, examples: &'r [Value<'r>]) ->
 
 /// The name under which a tool is sent. Only a strict API needs another name: it accepts at most 64 characters of a
 /// small set. The same name always gives the same result, so that the calls of a conversation keep their names.
-pub(super) fn sent_name(name: &str, flavour: Flavour) -> Cow<'_, str> {
+pub(super) fn sent_name(name: &str, flavour: ServerKind) -> Cow<'_, str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !flavour.dialect().is_strict_on_names || (name.len() <= NAME_SIZE_MAX && name.chars().all(allowed)) {
         return Cow::Borrowed(name);

@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use sparkgap::dialect::ServerKind as Flavour;
+use sparkgap::dialect::ServerKind;
 use sparkgap::fleet::Upstream;
 use sparkgap::transport::{CallLimits, Failure, Path};
 
@@ -34,12 +34,12 @@ fn replay(recording: &str) -> String {
 #[test]
 fn the_recorded_servers_are_discovered() {
     for (recording, flavour, window) in [
-        (include_str!("../recordings/vllm/GET_v1_models.response.txt"), Flavour::Vllm, 8192),
-        (include_str!("../recordings/llama.cpp/GET_v1_models.response.txt"), Flavour::LlamaCpp, 4096),
+        (include_str!("../recordings/vllm/GET_v1_models.response.txt"), ServerKind::Vllm, 8192),
+        (include_str!("../recordings/llama.cpp/GET_v1_models.response.txt"), ServerKind::LlamaCpp, 4096),
     ] {
         let (url, script) = answering(vec![replay(recording)]);
         let upstream = upstream(&url);
-        assert_eq!(upstream.discovered().flavour, Flavour::Unknown);
+        assert_eq!(upstream.discovered().flavour, ServerKind::Unknown);
         assert_eq!(upstream.model(), None);
         let discovered = upstream.discover(&nobody()).unwrap();
         assert_eq!((discovered.flavour, discovered.window("qwen3")), (flavour, Some(window)));

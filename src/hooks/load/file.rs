@@ -8,7 +8,7 @@ use super::super::kind::{Defined, Hook};
 use super::super::nearest;
 use super::super::table::{Mistakes, Reader, describe, keys};
 use crate::config::{self, Secret, Upstream};
-use crate::dialect::ServerKind as Flavour;
+use crate::dialect::ServerKind;
 use crate::settings::{Settings, SystemMessages, Thinking};
 
 /// The version of the hook API.
@@ -136,7 +136,7 @@ fn read_settings(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {
     let system_messages = [(SystemMessages::Fold, "fold"), (SystemMessages::Keep, "keep")];
     let default = Settings::default();
     Settings {
-        flavour: reader.choice("flavour", &Flavour::NAMES, mistakes),
+        flavour: reader.choice("flavour", &ServerKind::NAMES, mistakes),
         window: reader.count("window", TOKENS_MAX, mistakes),
         max_tokens: reader.count("max_tokens", TOKENS_MAX, mistakes),
         thinking: reader.choice("thinking", &thinking, mistakes).unwrap_or(default.thinking),

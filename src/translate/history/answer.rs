@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::anthropic::Block;
-use crate::dialect::ServerKind as Flavour;
+use crate::dialect::ServerKind;
 use crate::json::{Object, Value};
 
 use super::super::marks::{THINK_END, THINK_START};
@@ -76,7 +76,7 @@ impl<'r> Answer<'r> {
 }
 
 impl<'r> Answer<'r> {
-    pub(super) fn into_json(self, flavour: Flavour) -> Value<'r> {
+    pub(super) fn into_json(self, flavour: ServerKind) -> Value<'r> {
         let dialect = flavour.dialect();
         let mut message = Object::new();
         // Without a reasoning field Qwen's templates take all text before such a mark for reasoning, and drop it.
@@ -107,7 +107,7 @@ impl<'r> Answer<'r> {
 }
 
 impl<'r> Call<'r> {
-    fn into_json(self, flavour: Flavour) -> Value<'r> {
+    fn into_json(self, flavour: ServerKind) -> Value<'r> {
         // The arguments are always the text of an object: llama.cpp answers 500 to anything else.
         let arguments = self.input.map_or_else(|| "{}".to_string(), Value::to_json);
         let function =
