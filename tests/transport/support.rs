@@ -158,13 +158,20 @@ pub(crate) fn client_pair() -> (TcpStream, TcpStream) {
 
 /// A client that leaves in the first silence.
 pub(crate) fn leaving_client() -> Rc<dyn Wait> {
+    client_that_leaves_when(|| true)
+}
+
+/// A client that leaves in the first silence in which `is_time`.
+pub(crate) fn client_that_leaves_when(is_time: impl Fn() -> bool + 'static) -> Rc<dyn Wait> {
     let (ours, far) = client_pair();
     Rc::new(Client {
         socket: Some(ours),
         far: RefCell::new(Some(far)),
         patience: Some(Duration::from_millis(5)),
-        on_silence: Some(Box::new(|client| {
-            client.far.take();
+        on_silence: Some(Box::new(move |client| {
+            if is_time() {
+                client.far.take();
+            }
             Ok(())
         })),
         ..Client::default()

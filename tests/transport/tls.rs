@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 
 use rustls::crypto::ring;
@@ -130,15 +131,19 @@ fn a_certificate_for_another_host_is_refused() {
 
 #[test]
 fn a_client_that_leaves_closes_the_connection() {
-    let (url, script) = scripted_tls(|listener| {
+    // Not before the head has been sent: on a slow machine the handshake alone has silences.
+    let (sent, was_sent) = channel();
+    let (url, script) = scripted_tls(move |listener| {
         let mut stream = accept_tls(listener);
         read_request(&mut stream);
         answer(&mut stream, STREAM_HEAD);
         stream.flush().unwrap();
+        sent.send(()).unwrap();
         // TLS reports an end without its close message as an error.
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let failure = upstream(&url).post(CHAT, b"{}", &leaving_client()).unwrap_err();
+    let client = client_that_leaves_when(move || was_sent.try_recv().is_ok());
+    let failure = upstream(&url).post(CHAT, b"{}", &client).unwrap_err();
     assert_eq!(failure, Failure::ClientGone);
     script.join().unwrap();
 }
