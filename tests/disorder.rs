@@ -69,7 +69,7 @@ const HISTORY: &str = r#"{"role":"assistant","content":[
 const FINISHES: [&str; 7] =
     ["stop", "length", "tool_calls", "content_filter", "abort", "function_call", "unheard-of"];
 
-/// What stands for a reason where there is none yet.
+/// The values of `finish_reason` that mean that there is no reason yet.
 const NO_FINISHES: [&str; 3] = ["null", "\"\"", "\"null\""];
 
 struct Dice(u64);

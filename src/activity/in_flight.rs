@@ -1,8 +1,8 @@
 //! The registry of requests in progress: one slot for each, from its head to its end.
 //!
-//! A request's own thread writes to its slot; anybody may read. It costs a request three short locks and a few
-//! allocations, and an event of a stream nothing. A client's connection has one request at a time, so the limit on
-//! connections is the limit of the registry.
+//! A request's own thread writes to its slot; any thread may read. A request pays three short locks and a few
+//! allocations for it, and an event of a stream pays nothing. A client's connection has one request at a time, so the
+//! limit on connections is the limit of the registry.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -49,7 +49,7 @@ impl InFlight {
         self.slots().requests.values().filter(|request| request.is_streaming()).count()
     }
 
-    /// A thread that panicked has left nothing half done: every change is one call of the map.
+    /// Locks the map. Each change is one call of the map, so a thread that panicked has left the map in order.
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,7 +149,7 @@ impl ActiveRequest {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// Marks the answer as being streamed, until the result is dropped.
+    /// Marks the answer as being streamed until the returned value is dropped.
     pub fn begin_stream(&self) -> Streaming<'_> {
         self.is_streaming.store(true, Ordering::Relaxed);
         Streaming(&self.is_streaming)
@@ -160,7 +160,7 @@ impl ActiveRequest {
         self.is_streaming.load(Ordering::Relaxed)
     }
 
-    /// Copies what the record knows by now: caller, models, upstream.
+    /// Copies the facts that the record has by now: caller, models, upstream.
     pub fn describe(&self, record: &Record) {
         let mut details = self.lock();
         details.caller.clone_from(&record.caller);

@@ -8,7 +8,7 @@
 //! | `phase` | [`Phase`]: the phases of a request |
 //! | `record` | [`Record`]: the line in the log, and the argument of `on_log` |
 //!
-//! `/health`, the log line, `on_log` and systemd's status line are readers of these; they count nothing themselves.
+//! `/health`, the log line, `on_log` and systemd's status line read these values; they do not count for themselves.
 
 mod counters;
 mod in_flight;

@@ -7,17 +7,17 @@ pub enum Phase {
     Body,
     /// It is being prepared: hooks, translation.
     Hook,
-    /// It waits for a place among those that its upstream gets at a time.
+    /// It waits in the queue, since its upstream gets a limited number of requests at a time.
     Queue,
     /// A connection to the upstream is being made.
     Connect,
-    /// It is with the upstream, which has said nothing yet; or it waits before another try.
+    /// It was sent to the upstream, which has not answered yet; or it waits before another try.
     Head,
     /// The answer is being streamed.
     Stream,
     /// The answer is being gathered for a client that does not stream.
     Whole,
-    /// The client is there, but has taken nothing of its answer for too long.
+    /// The client is still connected, but has not read from its answer for too long.
     Unread,
 }
 

@@ -13,7 +13,7 @@ use crate::json::Value;
 pub struct Caller {
     /// The client's address; an IPv4 one is never shown as IPv6.
     pub address: IpAddr,
-    /// The owner of the key that let the request in; `None` without keys, or where the key has no owner's name.
+    /// The owner of the key that let the request in; `None` if no key was needed, or if the key has no owner's name.
     pub user: Option<Arc<str>>,
 }
 
@@ -43,27 +43,27 @@ pub struct Record {
     pub upstream: String,
     /// The model at the upstream.
     pub upstream_model: String,
-    /// Whether the client asked for a stream.
+    /// True if the client asked for a stream.
     pub is_streamed: bool,
-    /// The HTTP status; 499 where the client left before it got one (as nginx logs it).
+    /// The HTTP status; 499 if the client left before it got one (as nginx logs it).
     pub status: u16,
-    /// The stop reason that the client was told.
+    /// The stop reason that the client got.
     pub stop_reason: Option<StopReason>,
-    /// The tokens of prompt and answer, as the client was told.
+    /// The tokens of prompt and answer, as the client got them.
     pub usage: Usage,
-    /// Values in the arguments of tool calls that were coerced to what their schema wants.
+    /// The number of values in the arguments of tool calls that were coerced to the types in their schema.
     pub coercions: usize,
-    /// Places in the arguments of tool calls that were not JSON.
+    /// The number of places in the arguments of tool calls that were not JSON and were repaired.
     pub repairs: usize,
-    /// When the head of the request was here.
+    /// The moment at which the head of the request was here.
     pub began: Instant,
-    /// Until the first byte of what the model said.
+    /// The time until the first byte of the model's answer.
     pub first_byte: Option<Duration>,
-    /// The reason why it failed.
+    /// The reason why the request failed.
     pub error: Option<String>,
 }
 
-/// The status that is logged of a client that left.
+/// The status that is logged if the client left.
 pub const CLIENT_GONE: u16 = 499;
 
 impl Record {
@@ -90,7 +90,7 @@ impl Record {
 
 impl Record {
     /// The record as `on_log` sees it.
-    // `inline(never)`: keep this large frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
+    // `inline(never)`: keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
     // budget).
     #[inline(never)]
     pub fn to_value(&self) -> Value<'static> {
@@ -116,10 +116,10 @@ impl Record {
     }
 }
 
-/// Text that a stranger chose, with nothing in it that could end a line of the log; a dash where there is none.
+/// Shows a text from outside in a log line, without anything that could end the line; a dash if the text is empty.
 struct Plain<'t>(&'t str);
 
-/// The number of its characters that are shown at most.
+/// The most characters of such a text that are shown.
 const PLAIN_MAX: usize = 200;
 
 impl fmt::Display for Plain<'_> {

@@ -1,4 +1,4 @@
-//! The keys that let clients in: those of the key file or the environment, and LiteLLM's master key.
+//! The keys that clients must send: those of the key file or the environment, and LiteLLM's master key.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::service;
 /// The variable or systemd credential with the keys of clients, in the form of a file of `--api-key-file`.
 const CLIENT_KEYS: &str = "SPARKGAP_CLIENT_KEYS";
 
-/// Decides who may ask. `master_key`: the one of the LiteLLM file that is run.
+/// Decides which clients may send requests. `master_key` is that of the LiteLLM file that is run.
 ///
 /// # Errors
-/// The keys cannot be read, or other machines can reach one of the addresses without a key and nobody allowed that.
+/// The keys cannot be read; or other machines can reach one of the addresses without a key, and no option allows that.
 pub(super) fn access(
     options: &RunOptions,
     addresses: &[SocketAddr],

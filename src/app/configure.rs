@@ -1,5 +1,5 @@
-//! From the places that a configuration comes from to a checked one: upstreams of the command line, Lua files, and a
-//! LiteLLM file. No network is used.
+//! Builds a checked configuration from its sources: upstreams of the command line, Lua files, and a LiteLLM file. Does
+//! not use the network.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,23 +17,24 @@ pub const DEMO: &str = "demo";
 pub struct Sources {
     /// Base URLs of upstreams, the default one first. [`serve`](super::serve) takes [`DEMO`] as well.
     pub upstreams: Vec<String>,
-    /// A file with the key for these upstreams; `None`: the key is in the variable `SPARKGAP_UPSTREAM_KEY`, if anywhere.
+    /// A file with the key for these upstreams; if `None`, the key is read from the variable `SPARKGAP_UPSTREAM_KEY`,
+    /// if that is set.
     pub upstream_key_file: Option<PathBuf>,
     /// Lua files, and folders of them.
     pub hooks: Vec<PathBuf>,
     /// True if hooks may use all of Lua's standard library.
     pub unsafe_hooks: bool,
-    /// A LiteLLM configuration to run as it is.
+    /// A LiteLLM configuration to run unchanged.
     pub litellm: Option<PathBuf>,
 }
 
 impl Sources {
-    /// True if they name an upstream, or a file that may.
+    /// True if the sources name an upstream, or a file that may name one.
     pub fn name_upstreams(&self) -> bool {
         !self.upstreams.is_empty() || !self.hooks.is_empty() || self.litellm.is_some()
     }
 
-    /// Reads and checks everything that is named.
+    /// Reads and checks all sources.
     ///
     /// # Errors
     /// All mistakes, as text for the owner.
@@ -41,10 +42,10 @@ impl Sources {
         self.load_with(self.upstreams()?)
     }
 
-    /// The same with other upstreams than those that are named.
+    /// Reads and checks the files, with `upstreams` instead of those of the command line.
     ///
     /// # Errors
-    /// As [`Sources::load`].
+    /// All mistakes, as text for the owner.
     pub fn load_with(&self, upstreams: Vec<config::Upstream>) -> Result<Loaded, String> {
         let imported = match &self.litellm {
             Some(file) => imported(file, read_litellm_to_run(file)?),
@@ -54,7 +55,7 @@ impl Sources {
         load(&self.hooks, upstreams, options)
     }
 
-    /// The upstreams that are named, the first one under the name `default`, each with the key for them.
+    /// The upstreams of the command line, each with their key. The first is called `default`.
     fn upstreams(&self) -> Result<Vec<config::Upstream>, String> {
         named_upstreams(&self.upstreams, self.upstream_key_file.as_deref())
     }
@@ -87,7 +88,7 @@ pub(super) fn upstream_key(file: Option<&Path>) -> Result<Option<config::Secret>
     Ok(key.filter(|key| !key.is_empty()).map(config::Secret::new))
 }
 
-/// The upstreams at these addresses, the first one under the name `default`, each with the key for named upstreams.
+/// The upstreams at these addresses, each with the key for named upstreams. The first is called `default`.
 pub(super) fn named_upstreams(
     urls: &[String],
     key_file: Option<&Path>,
@@ -95,8 +96,8 @@ pub(super) fn named_upstreams(
     upstreams_with(urls, upstream_key(key_file)?.as_ref())
 }
 
-/// The upstreams at addresses that nobody named: servers that were only found on local ports. They get no key, since
-/// anybody may listen there.
+/// The upstreams at addresses that no option names: servers that a search found on local ports. They get no key, since
+/// any program may listen there.
 ///
 /// # Errors
 /// An address is not a valid URL.
@@ -129,7 +130,8 @@ pub fn read_litellm(file: &Path) -> Result<Import, String> {
     litellm::import(&yaml, &service::variable).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// The same for a file that is run as it is: every variable that holds an address must be set.
+/// Reads and translates a LiteLLM configuration that is run unchanged: every variable that holds an address must be
+/// set.
 pub(super) fn read_litellm_to_run(file: &Path) -> Result<Import, String> {
     let import = read_litellm(file)?;
     match import.unset.first() {

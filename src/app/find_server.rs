@@ -1,7 +1,7 @@
 //! The search for a model server on the usual local ports, for commands that name no server.
 //!
-//! Anybody may listen there: another person of this machine, or a program that has nothing to do with models. So a
-//! server that was only found is asked without a key, and served without one.
+//! Anybody may listen there: another user of this machine, or a program that has nothing to do with models. So requests
+//! to a server that a search has found never carry a key.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::configure::{found_upstreams, upstream_key};
 use crate::fleet::Upstream;
 use crate::transport::{self, Failure, nobody};
 
-/// The usual local ports: vLLM (and this project's user), llama.cpp, Ollama, LM Studio, SGLang.
+/// The usual local ports: vLLM, vLLM at this project's user, llama.cpp, Ollama, LM Studio, SGLang.
 pub(super) const USUAL_PORTS: [u16; 6] = [8000, 8888, 8080, 11434, 1234, 30000];
 
 /// The time for a connection: long enough for a server on this machine.
@@ -25,9 +25,9 @@ const LISTING_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Search {
     /// The first server that lists models.
     pub url: Option<String>,
-    /// The first server before it that asks for a key.
+    /// The first server that asks for a key, if it was found before `url`.
     closed: Option<String>,
-    /// True if there is a key for upstreams that are named.
+    /// True if there is a key for named upstreams.
     has_key: bool,
 }
 
@@ -56,7 +56,7 @@ impl Search {
         Ok(search)
     }
 
-    /// The note on the key that was not sent, to append to another sentence; empty if there is nothing to say.
+    /// A note on a key that was not sent, to append to another sentence; empty if it is not needed.
     pub fn on_the_key(&self) -> String {
         match (&self.url, &self.closed) {
             (Some(url), _) if self.has_key => format!(
@@ -76,7 +76,7 @@ enum Answer {
 }
 
 fn ask(url: &str, port: u16) -> Result<Option<Answer>, String> {
-    // On most ports nobody listens. A connection shows that at once, without the cost of an upstream.
+    // Nothing listens on most ports. A plain connection shows that at once, without the cost of making an upstream.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if TcpStream::connect_timeout(&address, LOOK_TIMEOUT).is_err() {
         return Ok(None);
@@ -102,7 +102,7 @@ mod tests {
 
     const MODELS: &str = r#"{"object":"list","data":[{"id":"m","object":"model"}]}"#;
 
-    /// A server that answers one request after an empty connection, and tells the request's head.
+    /// A server that accepts an empty connection, then answers one request and returns the request's head.
     fn server(status: &'static str, body: &'static str) -> (u16, JoinHandle<String>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `options` | [`RunOptions`]: the checked configuration of a run, with every default |
 //! | `configure` | [`Sources`]: upstreams, aliases and hooks from the command line, Lua files and a LiteLLM file |
-//! | `clients` | the keys that let clients in |
+//! | `clients` | the keys that clients must send |
 //! | `setup` | the upstreams, hooks and limits of one server, loaded at the start and at each reload |
 //! | `serve` | [`serve`]: from the options to a running server and its end |
 //! | `reload` | signals: `SIGHUP` loads the files again, `SIGINT` and `SIGTERM` end the server |

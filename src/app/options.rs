@@ -7,15 +7,15 @@ use crate::access::{HostName, Network, Origin};
 use crate::proxy::ClientPatience;
 use crate::{server, transport};
 
-/// The configuration of a running server. Each default is written once: here, or in the type of the floor that it is
-/// the limit of. The command line and its help take them from `RunOptions::default()`.
+/// The configuration of a running server. Each default is written once: here, or in the limits type of the module that
+/// uses it. The command line and its help take the defaults from `RunOptions::default()`.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// The address to listen on. A service manager that hands over sockets decides instead.
+    /// The address to listen on. Not used if a service manager hands over sockets.
     pub listen: String,
     /// The places that upstreams, aliases and hooks come from.
     pub sources: Sources,
-    /// A PEM file of the authorities that certificates of upstreams are checked against; `None`: the built-in ones.
+    /// A PEM file of the authorities that certificates of upstreams are checked against; `None` for the built-in ones.
     pub ca_file: Option<PathBuf>,
     /// A prefix of every path, such as `/llm`; empty for none. Made by [`RunOptions::path_prefix`].
     pub prefix: String,
@@ -23,7 +23,7 @@ pub struct RunOptions {
     pub api_key_file: Option<PathBuf>,
     /// True if clients of other machines need no key.
     pub allow_anonymous: bool,
-    /// Host names and addresses that clients without keys may call the server by.
+    /// Host names and addresses by which clients without keys may call the server.
     pub allowed_hosts: Vec<HostName>,
     /// Origins of web pages that may use the server.
     pub allowed_origins: Vec<Origin>,
@@ -33,7 +33,7 @@ pub struct RunOptions {
     pub server: server::ServerLimits,
     /// The time limits of calls to upstreams.
     pub calls: transport::CallLimits,
-    /// The signs of life for clients while an upstream is silent.
+    /// The times of pings and other signs of life for clients while an upstream is silent.
     pub patience: ClientPatience,
     /// The memory that all requests may take together, in bytes; `None`: half of what the process may take.
     pub memory_max: Option<usize>,
@@ -63,8 +63,7 @@ impl Default for RunOptions {
 }
 
 impl RunOptions {
-    /// The usual form of a prefix of paths, however its slashes were written: empty for none, otherwise one slash at its
-    /// beginning and none at its end.
+    /// Normalizes a prefix of paths: one slash at its beginning and none at its end; empty if there is no prefix.
     pub fn path_prefix(given: &str) -> String {
         let bare = given.trim_matches('/');
         if bare.is_empty() { String::new() } else { format!("/{bare}") }

@@ -46,7 +46,7 @@ fn reload(setup: &Setup, proxy: &Arc<Proxy>) -> bool {
         Ok(gateway) => {
             let hash = gateway.hooks().hash().to_string();
             proxy.replace(gateway);
-            // Logged only now: whoever reads the line may rely on the new hooks.
+            // Log this only now: a reader of the line may rely on the new hooks.
             log::info!("hooks loaded: {hash}");
             if let Err(error) = discover(proxy) {
                 log::warn!("cannot ask the upstreams: {error}");
@@ -62,7 +62,7 @@ fn reload(setup: &Setup, proxy: &Arc<Proxy>) -> bool {
     }
 }
 
-/// Asks all upstreams for their models in a thread of its own: a start does not wait for a machine that is off.
+/// Asks all upstreams for their models in a thread of its own, so that a start does not wait for a machine that is off.
 ///
 /// # Errors
 /// The thread cannot be started.

@@ -1,4 +1,4 @@
-//! From the checked options to a running server, and to its end.
+//! Runs a server: from the checked options to its end.
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -55,8 +55,8 @@ pub fn serve(options: RunOptions) -> Result<(), String> {
     Ok(())
 }
 
-/// The sockets to listen on: those of the service manager, otherwise one on the given address. The first, and the
-/// others.
+/// The sockets to listen on: those of the service manager, otherwise one on the given address. Returns the first socket
+/// and the others.
 fn listeners(listen: &str) -> Result<(TcpListener, Vec<TcpListener>), String> {
     let handed = service::listeners().map_err(|error| format!("a socket of the service manager: {error}"))?;
     let mut handed = handed.into_iter();
@@ -77,17 +77,18 @@ fn announce(address: SocketAddr, prefix: &str, is_demo: bool, needs_key: bool) {
         let text = format!(
             "sparkgap listens on {base}\nStart Claude Code against it, in another terminal, with:\n\n  {line}\n\n"
         );
-        // A reader that has gone needs no instructions.
+        // Errors are ignored: if the reader of stdout has left, nobody needs the instructions.
         let _ = io::stdout().write_all(text.as_bytes());
     }
 }
 
-/// The line that starts Claude Code against this server. It runs this very program, which need not be on the path: a
-/// few variables before `claude` would leave out most of what `sparkgap claude` sets, and with `ANTHROPIC_API_KEY` the
-/// first start of Claude Code asks for a login at Anthropic.
+/// The shell line that starts Claude Code with this server. It runs `sparkgap claude` by the path of this program,
+/// since sparkgap may not be on `PATH`. A line with a few variables before `claude` would lack most of the variables
+/// that `sparkgap claude` sets, and with `ANTHROPIC_API_KEY` the first start of Claude Code asks for a login at
+/// Anthropic.
 fn start_line(address: SocketAddr, prefix: &str, needs_key: bool) -> String {
     let ip = match address.ip() {
-        // The server can be reached by every address of this machine; the loopback address always exists.
+        // The server listens on every address of this machine; the loopback address always exists.
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,

@@ -9,18 +9,19 @@ use crate::fleet::Gateway;
 use crate::litellm::{MasterKey, Verdict};
 use crate::{config, demo, hooks};
 
-/// The upstreams that the command line means.
+/// The addresses of upstreams from the command line, or found in its place.
 #[derive(Clone, Debug)]
 pub(super) struct Targets {
     urls: Vec<String>,
-    /// True if the command line names them. Only then they get the key for the upstreams.
+    /// True if the command line names them. Only named upstreams get the key.
     is_named: bool,
     /// True if one of them is the demo upstream.
     pub(super) is_demo: bool,
 }
 
 impl Targets {
-    /// The upstreams of `--upstream`, otherwise a server on this machine, otherwise the demo. The demo is started.
+    /// The upstreams of `--upstream`, otherwise a server found on this machine, otherwise the demo. Starts the demo if
+    /// it is one of them.
     pub(super) fn of(options: &RunOptions) -> Result<Targets, String> {
         let mut urls = options.sources.upstreams.clone();
         let is_named = options.sources.name_upstreams();
@@ -35,7 +36,7 @@ impl Targets {
         Ok(Targets { urls, is_named, is_demo })
     }
 
-    /// Their configurations, with the key of the command line if they are named there.
+    /// The configurations of these upstreams, with the key if the command line names them.
     fn upstreams(&self, options: &RunOptions) -> Result<Vec<config::Upstream>, String> {
         match self.is_named {
             true => named_upstreams(&self.urls, options.sources.upstream_key_file.as_deref()),
@@ -44,7 +45,7 @@ impl Targets {
     }
 }
 
-/// Looks for a server on the usual local ports, and logs what is served instead of a named one.
+/// Searches the usual local ports for a server, and logs which upstream is used, since none is named.
 fn find(options: &RunOptions) -> Result<String, String> {
     let search = Search::run(options.sources.upstream_key_file.as_deref())?;
     let on_the_key = search.on_the_key();
@@ -64,12 +65,12 @@ fn find(options: &RunOptions) -> Result<String, String> {
 pub(super) struct Setup {
     options: Arc<RunOptions>,
     targets: Targets,
-    /// The LiteLLM file's Lua, which is read once, and the dictionary that all sets of hooks share.
+    /// The Lua of the LiteLLM file, which is read only at the start, and the dictionary that all sets of hooks share.
     hook_options: hooks::LoadOptions,
 }
 
 impl Setup {
-    /// Reads the LiteLLM file, if one is run, and returns its master key as well. Its unsupported keys are logged.
+    /// Reads the LiteLLM file, if one is run, logs its unsupported keys, and also returns its master key.
     pub(super) fn new(
         options: Arc<RunOptions>,
         targets: Targets,
@@ -87,7 +88,7 @@ impl Setup {
         Ok((Setup { options, targets, hook_options }, master_key))
     }
 
-    /// Loads the files. `old`: the gateway in force, of which as much as possible stays.
+    /// Loads the files. `old` is the gateway in force; as much of it as possible is kept.
     ///
     /// # Errors
     /// All mistakes, as text for the owner.
@@ -100,7 +101,7 @@ impl Setup {
     }
 }
 
-/// Names every upstream that is not in this network: conversations that go to it leave the LAN.
+/// Logs a warning that names every upstream outside of this network: conversations with it leave the LAN.
 fn warn_of_upstreams_outside(gateway: &Gateway) {
     for served in gateway.upstreams() {
         if let Some(host) = config::host_outside(&served.upstream().config().url) {

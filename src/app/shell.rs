@@ -1,4 +1,4 @@
-//! Words in the quotes of a shell: sh, dash, bash, zsh and fish.
+//! Quotes words for a shell: sh, dash, bash, zsh and fish.
 
 /// A word for a shell, in quotes only if it needs them.
 pub(super) fn quoted(word: &str) -> String {

@@ -1,4 +1,5 @@
-//! The reports to the service manager: one line on the state of the server whenever it changes, and that it is alive.
+//! The reports to the service manager: a status line whenever the server's state changes, and signs of life for its
+//! watchdog.
 
 use std::fmt::Write as _;
 use std::io;
@@ -12,10 +13,10 @@ use crate::server::Stop;
 use crate::service;
 use crate::threads;
 
-/// The time between two looks at the status line, which is reported if it has changed.
+/// The time between two checks of the status line, which is reported if it has changed.
 const STATUS_PERIOD: Duration = Duration::from_secs(2);
 
-/// The number of reports to the watchdog within its limit: one late answer must not end the server.
+/// The number of reports to the watchdog within its time limit: one late report must not end the server.
 const REPORTS_PER_LIMIT: u32 = 3;
 
 /// The state of the server, for reports.
@@ -65,7 +66,8 @@ impl Status {
         let period = limit / REPORTS_PER_LIMIT;
         let stopping = stop.clone();
         threads::every("watchdog", period, move || {
-            // A server that has been told to stop accepts no connection, this one included; the drain has its own limit.
+            // A server that has been told to stop accepts no connections, so this check would fail; the drain has its
+            // own limit.
             if stopping.is_triggered() {
                 return service::alive();
             }

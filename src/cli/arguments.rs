@@ -338,7 +338,7 @@ pub(super) struct Bench {
 #[argh(subcommand, name = "version")]
 pub(super) struct Version {}
 
-/// A limit in seconds. A limit of zero would end the limited thing before it has begun.
+/// A limit in seconds, more than zero: a limit of zero would end everything before it has begun.
 fn seconds(text: &str) -> Result<Duration, String> {
     read_seconds(text, 1)
 }
@@ -348,7 +348,7 @@ fn seconds_or_zero(text: &str) -> Result<Duration, String> {
     read_seconds(text, 0)
 }
 
-/// At most 2^32 - 1 seconds, 136 years: the sum of any such time and the present is a time that the clock can hold.
+/// At most 2^32 - 1 seconds, 136 years, so that the clock can hold the present time plus any such limit.
 fn read_seconds(text: &str, min: u32) -> Result<Duration, String> {
     let number = text.parse::<u32>().ok().filter(|seconds| *seconds >= min);
     let number = number
@@ -356,7 +356,7 @@ fn read_seconds(text: &str, min: u32) -> Result<Duration, String> {
     Ok(Duration::from_secs(number.into()))
 }
 
-/// A size in bytes, with `K`, `M` or `G` for a power of 1,024. Less than 16M would serve nobody.
+/// A size in bytes, with `K`, `M` or `G` for a power of 1,024. Less than 16M would be too little for any request.
 fn size(text: &str) -> Result<usize, String> {
     const SIZE_MIN: usize = 16 * 1024 * 1024;
     let (digits, unit) = match text.char_indices().last() {

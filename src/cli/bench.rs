@@ -13,7 +13,7 @@ use crate::json::Value;
 use crate::latency::{self, Plan, Row, Target, Times, Way};
 use crate::transport::{self, Endpoint, nobody};
 
-/// The column of sparkgap, and the one beside it.
+/// The titles of the table's columns: sparkgap, and the upstream itself.
 const THROUGH: &str = "sparkgap";
 const STRAIGHT: &str = "direct";
 
@@ -59,7 +59,7 @@ fn plan(options: &Bench) -> Result<Plan, Failed> {
     Ok(plan)
 }
 
-/// The upstreams of the running sparkgap, if they are named: only then they can be asked straight.
+/// The upstreams of the running sparkgap, if the options name them: only then they can be asked directly.
 fn gateway(options: &Bench) -> Result<Option<Gateway>, Failed> {
     if options.upstream.is_empty() && options.hooks.is_empty() {
         return Ok(None);
@@ -85,7 +85,7 @@ fn anthropic(options: &Bench) -> Result<Option<Endpoint>, Failed> {
     Ok(Some(server.with_header("x-api-key", &key)?.with_header("anthropic-version", "2023-06-01")?))
 }
 
-/// The models to ask for, with their windows: those of `--model`, else one name for everything that is really there.
+/// The models to ask for, with their windows: those of `--model`, otherwise one name for each model that is served.
 fn models(
     options: &Bench,
     proxy: &Upstream,
@@ -110,7 +110,7 @@ fn models(
             let resolved = gateway.resolve(&name, None, None, Some(&nobody()));
             let resolved = resolved.map_err(|error| format!("{name}: {}", error.message))?;
             window = resolved.window().or(window);
-            // Names for one model are one model. Those that are asked for are asked.
+            // Several names for one model count once, unless `--model` asks for them.
             let place = (resolved.served.name().to_string(), resolved.model);
             if options.model.is_empty() && seen.contains(&place) {
                 continue;

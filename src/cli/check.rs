@@ -9,7 +9,7 @@ use crate::config;
 use crate::hooks::Loaded;
 use crate::json::Value;
 
-/// Stands for the demo upstream, which has an address only once it runs.
+/// A placeholder for the address of the demo upstream, which has an address only while it runs.
 const DEMO_URL: &str = "http://127.0.0.1/v1";
 
 /// `sparkgap check`.

@@ -1,8 +1,8 @@
-//! `claude`: becomes Claude Code, in an environment that leads to sparkgap whatever its settings files say.
+//! `claude`: replaces this process by Claude Code, whose requests go to sparkgap whatever its settings files say.
 //!
-//! Knows Claude Code's settings: which files there are, which of them beat the environment, and which of their keys
-//! lead requests elsewhere. `--settings` beats all files but those of the machine's administrator; where one of those
-//! leads elsewhere, Claude Code is not started.
+//! Knows Claude Code's settings: which files there are, which of them override the environment, and which of their keys
+//! send requests elsewhere. `--settings` overrides all files except those of the machine's administrator. If one of
+//! those sends requests elsewhere, Claude Code is not started.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -44,14 +44,14 @@ const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// The folders of the administrator's settings on Linux and on macOS.
 const MANAGED: [&str; 2] = ["/etc/claude-code", "/Library/Application Support/ClaudeCode"];
 
-/// A larger settings file is not read: Claude Code itself refuses it.
+/// The largest settings file, in bytes. A larger one is not read: Claude Code itself refuses it.
 const FILE_SIZE_MAX: u64 = 8 * 1024 * 1024;
 
-/// How many files of the administrator's drop-in folder are read.
+/// The most files of the administrator's drop-in folder that are read.
 const DROP_INS_MAX: usize = 1000;
 
-/// `sparkgap claude ARGUMENTS`: becomes Claude Code. `SPARKGAP_URL` and `SPARKGAP_API_KEY` say where to ask and with
-/// which key, as all arguments are Claude Code's. Returns only if that fails.
+/// `sparkgap claude ARGUMENTS`: replaces this process by Claude Code, which gets all the arguments. So the address of
+/// sparkgap and the key for it come from `SPARKGAP_URL` and `SPARKGAP_API_KEY`. Returns only if that fails.
 pub(super) fn run(arguments: &[OsString]) -> Failed {
     let command = ask(None, None, None).and_then(|variables| command(arguments, variables));
     let error = match command {
@@ -83,15 +83,15 @@ fn command(arguments: &[OsString], mut variables: Variables) -> Result<Command, 
     Ok(command)
 }
 
-/// Empties the variables of this environment that would lead Claude Code elsewhere: a shell keeps what nobody overwrites.
-/// Claude Code takes an empty one as not set.
+/// Sets the variables of this environment that would send Claude Code's requests elsewhere to an empty text, since a
+/// shell keeps every variable that is not overwritten. Claude Code takes an empty variable as not set.
 pub(super) fn go_without_detours(variables: &mut Variables) {
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     variables.extend(DETOURS.into_iter().filter(is_set).map(|name| (name, String::new())));
 }
 
-/// Adds a sparkgap of this network to the hosts that are reached without a proxy, where there is one: the conversation
-/// would leave the network through it.
+/// If an HTTP proxy is set, adds a sparkgap of this network to the hosts that are reached without it. Otherwise the
+/// conversation would leave the network through the proxy.
 pub(super) fn go_without_proxy(variables: &mut Variables, settings: &[Value<'static>]) {
     let set = |name: &str| {
         let files =
@@ -115,7 +115,7 @@ pub(super) fn go_without_proxy(variables: &mut Variables, settings: &[Value<'sta
     }
 }
 
-/// Splits the arguments into the person's own `--settings`, the last of which counts, and all others.
+/// Splits the arguments into the user's own `--settings`, the last of which counts, and all others.
 fn take_settings(arguments: &[OsString]) -> Result<(Option<OsString>, Vec<OsString>), Failed> {
     let (mut own, mut others) = (None, Vec::new());
     let mut rest = arguments.iter();
@@ -134,9 +134,9 @@ fn take_settings(arguments: &[OsString]) -> Result<(Option<OsString>, Vec<OsStri
     Ok((own, others))
 }
 
-/// The settings to pass on: the person's own ones with the variables in their `env`. The arguments of a process can be
-/// seen by everybody on its machine, so a key is left to the environment unless `shows_key`: then a settings file holds
-/// another one, which would beat the environment.
+/// The settings to pass on: the user's own ones with the variables in their `env`. Everybody on a machine can see the
+/// arguments of its processes, so the key is passed in the environment, unless `shows_key`: then a settings file holds
+/// another key, which would override the environment.
 fn merged(mut settings: Value<'static>, variables: &Variables, shows_key: bool) -> Result<String, Failed> {
     let wrong = || "--settings holds no JSON object; sparkgap adds its environment to one".to_string();
     let whole = settings.as_object_mut().ok_or_else(wrong)?;
@@ -154,7 +154,7 @@ fn merged(mut settings: Value<'static>, variables: &Variables, shows_key: bool) 
         env.set(name, "");
     }
     whole.set("env", env);
-    // A program that gives the key of another server: Claude Code would send that key beside ours.
+    // This setting names a program that prints the key of another server: Claude Code would send that key beside ours.
     whole.set("apiKeyHelper", "");
     Ok(settings.to_json())
 }
@@ -182,18 +182,18 @@ fn read(file: &Path) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The settings in a file. None if it is not there or cannot be read: then Claude Code does not read it either.
+/// The settings in a file. `None` if the file is missing or cannot be read: Claude Code does not read it either then.
 fn settings(file: &Path) -> Option<Value<'static>> {
     let mut bytes = read(file).ok()?;
-    // Windows editors begin a file so; Claude Code skips it.
+    // Editors on Windows write a byte order mark at the beginning; Claude Code skips it.
     if bytes.starts_with(b"\xef\xbb\xbf") {
         bytes.drain(..3);
     }
     json::parse(&mut bytes).ok().map(Value::into_owned)
 }
 
-/// The settings files of the person and of the project: those of this folder and of the folders above it, as Claude Code
-/// takes the ones at the root of a repository.
+/// The settings files of the user and of the project: those of this folder and of the folders above it, since Claude
+/// Code reads those at the root of a repository.
 fn files() -> Vec<PathBuf> {
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let person = named("CLAUDE_CONFIG_DIR").or_else(|| Some(named("HOME")?.join(".claude")));
@@ -207,18 +207,18 @@ fn files() -> Vec<PathBuf> {
     found
 }
 
-/// What stands in those files.
+/// The settings in these files.
 pub(super) fn settings_of_files() -> Vec<Value<'static>> {
     files().iter().filter_map(|file| settings(file)).collect()
 }
 
-/// Whether settings give a key.
+/// True if settings give a key.
 fn has_key(settings: &Value<'_>) -> bool {
     let env = settings.get("env");
     KEYS.iter().any(|name| env.and_then(|env| env.get(name)).is_some())
 }
 
-/// The variable with which settings lead requests elsewhere than these variables do.
+/// The variable by which settings send requests to another server than these variables do.
 fn detour<'s>(settings: &'s Value<'_>, variables: &Variables) -> Option<&'s str> {
     let env = settings.get("env").and_then(Value::as_object)?;
     let told =
@@ -231,7 +231,7 @@ fn detour<'s>(settings: &'s Value<'_>, variables: &Variables) -> Option<&'s str>
         };
         match *name {
             "ANTHROPIC_BASE_URL" => told(name).is_none_or(|ours| ours != value.trim_end_matches('/')),
-            // Claude Code's own reading of a switch.
+            // Claude Code itself takes these values as off, and any other as on.
             _ if DETOURS.contains(name) => {
                 !matches!(value.to_ascii_lowercase().as_str(), "" | "0" | "false" | "no" | "off")
             }
@@ -241,7 +241,7 @@ fn detour<'s>(settings: &'s Value<'_>, variables: &Variables) -> Option<&'s str>
     env.iter().find(leads_elsewhere).map(|(name, _)| name)
 }
 
-/// Refuses what the settings of the machine's administrator lead elsewhere: nothing that is passed on beats them.
+/// Fails if settings of the machine's administrator send requests elsewhere: nothing that is passed on overrides them.
 fn check_managed(folder: &Path, variables: &Variables) -> Result<(), Failed> {
     let mut files = vec![folder.join("managed-settings.json")];
     if let Ok(drop_ins) = folder.join("managed-settings.d").read_dir() {
@@ -258,7 +258,8 @@ fn check_managed(folder: &Path, variables: &Variables) -> Result<(), Failed> {
         });
         let other = ["forceLoginMethod", "forceLoginGatewayUrl", "apiKeyHelper"].into_iter();
         let other = other.filter(|name| settings.get(name).is_some()).find(|name| {
-            // A login at Anthropic is not asked for where there is a token; one at a gateway is a detour.
+            // With a token, Claude Code asks for no login at Anthropic; a login at a gateway would send requests
+            // elsewhere.
             *name != "forceLoginMethod" || settings.get(name).and_then(Value::as_str) == Some("gateway")
         });
         if let Some(name) = detour(&settings, variables).or(key).or(other) {
@@ -271,8 +272,8 @@ fn check_managed(folder: &Path, variables: &Variables) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The list of hosts without a proxy that settings give and that lacks sparkgap's, where [`go_without_proxy`] has found
-/// that it must be in there.
+/// The variable in which settings list the hosts to reach without a proxy, if the list lacks sparkgap's host and
+/// [`go_without_proxy`] has found that the list must have it.
 fn proxied(settings: &Value<'_>, variables: &Variables) -> Option<&'static str> {
     let (_, ours) = variables.iter().find(|(name, _)| NO_PROXY.contains(name))?;
     let host = ours.rsplit(',').next()?;
@@ -288,7 +289,7 @@ fn proxied(settings: &Value<'_>, variables: &Variables) -> Option<&'static str> 
     NO_PROXY.into_iter().find(lacks_host)
 }
 
-/// Refuses to give an environment to a shell where a settings file would beat it.
+/// Fails if a settings file would override the environment that a shell is to get.
 pub(super) fn check_settings_files(variables: &Variables) -> Result<(), Failed> {
     for folder in MANAGED {
         check_managed(Path::new(folder), variables)?;

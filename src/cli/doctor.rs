@@ -45,8 +45,8 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
     }
 }
 
-/// The server on a local port, since none is named. A note on the key goes to stderr, since it is not a part of the
-/// result.
+/// A server on a local port, for a command line that names no server. A note on the key goes to stderr, since it is not
+/// a part of the result.
 fn found(sources: &Sources) -> Result<Vec<config::Upstream>, Failed> {
     let search = Search::run(sources.upstream_key_file.as_deref())?;
     let on_the_key = search.on_the_key();
@@ -74,7 +74,7 @@ fn named(config: &Config, upstream: &str) -> Vec<String> {
     named
 }
 
-/// Examines one upstream, and says so while it does.
+/// Examines one upstream, and meanwhile shows a progress line.
 fn examined(upstream: &Upstream, named: &[String], json: bool) -> Vec<Verdict> {
     let progress = Progress::new();
     if !json {

@@ -19,11 +19,12 @@ use crate::json::Value;
 /// `eval "$(sparkgap env)" && claude` an empty text would count as success, and Claude Code would talk to the cloud.
 const FAILURE: &str = "false";
 
-/// The text after [`FAILURE`] if everything went well. The list as a whole then has no effect but on the status, which the next
-/// line replaces; as a list it does not end a shell with `set -e`.
+/// The text after [`FAILURE`] if everything went well. Both together are an and-list, which changes only the status,
+/// and the next line replaces that. A shell with `set -e` does not end at a failure inside such a list.
 const NO_FAILURE: &str = " && :;\n";
 
-/// True if these arguments mean the shell lines of `sparkgap env`, even with options before the command, which is a mistake.
+/// True if these arguments mean the shell lines of `sparkgap env`, even if options precede the command, which is a
+/// mistake.
 pub(super) fn is_meant(arguments: &[OsString]) -> bool {
     let is_option = |first: &OsString| first.to_str().is_some_and(|first| first.starts_with('-'));
     arguments.first().is_some_and(|first| first == "env" || is_option(first))
@@ -31,7 +32,7 @@ pub(super) fn is_meant(arguments: &[OsString]) -> bool {
         && !arguments.iter().any(|argument| argument == "--json")
 }
 
-/// Begins the answer of `sparkgap env` if these arguments ask for shell lines; returns whether they do.
+/// Begins the answer of `sparkgap env` if these arguments ask for shell lines; returns true if they do.
 pub(super) fn begin(arguments: &[OsString]) -> bool {
     let other = |argument: &OsString| {
         argument.to_str().is_some_and(|argument| matches!(argument, "--json" | "--help" | "-h" | "help"))
@@ -39,13 +40,13 @@ pub(super) fn begin(arguments: &[OsString]) -> bool {
     let is_shell =
         arguments.split_first().is_some_and(|(first, rest)| first == "env" && !rest.iter().any(other));
     if is_shell {
-        // A stdout that takes nothing is reported when the rest is written.
+        // A stdout that cannot be written to is reported when the rest is written.
         let _ = write(FAILURE);
     }
     is_shell
 }
 
-/// Ends the answer after a failure: the shell gets a `false`. `has_begun`: [`begin`] has written it.
+/// Ends the answer after a failure: the shell gets a `false`. `has_begun` is true if [`begin`] has written the `false`.
 pub(super) fn end_failed(has_begun: bool) {
     // The reason stands on stderr, and the exit code says it too.
     let _ = if has_begun { write("\n") } else { write(&format!("{FAILURE}\n")) };
@@ -75,8 +76,8 @@ fn write(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// For `eval`. The comments come last, and every line ends in a semicolon: so an eval that joins the lines (without
-/// quotes around it) still sets everything.
+/// The variables as shell lines for `eval`. The comments come last, and every line ends in a semicolon. So an `eval`
+/// without quotes, which joins the lines, still sets everything.
 fn as_shell(variables: &Variables) -> String {
     let mut text = String::from(NO_FAILURE);
     for (name, value) in variables {
@@ -89,7 +90,7 @@ fn as_shell(variables: &Variables) -> String {
     text
 }
 
-/// For the `env` of Claude Code's settings.json.
+/// The variables as JSON, for the `env` of Claude Code's settings.json.
 fn as_json(variables: &Variables) -> String {
     let text = |text: &str| Value::from(text).to_json();
     let lines: Vec<String> =

@@ -39,7 +39,7 @@ fn wrapped(entry: &str) -> String {
     let mut words = entry.split_whitespace();
     let mut text = format!("  {}", words.next().unwrap_or_default());
     let mut words = words.peekable();
-    // A `--help, help` is one name.
+    // `--help, help` is one name that has a space in it.
     if text.ends_with(',') {
         text.push(' ');
         text.push_str(words.next().unwrap_or_default());

@@ -13,7 +13,7 @@ use crate::logger;
 use crate::proxy::{Preview, preview};
 use crate::transport;
 
-/// How much of a value is shown.
+/// The most characters of a value that are shown.
 const SHOWN_CHARS_MAX: usize = 160;
 
 /// `sparkgap hook FILE --request R`.
@@ -33,7 +33,7 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
     };
     let file = std::slice::from_ref(&options.file);
     let nowhere = [NOWHERE.to_string()];
-    // Only a file without upstreams of its own needs one.
+    // Only a file without upstreams of its own needs an upstream from elsewhere.
     let with = match options.upstream.as_slice() {
         [] => gateway_of(file, &[]).or_else(|_| gateway_of(file, &nowhere))?,
         urls => gateway_of(file, urls)?,
@@ -45,7 +45,7 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
     match &after {
         Preview::Sent { upstream, model, body } => {
             let _ = writeln!(text, "goes to   {upstream}, model {model}");
-            // The same request without any hook is what the hooks changed it from.
+            // The same request without any hook: the hooks' result is compared with this body.
             match preview(&gateway_of(&[], &nowhere)?, &request, &headers) {
                 Preview::Sent { body: before, .. } => changes("", &before, body, &mut text),
                 other => _ = writeln!(text, "without the hooks: {other:?}"),
@@ -64,7 +64,7 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
     if failures > 0 { Err("a hook failed; see above".into()) } else { Ok(()) }
 }
 
-/// Stands in for an upstream; nothing is ever sent there.
+/// The address of a placeholder for an upstream; nothing is ever sent there.
 const NOWHERE: &str = "http://127.0.0.1:9/v1";
 
 /// One line for every place where two bodies differ.
@@ -98,7 +98,8 @@ fn changes(path: &str, before: &Value<'_>, after: &Value<'_>, text: &mut String)
     }
 }
 
-/// Stands for a missing member. A `null` that appears or goes does not matter to an upstream.
+/// The value that represents a missing member. So a `null` that was added or removed is not shown: upstreams treat both
+/// alike.
 const ABSENT: Value<'static> = Value::Null;
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! One line on stderr that says what is being done.
+//! A line on stderr that shows the current step of a command.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
-/// On a terminal the line is written over and wiped away; elsewhere each is a line of its own.
+/// The progress line. On a terminal each text overwrites the one before, and the last is erased; elsewhere each is a
+/// line of its own.
 pub(super) struct Progress {
     is_terminal: bool,
 }
@@ -14,11 +15,11 @@ impl Progress {
 
     pub(super) fn say(&self, text: &str) {
         let line = if self.is_terminal { format!("\r\x1b[2K{text} …") } else { format!("{text}\n") };
-        // Nobody is there to tell if stderr cannot be written to.
+        // Errors are ignored, since there is no other place to report them.
         let _ = io::stderr().write_all(line.as_bytes());
     }
 
-    /// To be called before anything else is written.
+    /// Erases the line. Call this before anything else is written.
     pub(super) fn clear(&self) {
         if self.is_terminal {
             let _ = io::stderr().write_all(b"\r\x1b[2K");

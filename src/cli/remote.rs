@@ -9,10 +9,10 @@ use crate::json::{self, Value};
 use crate::settings::Settings;
 use crate::transport::{CallLimits, Endpoint, Failure, Path, Response, nobody};
 
-/// The address of a running sparkgap, if neither an option nor `SPARKGAP_URL` names one: its default one.
+/// The default address of sparkgap, used if neither an option nor `SPARKGAP_URL` names another one.
 pub(super) const LOCAL: &str = "http://127.0.0.1:4000";
 
-/// A longer answer does not come from a sparkgap.
+/// The largest answer, in bytes. A longer one does not come from a sparkgap.
 const ANSWER_SIZE_MAX: usize = 64 * 1024;
 
 /// The time for the first byte of the answer: sparkgap itself asks its model servers before it answers, one after the
@@ -22,13 +22,14 @@ const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(45);
 /// The time for the whole answer, which a server could otherwise send byte by byte without an end.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The value of `ANTHROPIC_AUTH_TOKEN` where sparkgap asks for no key: Claude Code does not start without one.
+/// The value of `ANTHROPIC_AUTH_TOKEN` if sparkgap needs no key: Claude Code does not start without a token.
 pub(super) const ANY_KEY: &str = "local";
 
 /// Names and values, in the order of [`VARIABLES`].
 pub(super) type Variables = Vec<(&'static str, String)>;
 
-/// Asks the sparkgap at `remote` for the variables; `base_url` is the address for Claude Code, where that is another one.
+/// Asks the sparkgap at `remote` for the variables. `base_url` is the address for Claude Code, if it is a different
+/// one.
 pub(super) fn ask(
     remote: Option<&str>,
     base_url: Option<&str>,
@@ -52,8 +53,8 @@ pub(super) fn ask(
     if !matches!(env.get("ANTHROPIC_BASE_URL").and_then(Value::as_str), Some(url) if !url.is_empty()) {
         return Err(not_ours("no ANTHROPIC_BASE_URL in its `env`"));
     }
-    // Only by name: a server must not set anything else in somebody's shell. No backslashes: fish reads them within
-    // quotes too, so that one could end the quotes there.
+    // Accept only these names: a server must not set anything else in the user's shell. Refuse backslashes: fish
+    // interprets them within quotes too, so a backslash could end the quotes.
     for (name, _) in VARIABLES {
         let is_told = told.iter().any(|(known, _)| *known == name);
         if let Some(value) = env.get(name).and_then(Value::as_str).filter(|_| !is_told) {
@@ -66,13 +67,13 @@ pub(super) fn ask(
     Ok(told)
 }
 
-/// The address of sparkgap: `told`, otherwise the one in `SPARKGAP_URL`, otherwise the default one on this machine.
+/// The address of sparkgap: `told` (the option), otherwise `SPARKGAP_URL`, otherwise the default one on this machine.
 pub(super) fn address(told: Option<&str>) -> String {
     let named = told.map(str::to_string).or_else(|| named("SPARKGAP_URL"));
     with_scheme(named.as_deref().unwrap_or(LOCAL))
 }
 
-/// The key that sparkgap asks for: `told`, otherwise the one in `SPARKGAP_API_KEY`.
+/// The key that sparkgap asks for: `told` (the option), otherwise `SPARKGAP_API_KEY`.
 pub(super) fn key(told: Option<&str>) -> Option<String> {
     told.map(str::to_string).or_else(|| named("SPARKGAP_API_KEY"))
 }
@@ -94,7 +95,7 @@ pub(super) fn server(url: &str, key: Option<&str>) -> config::Upstream {
     }
 }
 
-/// `http://` where there is no scheme; without slashes and `/v1` at the end.
+/// The URL with `http://` if it has no scheme, and without slashes and `/v1` at its end.
 fn with_scheme(url: &str) -> String {
     let url = url.trim_end_matches('/');
     let url = url.strip_suffix("/v1").unwrap_or(url);

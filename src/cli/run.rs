@@ -12,11 +12,13 @@ use super::{bench, check, claude, doctor, env, help, hook, import, serve};
 /// Runs the program with these arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().skip(1).collect();
-    // Before any parsing: the arguments after `claude` are Claude Code's, even if they are unknown here or not UTF-8.
+    // This comes before any parsing: all arguments after `claude` go to Claude Code, even if they are unknown here or
+    // not UTF-8.
     if let Some((_, theirs)) = arguments.split_first().filter(|(first, _)| *first == "claude") {
         return fail(&claude::run(theirs));
     }
-    // Also before it: a mistake in the arguments must not look like success to a shell that evaluates the answer.
+    // This comes before parsing too: a mistake in the arguments must not look like success to a shell that evaluates
+    // the answer.
     let is_meant = env::is_meant(&arguments);
     let has_begun = is_meant && env::begin(&arguments);
     let code = parse_and_run(arguments);
@@ -48,7 +50,8 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
         Command::Hook(typed) => hook::run(&typed),
         Command::Import(typed) => import::run(&typed),
         Command::Environment(typed) => env::run(&typed),
-        // `run` has handled the command already if it was typed; this arm serves argh alone.
+        // `run` has handled this command before parsing; the arm exists only because argh needs the command for its
+        // help.
         Command::Claude(typed) => {
             Err(claude::run(&typed.arguments.into_iter().map(OsString::from).collect::<Vec<_>>()))
         }
@@ -65,7 +68,7 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// Adds the default command, `serve`, and accepts `--version`, which is what people try first.
+/// Adds the default command, `serve`, and accepts `--version`, since people try that first.
 fn with_command(mut arguments: Vec<String>) -> Vec<String> {
     match arguments.first().map(String::as_str) {
         Some("--help" | "-h" | "help") => arguments = vec!["--help".into()],

@@ -1,4 +1,4 @@
-//! The hooks one by one: what each is called with, and what it may return.
+//! One function for each hook: builds its arguments, calls it, and checks the value that it returns.
 
 use std::borrow::Cow;
 
@@ -11,12 +11,13 @@ use super::set::Hooks;
 use crate::error::{Error, Kind, Retry};
 use crate::json::{Object, Value};
 
-/// What `on_request` decided.
+/// The decision of `on_request`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// Nothing: the alias table routes.
+    /// No decision: the alias table routes the request.
     Continue,
-    /// Another model, looked up in the alias table; another upstream, with that model or its own.
+    /// Send the request elsewhere. `model` is looked up in the alias table; `upstream` gets that model, or without one
+    /// its own.
     Route {
         /// The model.
         model: Option<String>,
@@ -25,26 +26,27 @@ pub enum Decision {
     },
     /// The client gets this error.
     Reject(Error),
-    /// The client gets this message; no upstream is asked. At least `content` is there.
+    /// The client gets this message, which has at least `content`; no upstream is asked.
     Respond(Value<'static>),
 }
 
-/// What `on_error` decided.
+/// The decision of `on_error`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ErrorDecision {
-    /// Nothing: the error goes out.
+    /// No decision: the client gets the error.
     Continue,
-    /// Any other upstream that could serve the request.
+    /// Try any other upstream that could serve the request.
     RetryOther,
-    /// This upstream.
+    /// Try this upstream.
     Upstream(String),
-    /// Another error goes out.
+    /// The client gets this error instead.
     Replace(Error),
 }
 
 impl Hooks {
-    /// Before routing. `body`, the Messages request, is `req.body`. `looked_up` turns a model's name into the one that the
-    /// alias table looks up: each hook sees the names that earlier hooks chose in this form, as it sees the client's.
+    /// Runs before routing. `body`, the Messages request, is `req.body`. `looked_up` turns a model's name into the form
+    /// that the alias table looks up: each hook sees the client's name, and those that earlier hooks chose, in this
+    /// form.
     ///
     /// # Errors
     /// A hook of policy closed failed: the request is refused.
@@ -60,7 +62,7 @@ impl Hooks {
         decided
     }
 
-    /// Each hook sees in `req.model` what the ones before it have made of the name.
+    /// Calls the hooks in order. `req.model` holds the name that the earlier hooks chose.
     fn decide(
         &self,
         request: &mut Request,
@@ -92,7 +94,7 @@ impl Hooks {
         })
     }
 
-    /// Before sending. `body` is the chat completions body.
+    /// Runs before the request is sent. `body` is the chat completions body.
     ///
     /// # Errors
     /// A hook of policy closed failed: the request is refused.
@@ -109,14 +111,14 @@ impl Hooks {
         Ok(())
     }
 
-    /// One event of the stream, as a table with a `type`. `false`: it is dropped.
+    /// Runs for one event of the stream, a table with a `type`. Returns `false` if the event is dropped.
     ///
     /// # Errors
     /// A hook of policy closed failed: the stream ends with this error.
     pub fn on_event(&self, event: &mut Value<'_>, request: &mut Request) -> Result<bool, Error> {
         let told = event.get("type").and_then(Value::as_str).unwrap_or_default();
         let Some(kind) = EVENT_TYPES.into_iter().find(|kind| *kind == told) else { return Ok(true) };
-        // The others are for looking at.
+        // Hooks may look at other types of events, but not change them.
         let fixed = (!matches!(kind, "text" | "thinking")).then(|| event.clone());
         for (index, defined) in self.of(Hook::Event).filter(|(_, defined)| defined.wants_event(kind)) {
             let kept = self.call(index, defined, event, request, &|returned, event| {
@@ -129,7 +131,7 @@ impl Hooks {
         Ok(true)
     }
 
-    /// One complete tool call: `{ id, name, input }`.
+    /// Runs for one complete tool call: `{ id, name, input }`.
     ///
     /// # Errors
     /// A hook of policy closed failed: the stream ends with this error.
@@ -140,7 +142,7 @@ impl Hooks {
         Ok(())
     }
 
-    /// The upstream failed before its first byte.
+    /// Runs when the upstream failed before its first byte.
     ///
     /// # Errors
     /// A hook of policy closed failed: this error goes out.
@@ -166,10 +168,10 @@ impl Hooks {
         Ok(ErrorDecision::Continue)
     }
 
-    /// After the end. It decides nothing, so that not even policy closed has anything to refuse.
+    /// Runs after the end. It cannot change the request any more, so policy closed has no effect here.
     pub fn on_log(&self, record: &mut Value<'_>, request: &mut Request) {
         for (index, defined) in self.of(Hook::Log) {
-            // Failures are counted and logged by the call.
+            // `call` has counted and logged a failure.
             let _ = self.call(index, defined, record, request, &|_, _| Ok(()));
         }
     }
@@ -227,7 +229,7 @@ impl Hooks {
         Ok(ErrorDecision::Replace(changed))
     }
 
-    /// The upstream under `upstream`, one that there is.
+    /// The name under `upstream`, which must be that of an existing upstream.
     fn upstream(&self, object: &Object<'_>) -> Result<Option<String>, String> {
         let Some(name) = text(object, "upstream")? else { return Ok(None) };
         let names: Vec<&str> = self.blueprint.upstreams.iter().map(String::as_str).collect();
@@ -250,8 +252,8 @@ fn replace<'a>(returned: Returned<'a>, subject: &mut Value<'a>, contract: &str) 
     }
 }
 
-/// Takes an event that a hook has seen; `false` if it is dropped. `fixed` is the event as it was, if hooks may only look
-/// at events of this type.
+/// Applies the result of `on_event` to the event; returns `false` if the event is dropped. `fixed` is the event as it
+/// was before the hook, if hooks may only look at events of this type.
 fn read_event<'a>(
     returned: Returned<'a>,
     event: &mut Value<'a>,
@@ -267,7 +269,7 @@ fn read_event<'a>(
             return Err(format!("on_event may return nothing, an event or false, got {}", other.describe()));
         }
     };
-    // All is checked before anything is changed: a failed call has to leave the event as it was.
+    // Check everything before changing anything: a failed call must leave the event as it was.
     let new = replacement.as_ref().and_then(Value::as_object);
     if let Some((key, _)) = new.and_then(|new| new.iter().find(|(key, _)| event.get(key).is_none())) {
         let known: Vec<&str> =
@@ -294,7 +296,7 @@ fn read_event<'a>(
         (None, Some(replacement)) => *event = replacement,
         (None, None) => {}
     }
-    // Hooks of other files go by the type, and one file's hook must not hide an event from them.
+    // Set the type, which the hook's table may lack: the hooks of other files choose events by it.
     if let Some(object) = event.as_object_mut() {
         object.set("type", kind);
     }
@@ -315,7 +317,7 @@ impl Returned<'_> {
     }
 }
 
-/// The table that a hook returned, with no other keys than these.
+/// The table that a hook returned; any key that is not in the list is an error.
 fn returned_table<'a>(
     returned: Returned<'a>,
     hook: Hook,
@@ -389,7 +391,7 @@ fn read_respond(message: Value<'_>) -> Result<Value<'static>, String> {
     }
 }
 
-/// Whether a block of a `respond` can be shown to a client: a string, a text block, or a whole tool call.
+/// True if a block of a `respond` can be shown to a client: a string, a text block, or a whole tool call.
 fn is_respond_block(block: &Value<'_>) -> bool {
     let text_of = |key: &str| block.get(key).and_then(Value::as_str);
     let has_input = block.get("input").is_none_or(|input| input.as_object().is_some());
@@ -399,7 +401,7 @@ fn is_respond_block(block: &Value<'_>) -> bool {
     block.as_str().is_some() || text_of("text").is_some() || is_call
 }
 
-/// As much of a text as an error quotes.
+/// The beginning of a text, short enough to be quoted in an error.
 fn beginning_of(text: &str) -> &str {
     const QUOTED_MAX: usize = 100;
     text.char_indices().nth(QUOTED_MAX).and_then(|(end, _)| text.get(..end)).unwrap_or(text)

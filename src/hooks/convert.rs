@@ -14,7 +14,7 @@ use crate::json::{DEPTH_MAX, Number, Object, Value};
 /// The marker's name in Lua's registry.
 const ARRAY_MARKER: &str = "sparkgap.array";
 
-/// The bytes that an element counts in the budget beside its text.
+/// The bytes that each element counts in the budget, in addition to its text.
 const ELEMENT_BYTES: usize = 64;
 
 /// Makes the marker of arrays for a new VM.
@@ -88,7 +88,7 @@ pub(super) fn no_view(_: &AnyUserData) -> mlua::Result<Value<'static>> {
 }
 
 impl<'a> FromLua<'_, 'a> {
-    /// A deep copy as a JSON value, which is to stand `depth` levels below the root of its document.
+    /// A deep copy as a JSON value that will be placed `depth` levels below the root of its document.
     pub(super) fn value(&self, value: &LuaValue, depth: usize) -> mlua::Result<Value<'a>> {
         self.guard.spend(ELEMENT_BYTES)?;
         match value {

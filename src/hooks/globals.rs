@@ -15,7 +15,7 @@ use crate::hash::Fnv;
 use crate::json::{self, Value};
 use crate::service;
 
-/// The longest logged text of one call, in characters; the rest is cut.
+/// The longest text that one call may log, in characters; the rest is cut.
 const LOG_CHARS_MAX: usize = 4096;
 
 /// Installs the globals in a new VM.

@@ -14,12 +14,12 @@ use mlua::{HookTriggers, Lua, VmState};
 /// The number of instructions after which the clock is read in code that calls no function.
 const INSTRUCTIONS_PER_CHECK: u32 = 1000;
 
-/// The C stack that Lua may use below the call, in bytes. A connection's thread has 256 KiB, the proxy needs up to 48
-/// of them, and the largest single step after a check (a conversion to JSON, `string.gsub`) stays below 64.
+/// The C stack that Lua may use below the call, in bytes. A connection's thread has 256 KiB. The proxy needs up to
+/// 48 KiB of them, and the largest single step after a check (a conversion to JSON, `string.gsub`) less than 64 KiB.
 const STACK_BYTES_MAX: usize = 112 * 1024;
 
-/// The bytes that one call may write into a request. They live outside the VM, so the VM's memory limit does not count
-/// them.
+/// The bytes that one call may write into a request. They are stored outside the VM, so the VM's memory limit does not
+/// count them.
 const WRITTEN_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The limits of the call that runs in one VM, and how much of them is used.
@@ -28,7 +28,7 @@ pub(super) struct Guard {
     deadline_nanos: AtomicU64,
     stack_base: AtomicUsize,
     written_bytes: AtomicUsize,
-    /// The place where the code was when its time was over.
+    /// The place in the Lua code at which the time limit was hit.
     expired_at: OnceLock<String>,
 }
 
@@ -47,7 +47,7 @@ impl Guard {
         Ok(guard)
     }
 
-    /// Begins a call on this thread's stack that may take this long.
+    /// Starts the limits of a call: it runs on this thread's stack, and may take `time_max`.
     pub(super) fn start(&self, time_max: Duration) {
         let nanos = u64::try_from((self.epoch.elapsed() + time_max).as_nanos()).unwrap_or(u64::MAX);
         self.deadline_nanos.store(nanos, Ordering::Relaxed);
@@ -125,7 +125,7 @@ fn place_of(debug: &Debug<'_>) -> String {
 
 /// The address where this thread's stack ends now, approximately. Stacks grow downwards on every platform that sparkgap
 /// supports.
-// `inline(never)`: the address must be that of a frame of its own, below the caller's.
+// `inline(never)`: the function measures the address of its own frame, so it needs one, below the caller's.
 #[inline(never)]
 fn stack_address() -> usize {
     let marker = 0u8;

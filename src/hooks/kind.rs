@@ -20,7 +20,7 @@ pub enum Hook {
 }
 
 impl Hook {
-    /// All of them, in the order in which a request meets them.
+    /// All hooks, in the order in which they run for a request.
     pub const ALL: [Hook; 7] = [
         Hook::Load,
         Hook::Request,
@@ -52,9 +52,9 @@ pub(super) struct Defined {
     /// Index of the file.
     pub(super) file: usize,
     pub(super) line: Option<u32>,
-    /// A failure refuses the request.
+    /// True if a failure refuses the request (policy closed).
     pub(super) closed: bool,
-    /// The types of events that `on_event` wants; `None`: all.
+    /// The types of events that `on_event` is called for; `None` for all.
     pub(super) event_types: Option<Vec<String>>,
 }
 
@@ -67,7 +67,7 @@ pub struct HookPlace {
     pub file: String,
     /// The line of the function.
     pub line: Option<u32>,
-    /// Whether its failure refuses the request.
+    /// True if its failure refuses the request (policy closed).
     pub closed: bool,
 }
 

@@ -23,7 +23,8 @@ pub(super) use file::EVENT_TYPES;
 pub(super) use file::{FILE_KEYS, UPSTREAM_KEYS};
 use file::{FileAlias, FileTable, read_table};
 
-/// The first words of a file that is only for the editor's language server: `types.lua` may lie beside the hooks.
+/// The first words of a file that is only for the editor's language server, such as `types.lua`. It may lie in the
+/// folder of the hooks.
 const TYPES_MARK: &str = "---@meta";
 
 /// The size limit of one file, in bytes.
@@ -83,7 +84,7 @@ pub(super) fn load(
     Ok((blueprint, vm, config))
 }
 
-/// The parts from which further VMs like the first are made.
+/// Everything that is needed to make further VMs like the first one.
 pub(super) struct Blueprint {
     pub(super) sources: Vec<Source>,
     pub(super) options: LoadOptions,
@@ -246,7 +247,7 @@ fn read_file(vm: &Vm, source: &Source, index: usize) -> (FileTable, Vec<Mistake>
     (file, mistakes.list)
 }
 
-/// Combines the files: the upstreams with the default first, and the aliases with the upstream of each.
+/// Combines the files: lists the upstreams with the default first, and finds the upstream of each alias.
 fn assemble(
     command_line: Vec<Upstream>,
     files: &mut [(&Source, FileTable)],

@@ -18,11 +18,11 @@
 //! | `on_error` | the upstream failed before its first byte | `{ status, type, message, upstream }` |
 //! | `on_log` | after the end | the log record |
 //!
-//! A hook's writes go straight into the subject and are undone if it fails. Then the request goes on (policy open)
-//! or is refused, or its answer ended (policy closed); it is counted and logged either way. Where several files define a hook all of them
-//! run, in the order of the files.
+//! A hook's writes go straight into the subject. If the hook fails, they are undone, and the failure is counted and
+//! logged. With policy open the request then goes on; with policy closed it is refused, or its answer is ended. If
+//! several files define a hook, all of them run, in the order of the files.
 //!
-//! What bounds a call, since nothing in Lua may end or stall the process:
+//! Nothing in Lua may end or stall the process, so every call has limits:
 //!
 //! | danger | bound |
 //! |---|---|
@@ -32,9 +32,9 @@
 //! | large writes into the request | 64 MiB per call (`guard`) |
 //! | string patterns | a matcher of our own that knows the time (`pattern`) |
 //! | other C functions that loop by themselves | limits of their own (`prelude.lua`) |
-//! | finalisers, `__close`, coroutines, `load` | not there: the time limit would not reach them |
+//! | finalisers, `__close`, coroutines, `load` | removed: the time limit would not reach them |
 //!
-//! This module knows neither HTTP nor what becomes of a decision.
+//! This module does not know HTTP, and it does not carry out the decisions of hooks.
 
 mod calls;
 mod convert;

@@ -2,7 +2,7 @@
 //!
 //! Pure; for messages only.
 
-/// "`what` 'name'" with the nearest known name if one is near, otherwise with all of them.
+/// A message on an unknown name, "`what` 'name'": it suggests the nearest known name, or lists all if none is near.
 pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     match nearest(name, known) {
         Some(near) => format!("{what} '{name}'; did you mean '{near}'?"),
@@ -10,7 +10,7 @@ pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     }
 }
 
-/// The known name that is the fewest edits away, if they are at most about a third of the letters.
+/// The known name that is the fewest edits away, if that number is at most about a third of the letters.
 fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let edits_max = name.chars().count().div_ceil(3).clamp(1, 3);
     known

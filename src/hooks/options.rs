@@ -7,14 +7,14 @@ use std::time::Duration;
 use super::shared::Shared;
 use crate::config::Secret;
 
-/// What one call and one VM may use.
+/// The limits of one call and of one VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HookLimits {
-    /// The time of one call.
+    /// The longest time of one call.
     pub call: Duration,
-    /// The time of one file, and of one `on_load`.
+    /// The longest time for loading one file, and for one `on_load`.
     pub load: Duration,
-    /// The memory of one VM.
+    /// The most memory of one VM.
     pub memory_bytes: usize,
 }
 
@@ -28,17 +28,17 @@ impl Default for HookLimits {
     }
 }
 
-/// How to load. `shared` goes from one set of hooks to the next at a reload.
+/// The options of a load. At a reload, the new set of hooks gets the same `shared` as the old one.
 #[derive(Clone, Default)]
 pub struct LoadOptions {
-    /// Keep Lua's full standard library (`io`, `os`, `package`, coroutines, `load`), but for `debug`.
+    /// True if hooks get Lua's full standard library (`io`, `os`, `package`, coroutines, `load`), except for `debug`.
     pub unsafe_hooks: bool,
     /// The limits.
     pub limits: HookLimits,
     /// The dictionary that all VMs share.
     pub shared: Shared,
-    /// Texts to load like files, before them: name and Lua.
+    /// Texts to load like files, before the files: the name and the Lua of each.
     pub texts: Vec<(String, String)>,
-    /// What `env` finds before the process's own environment.
+    /// Variables that `env` looks up first, before the process's own environment.
     pub environment: Arc<BTreeMap<String, Secret>>,
 }

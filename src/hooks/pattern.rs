@@ -1,4 +1,4 @@
-//! Lua's string patterns, with an end to patience.
+//! Lua's string patterns, in a matcher that a time limit can stop.
 //!
 //! Lua's own matcher is C code, which runs no debug hook, so the time limit of a hook cannot stop it. A limit on the
 //! length of its input would not do either: with Lua 5.4.4 on one core, `("a"):rep(n):find(pattern)` takes
@@ -11,17 +11,17 @@
 //! | 200 | `.-.-.-.-b` | 16 |
 //!
 //! while a hook has 0.05 s: texts of 200 bytes, or patterns with two repetitions, would have to be refused. So this
-//! matcher does the same as Lua's (`lstrlib.c` of Lua 5.4, function by function) and asks for permission to go on every
-//! few thousand steps. `find`, `match`, `gmatch` and `gsub` stand on it in `prelude.lua`. It knows bytes only.
+//! matcher does the same as Lua's (`lstrlib.c` of Lua 5.4, function by function) and checks the limits every few
+//! thousand steps. `prelude.lua` builds `find`, `match`, `gmatch` and `gsub` on it. It works on bytes only.
 
-/// How deep a match may recurse, as in Lua.
+/// The deepest recursion of a match, as in Lua.
 const DEPTH_MAX: usize = 200;
-/// How many captures a pattern may have, as in Lua.
+/// The most captures of a pattern, as in Lua.
 const CAPTURES_MAX: usize = 32;
-/// How many steps between two questions for leave to go on: some 10 us.
+/// The number of steps between two checks of the limits: about 10 us.
 const STEPS_PER_CHECK: u32 = 4096;
 
-/// How many levels of recursion between two such questions: the stack has its limit as well.
+/// The number of levels of recursion between two checks of the limits, since the stack has a limit as well.
 const DEPTH_PER_CHECK: usize = 16;
 
 const ESCAPE: u8 = b'%';
@@ -29,15 +29,15 @@ const ESCAPE: u8 = b'%';
 /// One capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Capture {
-    /// `(` was met, `)` not yet.
+    /// A capture whose `(` was reached and whose `)` was not: its beginning, from 0.
     Open(usize),
-    /// `()`: the place, from 0.
+    /// A position capture, `()`: the position, from 0.
     Position(usize),
-    /// From and to, from 0.
+    /// A complete capture: its beginning and its end, from 0.
     Range(usize, usize),
 }
 
-/// What a search found: where it begins and ends, from 0, and the captures.
+/// The match that a search found: its beginning and its end, from 0, and the captures.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) start: usize,
@@ -49,11 +49,11 @@ pub(super) struct Found {
 pub(super) struct Search<'s> {
     pub(super) text: &'s [u8],
     pub(super) pattern: &'s [u8],
-    /// Whether `^` at the beginning ties the match to `start`.
+    /// True if `^` at the beginning of the pattern ties the match to `start`.
     pub(super) anchors: bool,
-    /// A match that ends here does not count: the one before ended there.
+    /// The end of the match before. A match that ends there too does not count.
     pub(super) not_ending_at: Option<usize>,
-    /// Fails when it is time to stop, or the stack has grown too deep.
+    /// Checks the limits: fails if the time is over, or if the stack has grown too deep.
     pub(super) go_on: &'s dyn Fn() -> Result<(), String>,
 }
 
@@ -105,7 +105,7 @@ impl Matcher<'_> {
         if self.steps.is_multiple_of(STEPS_PER_CHECK) { (self.search.go_on)() } else { Ok(()) }
     }
 
-    /// Matches the pattern from `p` on against the text at `s`; the end of the match.
+    /// Matches the pattern from `p` on against the text at `s`; returns the end of the match.
     fn at(&mut self, s: usize, p: usize) -> Outcome {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
@@ -163,7 +163,7 @@ impl Matcher<'_> {
         }
     }
 
-    /// `*`, and the rest of `+`: as many as there are, then fewer.
+    /// Matches `*`, and what follows the first character of `+`: tries as many repetitions as possible, then fewer.
     fn most(&mut self, s: usize, p: usize, after: usize) -> Outcome {
         let mut count = 0;
         while self.single(s + count, p, after) {
@@ -181,7 +181,7 @@ impl Matcher<'_> {
         }
     }
 
-    /// `-`: none, then more.
+    /// Matches `-`: tries no repetition, then more.
     fn fewest(&mut self, mut s: usize, p: usize, after: usize) -> Outcome {
         loop {
             if let Some(end) = self.at(s, after + 1)? {
@@ -223,7 +223,7 @@ impl Matcher<'_> {
         Ok(end)
     }
 
-    /// `%bxy`
+    /// Matches `%bxy`: a text that begins with `x`, ends with `y`, and has as many of each.
     fn balance(&mut self, s: usize, p: usize) -> Outcome {
         let (Some(begin), Some(finish)) = (self.pattern(p), self.pattern(p + 1)) else {
             return Err("malformed pattern (missing arguments to '%b')".to_owned());
@@ -248,7 +248,7 @@ impl Matcher<'_> {
         Ok(None)
     }
 
-    /// `%f[set]`: the place in the pattern after it, if it matches.
+    /// Matches `%f[set]`; returns the index in the pattern after it.
     fn frontier(&mut self, s: usize, p: usize) -> Outcome {
         if self.pattern(p) != Some(b'[') {
             return Err("missing '[' after '%f' in pattern".to_owned());
@@ -271,7 +271,7 @@ impl Matcher<'_> {
         Ok(rest.starts_with(captured).then_some(s + captured.len()))
     }
 
-    /// Where the single-character class at `p` ends.
+    /// The end of the single-character class at `p`.
     fn class_end(&self, p: usize) -> Result<usize, String> {
         match self.pattern(p) {
             Some(ESCAPE) if self.pattern(p + 1).is_none() => {
@@ -295,7 +295,7 @@ impl Matcher<'_> {
         }
     }
 
-    /// Whether the class from `p` to `after` matches the character at `s`.
+    /// True if the class from `p` to `after` matches the character at `s`.
     fn single(&self, s: usize, p: usize, after: usize) -> bool {
         let Some(byte) = self.text(s) else { return false };
         match self.pattern(p) {
@@ -306,7 +306,7 @@ impl Matcher<'_> {
         }
     }
 
-    /// Whether `byte` is in the set `[…]` that stands from `p` to `after`.
+    /// True if `byte` is in the set `[…]` from `p` to `after`.
     fn in_set(&self, byte: u8, p: usize, after: usize) -> bool {
         let negated = self.pattern(p + 1) == Some(b'^');
         let last = after - 1;
@@ -328,7 +328,7 @@ impl Matcher<'_> {
     }
 }
 
-/// `%a` and its like; any other character stands for itself.
+/// True if `byte` is in the class of a letter after `%`, as in `%a`; any other character matches itself.
 fn in_class(byte: u8, class: u8) -> bool {
     let inside = match class.to_ascii_lowercase() {
         b'a' => byte.is_ascii_alphabetic(),

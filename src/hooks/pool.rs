@@ -36,7 +36,7 @@ impl Pool {
 
     /// Runs `f` with a VM, and throws the VM away if it is spent afterwards.
     pub(super) fn with<T>(&self, blueprint: &Blueprint, f: impl FnOnce(&Vm) -> T) -> Result<T, LoadError> {
-        // The slot comes back in every case, even after a panic; otherwise the pool would run empty.
+        // `Lent` returns the slot in every case, even after a panic; otherwise the pool would run empty.
         let mut lent = Lent { pool: self, slot: self.take() };
         if matches!(lent.slot, Slot::Empty) {
             lent.slot = Slot::Ready(Box::new(blueprint.build()?));
@@ -60,7 +60,7 @@ impl Pool {
     fn take(&self) -> Slot {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            // The VM that was returned last is the one with the most of its memory in the caches.
+            // Take the VM that was returned last: most of its memory is still in the processor's caches.
             if let Some(slot) = idle.pop() {
                 return slot;
             }

@@ -1,15 +1,15 @@
-//! What the hooks of one request share: `req`'s plain fields, and `ctx`.
+//! The data that all hooks of one request share: the plain fields of `req`, and `ctx`.
 //!
-//! Plain data; the owner of the request fills it in. Knows no Lua.
+//! Plain data, filled in by the owner of the request. Does not know Lua.
 
 use crate::json::Value;
 
-/// `req` in the hooks. No `Debug`, as headers may hold secrets of the client that we do not know to be any.
+/// `req` in the hooks. Without `Debug`, since headers may hold secrets that cannot be recognised by their names.
 #[derive(Clone, Default)]
 pub struct Request {
     /// The model's name as the alias table will look it up.
     pub model: String,
-    /// Whether the client streams.
+    /// True if the client asks for a stream.
     pub stream: bool,
     /// The client's `max_tokens`.
     pub max_tokens: Option<u64>,
@@ -17,29 +17,29 @@ pub struct Request {
     pub path: String,
     /// The HTTP method.
     pub method: String,
-    /// The headers, but for those that carry keys; names in any case.
+    /// The headers, except for those that carry keys. The case of names does not matter.
     pub headers: Vec<(String, String)>,
     /// The client's address without the port.
     pub client_ip: String,
     /// The owner's name of the key that let the request in.
     pub user: Option<String>,
-    /// The client's session, if it tells one.
+    /// The id of the client's session, if the client sends one.
     pub session: Option<String>,
-    /// Which agent of the session it is, if the client tells.
+    /// The id of the agent within the session, if the client sends one.
     pub agent: Option<String>,
-    /// The input in tokens, estimated.
+    /// The estimated size of the input, in tokens.
     pub tokens_est: u64,
-    /// Whether tools are offered.
+    /// True if the request offers tools.
     pub has_tools: bool,
-    /// Whether there is an image anywhere.
+    /// True if the request has an image anywhere.
     pub has_images: bool,
-    /// Whether the client asks for thinking.
+    /// True if the client asks for thinking.
     pub thinking: bool,
-    /// The names of the tools offered.
+    /// The names of the tools that the request offers.
     pub tool_names: Vec<String>,
-    /// The upstream it goes to, once routed.
+    /// The upstream that the request goes to; `None` before routing.
     pub upstream: Option<String>,
-    /// What the hooks keep in `req.ctx` from one call to the next.
+    /// The contents of `req.ctx`, kept from one call to the next.
     pub context: Context,
 }
 
@@ -76,7 +76,7 @@ impl Request {
         "upstream",
     ];
 
-    /// A plain field by its name in Lua; `Null`: it is known but not set.
+    /// A plain field by its name in Lua; `Null` if the name is known but the field is not set.
     pub(super) fn field(&self, name: &str) -> Option<Value<'_>> {
         let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::from);
         Some(match name {
@@ -98,7 +98,7 @@ impl Request {
         })
     }
 
-    /// A header's value; the first one where it is repeated, as everywhere else.
+    /// A header's value; the first value if the header is repeated, as everywhere else.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
     }

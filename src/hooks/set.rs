@@ -26,14 +26,15 @@ pub struct Loaded {
     pub config: Config,
 }
 
-/// The hooks of one set of files, immutable once loaded. At a reload the owner swaps an `Arc` of it; requests in
-/// flight finish on the old one.
+/// The hooks of one set of files, immutable once loaded. A reload replaces the owner's `Arc` of them; requests in
+/// flight finish with the old hooks.
 pub struct Hooks {
     pub(super) blueprint: Blueprint,
     pool: Pool,
     hash: String,
     failures: [AtomicU64; Hook::ALL.len()],
-    /// For each of `blueprint.defined`: when its failure was logged last, and how many were not since.
+    /// For each hook of `blueprint.defined`: the time of its last logged failure, and the number of failures since then
+    /// that were not logged.
     reported: Mutex<Vec<Option<(Instant, u64)>>>,
 }
 
@@ -43,12 +44,12 @@ impl fmt::Debug for Hooks {
     }
 }
 
-/// How long a hook that keeps failing stays silent in the log.
+/// The time between two logged failures of a hook that keeps failing.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Hooks {
-    /// Loads files and folders (every `*.lua` in name order); none: the embedded `hooks/default.lua`. `upstreams`
-    /// are those of the command line; the first of them is the default.
+    /// Loads files and folders (every `*.lua` in the order of names), or the embedded `hooks/default.lua` if there are
+    /// no files. `upstreams` are those of the command line; the first of them is the default.
     ///
     /// # Errors
     /// Every mistake found in the files.
@@ -68,17 +69,17 @@ impl Hooks {
         Ok(Hooks { blueprint, pool, hash, failures: Default::default(), reported })
     }
 
-    /// Whether any file defines this hook. If not, calling it enters no VM.
+    /// True if any file defines this hook. Otherwise calling it does not enter a VM.
     pub fn defines(&self, hook: Hook) -> bool {
         self.blueprint.defined.iter().any(|defined| defined.hook == hook)
     }
 
-    /// Whether any file defines this hook with policy closed.
+    /// True if any file defines this hook with policy closed.
     pub fn is_closed(&self, hook: Hook) -> bool {
         self.blueprint.defined.iter().any(|defined| defined.hook == hook && defined.closed)
     }
 
-    /// Whether `on_event` is to see events of this type.
+    /// True if an `on_event` is to be called for events of this type.
     pub fn wants_event(&self, event_type: &str) -> bool {
         self.blueprint.defined.iter().any(|defined| defined.wants_event(event_type))
     }
@@ -100,17 +101,17 @@ impl Hooks {
             .collect()
     }
 
-    /// The memory that the VMs which are not at work hold, in bytes.
+    /// The memory of the VMs that are not lent to a call, in bytes.
     pub fn memory_bytes(&self) -> usize {
         self.pool.memory_bytes()
     }
 
-    /// How often this hook has failed since the load.
+    /// The number of failures of this hook since the load.
     pub fn failures(&self, hook: Hook) -> u64 {
         self.failures.get(hook as usize).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// Calls one of the hooks. `Ok(None)`: it failed, and the request goes on as if it were not there.
+    /// Calls one hook. `Ok(None)`: it failed, and the request goes on as if the hook were not defined.
     pub(super) fn call<'a, T>(
         &self,
         index: usize,
@@ -163,6 +164,6 @@ impl Hooks {
 /// A hash of the files' names and texts, which tells two sets apart.
 fn hash_of(blueprint: &Blueprint) -> String {
     let parts = blueprint.sources.iter().flat_map(|source| [&source.file, &source.text]);
-    // The zero keeps a text apart from the next name.
+    // The zero byte separates a text from the next name.
     parts.fold(Fnv::EMPTY, |hash, part| hash.push(part.as_bytes()).push(&[0])).hex()
 }

@@ -1,6 +1,6 @@
 //! `shared`: the dictionary that all VMs share, and that outlives a reload.
 //!
-//! Every operation is atomic. Every size has a limit, and exceeding it is an error. Knows nothing of Lua.
+//! Every operation is atomic. Every size has a limit, and exceeding it is an error. Does not know Lua.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

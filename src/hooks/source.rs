@@ -1,6 +1,6 @@
 //! One Lua file of the owner: its name, its text, and the line that a Lua message names.
 //!
-//! Pure; knows nothing of VMs.
+//! Pure; does not know VMs.
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
 //! Lazy views: `req` and the JSON tree of the current request, which Lua reads and writes without a copy.
 //!
 //! A view is a path from the root, and the number of the call that it belongs to. The tree itself stays with the
-//! caller. One function, which lives as long as the call, resolves paths in it (unsafe code is forbidden, and this
-//! needs none). Every write is noted with its inverse, so that a failed hook leaves no trace.
+//! caller. One function, which lives as long as the call, resolves paths in the tree, so that no unsafe code is needed
+//! (it is forbidden here). The inverse of every write is kept, so that a failed hook leaves no trace.
 
 mod tree;
 
@@ -56,7 +56,7 @@ pub(super) struct Frame<'f, 'a> {
     call: u64,
     guard: &'f Guard,
     request: &'f Request,
-    /// True if the subject is the request's own body, and so seen as `req.body`.
+    /// True if the subject is the request's own body, which hooks see as `req.body`.
     subject_is_body: bool,
     subject: RefCell<&'f mut Value<'a>>,
     undo: RefCell<Vec<Undo<'a>>>,
@@ -169,7 +169,8 @@ impl<'f, 'a> Frame<'f, 'a> {
         match view.root {
             Root::Request => self.field(lua, key),
             Root::Headers => match key_text(key) {
-                // Not nil: a rule that goes by the key must not find that nobody has one.
+                // An error, not nil: with nil, a rule that depends on the key would treat every client as one without a
+                // key.
                 Some(name) if SECRET_HEADERS.iter().any(|secret| name.eq_ignore_ascii_case(secret)) => {
                     Err(mlua::Error::runtime(format!(
                         "req.headers: {name} is not shown to hooks, as it holds a secret; req.user names the owner of the client's key"

@@ -1,6 +1,6 @@
 //! One Lua VM with all the owner's files loaded, and one call in it.
 //!
-//! Knows the sandbox and the limits. Knows nothing of configuration, policies or counters.
+//! Knows the sandbox and the limits. Does not know the configuration, policies or counters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -161,7 +161,7 @@ fn apply<'a>(
     Ok((returned, context))
 }
 
-/// A number for each call in the process, so that a view of one call is never taken for a view of another.
+/// A number that no other call in this process has, so that a view of one call is never taken for a view of another.
 fn next_call() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     LAST.fetch_add(1, Ordering::Relaxed)

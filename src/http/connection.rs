@@ -20,8 +20,8 @@ const READ_SIZE: usize = 8 * 1024;
 /// but memory has a cost.
 const BODY_RESERVE_MAX: usize = 1024 * 1024;
 
-/// What one read of a body may bring: as much as has come already, between these two, so that a client that sends a byte
-/// takes little memory, and one that sends much takes few reads.
+/// The limits on the room for one read of a body. Between them it is the size of the body so far. So a client that
+/// sends a single byte takes little memory, and one that sends much takes few reads.
 const BODY_READ_SIZE_MIN: usize = 16 * 1024;
 const BODY_READ_SIZE_MAX: usize = 256 * 1024;
 
@@ -44,7 +44,7 @@ pub struct Connection<S> {
     /// Bytes that were read; those from `start` on are not used yet.
     pub(super) buffer: Vec<u8>,
     start: usize,
-    /// The rest of the current request's body.
+    /// The end of the current request's body, counted from the bytes that were read so far.
     framing: Framing,
     expects_continue: bool,
     /// True if the current request is HTTP/1.0, for its response.
@@ -52,7 +52,7 @@ pub struct Connection<S> {
     pub(super) is_head: bool,
     /// True if the connection ends with the current response.
     pub(super) closing: bool,
-    /// Set from outside when every connection is to end with its next response.
+    /// A flag that others set when every connection is to end with its next response.
     drain: Option<Arc<AtomicBool>>,
     pub(super) state: State,
     /// Lines for the head of the response to the request in hand, beside those that the response brings.
@@ -161,11 +161,12 @@ impl<S: Read + Write> Connection<S> {
         self.read_body_with(body, |_| Ok(()))
     }
 
-    /// The same with a say before each read: `before_read` is called with the size of what has come of the body, and may
-    /// wait until there is memory for as much again (at most 256 KiB), or end it. A body that came together with its head needs no read.
+    /// Reads the body like [`Connection::read_body`], and calls `before_read` before each read with the size of the
+    /// body so far. `before_read` may wait until there is memory for as much again (at most 256 KiB), or fail, which
+    /// ends the body. It is not called for a body that came together with its head.
     ///
     /// # Errors
-    /// As [`Connection::read_body`], and those of `before_read`.
+    /// Those of [`Connection::read_body`], and those of `before_read`.
     pub fn read_body_with<E: From<Failure>>(
         &mut self,
         body: &mut Vec<u8>,
@@ -182,7 +183,7 @@ impl<S: Read + Write> Connection<S> {
             return read;
         }
         self.framing = Framing::Empty;
-        // The response may take minutes, so the memory for the bytes that were read is given back.
+        // The response may take minutes, so free the memory of the bytes that were read.
         if self.buffered().is_empty() {
             self.buffer = Vec::new();
             self.start = 0;
@@ -219,8 +220,8 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    /// The next `size` bytes of a body. The room for them is made once, not for each read, and as much as can come in
-    /// one: std's `read_to_end` would feel its way up from 8 KiB.
+    /// Reads the next `size` bytes of a body. The room for them is made once, not for each read, and each read may fill
+    /// all of it: std's `read_to_end` would begin with reads of 8 KiB and grow them step by step.
     fn read_part<E: From<Failure>>(
         &mut self,
         size: usize,
@@ -259,7 +260,7 @@ impl<S: Read + Write> Connection<S> {
         loop {
             let new = body.get_mut(decoded..).unwrap_or_default();
             let found = chunks.decode(new);
-            // The limit comes first: a body over it gets this error, whatever is wrong with the bytes behind it.
+            // Check the limit first: a body over it gets this error, even if later bytes are wrong as well.
             if chunks.size() > self.limits.body_size_max as u64 {
                 return Err(self.reject_size().into());
             }
@@ -390,7 +391,7 @@ impl<S: Read + Write> Connection<S> {
 }
 
 /// Reads once, and appends the bytes to `bytes`.
-// `inline(never)`: keep this large frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget).
+// `inline(never)`: keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget).
 #[inline(never)]
 fn read_more(stream: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let mut part = [0; READ_SIZE];

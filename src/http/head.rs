@@ -36,8 +36,8 @@ pub(super) struct Head {
     pub(super) expects_continue: bool,
 }
 
-/// The index after the blank line that ends the head, if it is in `bytes`. The first `scanned` bytes were searched
-/// before without finding it. This saves parsing the same bytes again with every read.
+/// The index after the blank line that ends the head, if it is in `bytes`. An earlier call has searched the first
+/// `scanned` bytes without finding it, so that the same bytes are not searched again after every read.
 pub(crate) fn end(bytes: &[u8], scanned: usize) -> Option<usize> {
     // A blank line that the new bytes complete may begin up to three bytes before them.
     let from = scanned.saturating_sub(3);
@@ -82,7 +82,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Error> {
     };
     let uri: Uri = target.parse().map_err(|error| Error::invalid(format!("malformed request: {error}")))?;
     let headers = Headers::parsed(parsed.headers);
-    // RFC 9112, section 3.2. A proxy in front of us may have judged the other one.
+    // RFC 9112, section 3.2, allows only one `host`. A proxy in front of sparkgap may have checked the other one.
     let is_host = |name: &str| name.len() == "host".len() && name.eq_ignore_ascii_case("host");
     if parsed.headers.iter().filter(|field| is_host(field.name)).nth(1).is_some() {
         return Err(Error::invalid("malformed request: more than one host header"));

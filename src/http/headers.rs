@@ -32,7 +32,7 @@ impl Headers {
         self.raw().filter_map(|(name, value)| Some((visible(name)?, visible(value)?)))
     }
 
-    /// True if one of these headers, as a list of words between commas, has this word. Case does not matter.
+    /// True if one of these headers, read as a list of words between commas, has this word. Case does not matter.
     pub fn lists(&self, name: &str, word: &str) -> bool {
         let mut words = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
         words.any(|item| item.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))

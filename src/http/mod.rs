@@ -1,8 +1,8 @@
 //! Server-side HTTP/1.1 over any stream: reads heads and bodies, and writes whole or streamed responses.
 //!
-//! Knows no sockets, threads or clocks: a timeout is a stream's `WouldBlock` or `TimedOut`, or the caller's `wait`
-//! reports it. httparse parses heads; the framing rules and limits are here. [`Headers`] and [`Chunks`] also serve the
-//! calls to upstreams.
+//! Does not know sockets, threads or clocks: a timeout is a stream's `WouldBlock` or `TimedOut`, or the caller's `wait`
+//! reports it. httparse parses heads; the framing rules and limits are here. [`Headers`] and [`Chunks`] are used for
+//! calls to upstreams, too.
 //!
 //! One request after the other runs through a [`Connection`]:
 //!

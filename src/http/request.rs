@@ -42,8 +42,8 @@ impl Request {
         self.headers.get(name)
     }
 
-    /// The host and port that the client means: those of the target if it is a whole URL, which then win over the `host`
-    /// header (RFC 9112, section 3.2.2). `None` where neither is there, or where it is not visible ASCII.
+    /// The host and port that the client means: those of the target if it is a whole URL, otherwise those of the `host`
+    /// header (RFC 9112, section 3.2.2). `None` if both are missing, or if the value is not visible ASCII.
     pub fn host(&self) -> Option<&str> {
         self.authority.as_deref().or_else(|| self.header("host"))
     }

@@ -7,7 +7,8 @@ use super::connection::Connection;
 use super::state::{Coding, State};
 use crate::error::Error;
 
-/// Room for a usual head and the framing of a body, in bytes: growing to it in steps costs more than the head itself.
+/// The room that is reserved for a usual head and the framing of a body, in bytes: growing in steps costs more than the
+/// head itself.
 const HEAD_SIZE: usize = 512;
 
 impl<S: Read + Write> Connection<S> {
@@ -16,7 +17,8 @@ impl<S: Read + Write> Connection<S> {
         !matches!(self.state, State::Awaiting | State::Pending(_))
     }
 
-    /// Adds a header to whatever response the request in hand gets, an error or a stream too.
+    /// Adds a header to the response that the current request gets, whether that is a whole response, an error or a
+    /// stream.
     ///
     /// # Errors
     /// `InvalidInput` for a header that cannot go out.
@@ -28,8 +30,8 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    /// A whole response, in one write. HEAD gets the head only. What [`Connection::start_stream`] prepared
-    /// is dropped if none of it went out.
+    /// Sends a whole response in one write. HEAD gets the head only. A response that [`Connection::start_stream`]
+    /// prepared is dropped if none of it went out.
     ///
     /// # Errors
     /// Those of the stream; `InvalidInput` for a header that cannot be sent, or if no request waits for a response.
@@ -150,7 +152,7 @@ impl<S: Read + Write> Connection<S> {
             return Err(invalid("an interim status cannot be a response"));
         }
         headers.iter().try_for_each(|(name, value)| check_header(name, value))?;
-        // An unread rest of the request's body would be read as the next request.
+        // Close if a part of the request's body is unread: it would be read as the next request.
         self.closing |= self.has_body_left() || self.is_draining();
         self.output.clear();
         // Writing to a Vec cannot fail.

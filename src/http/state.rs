@@ -1,6 +1,6 @@
 //! The states of a connection; see the table in [`super`].
 
-/// Where a connection is in its request. See the table in [`super`].
+/// The state of a connection within its current request. See the table in [`super`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Ready,
@@ -10,12 +10,12 @@ pub(super) enum State {
     Broken,
 }
 
-/// How a streamed body goes out.
+/// The way in which a streamed body is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Coding {
     /// In chunks.
     Chunked,
-    /// As it is, and the connection's end is its end: HTTP/1.0 has no chunks.
+    /// Without framing: the end of the connection is the end of the body, since HTTP/1.0 has no chunks.
     UntilClose,
     /// Not at all: the response to HEAD, or a status without a body.
     Nothing,

@@ -1,5 +1,5 @@
-//! Scripted conversations over streams in memory. Each is fed whole, in pieces of several small sizes, and with bytes
-//! behind it.
+//! Scripted conversations over streams in memory. Each is fed whole, in pieces of several small sizes, and with other
+//! bytes after it.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -274,7 +274,7 @@ fn a_body_over_the_limit_is_refused_before_it_is_read() {
     assert_eq!(rejected(body(&mut connection)), Kind::RequestTooLarge);
     assert!(!connection.stream().pieces.is_empty(), "refused as soon as it is over");
 
-    // The size decides, whatever else is wrong behind it and however it is cut.
+    // The error is about the size, whatever else is wrong after it and however the bytes are cut.
     for piece_size in [1, 7, usize::MAX] {
         let script = Script::new(chunked.replace("ff", "no").as_bytes(), piece_size);
         let mut connection = Connection::new(script, limits);

@@ -9,10 +9,10 @@ pub(super) struct Place {
     pub(super) column: usize,
 }
 
-/// A file that cannot be translated: not YAML, or no LiteLLM configuration.
+/// The reason why a file cannot be translated: it is not YAML, or not a LiteLLM configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportError {
-    /// The line, from 1, where it is known.
+    /// The line, from 1, if it is known.
     pub line: Option<usize>,
     /// The column, from 1.
     pub column: Option<usize>,

@@ -17,27 +17,28 @@ pub struct Import {
     pub lua: String,
     /// One line for every leaf of the YAML, in its order.
     pub report: Vec<Line>,
-    /// Values that the YAML holds and the Lua asks for by `env`: keys, and its `environment_variables`. Whoever runs
-    /// the YAML directly puts them where `env` looks; whoever keeps the Lua sets them in the service's environment.
+    /// Values that are in the YAML and that the Lua reads with `env`: keys, and the YAML's `environment_variables`. A
+    /// run of the YAML itself must put them where `env` looks; an owner who keeps the Lua sets them in the service's
+    /// environment.
     pub environment: Vec<(String, Secret)>,
-    /// `general_settings.master_key`: what clients must send.
+    /// `general_settings.master_key`: the key that clients must send.
     pub master_key: Option<MasterKey>,
-    /// Addresses of the Lua that are in no variable where the file is read. Whoever runs the YAML directly refuses it;
-    /// whoever keeps the Lua may set them elsewhere.
+    /// Addresses that the Lua reads from variables which are not set where the file is read. A run of the YAML itself
+    /// is refused for them; an owner who keeps the Lua may set them elsewhere.
     pub unset: Vec<Unset>,
 }
 
-/// Where the key that clients must send comes from.
+/// The source of the key that clients must send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MasterKey {
-    /// It stands in the YAML.
+    /// The YAML holds the key itself.
     Literal(Secret),
-    /// An environment variable of this name holds it.
+    /// The environment variable of this name holds the key.
     Environment(String),
 }
 
-/// Translates the text of a LiteLLM configuration. `variable` gives the environment: names of models, and addresses that
-/// LiteLLM would find there, count as they are now.
+/// Translates the text of a LiteLLM configuration. `variable` reads the environment: names of models, and addresses
+/// that LiteLLM would find there, are taken with their present values.
 ///
 /// # Errors
 /// It is not YAML, larger than 1 MiB, its `model_list` or fallbacks are malformed, or none of its models can be served.
@@ -82,7 +83,7 @@ fn read_environment(root: &yaml::Node, models: &mut Models, report: &mut Report)
             continue;
         };
         if models.taken_over.contains(name) {
-            // The Lua holds the address itself: LiteLLM, too, would not look at the variable of the process.
+            // The Lua holds the address itself: LiteLLM does not read the variable of the process here either.
             report.mark(path, Verdict::Mapped, "the Lua holds this address");
             continue;
         }

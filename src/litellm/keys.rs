@@ -8,12 +8,12 @@ use super::Verdict::{self, BuiltIn, Ignored, Unsupported};
 pub(super) const UNKNOWN: &str =
     "not a key that this importer knows; if it matters, do it in a hook (hooks/README.md)";
 
-/// The note on top-level values that other places refer to by name.
+/// The note on top-level values that other parts of the file refer to by name.
 pub(super) const ANCHORED: &str = "counts where *name puts it";
 
 const UNKNOWN_PARAMETER: &str = "not known here; if the upstream is to get it, put it under extra_body";
 
-/// The note on time limits, which are flags of the whole service.
+/// The note on time limits, which sparkgap has as options of the whole service.
 const TIME_LIMIT: &str = "set globally, see sparkgap serve --help";
 
 /// The note on settings for another try at the same upstream.

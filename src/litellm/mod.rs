@@ -11,16 +11,16 @@
 //!
 //! Pure: text in, text out. The environment is an argument, and no key is written to the Lua or the report.
 //!
-//! What LiteLLM does, and what the Lua does instead where that is not the same:
+//! The differences between LiteLLM and the Lua:
 //!
 //! | LiteLLM | here |
 //! |---|---|
 //! | several entries of one `model_name`: one is drawn for each request, by `weight` | drawn by a hash of the client's session, by `weight`: a conversation keeps its upstream and its prefix cache |
 //! | an entry fails: another of its group, then `fallbacks` and theirs | the same, in that order, each once, 32 at most, and only before the first byte of an answer |
 //! | falls back after any error | not after a request that is wrong in itself (400, 413), except one that is too long |
-//! | entries that fail much are left out for a while (cooldown) | no; each request begins with its own first entry |
+//! | entries that fail often are skipped for a while (cooldown) | never skipped: each request begins with its own first entry |
 //! | a `*` pattern matches from the start of a name | it matches the whole name |
-//! | a name that nothing matches is a 400 | it is a 404 that says which model was asked for |
+//! | a name that nothing matches is a 400 | it is a 404 that names the model |
 
 mod error;
 mod import;

@@ -1,6 +1,6 @@
 //! `model_list` -> upstreams, and groups of entries by `model_name`.
 //!
-//! Knows what of `litellm_params` has a place here; knows no routing.
+//! Knows which of `litellm_params` sparkgap supports; does not know routing.
 
 use super::keys::PARAMETERS;
 use super::names::name_upstreams;
@@ -18,7 +18,7 @@ use crate::config::Secret;
 pub(super) struct Tweak {
     pub(super) field: String,
     pub(super) value: Node,
-    /// Also where the client sent one (`extra_body`).
+    /// True if the value also replaces one that the client sent (`extra_body`).
     pub(super) force: bool,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Tweak {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) upstream: usize,
-    /// Without the provider prefix. `*` stands for what the `*` of its group's name matched.
+    /// The model without the provider prefix. `*` stands for the text that the `*` of its group's name matched.
     pub(super) model: String,
     pub(super) weight: f64,
     pub(super) tweaks: Vec<Tweak>,
@@ -37,7 +37,7 @@ pub(super) struct Entry {
 pub(super) struct Group {
     pub(super) name: String,
     pub(super) entries: Vec<Entry>,
-    /// Made for one name that a pattern covers, since an alias or a fallback names it.
+    /// True if the group was made for one name that a pattern covers, because an alias or a fallback uses that name.
     pub(super) made_up: bool,
 }
 
@@ -55,15 +55,16 @@ pub(super) struct Models {
     /// Path, name and reason of each entry that cannot be served.
     pub(super) left_out: Vec<(String, String, String)>,
     pub(super) environment: Vec<(String, Secret)>,
-    /// Addresses that only the environment of the service may have.
+    /// Addresses in variables that are not set here, but may be set in the environment of the service.
     pub(super) unset: Vec<Unset>,
-    /// Variables of `environment_variables` whose values are in the Lua.
+    /// Variables of `environment_variables` whose values the Lua holds itself.
     pub(super) taken_over: Vec<String>,
-    /// Paths of addresses and of literal keys with their upstreams and more to say, for the report: names come last.
+    /// For the report: the path of each setting whose line names an upstream, that upstream, and a note. Upstreams get
+    /// their names last, so these lines are written then.
     named_later: Vec<(String, usize, String)>,
 }
 
-/// How many entries `model_list` may have: names are compared each with each.
+/// The most entries of `model_list`: each name is compared with every other one.
 const ENTRIES_MAX: usize = 1000;
 
 /// Reads `model_list`.
@@ -108,7 +109,7 @@ pub(super) fn read(root: &Node, sources: Sources<'_>, report: &mut Report) -> Re
     Ok(models)
 }
 
-/// Where an entry stood and the numbers that may weigh it.
+/// The place of an entry, and the numbers that may be its weight.
 struct Weighing {
     path: String,
     group: usize,
@@ -176,7 +177,7 @@ impl Models {
         Ok(())
     }
 
-    /// Says of every part of an entry that it cannot be served, and why.
+    /// Reports for every key of an entry that the entry cannot be served, and why.
     fn leave_out(&mut self, path: &str, item: &Node, name: &str, why: String, report: &mut Report) {
         report.mark(path, Verdict::Unsupported, "the entry is left out, see its model");
         for key in ["litellm_params", "model_info"].iter().filter_map(|key| Some((key, item.get(key)?))) {
@@ -228,14 +229,14 @@ impl Models {
         if params.get("custom_llm_provider").is_some() {
             self.named_later.push((format!("{path}.custom_llm_provider"), upstream, String::new()));
         }
-        // Where no key of the file gives the address, the model is the place to say where it leads.
+        // If no key of the file gives the address, the report shows the address at the model.
         let note = if has_address { note } else { format!("{note}{more}") };
         report.mark(format!("{path}.model"), Verdict::Mapped, note);
         let tweaks = read_tweaks(path, params, report)?;
         Ok(Ok(Entry { upstream, model, weight: 1.0, tweaks }))
     }
 
-    /// The upstream of this address and key, made if it is new.
+    /// The upstream with this address and key; added if there is none yet.
     fn upstream(
         &mut self,
         path: &str,
@@ -253,7 +254,7 @@ impl Models {
             Some(i) => {
                 if let Some(other) = self.upstreams.get_mut(i).filter(|other| other.flavour != target.flavour)
                 {
-                    // Two prefixes that do not agree: sparkgap finds out for itself.
+                    // The prefixes name different server kinds: sparkgap finds out by asking the server.
                     other.flavour = None;
                 }
                 i
@@ -267,7 +268,7 @@ impl Models {
         if key_was_literal {
             self.named_later.push((key_path, i, String::new()));
         }
-        // The same address by its other name does not count; it gets the same line.
+        // The other parameter for the address is not used; its line in the report is the same.
         for own in ADDRESSES {
             match params.get(own).map(|node| matches!(node.text(), None | Some(""))) {
                 Some(true) => report.mark(join(path, own), Verdict::Ignored, "empty"),
@@ -281,8 +282,8 @@ impl Models {
         Ok(i)
     }
 
-    /// The name of the variable that holds the key, and where the key stands. A literal key is known by the variable that
-    /// it moves to, which is named last: until then by its index here.
+    /// The name of the variable that holds the key, and the key's place in the file. A literal key moves to a variable
+    /// that is named last; until then its index here stands for that name.
     fn key(
         &mut self,
         key: Key<'_>,
@@ -320,7 +321,7 @@ impl Models {
         Ok((key, path))
     }
 
-    /// Gives the variables for literal keys their names, after the first upstream that uses each.
+    /// Names the variable of each literal key after the first upstream that uses the key.
     fn name_keys(&mut self) {
         for slot in 0..self.environment.len() {
             let mark = format!("\0{slot}");
@@ -348,7 +349,7 @@ impl Models {
         }
     }
 
-    /// Whether the Lua asks for this variable.
+    /// True if the Lua reads this variable.
     pub(super) fn asks_for(&self, name: &str) -> bool {
         let reference = format!("os.environ/{name}");
         self.upstreams.iter().any(|upstream| {
@@ -372,8 +373,8 @@ fn read_weight(params: &Node, key: &str) -> Result<Option<f64>, ImportError> {
     }
 }
 
-/// LiteLLM's rule: the first of weight, rpm and tpm that the first entry of a group has weighs all of its entries, and
-/// an entry without it is never drawn.
+/// Sets the weights by LiteLLM's rule: the first of weight, rpm and tpm that the first entry of a group has is the
+/// weight of all its entries, and an entry without it is never drawn.
 fn weigh(models: &mut Models, weighings: &[Weighing], report: &mut Report) {
     for (g, group) in models.groups.iter_mut().enumerate() {
         let alone = group.entries.len() == 1;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::upstream::{Text, Upstream};
 
-/// Names after the host, with the port where the host is an address or has several; numbered where that is not enough.
+/// Names each upstream after its host. The port is added if the host is an IP address or has several ports, and a
+/// number if the names are still not unique.
 pub(super) fn name_upstreams(upstreams: &mut [Upstream]) {
     let wished: Vec<(String, String)> =
         upstreams.iter().map(|upstream| host_and_authority(&upstream.url)).collect();

@@ -1,6 +1,6 @@
 //! LiteLLM's provider prefixes and addresses.
 //!
-//! Knows which of them mean an OpenAI-compatible server, and where LiteLLM looks for it; knows no `model_list`.
+//! Knows which prefixes mean an OpenAI-compatible server, and where LiteLLM looks for it; does not know `model_list`.
 
 use super::ImportError;
 use super::upstream::Text;
@@ -12,11 +12,11 @@ use crate::config;
 pub(super) struct Provider {
     pub(super) prefix: &'static str,
     pub(super) flavour: Option<&'static str>,
-    /// The variables in which LiteLLM looks for an address without an `api_base`, in its order.
+    /// The variables in which LiteLLM looks for an address if there is no `api_base`, in its order.
     pub(super) addresses: &'static [&'static str],
-    /// Where it looks then.
+    /// The address that LiteLLM uses if none of these variables is set.
     pub(super) url: Option<&'static str>,
-    /// The variable in which LiteLLM looks for a key without an `api_key`.
+    /// The variable in which LiteLLM looks for a key if there is no `api_key`.
     pub(super) key: Option<&'static str>,
 }
 
@@ -88,18 +88,20 @@ const PROVIDERS: [Provider; 9] = [
     },
 ];
 
-/// `anthropic/` at an address of one's own: llama.cpp, vLLM, SGLang and LM Studio have chat completions beside the
-/// Messages API, and sparkgap speaks those. Its key variable may hold a key of the real Anthropic, and is not used.
+/// `anthropic/` with an address in the file. llama.cpp, vLLM, SGLang and LM Studio have chat completions beside the
+/// Messages API, and sparkgap uses those. The provider's key variable is not used: it may hold a key for the real
+/// Anthropic.
 pub(super) const MESSAGES: Provider = Provider {
     prefix: "anthropic",
     flavour: None,
-    // Not ANTHROPIC_BASE_URL: that may well be sparkgap itself.
+    // ANTHROPIC_BASE_URL is not used: it may be the address of sparkgap itself.
     addresses: &[],
     url: None,
     key: None,
 };
 
-/// Providers whose own API LiteLLM speaks. Any other prefix is taken for a part of the model's name (`Intel/…`).
+/// Providers that LiteLLM calls through APIs of their own. Any prefix that is unknown is taken for a part of the
+/// model's name (`Intel/…`).
 const FOREIGN: [&str; 28] = [
     "anthropic",
     "azure",
@@ -131,7 +133,7 @@ const FOREIGN: [&str; 28] = [
     "anthropic_text",
 ];
 
-/// Words that people write where a client insists on a key and the server wants none.
+/// Words that people write as a key if the server needs no key but a client insists on one.
 pub(super) const NO_KEY: [&str; 13] = [
     "",
     "none",
@@ -148,7 +150,8 @@ pub(super) const NO_KEY: [&str; 13] = [
     "ollama",
 ];
 
-/// The provider, the model's name without its prefix, and a note for the report; or why it cannot be served.
+/// The provider, the model's name without its prefix, and a note for the report; or the reason why the model cannot be
+/// served.
 pub(super) fn split_model(
     model: &str,
     custom: Option<&str>,
@@ -202,11 +205,11 @@ pub(super) fn read_url(node: &Node, provider: &Provider) -> Result<Text, ImportE
 }
 
 impl Provider {
-    /// The base URL of chat completions, from an address as people write it for this provider.
+    /// Turns an address as people write it for this provider into the base URL of chat completions.
     pub(super) fn base_of(&self, url: &str) -> String {
         let url = url.trim_end_matches('/').trim_end_matches("/chat/completions");
         let url = match self.flavour {
-            // Ollama's own API is at the root; the one that we speak is below /v1.
+            // Ollama's own API is at the root; chat completions are below /v1.
             Some("ollama") => url.trim_end_matches("/api"),
             _ if self.prefix == MESSAGES.prefix => url.trim_end_matches("/messages"),
             _ => url,
@@ -215,7 +218,7 @@ impl Provider {
     }
 }
 
-/// An address without a path means the one where these servers have their API.
+/// Adds `/v1` to an address without a path: these servers have their API there.
 pub(super) fn with_v1(url: &str) -> String {
     match url.split_once("://") {
         Some((_, rest)) if !rest.contains('/') => format!("{url}/v1"),

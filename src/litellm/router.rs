@@ -8,10 +8,10 @@ use super::yaml::{Content, Node};
 use super::{ImportError, Verdict};
 use crate::route;
 
-/// The most groups tried after the first, and the most entries of one list of fallbacks. No client waits for more.
+/// The most groups to try after the first, and the most entries of one list of fallbacks. Clients do not wait for more.
 const FALLBACKS_MAX: usize = 32;
 
-/// The longest name, in bytes, for which a pattern is searched: matching takes the square of it.
+/// The longest name, in bytes, for which a pattern is searched: the time to match grows with the square of the length.
 const NAME_CHARS_MAX: usize = 256;
 
 /// The routes of requests, by indices into the groups.
@@ -44,14 +44,14 @@ impl Routes {
         Ok(Routes { aliases, fallbacks, overflow })
     }
 
-    /// The groups that follow a group, in either case.
+    /// The groups that follow a group after an error, and those that follow it if the prompt is too long.
     pub(super) fn after(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
         let of = |lists: &'_ [Vec<usize>]| lists.get(group).cloned().unwrap_or_default();
         of(&self.fallbacks).into_iter().chain(of(&self.overflow))
     }
 }
 
-/// The fallbacks of a group, then the fallbacks of those, each once.
+/// The fallbacks of a group, then the fallbacks of these fallbacks, each group once.
 fn chain(group: usize, direct: &[Vec<usize>]) -> Vec<usize> {
     fn walk(group: usize, direct: &[Vec<usize>], seen: &mut Vec<usize>) {
         for &next in direct.get(group).into_iter().flatten() {
@@ -67,7 +67,7 @@ fn chain(group: usize, direct: &[Vec<usize>]) -> Vec<usize> {
     seen
 }
 
-/// Each group's own line, otherwise the line of `*`.
+/// The fallbacks of each group: those of its own line, otherwise those of the line of `*`.
 fn per_group(lines: &[FallbackLine], groups: usize) -> Vec<Vec<usize>> {
     let line_of = |group: Option<usize>| lines.iter().find(|line| line.group == group);
     (0..groups)
@@ -78,7 +78,7 @@ fn per_group(lines: &[FallbackLine], groups: usize) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// `router_settings` take precedence over `litellm_settings`.
+/// The setting `key` with its path: from `router_settings`, otherwise from `litellm_settings`.
 fn settings<'n>(root: &'n Node, key: &str, report: &mut Report) -> Option<(String, &'n Node)> {
     let of = |section: &str| {
         let node = root.get(section)?.get(key)?;
@@ -266,8 +266,8 @@ fn captures<'n>(pattern: &str, name: &'n str) -> Option<Vec<&'n str>> {
     Some(parts)
 }
 
-/// Fills in a model as LiteLLM does: the parts replace the `*` of the model in order. With more parts than `*`, the
-/// name itself is the model.
+/// Fills in a model as LiteLLM does: the parts replace the `*` of the model in order. If there are more parts than `*`,
+/// the name itself is the model.
 fn fill(model: &str, parts: &[&str], name: &str) -> String {
     let stars = model.matches('*').count();
     if stars == 0 {

@@ -1,13 +1,14 @@
-//! Where LiteLLM looks for what an entry of `model_list` does not say itself: `credential_list`, `litellm_settings`,
-//! `environment_variables`, and the environment of the process.
+//! The places where LiteLLM looks for the address and key of an entry of `model_list` that does not give them itself:
+//! `credential_list`, `litellm_settings`, `environment_variables`, and the environment of the process.
 //!
-//! Knows the order in which LiteLLM looks; knows no provider. The environment is an argument, so that nothing is read here.
+//! Knows the order in which LiteLLM looks; does not know any provider. The environment is an argument, so that nothing
+//! is read here.
 //!
-//! | of an entry | the first of these that says anything |
+//! | of an entry | the first of these that gives a value |
 //! |---|---|
 //! | address | its own `api_base` or `base_url`, its credential's, `default_litellm_params` of `router_settings`, `litellm_settings.api_base`, the provider's variables, the provider's default |
 //! | key | its own `api_key`, its credential's, `default_litellm_params` of `router_settings`, `litellm_settings.api_key`, the provider's variable |
-//! | a variable | `environment_variables`, the process: LiteLLM writes the former over the latter |
+//! | a variable | `environment_variables`, the process: LiteLLM overwrites the latter with the former |
 
 use super::ImportError;
 use super::Verdict::{Ignored, Mapped, Unsupported};
@@ -15,19 +16,19 @@ use super::report::{Report, join};
 use super::upstream::Text;
 use super::yaml::{Content, Node};
 
-/// The value of an environment variable by its name; `None` where it is not set.
+/// Returns the value of an environment variable by its name; `None` if it is not set.
 pub type Variable<'v> = &'v dyn Fn(&str) -> Option<String>;
 
-/// How the value of a variable begins that stands for another one.
+/// The beginning of a value that refers to an environment variable.
 pub(super) const REFERENCE: &str = "os.environ/";
 
-/// The parameters of an entry that give an address, in the order in which they count.
+/// The parameters of an entry that give an address; an earlier one takes precedence.
 pub(super) const ADDRESSES: [&str; 2] = ["api_base", "base_url"];
 
-/// Where the router's defaults stand.
+/// The path of the router's defaults.
 const ROUTER_DEFAULTS: &str = "router_settings.default_litellm_params";
 
-/// The settings for all entries that give a key.
+/// The settings that give one key for all entries.
 const KEYS_FOR_ALL: [&str; 2] = ["api_key", "openai_key"];
 
 /// The whole file, and the environment.
@@ -45,8 +46,8 @@ impl<'n> Sources<'n> {
         Sources { root, process }
     }
 
-    /// The value of a variable as LiteLLM sees it: text of the file, or the name of the variable of the process that holds
-    /// it. An empty one counts as not set, as it does for LiteLLM.
+    /// The value of a variable as LiteLLM sees it: text of the file, or the name of the process's variable that holds
+    /// the value. An empty variable counts as not set, as it does for LiteLLM.
     pub(super) fn variable(&self, name: &str) -> Option<Text> {
         let given = self.given(name).and_then(|text| match text.strip_prefix(REFERENCE) {
             Some(other) => self.of_process(other),
@@ -59,17 +60,17 @@ impl<'n> Sources<'n> {
         self.is_set(name).then(|| Text::Environment(name.to_owned()))
     }
 
-    /// Whether the process has it.
+    /// True if the environment of the process has the variable, with a value that is not empty.
     pub(super) fn is_set(&self, name: &str) -> bool {
         (self.process)(name).is_some_and(|value| !value.is_empty())
     }
 
-    /// What `environment_variables` says of it.
+    /// The value that `environment_variables` gives to the variable.
     pub(super) fn given(&self, name: &str) -> Option<&'n str> {
         self.root.get("environment_variables")?.get(name)?.text()
     }
 
-    /// The name to ask for a variable by: another one where `environment_variables` refers to it.
+    /// The name by which to read a variable: another one if `environment_variables` refers to another variable.
     pub(super) fn name_of(&self, name: &str) -> String {
         match self.variable(name) {
             Some(Text::Environment(other)) => other,
@@ -77,7 +78,7 @@ impl<'n> Sources<'n> {
         }
     }
 
-    /// The text itself, or the present value of the variable that holds it.
+    /// The text itself, or the present value of the variable that holds the text.
     pub(super) fn value(&self, text: &Text) -> Option<String> {
         match text {
             Text::Literal(text) => Some(text.clone()),
@@ -88,16 +89,16 @@ impl<'n> Sources<'n> {
         }
     }
 
-    /// The variable that should hold an address and does not: `environment_variables` refers to it under `name`. Comes
-    /// with the place of that reference.
+    /// The variable to which `environment_variables` refers under `name`, if that variable is not set; with the place
+    /// of the reference.
     pub(super) fn dangling(&self, name: &str) -> Option<(String, &'n Node)> {
         let node = self.root.get("environment_variables")?.get(name)?;
         let other = node.text()?.strip_prefix(REFERENCE)?;
         self.variable(name).is_none().then(|| (other.to_owned(), node))
     }
 
-    /// The first of these keys that the entry has, else the first that its credential has. A null is not there, nor is an
-    /// empty address, for which LiteLLM looks elsewhere.
+    /// The first of these keys that the entry has, otherwise the first that its credential has. Null counts as missing,
+    /// and so does an empty address, since LiteLLM then looks elsewhere.
     pub(super) fn find(&self, params: &'n Node, path: &str, keys: &[&str]) -> Option<Found<'n>> {
         let among = |path: &str, node: &'n Node| {
             let is_there = |key: &str, node: &Node| {
@@ -113,18 +114,18 @@ impl<'n> Sources<'n> {
         })
     }
 
-    /// The address that counts for every entry that has none: the router's defaults, else `litellm_settings.api_base`.
+    /// The address for every entry that has none: from the router's defaults, otherwise `litellm_settings.api_base`.
     pub(super) fn address_for_all(&self) -> Option<Found<'n>> {
         let of_settings = || self.setting("api_base").filter(|(_, node)| node.text() != Some(""));
         ADDRESSES.iter().find_map(|key| self.of_router(key)).or_else(of_settings)
     }
 
-    /// The key that counts for every entry that has none.
+    /// The key for every entry that has none.
     pub(super) fn key_for_all(&self) -> Option<Found<'n>> {
         self.of_router("api_key").or_else(|| KEYS_FOR_ALL.iter().find_map(|key| self.setting(key)))
     }
 
-    /// A default of the router for all entries. An empty one is not there.
+    /// A default of the router for all entries. An empty one counts as missing.
     fn of_router(&self, key: &str) -> Option<Found<'n>> {
         let node = self.root.get("router_settings")?.get("default_litellm_params")?.get(key)?;
         (!matches!(node.text(), None | Some(""))).then(|| (join(ROUTER_DEFAULTS, key), node))
@@ -135,7 +136,7 @@ impl<'n> Sources<'n> {
         (!node.is_null()).then(|| (join("litellm_settings", key), node))
     }
 
-    /// The credential that an entry names.
+    /// The entry of `credential_list` that an entry of `model_list` names.
     fn credential(&self, params: &Node) -> Option<Found<'n>> {
         let name = params.get("litellm_credential_name")?.text()?;
         let Content::List(credentials) = &self.root.get("credential_list")?.content else { return None };
@@ -146,13 +147,14 @@ impl<'n> Sources<'n> {
         Some((format!("credential_list[{i}]"), credential))
     }
 
-    /// The name of a credential that the entry asks for and the file does not have.
+    /// The name of the credential that the entry names, if the file does not have it.
     pub(super) fn missing_credential(&self, params: &'n Node) -> Option<&'n str> {
         let name = params.get("litellm_credential_name")?.text()?;
         self.credential(params).is_none().then_some(name)
     }
 
-    /// Says what became of `credential_list` and of the settings for all, before any entry has asked for them.
+    /// Reports `credential_list` and the settings for all entries as unused. An entry that uses them changes the report
+    /// later.
     pub(super) fn report_unused(&self, report: &mut Report) {
         report.mark("credential_list", Ignored, "no entry of model_list names it");
         for key in KEYS_FOR_ALL.iter().chain(&["api_base"]) {
@@ -163,7 +165,7 @@ impl<'n> Sources<'n> {
         }
     }
 
-    /// Says what became of the entry's credential.
+    /// Reports how the entry's credential is used.
     pub(super) fn report_credential(&self, params: &'n Node, path: &str, report: &mut Report) {
         let Some(name) = params.get("litellm_credential_name").and_then(Node::text) else { return };
         let key = join(path, "litellm_credential_name");
@@ -187,8 +189,8 @@ impl<'n> Sources<'n> {
     }
 }
 
-/// The name that an entry is asked by, or its model: what stands there, or the value of a variable, with a note for the
-/// report. `Err` where that variable is not set.
+/// The text of an entry's name or model: the text itself, or the value of the variable that it refers to, with a note
+/// for the report. `Err` if that variable is not set.
 pub(super) fn present(
     node: &Node,
     sources: Sources<'_>,
@@ -205,7 +207,7 @@ pub(super) fn present(
     }
 }
 
-/// An address from a variable that is not set where the file is read.
+/// An address that is in a variable which is not set where the file is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unset {
     /// The line of the key that refers to it, from 1.

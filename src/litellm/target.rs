@@ -1,6 +1,6 @@
 //! The server and the key that an entry of `model_list` means, as LiteLLM would find them.
 //!
-//! Knows the rules of one entry; `sources` knows where to look, `providers` what each prefix means.
+//! Knows the rules of one entry; `sources` knows where to look, and `providers` knows the meaning of each prefix.
 
 use super::ImportError;
 use super::providers::{MESSAGES, OPENAI_KEY, Provider, read_url, with_v1};
@@ -10,38 +10,38 @@ use super::upstream::Text;
 use super::yaml::Node;
 use crate::config;
 
-/// Where an entry's requests go.
+/// The server that an entry's requests go to.
 pub(super) struct Target<'n> {
     pub(super) url: Text,
-    /// The path of the key that gives the address; none where no key of the file does.
+    /// The path of the key that gives the address; `None` if no key of the file does.
     pub(super) address_path: Option<String>,
     pub(super) key: Key<'n>,
     pub(super) flavour: Option<&'static str>,
-    /// For the report: more about the address, each part beginning with a semicolon.
+    /// For the report: additional notes on the address, each beginning with a semicolon.
     pub(super) notes: String,
-    /// The variable that should hold the address, and does not.
+    /// The variable that should hold the address, if it is not set.
     pub(super) unset: Option<Unset>,
-    /// The variable whose value in `environment_variables` is the address.
+    /// The variable whose value in `environment_variables` is the address, if there is one.
     pub(super) taken_from: Option<String>,
 }
 
 /// The key of an entry.
 pub(super) enum Key<'n> {
-    /// It has one in the file.
+    /// The key that the file gives.
     Given(Found<'n>),
-    /// A variable may hold it.
+    /// The variable that may hold the key.
     Variable(&'static str),
     None,
 }
 
-/// Where an address stands.
+/// The place that an address comes from.
 enum Origin<'n> {
     File(Found<'n>),
     Variable(&'static str),
     Default,
 }
 
-/// The target of the entry with these `litellm_params`; or why it cannot be served.
+/// The target of the entry with these `litellm_params`, or the reason why the entry cannot be served.
 pub(super) fn read<'n>(
     params: &'n Node,
     path: &str,
@@ -85,7 +85,7 @@ pub(super) fn read<'n>(
         notes.push_str("; ");
         notes.push_str(&config::leaves_the_lan(host));
     }
-    // The real OpenAI is told apart by its address alone: another server behind a variable is asked what it is.
+    // Only the default address is the real OpenAI. A variable may lead to another server; it is asked which kind it is.
     let is_openai = provider.prefix == "openai" && matches!(origin, Origin::Default);
     let asked = match &origin {
         Origin::File((_, node)) => node.text().and_then(|text| text.strip_prefix(REFERENCE)),
@@ -101,7 +101,7 @@ pub(super) fn read<'n>(
     Ok(Ok(Target { url, address_path, key, flavour, notes, unset, taken_from }))
 }
 
-/// What is said of `anthropic/` anywhere but at an address of one's own.
+/// The reason why an entry with `anthropic/` cannot be served if the file gives no address for it.
 const MESSAGES_ELSEWHERE: &str = "anthropic/ is no OpenAI-compatible server; point that client's ANTHROPIC_BASE_URL at Anthropic itself, or use a local model";
 
 fn address<'n>(
@@ -112,7 +112,7 @@ fn address<'n>(
 ) -> Result<Result<(Text, Origin<'n>), String>, ImportError> {
     if let Some(found) = sources.find(params, path, &ADDRESSES).or(sources.address_for_all()) {
         let url = match read_url(found.1, provider)? {
-            // Its value may stand in the file too.
+            // The file may also hold the value of this variable.
             Text::Environment(name) => {
                 of_variable(&name, provider, sources, found.1)?.unwrap_or(Text::Environment(name))
             }
@@ -125,7 +125,8 @@ fn address<'n>(
             return Ok(Ok((url, Origin::Variable(name))));
         }
     }
-    // The file says that the address is elsewhere: the provider's own one, outside of this network, is not what it means.
+    // The file says that the address is in a variable, so the provider's own address outside of this network is not
+    // meant.
     if provider.url.is_none_or(|url| config::host_outside(url).is_some()) {
         for &name in provider.addresses {
             if let Some((variable, _)) = sources.dangling(name) {
@@ -145,7 +146,7 @@ fn address<'n>(
     })
 }
 
-/// The address that a variable holds, if it is set; `node` is the place to name where it is no address.
+/// The address that a variable holds, if it is set; an error for an invalid address names the place of `node`.
 fn of_variable(
     name: &str,
     provider: &Provider,
@@ -163,7 +164,7 @@ fn of_variable(
     }))
 }
 
-/// The key, and a note on one that LiteLLM would send and sparkgap does not.
+/// The key; and a note if LiteLLM would send a key that sparkgap does not send.
 fn key<'n>(
     params: &'n Node,
     path: &str,
@@ -177,7 +178,7 @@ fn key<'n>(
     let Some(variable) = provider.key else { return (Key::None, String::new()) };
     let is_given = sources.given(variable).is_some();
     let is_meant = match origin {
-        // The key of the real OpenAI is not for a server that only speaks like it.
+        // The key for the real OpenAI must not go to a server that is only compatible with it.
         Origin::File(_) => is_given || variable != OPENAI_KEY && sources.is_set(variable),
         Origin::Variable(_) | Origin::Default if variable == OPENAI_KEY => true,
         Origin::Variable(_) | Origin::Default => is_given || sources.is_set(variable),

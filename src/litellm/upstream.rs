@@ -1,6 +1,6 @@
-//! A server that a LiteLLM file names, and text that may stand in the environment.
+//! A server that a LiteLLM file names, and text that may come from the environment.
 
-/// Text that stands in the file, or the name of the environment variable that holds it.
+/// Text in the file, or the name of the environment variable that holds the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Text {
     Literal(String),
@@ -16,14 +16,14 @@ impl Text {
     }
 }
 
-/// One server with one key: what identical pairs of `api_base` and `api_key` become.
+/// One server with one key. Entries with the same `api_base` and `api_key` share one.
 #[derive(Clone, Debug)]
 pub(super) struct Upstream {
     pub(super) name: String,
     pub(super) url: Text,
     /// The environment variable that holds its key.
     pub(super) key: Option<String>,
-    /// Whether the key stood in the YAML, so that someone must move it.
+    /// True if the YAML holds the key itself, so that it must be moved to a variable.
     pub(super) key_was_literal: bool,
     /// The server kind that the provider prefixes name, if they agree.
     pub(super) flavour: Option<&'static str>,

@@ -1,6 +1,6 @@
 //! Parses YAML text into a tree whose nodes know their places in the file.
 //!
-//! Scalars are read as PyYAML reads them, since LiteLLM uses it: `yes` is true, `none` is a word. Knows nothing of
+//! Scalars are read as PyYAML reads them, since LiteLLM uses it: `yes` is true, `none` is a word. Does not know
 //! LiteLLM's keys.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
 use super::error::{ImportError, Place};
 
-/// The largest file, in bytes. A file of a thousand models has a quarter of it.
+/// The largest file, in bytes. A file of a thousand models has a quarter of this size.
 pub(super) const SIZE_MAX: usize = 1024 * 1024;
 
 /// The most nodes of the tree, in which every alias stands for a copy of the value that it names. The limit stops alias

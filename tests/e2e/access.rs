@@ -1,4 +1,4 @@
-//! Who is let in: web pages, host names, keys and their owners, and the addresses of clients.
+//! The rules for letting clients in: web pages, host names, keys and their owners, and the addresses of clients.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
@@ -36,7 +36,7 @@ fn is_refused(answer: &Answer, what: &str) {
     }
 }
 
-/// What browsers send for a page of another origin, or for one whose name was bound to this machine.
+/// The headers that browsers send for a page of another origin, or for one whose name was bound to this machine.
 const PAGES: [&str; 10] = [
     "host: localhost\r\norigin: https://evil.example\r\nsec-fetch-site: cross-site\r\nsec-fetch-mode: no-cors\r\n",
     "host: localhost\r\norigin: null\r\n",

@@ -74,7 +74,7 @@ fn a_call_that_breaks_off_before_its_first_value_is_unfinished_where_hooks_see_e
         ),
     );
     let mut client = server.connect();
-    // What was sent of the arguments when the connection was lost: nothing, or the first value's beginning.
+    // The part of the arguments that was sent when the connection was lost: nothing, or the first value's beginning.
     for arguments in ["{", "{\"a\"", "{\"a\": 1", "{\"a\": \"x", "{\"a\": [1"] {
         let chunk = call(0, "c0", arguments);
         upstream.next(move |call| {
@@ -116,7 +116,7 @@ fn a_server_that_counts_its_calls_from_zero_sees_its_own_ids() {
         let ids = calls.map(|call| &call["id"]).chain(message.get("tool_call_id"));
         assert!(ids.into_iter().all(|id| id == "call_0"), "{message}");
     }
-    // What was sent once is sent again, byte for byte.
+    // Messages that were sent once are sent again, byte for byte.
     for pair in seen.windows(2) {
         let [one, other] = pair else { continue };
         let (one, other) = (&one.body["messages"], &other.body["messages"]);

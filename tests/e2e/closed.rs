@@ -151,7 +151,8 @@ impl Given {
         }
     }
 
-    /// What a client would see of an event of this kind. `TVVTSU5H` is the reasoning as a signature carries it.
+    /// The texts that a client would see of an event of this kind. `TVVTSU5H` is the reasoning as a signature carries
+    /// it.
     fn signs(&self, kind: &str) -> &'static [&'static str] {
         match kind {
             "thinking" if self.is_omitted => &["TVVTSU5H"],

@@ -30,7 +30,7 @@ fn shells() -> Vec<String> {
     found
 }
 
-/// What a shell prints and its exit code.
+/// The output of a shell and its exit code.
 fn run(shell: &str, script: &str) -> (String, Option<i32>) {
     let mut command = Command::new(shell);
     command

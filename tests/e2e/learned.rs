@@ -1,4 +1,5 @@
-//! What is learned of a model: it never cuts an answer, and it is forgotten when it does not hold any more.
+//! The facts that are learned about a model: they never cut an answer, and a fact is forgotten when it is true no
+//! longer.
 
 use serde_json::{Value, json};
 
@@ -33,7 +34,7 @@ fn last_limit(upstream: &Upstream) -> u64 {
     upstream.seen().pop().unwrap().body["max_tokens"].as_u64().unwrap()
 }
 
-/// What the server estimates for `body`.
+/// The server's estimate for `body`, in tokens.
 fn estimate(server: &Server, body: &Value) -> u64 {
     let answer = server.connect().ask(&post_to("/v1/messages/count_tokens", body));
     answer.json()["input_tokens"].as_u64().unwrap()

@@ -1,4 +1,4 @@
-//! What requests may take of the memory: each at most 12 times its body and 1 MB, all together a budget.
+//! The memory that requests may take: each at most 12 times its body and 1 MB, and a budget for all together.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,6 +1,6 @@
 //! Reads the table of one file: its upstreams, aliases and hooks.
 //!
-//! Reading goes on after a mistake. The files do not know each other here.
+//! Reading goes on after a mistake. Each file is read without the others; `load` combines them.
 
 use mlua::{Function, Table, Value as LuaValue};
 
@@ -22,7 +22,7 @@ pub(super) struct FileTable {
     pub(super) defined: Vec<(Defined, Function)>,
 }
 
-/// An alias whose upstream was not looked up yet.
+/// An alias whose upstream has not been looked up yet.
 pub(super) struct FileAlias {
     pub(super) pattern: String,
     pub(super) upstream: Option<String>,

@@ -1,4 +1,4 @@
-//! What `on_event` may do with an event, and the blocks of an answer that `on_request` gives.
+//! `on_event`: the changes to an event that it may make. `on_request`: the blocks of an answer that it gives.
 
 use super::*;
 

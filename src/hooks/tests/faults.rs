@@ -165,7 +165,7 @@ fn a_failed_hook_is_undone_and_counted_and_leaves_no_trace() {
         let next_is_fine = hooks.on_upstream_request(&mut next, &mut request()).is_ok();
         let good = outcome.is_err_and(|error| error.kind == Kind::Permission)
             && message == "refused: the hook on_upstream_request failed and its policy is closed"
-            // On a busy machine the time may be over before any other limit is met.
+            // On a busy machine the time limit may be hit before any other limit.
             && (text.contains(expected) || text.contains("time limit"))
             && bad.to_json() == "{\"bad\":1}"
             && hooks.failures(Hook::UpstreamRequest) == 1
@@ -178,8 +178,8 @@ fn a_failed_hook_is_undone_and_counted_and_leaves_no_trace() {
                 next.to_json()
             ));
         }
-        // The limit is on the wall clock: a call that was interrupted often may use more processor time after it. So it
-        // gets more tries.
+        // The limit is on the wall clock, so on a busy machine a call may use more processor time than it allows. Such
+        // a call gets more tries.
         if took > 2 * CALL_MAX && (0..5).all(|_| time_of(fault) > 2 * CALL_MAX) {
             failures.push(format!("{fault}\n  took {took:?}"));
         }

@@ -231,7 +231,7 @@ fn ab_split() {
     assert!((30..=70).contains(&new), "{new}");
 }
 
-/// Every Lua block of the manual, and whether it is an example of a mistake.
+/// Every Lua block of the manual, and true if it is an example of a mistake.
 fn manual_blocks() -> Vec<(bool, String)> {
     let manual = std::fs::read_to_string(crate_file("hooks/README.md")).unwrap();
     let mut blocks = Vec::new();

@@ -1,6 +1,6 @@
 //! Paths in a JSON tree as Lua walks it: reads and writes the value at a path, and undoes a write.
 //!
-//! Knows Lua's keys, which count from 1. Knows nothing of views or hooks.
+//! Knows Lua's keys, which count from 1. Does not know views or hooks.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(super) fn key_text(key: &LuaValue) -> Option<String> {
     key.as_string().map(|text| text.to_string_lossy())
 }
 
-/// A Lua number as an index from 0; `None` if it is not a whole number from 1 on.
+/// A Lua number as an index from 0; `None` if it is not a whole number of at least 1.
 fn key_index(key: &LuaValue) -> Option<usize> {
     let number = match key {
         LuaValue::Integer(n) => *n,

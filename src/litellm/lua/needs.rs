@@ -12,9 +12,9 @@ pub(super) struct Needs {
     pub(super) patterns: bool,
     /// A model's name has a `*` to fill in.
     pub(super) fill: bool,
-    /// Something follows a group.
+    /// A group has fallbacks after an error.
     pub(super) fallbacks: bool,
-    /// Something follows a group where the prompt is too long.
+    /// A group has fallbacks for a prompt that is too long.
     pub(super) overflow: bool,
     /// An entry changes the body.
     pub(super) tweaks: bool,

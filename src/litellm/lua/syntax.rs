@@ -36,7 +36,7 @@ pub(super) fn key(name: &str) -> String {
     if is_name(name) { name.to_owned() } else { format!("[{}]", quote(name)) }
 }
 
-/// `table.name`, or with brackets.
+/// `table.name`, or `table["name"]` if the name needs it.
 pub(super) fn index(table: &str, name: &str) -> String {
     if is_name(name) { format!("{table}.{name}") } else { format!("{table}[{}]", quote(name)) }
 }

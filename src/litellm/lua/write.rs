@@ -10,7 +10,7 @@ use crate::litellm::upstream::{Text, Upstream};
 /// Fields of the body in which sparkgap has entries of its own: an `extra_body` adds to them.
 const MERGED: [&str; 2] = ["chat_template_kwargs", "stream_options"];
 
-/// The file.
+/// The whole text of the Lua file.
 pub(in crate::litellm) fn write(models: &Models, routes: &Routes) -> String {
     let members = members(models, routes);
     let needs = needs(models, routes, &members);
@@ -34,8 +34,8 @@ pub(in crate::litellm) fn write(models: &Models, routes: &Routes) -> String {
     out
 }
 
-/// The groups that aliases alone cannot serve, with those that follow them. One pattern among them, and all are, since
-/// a name must not reach a pattern that another group comes before.
+/// The groups that aliases alone cannot serve, with those that follow them. If one of them is a pattern, these are all
+/// groups, since a name must not reach the pattern if another group precedes it.
 fn members(models: &Models, routes: &Routes) -> Vec<usize> {
     let all = || 0..models.groups.len();
     let special = |i: &usize| {
@@ -181,7 +181,7 @@ fn write_aliases(models: &Models, routes: &Routes, needs: Needs, out: &mut Strin
     out.push_str("  },\n");
 }
 
-/// Text of the YAML inside a Lua comment: one line.
+/// Text of the YAML in one line, for a Lua comment.
 fn comment(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
