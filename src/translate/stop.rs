@@ -18,7 +18,11 @@ pub(super) struct StopMatcher {
     automaton: Option<Box<Automaton>>,
     /// How much of a sequence the held text matches.
     position: Position,
+    /// The held text, behind text that was shown already.
     held: String,
+    /// Where in `held` the held text begins. What stands before it is removed once it is half of all: to remove it with every
+    /// piece would move a long held text as often as pieces come.
+    start: usize,
 }
 
 /// A stop sequence that was found.
@@ -63,20 +67,26 @@ impl StopMatcher {
             let sequence = self.sequences.get(sequence).cloned().unwrap_or_default();
             let end = before + end;
             let rest = self.held.get(end..).unwrap_or_default().to_string();
-            show_some(self.held.get(..end - sequence.len()), show);
+            show_some(self.held.get(self.start..end - sequence.len()), show);
             self.held.clear();
+            self.start = 0;
             return Some(Met { sequence, rest });
         }
         let keep = self.held.len() - automaton.matched(self.position);
-        show_some(self.held.get(..keep), show);
-        self.held.drain(..keep);
+        show_some(self.held.get(self.start..keep), show);
+        self.start = keep;
+        if 2 * self.start >= self.held.len() {
+            self.held.drain(..self.start);
+            self.start = 0;
+        }
         None
     }
 
     /// Shows the text that was held back, because no more text comes that could complete a sequence.
     pub(super) fn flush(&mut self, show: &mut dyn FnMut(&str)) {
-        show_some(Some(&self.held), show);
+        show_some(self.held.get(self.start..), show);
         self.held.clear();
+        self.start = 0;
         self.position = Position::default();
     }
 }
@@ -110,6 +120,8 @@ mod tests {
             (&["END"], "some EN", "some EN", None),
             (&["END"], "ENEND", "EN", Some("END")),
             (&["aab"], "aaab", "a", Some("aab")),
+            (&["aaaab"], "aaaaaaaaab", "aaaaa", Some("aaaab")),
+            (&["aaaab"], "aaaaaaaaaaa", "aaaaaaaaaaa", None),
             (&["a", "b", "c", "d", "e", "fé"], "xyfé", "xy", Some("fé")),
             (&["</block>", "</b"], "<block>no</block>", "<block>no", Some("</b")),
             (&["ab", "abc"], "xabc", "x", Some("ab")),
