@@ -206,7 +206,7 @@ pub(super) struct HookRun {
     pub(super) upstream: Vec<String>,
 }
 
-/// Translate a LiteLLM config.yaml to Lua, with a word on every key of it.
+/// Translate a LiteLLM config.yaml to Lua, with a report on each of its keys.
 #[derive(FromArgs, Debug)]
 #[argh(
     subcommand,

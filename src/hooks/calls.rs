@@ -349,7 +349,7 @@ fn text(object: &Object<'_>, key: &str) -> Result<Option<String>, String> {
     match object.get(key) {
         None => Ok(None),
         Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.to_string())),
-        Some(_) => Err(format!("the returned {key} is no string, or empty")),
+        Some(_) => Err(format!("the returned {key} must be a string that is not empty")),
     }
 }
 
@@ -358,7 +358,7 @@ fn status(object: &Object<'_>, key: &str) -> Result<Option<u16>, String> {
     let Some(value) = object.get(key) else { return Ok(None) };
     match value.as_u64().and_then(|n| u16::try_from(n).ok()).filter(|n| (400..=599).contains(n)) {
         Some(status) => Ok(Some(status)),
-        None => Err(format!("the returned {key} is no status from 400 to 599")),
+        None => Err(format!("the returned {key} must be a status from 400 to 599")),
     }
 }
 
@@ -413,7 +413,7 @@ fn read_tool_call<'a>(returned: Returned<'a>, call: &mut Value<'a>) -> Result<()
         other => returned_table(other, Hook::ToolCall, &["id", "name", "input"])?,
     };
     let changed = changed.unwrap_or_default();
-    let object = call.as_object_mut().ok_or("the call is no table any more")?;
+    let object = call.as_object_mut().ok_or("the call must stay a table")?;
     let name_is_good = |value: &Value<'_>| value.as_str().is_some_and(|name| !name.is_empty());
     let input_is_good = |value: &Value<'_>| value.as_object().is_some();
     if !changed.get("name").or_else(|| object.get("name")).is_some_and(name_is_good) {

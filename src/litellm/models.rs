@@ -75,7 +75,7 @@ pub(super) fn read(root: &Node, sources: Sources<'_>, report: &mut Report) -> Re
         );
     };
     let Content::List(items) = &list.content else {
-        return Err(list.error("model_list is no list; each entry begins with - model_name: …"));
+        return Err(list.error("model_list must be a list; each entry begins with - model_name: …"));
     };
     if items.len() > ENTRIES_MAX {
         let message = format!("model_list has {} entries; the limit is {ENTRIES_MAX}", items.len());
@@ -296,7 +296,7 @@ impl Models {
             Key::None => return Ok((None, String::new())),
         };
         if matches!(node.content, Content::List(_) | Content::Map(_)) {
-            return Err(node.error(format!("{path} is no text; write none, a key or os.environ/NAME")));
+            return Err(node.error(format!("{path} must be text; write none, a key or os.environ/NAME")));
         }
         let key = match Text::read(node.text().unwrap_or_default()) {
             Text::Environment(name) => {
@@ -369,7 +369,7 @@ fn read_weight(params: &Node, key: &str) -> Result<Option<f64>, ImportError> {
     match node.scalar() {
         Some(Scalar::Int(n)) if n >= 0 => Ok(Some(n as f64)),
         Some(Scalar::Float(n)) if n >= 0.0 => Ok(Some(n)),
-        _ => Err(node.error(format!("{key} is no number from 0 up"))),
+        _ => Err(node.error(format!("{key} must be a number from 0 up"))),
     }
 }
 
@@ -425,7 +425,7 @@ fn read_tweaks(path: &str, params: &Node, report: &mut Report) -> Result<Vec<Twe
             tweaks.push(Tweak { field: key.clone(), value: value.clone(), force: false });
         } else if key == "extra_body" {
             let Content::Map(entries) = &value.content else {
-                return Err(value.error("extra_body is no map; write extra_body: {field: value}"));
+                return Err(value.error("extra_body must be a map; write extra_body: {field: value}"));
             };
             report.mark(below, Verdict::Mapped, "always sent");
             tweaks.extend(entries.iter().map(|(field, value)| Tweak {

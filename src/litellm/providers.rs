@@ -191,7 +191,7 @@ pub(super) fn split_model(
 
 pub(super) fn read_url(node: &Node, provider: &Provider) -> Result<Text, ImportError> {
     let Some(text) = node.text() else {
-        return Err(node.error("api_base is no text; expected http://HOST:PORT/v1"));
+        return Err(node.error("api_base must be text: expected http://HOST:PORT/v1"));
     };
     match Text::read(text) {
         Text::Environment(name) => Ok(Text::Environment(name)),

@@ -102,7 +102,7 @@ pub(super) fn read<'n>(
 }
 
 /// The reason why an entry with `anthropic/` cannot be served if the file gives no address for it.
-const MESSAGES_ELSEWHERE: &str = "anthropic/ is no OpenAI-compatible server; point that client's ANTHROPIC_BASE_URL at Anthropic itself, or use a local model";
+const MESSAGES_ELSEWHERE: &str = "anthropic/ is not an OpenAI-compatible server; point that client's ANTHROPIC_BASE_URL at Anthropic itself, or use a local model";
 
 fn address<'n>(
     params: &'n Node,

@@ -20,8 +20,8 @@ pub(super) struct StopMatcher {
     position: Position,
     /// The held text, behind text that was shown already.
     held: String,
-    /// Where in `held` the held text begins. What stands before it is removed once it is half of all: to remove it with every
-    /// piece would move a long held text as often as pieces come.
+    /// The place in `held` where the held text begins. The part before it is removed once it is half of all: to remove it with
+    /// every piece would move a long held text as often as pieces come.
     start: usize,
 }
 

@@ -1,7 +1,7 @@
 -- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
 -- It is yours now: change it as you like. `sparkgap check` tells what it means.
--- Left out: model_list[2] (cloud): anthropic/ is no OpenAI-compatible server; point that client's ANTHROPIC_BASE_URL at Anthropic itself, or use a local model.
--- Left out: model_list[3] (unknown): anthropic/ is no OpenAI-compatible server; point that client's ANTHROPIC_BASE_URL at Anthropic itself, or use a local model.
+-- Left out: model_list[2] (cloud): anthropic/ is not an OpenAI-compatible server; point that client's ANTHROPIC_BASE_URL at Anthropic itself, or use a local model.
+-- Left out: model_list[3] (unknown): anthropic/ is not an OpenAI-compatible server; point that client's ANTHROPIC_BASE_URL at Anthropic itself, or use a local model.
 
 return {
   api = 1,
