@@ -16,16 +16,16 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use rustix::event::{EventfdFlags, eventfd};
 
 use crate::error::{Error, Kind, Retry};
 use crate::service;
 use crate::transport::{Failure, Wait, wait_for};
+use crate::wake::Wake;
 
 use super::stop::Stop;
 
@@ -104,12 +104,23 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     size: usize,
-    /// Gets [`SERVED`] or [`OVERDRAWS`] once the memory belongs to this request.
-    turn: Arc<OwnedFd>,
+    turn: Arc<Turn>,
 }
 
-const SERVED: u64 = 1;
-const OVERDRAWS: u64 = 2;
+/// The place of one request in the queue.
+#[derive(Debug)]
+struct Turn {
+    /// Woken once the memory belongs to this request.
+    wake: Wake,
+    /// True if the memory was granted by overdrawing. Set before `wake` is woken.
+    overdraws: AtomicBool,
+}
+
+impl Turn {
+    fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Turn { wake: Wake::new()?, overdraws: AtomicBool::new(false) }))
+    }
+}
 
 /// The result of a claim.
 #[derive(Debug)]
@@ -117,8 +128,8 @@ enum Taken {
     Now,
     /// Granted at once by overdrawing; all further claims of this request are granted at once, too.
     Overdrawn,
-    /// Granted once this eventfd is written.
-    Later(Arc<OwnedFd>),
+    /// Granted once this turn is woken.
+    Later(Arc<Turn>),
 }
 
 impl Pool {
@@ -162,8 +173,7 @@ impl Pool {
             if state.waiting.len() >= WAITING_MAX {
                 return Err(overloaded().into());
             }
-            let turn = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| Stop::Client(error.into()))?;
-            let turn = Arc::new(turn);
+            let turn = Turn::new().map_err(Stop::Client)?;
             state.waiting.push_back(Waiting { size: more, turn: Arc::clone(&turn) });
             Ok(Taken::Later(turn))
         })
@@ -189,7 +199,7 @@ impl Pool {
     }
 
     /// Leaves the queue. Returns true if the memory had been handed over just before.
-    fn leave(&self, turn: &Arc<OwnedFd>) -> bool {
+    fn leave(&self, turn: &Arc<Turn>) -> bool {
         self.with(|state| {
             let before = state.waiting.len();
             state.waiting.retain(|waiting| !Arc::ptr_eq(&waiting.turn, turn));
@@ -221,9 +231,8 @@ impl State {
             }
             self.held += next.size;
             self.is_overdrawn |= !fits;
-            let told = if fits { SERVED } else { OVERDRAWS };
-            // The first write to an eventfd never fails.
-            let _ = rustix::io::write(&*next.turn, &told.to_ne_bytes());
+            next.turn.overdraws.store(!fits, Ordering::Release);
+            next.turn.wake.wake();
             self.waiting.pop_front();
         }
     }
@@ -293,7 +302,7 @@ impl Share {
                 return Ok(false);
             }
         };
-        let left = wait_for(wait, turn.as_fd(), WAIT_MAX);
+        let left = wait_for(wait, turn.wake.as_fd(), WAIT_MAX);
         if !matches!(left, Ok(true)) && !self.pool.leave(&turn) {
             return Err(match left {
                 Err(Failure::ClientGone) => Stop::ClientGone,
@@ -301,9 +310,7 @@ impl Share {
             });
         }
         // The memory belongs to this request; it may have been handed over just after the wait failed.
-        let mut told = [0; size_of::<u64>()];
-        let _ = rustix::io::read(&*turn, &mut told);
-        self.overdraws.set(u64::from_ne_bytes(told) == OVERDRAWS);
+        self.overdraws.set(turn.overdraws.load(Ordering::Acquire));
         self.counted.set(wanted);
         match left {
             Err(Failure::ClientGone) => Err(Stop::ClientGone),
@@ -438,7 +445,7 @@ mod tests {
         let first = budget.bodies();
         first.set(40 * MIB);
         budget.bodies.with(|state| {
-            let turn = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+            let turn = Turn::new().unwrap();
             state.waiting.extend((0..WAITING_MAX).map(|_| Waiting { size: MIB, turn: Arc::clone(&turn) }));
         });
         let refused = budget.bodies().claim(20 * MIB, &*nobody());
