@@ -111,6 +111,8 @@ pub struct Dialect {
     pub progress_key: Option<&'static str>,
     /// It silently cuts a prompt that is too long for its window; only its count shows that.
     pub cuts_prompts: bool,
+    /// `created` in its listing is the time at which the model was made; the others list the time of the question.
+    pub lists_creation: bool,
     /// It accepts `ignore_eos`, so that an answer has exactly the requested number of tokens.
     pub takes_ignore_eos: bool,
     /// It answers 500 to requests for features that it was not started with.
@@ -147,6 +149,7 @@ const UNKNOWN: Dialect = Dialect {
     usage_option: None,
     progress_key: None,
     cuts_prompts: false,
+    lists_creation: false,
     takes_ignore_eos: false,
     refuses_with_500: false,
     token_count: TokenCount::None,
@@ -235,6 +238,7 @@ static DIALECTS: [Dialect; 7] = [
         takes_image_addresses: false,
         takes_no_choice: false,
         cuts_prompts: true,
+        lists_creation: true,
         fixes: Fixes {
             tool_parser: "pull a model that ollama.com tags with \"tools\"",
             window: "start Ollama with OLLAMA_CONTEXT_LENGTH={window}, or as much as fits",

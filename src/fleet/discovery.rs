@@ -102,9 +102,8 @@ fn identity(listing: &Value<'_>, data: &[Value<'_>], server: Option<&str>) -> u6
     let mut add = |value: Option<&Value<'_>>| value.map(Value::to_json).hash(&mut hasher);
     for entry in data {
         LASTING_KEYS.iter().for_each(|key| add(entry.get(key)));
-        if entry.get("owned_by").and_then(Value::as_str).map(ServerKind::from_owned_by)
-            == Some(ServerKind::Ollama)
-        {
+        let kind = entry.get("owned_by").and_then(Value::as_str).map(ServerKind::from_owned_by);
+        if kind.is_some_and(|kind| kind.dialect().lists_creation) {
             add(entry.get("created"));
         }
     }

@@ -205,7 +205,7 @@ impl Resolved {
         if is_over || is_cut {
             learned.forget_window(&self.model, now);
         }
-        let may_cut = self.flavour == ServerKind::Ollama && asked.estimate.text >= CUT_PROMPT_MIN;
+        let may_cut = self.flavour.dialect().cuts_prompts && asked.estimate.text >= CUT_PROMPT_MIN;
         let answer = Answer::new(asked.estimate, counts.prompt);
         let is_taken = answer.is_some_and(|answer| learned.learn_answer(&self.model, answer, may_cut, now));
         let is_short = counts.prompt < asked.estimate.text / 4 * 3;
