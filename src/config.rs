@@ -37,7 +37,7 @@ impl fmt::Debug for Secret {
 
 /// The configuration of one upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     /// Its name in aliases, hooks and logs.
     pub name: String,
     /// Its base URL with the `/v1`, without a slash at the end: `http://192.168.68.155:8888/v1`.
@@ -56,7 +56,7 @@ pub struct Upstream {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Never empty once checked. The first one is the default.
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<UpstreamConfig>,
     /// The aliases in their order; the first match wins.
     pub aliases: Vec<Alias>,
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::http::{self, Request};
 use crate::json::{self, Object, Value};
-use crate::server::{self, Client, Handler, ServerLimits, Stop};
+use crate::server::{self, Client, Handler, ServerLimits, StopHandle};
 
 /// The name of the demo's model.
 pub const MODEL: &str = "demo";
@@ -27,19 +27,19 @@ const RESULT_CHARS_MAX: usize = 200;
 pub fn start() -> io::Result<String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
-    server::spawn("demo", listener, Arc::new(Demo), ServerLimits::default(), Stop::new()?)?;
+    server::spawn("demo", listener, Arc::new(DemoHandler), ServerLimits::default(), StopHandle::new()?)?;
     Ok(format!("http://{address}/v1"))
 }
 
-struct Demo;
+struct DemoHandler;
 
-impl Handler for Demo {
+impl Handler for DemoHandler {
     fn handle(&self, client: &Client, request: Request, _: SocketAddr) -> io::Result<()> {
         let mut bytes = Vec::new();
         let read = client.borrow_mut().read_body(&mut bytes);
         if let Err(failure) = read {
             return match failure {
-                http::Failure::Reject(error) => client.borrow_mut().respond_error(&error, "req_demo"),
+                http::RequestFailure::Reject(error) => client.borrow_mut().respond_error(&error, "req_demo"),
                 other => Err(other.into()),
             };
         }
@@ -71,7 +71,7 @@ fn failure(message: &str) -> String {
 }
 
 /// The demo's answer: its reasoning, its text, and perhaps a tool call.
-struct Answer {
+struct DemoAnswer {
     reasoning: String,
     text: String,
     call: Option<(String, String)>,
@@ -112,7 +112,7 @@ fn stream(client: &Client, chat: &Value<'_>) -> io::Result<()> {
     client.finish()
 }
 
-fn answer(chat: &Value<'_>) -> Answer {
+fn answer(chat: &Value<'_>) -> DemoAnswer {
     let kwargs = chat.get("chat_template_kwargs");
     let thinks =
         kwargs.and_then(|kwargs| kwargs.get("enable_thinking")).and_then(Value::as_bool).unwrap_or(true);
@@ -120,7 +120,7 @@ fn answer(chat: &Value<'_>) -> Answer {
     if let Some(schema) =
         chat.get("response_format").and_then(|format| format.get("json_schema")?.get("schema"))
     {
-        return Answer { reasoning: String::new(), text: sample("", schema).to_json(), call: None };
+        return DemoAnswer { reasoning: String::new(), text: sample("", schema).to_json(), call: None };
     }
     if let Some(result) = tool_result(chat) {
         // The reminder that sparkgap folded into the message is for the model, not for its user.
@@ -129,14 +129,14 @@ fn answer(chat: &Value<'_>) -> Answer {
         let text = format!(
             "The tool answered: {shown}\nThat is all this demo can do. Point sparkgap at a real model next."
         );
-        return Answer { reasoning: reasoning("The tool has answered. "), text, call: None };
+        return DemoAnswer { reasoning: reasoning("The tool has answered. "), text, call: None };
     }
     let call = offered_tool(chat);
     let text = match &call {
         Some(_) => "This is sparkgap's demo. Let me try a tool.",
         None => "This is sparkgap's demo: the connection works from end to end.",
     };
-    Answer { reasoning: reasoning("A demo has little to think about. "), text: text.to_string(), call }
+    DemoAnswer { reasoning: reasoning("A demo has little to think about. "), text: text.to_string(), call }
 }
 
 /// The result of a tool that came after the last answer.

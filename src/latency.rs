@@ -31,7 +31,7 @@ pub enum Way<'a> {
 
 /// A target of questions: one line of the table for each size of prompt.
 #[derive(Debug)]
-pub struct Target<'a> {
+pub struct BenchTarget<'a> {
     /// Its name in the table.
     pub label: String,
     /// The context window in tokens, if it is known.
@@ -42,7 +42,7 @@ pub struct Target<'a> {
 
 /// The amount of questions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct BenchPlan {
     /// The number of times that each question is asked.
     pub rounds: u64,
     /// The sizes of the prompts, in tokens.
@@ -51,10 +51,10 @@ pub struct Plan {
     pub answer_tokens: u64,
 }
 
-impl Default for Plan {
+impl Default for BenchPlan {
     fn default() -> Self {
         // An answer of 64 tokens is long enough for a pace, and soon over.
-        Plan { rounds: 5, sizes: vec![100, 1000, 4000], answer_tokens: 64 }
+        BenchPlan { rounds: 5, sizes: vec![100, 1000, 4000], answer_tokens: 64 }
     }
 }
 
@@ -86,7 +86,11 @@ pub struct Row {
 ///
 /// # Errors
 /// A question that was not answered; the text says which, and why.
-pub fn run(targets: &[Target<'_>], plan: &Plan, on_step: &mut dyn FnMut(&str)) -> Result<Vec<Row>, String> {
+pub fn run(
+    targets: &[BenchTarget<'_>],
+    plan: &BenchPlan,
+    on_step: &mut dyn FnMut(&str),
+) -> Result<Vec<Row>, String> {
     let mut rows = Vec::new();
     for target in targets {
         let fits = |size: &&u64| {
@@ -104,7 +108,7 @@ pub fn run(targets: &[Target<'_>], plan: &Plan, on_step: &mut dyn FnMut(&str)) -
 }
 
 /// Asks the questions of one line.
-fn measure_row(target: &Target<'_>, plan: &Plan, size: u64, is_warm: bool) -> Result<Row, String> {
+fn measure_row(target: &BenchTarget<'_>, plan: &BenchPlan, size: u64, is_warm: bool) -> Result<Row, String> {
     let repeated = ids::request_id();
     let seed = || if is_warm { repeated.clone() } else { ids::request_id() };
     // The first answer of each way is not measured: it fills the cache, or makes the connections.

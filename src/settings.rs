@@ -6,7 +6,7 @@ use crate::dialect::ServerKind;
 
 /// Decides whether a hybrid model thinks before it answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Thinking {
+pub enum ThinkingMode {
     /// As the client asks; off if the client does not say. Qwen3 thinks by default and would use up the small
     /// `max_tokens` of Claude Code's helper calls.
     #[default]
@@ -37,7 +37,7 @@ pub struct Settings {
     /// The largest `max_tokens` that is sent.
     pub max_tokens: Option<u64>,
     /// Decides whether the model thinks.
-    pub thinking: Thinking,
+    pub thinking: ThinkingMode,
     /// True if the model sees images. Otherwise a line of text replaces each image.
     pub vision: bool,
     /// The treatment of system messages in the middle of a conversation.
@@ -68,7 +68,7 @@ impl Default for Settings {
             flavour: None,
             window: None,
             max_tokens: None,
-            thinking: Thinking::Auto,
+            thinking: ThinkingMode::Auto,
             vision: true,
             system_messages: SystemMessages::Fold,
             preserve_thinking: true,

@@ -24,7 +24,7 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// One event.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Event<'b> {
+pub struct SseEvent<'b> {
     /// True if the event's name is `error`, as in LM Studio's errors. Other names are not kept: no server uses them.
     pub is_error: bool,
     /// The data, never empty.
@@ -151,7 +151,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`TooLong`]: the stream cannot be decoded any further.
-    pub fn next_event(&mut self) -> Result<Option<Event<'_>>, TooLong> {
+    pub fn next_event(&mut self) -> Result<Option<SseEvent<'_>>, TooLong> {
         if self.at_beginning && !self.skip_byte_order_mark() {
             return Ok(None);
         }
@@ -161,7 +161,7 @@ impl Decoder {
                 let is_error = std::mem::take(&mut self.is_error);
                 if let Some(data) = self.data.take().filter(|data| !data.is_empty()) {
                     let data = self.buffer.get_mut(data).unwrap_or_default();
-                    return Ok(Some(Event { is_error, data }));
+                    return Ok(Some(SseEvent { is_error, data }));
                 }
             } else {
                 self.field(line);

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use sparkgap::dialect::ServerKind;
 use sparkgap::error::Error;
-use sparkgap::settings::{Settings, SystemMessages, Thinking};
+use sparkgap::settings::{Settings, SystemMessages, ThinkingMode};
 use sparkgap::translate::{Lessons, Target};
 
 use support::cuts::PlacesMax;
@@ -85,9 +85,9 @@ impl Case {
         Settings {
             max_tokens: self.number("max_tokens"),
             thinking: match self.get("thinking") {
-                Some("on") => Thinking::On,
-                Some("off") => Thinking::Off,
-                _ => Thinking::Auto,
+                Some("on") => ThinkingMode::On,
+                Some("off") => ThinkingMode::Off,
+                _ => ThinkingMode::Auto,
             },
             vision: self.is("vision", default.vision),
             system_messages: match self.get("system_messages") {

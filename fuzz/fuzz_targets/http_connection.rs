@@ -7,7 +7,7 @@
 use std::io::{self, Read, Write};
 
 use libfuzzer_sys::fuzz_target;
-use sparkgap::http::{Connection, Failure, RequestLimits, Request};
+use sparkgap::http::{Connection, Request, RequestFailure, RequestLimits};
 
 fuzz_target!(|input: &[u8]| {
     let Some((size, bytes)) = input.split_first() else { return };
@@ -53,11 +53,11 @@ fn shown(request: &Request) -> String {
     format!("{:?} {:?} {:?} {headers:?}", request.method, request.path, request.query)
 }
 
-fn ending(failure: &Failure) -> String {
+fn ending(failure: &RequestFailure) -> String {
     match failure {
-        Failure::Reject(error) => error.status().to_string(),
-        Failure::Closed => "closed".to_string(),
-        Failure::Io(error) => panic!("the stream does not fail: {error}"),
+        RequestFailure::Reject(error) => error.status().to_string(),
+        RequestFailure::Closed => "closed".to_string(),
+        RequestFailure::Io(error) => panic!("the stream does not fail: {error}"),
     }
 }
 

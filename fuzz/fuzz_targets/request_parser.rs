@@ -11,10 +11,10 @@ mod support;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use sparkgap::anthropic::MessagesRequest;
+use sparkgap::dialect::ServerKind;
 use sparkgap::error::Error;
 use sparkgap::json::{self, Document};
-use sparkgap::dialect::ServerKind;
-use sparkgap::settings::{Settings, SystemMessages, Thinking};
+use sparkgap::settings::{Settings, SystemMessages, ThinkingMode};
 use sparkgap::translate::{Lessons, Target, chat_request};
 
 use support::replay::REQUEST_ID;
@@ -24,7 +24,8 @@ fuzz_target!(|input: &[u8]| {
     let settings = settings(*options);
     for (flavour, _) in ServerKind::NAMES {
         let window = (options & 1 == 1).then_some(9000);
-        let target = Target { model: "qwen3", flavour, window, lessons: Lessons::default(), settings: &settings };
+        let target =
+            Target { model: "qwen3", flavour, window, lessons: Lessons::default(), settings: &settings };
         let chat = translated(body, &target);
         assert_eq!(chat, translated(body, &target), "{flavour:?}: not the same twice");
         match chat {
@@ -38,7 +39,7 @@ fn settings(options: u8) -> Settings {
     let is = |bit: u8| options >> bit & 1 == 1;
     Settings {
         max_tokens: is(0).then_some(4096),
-        thinking: [Thinking::Auto, Thinking::On, Thinking::Off, Thinking::Auto]
+        thinking: [ThinkingMode::Auto, ThinkingMode::On, ThinkingMode::Off, ThinkingMode::Auto]
             [usize::from(options >> 1 & 3)],
         vision: !is(3),
         system_messages: if is(4) { SystemMessages::Keep } else { SystemMessages::Fold },

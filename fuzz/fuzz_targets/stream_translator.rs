@@ -13,12 +13,12 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use sparkgap::anthropic::Event;
+use sparkgap::dialect::ServerKind;
 use sparkgap::error::{Error, Kind};
 use sparkgap::json::Parser;
-use sparkgap::dialect::ServerKind;
 use sparkgap::settings::Settings;
 use sparkgap::sse::Decoder;
-use sparkgap::translate::{MessageStream, Lessons, Plan, Progress, Target};
+use sparkgap::translate::{Lessons, MessageStream, Plan, Progress, Target};
 
 use support::cuts::judge;
 use support::replay::{Answer, Exchange, MESSAGE_ID, REQUEST_ID, request};

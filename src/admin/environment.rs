@@ -190,7 +190,7 @@ mod tests {
     use crate::transport;
 
     fn gateway(upstreams: &[(&str, &str, u64)], lua: &str) -> Gateway {
-        let upstream = |(name, model, window): &(&str, &str, u64)| config::Upstream {
+        let upstream = |(name, model, window): &(&str, &str, u64)| config::UpstreamConfig {
             name: (*name).into(),
             url: "http://127.0.0.1:9/v1".into(),
             api_key: None,

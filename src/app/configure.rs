@@ -46,7 +46,7 @@ impl Sources {
     ///
     /// # Errors
     /// All mistakes, as text for the owner.
-    pub fn load_with(&self, upstreams: Vec<config::Upstream>) -> Result<Loaded, String> {
+    pub fn load_with(&self, upstreams: Vec<config::UpstreamConfig>) -> Result<Loaded, String> {
         let imported = match &self.litellm {
             Some(file) => imported(file, read_litellm_to_run(file)?),
             None => hooks::LoadOptions::default(),
@@ -56,7 +56,7 @@ impl Sources {
     }
 
     /// The upstreams of the command line, each with their key. The first is called `default`.
-    fn upstreams(&self) -> Result<Vec<config::Upstream>, String> {
+    fn upstreams(&self) -> Result<Vec<config::UpstreamConfig>, String> {
         named_upstreams(&self.upstreams, self.upstream_key_file.as_deref())
     }
 }
@@ -64,7 +64,7 @@ impl Sources {
 /// Loads Lua files; the error lists every mistake in them.
 pub(super) fn load(
     hooks: &[PathBuf],
-    upstreams: Vec<config::Upstream>,
+    upstreams: Vec<config::UpstreamConfig>,
     options: hooks::LoadOptions,
 ) -> Result<Loaded, String> {
     Hooks::load(hooks, upstreams, options).map_err(|error| {
@@ -92,7 +92,7 @@ pub(super) fn upstream_key(file: Option<&Path>) -> Result<Option<config::Secret>
 pub(super) fn named_upstreams(
     urls: &[String],
     key_file: Option<&Path>,
-) -> Result<Vec<config::Upstream>, String> {
+) -> Result<Vec<config::UpstreamConfig>, String> {
     upstreams_with(urls, upstream_key(key_file)?.as_ref())
 }
 
@@ -101,15 +101,18 @@ pub(super) fn named_upstreams(
 ///
 /// # Errors
 /// An address is not a valid URL.
-pub fn found_upstreams(urls: &[String]) -> Result<Vec<config::Upstream>, String> {
+pub fn found_upstreams(urls: &[String]) -> Result<Vec<config::UpstreamConfig>, String> {
     upstreams_with(urls, None)
 }
 
-fn upstreams_with(urls: &[String], key: Option<&config::Secret>) -> Result<Vec<config::Upstream>, String> {
+fn upstreams_with(
+    urls: &[String],
+    key: Option<&config::Secret>,
+) -> Result<Vec<config::UpstreamConfig>, String> {
     let upstream = |(i, url): (usize, &String)| {
         let url = config::base_url(url).map_err(|why| format!("--upstream: {why}"))?;
         let name = if i == 0 { "default".to_string() } else { format!("upstream{}", i + 1) };
-        Ok(config::Upstream {
+        Ok(config::UpstreamConfig {
             name,
             url,
             api_key: key.cloned(),

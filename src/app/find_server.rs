@@ -45,11 +45,11 @@ impl Search {
         for &port in ports {
             let url = format!("http://127.0.0.1:{port}/v1");
             match ask(&url, port)? {
-                Some(Answer::Models) => {
+                Some(Reply::Models) => {
                     search.url = Some(url);
                     break;
                 }
-                Some(Answer::WantsKey) => search.closed = search.closed.or(Some(url)),
+                Some(Reply::WantsKey) => search.closed = search.closed.or(Some(url)),
                 None => {}
             }
         }
@@ -70,12 +70,12 @@ impl Search {
     }
 }
 
-enum Answer {
+enum Reply {
     Models,
     WantsKey,
 }
 
-fn ask(url: &str, port: u16) -> Result<Option<Answer>, String> {
+fn ask(url: &str, port: u16) -> Result<Option<Reply>, String> {
     // Nothing listens on most ports. A plain connection shows that at once, without the cost of making an upstream.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     if TcpStream::connect_timeout(&address, LOOK_TIMEOUT).is_err() {
@@ -85,8 +85,8 @@ fn ask(url: &str, port: u16) -> Result<Option<Answer>, String> {
         transport::CallLimits { discovery_timeout: LISTING_TIMEOUT, ..transport::CallLimits::default() };
     let Some(config) = found_upstreams(&[url.to_string()])?.pop() else { return Ok(None) };
     Ok(match Upstream::new(config, &limits)?.discover(&nobody()) {
-        Ok(listed) if !listed.models.is_empty() => Some(Answer::Models),
-        Err(Failure::Status(401 | 403)) => Some(Answer::WantsKey),
+        Ok(listed) if !listed.models.is_empty() => Some(Reply::Models),
+        Err(Failure::Status(401 | 403)) => Some(Reply::WantsKey),
         _ => None,
     })
 }

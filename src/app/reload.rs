@@ -8,7 +8,7 @@ use signal_hook::iterator::Signals;
 use super::setup::Setup;
 use super::status::Status;
 use crate::proxy::Proxy;
-use crate::server::Stop;
+use crate::server::StopHandle;
 use crate::transport::nobody;
 use crate::{service, threads};
 
@@ -21,7 +21,7 @@ pub(super) fn handle_signals(
     setup: Setup,
     proxy: Arc<Proxy>,
     status: Arc<Status>,
-    stop: Stop,
+    stop: StopHandle,
 ) -> Result<(), String> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
     let work = move || {

@@ -11,7 +11,7 @@ use super::setup::{Setup, Targets};
 use super::shell::quoted;
 use super::status::Status;
 use crate::proxy::{self, Proxy};
-use crate::server::{self, Stop};
+use crate::server::{self, StopHandle};
 use crate::{logger, service, transport};
 
 /// Serves until a signal ends the server.
@@ -42,7 +42,7 @@ pub fn serve(options: RunOptions) -> Result<(), String> {
     };
     let proxy = Arc::new(Proxy::new(setup.gateway(None)?, access, proxy_options));
     let status = Status::new(&proxy);
-    let stop = Stop::new().map_err(text)?;
+    let stop = StopHandle::new().map_err(text)?;
     handle_signals(setup, Arc::clone(&proxy), Arc::clone(&status), stop.clone())?;
     discover(&proxy)?;
     announce(address, &options.prefix, is_demo, needs_key);

@@ -6,7 +6,7 @@ use super::configure::{DEMO, found_upstreams, imported, load, named_upstreams, r
 use super::find_server::{Search, USUAL_PORTS};
 use super::options::RunOptions;
 use crate::fleet::Gateway;
-use crate::litellm::{MasterKey, Verdict};
+use crate::litellm::{KeyVerdict, MasterKey};
 use crate::{config, demo, hooks};
 
 /// The addresses of upstreams from the command line, or found in its place.
@@ -37,7 +37,7 @@ impl Targets {
     }
 
     /// The configurations of these upstreams, with the key if the command line names them.
-    fn upstreams(&self, options: &RunOptions) -> Result<Vec<config::Upstream>, String> {
+    fn upstreams(&self, options: &RunOptions) -> Result<Vec<config::UpstreamConfig>, String> {
         match self.is_named {
             true => named_upstreams(&self.urls, options.sources.upstream_key_file.as_deref()),
             false => found_upstreams(&self.urls),
@@ -78,7 +78,7 @@ impl Setup {
         let (mut hook_options, mut master_key) = (hooks::LoadOptions::default(), None);
         if let Some(file) = &options.sources.litellm {
             let mut import = read_litellm_to_run(file)?;
-            for line in import.report.iter().filter(|line| line.verdict == Verdict::Unsupported) {
+            for line in import.report.iter().filter(|line| line.verdict == KeyVerdict::Unsupported) {
                 log::warn!("{}: {line}", file.display());
             }
             master_key = import.master_key.take();

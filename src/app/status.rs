@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::proxy::Proxy;
-use crate::server::Stop;
+use crate::server::StopHandle;
 use crate::service;
 use crate::threads;
 
@@ -47,7 +47,12 @@ impl Status {
     ///
     /// # Errors
     /// The thread for it cannot be started.
-    pub(super) fn begin(self: &Arc<Self>, address: SocketAddr, path: String, stop: &Stop) -> io::Result<()> {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        path: String,
+        stop: &StopHandle,
+    ) -> io::Result<()> {
         service::ready(&self.line());
         if !service::is_managed() {
             return Ok(());

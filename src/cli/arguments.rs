@@ -18,7 +18,7 @@ use crate::access::{HostName, Network, Origin};
     example = "sparkgap check --hooks /etc/sparkgap/hooks\n    Say what the hooks map to what.",
     note = "Without a command it serves. The options of a command: sparkgap COMMAND --help"
 )]
-pub(super) struct Arguments {
+pub(super) struct CommandLine {
     #[argh(subcommand)]
     pub(super) command: Command,
 }

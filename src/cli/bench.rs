@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use super::arguments::Bench;
 use super::output::{Failed, print};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::remote::{address, key, named, server};
 use crate::app::Sources;
 use crate::config;
 use crate::fleet::{Gateway, Upstream};
 use crate::json::Value;
-use crate::latency::{self, Plan, Row, Target, Times, Way};
+use crate::latency::{self, BenchPlan, BenchTarget, Row, Times, Way};
 use crate::transport::{self, Endpoint, nobody};
 
 /// The titles of the table's columns: sparkgap, and the upstream itself.
@@ -28,17 +28,17 @@ pub(super) fn run(options: &Bench) -> Result<(), Failed> {
     let gateway = gateway(options)?;
     let anthropic = anthropic(options)?;
     let models = models(options, &proxy, gateway.as_ref())?;
-    let mut targets: Vec<Target<'_>> = Vec::new();
+    let mut targets: Vec<BenchTarget<'_>> = Vec::new();
     for (model, window) in &models {
         let mut ways = vec![(THROUGH, Way::Messages(proxy.endpoint(), model))];
         ways.extend(gateway.as_ref().map(|gateway| (STRAIGHT, Way::Straight(gateway, model))));
-        targets.push(Target { label: model.clone(), window: *window, ways });
+        targets.push(BenchTarget { label: model.clone(), window: *window, ways });
     }
     if let (Some(server), Some(model)) = (&anthropic, &options.anthropic) {
         let ways = vec![(STRAIGHT, Way::Messages(server, model))];
-        targets.push(Target { label: format!("{model} (Anthropic)"), window: None, ways });
+        targets.push(BenchTarget { label: format!("{model} (Anthropic)"), window: None, ways });
     }
-    let progress = Progress::new();
+    let progress = ProgressLine::new();
     let rows = latency::run(&targets, &plan, &mut |what| progress.say(&format!("measuring {what}")));
     progress.clear();
     let rows = rows?;
@@ -46,8 +46,8 @@ pub(super) fn run(options: &Bench) -> Result<(), Failed> {
     Ok(())
 }
 
-fn plan(options: &Bench) -> Result<Plan, Failed> {
-    let mut plan = Plan::default();
+fn plan(options: &Bench) -> Result<BenchPlan, Failed> {
+    let mut plan = BenchPlan::default();
     if let Some(sizes) = &options.sizes {
         let numbers = sizes.split(',').map(|size| size.trim().parse::<u64>()).collect::<Result<Vec<_>, _>>();
         plan.sizes = numbers.map_err(|_| format!("--sizes {sizes}: expected numbers, as in 100,1000"))?;
@@ -92,7 +92,7 @@ fn models(
     gateway: Option<&Gateway>,
 ) -> Result<Vec<(String, Option<u64>)>, Failed> {
     let url = &proxy.config().url;
-    let config = config::Upstream { url: format!("{url}/v1"), ..proxy.config().clone() };
+    let config = config::UpstreamConfig { url: format!("{url}/v1"), ..proxy.config().clone() };
     let listed = Upstream::new(config, &transport::CallLimits::default())?;
     let found = listed.discover(&nobody()).map_err(|failure| {
         format!("no sparkgap answers at {url} ({failure}); start one: sparkgap serve --upstream URL")
@@ -122,7 +122,7 @@ fn models(
     Ok(models)
 }
 
-fn as_table(rows: &[Row], plan: &Plan) -> String {
+fn as_table(rows: &[Row], plan: &BenchPlan) -> String {
     let mut text = format!(
         "sparkgap {}, {} rounds, answers of {} tokens; first token in ms: min / median / p90\n\n",
         env!("CARGO_PKG_VERSION"),
@@ -165,7 +165,7 @@ fn of<'r>(row: &'r Row, way: &str) -> Option<&'r Times> {
     row.times.iter().find(|times| times.way == way)
 }
 
-fn as_json(rows: &[Row], plan: &Plan) -> String {
+fn as_json(rows: &[Row], plan: &BenchPlan) -> String {
     let row = |row: &Row| {
         let times = row.times.iter().map(|times| {
             let [min, median, p90] = times.first_ms;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::arguments::Doctor;
 use super::output::{Failed, note, print};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use crate::app::{Search, Sources, found_upstreams};
 use crate::config::{self, Config};
 use crate::doctor::{Level, Step, Verdict, examine};
@@ -47,7 +47,7 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
 
 /// A server on a local port, for a command line that names no server. A note on the key goes to stderr, since it is not
 /// a part of the result.
-fn found(sources: &Sources) -> Result<Vec<config::Upstream>, Failed> {
+fn found(sources: &Sources) -> Result<Vec<config::UpstreamConfig>, Failed> {
     let search = Search::run(sources.upstream_key_file.as_deref())?;
     let on_the_key = search.on_the_key();
     let Some(url) = search.url else {
@@ -76,7 +76,7 @@ fn named(config: &Config, upstream: &str) -> Vec<String> {
 
 /// Examines one upstream, and meanwhile shows a progress line.
 fn examined(upstream: &Upstream, named: &[String], json: bool) -> Vec<Verdict> {
-    let progress = Progress::new();
+    let progress = ProgressLine::new();
     if !json {
         print(&format!("{} {}\n", upstream.name(), upstream.config().url));
     }

@@ -4,7 +4,7 @@
 use super::bench::ANTHROPIC_URL;
 use super::remote::LOCAL;
 use crate::app::RunOptions;
-use crate::latency::Plan;
+use crate::latency::BenchPlan;
 
 /// The width at which argh breaks the lines of an option's text, and the column where the text begins.
 const WIDTH: usize = 80;
@@ -73,7 +73,7 @@ fn wrapped(entry: &str) -> String {
 /// The placeholders' names and the defaults.
 fn defaults() -> Vec<(&'static str, String)> {
     let RunOptions { listen, server, calls, patience, log_level, .. } = RunOptions::default();
-    let Plan { rounds, sizes, .. } = Plan::default();
+    let BenchPlan { rounds, sizes, .. } = BenchPlan::default();
     let sizes: Vec<String> = sizes.iter().map(u64::to_string).collect();
     let seconds = |time: std::time::Duration| time.as_secs().to_string();
     vec![

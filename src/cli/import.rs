@@ -6,7 +6,7 @@ use super::arguments::ImportFile;
 use super::output::{Failed, note, print};
 use crate::app::read_litellm;
 use crate::json::Value;
-use crate::litellm::{Import, Verdict};
+use crate::litellm::{Import, KeyVerdict};
 
 /// `sparkgap import FILE`: the Lua to stdout or to a file, the report to stderr or, with the Lua, as JSON.
 pub(super) fn run(options: &ImportFile) -> Result<(), Failed> {
@@ -39,11 +39,11 @@ pub(super) fn run(options: &ImportFile) -> Result<(), Failed> {
 }
 
 fn as_json(import: &Import) -> String {
-    let name = |verdict: Verdict| match verdict {
-        Verdict::Mapped => "mapped",
-        Verdict::BuiltIn => "built-in",
-        Verdict::Ignored => "ignored",
-        Verdict::Unsupported => "unsupported",
+    let name = |verdict: KeyVerdict| match verdict {
+        KeyVerdict::Mapped => "mapped",
+        KeyVerdict::BuiltIn => "built-in",
+        KeyVerdict::Ignored => "ignored",
+        KeyVerdict::Unsupported => "unsupported",
     };
     let lines = import.report.iter().map(|line| {
         Value::object([

@@ -4,13 +4,13 @@ use std::io::{self, IsTerminal as _, Write as _};
 
 /// The progress line. On a terminal each text overwrites the one before, and the last is erased; elsewhere each is a
 /// line of its own.
-pub(super) struct Progress {
+pub(super) struct ProgressLine {
     is_terminal: bool,
 }
 
-impl Progress {
+impl ProgressLine {
     pub(super) fn new() -> Self {
-        Progress { is_terminal: io::stderr().is_terminal() }
+        ProgressLine { is_terminal: io::stderr().is_terminal() }
     }
 
     pub(super) fn say(&self, text: &str) {

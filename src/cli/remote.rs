@@ -84,8 +84,8 @@ pub(super) fn named(name: &str) -> Option<String> {
 }
 
 /// The sparkgap at this URL, as the configuration of an upstream.
-pub(super) fn server(url: &str, key: Option<&str>) -> config::Upstream {
-    config::Upstream {
+pub(super) fn server(url: &str, key: Option<&str>) -> config::UpstreamConfig {
+    config::UpstreamConfig {
         name: "sparkgap".into(),
         url: url.to_string(),
         api_key: key.map(Secret::new),

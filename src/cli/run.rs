@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 
-use super::arguments::{Arguments, Command};
+use super::arguments::{Command, CommandLine};
 use super::output::{note, print};
 use super::{bench, check, claude, doctor, env, help, hook, import, serve};
 
@@ -35,7 +35,7 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
     };
     let arguments = with_command(arguments);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let parsed = match Arguments::from_args(&["sparkgap"], &arguments) {
+    let parsed = match CommandLine::from_args(&["sparkgap"], &arguments) {
         Ok(parsed) => parsed,
         Err(early) if early.status.is_ok() => {
             print(&help::with_defaults(&early.output));
@@ -88,21 +88,21 @@ fn fail(text: &str) -> ExitCode {
 mod tests {
     use super::*;
 
-    fn parse(arguments: &[&str]) -> Result<Arguments, argh::EarlyExit> {
+    fn parse(arguments: &[&str]) -> Result<CommandLine, argh::EarlyExit> {
         let arguments = with_command(arguments.iter().map(ToString::to_string).collect());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        Arguments::from_args(&["sparkgap"], &arguments)
+        CommandLine::from_args(&["sparkgap"], &arguments)
     }
 
     #[test]
     fn serve_is_the_default() {
         for arguments in [&[][..], &["serve"], &["--upstream", "demo"]] {
             assert!(
-                matches!(parse(arguments), Ok(Arguments { command: Command::Serve(_) })),
+                matches!(parse(arguments), Ok(CommandLine { command: Command::Serve(_) })),
                 "{arguments:?}"
             );
         }
-        assert!(matches!(parse(&["demo"]), Ok(Arguments { command: Command::Demo(_) })));
+        assert!(matches!(parse(&["demo"]), Ok(CommandLine { command: Command::Demo(_) })));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::verdict::{Server, Step, Verdict};
+use super::verdict::{ServerFacts, Step, Verdict};
 use super::{judge, questions};
 use crate::fleet::{Discovered, Upstream};
 use crate::ids;
@@ -38,7 +38,7 @@ impl Examination<'_> {
         let model = named.first().cloned().or_else(|| self.upstream.model());
         let Some(model) = model else { return };
         let flavour = config.settings.flavour.unwrap_or(found.flavour);
-        let server = Server { flavour, model };
+        let server = ServerFacts { flavour, model };
         self.tell(judge::window(config.settings.window.or_else(|| found.window(&server.model)), flavour));
         self.tools(&server);
         self.reasoning(&server);
@@ -66,7 +66,7 @@ impl Examination<'_> {
         result.ok()
     }
 
-    fn tools(&mut self, server: &Server) {
+    fn tools(&mut self, server: &ServerFacts) {
         self.begin(judge::FORCED_CALL);
         let forced = self.ask(&questions::tool_call(server, "required"), |_| false);
         self.tell(judge::forced_call(&forced, server));
@@ -75,7 +75,7 @@ impl Examination<'_> {
         self.tell(judge::auto_call(&auto, server));
     }
 
-    fn reasoning(&mut self, server: &Server) {
+    fn reasoning(&mut self, server: &ServerFacts) {
         self.begin(judge::REASONING);
         // One piece of text or reasoning shows where the reasoning goes, so the rest is not read.
         let answer = self.ask(&questions::thought(server), |answer| {
@@ -84,13 +84,13 @@ impl Examination<'_> {
         self.tell(judge::reasoning(&answer, server));
     }
 
-    fn speed(&mut self, server: &Server) {
+    fn speed(&mut self, server: &ServerFacts) {
         self.begin(judge::SPEED);
         let answer = self.ask(&questions::count(server), |_| false);
         self.tell(judge::speed(&answer));
     }
 
-    fn cache(&mut self, server: &Server, window: Option<u64>) {
+    fn cache(&mut self, server: &ServerFacts, window: Option<u64>) {
         self.begin(judge::CACHE);
         let tokens = window.map_or(REPEATED_TOKENS, |window| REPEATED_TOKENS.min(window / 2));
         let question = questions::long(server, &ids::request_id(), tokens, FIRST_TOKEN);

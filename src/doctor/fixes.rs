@@ -1,13 +1,13 @@
 //! The advice for each point: which flag of the server to change. Its words stand in the table of server kinds.
 
-use super::verdict::Server;
+use super::verdict::ServerFacts;
 use crate::dialect::ServerKind;
 
 /// A window in which Claude Code is at ease.
 pub(super) const WINDOW_GOOD: u64 = 131_072;
 
 /// Turns on the parsing of tool calls.
-pub(super) fn tool_parser(server: &Server) -> String {
+pub(super) fn tool_parser(server: &ServerFacts) -> String {
     let parser = tool_parser_name(&server.model);
     let choose = if parser == "NAME" { " with the parser of your model for NAME" } else { "" };
     let fix = server.flavour.dialect().fixes.tool_parser;
@@ -29,7 +29,7 @@ fn tool_parser_name(model: &str) -> &'static str {
 }
 
 /// Turns on the parsing of reasoning.
-pub(super) fn reasoning_parser(server: &Server) -> String {
+pub(super) fn reasoning_parser(server: &ServerFacts) -> String {
     let is_qwen = server.model.to_ascii_lowercase().contains("qwen");
     let parser = if is_qwen { "qwen3" } else { "NAME with the parser of your model for NAME" };
     server.flavour.dialect().fixes.reasoning_parser.replace("{parser}", parser)
@@ -67,7 +67,7 @@ mod tests {
             ("openai/gpt-oss-20b", "--tool-call-parser openai"),
             ("other", "--tool-call-parser NAME with the parser of your model"),
         ] {
-            let fix = tool_parser(&Server { flavour: ServerKind::Vllm, model: model.into() });
+            let fix = tool_parser(&ServerFacts { flavour: ServerKind::Vllm, model: model.into() });
             assert!(fix.contains(expected), "{model}: {fix}");
         }
     }
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn every_server_has_a_fix_for_everything() {
         for (flavour, name) in ServerKind::NAMES {
-            let server = Server { flavour, model: "qwen3".into() };
+            let server = ServerFacts { flavour, model: "qwen3".into() };
             for fix in
                 [tool_parser(&server), reasoning_parser(&server), window(flavour), prefix_cache(flavour)]
             {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::verdict::{Level, Server, Verdict};
+use super::verdict::{Level, ServerFacts, Verdict};
 use super::{fixes, questions};
 use crate::dialect::ServerKind;
 use crate::fleet::Discovered;
@@ -169,7 +169,7 @@ pub(super) fn window(window: Option<u64>, flavour: ServerKind) -> Verdict {
 }
 
 /// Checks that a required call comes back as a tool call.
-pub(super) fn forced_call(answer: &Result<Answer, Trouble>, server: &Server) -> Verdict {
+pub(super) fn forced_call(answer: &Result<Answer, Trouble>, server: &ServerFacts) -> Verdict {
     match answer {
         Err(trouble) => match refusal(trouble, server) {
             Some(words) => {
@@ -190,7 +190,7 @@ pub(super) fn forced_call(answer: &Result<Answer, Trouble>, server: &Server) -> 
 }
 
 /// Checks that a call that the model chooses to make comes back as a tool call.
-pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &Server) -> Verdict {
+pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &ServerFacts) -> Verdict {
     match answer {
         Err(trouble) => match refusal(trouble, server) {
             Some(words) => wrong(
@@ -218,7 +218,7 @@ pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &Server) -> Ve
 }
 
 /// The error text of a server that refuses such a request; `None` if the trouble is another one.
-fn refusal<'t>(trouble: &'t Trouble, server: &Server) -> Option<&'t str> {
+fn refusal<'t>(trouble: &'t Trouble, server: &ServerFacts) -> Option<&'t str> {
     match trouble {
         Trouble::Refused(400 | 404 | 422 | 501, words) => Some(words),
         Trouble::Refused(500, words) if server.flavour.dialect().refuses_with_500 => Some(words),
@@ -256,7 +256,7 @@ pub(super) fn has_think_tag(text: &str) -> bool {
 }
 
 /// Checks that reasoning arrives in its own field.
-pub(super) fn reasoning(answer: &Result<Answer, Trouble>, server: &Server) -> Verdict {
+pub(super) fn reasoning(answer: &Result<Answer, Trouble>, server: &ServerFacts) -> Verdict {
     match answer {
         Err(trouble) => unanswered(REASONING, trouble),
         Ok(answer) if has_think_tag(&answer.text) => wrong(
@@ -291,7 +291,7 @@ pub(super) fn cache(
     first: &Result<Answer, Trouble>,
     second: &Result<Answer, Trouble>,
     hits: Option<f64>,
-    server: &Server,
+    server: &ServerFacts,
 ) -> Vec<Verdict> {
     let (first, second) = match (first, second) {
         (Ok(first), Ok(second)) => (first, second),
@@ -345,8 +345,8 @@ fn unanswered(check: &'static str, trouble: &Trouble) -> Verdict {
 mod tests {
     use super::*;
 
-    fn server() -> Server {
-        Server { flavour: ServerKind::Vllm, model: "qwen3".into() }
+    fn server() -> ServerFacts {
+        ServerFacts { flavour: ServerKind::Vllm, model: "qwen3".into() }
     }
 
     fn answer(text: &str, calls: &[(&str, &str)]) -> Result<Answer, Trouble> {
@@ -427,7 +427,7 @@ mod tests {
             let verdict = auto_call(&answer, &server());
             assert!(verdict.level == expected && shown(&verdict).contains(text), "{verdict:?}");
         }
-        let llama = Server { flavour: ServerKind::LlamaCpp, ..server() };
+        let llama = ServerFacts { flavour: ServerKind::LlamaCpp, ..server() };
         let no_jinja = Err(Trouble::Refused(500, "tools param requires --jinja flag".into()));
         for verdict in [auto_call(&no_jinja, &llama), forced_call(&no_jinja, &llama)] {
             assert!(verdict.fix.is_some_and(|fix| fix.contains("with --jinja")), "{}", verdict.text);

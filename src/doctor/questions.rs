@@ -3,7 +3,7 @@
 //! Any model can answer each of them. Some end with a word in capitals: the tiny model of this project's tests chooses
 //! its answer by that word, and real models ignore it.
 
-use super::verdict::Server;
+use super::verdict::ServerFacts;
 use crate::json::{Object, Value};
 
 /// The tool that is offered.
@@ -25,7 +25,7 @@ const WORDS: [&str; 12] = [
 ];
 
 /// A question with a tool. `choice` is `required`, or `auto` to let the model decide.
-pub(super) fn tool_call(server: &Server, choice: &'static str) -> Value<'static> {
+pub(super) fn tool_call(server: &ServerFacts, choice: &'static str) -> Value<'static> {
     let kind = |kind: &'static str| Value::object([("type", kind.into())]);
     let properties = Value::object([("city", kind("string")), ("unit", kind("string"))]);
     let parameters = Value::object([
@@ -46,13 +46,13 @@ pub(super) fn tool_call(server: &Server, choice: &'static str) -> Value<'static>
 }
 
 /// A question that makes a model think.
-pub(super) fn thought(server: &Server) -> Value<'static> {
+pub(super) fn thought(server: &ServerFacts) -> Value<'static> {
     let text = "Think it over first: which two letters are doubled in the word HELLO";
     chat(server, text, THOUGHT_TOKENS_MAX, true).into()
 }
 
 /// A question with a long answer.
-pub(super) fn count(server: &Server) -> Value<'static> {
+pub(super) fn count(server: &ServerFacts) -> Value<'static> {
     let mut body = chat(server, "Count from 1 to 100, in words.", COUNTED_TOKENS, false);
     if server.flavour.dialect().takes_ignore_eos {
         body.push("ignore_eos", true);
@@ -61,7 +61,7 @@ pub(super) fn count(server: &Server) -> Value<'static> {
 }
 
 /// A prompt of about `tokens` tokens that differs from every other prompt from its beginning on.
-pub(super) fn long(server: &Server, seed: &str, tokens: u64, max_tokens: u64) -> Value<'static> {
+pub(super) fn long(server: &ServerFacts, seed: &str, tokens: u64, max_tokens: u64) -> Value<'static> {
     chat(server, &prose(seed, tokens), max_tokens, false).into()
 }
 
@@ -77,7 +77,7 @@ pub(super) fn prose(seed: &str, tokens: u64) -> String {
     text
 }
 
-fn chat(server: &Server, text: &str, max_tokens: u64, thinks: bool) -> Object<'static> {
+fn chat(server: &ServerFacts, text: &str, max_tokens: u64, thinks: bool) -> Object<'static> {
     let message = Value::object([("role", "user".into()), ("content", text.to_string().into())]);
     let mut body = Object::new();
     body.push("model", server.model.clone());

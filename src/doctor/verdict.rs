@@ -39,7 +39,7 @@ pub struct Verdict {
 
 /// The facts about the server that a verdict is based on.
 #[derive(Clone, Debug)]
-pub(super) struct Server {
+pub(super) struct ServerFacts {
     pub(super) flavour: ServerKind,
     pub(super) model: String,
 }

@@ -124,14 +124,14 @@ fn flavour(data: &[Value<'_>], server: Option<&str>) -> ServerKind {
 
 /// The last known [`Discovered`] and whether to ask again; shared by all threads.
 #[derive(Debug)]
-pub(super) struct Memory {
-    state: Mutex<State>,
+pub(super) struct DiscoveryMemory {
+    state: Mutex<DiscoveryState>,
     /// Held by the one thread that asks the server.
     turn: Mutex<()>,
 }
 
 #[derive(Debug)]
-struct State {
+struct DiscoveryState {
     known: Arc<Discovered>,
     stale: bool,
     asked: Option<Instant>,
@@ -143,7 +143,7 @@ struct State {
     generation: u64,
 }
 
-impl Watcher for Memory {
+impl Watcher for DiscoveryMemory {
     fn answered(&self, is_reused: bool) {
         self.heard(is_reused);
     }
@@ -161,12 +161,19 @@ impl Watcher for Memory {
     }
 }
 
-impl Memory {
+impl DiscoveryMemory {
     /// The memory before the first request to the server.
     pub(super) fn new(settings: &Settings) -> Self {
         let known = Arc::new(Discovered::unasked(settings));
-        let state = State { known, stale: true, asked: None, heard: None, keeps_alive: false, generation: 0 };
-        Memory { state: Mutex::new(state), turn: Mutex::new(()) }
+        let state = DiscoveryState {
+            known,
+            stale: true,
+            asked: None,
+            heard: None,
+            keeps_alive: false,
+            generation: 0,
+        };
+        DiscoveryMemory { state: Mutex::new(state), turn: Mutex::new(()) }
     }
 
     /// The facts that were discovered last.
@@ -260,7 +267,7 @@ impl Memory {
     }
 
     /// Ignores that another thread panicked: every change is one assignment, so the state cannot be half written.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, DiscoveryState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -331,7 +338,7 @@ mod tests {
 
     #[test]
     fn asked_once_per_interval_and_by_one_thread() {
-        let memory = Memory::new(&Settings::default());
+        let memory = DiscoveryMemory::new(&Settings::default());
         let mut asked = 0;
         memory.ask_if_due(Duration::MAX, || {
             asked += 1;
@@ -373,7 +380,7 @@ mod tests {
                 true,
             ),
         ] {
-            let memory = Memory::new(&Settings::default());
+            let memory = DiscoveryMemory::new(&Settings::default());
             memory.told(Some(&listing(&before, "")));
             assert_eq!(memory.generation(), 0, "the first listing is nothing new");
             memory.told(None);
@@ -381,7 +388,7 @@ mod tests {
             assert_eq!(memory.generation(), u64::from(is_other), "{before} {after}");
         }
         let seeing = r#","models":[{"name":"m","capabilities":["completion","multimodal"]}]"#;
-        let memory = Memory::new(&Settings::default());
+        let memory = DiscoveryMemory::new(&Settings::default());
         memory.told(Some(&listing(vllm, "")));
         memory.told(Some(&listing(vllm, seeing)));
         assert_eq!(memory.generation(), 1);
@@ -389,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_restart_is_noticed_by_a_refused_connection_or_one_that_was_closed_early() {
-        let memory = Memory::new(&Settings::default());
+        let memory = DiscoveryMemory::new(&Settings::default());
         memory.mark_restarted();
         assert_eq!(memory.generation(), 1);
         // Before a connection was reused, this proves nothing: perhaps the server closes every connection early.
@@ -406,7 +413,7 @@ mod tests {
 
     #[test]
     fn where_nothing_is_known_others_wait_for_the_answer() {
-        let memory = Memory::new(&Settings::default());
+        let memory = DiscoveryMemory::new(&Settings::default());
         let (began, has_begun) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             let memory = &memory;

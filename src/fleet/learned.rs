@@ -16,7 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::translate::{ANSWERS_MAX, Answer, Lessons, ToldWindow};
+use crate::translate::{ANSWERS_MAX, CountedPrompt, Lessons, ToldWindow};
 
 /// The time for which a learned fact is believed.
 const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -48,7 +48,7 @@ pub enum Refused {
 #[derive(Debug, Default)]
 pub(super) struct Learned {
     generation: u64,
-    models: HashMap<String, Model>,
+    models: HashMap<String, LearnedModel>,
     /// The hash of the question, the count, and the time when it was counted.
     counts: VecDeque<(u64, u64, Instant)>,
     /// True once the log has warned that the server cuts prompts.
@@ -57,14 +57,14 @@ pub(super) struct Learned {
 
 /// The learned facts about one model.
 #[derive(Debug, Default)]
-struct Model {
-    answers: VecDeque<(Instant, Answer)>,
+struct LearnedModel {
+    answers: VecDeque<(Instant, CountedPrompt)>,
     window: Option<(Instant, ToldWindow)>,
     image_refused: Option<Instant>,
     thinking_budget_refused: Option<Instant>,
 }
 
-impl Model {
+impl LearnedModel {
     fn refused(&mut self, what: Refused) -> &mut Option<Instant> {
         match what {
             Refused::Image => &mut self.image_refused,
@@ -136,7 +136,7 @@ impl Learned {
         let before = before.or(told.map(|told| told.tokens));
         let is_other = before.is_some_and(|before| !is_same_window(before, window.tokens));
         if is_other {
-            *model = Model::default();
+            *model = LearnedModel::default();
         } else {
             window.limits_answers |= told.is_some_and(|told| told.limits_answers);
         }
@@ -153,7 +153,13 @@ impl Learned {
 
     /// Learns from an answer how the model counts. `may_cut`: the server silently cuts prompts (Ollama), so that a
     /// count that does not grow with the prompt teaches nothing. Returns true if something was learned.
-    pub(super) fn learn_answer(&mut self, model: &str, answer: Answer, may_cut: bool, now: Instant) -> bool {
+    pub(super) fn learn_answer(
+        &mut self,
+        model: &str,
+        answer: CountedPrompt,
+        may_cut: bool,
+        now: Instant,
+    ) -> bool {
         let Some(model) = self.model(model, now) else { return false };
         if may_cut && model.answers.iter().any(|(_, smaller)| smaller.is_cut_in(&answer)) {
             return false;
@@ -187,14 +193,14 @@ impl Learned {
     }
 
     /// The facts about the model, if there are any.
-    fn known(&mut self, model: &str, now: Instant) -> Option<&mut Model> {
+    fn known(&mut self, model: &str, now: Instant) -> Option<&mut LearnedModel> {
         let model = self.models.get_mut(model)?;
         model.expire(now);
         Some(model)
     }
 
     /// The facts about the model, to be added to. `None`: its name is too long.
-    fn model(&mut self, name: &str, now: Instant) -> Option<&mut Model> {
+    fn model(&mut self, name: &str, now: Instant) -> Option<&mut LearnedModel> {
         if name.len() > NAME_SIZE_MAX {
             return None;
         }
@@ -212,8 +218,8 @@ mod tests {
     use super::*;
     use crate::translate::estimate::Prompt;
 
-    fn answer(estimated: u64, told: u64) -> Answer {
-        Answer::new(Prompt { text: estimated, images: 0 }, told).unwrap()
+    fn answer(estimated: u64, told: u64) -> CountedPrompt {
+        CountedPrompt::new(Prompt { text: estimated, images: 0 }, told).unwrap()
     }
 
     fn window(tokens: u64) -> ToldWindow {

@@ -12,7 +12,7 @@ use crate::hooks::{Hooks, Loaded};
 use crate::openai::Counts;
 use crate::route::{self, Alias};
 use crate::settings::Settings;
-use crate::translate::{Answer, Asked, Lessons, Target, ToldWindow};
+use crate::translate::{Asked, CountedPrompt, Lessons, Target, ToldWindow};
 use crate::transport::{CallLimits, Wait};
 
 use super::learned::{Learned, Refused, is_same_window};
@@ -206,7 +206,7 @@ impl Resolved {
             learned.forget_window(&self.model, now);
         }
         let may_cut = self.flavour.dialect().cuts_prompts && asked.estimate.text >= CUT_PROMPT_MIN;
-        let answer = Answer::new(asked.estimate, counts.prompt);
+        let answer = CountedPrompt::new(asked.estimate, counts.prompt);
         let is_taken = answer.is_some_and(|answer| learned.learn_answer(&self.model, answer, may_cut, now));
         let is_short = counts.prompt < asked.estimate.text / 4 * 3;
         if may_cut && !is_taken && is_short && asked.estimate.images == 0 && learned.is_first_cut_prompt() {
@@ -238,7 +238,7 @@ impl Gateway {
     /// Those of [`Gateway::new`].
     pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &CallLimits) -> Result<Self, String> {
         let Loaded { hooks, config: Config { upstreams, aliases } } = loaded;
-        let serve = |config: config::Upstream| {
+        let serve = |config: config::UpstreamConfig| {
             let same = old.and_then(|old| old.upstream(&config.name));
             if let Some(same) = same.filter(|same| *same.upstream.config() == config) {
                 return Ok(Arc::clone(same));

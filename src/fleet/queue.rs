@@ -23,10 +23,10 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The slots of one upstream.
 #[derive(Debug)]
-pub struct Queue(Mutex<Waiting>);
+pub struct Queue(Mutex<WaitingCall>);
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingCall {
     free: u32,
     /// A waiter that is woken already has the slot.
     waiting: VecDeque<Arc<Wake>>,
@@ -48,10 +48,10 @@ pub enum NoSlot {
 impl Queue {
     /// A queue for `slots` requests at a time.
     pub fn new(slots: u32) -> Self {
-        Queue(Mutex::new(Waiting { free: slots, waiting: VecDeque::new() }))
+        Queue(Mutex::new(WaitingCall { free: slots, waiting: VecDeque::new() }))
     }
 
-    fn with<T>(&self, change: impl FnOnce(&mut Waiting) -> T) -> T {
+    fn with<T>(&self, change: impl FnOnce(&mut WaitingCall) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

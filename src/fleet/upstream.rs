@@ -4,7 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::discovery::{Discovered, Memory};
+use super::discovery::{Discovered, DiscoveryMemory};
 use crate::config;
 use crate::transport::{CallLimits, Endpoint, Failure, Path, Response, Wait, Watcher};
 
@@ -13,9 +13,9 @@ const LISTING_SIZE_MAX: usize = 4 * 1024 * 1024;
 
 /// One upstream, shared by all threads.
 pub struct Upstream {
-    config: config::Upstream,
+    config: config::UpstreamConfig,
     endpoint: Endpoint,
-    memory: Arc<Memory>,
+    memory: Arc<DiscoveryMemory>,
 }
 
 impl Upstream {
@@ -23,8 +23,8 @@ impl Upstream {
     ///
     /// # Errors
     /// Those of [`Endpoint::new`].
-    pub fn new(config: config::Upstream, options: &CallLimits) -> Result<Self, String> {
-        let memory = Arc::new(Memory::new(&config.settings));
+    pub fn new(config: config::UpstreamConfig, options: &CallLimits) -> Result<Self, String> {
+        let memory = Arc::new(DiscoveryMemory::new(&config.settings));
         let watcher: Arc<dyn Watcher> = memory.clone();
         let endpoint = Endpoint::new(&config, options)?.watched_by(watcher);
         Ok(Upstream { config, endpoint, memory })
@@ -36,7 +36,7 @@ impl Upstream {
     }
 
     /// Its configuration.
-    pub fn config(&self) -> &config::Upstream {
+    pub fn config(&self) -> &config::UpstreamConfig {
         &self.config
     }
 

@@ -6,7 +6,7 @@ use super::kind::{Defined, Hook};
 use super::load::EVENT_TYPES;
 use super::nearest;
 use super::outcome::Returned;
-use super::request::Request;
+use super::request::HookRequest;
 use super::set::Hooks;
 use crate::error::{Error, Kind, Retry};
 use crate::json::{Object, Value};
@@ -52,7 +52,7 @@ impl Hooks {
     /// A hook of policy closed failed: the request is refused.
     pub fn on_request(
         &self,
-        request: &mut Request,
+        request: &mut HookRequest,
         body: &mut Value<'_>,
         looked_up: &dyn Fn(&str) -> &str,
     ) -> Result<Decision, Error> {
@@ -65,7 +65,7 @@ impl Hooks {
     /// Calls the hooks in order. `req.model` holds the name that the earlier hooks chose.
     fn decide(
         &self,
-        request: &mut Request,
+        request: &mut HookRequest,
         body: &mut Value<'_>,
         looked_up: &dyn Fn(&str) -> &str,
     ) -> Result<Decision, Error> {
@@ -98,7 +98,7 @@ impl Hooks {
     ///
     /// # Errors
     /// A hook of policy closed failed: the request is refused.
-    pub fn on_upstream_request(&self, body: &mut Value<'_>, request: &mut Request) -> Result<(), Error> {
+    pub fn on_upstream_request(&self, body: &mut Value<'_>, request: &mut HookRequest) -> Result<(), Error> {
         for (index, defined) in self.of(Hook::UpstreamRequest) {
             self.call(index, defined, body, request, &|returned, body| {
                 replace(
@@ -115,7 +115,7 @@ impl Hooks {
     ///
     /// # Errors
     /// A hook of policy closed failed: the stream ends with this error.
-    pub fn on_event(&self, event: &mut Value<'_>, request: &mut Request) -> Result<bool, Error> {
+    pub fn on_event(&self, event: &mut Value<'_>, request: &mut HookRequest) -> Result<bool, Error> {
         let told = event.get("type").and_then(Value::as_str).unwrap_or_default();
         let Some(kind) = EVENT_TYPES.into_iter().find(|kind| *kind == told) else { return Ok(true) };
         // Hooks may look at other types of events, but not change them.
@@ -135,7 +135,7 @@ impl Hooks {
     ///
     /// # Errors
     /// A hook of policy closed failed: the stream ends with this error.
-    pub fn on_tool_call(&self, call: &mut Value<'_>, request: &mut Request) -> Result<(), Error> {
+    pub fn on_tool_call(&self, call: &mut Value<'_>, request: &mut HookRequest) -> Result<(), Error> {
         for (index, defined) in self.of(Hook::ToolCall) {
             self.call(index, defined, call, request, &read_tool_call)?;
         }
@@ -150,7 +150,7 @@ impl Hooks {
         &self,
         error: &Error,
         upstream: &str,
-        request: &mut Request,
+        request: &mut HookRequest,
     ) -> Result<ErrorDecision, Error> {
         for (index, defined) in self.of(Hook::Error) {
             let mut subject = Value::object([
@@ -169,7 +169,7 @@ impl Hooks {
     }
 
     /// Runs after the end. It cannot change the request any more, so policy closed has no effect here.
-    pub fn on_log(&self, record: &mut Value<'_>, request: &mut Request) {
+    pub fn on_log(&self, record: &mut Value<'_>, request: &mut HookRequest) {
         for (index, defined) in self.of(Hook::Log) {
             // `call` has counted and logged a failure.
             let _ = self.call(index, defined, record, request, &|_, _| Ok(()));

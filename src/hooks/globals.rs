@@ -9,7 +9,7 @@ use super::convert::{self, FromLua, no_view};
 use super::guard::Guard;
 use super::options::LoadOptions;
 use super::outcome::message_of;
-use super::pattern::{Capture, Search};
+use super::pattern::{Capture, PatternSearch};
 use super::shared::Shared;
 use crate::hash::Fnv;
 use crate::json::{self, Value};
@@ -135,11 +135,11 @@ fn plain(lua: &Lua, guard: &Guard, value: &LuaValue) -> mlua::Result<Value<'stat
 /// The function behind all string patterns: `search(caller, text, pattern, init, anchors, not_ending_at)` returns the
 /// first and the last position of the match, from 1, and the captures.
 pub(super) fn search_function(lua: &Lua, guard: &Arc<Guard>) -> mlua::Result<Function> {
-    type Arguments = (String, LuaString, LuaString, Option<i64>, bool, Option<i64>);
+    type MatchArguments = (String, LuaString, LuaString, Option<i64>, bool, Option<i64>);
     let guard = Arc::clone(guard);
-    lua.create_function(move |lua, (caller, text, pattern, init, anchors, last_end): Arguments| {
+    lua.create_function(move |lua, (caller, text, pattern, init, anchors, last_end): MatchArguments| {
         let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
-        let search = Search {
+        let search = PatternSearch {
             text: &text,
             pattern: &pattern,
             anchors,

@@ -15,7 +15,7 @@ use super::options::LoadOptions;
 use super::source::Source;
 use super::table::{Mistake, Mistakes, describe};
 use super::vm::Vm;
-use crate::config::{Config, Upstream};
+use crate::config::{Config, UpstreamConfig};
 use crate::json::Value;
 use crate::route::Alias;
 pub(super) use file::EVENT_TYPES;
@@ -60,7 +60,7 @@ impl LoadError {
 /// Loads `sources` (files or folders; none: the embedded default) beside the upstreams of the command line.
 pub(super) fn load(
     paths: &[PathBuf],
-    upstreams: Vec<Upstream>,
+    upstreams: Vec<UpstreamConfig>,
     options: LoadOptions,
 ) -> Result<(Blueprint, Vm, Config), LoadError> {
     let sources = read_sources(paths, &options.texts)?;
@@ -249,7 +249,7 @@ fn read_file(vm: &Vm, source: &Source, index: usize) -> (FileTable, Vec<Mistake>
 
 /// Combines the files: lists the upstreams with the default first, and finds the upstream of each alias.
 fn assemble(
-    command_line: Vec<Upstream>,
+    command_line: Vec<UpstreamConfig>,
     files: &mut [(&Source, FileTable)],
     mistakes: &mut Vec<Mistake>,
 ) -> Config {

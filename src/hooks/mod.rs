@@ -61,7 +61,7 @@ pub use calls::{Decision, ErrorDecision};
 pub use kind::{Hook, HookPlace};
 pub use load::LoadError;
 pub use options::{HookLimits, LoadOptions};
-pub use request::{Context, Request};
+pub use request::{Context, HookRequest};
 pub use set::{Hooks, Loaded};
 pub use shared::Shared;
 pub use table::Mistake;

@@ -39,14 +39,14 @@ pub(super) enum Capture {
 
 /// The match that a search found: its beginning and its end, from 0, and the captures.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct Match {
     pub(super) start: usize,
     pub(super) end: usize,
     pub(super) captures: Vec<Capture>,
 }
 
 /// One search.
-pub(super) struct Search<'s> {
+pub(super) struct PatternSearch<'s> {
     pub(super) text: &'s [u8],
     pub(super) pattern: &'s [u8],
     /// True if `^` at the beginning of the pattern ties the match to `start`.
@@ -57,9 +57,9 @@ pub(super) struct Search<'s> {
     pub(super) go_on: &'s dyn Fn() -> Result<(), String>,
 }
 
-impl Search<'_> {
+impl PatternSearch<'_> {
     /// The first match that begins at `start` or later.
-    pub(super) fn run(&self, start: usize) -> Result<Option<Found>, String> {
+    pub(super) fn run(&self, start: usize) -> Result<Option<Match>, String> {
         let anchored = self.anchors && self.pattern.first() == Some(&b'^');
         let first = usize::from(anchored);
         let mut matcher = Matcher { search: self, captures: Vec::new(), depth: 0, steps: 0 };
@@ -72,7 +72,7 @@ impl Search<'_> {
                 if matcher.captures.iter().any(|capture| matches!(capture, Capture::Open(_))) {
                     return Err("unfinished capture".to_owned());
                 }
-                return Ok(Some(Found { start, end, captures: matcher.captures }));
+                return Ok(Some(Match { start, end, captures: matcher.captures }));
             }
             if anchored {
                 break;
@@ -83,13 +83,13 @@ impl Search<'_> {
 }
 
 struct Matcher<'m> {
-    search: &'m Search<'m>,
+    search: &'m PatternSearch<'m>,
     captures: Vec<Capture>,
     depth: usize,
     steps: u32,
 }
 
-type Outcome = Result<Option<usize>, String>;
+type MatchResult = Result<Option<usize>, String>;
 
 impl Matcher<'_> {
     fn text(&self, s: usize) -> Option<u8> {
@@ -106,7 +106,7 @@ impl Matcher<'_> {
     }
 
     /// Matches the pattern from `p` on against the text at `s`; returns the end of the match.
-    fn at(&mut self, s: usize, p: usize) -> Outcome {
+    fn at(&mut self, s: usize, p: usize) -> MatchResult {
         self.depth += 1;
         if self.depth > DEPTH_MAX {
             return Err("pattern too complex".to_owned());
@@ -119,7 +119,7 @@ impl Matcher<'_> {
         outcome
     }
 
-    fn go(&mut self, mut s: usize, mut p: usize) -> Outcome {
+    fn go(&mut self, mut s: usize, mut p: usize) -> MatchResult {
         loop {
             self.step()?;
             let Some(head) = self.pattern(p) else { return Ok(Some(s)) };
@@ -164,7 +164,7 @@ impl Matcher<'_> {
     }
 
     /// Matches `*`, and what follows the first character of `+`: tries as many repetitions as possible, then fewer.
-    fn most(&mut self, s: usize, p: usize, after: usize) -> Outcome {
+    fn most(&mut self, s: usize, p: usize, after: usize) -> MatchResult {
         let mut count = 0;
         while self.single(s + count, p, after) {
             self.step()?;
@@ -182,7 +182,7 @@ impl Matcher<'_> {
     }
 
     /// Matches `-`: tries no repetition, then more.
-    fn fewest(&mut self, mut s: usize, p: usize, after: usize) -> Outcome {
+    fn fewest(&mut self, mut s: usize, p: usize, after: usize) -> MatchResult {
         loop {
             if let Some(end) = self.at(s, after + 1)? {
                 return Ok(Some(end));
@@ -194,7 +194,7 @@ impl Matcher<'_> {
         }
     }
 
-    fn open(&mut self, s: usize, p: usize, capture: Capture) -> Outcome {
+    fn open(&mut self, s: usize, p: usize, capture: Capture) -> MatchResult {
         if self.captures.len() >= CAPTURES_MAX {
             return Err("too many captures".to_owned());
         }
@@ -207,7 +207,7 @@ impl Matcher<'_> {
         Ok(end)
     }
 
-    fn close(&mut self, s: usize, p: usize) -> Outcome {
+    fn close(&mut self, s: usize, p: usize) -> MatchResult {
         let open = self.captures.iter().rposition(|capture| matches!(capture, Capture::Open(_)));
         let Some((level, slot)) = open.and_then(|level| Some((level, self.captures.get_mut(level)?))) else {
             return Err("invalid pattern capture".to_owned());
@@ -224,7 +224,7 @@ impl Matcher<'_> {
     }
 
     /// Matches `%bxy`: a text that begins with `x`, ends with `y`, and has as many of each.
-    fn balance(&mut self, s: usize, p: usize) -> Outcome {
+    fn balance(&mut self, s: usize, p: usize) -> MatchResult {
         let (Some(begin), Some(finish)) = (self.pattern(p), self.pattern(p + 1)) else {
             return Err("malformed pattern (missing arguments to '%b')".to_owned());
         };
@@ -249,7 +249,7 @@ impl Matcher<'_> {
     }
 
     /// Matches `%f[set]`; returns the index in the pattern after it.
-    fn frontier(&mut self, s: usize, p: usize) -> Outcome {
+    fn frontier(&mut self, s: usize, p: usize) -> MatchResult {
         if self.pattern(p) != Some(b'[') {
             return Err("missing '[' after '%f' in pattern".to_owned());
         }
@@ -260,7 +260,7 @@ impl Matcher<'_> {
         Ok(matches.then_some(after))
     }
 
-    fn back_reference(&mut self, s: usize, digit: u8) -> Outcome {
+    fn back_reference(&mut self, s: usize, digit: u8) -> MatchResult {
         let level = usize::from(digit).checked_sub(usize::from(b'1'));
         let Some(Capture::Range(start, end)) = level.and_then(|level| self.captures.get(level)).copied()
         else {

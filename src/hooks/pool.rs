@@ -12,7 +12,7 @@ use super::vm::Vm;
 const VMS_MIN: usize = 2;
 
 /// The VMs that are not lent out.
-pub(super) struct Pool {
+pub(super) struct LuaPool {
     idle: Mutex<Vec<Slot>>,
     returned: Condvar,
 }
@@ -23,15 +23,15 @@ enum Slot {
     Empty,
 }
 
-impl Pool {
+impl LuaPool {
     /// Makes a pool of one VM per core, all like the first.
-    pub(super) fn new(blueprint: &Blueprint, first: Vm) -> Result<Pool, LoadError> {
+    pub(super) fn new(blueprint: &Blueprint, first: Vm) -> Result<LuaPool, LoadError> {
         let vms = std::thread::available_parallelism().map_or(VMS_MIN, NonZero::get).max(VMS_MIN);
         let mut idle = vec![Slot::Ready(Box::new(first))];
         while idle.len() < vms {
             idle.push(Slot::Ready(Box::new(blueprint.build()?)));
         }
-        Ok(Pool { idle: Mutex::new(idle), returned: Condvar::new() })
+        Ok(LuaPool { idle: Mutex::new(idle), returned: Condvar::new() })
     }
 
     /// Runs `f` with a VM, and throws the VM away if it is spent afterwards.
@@ -76,7 +76,7 @@ impl Pool {
 
 /// A slot on loan.
 struct Lent<'p> {
-    pool: &'p Pool,
+    pool: &'p LuaPool,
     slot: Slot,
 }
 

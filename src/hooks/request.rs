@@ -6,7 +6,7 @@ use crate::json::Value;
 
 /// `req` in the hooks. Without `Debug`, since headers may hold secrets that cannot be recognised by their names.
 #[derive(Clone, Default)]
-pub struct Request {
+pub struct HookRequest {
     /// The model's name as the alias table will look it up.
     pub model: String,
     /// True if the client asks for a stream.
@@ -53,7 +53,7 @@ impl Default for Context {
     }
 }
 
-impl Request {
+impl HookRequest {
     /// Every field that Lua sees.
     pub(super) const FIELDS: [&'static str; 18] = [
         "model",

@@ -10,10 +10,10 @@ use super::kind::{Defined, Hook, HookPlace};
 use super::load::{self, Blueprint, LoadError};
 use super::options::LoadOptions;
 use super::outcome::Returned;
-use super::pool::Pool;
-use super::request::Request;
+use super::pool::LuaPool;
+use super::request::HookRequest;
 use super::vm::Vm;
-use crate::config::{Config, Upstream};
+use crate::config::{Config, UpstreamConfig};
 use crate::error::{Error, Kind, Retry};
 use crate::hash::Fnv;
 use crate::json::Value;
@@ -30,7 +30,7 @@ pub struct Loaded {
 /// flight finish with the old hooks.
 pub struct Hooks {
     pub(super) blueprint: Blueprint,
-    pool: Pool,
+    pool: LuaPool,
     hash: String,
     failures: [AtomicU64; Hook::ALL.len()],
     /// For each hook of `blueprint.defined`: the time of its last logged failure, and the number of failures since then
@@ -55,7 +55,7 @@ impl Hooks {
     /// Every mistake found in the files.
     pub fn load(
         sources: &[PathBuf],
-        upstreams: Vec<Upstream>,
+        upstreams: Vec<UpstreamConfig>,
         options: LoadOptions,
     ) -> Result<Loaded, LoadError> {
         let (blueprint, first, config) = load::load(sources, upstreams, options)?;
@@ -63,7 +63,7 @@ impl Hooks {
     }
 
     fn new(blueprint: Blueprint, first: Vm) -> Result<Hooks, LoadError> {
-        let pool = Pool::new(&blueprint, first)?;
+        let pool = LuaPool::new(&blueprint, first)?;
         let hash = hash_of(&blueprint);
         let reported = Mutex::new(vec![None; blueprint.defined.len()]);
         Ok(Hooks { blueprint, pool, hash, failures: Default::default(), reported })
@@ -117,7 +117,7 @@ impl Hooks {
         index: usize,
         defined: &Defined,
         subject: &mut Value<'a>,
-        request: &mut Request,
+        request: &mut HookRequest,
         read: &dyn Fn(Returned<'a>, &mut Value<'a>) -> Result<T, String>,
     ) -> Result<Option<T>, Error> {
         let outcome = self

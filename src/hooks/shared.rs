@@ -19,21 +19,21 @@ pub const TOTAL_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// The dictionary. Clones share one.
 #[derive(Clone, Default)]
-pub struct Shared(Arc<Mutex<State>>);
+pub struct Shared(Arc<Mutex<SharedTable>>);
 
 #[derive(Default)]
-struct State {
-    entries: HashMap<String, Entry>,
+struct SharedTable {
+    entries: HashMap<String, SharedEntry>,
     total_bytes: usize,
 }
 
-struct Entry {
+struct SharedEntry {
     value: Value<'static>,
     bytes: usize,
     expires: Option<Instant>,
 }
 
-impl Entry {
+impl SharedEntry {
     fn live(&self, now: Instant) -> bool {
         self.expires.is_none_or(|expires| now < expires)
     }
@@ -66,9 +66,11 @@ impl Shared {
                 state.remove(key);
                 Ok(())
             }
-            Some(value) => {
-                state.put(key, Entry { value, bytes, expires: ttl.and_then(|t| now.checked_add(t)) }, now)
-            }
+            Some(value) => state.put(
+                key,
+                SharedEntry { value, bytes, expires: ttl.and_then(|t| now.checked_add(t)) },
+                now,
+            ),
         })
     }
 
@@ -89,17 +91,17 @@ impl Shared {
             const NUMBER_BYTES: usize = 8;
             let value = Value::Number(Number::Float(by));
             let expires = ttl.and_then(|t| now.checked_add(t));
-            state.put(key, Entry { value, bytes: NUMBER_BYTES, expires }, now).map(|()| by)
+            state.put(key, SharedEntry { value, bytes: NUMBER_BYTES, expires }, now).map(|()| by)
         })
     }
 
-    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, f: impl FnOnce(&mut SharedTable) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl State {
-    fn put(&mut self, key: &str, entry: Entry, now: Instant) -> Result<(), String> {
+impl SharedTable {
+    fn put(&mut self, key: &str, entry: SharedEntry, now: Instant) -> Result<(), String> {
         if key.len() > KEY_BYTES_MAX {
             return Err(format!("shared: a key of {} bytes; {KEY_BYTES_MAX} is the most", key.len()));
         }
@@ -119,7 +121,7 @@ impl State {
         Ok(())
     }
 
-    fn is_full(&self, entry: &Entry) -> bool {
+    fn is_full(&self, entry: &SharedEntry) -> bool {
         self.entries.len() >= KEYS_MAX || self.total_bytes + entry.bytes > TOTAL_BYTES_MAX
     }
 

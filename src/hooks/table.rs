@@ -69,7 +69,7 @@ fn only_line_of(text: &str, word: &str) -> Option<u32> {
 }
 
 /// One table of the owner's, and its name in messages.
-pub(super) struct Reader<'t> {
+pub(super) struct TableReader<'t> {
     table: &'t Table,
     /// The table's path, such as `upstreams.spark`; empty for the file's own table.
     path: String,
@@ -77,10 +77,10 @@ pub(super) struct Reader<'t> {
     landmark: String,
 }
 
-impl<'t> Reader<'t> {
+impl<'t> TableReader<'t> {
     /// A table under this path. `landmark` is a word that stands near it in the file.
     pub(super) fn new(table: &'t Table, path: impl Into<String>, landmark: impl Into<String>) -> Self {
-        Reader { table, path: path.into(), landmark: landmark.into() }
+        TableReader { table, path: path.into(), landmark: landmark.into() }
     }
 
     /// The path of a key, for messages.

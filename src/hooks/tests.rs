@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::Upstream;
+use crate::config::UpstreamConfig;
 use crate::error::{Error, Kind, Retry};
 use crate::json;
 use crate::json::Value;
@@ -47,8 +47,8 @@ fn options() -> LoadOptions {
     LoadOptions { limits, ..LoadOptions::default() }
 }
 
-fn upstream(name: &str) -> Upstream {
-    Upstream {
+fn upstream(name: &str) -> UpstreamConfig {
+    UpstreamConfig {
         name: name.to_owned(),
         url: format!("http://127.0.0.1:1/{name}"),
         api_key: None,
@@ -81,7 +81,7 @@ fn on_body(lua: &str) -> Hooks {
 fn edit(hooks: &Hooks, body: &str) -> String {
     let mut bytes = body.as_bytes().to_vec();
     let mut body = json::parse(&mut bytes).unwrap();
-    hooks.on_upstream_request(&mut body, &mut Request::default()).unwrap();
+    hooks.on_upstream_request(&mut body, &mut HookRequest::default()).unwrap();
     body.to_json()
 }
 
@@ -92,8 +92,8 @@ fn decide(hooks: &Hooks, body: &str) -> Result<Decision, Error> {
     hooks.on_request(&mut request(), &mut body, &|model| model)
 }
 
-fn request() -> Request {
-    Request {
+fn request() -> HookRequest {
+    HookRequest {
         model: "claude-x".to_owned(),
         path: "/v1/messages".to_owned(),
         method: "POST".to_owned(),
@@ -103,7 +103,7 @@ fn request() -> Request {
         tokens_est: 1000,
         tool_names: vec!["Bash".to_owned()],
         has_tools: true,
-        ..Request::default()
+        ..HookRequest::default()
     }
 }
 

@@ -13,10 +13,10 @@ use mlua::{AnyUserData, Function, Lua, Table, UserDataRef, Value as LuaValue};
 use super::convert::{self, FromLua};
 use super::guard::Guard;
 use super::outcome::Returned;
-use super::request::Request;
+use super::request::HookRequest;
 use crate::http::SECRET_HEADERS;
 use crate::json::{DEPTH_MAX, Value};
-use tree::{Step, Undo, child_of, key_text, resolve, resolve_mut, write};
+use tree::{PathStep, Undo, child_of, key_text, resolve, resolve_mut, write};
 
 /// The starting point of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ enum Root {
 pub(super) struct View {
     call: u64,
     root: Root,
-    path: Vec<Step>,
+    path: Vec<PathStep>,
 }
 
 /// Gives views their metamethods, which come from the prelude, in a new VM.
@@ -55,7 +55,7 @@ pub(super) fn register(lua: &Lua, prelude: &Table) -> mlua::Result<()> {
 pub(super) struct Frame<'f, 'a> {
     call: u64,
     guard: &'f Guard,
-    request: &'f Request,
+    request: &'f HookRequest,
     /// True if the subject is the request's own body, which hooks see as `req.body`.
     subject_is_body: bool,
     subject: RefCell<&'f mut Value<'a>>,
@@ -76,7 +76,7 @@ impl<'f, 'a> Frame<'f, 'a> {
     pub(super) fn new(
         call: u64,
         guard: &'f Guard,
-        request: &'f Request,
+        request: &'f HookRequest,
         subject: &'f mut Value<'a>,
         subject_is_body: bool,
     ) -> Self {
@@ -161,7 +161,7 @@ impl<'f, 'a> Frame<'f, 'a> {
         }
     }
 
-    fn view(&self, lua: &Lua, root: Root, path: Vec<Step>) -> mlua::Result<AnyUserData> {
+    fn view(&self, lua: &Lua, root: Root, path: Vec<PathStep>) -> mlua::Result<AnyUserData> {
         lua.create_any_userdata(View { call: self.call, root, path })
     }
 
@@ -229,7 +229,7 @@ impl<'f, 'a> Frame<'f, 'a> {
                 None => Err(mlua::Error::runtime(super::nearest::unknown(
                     "req has no field",
                     name,
-                    &Request::FIELDS,
+                    &HookRequest::FIELDS,
                 ))),
             },
         }
@@ -269,9 +269,10 @@ impl<'f, 'a> Frame<'f, 'a> {
     fn keys(&self, lua: &Lua, view: &View) -> mlua::Result<LuaValue> {
         let subject = self.subject.borrow();
         let keys: Vec<&str> = match view.root {
-            Root::Request => {
-                Request::FIELDS.into_iter().filter(|name| *name != "body" || self.subject_is_body).collect()
-            }
+            Root::Request => HookRequest::FIELDS
+                .into_iter()
+                .filter(|name| *name != "body" || self.subject_is_body)
+                .collect(),
             Root::Headers => self.request.headers.iter().map(|(name, _)| name.as_str()).collect(),
             Root::Subject => match resolve(&subject, &view.path)? {
                 Value::Object(object) => object.iter().map(|(key, _)| key).collect(),

@@ -12,7 +12,7 @@ use super::guard::Guard;
 use super::kind::Hook;
 use super::options::{HookLimits, LoadOptions};
 use super::outcome::{Returned, message_of};
-use super::request::{Context, Request};
+use super::request::{Context, HookRequest};
 use super::source::Source;
 use super::view::{self, Frame};
 use super::{convert, globals};
@@ -82,7 +82,7 @@ impl Vm {
         index: usize,
         hook: Hook,
         subject: &mut Value<'a>,
-        request: &mut Request,
+        request: &mut HookRequest,
         read: &dyn Fn(Returned<'a>, &mut Value<'a>) -> Result<T, String>,
     ) -> Result<T, String> {
         self.guard.start(self.limits.call);

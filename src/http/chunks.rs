@@ -18,7 +18,7 @@ const OVERHEAD_FACTOR: u64 = 24;
 /// The state of decoding a chunked body.
 #[derive(Debug, Default)]
 pub struct Chunks {
-    place: Place,
+    place: ChunkPlace,
     /// The bytes of the current chunk that have not come yet.
     left: u64,
     /// The bytes of the current line so far.
@@ -29,7 +29,7 @@ pub struct Chunks {
 
 /// The kind of byte that comes next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
+enum ChunkPlace {
     /// The first digit of a chunk's size.
     #[default]
     Size,
@@ -75,7 +75,7 @@ impl fmt::Display for Malformed {
 impl Chunks {
     /// True if the last chunk and the trailers have come.
     pub fn is_ended(&self) -> bool {
-        self.place == Place::Ended
+        self.place == ChunkPlace::Ended
     }
 
     /// The number of bytes of data so far.
@@ -92,8 +92,8 @@ impl Chunks {
         let (mut data, mut used) = (0, 0);
         while let Some(byte) = bytes.get(used).copied() {
             match self.place {
-                Place::Ended => break,
-                Place::Data => {
+                ChunkPlace::Ended => break,
+                ChunkPlace::Data => {
                     let count = fitting(self.left, bytes.len() - used);
                     bytes.copy_within(used..used + count, data);
                     data += count;
@@ -101,7 +101,7 @@ impl Chunks {
                     self.size += count as u64;
                     self.left -= count as u64;
                     if self.left == 0 {
-                        self.place = Place::DataEnd;
+                        self.place = ChunkPlace::DataEnd;
                     }
                 }
                 _ => {
@@ -123,24 +123,26 @@ impl Chunks {
             return Err(Malformed("too much framing for its data"));
         }
         self.place = match (self.place, byte) {
-            (Place::Size | Place::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(byte)?,
-            (Place::Digits | Place::Padding, b' ' | b'\t') => Place::Padding,
-            (Place::Digits | Place::Padding, b';') => Place::Extension,
-            (Place::Digits | Place::Padding | Place::Extension, b'\r') => Place::SizeEnd,
-            (Place::SizeEnd, b'\n') if self.left == 0 => self.next_line(Place::Trailers),
-            (Place::SizeEnd, b'\n') => self.next_line(Place::Data),
-            (Place::DataEnd, b'\r') => Place::DataLineFeed,
-            (Place::DataLineFeed, b'\n') => self.next_line(Place::Size),
-            (Place::Trailers, b'\r') => Place::LastLineFeed,
-            (Place::LastLineFeed, b'\n') => Place::Ended,
-            (Place::Trailer, b'\r') => Place::TrailerLineFeed,
-            (Place::TrailerLineFeed, b'\n') => self.next_line(Place::Trailers),
-            (Place::Extension, 1..) if byte != b'\n' => Place::Extension,
-            (Place::Trailers | Place::Trailer, 1..) if byte != b'\n' => Place::Trailer,
-            (Place::Size | Place::Digits | Place::Padding, _) => {
+            (ChunkPlace::Size | ChunkPlace::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                self.digit(byte)?
+            }
+            (ChunkPlace::Digits | ChunkPlace::Padding, b' ' | b'\t') => ChunkPlace::Padding,
+            (ChunkPlace::Digits | ChunkPlace::Padding, b';') => ChunkPlace::Extension,
+            (ChunkPlace::Digits | ChunkPlace::Padding | ChunkPlace::Extension, b'\r') => ChunkPlace::SizeEnd,
+            (ChunkPlace::SizeEnd, b'\n') if self.left == 0 => self.next_line(ChunkPlace::Trailers),
+            (ChunkPlace::SizeEnd, b'\n') => self.next_line(ChunkPlace::Data),
+            (ChunkPlace::DataEnd, b'\r') => ChunkPlace::DataLineFeed,
+            (ChunkPlace::DataLineFeed, b'\n') => self.next_line(ChunkPlace::Size),
+            (ChunkPlace::Trailers, b'\r') => ChunkPlace::LastLineFeed,
+            (ChunkPlace::LastLineFeed, b'\n') => ChunkPlace::Ended,
+            (ChunkPlace::Trailer, b'\r') => ChunkPlace::TrailerLineFeed,
+            (ChunkPlace::TrailerLineFeed, b'\n') => self.next_line(ChunkPlace::Trailers),
+            (ChunkPlace::Extension, 1..) if byte != b'\n' => ChunkPlace::Extension,
+            (ChunkPlace::Trailers | ChunkPlace::Trailer, 1..) if byte != b'\n' => ChunkPlace::Trailer,
+            (ChunkPlace::Size | ChunkPlace::Digits | ChunkPlace::Padding, _) => {
                 return Err(Malformed("its size is not a hexadecimal number"));
             }
-            (Place::DataEnd | Place::DataLineFeed, _) => {
+            (ChunkPlace::DataEnd | ChunkPlace::DataLineFeed, _) => {
                 return Err(Malformed("its data is longer than its size"));
             }
             _ => return Err(Malformed("a line does not end with CR and LF")),
@@ -148,14 +150,14 @@ impl Chunks {
         Ok(())
     }
 
-    fn digit(&mut self, byte: u8) -> Result<Place, Malformed> {
+    fn digit(&mut self, byte: u8) -> Result<ChunkPlace, Malformed> {
         let digit = char::from(byte).to_digit(16).unwrap_or_default();
         let size = self.left.checked_mul(16).ok_or(Malformed("its size is too large"))?;
         self.left = size + u64::from(digit);
-        Ok(Place::Digits)
+        Ok(ChunkPlace::Digits)
     }
 
-    fn next_line(&mut self, place: Place) -> Place {
+    fn next_line(&mut self, place: ChunkPlace) -> ChunkPlace {
         self.line = 0;
         place
     }

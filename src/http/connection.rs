@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::chunks::Chunks;
-use super::head::{self, Framing};
-use super::request::{Failure, Request, RequestLimits};
+use super::head::{self, RequestFraming};
+use super::request::{Request, RequestFailure, RequestLimits};
 use super::state::State;
 use crate::error::{Error, Kind};
 
@@ -45,7 +45,7 @@ pub struct Connection<S> {
     pub(super) buffer: Vec<u8>,
     start: usize,
     /// The end of the current request's body, counted from the bytes that were read so far.
-    framing: Framing,
+    framing: RequestFraming,
     expects_continue: bool,
     /// True if the current request is HTTP/1.0, for its response.
     pub(super) http10: bool,
@@ -69,7 +69,7 @@ impl<S: Read + Write> Connection<S> {
             limits,
             buffer: Vec::new(),
             start: 0,
-            framing: Framing::Empty,
+            framing: RequestFraming::Empty,
             expects_continue: false,
             http10: false,
             is_head: false,
@@ -113,7 +113,7 @@ impl<S: Read + Write> Connection<S> {
     ///
     /// # Errors
     /// The head is malformed, too large or too slow, or the client left in the middle of it.
-    pub fn read_head(&mut self) -> Result<Option<Request>, Failure> {
+    pub fn read_head(&mut self) -> Result<Option<Request>, RequestFailure> {
         self.read_head_with(|_, _| Ok(()))
     }
 
@@ -126,7 +126,7 @@ impl<S: Read + Write> Connection<S> {
     pub fn read_head_with(
         &mut self,
         mut wait: impl FnMut(&S, Waiting) -> io::Result<()>,
-    ) -> Result<Option<Request>, Failure> {
+    ) -> Result<Option<Request>, RequestFailure> {
         if self.must_close() {
             return Ok(None);
         }
@@ -143,7 +143,7 @@ impl<S: Read + Write> Connection<S> {
             let waiting = if scanned == 0 { Waiting::Idle } else { Waiting::Head };
             match (wait(&self.stream, waiting).and_then(|()| self.fill()), waiting) {
                 (Ok(0), Waiting::Idle) => return Ok(None),
-                (Ok(0), Waiting::Head) => return Err(Failure::Closed),
+                (Ok(0), Waiting::Head) => return Err(RequestFailure::Closed),
                 (Ok(_), _) => {}
                 (Err(error), Waiting::Idle) if is_timeout(&error) => return Ok(None),
                 (Err(error), _) => return Err(self.failed(error)),
@@ -157,7 +157,7 @@ impl<S: Read + Write> Connection<S> {
     /// # Errors
     /// The body is too large, malformed or too slow, or the client left in the middle of it. The connection then has to
     /// be closed after the response.
-    pub fn read_body(&mut self, body: &mut Vec<u8>) -> Result<(), Failure> {
+    pub fn read_body(&mut self, body: &mut Vec<u8>) -> Result<(), RequestFailure> {
         self.read_body_with(body, |_| Ok(()))
     }
 
@@ -167,22 +167,22 @@ impl<S: Read + Write> Connection<S> {
     ///
     /// # Errors
     /// Those of [`Connection::read_body`], and those of `before_read`.
-    pub fn read_body_with<E: From<Failure>>(
+    pub fn read_body_with<E: From<RequestFailure>>(
         &mut self,
         body: &mut Vec<u8>,
         mut before_read: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<(), E> {
-        let read = match std::mem::replace(&mut self.framing, Framing::Lost) {
-            Framing::Empty => Ok(()),
-            Framing::Length(length) => self.read_length(length, body, &mut before_read),
-            Framing::Chunked(chunks) => self.read_chunked(chunks, body, &mut before_read),
-            Framing::Lost => Err(self.reject(Error::invalid("the request's body was lost")).into()),
+        let read = match std::mem::replace(&mut self.framing, RequestFraming::Lost) {
+            RequestFraming::Empty => Ok(()),
+            RequestFraming::Length(length) => self.read_length(length, body, &mut before_read),
+            RequestFraming::Chunked(chunks) => self.read_chunked(chunks, body, &mut before_read),
+            RequestFraming::Lost => Err(self.reject(Error::invalid("the request's body was lost")).into()),
         };
         if read.is_err() {
             self.closing = true;
             return read;
         }
-        self.framing = Framing::Empty;
+        self.framing = RequestFraming::Empty;
         // The response may take minutes, so free the memory of the bytes that were read.
         if self.buffered().is_empty() {
             self.buffer = Vec::new();
@@ -191,7 +191,7 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    fn read_length<E: From<Failure>>(
+    fn read_length<E: From<RequestFailure>>(
         &mut self,
         length: u64,
         body: &mut Vec<u8>,
@@ -222,7 +222,7 @@ impl<S: Read + Write> Connection<S> {
 
     /// Reads the next `size` bytes of a body. The room for them is made once, not for each read, and each read may fill
     /// all of it: std's `read_to_end` would begin with reads of 8 KiB and grow them step by step.
-    fn read_part<E: From<Failure>>(
+    fn read_part<E: From<RequestFailure>>(
         &mut self,
         size: usize,
         body: &mut Vec<u8>,
@@ -239,7 +239,7 @@ impl<S: Read + Write> Connection<S> {
                 break Err(error);
             }
             match read_once(&mut self.stream, room) {
-                Ok(0) => break Err(Failure::Closed.into()),
+                Ok(0) => break Err(RequestFailure::Closed.into()),
                 Ok(count) => filled += count,
                 Err(error) => break Err(self.failed(error).into()),
             }
@@ -248,7 +248,7 @@ impl<S: Read + Write> Connection<S> {
         read
     }
 
-    fn read_chunked<E: From<Failure>>(
+    fn read_chunked<E: From<RequestFailure>>(
         &mut self,
         mut chunks: Chunks,
         body: &mut Vec<u8>,
@@ -275,7 +275,7 @@ impl<S: Read + Write> Connection<S> {
             self.send_continue()?;
             before_read(body.len())?;
             match read_more(&mut self.stream, body) {
-                Ok(0) => return Err(Failure::Closed.into()),
+                Ok(0) => return Err(RequestFailure::Closed.into()),
                 Ok(_) => {}
                 Err(error) => return Err(self.failed(error).into()),
             }
@@ -284,7 +284,7 @@ impl<S: Read + Write> Connection<S> {
 
     /// Sends `100 Continue` if the client asked for it. A client that has sent some of the body already does not wait
     /// for it.
-    fn send_continue(&mut self) -> Result<(), Failure> {
+    fn send_continue(&mut self) -> Result<(), RequestFailure> {
         if std::mem::take(&mut self.expects_continue) {
             self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|error| self.failed(error))?;
         }
@@ -292,7 +292,7 @@ impl<S: Read + Write> Connection<S> {
     }
 
     /// Takes the head out of the buffer if it is complete.
-    fn try_head(&mut self, scanned: usize) -> Result<Option<Request>, Failure> {
+    fn try_head(&mut self, scanned: usize) -> Result<Option<Request>, RequestFailure> {
         let bytes = self.buffered();
         if let Some(error) = head::refuse_start(bytes) {
             return Err(self.reject(error));
@@ -312,7 +312,7 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
-    fn begin(&mut self, head: head::Head) -> Request {
+    fn begin(&mut self, head: head::RequestHead) -> Request {
         self.framing = head.framing;
         self.http10 = head.http10;
         self.expects_continue = head.expects_continue && self.buffered().is_empty();
@@ -329,7 +329,7 @@ impl<S: Read + Write> Connection<S> {
     }
 
     pub(super) fn has_body_left(&self) -> bool {
-        !matches!(self.framing, Framing::Empty)
+        !matches!(self.framing, RequestFraming::Empty)
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -361,31 +361,31 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
-    fn reject_size(&mut self) -> Failure {
+    fn reject_size(&mut self) -> RequestFailure {
         let message = format!("request body over {} bytes", self.limits.body_size_max);
         self.reject(Error::new(Kind::RequestTooLarge, message))
     }
 
     /// Ends the current request: it needs an error response, and it is unknown where the next request begins.
-    fn reject(&mut self, error: Error) -> Failure {
+    fn reject(&mut self, error: Error) -> RequestFailure {
         if matches!(self.state, State::Ready) {
             self.state = State::Awaiting;
             self.http10 = false;
             self.is_head = false;
         }
-        self.framing = Framing::Lost;
+        self.framing = RequestFraming::Lost;
         self.closing = true;
-        Failure::Reject(error)
+        RequestFailure::Reject(error)
     }
 
-    fn failed(&mut self, error: io::Error) -> Failure {
+    fn failed(&mut self, error: io::Error) -> RequestFailure {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
         match error.kind() {
             _ if is_timeout(&error) => {
                 self.reject(Error::new(Kind::RequestTimeout, "the request did not arrive in time"))
             }
-            ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => Failure::Closed,
-            _ => Failure::Io(error),
+            ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => RequestFailure::Closed,
+            _ => RequestFailure::Io(error),
         }
     }
 }

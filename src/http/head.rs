@@ -16,7 +16,7 @@ use crate::error::{Error, Kind};
 const HEADERS_MAX: usize = 128;
 
 /// Where the body of a request ends. Shrinks as the body is read.
-pub(super) enum Framing {
+pub(super) enum RequestFraming {
     /// No more of the body follows.
     Empty,
     /// After this many bytes.
@@ -28,9 +28,9 @@ pub(super) enum Framing {
 }
 
 /// The parsed request line and headers.
-pub(super) struct Head {
+pub(super) struct RequestHead {
     pub(super) request: Request,
-    pub(super) framing: Framing,
+    pub(super) framing: RequestFraming,
     pub(super) http10: bool,
     pub(super) keep_alive: bool,
     pub(super) expects_continue: bool,
@@ -71,7 +71,7 @@ pub(super) fn refuse_start(bytes: &[u8]) -> Option<Error> {
 }
 
 /// Parses a complete head.
-pub(super) fn parse(bytes: &[u8]) -> Result<Head, Error> {
+pub(super) fn parse(bytes: &[u8]) -> Result<RequestHead, Error> {
     let mut fields = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let status = parsed.parse_with_uninit_headers(bytes, &mut fields).map_err(malformed)?;
@@ -88,7 +88,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Head, Error> {
         return Err(Error::invalid("malformed request: more than one host header"));
     }
     let http10 = version == 0;
-    Ok(Head {
+    Ok(RequestHead {
         framing: framing(method, http10, &headers)?,
         http10,
         keep_alive: headers.keep_alive(http10),
@@ -116,18 +116,18 @@ fn malformed(error: httparse::Error) -> Error {
 
 /// Finds out where the body ends (RFC 9112, section 6). A body of GET or HEAD is read too: otherwise it would be taken
 /// for the next request.
-fn framing(method: &str, http10: bool, headers: &Headers) -> Result<Framing, Error> {
+fn framing(method: &str, http10: bool, headers: &Headers) -> Result<RequestFraming, Error> {
     let length =
         headers.content_length().map_err(|why| Error::invalid(format!("malformed request: {why}")))?;
     let mut codings = headers.values("transfer-encoding");
     let Some(coding) = codings.next() else {
         return match length {
-            Some(0) => Ok(Framing::Empty),
-            Some(length) => Ok(Framing::Length(length)),
+            Some(0) => Ok(RequestFraming::Empty),
+            Some(length) => Ok(RequestFraming::Length(length)),
             None if matches!(method, "POST" | "PUT" | "PATCH") => {
                 Err(Error::new(Kind::LengthRequired, format!("{method} needs a content-length header")))
             }
-            None => Ok(Framing::Empty),
+            None => Ok(RequestFraming::Empty),
         };
     };
     if length.is_some() {
@@ -139,7 +139,7 @@ fn framing(method: &str, http10: bool, headers: &Headers) -> Result<Framing, Err
     if codings.next().is_some() || !coding.eq_ignore_ascii_case(b"chunked") {
         return Err(Error::invalid("transfer-encoding: only chunked is supported"));
     }
-    Ok(Framing::Chunked(Chunks::default()))
+    Ok(RequestFraming::Chunked(Chunks::default()))
 }
 
 #[cfg(test)]

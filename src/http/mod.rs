@@ -35,5 +35,5 @@ pub use chunks::{Chunks, Decoded, Malformed};
 pub use connection::{Connection, Waiting};
 pub(crate) use head::end as end_of_head;
 pub use headers::{Headers, SECRET_HEADERS};
-pub use request::{Failure, Request, RequestLimits};
+pub use request::{Request, RequestFailure, RequestLimits};
 pub use socket::Socket;

@@ -51,7 +51,7 @@ impl Request {
 
 /// The reason why no request could be read.
 #[derive(Debug)]
-pub enum Failure {
+pub enum RequestFailure {
     /// The client gets this error as its response; then the connection has to be closed.
     Reject(Error),
     /// The client left or cut its request short, so there is nobody to respond to.
@@ -60,31 +60,31 @@ pub enum Failure {
     Io(io::Error),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RequestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Reject(error) => error.fmt(f),
-            Failure::Closed => f.write_str("the client closed the connection"),
-            Failure::Io(error) => error.fmt(f),
+            RequestFailure::Reject(error) => error.fmt(f),
+            RequestFailure::Closed => f.write_str("the client closed the connection"),
+            RequestFailure::Io(error) => error.fmt(f),
         }
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for RequestFailure {}
 
-impl From<Error> for Failure {
+impl From<Error> for RequestFailure {
     fn from(error: Error) -> Self {
-        Failure::Reject(error)
+        RequestFailure::Reject(error)
     }
 }
 
 /// For callers that can only end the connection after a failure.
-impl From<Failure> for io::Error {
-    fn from(failure: Failure) -> Self {
+impl From<RequestFailure> for io::Error {
+    fn from(failure: RequestFailure) -> Self {
         match failure {
-            Failure::Reject(error) => io::Error::other(error),
-            Failure::Closed => io::ErrorKind::ConnectionAborted.into(),
-            Failure::Io(error) => error,
+            RequestFailure::Reject(error) => io::Error::other(error),
+            RequestFailure::Closed => io::ErrorKind::ConnectionAborted.into(),
+            RequestFailure::Io(error) => error,
         }
     }
 }

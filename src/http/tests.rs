@@ -14,7 +14,7 @@ const POST: &str = "POST /v1/messages?beta=true HTTP/1.1\r\nHost: a\r\n";
 
 /// The result of a read after the end of the script.
 #[derive(Clone, Copy)]
-enum End {
+enum ClientEnd {
     Eof,
     Error(io::ErrorKind),
 }
@@ -22,7 +22,7 @@ enum End {
 /// A client that sends its script in pieces and notes every write.
 struct Script {
     pieces: VecDeque<Vec<u8>>,
-    end: End,
+    end: ClientEnd,
     writes: Vec<Vec<u8>>,
     write_size_max: usize,
     reads: usize,
@@ -32,7 +32,7 @@ impl Script {
     fn new(bytes: &[u8], piece_size: usize) -> Self {
         Script {
             pieces: bytes.chunks(piece_size).map(<[u8]>::to_vec).collect(),
-            end: End::Eof,
+            end: ClientEnd::Eof,
             writes: Vec::new(),
             write_size_max: usize::MAX,
             reads: 0,
@@ -49,8 +49,8 @@ impl Read for Script {
         self.reads += 1;
         let Some(mut piece) = self.pieces.pop_front() else {
             return match self.end {
-                End::Eof => Ok(0),
-                End::Error(kind) => Err(kind.into()),
+                ClientEnd::Eof => Ok(0),
+                ClientEnd::Error(kind) => Err(kind.into()),
             };
         };
         let count = piece.len().min(buffer.len());
@@ -89,14 +89,14 @@ fn feeds(bytes: &[u8]) -> impl Iterator<Item = Connection<Script>> {
         .map(|size| Connection::new(Script::new(bytes, size), RequestLimits::default()))
 }
 
-fn body<S: Read + Write>(connection: &mut Connection<S>) -> Result<String, Failure> {
+fn body<S: Read + Write>(connection: &mut Connection<S>) -> Result<String, RequestFailure> {
     let mut body = Vec::new();
     connection.read_body(&mut body).map(|()| String::from_utf8_lossy(&body).into_owned())
 }
 
-fn rejected<T: std::fmt::Debug>(result: Result<T, Failure>) -> Kind {
+fn rejected<T: std::fmt::Debug>(result: Result<T, RequestFailure>) -> Kind {
     match result {
-        Err(Failure::Reject(error)) => error.kind,
+        Err(RequestFailure::Reject(error)) => error.kind,
         other => panic!("not rejected: {other:?}"),
     }
 }
@@ -288,7 +288,7 @@ fn a_promised_length_is_not_set_aside_at_once() {
     let mut connection = connect(format!("{POST}Content-Length: 30000000\r\n\r\nabc"));
     connection.read_head().unwrap().unwrap();
     let mut body = Vec::new();
-    assert!(matches!(connection.read_body(&mut body), Err(Failure::Closed)));
+    assert!(matches!(connection.read_body(&mut body), Err(RequestFailure::Closed)));
     assert_eq!(body, b"abc");
     assert!(body.capacity() < 2_000_000, "{}", body.capacity());
 }
@@ -301,13 +301,13 @@ fn a_client_that_leaves_early_needs_no_answer() {
     for size in 1..whole.len() {
         let mut connection = connect(&whole.as_bytes()[..size]);
         let result = connection.read_head().and_then(|_| body(&mut connection));
-        assert!(matches!(result, Err(Failure::Closed)), "{size}: {result:?}");
+        assert!(matches!(result, Err(RequestFailure::Closed)), "{size}: {result:?}");
     }
     let whole = format!("{POST}Content-Length: 3\r\n\r\nabc");
     for size in 1..whole.len() {
         let mut connection = connect(&whole.as_bytes()[..size]);
         let result = connection.read_head().and_then(|_| body(&mut connection));
-        assert!(matches!(result, Err(Failure::Closed)), "{size}: {result:?}");
+        assert!(matches!(result, Err(RequestFailure::Closed)), "{size}: {result:?}");
     }
 }
 
@@ -315,7 +315,7 @@ fn a_client_that_leaves_early_needs_no_answer() {
 fn a_failed_read_is_judged_by_its_place_in_the_request() {
     let fail = |bytes: &str, kind| {
         let mut connection = connect(bytes);
-        connection.stream.end = End::Error(kind);
+        connection.stream.end = ClientEnd::Error(kind);
         connection.read_head().and_then(|head| match head {
             Some(_) => body(&mut connection).map(Some),
             None => Ok(None),
@@ -330,9 +330,9 @@ fn a_failed_read_is_judged_by_its_place_in_the_request() {
             Kind::RequestTimeout
         );
     }
-    assert!(matches!(fail("", io::ErrorKind::ConnectionReset), Err(Failure::Closed)));
-    assert!(matches!(fail("GET", io::ErrorKind::ConnectionReset), Err(Failure::Closed)));
-    assert!(matches!(fail("GET", io::ErrorKind::Other), Err(Failure::Io(_))));
+    assert!(matches!(fail("", io::ErrorKind::ConnectionReset), Err(RequestFailure::Closed)));
+    assert!(matches!(fail("GET", io::ErrorKind::ConnectionReset), Err(RequestFailure::Closed)));
+    assert!(matches!(fail("GET", io::ErrorKind::Other), Err(RequestFailure::Io(_))));
 }
 
 #[test]

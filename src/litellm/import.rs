@@ -5,8 +5,8 @@ use super::lua;
 use super::models::{self, Models};
 use super::report::{self, Line, Report};
 use super::router::Routes;
-use super::sources::{self, Sources, Unset, Variable};
-use super::verdict::Verdict;
+use super::sources::{self, NamedAddresses, Unset, Variable};
+use super::verdict::KeyVerdict;
 use super::yaml;
 use crate::config::Secret;
 
@@ -48,7 +48,7 @@ pub fn import(yaml: &str, variable: Variable<'_>) -> Result<Import, ImportError>
         return Err(root.error("expected a LiteLLM configuration: a map with a model_list"));
     }
     let mut report = Report::default();
-    let mut models = models::read(&root, Sources::new(&root, variable), &mut report)?;
+    let mut models = models::read(&root, NamedAddresses::new(&root, variable), &mut report)?;
     let routes = Routes::read(&root, &mut models, &mut report)?;
     let master_key = read_master_key(&root, &mut report);
     read_environment(&root, &mut models, &mut report);
@@ -63,12 +63,12 @@ fn read_master_key(root: &yaml::Node, report: &mut Report) -> Option<MasterKey> 
     Some(match key.strip_prefix("os.environ/") {
         Some(name) => {
             let note = format!("write the value of ${name} to a file and start with --api-key-file FILE");
-            report.mark(path, Verdict::Unsupported, note);
+            report.mark(path, KeyVerdict::Unsupported, note);
             MasterKey::Environment(name.to_owned())
         }
         None => {
             let note = "write it to a file of its own and start with --api-key-file FILE";
-            report.mark(path, Verdict::Unsupported, note);
+            report.mark(path, KeyVerdict::Unsupported, note);
             MasterKey::Literal(Secret::new(key))
         }
     })
@@ -79,24 +79,24 @@ fn read_environment(root: &yaml::Node, models: &mut Models, report: &mut Report)
     for (name, value) in variables.entries() {
         let path = report::join("environment_variables", name);
         let Some(text) = value.text() else {
-            report.mark(path, Verdict::Ignored, "empty");
+            report.mark(path, KeyVerdict::Ignored, "empty");
             continue;
         };
         if models.taken_over.contains(name) {
             // The Lua holds the address itself: LiteLLM does not read the variable of the process here either.
-            report.mark(path, Verdict::Mapped, "the Lua holds this address");
+            report.mark(path, KeyVerdict::Mapped, "the Lua holds this address");
             continue;
         }
         let other = text.strip_prefix(sources::REFERENCE).filter(|other| models.asks_for(other));
         if let Some(other) = other {
-            report.mark(path, Verdict::Mapped, format!("the Lua asks for {other} itself"));
+            report.mark(path, KeyVerdict::Mapped, format!("the Lua asks for {other} itself"));
             continue;
         }
         if models.asks_for(name) {
             let note = format!("the Lua asks for it: set {name} in the service's environment");
-            report.mark(path, Verdict::Mapped, note);
+            report.mark(path, KeyVerdict::Mapped, note);
         } else {
-            report.mark(path, Verdict::Ignored, "nothing in the Lua asks for it");
+            report.mark(path, KeyVerdict::Ignored, "nothing in the Lua asks for it");
         }
         // A reference to another variable does not count as a value.
         if !text.starts_with("os.environ/") && !models.environment.iter().any(|(other, _)| other == name) {

@@ -2,7 +2,7 @@
 //!
 //! When sparkgap gets one of these features, change its row here.
 
-use super::Verdict::{self, BuiltIn, Ignored, Unsupported};
+use super::KeyVerdict::{self, BuiltIn, Ignored, Unsupported};
 
 /// The note on an unknown key.
 pub(super) const UNKNOWN: &str =
@@ -46,7 +46,7 @@ const DATABASE: &str = "sparkgap has no database, users or virtual keys";
 
 /// Each row: a path (every index as `[]`), the verdict, the note. A row also covers the paths below it that have no
 /// row.
-const TABLE: &[(&str, Verdict, &str)] = &[
+const TABLE: &[(&str, KeyVerdict, &str)] = &[
     ("model_list[].litellm_params", Unsupported, UNKNOWN_PARAMETER),
     ("model_list[].litellm_params.timeout", Unsupported, TIME_LIMIT),
     ("model_list[].litellm_params.stream_timeout", Unsupported, TIME_LIMIT),
@@ -131,7 +131,7 @@ const TABLE: &[(&str, Verdict, &str)] = &[
 ];
 
 /// The verdict on a path, in which every index is written `[]`; `None` if the table has no row for it.
-pub(super) fn find(path: &str) -> Option<(Verdict, &'static str)> {
+pub(super) fn find(path: &str) -> Option<(KeyVerdict, &'static str)> {
     TABLE.iter().find(|(key, _, _)| *key == path).map(|(_, verdict, note)| (*verdict, *note))
 }
 

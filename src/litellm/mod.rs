@@ -41,4 +41,4 @@ pub use error::ImportError;
 pub use import::{Import, MasterKey, import};
 pub use report::Line;
 pub use sources::{Unset, Variable};
-pub use verdict::Verdict;
+pub use verdict::KeyVerdict;

@@ -6,11 +6,11 @@ use super::keys::PARAMETERS;
 use super::names::name_upstreams;
 use super::providers::{NO_KEY, split_model};
 use super::report::{Report, join};
-use super::sources::{ADDRESSES, Sources, Unset, present};
-use super::target::{self, Key, Target};
-use super::upstream::{Text, Upstream};
+use super::sources::{ADDRESSES, NamedAddresses, Unset, present};
+use super::target::{self, ListedKey, ModelTarget};
+use super::upstream::{ImportedUpstream, SettingText};
 use super::yaml::{Content, Node, Scalar};
-use super::{ImportError, Verdict};
+use super::{ImportError, KeyVerdict};
 use crate::config::Secret;
 
 /// One change of the request's body.
@@ -24,7 +24,7 @@ pub(super) struct Tweak {
 
 /// One entry of `model_list` that can be served.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct ImportedModel {
     pub(super) upstream: usize,
     /// The model without the provider prefix. `*` stands for the text that the `*` of its group's name matched.
     pub(super) model: String,
@@ -36,7 +36,7 @@ pub(super) struct Entry {
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) name: String,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<ImportedModel>,
     /// True if the group was made for one name that a pattern covers, because an alias or a fallback uses that name.
     pub(super) made_up: bool,
 }
@@ -50,7 +50,7 @@ impl Group {
 /// All of `model_list`.
 #[derive(Debug, Default)]
 pub(super) struct Models {
-    pub(super) upstreams: Vec<Upstream>,
+    pub(super) upstreams: Vec<ImportedUpstream>,
     pub(super) groups: Vec<Group>,
     /// Path, name and reason of each entry that cannot be served.
     pub(super) left_out: Vec<(String, String, String)>,
@@ -68,7 +68,11 @@ pub(super) struct Models {
 const ENTRIES_MAX: usize = 1000;
 
 /// Reads `model_list`.
-pub(super) fn read(root: &Node, sources: Sources<'_>, report: &mut Report) -> Result<Models, ImportError> {
+pub(super) fn read(
+    root: &Node,
+    sources: NamedAddresses<'_>,
+    report: &mut Report,
+) -> Result<Models, ImportError> {
     let Some(list) = root.get("model_list") else {
         return Err(
             root.error("no model_list; expected a LiteLLM configuration (model_list: - model_name: …)")
@@ -104,7 +108,7 @@ pub(super) fn read(root: &Node, sources: Sources<'_>, report: &mut Report) -> Re
             ),
             _ => format!("upstream {}{more}", upstream.name),
         };
-        report.mark(path, Verdict::Mapped, note);
+        report.mark(path, KeyVerdict::Mapped, note);
     }
     Ok(models)
 }
@@ -125,7 +129,7 @@ impl Models {
         &mut self,
         path: &str,
         item: &Node,
-        sources: Sources<'_>,
+        sources: NamedAddresses<'_>,
         weighings: &mut Vec<Weighing>,
         report: &mut Report,
     ) -> Result<(), ImportError> {
@@ -168,7 +172,7 @@ impl Models {
         } else {
             format!("the alias {name}{from}")
         };
-        report.mark(format!("{path}.model_name"), Verdict::Mapped, alias);
+        report.mark(format!("{path}.model_name"), KeyVerdict::Mapped, alias);
         if let Some(group_of) = self.groups.get_mut(group) {
             let place = group_of.entries.len();
             weighings.push(Weighing { path: path.to_owned(), group, entry: place, numbers });
@@ -179,14 +183,14 @@ impl Models {
 
     /// Reports for every key of an entry that the entry cannot be served, and why.
     fn leave_out(&mut self, path: &str, item: &Node, name: &str, why: String, report: &mut Report) {
-        report.mark(path, Verdict::Unsupported, "the entry is left out, see its model");
+        report.mark(path, KeyVerdict::Unsupported, "the entry is left out, see its model");
         for key in ["litellm_params", "model_info"].iter().filter_map(|key| Some((key, item.get(key)?))) {
             for (below, _) in key.1.entries() {
                 let below = join(&join(path, key.0), below);
-                report.mark(below, Verdict::Unsupported, "the entry is left out, see its model");
+                report.mark(below, KeyVerdict::Unsupported, "the entry is left out, see its model");
             }
         }
-        report.mark(format!("{path}.litellm_params.model"), Verdict::Unsupported, why.clone());
+        report.mark(format!("{path}.litellm_params.model"), KeyVerdict::Unsupported, why.clone());
         self.left_out.push((path.to_owned(), name.to_owned(), why));
     }
 
@@ -196,9 +200,9 @@ impl Models {
         path: &str,
         name: &str,
         params: &Node,
-        sources: Sources<'_>,
+        sources: NamedAddresses<'_>,
         report: &mut Report,
-    ) -> Result<Result<Entry, String>, ImportError> {
+    ) -> Result<Result<ImportedModel, String>, ImportError> {
         if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Ok(Err("its model_name has a blank, which no client can ask for; rename it".to_owned()));
         }
@@ -231,9 +235,9 @@ impl Models {
         }
         // If no key of the file gives the address, the report shows the address at the model.
         let note = if has_address { note } else { format!("{note}{more}") };
-        report.mark(format!("{path}.model"), Verdict::Mapped, note);
+        report.mark(format!("{path}.model"), KeyVerdict::Mapped, note);
         let tweaks = read_tweaks(path, params, report)?;
-        Ok(Ok(Entry { upstream, model, weight: 1.0, tweaks }))
+        Ok(Ok(ImportedModel { upstream, model, weight: 1.0, tweaks }))
     }
 
     /// The upstream with this address and key; added if there is none yet.
@@ -241,15 +245,15 @@ impl Models {
         &mut self,
         path: &str,
         params: &Node,
-        target: Target<'_>,
-        sources: Sources<'_>,
+        target: ModelTarget<'_>,
+        sources: NamedAddresses<'_>,
         report: &mut Report,
     ) -> Result<usize, ImportError> {
         let (key, key_path) = self.key(target.key, sources, report)?;
         self.unset.extend(target.unset);
         self.taken_over.extend(target.taken_from);
         let key_was_literal = key.as_ref().is_some_and(|key| key.starts_with('\0'));
-        let is_same = |other: &Upstream| other.url == target.url && other.key == key;
+        let is_same = |other: &ImportedUpstream| other.url == target.url && other.key == key;
         let i = match self.upstreams.iter().position(is_same) {
             Some(i) => {
                 if let Some(other) = self.upstreams.get_mut(i).filter(|other| other.flavour != target.flavour)
@@ -261,7 +265,7 @@ impl Models {
             }
             None => {
                 let (name, url, flavour) = (String::new(), target.url, target.flavour);
-                self.upstreams.push(Upstream { name, url, key, key_was_literal, flavour });
+                self.upstreams.push(ImportedUpstream { name, url, key, key_was_literal, flavour });
                 self.upstreams.len() - 1
             }
         };
@@ -271,7 +275,7 @@ impl Models {
         // The other parameter for the address is not used; its line in the report is the same.
         for own in ADDRESSES {
             match params.get(own).map(|node| matches!(node.text(), None | Some(""))) {
-                Some(true) => report.mark(join(path, own), Verdict::Ignored, "empty"),
+                Some(true) => report.mark(join(path, own), KeyVerdict::Ignored, "empty"),
                 Some(false) => self.named_later.push((join(path, own), i, String::new())),
                 None => {}
             }
@@ -286,29 +290,29 @@ impl Models {
     /// that is named last; until then its index here stands for that name.
     fn key(
         &mut self,
-        key: Key<'_>,
-        sources: Sources<'_>,
+        key: ListedKey<'_>,
+        sources: NamedAddresses<'_>,
         report: &mut Report,
     ) -> Result<(Option<String>, String), ImportError> {
         let (path, node) = match key {
-            Key::Given(found) => found,
-            Key::Variable(name) => return Ok((Some(sources.name_of(name)), String::new())),
-            Key::None => return Ok((None, String::new())),
+            ListedKey::Given(found) => found,
+            ListedKey::Variable(name) => return Ok((Some(sources.name_of(name)), String::new())),
+            ListedKey::None => return Ok((None, String::new())),
         };
         if matches!(node.content, Content::List(_) | Content::Map(_)) {
             return Err(node.error(format!("{path} must be text; write none, a key or os.environ/NAME")));
         }
-        let key = match Text::read(node.text().unwrap_or_default()) {
-            Text::Environment(name) => {
+        let key = match SettingText::read(node.text().unwrap_or_default()) {
+            SettingText::Environment(name) => {
                 let name = sources.name_of(&name);
-                report.mark(&path, Verdict::Mapped, format!("env \"{name}\""));
+                report.mark(&path, KeyVerdict::Mapped, format!("env \"{name}\""));
                 Some(name)
             }
-            Text::Literal(text) if NO_KEY.contains(&text.to_ascii_lowercase().as_str()) => {
-                report.mark(&path, Verdict::Mapped, "no key is sent");
+            SettingText::Literal(text) if NO_KEY.contains(&text.to_ascii_lowercase().as_str()) => {
+                report.mark(&path, KeyVerdict::Mapped, "no key is sent");
                 None
             }
-            Text::Literal(text) => {
+            SettingText::Literal(text) => {
                 let secret = Secret::new(text);
                 let known = self.environment.iter().position(|(_, other)| *other == secret);
                 let slot = known.unwrap_or(self.environment.len());
@@ -353,7 +357,7 @@ impl Models {
     pub(super) fn asks_for(&self, name: &str) -> bool {
         let reference = format!("os.environ/{name}");
         self.upstreams.iter().any(|upstream| {
-            upstream.key.as_deref() == Some(name) || upstream.url == Text::Environment(name.to_owned())
+            upstream.key.as_deref() == Some(name) || upstream.url == SettingText::Environment(name.to_owned())
         }) || self
             .groups
             .iter()
@@ -386,7 +390,7 @@ fn weigh(models: &mut Models, weighings: &[Weighing], report: &mut Report) {
                 let path = format!("{}.litellm_params.{key}", weighing.path);
                 if kind == Some(k) && !alone {
                     let note = format!("its share of {} by the client's session", group.name);
-                    report.mark(path, Verdict::Mapped, note);
+                    report.mark(path, KeyVerdict::Mapped, note);
                     if let Some(entry) = group.entries.get_mut(weighing.entry) {
                         entry.weight = number;
                     }
@@ -396,7 +400,7 @@ fn weigh(models: &mut Models, weighings: &[Weighing], report: &mut Report) {
                     } else {
                         "the first entry of its name has none"
                     };
-                    report.mark(path, Verdict::Ignored, why);
+                    report.mark(path, KeyVerdict::Ignored, why);
                 }
             }
             if kind.is_some_and(|k| weighing.numbers.get(k).is_none_or(Option::is_none))
@@ -414,20 +418,20 @@ fn read_tweaks(path: &str, params: &Node, report: &mut Report) -> Result<Vec<Twe
     for (key, value) in params.entries() {
         let below = join(path, key);
         if value.is_null() && (PARAMETERS.contains(&key.as_str()) || key == "extra_body") {
-            report.mark(below, Verdict::Ignored, "empty");
+            report.mark(below, KeyVerdict::Ignored, "empty");
         } else if PARAMETERS.contains(&key.as_str()) {
             let note = if key == "max_tokens" {
                 "sent where the client sends none, which the Messages API forbids: for a cap set max_tokens on the upstream"
             } else {
                 "sent where the client sends none"
             };
-            report.mark(below, Verdict::Mapped, note);
+            report.mark(below, KeyVerdict::Mapped, note);
             tweaks.push(Tweak { field: key.clone(), value: value.clone(), force: false });
         } else if key == "extra_body" {
             let Content::Map(entries) = &value.content else {
                 return Err(value.error("extra_body must be a map; write extra_body: {field: value}"));
             };
-            report.mark(below, Verdict::Mapped, "always sent");
+            report.mark(below, KeyVerdict::Mapped, "always sent");
             tweaks.extend(entries.iter().map(|(field, value)| Tweak {
                 field: field.clone(),
                 value: value.clone(),

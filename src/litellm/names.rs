@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::upstream::{Text, Upstream};
+use super::upstream::{ImportedUpstream, SettingText};
 
 /// Names each upstream after its host. The port is added if the host is an IP address or has several ports, and a
 /// number if the names are still not unique.
-pub(super) fn name_upstreams(upstreams: &mut [Upstream]) {
+pub(super) fn name_upstreams(upstreams: &mut [ImportedUpstream]) {
     let wished: Vec<(String, String)> =
         upstreams.iter().map(|upstream| host_and_authority(&upstream.url)).collect();
     let mut taken: BTreeSet<String> = BTreeSet::new();
@@ -23,13 +23,13 @@ pub(super) fn name_upstreams(upstreams: &mut [Upstream]) {
     }
 }
 
-fn host_and_authority(url: &Text) -> (String, String) {
+fn host_and_authority(url: &SettingText) -> (String, String) {
     match url {
-        Text::Environment(name) => {
+        SettingText::Environment(name) => {
             let name = name.to_ascii_lowercase();
             (name.clone(), name)
         }
-        Text::Literal(url) => {
+        SettingText::Literal(url) => {
             let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
             let authority = rest.split('/').next().unwrap_or(rest);
             let authority = authority.rsplit('@').next().unwrap_or(authority);

@@ -3,7 +3,7 @@
 //! Knows which prefixes mean an OpenAI-compatible server, and where LiteLLM looks for it; does not know `model_list`.
 
 use super::ImportError;
-use super::upstream::Text;
+use super::upstream::SettingText;
 use super::yaml::Node;
 use crate::config;
 
@@ -189,17 +189,17 @@ pub(super) fn split_model(
     }
 }
 
-pub(super) fn read_url(node: &Node, provider: &Provider) -> Result<Text, ImportError> {
+pub(super) fn read_url(node: &Node, provider: &Provider) -> Result<SettingText, ImportError> {
     let Some(text) = node.text() else {
         return Err(node.error("api_base must be text: expected http://HOST:PORT/v1"));
     };
-    match Text::read(text) {
-        Text::Environment(name) => Ok(Text::Environment(name)),
-        Text::Literal(url) => {
+    match SettingText::read(text) {
+        SettingText::Environment(name) => Ok(SettingText::Environment(name)),
+        SettingText::Literal(url) => {
             if let Err(why) = config::base_url(&url) {
                 return Err(node.error(format!("api_base: {why}; expected http://HOST:PORT/v1")));
             }
-            Ok(Text::Literal(provider.base_of(&url)))
+            Ok(SettingText::Literal(provider.base_of(&url)))
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::keys;
-use super::verdict::Verdict;
+use super::verdict::KeyVerdict;
 use super::yaml::{Content, Node};
 
 /// One leaf of the file.
@@ -16,7 +16,7 @@ pub struct Line {
     /// The leaf's path, such as `model_list[0].litellm_params.api_base`.
     pub key: String,
     /// The verdict on it.
-    pub verdict: Verdict,
+    pub verdict: KeyVerdict,
     /// How it was used, why not, or what to do.
     pub note: String,
 }
@@ -41,13 +41,13 @@ pub(super) fn join(path: &str, key: &str) -> String {
 /// The verdicts so far, by path.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    verdicts: BTreeMap<String, (Verdict, String)>,
+    verdicts: BTreeMap<String, (KeyVerdict, String)>,
 }
 
 impl Report {
     /// Sets the verdict on `path` and on everything below it that has no verdict of its own. The last call for a path
     /// counts.
-    pub(super) fn mark(&mut self, path: impl Into<String>, verdict: Verdict, note: impl Into<String>) {
+    pub(super) fn mark(&mut self, path: impl Into<String>, verdict: KeyVerdict, note: impl Into<String>) {
         self.verdicts.insert(path.into(), (verdict, note.into()));
     }
 
@@ -64,14 +64,14 @@ impl Report {
         node: &Node,
         path: &str,
         pattern: &str,
-        above: Option<(Verdict, &str)>,
+        above: Option<(KeyVerdict, &str)>,
         lines: &mut Vec<Line>,
     ) {
         let verdict = match self.verdicts.get(path) {
             Some((verdict, note)) => Some((*verdict, note.as_str())),
-            None => {
-                keys::find(pattern).or(above).or(node.anchored.then_some((Verdict::Ignored, keys::ANCHORED)))
-            }
+            None => keys::find(pattern)
+                .or(above)
+                .or(node.anchored.then_some((KeyVerdict::Ignored, keys::ANCHORED))),
         };
         match &node.content {
             Content::Map(entries) if !entries.is_empty() => {
@@ -86,8 +86,8 @@ impl Report {
             }
             Content::Scalar { .. } | Content::List(_) | Content::Map(_) => {
                 let unknown = match &node.content {
-                    Content::Scalar { .. } if !node.is_null() => (Verdict::Unsupported, keys::UNKNOWN),
-                    _ => (Verdict::Ignored, "empty"),
+                    Content::Scalar { .. } if !node.is_null() => (KeyVerdict::Unsupported, keys::UNKNOWN),
+                    _ => (KeyVerdict::Ignored, "empty"),
                 };
                 let (verdict, note) = verdict.unwrap_or(unknown);
                 lines.push(Line { key: path.to_owned(), verdict, note: note.to_owned() });

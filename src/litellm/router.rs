@@ -5,7 +5,7 @@
 use super::models::{Group, Models};
 use super::report::{Report, join};
 use super::yaml::{Content, Node};
-use super::{ImportError, Verdict};
+use super::{ImportError, KeyVerdict};
 use crate::route;
 
 /// The most groups to try after the first, and the most entries of one list of fallbacks. Clients do not wait for more.
@@ -86,12 +86,12 @@ fn settings<'n>(root: &'n Node, key: &str, report: &mut Report) -> Option<(Strin
     };
     let (router, litellm) = (of("router_settings"), of("litellm_settings"));
     for (path, _) in [&router, &litellm].into_iter().flatten().filter(|(_, node)| node.is_null()) {
-        report.mark(path.as_str(), Verdict::Ignored, "empty");
+        report.mark(path.as_str(), KeyVerdict::Ignored, "empty");
     }
     let router = router.filter(|(_, node)| !node.is_null());
     let litellm = litellm.filter(|(_, node)| !node.is_null());
     if let (Some((winner, _)), Some((path, _))) = (&router, &litellm) {
-        report.mark(path.as_str(), Verdict::Ignored, format!("{winner} wins over it, as in LiteLLM"));
+        report.mark(path.as_str(), KeyVerdict::Ignored, format!("{winner} wins over it, as in LiteLLM"));
     }
     router.or(litellm)
 }
@@ -106,7 +106,7 @@ fn read_fallbacks(
     let form = format!("{path}: expected a list such as - MODEL: [OTHER, THIRD]");
     let Content::List(items) = &node.content else { return Err(node.error(form)) };
     if items.is_empty() {
-        report.mark(path, Verdict::Ignored, "empty");
+        report.mark(path, KeyVerdict::Ignored, "empty");
         return Ok(Vec::new());
     }
     let mut lines = Vec::new();
@@ -118,7 +118,7 @@ fn read_fallbacks(
             let path = join(&format!("{path}[{i}]"), name);
             let group = models.resolve(name);
             if group.is_none() && name != "*" {
-                report.mark(path, Verdict::Unsupported, no_such_model(name));
+                report.mark(path, KeyVerdict::Unsupported, no_such_model(name));
                 continue;
             }
             let group = group.filter(|_| name != "*");
@@ -158,17 +158,17 @@ fn read_targets(
             (Content::Map(_), _) => {
                 report.mark(
                     path,
-                    Verdict::Unsupported,
+                    KeyVerdict::Unsupported,
                     "name a model of model_list; other messages or parameters belong in on_error",
                 );
             }
             (_, None) => return Err(item.error(form)),
             (_, Some(name)) => match models.resolve(name) {
                 Some(group) => {
-                    report.mark(path, Verdict::Mapped, "tried next, before the first byte of an answer");
+                    report.mark(path, KeyVerdict::Mapped, "tried next, before the first byte of an answer");
                     targets.push(group);
                 }
-                None => report.mark(path, Verdict::Unsupported, no_such_model(name)),
+                None => report.mark(path, KeyVerdict::Unsupported, no_such_model(name)),
             },
         }
     }
@@ -194,18 +194,18 @@ fn read_aliases(
         let path = join(&path, alias);
         let Some(name) = target.get("model").unwrap_or(target).text() else { return Err(target.error(form)) };
         if alias.is_empty() || alias.contains(|c: char| c == '*' || c.is_whitespace() || c.is_control()) {
-            report.mark(path, Verdict::Unsupported, "a name with a * or a blank; rename it");
+            report.mark(path, KeyVerdict::Unsupported, "a name with a * or a blank; rename it");
             continue;
         }
         match models.resolve(name) {
             Some(group) => {
-                report.mark(&path, Verdict::Mapped, format!("an alias of {name}"));
+                report.mark(&path, KeyVerdict::Mapped, format!("an alias of {name}"));
                 if target.get("hidden").is_some() {
-                    report.mark(join(&path, "hidden"), Verdict::Ignored, "all names are listed");
+                    report.mark(join(&path, "hidden"), KeyVerdict::Ignored, "all names are listed");
                 }
                 aliases.push((alias.clone(), group));
             }
-            None => report.mark(path, Verdict::Unsupported, no_such_model(name)),
+            None => report.mark(path, KeyVerdict::Unsupported, no_such_model(name)),
         }
     }
     Ok(aliases)

@@ -11,9 +11,9 @@
 //! | a variable | `environment_variables`, the process: LiteLLM overwrites the latter with the former |
 
 use super::ImportError;
-use super::Verdict::{Ignored, Mapped, Unsupported};
+use super::KeyVerdict::{Ignored, Mapped, Unsupported};
 use super::report::{Report, join};
-use super::upstream::Text;
+use super::upstream::SettingText;
 use super::yaml::{Content, Node};
 
 /// Returns the value of an environment variable by its name; `None` if it is not set.
@@ -33,31 +33,31 @@ const KEYS_FOR_ALL: [&str; 2] = ["api_key", "openai_key"];
 
 /// The whole file, and the environment.
 #[derive(Clone, Copy)]
-pub(super) struct Sources<'n> {
+pub(super) struct NamedAddresses<'n> {
     root: &'n Node,
     process: Variable<'n>,
 }
 
 /// A value and its path in the file.
-pub(super) type Found<'n> = (String, &'n Node);
+pub(super) type FoundSetting<'n> = (String, &'n Node);
 
-impl<'n> Sources<'n> {
+impl<'n> NamedAddresses<'n> {
     pub(super) fn new(root: &'n Node, process: Variable<'n>) -> Self {
-        Sources { root, process }
+        NamedAddresses { root, process }
     }
 
     /// The value of a variable as LiteLLM sees it: text of the file, or the name of the process's variable that holds
     /// the value. An empty variable counts as not set, as it does for LiteLLM.
-    pub(super) fn variable(&self, name: &str) -> Option<Text> {
+    pub(super) fn variable(&self, name: &str) -> Option<SettingText> {
         let given = self.given(name).and_then(|text| match text.strip_prefix(REFERENCE) {
             Some(other) => self.of_process(other),
-            None => Some(Text::Literal(text.to_owned())).filter(|_| !text.is_empty()),
+            None => Some(SettingText::Literal(text.to_owned())).filter(|_| !text.is_empty()),
         });
         given.or_else(|| self.of_process(name))
     }
 
-    fn of_process(&self, name: &str) -> Option<Text> {
-        self.is_set(name).then(|| Text::Environment(name.to_owned()))
+    fn of_process(&self, name: &str) -> Option<SettingText> {
+        self.is_set(name).then(|| SettingText::Environment(name.to_owned()))
     }
 
     /// True if the environment of the process has the variable, with a value that is not empty.
@@ -73,18 +73,18 @@ impl<'n> Sources<'n> {
     /// The name by which to read a variable: another one if `environment_variables` refers to another variable.
     pub(super) fn name_of(&self, name: &str) -> String {
         match self.variable(name) {
-            Some(Text::Environment(other)) => other,
+            Some(SettingText::Environment(other)) => other,
             _ => name.to_owned(),
         }
     }
 
     /// The text itself, or the present value of the variable that holds the text.
-    pub(super) fn value(&self, text: &Text) -> Option<String> {
+    pub(super) fn value(&self, text: &SettingText) -> Option<String> {
         match text {
-            Text::Literal(text) => Some(text.clone()),
-            Text::Environment(name) => match self.variable(name)? {
-                Text::Literal(value) => Some(value),
-                Text::Environment(name) => (self.process)(&name),
+            SettingText::Literal(text) => Some(text.clone()),
+            SettingText::Environment(name) => match self.variable(name)? {
+                SettingText::Literal(value) => Some(value),
+                SettingText::Environment(name) => (self.process)(&name),
             },
         }
     }
@@ -99,7 +99,7 @@ impl<'n> Sources<'n> {
 
     /// The first of these keys that the entry has, otherwise the first that its credential has. Null counts as missing,
     /// and so does an empty address, since LiteLLM then looks elsewhere.
-    pub(super) fn find(&self, params: &'n Node, path: &str, keys: &[&str]) -> Option<Found<'n>> {
+    pub(super) fn find(&self, params: &'n Node, path: &str, keys: &[&str]) -> Option<FoundSetting<'n>> {
         let among = |path: &str, node: &'n Node| {
             let is_there = |key: &str, node: &Node| {
                 !node.is_null() && (!ADDRESSES.contains(&key) || node.text() != Some(""))
@@ -115,29 +115,29 @@ impl<'n> Sources<'n> {
     }
 
     /// The address for every entry that has none: from the router's defaults, otherwise `litellm_settings.api_base`.
-    pub(super) fn address_for_all(&self) -> Option<Found<'n>> {
+    pub(super) fn address_for_all(&self) -> Option<FoundSetting<'n>> {
         let of_settings = || self.setting("api_base").filter(|(_, node)| node.text() != Some(""));
         ADDRESSES.iter().find_map(|key| self.of_router(key)).or_else(of_settings)
     }
 
     /// The key for every entry that has none.
-    pub(super) fn key_for_all(&self) -> Option<Found<'n>> {
+    pub(super) fn key_for_all(&self) -> Option<FoundSetting<'n>> {
         self.of_router("api_key").or_else(|| KEYS_FOR_ALL.iter().find_map(|key| self.setting(key)))
     }
 
     /// A default of the router for all entries. An empty one counts as missing.
-    fn of_router(&self, key: &str) -> Option<Found<'n>> {
+    fn of_router(&self, key: &str) -> Option<FoundSetting<'n>> {
         let node = self.root.get("router_settings")?.get("default_litellm_params")?.get(key)?;
         (!matches!(node.text(), None | Some(""))).then(|| (join(ROUTER_DEFAULTS, key), node))
     }
 
-    fn setting(&self, key: &str) -> Option<Found<'n>> {
+    fn setting(&self, key: &str) -> Option<FoundSetting<'n>> {
         let node = self.root.get("litellm_settings")?.get(key)?;
         (!node.is_null()).then(|| (join("litellm_settings", key), node))
     }
 
     /// The entry of `credential_list` that an entry of `model_list` names.
-    fn credential(&self, params: &Node) -> Option<Found<'n>> {
+    fn credential(&self, params: &Node) -> Option<FoundSetting<'n>> {
         let name = params.get("litellm_credential_name")?.text()?;
         let Content::List(credentials) = &self.root.get("credential_list")?.content else { return None };
         let mut credentials = credentials.iter().enumerate();
@@ -193,17 +193,17 @@ impl<'n> Sources<'n> {
 /// for the report. `Err` if that variable is not set.
 pub(super) fn present(
     node: &Node,
-    sources: Sources<'_>,
+    sources: NamedAddresses<'_>,
     what: &str,
 ) -> Result<Option<(String, String)>, String> {
     let Some(text) = node.text() else { return Ok(None) };
-    let text = Text::read(text);
+    let text = SettingText::read(text);
     match (&text, sources.value(&text)) {
-        (Text::Environment(name), Some(value)) => Ok(Some((value, format!(" ({name} as it is now)")))),
-        (Text::Environment(name), None) => Err(format!(
+        (SettingText::Environment(name), Some(value)) => Ok(Some((value, format!(" ({name} as it is now)")))),
+        (SettingText::Environment(name), None) => Err(format!(
             "{what} comes from the environment variable {name}, which is not set; set it, or write the name here"
         )),
-        (Text::Literal(_), value) => Ok(value.map(|value| (value, String::new()))),
+        (SettingText::Literal(_), value) => Ok(value.map(|value| (value, String::new()))),
     }
 }
 

@@ -5,17 +5,17 @@
 use super::ImportError;
 use super::providers::{MESSAGES, OPENAI_KEY, Provider, read_url, with_v1};
 use super::report::join;
-use super::sources::{ADDRESSES, Found, REFERENCE, Sources, Unset};
-use super::upstream::Text;
+use super::sources::{ADDRESSES, FoundSetting, NamedAddresses, REFERENCE, Unset};
+use super::upstream::SettingText;
 use super::yaml::Node;
 use crate::config;
 
 /// The server that an entry's requests go to.
-pub(super) struct Target<'n> {
-    pub(super) url: Text,
+pub(super) struct ModelTarget<'n> {
+    pub(super) url: SettingText,
     /// The path of the key that gives the address; `None` if no key of the file does.
     pub(super) address_path: Option<String>,
-    pub(super) key: Key<'n>,
+    pub(super) key: ListedKey<'n>,
     pub(super) flavour: Option<&'static str>,
     /// For the report: additional notes on the address, each beginning with a semicolon.
     pub(super) notes: String,
@@ -26,17 +26,17 @@ pub(super) struct Target<'n> {
 }
 
 /// The key of an entry.
-pub(super) enum Key<'n> {
+pub(super) enum ListedKey<'n> {
     /// The key that the file gives.
-    Given(Found<'n>),
+    Given(FoundSetting<'n>),
     /// The variable that may hold the key.
     Variable(&'static str),
     None,
 }
 
 /// The place that an address comes from.
-enum Origin<'n> {
-    File(Found<'n>),
+enum AddressSource<'n> {
+    File(FoundSetting<'n>),
     Variable(&'static str),
     Default,
 }
@@ -46,8 +46,8 @@ pub(super) fn read<'n>(
     params: &'n Node,
     path: &str,
     provider: &Provider,
-    sources: Sources<'n>,
-) -> Result<Result<Target<'n>, String>, ImportError> {
+    sources: NamedAddresses<'n>,
+) -> Result<Result<ModelTarget<'n>, String>, ImportError> {
     let (url, origin) = match address(params, path, provider, sources)? {
         Ok(found) => found,
         Err(why) => return Ok(Err(why)),
@@ -58,10 +58,10 @@ pub(super) fn read<'n>(
         return Ok(Err(MESSAGES_ELSEWHERE.to_owned()));
     }
     let unset = match (&origin, &url, &value) {
-        (Origin::File((key, node)), Text::Environment(variable), None) => {
+        (AddressSource::File((key, node)), SettingText::Environment(variable), None) => {
             Some(Unset { line: node.place.line, key: key.clone(), variable: variable.clone() })
         }
-        (Origin::Variable(name), Text::Environment(_), None) => {
+        (AddressSource::Variable(name), SettingText::Environment(_), None) => {
             sources.dangling(name).map(|(variable, node)| {
                 let key = join("environment_variables", name);
                 Unset { line: node.place.line, key, variable }
@@ -71,8 +71,8 @@ pub(super) fn read<'n>(
     };
     let (key, on_the_key) = key(params, path, provider, &origin, sources);
     let mut notes = match &origin {
-        Origin::Variable(name) => format!("; {name} holds its address"),
-        Origin::Default if !provider.addresses.is_empty() => {
+        AddressSource::Variable(name) => format!("; {name} holds its address"),
+        AddressSource::Default if !provider.addresses.is_empty() => {
             format!("; not set: {}", provider.addresses.join(", "))
         }
         _ => String::new(),
@@ -86,19 +86,19 @@ pub(super) fn read<'n>(
         notes.push_str(&config::leaves_the_lan(host));
     }
     // Only the default address is the real OpenAI. A variable may lead to another server; it is asked which kind it is.
-    let is_openai = provider.prefix == "openai" && matches!(origin, Origin::Default);
+    let is_openai = provider.prefix == "openai" && matches!(origin, AddressSource::Default);
     let asked = match &origin {
-        Origin::File((_, node)) => node.text().and_then(|text| text.strip_prefix(REFERENCE)),
-        Origin::Variable(name) => Some(*name),
-        Origin::Default => None,
+        AddressSource::File((_, node)) => node.text().and_then(|text| text.strip_prefix(REFERENCE)),
+        AddressSource::Variable(name) => Some(*name),
+        AddressSource::Default => None,
     };
-    let taken_from = asked.filter(|_| matches!(url, Text::Literal(_))).map(str::to_owned);
+    let taken_from = asked.filter(|_| matches!(url, SettingText::Literal(_))).map(str::to_owned);
     let address_path = match origin {
-        Origin::File((path, _)) => Some(path),
-        Origin::Variable(_) | Origin::Default => None,
+        AddressSource::File((path, _)) => Some(path),
+        AddressSource::Variable(_) | AddressSource::Default => None,
     };
     let flavour = if is_openai { Some("openai") } else { provider.flavour };
-    Ok(Ok(Target { url, address_path, key, flavour, notes, unset, taken_from }))
+    Ok(Ok(ModelTarget { url, address_path, key, flavour, notes, unset, taken_from }))
 }
 
 /// The reason why an entry with `anthropic/` cannot be served if the file gives no address for it.
@@ -108,21 +108,21 @@ fn address<'n>(
     params: &'n Node,
     path: &str,
     provider: &Provider,
-    sources: Sources<'n>,
-) -> Result<Result<(Text, Origin<'n>), String>, ImportError> {
+    sources: NamedAddresses<'n>,
+) -> Result<Result<(SettingText, AddressSource<'n>), String>, ImportError> {
     if let Some(found) = sources.find(params, path, &ADDRESSES).or(sources.address_for_all()) {
         let url = match read_url(found.1, provider)? {
             // The file may also hold the value of this variable.
-            Text::Environment(name) => {
-                of_variable(&name, provider, sources, found.1)?.unwrap_or(Text::Environment(name))
+            SettingText::Environment(name) => {
+                of_variable(&name, provider, sources, found.1)?.unwrap_or(SettingText::Environment(name))
             }
-            url @ Text::Literal(_) => url,
+            url @ SettingText::Literal(_) => url,
         };
-        return Ok(Ok((url, Origin::File(found))));
+        return Ok(Ok((url, AddressSource::File(found))));
     }
     for &name in provider.addresses {
         if let Some(url) = of_variable(name, provider, sources, params)? {
-            return Ok(Ok((url, Origin::Variable(name))));
+            return Ok(Ok((url, AddressSource::Variable(name))));
         }
     }
     // The file says that the address is in a variable, so the provider's own address outside of this network is not
@@ -130,7 +130,7 @@ fn address<'n>(
     if provider.url.is_none_or(|url| config::host_outside(url).is_some()) {
         for &name in provider.addresses {
             if let Some((variable, _)) = sources.dangling(name) {
-                return Ok(Ok((Text::Environment(variable), Origin::Variable(name))));
+                return Ok(Ok((SettingText::Environment(variable), AddressSource::Variable(name))));
             }
         }
     }
@@ -138,7 +138,7 @@ fn address<'n>(
         (_, Some(name)) => Err(format!(
             "its litellm_credential_name is {name:?}, which credential_list does not have: add it there, or add api_base: http://HOST:PORT/v1"
         )),
-        (Some(url), None) => Ok((Text::Literal(with_v1(url)), Origin::Default)),
+        (Some(url), None) => Ok((SettingText::Literal(with_v1(url)), AddressSource::Default)),
         (None, None) if provider.prefix == MESSAGES.prefix => Err(MESSAGES_ELSEWHERE.to_owned()),
         (None, None) => {
             Err(format!("{}/ without an api_base: add api_base: http://HOST:PORT/v1", provider.prefix))
@@ -150,17 +150,17 @@ fn address<'n>(
 fn of_variable(
     name: &str,
     provider: &Provider,
-    sources: Sources<'_>,
+    sources: NamedAddresses<'_>,
     node: &Node,
-) -> Result<Option<Text>, ImportError> {
+) -> Result<Option<SettingText>, ImportError> {
     let Some(found) = sources.variable(name) else { return Ok(None) };
     let value = sources.value(&found).unwrap_or_default();
     if let Err(why) = config::base_url(&value) {
         return Err(node.error(format!("{name}: {why}; expected http://HOST:PORT/v1")));
     }
     Ok(Some(match found {
-        Text::Literal(_) => Text::Literal(provider.base_of(&value)),
-        found @ Text::Environment(_) => found,
+        SettingText::Literal(_) => SettingText::Literal(provider.base_of(&value)),
+        found @ SettingText::Environment(_) => found,
     }))
 }
 
@@ -169,28 +169,28 @@ fn key<'n>(
     params: &'n Node,
     path: &str,
     provider: &Provider,
-    origin: &Origin<'n>,
-    sources: Sources<'n>,
-) -> (Key<'n>, String) {
+    origin: &AddressSource<'n>,
+    sources: NamedAddresses<'n>,
+) -> (ListedKey<'n>, String) {
     if let Some(found) = sources.find(params, path, &["api_key"]).or(sources.key_for_all()) {
-        return (Key::Given(found), String::new());
+        return (ListedKey::Given(found), String::new());
     }
-    let Some(variable) = provider.key else { return (Key::None, String::new()) };
+    let Some(variable) = provider.key else { return (ListedKey::None, String::new()) };
     let is_given = sources.given(variable).is_some();
     let is_meant = match origin {
         // The key for the real OpenAI must not go to a server that is only compatible with it.
-        Origin::File(_) => is_given || variable != OPENAI_KEY && sources.is_set(variable),
-        Origin::Variable(_) | Origin::Default if variable == OPENAI_KEY => true,
-        Origin::Variable(_) | Origin::Default => is_given || sources.is_set(variable),
+        AddressSource::File(_) => is_given || variable != OPENAI_KEY && sources.is_set(variable),
+        AddressSource::Variable(_) | AddressSource::Default if variable == OPENAI_KEY => true,
+        AddressSource::Variable(_) | AddressSource::Default => is_given || sources.is_set(variable),
     };
     if is_meant {
-        (Key::Variable(variable), String::new())
+        (ListedKey::Variable(variable), String::new())
     } else if variable == OPENAI_KEY {
         let note = format!(
             "; no key is sent, where LiteLLM would send {variable}: add api_key: os.environ/{variable} if the server wants it"
         );
-        (Key::None, note)
+        (ListedKey::None, note)
     } else {
-        (Key::None, String::new())
+        (ListedKey::None, String::new())
     }
 }

@@ -2,25 +2,25 @@
 
 /// Text in the file, or the name of the environment variable that holds the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Text {
+pub(super) enum SettingText {
     Literal(String),
     Environment(String),
 }
 
-impl Text {
-    pub(super) fn read(text: &str) -> Text {
+impl SettingText {
+    pub(super) fn read(text: &str) -> SettingText {
         match text.strip_prefix("os.environ/") {
-            Some(name) => Text::Environment(name.to_owned()),
-            None => Text::Literal(text.to_owned()),
+            Some(name) => SettingText::Environment(name.to_owned()),
+            None => SettingText::Literal(text.to_owned()),
         }
     }
 }
 
 /// One server with one key. Entries with the same `api_base` and `api_key` share one.
 #[derive(Clone, Debug)]
-pub(super) struct Upstream {
+pub(super) struct ImportedUpstream {
     pub(super) name: String,
-    pub(super) url: Text,
+    pub(super) url: SettingText,
     /// The environment variable that holds its key.
     pub(super) key: Option<String>,
     /// True if the YAML holds the key itself, so that it must be moved to a variable.

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The verdict on a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum KeyVerdict {
     /// The Lua does the same.
     Mapped,
     /// sparkgap does it anyway.
@@ -15,13 +15,13 @@ pub enum Verdict {
     Unsupported,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for KeyVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Verdict::Mapped => "mapped",
-            Verdict::BuiltIn => "built in",
-            Verdict::Ignored => "ignored",
-            Verdict::Unsupported => "unsupported",
+            KeyVerdict::Mapped => "mapped",
+            KeyVerdict::BuiltIn => "built in",
+            KeyVerdict::Ignored => "ignored",
+            KeyVerdict::Unsupported => "unsupported",
         })
     }
 }

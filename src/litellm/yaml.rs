@@ -145,16 +145,16 @@ pub(super) fn parse(text: &str) -> Result<Node, ImportError> {
     }
     // A byte order mark does not belong to the text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    Reader { parser: Parser::new_from_str(text), anchors: BTreeMap::new(), nodes: 0 }.document()
+    YamlReader { parser: Parser::new_from_str(text), anchors: BTreeMap::new(), nodes: 0 }.document()
 }
 
-struct Reader<'t, T: saphyr_parser::Input> {
+struct YamlReader<'t, T: saphyr_parser::Input> {
     parser: Parser<'t, T>,
     anchors: BTreeMap<usize, Node>,
     nodes: usize,
 }
 
-impl<'t, T: saphyr_parser::Input> Reader<'t, T> {
+impl<'t, T: saphyr_parser::Input> YamlReader<'t, T> {
     fn document(mut self) -> Result<Node, ImportError> {
         let mut root = None;
         loop {

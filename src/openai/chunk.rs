@@ -39,7 +39,7 @@ pub struct Counts {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Choice<'t, 'a> {
     /// The new pieces of the answer.
-    pub delta: Delta<'t, 'a>,
+    pub delta: ChunkDelta<'t, 'a>,
     /// `finish_reason`, where one is told: some servers send an empty text or the text `null` with every chunk.
     pub finish_reason: Option<&'a str>,
     /// The stop string that was met: `stop_reason` (vLLM; a number there is a token id and is ignored) or
@@ -51,7 +51,7 @@ pub struct Choice<'t, 'a> {
 
 /// New pieces of an answer.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Delta<'t, 'a> {
+pub struct ChunkDelta<'t, 'a> {
     /// `reasoning` (recent vLLM), `reasoning_content` (llama.cpp, SGLang, old vLLM) or `thinking` (Ollama).
     pub reasoning: Option<&'a str>,
     /// `content`: text, or an array of parts.
@@ -149,7 +149,7 @@ fn first_choice<'t, 'a>(choices: Tape<'t, 'a>) -> Option<Choice<'t, 'a>> {
             match key {
                 "index" if value.as_u64().is_some_and(|index| index != 0) => return None,
                 "delta" | "message" => {
-                    read.delta = Delta::read(value);
+                    read.delta = ChunkDelta::read(value);
                     read.is_whole = key == "message";
                 }
                 "finish_reason" => read.finish_reason = value.into_string().filter(|reason| is_told(reason)),
@@ -166,9 +166,9 @@ fn is_told(reason: &str) -> bool {
     !matches!(reason.trim(), "" | "null" | "None")
 }
 
-impl<'t, 'a> Delta<'t, 'a> {
+impl<'t, 'a> ChunkDelta<'t, 'a> {
     fn read(tape: Tape<'t, 'a>) -> Self {
-        let mut delta = Delta::default();
+        let mut delta = ChunkDelta::default();
         let Some(object) = tape.as_object() else { return delta };
         for (key, value) in object.iter() {
             match key {

@@ -17,7 +17,7 @@ const RETRY_AFTER_S: u32 = 2;
 
 /// The meaning of an upstream's error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum UpstreamError {
     /// The prompt does not fit the window, or leaves no room for the answer.
     Overflow {
         /// The prompt's tokens, if the server names them. If `prompt_is_least` is set, the real number may be larger.
@@ -57,12 +57,12 @@ struct Said {
 
 /// Reads the error in a response. If the status is 200, the code in the body is used instead. `retry_after` is the
 /// header's value in seconds.
-pub fn read_failure(status: u16, body: &mut [u8], retry_after: Option<u32>) -> Failure {
+pub fn read_failure(status: u16, body: &mut [u8], retry_after: Option<u32>) -> UpstreamError {
     Said::read(body).meaning(status, retry_after)
 }
 
 /// Reads an error chunk of a stream that began with status 200. The code in the chunk is used as the status.
-pub fn read_error_chunk(chunk: &Value<'_>) -> Failure {
+pub fn read_error_chunk(chunk: &Value<'_>) -> UpstreamError {
     Said::read_json(chunk).unwrap_or_else(|| Said::read_text(&chunk.to_json())).meaning(200, None)
 }
 
@@ -106,12 +106,12 @@ impl Said {
         Said { message: message.to_string(), ..Said::default() }
     }
 
-    fn meaning(self, status: u16, retry_after: Option<u32>) -> Failure {
+    fn meaning(self, status: u16, retry_after: Option<u32>) -> UpstreamError {
         if let Some(failure) = overflow(&self) {
             return failure;
         }
         if self.message.contains("thinking_token_budget is set but") {
-            return Failure::NoThinkingBudget;
+            return UpstreamError::NoThinkingBudget;
         }
         let is_blind = NO_VISION.iter().any(|text| self.message.contains(text));
         let status = match (status, self.code) {
@@ -120,7 +120,7 @@ impl Said {
             (status, _) => status,
         };
         let error = self.into_error(status, retry_after);
-        if is_blind { Failure::NoVision(error) } else { Failure::Other(error) }
+        if is_blind { UpstreamError::NoVision(error) } else { UpstreamError::Other(error) }
     }
 
     fn into_error(self, status: u16, retry_after: Option<u32>) -> Error {
@@ -231,13 +231,13 @@ fn compile(text: &str) -> Option<Regex> {
     RegexBuilder::new(text).case_insensitive(true).build().ok()
 }
 
-fn overflow(said: &Said) -> Option<Failure> {
+fn overflow(said: &Said) -> Option<UpstreamError> {
     let number = |found: &Captures<'_>, name: &str| found.name(name)?.as_str().parse::<u64>().ok();
     if let Some(found) = OUTPUT_PATTERN.as_ref().and_then(|pattern| pattern.captures(&said.message)) {
-        return number(&found, "M").map(|window| Failure::OutputTooLarge { window });
+        return number(&found, "M").map(|window| UpstreamError::OutputTooLarge { window });
     }
     if said.prompt.is_some() && said.kind == "exceed_context_size_error" {
-        return Some(Failure::Overflow {
+        return Some(UpstreamError::Overflow {
             prompt: said.prompt,
             prompt_is_least: false,
             window: said.window,
@@ -253,7 +253,7 @@ fn overflow(said: &Said) -> Option<Failure> {
             .or(number(&found, "P").map(|n| n.saturating_add(1)))
             .or(number(&found, "C")
                 .map(|characters| (characters / 4).max(window.unwrap_or(0).saturating_add(1))));
-    Some(Failure::Overflow {
+    Some(UpstreamError::Overflow {
         prompt,
         prompt_is_least: found.name("L").is_some() || found.name("C").is_some(),
         window,
@@ -266,13 +266,13 @@ fn overflow(said: &Said) -> Option<Failure> {
 mod tests {
     use super::*;
 
-    fn read(status: u16, body: &str) -> Failure {
+    fn read(status: u16, body: &str) -> UpstreamError {
         read_failure(status, &mut body.as_bytes().to_vec(), None)
     }
 
     fn numbers(body: &str) -> Numbers {
         match read(400, body) {
-            Failure::Overflow { prompt, window, output, .. } => (prompt, window, output),
+            UpstreamError::Overflow { prompt, window, output, .. } => (prompt, window, output),
             other => panic!("{body}: {other:?}"),
         }
     }
@@ -383,9 +383,9 @@ mod tests {
     #[test]
     fn what_can_be_mended() {
         let body = r#"{"error":{"message":"max_completion_tokens=40000 cannot be greater than max_model_len=32768. Please","code":400}}"#;
-        assert_eq!(read(400, body), Failure::OutputTooLarge { window: 32768 });
+        assert_eq!(read(400, body), UpstreamError::OutputTooLarge { window: 32768 });
         let body = r#"{"error":{"message":"thinking_token_budget is set but reasoning_config is not configured","code":400}}"#;
-        assert_eq!(read(400, body), Failure::NoThinkingBudget);
+        assert_eq!(read(400, body), UpstreamError::NoThinkingBudget);
     }
 
     #[test]
@@ -437,7 +437,7 @@ mod tests {
             (418, r#"[]"#, Kind::InvalidRequest, "[]"),
             (500, r#"{"error":null}"#, Kind::Api, r#"{"error":null}"#),
         ] {
-            let (Failure::Other(error) | Failure::NoVision(error)) = read(status, body) else {
+            let (UpstreamError::Other(error) | UpstreamError::NoVision(error)) = read(status, body) else {
                 panic!("{body}")
             };
             assert_eq!((error.kind, error.message.as_str()), (kind, message), "{status} {body}");
@@ -447,7 +447,7 @@ mod tests {
     #[test]
     fn long_messages_are_cut_between_characters() {
         let body = "é".repeat(5000);
-        let Failure::Other(error) = read(500, &body) else { panic!() };
+        let UpstreamError::Other(error) = read(500, &body) else { panic!() };
         assert_eq!(error.message.len(), MESSAGE_SIZE_MAX);
     }
 }

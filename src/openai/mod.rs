@@ -6,5 +6,5 @@
 mod chunk;
 mod failure;
 
-pub use chunk::{Choice, Chunk, Counts, Delta, ToolCallDelta};
-pub use failure::{Failure, read_error_chunk, read_failure};
+pub use chunk::{Choice, Chunk, ChunkDelta, Counts, ToolCallDelta};
+pub use failure::{UpstreamError, read_error_chunk, read_failure};

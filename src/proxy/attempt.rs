@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Object, Value};
-use crate::openai::{Failure, read_failure};
+use crate::openai::{UpstreamError, read_failure};
 use crate::protocol::tokenize::{ask_token_count, question};
 use crate::translate::{Asked, IMAGE_OMITTED, ToldWindow, failure_error, likely_room};
 use crate::transport::{self, Path, Response, Wait, wait_for};
@@ -73,7 +73,7 @@ impl Attempt<'_> {
     }
 
     /// Makes one try, and a second one if the error says what to change.
-    fn post(&mut self, wait: &Rc<dyn Wait>) -> Result<Result<Response, Failed>, Stop> {
+    fn post(&mut self, wait: &Rc<dyn Wait>) -> Result<Result<Response, FailedAttempt>, Stop> {
         loop {
             let served = &self.resolved.served;
             let response = match served.upstream().post(Path::Api("/chat/completions"), &self.body, wait) {
@@ -81,7 +81,11 @@ impl Attempt<'_> {
                 Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
                 Err(failure) => {
                     let error = failure.to_error(served.name());
-                    return Ok(Err(Failed { error, retry_after: None, may_have_run: !failure.is_refused() }));
+                    return Ok(Err(FailedAttempt {
+                        error,
+                        retry_after: None,
+                        may_have_run: !failure.is_refused(),
+                    }));
                 }
             };
             let at_once = error_at_once(&response);
@@ -91,7 +95,7 @@ impl Attempt<'_> {
             let (retry_after, is_soon) = (response.retry_after, response.is_at_once);
             if let Some(error) = self.refused(response, at_once, wait) {
                 let is_not_begun = error.kind == Kind::Overloaded && (is_soon || says_not_begun(&error));
-                return Ok(Err(Failed { error, retry_after, may_have_run: !is_not_begun }));
+                return Ok(Err(FailedAttempt { error, retry_after, may_have_run: !is_not_begun }));
             }
         }
     }
@@ -101,7 +105,7 @@ impl Attempt<'_> {
     fn refused(
         &mut self,
         response: Response,
-        at_once: Option<Failure>,
+        at_once: Option<UpstreamError>,
         wait: &Rc<dyn Wait>,
     ) -> Option<Error> {
         let (status, retry_after) = (response.status, response.retry_after);
@@ -118,8 +122,8 @@ impl Attempt<'_> {
 
     /// Replaces the length of a prompt that the upstream stopped counting at its window by the real length, so that the
     /// client learns how much to drop.
-    fn measured(&self, mut failure: Failure, wait: &Rc<dyn Wait>) -> Failure {
-        if let Failure::Overflow { prompt, prompt_is_least: is_least @ true, .. } = &mut failure {
+    fn measured(&self, mut failure: UpstreamError, wait: &Rc<dyn Wait>) -> UpstreamError {
+        if let UpstreamError::Overflow { prompt, prompt_is_least: is_least @ true, .. } = &mut failure {
             let mut bytes = self.body.clone();
             let question = json::parse(&mut bytes).map(|body| question(self.resolved.flavour, body));
             let counted = question.ok().and_then(|question| ask_token_count(self.resolved, &question, wait));
@@ -132,12 +136,14 @@ impl Attempt<'_> {
     }
 
     /// Changes the body, once, so that the same error does not come again. Returns whether the body was changed.
-    fn mend(&mut self, failure: &Failure) -> bool {
+    fn mend(&mut self, failure: &UpstreamError) -> bool {
         self.learn(failure);
         let change: Box<dyn Fn(&mut Object<'_>)> = match failure {
-            Failure::NoThinkingBudget => Box::new(|body| _ = body.remove("thinking_token_budget")),
-            Failure::NoVision(_) => Box::new(without_images),
-            Failure::OutputTooLarge { .. } | Failure::Overflow { .. } | Failure::Other(_) => {
+            UpstreamError::NoThinkingBudget => Box::new(|body| _ = body.remove("thinking_token_budget")),
+            UpstreamError::NoVision(_) => Box::new(without_images),
+            UpstreamError::OutputTooLarge { .. }
+            | UpstreamError::Overflow { .. }
+            | UpstreamError::Other(_) => {
                 let Some(room) = room_after(failure, &self.asked) else { return false };
                 Box::new(move |body| limit(body, room))
             }
@@ -157,19 +163,19 @@ impl Attempt<'_> {
     }
 
     /// Remembers what a refusal says about the model.
-    fn learn(&self, failure: &Failure) {
+    fn learn(&self, failure: &UpstreamError) {
         let window = |tokens, limits_answers| {
             self.resolved.learn_window(ToldWindow { tokens, limits_answers });
         };
         match failure {
-            Failure::OutputTooLarge { window: told } => {
+            UpstreamError::OutputTooLarge { window: told } => {
                 self.resolved.served.upstream().mark_stale();
                 window(*told, true);
             }
-            Failure::Overflow { window: Some(told), output, .. } => window(*told, output.is_some()),
-            Failure::NoThinkingBudget => self.resolved.learn_refusal(Refused::ThinkingBudget),
-            Failure::NoVision(_) => self.resolved.learn_refusal(Refused::Image),
-            Failure::Overflow { window: None, .. } | Failure::Other(_) => {}
+            UpstreamError::Overflow { window: Some(told), output, .. } => window(*told, output.is_some()),
+            UpstreamError::NoThinkingBudget => self.resolved.learn_refusal(Refused::ThinkingBudget),
+            UpstreamError::NoVision(_) => self.resolved.learn_refusal(Refused::Image),
+            UpstreamError::Overflow { window: None, .. } | UpstreamError::Other(_) => {}
         }
     }
 }
@@ -185,29 +191,29 @@ fn says_not_begun(error: &Error) -> bool {
 }
 
 /// The tokens that the refused request leaves for an answer, if any.
-fn room_after(failure: &Failure, asked: &Asked) -> Option<u64> {
+fn room_after(failure: &UpstreamError, asked: &Asked) -> Option<u64> {
     let likely = |window, prompt| Some(likely_room(window, prompt));
     match failure {
-        Failure::OutputTooLarge { window } => {
+        UpstreamError::OutputTooLarge { window } => {
             Some(window.saturating_sub(asked.prompt_tokens).max(window / 4))
         }
         // The server stopped counting at the first token beyond its window, and nothing else counted the prompt.
-        Failure::Overflow {
+        UpstreamError::Overflow {
             prompt: Some(prompt),
             prompt_is_least: true,
             window: Some(window),
             output: Some(_),
             ..
         } => likely(*window, (*prompt).max(asked.prompt_tokens).saturating_mul(UNCOUNTED) / 100),
-        Failure::Overflow { prompt: Some(prompt), window: Some(window), output: Some(_), .. } => {
+        UpstreamError::Overflow { prompt: Some(prompt), window: Some(window), output: Some(_), .. } => {
             window.checked_sub(prompt.saturating_add(1)).filter(|room| *room > 0)
         }
         // The refusal has no numbers, or its wording is unknown. If the client asked for more than the window most
         // likely has left, that is most likely the cause.
-        Failure::Overflow { prompt: None, excess: None, .. } => {
+        UpstreamError::Overflow { prompt: None, excess: None, .. } => {
             likely(asked.window?, asked.prompt_tokens).filter(|room| *room < asked.max_tokens)
         }
-        Failure::Other(error) if speaks_of_tokens(error) => {
+        UpstreamError::Other(error) if speaks_of_tokens(error) => {
             likely(asked.window?, asked.prompt_tokens).filter(|room| *room < asked.max_tokens)
         }
         _ => None,
@@ -242,7 +248,7 @@ fn without_images(body: &mut Object<'_>) {
 }
 
 /// A failed try.
-struct Failed {
+struct FailedAttempt {
     error: Error,
     /// The seconds that the upstream asked to wait.
     retry_after: Option<u32>,
@@ -251,7 +257,7 @@ struct Failed {
     may_have_run: bool,
 }
 
-impl Failed {
+impl FailedAttempt {
     /// How long to wait before another try. `None`: the model may have begun, waiting does not help, or the wait is too
     /// long.
     fn pause_before_retry(&self, backoff: Duration) -> Option<Duration> {
@@ -280,7 +286,7 @@ mod tests {
     fn only_what_passes_and_did_not_begin_is_tried_again() {
         let pause = |retry, retry_after, may_have_run| {
             let error = Error::new(Kind::Overloaded, "").retry(retry);
-            Failed { error, retry_after, may_have_run }.pause_before_retry(BACKOFF)
+            FailedAttempt { error, retry_after, may_have_run }.pause_before_retry(BACKOFF)
         };
         let passing = Retry::After(1);
         assert_eq!(pause(passing, None, false), Some(BACKOFF));
@@ -306,7 +312,7 @@ mod tests {
             ("<html><h1>503 Service Unavailable</h1></html>", false),
             ("", false),
         ] {
-            let Failure::Other(error) = read_failure(503, &mut body.as_bytes().to_vec(), None) else {
+            let UpstreamError::Other(error) = read_failure(503, &mut body.as_bytes().to_vec(), None) else {
                 unreachable!("{body}")
             };
             assert_eq!(says_not_begun(&error), expected, "{body}");
@@ -323,16 +329,16 @@ mod tests {
             is_clamped_to_window: true,
             window: Some(24_000),
         };
-        let overflow = |prompt, prompt_is_least, window, output| Failure::Overflow {
+        let overflow = |prompt, prompt_is_least, window, output| UpstreamError::Overflow {
             prompt,
             prompt_is_least,
             window,
             output,
             excess: None,
         };
-        let other = |kind, words: &str| Failure::Other(Error::new(kind, words));
+        let other = |kind, words: &str| UpstreamError::Other(Error::new(kind, words));
         for (failure, room) in [
-            (Failure::OutputTooLarge { window: 16_000 }, Some(11_000)),
+            (UpstreamError::OutputTooLarge { window: 16_000 }, Some(11_000)),
             (overflow(Some(6_000), false, Some(24_000), Some(20_000)), Some(17_999)),
             (overflow(Some(24_000), false, Some(24_000), Some(20_000)), None),
             // The prompt alone is longer than the window.

@@ -57,40 +57,40 @@ const LIMIT_AGE_MAX: Duration = Duration::from_secs(5);
 /// The memory budget that all requests share.
 #[derive(Debug)]
 pub(super) struct Budget {
-    bodies: Arc<Pool>,
-    trees: Arc<Pool>,
+    bodies: Arc<MemoryPool>,
+    trees: Arc<MemoryPool>,
 }
 
 impl Budget {
     /// A budget of `size` bytes. `None`: half of the memory that the process may take.
     pub(super) fn new(size: Option<usize>) -> Self {
-        let pool = || Arc::new(Pool::new(size));
+        let pool = || Arc::new(MemoryPool::new(size));
         Budget { bodies: pool(), trees: pool() }
     }
 
     /// A share for the bodies and the answer of one request.
-    pub(super) fn bodies(&self) -> Share {
-        Share::of(&self.bodies)
+    pub(super) fn bodies(&self) -> MemoryShare {
+        MemoryShare::of(&self.bodies)
     }
 
     /// A share for the tree of one request and its translation.
-    pub(super) fn trees(&self) -> Share {
-        Share::of(&self.trees)
+    pub(super) fn trees(&self) -> MemoryShare {
+        MemoryShare::of(&self.trees)
     }
 }
 
 /// One half of the budget.
 #[derive(Debug)]
-struct Pool {
+struct MemoryPool {
     /// The size that the operator set. `None`: computed from the memory limit.
     fixed_size: Option<usize>,
     /// The bytes that a share may hold without being counted.
     free: AtomicUsize,
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct PoolState {
     size: usize,
     /// When the size was computed.
     read_at: Instant,
@@ -98,27 +98,27 @@ struct State {
     /// True while a request overdraws the pool.
     is_overdrawn: bool,
     /// Served in order of arrival, so that smaller claims cannot keep a large one waiting without limit.
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingShare>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingShare {
     size: usize,
-    turn: Arc<Turn>,
+    turn: Arc<QueueTurn>,
 }
 
 /// The place of one request in the queue.
 #[derive(Debug)]
-struct Turn {
+struct QueueTurn {
     /// Woken once the memory belongs to this request.
     wake: Wake,
     /// True if the memory was granted by overdrawing. Set before `wake` is woken.
     overdraws: AtomicBool,
 }
 
-impl Turn {
+impl QueueTurn {
     fn new() -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Turn { wake: Wake::new()?, overdraws: AtomicBool::new(false) }))
+        Ok(Arc::new(QueueTurn { wake: Wake::new()?, overdraws: AtomicBool::new(false) }))
     }
 }
 
@@ -129,12 +129,12 @@ enum Taken {
     /// Granted at once by overdrawing; all further claims of this request are granted at once, too.
     Overdrawn,
     /// Granted once this turn is woken.
-    Later(Arc<Turn>),
+    Later(Arc<QueueTurn>),
 }
 
-impl Pool {
+impl MemoryPool {
     fn new(fixed_size: Option<usize>) -> Self {
-        let mut state = State {
+        let mut state = PoolState {
             size: 0,
             read_at: Instant::now(),
             held: 0,
@@ -143,10 +143,10 @@ impl Pool {
         };
         let free = AtomicUsize::new(0);
         set_size(&mut state, fixed_size, &free);
-        Pool { fixed_size, free, state: Mutex::new(state) }
+        MemoryPool { fixed_size, free, state: Mutex::new(state) }
     }
 
-    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, change: impl FnOnce(&mut PoolState) -> T) -> T {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -173,8 +173,8 @@ impl Pool {
             if state.waiting.len() >= WAITING_MAX {
                 return Err(overloaded().into());
             }
-            let turn = Turn::new().map_err(Stop::Client)?;
-            state.waiting.push_back(Waiting { size: more, turn: Arc::clone(&turn) });
+            let turn = QueueTurn::new().map_err(Stop::Client)?;
+            state.waiting.push_back(WaitingShare { size: more, turn: Arc::clone(&turn) });
             Ok(Taken::Later(turn))
         })
     }
@@ -199,7 +199,7 @@ impl Pool {
     }
 
     /// Leaves the queue. Returns true if the memory had been handed over just before.
-    fn leave(&self, turn: &Arc<Turn>) -> bool {
+    fn leave(&self, turn: &Arc<QueueTurn>) -> bool {
         self.with(|state| {
             let before = state.waiting.len();
             state.waiting.retain(|waiting| !Arc::ptr_eq(&waiting.turn, turn));
@@ -211,13 +211,13 @@ impl Pool {
 
 /// Sets the size of a pool to half the budget. The budget is half of what the process may take, unless the operator set
 /// it.
-fn set_size(state: &mut State, fixed_size: Option<usize>, free: &AtomicUsize) {
+fn set_size(state: &mut PoolState, fixed_size: Option<usize>, free: &AtomicUsize) {
     state.size = fixed_size.unwrap_or_else(|| service::memory_limit() / 2) / 2;
     state.read_at = Instant::now();
     free.store((state.size / FREE_PART).min(FREE_SIZE_MAX), Ordering::Relaxed);
 }
 
-impl State {
+impl PoolState {
     fn may_overdraw(&self, more: usize) -> bool {
         !self.is_overdrawn && more <= OVERDRAFT_STEP_MAX
     }
@@ -255,8 +255,8 @@ fn too_large(size: usize, pool_size: usize) -> Error {
 
 /// The memory that one request holds of a pool. It is given back on drop.
 #[derive(Debug)]
-pub(super) struct Share {
-    pool: Arc<Pool>,
+pub(super) struct MemoryShare {
+    pool: Arc<MemoryPool>,
     /// The bytes that this share may hold without being counted.
     free: usize,
     /// The bytes that are counted in the pool.
@@ -265,9 +265,9 @@ pub(super) struct Share {
     overdraws: Cell<bool>,
 }
 
-impl Share {
-    fn of(pool: &Arc<Pool>) -> Self {
-        Share {
+impl MemoryShare {
+    fn of(pool: &Arc<MemoryPool>) -> Self {
+        MemoryShare {
             pool: Arc::clone(pool),
             free: pool.free.load(Ordering::Relaxed),
             counted: Cell::new(0),
@@ -342,7 +342,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
         self.set(0);
     }
@@ -445,8 +445,10 @@ mod tests {
         let first = budget.bodies();
         first.set(40 * MIB);
         budget.bodies.with(|state| {
-            let turn = Turn::new().unwrap();
-            state.waiting.extend((0..WAITING_MAX).map(|_| Waiting { size: MIB, turn: Arc::clone(&turn) }));
+            let turn = QueueTurn::new().unwrap();
+            state
+                .waiting
+                .extend((0..WAITING_MAX).map(|_| WaitingShare { size: MIB, turn: Arc::clone(&turn) }));
         });
         let refused = budget.bodies().claim(20 * MIB, &*nobody());
         let Err(Stop::Error(error)) = refused else { panic!("not refused") };

@@ -21,7 +21,7 @@ const EXPOSED_HEADERS: &str = "request-id, retry-after, x-should-retry";
 const PREFLIGHT_AGE_S: &str = "600";
 
 /// The purpose of an admitted request.
-pub(super) enum Entry<'p> {
+pub(super) enum Admission<'p> {
     /// A resource, requested with one of its methods.
     Resource(Resource<'p>),
     /// A browser asks whether a page of a listed origin may send a request (a CORS preflight).
@@ -39,7 +39,7 @@ impl Proxy {
         client: &Client,
         request: &'p Request,
         caller: &mut Caller,
-    ) -> Result<Entry<'p>, Error> {
+    ) -> Result<Admission<'p>, Error> {
         let page = self.access.admit_page(request, || local_address(client))?;
         let is_told = self.tell_browser(client, page);
         is_told.map_err(|error| Error::new(Kind::Api, "Internal server error").source(error))?;
@@ -48,7 +48,7 @@ impl Proxy {
         let is_preflight =
             request.method == "OPTIONS" && request.header("access-control-request-method").is_some();
         if page.is_some() && is_preflight {
-            return Ok(Entry::Preflight);
+            return Ok(Admission::Preflight);
         }
         let path = request.path.strip_prefix(self.options.prefix.as_str());
         let unknown =
@@ -66,7 +66,7 @@ impl Proxy {
         if request.method == "POST" {
             check_content_type(request)?;
         }
-        Ok(Entry::Resource(resource))
+        Ok(Admission::Resource(resource))
     }
 
     /// Adds the headers that let a browser show the answer to a page of a listed origin. As soon as an origin is

@@ -13,12 +13,12 @@ use crate::anthropic::{Event, StopReason, Usage};
 use crate::error::Error;
 use crate::http::Socket;
 use crate::json::{Parser, Value};
-use crate::openai::{Counts, Failure};
+use crate::openai::{Counts, UpstreamError};
 use crate::server::Client;
 use crate::translate::{MessageFold, MessageStream, Plan, Progress};
 use crate::transport::Wait;
 
-use super::budget::Share;
+use super::budget::MemoryShare;
 use super::filter::Filter;
 use super::options::ClientPatience;
 use super::state::Proxy;
@@ -51,12 +51,12 @@ pub(super) struct Exchange {
     /// When the client last got an event other than a ping.
     last_progress: Cell<Instant>,
     /// The memory for bodies and answers that this request holds.
-    share: Share,
-    answer: RefCell<Option<Answer>>,
+    share: MemoryShare,
+    answer: RefCell<Option<AnswerUnderWay>>,
 }
 
 /// An answer on its way to the client.
-struct Answer {
+struct AnswerUnderWay {
     stream: MessageStream,
     filter: Option<Filter>,
     output: Output,
@@ -90,7 +90,7 @@ impl Output {
     }
 }
 
-impl Answer {
+impl AnswerUnderWay {
     /// Runs one step of the translation and passes its events on to the client.
     ///
     /// # Errors
@@ -100,7 +100,7 @@ impl Answer {
         &mut self,
         step: impl FnOnce(&mut MessageStream, &mut crate::translate::Emit<'_>) -> T,
     ) -> Result<T, Error> {
-        let Answer { stream, filter, output, summary: Summary { first, end, .. } } = self;
+        let AnswerUnderWay { stream, filter, output, summary: Summary { first, end, .. } } = self;
         let mut pass = |event: &Event<'_>| {
             // Record an end only if the client gets it.
             if let Event::MessageDelta { stop_reason, usage, .. } = event {
@@ -130,7 +130,7 @@ impl Answer {
 
     /// Ends a broken answer with an error event. No hook sees it.
     fn fail(&mut self, error: &Error, request_id: &str) {
-        let Answer { stream, filter, output, .. } = self;
+        let AnswerUnderWay { stream, filter, output, .. } = self;
         let mut pass = |event: &Event<'_>| output.event(event);
         match filter {
             None => stream.fail(error, request_id, &mut pass),
@@ -159,14 +159,14 @@ impl Exchange {
     }
 
     /// The memory for bodies and answers that this request holds.
-    pub(super) fn share(&self) -> &Share {
+    pub(super) fn share(&self) -> &MemoryShare {
         &self.share
     }
 
     /// Waits until there is room for `size` bytes of this request and its answer, and holds them.
     ///
     /// # Errors
-    /// See [`Share::claim`].
+    /// See [`MemoryShare::claim`].
     pub(super) fn claim(&self, size: usize) -> Result<bool, Stop> {
         self.share.claim(size, self)
     }
@@ -219,7 +219,8 @@ impl Exchange {
             false => Output::Fold(MessageFold::default()),
         };
         let stream = MessageStream::new(plan, message_id);
-        *self.answer.borrow_mut() = Some(Answer { stream, filter, output, summary: Summary::default() });
+        *self.answer.borrow_mut() =
+            Some(AnswerUnderWay { stream, filter, output, summary: Summary::default() });
     }
 
     /// Answers with a message that a hook gave. The message has at least `content`, a string or an array of blocks.
@@ -230,7 +231,7 @@ impl Exchange {
         self.with(|answer| answer.step(|stream, emit| stream.replay(message, emit))).unwrap_or(Ok(()))
     }
 
-    fn with<T>(&self, step: impl FnOnce(&mut Answer) -> T) -> Option<T> {
+    fn with<T>(&self, step: impl FnOnce(&mut AnswerUnderWay) -> T) -> Option<T> {
         self.answer.borrow_mut().as_mut().map(step)
     }
 
@@ -253,7 +254,7 @@ impl Exchange {
         parser: &mut Parser,
         data: &mut [u8],
         is_error: bool,
-    ) -> Result<Result<Progress, Failure>, Error> {
+    ) -> Result<Result<Progress, UpstreamError>, Error> {
         self.with(|answer| answer.step(|stream, emit| stream.data(parser, data, is_error, emit)))
             .unwrap_or(Ok(Ok(Progress::Done)))
     }
@@ -315,7 +316,7 @@ impl Exchange {
 
     /// The summary for the log, and the token counts from which the gateway learns how the model counts.
     pub(super) fn summary(&self) -> (Summary, Counts) {
-        let told = |answer: &mut Answer| {
+        let told = |answer: &mut AnswerUnderWay| {
             (Summary { changes: answer.stream.changes(), ..answer.summary }, answer.stream.counts())
         };
         self.with(told).unwrap_or_default()

@@ -19,7 +19,7 @@ use crate::translate::{carried_reasoning, signature_carrying};
 use crate::fleet::Gateway;
 
 /// `req`, the request as hooks see it, shared by all hooks of one request.
-pub(super) type Shown = Rc<RefCell<hooks::Request>>;
+pub(super) type Shown = Rc<RefCell<hooks::HookRequest>>;
 
 /// Runs the hooks that see the events of an answer.
 pub(super) struct Filter {
@@ -27,25 +27,25 @@ pub(super) struct Filter {
     shown: Shown,
     has_tool_call: bool,
     /// The tool call that is being gathered for `on_tool_call`.
-    call: Option<Call>,
+    call: Option<PassingCall>,
     /// The index of a text block whose start is held back until its first piece, because the hooks may refuse that
     /// piece.
     waiting_text: Option<u32>,
     /// The block that is open at the client.
-    open: Option<Open>,
+    open: Option<PassingBlock>,
     /// The error of a hook of policy closed. Never reset: the answer is over.
     failed: Option<Error>,
 }
 
 #[derive(Default)]
-struct Call {
+struct PassingCall {
     id: String,
     name: String,
     input: String,
 }
 
 /// A block whose start was sent to the client, but not yet its end.
-struct Open {
+struct PassingBlock {
     index: u32,
     lacks: Lacks,
 }
@@ -93,7 +93,8 @@ impl Filter {
         let event = untold.as_ref().unwrap_or(event);
         match (event, &mut self.call) {
             (Event::ToolUseStart { id, name, .. }, _) if self.has_tool_call => {
-                self.call = Some(Call { id: id.to_string(), name: name.to_string(), input: String::new() });
+                self.call =
+                    Some(PassingCall { id: id.to_string(), name: name.to_string(), input: String::new() });
             }
             (Event::BlockDelta { delta: Delta::InputJson(json), .. }, Some(call)) => {
                 call.input.push_str(json)
@@ -114,7 +115,7 @@ impl Filter {
     pub(super) fn fail(&mut self, error: &Error, request_id: &str, pass: &mut Pass<'_>) {
         self.call = None;
         self.waiting_text = None;
-        if let Some(Open { index, lacks }) = self.open.take() {
+        if let Some(PassingBlock { index, lacks }) = self.open.take() {
             match lacks {
                 Lacks::Nothing => {}
                 Lacks::Signature => {
@@ -145,16 +146,18 @@ impl Filter {
             _ => {}
         }
         if let Some(index) = self.waiting_text.take() {
-            self.open = Some(Open { index, lacks: Lacks::Nothing });
+            self.open = Some(PassingBlock { index, lacks: Lacks::Nothing });
             pass(&Event::TextStart { index });
         }
         match event {
             Event::ThinkingStart { index } => {
-                self.open = Some(Open { index: *index, lacks: Lacks::Signature });
+                self.open = Some(PassingBlock { index: *index, lacks: Lacks::Signature });
             }
-            Event::ToolUseStart { index, .. } => self.open = Some(Open { index: *index, lacks: Lacks::Json }),
+            Event::ToolUseStart { index, .. } => {
+                self.open = Some(PassingBlock { index: *index, lacks: Lacks::Json })
+            }
             Event::BlockDelta { index, delta: Delta::Signature(_) | Delta::InputJson(_) } => {
-                self.open = Some(Open { index: *index, lacks: Lacks::Nothing });
+                self.open = Some(PassingBlock { index: *index, lacks: Lacks::Nothing });
             }
             Event::BlockStop { .. } => self.open = None,
             _ => {}
@@ -173,7 +176,7 @@ impl Filter {
     }
 
     /// Calls `on_tool_call` for a gathered call, then `on_event` for its start.
-    fn tool_call(&mut self, index: u32, call: Call, pass: &mut Pass<'_>) {
+    fn tool_call(&mut self, index: u32, call: PassingCall, pass: &mut Pass<'_>) {
         let mut bytes = if call.input.is_empty() { b"{}".to_vec() } else { call.input.clone().into_bytes() };
         let (mut name, mut input) = (call.name, call.input);
         if let Ok(parsed) = json::parse(&mut bytes) {

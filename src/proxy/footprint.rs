@@ -44,13 +44,13 @@ const VALUES_MAX: usize = 2_000_000;
 
 /// The properties of a body from which its memory is estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Body {
+pub(super) struct BodyFootprint {
     size: usize,
     /// An upper bound on the number of JSON values.
     values: usize,
 }
 
-impl Body {
+impl BodyFootprint {
     /// Scans a body, and refuses one whose tree would take far more memory than the body has bytes.
     ///
     /// # Errors
@@ -58,14 +58,14 @@ impl Body {
     pub(super) fn read(body: &[u8]) -> Result<Self, Error> {
         let size = body.len();
         if size < SCANNED_SIZE_MIN {
-            return Ok(Body { size, values: 0 });
+            return Ok(BodyFootprint { size, values: 0 });
         }
         // This count includes marks inside strings. If even so it is low enough, the exact count is not needed.
-        let loose = Body { size, values: marks(body) };
+        let loose = BodyFootprint { size, values: marks(body) };
         if loose.is_within() {
             return Ok(loose);
         }
-        let exact = Body { size, values: separators(body) };
+        let exact = BodyFootprint { size, values: separators(body) };
         if size >= LARGE_SIZE_MIN && exact.values > VALUES_MAX {
             return Err(Error::invalid(format!("The request body has more than {VALUES_MAX} JSON values")));
         }
@@ -211,26 +211,26 @@ mod tests {
     #[test]
     fn too_many_values_for_the_size_are_refused() {
         let zeros = |size: usize| format!("[{}0]", "0,".repeat(size / 2)).into_bytes();
-        assert!(Body::read(&zeros(SCANNED_SIZE_MIN - 100)).is_ok());
-        assert!(Body::read(&zeros(17 * 1024)).is_ok());
-        let error = Body::read(&zeros(LARGE_SIZE_MIN / 2)).unwrap_err();
+        assert!(BodyFootprint::read(&zeros(SCANNED_SIZE_MIN - 100)).is_ok());
+        assert!(BodyFootprint::read(&zeros(17 * 1024)).is_ok());
+        let error = BodyFootprint::read(&zeros(LARGE_SIZE_MIN / 2)).unwrap_err();
         assert!(
             error.message.starts_with("The request body has too many JSON values for its size: 262145 in")
         );
-        let error = Body::read(&zeros(2 * VALUES_MAX + 10)).unwrap_err();
+        let error = BodyFootprint::read(&zeros(2 * VALUES_MAX + 10)).unwrap_err();
         assert_eq!(error.message, "The request body has more than 2000000 JSON values");
     }
 
     #[test]
     fn a_text_full_of_marks_is_a_text() {
         let text = format!("[\"{}\"]", "a,[{".repeat(LARGE_SIZE_MIN));
-        assert_eq!(Body::read(text.as_bytes()).unwrap().values, 1);
+        assert_eq!(BodyFootprint::read(text.as_bytes()).unwrap().values, 1);
     }
 
     #[test]
     fn schemas_of_many_properties_are_taken() {
         let schema =
             format!("{{{}\"a\":1}}", r#""path":{"type":"string","description":"Where"},"#.repeat(200_000));
-        assert!(Body::read(schema.as_bytes()).is_ok());
+        assert!(BodyFootprint::read(schema.as_bytes()).is_ok());
     }
 }

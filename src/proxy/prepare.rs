@@ -13,7 +13,7 @@ use crate::json::{Document, ParseError, Value};
 use crate::translate::{self, ChatRequest, chat_request};
 use crate::transport::{Wait, has_left};
 
-use super::budget::Share;
+use super::budget::MemoryShare;
 use super::filter::Shown;
 use super::footprint;
 use super::stop::Stop;
@@ -36,7 +36,7 @@ pub(super) struct Incoming<'p> {
     /// Waits for upstreams. `None`: no upstream may be asked for anything.
     pub(super) wait: Option<Rc<dyn Wait>>,
     /// The memory for trees that the request holds. `None`: it is not counted (`sparkgap hook`).
-    pub(super) room: Option<Share>,
+    pub(super) room: Option<MemoryShare>,
     pub(super) request: &'p Request,
     pub(super) caller: &'p Caller,
 }
@@ -94,11 +94,11 @@ impl Incoming<'_> {
     /// Waits until there is memory for a body's tree and its translation, and parses the body.
     ///
     /// # Errors
-    /// 400 if the body is not JSON or would take far more memory than it has bytes. 413 and 529, see [`Share::claim`].
+    /// 400 if the body is not JSON or would take far more memory than it has bytes. 413 and 529, see [`MemoryShare::claim`].
     pub(super) fn parse<'d>(&self, document: &'d mut Document) -> Result<Value<'d>, Stop> {
         let not_json =
             |error: ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
-        let body = footprint::Body::read(document.bytes())?;
+        let body = footprint::BodyFootprint::read(document.bytes())?;
         if let (Some(room), Some(wait)) = (&self.room, &self.wait) {
             room.claim(body.tree(), wait.as_ref())?;
         }
@@ -167,7 +167,7 @@ impl Incoming<'_> {
     }
 
     /// The request as hooks see it.
-    fn shown(&self, body: &Value<'_>) -> hooks::Request {
+    fn shown(&self, body: &Value<'_>) -> hooks::HookRequest {
         let request = self.request;
         let text = |name: &str| request.header(name).map(str::to_string);
         let tools = body.get("tools").and_then(Value::as_array).unwrap_or_default();
@@ -178,7 +178,7 @@ impl Incoming<'_> {
             left > 0
         });
         let thinking = body.get("thinking").and_then(|thinking| thinking.get("type")).and_then(Value::as_str);
-        hooks::Request {
+        hooks::HookRequest {
             model: self.gateway.requested(model_of(body)).to_string(),
             stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
             max_tokens: body.get("max_tokens").and_then(Value::as_u64),
@@ -199,7 +199,7 @@ impl Incoming<'_> {
             has_images: has_images(body.get("messages").unwrap_or(&Value::Null)),
             thinking: thinking.is_some_and(|kind| kind != "disabled"),
             tool_names: tool_names.collect(),
-            ..hooks::Request::default()
+            ..hooks::HookRequest::default()
         }
     }
 }
@@ -238,9 +238,9 @@ mod tests {
     use crate::{config, transport};
 
     /// A client whose socket is watched.
-    struct Waiting(TcpStream);
+    struct WaitingClient(TcpStream);
 
-    impl Wait for Waiting {
+    impl Wait for WaitingClient {
         fn client(&self) -> Option<BorrowedFd<'_>> {
             Some(self.0.as_fd())
         }
@@ -255,7 +255,7 @@ mod tests {
     }
 
     fn gateway() -> Gateway {
-        let upstream = config::Upstream {
+        let upstream = config::UpstreamConfig {
             name: "default".into(),
             url: "http://127.0.0.1:9/v1".into(),
             api_key: None,
@@ -280,7 +280,7 @@ mod tests {
             authority: None,
             headers: std::iter::empty::<(&str, &str)>().collect(),
         };
-        let wait: Rc<dyn Wait> = Rc::new(Waiting(server));
+        let wait: Rc<dyn Wait> = Rc::new(WaitingClient(server));
         let caller = Caller::new(address.ip());
         let incoming = Incoming {
             gateway: &gateway,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::error::{Error, Kind};
 use crate::fleet::Resolved;
 use crate::json::{Parser, SpareParser, Value};
-use crate::openai::{Chunk, Failure, read_error_chunk};
-use crate::sse::{Decoder, Event};
+use crate::openai::{Chunk, UpstreamError, read_error_chunk};
+use crate::sse::{Decoder, SseEvent};
 use crate::translate::{Asked, Progress, failure_error};
 use crate::transport::{self, Response};
 
@@ -85,7 +85,7 @@ impl Relay<'_> {
     }
 
     /// The end of a request whose upstream sent an error.
-    fn said(&self, failure: Failure) -> Stop {
+    fn said(&self, failure: UpstreamError) -> Stop {
         Stop::Error(failure_error(failure, self.asked))
     }
 
@@ -218,13 +218,13 @@ fn check_values(json: &[u8]) -> Result<(), Stop> {
 
 /// The error that a response of status 200 begins with. vLLM sends the status before its engine has looked at the
 /// request, and the error in the first event.
-pub(super) fn error_at_once(response: &Response) -> Option<Failure> {
+pub(super) fn error_at_once(response: &Response) -> Option<UpstreamError> {
     // In nearly all cases this search finds nothing, and the rest is skipped.
     memchr::memmem::find(response.beginning(), b"error")?;
     let mut decoder = Decoder::default();
     let count = response.beginning().read(decoder.space()).ok()?;
     decoder.advance(count);
-    let Event { is_error, data } = decoder.next_event().ok()??;
+    let SseEvent { is_error, data } = decoder.next_event().ok()??;
     let read = Parser::default().read(data, |tape| {
         let error = Chunk::read(tape).error.or(is_error.then_some(tape))?;
         Some(read_error_chunk(&Value::from_tape(error)))

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::entry::{Entry, answer_preflight};
+use super::entry::{Admission, answer_preflight};
 use super::exchange::Exchange;
 use super::resource::Resource;
 use super::state::Proxy;
@@ -61,14 +61,14 @@ impl Handler for Proxy {
         let active = slot.request();
         let request_id = active.request_id();
         let told = match self.let_in(client, &request, &mut caller) {
-            Ok(Entry::Resource(Resource::Messages)) => {
+            Ok(Admission::Resource(Resource::Messages)) => {
                 return messages::serve(self, client, request, &caller, active);
             }
-            Ok(Entry::Resource(Resource::CountTokens)) => {
+            Ok(Admission::Resource(Resource::CountTokens)) => {
                 return count::serve(self, client, &request, &caller, active);
             }
-            Ok(Entry::Resource(resource)) => self.tell(resource, client, &request, active),
-            Ok(Entry::Preflight) => return answer_preflight(client, &request, request_id),
+            Ok(Admission::Resource(resource)) => self.tell(resource, client, &request, active),
+            Ok(Admission::Preflight) => return answer_preflight(client, &request, request_id),
             Err(error) => Err(error),
         };
         match told {

@@ -29,12 +29,12 @@ impl From<Error> for Stop {
     }
 }
 
-impl From<http::Failure> for Stop {
-    fn from(failure: http::Failure) -> Self {
+impl From<http::RequestFailure> for Stop {
+    fn from(failure: http::RequestFailure) -> Self {
         match failure {
-            http::Failure::Reject(error) => Stop::Error(error),
-            http::Failure::Closed => Stop::ClientGone,
-            http::Failure::Io(error) => Stop::Client(error),
+            http::RequestFailure::Reject(error) => Stop::Error(error),
+            http::RequestFailure::Closed => Stop::ClientGone,
+            http::RequestFailure::Io(error) => Stop::Client(error),
         }
     }
 }

@@ -10,10 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::handler::{Client, ServerLimits, Shared};
+use super::handler::{Client, ServerLimits, ServerShared};
 use super::stop::{wait_readable, wait_readable_always};
 use crate::error::{Error, Kind};
-use crate::http::{Connection, Failure, Request, Socket, Waiting};
+use crate::http::{Connection, Request, RequestFailure, Socket, Waiting};
 use crate::ids;
 
 /// The limits on how long, and how much of, an unread request is read and dropped after the response to it. Closing at
@@ -25,7 +25,7 @@ const LINGER_SIZE_MAX: usize = 64 * 1024 * 1024;
 const LINGER_READ_SIZE: usize = 16 * 1024;
 
 /// Serves the connection until either side ends it.
-pub(super) fn converse(stream: TcpStream, client: SocketAddr, shared: &Shared) {
+pub(super) fn converse(stream: TcpStream, client: SocketAddr, shared: &ServerShared) {
     if let Err(error) = prepare(&stream, &shared.options) {
         log::debug!("{client}: {error}");
         return;
@@ -37,12 +37,12 @@ pub(super) fn converse(stream: TcpStream, client: SocketAddr, shared: &Shared) {
         let head = read_head(&mut connection.borrow_mut(), shared);
         match head {
             Ok(Some(request)) => handle(&connection, request, client, shared),
-            Ok(None) | Err(Failure::Closed) => return,
-            Err(Failure::Io(error)) => {
+            Ok(None) | Err(RequestFailure::Closed) => return,
+            Err(RequestFailure::Io(error)) => {
                 log::debug!("{client}: {error}");
                 return;
             }
-            Err(Failure::Reject(error)) => {
+            Err(RequestFailure::Reject(error)) => {
                 log::debug!("{client}: {error}");
                 answer(&mut connection.borrow_mut(), &error, client);
             }
@@ -68,7 +68,10 @@ fn prepare(stream: &TcpStream, options: &ServerLimits) -> io::Result<()> {
 }
 
 /// Waits for the next head. The deadlines are kept here, since a timeout of the socket starts anew with every byte.
-fn read_head(connection: &mut Connection<Socket>, shared: &Shared) -> Result<Option<Request>, Failure> {
+fn read_head(
+    connection: &mut Connection<Socket>,
+    shared: &ServerShared,
+) -> Result<Option<Request>, RequestFailure> {
     let idle_until = Instant::now() + shared.options.keep_alive;
     let mut head_until = None;
     connection.read_head_with(|stream, waiting| {
@@ -84,7 +87,7 @@ fn read_head(connection: &mut Connection<Socket>, shared: &Shared) -> Result<Opt
 }
 
 /// Calls the handler, and makes sure that the client gets a response.
-fn handle(connection: &Client, request: Request, client: SocketAddr, shared: &Shared) {
+fn handle(connection: &Client, request: Request, client: SocketAddr, shared: &ServerShared) {
     // A handler that panics may leave only the connection half done, and the connection knows its own state.
     let handled = catch_unwind(AssertUnwindSafe(|| shared.handler.handle(connection, request, client)));
     let connection = &mut *connection.borrow_mut(); // after a panic, unwinding has released the handler's borrow

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::stop::Stop;
+use super::stop::StopHandle;
 use crate::http::{Connection, Request, RequestLimits, Socket};
 
 /// A client's connection, shared within its one thread: the handler responds on it, and the code that waits for an
@@ -69,8 +69,8 @@ impl Default for ServerLimits {
 }
 
 /// The state that all connections share.
-pub(super) struct Shared {
+pub(super) struct ServerShared {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) options: ServerLimits,
-    pub(super) stop: Stop,
+    pub(super) stop: StopHandle,
 }

@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use super::handler::{Handler, ServerLimits, Shared};
-use super::refused::Refused;
-use super::stop::{ConnectionSlot, Stop};
+use super::handler::{Handler, ServerLimits, ServerShared};
+use super::refused::RefusedClients;
+use super::stop::{ConnectionSlot, StopHandle};
 use super::{client, stop};
 use crate::threads;
 
@@ -23,12 +23,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The state of the accepting thread.
 #[derive(Default)]
 struct Door {
-    refused: Refused,
+    refused: RefusedClients,
     /// True if the last attempt failed. Only the first failure is logged, not ten a second.
     is_failing: bool,
 }
 
-/// Serves until `stop` is triggered; see [`Stop`] for the order of the end.
+/// Serves until `stop` is triggered; see [`StopHandle`] for the order of the end.
 ///
 /// # Errors
 /// The listener cannot be waited for. A failure of one connection ends only that connection.
@@ -36,10 +36,10 @@ pub fn run(
     listener: TcpListener,
     handler: Arc<dyn Handler>,
     options: ServerLimits,
-    stop: Stop,
+    stop: StopHandle,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    let shared = Arc::new(Shared { handler, options, stop });
+    let shared = Arc::new(ServerShared { handler, options, stop });
     let mut door = Door::default();
     while !shared.stop.is_triggered() {
         stop::wait_readable(&listener, &shared.stop, door.refused.next_release())?;
@@ -64,7 +64,7 @@ pub fn spawn(
     listener: TcpListener,
     handler: Arc<dyn Handler>,
     options: ServerLimits,
-    stop: Stop,
+    stop: StopHandle,
 ) -> io::Result<()> {
     threads::background(name, move || {
         if let Err(error) = run(listener, handler, options, stop) {
@@ -74,7 +74,7 @@ pub fn spawn(
 }
 
 /// Takes the next connection, if there is one.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>, door: &mut Door) {
+fn accept(listener: &TcpListener, shared: &Arc<ServerShared>, door: &mut Door) {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
     match listener.accept() {
         Ok((stream, client)) => {
@@ -97,7 +97,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, door: &mut Door) {
 }
 
 /// Starts the connection's thread. Returns the stream if the limit is reached or no thread can be started.
-fn admit(stream: TcpStream, client: SocketAddr, shared: &Arc<Shared>) -> Result<(), TcpStream> {
+fn admit(stream: TcpStream, client: SocketAddr, shared: &Arc<ServerShared>) -> Result<(), TcpStream> {
     let Some(place) = ConnectionSlot::take(&shared.stop, shared.options.connections_max) else {
         return Err(stream);
     };

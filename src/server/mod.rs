@@ -11,7 +11,7 @@
 //! | more of its body | `body_timeout` without a byte | 408, closed |
 //! | the client to take more of the response | `write_timeout` without a byte | closed |
 //!
-//! The handler limits its own waits. Only the stop limits them here: see [`Stop`].
+//! The handler limits its own waits. Only the stop limits them here: see [`StopHandle`].
 
 mod client;
 mod handler;
@@ -23,4 +23,4 @@ mod tests;
 
 pub use handler::{Client, Handler, ServerLimits};
 pub use listen::{run, spawn};
-pub use stop::Stop;
+pub use stop::StopHandle;

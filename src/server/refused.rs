@@ -22,9 +22,9 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// Refused connections that are still open, oldest first.
 #[derive(Default)]
-pub(super) struct Refused(VecDeque<(Instant, Connection<TcpStream>)>);
+pub(super) struct RefusedClients(VecDeque<(Instant, Connection<TcpStream>)>);
 
-impl Refused {
+impl RefusedClients {
     /// Responds that there are too many connections, and when to come back. The response fits the socket's empty
     /// buffer, so a client that does not read cannot block the thread. If the write fails all the same, the client sees
     /// a closed connection.

@@ -17,10 +17,10 @@ use rustix::io::Errno;
 /// progress [`ServerLimits::drain`](super::ServerLimits::drain) to finish, with `connection: close`. The second trigger
 /// makes the server return at once. Each server needs a handle of its own; clones act on the same server.
 #[derive(Clone)]
-pub struct Stop(Arc<Inner>);
+pub struct StopHandle(Arc<Inner>);
 
 struct Inner {
-    state: Mutex<State>,
+    state: Mutex<StopState>,
     changed: Condvar,
     /// The flag that connections look at when they begin a response.
     draining: Arc<AtomicBool>,
@@ -31,19 +31,19 @@ struct Inner {
 }
 
 #[derive(Default)]
-struct State {
+struct StopState {
     triggers: u32,
     connections: usize,
 }
 
-impl Stop {
+impl StopHandle {
     /// A stop that is not triggered yet.
     ///
     /// # Errors
     /// No descriptors are left.
     pub fn new() -> io::Result<Self> {
         let (trigger, wake) = UnixStream::pair()?;
-        Ok(Stop(Arc::new(Inner {
+        Ok(StopHandle(Arc::new(Inner {
             state: Mutex::default(),
             changed: Condvar::new(),
             draining: Arc::default(),
@@ -83,22 +83,22 @@ impl Stop {
     }
 
     /// Waits for `time`, or while the condition is true. Returns the number of connections then.
-    fn wait_while(&self, time: Duration, condition: impl Fn(&State) -> bool) -> usize {
+    fn wait_while(&self, time: Duration, condition: impl Fn(&StopState) -> bool) -> usize {
         let waited = self.0.changed.wait_timeout_while(self.state(), time, |state| condition(state));
         waited.unwrap_or_else(PoisonError::into_inner).0.connections
     }
 
     /// Locks the state. No code can panic while it is locked, so a poisoned state is as good as any.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, StopState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One connection's place among `connections_max`, until it is dropped.
-pub(super) struct ConnectionSlot(Stop);
+pub(super) struct ConnectionSlot(StopHandle);
 
 impl ConnectionSlot {
-    pub(super) fn take(stop: &Stop, connections_max: usize) -> Option<ConnectionSlot> {
+    pub(super) fn take(stop: &StopHandle, connections_max: usize) -> Option<ConnectionSlot> {
         let mut state = stop.state();
         if state.connections >= connections_max {
             return None;
@@ -119,7 +119,11 @@ impl Drop for ConnectionSlot {
 ///
 /// # Errors
 /// Those of `poll`.
-pub(super) fn wait_readable(socket: &impl AsFd, stop: &Stop, deadline: Option<Instant>) -> io::Result<bool> {
+pub(super) fn wait_readable(
+    socket: &impl AsFd,
+    stop: &StopHandle,
+    deadline: Option<Instant>,
+) -> io::Result<bool> {
     poll_in(&mut [PollFd::new(socket, PollFlags::IN), PollFd::new(&stop.0.wake, PollFlags::IN)], deadline)
 }
 

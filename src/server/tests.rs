@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::*;
-use crate::http::Failure;
+use crate::http::RequestFailure;
 use crate::http::{Request, RequestLimits};
 use crate::json;
 
@@ -23,27 +23,27 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 type Held<'a> = &'a super::Client;
 
 /// A server that is stopped, and waited for, at the end of its test.
-struct Server {
+struct TestServer {
     address: SocketAddr,
-    stop: Stop,
+    stop: StopHandle,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
-impl Server {
-    fn start(options: ServerLimits, handler: impl Handler) -> Server {
-        Server::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), options, handler)
+impl TestServer {
+    fn start(options: ServerLimits, handler: impl Handler) -> TestServer {
+        TestServer::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), options, handler)
     }
 
-    fn start_on(listener: TcpListener, options: ServerLimits, handler: impl Handler) -> Server {
+    fn start_on(listener: TcpListener, options: ServerLimits, handler: impl Handler) -> TestServer {
         let address = listener.local_addr().unwrap();
-        let stop = Stop::new().unwrap();
+        let stop = StopHandle::new().unwrap();
         let its_stop = stop.clone();
         let thread = std::thread::spawn(move || run(listener, Arc::new(handler), options, its_stop));
-        Server { address, stop, thread: Some(thread) }
+        TestServer { address, stop, thread: Some(thread) }
     }
 
-    fn connect(&self) -> Client {
-        Client::connect(self.address)
+    fn connect(&self) -> TestClient {
+        TestClient::connect(self.address)
     }
 
     /// Waits for `run` to return.
@@ -54,7 +54,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop.trigger();
         self.stop.trigger();
@@ -64,27 +64,27 @@ impl Drop for Server {
     }
 }
 
-struct Client(BufReader<TcpStream>);
+struct TestClient(BufReader<TcpStream>);
 
 #[derive(Debug)]
-struct Answer {
+struct TestAnswer {
     status: u16,
     headers: Vec<(String, String)>,
     body: String,
 }
 
-impl Answer {
+impl TestAnswer {
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
-impl Client {
-    fn connect(address: SocketAddr) -> Client {
+impl TestClient {
+    fn connect(address: SocketAddr) -> TestClient {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         stream.set_write_timeout(Some(TEST_TIMEOUT)).unwrap();
-        Client(BufReader::new(stream))
+        TestClient(BufReader::new(stream))
     }
 
     fn send(&mut self, bytes: &[u8]) {
@@ -98,7 +98,7 @@ impl Client {
     }
 
     /// One whole answer with a content-length.
-    fn receive(&mut self) -> Answer {
+    fn receive(&mut self) -> TestAnswer {
         let status = self.line().split(' ').nth(1).unwrap().parse().unwrap();
         let mut headers = Vec::new();
         loop {
@@ -106,13 +106,13 @@ impl Client {
             let Some((name, value)) = line.split_once(": ") else { break };
             headers.push((name.to_owned(), value.to_owned()));
         }
-        let mut answer = Answer { status, headers, body: String::new() };
+        let mut answer = TestAnswer { status, headers, body: String::new() };
         let length: u64 = answer.header("content-length").unwrap().parse().unwrap();
         (&mut self.0).take(length).read_to_string(&mut answer.body).unwrap();
         answer
     }
 
-    fn ask(&mut self, bytes: &[u8]) -> Answer {
+    fn ask(&mut self, bytes: &[u8]) -> TestAnswer {
         self.send(bytes);
         self.receive()
     }
@@ -126,7 +126,7 @@ impl Client {
 }
 
 /// The error type, message and request id of the error's body; the id must be the same as in the header.
-fn envelope(answer: &Answer) -> (String, String) {
+fn envelope(answer: &TestAnswer) -> (String, String) {
     let mut bytes = answer.body.clone().into_bytes();
     let body = json::parse(&mut bytes).unwrap();
     let text = |value: Option<&json::Value<'_>>| value.and_then(json::Value::as_str).unwrap().to_owned();
@@ -145,7 +145,7 @@ fn echo(connection: Held<'_>, request: Request, _: SocketAddr) -> io::Result<()>
     let read = connection.borrow_mut().read_body(&mut body);
     match read {
         Ok(()) => connection.borrow_mut().respond(200, &[], &body),
-        Err(Failure::Reject(error)) => connection.borrow_mut().respond_error(&error, "req_body"),
+        Err(RequestFailure::Reject(error)) => connection.borrow_mut().respond_error(&error, "req_body"),
         Err(failure) => Err(failure.into()),
     }
 }
@@ -165,7 +165,7 @@ fn gated() -> (impl Handler, Receiver<()>, SyncSender<()>) {
 
 #[test]
 fn many_clients_ask_many_times_each() {
-    let server = Server::start(ServerLimits::default(), echo);
+    let server = TestServer::start(ServerLimits::default(), echo);
     std::thread::scope(|scope| {
         for name in 0..20 {
             let mut client = server.connect();
@@ -183,7 +183,7 @@ fn many_clients_ask_many_times_each() {
 
 #[test]
 fn a_bad_request_is_answered_in_the_envelope() {
-    let server = Server::start(ServerLimits::default(), echo);
+    let server = TestServer::start(ServerLimits::default(), echo);
     let mut client = server.connect();
     let answer = client.ask(b"POST / HTTP/1.1\r\n\r\n");
     assert_eq!((answer.status, answer.header("connection")), (411, Some("close")));
@@ -198,7 +198,7 @@ fn a_bad_request_is_answered_in_the_envelope() {
 #[test]
 fn clients_beyond_the_limit_get_a_retry_after() {
     let options = ServerLimits { connections_max: 1, ..ServerLimits::default() };
-    let server = Server::start(options, echo);
+    let server = TestServer::start(options, echo);
     let mut first = server.connect();
     assert_eq!(first.ask(GET).status, 200);
     for _ in 0..100 {
@@ -217,9 +217,8 @@ fn clients_beyond_the_limit_get_a_retry_after() {
 #[test]
 fn a_panic_is_answered_with_a_500_and_ends_one_connection_only() {
     let server =
-        Server::start(
-            ServerLimits::default(),
-            |connection: Held<'_>, request: Request, client| match request.path.as_str() {
+        TestServer::start(ServerLimits::default(), |connection: Held<'_>, request: Request, client| {
+            match request.path.as_str() {
                 "/early" => panic!("on purpose"),
                 "/late" => {
                     connection.borrow_mut().start_stream(200, &[])?;
@@ -227,8 +226,8 @@ fn a_panic_is_answered_with_a_500_and_ends_one_connection_only() {
                     panic!("on purpose: {}", request.path)
                 }
                 _ => echo(connection, request, client),
-            },
-        );
+            }
+        });
     let mut other = server.connect();
     assert_eq!(other.ask(GET).status, 200);
     let mut client = server.connect();
@@ -245,8 +244,11 @@ fn a_panic_is_answered_with_a_500_and_ends_one_connection_only() {
 
 #[test]
 fn a_missing_response_becomes_a_500() {
-    let server = Server::start(ServerLimits::default(), |connection: Held<'_>, request: Request, _| {
-        match request.path.as_str() {
+    let server =
+        TestServer::start(ServerLimits::default(), |connection: Held<'_>, request: Request, _| match request
+            .path
+            .as_str()
+        {
             "/silent" => Ok(()),
             "/bad-header" => connection.borrow_mut().respond(200, &[("a", "b\r\nc")], b""),
             "/prepared" => connection.borrow_mut().start_stream(200, &[]),
@@ -259,8 +261,7 @@ fn a_missing_response_becomes_a_500() {
                 connection.borrow_mut().write(b"begun")?;
                 Err(io::Error::other("on purpose"))
             }
-        }
-    });
+        });
     for path in ["/silent", "/bad-header", "/prepared"] {
         let answer = server.connect().ask(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes());
         assert_eq!((answer.status, envelope(&answer).0.as_str()), (500, "api_error"), "{path}");
@@ -275,7 +276,7 @@ fn a_missing_response_becomes_a_500() {
 
 #[test]
 fn a_head_that_comes_too_slowly_is_refused() {
-    let server = Server::start(ServerLimits { head_timeout: SHORT, ..ServerLimits::default() }, echo);
+    let server = TestServer::start(ServerLimits { head_timeout: SHORT, ..ServerLimits::default() }, echo);
     let client = server.connect();
     // The client sends a byte now and then: the wait for an answer is the pause between two of them.
     client.0.get_ref().set_read_timeout(Some(SHORT / 10)).unwrap();
@@ -296,7 +297,7 @@ fn a_head_that_comes_too_slowly_is_refused() {
 
 #[test]
 fn a_body_that_does_not_come_is_a_408() {
-    let server = Server::start(ServerLimits { body_timeout: SHORT, ..ServerLimits::default() }, echo);
+    let server = TestServer::start(ServerLimits { body_timeout: SHORT, ..ServerLimits::default() }, echo);
     let mut client = server.connect();
     let answer = client.ask(b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe");
     assert_eq!((answer.status, answer.header("connection")), (408, Some("close")));
@@ -306,11 +307,11 @@ fn a_body_that_does_not_come_is_a_408() {
 #[test]
 fn an_idle_connection_is_closed_without_a_response() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = Client::connect(listener.local_addr().unwrap());
+    let mut client = TestClient::connect(listener.local_addr().unwrap());
     // The request is sent before the server starts, so it cannot come too late.
     client.send(GET);
     let server =
-        Server::start_on(listener, ServerLimits { keep_alive: SHORT, ..ServerLimits::default() }, echo);
+        TestServer::start_on(listener, ServerLimits { keep_alive: SHORT, ..ServerLimits::default() }, echo);
     assert_eq!(client.receive().status, 200);
     assert_eq!(client.rest(), "");
     assert_eq!(server.connect().rest(), "");
@@ -319,7 +320,7 @@ fn an_idle_connection_is_closed_without_a_response() {
 #[test]
 fn a_client_that_does_not_read_is_dropped() {
     let (ended, has_ended) = sync_channel(1);
-    let server = Server::start(
+    let server = TestServer::start(
         ServerLimits { write_timeout: SHORT, ..ServerLimits::default() },
         move |connection: Held<'_>, _: Request, _| {
             connection.borrow_mut().start_stream(200, &[])?;
@@ -341,7 +342,7 @@ fn a_client_that_does_not_read_is_dropped() {
 #[test]
 fn a_refused_body_does_not_cost_the_client_its_answer() {
     let limits = RequestLimits { body_size_max: 1_000_000, ..RequestLimits::default() };
-    let server = Server::start(ServerLimits { limits, ..ServerLimits::default() }, echo);
+    let server = TestServer::start(ServerLimits { limits, ..ServerLimits::default() }, echo);
     let client = server.connect();
     let mut stream = client.0.get_ref();
     stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 12000000\r\n\r\n").unwrap();
@@ -356,7 +357,7 @@ fn a_refused_body_does_not_cost_the_client_its_answer() {
 #[test]
 fn a_stop_closes_idle_connections_and_the_listener() {
     let mut server =
-        Server::start(ServerLimits { drain: TEST_TIMEOUT * 10, ..ServerLimits::default() }, echo);
+        TestServer::start(ServerLimits { drain: TEST_TIMEOUT * 10, ..ServerLimits::default() }, echo);
     let mut fresh = server.connect();
     // This one is accepted after the other one.
     let mut used = server.connect();
@@ -371,7 +372,7 @@ fn a_stop_closes_idle_connections_and_the_listener() {
 fn a_stop_lets_requests_in_progress_finish() {
     let (handler, has_entered, go) = gated();
     let mut server =
-        Server::start(ServerLimits { drain: TEST_TIMEOUT * 10, ..ServerLimits::default() }, handler);
+        TestServer::start(ServerLimits { drain: TEST_TIMEOUT * 10, ..ServerLimits::default() }, handler);
     let mut client = server.connect();
     client.send(GET);
     has_entered.recv_timeout(TEST_TIMEOUT).unwrap();
@@ -387,7 +388,7 @@ fn a_stop_lets_requests_in_progress_finish() {
 fn a_drain_ends_after_its_time_or_at_the_second_trigger() {
     for (drain, triggers) in [(SHORT, 1), (TEST_TIMEOUT * 10, 2)] {
         let (handler, has_entered, go) = gated();
-        let mut server = Server::start(ServerLimits { drain, ..ServerLimits::default() }, handler);
+        let mut server = TestServer::start(ServerLimits { drain, ..ServerLimits::default() }, handler);
         let mut client = server.connect();
         client.send(GET);
         has_entered.recv_timeout(TEST_TIMEOUT).unwrap();
@@ -401,7 +402,7 @@ fn a_drain_ends_after_its_time_or_at_the_second_trigger() {
 
 #[test]
 fn a_client_that_leaves_frees_its_place() {
-    let server = Server::start(ServerLimits { connections_max: 1, ..ServerLimits::default() }, echo);
+    let server = TestServer::start(ServerLimits { connections_max: 1, ..ServerLimits::default() }, echo);
     for bytes in [&b""[..], b"GET", b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhe"] {
         let mut client = server.connect();
         client.send(bytes);

@@ -39,10 +39,10 @@ mod tests;
 mod text;
 
 use crate::json;
-use number::Number;
+use number::NumberState;
 pub use schema::Schema;
 use schema::Types;
-use text::Text;
+use text::TextState;
 
 /// The most raw text that is kept, in bytes: half of the largest request, and far more than any answer has.
 pub const RAW_SIZE_MAX: usize = 16 << 20;
@@ -87,7 +87,7 @@ pub enum Outcome {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum ArgumentsState {
     #[default]
     Start,
     FirstKey,
@@ -98,7 +98,7 @@ enum State {
     FirstElement,
     Element,
     Text,
-    Number(Number),
+    Number(NumberState),
     /// The literal as it is written and its JSON, and the number of its bytes that have come.
     Literal(&'static (&'static str, &'static str), usize),
     AfterValue,
@@ -112,7 +112,7 @@ enum State {
 #[derive(Clone, Debug, Default)]
 pub struct Arguments {
     schema: Option<Schema>,
-    state: State,
+    state: ArgumentsState,
     /// The open containers, the innermost in the lowest bit; 1 is an object. [`DEPTH_MAX`] bits are needed.
     containers: u128,
     depth: usize,
@@ -126,7 +126,7 @@ pub struct Arguments {
     /// The range in `held` of the last key without its quotes, and the index where the value starts.
     key: std::ops::Range<usize>,
     value_start: usize,
-    text: Text,
+    text: TextState,
     /// True if the string is written to `held`, not to the client.
     is_text_held: bool,
     /// The types that the schema allows for the current value.
@@ -153,7 +153,7 @@ impl Arguments {
 
     /// Takes a fragment, and appends the text that may be sent on, if any, to `out`.
     pub fn push(&mut self, fragment: &str, out: &mut String) {
-        if fragment.is_empty() || matches!(self.state, State::Ended(_)) {
+        if fragment.is_empty() || matches!(self.state, ArgumentsState::Ended(_)) {
             return;
         }
         self.settle(Some(fragment), out);
@@ -171,12 +171,12 @@ impl Arguments {
             let taken = self.step(rest, out);
             let (consumed, left) = rest.split_at_checked(taken).unwrap_or((rest, ""));
             // Leading white space and text after the object do not belong to it.
-            if self.state != State::Start && before != State::Complete {
+            if self.state != ArgumentsState::Start && before != ArgumentsState::Complete {
                 self.raw.push_str(consumed);
             }
             rest = left;
         }
-        if is_too_much && self.state != State::Complete {
+        if is_too_much && self.state != ArgumentsState::Complete {
             self.end_value(out);
             self.break_off();
             self.is_cut = true;
@@ -185,13 +185,14 @@ impl Arguments {
 
     /// True if the text so far is one complete JSON object; further text will be ignored. False after the end.
     pub fn is_complete(&self) -> bool {
-        self.state == State::Complete
+        self.state == ArgumentsState::Complete
     }
 
     /// True if the object has ended and cannot change: more text can only be a repetition or belong to another call. An
     /// empty object that was not sent on yet may still be a placeholder for the real one, so it does not count.
     pub fn takes_no_more(&self) -> bool {
-        matches!(self.state, State::Ended(_)) || (self.state == State::Complete && self.has_sent)
+        matches!(self.state, ArgumentsState::Ended(_))
+            || (self.state == ArgumentsState::Complete && self.has_sent)
     }
 
     /// True if a fragment may belong to these arguments although it comes with the name and id that begin a call. It
@@ -199,16 +200,16 @@ impl Arguments {
     pub fn may_go_on_with(&self, fragment: &str) -> bool {
         let text = fragment.trim_start_matches(SPACES);
         match self.state {
-            State::Start | State::KeyText | State::Text => true,
-            State::Value | State::FirstElement | State::Element => true,
-            State::AfterValue => !text.is_empty() && !text.starts_with('{'),
+            ArgumentsState::Start | ArgumentsState::KeyText | ArgumentsState::Text => true,
+            ArgumentsState::Value | ArgumentsState::FirstElement | ArgumentsState::Element => true,
+            ArgumentsState::AfterValue => !text.is_empty() && !text.starts_with('{'),
             _ => !text.starts_with('{'),
         }
     }
 
     /// True if nothing but white space has come.
     pub fn is_empty(&self) -> bool {
-        self.state == State::Start
+        self.state == ArgumentsState::Start
     }
 
     /// True if text other than the same object followed the complete object.
@@ -248,31 +249,31 @@ impl Arguments {
         if !truncated {
             self.settle(None, out);
         }
-        if truncated && !matches!(self.state, State::Complete | State::Ended(_)) {
+        if truncated && !matches!(self.state, ArgumentsState::Complete | ArgumentsState::Ended(_)) {
             self.abandon(out);
-            self.state = State::Ended(Outcome::Truncated);
+            self.state = ArgumentsState::Ended(Outcome::Truncated);
             return Outcome::Truncated;
         }
         let outcome = match self.state {
-            State::Ended(outcome) => outcome,
-            State::Start => Outcome::Empty,
-            State::Complete => {
+            ArgumentsState::Ended(outcome) => outcome,
+            ArgumentsState::Start => Outcome::Empty,
+            ArgumentsState::Complete => {
                 out.push_str(&self.held);
                 self.mended_or(Outcome::Complete)
             }
-            State::Other => self.finish_other(out),
-            State::Broken => self.write_raw(out),
+            ArgumentsState::Other => self.finish_other(out),
+            ArgumentsState::Broken => self.write_raw(out),
             _ => self.finish_object(out),
         };
         self.held.clear();
-        self.state = State::Ended(outcome);
+        self.state = ArgumentsState::Ended(outcome);
         outcome
     }
 
     /// Makes sure that the text that was sent cannot pass for a whole object, when no more will be sent. Appends `{` if
     /// nothing was sent yet, because clients read a tool use without any JSON as the empty object and run it.
     pub fn abandon(&mut self, out: &mut String) {
-        if !self.has_sent && !matches!(self.state, State::Ended(_)) {
+        if !self.has_sent && !matches!(self.state, ArgumentsState::Ended(_)) {
             self.has_sent = true;
             out.push('{');
         }
@@ -289,7 +290,7 @@ impl Arguments {
 
     /// True if the text is one valid array or object that is not nested too deep.
     fn is_legal_value(text: &str) -> bool {
-        let mut arguments = Arguments { state: State::Value, ..Arguments::default() };
+        let mut arguments = Arguments { state: ArgumentsState::Value, ..Arguments::default() };
         arguments.push(text, &mut String::new());
         arguments.is_complete() && arguments.raw.len() == text.len() && arguments.repairs() == 0
     }
@@ -298,13 +299,13 @@ impl Arguments {
     fn is_legal_beginning(text: &str) -> bool {
         let mut arguments = Arguments::default();
         arguments.push(text, &mut String::new());
-        let is_object = !matches!(arguments.state, State::Other | State::Broken);
+        let is_object = !matches!(arguments.state, ArgumentsState::Other | ArgumentsState::Broken);
         is_object && arguments.repairs() == 0 && !arguments.has_trailing()
     }
 
     /// The beginning of `text` that still fits into the raw text.
     fn fitting<'f>(&self, text: &'f str) -> &'f str {
-        if matches!(self.state, State::Complete) {
+        if matches!(self.state, ArgumentsState::Complete) {
             return text;
         }
         let room = if self.is_cut { 0 } else { RAW_SIZE_MAX.saturating_sub(self.raw.len()) };

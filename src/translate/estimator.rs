@@ -49,20 +49,21 @@ const VARIANCE_PER_TOKEN: f64 = 9.0;
 
 /// An answer to learn from: the estimate for its prompt, and the upstream's count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct CountedPrompt {
     estimated: u32,
     told: u32,
 }
 
-impl Answer {
+impl CountedPrompt {
     /// The answer to `prompt`, for which the upstream counted `told` tokens. `None` if there is nothing to learn from
     /// it: the prompt is small, or it contains images (each costs what the model makes of it), or the count cannot be
     /// right.
-    pub fn new(prompt: Prompt, told: u64) -> Option<Answer> {
+    pub fn new(prompt: Prompt, told: u64) -> Option<CountedPrompt> {
         if prompt.images > 0 || prompt.text < TEACHING_PROMPT_MIN {
             return None;
         }
-        let answer = Answer { estimated: u32::try_from(prompt.text).ok()?, told: u32::try_from(told).ok()? };
+        let answer =
+            CountedPrompt { estimated: u32::try_from(prompt.text).ok()?, told: u32::try_from(told).ok()? };
         let (estimated, told) = answer.floats();
         let least = RATIO.0 * MISCOUNT * estimated;
         let most = RATIO.1 / MISCOUNT * estimated + CONSTANT_MAX;
@@ -71,7 +72,7 @@ impl Answer {
 
     /// True if `larger` answers a clearly larger prompt, and yet its count is not larger. A server that cuts prompts
     /// counts so.
-    pub fn is_cut_in(&self, larger: &Answer) -> bool {
+    pub fn is_cut_in(&self, larger: &CountedPrompt) -> bool {
         larger.estimated / 5 > self.estimated / 4 && larger.told <= self.told
     }
 
@@ -96,19 +97,19 @@ impl Answer {
 pub struct Estimator {
     ratio: f64,
     constant: f64,
-    answers: [Answer; ANSWERS_MAX],
+    answers: [CountedPrompt; ANSWERS_MAX],
     count: usize,
 }
 
 impl Default for Estimator {
     fn default() -> Self {
-        Estimator { ratio: 1.0, constant: 0.0, answers: [Answer::default(); ANSWERS_MAX], count: 0 }
+        Estimator { ratio: 1.0, constant: 0.0, answers: [CountedPrompt::default(); ANSWERS_MAX], count: 0 }
     }
 }
 
-impl FromIterator<Answer> for Estimator {
+impl FromIterator<CountedPrompt> for Estimator {
     /// Learns from the first [`ANSWERS_MAX`] of these answers. Their order does not matter.
-    fn from_iter<I: IntoIterator<Item = Answer>>(answers: I) -> Self {
+    fn from_iter<I: IntoIterator<Item = CountedPrompt>>(answers: I) -> Self {
         let mut estimator = Estimator::default();
         for (slot, answer) in estimator.answers.iter_mut().zip(answers) {
             *slot = answer;
@@ -139,14 +140,14 @@ impl Estimator {
         whole(least.floor())
     }
 
-    fn answers(&self) -> &[Answer] {
+    fn answers(&self) -> &[CountedPrompt] {
         self.answers.get(..self.count).unwrap_or_default()
     }
 }
 
 /// The ratio and the constant that explain the answers best, by least squares. The values expected before any answer
 /// count as one more observation each, so that a single answer moves the ratio and hardly changes the constant.
-fn fit(answers: &[Answer]) -> (f64, f64) {
+fn fit(answers: &[CountedPrompt]) -> (f64, f64) {
     let (ratio_weight, constant_weight) = (RATIO_SPREAD.powi(-2), CONSTANT_SPREAD.powi(-2));
     // The sums of the normal equations, over the differences from the expected values.
     let (mut xx, mut x, mut one, mut xy, mut y) = (ratio_weight, 0.0, constant_weight, 0.0, 0.0);
@@ -221,7 +222,8 @@ mod tests {
         for truth in truths() {
             for _ in 0..40 {
                 let sizes = sizes(&mut dice, 10);
-                let answers = sizes.iter().filter_map(|size| Answer::new(text(*size), truth.tokens(*size)));
+                let answers =
+                    sizes.iter().filter_map(|size| CountedPrompt::new(text(*size), truth.tokens(*size)));
                 let estimator: Estimator = answers.collect();
                 let seen = sizes.iter().copied();
                 let largest = *sizes.iter().max().unwrap();
@@ -246,7 +248,7 @@ mod tests {
                 for _ in 0..20 {
                     let sizes = sizes(&mut dice, count);
                     let answers =
-                        sizes.iter().filter_map(|size| Answer::new(text(*size), truth.tokens(*size)));
+                        sizes.iter().filter_map(|size| CountedPrompt::new(text(*size), truth.tokens(*size)));
                     let estimator: Estimator = answers.collect();
                     let size = dice.roll(1, 120_000);
                     let (least, real) = (estimator.least(text(size)), truth.tokens(size));
@@ -261,7 +263,7 @@ mod tests {
         let truth = Truth { ratio: 1.3, constant: 300.0 };
         let estimator: Estimator = [50_000, 52_000, 55_000]
             .iter()
-            .filter_map(|size| Answer::new(text(*size), truth.tokens(*size)))
+            .filter_map(|size| CountedPrompt::new(text(*size), truth.tokens(*size)))
             .collect();
         let (least, real) = (float(estimator.least(text(58_000))), float(truth.tokens(58_000)));
         assert!(least > 0.98 * real, "{least} of {real}");
@@ -272,7 +274,7 @@ mod tests {
         let truth = Truth { ratio: 1.7, constant: 900.0 };
         let mut sizes = sizes(&mut Dice(3), 12);
         let learn = |sizes: &[u64]| -> Estimator {
-            sizes.iter().filter_map(|size| Answer::new(text(*size), truth.tokens(*size))).collect()
+            sizes.iter().filter_map(|size| CountedPrompt::new(text(*size), truth.tokens(*size))).collect()
         };
         let forwards = learn(&sizes).tokens(text(30_000));
         sizes.reverse();
@@ -290,9 +292,9 @@ mod tests {
             (text(16_700), 0),      // not counted
             (text(16_700), 90_000), // a miscount
         ] {
-            assert_eq!(Answer::new(prompt, told), None, "{prompt:?} {told}");
+            assert_eq!(CountedPrompt::new(prompt, told), None, "{prompt:?} {told}");
         }
-        assert!(Answer::new(text(16_700), 16_739).is_some());
+        assert!(CountedPrompt::new(text(16_700), 16_739).is_some());
     }
 
     #[test]
@@ -300,7 +302,7 @@ mod tests {
         let truth = Truth { ratio: 2.0, constant: 0.0 };
         let estimator: Estimator = [3_000, 9_000, 20_000]
             .iter()
-            .filter_map(|size| Answer::new(text(*size), truth.tokens(*size)))
+            .filter_map(|size| CountedPrompt::new(text(*size), truth.tokens(*size)))
             .collect();
         let prompt = Prompt { text: 9_000, images: 8_000 };
         let tokens = estimator.tokens(prompt);
@@ -311,10 +313,10 @@ mod tests {
 
     #[test]
     fn one_odd_answer_moves_the_least_only_downwards() {
-        let mut answers: Vec<Answer> = Vec::new();
-        answers.extend(Answer::new(text(20_000), 50_000)); // a page of base64
+        let mut answers: Vec<CountedPrompt> = Vec::new();
+        answers.extend(CountedPrompt::new(text(20_000), 50_000)); // a page of base64
         let odd: Estimator = answers.iter().copied().collect();
-        answers.extend(Answer::new(text(21_000), 21_000));
+        answers.extend(CountedPrompt::new(text(21_000), 21_000));
         let both: Estimator = answers.iter().copied().collect();
         assert!(odd.least(text(20_000)) == 50_000);
         assert!(both.least(text(20_000)) <= 20_000, "{}", both.least(text(20_000)));

@@ -1,7 +1,7 @@
 //! The client's error for an upstream's failure that a second try did not repair.
 
 use crate::error::{Error, Kind, Retry};
-use crate::openai::Failure;
+use crate::openai::UpstreamError;
 
 use super::estimate::Prompt;
 use super::finish::overflow_error;
@@ -39,9 +39,9 @@ impl Plan {
 }
 
 /// The error for the client (docs/translation.md, E).
-pub fn failure_error(failure: Failure, asked: &Asked) -> Error {
+pub fn failure_error(failure: UpstreamError, asked: &Asked) -> Error {
     match failure {
-        Failure::Overflow { prompt, prompt_is_least, window: told, output, excess } => {
+        UpstreamError::Overflow { prompt, prompt_is_least, window: told, output, excess } => {
             let least = if prompt_is_least { asked.prompt_tokens } else { 0 };
             let window = told.or(asked.window);
             let counted = prompt.or(window.zip(excess).map(|(window, excess)| window.saturating_add(excess)));
@@ -50,18 +50,18 @@ pub fn failure_error(failure: Failure, asked: &Asked) -> Error {
             let window = window.unwrap_or(prompt.saturating_sub(1));
             overflow_error(prompt, window, output)
         }
-        Failure::OutputTooLarge { window } => Error::invalid(format!(
+        UpstreamError::OutputTooLarge { window } => Error::invalid(format!(
             "max_tokens: {} > {window}, which is the maximum allowed number of output tokens for {}",
             asked.max_tokens, asked.model
         )),
-        Failure::NoThinkingBudget => {
+        UpstreamError::NoThinkingBudget => {
             Error::invalid("thinking.budget_tokens: the upstream takes no thinking budget")
         }
-        Failure::Other(error) if error.kind == Kind::NotFound && names_a_model(&error) => {
+        UpstreamError::Other(error) if error.kind == Kind::NotFound && names_a_model(&error) => {
             let source = error.source.unwrap_or(error.message);
             Error::new(Kind::NotFound, format!("model: {}", asked.model)).retry(Retry::Never).source(source)
         }
-        Failure::Other(error) | Failure::NoVision(error) => error,
+        UpstreamError::Other(error) | UpstreamError::NoVision(error) => error,
     }
 }
 

@@ -19,7 +19,7 @@ use super::blocks;
 use super::plan::Target;
 use super::text::cut;
 use super::tool_id;
-use answer::{Answer, append};
+use answer::{AssistantTurn, append};
 
 /// Replaces an image that the model cannot see.
 pub const IMAGE_OMITTED: &str = "[image omitted: model has no vision]";
@@ -36,10 +36,10 @@ const BILLING_HEADER: &str = "x-anthropic-billing-header:";
 
 /// One message of the chat, before it is JSON.
 #[derive(Debug)]
-enum Turn<'r> {
+enum ChatMessage<'r> {
     System(Cow<'r, str>),
     User(Vec<Part<'r>>),
-    Assistant(Answer<'r>),
+    Assistant(AssistantTurn<'r>),
     Tool { id: &'r str, content: Cow<'r, str> },
 }
 
@@ -89,7 +89,7 @@ pub(super) fn history<'r>(
 }
 
 struct Builder<'r, 't> {
-    turns: Vec<Turn<'r>>,
+    turns: Vec<ChatMessage<'r>>,
     /// System messages that come before any user message.
     reminders: Vec<Cow<'r, str>>,
     /// Results that come in the model's own message.
@@ -102,7 +102,7 @@ impl<'r> Builder<'r, '_> {
         let texts =
             blocks.iter().map(|text| without_billing_header(text)).filter(|text| !text.trim().is_empty());
         if let Some(text) = join(texts.map(Cow::Borrowed), "\n\n") {
-            self.turns.push(Turn::System(text));
+            self.turns.push(ChatMessage::System(text));
         }
     }
 
@@ -110,7 +110,7 @@ impl<'r> Builder<'r, '_> {
         let texts = message.content.iter().filter_map(|block| block_text(block));
         let Some(text) = join(texts.filter(|text| !text.trim().is_empty()), "\n\n") else { return };
         if self.target.settings.system_messages == SystemMessages::Keep {
-            self.turns.push(Turn::System(text));
+            self.turns.push(ChatMessage::System(text));
             return;
         }
         let reminder = if text.starts_with("<system-reminder>") {
@@ -120,8 +120,8 @@ impl<'r> Builder<'r, '_> {
         };
         // A reminder never becomes a turn of its own: Qwen's templates drop the reasoning before each new user turn.
         match self.turns.last_mut() {
-            Some(Turn::User(parts)) => parts.push(Part::Text(reminder)),
-            Some(Turn::Tool { content, .. }) => {
+            Some(ChatMessage::User(parts)) => parts.push(Part::Text(reminder)),
+            Some(ChatMessage::Tool { content, .. }) => {
                 let content = content.to_mut();
                 content.push_str("\n\n");
                 content.push_str(&reminder);
@@ -174,8 +174,8 @@ impl<'r> Builder<'r, '_> {
             return;
         }
         match self.turns.last_mut() {
-            Some(Turn::User(before)) => before.extend(parts),
-            _ => self.turns.push(Turn::User(parts)),
+            Some(ChatMessage::User(before)) => before.extend(parts),
+            _ => self.turns.push(ChatMessage::User(parts)),
         }
     }
 
@@ -188,7 +188,7 @@ impl<'r> Builder<'r, '_> {
         for (id, result) in open.iter().zip(paired.of_calls) {
             let result = result.and_then(|at| results.get(at));
             let content = result.map(|result| result_text(result, &mut after, self.target));
-            self.turns.push(Turn::Tool { id, content: content.unwrap_or(Cow::Borrowed(NO_RESULT)) });
+            self.turns.push(ChatMessage::Tool { id, content: content.unwrap_or(Cow::Borrowed(NO_RESULT)) });
         }
         for result in paired.without_call.iter().filter_map(|at| results.get(*at)) {
             let mut images = Vec::new();
@@ -203,7 +203,7 @@ impl<'r> Builder<'r, '_> {
     /// The ids of the calls in the last answer, which have no result yet.
     fn open_calls(&self) -> Vec<&'r str> {
         match self.turns.last() {
-            Some(Turn::Assistant(answer)) => answer.calls.iter().map(|call| call.id).collect(),
+            Some(ChatMessage::Assistant(answer)) => answer.calls.iter().map(|call| call.id).collect(),
             _ => Vec::new(),
         }
     }
@@ -216,14 +216,14 @@ impl<'r> Builder<'r, '_> {
                 self.user_parts(block_text(block).map(Part::Text).into_iter().collect());
             }
         }
-        let mut answer = match self.turns.pop_if(|turn| matches!(turn, Turn::Assistant(_))) {
-            Some(Turn::Assistant(answer)) => answer,
-            _ => Answer::default(),
+        let mut answer = match self.turns.pop_if(|turn| matches!(turn, ChatMessage::Assistant(_))) {
+            Some(ChatMessage::Assistant(answer)) => answer,
+            _ => AssistantTurn::default(),
         };
         answer.text_ended = true; // the text of a second message begins a new paragraph
         message.content.iter().for_each(|block| answer.push(block));
         if !answer.is_empty(last) {
-            self.turns.push(Turn::Assistant(answer));
+            self.turns.push(ChatMessage::Assistant(answer));
         }
         self.early.extend(message.content.iter().filter_map(as_result));
         if last {
@@ -246,11 +246,11 @@ impl<'r> Builder<'r, '_> {
             return Err(Error::invalid(format!("messages: {what}: {}", open.join(", "))));
         }
         self.settle_reminders();
-        if self.turns.iter().all(|turn| matches!(turn, Turn::System(_))) {
+        if self.turns.iter().all(|turn| matches!(turn, ChatMessage::System(_))) {
             return Err(Error::invalid("messages.0: user messages must have non-empty content"));
         }
         let mut prefill = None;
-        if let Some(Turn::Assistant(answer)) = self.turns.last_mut() {
+        if let Some(ChatMessage::Assistant(answer)) = self.turns.last_mut() {
             let text = answer.text.take().map(|text| text.trim_end().to_string());
             prefill = Some(text.clone().unwrap_or_default());
             answer.text = text.map(Cow::Owned);
@@ -262,9 +262,9 @@ impl<'r> Builder<'r, '_> {
         }
         let flavour = self.target.flavour;
         if self.target.settings.thinking_in_text {
-            let last_user = self.turns.iter().rposition(|turn| matches!(turn, Turn::User(_)));
+            let last_user = self.turns.iter().rposition(|turn| matches!(turn, ChatMessage::User(_)));
             for turn in self.turns.iter_mut().take(last_user.unwrap_or(0)) {
-                if let Turn::Assistant(answer) = turn {
+                if let ChatMessage::Assistant(answer) = turn {
                     answer.think_in_text();
                 }
             }
@@ -349,17 +349,17 @@ fn block_text<'r>(block: &Block<'r>) -> Option<Cow<'r, str>> {
     }
 }
 
-impl<'r> Turn<'r> {
+impl<'r> ChatMessage<'r> {
     fn into_json(self, flavour: ServerKind) -> Value<'r> {
         match self {
-            Turn::System(text) => Value::object([("role", "system".into()), ("content", text.into())]),
-            Turn::User(parts) => Value::object([("role", "user".into()), ("content", content(parts))]),
-            Turn::Tool { id, content } => Value::object([
+            ChatMessage::System(text) => Value::object([("role", "system".into()), ("content", text.into())]),
+            ChatMessage::User(parts) => Value::object([("role", "user".into()), ("content", content(parts))]),
+            ChatMessage::Tool { id, content } => Value::object([
                 ("role", "tool".into()),
                 ("tool_call_id", tool_id::given(id).into()),
                 ("content", content.into()),
             ]),
-            Turn::Assistant(answer) => answer.into_json(flavour),
+            ChatMessage::Assistant(answer) => answer.into_json(flavour),
         }
     }
 }

@@ -13,13 +13,13 @@ const PART_SIZE: usize = 256;
 pub struct MessageFold {
     head: Vec<u8>,
     content: Vec<u8>,
-    open: Option<Block>,
+    open: Option<CollectedBlock>,
     tail: Vec<u8>,
     usage: Usage,
 }
 
 #[derive(Debug)]
-enum Block {
+enum CollectedBlock {
     Text(String),
     Thinking {
         text: String,
@@ -44,22 +44,25 @@ impl MessageFold {
                 self.head.extend_from_slice(br#","type":"message","role":"assistant","model":"#);
                 write_str(model, &mut self.head);
             }
-            Event::TextStart { .. } => self.open = Some(Block::Text(String::new())),
+            Event::TextStart { .. } => self.open = Some(CollectedBlock::Text(String::new())),
             Event::ThinkingStart { .. } => {
-                self.open = Some(Block::Thinking { text: String::new(), signature: String::new() });
+                self.open = Some(CollectedBlock::Thinking { text: String::new(), signature: String::new() });
             }
             Event::ToolUseStart { id, name, .. } => {
                 let mut head = br#"{"type":"tool_use","id":"#.to_vec();
                 write_str(id, &mut head);
                 head.extend_from_slice(br#","name":"#);
                 write_str(name, &mut head);
-                self.open = Some(Block::ToolUse { head, name: name.to_string(), input: String::new() });
+                self.open =
+                    Some(CollectedBlock::ToolUse { head, name: name.to_string(), input: String::new() });
             }
             Event::BlockDelta { delta, .. } => match (&mut self.open, delta) {
-                (Some(Block::Text(text)), Delta::Text(more)) => text.push_str(more),
-                (Some(Block::Thinking { text, .. }), Delta::Thinking(more)) => text.push_str(more),
-                (Some(Block::Thinking { signature, .. }), Delta::Signature(more)) => signature.push_str(more),
-                (Some(Block::ToolUse { input, .. }), Delta::InputJson(more)) => input.push_str(more),
+                (Some(CollectedBlock::Text(text)), Delta::Text(more)) => text.push_str(more),
+                (Some(CollectedBlock::Thinking { text, .. }), Delta::Thinking(more)) => text.push_str(more),
+                (Some(CollectedBlock::Thinking { signature, .. }), Delta::Signature(more)) => {
+                    signature.push_str(more)
+                }
+                (Some(CollectedBlock::ToolUse { input, .. }), Delta::InputJson(more)) => input.push_str(more),
                 _ => {}
             },
             Event::BlockStop { .. } => self.block(),
@@ -74,9 +77,9 @@ impl MessageFold {
     pub fn size(&self) -> usize {
         let open = match &self.open {
             None => 0,
-            Some(Block::Text(text)) => text.len(),
-            Some(Block::Thinking { text, signature }) => text.len() + signature.len(),
-            Some(Block::ToolUse { head, input, name }) => head.len() + input.len() + name.len(),
+            Some(CollectedBlock::Text(text)) => text.len(),
+            Some(CollectedBlock::Thinking { text, signature }) => text.len() + signature.len(),
+            Some(CollectedBlock::ToolUse { head, input, name }) => head.len() + input.len() + name.len(),
         };
         self.content.len() + open
     }
@@ -88,19 +91,19 @@ impl MessageFold {
             out.push(b',');
         }
         match block {
-            Block::Text(text) => {
+            CollectedBlock::Text(text) => {
                 out.extend_from_slice(br#"{"type":"text","text":"#);
                 write_str(&text, out);
                 out.push(b'}');
             }
-            Block::Thinking { text, signature } => {
+            CollectedBlock::Thinking { text, signature } => {
                 out.extend_from_slice(br#"{"type":"thinking","thinking":"#);
                 write_str(&text, out);
                 out.extend_from_slice(br#","signature":"#);
                 write_str(&signature, out);
                 out.push(b'}');
             }
-            Block::ToolUse { head, name, input } => match whole_object(&input) {
+            CollectedBlock::ToolUse { head, name, input } => match whole_object(&input) {
                 Some(input) => {
                     out.extend_from_slice(&head);
                     out.extend_from_slice(br#","input":"#);

@@ -42,7 +42,7 @@ mod text;
 mod tool_id;
 mod tools;
 
-pub use estimator::{ANSWERS_MAX, Answer, Estimator};
+pub use estimator::{ANSWERS_MAX, CountedPrompt, Estimator};
 pub use failure::{Asked, failure_error};
 pub use finish::overflow_error;
 pub use footprint::parts_size;

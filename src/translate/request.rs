@@ -3,11 +3,11 @@
 //! Follows docs/translation.md, A, field by field. Fields that the upstream does not support are dropped; none of them
 //! fails the request.
 
-use crate::anthropic::{Block, MessagesRequest, Thinking as Asked, ToolChoice};
+use crate::anthropic::{Block, MessagesRequest, Thinking, ToolChoice};
 use crate::dialect::{Efforts, ServerKind};
 use crate::error::Error;
 use crate::json::{Object, Value};
-use crate::settings::Thinking;
+use crate::settings::ThinkingMode;
 
 use super::arguments::Schema;
 use super::blocks;
@@ -256,9 +256,9 @@ fn thinks(
     tools: &Tools<'_>,
 ) -> bool {
     let asked = match target.settings.thinking {
-        Thinking::On => true,
-        Thinking::Off => false,
-        Thinking::Auto => matches!(request.thinking, Some(Asked::Enabled(_) | Asked::Adaptive)),
+        ThinkingMode::On => true,
+        ThinkingMode::Off => false,
+        ThinkingMode::Auto => matches!(request.thinking, Some(Thinking::Enabled(_) | Thinking::Adaptive)),
     };
     asked && !tools.forced && history.prefill.is_none() && request.max_tokens > 0
 }
@@ -329,7 +329,7 @@ fn thinking<'r>(
     if let Some(effort) = effort(request, target, thinks) {
         body.push("reasoning_effort", effort);
     }
-    if let (Some(Asked::Enabled(budget)), true, Some((key, by_default))) =
+    if let (Some(Thinking::Enabled(budget)), true, Some((key, by_default))) =
         (request.thinking, thinks, dialect.thinking_budget)
         && target.settings.thinking_budget.unwrap_or(by_default)
     {
@@ -340,12 +340,12 @@ fn thinking<'r>(
 /// The effort, if the model may think. If the request does not mention thinking, an effort alone is passed on.
 fn effort<'r>(request: &MessagesRequest<'r>, target: &Target<'_>, thinks: bool) -> Option<&'r str> {
     let last_system = request.messages.last().and_then(|message| message.effort);
-    let may_think = thinks || (request.thinking.is_none() && target.settings.thinking == Thinking::Auto);
+    let may_think = thinks || (request.thinking.is_none() && target.settings.thinking == ThinkingMode::Auto);
     let said = last_system.or(request.effort).filter(|_| may_think);
     match (target.flavour.dialect().efforts, said, request.thinking) {
         (Efforts::UpToHigh, Some("xhigh" | "max"), _) => Some("high"),
         // A strict API does not accept a budget, so the nearest effort is sent.
-        (Efforts::UpToHigh, None, Some(Asked::Enabled(budget))) if thinks => Some(match budget {
+        (Efforts::UpToHigh, None, Some(Thinking::Enabled(budget))) if thinks => Some(match budget {
             0..=2048 => "low",
             2049..=8192 => "medium",
             _ => "high", // its highest

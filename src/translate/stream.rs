@@ -18,14 +18,14 @@
 //! Nothing is emitted before the first piece of content, so that an early error of the upstream can still be an HTTP
 //! status; [`MessageStream::open`] begins the answer if that takes too long.
 
-use crate::anthropic::{Delta as Piece, Event, StopReason, Usage};
+use crate::anthropic::{Delta, Event, StopReason, Usage};
 use crate::error::{Error, Kind, Retry};
 use crate::json::{Parser, Value};
 mod calls;
 mod replay;
 mod text;
 
-use crate::openai::{Choice, Chunk, Counts, Failure, read_error_chunk};
+use crate::openai::{Choice, Chunk, Counts, UpstreamError, read_error_chunk};
 
 use super::arguments::Arguments;
 use super::estimate;
@@ -54,7 +54,7 @@ pub enum Progress {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Open {
+enum OpenBlock {
     Nothing,
     Thinking,
     Text,
@@ -62,7 +62,7 @@ enum Open {
 }
 
 #[derive(Debug)]
-struct Call {
+struct StreamedCall {
     index: Option<u64>,
     /// The id that the upstream gave the call, and by which it names the call in later pieces. Empty until it comes.
     id: String,
@@ -107,9 +107,9 @@ pub struct MessageStream {
     plan: Plan,
     message_id: String,
     started: bool,
-    open: Open,
+    open: OpenBlock,
     next_index: u32,
-    calls: Vec<Call>,
+    calls: Vec<StreamedCall>,
     /// Reasoning (`true`) and text that came in the middle of a tool call.
     held: Vec<(bool, String)>,
     /// White space at the beginning of a text. It is dropped if nothing follows it.
@@ -153,7 +153,7 @@ impl MessageStream {
             plan,
             message_id,
             started: false,
-            open: Open::Nothing,
+            open: OpenBlock::Nothing,
             next_index: 0,
             calls: Vec::new(),
             held: Vec::new(),
@@ -192,7 +192,7 @@ impl MessageStream {
     /// The bytes of the answer that are held: the text of tool calls, what waits for its turn behind an open call, and
     /// reasoning that the client asked to omit. Walks through all of them.
     pub fn held_size(&self) -> usize {
-        let call = |call: &Call| {
+        let call = |call: &StreamedCall| {
             let texts = [&call.id, &call.shown_id, &call.name, &call.pending];
             texts.iter().map(|text| text.len()).sum::<usize>() + call.arguments.size()
         };
@@ -231,7 +231,7 @@ impl MessageStream {
         data: &mut [u8],
         is_error: bool,
         emit: &mut Emit<'_>,
-    ) -> Result<Progress, Failure> {
+    ) -> Result<Progress, UpstreamError> {
         if data.trim_ascii() == b"[DONE]" {
             self.is_done = true;
             return Ok(Progress::Done);
@@ -249,13 +249,13 @@ impl MessageStream {
                 return Ok(Progress::More);
             }
             let told = Error::new(Kind::BadGateway, "the upstream sent malformed JSON");
-            Err(Failure::Other(told.source(error).retry(Retry::After(1))))
+            Err(UpstreamError::Other(told.source(error).retry(Retry::After(1))))
         })
     }
 
     /// Handles an error in the stream. If only the window is full, the content so far is an answer that met its limit.
-    fn upstream_error(&mut self, failure: Failure) -> Result<Progress, Failure> {
-        if self.next_index == 0 || !matches!(failure, Failure::Overflow { .. }) {
+    fn upstream_error(&mut self, failure: UpstreamError) -> Result<Progress, UpstreamError> {
+        if self.next_index == 0 || !matches!(failure, UpstreamError::Overflow { .. }) {
             return Err(failure);
         }
         self.is_window_full = true;
@@ -336,14 +336,14 @@ impl MessageStream {
         self.next_index.saturating_sub(1)
     }
 
-    fn begin(&mut self, open: Open, emit: &mut Emit<'_>) {
+    fn begin(&mut self, open: OpenBlock, emit: &mut Emit<'_>) {
         self.start(emit);
         self.open = open;
         self.next_index += 1;
     }
 
-    fn piece(&mut self, delta: Piece<'_>, emit: &mut Emit<'_>) {
-        if let Piece::Text(text) | Piece::Thinking(text) | Piece::InputJson(text) = delta {
+    fn piece(&mut self, delta: Delta<'_>, emit: &mut Emit<'_>) {
+        if let Delta::Text(text) | Delta::Thinking(text) | Delta::InputJson(text) = delta {
             self.output_tokens += estimate::text_tokens(text);
         }
         emit(&Event::BlockDelta { index: self.index(), delta });
@@ -361,11 +361,11 @@ impl MessageStream {
     }
 
     fn close_block(&mut self, emit: &mut Emit<'_>) {
-        match std::mem::replace(&mut self.open, Open::Nothing) {
-            Open::Nothing => return,
-            Open::Thinking => self.sign(emit),
-            Open::Text => {}
-            Open::ToolUse(at) => self.complete(at, emit),
+        match std::mem::replace(&mut self.open, OpenBlock::Nothing) {
+            OpenBlock::Nothing => return,
+            OpenBlock::Thinking => self.sign(emit),
+            OpenBlock::Text => {}
+            OpenBlock::ToolUse(at) => self.complete(at, emit),
         }
         emit(&Event::BlockStop { index: self.index() });
     }
@@ -373,7 +373,7 @@ impl MessageStream {
     fn sign(&mut self, emit: &mut Emit<'_>) {
         let fresh = Signature::new(self.plan.thinking_omitted);
         let signature = std::mem::replace(&mut self.signature, fresh).encode();
-        emit(&Event::BlockDelta { index: self.index(), delta: Piece::Signature(&signature) });
+        emit(&Event::BlockDelta { index: self.index(), delta: Delta::Signature(&signature) });
     }
 
     /// Ends the answer, after the upstream's body has ended.
@@ -395,7 +395,7 @@ impl MessageStream {
         self.remaining_calls(emit);
         self.close(emit);
         if self.plan.never_empty && self.next_index == 0 && !self.plan.discard {
-            self.begin(Open::Text, emit);
+            self.begin(OpenBlock::Text, emit);
             emit(&Event::TextStart { index: self.index() });
             self.close_block(emit);
         }
@@ -448,13 +448,13 @@ impl MessageStream {
 
     /// Handles a failure after the answer has begun: ends the open block and emits the error.
     pub fn fail(&mut self, error: &Error, request_id: &str, emit: &mut Emit<'_>) {
-        let open = std::mem::replace(&mut self.open, Open::Nothing);
+        let open = std::mem::replace(&mut self.open, OpenBlock::Nothing);
         match open {
-            Open::Thinking => self.sign(emit),
-            Open::ToolUse(at) => self.abandon(at, emit),
-            Open::Nothing | Open::Text => {}
+            OpenBlock::Thinking => self.sign(emit),
+            OpenBlock::ToolUse(at) => self.abandon(at, emit),
+            OpenBlock::Nothing | OpenBlock::Text => {}
         }
-        if open != Open::Nothing {
+        if open != OpenBlock::Nothing {
             emit(&Event::BlockStop { index: self.index() });
         }
         emit(&Event::Error { error, request_id });

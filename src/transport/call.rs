@@ -10,8 +10,8 @@ use std::time::Duration;
 use ::http::{HeaderName, HeaderValue};
 use rustls::pki_types::ServerName;
 
-use super::connection::Connection;
-use super::dial::Origin;
+use super::connection::UpstreamConnection;
+use super::dial::ServerOrigin;
 use super::failure::Failure;
 use super::idle::Idle;
 use super::response::{Response, send_request};
@@ -48,7 +48,7 @@ pub struct Endpoint {
     watcher: Option<Arc<dyn Watcher>>,
     name: String,
     options: CallLimits,
-    origin: Origin,
+    origin: ServerOrigin,
     idle: Arc<Idle>,
     /// The base URL's path without a trailing slash.
     base: String,
@@ -61,7 +61,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// The URL or the key is invalid. The text says what is expected, and never contains the key.
-    pub fn new(config: &config::Upstream, options: &CallLimits) -> Result<Self, String> {
+    pub fn new(config: &config::UpstreamConfig, options: &CallLimits) -> Result<Self, String> {
         let fail = |why: String| format!("upstream '{}': {why}", config.name);
         let url = ServerUrl::parse(&config.url).map_err(|why| fail(format!("{why}: {EXPECTED}")))?;
         let mut headers = format!("host: {}\r\n{HEADERS}", url.authority);
@@ -190,7 +190,7 @@ impl Endpoint {
                 }
             }
         }
-        let connection = Connection::open(&self.origin, &call).inspect_err(|failure| {
+        let connection = UpstreamConnection::open(&self.origin, &call).inspect_err(|failure| {
             if failure.is_refused() {
                 self.note(|watcher| watcher.refused());
             }
@@ -218,7 +218,7 @@ const HEADERS: &str = concat!(
 /// The end of an error about a URL.
 const EXPECTED: &str = "expected a URL like http://192.168.1.20:8000/v1";
 
-fn origin(url: ServerUrl) -> Result<Origin, String> {
+fn origin(url: ServerUrl) -> Result<ServerOrigin, String> {
     let ServerUrl { is_secure, host, port, .. } = url;
     let tls = if is_secure {
         let name = ServerName::try_from(host.clone());
@@ -227,7 +227,7 @@ fn origin(url: ServerUrl) -> Result<Origin, String> {
     } else {
         None
     };
-    Ok(Origin { host, port, tls })
+    Ok(ServerOrigin { host, port, tls })
 }
 
 /// Appends a header. The checks of the http crate reject line ends.
@@ -247,7 +247,7 @@ mod tests {
     use crate::settings::Settings;
 
     fn configured(url: &str) -> Result<Endpoint, String> {
-        let config = config::Upstream {
+        let config = config::UpstreamConfig {
             name: "spark".into(),
             url: url.into(),
             api_key: None,

@@ -8,19 +8,19 @@ use std::os::fd::AsFd as _;
 
 use rustls::ClientConnection;
 
-use super::dial::{Origin, dial};
+use super::dial::{ServerOrigin, dial};
 use super::failure::Failure;
 use super::wait::{Call, Direction, Stage};
 
 /// A connection to an upstream. Dropping it closes it.
-pub(super) struct Connection {
+pub(super) struct UpstreamConnection {
     stream: TcpStream,
     tls: Option<Box<ClientConnection>>,
     /// True once the upstream accepts no more bytes.
     send_broken: bool,
 }
 
-impl Connection {
+impl UpstreamConnection {
     /// Opens a connection.
     ///
     /// # Errors
@@ -28,15 +28,15 @@ impl Connection {
     // `inline(never)`: keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
     // budget). It is rarely called, and TLS takes 8 KB of stack.
     #[inline(never)]
-    pub(super) fn open(origin: &Origin, call: &Call) -> Result<Self, Failure> {
+    pub(super) fn open(origin: &ServerOrigin, call: &Call) -> Result<Self, Failure> {
         call.begin_connect();
         let stream = dial(call, origin)?;
         call.advance(Stage::Handshake);
-        let mut connection = Connection { stream, tls: None, send_broken: false };
+        let mut connection = UpstreamConnection { stream, tls: None, send_broken: false };
         if let Some((config, name)) = &origin.tls {
             let tls = ClientConnection::new(config.clone(), name.clone());
             let mut tls = Box::new(tls.map_err(|error| Failure::Tls(error.to_string()))?);
-            let mut socket = Socket::new(&connection.stream, call);
+            let mut socket = BlockingSocket::new(&connection.stream, call);
             let agreed = tls.complete_io(&mut socket);
             agreed.map_err(|error| socket.failure(&error, Failure::Reset))?;
             connection.tls = Some(tls);
@@ -52,7 +52,7 @@ impl Connection {
     /// an error: it may have answered (401, 413) and closed before it has read the whole request, and the read that
     /// follows finds the answer, or the same end.
     pub(super) fn send(&mut self, parts: [&[u8]; 2], call: &Call) -> Result<(), Failure> {
-        let mut socket = Socket::new(&self.stream, call);
+        let mut socket = BlockingSocket::new(&self.stream, call);
         let sent = match &mut self.tls {
             None => write_all(&mut socket, parts),
             Some(tls) => write_all(&mut rustls::Stream::new(tls.as_mut(), &mut socket), parts),
@@ -78,7 +78,7 @@ impl Connection {
         call: &Call,
         lost: fn(String) -> Failure,
     ) -> Result<usize, Failure> {
-        let mut socket = Socket::new(&self.stream, call);
+        let mut socket = BlockingSocket::new(&self.stream, call);
         let read = match &mut self.tls {
             None => socket.read(buffer),
             Some(tls) => rustls::Stream::new(tls.as_mut(), &mut socket).read(buffer),
@@ -120,16 +120,16 @@ fn write_all(stream: &mut impl Write, [mut first, mut second]: [&[u8]; 2]) -> io
 }
 
 /// The socket as TLS sees it: one that blocks until the call must end.
-struct Socket<'a> {
+struct BlockingSocket<'a> {
     stream: &'a TcpStream,
     call: &'a Call,
     /// The failure of a wait. TLS passes an [`io::Error`] on, which cannot hold it.
     failed: Option<Failure>,
 }
 
-impl<'a> Socket<'a> {
+impl<'a> BlockingSocket<'a> {
     fn new(stream: &'a TcpStream, call: &'a Call) -> Self {
-        Socket { stream, call, failed: None }
+        BlockingSocket { stream, call, failed: None }
     }
 
     fn wait(&mut self, direction: Direction) -> io::Result<()> {
@@ -157,7 +157,7 @@ impl<'a> Socket<'a> {
     }
 }
 
-impl Read for Socket<'_> {
+impl Read for BlockingSocket<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut stream = self.stream;
         loop {
@@ -170,7 +170,7 @@ impl Read for Socket<'_> {
     }
 }
 
-impl Write for Socket<'_> {
+impl Write for BlockingSocket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(bytes)])
     }

@@ -23,7 +23,7 @@ use super::wait::{Call, Direction, Limit};
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
 /// The place that connections go to.
-pub(super) struct Origin {
+pub(super) struct ServerOrigin {
     /// A name or an address, without brackets.
     pub(super) host: String,
     pub(super) port: u16,
@@ -35,7 +35,7 @@ pub(super) struct Origin {
 ///
 /// # Errors
 /// The last address's failure, or the client has left.
-pub(super) fn dial(call: &Call, origin: &Origin) -> Result<TcpStream, Failure> {
+pub(super) fn dial(call: &Call, origin: &ServerOrigin) -> Result<TcpStream, Failure> {
     let addresses = lookup::addresses(call, &origin.host, origin.port)?;
     let mut last_failure = Failure::Refused("the host name has no address".into());
     for (index, address) in addresses.iter().enumerate() {

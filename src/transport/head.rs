@@ -17,7 +17,7 @@ const HEADERS_MAX: usize = 128;
 const BEGINNING: &[u8] = b"HTTP/1.";
 
 /// The parsed status line and headers.
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub(super) status: u16,
     pub(super) headers: Headers,
     pub(super) framing: Framing,
@@ -42,7 +42,7 @@ pub(super) enum Framing {
 /// [`Failure::Protocol`]: the bytes cannot become a head that is supported here.
 // `inline(never)`: keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget).
 #[inline(never)]
-pub(super) fn parse(bytes: &[u8], scanned: usize) -> Result<Option<(Head, usize)>, Failure> {
+pub(super) fn parse(bytes: &[u8], scanned: usize) -> Result<Option<(ResponseHead, usize)>, Failure> {
     let start = bytes.get(..BEGINNING.len()).unwrap_or(bytes);
     if !BEGINNING.starts_with(start) {
         return Err(Failure::Protocol("the upstream's reply is not HTTP".into()));
@@ -73,7 +73,7 @@ pub(super) fn parse(bytes: &[u8], scanned: usize) -> Result<Option<(Head, usize)
         }
         Framing::UntilClose => false,
     };
-    Ok(Some((Head { status, headers, framing, keep_alive }, size)))
+    Ok(Some((ResponseHead { status, headers, framing, keep_alive }, size)))
 }
 
 /// Finds out where the body of a response to GET or POST ends (RFC 9112, section 6.3).
@@ -95,7 +95,7 @@ fn framing(status: u16, headers: &Headers) -> Result<Framing, &'static str> {
 mod tests {
     use super::*;
 
-    fn whole(text: &str) -> Head {
+    fn whole(text: &str) -> ResponseHead {
         let (head, size) = parse(text.as_bytes(), 0).unwrap().unwrap();
         assert_eq!(size, text.len());
         head

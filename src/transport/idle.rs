@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::connection::Connection;
+use super::connection::UpstreamConnection;
 
 /// The most idle connections that are kept: as many as a server on a LAN has busy clients.
 const CONNECTIONS_MAX: usize = 64;
@@ -15,12 +15,12 @@ const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// Idle connections, the oldest first, each with the time when it became idle.
 #[derive(Default)]
-pub(super) struct Idle(Mutex<VecDeque<(Instant, Connection)>>);
+pub(super) struct Idle(Mutex<VecDeque<(Instant, UpstreamConnection)>>);
 
 impl Idle {
     /// Takes the connection that was used last, if it can still be used. If the server has closed it since, `on_closed`
     /// is called with the time for which it had been idle.
-    pub(super) fn take(&self, on_closed: impl Fn(Duration)) -> Option<Connection> {
+    pub(super) fn take(&self, on_closed: impl Fn(Duration)) -> Option<UpstreamConnection> {
         loop {
             let (since, connection) = self.idle(VecDeque::pop_back)?;
             let idle_for = since.elapsed();
@@ -46,7 +46,7 @@ impl Idle {
     }
 
     /// Keeps a connection for the next call.
-    pub(super) fn put(&self, connection: Connection) {
+    pub(super) fn put(&self, connection: UpstreamConnection) {
         let now = Instant::now();
         let dropped = self.idle(|idle| {
             idle.push_back((now, connection));
@@ -63,7 +63,7 @@ impl Idle {
         drop(self.idle(std::mem::take));
     }
 
-    fn idle<T>(&self, work: impl FnOnce(&mut VecDeque<(Instant, Connection)>) -> T) -> T {
+    fn idle<T>(&self, work: impl FnOnce(&mut VecDeque<(Instant, UpstreamConnection)>) -> T) -> T {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -7,9 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::Connection;
+use super::connection::UpstreamConnection;
 use super::failure::Failure;
-use super::head::{self, Framing, Head};
+use super::head::{self, Framing, ResponseHead};
 use super::idle::Idle;
 use super::wait::Call;
 use crate::http::fitting;
@@ -25,10 +25,10 @@ const INTERIM_SIZE_MAX: usize = 64 * 1024;
 
 /// A connection on which a response has begun to arrive.
 pub(super) struct Receiving {
-    head: Head,
+    head: ResponseHead,
     /// Bytes that were read behind the head, still with their framing.
     rest: Vec<u8>,
-    connection: Connection,
+    connection: UpstreamConnection,
 }
 
 /// Sends a request, head and body, and waits for the response's head.
@@ -36,7 +36,7 @@ pub(super) struct Receiving {
 /// # Errors
 /// [`Failure::Reset`] if the connection breaks; the client has left, a limit has passed, or the reply is not HTTP.
 pub(super) fn send_request(
-    mut connection: Connection,
+    mut connection: UpstreamConnection,
     request: [&[u8]; 2],
     call: &Call,
 ) -> Result<Receiving, Failure> {
@@ -110,7 +110,7 @@ enum Body {
 
 /// A body that has not ended.
 struct Open {
-    connection: Connection,
+    connection: UpstreamConnection,
     framing: Framing,
     keep_alive: bool,
 }
@@ -121,7 +121,7 @@ impl Response {
     /// # Errors
     /// The response is not supported (a redirect, or compressed), or a read failed.
     pub(super) fn begin(receiving: Receiving, call: Call, idle: &Arc<Idle>) -> Result<Self, Failure> {
-        let Receiving { head: Head { status, headers, framing, keep_alive }, mut rest, connection } =
+        let Receiving { head: ResponseHead { status, headers, framing, keep_alive }, mut rest, connection } =
             receiving;
         if (300..400).contains(&status) {
             let target = headers.get("location").unwrap_or_default();

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sparkgap::litellm::{self, Verdict};
+use sparkgap::litellm::{self, KeyVerdict};
 
 /// Reads a file where no environment variable is set.
 pub(crate) fn translate(yaml: &str) -> Result<litellm::Import, litellm::ImportError> {
@@ -127,7 +127,7 @@ fn cut_files_never_panic() {
         let yaml = yaml(&case);
         for (end, _) in yaml.char_indices() {
             match translate_case(&case, yaml.split_at(end).0) {
-                Ok(import) => assert!(import.report.iter().any(|line| line.verdict == Verdict::Mapped)),
+                Ok(import) => assert!(import.report.iter().any(|line| line.verdict == KeyVerdict::Mapped)),
                 Err(error) => assert!(!error.message.is_empty()),
             }
         }

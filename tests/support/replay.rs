@@ -3,7 +3,7 @@
 use sparkgap::anthropic::{Event, MessagesRequest};
 use sparkgap::error::{Error, Kind};
 use sparkgap::json;
-use sparkgap::openai::{Failure, read_failure};
+use sparkgap::openai::{UpstreamError, read_failure};
 use sparkgap::sse::Decoder;
 use sparkgap::translate::{
     ChatRequest, MessageFold, MessageStream, Plan, Progress, Target, chat_request, failure_error,
@@ -116,7 +116,7 @@ impl Run {
         &mut self,
         pieces: impl IntoIterator<Item = &'b [u8]>,
         cancelled_after: &mut Option<usize>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), UpstreamError> {
         for (at, piece) in pieces.into_iter().enumerate() {
             self.decoder.feed(piece);
             if self.drain()? == Progress::Cancel {
@@ -128,11 +128,11 @@ impl Run {
         self.drain().map(|_| ())
     }
 
-    fn drain(&mut self) -> Result<Progress, Failure> {
+    fn drain(&mut self) -> Result<Progress, UpstreamError> {
         let mut progress = Progress::More;
         let mut decoder = std::mem::take(&mut self.decoder);
         while progress != Progress::Cancel {
-            let too_long = |_| Failure::Other(Error::new(Kind::BadGateway, "too long"));
+            let too_long = |_| UpstreamError::Other(Error::new(Kind::BadGateway, "too long"));
             let Some(event) = decoder.next_event().map_err(too_long)? else { break };
             self.silence();
             progress = self.data(event.data, event.is_error)?;
@@ -151,7 +151,7 @@ impl Run {
         *events += 1;
     }
 
-    fn data(&mut self, data: &mut [u8], is_error: bool) -> Result<Progress, Failure> {
+    fn data(&mut self, data: &mut [u8], is_error: bool) -> Result<Progress, UpstreamError> {
         let Run { stream, fold, out, is_stream, .. } = self;
         stream.data(&mut json::Parser::default(), data, is_error, &mut |event| {
             tell(event, *is_stream, fold, out)

@@ -93,8 +93,8 @@ pub(crate) fn wait_for_close(stream: &mut impl Read) {
     }
 }
 
-pub(crate) fn config(url: &str) -> config::Upstream {
-    config::Upstream {
+pub(crate) fn config(url: &str) -> config::UpstreamConfig {
+    config::UpstreamConfig {
         name: "spark".into(),
         url: url.into(),
         api_key: None,

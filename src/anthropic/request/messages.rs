@@ -11,7 +11,7 @@ const NOT_TEXT_OR_BLOCKS: &str = "Input should be a valid string or a list of bl
 
 /// The numbers read so far of the items that are limited over the whole request.
 #[derive(Default)]
-struct Counts {
+struct ElementCounts {
     blocks: usize,
     images: usize,
 }
@@ -23,7 +23,7 @@ pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Message<'r>>> {
     if items.is_empty() {
         return Err(at.error("at least one message is required"));
     }
-    let mut counts = Counts::default();
+    let mut counts = ElementCounts::default();
     let read = |(i, message)| read_message(message, &At::Index(&at, i), &mut counts);
     let messages = items.iter().enumerate().map(read).collect::<Read<Vec<Message<'r>>>>()?;
     if counts.images > IMAGES_MAX {
@@ -34,7 +34,7 @@ pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Message<'r>>> {
     Ok(messages)
 }
 
-fn read_message<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut Counts) -> Read<Message<'r>> {
+fn read_message<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut ElementCounts) -> Read<Message<'r>> {
     let message = object(value, at)?;
     let at_role = At::Key(at, "role");
     let role = match string(required(message, "role", &at_role)?, &at_role)? {
@@ -56,7 +56,7 @@ fn read_message<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut Counts) -> R
     Ok(Message { role, content, until_next_user, effort })
 }
 
-fn read_content<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut Counts) -> Read<Vec<Block<'r>>> {
+fn read_content<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut ElementCounts) -> Read<Vec<Block<'r>>> {
     if let Some(text) = value.as_str() {
         return Ok(vec![Block::Text(text)]);
     }
@@ -68,7 +68,7 @@ fn read_content<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut Counts) -> R
     items.iter().enumerate().map(|(i, block)| read_block(block, &At::Index(at, i), counts)).collect()
 }
 
-fn read_block<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut Counts) -> Read<Block<'r>> {
+fn read_block<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut ElementCounts) -> Read<Block<'r>> {
     let block = object(value, at)?;
     let text_at = |key: &'static str| -> Read<&'r str> {
         let at = At::Key(at, key);

@@ -6,10 +6,10 @@ use mlua::{Function, Table, Value as LuaValue};
 
 use super::super::kind::{Defined, Hook};
 use super::super::nearest;
-use super::super::table::{Mistakes, Reader, describe, keys};
-use crate::config::{self, Secret, Upstream};
+use super::super::table::{Mistakes, TableReader, describe, keys};
+use crate::config::{self, Secret, UpstreamConfig};
 use crate::dialect::ServerKind;
-use crate::settings::{Settings, SystemMessages, Thinking};
+use crate::settings::{Settings, SystemMessages, ThinkingMode};
 
 /// The version of the hook API.
 const API_VERSION: i64 = 1;
@@ -17,7 +17,7 @@ const API_VERSION: i64 = 1;
 /// The contents of one file.
 #[derive(Default)]
 pub(super) struct FileTable {
-    pub(super) upstreams: Vec<Upstream>,
+    pub(super) upstreams: Vec<UpstreamConfig>,
     pub(super) aliases: Vec<FileAlias>,
     pub(super) defined: Vec<(Defined, Function)>,
 }
@@ -36,7 +36,7 @@ pub(in crate::hooks) const FILE_KEYS: [&str; 5] = ["api", "upstreams", "aliases"
 
 /// Reads the table that a file has returned; `index` is the file's place among the files.
 pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_>) -> FileTable {
-    let reader = Reader::new(table, "", "");
+    let reader = TableReader::new(table, "", "");
     let known: Vec<&str> = FILE_KEYS.into_iter().chain(Hook::ALL.map(Hook::name)).collect();
     reader.check_keys(&known, 0, mistakes);
     match reader.value("api") {
@@ -60,7 +60,7 @@ pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_
     file
 }
 
-fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<Upstream> {
+fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<UpstreamConfig> {
     let mut upstreams = Vec::new();
     for key in keys(table) {
         let LuaValue::String(name) = &key else {
@@ -104,8 +104,8 @@ pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 17] = [
     "max_in_flight",
 ];
 
-fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Option<Upstream> {
-    let reader = Reader::new(table, format!("upstreams.{name}"), name);
+fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Option<UpstreamConfig> {
+    let reader = TableReader::new(table, format!("upstreams.{name}"), name);
     reader.check_keys(&UPSTREAM_KEYS, 0, mistakes);
     let api_key = reader.text("api_key", "a string such as env \"SPARK_KEY\", or \"none\"", mistakes);
     let model = reader.text("model", "a model's name as a string", mistakes);
@@ -120,7 +120,7 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
         return None;
     };
     let url = config::base_url(&url).map_err(|what| reader.wrong("url", &what, mistakes)).ok()?;
-    Some(Upstream {
+    Some(UpstreamConfig {
         name: name.to_owned(),
         url,
         api_key: api_key.filter(|key| !key.is_empty() && key != "none").map(Secret::new),
@@ -130,9 +130,9 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
     })
 }
 
-fn read_settings(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {
+fn read_settings(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {
     const TOKENS_MAX: u64 = 1_000_000_000;
-    let thinking = [(Thinking::Off, "off"), (Thinking::On, "on"), (Thinking::Auto, "auto")];
+    let thinking = [(ThinkingMode::Off, "off"), (ThinkingMode::On, "on"), (ThinkingMode::Auto, "auto")];
     let system_messages = [(SystemMessages::Fold, "fold"), (SystemMessages::Keep, "keep")];
     let default = Settings::default();
     Settings {
@@ -185,7 +185,7 @@ fn read_aliases(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<FileAlias> {
 fn read_alias(position: usize, table: &Table, mistakes: &mut Mistakes<'_>) -> Option<FileAlias> {
     let first: LuaValue = table.raw_get(1).unwrap_or(LuaValue::Nil);
     let landmark = first.as_string().map(|text| text.to_string_lossy()).unwrap_or_default();
-    let reader = Reader::new(table, format!("alias {position}"), landmark.as_str());
+    let reader = TableReader::new(table, format!("alias {position}"), landmark.as_str());
     reader.check_keys(&["upstream", "model"], 1, mistakes);
     let upstream = reader.text("upstream", "the name of an upstream as a string", mistakes);
     let model = reader.text("model", "a model's name as a string", mistakes);
@@ -209,7 +209,11 @@ fn read_alias(position: usize, table: &Table, mistakes: &mut Mistakes<'_>) -> Op
     Some(FileAlias { pattern: landmark, upstream, model, position })
 }
 
-fn read_hooks(reader: &Reader<'_>, file: usize, mistakes: &mut Mistakes<'_>) -> Vec<(Defined, Function)> {
+fn read_hooks(
+    reader: &TableReader<'_>,
+    file: usize,
+    mistakes: &mut Mistakes<'_>,
+) -> Vec<(Defined, Function)> {
     let policies = [(false, "open"), (true, "closed")];
     let file_is_closed = reader.choice("policy", &policies, mistakes).unwrap_or(false);
     let event_types = read_event_types(reader, mistakes);
@@ -219,7 +223,7 @@ fn read_hooks(reader: &Reader<'_>, file: usize, mistakes: &mut Mistakes<'_>) -> 
             LuaValue::Nil => continue,
             LuaValue::Function(function) => (function, file_is_closed),
             LuaValue::Table(table) => {
-                let reader = Reader::new(&table, hook.name(), hook.name());
+                let reader = TableReader::new(&table, hook.name(), hook.name());
                 reader.check_keys(&["policy", "run"], 0, mistakes);
                 let closed = reader.choice("policy", &policies, mistakes).unwrap_or(file_is_closed);
                 let LuaValue::Function(function) = reader.value("run") else {
@@ -248,7 +252,7 @@ fn read_hooks(reader: &Reader<'_>, file: usize, mistakes: &mut Mistakes<'_>) -> 
 /// The types of events that `on_event` sees.
 pub(in crate::hooks) const EVENT_TYPES: [&str; 4] = ["text", "thinking", "tool_use", "end"];
 
-fn read_event_types(reader: &Reader<'_>, mistakes: &mut Mistakes<'_>) -> Option<Vec<String>> {
+fn read_event_types(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Option<Vec<String>> {
     let table = reader.table("on_event_types", "a list such as { \"text\" }", mistakes)?;
     let types: Result<Vec<String>, _> = table
         .sequence_values::<LuaValue>()

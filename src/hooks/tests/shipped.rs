@@ -19,7 +19,7 @@ fn mapped<'c>(config: &'c Loaded, model: &str) -> (&'c str, Option<&'c str>) {
 }
 
 /// Runs `on_request` on this body and returns the decision and the changed body.
-fn request_through(loaded: &Loaded, change: impl FnOnce(&mut Request), body: &str) -> (Decision, String) {
+fn request_through(loaded: &Loaded, change: impl FnOnce(&mut HookRequest), body: &str) -> (Decision, String) {
     let mut request = request();
     change(&mut request);
     let mut bytes = body.as_bytes().to_vec();
@@ -99,7 +99,7 @@ fn haiku_to_the_small_box() {
     assert_eq!(mapped(&loaded, "claude-haiku-4-5").0, "small");
     assert_eq!(mapped(&loaded, "claude-opus-4-5").0, "big");
     let small = loaded.config.upstreams.iter().find(|upstream| upstream.name == "small").unwrap();
-    assert_eq!(small.settings.thinking, crate::settings::Thinking::Off);
+    assert_eq!(small.settings.thinking, crate::settings::ThinkingMode::Off);
     assert_eq!(small.settings.max_tokens, Some(8192));
 }
 
@@ -117,8 +117,8 @@ fn thinking_off_for_one_alias() {
         let (name, _) = mapped(&loaded, model);
         loaded.config.upstreams.iter().find(|upstream| upstream.name == name).unwrap().settings.thinking
     };
-    assert_eq!(thinking("quick"), crate::settings::Thinking::Off);
-    assert_eq!(thinking("claude-opus-4-5"), crate::settings::Thinking::Auto);
+    assert_eq!(thinking("quick"), crate::settings::ThinkingMode::Off);
+    assert_eq!(thinking("claude-opus-4-5"), crate::settings::ThinkingMode::Auto);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn cooler_with_tools() {
     let run = |has_tools: bool, body: &str| {
         let mut bytes = body.as_bytes().to_vec();
         let mut body = json::parse(&mut bytes).unwrap();
-        loaded.hooks.on_upstream_request(&mut body, &mut Request { has_tools, ..request() }).unwrap();
+        loaded.hooks.on_upstream_request(&mut body, &mut HookRequest { has_tools, ..request() }).unwrap();
         body.to_json()
     };
     assert_eq!(run(true, r#"{"temperature":1.0}"#), r#"{"temperature":0.3}"#);
@@ -169,7 +169,7 @@ fn house_rules() {
 #[test]
 fn deny_list() {
     let loaded = example("deny-list");
-    let status = |change: &dyn Fn(&mut Request)| match request_through(&loaded, |r| change(r), "{}").0 {
+    let status = |change: &dyn Fn(&mut HookRequest)| match request_through(&loaded, |r| change(r), "{}").0 {
         Decision::Reject(error) => error.kind.status(),
         _ => 200,
     };
@@ -222,7 +222,7 @@ fn tokens_per_client() {
 fn ab_split() {
     let loaded = example("ab-split");
     let group = |n: usize| {
-        let change = |request: &mut Request| request.client_ip = format!("192.168.68.{n}");
+        let change = |request: &mut HookRequest| request.client_ip = format!("192.168.68.{n}");
         let first = request_through(&loaded, change, "{}").0;
         assert_eq!(request_through(&loaded, change, "{}").0, first, "a client stays where it is");
         first
@@ -295,7 +295,7 @@ fn the_manual_and_the_types_name_every_hook_and_field() {
     for file in ["hooks/README.md", "hooks/types.lua"] {
         let text = std::fs::read_to_string(crate_file(file)).unwrap();
         let hooks = Hook::ALL.map(Hook::name);
-        for name in hooks.iter().chain(&Request::FIELDS).chain(&UPSTREAM_KEYS) {
+        for name in hooks.iter().chain(&HookRequest::FIELDS).chain(&UPSTREAM_KEYS) {
             assert!(text.contains(name), "{file}: {name}");
         }
     }

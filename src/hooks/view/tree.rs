@@ -10,7 +10,7 @@ use crate::json::{Object, Value};
 
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum PathStep {
     Key(Arc<str>),
     /// The index of an element, from 0.
     Index(usize),
@@ -19,13 +19,13 @@ pub(super) enum Step {
 /// The inverse of one write.
 pub(super) enum Undo<'a> {
     /// Put this value back at the path.
-    Replace(Vec<Step>, Value<'a>),
+    Replace(Vec<PathStep>, Value<'a>),
     /// Remove the last entry or element again.
-    Pop(Vec<Step>, Step),
+    Pop(Vec<PathStep>, PathStep),
     /// Put this entry back at its place.
-    InsertKey(Vec<Step>, usize, Arc<str>, Value<'a>),
+    InsertKey(Vec<PathStep>, usize, Arc<str>, Value<'a>),
     /// Put this element back at the end.
-    Push(Vec<Step>, Value<'a>),
+    Push(Vec<PathStep>, Value<'a>),
 }
 
 /// The text of a key; `None` if the key is not text.
@@ -49,34 +49,37 @@ fn gone() -> mlua::Error {
 }
 
 /// The node at a path.
-pub(super) fn resolve<'v, 'a>(root: &'v Value<'a>, path: &[Step]) -> mlua::Result<&'v Value<'a>> {
+pub(super) fn resolve<'v, 'a>(root: &'v Value<'a>, path: &[PathStep]) -> mlua::Result<&'v Value<'a>> {
     path.iter().try_fold(root, |node, step| match (node, step) {
-        (Value::Object(object), Step::Key(key)) => object.get(key).ok_or_else(gone),
-        (Value::Array(items), Step::Index(index)) => items.get(*index).ok_or_else(gone),
+        (Value::Object(object), PathStep::Key(key)) => object.get(key).ok_or_else(gone),
+        (Value::Array(items), PathStep::Index(index)) => items.get(*index).ok_or_else(gone),
         _ => Err(gone()),
     })
 }
 
 /// The node at a path, to be changed.
-pub(super) fn resolve_mut<'v, 'a>(root: &'v mut Value<'a>, path: &[Step]) -> mlua::Result<&'v mut Value<'a>> {
+pub(super) fn resolve_mut<'v, 'a>(
+    root: &'v mut Value<'a>,
+    path: &[PathStep],
+) -> mlua::Result<&'v mut Value<'a>> {
     path.iter().try_fold(root, |node, step| match (node, step) {
-        (Value::Object(object), Step::Key(key)) => object.get_mut(key).ok_or_else(gone),
-        (Value::Array(items), Step::Index(index)) => items.to_mut().get_mut(*index).ok_or_else(gone),
+        (Value::Object(object), PathStep::Key(key)) => object.get_mut(key).ok_or_else(gone),
+        (Value::Array(items), PathStep::Index(index)) => items.to_mut().get_mut(*index).ok_or_else(gone),
         _ => Err(gone()),
     })
 }
 
 /// The value in a node under a key, and the step to it.
-pub(super) fn child_of<'v, 'a>(node: &'v Value<'a>, key: &LuaValue) -> Option<(Step, &'v Value<'a>)> {
+pub(super) fn child_of<'v, 'a>(node: &'v Value<'a>, key: &LuaValue) -> Option<(PathStep, &'v Value<'a>)> {
     match node {
         Value::Object(object) => {
             let name = key_text(key)?;
             let child = object.get(&name)?;
-            Some((Step::Key(name.into()), child))
+            Some((PathStep::Key(name.into()), child))
         }
         Value::Array(items) => {
             let index = key_index(key)?;
-            Some((Step::Index(index), items.get(index)?))
+            Some((PathStep::Index(index), items.get(index)?))
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
     }
@@ -85,7 +88,7 @@ pub(super) fn child_of<'v, 'a>(node: &'v Value<'a>, key: &LuaValue) -> Option<(S
 /// Writes one entry or element (`None` removes it) and returns the inverse.
 pub(super) fn write<'a>(
     node: &mut Value<'a>,
-    path: &[Step],
+    path: &[PathStep],
     key: &LuaValue,
     value: Option<Value<'a>>,
 ) -> mlua::Result<Option<Undo<'a>>> {
@@ -111,7 +114,7 @@ pub(super) fn write<'a>(
 
 fn write_entry<'a>(
     object: &mut Object<'a>,
-    path: &[Step],
+    path: &[PathStep],
     key: Arc<str>,
     value: Option<Value<'a>>,
 ) -> Option<Undo<'a>> {
@@ -122,15 +125,15 @@ fn write_entry<'a>(
     };
     if let Some(slot) = object.get_mut(&key) {
         let old = std::mem::replace(slot, value);
-        return Some(Undo::Replace(joined(path, Step::Key(key)), old));
+        return Some(Undo::Replace(joined(path, PathStep::Key(key)), old));
     }
     object.set(key.to_string(), value);
-    Some(Undo::Pop(path.to_vec(), Step::Key(key)))
+    Some(Undo::Pop(path.to_vec(), PathStep::Key(key)))
 }
 
 fn write_element<'a>(
     items: &mut Vec<Value<'a>>,
-    path: &[Step],
+    path: &[PathStep],
     index: usize,
     value: Option<Value<'a>>,
 ) -> mlua::Result<Option<Undo<'a>>> {
@@ -138,11 +141,11 @@ fn write_element<'a>(
     match (value, items.get_mut(index)) {
         (Some(value), Some(slot)) => {
             let old = std::mem::replace(slot, value);
-            Ok(Some(Undo::Replace(joined(path, Step::Index(index)), old)))
+            Ok(Some(Undo::Replace(joined(path, PathStep::Index(index)), old)))
         }
         (Some(value), None) if index == length => {
             items.push(value);
-            Ok(Some(Undo::Pop(path.to_vec(), Step::Index(index))))
+            Ok(Some(Undo::Pop(path.to_vec(), PathStep::Index(index))))
         }
         (Some(_), None) => Err(mlua::Error::runtime(format!(
             "an array has no holes: it has {length} elements and the next one is {}, got {}",
@@ -158,7 +161,7 @@ fn write_element<'a>(
     }
 }
 
-fn joined(path: &[Step], step: Step) -> Vec<Step> {
+fn joined(path: &[PathStep], step: PathStep) -> Vec<PathStep> {
     path.iter().cloned().chain(std::iter::once(step)).collect()
 }
 
@@ -173,10 +176,10 @@ impl<'a> Undo<'a> {
                 }
             }
             Undo::Pop(path, step) => match (resolve_mut(root, &path), step) {
-                (Ok(Value::Object(object)), Step::Key(key)) => {
+                (Ok(Value::Object(object)), PathStep::Key(key)) => {
                     object.remove(&key);
                 }
-                (Ok(Value::Array(items)), Step::Index(_)) => {
+                (Ok(Value::Array(items)), PathStep::Index(_)) => {
                     items.to_mut().pop();
                 }
                 _ => {}

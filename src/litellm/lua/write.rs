@@ -3,9 +3,9 @@
 use super::hooks;
 use super::needs::{Needs, needs};
 use super::syntax::{self, key, quote, value};
-use crate::litellm::models::{Entry, Group, Models};
+use crate::litellm::models::{Group, ImportedModel, Models};
 use crate::litellm::router::Routes;
-use crate::litellm::upstream::{Text, Upstream};
+use crate::litellm::upstream::{ImportedUpstream, SettingText};
 
 /// Fields of the body in which sparkgap has entries of its own: an `extra_body` adds to them.
 const MERGED: [&str; 2] = ["chat_template_kwargs", "stream_options"];
@@ -103,7 +103,7 @@ fn is_one(weight: f64) -> bool {
     (weight - 1.0).abs() < f64::EPSILON
 }
 
-fn write_entry(entry: &Entry, weighed: bool, upstreams: &[Upstream], out: &mut String) {
+fn write_entry(entry: &ImportedModel, weighed: bool, upstreams: &[ImportedUpstream], out: &mut String) {
     let upstream = upstreams.get(entry.upstream).map_or("", |upstream| upstream.name.as_str());
     out.push_str(&format!("    {{ upstream = {}, model = {}", quote(upstream), quote(&entry.model)));
     if weighed {
@@ -131,12 +131,12 @@ fn write_entry(entry: &Entry, weighed: bool, upstreams: &[Upstream], out: &mut S
     out.push_str("    end },\n");
 }
 
-fn write_upstreams(upstreams: &[Upstream], out: &mut String) {
+fn write_upstreams(upstreams: &[ImportedUpstream], out: &mut String) {
     out.push_str("  upstreams = {\n");
     for upstream in upstreams {
         let url = match &upstream.url {
-            Text::Literal(url) => quote(url),
-            Text::Environment(name) => format!("env {}", quote(name)),
+            SettingText::Literal(url) => quote(url),
+            SettingText::Environment(name) => format!("env {}", quote(name)),
         };
         out.push_str(&format!("    {} = {{ url = {url}", key(&upstream.name)));
         if let Some(key) = &upstream.key {

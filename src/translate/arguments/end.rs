@@ -2,7 +2,7 @@
 //!
 //! Starts from the state in which the machine stopped. The machine itself is in `machine`.
 
-use super::{Arguments, Ending, Outcome, RAW_KEY, SPACES, State, schema};
+use super::{Arguments, ArgumentsState, Ending, Outcome, RAW_KEY, SPACES, schema};
 use crate::json::Value;
 
 impl Arguments {
@@ -16,14 +16,16 @@ impl Arguments {
             self.settle(None, out);
         }
         match self.state {
-            State::Complete => Ending::Whole,
-            State::Start | State::AfterValue => Ending::Unclosed,
-            State::Other => ending_of_other(&self.raw, is_told_cut),
+            ArgumentsState::Complete => Ending::Whole,
+            ArgumentsState::Start | ArgumentsState::AfterValue => Ending::Unclosed,
+            ArgumentsState::Other => ending_of_other(&self.raw, is_told_cut),
             // No part of the text was sent, so no part can run: the client gets the raw text and refuses it.
-            State::Broken if !is_told_cut && !self.has_sent && !self.is_cut && is_balanced(&self.raw) => {
+            ArgumentsState::Broken
+                if !is_told_cut && !self.has_sent && !self.is_cut && is_balanced(&self.raw) =>
+            {
                 Ending::Whole
             }
-            State::Ended(outcome) if outcome != Outcome::Truncated => Ending::Whole,
+            ArgumentsState::Ended(outcome) if outcome != Outcome::Truncated => Ending::Whole,
             // A number at the very end of the text may have been about to get longer.
             _ => Ending::Cut,
         }
@@ -32,12 +34,12 @@ impl Arguments {
     /// Ends the value that is being read, if enough of the value has come.
     pub(super) fn end_value(&mut self, out: &mut String) {
         match self.state {
-            State::Text => {
+            ArgumentsState::Text => {
                 self.text.finish(if self.is_text_held { &mut self.held } else { &mut *out });
                 self.end_text(out);
             }
-            State::Number(number) if number.is_whole() => self.end_number(out),
-            State::Literal(literal, _) => self.end_literal(literal, out),
+            ArgumentsState::Number(number) if number.is_whole() => self.end_number(out),
+            ArgumentsState::Literal(literal, _) => self.end_literal(literal, out),
             _ => {}
         }
     }
@@ -49,7 +51,7 @@ impl Arguments {
     /// Completes the object: ends its last value, drops a key without a value, and closes everything.
     pub(super) fn finish_object(&mut self, out: &mut String) -> Outcome {
         self.end_value(out);
-        if self.state == State::Broken {
+        if self.state == ArgumentsState::Broken {
             return self.write_raw(out);
         }
         if !self.has_sent {

@@ -1,8 +1,8 @@
 //! The pushdown machine: does one step of the table in [`super`], and holds text back or sends it on.
 
-use super::number::{self, Number};
+use super::number::{self, NumberState};
 use super::schema::{self, Types};
-use super::{Arguments, DEPTH_MAX, State, is_space};
+use super::{Arguments, ArgumentsState, DEPTH_MAX, is_space};
 
 /// JSON's literals, and Python's, which small models write. Each stands beside its JSON.
 static LITERALS: [(&str, &str); 6] = [
@@ -19,16 +19,17 @@ impl Arguments {
     pub(super) fn step(&mut self, rest: &str, out: &mut String) -> usize {
         let Some(&byte) = rest.as_bytes().first() else { return 0 };
         match self.state {
-            State::Start => self.start(byte),
-            State::KeyText | State::Text => self.string(rest, out),
-            State::Number(number) => self.number(number, byte, out),
-            State::Literal(literal, matched) => self.literal(literal, matched, byte, out),
-            State::Complete => self.after_the_end(rest),
-            State::Other | State::Broken | State::Ended(_) => rest.len(),
+            ArgumentsState::Start => self.start(byte),
+            ArgumentsState::KeyText | ArgumentsState::Text => self.string(rest, out),
+            ArgumentsState::Number(number) => self.number(number, byte, out),
+            ArgumentsState::Literal(literal, matched) => self.literal(literal, matched, byte, out),
+            ArgumentsState::Complete => self.after_the_end(rest),
+            ArgumentsState::Other | ArgumentsState::Broken | ArgumentsState::Ended(_) => rest.len(),
             _ if is_space(byte) => {
                 // After a value, white space is certain and sent at once; elsewhere it is held back with the text that
                 // follows.
-                if self.state == State::AfterValue { out } else { &mut self.held }.push(char::from(byte));
+                if self.state == ArgumentsState::AfterValue { out } else { &mut self.held }
+                    .push(char::from(byte));
                 1
             }
             _ => self.structure(byte, out),
@@ -40,7 +41,7 @@ impl Arguments {
             return 1;
         }
         if byte != b'{' {
-            self.state = State::Other;
+            self.state = ArgumentsState::Other;
             return 0;
         }
         // Held back as long as the object is empty, since an empty object may turn out to be a placeholder.
@@ -51,32 +52,36 @@ impl Arguments {
 
     fn structure(&mut self, byte: u8, out: &mut String) -> usize {
         match (self.state, byte) {
-            (State::FirstKey | State::Key, b'"') => {
+            (ArgumentsState::FirstKey | ArgumentsState::Key, b'"') => {
                 self.held.push('"');
                 self.key.start = self.held.len();
                 self.is_text_held = true;
-                self.state = State::KeyText;
+                self.state = ArgumentsState::KeyText;
             }
-            (State::FirstKey, b'}') | (State::FirstElement, b']') => self.close_container(byte, out),
-            (State::Key, b'}') | (State::Element, b']') => {
+            (ArgumentsState::FirstKey, b'}') | (ArgumentsState::FirstElement, b']') => {
+                self.close_container(byte, out)
+            }
+            (ArgumentsState::Key, b'}') | (ArgumentsState::Element, b']') => {
                 self.held.clear();
                 self.repairs += 1;
                 self.close_container(byte, out);
             }
-            (State::Colon, b':') => {
+            (ArgumentsState::Colon, b':') => {
                 self.held.push(':');
-                self.state = State::Value;
+                self.state = ArgumentsState::Value;
             }
-            (State::Value | State::FirstElement | State::Element, _) => self.begin_value(byte, out),
-            (State::AfterValue, b',') => {
+            (ArgumentsState::Value | ArgumentsState::FirstElement | ArgumentsState::Element, _) => {
+                self.begin_value(byte, out)
+            }
+            (ArgumentsState::AfterValue, b',') => {
                 self.held.push(',');
-                self.state = if self.is_in_object() { State::Key } else { State::Element };
+                self.state = if self.is_in_object() { ArgumentsState::Key } else { ArgumentsState::Element };
             }
-            (State::AfterValue, b'}' | b']') => self.close_or_mend(byte, out),
+            (ArgumentsState::AfterValue, b'}' | b']') => self.close_or_mend(byte, out),
             _ => self.break_off(),
         }
         // An invalid byte may be the first of a longer character, so the next step takes it.
-        usize::from(self.state != State::Broken)
+        usize::from(self.state != ArgumentsState::Broken)
     }
 
     fn begin_value(&mut self, byte: u8, out: &mut String) {
@@ -89,7 +94,7 @@ impl Arguments {
             b'"' => {
                 self.held.push('"');
                 self.is_text_held = !self.wanted.admit_string();
-                self.state = State::Text;
+                self.state = ArgumentsState::Text;
                 if !self.is_text_held {
                     self.send_held(out);
                 }
@@ -100,13 +105,13 @@ impl Arguments {
                 self.open(byte == b'{');
             }
             _ => {
-                if let Some(number) = Number::start(byte) {
+                if let Some(number) = NumberState::start(byte) {
                     self.held.push(char::from(byte));
-                    self.state = State::Number(number);
+                    self.state = ArgumentsState::Number(number);
                 } else if let Some(literal) =
                     LITERALS.iter().find(|(word, _)| word.as_bytes().first() == Some(&byte))
                 {
-                    self.state = State::Literal(literal, 1);
+                    self.state = ArgumentsState::Literal(literal, 1);
                 } else {
                     self.break_off();
                 }
@@ -117,9 +122,9 @@ impl Arguments {
     fn string(&mut self, rest: &str, out: &mut String) -> usize {
         let sink = if self.is_text_held { &mut self.held } else { &mut *out };
         let Some(taken) = self.text.push(rest, sink) else { return rest.len() };
-        if self.state == State::KeyText {
+        if self.state == ArgumentsState::KeyText {
             self.key.end = self.held.len() - 1;
-            self.state = State::Colon;
+            self.state = ArgumentsState::Colon;
         } else {
             self.end_text(out);
         }
@@ -128,7 +133,7 @@ impl Arguments {
 
     /// Ends a string value. The schema may want another type than a string.
     pub(super) fn end_text(&mut self, out: &mut String) {
-        self.state = State::AfterValue;
+        self.state = ArgumentsState::AfterValue;
         if !self.is_text_held {
             return;
         }
@@ -142,10 +147,10 @@ impl Arguments {
         self.send_held(out);
     }
 
-    fn number(&mut self, number: Number, byte: u8, out: &mut String) -> usize {
+    fn number(&mut self, number: NumberState, byte: u8, out: &mut String) -> usize {
         if let Some(number) = number.next(byte) {
             self.held.push(char::from(byte));
-            self.state = State::Number(number);
+            self.state = ArgumentsState::Number(number);
             return 1;
         }
         if number.is_whole() && (is_space(byte) || b",]}".contains(&byte)) {
@@ -167,7 +172,7 @@ impl Arguments {
             self.held.push('"');
         }
         self.send_held(out);
-        self.state = State::AfterValue;
+        self.state = ArgumentsState::AfterValue;
     }
 
     fn literal(
@@ -181,7 +186,7 @@ impl Arguments {
             self.break_off();
             return 0;
         }
-        self.state = State::Literal(literal, matched + 1);
+        self.state = ArgumentsState::Literal(literal, matched + 1);
         if matched + 1 == literal.0.len() {
             self.end_literal(literal, out);
         }
@@ -197,13 +202,13 @@ impl Arguments {
             self.held.push_str(json);
         }
         self.send_held(out);
-        self.state = State::AfterValue;
+        self.state = ArgumentsState::AfterValue;
     }
 
     fn open(&mut self, is_object: bool) {
         self.containers = self.containers << 1 | u128::from(is_object);
         self.depth += 1;
-        self.state = if is_object { State::FirstKey } else { State::FirstElement };
+        self.state = if is_object { ArgumentsState::FirstKey } else { ArgumentsState::FirstElement };
     }
 
     fn is_in_object(&self) -> bool {
@@ -237,7 +242,7 @@ impl Arguments {
         }
         self.containers >>= 1;
         self.depth -= 1;
-        self.state = if self.depth == 0 { State::Complete } else { State::AfterValue };
+        self.state = if self.depth == 0 { ArgumentsState::Complete } else { ArgumentsState::AfterValue };
     }
 
     /// Sends the text that was held back, because its value begins or is complete.
@@ -251,6 +256,6 @@ impl Arguments {
     /// Gives up understanding the text. The text that is held back is dropped; the raw text still contains it.
     pub(super) fn break_off(&mut self) {
         self.held.clear();
-        self.state = State::Broken;
+        self.state = ArgumentsState::Broken;
     }
 }

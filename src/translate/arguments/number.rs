@@ -4,7 +4,7 @@
 
 /// The state of a number: one for each place in `-12.5e+3`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Number {
+pub(super) enum NumberState {
     /// `-`
     Minus,
     /// `0`, after which no digit may follow.
@@ -23,45 +23,49 @@ pub(super) enum Number {
     Power,
 }
 
-impl Number {
+impl NumberState {
     /// The state after the first byte; `None` if a number cannot start with it.
-    pub(super) fn start(byte: u8) -> Option<Number> {
+    pub(super) fn start(byte: u8) -> Option<NumberState> {
         match byte {
-            b'-' => Some(Number::Minus),
-            b'0' => Some(Number::Zero),
-            b'1'..=b'9' => Some(Number::Integer),
+            b'-' => Some(NumberState::Minus),
+            b'0' => Some(NumberState::Zero),
+            b'1'..=b'9' => Some(NumberState::Integer),
             _ => None,
         }
     }
 
     /// The state after one more byte; `None` if the number cannot go on with it.
-    pub(super) fn next(self, byte: u8) -> Option<Number> {
+    pub(super) fn next(self, byte: u8) -> Option<NumberState> {
         match (self, byte) {
-            (Number::Minus, _) if byte != b'-' => Number::start(byte),
-            (Number::Integer, b'0'..=b'9') => Some(Number::Integer),
-            (Number::Zero | Number::Integer, b'.') => Some(Number::Point),
-            (Number::Point | Number::Fraction, b'0'..=b'9') => Some(Number::Fraction),
-            (Number::Zero | Number::Integer | Number::Fraction, b'e' | b'E') => Some(Number::Exponent),
-            (Number::Exponent, b'+' | b'-') => Some(Number::Sign),
-            (Number::Exponent | Number::Sign | Number::Power, b'0'..=b'9') => Some(Number::Power),
+            (NumberState::Minus, _) if byte != b'-' => NumberState::start(byte),
+            (NumberState::Integer, b'0'..=b'9') => Some(NumberState::Integer),
+            (NumberState::Zero | NumberState::Integer, b'.') => Some(NumberState::Point),
+            (NumberState::Point | NumberState::Fraction, b'0'..=b'9') => Some(NumberState::Fraction),
+            (NumberState::Zero | NumberState::Integer | NumberState::Fraction, b'e' | b'E') => {
+                Some(NumberState::Exponent)
+            }
+            (NumberState::Exponent, b'+' | b'-') => Some(NumberState::Sign),
+            (NumberState::Exponent | NumberState::Sign | NumberState::Power, b'0'..=b'9') => {
+                Some(NumberState::Power)
+            }
             _ => None,
         }
     }
 
     /// True if the number may end here.
     pub(super) fn is_whole(self) -> bool {
-        self.is_integer() || matches!(self, Number::Fraction | Number::Power)
+        self.is_integer() || matches!(self, NumberState::Fraction | NumberState::Power)
     }
 
     /// True if the number may end here and has neither fraction nor exponent.
     pub(super) fn is_integer(self) -> bool {
-        matches!(self, Number::Zero | Number::Integer)
+        matches!(self, NumberState::Zero | NumberState::Integer)
     }
 
     /// The state at the end of `text`; `None` if the text is not the beginning of a number.
-    pub(super) fn of(text: &str) -> Option<Number> {
+    pub(super) fn of(text: &str) -> Option<NumberState> {
         let (first, rest) = text.as_bytes().split_first()?;
-        rest.iter().try_fold(Number::start(*first)?, |number, byte| number.next(*byte))
+        rest.iter().try_fold(NumberState::start(*first)?, |number, byte| number.next(*byte))
     }
 }
 
@@ -78,15 +82,15 @@ mod tests {
     #[test]
     fn numbers_follow_the_grammar() {
         for text in ["0", "-0", "7", "120", "-1.5", "0.0", "1e5", "1E+05", "0e-0", "1.25e-3"] {
-            assert!(Number::of(text).is_some_and(Number::is_whole), "{text}");
+            assert!(NumberState::of(text).is_some_and(NumberState::is_whole), "{text}");
         }
         for text in
             ["", "-", "+1", "01", "00", ".5", "1.", "1.e5", "--1", "1e", "1e+", "1e5.5", "1_0", "0x1", " 1"]
         {
-            assert!(!Number::of(text).is_some_and(Number::is_whole), "{text}");
+            assert!(!NumberState::of(text).is_some_and(NumberState::is_whole), "{text}");
         }
-        assert!(Number::of("-12").is_some_and(Number::is_integer));
-        assert!(!Number::of("12.0").is_some_and(Number::is_integer));
+        assert!(NumberState::of("-12").is_some_and(NumberState::is_integer));
+        assert!(!NumberState::of("12.0").is_some_and(NumberState::is_integer));
     }
 
     #[test]

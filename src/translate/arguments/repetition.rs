@@ -1,6 +1,6 @@
 //! Servers that send text again: all arguments so far with each fragment, or once more at the end.
 
-use super::{Arguments, SPACES, State, is_space};
+use super::{Arguments, ArgumentsState, SPACES, is_space};
 
 impl Arguments {
     /// The new part of a fragment. Some servers send all arguments so far with each fragment. A fragment counts as such
@@ -13,14 +13,17 @@ impl Arguments {
     pub(super) fn news<'f>(&mut self, fragment: &'f str) -> Option<&'f str> {
         if self.raw.is_empty()
             || fragment.len() < self.raw.len()
-            || matches!(self.state, State::Start | State::Other | State::Complete)
+            || matches!(self.state, ArgumentsState::Start | ArgumentsState::Other | ArgumentsState::Complete)
         {
             return Some(fragment);
         }
         let text = fragment.trim_start_matches(SPACES);
         let Some(news) = text.strip_prefix(self.raw.as_str()) else { return Some(fragment) };
         if !self.is_cumulative {
-            if matches!(self.state, State::Value | State::FirstElement | State::Element) {
+            if matches!(
+                self.state,
+                ArgumentsState::Value | ArgumentsState::FirstElement | ArgumentsState::Element
+            ) {
                 // A nested object that closes more than itself is not a valid value on its own.
                 return if Self::is_legal_beginning(text) { None } else { Some(fragment) };
             }
@@ -56,15 +59,15 @@ impl Arguments {
     /// proved.
     fn is_proof_of_repetition(&self, text: &str) -> bool {
         match self.state {
-            State::FirstKey
-            | State::Key
-            | State::Colon
-            | State::Number(_)
-            | State::Literal(..)
-            | State::AfterValue => true,
+            ArgumentsState::FirstKey
+            | ArgumentsState::Key
+            | ArgumentsState::Colon
+            | ArgumentsState::Number(_)
+            | ArgumentsState::Literal(..)
+            | ArgumentsState::AfterValue => true,
             // Read as a continuation, the key's opening quote would end the string, and the key's first byte would
             // follow.
-            State::KeyText | State::Text => match text.split_once('"') {
+            ArgumentsState::KeyText | ArgumentsState::Text => match text.split_once('"') {
                 Some((_, key)) => key.bytes().next().is_some_and(|b| !is_space(b) && !b":,]}".contains(&b)),
                 None => false,
             },
@@ -79,7 +82,7 @@ impl Arguments {
             if byte == b'{' && !self.has_sent && !self.has_trailing {
                 self.held.clear();
                 self.raw.clear();
-                self.state = State::Start;
+                self.state = ArgumentsState::Start;
                 return at;
             }
             if self.raw.as_bytes().get(self.repeated) == Some(&byte) {

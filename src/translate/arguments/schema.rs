@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::json::{self, Value};
 
 use super::Arguments;
-use super::number::{self, Number};
+use super::number::{self, NumberState};
 
 /// A set of JSON types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Types {
             "null" | "None" => ("null", Types::NULL),
             _ if text.starts_with('[') => (text, Types::ARRAY),
             _ if text.starts_with('{') => (text, Types::OBJECT),
-            _ => match Number::of(text) {
+            _ => match NumberState::of(text) {
                 Some(number) if number.is_integer() => (text, Types::INTEGER),
                 Some(number) if number.is_whole() => (text, Types::NUMBER),
                 _ => return None,

@@ -12,7 +12,7 @@
 //! | Backslash | `u` | Hex |
 //! | Backslash | `'` | `'` is written (a repair); Plain |
 //! | Backslash | else | `\\` is written (a repair); Plain, with the same byte |
-//! | Hex | the fourth digit | the escape is decided, see [`Text::decide`]; Plain |
+//! | Hex | the fourth digit | the escape is decided, see [`TextState::decide`]; Plain |
 //! | Hex | no digit | `\\u..` is written (a repair); Plain, with the same byte |
 
 use std::fmt::Write;
@@ -32,7 +32,7 @@ enum Mode {
 
 /// The state inside a string; between strings it has its default value.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Text {
+pub(super) struct TextState {
     mode: Mode,
     /// The undecided escape: up to `\ud83d\ude0`.
     withheld: String,
@@ -41,8 +41,8 @@ pub(super) struct Text {
     repairs: usize,
 }
 
-impl Text {
-    /// The number of repairs since [`Text::clear`].
+impl TextState {
+    /// The number of repairs since [`TextState::clear`].
     pub(super) fn repairs(&self) -> usize {
         self.repairs
     }
@@ -198,12 +198,12 @@ mod tests {
     /// Returns the output, followed by `|` and the rest after the closing quote. Checks that reading byte by byte and
     /// reading all at once give the same.
     fn run(body: &str) -> (String, usize) {
-        let mut whole = Text::default();
+        let mut whole = TextState::default();
         let mut sink = String::new();
         if whole.push(body, &mut sink).is_none() {
             whole.finish(&mut sink);
         }
-        let (mut pieces, mut slow) = (Text::default(), String::new());
+        let (mut pieces, mut slow) = (TextState::default(), String::new());
         let mut ended = false;
         for c in body.chars() {
             ended = ended || pieces.push(c.encode_utf8(&mut [0; 4]), &mut slow).is_some();

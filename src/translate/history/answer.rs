@@ -13,22 +13,22 @@ use super::super::tools::sent_name;
 use super::block_text;
 
 #[derive(Debug, Default)]
-pub(super) struct Answer<'r> {
+pub(super) struct AssistantTurn<'r> {
     pub(super) text: Option<Cow<'r, str>>,
     reasoning: Option<Cow<'r, str>>,
-    pub(super) calls: Vec<Call<'r>>,
+    pub(super) calls: Vec<AssistantCall<'r>>,
     /// Whether a block of another kind follows the text. Then more text begins a new paragraph.
     pub(super) text_ended: bool,
 }
 
 #[derive(Debug)]
-pub(super) struct Call<'r> {
+pub(super) struct AssistantCall<'r> {
     pub(super) id: &'r str,
     name: &'r str,
     input: Option<&'r Value<'r>>,
 }
 
-impl<'r> Answer<'r> {
+impl<'r> AssistantTurn<'r> {
     pub(super) fn push(&mut self, block: &'r Block<'r>) {
         match block {
             Block::Thinking { text, signature } => {
@@ -39,7 +39,7 @@ impl<'r> Answer<'r> {
                 self.text_ended = true;
             }
             Block::ToolUse { id, name, input } => {
-                self.calls.push(Call { id, name, input: *input });
+                self.calls.push(AssistantCall { id, name, input: *input });
                 self.text_ended = true;
             }
             Block::Text(text) => {
@@ -75,7 +75,7 @@ impl<'r> Answer<'r> {
     }
 }
 
-impl<'r> Answer<'r> {
+impl<'r> AssistantTurn<'r> {
     pub(super) fn into_json(self, flavour: ServerKind) -> Value<'r> {
         let dialect = flavour.dialect();
         let mut message = Object::new();
@@ -106,7 +106,7 @@ impl<'r> Answer<'r> {
     }
 }
 
-impl<'r> Call<'r> {
+impl<'r> AssistantCall<'r> {
     fn into_json(self, flavour: ServerKind) -> Value<'r> {
         // The arguments are always the text of an object: llama.cpp answers 500 to anything else.
         let arguments = self.input.map_or_else(|| "{}".to_string(), Value::to_json);

@@ -15,13 +15,13 @@ pub(super) struct Position(u32);
 #[derive(Clone, Debug)]
 pub(super) struct Automaton {
     /// Sorted by the length of their beginnings. Those of one parent stand side by side, sorted by their last byte.
-    states: Vec<State>,
+    states: Vec<AutomatonState>,
     /// For each byte, whether a text begins with it.
     first: [bool; 256],
 }
 
 #[derive(Clone, Copy, Debug)]
-struct State {
+struct AutomatonState {
     /// The last byte of the state's beginning.
     byte: u8,
     /// The number of states that add one byte to this one's beginning, and the first of them.
@@ -38,7 +38,14 @@ struct State {
 impl Automaton {
     /// The automaton for `texts`, which must be sorted, without duplicates and without empty texts.
     pub(super) fn new(texts: &[String]) -> Self {
-        let root = State { byte: 0, children_count: 0, children: NONE, shorter: 0, longest: NONE, length: 0 };
+        let root = AutomatonState {
+            byte: 0,
+            children_count: 0,
+            children: NONE,
+            shorter: 0,
+            longest: NONE,
+            length: 0,
+        };
         let mut automaton = Automaton { states: vec![root], first: [false; 256] };
         // For each state, the range of texts that share its beginning. They are neighbours, because the list is sorted.
         let mut ranges: Vec<_> = std::iter::once(0..texts.len()).collect();
@@ -66,7 +73,7 @@ impl Automaton {
         range: std::ops::Range<usize>,
         ranges: &mut Vec<std::ops::Range<usize>>,
     ) {
-        let Some(State { length, .. }) = self.states.get(parent).copied() else { return };
+        let Some(AutomatonState { length, .. }) = self.states.get(parent).copied() else { return };
         let byte_of = |text: &String| text.as_bytes().get(length as usize).copied();
         let first_child = self.states.len();
         let mut at = range.start;
@@ -79,7 +86,7 @@ impl Automaton {
             let others = texts.get(at..range.end).unwrap_or_default();
             let count = others.iter().take_while(|text| byte_of(text) == Some(byte)).count();
             let is_whole = text.len() == length as usize + 1;
-            self.states.push(State {
+            self.states.push(AutomatonState {
                 byte,
                 children_count: 0,
                 children: NONE,
@@ -100,7 +107,8 @@ impl Automaton {
     /// Finds the `shorter` state of each state. Those of shorter beginnings are already known by then.
     fn link(&mut self) {
         for parent in 0..self.states.len() {
-            let Some(State { children, children_count, shorter, .. }) = self.states.get(parent).copied()
+            let Some(AutomatonState { children, children_count, shorter, .. }) =
+                self.states.get(parent).copied()
             else {
                 return;
             };
@@ -118,7 +126,7 @@ impl Automaton {
         }
     }
 
-    fn state(&self, number: u32) -> Option<&State> {
+    fn state(&self, number: u32) -> Option<&AutomatonState> {
         self.states.get(number as usize)
     }
 

@@ -1,16 +1,16 @@
 //! Pieces of tool calls: decides which call each piece belongs to, and which call is shown next.
 
-use crate::anthropic::{Delta as Piece, Event};
+use crate::anthropic::{Delta, Event};
 use crate::openai::ToolCallDelta;
 
 use super::super::arguments::{Arguments, Ending, SPACES};
 use super::super::finish::is_ready;
 use super::super::tool_id;
-use super::{CALLS_MAX, Call, Emit, MessageStream, Open, Repetition};
+use super::{CALLS_MAX, Emit, MessageStream, OpenBlock, Repetition, StreamedCall};
 
-impl Call {
+impl StreamedCall {
     fn new(index: Option<u64>) -> Self {
-        Call {
+        StreamedCall {
             index,
             id: String::new(),
             shown_id: String::new(),
@@ -42,7 +42,7 @@ impl Call {
 impl MessageStream {
     /// Adds a call that is already complete, and shows it.
     pub(super) fn whole_call(&mut self, id: &str, name: &str, arguments: &str, emit: &mut Emit<'_>) {
-        let mut call = Call::new(None);
+        let mut call = StreamedCall::new(None);
         call.id.push_str(id);
         call.name.push_str(name);
         call.arguments.push(arguments, &mut call.pending);
@@ -70,10 +70,10 @@ impl MessageStream {
         self.scratch.clear();
         delta.arguments(|text| call.arguments.push(text, &mut self.scratch));
         let may_repeat = call.repetition.is_some();
-        if self.open == Open::ToolUse(at) {
+        if self.open == OpenBlock::ToolUse(at) {
             let json = std::mem::take(&mut self.scratch);
             if !json.is_empty() {
-                self.piece(Piece::InputJson(&json), emit);
+                self.piece(Delta::InputJson(&json), emit);
             }
             self.scratch = json;
         } else {
@@ -87,7 +87,7 @@ impl MessageStream {
 
     /// The call that a piece belongs to (docs/translation.md, D, `resolve`). `None` if there are too many calls.
     fn resolve(&mut self, delta: &ToolCallDelta<'_, '_>) -> Option<usize> {
-        let known = |call: &Call| delta.id.is_some_and(|id| call.id == id);
+        let known = |call: &StreamedCall| delta.id.is_some_and(|id| call.id == id);
         let at = match delta.index {
             Some(_) => self.calls.iter().rposition(|call| call.index == delta.index),
             None => self.calls.iter().rposition(known).or(self.calls.len().checked_sub(1)),
@@ -117,11 +117,12 @@ impl MessageStream {
         if same {
             return at;
         }
-        let mut call = Call::new(delta.index);
+        let mut call = StreamedCall::new(delta.index);
         let earlier = at.and_then(|at| Some((at, self.calls.get(at)?)));
-        let has_same_id = |call: &Call| known(call) || delta.id.is_none() || call.id.is_empty();
-        let is_like =
-            |call: &Call| delta.name == Some(&call.name) && (has_same_id(call) || delta.index.is_some());
+        let has_same_id = |call: &StreamedCall| known(call) || delta.id.is_none() || call.id.is_empty();
+        let is_like = |call: &StreamedCall| {
+            delta.name == Some(&call.name) && (has_same_id(call) || delta.index.is_some())
+        };
         if let Some((of, earlier)) = earlier.filter(|(_, earlier)| is_like(earlier)) {
             call.repetition = Some(Repetition { of, matched: 0, is_of_head: !has_same_id(earlier) });
             // A complete repetition makes room for the next one: some servers repeat a call with every piece.
@@ -185,11 +186,11 @@ impl MessageStream {
         let name = std::mem::take(&mut call.name);
         let pending = std::mem::take(&mut call.pending);
         self.close(emit);
-        self.begin(Open::ToolUse(at), emit);
+        self.begin(OpenBlock::ToolUse(at), emit);
         let shown = by_name(&self.plan.renamed, &name).unwrap_or(&name);
         emit(&Event::ToolUseStart { index: self.index(), id: &id, name: shown });
         if !pending.is_empty() {
-            self.piece(Piece::InputJson(&pending), emit);
+            self.piece(Delta::InputJson(&pending), emit);
         }
         if let Some(call) = self.calls.get_mut(at) {
             call.name = name;
@@ -240,7 +241,7 @@ impl MessageStream {
     fn send_scratch(&mut self, emit: &mut Emit<'_>) {
         let json = std::mem::take(&mut self.scratch);
         if !json.is_empty() {
-            self.piece(Piece::InputJson(&json), emit);
+            self.piece(Delta::InputJson(&json), emit);
         }
         self.scratch = json;
     }
@@ -257,7 +258,8 @@ impl MessageStream {
                 _ => None,
             };
             // Some servers send empty pieces of calls that do not exist.
-            let says_something = |call: &&mut Call| !call.name.is_empty() || !call.arguments.is_empty();
+            let says_something =
+                |call: &&mut StreamedCall| !call.name.is_empty() || !call.arguments.is_empty();
             let waiting = self.calls.get_mut(at).filter(|call| !call.begun);
             let Some(call) = waiting.filter(says_something) else { continue };
             if call.only_repeats(is_told_cut) {

@@ -1,26 +1,26 @@
 //! Reasoning and text on their way to a block: handles the marks around reasoning, stop sequences and white space.
 
-use crate::anthropic::{Delta as Piece, Event};
+use crate::anthropic::{Delta, Event};
 
 use super::super::estimate;
 use super::super::marks::THINK_START;
-use super::{Emit, Marks, MessageStream, Open};
+use super::{Emit, Marks, MessageStream, OpenBlock};
 
 impl MessageStream {
     pub(super) fn reasoning(&mut self, text: &str, emit: &mut Emit<'_>) {
         if self.in_tool_use() {
             return self.hold(true, text);
         }
-        if self.open != Open::Thinking {
+        if self.open != OpenBlock::Thinking {
             self.close(emit);
-            self.begin(Open::Thinking, emit);
+            self.begin(OpenBlock::Thinking, emit);
             emit(&Event::ThinkingStart { index: self.index() });
         }
         self.signature.push(text);
         if self.plan.thinking_omitted {
             self.output_tokens += estimate::text_tokens(text);
         } else {
-            self.piece(Piece::Thinking(text), emit);
+            self.piece(Delta::Thinking(text), emit);
         }
     }
 
@@ -112,12 +112,12 @@ impl MessageStream {
         if self.in_tool_use() {
             return self.hold(false, text);
         }
-        if matches!(self.open, Open::ToolUse(_)) && !self.held.is_empty() {
+        if matches!(self.open, OpenBlock::ToolUse(_)) && !self.held.is_empty() {
             self.close_block(emit);
             self.release(emit);
         }
-        if self.open == Open::Text {
-            return self.piece(Piece::Text(text), emit);
+        if self.open == OpenBlock::Text {
+            return self.piece(Delta::Text(text), emit);
         }
         self.space.push_str(text);
         if text.trim().is_empty() {
@@ -125,14 +125,14 @@ impl MessageStream {
         }
         let text = std::mem::take(&mut self.space);
         self.close(emit);
-        self.begin(Open::Text, emit);
+        self.begin(OpenBlock::Text, emit);
         emit(&Event::TextStart { index: self.index() });
-        self.piece(Piece::Text(&text), emit);
+        self.piece(Delta::Text(&text), emit);
     }
 
     /// Whether a tool use is open whose JSON is not whole. No other content may be shown inside it.
     pub(super) fn in_tool_use(&self) -> bool {
-        let Open::ToolUse(at) = self.open else { return false };
+        let OpenBlock::ToolUse(at) = self.open else { return false };
         self.calls.get(at).is_some_and(|call| !call.arguments.is_complete())
     }
 
