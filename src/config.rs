@@ -52,6 +52,20 @@ pub struct UpstreamConfig {
     pub settings: Settings,
 }
 
+impl UpstreamConfig {
+    /// An upstream of which only the name and the base URL are known: no key, no model, no limit, default settings.
+    pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
+        UpstreamConfig {
+            name: name.into(),
+            url: url.into(),
+            api_key: None,
+            model: None,
+            max_in_flight: None,
+            settings: Settings::default(),
+        }
+    }
+}
+
 /// The upstreams and the alias table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {

@@ -191,12 +191,9 @@ mod tests {
 
     fn gateway(upstreams: &[(&str, &str, u64)], lua: &str) -> Gateway {
         let upstream = |(name, model, window): &(&str, &str, u64)| config::UpstreamConfig {
-            name: (*name).into(),
-            url: "http://127.0.0.1:9/v1".into(),
-            api_key: None,
             model: Some((*model).into()),
-            max_in_flight: None,
             settings: Settings { window: Some(*window), ..Settings::default() },
+            ..config::UpstreamConfig::new(*name, "http://127.0.0.1:9/v1")
         };
         let texts = vec![("test.lua".to_string(), lua.to_string())];
         let options = LoadOptions { texts, ..LoadOptions::default() };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::hooks::{self, Hooks, Loaded};
 use crate::litellm::{self, Import, ImportError};
-use crate::{config, service, settings};
+use crate::{config, service};
 
 /// The value of `--upstream` that stands for the built-in demo upstream.
 pub const DEMO: &str = "demo";
@@ -112,14 +112,7 @@ fn upstreams_with(
     let upstream = |(i, url): (usize, &String)| {
         let url = config::base_url(url).map_err(|why| format!("--upstream: {why}"))?;
         let name = if i == 0 { "default".to_string() } else { format!("upstream{}", i + 1) };
-        Ok(config::UpstreamConfig {
-            name,
-            url,
-            api_key: key.cloned(),
-            model: None,
-            max_in_flight: None,
-            settings: settings::Settings::default(),
-        })
+        Ok(config::UpstreamConfig { api_key: key.cloned(), ..config::UpstreamConfig::new(name, url) })
     };
     urls.iter().enumerate().map(upstream).collect()
 }

@@ -6,7 +6,6 @@ use super::output::Failed;
 use crate::admin::environment::VARIABLES;
 use crate::config::{self, Secret};
 use crate::json::{self, Value};
-use crate::settings::Settings;
 use crate::transport::{CallLimits, Endpoint, Failure, Path, Response, nobody};
 
 /// The default address of sparkgap, used if neither an option nor `SPARKGAP_URL` names another one.
@@ -85,14 +84,7 @@ pub(super) fn named(name: &str) -> Option<String> {
 
 /// The sparkgap at this URL, as the configuration of an upstream.
 pub(super) fn server(url: &str, key: Option<&str>) -> config::UpstreamConfig {
-    config::UpstreamConfig {
-        name: "sparkgap".into(),
-        url: url.to_string(),
-        api_key: key.map(Secret::new),
-        model: None,
-        max_in_flight: None,
-        settings: Settings::default(),
-    }
+    config::UpstreamConfig { api_key: key.map(Secret::new), ..config::UpstreamConfig::new("sparkgap", url) }
 }
 
 /// The URL with `http://` if it has no scheme, and without slashes and `/v1` at its end.

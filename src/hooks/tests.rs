@@ -48,14 +48,7 @@ fn options() -> LoadOptions {
 }
 
 fn upstream(name: &str) -> UpstreamConfig {
-    UpstreamConfig {
-        name: name.to_owned(),
-        url: format!("http://127.0.0.1:1/{name}"),
-        api_key: None,
-        model: None,
-        max_in_flight: None,
-        settings: crate::settings::Settings::default(),
-    }
+    UpstreamConfig::new(name, format!("http://127.0.0.1:1/{name}"))
 }
 
 /// Loads one file of this text beside an upstream `main`.

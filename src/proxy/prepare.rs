@@ -228,40 +228,14 @@ fn has_images(value: &Value<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::{AsFd, BorrowedFd};
-    use std::time::Duration;
-
     use super::*;
     use crate::hooks::LoadOptions;
     use crate::{config, transport};
 
-    /// A client whose socket is watched.
-    struct WaitingClient(TcpStream);
-
-    impl Wait for WaitingClient {
-        fn client(&self) -> Option<BorrowedFd<'_>> {
-            Some(self.0.as_fd())
-        }
-
-        fn patience(&self) -> Option<Duration> {
-            None
-        }
-
-        fn on_silence(&self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     fn gateway() -> Gateway {
         let upstream = config::UpstreamConfig {
-            name: "default".into(),
-            url: "http://127.0.0.1:9/v1".into(),
-            api_key: None,
             model: Some("m".into()),
-            max_in_flight: None,
-            settings: crate::settings::Settings::default(),
+            ..config::UpstreamConfig::new("default", "http://127.0.0.1:9/v1")
         };
         let loaded = Hooks::load(&[], vec![upstream], LoadOptions::default()).unwrap();
         Gateway::new(loaded, &transport::CallLimits::default()).unwrap()
@@ -269,9 +243,7 @@ mod tests {
 
     #[test]
     fn a_large_request_goes_no_further_once_its_client_has_left() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (server, address) = listener.accept().unwrap();
+        let (wait, client) = transport::minded();
         let gateway = gateway();
         let request = Request {
             method: "POST".into(),
@@ -280,8 +252,7 @@ mod tests {
             authority: None,
             headers: std::iter::empty::<(&str, &str)>().collect(),
         };
-        let wait: Rc<dyn Wait> = Rc::new(WaitingClient(server));
-        let caller = Caller::new(address.ip());
+        let caller = Caller::new(client.peer_addr().unwrap().ip());
         let incoming = Incoming {
             gateway: &gateway,
             wait: Some(Rc::clone(&wait)),

@@ -244,18 +244,9 @@ fn push_header(headers: &mut String, name: &str, value: &str) -> Result<(), Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Settings;
 
     fn configured(url: &str) -> Result<Endpoint, String> {
-        let config = config::UpstreamConfig {
-            name: "spark".into(),
-            url: url.into(),
-            api_key: None,
-            model: None,
-            max_in_flight: None,
-            settings: Settings::default(),
-        };
-        Endpoint::new(&config, &CallLimits::default())
+        Endpoint::new(&config::UpstreamConfig::new("spark", url), &CallLimits::default())
     }
 
     #[test]
