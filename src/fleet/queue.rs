@@ -23,10 +23,10 @@ const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The slots of one upstream.
 #[derive(Debug)]
-pub struct Queue(Mutex<WaitingCall>);
+pub struct Queue(Mutex<QueueState>);
 
 #[derive(Debug)]
-struct WaitingCall {
+struct QueueState {
     free: u32,
     /// A waiter that is woken already has the slot.
     waiting: VecDeque<Arc<Wake>>,
@@ -48,10 +48,10 @@ pub enum NoSlot {
 impl Queue {
     /// A queue for `slots` requests at a time.
     pub fn new(slots: u32) -> Self {
-        Queue(Mutex::new(WaitingCall { free: slots, waiting: VecDeque::new() }))
+        Queue(Mutex::new(QueueState { free: slots, waiting: VecDeque::new() }))
     }
 
-    fn with<T>(&self, change: impl FnOnce(&mut WaitingCall) -> T) -> T {
+    fn with<T>(&self, change: impl FnOnce(&mut QueueState) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -60,26 +60,21 @@ impl Queue {
     /// # Errors
     /// Too many requests wait already, or the client has left.
     pub fn take(self: &Arc<Self>, wait: &Rc<dyn Wait>) -> Result<QueueSlot, NoSlot> {
-        let full = |words: &str| NoSlot::Refused(Error::new(Kind::Overloaded, words));
-        let turn = Arc::new(Wake::new().map_err(|error| {
-            let error = Error::new(Kind::Overloaded, "too many open files").source(error);
-            NoSlot::Refused(error.retry(Retry::After(RETRY_AFTER_S)))
-        })?);
-        let is_free = self.with(|state| {
+        let turn = self.with(|state| {
             if state.free > 0 {
                 state.free -= 1;
-                return Ok(true);
+                return Ok(None);
             }
             if state.waiting.len() >= WAITING_MAX {
-                let error = Error::new(Kind::Overloaded, "too many requests wait for this model");
-                return Err(NoSlot::Refused(error.retry(Retry::After(RETRY_AFTER_S))));
+                return Err(come_back(Error::new(Kind::Overloaded, "too many requests wait for this model")));
             }
+            let turn = Arc::new(Wake::new().map_err(|error| {
+                come_back(Error::new(Kind::Overloaded, "too many open files").source(error))
+            })?);
             state.waiting.push_back(Arc::clone(&turn));
-            Ok(false)
+            Ok(Some(turn))
         })?;
-        if is_free {
-            return Ok(QueueSlot(Arc::clone(self)));
-        }
+        let Some(turn) = turn else { return Ok(QueueSlot(Arc::clone(self))) };
         match wait_for(wait.as_ref(), turn.as_fd(), WAIT_MAX) {
             Ok(true) => Ok(QueueSlot(Arc::clone(self))),
             left => {
@@ -93,11 +88,16 @@ impl Queue {
                 }
                 Err(match left {
                     Err(Failure::ClientGone) => NoSlot::ClientGone,
-                    _ => full("waited too long for this model"),
+                    _ => NoSlot::Refused(Error::new(Kind::Overloaded, "waited too long for this model")),
                 })
             }
         }
     }
+}
+
+/// A refusal that asks the client to try again soon.
+fn come_back(error: Error) -> NoSlot {
+    NoSlot::Refused(error.retry(Retry::After(RETRY_AFTER_S)))
 }
 
 impl Drop for QueueSlot {
