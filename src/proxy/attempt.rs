@@ -183,10 +183,15 @@ impl Attempt<'_> {
 /// The words of servers that refuse a request before any work on it: llama.cpp, Ollama, SGLang.
 const NOT_BEGUN: [&str; 3] = ["loading model", "server busy", "queue is full"];
 
+/// The server's own words in a refusal, in lower case.
+fn server_words(error: &Error) -> String {
+    error.source.as_ref().unwrap_or(&error.message).to_ascii_lowercase()
+}
+
 /// Whether a refusal says that the model did not begin. A 503 alone does not say so when it comes late: load balancers give
 /// it for a server that died at work (Envoy), and servers for a request that they broke off.
 fn says_not_begun(error: &Error) -> bool {
-    let words = error.source.as_ref().unwrap_or(&error.message).to_ascii_lowercase();
+    let words = server_words(error);
     NOT_BEGUN.iter().any(|said| words.contains(said))
 }
 
@@ -222,7 +227,7 @@ fn room_after(failure: &UpstreamError, asked: &Asked) -> Option<u64> {
 
 /// True if a refusal may be about the length of an answer.
 fn speaks_of_tokens(error: &Error) -> bool {
-    let words = error.source.as_ref().unwrap_or(&error.message).to_ascii_lowercase();
+    let words = server_words(error);
     error.kind == Kind::InvalidRequest && (words.contains("token") || words.contains("context"))
 }
 
