@@ -155,16 +155,8 @@ fn bodies_of_32_mib_on_50_connections() {
             "text" => hello().to_string().replace("\"Hi\"", &content),
             _ => hello().to_string().replacen('{', &format!("{{\"{key}\":{content},"), 1),
         };
-        let request = std::sync::Arc::new(post(body.as_bytes()));
-        let clients: Vec<_> = (0..50)
-            .map(|_| {
-                let (mut client, request) = (server.connect(), std::sync::Arc::clone(&request));
-                std::thread::spawn(move || {
-                    client.send(&request);
-                    client.receive().status
-                })
-            })
-            .collect();
+        let request = post(body.as_bytes());
+        let clients = server.send_at_once(50, &request);
         let statuses: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap()).collect();
         let count = |status| statuses.iter().filter(|found| **found == status).count();
         println!("{name}: {} served, {} sent away; peak {} MiB", count(200), count(529), server.peak() / MIB);

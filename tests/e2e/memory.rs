@@ -215,16 +215,8 @@ fn beyond_the_budget_requests_wait_and_small_ones_pass() {
     let server = Server::start_with(&upstream, &["--memory-max", "64M"]);
     let before = server.memory();
     let large = hello().to_string().replace("Hi", &"word ".repeat(1_200_000));
-    let request = std::sync::Arc::new(post(large.as_bytes()));
-    let clients: Vec<_> = (0..11)
-        .map(|_| {
-            let (mut client, request) = (server.connect(), std::sync::Arc::clone(&request));
-            std::thread::spawn(move || {
-                client.send(&request);
-                client.receive().status
-            })
-        })
-        .collect();
+    let request = post(large.as_bytes());
+    let clients = server.send_at_once(11, &request);
     // Those that fit: 6 MB each, within half of 64 MB.
     (0..4).for_each(|_| was_asked.recv_timeout(HANG).unwrap());
     let counted = server.connect().ask(&post_count());

@@ -113,6 +113,19 @@ impl Server {
         Client::connect(self.address)
     }
 
+    /// Sends `request` on `count` connections, each in a thread of its own, which returns the status of its answer.
+    pub(crate) fn send_at_once(&self, count: usize, request: &[u8]) -> Vec<thread::JoinHandle<u16>> {
+        let request: Arc<[u8]> = request.into();
+        let send = |_| {
+            let (mut client, request) = (self.connect(), Arc::clone(&request));
+            thread::spawn(move || {
+                client.send(&request);
+                client.receive().status
+            })
+        };
+        (0..count).map(send).collect()
+    }
+
     /// The answer of `/health`.
     pub(crate) fn health(&self) -> Value {
         self.connect().ask(b"GET /health HTTP/1.1\r\n\r\n").json()

@@ -63,9 +63,7 @@ fn a_connection_read_to_its_end_is_used_again() {
 fn a_stale_pooled_connection_is_retried_once_on_a_fresh_one() {
     for reset in [false, true] {
         let (url, script) = scripted(move |listener| {
-            let mut first = accept(listener);
-            read_request(&mut first);
-            answer(&mut first, OK);
+            let mut first = answered(listener, OK);
             if reset {
                 // Unread bytes turn the close of a socket into a reset.
                 first.peek(&mut [0]).unwrap();
@@ -93,13 +91,9 @@ fn bytes_after_an_answer_do_not_answer_the_next_call() {
     for (whole, size) in [(OK, 2), (&chunked, 2), (&long_answer(), 9000)] {
         let unasked = format!("{whole}{OK}");
         let (url, script) = scripted(move |listener| {
-            let mut first = accept(listener);
-            read_request(&mut first);
-            answer(&mut first, &unasked);
+            let mut first = answered(listener, &unasked);
             wait_for_close(&mut first);
-            let mut second = accept(listener);
-            read_request(&mut second);
-            answer(&mut second, OK);
+            let _second = answered(listener, OK);
         });
         let upstream = upstream(&url);
         for size in [size, 2] {
@@ -213,9 +207,7 @@ fn an_early_answer_to_a_large_request_is_read() {
 #[test]
 fn pipelined_data_of_the_client_does_not_count_as_leaving() {
     let (url, script) = scripted(|listener| {
-        let mut stream = accept(listener);
-        read_request(&mut stream);
-        answer(&mut stream, OK);
+        let _stream = answered(listener, OK);
     });
     let (ours, mut far) = client_pair();
     far.write_all(b"POST /v1/messages HTTP/1.1\r\n").unwrap();

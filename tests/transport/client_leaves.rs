@@ -12,9 +12,7 @@ use crate::support::*;
 #[test]
 fn a_dropped_response_closes_the_upstream_connection() {
     let (url, script) = scripted(|listener| {
-        let mut stream = accept(listener);
-        read_request(&mut stream);
-        answer(&mut stream, &format!("{STREAM_HEAD}2\r\nok\r\n"));
+        let mut stream = answered(listener, &format!("{STREAM_HEAD}2\r\nok\r\n"));
         wait_for_close(&mut stream);
     });
     let upstream = upstream(&url);
@@ -31,9 +29,7 @@ fn a_dropped_response_closes_the_upstream_connection() {
 fn a_client_that_leaves_before_the_body_ends_the_call() {
     for head in ["", STREAM_HEAD] {
         let (url, script) = scripted(move |listener| {
-            let mut stream = accept(listener);
-            read_request(&mut stream);
-            answer(&mut stream, head);
+            let mut stream = answered(listener, head);
             wait_for_close(&mut stream);
             nobody_waits(listener)
         });
@@ -52,9 +48,7 @@ fn a_client_that_leaves_within_the_body_ends_the_read() {
     let bodies = ["transfer-encoding: chunked\r\n\r\n2\r\nok\r\n", "content-length: 9\r\n\r\nok", "\r\nok"];
     for body in bodies {
         let (url, script) = scripted(move |listener| {
-            let mut stream = accept(listener);
-            read_request(&mut stream);
-            answer(&mut stream, &format!("HTTP/1.1 200 OK\r\n{body}"));
+            let mut stream = answered(listener, &format!("HTTP/1.1 200 OK\r\n{body}"));
             wait_for_close(&mut stream);
         });
         let upstream = upstream(&url);

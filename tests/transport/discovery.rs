@@ -57,16 +57,12 @@ fn listing(model: &str) -> String {
 #[test]
 fn discovery_is_fresh_after_a_lost_connection() {
     let (url, script) = scripted(|listener| {
-        let mut first = accept(listener);
-        read_request(&mut first);
-        answer(&mut first, &listing("old"));
+        let mut first = answered(listener, &listing("old"));
         read_request(&mut first);
         drop(first);
         // The retry of the stale connection is lost as well: the upstream restarts.
         drop(accept(listener));
-        let mut second = accept(listener);
-        read_request(&mut second);
-        answer(&mut second, &listing("new"));
+        let _second = answered(listener, &listing("new"));
     });
     let upstream = upstream_with(&url, CallLimits { discovery_interval: Duration::ZERO, ..patient() });
     for _ in 0..2 {
@@ -83,16 +79,12 @@ fn discovery_is_fresh_after_a_lost_connection() {
 fn a_server_that_was_started_anew_while_nobody_asked_is_noticed() {
     let (closed, was_closed) = std::sync::mpsc::channel();
     let (url, script) = scripted(move |listener| {
-        let mut first = accept(listener);
-        read_request(&mut first);
-        answer(&mut first, &listing("old"));
+        let mut first = answered(listener, &listing("old"));
         read_request(&mut first);
         answer(&mut first, OK);
         drop(first);
         closed.send(()).unwrap();
-        let mut second = accept(listener);
-        read_request(&mut second);
-        answer(&mut second, &listing("new"));
+        let _second = answered(listener, &listing("new"));
     });
     // The interval between two questions does not count here.
     let upstream = upstream_with(&url, CallLimits { discovery_interval: HANG, ..CallLimits::default() });

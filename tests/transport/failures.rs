@@ -27,9 +27,7 @@ fn a_port_without_a_listener_refuses_the_call() {
 fn a_fresh_connection_that_closes_is_not_retried() {
     for partial in ["", "HTTP/1.1 200 OK\r\nconte"] {
         let (url, script) = scripted(move |listener| {
-            let mut stream = accept(listener);
-            read_request(&mut stream);
-            answer(&mut stream, partial);
+            let mut stream = answered(listener, partial);
             stream.shutdown(Shutdown::Write).unwrap();
             wait_for_close(&mut stream);
             nobody_waits(listener)
@@ -43,9 +41,7 @@ fn a_fresh_connection_that_closes_is_not_retried() {
 #[test]
 fn a_reused_connection_that_closes_within_the_head_is_not_retried() {
     let (url, script) = scripted(|listener| {
-        let mut stream = accept(listener);
-        read_request(&mut stream);
-        answer(&mut stream, OK);
+        let mut stream = answered(listener, OK);
         read_request(&mut stream);
         answer(&mut stream, "HTTP/1.1 200 OK\r\nconte");
         drop(stream);
@@ -60,9 +56,7 @@ fn a_reused_connection_that_closes_within_the_head_is_not_retried() {
 #[test]
 fn the_retry_is_the_last_one() {
     let (url, script) = scripted(|listener| {
-        let mut first = accept(listener);
-        read_request(&mut first);
-        answer(&mut first, OK);
+        let mut first = answered(listener, OK);
         read_request(&mut first);
         drop(first);
         let mut second = accept(listener);
@@ -84,9 +78,7 @@ fn what_a_server_may_have_worked_on_is_not_sent_again() {
     let late = CallLimits { loss_at_once: Duration::ZERO, ..CallLimits::default() };
     for (options, interim) in [(late, ""), (patient(), "HTTP/1.1 100 Continue\r\n\r\n")] {
         let (url, script) = scripted(move |listener| {
-            let mut first = accept(listener);
-            read_request(&mut first);
-            answer(&mut first, OK);
+            let mut first = answered(listener, OK);
             read_request(&mut first);
             answer(&mut first, interim);
             first.shutdown(Shutdown::Write).unwrap();
@@ -105,9 +97,8 @@ fn what_a_server_may_have_worked_on_is_not_sent_again() {
 fn a_refusal_tells_whether_it_came_at_once() {
     for (loss_at_once, expected) in [(HANG, true), (Duration::ZERO, false)] {
         let (url, script) = scripted(|listener| {
-            let mut stream = accept(listener);
-            read_request(&mut stream);
-            answer(&mut stream, "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\nno");
+            let _stream =
+                answered(listener, "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\nno");
         });
         let upstream = upstream_with(&url, CallLimits { loss_at_once, ..CallLimits::default() });
         let response = upstream.post(CHAT, b"{}", &nobody()).unwrap();
@@ -121,9 +112,7 @@ fn a_body_that_breaks_off_never_seems_to_end() {
     for (head, part) in [(STREAM_HEAD, "2\r\nok\r\n"), ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n", "ok")]
     {
         let (url, script) = scripted(move |listener| {
-            let mut stream = accept(listener);
-            read_request(&mut stream);
-            answer(&mut stream, head);
+            let mut stream = answered(listener, head);
             answer(&mut stream, part);
         });
         let mut response = upstream(&url).post(CHAT, b"{}", &nobody()).unwrap();
@@ -152,9 +141,7 @@ fn unsupported_answers_are_failures() {
         ("HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", ""),
     ] {
         let (url, script) = scripted(move |listener| {
-            let mut stream = accept(listener);
-            read_request(&mut stream);
-            answer(&mut stream, text);
+            let mut stream = answered(listener, text);
             wait_for_close(&mut stream);
             nobody_waits(listener)
         });
@@ -171,9 +158,7 @@ fn unsupported_answers_are_failures() {
 #[test]
 fn a_head_without_end_is_refused() {
     let (url, script) = scripted(|listener| {
-        let mut stream = accept(listener);
-        read_request(&mut stream);
-        answer(&mut stream, "HTTP/1.1 200 OK\r\n");
+        let mut stream = answered(listener, "HTTP/1.1 200 OK\r\n");
         while stream.write_all(format!("x: {}\r\n", "y".repeat(8000)).as_bytes()).is_ok() {}
     });
     let failure = upstream(&url).post(CHAT, b"{}", &nobody()).unwrap_err();

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use sparkgap::config::{self};
 use sparkgap::fleet::Upstream;
-use sparkgap::settings::Settings;
 use sparkgap::transport::{CallLimits, Path, Response, Wait};
 
 /// Ends a test that hangs; no working test comes near it.
@@ -80,6 +79,14 @@ pub(crate) fn answer(stream: &mut impl Write, text: &str) {
     stream.write_all(text.as_bytes()).unwrap();
 }
 
+/// Accepts a connection, reads one request from it, and answers with `text`. Returns the open connection.
+pub(crate) fn answered(listener: &TcpListener, text: &str) -> TcpStream {
+    let mut stream = accept(listener);
+    read_request(&mut stream);
+    answer(&mut stream, text);
+    stream
+}
+
 /// Blocks until the other side has closed.
 pub(crate) fn wait_for_close(stream: &mut impl Read) {
     let mut rest = Vec::new();
@@ -94,14 +101,7 @@ pub(crate) fn wait_for_close(stream: &mut impl Read) {
 }
 
 pub(crate) fn config(url: &str) -> config::UpstreamConfig {
-    config::UpstreamConfig {
-        name: "spark".into(),
-        url: url.into(),
-        api_key: None,
-        model: None,
-        max_in_flight: None,
-        settings: Settings::default(),
-    }
+    config::UpstreamConfig::new("spark", url)
 }
 
 pub(crate) fn upstream(url: &str) -> Upstream {

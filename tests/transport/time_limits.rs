@@ -24,9 +24,7 @@ fn the_first_byte_has_a_limit_that_silences_do_not_move() {
     // vLLM sends its head at once, which is not an answer yet.
     for head in ["", STREAM_HEAD] {
         let (url, script) = scripted(move |listener| {
-            let mut stream = accept(listener);
-            read_request(&mut stream);
-            answer(&mut stream, head);
+            let mut stream = answered(listener, head);
             wait_for_close(&mut stream);
         });
         let options = CallLimits { first_byte_timeout: SOON, ..CallLimits::default() };
@@ -41,9 +39,7 @@ fn the_first_byte_has_a_limit_that_silences_do_not_move() {
 #[test]
 fn the_next_byte_has_a_limit() {
     let (url, script) = scripted(|listener| {
-        let mut stream = accept(listener);
-        read_request(&mut stream);
-        answer(&mut stream, &format!("{STREAM_HEAD}2\r\nok\r\n"));
+        let mut stream = answered(listener, &format!("{STREAM_HEAD}2\r\nok\r\n"));
         wait_for_close(&mut stream);
     });
     let upstream = upstream_with(&url, CallLimits { idle_timeout: SOON, ..CallLimits::default() });
