@@ -55,7 +55,7 @@ impl Access {
     }
 }
 
-/// The valid keys. If there are none, every client is admitted.
+/// The valid keys. An empty list admits every client.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<Key>);
 

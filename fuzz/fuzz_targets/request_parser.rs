@@ -1,4 +1,4 @@
-//! A client's bytes, whatever they are, become either an error that names the mistake, or for every flavour of upstream
+//! Any bytes of a client become either an error that names the mistake, or for every flavour of upstream
 //! a chat completion that is JSON, keeps the order of calls and results, and is the same for the same bytes.
 //!
 //! Input: one byte for the owner's settings; the rest is the body.

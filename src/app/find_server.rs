@@ -160,7 +160,7 @@ mod tests {
         closed_head.join().unwrap();
         open_head.join().unwrap();
         assert_eq!(search.url, Some(format!("http://127.0.0.1:{open}/v1")));
-        assert_eq!(search.on_the_key(), "", "there is no key to speak of");
+        assert_eq!(search.on_the_key(), "", "no key was set");
         std::fs::remove_file(&file).unwrap();
     }
 }

@@ -63,7 +63,7 @@ impl Default for RunOptions {
 }
 
 impl RunOptions {
-    /// Normalizes a prefix of paths: one slash at its beginning and none at its end; empty if there is no prefix.
+    /// Normalizes a prefix of paths: it begins with a slash and does not end with one. An empty prefix stays empty.
     pub fn path_prefix(given: &str) -> String {
         let bare = given.trim_matches('/');
         if bare.is_empty() { String::new() } else { format!("/{bare}") }

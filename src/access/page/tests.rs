@@ -193,7 +193,11 @@ fn origins() {
     ] {
         assert_eq!(page(&[("host", host), ("origin", origin)]), expected, "{host} {origin}");
     }
-    assert_eq!(page(&[("origin", "http://localhost:4000")]), None, "without a host there is no own origin");
+    assert_eq!(
+        page(&[("origin", "http://localhost:4000")]),
+        None,
+        "an origin is sparkgap's own only if a host says so"
+    );
     for second in ["https://chat.example", "https://evil.example"] {
         assert_eq!(page(&[("origin", "https://chat.example"), ("origin", second)]), None, "{second}");
     }
