@@ -146,10 +146,7 @@ impl Incoming<'_> {
             let what = "the tools of a request are too large to be kept while its answer runs";
             self.gateway.warn_once(what, "arguments of some are not coerced to their schemas");
         }
-        chat.plan.context_window_beta = self
-            .request
-            .header("anthropic-beta")
-            .is_some_and(|betas| betas.split(',').any(|beta| beta.trim() == CONTEXT_WINDOW_BETA));
+        chat.plan.context_window_beta = self.request.headers.lists("anthropic-beta", CONTEXT_WINDOW_BETA);
         let finished = finish(&resolved, chat);
         Ok((resolved, finished))
     }

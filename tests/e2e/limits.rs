@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::client::{hello, hello_stream};
+use super::client::{hello, hello_stream, post_with};
 use super::server::Server;
-use super::upstream::{Upstream, WINDOW, text_chunks};
+use super::upstream::{Upstream, WINDOW, delta, finish, text_chunks, usage};
 
 const OVERFLOW: &str = r#"{"error":{"message":"This model's maximum context length is 8192 tokens. However, your prompt contains at least 8193 input tokens, which exceeds this limit even without any output tokens. Please reduce the length of the input prompt. (parameter=input_tokens, value=8193)","type":"BadRequestError","param":"input_tokens","code":400}}"#;
 
@@ -71,6 +71,26 @@ fn a_window_that_only_an_error_reports_is_remembered() {
     let limits: Vec<_> = upstream.seen().iter().map(|seen| seen.body["max_tokens"].as_u64()).collect();
     assert_eq!((limits.len(), limits[0]), (3, Some(40_000)));
     assert!(limits[2] < Some(32_768), "{limits:?}");
+}
+
+#[test]
+fn the_beta_for_a_full_window_may_stand_in_any_of_several_headers() {
+    const BETA: &str = "model-context-window-exceeded-2025-08-26";
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    for (headers, expected) in [
+        (format!("anthropic-beta: other,{BETA}\r\n"), "model_context_window_exceeded"),
+        (
+            format!("anthropic-beta: other\r\nAnthropic-Beta: {BETA} , more\r\n"),
+            "model_context_window_exceeded",
+        ),
+        (format!("anthropic-beta: other-{BETA}\r\n"), "max_tokens"),
+        (String::new(), "max_tokens"),
+    ] {
+        upstream.next_chunks(vec![delta(json!({"content": "a"})), finish("length"), usage(WINDOW - 90, 90)]);
+        let answer = server.connect().ask(&post_with(&headers, hello().to_string().as_bytes()));
+        assert_eq!(answer.json()["stop_reason"], expected, "{headers}");
+    }
 }
 
 #[test]
