@@ -132,6 +132,10 @@ pub enum Retry {
     After(u32),
 }
 
+/// The seconds after which a client should try again if this process had no open files left: other requests end, and
+/// idle connections are closed.
+const EXHAUSTED_RETRY_AFTER_S: u32 = 5;
+
 /// A failed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
@@ -182,6 +186,12 @@ impl Error {
     /// required`.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(Kind::InvalidRequest, message)
+    }
+
+    /// A 529: this process has no open file, thread or memory left for the request. `source` is the system's error.
+    pub fn exhausted(source: impl fmt::Display) -> Self {
+        let what = "sparkgap has no open files or threads left for this request";
+        Self::new(Kind::Overloaded, what).source(source).retry(Retry::After(EXHAUSTED_RETRY_AFTER_S))
     }
 
     /// Sets the advice on retrying.

@@ -106,6 +106,7 @@ fn unreached(url: &str, failure: &Failure) -> Verdict {
         Failure::Refused(_) | Failure::Reset(_) | Failure::Truncated(_) => {
             "start the server, on an address that this machine can reach (--host 0.0.0.0); check host, port and firewall"
         }
+        Failure::Exhausted(_) => "raise the limit on open files and threads of this process",
         Failure::Timeout(_) => {
             "check host and firewall; a server that is still loading its model needs some minutes"
         }
@@ -368,6 +369,7 @@ mod tests {
     fn an_unreachable_server_gets_a_fix_for_each_cause() {
         for (failure, expected) in [
             (Failure::Refused("x".into()), "--host 0.0.0.0"),
+            (Failure::Exhausted("x".into()), "limit on open files"),
             (Failure::Timeout("while connecting"), "still loading"),
             (Failure::Tls("x".into()), "--ca-file"),
             (Failure::Status(404), "ends in /v1"),

@@ -68,9 +68,8 @@ impl Queue {
             if state.waiting.len() >= WAITING_MAX {
                 return Err(come_back(Error::new(Kind::Overloaded, "too many requests wait for this model")));
             }
-            let turn = Arc::new(Wake::new().map_err(|error| {
-                come_back(Error::new(Kind::Overloaded, "too many open files").source(error))
-            })?);
+            let turn = Wake::new().map_err(|error| NoSlot::Refused(Error::exhausted(error)))?;
+            let turn = Arc::new(turn);
             state.waiting.push_back(Arc::clone(&turn));
             Ok(Some(turn))
         })?;

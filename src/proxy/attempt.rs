@@ -84,7 +84,7 @@ impl Attempt<'_> {
                     return Ok(Err(FailedAttempt {
                         error,
                         retry_after: None,
-                        may_have_run: !failure.is_refused(),
+                        may_have_run: !failure.is_unsent(),
                     }));
                 }
             };
@@ -275,7 +275,7 @@ impl FailedAttempt {
 
 /// Waits for `time` and watches the client meanwhile.
 fn rest(wait: &Rc<dyn Wait>, time: Duration) -> Result<(), Stop> {
-    let never = Wake::new().map_err(Stop::Client)?;
+    let never = Wake::new().map_err(Error::exhausted)?;
     match wait_for(wait.as_ref(), never.as_fd(), time) {
         Err(transport::Failure::ClientGone) => Err(Stop::ClientGone),
         _ => Ok(()),

@@ -173,7 +173,7 @@ impl MemoryPool {
             if state.waiting.len() >= WAITING_MAX {
                 return Err(overloaded().into());
             }
-            let turn = QueueTurn::new().map_err(Stop::Client)?;
+            let turn = QueueTurn::new().map_err(Error::exhausted)?;
             state.waiting.push_back(WaitingShare { size: more, turn: Arc::clone(&turn) });
             Ok(Taken::Later(turn))
         })

@@ -2,7 +2,6 @@
 //!
 //! Knows addresses and sockets. Of TLS it knows only whether it is wanted.
 
-use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
@@ -34,7 +33,7 @@ pub(super) struct ServerOrigin {
 /// Connects to the first of the host's addresses that accepts the connection.
 ///
 /// # Errors
-/// The last address's failure, or the client has left.
+/// The last address's failure; the client has left, or no descriptors are left.
 pub(super) fn dial(call: &Call, origin: &ServerOrigin) -> Result<TcpStream, Failure> {
     let addresses = lookup::addresses(call, &origin.host, origin.port)?;
     let mut last_failure = Failure::Refused("the host name has no address".into());
@@ -42,7 +41,7 @@ pub(super) fn dial(call: &Call, origin: &ServerOrigin) -> Result<TcpStream, Fail
         let limit = share(call.limit(Direction::Send), addresses.len() - index);
         match connect(call, *address, limit) {
             Ok(stream) => return Ok(stream),
-            Err(Failure::ClientGone) => return Err(Failure::ClientGone),
+            Err(failure @ (Failure::ClientGone | Failure::Exhausted(_))) => return Err(failure),
             Err(failure) => last_failure = failure,
         }
     }
@@ -59,8 +58,7 @@ fn share(limit: Limit, waits: usize) -> Limit {
 }
 
 fn connect(call: &Call, address: SocketAddr, limit: Limit) -> Result<TcpStream, Failure> {
-    let refused = |error: io::Error| Failure::Refused(error.to_string());
-    let errno = |errno: Errno| refused(errno.into());
+    let errno = |errno: Errno| Failure::of_connect(&errno.into());
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None).map_err(errno)?;

@@ -3,6 +3,9 @@
 //! Pure. Only the texts for the log hold addresses.
 
 use std::fmt;
+use std::io;
+
+use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Retry};
 
@@ -20,6 +23,8 @@ pub enum Failure {
     ClientGone,
     /// No connection could be made.
     Refused(String),
+    /// No connection could be tried: this process has no descriptor, thread or memory left for it.
+    Exhausted(String),
     /// The connection broke before the response's head was whole.
     Reset(String),
     /// The connection broke, or ended, within the response's body.
@@ -37,6 +42,16 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The failure of an attempt to connect. An error that only shows a shortage of this process says nothing about the
+    /// upstream.
+    pub(super) fn of_connect(error: &io::Error) -> Self {
+        let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+        match Errno::from_io_error(error) {
+            Some(errno) if shortages.contains(&errno) => Failure::Exhausted(error.to_string()),
+            _ => Failure::Refused(error.to_string()),
+        }
+    }
+
     /// True if the upstream may have been restarted, so that the discovered facts may be wrong now.
     pub fn is_connection_lost(&self) -> bool {
         match self {
@@ -44,6 +59,7 @@ impl Failure {
             // The machine is off, or starting.
             Failure::Timeout(what) => *what == WHILE_CONNECTING,
             Failure::ClientGone
+            | Failure::Exhausted(_)
             | Failure::Tls(_)
             | Failure::Protocol(_)
             | Failure::TooLarge(_)
@@ -51,9 +67,14 @@ impl Failure {
         }
     }
 
-    /// True if no connection could be made: the request was never sent, so no model can have begun to work on it.
+    /// True if no connection could be made, so that the server is down or starting.
     pub fn is_refused(&self) -> bool {
         matches!(self, Failure::Refused(_))
+    }
+
+    /// True if the request was never sent, so that no model can have begun to work on it.
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Failure::Refused(_) | Failure::Exhausted(_))
     }
 
     /// The error for the client, with the upstream's configured `name` and never its address.
@@ -65,6 +86,7 @@ impl Failure {
             Failure::Refused(_) => {
                 say(Kind::BadGateway, "cannot be reached").retry(Retry::After(RETRY_AFTER_S))
             }
+            Failure::Exhausted(_) => Error::exhausted(self),
             Failure::Reset(_) => say(Kind::BadGateway, "closed the connection without an answer")
                 .retry(Retry::After(RETRY_AFTER_S)),
             Failure::Truncated(_) => {
@@ -87,6 +109,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::ClientGone => f.write_str("the client has left"),
             Failure::Refused(why) => write!(f, "no connection: {why}"),
+            Failure::Exhausted(why) => write!(f, "no connection could be tried: {why}"),
             Failure::Reset(why) => write!(f, "connection lost before the response: {why}"),
             Failure::Truncated(why) => write!(f, "connection lost within the response: {why}"),
             Failure::Timeout(what) => write!(f, "timed out {what}"),
@@ -122,6 +145,24 @@ mod tests {
                 error.message
             );
             assert!(error.source.unwrap().contains("10.1.2.3"));
+        }
+    }
+
+    #[test]
+    fn a_shortage_of_this_process_says_nothing_about_the_upstream() {
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            let failure = Failure::of_connect(&errno.into());
+            assert!(
+                failure.is_unsent() && !failure.is_refused() && !failure.is_connection_lost(),
+                "{failure}"
+            );
+            let error = failure.to_error("spark");
+            assert_eq!((error.kind, error.retry), (Kind::Overloaded, Retry::After(5)));
+            assert!(!error.message.contains("spark'"), "{}", error.message);
+        }
+        for error in [Errno::CONNREFUSED.into(), Errno::NETUNREACH.into(), io::Error::other("no such host")] {
+            let failure = Failure::of_connect(&error);
+            assert!(failure.is_unsent() && failure.is_refused() && failure.is_connection_lost(), "{failure}");
         }
     }
 

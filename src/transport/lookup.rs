@@ -25,7 +25,8 @@ static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
 /// The addresses of a host. A host that is an address needs no look-up.
 ///
 /// # Errors
-/// The resolver's error, as [`Failure::Refused`]; the client has left; or the time to connect has passed.
+/// The resolver's error, as [`Failure::Refused`]; the client has left; the time to connect has passed; or this process
+/// can do no further look-up.
 pub(super) fn addresses(call: &Call, host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
@@ -42,7 +43,7 @@ impl LookupSlot {
         let slot = LookupSlot;
         match LOOKUPS.fetch_add(1, Ordering::Relaxed) {
             0..LOOKUPS_MAX => Ok(slot),
-            _ => Err(Failure::Refused("too many host names are being looked up".into())),
+            _ => Err(Failure::Exhausted("too many host names are being looked up".into())),
         }
     }
 }
@@ -58,10 +59,10 @@ fn in_background<T: Send + 'static>(
     call: &Call,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Failure> {
-    let refused = |error: io::Error| Failure::Refused(error.to_string());
+    let exhausted = |error: io::Error| Failure::Exhausted(error.to_string());
     let slot = LookupSlot::take()?;
     let told: Arc<(Wake, Mutex<Option<io::Result<T>>>)> =
-        Arc::new((Wake::new().map_err(refused)?, Mutex::new(None)));
+        Arc::new((Wake::new().map_err(exhausted)?, Mutex::new(None)));
     let teller = Arc::clone(&told);
     let started = threads::background("lookup", move || {
         let _slot = slot;
@@ -69,10 +70,11 @@ fn in_background<T: Send + 'static>(
         *teller.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
         teller.0.wake();
     });
-    started.map_err(refused)?;
+    started.map_err(exhausted)?;
     call.until_ready(told.0.as_fd(), Direction::Receive, call.limit(Direction::Receive))?;
     let found = told.1.lock().unwrap_or_else(PoisonError::into_inner).take();
-    found.unwrap_or_else(|| Err(io::Error::other("the look-up has failed"))).map_err(refused)
+    let found = found.unwrap_or_else(|| Err(io::Error::other("the look-up has failed")));
+    found.map_err(|error| Failure::of_connect(&error))
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::channel;
 
+use serde_json::json;
+
 use super::HANG;
 use super::client::{hello, hello_stream, post};
 use super::server::Server;
@@ -55,6 +57,33 @@ fn an_upstream_that_only_closes_connections_is_asked_once_on_a_new_one() {
     assert_eq!((answer.status, answer.header("retry-after")), (502, Some("1")));
     assert_eq!(answer.error().1, "upstream 'default' closed the connection without an answer");
     assert_eq!(upstream.seen().len(), 3);
+}
+
+#[test]
+fn without_open_files_left_the_client_is_told_to_come_back_and_the_upstream_is_not_blamed() {
+    const FILES_MAX: u32 = 40;
+    let upstream = Upstream::start();
+    let server = Server::start_with_files(&upstream, FILES_MAX);
+    let mut client = server.connect();
+    // After this answer no connection is kept, so that the next request needs a new one.
+    upstream.next(|call| {
+        let message = json!({"role": "assistant", "content": "Hello."});
+        let body = json!({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]});
+        call.whole_with(200, "connection: close\r\n", &body.to_string());
+        Then::Close
+    });
+    client.post(&hello()).message();
+    let idle: Vec<_> = (0..FILES_MAX).map(|_| server.connect()).collect();
+    server.wait_for("cannot accept connections");
+    let answer = client.post(&hello());
+    assert_eq!((answer.status, answer.header("retry-after")), (529, Some("5")));
+    let (kind, what) = answer.error();
+    assert_eq!(kind, "overloaded_error");
+    assert_eq!(what, "sparkgap has no open files or threads left for this request");
+    drop(idle);
+    server.wait_for_usage(|usage| usage.sockets < FILES_MAX as usize / 2);
+    client.post(&hello()).message();
+    assert_eq!(upstream.seen().len(), 2);
 }
 
 #[test]

@@ -64,6 +64,24 @@ impl Server {
         Server::spawn(command.envs(environment.iter().copied()))
     }
 
+    /// Starts `serve` in front of this upstream in a process that may have only `files_max` open files.
+    pub(crate) fn start_with_files(upstream: &Upstream, files_max: u32) -> Server {
+        let limited = format!("ulimit -n {files_max} && exec \"$0\" \"$@\"");
+        let mut command = Command::new("/bin/sh");
+        command.args([
+            "-c",
+            &limited,
+            env!("CARGO_BIN_EXE_sparkgap"),
+            "serve",
+            "--upstream",
+            &upstream.url(),
+        ]);
+        command.args(["--listen", "127.0.0.1:0"]).env_clear().stdin(Stdio::null());
+        let server = Server::spawn(&mut command);
+        server.wait_for("upstream default: ");
+        server
+    }
+
     /// Runs a command with a listening socket that it gets as a service manager would hand it over: as descriptor 3.
     pub(crate) fn run_activated(arguments: &[&str], socket: OwnedFd) -> Server {
         const HAND_OVER: &str = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec \"$0\" \"$@\"";
