@@ -49,12 +49,15 @@ impl UpstreamConnection {
     ///
     /// # Errors
     /// The client has left, a limit has passed, or the connection failed. An upstream that accepts no more bytes is not
-    /// an error: it may have answered (401, 413) and closed before it has read the whole request, and the read that
-    /// follows finds the answer, or the same end.
+    /// an error: it may have answered (401, 413) and closed, or stopped reading, before it has read the whole request,
+    /// and the read that follows finds the answer, or the same end.
     pub(super) fn send(&mut self, parts: [&[u8]; 2], call: &Call) -> Result<(), Failure> {
         let mut socket = BlockingSocket::new(&self.stream, call);
         let sent = match &mut self.tls {
-            None => write_all(&mut socket, parts),
+            None => {
+                socket.may_be_answered = true;
+                write_all(&mut socket, parts)
+            }
             Some(tls) => write_all(&mut rustls::Stream::new(tls.as_mut(), &mut socket), parts),
         };
         match sent {
@@ -119,17 +122,22 @@ fn write_all(stream: &mut impl Write, [mut first, mut second]: [&[u8]; 2]) -> io
     stream.flush()
 }
 
+/// The bytes of an answer up to the first digit of its status: `HTTP/1.1 4`.
+const ANSWER_START_SIZE: usize = 10;
+
 /// The socket as TLS sees it: one that blocks until the call must end.
 struct BlockingSocket<'a> {
     stream: &'a TcpStream,
     call: &'a Call,
+    /// True while an answer that arrives ends a write. Never true for TLS, whose records arrive also without an answer.
+    may_be_answered: bool,
     /// The failure of a wait. TLS passes an [`io::Error`] on, which cannot hold it.
     failed: Option<Failure>,
 }
 
 impl<'a> BlockingSocket<'a> {
     fn new(stream: &'a TcpStream, call: &'a Call) -> Self {
-        BlockingSocket { stream, call, failed: None }
+        BlockingSocket { stream, call, may_be_answered: false, failed: None }
     }
 
     fn wait(&mut self, direction: Direction) -> io::Result<()> {
@@ -138,6 +146,25 @@ impl<'a> BlockingSocket<'a> {
             self.failed = Some(failure);
             ErrorKind::Other.into()
         })
+    }
+
+    /// Waits until the upstream accepts more bytes. An answer that arrives meanwhile is the same as a broken pipe: the
+    /// upstream need not read any further, so waiting for it could last until the time limit.
+    fn wait_to_send(&mut self) -> io::Result<()> {
+        if !self.may_be_answered {
+            return self.wait(Direction::Send);
+        }
+        self.wait(Direction::SendOrReceive)?;
+        let mut start = [0; ANSWER_START_SIZE];
+        match self.stream.peek(&mut start) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
+            Ok(ANSWER_START_SIZE) if !start.ends_with(b"1") => Err(ErrorKind::BrokenPipe.into()),
+            // An interim answer (100, 103), the first bytes of one, or an end, which the next write or read finds.
+            _ => {
+                self.may_be_answered = false;
+                Ok(())
+            }
+        }
     }
 
     /// The failure that `error` stands for, made by `lost` if the connection broke.
@@ -179,7 +206,7 @@ impl Write for BlockingSocket<'_> {
         let mut stream = self.stream;
         loop {
             match stream.write_vectored(parts) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(Direction::Send)?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait_to_send()?,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 result => return result,
             }

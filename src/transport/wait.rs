@@ -108,6 +108,8 @@ pub(super) enum Stage {
 pub(super) enum Direction {
     /// Until the upstream accepts more bytes.
     Send,
+    /// Until the upstream accepts more bytes or has sent something, such as a refusal of a request that is too large.
+    SendOrReceive,
     /// Until the upstream has sent something.
     Receive,
 }
@@ -204,7 +206,7 @@ impl Call {
             (Stage::Connect | Stage::Handshake, _) => {
                 Limit { until: self.connect_until.get(), what: WHILE_CONNECTING }
             }
-            (Stage::Exchange, Direction::Send) => {
+            (Stage::Exchange, Direction::Send | Direction::SendOrReceive) => {
                 Limit { until: after(self.options.send_timeout), what: "while sending the request" }
             }
             (Stage::Exchange, Direction::Receive) if self.begun.get() => Limit {
@@ -304,6 +306,7 @@ fn poll(
 ) -> io::Result<Seen> {
     let interest = match direction {
         Direction::Send => PollFlags::OUT,
+        Direction::SendOrReceive => PollFlags::OUT | PollFlags::IN,
         Direction::Receive => PollFlags::IN,
     };
     // A timeout too long for the kernel to count means no timeout.

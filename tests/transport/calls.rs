@@ -1,6 +1,6 @@
 //! Calls that succeed: requests, answers, reuse, pings.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -201,6 +201,35 @@ fn an_early_answer_to_a_large_request_is_read() {
     let response = upstream(&url).post(CHAT, &vec![b' '; 16 << 20], &nobody()).unwrap();
     assert_eq!(response.status, 413);
     assert_eq!(read_all(response), "big");
+    script.join().unwrap();
+}
+
+#[test]
+fn an_early_answer_is_read_although_the_server_keeps_the_connection_and_reads_no_further() {
+    let (url, script) = scripted(|listener| {
+        let mut stream = accept(listener);
+        read_head(&mut stream);
+        answer(&mut stream, "HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig");
+        stream
+    });
+    let upstream = upstream(&url);
+    let response = upstream.post(CHAT, &vec![b' '; 16 << 20], &nobody()).unwrap();
+    assert_eq!(response.status, 413);
+    assert_eq!(read_all(response), "big");
+    // A part of the request is missing, so the connection cannot serve another one.
+    wait_for_close(&mut script.join().unwrap());
+}
+
+#[test]
+fn an_interim_answer_does_not_end_the_request() {
+    let (url, script) = scripted(|listener| {
+        let mut stream = accept(listener);
+        read_head(&mut stream);
+        answer(&mut stream, "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
+        stream.read_exact(&mut vec![0; 16 << 20]).unwrap();
+        answer(&mut stream, OK);
+    });
+    assert_eq!(read_all(upstream(&url).post(CHAT, &vec![b' '; 16 << 20], &nobody()).unwrap()), "ok");
     script.join().unwrap();
 }
 
