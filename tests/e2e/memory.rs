@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::HANG;
 use super::client::{hello, hello_stream, post};
 use super::server::Server;
-use super::upstream::{Then, Upstream, delta};
+use super::upstream::{Gate, Then, Upstream, delta, text_chunks};
 use serde_json::{Value, json};
 
 const MIB: usize = 1024 * 1024;
@@ -172,6 +172,33 @@ fn promises_of_large_bodies_keep_nobody_out() {
     let large = hello().to_string().replace("Hi", &"word ".repeat(300_000));
     assert_eq!(server.connect().ask(&post(large.as_bytes())).status, 200);
     drop(promises);
+}
+
+#[test]
+fn chunked_bodies_that_were_read_count_as_what_they_are() {
+    const WAITING: usize = 8;
+    let upstream = Upstream::start();
+    let gate = Gate::default();
+    for _ in 0..WAITING {
+        let gate = gate.clone();
+        upstream.next(move |call| {
+            gate.wait();
+            call.stream_head();
+            text_chunks("Hello.").iter().for_each(|chunk| call.chunk(chunk));
+            call.done()
+        });
+    }
+    let server = Server::start_with(&upstream, &["--memory-max", "64M"]);
+    let body = hello().to_string().replace("Hi", &"word ".repeat(20_000));
+    let head = "POST /v1/messages HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunked = format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    // 100 KB each. If each counted as the largest body that may come (32 MiB), not even one would fit.
+    let clients = server.send_at_once(WAITING, chunked.as_bytes());
+    server.wait_until(|_| upstream.seen().len() == WAITING);
+    let large = hello().to_string().replace("Hi", &"word ".repeat(1_200_000));
+    assert_eq!(server.connect().ask(&post(large.as_bytes())).status, 200);
+    gate.open();
+    assert!(clients.into_iter().all(|client| client.join().unwrap() == 200));
 }
 
 #[test]
