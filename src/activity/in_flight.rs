@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::phase::Phase;
-use super::record::{Caller, Record};
+use super::record::{Caller, RequestDetails};
 
 /// The requests in progress.
 #[derive(Debug, Default)]
@@ -87,21 +87,6 @@ pub struct ActiveRequest {
     details: Mutex<RequestDetails>,
 }
 
-/// The facts about a request in progress that become known one by one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestDetails {
-    /// The client's address, and the owner of the key that let the request in.
-    pub caller: Caller,
-    /// The model as the client named it; empty until the body was read.
-    pub client_model: String,
-    /// The name of the upstream; empty until one was chosen.
-    pub upstream: String,
-    /// The model at the upstream; empty until one was chosen.
-    pub upstream_model: String,
-    /// True if the client asked for a stream.
-    pub is_streamed: bool,
-}
-
 /// Marks an answer as being streamed until it is dropped.
 #[derive(Debug)]
 pub struct Streaming<'r>(&'r AtomicBool);
@@ -119,13 +104,7 @@ impl ActiveRequest {
             began: Instant::now(),
             phase: AtomicU8::new(Phase::Body as u8),
             is_streaming: AtomicBool::new(false),
-            details: Mutex::new(RequestDetails {
-                caller,
-                client_model: String::new(),
-                upstream: String::new(),
-                upstream_model: String::new(),
-                is_streamed: false,
-            }),
+            details: Mutex::new(RequestDetails::new(caller)),
         }
     }
 
@@ -160,14 +139,9 @@ impl ActiveRequest {
         self.is_streaming.load(Ordering::Relaxed)
     }
 
-    /// Copies the facts that the record has by now: caller, models, upstream.
-    pub fn describe(&self, record: &Record) {
-        let mut details = self.lock();
-        details.caller.clone_from(&record.caller);
-        details.client_model.clone_from(&record.client_model);
-        details.upstream.clone_from(&record.upstream);
-        details.upstream_model.clone_from(&record.upstream_model);
-        details.is_streamed = record.is_streamed;
+    /// Shows these details to readers from now on.
+    pub fn describe(&self, details: &RequestDetails) {
+        *self.lock() = details.clone();
     }
 
     /// A copy of the facts that are known by now.
@@ -229,17 +203,16 @@ mod tests {
             slot.request().enter(phase);
             assert_eq!(registry.requests()[0].phase(), phase);
         }
-        let mut record = Record::new("req_1", &caller());
-        record.caller.user = Some("anna".into());
-        record.client_model = "claude".to_owned();
-        record.upstream = "spark".to_owned();
-        record.upstream_model = "qwen".to_owned();
-        record.is_streamed = true;
-        slot.request().describe(&record);
-        let details = registry.requests()[0].details();
-        assert_eq!(details.caller.user.as_deref(), Some("anna"));
-        assert_eq!((details.client_model.as_str(), details.upstream.as_str()), ("claude", "spark"));
-        assert_eq!((details.upstream_model.as_str(), details.is_streamed), ("qwen", true));
+        assert_eq!(registry.requests()[0].details(), RequestDetails::new(caller()));
+        let known = RequestDetails {
+            client_model: "claude".to_owned(),
+            upstream: "spark".to_owned(),
+            upstream_model: "qwen".to_owned(),
+            is_streamed: true,
+            ..RequestDetails::new(Caller { user: Some("anna".into()), ..caller() })
+        };
+        slot.request().describe(&known);
+        assert_eq!(registry.requests()[0].details(), known);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod record;
 mod shared;
 
 pub use counters::Counters;
-pub use in_flight::{ActiveRequest, InFlight, InFlightSlot, RequestDetails, Streaming};
+pub use in_flight::{ActiveRequest, InFlight, InFlightSlot, Streaming};
 pub use phase::Phase;
-pub use record::{CLIENT_GONE, Caller, Record};
+pub use record::{CLIENT_GONE, Caller, Record, RequestDetails};
 pub use shared::Activity;

@@ -30,21 +30,41 @@ impl fmt::Display for Caller {
     }
 }
 
-/// The facts about a request, filled in as they happen.
-#[derive(Debug)]
-pub struct Record {
-    /// The id of the request, `req_…`, which the client gets as a header.
-    pub request_id: String,
-    /// The client's address, and the owner of the key.
+/// The facts about a request that become known one by one before an upstream is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestDetails {
+    /// The client's address, and the owner of the key that let the request in.
     pub caller: Caller,
     /// The model as the client named it; empty until the body was read.
     pub client_model: String,
     /// The name of the upstream; empty until one was chosen.
     pub upstream: String,
-    /// The model at the upstream.
+    /// The model at the upstream; empty until one was chosen.
     pub upstream_model: String,
     /// True if the client asked for a stream.
     pub is_streamed: bool,
+}
+
+impl RequestDetails {
+    /// The details of a request of which only the caller is known so far.
+    pub fn new(caller: Caller) -> Self {
+        RequestDetails {
+            caller,
+            client_model: String::new(),
+            upstream: String::new(),
+            upstream_model: String::new(),
+            is_streamed: false,
+        }
+    }
+}
+
+/// The facts about a request, filled in as they happen.
+#[derive(Debug)]
+pub struct Record {
+    /// The id of the request, `req_…`, which the client gets as a header.
+    pub request_id: String,
+    /// The caller, the models and the upstream.
+    pub details: RequestDetails,
     /// The HTTP status; 499 if the client left before it got one (as nginx logs it).
     pub status: u16,
     /// The stop reason that the client got.
@@ -71,11 +91,7 @@ impl Record {
     pub fn new(request_id: &str, caller: &Caller) -> Self {
         Record {
             request_id: request_id.to_string(),
-            caller: caller.clone(),
-            client_model: String::new(),
-            upstream: String::new(),
-            upstream_model: String::new(),
-            is_streamed: false,
+            details: RequestDetails::new(caller.clone()),
             status: 0,
             stop_reason: None,
             usage: Usage::default(),
@@ -95,13 +111,13 @@ impl Record {
     #[inline(never)]
     pub fn to_value(&self) -> Value<'static> {
         let millis = |time: Duration| Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        let usage = self.usage;
+        let (details, usage) = (&self.details, self.usage);
         Value::object([
             ("request_id", self.request_id.clone().into()),
-            ("model", self.client_model.clone().into()),
-            ("upstream", self.upstream.clone().into()),
-            ("upstream_model", self.upstream_model.clone().into()),
-            ("stream", self.is_streamed.into()),
+            ("model", details.client_model.clone().into()),
+            ("upstream", details.upstream.clone().into()),
+            ("upstream_model", details.upstream_model.clone().into()),
+            ("stream", details.is_streamed.into()),
             ("status", u64::from(self.status).into()),
             ("stop_reason", self.stop_reason.map_or(Value::Null, |reason| reason.name().into())),
             ("input_tokens", (usage.input + usage.cache_read + usage.cache_creation).into()),
@@ -138,15 +154,16 @@ impl fmt::Display for Plain<'_> {
 
 impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let details = &self.details;
         write!(
             f,
             "{} {} {} -> {}/{} {} {}",
             self.request_id,
-            self.caller,
-            Plain(&self.client_model),
-            Plain(&self.upstream),
-            Plain(&self.upstream_model),
-            if self.is_streamed { "stream" } else { "whole" },
+            details.caller,
+            Plain(&details.client_model),
+            Plain(&details.upstream),
+            Plain(&details.upstream_model),
+            if details.is_streamed { "stream" } else { "whole" },
             self.status,
         )?;
         if let Some(reason) = self.stop_reason {
@@ -179,7 +196,7 @@ mod tests {
         let mut caller = Caller::new([192, 168, 1, 7].into());
         caller.user = Some("anna\u{1b}\n".into());
         let mut record = Record::new("req_1", &caller);
-        record.client_model = "a\r\nINFO forged".to_string();
+        record.details.client_model = "a\r\nINFO forged".to_string();
         record.error = Some("x\ny".to_string());
         let line = record.to_string();
         assert!(!line.contains('\n') && !line.contains('\r'), "{line}");
@@ -187,7 +204,7 @@ mod tests {
             line.starts_with("req_1 192.168.1.7 anna\\u{1b}\\n a\\r\\nINFO forged -> -/- whole 0"),
             "{line}"
         );
-        record.caller.user = None;
+        record.details.caller.user = None;
         assert!(record.to_string().starts_with("req_1 192.168.1.7 - a\\r"), "{record}");
     }
 }

@@ -98,7 +98,7 @@ fn asked(
         incoming.translated(&body, &mut hooked, &mut record, |resolved, chat| {
             (chat.plan.prompt_tokens, question(resolved.flavour, chat.body))
         })?;
-    exchange.active().describe(&record);
+    exchange.active().describe(&record.details);
     Ok((resolved, estimate, body))
 }
 

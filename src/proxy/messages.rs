@@ -148,7 +148,7 @@ fn answer(
         if unwatched && has_left(wait.as_ref()) {
             return Err(Stop::ClientGone);
         }
-        exchange.active().describe(record);
+        exchange.active().describe(&record.details);
         exchange.active().enter(Phase::Queue);
         let slot = resolved.served.slot(&wait).map_err(Stop::from);
         let answered = slot.and_then(|_slot| {
@@ -194,8 +194,8 @@ fn first(
     let body = incoming.hooked(&mut document, hooked);
     // The log names the model even if a hook refuses or answers the request.
     if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
-        record.client_model.clone_from(&hooked.client_model);
-        record.is_streamed = shown.stream;
+        record.details.client_model.clone_from(&hooked.client_model);
+        record.details.is_streamed = shown.stream;
     }
     ready(&incoming, &body?, hooked, record)
 }

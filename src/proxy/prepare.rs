@@ -120,14 +120,14 @@ impl Incoming<'_> {
         finish: impl FnOnce(&Resolved, ChatRequest<'_>) -> T,
     ) -> Result<(Resolved, T), Stop> {
         let messages = MessagesRequest::read(body)?;
-        record.client_model = messages.model.to_string();
-        record.is_streamed = messages.stream;
+        record.details.client_model = messages.model.to_string();
+        record.details.is_streamed = messages.stream;
         let requested = hooked.model.as_deref().unwrap_or(messages.model);
         let own_model = hooked.model.as_deref().filter(|_| hooked.upstream.is_some());
         let resolved =
             self.gateway.resolve(requested, hooked.upstream.as_deref(), own_model, self.wait.as_ref())?;
-        resolved.served.name().clone_into(&mut record.upstream);
-        record.upstream_model.clone_from(&resolved.model);
+        resolved.served.name().clone_into(&mut record.details.upstream);
+        record.details.upstream_model.clone_from(&resolved.model);
         self.check_client(hooked)?;
         let target = resolved.target();
         let mut chat = chat_request(&messages, &target)?;
