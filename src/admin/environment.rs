@@ -125,8 +125,7 @@ fn base_url(host: &str, forwarded_proto: Option<&str>, prefix: &str) -> Option<S
         return None;
     }
     let scheme = if forwarded_proto == Some("https") { "https" } else { "http" };
-    let base = format!("{scheme}://{host}{prefix}");
-    Some(base)
+    Some(format!("{scheme}://{host}{prefix}"))
 }
 
 /// The variables in the order of [`VARIABLES`], without those for which nothing is known.
