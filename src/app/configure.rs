@@ -47,12 +47,25 @@ impl Sources {
     /// # Errors
     /// All mistakes, as text for the owner.
     pub fn load_with(&self, upstreams: Vec<config::UpstreamConfig>) -> Result<Loaded, String> {
-        let imported = match &self.litellm {
-            Some(file) => imported(file, read_litellm_to_run(file)?),
-            None => hooks::LoadOptions::default(),
-        };
-        let options = hooks::LoadOptions { unsafe_hooks: self.unsafe_hooks, ..imported };
-        load(&self.hooks, upstreams, options)
+        load(&self.hooks, upstreams, self.load_options()?.0)
+    }
+
+    /// The options for loading the Lua files, with the Lua of the LiteLLM file before them, and the rest of that file's
+    /// translation.
+    ///
+    /// # Errors
+    /// Those of [`read_litellm`]; or a variable that holds an address is not set, though the file is run unchanged.
+    pub(super) fn load_options(&self) -> Result<(hooks::LoadOptions, Option<Import>), String> {
+        let mut options =
+            hooks::LoadOptions { unsafe_hooks: self.unsafe_hooks, ..hooks::LoadOptions::default() };
+        let Some(file) = &self.litellm else { return Ok((options, None)) };
+        let mut import = read_litellm(file)?;
+        if let Some(unset) = import.unset.first() {
+            return Err(format!("{}: {}", file.display(), ImportError::from(unset)));
+        }
+        options.texts = vec![(file.display().to_string(), std::mem::take(&mut import.lua))];
+        options.environment = Arc::new(std::mem::take(&mut import.environment).into_iter().collect());
+        Ok((options, Some(import)))
     }
 
     /// The upstreams of the command line, each with their key. The first is called `default`.
@@ -124,25 +137,6 @@ fn upstreams_with(
 pub fn read_litellm(file: &Path) -> Result<Import, String> {
     let yaml = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     litellm::import(&yaml, &service::variable).map_err(|error| format!("{}: {error}", file.display()))
-}
-
-/// Reads and translates a LiteLLM configuration that is run unchanged: every variable that holds an address must be
-/// set.
-pub(super) fn read_litellm_to_run(file: &Path) -> Result<Import, String> {
-    let import = read_litellm(file)?;
-    match import.unset.first() {
-        Some(unset) => Err(format!("{}: {}", file.display(), ImportError::from(unset))),
-        None => Ok(import),
-    }
-}
-
-/// The options for loading a LiteLLM file's Lua before the owner's own.
-pub(super) fn imported(file: &Path, import: Import) -> hooks::LoadOptions {
-    hooks::LoadOptions {
-        texts: vec![(file.display().to_string(), import.lua)],
-        environment: Arc::new(import.environment.into_iter().collect()),
-        ..hooks::LoadOptions::default()
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::configure::{DEMO, found_upstreams, imported, load, named_upstreams, read_litellm_to_run};
+use super::configure::{DEMO, found_upstreams, load, named_upstreams};
 use super::find_server::{Search, USUAL_PORTS};
 use super::options::RunOptions;
 use crate::fleet::Gateway;
@@ -75,16 +75,14 @@ impl Setup {
         options: Arc<RunOptions>,
         targets: Targets,
     ) -> Result<(Setup, Option<MasterKey>), String> {
-        let (mut hook_options, mut master_key) = (hooks::LoadOptions::default(), None);
-        if let Some(file) = &options.sources.litellm {
-            let mut import = read_litellm_to_run(file)?;
+        let (hook_options, import) = options.sources.load_options()?;
+        let mut master_key = None;
+        if let (Some(file), Some(import)) = (&options.sources.litellm, import) {
             for line in import.report.iter().filter(|line| line.verdict == KeyVerdict::Unsupported) {
                 log::warn!("{}: {line}", file.display());
             }
-            master_key = import.master_key.take();
-            hook_options = imported(file, import);
+            master_key = import.master_key;
         }
-        hook_options.unsafe_hooks = options.sources.unsafe_hooks;
         Ok((Setup { options, targets, hook_options }, master_key))
     }
 
