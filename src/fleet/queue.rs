@@ -3,13 +3,13 @@
 //! A waiting client is watched like one whose upstream is silent: it gets its pings, and when it leaves, its place is
 //! freed.
 
-use std::collections::VecDeque;
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Retry};
+use crate::line::WaitingLine;
 use crate::transport::{Failure, Wait, wait_for};
 use crate::wake::Wake;
 
@@ -29,7 +29,7 @@ pub struct Queue(Mutex<QueueState>);
 struct QueueState {
     free: u32,
     /// A waiter that is woken already has the slot.
-    waiting: VecDeque<Arc<Wake>>,
+    waiting: WaitingLine<Wake>,
 }
 
 /// A slot. When it is dropped, the next waiter gets it.
@@ -48,7 +48,7 @@ pub enum NoSlot {
 impl Queue {
     /// A queue for `slots` requests at a time.
     pub fn new(slots: u32) -> Self {
-        Queue(Mutex::new(QueueState { free: slots, waiting: VecDeque::new() }))
+        Queue(Mutex::new(QueueState { free: slots, waiting: WaitingLine::new(WAITING_MAX) }))
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut QueueState) -> T) -> T {
@@ -65,24 +65,17 @@ impl Queue {
                 state.free -= 1;
                 return Ok(None);
             }
-            if state.waiting.len() >= WAITING_MAX {
+            if state.waiting.is_full() {
                 return Err(come_back(Error::new(Kind::Overloaded, "too many requests wait for this model")));
             }
             let turn = Wake::new().map_err(|error| NoSlot::Refused(Error::exhausted(error)))?;
-            let turn = Arc::new(turn);
-            state.waiting.push_back(Arc::clone(&turn));
-            Ok(Some(turn))
+            Ok(Some(state.waiting.join(turn)))
         })?;
         let Some(turn) = turn else { return Ok(QueueSlot(Arc::clone(self))) };
         match wait_for(wait.as_ref(), turn.as_fd(), WAIT_MAX) {
             Ok(true) => Ok(QueueSlot(Arc::clone(self))),
             left => {
-                let was_waiting = self.with(|state| {
-                    let before = state.waiting.len();
-                    state.waiting.retain(|other| !Arc::ptr_eq(other, &turn));
-                    state.waiting.len() < before
-                });
-                if !was_waiting {
+                if !self.with(|state| state.waiting.leave(&turn)) {
                     drop(QueueSlot(Arc::clone(self))); // this waiter was given the slot just now
                 }
                 Err(match left {
@@ -101,7 +94,7 @@ fn come_back(error: Error) -> NoSlot {
 
 impl Drop for QueueSlot {
     fn drop(&mut self) {
-        self.0.with(|state| match state.waiting.pop_front() {
+        self.0.with(|state| match state.waiting.take_first() {
             Some(next) => next.wake(),
             None => state.free += 1,
         });
@@ -163,7 +156,7 @@ mod tests {
     fn the_queue_has_an_end() {
         let queue = Arc::new(Queue::new(0));
         queue.with(|state| {
-            state.waiting.extend((0..WAITING_MAX).map(|_| Arc::new(Wake::new().unwrap())));
+            (0..WAITING_MAX).for_each(|_| drop(state.waiting.join(Wake::new().unwrap())));
         });
         assert!(
             matches!(queue.take(&nobody()), Err(NoSlot::Refused(error)) if error.kind == Kind::Overloaded)

@@ -15,14 +15,13 @@
 //! at a time may overdraw the pool: it gets all that it needs until its body is complete.
 
 use std::cell::Cell;
-use std::collections::VecDeque;
-use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Retry};
+use crate::line::WaitingLine;
 use crate::service;
 use crate::transport::{Failure, Wait, wait_for};
 use crate::wake::Wake;
@@ -98,18 +97,14 @@ struct PoolState {
     /// True while a request overdraws the pool.
     is_overdrawn: bool,
     /// Served in order of arrival, so that smaller claims cannot keep a large one waiting without limit.
-    waiting: VecDeque<WaitingShare>,
-}
-
-#[derive(Debug)]
-struct WaitingShare {
-    size: usize,
-    turn: Arc<QueueTurn>,
+    waiting: WaitingLine<QueueTurn>,
 }
 
 /// The place of one request in the queue.
 #[derive(Debug)]
 struct QueueTurn {
+    /// The bytes that the request waits for.
+    size: usize,
     /// Woken once the memory belongs to this request.
     wake: Wake,
     /// True if the memory was granted by overdrawing. Set before `wake` is woken.
@@ -117,8 +112,9 @@ struct QueueTurn {
 }
 
 impl QueueTurn {
-    fn new() -> io::Result<Arc<Self>> {
-        Ok(Arc::new(QueueTurn { wake: Wake::new()?, overdraws: AtomicBool::new(false) }))
+    fn new(size: usize) -> Result<Self, Error> {
+        let wake = Wake::new().map_err(Error::exhausted)?;
+        Ok(QueueTurn { size, wake, overdraws: AtomicBool::new(false) })
     }
 }
 
@@ -139,7 +135,7 @@ impl MemoryPool {
             read_at: Instant::now(),
             held: 0,
             is_overdrawn: false,
-            waiting: VecDeque::new(),
+            waiting: WaitingLine::new(WAITING_MAX),
         };
         let free = AtomicUsize::new(0);
         set_size(&mut state, fixed_size, &free);
@@ -170,12 +166,10 @@ impl MemoryPool {
                     return Ok(Taken::Overdrawn);
                 }
             }
-            if state.waiting.len() >= WAITING_MAX {
+            if state.waiting.is_full() {
                 return Err(overloaded().into());
             }
-            let turn = QueueTurn::new().map_err(Error::exhausted)?;
-            state.waiting.push_back(WaitingShare { size: more, turn: Arc::clone(&turn) });
-            Ok(Taken::Later(turn))
+            Ok(Taken::Later(state.waiting.join(QueueTurn::new(more)?)))
         })
     }
 
@@ -201,10 +195,9 @@ impl MemoryPool {
     /// Leaves the queue. Returns true if the memory had been handed over just before.
     fn leave(&self, turn: &Arc<QueueTurn>) -> bool {
         self.with(|state| {
-            let before = state.waiting.len();
-            state.waiting.retain(|waiting| !Arc::ptr_eq(&waiting.turn, turn));
+            let was_waiting = state.waiting.leave(turn);
             state.serve(); // smaller claims behind this one may fit now
-            state.waiting.len() == before
+            !was_waiting
         })
     }
 }
@@ -224,16 +217,16 @@ impl PoolState {
 
     /// Hands free memory to the waiting requests.
     fn serve(&mut self) {
-        while let Some(next) = self.waiting.front() {
+        while let Some(next) = self.waiting.first() {
             let fits = self.held + next.size <= self.size;
             if !fits && !self.may_overdraw(next.size) {
                 return;
             }
             self.held += next.size;
             self.is_overdrawn |= !fits;
-            next.turn.overdraws.store(!fits, Ordering::Release);
-            next.turn.wake.wake();
-            self.waiting.pop_front();
+            next.overdraws.store(!fits, Ordering::Release);
+            next.wake.wake();
+            self.waiting.take_first();
         }
     }
 }
@@ -445,10 +438,7 @@ mod tests {
         let first = budget.bodies();
         first.set(40 * MIB);
         budget.bodies.with(|state| {
-            let turn = QueueTurn::new().unwrap();
-            state
-                .waiting
-                .extend((0..WAITING_MAX).map(|_| WaitingShare { size: MIB, turn: Arc::clone(&turn) }));
+            (0..WAITING_MAX).for_each(|_| drop(state.waiting.join(QueueTurn::new(MIB).unwrap())));
         });
         let refused = budget.bodies().claim(20 * MIB, &*nobody());
         let Err(Stop::Error(error)) = refused else { panic!("not refused") };
