@@ -1,6 +1,6 @@
 //! Checks the layout that the crate's docs describe: rooms stand on floors and import only from floors below, files
-//! inside a folder import each other in one direction, the pure rooms name no I/O, clock, log or Lua, and names that
-//! belong to one room occur in no other.
+//! inside a folder import each other in one direction, the pure rooms name no I/O, clock, log or Lua, names that belong
+//! to one room occur in no other, and no two types have the same name.
 
 #![allow(
     clippy::unwrap_used,
@@ -308,6 +308,37 @@ fn some_names_stand_in_one_room_only() {
             assert!(!found, "{}: {name} belongs to {allowed:?} alone", source.path.display());
         }
     }
+}
+
+/// The names of the types that this code defines outside of functions.
+fn type_names(code: &str) -> Vec<&str> {
+    const VISIBILITIES: [&str; 3] = ["pub ", "pub(crate) ", "pub(super) "];
+    let name = |line| {
+        let rest = VISIBILITIES.iter().find_map(|word| str::strip_prefix(line, word)).unwrap_or(line);
+        let keywords = ["struct ", "enum ", "trait ", "type "];
+        let rest = keywords.iter().find_map(|word| rest.strip_prefix(word))?;
+        rest.split(|c: char| !c.is_alphanumeric()).next()
+    };
+    code.lines().filter_map(name).collect()
+}
+
+#[test]
+fn each_type_has_a_name_of_its_own() {
+    let mut homes = BTreeMap::new();
+    for source in sources() {
+        for name in type_names(&source.code) {
+            if let Some(other) = homes.insert(name.to_owned(), source.name()) {
+                panic!("{name} is a type of {other} and of {}", source.name());
+            }
+        }
+    }
+    assert!(homes.len() > 200, "{} types were found", homes.len());
+}
+
+#[test]
+fn type_names_are_found() {
+    let code = "pub struct A<'a> {\n    type B = u8;\npub(super) enum C {}\ntrait D: E {}\ntype F = u8;\nfn struct_() {}";
+    assert_eq!(type_names(code), ["A", "C", "D", "F"]);
 }
 
 #[test]
