@@ -17,7 +17,7 @@ return {
     --   model = "Intel/Qwen3.6-35B-A3B-int4-AutoRound",  -- used if an alias names no model; default: the server's first
     --   max_tokens = 8192,                      -- a cap on what clients ask for
     --   window = 131072,                        -- the context window in tokens, if the server does not tell it
-    --   flavour = "vllm",                       -- vllm, llama.cpp, sglang, ollama, lmstudio, openai; default: detected
+    --   flavour = "vllm",                       -- vllm, llama.cpp, sglang, ollama, lmstudio, openai, unknown; default: detected
     --   thinking = "auto",                      -- "off", "on"; "auto": as the client asks
     --   vision = true,                          -- false: images are replaced by a line of text
     --   system_messages = "fold",               -- "keep": leave system messages where they stand in the conversation

@@ -2,6 +2,7 @@
 
 use super::super::load::{FILE_KEYS, UPSTREAM_KEYS};
 use super::*;
+use crate::dialect::ServerKind;
 
 fn shipped(path: &str) -> Loaded {
     Hooks::load(&[crate_file(path)], vec![upstream("main")], options())
@@ -297,6 +298,17 @@ fn the_manual_and_the_types_name_every_hook_and_field() {
         let hooks = Hook::ALL.map(Hook::name);
         for name in hooks.iter().chain(&HookRequest::FIELDS).chain(&UPSTREAM_KEYS) {
             assert!(text.contains(name), "{file}: {name}");
+        }
+    }
+}
+
+#[test]
+fn the_manual_the_types_and_the_default_file_name_every_kind_of_server() {
+    for file in ["hooks/README.md", "hooks/types.lua", "hooks/default.lua"] {
+        let text = std::fs::read_to_string(crate_file(file)).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("flavour")).collect();
+        for (_, name) in ServerKind::NAMES {
+            assert!(lines.iter().any(|line| line.contains(name)), "{file}, flavour: {name}");
         }
     }
 }
