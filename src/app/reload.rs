@@ -1,6 +1,6 @@
 //! The signals of a running server: `SIGHUP` loads the files again, `SIGINT` and `SIGTERM` end it.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -12,11 +12,11 @@ use crate::server::StopHandle;
 use crate::transport::nobody;
 use crate::{service, threads};
 
-/// Handles signals in a thread of its own. The first `SIGINT` or `SIGTERM` ends the server in order, a second one at
-/// once.
+/// Handles signals in a thread of its own, and reloads in another one: a file whose load never ends must not keep a
+/// `SIGTERM` from being heard. The first `SIGINT` or `SIGTERM` ends the server in order, a second one at once.
 ///
 /// # Errors
-/// The handlers or the thread cannot be installed.
+/// The handlers or a thread cannot be installed.
 pub(super) fn handle_signals(
     setup: Setup,
     proxy: Arc<Proxy>,
@@ -24,11 +24,20 @@ pub(super) fn handle_signals(
     stop: StopHandle,
 ) -> Result<(), String> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
+    // One reload that waits is enough: it reads the files as they are then.
+    let (ask, asked) = mpsc::sync_channel::<()>(1);
+    let reloaded = Arc::clone(&status);
+    let reloads = move || {
+        for () in asked {
+            service::reloading();
+            reloaded.reloaded(reload(&setup, &proxy));
+        }
+    };
     let work = move || {
         for signal in signals.forever() {
             if signal == SIGHUP {
-                service::reloading();
-                status.reloaded(reload(&setup, &proxy));
+                // If it is full, a reload waits already.
+                let _ = ask.try_send(());
             } else {
                 log::info!("asked to stop");
                 stop.trigger();
@@ -36,6 +45,7 @@ pub(super) fn handle_signals(
             }
         }
     };
+    threads::background("reload", reloads).map_err(|error| error.to_string())?;
     threads::background("signals", work).map_err(|error| error.to_string())
 }
 

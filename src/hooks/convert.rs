@@ -31,17 +31,18 @@ pub(super) fn array_marker(lua: &Lua) -> mlua::Result<Table> {
     lua.named_registry_value(ARRAY_MARKER)
 }
 
-/// A deep copy as a Lua value. `null` becomes `json.null`.
-pub(super) fn to_lua(lua: &Lua, value: &Value<'_>) -> mlua::Result<LuaValue> {
-    copy_to_lua(lua, value, &array_marker(lua)?)
+/// A deep copy as a Lua value. `null` becomes `json.null`. Fails if the time of the call is over.
+pub(super) fn to_lua(lua: &Lua, guard: &Guard, value: &Value<'_>) -> mlua::Result<LuaValue> {
+    copy_to_lua(lua, guard, value, &array_marker(lua)?)
 }
 
-fn copy_to_lua(lua: &Lua, value: &Value<'_>, marker: &Table) -> mlua::Result<LuaValue> {
+fn copy_to_lua(lua: &Lua, guard: &Guard, value: &Value<'_>, marker: &Table) -> mlua::Result<LuaValue> {
+    guard.step()?;
     match value {
         Value::Array(items) => {
             let table = lua.create_table_with_capacity(items.len(), 0)?;
             for (i, item) in items.iter().enumerate() {
-                table.raw_set(i + 1, copy_to_lua(lua, item, marker)?)?;
+                table.raw_set(i + 1, copy_to_lua(lua, guard, item, marker)?)?;
             }
             table.set_metatable(Some(marker.clone()))?;
             Ok(LuaValue::Table(table))
@@ -49,7 +50,7 @@ fn copy_to_lua(lua: &Lua, value: &Value<'_>, marker: &Table) -> mlua::Result<Lua
         Value::Object(object) => {
             let table = lua.create_table_with_capacity(0, object.len())?;
             for (key, item) in object.iter() {
-                table.raw_set(key, copy_to_lua(lua, item, marker)?)?;
+                table.raw_set(key, copy_to_lua(lua, guard, item, marker)?)?;
             }
             Ok(LuaValue::Table(table))
         }
@@ -155,7 +156,7 @@ impl<'a> FromLua<'_, 'a> {
         }
         // `next` visits the sequence first only by accident, so the entries are counted instead.
         let mut entries = 0;
-        for pair in table.pairs::<LuaValue, LuaValue>() {
+        for pair in table.pairs::<LuaValue, LuaValue>().take(length.saturating_add(1)) {
             pair?;
             entries += 1;
         }

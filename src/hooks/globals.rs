@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use memchr::memmem;
 use mlua::{Function, Lua, LuaString, MultiValue, Table, Value as LuaValue, Variadic};
 
 use super::convert::{self, FromLua, no_view};
 use super::guard::Guard;
 use super::options::LoadOptions;
 use super::outcome::message_of;
-use super::pattern::{Capture, PatternSearch};
+use super::pattern::{Capture, PatternSearch, is_plain};
 use super::shared::Shared;
 use crate::hash::Fnv;
 use crate::json::{self, Value};
@@ -17,6 +18,16 @@ use crate::service;
 
 /// The longest text that one call may log, in characters; the rest is cut.
 const LOG_CHARS_MAX: usize = 4096;
+
+/// The longest text that `json.decode` takes, in bytes. Its tree takes many times as much memory, outside the VM, and the
+/// time limit cannot stop the parser.
+const DECODE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The longest text that `string.rep` makes, in bytes.
+const REPEATED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The field of a metatable that tells that it may not be replaced. Lua code cannot reach the metatable itself.
+const PROTECTED: &str = "protected";
 
 /// Installs the globals in a new VM.
 pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &LoadOptions) -> mlua::Result<()> {
@@ -49,8 +60,25 @@ pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &LoadOptions) -> m
 }
 
 fn write_log(level: log::Level, values: &Variadic<LuaValue>) -> mlua::Result<()> {
-    let words = values.iter().map(LuaValue::to_string).collect::<mlua::Result<Vec<_>>>()?;
-    let text: String = words.join(" ").chars().take(LOG_CHARS_MAX).collect();
+    let mut text = String::new();
+    for value in values.iter() {
+        if text.len() > LOG_CHARS_MAX * char::MAX.len_utf8() {
+            break;
+        }
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        match value {
+            // Only the beginning is copied: the whole may be as large as the VM.
+            LuaValue::String(whole) => {
+                let bytes = whole.as_bytes();
+                let end = bytes.len().min(LOG_CHARS_MAX * char::MAX.len_utf8());
+                text.push_str(&String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()));
+            }
+            other => text.push_str(&other.to_string()?),
+        }
+    }
+    let text: String = text.chars().take(LOG_CHARS_MAX).collect();
     log::log!(level, "hook: {text}");
     Ok(())
 }
@@ -72,13 +100,20 @@ fn json_table(lua: &Lua, guard: &Arc<Guard>) -> mlua::Result<Table> {
         "encode",
         lua.create_function(move |lua, value: LuaValue| Ok(plain(lua, &encode_guard, &value)?.to_json()))?,
     )?;
+    let guard = Arc::clone(guard);
     table.set(
         "decode",
-        lua.create_function(|lua, text: String| {
-            let mut bytes = text.into_bytes();
+        lua.create_function(move |lua, text: LuaString| {
+            let mut bytes = text.as_bytes().to_vec();
+            if bytes.len() > DECODE_BYTES_MAX {
+                let length = bytes.len();
+                return Err(mlua::Error::runtime(format!(
+                    "json.decode: a text of {length} bytes; {DECODE_BYTES_MAX} is the most"
+                )));
+            }
             let value = json::parse(&mut bytes)
                 .map_err(|error| mlua::Error::runtime(format!("json.decode: {error}")))?;
-            convert::to_lua(lua, &value)
+            convert::to_lua(lua, &guard, &value)
         })?,
     )?;
     Ok(table)
@@ -87,10 +122,11 @@ fn json_table(lua: &Lua, guard: &Arc<Guard>) -> mlua::Result<Table> {
 fn shared_table(lua: &Lua, guard: &Arc<Guard>, shared: &Shared) -> mlua::Result<Table> {
     let table = lua.create_table()?;
     let dictionary = shared.clone();
+    let get_guard = Arc::clone(guard);
     table.set(
         "get",
         lua.create_function(move |lua, key: String| match dictionary.get(&key, Instant::now()) {
-            Some(value) => convert::to_lua(lua, &value),
+            Some(value) => convert::to_lua(lua, &get_guard, &value),
             None => Ok(LuaValue::Nil),
         })?,
     )?;
@@ -139,6 +175,9 @@ pub(super) fn search_function(lua: &Lua, guard: &Arc<Guard>) -> mlua::Result<Fun
     let guard = Arc::clone(guard);
     lua.create_function(move |lua, (caller, text, pattern, init, anchors, last_end): MatchArguments| {
         let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
+        if caller == "find" && is_plain(&pattern) {
+            return Ok(position_of(&pattern, &text, init));
+        }
         let search = PatternSearch {
             text: &text,
             pattern: &pattern,
@@ -220,5 +259,64 @@ pub(super) fn expand_function(lua: &Lua) -> mlua::Result<Function> {
             }
         }
         lua.create_string(out)
+    })
+}
+
+/// `find_plain(text, wanted, init)`: the first and the last position of `wanted` in `text`, from 1.
+pub(super) fn find_plain_function(lua: &Lua) -> mlua::Result<Function> {
+    lua.create_function(|_, (text, wanted, init): (LuaString, LuaString, Option<i64>)| {
+        Ok(position_of(&wanted.as_bytes(), &text.as_bytes(), init))
+    })
+}
+
+/// The first and the last position of `wanted` in `text`, from 1. Takes time in proportion to the lengths; Lua's own
+/// search, which compares at each place, takes their product.
+fn position_of(wanted: &[u8], text: &[u8], init: Option<i64>) -> MultiValue {
+    let found = start_of(init.unwrap_or(1), text.len())
+        .and_then(|start| Some(start + memmem::find(text.get(start..)?, wanted)?));
+    match found {
+        Some(at) => MultiValue::from_vec(vec![place(at + 1), place(at + wanted.len())]),
+        None => nothing(),
+    }
+}
+
+/// `repeat(text, n, separator)`: `string.rep`. Lua's own copies one piece after the other, which takes long if they are
+/// short, and never ends soon if they are empty.
+pub(super) fn repeat_function(lua: &Lua) -> mlua::Result<Function> {
+    lua.create_function(|lua, (text, count, separator): (LuaString, i64, Option<LuaString>)| {
+        let Some(others) = usize::try_from(count).ok().and_then(|count| count.checked_sub(1)) else {
+            return lua.create_string("");
+        };
+        let mut piece = text.as_bytes().to_vec();
+        piece
+            .extend_from_slice(&separator.map(|separator| separator.as_bytes().to_vec()).unwrap_or_default());
+        if piece.is_empty() {
+            return lua.create_string("");
+        }
+        let length =
+            piece.len().checked_mul(others).and_then(|length| length.checked_add(text.as_bytes().len()));
+        if length.is_none_or(|length| length > REPEATED_BYTES_MAX) {
+            return Err(mlua::Error::runtime(format!(
+                "string.rep: resulting string too large: {} MiB is the most",
+                REPEATED_BYTES_MAX >> 20
+            )));
+        }
+        let mut whole = piece.repeat(others);
+        whole.extend_from_slice(&text.as_bytes());
+        lua.create_string(whole)
+    })
+}
+
+/// `attach(table, metatable, is_protected)`: sets the metatable of a table, or removes it (nil). `metatable` is one that
+/// only this table has, and that Lua code cannot reach.
+pub(super) fn attach_function(lua: &Lua) -> mlua::Result<Function> {
+    lua.create_function(|_, (table, metatable, is_protected): (Table, Option<Table>, bool)| {
+        if table.metatable().is_some_and(|old| old.raw_get::<bool>(PROTECTED).unwrap_or(false)) {
+            return Err(mlua::Error::runtime("cannot change a protected metatable"));
+        }
+        if let Some(metatable) = metatable.as_ref().filter(|_| is_protected) {
+            metatable.raw_set(PROTECTED, true)?;
+        }
+        table.set_metatable(metatable)
     })
 }

@@ -27,12 +27,18 @@
 //! | danger | bound |
 //! |---|---|
 //! | a loop, also in `pcall` | the debug hook (`guard`): after 50 ms an error at every instruction |
+//! | instructions that take long, as on large strings | checks that come more often as the memory grows (`guard`) |
 //! | deep recursion | Lua's own limit for Lua calls; `guard` measures the C stack at every call |
 //! | large strings and tables | the VM's memory limit, 64 MiB |
 //! | large writes into the request | 64 MiB per call (`guard`) |
 //! | string patterns | a matcher of our own that knows the time (`pattern`) |
-//! | other C functions that loop by themselves | limits of their own (`prelude.lua`) |
-//! | finalisers, `__close`, coroutines, `load` | removed: the time limit would not reach them |
+//! | other C functions that loop by themselves | written in Lua, or limits of their own (`prelude.lua`) |
+//! | loops in Rust | `Guard::step` |
+//! | finalisers, `__close`, `__mode`, coroutines, `load` | removed: the time limit would not reach them |
+//! | many calls at a time | the wait for a VM has a limit, and watches the client (`pool`) |
+//! | a file whose load never ends | the caller loads in a thread that nothing else waits for |
+//!
+//! `tests/escapes.rs` calls every function that the globals lead to with arguments that are meant to escape the limit.
 //!
 //! This module does not know HTTP, and it does not carry out the decisions of hooks.
 

@@ -2,8 +2,16 @@
 //!
 //! Pure; for messages only.
 
+/// The longest name that is compared with the known ones, and the part of a longer one that a message shows, in
+/// characters. The comparison takes time in proportion to the length, and a hook may ask for any name.
+const NAME_CHARS_MAX: usize = 100;
+
 /// A message on an unknown name, "`what` 'name'": it suggests the nearest known name, or lists all if none is near.
 pub(super) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
+    if let Some((end, _)) = name.char_indices().nth(NAME_CHARS_MAX) {
+        let begin = name.get(..end).unwrap_or_default();
+        return format!("{what} '{begin}…'; known are: {}", known.join(", "));
+    }
     match nearest(name, known) {
         Some(near) => format!("{what} '{name}'; did you mean '{near}'?"),
         None => format!("{what} '{name}'; known are: {}", known.join(", ")),
@@ -34,6 +42,15 @@ mod tests {
         assert_eq!(
             unknown("unknown key", "zzz", &["model", "url"]),
             "unknown key 'zzz'; known are: model, url"
+        );
+    }
+
+    #[test]
+    fn a_long_name_is_cut_and_not_compared() {
+        let shown = "é".repeat(NAME_CHARS_MAX);
+        assert_eq!(
+            unknown("unknown key", &"é".repeat(2_000_000), &["model", "url"]),
+            format!("unknown key '{shown}…'; known are: model, url")
         );
     }
 }

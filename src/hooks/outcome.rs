@@ -16,11 +16,15 @@ pub(super) enum Returned<'a> {
     Other(&'static str),
 }
 
-/// The message of an error of Lua, without mlua's prefix for the kind of error.
+/// The longest message of an error of Lua, with its traceback, in characters. A hook may raise a text of any length.
+const MESSAGE_CHARS_MAX: usize = 4096;
+
+/// The message of an error of Lua, without mlua's prefix for the kind of error; a long one is cut.
 pub(super) fn message_of(error: &mlua::Error) -> String {
     let text = error.to_string();
-    match text.strip_prefix("runtime error: ") {
-        Some(message) => message.to_owned(),
-        None => text,
+    let message = text.strip_prefix("runtime error: ").unwrap_or(&text);
+    match message.char_indices().nth(MESSAGE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", message.get(..end).unwrap_or_default()),
+        None => message.to_owned(),
     }
 }

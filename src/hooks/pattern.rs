@@ -19,12 +19,17 @@ const DEPTH_MAX: usize = 200;
 /// The most captures of a pattern, as in Lua.
 const CAPTURES_MAX: usize = 32;
 /// The number of steps between two checks of the limits: about 10 us.
-const STEPS_PER_CHECK: u32 = 4096;
+const STEPS_PER_CHECK: usize = 4096;
 
 /// The number of levels of recursion between two checks of the limits, since the stack has a limit as well.
 const DEPTH_PER_CHECK: usize = 16;
 
 const ESCAPE: u8 = b'%';
+
+/// True if nothing in the pattern is special to `string.find`, which then looks for it as it is.
+pub(super) fn is_plain(pattern: &[u8]) -> bool {
+    !pattern.iter().any(|byte| b"^$*+?.([%-".contains(byte))
+}
 
 /// One capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +91,7 @@ struct Matcher<'m> {
     search: &'m PatternSearch<'m>,
     captures: Vec<Capture>,
     depth: usize,
-    steps: u32,
+    steps: usize,
 }
 
 type MatchResult = Result<Option<usize>, String>;
@@ -100,9 +105,14 @@ impl Matcher<'_> {
         self.search.pattern.get(p).copied()
     }
 
-    fn step(&mut self) -> Result<(), String> {
-        self.steps += 1;
-        if self.steps.is_multiple_of(STEPS_PER_CHECK) { (self.search.go_on)() } else { Ok(()) }
+    /// Counts work: one step for each byte of the text or of a set that is looked at.
+    fn step(&mut self, steps: usize) -> Result<(), String> {
+        self.steps = self.steps.saturating_add(steps);
+        if self.steps < STEPS_PER_CHECK {
+            return Ok(());
+        }
+        self.steps = 0;
+        (self.search.go_on)()
     }
 
     /// Matches the pattern from `p` on against the text at `s`; returns the end of the match.
@@ -121,7 +131,7 @@ impl Matcher<'_> {
 
     fn go(&mut self, mut s: usize, mut p: usize) -> MatchResult {
         loop {
-            self.step()?;
+            self.step(1)?;
             let Some(head) = self.pattern(p) else { return Ok(Some(s)) };
             match (head, self.pattern(p + 1)) {
                 (b'(', Some(b')')) => return self.open(s, p + 2, Capture::Position(s)),
@@ -142,6 +152,8 @@ impl Matcher<'_> {
                 },
                 _ => {
                     let after = self.class_end(p)?;
+                    // The end of a set was looked for, and its characters are compared with one of the text.
+                    self.step(after - p)?;
                     match self.pattern(after) {
                         Some(b'?') => {
                             if self.single(s, p, after)
@@ -167,7 +179,7 @@ impl Matcher<'_> {
     fn most(&mut self, s: usize, p: usize, after: usize) -> MatchResult {
         let mut count = 0;
         while self.single(s + count, p, after) {
-            self.step()?;
+            self.step(after - p)?;
             count += 1;
         }
         loop {
@@ -187,6 +199,7 @@ impl Matcher<'_> {
             if let Some(end) = self.at(s, after + 1)? {
                 return Ok(Some(end));
             }
+            self.step(after - p)?;
             if !self.single(s, p, after) {
                 return Ok(None);
             }
@@ -234,7 +247,7 @@ impl Matcher<'_> {
         let mut level = 1usize;
         let mut at = s + 1;
         while let Some(byte) = self.text(at) {
-            self.step()?;
+            self.step(1)?;
             at += 1;
             if byte == finish {
                 level -= 1;
@@ -254,6 +267,7 @@ impl Matcher<'_> {
             return Err("missing '[' after '%f' in pattern".to_owned());
         }
         let after = self.class_end(p)?;
+        self.step(after - p)?;
         let before = s.checked_sub(1).and_then(|s| self.text(s)).unwrap_or(0);
         let here = self.text(s).unwrap_or(0);
         let matches = !self.in_set(before, p, after) && self.in_set(here, p, after);
@@ -266,6 +280,7 @@ impl Matcher<'_> {
         else {
             return Err(format!("invalid capture index %{}", char::from(digit)));
         };
+        self.step(end.saturating_sub(start))?;
         let captured = self.search.text.get(start..end).unwrap_or_default();
         let rest = self.search.text.get(s..).unwrap_or_default();
         Ok(rest.starts_with(captured).then_some(s + captured.len()))

@@ -1,29 +1,76 @@
--- Runs once in every VM, before the owner's files: takes away what a hook must not have, and gives views
--- their metamethods. Its arguments: whether the full library
--- stays, and the two functions under the string patterns.
-local unsafe_hooks, search, expand = ...
+-- Runs once in every VM, before the owner's files: takes away what a hook must not have, replaces the C functions that
+-- the time limit could not stop, and gives views their metamethods. Its arguments: whether the full library stays, and
+-- functions in Rust (globals.rs).
+local unsafe_hooks, search, expand, find_plain, rep, attach = ...
 
--- How many elements a C function may walk in one go: the time limit cannot stop it in between.
-local ELEMENTS_MAX = 100000
+-- The longest text that a C function walks in one go, in bytes: about 20 ms.
+local TEXT_BYTES_MAX = 16 * 1024 * 1024
+-- The longest format of `string.format`, and the most values for it. One value of `%99.99f` takes 3 microseconds.
+local FORMAT_BYTES_MAX, FORMAT_VALUES_MAX = 64 * 1024, 1000
+-- The longest format of the functions where one character of it may stand for much work.
+local SHORT_FORMAT_BYTES_MAX = 1024
+-- The elements that `table.concat` joins in one go.
+local ELEMENTS_PER_PIECE = 10000
 
-local set_metatable, raw_get, kind, ipairs = setmetatable, rawget, type, ipairs
+local get_metatable, raw_get, kind, next, select, error = getmetatable, rawget, type, next, select, error
+local sub, tostring, tonumber = string.sub, tostring, tonumber
+local concat, sort, pack, unpack = table.concat, table.sort, table.pack, table.unpack
 
--- Finalisers run with debug hooks off, so that no time limit would reach them; and so does a __close that is called
--- while mlua unwinds an error of the debug hook.
+local function check_kind(name, position, value, expected, is_right)
+  if not is_right then
+    error("bad argument #" .. position .. " to '" .. name .. "' (" .. expected .. " expected, got " .. kind(value) .. ")", 3)
+  end
+end
+
+-- Metatables. A table gets a copy of the metatable, with the events below and no others, and Lua code cannot reach the
+-- copy: `__gc` runs with debug hooks off, so that no time limit would reach it, and so does a `__close` that runs while
+-- mlua unwinds an error of the debug hook. With `__mode` a garbage collection can take time in proportion to the square
+-- of the memory. All of these could be set after a check of the metatable itself.
+local EVENTS = {
+  __index = true, __newindex = true, __call = true, __tostring = true, __name = true, __len = true, __pairs = true,
+  __eq = true, __lt = true, __le = true, __concat = true, __unm = true, __add = true, __sub = true, __mul = true,
+  __div = true, __idiv = true, __mod = true, __pow = true, __band = true, __bor = true, __bxor = true, __bnot = true,
+  __shl = true, __shr = true,
+}
+
 function setmetatable(t, metatable)
-  if kind(metatable) == "table" then
-    for _, name in ipairs { "__gc", "__close" } do
-      if raw_get(metatable, name) ~= nil then
-        error(name .. " is not available in hooks", 2)
-      end
+  check_kind("setmetatable", 1, t, "table", kind(t) == "table")
+  check_kind("setmetatable", 2, metatable, "nil or table", metatable == nil or kind(metatable) == "table")
+  if metatable == nil then
+    attach(t, nil, false)
+    return t
+  end
+  local copy = {}
+  for key, value in next, metatable do
+    if EVENTS[key] then
+      copy[key] = value
+    elseif key == "__gc" or key == "__close" or key == "__mode" then
+      error(key .. " is not available in hooks", 2)
     end
   end
-  return set_metatable(t, metatable)
+  -- `getmetatable` returns this field: the table that the hook gave.
+  local protected = raw_get(metatable, "__metatable")
+  if protected == nil then
+    copy.__metatable = metatable
+  else
+    copy.__metatable = protected
+  end
+  attach(t, copy, protected ~= nil)
+  return t
+end
+
+-- All strings share one metatable, so it stays as it is.
+get_metatable("").__metatable = false
+
+-- True if C code may walk this value's elements: they are in memory. With a metatable, a C function could call others
+-- or look up each element in a long chain of tables, and do so without end. Views have one as well.
+local function is_plain(t)
+  return kind(t) == "table" and get_metatable(t) == nil
 end
 
 -- A message handler runs where the error was raised. Where that is the debug hook itself (the time limit), debug hooks
 -- are off, and a handler that loops would never end: so here it runs once the stack is unwound.
-local protected_call, pack, unpack = pcall, table.pack, table.unpack
+local protected_call = pcall
 function xpcall(f, handler, ...)
   local results = pack(protected_call(f, ...))
   if results[1] then
@@ -32,37 +79,145 @@ function xpcall(f, handler, ...)
   return false, handler(results[2])
 end
 
-local function bounded(name, length_of)
-  local original = table[name]
-  table[name] = function(t, ...)
-    if length_of(t, ...) > ELEMENTS_MAX then
-      error("table." .. name .. ": more than " .. ELEMENTS_MAX .. " elements", 2)
+-- The functions on tables: in Lua, where the time limit reaches every step.
+local function check_table(name, t)
+  if kind(t) ~= "table" and kind(t) ~= "userdata" then
+    error("bad argument #1 to '" .. name .. "' (table expected, got " .. kind(t) .. ")", 3)
+  end
+end
+
+function table.insert(t, ...)
+  check_table("insert", t)
+  local count, free = select("#", ...), #t + 1
+  if count == 1 then
+    t[free] = (...)
+    return
+  elseif count ~= 2 then
+    error("wrong number of arguments to 'insert'", 2)
+  end
+  local at, value = ...
+  at = tonumber(at)
+  if not at or at < 1 or at > free then
+    error("bad argument #2 to 'insert' (position out of bounds)", 2)
+  end
+  for i = free, at + 1, -1 do
+    t[i] = t[i - 1]
+  end
+  t[at] = value
+end
+
+function table.remove(t, at)
+  check_table("remove", t)
+  local length = #t
+  at = at == nil and length or tonumber(at)
+  if not at or at ~= length and (at < 1 or at > length + 1) then
+    error("bad argument #2 to 'remove' (position out of bounds)", 2)
+  end
+  local value = t[at]
+  for i = at, length - 1 do
+    t[i] = t[i + 1]
+  end
+  if at <= length then
+    at = length
+  end
+  if t[at] ~= nil then
+    t[at] = nil
+  end
+  return value
+end
+
+function table.move(from, first, last, to, into)
+  check_table("move", from)
+  first, last, to = tonumber(first), tonumber(last), tonumber(to)
+  if not first or not last or not to then
+    error("bad argument to 'move' (number expected)", 2)
+  end
+  if into == nil then
+    into = from
+  end
+  check_table("move", into)
+  if to > last or to <= first or into ~= from then
+    for i = 0, last - first do
+      into[to + i] = from[first + i]
     end
-    return original(t, ...)
+  else
+    for i = last - first, 0, -1 do
+      into[to + i] = from[first + i]
+    end
   end
+  return into
 end
 
-local function length(t)
-  return #t
-end
-bounded("insert", length)
-bounded("remove", length)
-bounded("sort", length)
-bounded("move", function(_, first, last)
-  return last - first
-end)
-
--- In C, repeating nothing a great many times takes a great while.
-local rep = string.rep
-function string.rep(text, n, separator)
-  if #text == 0 and (separator == nil or separator == "") then
-    return ""
+-- The elements as a table that C code may walk, and their places in it.
+local function plain(t, first, last)
+  first, last = first or 1, last or #t
+  if is_plain(t) then
+    return t, first, last
   end
-  return rep(text, n, separator)
+  local copy, count = {}, 0
+  for i = first, last do
+    count = count + 1
+    copy[count] = t[i]
+  end
+  return copy, 1, count
 end
+
+function table.concat(t, separator, first, last)
+  check_table("concat", t)
+  t, first, last = plain(t, first, last)
+  if last - first < ELEMENTS_PER_PIECE then
+    return concat(t, separator, first, last)
+  end
+  local pieces, count = {}, 0
+  for begin = first, last, ELEMENTS_PER_PIECE do
+    local rest = last - begin
+    count = count + 1
+    pieces[count] = concat(t, separator, begin, rest < ELEMENTS_PER_PIECE and last or begin + ELEMENTS_PER_PIECE - 1)
+  end
+  return concat(pieces, separator)
+end
+
+function table.unpack(t, first, last)
+  check_table("unpack", t)
+  return unpack(plain(t, first, last))
+end
+
+-- With a comparison in Lua, the time limit reaches each of them.
+local function less(a, b)
+  return a < b
+end
+function table.sort(t, comparison)
+  check_table("sort", t)
+  return sort(t, comparison or less)
+end
+
+-- C functions that walk a whole text, which is their first argument.
+local function bounded(library, library_name, name, bytes_max, values_max)
+  local original = library[name]
+  library[name] = function(text, ...)
+    if kind(text) == "string" and #text > bytes_max then
+      error(library_name .. "." .. name .. ": a text of more than " .. bytes_max .. " bytes", 2)
+    elseif values_max and select("#", ...) > values_max then
+      error(library_name .. "." .. name .. ": more than " .. values_max .. " values", 2)
+    end
+    return original(text, ...)
+  end
+end
+for _, name in next, { "lower", "reverse", "upper" } do
+  bounded(string, "string", name, TEXT_BYTES_MAX)
+end
+for _, name in next, { "codepoint", "len", "offset" } do
+  bounded(utf8, "utf8", name, TEXT_BYTES_MAX)
+end
+bounded(string, "string", "format", FORMAT_BYTES_MAX, FORMAT_VALUES_MAX)
+for _, name in next, { "pack", "packsize", "unpack" } do
+  bounded(string, "string", name, SHORT_FORMAT_BYTES_MAX)
+end
+bounded(os, "os", "date", SHORT_FORMAT_BYTES_MAX)
+
+string.rep = rep
 
 -- Patterns: the same as Lua's, on a matcher that knows the time limit.
-local find, sub, select, tostring, concat = string.find, string.sub, select, tostring, table.concat
 
 local function captures_or_whole(text, first, last, ...)
   if first == nil then
@@ -74,9 +229,8 @@ local function captures_or_whole(text, first, last, ...)
 end
 
 function string.find(text, pattern, init, plain)
-  -- As Lua does: a pattern without anything special is looked for as it is.
-  if plain or not find(pattern, "[%^%$%*%+%?%.%(%[%%%-]") then
-    return find(text, pattern, init, true)
+  if plain then
+    return find_plain(text, pattern, init)
   end
   return search("find", text, pattern, init, true)
 end
@@ -122,6 +276,7 @@ end
 
 local REPLACES = { string = true, number = true, table = true, ["function"] = true }
 
+local join = table.concat
 function string.gsub(text, pattern, repl, limit)
   if not REPLACES[kind(repl)] then
     error("bad argument #3 to 'gsub' (string/function/table expected, got " .. kind(repl) .. ")", 2)
@@ -145,7 +300,7 @@ function string.gsub(text, pattern, repl, limit)
     end
   end
   pieces[n + 1] = sub(text, copied)
-  return concat(pieces), count
+  return join(pieces), count
 end
 
 string.dump = nil

@@ -2,6 +2,7 @@
 //!
 //! Plain data, filled in by the owner of the request. Does not know Lua.
 
+use crate::http::Socket;
 use crate::json::Value;
 
 /// `req` in the hooks. Without `Debug`, since headers may hold secrets that cannot be recognised by their names.
@@ -39,6 +40,8 @@ pub struct HookRequest {
     pub tool_names: Vec<String>,
     /// The upstream that the request goes to; `None` before routing.
     pub upstream: Option<String>,
+    /// The client's socket. A call that waits for a VM ends when the client hangs up.
+    pub client: Option<Socket>,
     /// The contents of `req.ctx`, kept from one call to the next.
     pub context: Context,
 }

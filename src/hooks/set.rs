@@ -10,7 +10,7 @@ use super::kind::{Defined, Hook, HookPlace};
 use super::load::{self, Blueprint, LoadError};
 use super::options::LoadOptions;
 use super::outcome::Returned;
-use super::pool::LuaPool;
+use super::pool::{LuaPool, NoVm};
 use super::request::HookRequest;
 use super::vm::Vm;
 use crate::config::{Config, UpstreamConfig};
@@ -46,6 +46,9 @@ impl fmt::Debug for Hooks {
 
 /// The time between two logged failures of a hook that keeps failing.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The time after which a client should come back whose request found no free VM, as `retry-after` gives it.
+const RETRY_AFTER_S: u32 = 5;
 
 impl Hooks {
     /// Loads files and folders (every `*.lua` in the order of names), or the embedded `hooks/default.lua` if there are
@@ -120,22 +123,30 @@ impl Hooks {
         request: &mut HookRequest,
         read: &dyn Fn(Returned<'a>, &mut Value<'a>) -> Result<T, String>,
     ) -> Result<Option<T>, Error> {
-        let outcome = self
-            .pool
-            .with(&self.blueprint, |vm| vm.call(index, defined.hook, subject, request, read))
-            .unwrap_or_else(|error| Err(format!("the VM could not be made anew: {error}")));
-        match outcome {
-            Ok(decision) => Ok(Some(decision)),
-            Err(text) => {
-                self.report(index, defined, &text);
-                if !defined.closed {
-                    return Ok(None);
-                }
-                let message =
-                    format!("refused: the hook {} failed and its policy is closed", defined.hook.name());
-                Err(Error::new(Kind::Permission, message).retry(Retry::Never).source(text))
-            }
+        // `on_log` runs after the end, when most clients have left.
+        let client = if defined.hook == Hook::Log { None } else { request.client.clone() };
+        let outcome = self.pool.with(&self.blueprint, client.as_ref(), |vm| {
+            vm.call(index, defined.hook, subject, request, read)
+        });
+        let (text, is_busy) = match outcome {
+            Ok(Ok(decision)) => return Ok(Some(decision)),
+            Ok(Err(text)) => (text, false),
+            Err(NoVm::Load(error)) => (format!("the VM could not be made anew: {error}"), false),
+            Err(NoVm::Busy) => ("no VM was free; other calls of hooks take too long".to_owned(), true),
+            Err(NoVm::ClientGone) => ("the client has left while the hook waited for a VM".to_owned(), true),
+        };
+        self.report(index, defined, &text);
+        if !defined.closed {
+            return Ok(None);
         }
+        let name = defined.hook.name();
+        Err(if is_busy {
+            let message = format!("the hook {name} could not run: too many calls of hooks at a time");
+            Error::new(Kind::Overloaded, message).retry(Retry::After(RETRY_AFTER_S)).source(text)
+        } else {
+            let message = format!("refused: the hook {name} failed and its policy is closed");
+            Error::new(Kind::Permission, message).retry(Retry::Never).source(text)
+        })
     }
 
     /// Counts a failure and logs it, unless this hook's last one was logged just now.

@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Retry};
 use crate::json;
 use crate::json::Value;
 
+mod escapes;
 mod events;
 mod faults;
 mod mistakes;

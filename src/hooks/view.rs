@@ -211,7 +211,8 @@ impl<'f, 'a> Frame<'f, 'a> {
                 if let Some(table) = context.as_ref() {
                     return Ok(LuaValue::Table(table.clone()));
                 }
-                let LuaValue::Table(table) = convert::to_lua(lua, &self.request.context.0)? else {
+                let LuaValue::Table(table) = convert::to_lua(lua, self.guard, &self.request.context.0)?
+                else {
                     return Ok(LuaValue::Nil);
                 };
                 *context = Some(table.clone());
@@ -220,7 +221,7 @@ impl<'f, 'a> Frame<'f, 'a> {
             "tool_names" => {
                 let names: Vec<Value<'_>> =
                     self.request.tool_names.iter().map(|name| Value::from(name.as_str())).collect();
-                let names = convert::to_lua(lua, &names.into())?;
+                let names = convert::to_lua(lua, self.guard, &names.into())?;
                 Ok(LuaValue::Function(lua.create_function(move |_, ()| Ok(names.clone()))?))
             }
             name => match self.request.field(name) {
@@ -279,7 +280,12 @@ impl<'f, 'a> Frame<'f, 'a> {
                 _ => return Ok(LuaValue::Nil),
             },
         };
-        Ok(LuaValue::Table(lua.create_sequence_from(keys)?))
+        let table = lua.create_table_with_capacity(keys.len(), 0)?;
+        for (i, key) in keys.into_iter().enumerate() {
+            self.guard.step()?;
+            table.raw_set(i + 1, key)?;
+        }
+        Ok(LuaValue::Table(table))
     }
 
     fn copy_of(&self, view: &AnyUserData, depth: usize) -> mlua::Result<Value<'a>> {

@@ -51,6 +51,9 @@ impl Vm {
                 options.unsafe_hooks,
                 globals::search_function(&lua, &guard)?,
                 globals::expand_function(&lua)?,
+                globals::find_plain_function(&lua)?,
+                globals::repeat_function(&lua)?,
+                globals::attach_function(&lua)?,
             ))?;
         view::register(&lua, &prelude)?;
         let use_access = prelude.get("use")?;
@@ -72,7 +75,7 @@ impl Vm {
     pub(super) fn call_on_load(&self, index: usize, config: &Value<'_>) -> mlua::Result<()> {
         self.guard.start(self.limits.load);
         let Some(function) = self.functions.get(index) else { return Ok(()) };
-        function.call(convert::to_lua(&self.lua, config)?)
+        function.call(convert::to_lua(&self.lua, &self.guard, config)?)
     }
 
     /// Runs one hook on `subject`. `read` receives the value that it returned and may change the subject; if `read`

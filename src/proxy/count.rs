@@ -89,6 +89,7 @@ fn asked(
     let room = Some(proxy.budget.trees());
     let incoming = Incoming { gateway: &gateway, wait: Some(exchange.clone()), room, request, caller };
     let mut hooked = Hooked::default();
+    hooked.client = Some(exchange.socket().clone());
     let mut body = incoming.hooked(&mut document, &mut hooked)?;
     if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
         object.push("max_tokens", MAX_TOKENS);

@@ -189,6 +189,11 @@ impl Exchange {
         &self.client
     }
 
+    /// The client's socket, to watch it for a hang-up.
+    pub(super) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     pub(super) fn request_id(&self) -> &str {
         self.active.request_id()
     }

@@ -191,6 +191,7 @@ fn first(
     exchange.received();
     let room = Some(proxy.budget.trees());
     let incoming = Incoming { gateway, wait: Some(exchange.clone()), room, request, caller };
+    hooked.client = Some(exchange.socket().clone());
     let body = incoming.hooked(&mut document, hooked);
     // The log names the model even if a hook refuses or answers the request.
     if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::anthropic::MessagesRequest;
 use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
-use crate::http::{Request, SECRET_HEADERS};
+use crate::http::{Request, SECRET_HEADERS, Socket};
 use crate::json::{Document, ParseError, Value};
 use crate::translate::{self, ChatRequest, chat_request};
 use crate::transport::{Wait, has_left};
@@ -57,6 +57,8 @@ pub(super) struct Hooked {
     /// True if the body is so large that the client may leave before all stages are done. Then it is watched between
     /// them.
     pub(super) is_watched: bool,
+    /// The client's socket, which a hook watches while it waits for a VM.
+    pub(super) client: Option<Socket>,
 }
 
 impl Incoming<'_> {
@@ -73,7 +75,7 @@ impl Incoming<'_> {
         let hooks = self.gateway.hooks();
         if sees_request(hooks) {
             hooked.client_model = model_of(&body).to_string();
-            hooked.shown = Some(Rc::new(RefCell::new(self.shown(&body))));
+            hooked.shown = Some(Rc::new(RefCell::new(self.shown(&body, hooked.client.as_ref()))));
         }
         if let (true, Some(shown)) = (hooks.defines(Hook::Request), &hooked.shown) {
             let looked_up: &dyn Fn(&str) -> &str = &|model| self.gateway.requested(model);
@@ -164,7 +166,7 @@ impl Incoming<'_> {
     }
 
     /// The request as hooks see it.
-    fn shown(&self, body: &Value<'_>) -> hooks::HookRequest {
+    fn shown(&self, body: &Value<'_>, client: Option<&Socket>) -> hooks::HookRequest {
         let request = self.request;
         let text = |name: &str| request.header(name).map(str::to_string);
         let tools = body.get("tools").and_then(Value::as_array).unwrap_or_default();
@@ -196,6 +198,7 @@ impl Incoming<'_> {
             has_images: has_images(body.get("messages").unwrap_or(&Value::Null)),
             thinking: thinking.is_some_and(|kind| kind != "disabled"),
             tool_names: tool_names.collect(),
+            client: client.cloned(),
             ..hooks::HookRequest::default()
         }
     }

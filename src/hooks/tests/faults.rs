@@ -30,11 +30,11 @@ const FAULTS: &[(&str, &str)] = &[
     ("local function f() return (('x'):gsub('x', f)) end return f()", ""),
     ("local function f() return select(2, pcall(f)) end return 1 + f()", ""),
     (
-        "local t = setmetatable({}, {}) getmetatable(t).__index = function(s, k) return s[k] end return t.x",
+        "local t = setmetatable({}, { __index = function(s, k) return s[k] end }) return t.x",
         "stack overflow",
     ),
     (
-        "local t = setmetatable({}, {}) getmetatable(t).__tostring = function(s) return tostring(s) end return tostring(t)",
+        "local t = setmetatable({}, { __tostring = function(s) return tostring(s) end }) return tostring(t)",
         "stack overflow",
     ),
     (
@@ -49,11 +49,45 @@ const FAULTS: &[(&str, &str)] = &[
     ("local t = {} while true do t[#t + 1] = {} end", ""),
     ("local t = {} for i = 1, math.huge do t[i] = ('x'):rep(1000) .. i end", ""),
     ("while true do pcall(string.rep, 'x', 1 << 40) end", "time limit"),
-    ("table.move({}, 1, math.maxinteger - 1, 2)", "more than 100000 elements"),
+    ("table.move({}, 1, math.maxinteger - 1, 2)", "time limit"),
+    ("table.insert(setmetatable({}, { __len = function() return 1 << 50 end }), 1, 1)", "time limit"),
     (
-        "table.insert(setmetatable({}, { __len = function() return 1 << 50 end }), 1, 1)",
-        "more than 100000 elements",
+        "local n = 0 local t = setmetatable({}, { __len = function() n = n + 1 return n > 1 and 1 << 50 or 0 end })
+        table.insert(t, 1, nil) table.insert(t, 1, nil)",
+        "time limit",
     ),
+    ("table.concat(setmetatable({}, { __index = function() return '' end }), '', 1, 1 << 50)", "time limit"),
+    ("local t = setmetatable({}, { __len = function() return 1 << 30 end }) table.sort(t, print)", ""),
+    (
+        "local m = {} local t = setmetatable({}, m) m.__close = function() while true do end end
+        local x <close> = t while true do end",
+        "got a non-closable value",
+    ),
+    (
+        "local m = {} local t = setmetatable({}, m) m.__gc = function() while true do end end setmetatable(t, m)",
+        "__gc is not available",
+    ),
+    ("setmetatable({}, { __mode = 'k' })", "__mode is not available"),
+    ("getmetatable('').__close = print", "attempt to index a boolean value"),
+    ("getmetatable(json.array()).__gc = print", "attempt to index a string value"),
+    ("for _ in next, {}, nil, setmetatable({}, { __index = print }) do end", "non-closable value"),
+    ("local a = ('a'):rep(1 << 22) a = a .. a while true do a:find(a .. 'b', 1, true) end", "time limit"),
+    ("local p = '[' .. ('ab'):rep(500000) .. ']-y' while true do ('x'):rep(100000):find(p) end", "time limit"),
+    ("local p = '%f[' .. ('ab'):rep(500000) .. ']y' while true do ('x'):rep(100000):find(p) end", "time limit"),
+    ("return (('x'):rep(1 << 20) .. 'y'):find('^(x+)%1%1%1%1-z')", ""),
+    ("local a = ('x'):rep(1 << 24) while true do local b = a .. 1 end", "time limit"),
+    ("local a, b = ('x'):rep(1 << 24), ('x'):rep(1 << 24) while true do local c = a < b end", "time limit"),
+    ("local t = {} for i = 1, 2e5 do t[i] = {} end local s = ('x'):rep(50000) while true do s = s .. 1 end", ""),
+    ("local function f(...) while true do local t = { ... } end end f(table.unpack({}, 1, 200000))", "time limit"),
+    ("return ('%99.99f'):rep(2000):format(table.unpack({}, 1, 2000))", "more than 1000 values"),
+    ("return string.pack(('i16'):rep(1000))", "a text of more than 1024 bytes"),
+    ("return utf8.len(('x'):rep(1 << 24) .. 'y')", "a text of more than 16777216 bytes"),
+    ("return os.date(('%c'):rep(1000))", "a text of more than 1024 bytes"),
+    ("return json.decode(('[],'):rep(1000000))", "1048576 is the most"),
+    ("return req[('x'):rep(2000000)]", "req has no field 'xxx"),
+    ("error(('x'):rep(10000000))", "xxx"),
+    ("local t = table.pack(table.unpack({}, 1, 1000)) for i = 1, 1000 do t[i] = ('x'):rep(50000) end
+        while true do print(table.unpack(t)) end", "time limit"),
     ("return ('a'):rep(1e5):find('.-.-.-.-b')", "time limit"),
     ("while true do pcall(string.gsub, ('a'):rep(1e5), '.-.-.-.-b', '') end", "time limit"),
     ("for _ in ('a'):rep(1e5):gmatch('a*a*a*a*b') do end", "time limit"),
@@ -110,7 +144,7 @@ const HARMLESS: [&str; 4] = [
     "local n = ('').rep('', math.maxinteger) return #n",
 ];
 
-const CALL_MAX: Duration = Duration::from_millis(50);
+pub(super) const CALL_MAX: Duration = Duration::from_millis(50);
 
 fn faulty(policy: &str, fault: &str) -> Hooks {
     let text = format!(
@@ -132,7 +166,7 @@ fn body(text: &str) -> Value<'static> {
 }
 
 /// The processor time that this thread has used. On a busy machine the wall clock would measure the others as well.
-fn used() -> Duration {
+pub(super) fn used() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
 }
