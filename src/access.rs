@@ -49,6 +49,12 @@ impl Access {
         page::check_origin(request, &self.origins)
     }
 
+    /// True if this is the address of a trusted proxy, which brings many clients.
+    pub fn is_proxy(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.proxies.iter().any(|proxy| proxy.contains(peer))
+    }
+
     /// The client's address. It is `peer`, the other end of the connection, unless `peer` is a trusted proxy.
     pub fn client_address(&self, request: &Request, peer: IpAddr) -> IpAddr {
         address::of_client(request, peer, &self.proxies)

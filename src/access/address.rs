@@ -43,7 +43,7 @@ impl FromStr for Network {
 }
 
 impl Network {
-    fn contains(self, address: IpAddr) -> bool {
+    pub(super) fn contains(self, address: IpAddr) -> bool {
         let bits = u32::from(self.bits);
         match (self.address, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {

@@ -38,6 +38,7 @@ pub fn serve(options: RunOptions) -> Result<(), String> {
         prefix: options.prefix.clone(),
         memory_max: options.memory_max,
         body_timeout: options.server.body_timeout,
+        body_total_timeout: options.server.body_total_timeout,
         patience: options.patience,
     };
     let proxy = Arc::new(Proxy::new(setup.gateway(None)?, access, proxy_options));

@@ -78,9 +78,12 @@ pub(super) struct Serve {
     /// manager allows); beyond it they wait, and are then told to come back (529)
     #[argh(option, arg_name = "size", from_str_fn(size))]
     pub(super) memory_max: Option<usize>,
-    /// the most connections at a time (%connections_max%)
+    /// the most connections at a time (%connections_max%); one without a request makes room for a new one
     #[argh(option)]
     pub(super) connections_max: Option<usize>,
+    /// the most connections of one address at a time (a quarter of all); not for this machine and trusted proxies
+    #[argh(option, arg_name = "number")]
+    pub(super) connections_per_address_max: Option<usize>,
     /// a LiteLLM config.yaml to run as it is; see sparkgap import
     #[argh(option, arg_name = "file")]
     pub(super) litellm: Option<PathBuf>,
@@ -115,6 +118,9 @@ pub(super) struct Serve {
     /// seconds without a byte of a client's request body, or with less than 1 KiB of it a second (%body_timeout%)
     #[argh(option, arg_name = "s", from_str_fn(seconds))]
     pub(super) body_timeout: Option<Duration>,
+    /// seconds for a client's whole request body (%body_total_timeout%)
+    #[argh(option, arg_name = "s", from_str_fn(seconds))]
+    pub(super) body_total_timeout: Option<Duration>,
     /// seconds in which a client takes nothing of its answer (%write_timeout%); then it is dropped, and its upstream request with it
     #[argh(option, arg_name = "s", from_str_fn(seconds))]
     pub(super) write_timeout: Option<Duration>,

@@ -82,6 +82,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("connections_max", server.connections_max.to_string()),
         ("head_timeout", seconds(server.head_timeout)),
         ("body_timeout", seconds(server.body_timeout)),
+        ("body_total_timeout", seconds(server.body_total_timeout)),
         ("write_timeout", seconds(server.write_timeout)),
         ("keep_alive", seconds(server.keep_alive)),
         ("drain", seconds(server.drain)),

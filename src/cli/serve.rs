@@ -32,6 +32,7 @@ fn run_options(typed: Serve) -> RunOptions {
         body_size_max: typed.body_size_max.unwrap_or(server.limits.body_size_max),
         ..server.limits
     };
+    let connections_max = typed.connections_max.unwrap_or(server.connections_max);
     let calls = defaults.calls;
     let patience = defaults.patience;
     let or = |typed: Option<Duration>, default: Duration| typed.unwrap_or(default);
@@ -52,9 +53,13 @@ fn run_options(typed: Serve) -> RunOptions {
         allowed_origins: typed.allow_origin,
         trusted_proxies: typed.trusted_proxy,
         server: server::ServerLimits {
-            connections_max: typed.connections_max.unwrap_or(server.connections_max),
+            connections_max,
+            connections_per_address_max: typed
+                .connections_per_address_max
+                .unwrap_or_else(|| server::ServerLimits::per_address_of(connections_max)),
             head_timeout: or(typed.head_timeout, server.head_timeout),
             body_timeout: or(typed.body_timeout, server.body_timeout),
+            body_total_timeout: or(typed.body_total_timeout, server.body_total_timeout),
             write_timeout: or(typed.write_timeout, server.write_timeout),
             keep_alive: or(typed.keep_alive, server.keep_alive),
             drain: or(typed.drain, server.drain),
@@ -92,6 +97,14 @@ mod tests {
     }
 
     #[test]
+    fn one_address_gets_a_quarter_of_the_connections() {
+        for (all, per_address) in [("1024", 256), ("100", 25), ("3", 1)] {
+            let options = options(&["--connections-max", all]);
+            assert_eq!(options.server.connections_per_address_max, per_address);
+        }
+    }
+
+    #[test]
     fn every_option_reaches_the_limit_that_it_is_named_after() {
         let options = options(&[
             "--body-size-max",
@@ -120,6 +133,10 @@ mod tests {
             "112",
             "--usage-every",
             "113",
+            "--connections-per-address-max",
+            "114",
+            "--body-total-timeout",
+            "115",
             "--prefix",
             "llm/",
             "--log-level",
@@ -130,6 +147,7 @@ mod tests {
         let seconds = Duration::from_secs;
         let server = options.server;
         assert_eq!((server.limits.body_size_max, server.connections_max), (101, 102));
+        assert_eq!((server.connections_per_address_max, server.body_total_timeout), (114, seconds(115)));
         assert_eq!((server.head_timeout, server.body_timeout), (seconds(103), seconds(104)));
         assert_eq!((server.write_timeout, server.keep_alive), (seconds(105), seconds(106)));
         assert_eq!((server.drain, options.calls.connect_timeout), (seconds(107), seconds(108)));

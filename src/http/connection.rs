@@ -52,6 +52,8 @@ pub struct Connection<S> {
     pub(super) is_head: bool,
     /// True if the connection ends with the current response.
     pub(super) closing: bool,
+    /// True once the handler has admitted a request.
+    is_known: bool,
     /// A flag that others set when every connection is to end with its next response.
     drain: Option<Arc<AtomicBool>>,
     pub(super) state: State,
@@ -74,6 +76,7 @@ impl<S: Read + Write> Connection<S> {
             http10: false,
             is_head: false,
             closing: false,
+            is_known: false,
             drain: None,
             state: State::Ready,
             extra: Vec::new(),
@@ -89,6 +92,16 @@ impl<S: Read + Write> Connection<S> {
     /// Makes responses say `connection: close` once the flag is set.
     pub fn close_when(&mut self, drain: Arc<AtomicBool>) {
         self.drain = Some(drain);
+    }
+
+    /// Notes that a request was admitted. A server keeps such a connection longer than others.
+    pub fn set_known(&mut self) {
+        self.is_known = true;
+    }
+
+    /// True if any request on this connection was admitted.
+    pub fn is_known(&self) -> bool {
+        self.is_known
     }
 
     /// Makes the next response say `connection: close`.

@@ -4,16 +4,17 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::rc::Rc;
+use std::sync::Arc;
 
-/// A TCP socket with several owners in one thread; the last one closes it.
+/// A TCP socket with several owners; the last one closes it. The connection's thread reads and writes it; another thread
+/// may only shut it down.
 #[derive(Clone, Debug)]
-pub struct Socket(Rc<TcpStream>);
+pub struct Socket(Arc<TcpStream>);
 
 impl Socket {
     /// Shares a stream.
     pub fn new(stream: TcpStream) -> Self {
-        Socket(Rc::new(stream))
+        Socket(Arc::new(stream))
     }
 
     /// The stream itself.

@@ -27,13 +27,23 @@ pub(super) fn read_body(proxy: &Proxy, exchange: &Exchange, request: &Request) -
     }
     let mut document = Document::new();
     let timeout = proxy.options.body_timeout;
+    let total = proxy.options.body_total_timeout;
+    let mut until = Instant::now() + total;
     let part_size_min =
         usize::try_from(timeout.as_secs()).unwrap_or(usize::MAX).saturating_mul(BODY_RATE_MIN);
     let mut part: Option<(Instant, usize)> = None;
     let before_read = |received: usize| {
         let room = received.clamp(BODY_READ_SIZE_MIN, BODY_READ_SIZE_MAX);
+        let before_claim = Instant::now();
         let has_waited = exchange.claim(received + room)?;
         let now = Instant::now();
+        // The wait for memory is not the client's fault.
+        until += now.duration_since(before_claim);
+        if now >= until {
+            let seconds = total.as_secs();
+            let what = format!("the request did not arrive in time: its body took more than {seconds} s");
+            return Err(Error::new(Kind::RequestTimeout, what).into());
+        }
         let (since, before) = *part.get_or_insert((now, received));
         if has_waited || received - before >= part_size_min {
             part = Some((now, received));

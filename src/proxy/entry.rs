@@ -62,6 +62,7 @@ impl Proxy {
         }
         if !resource.is_open() {
             caller.user = self.access.keys.admit(request)?;
+            client.borrow_mut().set_known();
         }
         if request.method == "POST" {
             check_content_type(request)?;

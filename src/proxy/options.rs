@@ -35,6 +35,8 @@ pub struct ProxyOptions {
     pub memory_max: Option<usize>,
     /// The time in which enough of a body must arrive; otherwise the request is refused.
     pub body_timeout: Duration,
+    /// The time in which a whole body must arrive.
+    pub body_total_timeout: Duration,
     /// The signs of life in silence.
     pub patience: ClientPatience,
 }

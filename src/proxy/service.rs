@@ -2,7 +2,7 @@
 //! needed.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -55,6 +55,10 @@ impl Proxy {
 }
 
 impl Handler for Proxy {
+    fn is_shared(&self, address: IpAddr) -> bool {
+        self.access.is_proxy(address)
+    }
+
     fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
         let mut caller = Caller::new(self.access.client_address(&request, address.ip()));
         let slot = self.activity.begin(ids::request_id(), caller.clone());

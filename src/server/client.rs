@@ -10,8 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt;
+
 use super::handler::{Client, ServerLimits, ServerShared};
-use super::stop::{wait_readable, wait_readable_always};
+use super::stop::{ConnectionSlot, wait_readable, wait_readable_always};
 use crate::error::{Error, Kind};
 use crate::http::{Connection, Request, RequestFailure, Socket, Waiting};
 use crate::ids;
@@ -24,19 +26,39 @@ const LINGER_SIZE_MAX: usize = 64 * 1024 * 1024;
 
 const LINGER_READ_SIZE: usize = 16 * 1024;
 
+/// The probes that find a client which vanished without a word, such as a laptop that lost its power: it is noticed 90 s
+/// after the last sign of it. Until then a model may generate for nobody, but a network that fails for a minute, or a
+/// laptop that sleeps for one, costs no answer.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+const PROBE_INTERVAL: Duration = Duration::from_secs(15);
+const PROBES: u32 = 4;
+
+/// The time that sent bytes may stay unacknowledged. While such bytes wait, the system sends no probes.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(90);
+
 /// Serves the connection until either side ends it.
-pub(super) fn converse(stream: TcpStream, client: SocketAddr, shared: &ServerShared) {
-    if let Err(error) = prepare(&stream, &shared.options) {
+pub(super) fn converse(socket: Socket, client: SocketAddr, shared: &ServerShared, slot: &ConnectionSlot) {
+    if let Err(error) = prepare(socket.stream(), &shared.options) {
         log::debug!("{client}: {error}");
         return;
     }
-    let mut connection = Connection::new(Socket::new(stream), shared.options.limits);
+    let mut connection = Connection::new(socket, shared.options.limits);
     connection.close_when(shared.stop.draining());
     let connection = Rc::new(RefCell::new(connection));
+    let place = slot.place();
     loop {
-        let head = read_head(&mut connection.borrow_mut(), shared);
+        // A connection without an admitted request ends at a fixed time, however many requests it sends.
+        let is_known = connection.borrow().is_known();
+        let idle_since = if is_known { Instant::now() } else { place.opened() };
+        let head = read_head(&mut connection.borrow_mut(), shared, idle_since + shared.options.keep_alive);
+        place.begin();
         match head {
-            Ok(Some(request)) => handle(&connection, request, client, shared),
+            Ok(Some(request)) => {
+                if !is_known && idle_since.elapsed() >= shared.options.keep_alive {
+                    connection.borrow_mut().close_after_response();
+                }
+                handle(&connection, request, client, shared);
+            }
             Ok(None) | Err(RequestFailure::Closed) => return,
             Err(RequestFailure::Io(error)) => {
                 log::debug!("{client}: {error}");
@@ -50,29 +72,40 @@ pub(super) fn converse(stream: TcpStream, client: SocketAddr, shared: &ServerSha
         if connection.borrow().must_close() {
             break;
         }
+        place.wait(connection.borrow().is_known());
     }
+    // From here on nothing is lost if the connection makes room for another one.
+    place.wait(false);
     let connection = connection.borrow();
     if connection.has_unread() {
         linger(connection.stream().stream());
     }
 }
 
-/// Sets the socket's timeouts; each covers one read or write that makes no progress.
+/// Sets the socket's timeouts, each of which covers one read or write that makes no progress, and the probes.
 fn prepare(stream: &TcpStream, options: &ServerLimits) -> io::Result<()> {
     // On some systems an accepted socket inherits the listener's non-blocking mode.
     stream.set_nonblocking(false)?;
     // Each chunk is one write and has to leave at once: somebody waits for the token in it.
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(options.body_timeout))?;
-    stream.set_write_timeout(Some(options.write_timeout))
+    stream.set_write_timeout(Some(options.write_timeout))?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    // A client that is there and reads nothing has the time that the owner gave it.
+    let unacknowledged = UNACKNOWLEDGED_MAX.max(options.write_timeout).as_millis();
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(unacknowledged).unwrap_or(u32::MAX))?;
+    Ok(())
 }
 
-/// Waits for the next head. The deadlines are kept here, since a timeout of the socket starts anew with every byte.
+/// Waits for the next head, until `idle_until` for its first byte. The deadlines are kept here, since a timeout of the socket starts anew with every byte.
 fn read_head(
     connection: &mut Connection<Socket>,
     shared: &ServerShared,
+    idle_until: Instant,
 ) -> Result<Option<Request>, RequestFailure> {
-    let idle_until = Instant::now() + shared.options.keep_alive;
     let mut head_until = None;
     connection.read_head_with(|stream, waiting| {
         let ready = match waiting {
@@ -150,5 +183,29 @@ fn linger(mut stream: &TcpStream) {
             Ok(0) | Err(_) => return,
             Ok(count) => size += count,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_client_that_vanishes_is_noticed_within_two_minutes() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        prepare(&stream, &ServerLimits::default()).unwrap();
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        let probes = sockopt::tcp_keepintvl(&stream).unwrap() * sockopt::tcp_keepcnt(&stream).unwrap();
+        let idle = sockopt::tcp_keepidle(&stream).unwrap() + probes;
+        let sending = Duration::from_millis(sockopt::tcp_user_timeout(&stream).unwrap().into());
+        let two_minutes = Duration::from_secs(120);
+        assert!(idle < two_minutes && sending < two_minutes, "{idle:?} {sending:?}");
+        let patient = ServerLimits { write_timeout: Duration::from_secs(600), ..ServerLimits::default() };
+        prepare(&stream, &patient).unwrap();
+        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 600_000);
     }
 }

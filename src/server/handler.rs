@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,12 @@ pub trait Handler: Send + Sync + 'static {
     /// # Errors
     /// Those of the connection. They end it, with a 500 if no response has begun.
     fn handle(&self, connection: &Client, request: Request, client: SocketAddr) -> io::Result<()>;
+
+    /// True if an address stands for many clients, such as that of a reverse proxy: then
+    /// [`ServerLimits::connections_per_address_max`] does not apply to it. It never applies to loopback addresses.
+    fn is_shared(&self, _address: IpAddr) -> bool {
+        false
+    }
 }
 
 impl<F> Handler for F
@@ -37,16 +43,23 @@ where
 /// The limits of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// The most connections at the same time, including idle ones; each is a thread. More are refused with a 529.
+    /// The most connections at the same time, including idle ones; each is a thread. One that waits for a request makes
+    /// room for a new one; if none waits, the new one is refused with a 529.
     pub connections_max: usize,
+    /// The most connections of one address at the same time (for IPv6, of one network of 64 bits), so that one client
+    /// cannot take every place. Like `connections_max` in all else.
+    pub connections_per_address_max: usize,
     /// The time for a whole head, from its first byte on.
     pub head_timeout: Duration,
     /// The time that a request's body may make no progress.
     pub body_timeout: Duration,
+    /// The time for a whole body, from its head on. 32 MiB need 0.5 Mbit/s then.
+    pub body_total_timeout: Duration,
     /// The time that a response may make no progress.
     pub write_timeout: Duration,
     /// The time that a connection may be without a request. It is generous, because a closed connection costs the
-    /// client a new one, and an idle one costs sparkgap little.
+    /// client a new one, and an idle one costs sparkgap little. As long as no request was admitted on it, the time counts
+    /// from its beginning, so that requests that need no key do not keep a place without limit.
     pub keep_alive: Duration,
     /// The time that requests in progress get after the stop.
     pub drain: Duration,
@@ -54,12 +67,24 @@ pub struct ServerLimits {
     pub limits: RequestLimits,
 }
 
+const CONNECTIONS_MAX: usize = 1024;
+
+impl ServerLimits {
+    /// The default of `connections_per_address_max` for a limit on all: a quarter, so that it takes at least four
+    /// machines to fill the table.
+    pub fn per_address_of(connections_max: usize) -> usize {
+        (connections_max / 4).max(1)
+    }
+}
+
 impl Default for ServerLimits {
     fn default() -> Self {
         ServerLimits {
-            connections_max: 1024,
+            connections_max: CONNECTIONS_MAX,
+            connections_per_address_max: ServerLimits::per_address_of(CONNECTIONS_MAX),
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
+            body_total_timeout: Duration::from_secs(600),
             write_timeout: Duration::from_secs(60),
             keep_alive: Duration::from_secs(300),
             drain: Duration::from_secs(30),

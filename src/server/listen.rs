@@ -1,14 +1,16 @@
 //! The listening side: accepts connections and gives each a thread.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, mpsc};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handler::{Handler, ServerLimits, ServerShared};
 use super::refused::RefusedClients;
 use super::stop::{ConnectionSlot, StopHandle};
+use super::table::{Full, TableLimits};
 use super::{client, stop};
+use crate::http::Socket;
 use crate::threads;
 
 /// The size of a connection's stack, in bytes. A plain request needs 32 KiB, and 48 KiB with TLS to the upstream
@@ -19,6 +21,8 @@ const STACK_SIZE: usize = 256 * 1024;
 /// The pause after the listener failed because descriptors or memory ran out. It stays readable, so without a pause it
 /// would be asked again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const TOO_MANY: &str = "too many connections";
 
 /// The state of the accepting thread.
 #[derive(Default)]
@@ -81,8 +85,9 @@ fn accept(listener: &TcpListener, shared: &Arc<ServerShared>, door: &mut Door) {
             door.is_failing = false;
             // A socket on [::] takes IPv4 too, and calls 192.168.1.7 ::ffff:192.168.1.7: one machine has one address.
             let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-            if let Err(stream) = admit(stream, client, shared) {
-                door.refused.refuse(stream, client);
+            let socket = Socket::new(stream);
+            if let Err(reason) = admit(&socket, client, shared) {
+                door.refused.refuse(socket, client, reason);
             }
         }
         Err(error)
@@ -96,25 +101,26 @@ fn accept(listener: &TcpListener, shared: &Arc<ServerShared>, door: &mut Door) {
     }
 }
 
-/// Starts the connection's thread. Returns the stream if the limit is reached or no thread can be started.
-fn admit(stream: TcpStream, client: SocketAddr, shared: &Arc<ServerShared>) -> Result<(), TcpStream> {
-    let Some(place) = ConnectionSlot::take(&shared.stop, shared.options.connections_max) else {
-        return Err(stream);
-    };
-    let shared = Arc::clone(shared);
-    // The stream is handed over once the thread runs: a thread that cannot start would drop the stream.
-    let (hand_over, handed_over) = mpsc::sync_channel(1);
-    let spawned = std::thread::Builder::new().name("client".into()).stack_size(STACK_SIZE).spawn(move || {
-        let _place = place;
-        if let Ok(stream) = handed_over.recv() {
-            client::converse(stream, client, &shared);
-        }
-    });
-    match spawned {
-        Ok(_) => hand_over.send(stream).map_err(|unsent| unsent.0),
-        Err(error) => {
-            log::error!("cannot start a thread for a connection: {error}");
-            Err(stream)
-        }
-    }
+/// Starts the connection's thread.
+///
+/// # Errors
+/// The reason for a refusal: a limit is reached, or no thread can be started.
+fn admit(socket: &Socket, client: SocketAddr, shared: &Arc<ServerShared>) -> Result<(), &'static str> {
+    let ServerLimits { connections_max, connections_per_address_max, .. } = shared.options;
+    // A reverse proxy on this machine brings all clients from one address.
+    let is_shared = client.ip().is_loopback() || shared.handler.is_shared(client.ip());
+    let per_address = (!is_shared).then_some(connections_per_address_max);
+    let limits = TableLimits { all: connections_max, per_address };
+    let slot =
+        ConnectionSlot::take(&shared.stop, socket, client.ip(), limits).map_err(|full| match full {
+            Full::Table => TOO_MANY,
+            Full::Address => "too many connections from this address",
+        })?;
+    let (socket, shared) = (socket.clone(), Arc::clone(shared));
+    let builder = std::thread::Builder::new().name("client".into()).stack_size(STACK_SIZE);
+    let spawned = builder.spawn(move || client::converse(socket, client, &shared, &slot));
+    spawned.map(|_| ()).map_err(|error| {
+        log::error!("cannot start a thread for a connection: {error}");
+        TOO_MANY
+    })
 }

@@ -6,10 +6,13 @@
 //!
 //! | waits for | limit | then |
 //! |---|---|---|
-//! | a request's first byte | `keep_alive`, or the stop | closed |
+//! | a request's first byte | `keep_alive`, or the stop; until a request was admitted, `keep_alive` in all | closed |
 //! | the rest of its head | `head_timeout` for the whole head | 408, closed |
 //! | more of its body | `body_timeout` without a byte | 408, closed |
 //! | the client to take more of the response | `write_timeout` without a byte | closed |
+//!
+//! If the table of connections is full, one that waits for a request makes room for a new one (`table`). A client that
+//! vanishes without a word, such as a laptop that loses power, is noticed by the system within two minutes (`client`).
 //!
 //! The handler limits its own waits. Only the stop limits them here: see [`StopHandle`].
 
@@ -18,6 +21,7 @@ mod handler;
 mod listen;
 mod refused;
 mod stop;
+mod table;
 #[cfg(test)]
 mod tests;
 

@@ -3,11 +3,11 @@
 //! Everything here happens in the accepting thread, so nothing here waits.
 
 use std::collections::VecDeque;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Retry};
-use crate::http::{Connection, RequestLimits};
+use crate::http::{Connection, RequestLimits, Socket};
 use crate::ids;
 
 /// The time that a refused connection stays open, so that the client can read the reason. Closing it with the request
@@ -22,24 +22,23 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// Refused connections that are still open, oldest first.
 #[derive(Default)]
-pub(super) struct RefusedClients(VecDeque<(Instant, Connection<TcpStream>)>);
+pub(super) struct RefusedClients(VecDeque<(Instant, Connection<Socket>)>);
 
 impl RefusedClients {
-    /// Responds that there are too many connections, and when to come back. The response fits the socket's empty
+    /// Responds with `reason`, and when to come back. The response fits the socket's empty
     /// buffer, so a client that does not read cannot block the thread. If the write fails all the same, the client sees
     /// a closed connection.
-    pub(super) fn refuse(&mut self, stream: TcpStream, client: SocketAddr) {
+    pub(super) fn refuse(&mut self, socket: Socket, client: SocketAddr, reason: &str) {
         // Many refusals in a row are one warning, not one each.
         let level = if self.0.is_empty() { log::Level::Warn } else { log::Level::Debug };
-        log::log!(level, "refused {client}: too many connections");
-        if stream.set_nonblocking(true).is_err() {
+        log::log!(level, "refused {client}: {reason}");
+        if socket.stream().set_nonblocking(true).is_err() {
             return;
         }
-        let mut connection = Connection::new(stream, RequestLimits::default());
-        let error =
-            Error::new(Kind::Overloaded, "too many connections").retry(Retry::After(RETRY_AFTER_SECONDS));
+        let mut connection = Connection::new(socket, RequestLimits::default());
+        let error = Error::new(Kind::Overloaded, reason).retry(Retry::After(RETRY_AFTER_SECONDS));
         let sent = connection.refuse(&error, &ids::request_id());
-        if sent.and_then(|()| connection.stream().shutdown(Shutdown::Write)).is_err() {
+        if sent.and_then(|()| connection.stream().stream().shutdown(Shutdown::Write)).is_err() {
             return;
         }
         if self.0.len() >= HELD_MAX {

@@ -1,9 +1,9 @@
 //! The end of a server: counts the busy connections, and wakes every thread that waits.
 //!
-//! Knows sockets only as something to poll.
+//! Knows sockets only as something to poll; the table of connections is in [`super::table`].
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+
+use super::table::{ConnectionPlace, ConnectionTable, Full, TableLimits};
+use crate::http::Socket;
 
 /// The handle that ends its server. The first trigger closes the listener and idle connections, and gives requests in
 /// progress [`ServerLimits::drain`](super::ServerLimits::drain) to finish, with `connection: close`. The second trigger
@@ -33,7 +36,7 @@ struct Inner {
 #[derive(Default)]
 struct StopState {
     triggers: u32,
-    connections: usize,
+    connections: ConnectionTable,
 }
 
 impl StopHandle {
@@ -67,6 +70,12 @@ impl StopHandle {
         self.state().triggers > 0
     }
 
+    /// The number of connections with a request.
+    #[cfg(test)]
+    pub(super) fn busy(&self) -> usize {
+        self.state().connections.busy()
+    }
+
     pub(super) fn draining(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0.draining)
     }
@@ -79,13 +88,13 @@ impl StopHandle {
     /// Waits until no connection is left, for `time`, or until the second trigger. Returns the number of connections
     /// left.
     pub(super) fn drain(&self, time: Duration) -> usize {
-        self.wait_while(time, |state| state.triggers < 2 && state.connections > 0)
+        self.wait_while(time, |state| state.triggers < 2 && state.connections.len() > 0)
     }
 
     /// Waits for `time`, or while the condition is true. Returns the number of connections then.
     fn wait_while(&self, time: Duration, condition: impl Fn(&StopState) -> bool) -> usize {
         let waited = self.0.changed.wait_timeout_while(self.state(), time, |state| condition(state));
-        waited.unwrap_or_else(PoisonError::into_inner).0.connections
+        waited.unwrap_or_else(PoisonError::into_inner).0.connections.len()
     }
 
     /// Locks the state. No code can panic while it is locked, so a poisoned state is as good as any.
@@ -94,24 +103,36 @@ impl StopHandle {
     }
 }
 
-/// One connection's place among `connections_max`, until it is dropped.
-pub(super) struct ConnectionSlot(StopHandle);
+/// One connection's place in the table, until it is dropped.
+pub(super) struct ConnectionSlot {
+    stop: StopHandle,
+    place: Arc<ConnectionPlace>,
+}
 
 impl ConnectionSlot {
-    pub(super) fn take(stop: &StopHandle, connections_max: usize) -> Option<ConnectionSlot> {
-        let mut state = stop.state();
-        if state.connections >= connections_max {
-            return None;
-        }
-        state.connections += 1;
-        Some(ConnectionSlot(stop.clone()))
+    /// Takes a place, see [`ConnectionTable::take`].
+    ///
+    /// # Errors
+    /// Every connection that could make room has a request.
+    pub(super) fn take(
+        stop: &StopHandle,
+        socket: &Socket,
+        address: IpAddr,
+        limits: TableLimits,
+    ) -> Result<ConnectionSlot, Full> {
+        let place = stop.state().connections.take(socket, address, limits, Instant::now())?;
+        Ok(ConnectionSlot { stop: stop.clone(), place })
+    }
+
+    pub(super) fn place(&self) -> &ConnectionPlace {
+        &self.place
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.0.state().connections -= 1;
-        self.0.0.changed.notify_all();
+        self.stop.state().connections.free(self.place.id);
+        self.stop.0.changed.notify_all();
     }
 }
 

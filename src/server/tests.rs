@@ -195,23 +195,79 @@ fn a_bad_request_is_answered_in_the_envelope() {
     assert_eq!(client.rest(), "");
 }
 
+/// Like [`gated`], but only for requests for `/hold`; the others get an answer at once.
+fn half_gated() -> (impl Handler, Receiver<()>, SyncSender<()>) {
+    let (gated, has_entered, go) = gated();
+    let handler =
+        move |connection: Held<'_>, request: Request, client: SocketAddr| match request.path.as_str() {
+            "/hold" => gated.handle(connection, request, client),
+            _ => connection.borrow_mut().respond(200, &[], b""),
+        };
+    (handler, has_entered, go)
+}
+
+const HOLD: &[u8] = b"GET /hold HTTP/1.1\r\n\r\n";
+
 #[test]
 fn clients_beyond_the_limit_get_a_retry_after() {
     let options = ServerLimits { connections_max: 1, ..ServerLimits::default() };
-    let server = TestServer::start(options, echo);
+    let (handler, has_entered, go) = half_gated();
+    let server = TestServer::start(options, handler);
     let mut first = server.connect();
-    assert_eq!(first.ask(GET).status, 200);
+    first.send(HOLD);
+    has_entered.recv_timeout(TEST_TIMEOUT).unwrap();
     for _ in 0..100 {
         let mut second = server.connect();
         let answer = second.ask(GET);
         assert_eq!((answer.status, answer.header("retry-after")), (529, Some("1")));
-        assert_eq!(envelope(&answer).0, "overloaded_error");
+        assert_eq!(envelope(&answer), ("overloaded_error".to_owned(), "too many connections".to_owned()));
         assert_eq!(second.rest(), "");
     }
-    assert_eq!(first.ask(GET).status, 200, "the first one is still served");
+    go.send(()).unwrap();
+    assert_eq!(first.receive().status, 200, "the first one is still served");
     drop(first);
     // The first client's thread has to notice its end before a place is free.
     while server.connect().ask(GET).status != 200 {}
+}
+
+#[test]
+fn idle_connections_make_room_for_new_ones() {
+    let options = ServerLimits { connections_max: 2, ..ServerLimits::default() };
+    let (handler, has_entered, go) = half_gated();
+    let server = TestServer::start(options, handler);
+    let mut busy = server.connect();
+    busy.send(HOLD);
+    has_entered.recv_timeout(TEST_TIMEOUT).unwrap();
+    let mut idle = server.connect();
+    for _ in 0..20 {
+        let mut next = server.connect();
+        assert_eq!(next.ask(GET).status, 200);
+        assert_eq!(idle.rest(), "", "it was closed");
+        // The thread of `next` waits for another request some time after its answer has arrived.
+        idle = next;
+        while server.stop.busy() > 1 {
+            std::thread::yield_now();
+        }
+    }
+    go.send(()).unwrap();
+    assert_eq!(busy.receive().status, 200);
+}
+
+#[test]
+fn requests_that_are_not_admitted_do_not_keep_a_connection() {
+    let options = ServerLimits { keep_alive: SHORT, ..ServerLimits::default() };
+    let server = TestServer::start(options, |connection: Held<'_>, _: Request, _: SocketAddr| {
+        connection.borrow_mut().respond(200, &[], b"")
+    });
+    let mut client = server.connect();
+    // On a busy machine the connection may be idle for the limit; then it is closed without an answer.
+    while client.0.get_mut().write_all(GET).is_ok()
+        && client.0.fill_buf().is_ok_and(|bytes| !bytes.is_empty())
+    {
+        if client.receive().header("connection") == Some("close") {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -479,3 +479,19 @@ fn hooks_see_the_name_that_the_alias_table_looks_up_and_clients_get_their_own_ba
         server.wait_for(&format!(" 127.0.0.1 - {model} -> "));
     }
 }
+
+#[test]
+fn connections_without_a_key_make_room_for_one_with_a_key() {
+    let upstream = Upstream::start();
+    let arguments = ["--api-key-file", &keys_file("places"), "--connections-max", "20"];
+    let server = Server::start_with(&upstream, &arguments);
+    let mut idle: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    // Some have had an answer that needs no key, some have sent half a head.
+    idle[3].ask(b"GET /health HTTP/1.1\r\n\r\n");
+    idle[4].send(b"GET / HT");
+    for _ in 0..25 {
+        let mut client = server.connect();
+        let request = post_with("x-api-key: sk-anna\r\n", hello().to_string().as_bytes());
+        assert_eq!(client.ask(&request).status, 200);
+    }
+}

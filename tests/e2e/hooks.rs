@@ -325,6 +325,27 @@ fn a_mistake_stops_the_start_and_spoils_no_reload() {
 }
 
 #[test]
+fn a_reload_that_never_ends_stops_nothing() {
+    let upstream = Upstream::start();
+    let lua = format!(
+        "return {{ api = 1, upstreams = {{ spark = {{ url = \"{}\" }} }}, aliases = {{ {{ \"*\", upstream = \"spark\" }} }} }}",
+        upstream.url()
+    );
+    let path = file("endless", &lua);
+    let server = serve(&path);
+    server.wait_for("upstream spark: ");
+    // Nobody writes into this pipe, so that reading the file never ends.
+    fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    for _ in 0..3 {
+        server.hang_up();
+    }
+    server.connect().post(&hello()).message();
+    assert!(server.terminate());
+    fs::remove_file(&path).unwrap();
+}
+
+#[test]
 fn the_hook_command_says_where_a_request_goes_and_why_a_hook_failed() {
     let lua = r#"return {
         upstreams = { spark = { url = "http://127.0.0.1:9/v1" } },
