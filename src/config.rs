@@ -27,11 +27,34 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Replaces this key by stars wherever it occurs in the text of a server, and also the beginning of it at the end of
+    /// the text, which may have been cut.
+    pub fn hide_in(&self, text: &mut String) {
+        let key = self.0.as_str();
+        if key.len() < HIDDEN_SIZE_MIN {
+            return;
+        }
+        if text.contains(key) {
+            *text = text.replace(key, STARS);
+        }
+        let beginnings = (HIDDEN_SIZE_MIN..key.len()).rev().filter_map(|size| key.get(..size));
+        if let Some(rest) = beginnings.filter_map(|beginning| text.strip_suffix(beginning)).next() {
+            *text = format!("{rest}{STARS}");
+        }
+    }
 }
+
+/// Stands in the place of a key.
+const STARS: &str = "***";
+
+/// The shortest key that is hidden in texts, in bytes. Shorter ones are placeholders such as `none`, `local` or `EMPTY`
+/// for a server that wants any key, and may be a part of any word.
+const HIDDEN_SIZE_MIN: usize = 8;
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(STARS)
     }
 }
 
@@ -90,5 +113,24 @@ mod tests {
     #[test]
     fn debug_output_hides_a_secret() {
         assert_eq!(format!("{:?}", Secret::new("sk-1")), "***");
+    }
+
+    #[test]
+    fn a_key_is_hidden_in_a_text() {
+        for (key, text, expected) in [
+            ("sk-upstream", "key sk-upstream of sk-upstream!", "key *** of ***!"),
+            ("sk-upstream", "key sk-upstre", "key ***"),
+            ("sk-upstream", "sk-upstream", "***"),
+            ("sk-upstream", "key sk-ups", "key sk-ups"),
+            ("sk-upstream", "sk-upstre and more", "sk-upstre and more"),
+            ("sk-upstream", "SK-UPSTREAM", "SK-UPSTREAM"),
+            ("größe-größe", "die größe-größ", "die ***"),
+            ("local", "a local server", "a local server"),
+            ("", "text", "text"),
+        ] {
+            let mut hidden = text.to_owned();
+            Secret::new(key).hide_in(&mut hidden);
+            assert_eq!(hidden, expected, "{key}");
+        }
     }
 }

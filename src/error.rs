@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::json::{Object, Value};
+use crate::shown::ShownText;
 
 /// The kind of an error, under the Messages API's names. Each has one HTTP status and one `error.type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,9 +253,9 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.status(), self.kind.name(), self.message)?;
+        write!(f, "{} {}: {}", self.status(), self.kind.name(), ShownText::new(&self.message))?;
         match &self.source {
-            Some(source) => write!(f, " ({source})"),
+            Some(source) => write!(f, " ({})", ShownText::new(source)),
             None => Ok(()),
         }
     }

@@ -1,11 +1,14 @@
-//! Makes the ids that the Messages API gives to requests, messages and tool uses.
+//! Makes the ids that the Messages API gives to requests, messages and tool uses, and the keys of clients.
 //!
 //! The only source of randomness; the pure modules get their ids as arguments.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::rand::{GetRandomFlags, getrandom};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -29,6 +32,23 @@ pub fn message_id() -> String {
 /// An id for one tool use: `toolu_` and 24 characters.
 pub fn tool_use_id() -> String {
     id("toolu_")
+}
+
+/// A new key for a client: `sk-` and 24 characters, 142 bits from the operating system's source for secrets.
+///
+/// # Errors
+/// The operating system gives no random bytes.
+pub fn client_key() -> io::Result<String> {
+    let mut key = String::from("sk-");
+    for _ in 0..WORDS {
+        let mut word = [0; size_of::<u64>()];
+        let mut filled = 0;
+        while let Some(rest) = word.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            filled += getrandom(rest, GetRandomFlags::empty())?;
+        }
+        push_base62(u64::from_ne_bytes(word), &mut key);
+    }
+    Ok(key)
 }
 
 /// A counter, run through SipHash under a key that the operating system draws once per process. The counter makes
@@ -61,7 +81,11 @@ mod tests {
 
     #[test]
     fn ids_have_their_prefix_and_24_base62_characters() {
-        for (id, prefix) in [(request_id(), "req_"), (message_id(), "msg_"), (tool_use_id(), "toolu_")] {
+        let key = client_key().unwrap();
+        assert_ne!(key, client_key().unwrap());
+        for (id, prefix) in
+            [(request_id(), "req_"), (message_id(), "msg_"), (tool_use_id(), "toolu_"), (key, "sk-")]
+        {
             let rest = id.strip_prefix(prefix).unwrap();
             assert_eq!(rest.len(), 24, "{id}");
             assert!(rest.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{id}");

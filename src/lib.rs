@@ -27,7 +27,7 @@
 //! | 4 | `translate` (pure), `hooks`, `transport`, `server`, `activity`, `litellm`, `access` |
 //! | 3 | `config`, `anthropic` (pure), `openai` (pure), `http` |
 //! | 2 | `error` (pure), `settings` (pure), `logger` |
-//! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `dialect` (pure), `line` (pure), `ids`, `threads`, `wake`, `service` |
+//! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `ids`, `threads`, `wake`, `service` |
 
 pub mod dialect;
 pub mod hash;
@@ -36,6 +36,7 @@ pub mod json;
 pub mod line;
 pub mod route;
 pub mod service;
+pub mod shown;
 pub mod sse;
 pub mod threads;
 pub mod wake;

@@ -2,29 +2,85 @@
 //!
 //! The levels: ERROR, the operator must act. WARN, a doubtful configuration, or something that the translation dropped.
 //! INFO, the start, the stop, and one line per request. DEBUG, stages. TRACE, unredacted bodies.
+//!
+//! A thread of its own writes the lines, so that a stderr that nobody reads stops nothing. Lines that it does not take
+//! are dropped and counted.
+
+mod queue;
 
 use std::fmt::Write as _;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::service;
+use crate::shown::ShownText;
+use crate::{service, threads};
+use queue::LineQueue;
 
 /// Room for the line of a request, in bytes.
 const LINE_SIZE: usize = 256;
 
+/// How much of what is said is written, in bytes; all of it at the level trace, which is for bodies. Texts of clients and
+/// upstreams are shorter already ([`ShownText`]); a hook may write whatever it likes.
+const TEXT_SIZE_MAX: usize = 4096;
+
+/// The lines that wait to be written, once logging has started.
+static LINES: OnceLock<LineQueue> = OnceLock::new();
+
 struct Logger {
     level: LevelFilter,
-    is_journal: bool,
+    /// `None`: no thread could be started, so each line is written at once.
+    lines: Option<&'static LineQueue>,
 }
 
 /// Starts logging. Under systemd each line begins with its priority instead of the time.
 pub fn start(level: LevelFilter) {
-    let is_journal = service::stderr_is_journal();
     // A second start happens in tests, and keeps the first logger.
-    if log::set_boxed_logger(Box::new(Logger { level, is_journal })).is_ok() {
+    if log::max_level() != LevelFilter::Off {
+        return;
+    }
+    let lines = LINES.get_or_init(|| LineQueue::new(lost_line));
+    let writer = threads::background("log", || lines.write_all(write_whole));
+    let logger = Logger { level, lines: writer.is_ok().then_some(lines) };
+    if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(level);
     }
+}
+
+/// Waits until all lines are written. The end of the program must call it.
+pub fn flush() {
+    log::logger().flush();
+}
+
+/// The number of lines dropped since the start, because stderr took none for too long.
+pub fn lost_lines() -> u64 {
+    LINES.get().map_or(0, LineQueue::lost)
+}
+
+/// The line that stands in the place of dropped ones.
+fn lost_line(count: u64) -> String {
+    line(Level::Warn, format_args!("{count} log lines were dropped here: stderr took none for too long"))
+}
+
+/// Writes a whole piece to stderr. Does not use std's stderr, whose lock other threads may hold.
+fn write_whole(mut piece: &[u8]) -> std::io::Result<()> {
+    let stderr = std::io::stderr();
+    while !piece.is_empty() {
+        match rustix::io::write(&stderr, piece) {
+            Ok(count) => piece = piece.get(count..).unwrap_or_default(),
+            Err(rustix::io::Errno::INTR) => {}
+            // Whoever shares this stderr has made it nonblocking.
+            Err(rustix::io::Errno::AGAIN) => {
+                rustix::event::poll(
+                    &mut [rustix::event::PollFd::new(&stderr, rustix::event::PollFlags::OUT)],
+                    None,
+                )?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The priority as syslog(3) numbers it and sd-daemon(3) reads it.
@@ -37,28 +93,32 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// How much of what is said is written, in bytes; all of it at the level trace, which is for bodies. A client's words may be
-/// in it, which it may make as long as a body.
-const TEXT_SIZE_MAX: usize = 4096;
-
-/// Ends a line that says too much.
-fn cut(line: &mut String, start: usize) {
-    if line.len() - start.min(line.len()) <= TEXT_SIZE_MAX {
-        return;
-    }
-    let end = (start..=start + TEXT_SIZE_MAX).rev().find(|at| line.is_char_boundary(*at));
-    line.truncate(end.unwrap_or(start));
-    line.push('…');
+/// A whole line with its end.
+fn line(level: Level, text: std::fmt::Arguments<'_>) -> String {
+    static IS_JOURNAL: OnceLock<bool> = OnceLock::new();
+    let mut line = String::with_capacity(LINE_SIZE);
+    let _ = match IS_JOURNAL.get_or_init(service::stderr_is_journal) {
+        true => write!(line, "<{}>", priority(level)),
+        false => {
+            let time = humantime::format_rfc3339_millis(SystemTime::now());
+            write!(line, "{time} {level:5} ")
+        }
+    };
+    let start = line.len();
+    let _ = line.write_fmt(text);
+    fit(&mut line, start, if level == Level::Trace { usize::MAX } else { TEXT_SIZE_MAX });
+    line.push('\n');
+    line
 }
 
-/// Escapes control characters from `start` on. That text may come from a stranger, and must neither end a line nor
-/// command a terminal.
-fn keep_one_line(line: &mut String, start: usize) {
-    if !line.chars().any(char::is_control) {
-        return;
-    }
-    for c in line.split_off(start).chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+/// Makes the text from `start` on fit one line of at most `size_max` bytes.
+fn fit(line: &mut String, start: usize, size_max: usize) {
+    let text = line.get(start..).unwrap_or_default();
+    let shown = ShownText::within(text, size_max);
+    if !shown.is_plain() {
+        let shown = shown.to_string();
+        line.truncate(start);
+        line.push_str(&shown);
     }
 }
 
@@ -71,27 +131,19 @@ impl Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // Each line is one write, so that the lines of several threads do not mix. It does not use std's stderr, whose
-        // lock the threads would wait for. A failure cannot be reported anywhere, so it is ignored.
-        let mut line = String::with_capacity(LINE_SIZE);
-        let _ = match self.is_journal {
-            true => write!(line, "<{}>", priority(record.level())),
-            false => {
-                let time = humantime::format_rfc3339_millis(SystemTime::now());
-                write!(line, "{time} {:5} ", record.level())
-            }
-        };
-        let start = line.len();
-        let _ = line.write_fmt(*record.args());
-        if record.level() != Level::Trace {
-            cut(&mut line, start);
+        let line = line(record.level(), *record.args());
+        match self.lines {
+            Some(lines) => lines.push(line.as_bytes()),
+            // A failure cannot be reported anywhere, so it is ignored.
+            None => _ = write_whole(line.as_bytes()),
         }
-        keep_one_line(&mut line, start);
-        line.push('\n');
-        let _ = rustix::io::write(std::io::stderr(), line.as_bytes());
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        if let Some(lines) = self.lines {
+            lines.flush();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,21 +153,17 @@ mod tests {
     #[test]
     fn a_line_has_an_end() {
         let mut line = format!("<6>{}", "é".repeat(TEXT_SIZE_MAX));
-        cut(&mut line, 3);
+        fit(&mut line, 3, TEXT_SIZE_MAX);
         assert_eq!(line, format!("<6>{}…", "é".repeat(TEXT_SIZE_MAX / 2)));
         let mut line = format!("<6>{}", "a".repeat(TEXT_SIZE_MAX));
-        cut(&mut line, 3);
+        fit(&mut line, 3, TEXT_SIZE_MAX);
         assert_eq!(line.len(), 3 + TEXT_SIZE_MAX);
     }
 
     #[test]
-    fn a_line_stays_one_line() {
-        for (text, expected) in
-            [("a b é", "a b é"), ("a\r\n<0>forged\u{1b}[2J\u{85}", "a\\r\\n<0>forged\\u{1b}[2J\\u{85}")]
-        {
-            let mut line = format!("<6>{text}");
-            keep_one_line(&mut line, 3);
-            assert_eq!(line, format!("<6>{expected}"));
-        }
+    fn a_body_stays_whole_and_one_line() {
+        let line = line(Level::Trace, format_args!("{}\n\u{202e}", "a".repeat(2 * TEXT_SIZE_MAX)));
+        assert!(line.ends_with("a\\n\\u{202e}\n") && line.len() > 2 * TEXT_SIZE_MAX, "{line}");
+        assert_eq!(line.matches('\n').count(), 1);
     }
 }

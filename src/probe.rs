@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::json::{self, Parser, Tape, Value};
 use crate::openai::{Chunk, Counts};
+use crate::shown::ShownText;
 use crate::sse::Decoder;
 use crate::transport::{Endpoint, Failure, Path, Response, nobody};
 
 /// The number of bytes of an error's body that are read at most.
 const ERROR_SIZE_MAX: usize = 64 * 1024;
-
-/// The number of characters of an error's text that are shown at most.
-const ERROR_CHARS_MAX: usize = 300;
 
 /// The format of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,10 +87,17 @@ pub fn ask(
 ) -> Result<Answer, Trouble> {
     let began = Instant::now();
     let response = server.post(path, body.to_json().as_bytes(), &nobody()).map_err(Trouble::Failure)?;
-    if response.status != 200 {
-        return Err(read_refusal(response));
-    }
-    read(response, format, began, enough)
+    let answer = match response.status {
+        200 => read(response, format, began, enough),
+        _ => Err(read_refusal(response)),
+    };
+    answer.map_err(|mut trouble| {
+        if let Trouble::Refused(_, words) | Trouble::Broken(words) = &mut trouble {
+            server.hide_keys(words);
+            *words = ShownText::new(words.trim()).to_string();
+        }
+        trouble
+    })
 }
 
 fn read_refusal(response: Response) -> Trouble {
@@ -103,11 +108,7 @@ fn read_refusal(response: Response) -> Trouble {
         let error = value.get("error").unwrap_or(&value);
         error.get("message").unwrap_or(error).as_str().map(str::to_string)
     });
-    Trouble::Refused(status, cut(&words.unwrap_or(text)))
-}
-
-fn cut(text: &str) -> String {
-    text.trim().chars().take(ERROR_CHARS_MAX).collect()
+    Trouble::Refused(status, words.unwrap_or(text))
 }
 
 fn read(
@@ -158,7 +159,7 @@ impl Answer {
     fn take_chunk(&mut self, tape: Tape<'_, '_>) -> Result<(), Trouble> {
         let chunk = Chunk::read(tape);
         if let Some(error) = chunk.error {
-            return Err(Trouble::Broken(cut(&Value::from_tape(error).to_json())));
+            return Err(Trouble::Broken(Value::from_tape(error).to_json()));
         }
         self.counts = chunk.counts.map_or(self.counts, |counts| self.counts.merge(counts));
         let Some(choice) = chunk.choice else { return Ok(()) };
@@ -178,7 +179,7 @@ impl Answer {
     fn take_event(&mut self, event: &Value<'_>) -> Result<(), Trouble> {
         let text = |value: Option<&Value<'_>>| value.and_then(Value::as_str).unwrap_or_default().to_string();
         match text(event.get("type")).as_str() {
-            "error" => return Err(Trouble::Broken(cut(&event.to_json()))),
+            "error" => return Err(Trouble::Broken(event.to_json())),
             "message_start" => self.take_usage(event.get("message").and_then(|message| message.get("usage"))),
             "message_delta" => self.take_usage(event.get("usage")),
             "content_block_start" => {

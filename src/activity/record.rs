@@ -1,12 +1,13 @@
 //! The record of a request: one line in the log at its end, whether it succeeded or not.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::anthropic::{StopReason, Usage};
 use crate::json::Value;
+use crate::shown::ShownText;
 
 /// The caller of a request, for hooks and the log. The log shows the address, and the owner of the key or a dash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ impl Caller {
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.address, Plain(self.user.as_deref().unwrap_or_default()))
+        write!(f, "{} {}", self.address, OrDash(self.user.as_deref().unwrap_or_default()))
     }
 }
 
@@ -105,6 +106,11 @@ impl Record {
 }
 
 impl Record {
+    /// True if the request was refused before any upstream was chosen.
+    pub fn is_refused(&self) -> bool {
+        self.status >= 400 && self.status != CLIENT_GONE && self.details.upstream.is_empty()
+    }
+
     /// The record as `on_log` sees it.
     // `inline(never)`: keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
     // budget).
@@ -132,23 +138,12 @@ impl Record {
     }
 }
 
-/// Shows a text from outside in a log line, without anything that could end the line; a dash if the text is empty.
-struct Plain<'t>(&'t str);
+/// A text from outside in a log line; a dash if it is empty.
+struct OrDash<'t>(&'t str);
 
-/// The most characters of such a text that are shown.
-const PLAIN_MAX: usize = 200;
-
-impl fmt::Display for Plain<'_> {
+impl fmt::Display for OrDash<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = self.0.char_indices().nth(PLAIN_MAX).map_or(self.0.len(), |(at, _)| at);
-        let shown = self.0.get(..end).unwrap_or_default();
-        match shown {
-            "" => f.write_str("-"),
-            _ if !shown.chars().any(char::is_control) => f.write_str(shown),
-            _ => shown.chars().try_for_each(|c| {
-                if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
-            }),
-        }
+        if self.0.is_empty() { f.write_str("-") } else { ShownText::new(self.0).fmt(f) }
     }
 }
 
@@ -160,9 +155,9 @@ impl fmt::Display for Record {
             "{} {} {} -> {}/{} {} {}",
             self.request_id,
             details.caller,
-            Plain(&details.client_model),
-            Plain(&details.upstream),
-            Plain(&details.upstream_model),
+            OrDash(&details.client_model),
+            OrDash(&details.upstream),
+            OrDash(&details.upstream_model),
             if details.is_streamed { "stream" } else { "whole" },
             self.status,
         )?;
@@ -181,7 +176,7 @@ impl fmt::Display for Record {
         }
         write!(f, " total {} ms", self.began.elapsed().as_millis())?;
         match &self.error {
-            Some(error) => write!(f, ": {}", Plain(error)),
+            Some(error) => write!(f, ": {}", OrDash(error)),
             None => Ok(()),
         }
     }

@@ -4,6 +4,7 @@ use crate::activity::Activity;
 use crate::fleet::Gateway;
 use crate::hooks::Hook;
 use crate::json::{Object, Value};
+use crate::logger;
 
 /// The answer, as JSON.
 pub fn health(gateway: &Gateway, activity: &Activity) -> Vec<u8> {
@@ -15,6 +16,7 @@ pub fn health(gateway: &Gateway, activity: &Activity) -> Vec<u8> {
     health.push("hooks", gateway.hooks().hash());
     health.push("upstreams", names);
     activity.add_to(&mut health);
+    health.push("log_lines_lost", logger::lost_lines());
     // Counted since the last load, because newly loaded hooks have not failed yet.
     health.push("hook_failures", failures);
     Value::from(health).to_json().into_bytes()

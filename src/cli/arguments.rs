@@ -32,6 +32,7 @@ pub(super) enum Command {
     Check(Check),
     Hook(HookRun),
     Import(ImportFile),
+    Key(KeyCommand),
     Environment(Environment),
     Claude(Claude),
     Doctor(Doctor),
@@ -87,7 +88,8 @@ pub(super) struct Serve {
     /// a LiteLLM config.yaml to run as it is; see sparkgap import
     #[argh(option, arg_name = "file")]
     pub(super) litellm: Option<PathBuf>,
-    /// a file of keys that clients must send, one a line, each followed by its owner's name if you like
+    /// a file of keys that clients must send, one a line, each followed by its owner's name; read again at SIGHUP.
+    /// sparkgap key new NAME makes one
     #[argh(option, arg_name = "file")]
     pub(super) api_key_file: Option<PathBuf>,
     /// let clients of other machines in without a key
@@ -230,6 +232,34 @@ pub(super) struct ImportFile {
     /// print Lua and report as JSON
     #[argh(switch)]
     pub(super) json: bool,
+}
+
+/// Make a key for a client.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "key",
+    example = "sparkgap key new anna >> keys\n    Append a key for Anna to the file of --api-key-file; what to do with it is on stderr.",
+    note = "The file is read at the start, and again at SIGHUP. A key that was taken out ends there for new requests."
+)]
+pub(super) struct KeyCommand {
+    #[argh(subcommand)]
+    pub(super) action: KeyAction,
+}
+
+#[derive(FromArgs, Debug)]
+#[argh(subcommand)]
+pub(super) enum KeyAction {
+    New(NewKey),
+}
+
+/// Make a key, and print it with its owner's name as a line for the file of keys.
+#[derive(FromArgs, Debug)]
+#[argh(subcommand, name = "new", example = "sparkgap key new anna >> keys")]
+pub(super) struct NewKey {
+    /// its owner's name, which the log and hooks show
+    #[argh(positional)]
+    pub(super) name: String,
 }
 
 /// Print the environment for Claude Code, as a running sparkgap tells it: shell lines for eval.

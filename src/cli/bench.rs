@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::arguments::Bench;
-use super::output::{Failed, print};
+use super::output::{Failed, print, print_json};
 use super::progress::ProgressLine;
 use super::remote::{address, key, named, server};
 use crate::app::Sources;
@@ -11,6 +11,7 @@ use crate::config;
 use crate::fleet::{Gateway, Upstream};
 use crate::json::Value;
 use crate::latency::{self, BenchPlan, BenchTarget, Row, Times, Way};
+use crate::shown::ShownText;
 use crate::transport::{self, Endpoint, nobody};
 
 /// The titles of the table's columns: sparkgap, and the upstream itself.
@@ -42,7 +43,10 @@ pub(super) fn run(options: &Bench) -> Result<(), Failed> {
     let rows = latency::run(&targets, &plan, &mut |what| progress.say(&format!("measuring {what}")));
     progress.clear();
     let rows = rows?;
-    print(&if options.json { as_json(&rows, &plan) } else { as_table(&rows, &plan) });
+    match options.json {
+        true => print_json(&as_json(&rows, &plan)),
+        false => print(&as_table(&rows, &plan)),
+    }
     Ok(())
 }
 
@@ -150,7 +154,7 @@ fn as_table(rows: &[Row], plan: &BenchPlan) -> String {
         let _ = writeln!(
             text,
             "| {} | {} | {cache} | {} | {} | {difference} | {} | {} |",
-            row.label,
+            ShownText::new(&row.label),
             row.prompt_tokens,
             first(through),
             first(straight),
@@ -165,7 +169,7 @@ fn of<'r>(row: &'r Row, way: &str) -> Option<&'r Times> {
     row.times.iter().find(|times| times.way == way)
 }
 
-fn as_json(rows: &[Row], plan: &BenchPlan) -> String {
+fn as_json(rows: &[Row], plan: &BenchPlan) -> Value<'static> {
     let row = |row: &Row| {
         let times = row.times.iter().map(|times| {
             let [min, median, p90] = times.first_ms;
@@ -185,10 +189,9 @@ fn as_json(rows: &[Row], plan: &BenchPlan) -> String {
             ("times", times.collect::<Vec<_>>().into()),
         ])
     };
-    let whole = Value::object([
+    Value::object([
         ("rounds", plan.rounds.into()),
         ("answer_tokens", plan.answer_tokens.into()),
         ("rows", rows.iter().map(row).collect::<Vec<_>>().into()),
-    ]);
-    format!("{}\n", whole.to_json())
+    ])
 }

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use super::arguments::Check;
-use super::output::{Failed, print};
+use super::output::{Failed, print, print_json};
 use crate::app::{DEMO, Sources};
 use crate::config;
 use crate::hooks::Loaded;
 use crate::json::Value;
+use crate::shown::ShownText;
 
 /// A placeholder for the address of the demo upstream, which has an address only while it runs.
 const DEMO_URL: &str = "http://127.0.0.1/v1";
@@ -23,17 +24,21 @@ pub(super) fn check(typed: Check) -> Result<(), Failed> {
         litellm: typed.litellm,
     };
     let loaded = sources.load()?;
-    print(&if typed.json { as_json(&loaded) } else { as_text(&loaded) });
+    match typed.json {
+        true => print_json(&as_json(&loaded)),
+        false => print(&as_text(&loaded)),
+    }
     Ok(())
 }
 
 fn as_text(loaded: &Loaded) -> String {
     let mut text = String::from("upstreams\n");
     for (i, upstream) in loaded.config.upstreams.iter().enumerate() {
-        let model = upstream.model.as_deref().unwrap_or("its first model");
+        let model = ShownText::new(upstream.model.as_deref().unwrap_or("its first model"));
         let key = if upstream.api_key.is_some() { "with a key" } else { "no key" };
         let default = if i == 0 { ", the default" } else { "" };
-        let _ = writeln!(text, "  {:16} {} ({model}, {key}{default})", upstream.name, upstream.url);
+        let name = ShownText::new(&upstream.name).to_string();
+        let _ = writeln!(text, "  {name:16} {} ({model}, {key}{default})", upstream.url);
         if let Some(host) = config::host_outside(&upstream.url) {
             let _ = writeln!(text, "  {:16} {}", "", config::leaves_the_lan(host));
         }
@@ -41,12 +46,12 @@ fn as_text(loaded: &Loaded) -> String {
     text.push_str("aliases, the first match wins\n");
     let config = &loaded.config;
     for alias in &config.aliases {
-        let model = alias.model.as_deref().unwrap_or("its own model");
+        let model = ShownText::new(alias.model.as_deref().unwrap_or("its own model"));
         let _ = writeln!(
             text,
             "  {:32} -> {} {model}",
             alias.pattern,
-            config.upstream_of(alias).unwrap_or_default()
+            ShownText::new(config.upstream_of(alias).unwrap_or_default())
         );
     }
     text.push_str("hooks\n");
@@ -59,7 +64,7 @@ fn as_text(loaded: &Loaded) -> String {
     text
 }
 
-fn as_json(loaded: &Loaded) -> String {
+fn as_json(loaded: &Loaded) -> Value<'_> {
     let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::from);
     let upstreams = loaded.config.upstreams.iter().map(|upstream| {
         Value::object([
@@ -85,11 +90,10 @@ fn as_json(loaded: &Loaded) -> String {
             ("policy", if place.closed { "closed" } else { "open" }.into()),
         ])
     });
-    let whole = Value::object([
+    Value::object([
         ("upstreams", upstreams.collect::<Vec<_>>().into()),
         ("aliases", aliases.collect::<Vec<_>>().into()),
         ("hooks", hooks.collect::<Vec<_>>().into()),
         ("hash", loaded.hooks.hash().to_string().into()),
-    ]);
-    format!("{}\n", whole.to_json())
+    ])
 }

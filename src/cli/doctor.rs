@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::arguments::Doctor;
-use super::output::{Failed, note, print};
+use super::output::{Failed, note, print, print_json};
 use super::progress::ProgressLine;
 use crate::app::{Search, Sources, found_upstreams};
 use crate::config::{self, Config};
@@ -11,6 +11,7 @@ use crate::doctor::{Level, Step, Verdict, examine};
 use crate::fleet::Upstream;
 use crate::hooks::Loaded;
 use crate::json::Value;
+use crate::shown::ShownText;
 use crate::transport;
 
 /// `sparkgap doctor`. Fails if anything is wrong.
@@ -34,7 +35,7 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
         patients.push((upstream, verdicts));
     }
     if options.json {
-        print(&as_json(&patients));
+        print_json(&as_json(&patients));
     }
     let wrong =
         |verdicts: &[Verdict]| verdicts.iter().filter(|verdict| verdict.level == Level::Wrong).count();
@@ -78,7 +79,7 @@ fn named(config: &Config, upstream: &str) -> Vec<String> {
 fn examined(upstream: &Upstream, named: &[String], json: bool) -> Vec<Verdict> {
     let progress = ProgressLine::new();
     if !json {
-        print(&format!("{} {}\n", upstream.name(), upstream.config().url));
+        print(&format!("{} {}\n", ShownText::new(upstream.name()), upstream.config().url));
     }
     examine(upstream, named, &mut |step| match step {
         Step::Begin(check) => progress.say(&format!("checking {}: {check}", upstream.name())),
@@ -92,14 +93,15 @@ fn examined(upstream: &Upstream, named: &[String], json: bool) -> Vec<Verdict> {
 }
 
 fn as_text(verdict: &Verdict) -> String {
-    let mut text = format!("  {:4}  {:16}  {}\n", verdict.level.name(), verdict.check, verdict.text);
-    if let Some(fix) = &verdict.fix {
+    let said = ShownText::whole(&verdict.text);
+    let mut text = format!("  {:4}  {:16}  {said}\n", verdict.level.name(), verdict.check);
+    if let Some(fix) = verdict.fix.as_deref().map(ShownText::whole) {
         let _ = writeln!(text, "        {:16}  fix: {fix}", "");
     }
     text
 }
 
-fn as_json(patients: &[(Upstream, Vec<Verdict>)]) -> String {
+fn as_json(patients: &[(Upstream, Vec<Verdict>)]) -> Value<'_> {
     let verdict = |verdict: &Verdict| {
         Value::object([
             ("check", verdict.check.into()),
@@ -115,6 +117,5 @@ fn as_json(patients: &[(Upstream, Vec<Verdict>)]) -> String {
             ("checks", verdicts.iter().map(verdict).collect::<Vec<_>>().into()),
         ])
     };
-    let whole: Value<'_> = patients.iter().map(patient).collect::<Vec<_>>().into();
-    format!("{}\n", whole.to_json())
+    patients.iter().map(patient).collect::<Vec<_>>().into()
 }

@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 
 use super::arguments::Environment;
 use super::claude;
-use super::output::{Failed, note};
+use super::output::{Failed, note, plain_json};
 use super::remote::{Variables, ask};
 use crate::admin::environment::VARIABLES;
 use crate::app::in_quotes;
@@ -92,7 +92,7 @@ fn as_shell(variables: &Variables) -> String {
 
 /// The variables as JSON, for the `env` of Claude Code's settings.json.
 fn as_json(variables: &Variables) -> String {
-    let text = |text: &str| Value::from(text).to_json();
+    let text = |text: &str| plain_json(&Value::from(text).to_json()).into_owned();
     let lines: Vec<String> =
         variables.iter().map(|(name, value)| format!("  {}: {}", text(name), text(value))).collect();
     format!("{{\n{}\n}}\n", lines.join(",\n"))

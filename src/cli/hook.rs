@@ -60,6 +60,8 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
         "took      {took:?} with parsing and translation; {} KiB of Lua memory; {failures} failed hooks",
         with.hooks().memory_bytes() / 1024
     );
+    // The hooks' own lines came before.
+    logger::flush();
     print(&text);
     if failures > 0 { Err("a hook failed; see above".into()) } else { Ok(()) }
 }

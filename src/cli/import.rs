@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::arguments::ImportFile;
-use super::output::{Failed, note, print};
+use super::output::{Failed, note, print_exactly, print_json};
 use crate::app::read_litellm;
 use crate::json::Value;
 use crate::litellm::{Import, KeyVerdict};
@@ -21,7 +21,7 @@ pub(super) fn run(options: &ImportFile) -> Result<(), Failed> {
         std::fs::write(output, &import.lua).map_err(|error| format!("{}: {error}", output.display()))?;
     }
     if options.json {
-        print(&as_json(&import));
+        print_json(&as_json(&import));
         return Ok(());
     }
     let mut report = String::new();
@@ -33,12 +33,12 @@ pub(super) fn run(options: &ImportFile) -> Result<(), Failed> {
     }
     note(&report);
     if options.output.is_none() {
-        print(&import.lua);
+        print_exactly(&import.lua);
     }
     Ok(())
 }
 
-fn as_json(import: &Import) -> String {
+fn as_json(import: &Import) -> Value<'_> {
     let name = |verdict: KeyVerdict| match verdict {
         KeyVerdict::Mapped => "mapped",
         KeyVerdict::BuiltIn => "built-in",
@@ -53,10 +53,9 @@ fn as_json(import: &Import) -> String {
         ])
     });
     let environment = import.environment.iter().map(|(name, _)| Value::from(name.as_str()));
-    let whole = Value::object([
+    Value::object([
         ("lua", import.lua.as_str().into()),
         ("report", lines.collect::<Vec<_>>().into()),
         ("environment", environment.collect::<Vec<_>>().into()),
-    ]);
-    format!("{}\n", whole.to_json())
+    ])
 }

@@ -6,7 +6,7 @@
 //! | `run` | [`run`]: from the process's arguments to a command and its exit code |
 //! | `help` | help texts with the defaults in them |
 //! | `serve` | `serve` and `demo`: what was typed -> `app::RunOptions` |
-//! | `check`, `hook`, `import`, `env`, `claude`, `doctor`, `bench` | the commands of these names |
+//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench` | the commands of these names |
 //! | `remote` | the questions of `env`, `claude` and `bench` to a running sparkgap |
 //! | `progress`, `output` | lines for stderr and stdout |
 
@@ -19,6 +19,7 @@ mod env;
 mod help;
 mod hook;
 mod import;
+mod key;
 mod output;
 mod progress;
 mod remote;

@@ -1,16 +1,80 @@
 //! Texts on stdout and stderr.
+//!
+//! Names of models, errors and other words of servers are in these texts, so characters that command a terminal are
+//! escaped here, whatever the command. A command also makes such words fit one line ([`ShownText`]), since they could look
+//! like a line of its own.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::Write as _;
+
+use crate::json::Value;
+use crate::shown::{ShownText, is_command};
 
 /// The reason why a command failed: the text that is printed before the program ends.
 pub(super) type Failed = String;
 
-/// Writes to stdout. Errors are ignored: if the reader has left, nobody needs the text.
+/// Writes lines to stdout. Errors are ignored: if the reader has left, nobody needs the text.
 pub(super) fn print(text: &str) {
+    print_exactly(&visible(text));
+}
+
+/// Writes a text to stdout byte for byte: for a file that the user made, which only they can have put anything into.
+pub(super) fn print_exactly(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-/// Writes to stderr. Errors are ignored, since there is no other place to report them.
+/// Writes a JSON value and a line end to stdout.
+pub(super) fn print_json(value: &Value<'_>) {
+    print_exactly(&format!("{}\n", plain_json(&value.to_json())));
+}
+
+/// Writes lines to stderr. Errors are ignored, since there is no other place to report them.
 pub(super) fn note(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = std::io::stderr().write_all(visible(text).as_bytes());
+}
+
+/// The lines without commands to a terminal.
+fn visible(text: &str) -> Cow<'_, str> {
+    if text.split('\n').all(|line| ShownText::whole(line).is_plain()) {
+        return Cow::Borrowed(text);
+    }
+    let lines: Vec<String> = text.split('\n').map(|line| ShownText::whole(line).to_string()).collect();
+    Cow::Owned(lines.join("\n"))
+}
+
+/// The same JSON with the escapes of JSON for characters that command a terminal. They stand in strings only.
+pub(super) fn plain_json(json: &str) -> Cow<'_, str> {
+    if !json.chars().any(is_command) {
+        return Cow::Borrowed(json);
+    }
+    let mut plain = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_command(c) {
+            let _ = write!(plain, "\\u{:04x}", u32::from(c));
+        } else {
+            plain.push(c);
+        }
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_commands_a_terminal() {
+        assert_eq!(visible("a\n  b é\n"), "a\n  b é\n");
+        assert_eq!(visible("a\u{1b}[2J\r\n\u{202e}b\n"), "a\\u{1b}[2J\\r\n\\u{202e}b\n");
+    }
+
+    #[test]
+    fn json_keeps_its_meaning() {
+        let text = "a\u{1b}\u{7f}\u{9b}\u{202e}\"é";
+        let mut plain = plain_json(&Value::from(text).to_json()).into_owned().into_bytes();
+        assert!(plain.iter().all(|byte| *byte >= 0x20), "{plain:?}");
+        assert!(String::from_utf8_lossy(&plain).contains("\\u007f\\u009b\\u202e"));
+        assert_eq!(crate::json::parse(&mut plain).unwrap().as_str(), Some(text));
+    }
 }

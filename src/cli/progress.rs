@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use crate::shown::ShownText;
+
 /// The progress line. On a terminal each text overwrites the one before, and the last is erased; elsewhere each is a
 /// line of its own.
 pub(super) struct ProgressLine {
@@ -14,6 +16,7 @@ impl ProgressLine {
     }
 
     pub(super) fn say(&self, text: &str) {
+        let text = ShownText::new(text);
         let line = if self.is_terminal { format!("\r\x1b[2K{text} …") } else { format!("{text}\n") };
         // Errors are ignored, since there is no other place to report them.
         let _ = io::stderr().write_all(line.as_bytes());

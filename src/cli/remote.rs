@@ -6,6 +6,7 @@ use super::output::Failed;
 use crate::admin::environment::VARIABLES;
 use crate::config::{self, Secret};
 use crate::json::{self, Value};
+use crate::shown::is_command;
 use crate::transport::{CallLimits, Endpoint, Failure, Path, Response, nobody};
 
 /// The default address of sparkgap, used if neither an option nor `SPARKGAP_URL` names another one.
@@ -57,7 +58,7 @@ pub(super) fn ask(
     for (name, _) in VARIABLES {
         let is_told = told.iter().any(|(known, _)| *known == name);
         if let Some(value) = env.get(name).and_then(Value::as_str).filter(|_| !is_told) {
-            if value.contains(|c: char| c == '\\' || c.is_control()) {
+            if value.contains(|c: char| c == '\\' || is_command(c)) {
                 return Err(not_ours(&format!("its {name} has a backslash or a control character")));
             }
             told.push((name, value.to_string()));

@@ -7,7 +7,8 @@ use argh::FromArgs;
 
 use super::arguments::{Command, CommandLine};
 use super::output::{note, print};
-use super::{bench, check, claude, doctor, env, help, hook, import, serve};
+use super::{bench, check, claude, doctor, env, help, hook, import, key, serve};
+use crate::logger;
 
 /// Runs the program with these arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -25,6 +26,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if is_meant && code != ExitCode::SUCCESS {
         env::end_failed(has_begun);
     }
+    logger::flush();
     code
 }
 
@@ -49,6 +51,7 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
         Command::Check(typed) => check::check(typed),
         Command::Hook(typed) => hook::run(&typed),
         Command::Import(typed) => import::run(&typed),
+        Command::Key(typed) => key::run(&typed),
         Command::Environment(typed) => env::run(&typed),
         // `run` has handled this command before parsing; the arm exists only because argh needs the command for its
         // help.
@@ -80,6 +83,8 @@ fn with_command(mut arguments: Vec<String>) -> Vec<String> {
 }
 
 fn fail(text: &str) -> ExitCode {
+    // The log's lines came before.
+    logger::flush();
     note(&format!("{text}\n"));
     ExitCode::FAILURE
 }
@@ -107,7 +112,7 @@ mod tests {
 
     #[test]
     fn help_has_examples_and_the_defaults() {
-        for command in ["", "serve", "demo", "check", "hook", "import", "env", "doctor", "bench"] {
+        for command in ["", "serve", "demo", "check", "hook", "import", "key", "env", "doctor", "bench"] {
             let arguments: Vec<&str> =
                 [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
             let early = parse(&arguments).expect_err("help ends early");

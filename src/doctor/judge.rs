@@ -9,6 +9,7 @@ use crate::dialect::ServerKind;
 use crate::fleet::Discovered;
 use crate::json;
 use crate::probe::{Answer, Trouble};
+use crate::shown::is_command;
 use crate::transport::Failure;
 
 pub(super) const REACHABLE: &str = "reachable";
@@ -58,7 +59,7 @@ fn verdict(check: &'static str, level: Level, text: impl Into<String>, fix: Opti
 /// A text of a server or a model, made fit for a terminal: one line of limited length without control characters.
 fn in_one_line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
-    words.join(" ").chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
+    words.join(" ").chars().filter(|c| !is_command(*c)).take(TEXT_CHARS_MAX).collect()
 }
 
 fn fine(check: &'static str, text: impl Into<String>) -> Verdict {

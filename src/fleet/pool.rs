@@ -12,6 +12,7 @@ use crate::hooks::{Hooks, Loaded};
 use crate::openai::Counts;
 use crate::route::{self, Alias};
 use crate::settings::Settings;
+use crate::shown::ShownText;
 use crate::translate::{Asked, CountedPrompt, Lessons, Target, ToldWindow};
 use crate::transport::{CallLimits, Wait};
 
@@ -272,7 +273,7 @@ impl Gateway {
         let kind: String = kind.chars().take(WARNED_LENGTH_MAX).collect();
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.len() < WARNINGS_MAX && !warned.contains(&kind) {
-            log::warn!("{what}: {}", kind.escape_debug());
+            log::warn!("{what}: {}", ShownText::new(&kind));
             warned.insert(kind);
         }
     }

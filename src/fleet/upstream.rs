@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::discovery::{Discovered, DiscoveryMemory};
 use crate::config;
+use crate::openai::UpstreamError;
 use crate::transport::{CallLimits, Endpoint, Failure, Path, Response, Wait, Watcher};
 
 /// The most bytes of a models listing that are read.
@@ -66,6 +67,11 @@ impl Upstream {
             self.memory.mark_stale();
         }
         result
+    }
+
+    /// Hides the key of this upstream in an error that it has sent.
+    pub fn hide_keys(&self, failure: &mut UpstreamError) {
+        failure.edit_words(|words| self.endpoint.hide_keys(words));
     }
 
     /// The facts that were discovered last. This is cheap: nothing is asked.

@@ -45,6 +45,16 @@ pub enum UpstreamError {
     Other(Error),
 }
 
+impl UpstreamError {
+    /// Edits the server's own words in this error.
+    pub fn edit_words(&mut self, edit: impl Fn(&mut String)) {
+        if let UpstreamError::NoVision(error) | UpstreamError::Other(error) = self {
+            edit(&mut error.message);
+            error.source.iter_mut().for_each(edit);
+        }
+    }
+}
+
 /// The parts of an error body that matter, whatever its shape.
 #[derive(Debug, Default)]
 struct Said {

@@ -112,7 +112,9 @@ impl Attempt<'_> {
         if status == 404 {
             self.resolved.served.upstream().mark_stale(); // another model may be served there now
         }
-        let failure = at_once.unwrap_or_else(|| read_failure(status, &mut error_body(response), retry_after));
+        let mut failure =
+            at_once.unwrap_or_else(|| read_failure(status, &mut error_body(response), retry_after));
+        self.resolved.served.upstream().hide_keys(&mut failure);
         let failure = self.measured(failure, wait);
         if self.mend(&failure) {
             return None;

@@ -85,7 +85,8 @@ impl Relay<'_> {
     }
 
     /// The end of a request whose upstream sent an error.
-    fn said(&self, failure: UpstreamError) -> Stop {
+    fn said(&self, mut failure: UpstreamError) -> Stop {
+        self.resolved.served.upstream().hide_keys(&mut failure);
         Stop::Error(failure_error(failure, self.asked))
     }
 

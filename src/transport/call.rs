@@ -17,7 +17,7 @@ use super::idle::Idle;
 use super::response::{Response, send_request};
 use super::tls;
 use super::wait::{Call, CallLimits, Wait};
-use crate::config::{self, ServerUrl};
+use crate::config::{self, Secret, ServerUrl};
 
 /// Room for a request's head in bytes; enough for most.
 const HEAD_SIZE: usize = 512;
@@ -54,6 +54,8 @@ pub struct Endpoint {
     base: String,
     /// The headers of every request, the key among them, as they are sent.
     headers: String,
+    /// The key, and the values of added headers, which may be keys.
+    secrets: Vec<Secret>,
 }
 
 impl Endpoint {
@@ -71,7 +73,9 @@ impl Endpoint {
         let name = config.name.clone();
         let base = url.path.clone();
         let origin = origin(url).map_err(fail)?;
-        Ok(Endpoint { watcher: None, name, options: *options, origin, idle: Arc::default(), base, headers })
+        let secrets = config.api_key.iter().cloned().collect();
+        let idle = Arc::default();
+        Ok(Endpoint { watcher: None, name, options: *options, origin, idle, base, headers, secrets })
     }
 
     /// Adds a header to every request. Its value is never shown.
@@ -80,7 +84,14 @@ impl Endpoint {
     /// The name or the value is not valid in a header.
     pub fn with_header(mut self, name: &str, value: &str) -> Result<Self, String> {
         push_header(&mut self.headers, name, value)?;
+        self.secrets.push(Secret::new(value));
         Ok(self)
+    }
+
+    /// Hides the keys that this server gets in a text of it. A server may repeat them in an error, which goes to
+    /// clients and into the log.
+    pub fn hide_keys(&self, text: &mut String) {
+        self.secrets.iter().for_each(|secret| secret.hide_in(text));
     }
 
     /// Adds a watcher of the calls.
