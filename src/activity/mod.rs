@@ -6,6 +6,7 @@
 //! | `in_flight` | [`InFlight`]: the requests in progress, for whoever wants to read them |
 //! | `counters` | [`Counters`]: the numbers since the start |
 //! | `phase` | [`Phase`]: the phases of a request |
+//! | `refusals` | [`RefusalLog`]: the lines of refused requests, and the number of those left out |
 //! | `record` | [`Record`]: the line in the log, and the argument of `on_log` |
 //!
 //! `/health`, the log line, `on_log` and systemd's status line read these values; they do not count for themselves.
@@ -14,10 +15,12 @@ mod counters;
 mod in_flight;
 mod phase;
 mod record;
+mod refusals;
 mod shared;
 
 pub use counters::Counters;
 pub use in_flight::{ActiveRequest, InFlight, InFlightSlot, Streaming};
 pub use phase::Phase;
 pub use record::{CLIENT_GONE, Caller, Record, RequestDetails};
+pub use refusals::RefusalLog;
 pub use shared::Activity;

@@ -4,6 +4,7 @@ use super::counters::Counters;
 use super::in_flight::{InFlight, InFlightSlot};
 use super::phase::Phase;
 use super::record::Caller;
+use super::refusals::RefusalLog;
 use crate::json::{Object, Value};
 
 /// The requests in progress, and the numbers since the start of this process.
@@ -11,6 +12,7 @@ use crate::json::{Object, Value};
 pub struct Activity {
     counters: Counters,
     in_flight: InFlight,
+    refusals: RefusalLog,
 }
 
 impl Activity {
@@ -23,6 +25,11 @@ impl Activity {
     /// Counts a client that has left, and the phase that its request was in.
     pub fn add_cancelled(&self, phase: Phase) {
         self.counters.add_cancelled(phase);
+    }
+
+    /// The log lines of refused requests.
+    pub fn refusals(&self) -> &RefusalLog {
+        &self.refusals
     }
 
     /// The requests in progress.

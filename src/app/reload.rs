@@ -5,32 +5,38 @@ use std::sync::{Arc, mpsc};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::clients::KeySources;
 use super::setup::Setup;
 use super::status::Status;
 use crate::proxy::Proxy;
 use crate::server::StopHandle;
+use crate::shown::ShownText;
 use crate::transport::nobody;
 use crate::{service, threads};
 
-/// Handles signals in a thread of its own, and reloads in another one: a file whose load never ends must not keep a
-/// `SIGTERM` from being heard. The first `SIGINT` or `SIGTERM` ends the server in order, a second one at once.
+/// Everything that a reload needs.
+pub(super) struct Reload {
+    pub(super) setup: Setup,
+    pub(super) keys: KeySources,
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) status: Arc<Status>,
+}
+
+/// Handles signals in a thread of its own. The first `SIGINT` or `SIGTERM` ends the server in order, a second one at
+/// once. Files are loaded in another thread, since a file may be a pipe that nobody writes to, and the load of
+/// a Lua file may never end: a `SIGTERM` must be heard all the same.
 ///
 /// # Errors
-/// The handlers or a thread cannot be installed.
-pub(super) fn handle_signals(
-    setup: Setup,
-    proxy: Arc<Proxy>,
-    status: Arc<Status>,
-    stop: StopHandle,
-) -> Result<(), String> {
+/// The handlers or the threads cannot be installed.
+pub(super) fn handle_signals(reload: Reload, stop: StopHandle) -> Result<(), String> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
+    let status = Arc::clone(&reload.status);
     // One reload that waits is enough: it reads the files as they are then.
     let (ask, asked) = mpsc::sync_channel::<()>(1);
-    let reloaded = Arc::clone(&status);
     let reloads = move || {
         for () in asked {
             service::reloading();
-            reloaded.reloaded(reload(&setup, &proxy));
+            reload.status.reloaded(reload.run());
         }
     };
     let work = move || {
@@ -49,25 +55,36 @@ pub(super) fn handle_signals(
     threads::background("signals", work).map_err(|error| error.to_string())
 }
 
-/// Loads the files again, and returns true if that succeeded. A broken set of files changes nothing; its mistakes are
-/// logged.
-fn reload(setup: &Setup, proxy: &Arc<Proxy>) -> bool {
-    match setup.gateway(Some(&proxy.gateway())) {
-        Ok(gateway) => {
-            let hash = gateway.hooks().hash().to_string();
-            proxy.replace(gateway);
-            // Log this only now: a reader of the line may rely on the new hooks.
-            log::info!("hooks loaded: {hash}");
-            if let Err(error) = discover(proxy) {
-                log::warn!("cannot ask the upstreams: {error}");
+impl Reload {
+    /// Loads the files again, and returns true if that succeeded. A broken set of files changes nothing; its mistakes
+    /// are logged.
+    fn run(&self) -> bool {
+        let proxy = &self.proxy;
+        let loaded = self.setup.gateway(Some(&proxy.gateway()));
+        match loaded.and_then(|gateway| Ok((gateway, self.keys.read_again()?))) {
+            Ok((gateway, keys)) => {
+                let hash = gateway.hooks().hash().to_string();
+                let keys_loaded = keys
+                    .as_ref()
+                    .filter(|keys| !keys.is_empty())
+                    .map_or(String::new(), |keys| format!("; keys of clients loaded: {}", keys.count()));
+                proxy.replace(gateway);
+                if let Some(keys) = keys {
+                    proxy.replace_keys(keys);
+                }
+                // Log this only now: a reader of the line may rely on the new hooks.
+                log::info!("hooks loaded: {hash}{keys_loaded}");
+                if let Err(error) = discover(proxy) {
+                    log::warn!("cannot ask the upstreams: {error}");
+                }
+                true
             }
-            true
-        }
-        Err(failed) => {
-            for line in format!("reload failed; still running the previous hooks: {failed}").lines() {
-                log::error!("{line}");
+            Err(failed) => {
+                for line in format!("reload failed; still running the previous hooks: {failed}").lines() {
+                    log::error!("{line}");
+                }
+                false
             }
-            false
         }
     }
 }
@@ -87,8 +104,8 @@ pub(super) fn discover(proxy: &Arc<Proxy>) -> Result<(), String> {
                         .models
                         .iter()
                         .map(|model| match model.window {
-                            Some(window) => format!("{} ({window} tokens)", model.id),
-                            None => model.id.clone(),
+                            Some(window) => format!("{} ({window} tokens)", ShownText::new(&model.id)),
+                            None => ShownText::new(&model.id).to_string(),
                         })
                         .collect();
                     log::info!("upstream {name}: {}, serves {}", found.flavour.name(), models.join(", "));

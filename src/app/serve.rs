@@ -4,9 +4,9 @@ use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use super::clients;
+use super::clients::{self, KeySources};
 use super::options::RunOptions;
-use super::reload::{discover, handle_signals};
+use super::reload::{Reload, discover, handle_signals};
 use super::setup::{Setup, Targets};
 use super::shell::quoted;
 use super::status::Status;
@@ -32,7 +32,8 @@ pub fn serve(options: RunOptions) -> Result<(), String> {
     let addresses = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
     let addresses = addresses.collect::<Result<Vec<_>, _>>().map_err(text)?;
     let (setup, master_key) = Setup::new(Arc::clone(&options), targets)?;
-    let access = clients::access(&options, &addresses, master_key)?;
+    let keys = KeySources::new(&options, master_key);
+    let access = clients::access(&options, &addresses, keys.read()?)?;
     let needs_key = !access.keys.is_empty();
     let proxy_options = proxy::ProxyOptions {
         prefix: options.prefix.clone(),
@@ -44,14 +45,17 @@ pub fn serve(options: RunOptions) -> Result<(), String> {
     let proxy = Arc::new(Proxy::new(setup.gateway(None)?, access, proxy_options));
     let status = Status::new(&proxy);
     let stop = StopHandle::new().map_err(text)?;
-    handle_signals(setup, Arc::clone(&proxy), Arc::clone(&status), stop.clone())?;
+    let reload = Reload { setup, keys, proxy: Arc::clone(&proxy), status: Arc::clone(&status) };
+    handle_signals(reload, stop.clone())?;
     discover(&proxy)?;
     announce(address, &options.prefix, is_demo, needs_key);
     for other in others {
         server::spawn("listen", other, proxy.clone(), options.server, stop.clone()).map_err(text)?;
     }
     status.begin(address, format!("{}/health", options.prefix), &stop).map_err(text)?;
+    let activity = Arc::clone(&proxy);
     server::run(listener, proxy, options.server, stop).map_err(text)?;
+    activity.activity().refusals().report();
     log::info!("stopped");
     Ok(())
 }

@@ -44,7 +44,8 @@ pub(super) fn serve(
             client.borrow_mut().respond(200, &headers, body.as_bytes())
         }
         Err(Stop::Error(error) | Stop::Refused(error)) => {
-            log::info!("{request_id} {caller} count_tokens {error}");
+            let line = format_args!("{request_id} {caller} count_tokens {error}");
+            proxy.activity.refusals().log(caller.address, line);
             client.borrow_mut().respond_error(&error, request_id)
         }
         Err(stop @ (Stop::Client(_) | Stop::ClientGone)) => {

@@ -3,12 +3,15 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::PoisonError;
+use std::time::Instant;
 
-use crate::access::{Origin, check_content_type};
+use crate::access::{Access, Origin, check_content_type};
 use crate::activity::Caller;
 use crate::error::{Error, Kind};
 use crate::http::Request;
 use crate::server::Client;
+use crate::shown::ShownText;
 
 use super::resource::Resource;
 use super::state::Proxy;
@@ -40,8 +43,9 @@ impl Proxy {
         request: &'p Request,
         caller: &mut Caller,
     ) -> Result<Admission<'p>, Error> {
-        let page = self.access.admit_page(request, || local_address(client))?;
-        let is_told = self.tell_browser(client, page);
+        let access = self.access();
+        let page = access.admit_page(request, || local_address(client))?;
+        let is_told = tell_browser(client, &access, page);
         is_told.map_err(|error| Error::new(Kind::Api, "Internal server error").source(error))?;
         // A preflight is answered before the path is checked, because a page can read an error only if its preflight
         // succeeded. Preflights never carry a key.
@@ -51,17 +55,25 @@ impl Proxy {
             return Ok(Admission::Preflight);
         }
         let path = request.path.strip_prefix(self.options.prefix.as_str());
-        let unknown =
-            || Error::new(Kind::NotFound, format!("Not found: {} {}", request.method, request.path));
+        let unknown = || {
+            Error::new(
+                Kind::NotFound,
+                format!("Not found: {} {}", request.method, ShownText::new(&request.path)),
+            )
+        };
         let resource = path.and_then(Resource::find).ok_or_else(unknown)?;
         let methods = resource.methods();
         if !methods.contains(&request.method.as_str()) {
-            let what =
-                format!("{} is not for {}; use {}", request.method, request.path, methods.join(" or "));
+            let what = format!(
+                "{} is not for {}; use {}",
+                request.method,
+                ShownText::new(&request.path),
+                methods.join(" or ")
+            );
             return Err(Error::new(Kind::MethodNotAllowed, what).allow(methods));
         }
         if !resource.is_open() {
-            caller.user = self.access.keys.admit(request)?;
+            caller.user = access.keys.admit(request)?;
             client.borrow_mut().set_known();
         }
         if request.method == "POST" {
@@ -70,18 +82,28 @@ impl Proxy {
         Ok(Admission::Resource(resource))
     }
 
-    /// Adds the headers that let a browser show the answer to a page of a listed origin. As soon as an origin is
-    /// listed, answers differ by origin, so `vary` tells caches.
-    fn tell_browser(&self, client: &Client, page: Option<&Origin>) -> io::Result<()> {
-        if self.access.origins.is_empty() {
-            return Ok(());
-        }
-        let mut client = client.borrow_mut();
-        client.add_header("vary", "Origin")?;
-        let Some(origin) = page else { return Ok(()) };
-        client.add_header("access-control-allow-origin", origin.as_str())?;
-        client.add_header("access-control-expose-headers", EXPOSED_HEADERS)
+    /// Lets the answer to a wrong key wait, if its address sends many. Only this thread waits, and nothing that others
+    /// need is held meanwhile. The client is not watched: one that leaves at once would not have to wait.
+    pub(super) fn rest_after_wrong_key(&self, address: IpAddr) {
+        let delay = {
+            let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
+            guesses.delay(address, Instant::now())
+        };
+        std::thread::sleep(delay);
     }
+}
+
+/// Adds the headers that let a browser show the answer to a page of a listed origin. As soon as an origin is listed,
+/// answers differ by origin, so `vary` tells caches.
+fn tell_browser(client: &Client, access: &Access, page: Option<&Origin>) -> io::Result<()> {
+    if access.origins.is_empty() {
+        return Ok(());
+    }
+    let mut client = client.borrow_mut();
+    client.add_header("vary", "Origin")?;
+    let Some(origin) = page else { return Ok(()) };
+    client.add_header("access-control-allow-origin", origin.as_str())?;
+    client.add_header("access-control-expose-headers", EXPOSED_HEADERS)
 }
 
 /// Answers a preflight. The origin is listed, so its pages may send any headers that they ask for. The key is checked

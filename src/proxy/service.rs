@@ -13,7 +13,7 @@ use super::state::Proxy;
 use super::{count, messages};
 use crate::activity::{ActiveRequest, Caller};
 use crate::admin;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::http::Request;
 use crate::ids;
 use crate::server::{Client, Handler};
@@ -60,7 +60,7 @@ impl Handler for Proxy {
     }
 
     fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
-        let mut caller = Caller::new(self.access.client_address(&request, address.ip()));
+        let mut caller = Caller::new(self.access().client_address(&request, address.ip()));
         let slot = self.activity.begin(ids::request_id(), caller.clone());
         let active = slot.request();
         let request_id = active.request_id();
@@ -81,7 +81,11 @@ impl Handler for Proxy {
                 client.borrow_mut().respond(200, &headers, &body)
             }
             Err(error) => {
-                log::info!("{request_id} {caller} {error}");
+                let line = format_args!("{request_id} {caller} {error}");
+                self.activity.refusals().log(caller.address, line);
+                if error.kind == Kind::Authentication {
+                    self.rest_after_wrong_key(caller.address);
+                }
                 client.borrow_mut().respond_error(&error, request_id)
             }
         }

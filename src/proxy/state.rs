@@ -1,10 +1,10 @@
 //! The state that all requests share.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::budget::Budget;
 use super::options::ProxyOptions;
-use crate::access::Access;
+use crate::access::{Access, Guesses, Keys};
 use crate::activity::Activity;
 use crate::fleet::Gateway;
 
@@ -13,7 +13,8 @@ use crate::fleet::Gateway;
 pub struct Proxy {
     gateway: RwLock<Arc<Gateway>>,
     pub(super) options: ProxyOptions,
-    pub(super) access: Access,
+    access: RwLock<Arc<Access>>,
+    pub(super) guesses: Mutex<Guesses>,
     pub(super) activity: Activity,
     pub(super) budget: Budget,
 }
@@ -25,7 +26,8 @@ impl Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
             budget: Budget::new(options.memory_max),
             options,
-            access,
+            access: RwLock::new(Arc::new(access)),
+            guesses: Mutex::default(),
             activity: Activity::default(),
         }
     }
@@ -38,6 +40,17 @@ impl Proxy {
     /// The current gateway. Requests in flight keep the one that they began with.
     pub fn gateway(&self) -> Arc<Gateway> {
         Arc::clone(&self.gateway.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The clients that are admitted now.
+    pub(super) fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the clients' keys for requests to come. Requests that were admitted go on.
+    pub fn replace_keys(&self, keys: Keys) {
+        let access = Access { keys, ..self.access().as_ref().clone() };
+        *self.access.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(access);
     }
 
     /// Replaces the gateway for requests to come.
