@@ -40,6 +40,8 @@
 ---@field thinking_in_text boolean?
 ---@field never_empty boolean?
 ---@field user_id boolean?
+---@field allow_extra string[]?
+---@field image_schemes string[]?
 ---@field max_in_flight integer?
 
 ---@class Alias

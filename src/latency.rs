@@ -8,6 +8,7 @@ use crate::ids;
 use crate::json::Value;
 use crate::probe::{self, Answer, Format};
 use crate::proxy::{Preview, preview};
+use crate::shown::ShownText;
 use crate::transport::{Endpoint, Path};
 
 /// Tokens of a window that are left free beside the prompt and its answer: for the chat template, and for a tokenizer
@@ -158,7 +159,9 @@ impl Way<'_> {
                 let body = question(model, seed, size, answer_tokens);
                 let asked =
                     probe::ask(server, Path::Root("/v1/messages"), Format::Messages, &body, |_| false);
-                asked.map_err(|trouble| format!("{} did not answer for {model}: {trouble}", server.name()))?
+                asked.map_err(|trouble| {
+                    format!("{} did not answer for {}: {trouble}", server.name(), ShownText::new(model))
+                })?
             }
             Way::Straight(gateway, model) => {
                 ask_straight(gateway, &question(model, seed, size, answer_tokens))?

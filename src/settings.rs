@@ -27,6 +27,11 @@ pub enum SystemMessages {
     Keep,
 }
 
+/// The schemes of images' addresses that are passed on unless the owner says otherwise. A server fetches the address from
+/// its own place in the network, and with others it could be made to read its files (`file:`) or the services around it
+/// (`http:`).
+const IMAGE_SCHEMES: [&str; 2] = ["https", "data"];
+
 /// The settings that the owner made for an upstream, or left to its discovery. All of them shape the translation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -60,6 +65,12 @@ pub struct Settings {
     pub never_empty: bool,
     /// Pass `metadata.user_id` on as `user`. It may name an account, so by default it is not sent.
     pub user_id: bool,
+    /// Members of a request that clients may pass on beyond the usual ones: of the body, and of its
+    /// `chat_template_kwargs`. Some of them replace the model's template, jump a queue, or read another client's cache,
+    /// so the owner names each one.
+    pub allow_extra: Vec<String>,
+    /// The schemes of the addresses of images that clients may have the server fetch.
+    pub image_schemes: Vec<String>,
 }
 
 impl Default for Settings {
@@ -78,6 +89,8 @@ impl Default for Settings {
             think_tags: false,
             never_empty: false,
             user_id: false,
+            allow_extra: Vec::new(),
+            image_schemes: IMAGE_SCHEMES.map(str::to_owned).to_vec(),
         }
     }
 }

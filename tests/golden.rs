@@ -75,6 +75,10 @@ impl Case {
         self.get(key).unwrap_or("").split_whitespace().map(number).collect()
     }
 
+    fn words(&self, key: &str) -> Option<Vec<String>> {
+        self.get(key).map(|words| words.split_whitespace().map(str::to_owned).collect())
+    }
+
     fn is(&self, key: &str, default: bool) -> bool {
         self.number(key).unwrap_or(default)
     }
@@ -103,6 +107,8 @@ impl Case {
             think_tags: self.is("think_tags", default.think_tags),
             user_id: self.is("user_id", default.user_id),
             thinking_in_text: self.is("thinking_in_text", default.thinking_in_text),
+            allow_extra: self.words("allow_extra").unwrap_or(default.allow_extra),
+            image_schemes: self.words("image_schemes").unwrap_or(default.image_schemes),
             ..default
         }
     }
@@ -209,7 +215,9 @@ fn show(bytes: &[u8]) -> String {
 const EXPECTATIONS: [&str; 4] = ["chat.json", "message.sse", "message.json", "error.json"];
 
 /// The keys that the head of an `about.txt` may have.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 20] = [
+    "allow_extra",
+    "image_schemes",
     "thinking_in_text",
     "covers",
     "same_chat_as",

@@ -37,7 +37,7 @@ impl Keys {
     /// |---|---|
     /// | a key of fewer than 16 bytes | it counts: only the warning says that it can be guessed |
     /// | a key that a line above has | left out, so the name above stays the owner's |
-    /// | the name of another line's owner, or a word with a colon or an equals sign behind it, in the key's place | left out: names are shown in the log, so a name must not let anybody in |
+    /// | the name of another line's owner, or something that ends in `:` or `=`, in the key's place | left out: names are shown in the log, so a name must not let anybody in |
     ///
     /// # Errors
     /// The file has no key, so it would admit every client.

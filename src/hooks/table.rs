@@ -183,6 +183,26 @@ impl<'t> TableReader<'t> {
         }
     }
 
+    /// Reads a list of words: letters, digits, `_`, `-`, `+` and `.`.
+    pub(super) fn words(&self, key: &str, what: &str, mistakes: &mut Mistakes<'_>) -> Option<Vec<String>> {
+        let table = self.table(key, what, mistakes)?;
+        let is_word = |word: &String| {
+            !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-+.".contains(c))
+        };
+        let mut words = Vec::new();
+        for item in table.sequence_values::<LuaValue>() {
+            let item = item.unwrap_or(LuaValue::Nil);
+            match item.as_string().map(|text| text.to_string_lossy()).filter(is_word) {
+                Some(word) => words.push(word),
+                None => self.expected(key, what, &item, mistakes),
+            }
+        }
+        if words.len() < keys(&table).len() && table.raw_len() == words.len() {
+            self.wrong(key, &format!("expected {what}, got other keys"), mistakes);
+        }
+        Some(words)
+    }
+
     /// Notes every key that is not in `known`. `positions` is the number of list items that the table may have.
     pub(super) fn check_keys(&self, known: &[&str], positions: usize, mistakes: &mut Mistakes<'_>) {
         let place = if self.path.is_empty() { String::new() } else { format!(" in {}", self.path) };

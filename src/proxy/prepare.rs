@@ -144,6 +144,9 @@ impl Incoming<'_> {
         for dropped in &chat.dropped {
             self.gateway.warn_once("dropped, since OpenAI-compatible servers do not support it", dropped);
         }
+        for name in &chat.not_allowed {
+            self.gateway.warn_once("dropped, since allow_extra of the upstream does not name it", name);
+        }
         if chat.is_coercion_cut {
             let what = "the tools of a request are too large to be kept while its answer runs";
             self.gateway.warn_once(what, "arguments of some are not coerced to their schemas");

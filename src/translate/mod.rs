@@ -8,6 +8,7 @@
 //! | `plan` | [`Target`] and [`Plan`]: what both halves share | |
 //! | `blocks` | content blocks of other kinds | text |
 //! | `history` | `system` and `messages` | `messages` |
+//! | `extras` | members beyond the API's, and addresses of images | those that the owner lets clients pass on |
 //! | `tools` | `tools`, `tool_choice` | `tools`, `tool_choice` |
 //! | `stream` | chunks | events, one block at a time |
 //! | `arguments` | fragments of a tool call's arguments | JSON that is valid at every moment |
@@ -26,6 +27,7 @@ pub mod arguments;
 mod blocks;
 pub mod estimate;
 mod estimator;
+mod extras;
 mod failure;
 mod finish;
 mod footprint;

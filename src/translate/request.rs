@@ -12,6 +12,7 @@ use crate::settings::ThinkingMode;
 use super::arguments::Schema;
 use super::blocks;
 use super::estimate::Prompt;
+use super::extras;
 use super::history::{History, history};
 use super::plan::{KEPT_ITEM_SIZE, Plan, Target};
 use super::text::cut;
@@ -41,19 +42,6 @@ const TOOLS_KEPT_MAX: usize = 64 * 1024;
 const DROPPED_MAX: usize = 32;
 const DROPPED_SIZE_MAX: usize = 64;
 
-/// Extensions that vLLM's clients send beside the API's own fields. They are passed on unchanged.
-const EXTRAS: [&str; 9] = [
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "priority",
-    "cache_salt",
-    "vllm_xargs",
-    "logit_bias",
-];
-
 /// A request for the upstream.
 #[derive(Debug)]
 pub struct ChatRequest<'r> {
@@ -64,6 +52,8 @@ pub struct ChatRequest<'r> {
     /// The kinds of things that were dropped and may matter to the operator, for one warning each. The list and its
     /// texts are short.
     pub dropped: Vec<String>,
+    /// The members that were dropped because the owner does not allow clients to pass them on, for one warning each.
+    pub not_allowed: Vec<String>,
     /// True if the tools are too large to be kept while the answer runs. Then the arguments of some of them are not
     /// coerced to the schema.
     pub is_coercion_cut: bool,
@@ -78,10 +68,12 @@ pub fn chat_request<'r>(
     target: &Target<'r>,
 ) -> Result<ChatRequest<'r>, Error> {
     let dialect = target.flavour.dialect();
+    extras::check_images(&request.messages, target)?;
     let history = history(&request.system, &request.messages, target)?;
     let tools = tools(request, target.flavour)?;
     let thinks = thinks(request, target, &history, &tools);
     let dropped = dropped(request, &tools);
+    let not_allowed = extras::not_allowed(request, target.settings);
     check_kept(request, target.flavour)?;
     let (kept_tools, is_coercion_cut) = kept_tools(target, &tools);
     let mut plan = plan(request, target, &tools);
@@ -103,7 +95,7 @@ pub fn chat_request<'r>(
             body.push("parallel_tool_calls", false);
         }
     }
-    let mut chat = ChatRequest { body: body.into(), plan, dropped, is_coercion_cut };
+    let mut chat = ChatRequest { body: body.into(), plan, dropped, not_allowed, is_coercion_cut };
     chat.plan.measure(&chat.body, &target.lessons.tokens);
     let Some(body) = chat.body.as_object_mut() else { return Ok(chat) };
     let max_tokens = max_tokens(request, target, &chat.plan);
@@ -129,16 +121,15 @@ pub fn chat_request<'r>(
     if let (true, Some(user)) = (target.settings.user_id, user_id(request)) {
         body.push("user", user);
     }
-    for key in EXTRAS {
-        if let Some(value) = request.body.get(key).filter(|_| dialect.takes_extensions) {
-            body.push(key, value.reborrow());
-        }
+    if dialect.takes_extensions {
+        extras::add_usual(body, request);
     }
     if history.prefill.is_some() && dialect.wants_continue_flag {
         body.push("add_generation_prompt", false);
         body.push("continue_final_message", true);
     }
     streaming(body, target.flavour);
+    extras::add_allowed(body, request, target.settings);
     Ok(chat)
 }
 
@@ -321,9 +312,8 @@ fn thinking<'r>(
         if target.settings.preserve_thinking {
             arguments.push("preserve_thinking", true);
         }
-        if let Some(own) = request.body.get("chat_template_kwargs").and_then(Value::as_object) {
-            arguments.set_all(own.iter().map(|(key, value)| (key, value.reborrow())));
-        }
+        let own = extras::template_arguments(request, target.settings);
+        arguments.set_all(own.map(|(key, value)| (key, value.reborrow())));
         body.push("chat_template_kwargs", arguments);
     }
     if let Some(effort) = effort(request, target, thinks) {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::client::{Answer, Client, hello, hello_stream, post, post_with};
 use super::server::{Server, hooks_file, output};
-use super::upstream::Upstream;
+use super::upstream::{Upstream, text_chunks};
 
 const EVIL: &str = "origin: https://evil.example\r\n";
 
@@ -494,4 +494,111 @@ fn connections_without_a_key_make_room_for_one_with_a_key() {
         let request = post_with("x-api-key: sk-anna\r\n", hello().to_string().as_bytes());
         assert_eq!(client.ask(&request).status, 200);
     }
+}
+
+/// Reads a file of keys with this text at the start.
+fn start_with_keys(upstream: &Upstream, name: &str, text: &str) -> (Server, String) {
+    let path = keys_file(name);
+    std::fs::write(&path, text).unwrap();
+    (Server::start_with(upstream, &["--api-key-file", &path]), path)
+}
+
+#[test]
+fn a_key_that_was_taken_out_ends_at_a_reload_and_its_streams_go_on() {
+    let upstream = Upstream::start();
+    let (arrives, arrived) = std::sync::mpsc::channel();
+    let (go_on, goes_on) = std::sync::mpsc::channel();
+    upstream.next(move |call| {
+        arrives.send(()).unwrap();
+        goes_on.recv().unwrap();
+        call.stream_head();
+        text_chunks("Hello.").iter().for_each(|chunk| call.chunk(chunk));
+        call.done()
+    });
+    let (old, new) = ("x-api-key: sk-old-0123456789ab\r\n", "x-api-key: sk-new-0123456789ab\r\n");
+    let (server, path) = start_with_keys(&upstream, "reloaded", "sk-old-0123456789ab anna\n");
+    let models = |key: &str| ask(&server, "GET", "/v1/models", key).status;
+    assert_eq!((models(old), models(new)), (200, 401));
+    let mut stream = server.connect();
+    stream.send(&post_with(old, hello_stream().to_string().as_bytes()));
+    arrived.recv().unwrap();
+    let mut kept = server.connect();
+    assert_eq!(kept.ask(format!("GET /v1/models HTTP/1.1\r\n{old}\r\n").as_bytes()).status, 200);
+    std::fs::write(&path, "sk-new-0123456789ab anna\nsk-new-0123456789ab guest\n").unwrap();
+    server.hang_up();
+    server.wait_for("keys of clients loaded: 1");
+    server.wait_for("line 2 is left out: it has the same key as line 1");
+    assert_eq!((models(old), models(new)), (401, 200));
+    // Also on a connection that an earlier request of the key has opened.
+    assert_eq!(kept.ask(format!("GET /v1/models HTTP/1.1\r\n{old}\r\n").as_bytes()).status, 401);
+    go_on.send(()).unwrap();
+    stream.receive().whole_events();
+    // A file without keys, or without the file, changes nothing.
+    for text in ["", "# nobody\n", "anna: sk-1\n"] {
+        std::fs::write(&path, text).unwrap();
+        server.hang_up();
+        server.wait_for("reload failed; still running the previous hooks");
+        assert_eq!((models(old), models(new)), (401, 200), "{text:?}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    server.hang_up();
+    server.wait_for("No such file");
+    assert_eq!((models(old), models(new)), (401, 200));
+}
+
+#[test]
+fn a_line_that_is_most_likely_a_mistake_is_warned_of_without_the_key() {
+    let upstream = Upstream::start();
+    let (server, path) = start_with_keys(
+        &upstream,
+        "misread",
+        "\u{feff}anna sk-4711-4711-4711\r\n\r\nanna: sk-0815-0815-0815\r\n",
+    );
+    server.wait_for(&format!("WARN  {path}: line 1: the key has fewer than 16 characters"));
+    server.wait_for(&format!("WARN  {path}: line 3 is left out: it begins with a name"));
+    assert_eq!(ask(&server, "GET", "/v1/models", "x-api-key: anna:\r\n").status, 401);
+    assert!(!server.terminate_and_log().contains("4711"));
+}
+
+#[test]
+fn a_new_key_is_a_line_for_the_file() {
+    let upstream = Upstream::start();
+    let (code, line, advice) = output(&["key", "new", "anna b."]);
+    assert_eq!(code, Some(0), "{advice}");
+    let key = line.strip_suffix(" anna b.\n").unwrap();
+    assert!(key.starts_with("sk-") && key.len() == 27, "{line}");
+    assert!(advice.contains(&format!("SPARKGAP_API_KEY={key} sparkgap claude")), "{advice}");
+    let (server, _) = start_with_keys(&upstream, "made", &line);
+    assert_eq!(ask(&server, "GET", "/v1/models", &format!("x-api-key: {key}\r\n")).status, 200);
+    assert!(!server.terminate_and_log().contains("WARN"));
+    for name in ["", " ", "a\nsk-1", "a\u{202e}"] {
+        let (code, line, _) = output(&["key", "new", name]);
+        assert_eq!((code, line.as_str()), (Some(1), ""), "{name:?}");
+    }
+}
+
+#[test]
+fn a_right_key_does_not_wait_for_wrong_ones() {
+    let upstream = Upstream::start();
+    let server = Server::start_with(&upstream, &["--api-key-file", &keys_file("guesses")]);
+    let guess = b"GET /v1/models HTTP/1.1\r\nx-api-key: sk-guess\r\nconnection: close\r\n\r\n";
+    let guesses = server.send_at_once(20, guess);
+    // These are all answered while the last guesses wait; at the latest after them.
+    for _ in 0..50 {
+        assert_eq!(ask(&server, "GET", "/v1/models", "x-api-key: sk-anna\r\n").status, 200);
+    }
+    assert!(guesses.into_iter().all(|guess| guess.join().unwrap() == 401));
+}
+
+#[test]
+fn a_file_that_is_a_pipe_does_not_keep_the_end_from_being_heard() {
+    let upstream = Upstream::start();
+    let hooks = hooks_file("a-pipe", "return { api = 1 }");
+    let server = Server::start_with(&upstream, &["--hooks", &hooks]);
+    std::fs::remove_file(&hooks).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&hooks).status().unwrap().success());
+    server.hang_up();
+    // Nobody writes to the pipe, so this reload never ends.
+    assert!(server.terminate());
+    std::fs::remove_file(&hooks).unwrap();
 }

@@ -47,6 +47,7 @@ mod learned;
 mod leaving;
 mod limits;
 mod litellm;
+mod logs;
 mod memory;
 mod models;
 mod paths;

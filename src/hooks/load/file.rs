@@ -84,7 +84,7 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<UpstreamCon
 }
 
 /// The keys of an upstream.
-pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 17] = [
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 19] = [
     "url",
     "api_key",
     "model",
@@ -102,6 +102,8 @@ pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 17] = [
     "never_empty",
     "user_id",
     "max_in_flight",
+    "allow_extra",
+    "image_schemes",
 ];
 
 fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Option<UpstreamConfig> {
@@ -151,6 +153,12 @@ fn read_settings(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Setti
         think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
         never_empty: reader.boolean("never_empty", mistakes).unwrap_or(default.never_empty),
         user_id: reader.boolean("user_id", mistakes).unwrap_or(default.user_id),
+        allow_extra: reader
+            .words("allow_extra", "a list of names such as { \"priority\" }", mistakes)
+            .unwrap_or(default.allow_extra),
+        image_schemes: reader
+            .words("image_schemes", "a list of words such as { \"https\", \"data\" }", mistakes)
+            .unwrap_or(default.image_schemes),
     }
 }
 
