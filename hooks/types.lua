@@ -43,6 +43,7 @@
 ---@field allow_extra string[]?
 ---@field image_schemes string[]?
 ---@field max_in_flight integer?
+---@field auto_mode boolean?
 
 ---@class Alias
 ---@field [1] string the pattern

@@ -71,6 +71,9 @@ pub struct UpstreamConfig {
     pub model: Option<String>,
     /// The most requests that it gets at a time; the rest wait. `None`: no limit.
     pub max_in_flight: Option<u32>,
+    /// Whether Claude Code's auto mode works with it; `None`: that is decided by the window. `false` is for a server that
+    /// reads prompts too slowly for auto mode's checks.
+    pub auto_mode: Option<bool>,
     /// The settings that shape the translation for it.
     pub settings: Settings,
 }
@@ -84,6 +87,7 @@ impl UpstreamConfig {
             api_key: None,
             model: None,
             max_in_flight: None,
+            auto_mode: None,
             settings: Settings::default(),
         }
     }

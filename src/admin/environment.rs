@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use crate::claude_code::{AUTO_CHECK_TOKENS, AUTO_WINDOW_MIN};
 use crate::error::Error;
 use crate::http::Request;
 use crate::json::{Object, Value};
@@ -14,23 +15,51 @@ use crate::fleet::{Gateway, LISTING_PREFIX, Resolved};
 use crate::hooks::Hook;
 
 /// Every variable that is ever sent, and why. A client that fetches `/env` accepts only these variables.
-pub const VARIABLES: [(&str, &str); 16] = [
+pub const VARIABLES: [(&str, &str); 32] = [
     ("ANTHROPIC_BASE_URL", "where sparkgap is"),
     ("ANTHROPIC_AUTH_TOKEN", "the key that sparkgap asks for; any text where it asks for none"),
     ("ANTHROPIC_API_KEY", "empty, so that no key of an Anthropic account is ever sent to this gateway"),
     ("ANTHROPIC_MODEL", "the main model, by a name that is served here"),
     ("ANTHROPIC_DEFAULT_OPUS_MODEL", "what 'opus' means here"),
+    ("ANTHROPIC_DEFAULT_OPUS_MODEL_NAME", "its row in /model"),
+    ("ANTHROPIC_DEFAULT_OPUS_MODEL_DESCRIPTION", "the same"),
     ("ANTHROPIC_DEFAULT_SONNET_MODEL", "what 'sonnet' means here; auto mode checks tool calls with it"),
+    ("ANTHROPIC_DEFAULT_SONNET_MODEL_NAME", "its row in /model"),
+    ("ANTHROPIC_DEFAULT_SONNET_MODEL_DESCRIPTION", "the same"),
     ("ANTHROPIC_DEFAULT_HAIKU_MODEL", "what 'haiku' means here: titles and other small work"),
-    ("ANTHROPIC_SMALL_FAST_MODEL", "the same for older versions of Claude Code"),
+    ("ANTHROPIC_DEFAULT_HAIKU_MODEL_NAME", "its row in /model"),
+    ("ANTHROPIC_DEFAULT_HAIKU_MODEL_DESCRIPTION", "the same"),
+    (
+        "ANTHROPIC_DEFAULT_FABLE_MODEL",
+        "what 'fable' means here; without it that row of /model is a model of a million tokens",
+    ),
+    ("ANTHROPIC_DEFAULT_FABLE_MODEL_NAME", "its row in /model"),
+    ("ANTHROPIC_DEFAULT_FABLE_MODEL_DESCRIPTION", "the same"),
+    ("ANTHROPIC_SMALL_FAST_MODEL", "the haiku model, for older versions of Claude Code"),
     ("CLAUDE_CODE_SUBAGENT_MODEL", "the model of sub-agents"),
     (
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS",
         "the window that the server told: Claude Code takes an unknown model to have a million tokens, and would compact too late",
     ),
     (
+        "CLAUDE_CODE_AUTO_COMPACT_WINDOW",
+        "the same for names that Claude Code knows, whose windows it takes from a list of its own; 100000 is the least that it accepts",
+    ),
+    (
+        "CLAUDE_CODE_DISABLE_1M_CONTEXT",
+        "1: the row Default of /model keeps to that window; it would ask for a million tokens",
+    ),
+    (
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS",
         "an eighth of the window, at most 32000: what is kept free for an answer",
+    ),
+    (
+        "CLAUDE_CODE_FILE_READ_MAX_OUTPUT_TOKENS",
+        "an eighth of the window, at most 25000: four files that are read at once must leave room to compact",
+    ),
+    (
+        "ENABLE_TOOL_SEARCH",
+        "auto:10: declare all tools at the start if the rarer ones take at most a tenth of the window. They take about 9000 tokens, once. A tool that is declared later changes the beginning of the prompt, and the server reads the whole conversation again",
     ),
     (
         "CLAUDE_CODE_ATTRIBUTION_HEADER",
@@ -48,13 +77,36 @@ pub const VARIABLES: [(&str, &str); 16] = [
         "CLAUDE_CODE_AUTO_MODE_SERVER",
         "0: auto mode lets a model here judge tool calls, rather than wait for a judgement that only Anthropic's servers give",
     ),
+    (
+        "CLAUDE_CODE_DISABLE_SUBAGENT_HANDBACK",
+        "1: a sub-agent's last text is its report; otherwise it must call a tool for that, and the report of a model that does not is lost",
+    ),
+    ("CLAUDE_CODE_GATEWAY_HINT_HEADERS", "1: requests say whether a person waits for them"),
     ("CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY", "1: /model lists what is served here"),
+    (
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+        "1: nothing is sent to Anthropic or other hosts. This switches off updates of Claude Code, telemetry, error reports, /feedback, titles of sessions, and what needs a claude.ai account",
+    ),
+];
+
+/// Variables that a person may prefer otherwise: one that their environment has already, even if empty, is left alone.
+pub const PREFERENCES: [&str; 2] = ["ENABLE_TOOL_SEARCH", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"];
+
+/// Every setting that is ever sent, and why: keys of Claude Code's settings that no variable stands for. A client that
+/// fetches `/env` accepts only these.
+pub const SETTINGS: [(&str, &str); 2] = [
+    (
+        "skipWebFetchPreflight",
+        "WebFetch asks claude.ai about each host first, and fails where that cannot be reached",
+    ),
+    ("disableAutoMode", "auto mode's check of tool calls does not work here; a note says why"),
 ];
 
 /// The models that Claude Code requests, by tier, if it is not told another. Main work uses the first.
 const OPUS: &str = "claude-opus-5-5";
 const SONNET: &str = "claude-sonnet-5-5";
 const HAIKU: &str = "claude-haiku-5-5";
+const FABLE: &str = "claude-fable-5-2";
 
 /// The answer size that Claude Code assumes for a model that it does not know, in tokens.
 const OUTPUT_MAX: u64 = 32_000;
@@ -64,8 +116,49 @@ const OUTPUT_MAX: u64 = 32_000;
 /// request.
 const OUTPUT_SHARE: u64 = 8;
 
+/// The answer size of one file that Claude Code reads if it is not told another, in tokens.
+const FILE_READ_MAX: u64 = 25_000;
+
+/// The divisor for the part of the window that one file may take. Claude Code reads four at once: they take at most half
+/// of the window, so that a conversation that is then over its limit can still be compacted.
+const FILE_READ_SHARE: u64 = 8;
+
+/// The smallest value of `CLAUDE_CODE_AUTO_COMPACT_WINDOW`: Claude Code warns of a smaller one and takes this.
+const COMPACT_WINDOW_MIN: u64 = 100_000;
+
+/// The window that Claude Code takes a name with `[1m]` to have, in tokens.
+const LARGE_WINDOW: u64 = 1_000_000;
+
 /// The same as sparkgap's own limit for a first byte; also the longest silence of a stream that Claude Code accepts.
 const PATIENCE_MS: &str = "1800000";
+
+/// The variables of each tier's row in `/model`: the model, its title, its description.
+const OPUS_ROW: [&str; 3] = [
+    "ANTHROPIC_DEFAULT_OPUS_MODEL",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL_NAME",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL_DESCRIPTION",
+];
+const SONNET_ROW: [&str; 3] = [
+    "ANTHROPIC_DEFAULT_SONNET_MODEL",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL_NAME",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL_DESCRIPTION",
+];
+const HAIKU_ROW: [&str; 3] = [
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL_NAME",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL_DESCRIPTION",
+];
+const FABLE_ROW: [&str; 3] = [
+    "ANTHROPIC_DEFAULT_FABLE_MODEL",
+    "ANTHROPIC_DEFAULT_FABLE_MODEL_NAME",
+    "ANTHROPIC_DEFAULT_FABLE_MODEL_DESCRIPTION",
+];
+
+/// Tool search only where the rarer tools would take more than this share of the window, in percent. Claude Code's own
+/// rarer tools have about 9,000 tokens, so windows from about 100,000 tokens on have all of them from the start; there
+/// they take at most a sixth of what a conversation has before it is compacted. In a smaller window, and with many tools
+/// of MCP servers, tool search stays: the start would take too much.
+const TOOL_SEARCH: &str = "auto:10";
 
 /// The longest `host` header in bytes. A longer one is invalid.
 const HOST_SIZE_MAX: usize = 255;
@@ -86,14 +179,29 @@ pub fn tell(
         return Err(Error::invalid("host: the header must name the host that you reached us by"));
     };
     check_upstreams(gateway, wait)?;
-    let variables = variables(gateway, base);
-    let why = |name: &&'static str| {
-        let (name, why) = VARIABLES.iter().find(|(known, _)| known == name)?;
-        Some(((*name).into(), (*why).into()))
+    let tiers = Tiers::of(gateway);
+    let variables = variables(gateway, &tiers, base);
+    let mut settings = Object::new();
+    settings.push("skipWebFetchPreflight", true);
+    let mut notes: Vec<String> = tiers.unknown_window_note().into_iter().collect();
+    if let Some(note) = tiers.no_auto_mode_note() {
+        settings.push("disableAutoMode", "disable");
+        notes.push(note);
+    }
+    let reasons = VARIABLES.iter().chain(&SETTINGS);
+    let is_sent = |(name, _): &&(&str, &str)| {
+        variables.iter().any(|(sent, _)| sent == name) || settings.get(name).is_some()
     };
-    let why: Object<'_> = variables.iter().map(|(name, _)| name).filter_map(why).collect();
+    let why: Object<'_> =
+        reasons.filter(is_sent).map(|(name, why)| ((*name).into(), (*why).into())).collect();
     let env: Object<'_> = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    Ok(Value::object([("env", env.into()), ("why", why.into())]))
+    let notes: Vec<Value<'static>> = notes.into_iter().map(Value::from).collect();
+    Ok(Value::object([
+        ("env", env.into()),
+        ("settings", settings.into()),
+        ("notes", notes.into()),
+        ("why", why.into()),
+    ]))
 }
 
 /// Refuses to answer while an upstream of the main models has not answered yet and the configuration lacks what only
@@ -128,42 +236,126 @@ fn base_url(host: &str, forwarded_proto: Option<&str>, prefix: &str) -> Option<S
     Some(format!("{scheme}://{host}{prefix}"))
 }
 
-/// The variables in the order of [`VARIABLES`], without those for which nothing is known.
-fn variables(gateway: &Gateway, base: String) -> Vec<(&'static str, String)> {
-    let mut found = vec![("ANTHROPIC_BASE_URL", base)];
-    let [opus, sonnet, haiku] =
-        [OPUS, SONNET, HAIKU].map(|tier| gateway.resolve(tier, None, None, None).ok());
-    let main = opus.as_ref().or(sonnet.as_ref()).or(haiku.as_ref());
-    // A function `on_request` may depend on the names that Claude Code uses, so they are not replaced.
-    if let Some(main) = main.filter(|_| !gateway.hooks().defines(Hook::Request)) {
-        let name = |tier: &Option<Resolved>, own: &str| match tier {
-            Some(tier) => name_of(gateway, tier, own),
-            None => name_of(gateway, main, OPUS),
+/// The models that Claude Code's own names lead to; `None` for a name that no alias serves.
+struct Tiers {
+    opus: Option<Resolved>,
+    sonnet: Option<Resolved>,
+    haiku: Option<Resolved>,
+    fable: Option<Resolved>,
+}
+
+impl Tiers {
+    fn of(gateway: &Gateway) -> Self {
+        let [opus, sonnet, haiku, fable] =
+            [OPUS, SONNET, HAIKU, FABLE].map(|tier| gateway.resolve(tier, None, None, None).ok());
+        Tiers { opus, sonnet, haiku, fable }
+    }
+
+    /// The model of the main work.
+    fn main(&self) -> Option<&Resolved> {
+        self.opus.as_ref().or(self.sonnet.as_ref()).or(self.haiku.as_ref())
+    }
+
+    /// The least of a number over the models that hold conversations. One number serves all conversations. The haiku
+    /// model holds none of its own; the fable model holds one only if a person chooses it.
+    fn least(&self, of: fn(&Resolved) -> Option<u64>) -> Option<u64> {
+        [&self.opus, &self.sonnet].into_iter().flatten().filter_map(of).min()
+    }
+
+    /// The reason for which Claude Code is not told a window, if it is not.
+    fn unknown_window_note(&self) -> Option<String> {
+        let main = self.main().filter(|_| self.least(Resolved::window).is_none())?;
+        Some(format!(
+            "upstream {} does not report the context window of {}, so Claude Code assumes a million tokens and compacts too late: set window = TOKENS for this upstream in a Lua file",
+            main.served.name(),
+            main.model
+        ))
+    }
+
+    /// The reason for which auto mode cannot work, if it cannot. The sonnet model checks its tool calls.
+    fn no_auto_mode_note(&self) -> Option<String> {
+        let judge = self.sonnet.as_ref().or(self.main())?;
+        let upstream = judge.served.upstream();
+        let reason = match (upstream.config().auto_mode, judge.window()) {
+            (Some(true), _) => return None,
+            (Some(false), _) => format!("upstream {} has auto_mode = false", upstream.name()),
+            (None, Some(window)) if window < AUTO_WINDOW_MIN => format!(
+                "its check of a tool call has about {AUTO_CHECK_TOKENS} tokens, and the window of {} has {window}",
+                judge.model
+            ),
+            (None, _) => return None,
         };
-        let (opus, sonnet, haiku) = (name(&opus, OPUS), name(&sonnet, SONNET), name(&haiku, HAIKU));
-        found.push(("ANTHROPIC_MODEL", opus.clone()));
-        found.push(("ANTHROPIC_DEFAULT_OPUS_MODEL", opus));
-        found.push(("ANTHROPIC_DEFAULT_SONNET_MODEL", sonnet.clone()));
-        found.push(("ANTHROPIC_DEFAULT_HAIKU_MODEL", haiku.clone()));
-        found.push(("ANTHROPIC_SMALL_FAST_MODEL", haiku));
-        found.push(("CLAUDE_CODE_SUBAGENT_MODEL", sonnet));
+        Some(format!("auto mode is not offered (setting disableAutoMode): {reason}"))
     }
-    // One number serves all conversations, so it is the smaller window. The haiku model holds no conversation of its
-    // own.
-    let talking = [&opus, &sonnet];
-    let least = |of: fn(&Resolved) -> Option<u64>| talking.into_iter().flatten().filter_map(of).min();
-    if let Some(window) = least(Resolved::window) {
+}
+
+/// The variables in the order of [`VARIABLES`], without those for which nothing is known.
+fn variables(gateway: &Gateway, tiers: &Tiers, base: String) -> Vec<(&'static str, String)> {
+    let mut found = vec![("ANTHROPIC_BASE_URL", base)];
+    // A function `on_request` may depend on the names that Claude Code uses, so they are not replaced.
+    if let Some(main) = tiers.main().filter(|_| !gateway.hooks().defines(Hook::Request)) {
+        models(gateway, tiers, main, &mut found);
+    }
+    if let Some(window) = tiers.least(Resolved::window) {
         let output = (window / OUTPUT_SHARE).min(OUTPUT_MAX);
-        let output = least(|tier| tier.settings.max_tokens).map_or(output, |most| most.min(output));
+        let output = tiers.least(|tier| tier.settings.max_tokens).map_or(output, |most| most.min(output));
         found.push(("CLAUDE_CODE_MAX_CONTEXT_TOKENS", window.to_string()));
+        found.push(("CLAUDE_CODE_AUTO_COMPACT_WINDOW", window.max(COMPACT_WINDOW_MIN).to_string()));
+        if window < LARGE_WINDOW {
+            found.push(("CLAUDE_CODE_DISABLE_1M_CONTEXT", "1".into()));
+        }
         found.push(("CLAUDE_CODE_MAX_OUTPUT_TOKENS", output.to_string()));
+        let file = (window / FILE_READ_SHARE).min(FILE_READ_MAX);
+        found.push(("CLAUDE_CODE_FILE_READ_MAX_OUTPUT_TOKENS", file.to_string()));
+        found.push(("ENABLE_TOOL_SEARCH", TOOL_SEARCH.into()));
     }
-    found.push(("CLAUDE_CODE_ATTRIBUTION_HEADER", "0".into()));
-    found.push(("API_TIMEOUT_MS", PATIENCE_MS.into()));
-    found.push(("CLAUDE_STREAM_IDLE_TIMEOUT_MS", PATIENCE_MS.into()));
-    found.push(("CLAUDE_CODE_AUTO_MODE_SERVER", "0".into()));
-    found.push(("CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY", "1".into()));
+    let fixed = [
+        ("CLAUDE_CODE_ATTRIBUTION_HEADER", "0"),
+        ("API_TIMEOUT_MS", PATIENCE_MS),
+        ("CLAUDE_STREAM_IDLE_TIMEOUT_MS", PATIENCE_MS),
+        ("CLAUDE_CODE_AUTO_MODE_SERVER", "0"),
+        ("CLAUDE_CODE_DISABLE_SUBAGENT_HANDBACK", "1"),
+        ("CLAUDE_CODE_GATEWAY_HINT_HEADERS", "1"),
+        ("CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY", "1"),
+        ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+    ];
+    found.extend(fixed.map(|(name, value)| (name, value.to_string())));
     found
+}
+
+/// The variables that name models and describe their rows in `/model`.
+fn models(gateway: &Gateway, tiers: &Tiers, main: &Resolved, found: &mut Vec<(&'static str, String)>) {
+    let name = |tier: &Option<Resolved>, own: &str| match tier {
+        Some(tier) => name_of(gateway, tier, own),
+        None => name_of(gateway, main, OPUS),
+    };
+    let [opus, sonnet, haiku, fable] =
+        [(&tiers.opus, OPUS), (&tiers.sonnet, SONNET), (&tiers.haiku, HAIKU), (&tiers.fable, FABLE)]
+            .map(|(tier, own)| (name(tier, own), row(tier.as_ref().unwrap_or(main))));
+    found.push(("ANTHROPIC_MODEL", opus.0.clone()));
+    let small = haiku.0.clone();
+    let agents = sonnet.0.clone();
+    for ([model, title, description], (name, row)) in
+        [(OPUS_ROW, opus), (SONNET_ROW, sonnet), (HAIKU_ROW, haiku), (FABLE_ROW, fable)]
+    {
+        found.push((model, name));
+        found.push((title, row.0));
+        found.push((description, row.1));
+    }
+    found.push(("ANTHROPIC_SMALL_FAST_MODEL", small));
+    found.push(("CLAUDE_CODE_SUBAGENT_MODEL", agents));
+}
+
+/// The title and the description of a model's row in `/model`. The title leaves out the folders of the model's name.
+fn row(model: &Resolved) -> (String, String) {
+    let title = model.model.rsplit('/').find(|part| !part.is_empty()).unwrap_or(&model.model);
+    (title.to_string(), describe(model))
+}
+
+/// The window of a model, if it is known, and its upstream: what a person compares when choosing one.
+pub(super) fn describe(model: &Resolved) -> String {
+    let window = model.window().map(|window| format!("{window} tokens, ")).unwrap_or_default();
+    format!("{window}on upstream {}", model.served.name())
 }
 
 /// A name that leads to this model: the model's own, otherwise an alias, otherwise Claude Code's own name for the tier,
@@ -201,7 +393,7 @@ mod tests {
     }
 
     fn told(gateway: &Gateway) -> impl Fn(&str) -> String + use<> {
-        let variables = variables(gateway, "http://box:4000".into());
+        let variables = variables(gateway, &Tiers::of(gateway), "http://box:4000".into());
         move |name| {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| value.clone()).unwrap_or_default()
@@ -218,6 +410,70 @@ mod tests {
         assert_eq!(told("CLAUDE_CODE_MAX_OUTPUT_TOKENS"), "16384");
         assert_eq!(told("CLAUDE_CODE_ATTRIBUTION_HEADER"), "0");
         assert_eq!(told("CLAUDE_CODE_AUTO_MODE_SERVER"), "0");
+        assert_eq!(told("ANTHROPIC_DEFAULT_FABLE_MODEL"), "qwen3");
+        assert_eq!(told("ENABLE_TOOL_SEARCH"), "auto:10");
+    }
+
+    #[test]
+    fn every_limit_keeps_to_the_window() {
+        for (window, compact, file, disables) in [
+            (32_768, "100000", "4096", "1"),
+            (131_072, "131072", "16384", "1"),
+            (262_144, "262144", "25000", "1"),
+            (1_000_000, "1000000", "25000", ""),
+        ] {
+            let told = told(&gateway(&[("default", "qwen3", window)], "return { api = 1 }"));
+            assert_eq!(told("CLAUDE_CODE_AUTO_COMPACT_WINDOW"), compact, "{window}");
+            assert_eq!(told("CLAUDE_CODE_FILE_READ_MAX_OUTPUT_TOKENS"), file, "{window}");
+            assert_eq!(told("CLAUDE_CODE_DISABLE_1M_CONTEXT"), disables, "{window}");
+        }
+    }
+
+    #[test]
+    fn rows_of_the_menu_say_what_a_model_is() {
+        let told = told(&gateway(&[("spark", "Intel/Qwen3.6-35B", 131_072)], "return { api = 1 }"));
+        assert_eq!(told("ANTHROPIC_DEFAULT_OPUS_MODEL"), "Intel/Qwen3.6-35B");
+        assert_eq!(told("ANTHROPIC_DEFAULT_OPUS_MODEL_NAME"), "Qwen3.6-35B");
+        assert_eq!(told("ANTHROPIC_DEFAULT_FABLE_MODEL_DESCRIPTION"), "131072 tokens, on upstream spark");
+    }
+
+    #[test]
+    fn auto_mode_is_offered_where_its_check_fits() {
+        let note = |window: u64, auto_mode: Option<bool>| {
+            let upstream = config::UpstreamConfig {
+                model: Some("qwen3".into()),
+                auto_mode,
+                settings: Settings { window: Some(window), ..Settings::default() },
+                ..config::UpstreamConfig::new("spark", "http://127.0.0.1:9/v1")
+            };
+            let loaded = Hooks::load(&[], vec![upstream], LoadOptions::default()).unwrap();
+            let gateway = Gateway::new(loaded, &transport::CallLimits::default()).unwrap();
+            Tiers::of(&gateway).no_auto_mode_note().unwrap_or_default()
+        };
+        assert_eq!(note(48_000, None), "");
+        assert_eq!(note(47_999, Some(true)), "");
+        let small = note(47_999, None);
+        assert!(
+            small.contains("disableAutoMode") && small.contains("36000 tokens, and the window of qwen3"),
+            "{small}"
+        );
+        let slow = note(131_072, Some(false));
+        assert!(slow.contains("upstream spark has auto_mode = false"), "{slow}");
+    }
+
+    #[test]
+    fn a_window_that_nobody_knows_is_told_with_its_upstream() {
+        let upstream = config::UpstreamConfig::new("spark", "http://127.0.0.1:9/v1");
+        let loaded = Hooks::load(&[], vec![upstream], LoadOptions::default()).unwrap();
+        let gateway = Gateway::new(loaded, &transport::CallLimits::default()).unwrap();
+        let tiers = Tiers::of(&gateway);
+        let note = tiers.unknown_window_note().unwrap();
+        assert!(note.starts_with("upstream spark does not report the context window"), "{note}");
+        let sent = variables(&gateway, &tiers, String::new());
+        assert!(
+            !sent.iter().any(|(name, _)| *name == "ENABLE_TOOL_SEARCH"),
+            "its share of a window is unknown"
+        );
     }
 
     #[test]
@@ -246,7 +502,7 @@ mod tests {
     fn whatever_is_told_is_known() {
         let gateway = gateway(&[("a", "m", 65_536)], "return { api = 1 }");
         let mut known = VARIABLES.iter().map(|(name, _)| *name);
-        for (name, _) in variables(&gateway, String::new()) {
+        for (name, _) in variables(&gateway, &Tiers::of(&gateway), String::new()) {
             assert!(known.any(|known| known == name), "{name} is not in the table, or not in its order");
         }
     }

@@ -14,6 +14,8 @@ use crate::transport::Wait;
 
 use crate::fleet::{Gateway, LISTING_PREFIX, Served};
 
+use super::environment::describe;
+
 /// The number of models on a page if the client does not set it, and the most (the API's limits).
 const PAGE_SIZE: usize = 20;
 const PAGE_SIZE_MAX: usize = 1000;
@@ -26,6 +28,8 @@ const CREATED_AT: &str = "1970-01-01T00:00:00Z";
 struct Listed {
     id: String,
     display_name: String,
+    /// The text that Claude Code shows beside the name in `/model`.
+    description: String,
     window: Option<u64>,
     max_tokens: Option<u64>,
 }
@@ -84,6 +88,7 @@ fn listing(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Vec<Listed> {
             models.extend(found.map(|found| Listed {
                 id,
                 display_name: display_name.to_string(),
+                description: describe(&found),
                 window: found.window(),
                 max_tokens: found.settings.max_tokens,
             }));
@@ -150,6 +155,7 @@ impl Listed {
             ("type", "model".into()),
             ("id", self.id.clone().into()),
             ("display_name", self.display_name.clone().into()),
+            ("description", self.description.clone().into()),
             ("created_at", CREATED_AT.into()),
             ("lifecycle", "active".into()),
             ("line", Value::Null),
@@ -177,8 +183,13 @@ mod tests {
     use super::*;
 
     fn models() -> Vec<Listed> {
-        let model =
-            |id: &str| Listed { id: id.into(), display_name: id.into(), window: None, max_tokens: None };
+        let model = |id: &str| Listed {
+            id: id.into(),
+            display_name: id.into(),
+            description: String::new(),
+            window: None,
+            max_tokens: None,
+        };
         ["a", "b/c", "d"].map(model).to_vec()
     }
 

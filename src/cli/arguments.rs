@@ -270,6 +270,7 @@ pub(super) struct NewKey {
     example = "eval \"$(sparkgap env)\" && claude",
     example = "eval \"$(sparkgap env --remote http://box:4000 || echo false)\" && claude\n    On a laptop: claude does not run if the box is down, or if there is no sparkgap on the laptop.",
     example = "sparkgap env --json\n    For the env of Claude Code's settings.json.",
+    example = "sparkgap env --settings > settings.json\n    A whole settings file, with what no environment variable can set.",
     note = "The environment variables SPARKGAP_URL and SPARKGAP_API_KEY stand for --remote and --api-key.\nThe lines are for sh, dash, bash, zsh and fish. After any failure they are only `false`, so that what stands behind && does not run; a settings file of Claude Code that leads elsewhere is such a failure."
 )]
 pub(super) struct Environment {
@@ -285,6 +286,12 @@ pub(super) struct Environment {
     /// print JSON
     #[argh(switch)]
     pub(super) json: bool,
+    /// print JSON with Claude Code's settings beside the variables
+    #[argh(switch)]
+    pub(super) settings: bool,
+    /// if the model server is down, wait until it answers
+    #[argh(switch)]
+    pub(super) wait: bool,
 }
 
 /// Run Claude Code with the environment of `sparkgap env`, whatever its settings files say. All arguments are Claude

@@ -6,15 +6,30 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, IsTerminal as _, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::output::{Failed, note};
-use super::remote::{ANY_KEY, Variables, ask};
+use super::output::{Failed, note, print};
+use super::remote::{ANY_KEY, LOCAL, Told, Variables, ask};
 use crate::config;
 use crate::json::{self, Object, Value};
+
+/// The help for `sparkgap claude`, above Claude Code's own.
+const HELP: &str = "Usage: sparkgap claude [ARGUMENTS]
+
+Run Claude Code on a sparkgap, whatever its settings files say. All arguments are Claude Code's.
+
+Environment:
+  SPARKGAP_URL      where sparkgap is (%local_url%)
+  SPARKGAP_API_KEY  the key that sparkgap asks for
+
+`sparkgap env` prints the variables that are set, with the reason for each. ENABLE_TOOL_SEARCH and
+CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC are left as they are if your environment has them, even empty.
+
+Claude Code's own help:
+";
 
 /// Variables that make Claude Code send its requests elsewhere than to `ANTHROPIC_BASE_URL`.
 const DETOURS: [&str; 11] = [
@@ -52,19 +67,53 @@ const DROP_INS_MAX: usize = 1000;
 
 /// `sparkgap claude ARGUMENTS`: replaces this process by Claude Code, which gets all the arguments. So the address of
 /// sparkgap and the key for it come from `SPARKGAP_URL` and `SPARKGAP_API_KEY`. Returns only if that fails.
-pub(super) fn run(arguments: &[OsString]) -> Failed {
-    let command = ask(None, None, None).and_then(|variables| command(arguments, variables));
-    let error = match command {
-        Ok(mut command) => command.exec(),
-        Err(failed) => return failed,
+///
+/// # Errors
+/// The reason for which Claude Code does not run. `Ok`: only help was asked for, and Claude Code is not installed.
+pub(super) fn run(arguments: &[OsString]) -> Result<(), Failed> {
+    // Help and version need no sparkgap, and people ask for them before they have one.
+    let is_help = arguments.first().is_some_and(|first| first == "--help" || first == "-h");
+    let is_version = arguments.first().is_some_and(|first| first == "--version" || first == "-v");
+    if is_help {
+        print(&format!("{}\n", HELP.replace("%local_url%", LOCAL)));
+    }
+    let command = if is_help || is_version {
+        let mut command = Command::new("claude");
+        command.args(arguments);
+        command
+    } else {
+        let told = ask(None, None, None, offer_to_wait)?;
+        told.show_notes();
+        command(arguments, told)?
     };
+    let error = { command }.exec();
     match error.kind() {
-        ErrorKind::NotFound => "claude is not on your PATH: install Claude Code with `npm install -g @anthropic-ai/claude-code`, or see https://code.claude.com/docs".into(),
-        _ => format!("cannot run claude: {error}"),
+        ErrorKind::NotFound if is_help => {
+            print("claude itself is not on your PATH, so its options are not shown\n");
+            Ok(())
+        }
+        ErrorKind::NotFound => Err("claude is not on your PATH: install Claude Code with `npm install -g @anthropic-ai/claude-code`, or see https://code.claude.com/docs".into()),
+        _ => Err(format!("cannot run claude: {error}")),
     }
 }
 
-fn command(arguments: &[OsString], mut variables: Variables) -> Result<Command, Failed> {
+/// Offers the person at the terminal to wait for a model server that is down; without a terminal nobody can answer.
+fn offer_to_wait(reason: &str) -> bool {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return false;
+    }
+    note(&format!("{reason}\nWait until it answers? [Y/n] "));
+    let mut answer = String::new();
+    let is_read = std::io::stdin().read_line(&mut answer).is_ok_and(|count| count > 0);
+    let waits = is_read && matches!(answer.trim().to_ascii_lowercase().as_str(), "" | "y" | "yes");
+    if waits {
+        note("waiting; press Ctrl-C to give up\n");
+    }
+    waits
+}
+
+fn command(arguments: &[OsString], told: Told) -> Result<Command, Failed> {
+    let Told { mut variables, settings, .. } = told;
     for folder in MANAGED {
         check_managed(Path::new(folder), &variables)?;
     }
@@ -74,7 +123,7 @@ fn command(arguments: &[OsString], mut variables: Variables) -> Result<Command, 
     all.push(own.clone());
     go_without_proxy(&mut variables, &all);
     let shows_key = all.iter().any(has_key);
-    let settings = merged(own, &variables, shows_key)?;
+    let settings = merged(own, &variables, settings, shows_key)?;
     let mut command = Command::new("claude");
     command.arg("--settings").arg(settings).args(arguments).envs(variables);
     for name in DETOURS {
@@ -134,10 +183,16 @@ fn take_settings(arguments: &[OsString]) -> Result<(Option<OsString>, Vec<OsStri
     Ok((own, others))
 }
 
-/// The settings to pass on: the user's own ones with the variables in their `env`. Everybody on a machine can see the
+/// The settings to pass on: the user's own ones with the variables in their `env`, and with `others` where the user has
+/// none. Everybody on a machine can see the
 /// arguments of its processes, so the key is passed in the environment, unless `shows_key`: then a settings file holds
 /// another key, which would override the environment.
-fn merged(mut settings: Value<'static>, variables: &Variables, shows_key: bool) -> Result<String, Failed> {
+fn merged(
+    mut settings: Value<'static>,
+    variables: &Variables,
+    others: Vec<(&'static str, Value<'static>)>,
+    shows_key: bool,
+) -> Result<String, Failed> {
     let wrong = || "--settings holds no JSON object; sparkgap adds its environment to one".to_string();
     let whole = settings.as_object_mut().ok_or_else(wrong)?;
     let mut env = match whole.remove("env") {
@@ -154,6 +209,11 @@ fn merged(mut settings: Value<'static>, variables: &Variables, shows_key: bool) 
         env.set(name, "");
     }
     whole.set("env", env);
+    for (name, value) in others {
+        if whole.get(name).is_none() {
+            whole.set(name, value);
+        }
+    }
     // This setting names a program that prints the key of another server: Claude Code would send that key beside ours.
     whole.set("apiKeyHelper", "");
     Ok(settings.to_json())
@@ -356,8 +416,11 @@ mod tests {
     #[test]
     fn our_variables_beat_the_persons_own_and_the_key_is_shown_only_where_it_must_be() {
         let own = r#"{"model":"opus","env":{"ANTHROPIC_BASE_URL":"http://other","X":"1"}}"#;
+        let others = vec![("skipWebFetchPreflight", true.into()), ("model", "other".into())];
         for shows_key in [false, true] {
-            let merged = value(&merged(value(own), &variables(), shows_key).unwrap());
+            let merged = value(&merged(value(own), &variables(), others.clone(), shows_key).unwrap());
+            assert_eq!(merged.get("skipWebFetchPreflight"), Some(&Value::Bool(true)));
+            assert_eq!(merged.get("model").and_then(Value::as_str), Some("opus"), "the person's own wins");
             let env = merged.get("env").unwrap();
             let text = |name: &str| env.get(name).and_then(Value::as_str);
             assert_eq!(text("ANTHROPIC_BASE_URL"), Some("http://box:4000"));
@@ -366,7 +429,7 @@ mod tests {
             assert_eq!(text("ANTHROPIC_AUTH_TOKEN"), shows_key.then_some("sk-our-lan"));
             assert_eq!(merged.get("model").and_then(Value::as_str), Some("opus"));
         }
-        assert!(merged(value("[]"), &variables(), false).is_err());
+        assert!(merged(value("[]"), &variables(), Vec::new(), false).is_err());
         for wrong in ["{\"env\":", "/no/such/file.json", "{]}"] {
             let failed = own_settings(OsStr::new(wrong)).unwrap_err();
             assert!(failed.starts_with("--settings "), "{failed}");

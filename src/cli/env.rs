@@ -9,10 +9,10 @@ use std::io::{self, Write as _};
 use super::arguments::Environment;
 use super::claude;
 use super::output::{Failed, note, plain_json};
-use super::remote::{Variables, ask};
+use super::remote::{Told, Variables, ask};
 use crate::admin::environment::VARIABLES;
 use crate::app::in_quotes;
-use crate::json::Value;
+use crate::json::{Object, Value};
 
 /// The beginning of every answer for a shell. It is written before anything else is done, so that `eval` fails for a
 /// program that is killed before it has written the rest, as it does for every error: in
@@ -29,13 +29,15 @@ pub(super) fn is_meant(arguments: &[OsString]) -> bool {
     let is_option = |first: &OsString| first.to_str().is_some_and(|first| first.starts_with('-'));
     arguments.first().is_some_and(|first| first == "env" || is_option(first))
         && arguments.iter().any(|argument| argument == "env")
-        && !arguments.iter().any(|argument| argument == "--json")
+        && !arguments.iter().any(|argument| argument == "--json" || argument == "--settings")
 }
 
 /// Begins the answer of `sparkgap env` if these arguments ask for shell lines; returns true if they do.
 pub(super) fn begin(arguments: &[OsString]) -> bool {
     let other = |argument: &OsString| {
-        argument.to_str().is_some_and(|argument| matches!(argument, "--json" | "--help" | "-h" | "help"))
+        argument
+            .to_str()
+            .is_some_and(|argument| matches!(argument, "--json" | "--settings" | "--help" | "-h" | "help"))
     };
     let is_shell =
         arguments.split_first().is_some_and(|(first, rest)| first == "env" && !rest.iter().any(other));
@@ -54,19 +56,29 @@ pub(super) fn end_failed(has_begun: bool) {
 
 /// `sparkgap env`. The shell lines continue what [`begin`] has written.
 pub(super) fn run(options: &Environment) -> Result<(), Failed> {
-    let mut variables =
-        ask(options.remote.as_deref(), options.base_url.as_deref(), options.api_key.as_deref())?;
-    claude::go_without_detours(&mut variables);
-    claude::go_without_proxy(&mut variables, &claude::settings_of_files());
-    if !options.json {
-        claude::check_settings_files(&variables)?;
+    let may_wait = |reason: &str| {
+        if options.wait {
+            note(&format!("{reason}\nwaiting; press Ctrl-C to give up\n"));
+        } else {
+            note("sparkgap: with --wait this command waits for the model server\n");
+        }
+        options.wait
+    };
+    let (remote, base_url, key) =
+        (options.remote.as_deref(), options.base_url.as_deref(), options.api_key.as_deref());
+    let mut told = ask(remote, base_url, key, may_wait)?;
+    claude::go_without_detours(&mut told.variables);
+    claude::go_without_proxy(&mut told.variables, &claude::settings_of_files());
+    let is_shell = !options.json && !options.settings;
+    if is_shell {
+        claude::check_settings_files(&told.variables)?;
     }
-    if !variables.iter().any(|(name, _)| *name == "CLAUDE_CODE_MAX_CONTEXT_TOKENS") {
-        note(
-            "sparkgap: the server does not report its context window; set window = TOKENS for it in a Lua file\n",
-        );
-    }
-    let text = if options.json { as_json(&variables) } else { as_shell(&variables) };
+    told.show_notes();
+    let text = match (options.settings, options.json) {
+        (true, _) => as_settings(told),
+        (false, true) => as_json(&told.variables),
+        (false, false) => as_shell(&told.variables),
+    };
     write(&text).map_err(|error| format!("cannot write the environment to stdout: {error}"))
 }
 
@@ -96,6 +108,18 @@ fn as_json(variables: &Variables) -> String {
     let lines: Vec<String> =
         variables.iter().map(|(name, value)| format!("  {}: {}", text(name), text(value))).collect();
     format!("{{\n{}\n}}\n", lines.join(",\n"))
+}
+
+/// A whole settings file for Claude Code: the variables, and the settings that no variable stands for.
+fn as_settings(told: Told) -> String {
+    let env: Object<'_> =
+        told.variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let mut whole = Object::new();
+    whole.push("env", env);
+    for (name, value) in told.settings {
+        whole.push(name, value);
+    }
+    format!("{}\n", Value::from(whole).to_json())
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::output::Failed;
-use crate::admin::environment::VARIABLES;
+use super::output::{Failed, note};
+use crate::admin::environment::{PREFERENCES, SETTINGS, VARIABLES};
 use crate::config::{self, Secret};
 use crate::json::{self, Value};
 use crate::shown::is_command;
@@ -25,46 +25,138 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The value of `ANTHROPIC_AUTH_TOKEN` if sparkgap needs no key: Claude Code does not start without a token.
 pub(super) const ANY_KEY: &str = "local";
 
+/// How often a sparkgap whose model server is down is asked again, and after which pause: a server that is started anew
+/// may need some seconds to open its port.
+const MORE_TRIES: u32 = 3;
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// The pause between two questions while somebody has chosen to wait: a model takes minutes to load.
+const WAIT_BETWEEN: Duration = Duration::from_secs(2);
+
+/// The most notes that are shown, and the longest, in characters: they are another machine's text.
+const NOTES_MAX: usize = 8;
+const NOTE_CHARS_MAX: usize = 500;
+
 /// Names and values, in the order of [`VARIABLES`].
 pub(super) type Variables = Vec<(&'static str, String)>;
 
-/// Asks the sparkgap at `remote` for the variables. `base_url` is the address for Claude Code, if it is a different
-/// one.
+/// The answer of `GET /env`, as far as it is known here.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) variables: Variables,
+    /// Keys of Claude Code's settings, in the order of [`SETTINGS`]: texts, or true or false.
+    pub(super) settings: Vec<(&'static str, Value<'static>)>,
+    /// Sentences for the person, each in one line.
+    notes: Vec<String>,
+}
+
+impl Told {
+    /// Shows the notes on stderr.
+    pub(super) fn show_notes(&self) {
+        for text in &self.notes {
+            note(&format!("sparkgap: {text}\n"));
+        }
+    }
+}
+
+/// The reason for which a sparkgap gives no environment.
+#[derive(Debug)]
+enum Trouble {
+    /// Its model server does not answer, which may pass.
+    Down(Failed),
+    Other(Failed),
+}
+
+/// The variables that need no question to sparkgap.
+fn own_variables(base_url: String, key: Option<String>) -> Variables {
+    vec![
+        ("ANTHROPIC_BASE_URL", base_url),
+        ("ANTHROPIC_AUTH_TOKEN", key.unwrap_or_else(|| ANY_KEY.to_string())),
+        ("ANTHROPIC_API_KEY", String::new()),
+    ]
+}
+
+/// Asks the sparkgap at `remote` for the environment. `base_url` is the address for Claude Code, if it is a different
+/// one. If its model server is down, asks again for some seconds, and for as long as it takes if `may_wait`, which is
+/// given the reason, returns true.
 pub(super) fn ask(
     remote: Option<&str>,
     base_url: Option<&str>,
     key: Option<&str>,
-) -> Result<Variables, Failed> {
+    may_wait: impl FnOnce(&str) -> bool,
+) -> Result<Told, Failed> {
     let remote = address(remote.or(base_url));
     let base_url = base_url.map_or_else(|| remote.clone(), with_scheme);
     let key = self::key(key);
     let options = CallLimits { discovery_timeout: FIRST_BYTE_TIMEOUT, ..CallLimits::default() };
     let server = Endpoint::new(&server(&remote, key.as_deref()), &options)?;
-    let mut told = vec![
-        ("ANTHROPIC_BASE_URL", base_url),
-        ("ANTHROPIC_AUTH_TOKEN", key.unwrap_or_else(|| ANY_KEY.to_string())),
-        ("ANTHROPIC_API_KEY", String::new()),
-    ];
-    let mut body = fetch(&server, &remote)?;
+    let mut body = fetch_patiently(&server, &remote, may_wait)?;
     let not_ours = |what: &str| format!("{remote} is not a sparkgap that knows `env`: {what}");
     let answer = json::parse(&mut body).map_err(|error| not_ours(&error.to_string()))?;
-    let env =
-        answer.get("env").and_then(Value::as_object).ok_or_else(|| not_ours("no `env` in its answer"))?;
+    read_answer(&answer, own_variables(base_url, key)).map_err(|what| not_ours(&what))
+}
+
+/// Adds the answer's variables to `variables`, and reads its settings and notes.
+fn read_answer(answer: &Value<'_>, mut variables: Variables) -> Result<Told, String> {
+    let env = answer.get("env").and_then(Value::as_object).ok_or("no `env` in its answer")?;
     if !matches!(env.get("ANTHROPIC_BASE_URL").and_then(Value::as_str), Some(url) if !url.is_empty()) {
-        return Err(not_ours("no ANTHROPIC_BASE_URL in its `env`"));
+        return Err("no ANTHROPIC_BASE_URL in its `env`".into());
     }
     // Accept only these names: a server must not set anything else in the user's shell. Refuse backslashes: fish
     // interprets them within quotes too, so a backslash could end the quotes.
     for (name, _) in VARIABLES {
-        let is_told = told.iter().any(|(known, _)| *known == name);
+        let is_told = variables.iter().any(|(known, _)| *known == name);
         if let Some(value) = env.get(name).and_then(Value::as_str).filter(|_| !is_told) {
             if value.contains(|c: char| c == '\\' || is_command(c)) {
-                return Err(not_ours(&format!("its {name} has a backslash or a control character")));
+                return Err(format!("its {name} has a backslash or a control character"));
             }
-            told.push((name, value.to_string()));
+            if !(PREFERENCES.contains(&name) && std::env::var_os(name).is_some()) {
+                variables.push((name, value.to_string()));
+            }
         }
     }
-    Ok(told)
+    let setting = |name: &'static str| match answer.get("settings")?.get(name)? {
+        Value::Bool(flag) => Some((name, Value::Bool(*flag))),
+        Value::String(text) => Some((name, Value::from(text.to_string()))),
+        _ => None,
+    };
+    let settings = SETTINGS.iter().filter_map(|(name, _)| setting(name)).collect();
+    let notes = answer.get("notes").and_then(Value::as_array).into_iter().flatten();
+    let notes = notes.filter_map(Value::as_str).take(NOTES_MAX).map(in_one_line).collect();
+    Ok(Told { variables, settings, notes })
+}
+
+/// A text of another machine, made fit for a terminal.
+fn in_one_line(text: &str) -> String {
+    text.chars().filter(|c| !is_command(*c)).take(NOTE_CHARS_MAX).collect()
+}
+
+/// Asks until there is an answer, or no hope of one.
+fn fetch_patiently(
+    server: &Endpoint,
+    url: &str,
+    may_wait: impl FnOnce(&str) -> bool,
+) -> Result<Vec<u8>, Failed> {
+    for _ in 0..MORE_TRIES {
+        match fetch(server, url) {
+            Err(Trouble::Down(_)) => std::thread::sleep(TRY_AGAIN_AFTER),
+            Err(Trouble::Other(failed)) => return Err(failed),
+            Ok(body) => return Ok(body),
+        }
+    }
+    match fetch(server, url) {
+        Ok(body) => return Ok(body),
+        Err(Trouble::Down(failed)) if may_wait(&failed) => {}
+        Err(Trouble::Down(failed) | Trouble::Other(failed)) => return Err(failed),
+    }
+    loop {
+        std::thread::sleep(WAIT_BETWEEN);
+        match fetch(server, url) {
+            Err(Trouble::Down(_)) => {}
+            Err(Trouble::Other(failed)) => return Err(failed),
+            Ok(body) => return Ok(body),
+        }
+    }
 }
 
 /// The address of sparkgap: `told` (the option), otherwise `SPARKGAP_URL`, otherwise the default one on this machine.
@@ -95,27 +187,30 @@ fn with_scheme(url: &str) -> String {
     if url.contains("://") { url.to_string() } else { format!("http://{url}") }
 }
 
-fn fetch(server: &Endpoint, url: &str) -> Result<Vec<u8>, Failed> {
+fn fetch(server: &Endpoint, url: &str) -> Result<Vec<u8>, Trouble> {
     let response = server.get(Path::Root("/env"), &nobody()).map_err(|failure| {
-        format!("no sparkgap answers at {url} ({failure}).\nStart one: sparkgap serve --upstream URL, or sparkgap demo. Or say where it is: SPARKGAP_URL=http://box:4000, or sparkgap env --remote http://box:4000")
+        Trouble::Other(format!("no sparkgap answers at {url} ({failure}).\nStart one: sparkgap serve --upstream URL, or sparkgap demo. Or say where it is: SPARKGAP_URL=http://box:4000, or sparkgap env --remote http://box:4000"))
     })?;
     let status = response.status;
-    let body =
-        read(response).map_err(|error| format!("the answer of the sparkgap at {url} broke off: {error}"))?;
-    match status {
-        200 => Ok(body),
-        401 => Err(format!(
+    let body = read(response)
+        .map_err(|error| Trouble::Other(format!("the answer of the sparkgap at {url} broke off: {error}")))?;
+    Err(Trouble::Other(match status {
+        200 => return Ok(body),
+        401 => format!(
             "the sparkgap at {url} asks for a key: put it into the environment variable SPARKGAP_API_KEY"
-        )),
-        403 => Err(format!(
+        ),
+        403 => format!(
             "the sparkgap at {url} does not serve that name without keys: start it with --allow-host NAME or --api-key-file"
-        )),
-        404 => Err(format!("{url} is not a sparkgap, or one that is older than its `env` command")),
-        status => Err(match message(body) {
-            Some(message) => format!("the sparkgap at {url} has no environment to give: {message}"),
+        ),
+        404 => format!("{url} is not a sparkgap, or one that is older than its `env` command"),
+        status => match message(body) {
+            Some(message) => {
+                let failed = format!("the sparkgap at {url} has no environment to give: {message}");
+                return Err(if status >= 500 { Trouble::Down(failed) } else { Trouble::Other(failed) });
+            }
             None => format!("the sparkgap at {url} answers with status {status}"),
-        }),
-    }
+        },
+    }))
 }
 
 /// Reads the whole answer, which has a limit in bytes and in time.
@@ -144,6 +239,25 @@ fn message(mut body: Vec<u8>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_and_notes_are_only_what_is_known() {
+        let text = r#"{"env":{"ANTHROPIC_BASE_URL":"http://box"},
+            "settings":{"skipWebFetchPreflight":true,"disableAutoMode":"disable","apiKeyHelper":"rm -rf ~"},
+            "notes":["one\u001b[2J\nline",7,"two"]}"#;
+        let answer = json::parse(&mut text.as_bytes().to_vec()).unwrap().into_owned();
+        let told = read_answer(&answer, own_variables("http://box".into(), None)).unwrap();
+        let settings = told.settings.iter().map(|(name, value)| format!("{name}={}", value.to_json()));
+        assert_eq!(
+            settings.collect::<Vec<_>>(),
+            ["skipWebFetchPreflight=true", "disableAutoMode=\"disable\""]
+        );
+        assert_eq!(told.notes, ["one[2Jline", "two"]);
+        let text = r#"{"env":{"ANTHROPIC_BASE_URL":"http://box"},"settings":[],"notes":{}}"#;
+        let answer = json::parse(&mut text.as_bytes().to_vec()).unwrap().into_owned();
+        let told = read_answer(&answer, Variables::new()).unwrap();
+        assert!(told.settings.is_empty() && told.notes.is_empty(), "an older sparkgap");
+    }
 
     #[test]
     fn an_address_may_lack_its_scheme() {

@@ -16,7 +16,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // This comes before any parsing: all arguments after `claude` go to Claude Code, even if they are unknown here or
     // not UTF-8.
     if let Some((_, theirs)) = arguments.split_first().filter(|(first, _)| *first == "claude") {
-        return fail(&claude::run(theirs));
+        return claude::run(theirs).map_or_else(|failed| fail(&failed), |()| ExitCode::SUCCESS);
     }
     // This comes before parsing too: a mistake in the arguments must not look like success to a shell that evaluates
     // the answer.
@@ -56,7 +56,7 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
         // `run` has handled this command before parsing; the arm exists only because argh needs the command for its
         // help.
         Command::Claude(typed) => {
-            Err(claude::run(&typed.arguments.into_iter().map(OsString::from).collect::<Vec<_>>()))
+            claude::run(&typed.arguments.into_iter().map(OsString::from).collect::<Vec<_>>())
         }
         Command::Doctor(typed) => doctor::run(typed),
         Command::Bench(typed) => bench::run(&typed),

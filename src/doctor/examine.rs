@@ -95,6 +95,9 @@ impl Examination<'_> {
         let tokens = window.map_or(REPEATED_TOKENS, |window| REPEATED_TOKENS.min(window / 2));
         let question = questions::long(server, &ids::request_id(), tokens, FIRST_TOKEN);
         let first = self.ask(&question, |_| false);
+        if let Some(verdict) = judge::auto_mode(&first, self.upstream.config().auto_mode) {
+            self.tell(verdict);
+        }
         let before = self.cache_hits();
         let second = self.ask(&question, |_| false);
         let after = self.cache_hits();

@@ -45,6 +45,11 @@ pub(super) fn untold_window() -> String {
     "set window = TOKENS for this upstream in a Lua file".into()
 }
 
+/// Switches auto mode off for a server that is too slow for it.
+pub(super) fn no_auto_mode() -> String {
+    "set auto_mode = false for this upstream in a Lua file: `sparkgap claude` then switches auto mode off (setting disableAutoMode)".into()
+}
+
 /// Makes the server report cached tokens.
 pub(super) fn cached_tokens(flavour: ServerKind) -> Option<String> {
     flavour.dialect().fixes.cached_tokens.map(str::to_string)

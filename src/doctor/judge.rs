@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::verdict::{Level, ServerFacts, Verdict};
 use super::{fixes, questions};
+use crate::claude_code::{
+    AUTO_CHECK_SECONDS, AUTO_CHECK_TOKENS, AUTO_PREFILL_MIN, AUTO_WINDOW_MIN, FIRST_REQUEST_TOKENS,
+};
 use crate::dialect::ServerKind;
 use crate::fleet::Discovered;
 use crate::json;
@@ -20,6 +23,7 @@ pub(super) const FORCED_CALL: &str = "forced tool call";
 pub(super) const AUTO_CALL: &str = "auto tool call";
 pub(super) const REASONING: &str = "reasoning";
 pub(super) const SPEED: &str = "speed";
+pub(super) const AUTO_MODE: &str = "auto mode";
 pub(super) const CACHE: &str = "prefix cache";
 pub(super) const CACHED_TOKENS: &str = "cached tokens";
 
@@ -27,8 +31,8 @@ pub(super) const CACHED_TOKENS: &str = "cached tokens";
 /// file that is read come on top.
 const WINDOW_LEAST: u64 = 24_000;
 
-/// The least window for auto mode, in tokens: it checks tool calls with a prompt of about 35,000.
-const WINDOW_AT_EASE: u64 = 49_152;
+/// The least prompt, in tokens, whose time shows how fast the server reads: a shorter one is mostly overhead.
+const PREFILL_TOKENS_MIN: u32 = 500;
 
 /// Markup of tool calls that the server's parser left in the text.
 const CALL_MARKUP: [&str; 6] = [
@@ -156,13 +160,15 @@ pub(super) fn window(window: Option<u64>, flavour: ServerKind) -> Verdict {
         ),
         Some(tokens) if tokens < WINDOW_LEAST => wrong(
             WINDOW,
-            format!("{tokens} tokens: too small for Claude Code, whose first request alone has about 14000"),
+            format!(
+                "{tokens} tokens: too small for Claude Code, whose first request alone has about {FIRST_REQUEST_TOKENS}"
+            ),
             fixes::window(flavour),
         ),
-        Some(tokens) if tokens < WINDOW_AT_EASE => doubtful(
+        Some(tokens) if tokens < AUTO_WINDOW_MIN => doubtful(
             WINDOW,
             format!(
-                "{tokens} tokens: enough for short sessions, but not for auto mode's checks of about 35000"
+                "{tokens} tokens: enough for short sessions, but not for auto mode's checks of about {AUTO_CHECK_TOKENS}: `sparkgap claude` switches auto mode off (setting disableAutoMode)"
             ),
             Some(fixes::window(flavour)),
         ),
@@ -287,6 +293,27 @@ pub(super) fn speed(answer: &Result<Answer, Trouble>) -> Verdict {
     }
 }
 
+/// Checks that auto mode's check of a tool call is answered in time. `cold` is the answer to a long prompt that the cache
+/// does not know, and `is_set` the operator's own word. `None`: the time says nothing about how fast the server reads.
+pub(super) fn auto_mode(cold: &Result<Answer, Trouble>, is_set: Option<bool>) -> Option<Verdict> {
+    if is_set == Some(false) {
+        return Some(fine(AUTO_MODE, "switched off by auto_mode = false"));
+    }
+    let answer = cold.as_ref().ok().filter(|answer| answer.counts.cached == 0)?;
+    let prompt = u32::try_from(answer.counts.prompt).ok().filter(|tokens| *tokens >= PREFILL_TOKENS_MIN)?;
+    let seconds = answer.first?.as_secs_f64().max(0.001);
+    let rate = f64::from(prompt) / seconds;
+    let whole = rate.round();
+    let least = f64::from(u32::try_from(AUTO_PREFILL_MIN).unwrap_or(u32::MAX));
+    if rate >= least {
+        return Some(fine(AUTO_MODE, format!("about {whole} tokens of a new prompt are read in a second")));
+    }
+    let text = format!(
+        "about {whole} tokens of a new prompt are read in a second: auto mode's check of a tool call has about {AUTO_CHECK_TOKENS}, and Claude Code waits {AUTO_CHECK_SECONDS} s for it"
+    );
+    Some(doubtful(AUTO_MODE, text, Some(fixes::no_auto_mode())))
+}
+
 /// Checks that a repeated prompt is served from the cache, and that the server reports it. `hits` is the growth of the
 /// server's own counter of cached tokens.
 pub(super) fn cache(
@@ -393,6 +420,32 @@ mod tests {
             assert_eq!((verdicts[0].level, verdicts[1].level), (Level::Fine, Level::Wrong));
             assert!(verdicts[1].text.contains(expected), "{verdicts:?}");
         }
+    }
+
+    #[test]
+    fn auto_mode_needs_a_server_that_reads_fast_enough() {
+        for (first_ms, prompt, cached, is_set, expected) in [
+            (1000, 1500, 0, None, Some(Level::Fine)),
+            (2500, 1500, 0, None, Some(Level::Fine)),
+            (2501, 1500, 0, None, Some(Level::Doubtful)),
+            (9000, 1500, 0, Some(true), Some(Level::Doubtful)),
+            (9000, 1500, 0, Some(false), Some(Level::Fine)),
+            // These times say nothing: a cached prompt, and one that is too short.
+            (9000, 1500, 1000, None, None),
+            (9000, 100, 0, None, None),
+        ] {
+            let verdict = auto_mode(&timed(first_ms, prompt, cached), is_set);
+            assert_eq!(
+                verdict.as_ref().map(|verdict| verdict.level),
+                expected,
+                "{first_ms} {prompt}: {verdict:?}"
+            );
+        }
+        let slow = shown(&auto_mode(&timed(15_000, 1500, 0), None).unwrap());
+        for words in ["about 100 tokens", "about 36000", "60 s", "auto_mode = false"] {
+            assert!(slow.contains(words), "{slow}");
+        }
+        assert!(auto_mode(&Err(Trouble::Broken("x".into())), None).is_none());
     }
 
     #[test]

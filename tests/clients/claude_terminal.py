@@ -19,7 +19,7 @@ import threading
 import time
 
 from sparkgap import Sparkgap
-from upstream import MODEL, Upstream
+from upstream import MODEL, WINDOW, Upstream
 
 PATIENCE = 60  # seconds for whatever is waited for
 TESTS = []
@@ -123,8 +123,10 @@ def the_menu_of_models(terminal, proxy, upstream, home):
     cache = pathlib.Path(home, ".claude/cache/gateway-models.json")
     until(cache.exists, "the models were not asked for")
     terminal.enter("/model")
-    for name in (f"claude-big ({MODEL})", f"fast ({MODEL})", MODEL):
-        terminal.wait_for(f"{name} From gateway")
+    # The rows of opus, fable, sonnet and haiku, then those of the listing.
+    title = MODEL.split("/")[1]
+    for name in [f"{title} ✔", title, title, title, f"claude-big ({MODEL})", f"fast ({MODEL})", MODEL]:
+        terminal.wait_for(f"{name} {WINDOW} tokens, on upstream default")
     # The last but one of them.
     terminal.press("7")
     terminal.wait_for("Set model to")
@@ -159,11 +161,25 @@ def auto_mode_asks_the_model(terminal, proxy, upstream, home):
 
 
 @test
+def the_report_of_an_agent_arrives(terminal, proxy, upstream, home):
+    """In auto mode: its last text is the report, and nobody asks it to call a tool for that."""
+    terminal.enter("please do AGENT")
+    terminal.wait_for("The agent has reported.")
+    assert "handback" not in json.dumps([request["body"] for request in upstream.requests]).lower()
+
+
+@test
 def the_context_in_numbers(terminal, proxy, upstream, home):
     """Many counts at a time, none of which fails, though this upstream cannot count."""
     terminal.enter("/context")
     terminal.wait_for("/131.1k tokens")
     terminal.wait_for("Free space")
+    # A name that Claude Code knows: it has a window for it in a list of its own.
+    terminal.press("\x1b")
+    terminal.enter("/model claude-sonnet-4-20250514")
+    terminal.wait_for("Set model to")
+    terminal.enter("/context")
+    terminal.wait_for("/131.1k tokens")
     assert upstream.unserved.count("/tokenize") > 10, upstream.unserved
     assert "count_tokens" not in proxy.log, proxy.log
 

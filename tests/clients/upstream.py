@@ -51,8 +51,8 @@ def text_of(message):
 class Chat:
     """A request, in the form in which the answers look at it."""
 
-    def __init__(self, body):
-        self.body = body
+    def __init__(self, body, window=WINDOW):
+        self.body, self.window = body, window
         messages = body["messages"]
         users = [i for i, message in enumerate(messages) if message["role"] == "user"]
         self.last_user = text_of(messages[users[-1]]) if users else ""
@@ -66,6 +66,8 @@ class Chat:
             self.results.insert(0, text_of(message))
         self.thinks = body.get("chat_template_kwargs", {}).get("enable_thinking", True)
         self.everything = json.dumps(messages)
+        found = re.search(r"Primary working directory: ([^\\\n]+)", self.everything)
+        self.folder = found.group(1) if found else ""
 
 
 def say(text, reasoning="", calls=(), finish=None, ids="chatcmpl-tool-{turn}-{index}", spent=0):
@@ -96,6 +98,33 @@ def half_a_call(finish, arguments):
         return say("Cleaning up.", calls=[bash("echo whole"), ("Bash", arguments)], finish=finish, spent=chat.body["max_tokens"])
 
     return answer
+
+
+def agent(chat):
+    """A sub-agent is started; its report is what the main conversation is told of it in the end."""
+    if "REPORT-OF-THE-AGENT" in chat.everything:
+        return say("The agent has reported.")
+    prompt = {"description": "Look", "prompt": "please do REPORT", "subagent_type": "general-purpose"}
+    return say("It runs.") if chat.results else say("", calls=[("Agent", json.dumps(prompt))])
+
+
+def reads(chat):
+    """Four large files at a time. A prompt that does not fit into the window is refused, as vLLM does."""
+    if len(chat.everything) // 4 > chat.window:
+        raise Refused(400, OVERFLOW)
+    if chat.results:
+        return say("Four files were read.")
+    return say("", calls=[("Read", json.dumps({"file_path": f"{chat.folder}/{name}.txt"})) for name in "abcd"])
+
+
+def late(chat):
+    """Tools that are declared at the start, or found by ToolSearch where they are not."""
+    if chat.results and "WebFetch" in chat.everything.split("REASON-TO-FETCH")[-1]:
+        return after(chat, [])
+    declared = [tool["function"]["name"] for tool in chat.body["tools"]]
+    if "WebFetch" in declared or chat.results:
+        return say("REASON-TO-FETCH", calls=[("WebFetch", '{"url": "http://127.0.0.1:9/page", "prompt": "What is there?"}')])
+    return say("", calls=[("ToolSearch", '{"query": "select:WebFetch", "max_results": 5}')])
 
 
 def counted_from_zero(chat):
@@ -133,6 +162,10 @@ ANSWERS = {
     "CITIES": lambda chat: after(
         chat, [("get_weather", '{"city": "Paris"}'), ("get_weather", '{"city": "Oslo", "note": "\\u00e4 \\"b\\""}')]
     ),
+    "AGENT": agent,
+    "REPORT": lambda chat: say("REPORT-OF-THE-AGENT"),
+    "READS": reads,
+    "LATE": late,
     "SEARCH": lambda chat: after(chat, [("WebSearch", '{"query": "sparkgap"}')]),
     "LENGTH": lambda chat: say("As long as the", finish="length"),
     "CUTCALL": lambda chat: say("", calls=[("get_weather", '{"city": "Par')], finish="length"),
@@ -251,7 +284,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path != "/v1/models":
             return self.whole(404, {"detail": "Not Found"})
-        model = {"id": MODEL, "object": "model", "created": 1, "owned_by": "vllm", "root": MODEL, "max_model_len": WINDOW}
+        model = {"id": MODEL, "object": "model", "created": 1, "owned_by": "vllm", "root": MODEL, "max_model_len": self.server.upstream.window}
         self.whole(200, {"object": "list", "data": [model]})
 
     def do_POST(self):
@@ -261,7 +294,7 @@ class Handler(BaseHTTPRequestHandler):
             upstream.unserved.append(self.path)
             return self.whole(404, {"detail": "Not Found"})
         upstream.record({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}, "body": body})
-        chat = Chat(body)
+        chat = Chat(body, upstream.window)
         if chat.keyword == "SILENCE" and not chat.results:
             upstream.while_silent()
         try:
@@ -312,7 +345,8 @@ class Listener(ThreadingHTTPServer):
 class Upstream:
     """The server, which can be stopped like a process and started again on its port."""
 
-    def __init__(self, record=None):
+    def __init__(self, record=None, window=WINDOW):
+        self.window = window
         # Chat completions, and the paths of whatever else was posted: tokens to be counted.
         self.requests, self.unserved = [], []
         self.on_restart = None

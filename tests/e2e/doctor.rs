@@ -47,7 +47,7 @@ fn a_healthy_server_gets_no_complaint() {
     let (code, checks) = examined(&upstream, &[]);
     assert_eq!(
         levels(&checks),
-        "reachable: ok, key: ok, models: ok, window: ok, forced tool call: ok, auto tool call: ok, reasoning: ok, speed: ok, \
+        "reachable: ok, key: ok, models: ok, window: ok, forced tool call: ok, auto tool call: ok, reasoning: ok, speed: ok, auto mode: ok, \
          prefix cache: ok, cached tokens: ok"
     );
     assert_eq!(code, Some(0));
@@ -72,7 +72,7 @@ fn a_vllm_without_its_flags() {
     let (code, checks) = examined(&upstream, &[]);
     assert_eq!(
         levels(&checks),
-        "reachable: ok, key: ok, models: ok, window: fail, forced tool call: ok, auto tool call: fail, reasoning: fail, speed: ok, \
+        "reachable: ok, key: ok, models: ok, window: fail, forced tool call: ok, auto tool call: fail, reasoning: fail, speed: ok, auto mode: ok, \
          prefix cache: warn, cached tokens: warn"
     );
     let fix = |i: usize| checks[i]["fix"].as_str().unwrap();

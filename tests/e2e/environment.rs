@@ -1,8 +1,11 @@
 //! `GET /env`, `sparkgap env` and `sparkgap claude`.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::thread;
 
 use serde_json::{Value, json};
 
@@ -38,19 +41,41 @@ fn the_environment_is_what_the_upstream_offers() {
         "ANTHROPIC_BASE_URL": "http://box:4000",
         "ANTHROPIC_MODEL": "qwen3",
         "ANTHROPIC_DEFAULT_OPUS_MODEL": "qwen3",
+        "ANTHROPIC_DEFAULT_OPUS_MODEL_NAME": "qwen3",
+        "ANTHROPIC_DEFAULT_OPUS_MODEL_DESCRIPTION": "8192 tokens, on upstream default",
         "ANTHROPIC_DEFAULT_SONNET_MODEL": "qwen3",
+        "ANTHROPIC_DEFAULT_SONNET_MODEL_NAME": "qwen3",
+        "ANTHROPIC_DEFAULT_SONNET_MODEL_DESCRIPTION": "8192 tokens, on upstream default",
         "ANTHROPIC_DEFAULT_HAIKU_MODEL": "qwen3",
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL_NAME": "qwen3",
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL_DESCRIPTION": "8192 tokens, on upstream default",
+        "ANTHROPIC_DEFAULT_FABLE_MODEL": "qwen3",
+        "ANTHROPIC_DEFAULT_FABLE_MODEL_NAME": "qwen3",
+        "ANTHROPIC_DEFAULT_FABLE_MODEL_DESCRIPTION": "8192 tokens, on upstream default",
         "ANTHROPIC_SMALL_FAST_MODEL": "qwen3",
         "CLAUDE_CODE_SUBAGENT_MODEL": "qwen3",
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "8192",
+        "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "100000",
+        "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1",
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "1024",
+        "CLAUDE_CODE_FILE_READ_MAX_OUTPUT_TOKENS": "1024",
+        "ENABLE_TOOL_SEARCH": "auto:10",
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
         "API_TIMEOUT_MS": "1800000",
         "CLAUDE_STREAM_IDLE_TIMEOUT_MS": "1800000",
         "CLAUDE_CODE_AUTO_MODE_SERVER": "0",
+        "CLAUDE_CODE_DISABLE_SUBAGENT_HANDBACK": "1",
+        "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
         "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     });
     assert_eq!(answer["env"], expected);
+    assert_eq!(answer["settings"], json!({"skipWebFetchPreflight": true, "disableAutoMode": "disable"}));
+    let notes = answer["notes"].as_array().unwrap();
+    assert!(
+        notes.len() == 1 && notes[0].as_str().unwrap().starts_with("auto mode is not offered"),
+        "{notes:?}"
+    );
     let why = answer["why"].as_object().unwrap();
     assert!(expected.as_object().unwrap().keys().all(|name| why.contains_key(name)), "{why:?}");
 }
@@ -77,7 +102,8 @@ fn the_lines_for_the_shell_are_set_with_and_without_quotes() {
     let server = Server::start(&upstream);
     let remote = format!("{}", server.address);
     let (code, text, stderr) = output(&["env", "--remote", &remote, "--api-key", "it's"]);
-    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!((code, stderr.lines().count()), (Some(0), 1), "{stderr}");
+    assert!(stderr.starts_with("sparkgap: auto mode is not offered (setting disableAutoMode)"), "{stderr}");
     for eval in ["eval \"$1\"", "eval $1"] {
         let script = format!(
             "{eval}; printf '%s %s %s' \"$ANTHROPIC_BASE_URL\" \"$ANTHROPIC_AUTH_TOKEN\" \"$CLAUDE_CODE_MAX_CONTEXT_TOKENS\""
@@ -106,7 +132,7 @@ fn the_shell_loses_what_would_lead_claude_code_elsewhere() {
     let set =
         [("SPARKGAP_URL", url.as_str()), ("CLAUDE_CODE_USE_BEDROCK", "1"), ("ANTHROPIC_UNIX_SOCKET", "/x")];
     let (code, text, stderr) = output_in(&["env"], &set);
-    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert_eq!(code, Some(0), "{stderr}");
     for line in ["export CLAUDE_CODE_USE_BEDROCK='';", "export ANTHROPIC_UNIX_SOCKET='';"] {
         assert!(text.lines().any(|found| found == line), "{text}");
     }
@@ -189,7 +215,7 @@ fn claude_gets_its_arguments_and_the_environment() {
     let script = "#!/bin/sh\nprintf '%s|' \"$ANTHROPIC_BASE_URL\" \"$ANTHROPIC_MODEL\" \"$ANTHROPIC_API_KEY\" \"$KEPT\" \"$@\"\nexit 7\n";
     let claude = File::new("claude", script);
     let path = format!("{}:/usr/bin:/bin", claude.0.parent().unwrap().display());
-    let arguments = ["claude", "-p", "say \"it\"", "--help", "--unknown", "--"];
+    let arguments = ["claude", "-p", "say \"it\"", "--help", "--unknown", "--"]; // --help is not the first
     let (code, stdout, _) = output_in(
         &arguments,
         &[("PATH", &path), ("SPARKGAP_URL", &url), ("KEPT", "yes"), ("ANTHROPIC_API_KEY", "real")],
@@ -201,6 +227,96 @@ fn claude_gets_its_arguments_and_the_environment() {
     let settings: Value = serde_json::from_str(&format!("{settings}}}")).unwrap();
     assert_eq!(settings["env"]["ANTHROPIC_BASE_URL"], url);
     assert_eq!(code, Some(7));
+}
+
+#[test]
+fn preferences_of_the_person_are_left_alone() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let url = format!("http://{}", server.address);
+    let set = [
+        ("SPARKGAP_URL", url.as_str()),
+        ("ENABLE_TOOL_SEARCH", "true"),
+        ("ANTHROPIC_MODEL", "claude-opus-5-5"),
+    ];
+    let (_, text, _) = output_in(&["env", "--json"], &set);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((json.get("ENABLE_TOOL_SEARCH"), &json["ANTHROPIC_MODEL"]), (None, &json!("qwen3")));
+    assert_eq!(json["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"], "1");
+}
+
+#[test]
+fn the_settings_form_is_a_whole_settings_file() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let remote = format!("{}", server.address);
+    let (code, text, _) = output(&["env", "--settings", "--remote", &remote]);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(code, Some(0));
+    assert_eq!(json["env"]["CLAUDE_CODE_MAX_CONTEXT_TOKENS"], "8192");
+    assert_eq!((&json["skipWebFetchPreflight"], &json["disableAutoMode"]), (&json!(true), &json!("disable")));
+    // A failure leaves no text that somebody would write into the file.
+    let (code, text, _) = output(&["env", "--settings", "--remote", "127.0.0.1:1"]);
+    assert_eq!((code, text.as_str()), (Some(1), ""));
+}
+
+#[test]
+fn help_needs_no_sparkgap() {
+    let nowhere = ("SPARKGAP_URL", "http://127.0.0.1:1");
+    let claude = File::new("claude", "#!/bin/sh\necho \"theirs: $*\"\n");
+    let path = claude.0.parent().unwrap().display().to_string();
+    let (code, stdout, stderr) = output_in(&["claude", "--help"], &[nowhere, ("PATH", &path)]);
+    assert!(stdout.contains("SPARKGAP_URL") && stdout.ends_with("theirs: --help\n"), "{stdout}");
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let (code, stdout, _) = output_in(&["claude", "-h"], &[nowhere, ("PATH", "/nowhere")]);
+    assert!(code == Some(0) && stdout.contains("claude itself is not on your PATH"), "{stdout}");
+    let (code, stdout, _) = output_in(&["claude", "--version"], &[nowhere, ("PATH", &path)]);
+    assert_eq!((code, stdout.as_str()), (Some(0), "theirs: --version\n"));
+}
+
+/// A sparkgap whose model server is down for so many questions. Returns its address.
+fn down_for(questions: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for (i, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+                head.extend(byte);
+            }
+            let (status, body) = if i < questions {
+                ("502 Bad Gateway", r#"{"error":{"message":"upstream default: connection refused"}}"#)
+            } else {
+                ("200 OK", r#"{"env":{"ANTHROPIC_BASE_URL":"http://box"}}"#)
+            };
+            let head =
+                format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn a_model_server_that_is_down_is_asked_for_again() {
+    let (code, stdout, stderr) = output(&["env", "--remote", &down_for(1)]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let (code, stdout, stderr) = output(&["env", "--remote", &down_for(usize::MAX)]);
+    assert_eq!((code, stdout.as_str()), (Some(1), "false\n"));
+    assert!(
+        stderr.contains("--wait") && stderr.ends_with("upstream default: connection refused\n"),
+        "{stderr}"
+    );
+    let (code, _, stderr) = output(&["env", "--wait", "--remote", &down_for(5)]);
+    assert!(code == Some(0) && stderr.contains("connection refused\nwaiting"), "{stderr}");
+    // Nobody can be asked whether to wait: stdin is not a terminal.
+    let address = down_for(usize::MAX);
+    let (code, _, stderr) = output_in(&["claude"], &[("SPARKGAP_URL", &address), ("PATH", "/nowhere")]);
+    assert!(
+        code == Some(1) && stderr.contains("connection refused") && !stderr.contains("[Y/n]"),
+        "{stderr}"
+    );
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<UpstreamCon
 }
 
 /// The keys of an upstream.
-pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 19] = [
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 20] = [
     "url",
     "api_key",
     "model",
@@ -104,6 +104,7 @@ pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 19] = [
     "max_in_flight",
     "allow_extra",
     "image_schemes",
+    "auto_mode",
 ];
 
 fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Option<UpstreamConfig> {
@@ -112,6 +113,7 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
     let api_key = reader.text("api_key", "a string such as env \"SPARK_KEY\", or \"none\"", mistakes);
     let model = reader.text("model", "a model's name as a string", mistakes);
     let max_in_flight = reader.count("max_in_flight", u64::from(u32::MAX), mistakes);
+    let auto_mode = reader.boolean("auto_mode", mistakes);
     let settings = read_settings(&reader, mistakes);
     let before = mistakes.list.len();
     let url = reader.text("url", "a string such as \"http://192.168.68.155:8888/v1\"", mistakes);
@@ -128,6 +130,7 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
         api_key: api_key.filter(|key| !key.is_empty() && key != "none").map(Secret::new),
         model,
         max_in_flight: max_in_flight.and_then(|n| u32::try_from(n).ok()),
+        auto_mode,
         settings,
     })
 }
