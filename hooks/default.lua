@@ -27,6 +27,7 @@ return {
     --   think_tags = false,                     -- true: no reasoning parser, answers begin with reasoning up to </think>
     --   coerce_arguments = true,                -- give tool arguments the type that the tool's schema wants
     --   never_empty = false,                    -- true: add a block of empty text to an answer without content
+    --   late_tools = "declare",                 -- "text": tools that come late stand in the conversation (vLLM)
     --   user_id = false,                        -- true: pass metadata.user_id on as `user`; it may name an account
     --   allow_extra = { "priority" },           -- further members that clients may pass on; default: none
     --   image_schemes = { "https", "data" },    -- addresses of images that clients may have the server fetch

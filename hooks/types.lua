@@ -39,6 +39,7 @@
 ---@field think_tags boolean?
 ---@field thinking_in_text boolean?
 ---@field never_empty boolean?
+---@field late_tools "declare"|"text"|nil
 ---@field user_id boolean?
 ---@field allow_extra string[]?
 ---@field image_schemes string[]?

@@ -102,6 +102,9 @@ pub struct Dialect {
     pub takes_named_choice: bool,
     /// It obeys `tool_choice: "none"`. If it does not, no tools are sent.
     pub takes_no_choice: bool,
+    /// It passes on the model's calls of tools that are not among `tools`. If it does not, it drops them or its grammar
+    /// prevents them.
+    pub passes_undeclared_calls: bool,
     /// It accepts only tool names of at most 64 letters, digits, `_` and `-`.
     pub is_strict_on_names: bool,
     /// The member of `stream_options` that requests counts with every chunk, so that the first chunk has the prompt's
@@ -145,6 +148,7 @@ const UNKNOWN: Dialect = Dialect {
     takes_image_addresses: true,
     takes_named_choice: true,
     takes_no_choice: true,
+    passes_undeclared_calls: false,
     is_strict_on_names: false,
     usage_option: None,
     progress_key: None,
@@ -181,6 +185,7 @@ static DIALECTS: [Dialect; 7] = [
             cached_tokens: Some("start vLLM with --enable-prompt-tokens-details"),
             prefix_cache: "start vLLM without --no-enable-prefix-caching",
         },
+        passes_undeclared_calls: true,
         ..UNKNOWN
     },
     Dialect {

@@ -32,6 +32,17 @@ pub enum SystemMessages {
 /// (`http:`).
 const IMAGE_SCHEMES: [&str; 2] = ["https", "data"];
 
+/// The place of tools that the client declares in the course of a conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LateTools {
+    /// Among `tools`, which changes the beginning of the prompt: the prefix cache is lost from there on.
+    #[default]
+    Declare,
+    /// As text where the conversation refers to them first. Only for servers that pass on calls of tools that are not
+    /// declared (vLLM); for others it has no effect.
+    Text,
+}
+
 /// The settings that the owner made for an upstream, or left to its discovery. All of them shape the translation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -63,6 +74,8 @@ pub struct Settings {
     pub think_tags: bool,
     /// Put a block of empty text into an answer that would otherwise have no block.
     pub never_empty: bool,
+    /// The place of tools that come late.
+    pub late_tools: LateTools,
     /// Pass `metadata.user_id` on as `user`. It may name an account, so by default it is not sent.
     pub user_id: bool,
     /// Members of a request that clients may pass on beyond the usual ones: of the body, and of its
@@ -88,6 +101,7 @@ impl Default for Settings {
             coerce_arguments: true,
             think_tags: false,
             never_empty: false,
+            late_tools: LateTools::Declare,
             user_id: false,
             allow_extra: Vec::new(),
             image_schemes: IMAGE_SCHEMES.map(str::to_owned).to_vec(),

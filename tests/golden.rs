@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use sparkgap::dialect::ServerKind;
 use sparkgap::error::Error;
-use sparkgap::settings::{Settings, SystemMessages, ThinkingMode};
+use sparkgap::settings::{LateTools, Settings, SystemMessages, ThinkingMode};
 use sparkgap::translate::{Lessons, Target};
 
 use support::cuts::PlacesMax;
@@ -97,6 +97,10 @@ impl Case {
                 _ => ThinkingMode::Auto,
             },
             vision: self.is("vision", default.vision),
+            late_tools: match self.get("late_tools") {
+                Some("text") => LateTools::Text,
+                _ => LateTools::Declare,
+            },
             system_messages: match self.get("system_messages") {
                 Some("keep") => SystemMessages::Keep,
                 _ => SystemMessages::Fold,
@@ -215,9 +219,10 @@ fn show(bytes: &[u8]) -> String {
 const EXPECTATIONS: [&str; 4] = ["chat.json", "message.sse", "message.json", "error.json"];
 
 /// The keys that the head of an `about.txt` may have.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "allow_extra",
     "image_schemes",
+    "late_tools",
     "thinking_in_text",
     "covers",
     "same_chat_as",

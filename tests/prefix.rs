@@ -19,7 +19,7 @@ mod support;
 use minijinja::{Environment, Error, ErrorKind, Value as Data};
 use serde_json::{Value, json};
 use sparkgap::dialect::ServerKind;
-use sparkgap::settings::Settings;
+use sparkgap::settings::{LateTools, Settings};
 use sparkgap::translate::{Lessons, Plan, Target};
 
 use support::replay::{Answer, Exchange, request};
@@ -391,4 +391,84 @@ fn qwen_3_5_keeps_its_cache_within_a_user_turn() {
 #[test]
 fn qwen_3_5_keeps_its_cache_over_user_turns_with_thinking_in_text() {
     assert_eq!(run_all(true, false), 0);
+}
+
+/// A tool of about 400 tokens, as Claude Code's own are.
+fn tool(name: &str, deferred: bool) -> Value {
+    let text = format!("{name} does one thing, and this sentence says when to use it, and when not to. ");
+    let mut tool = json!({"name": name, "description": text.repeat(20),
+        "input_schema": {"type": "object", "properties": {"value": {"type": "string"}}}});
+    if deferred {
+        tool["defer_loading"] = json!(true);
+    }
+    tool
+}
+
+/// The prompts of a conversation in which the model reads files, and at three points searches for a tool, which its
+/// client then inserts among `tools` by the alphabet. Each prompt with whether it is the first with a new tool.
+fn prompts_with_late_tools(late_tools: LateTools) -> Vec<(String, bool)> {
+    let template = template(true);
+    let settings = Settings { late_tools, ..Settings::default() };
+    let target = Target {
+        model: "qwen3",
+        flavour: ServerKind::Vllm,
+        window: Some(262_144),
+        lessons: Lessons::default(),
+        settings: &settings,
+    };
+    let mut tools: Vec<Value> =
+        ["Agent", "Bash", "Edit", "Glob", "Grep", "Read", "Skill", "ToolSearch", "Write"]
+            .map(|name| tool(name, false))
+            .to_vec();
+    let mut messages = vec![json!({"role": "user", "content": "Please find out why it fails."})];
+    let mut prompts = Vec::new();
+    for step in 0..60 {
+        let new = match step {
+            20 => Some("WebFetch"),
+            30 => Some("mcp__git__log"),
+            45 => Some("CronCreate"),
+            _ => None,
+        };
+        let id = format!("call_{step}");
+        let (name, input, result) = match new {
+            Some(name) => (
+                "ToolSearch",
+                json!({"query": format!("select:{name}")}),
+                json!([{"type": "tool_reference", "tool_name": name}]),
+            ),
+            None => ("Read", json!({"value": format!("file-{step}")}), json!("A line of code.\n".repeat(80))),
+        };
+        if let Some(name) = new {
+            tools.push(tool(name, true));
+            tools.sort_by_key(|tool| tool["name"].as_str().unwrap().to_lowercase());
+        }
+        messages.push(json!({"role": "assistant", "content": [{"type": "tool_use", "id": id, "name": name, "input": input}]}));
+        messages.push(json!({"role": "user", "content": [{"type": "tool_result", "tool_use_id": id, "content": result}]}));
+        let body = json!({"model": "claude-x", "max_tokens": 32000, "messages": messages, "tools": tools,
+            "system": "You are Claude Code."});
+        let (chat, _) = request(body.to_string().as_bytes(), &target).unwrap();
+        prompts.push((render(&template, &serde_json::from_str(&chat).unwrap()), new.is_some()));
+    }
+    prompts
+}
+
+/// The part of each prompt with a new tool that the prompt before it has too, as a prefix.
+fn cached_shares(late_tools: LateTools) -> Vec<f64> {
+    let prompts = prompts_with_late_tools(late_tools);
+    let share = |before: &str, after: &str| {
+        let common = before.bytes().zip(after.bytes()).take_while(|(a, b)| a == b).count();
+        f64::from(u32::try_from(common).unwrap()) / f64::from(u32::try_from(after.len()).unwrap())
+    };
+    let pairs = prompts.iter().zip(prompts.iter().skip(1));
+    pairs.filter(|(_, (_, is_new))| *is_new).map(|((before, _), (after, _))| share(before, after)).collect()
+}
+
+#[test]
+fn a_late_tool_as_text_keeps_the_cache() {
+    let (text, declared) = (cached_shares(LateTools::Text), cached_shares(LateTools::Declare));
+    assert_eq!((text.len(), declared.len()), (3, 3));
+    assert!(text.iter().all(|share| *share >= 0.95), "{text:?}");
+    // If the cache held anyway, the line above would show nothing.
+    assert!(declared.iter().all(|share| *share < 0.5), "{declared:?}");
+    println!("cached share after a late tool: {text:?} as text, {declared:?} declared");
 }

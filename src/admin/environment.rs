@@ -9,6 +9,7 @@ use crate::claude_code::{AUTO_CHECK_TOKENS, AUTO_WINDOW_MIN};
 use crate::error::Error;
 use crate::http::Request;
 use crate::json::{Object, Value};
+use crate::settings::LateTools;
 use crate::transport::Wait;
 
 use crate::fleet::{Gateway, LISTING_PREFIX, Resolved};
@@ -262,6 +263,14 @@ impl Tiers {
         [&self.opus, &self.sonnet].into_iter().flatten().filter_map(of).min()
     }
 
+    /// True if a tool that comes late does not cost the prefix cache, so that tool search has no price.
+    fn late_tools_are_free(&self) -> bool {
+        let as_text = |tier: &Resolved| {
+            tier.settings.late_tools == LateTools::Text && tier.flavour.dialect().passes_undeclared_calls
+        };
+        [&self.opus, &self.sonnet].into_iter().flatten().all(as_text)
+    }
+
     /// The reason for which Claude Code is not told a window, if it is not.
     fn unknown_window_note(&self) -> Option<String> {
         let main = self.main().filter(|_| self.least(Resolved::window).is_none())?;
@@ -307,7 +316,9 @@ fn variables(gateway: &Gateway, tiers: &Tiers, base: String) -> Vec<(&'static st
         found.push(("CLAUDE_CODE_MAX_OUTPUT_TOKENS", output.to_string()));
         let file = (window / FILE_READ_SHARE).min(FILE_READ_MAX);
         found.push(("CLAUDE_CODE_FILE_READ_MAX_OUTPUT_TOKENS", file.to_string()));
-        found.push(("ENABLE_TOOL_SEARCH", TOOL_SEARCH.into()));
+        if !tiers.late_tools_are_free() {
+            found.push(("ENABLE_TOOL_SEARCH", TOOL_SEARCH.into()));
+        }
     }
     let fixed = [
         ("CLAUDE_CODE_ATTRIBUTION_HEADER", "0"),
@@ -376,6 +387,7 @@ fn name_of(gateway: &Gateway, wanted: &Resolved, own: &str) -> String {
 mod tests {
     use super::*;
     use crate::config;
+    use crate::dialect::ServerKind;
     use crate::hooks::{Hooks, LoadOptions};
     use crate::settings::Settings;
     use crate::transport;
@@ -426,6 +438,25 @@ mod tests {
             assert_eq!(told("CLAUDE_CODE_AUTO_COMPACT_WINDOW"), compact, "{window}");
             assert_eq!(told("CLAUDE_CODE_FILE_READ_MAX_OUTPUT_TOKENS"), file, "{window}");
             assert_eq!(told("CLAUDE_CODE_DISABLE_1M_CONTEXT"), disables, "{window}");
+        }
+    }
+
+    #[test]
+    fn tool_search_stays_where_late_tools_cost_nothing() {
+        for (flavour, expected) in [(ServerKind::Vllm, ""), (ServerKind::LlamaCpp, "auto:10")] {
+            let settings = Settings {
+                window: Some(131_072),
+                flavour: Some(flavour),
+                late_tools: LateTools::Text,
+                ..Settings::default()
+            };
+            let upstream = config::UpstreamConfig {
+                settings,
+                ..config::UpstreamConfig::new("spark", "http://127.0.0.1:9/v1")
+            };
+            let loaded = Hooks::load(&[], vec![upstream], LoadOptions::default()).unwrap();
+            let gateway = Gateway::new(loaded, &transport::CallLimits::default()).unwrap();
+            assert_eq!(told(&gateway)("ENABLE_TOOL_SEARCH"), expected, "{flavour:?}");
         }
     }
 

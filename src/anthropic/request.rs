@@ -119,6 +119,8 @@ pub struct Tool<'r> {
     pub strict: Option<bool>,
     /// `input_examples`
     pub examples: &'r [Value<'r>],
+    /// True if the client declares it late: `defer_loading`.
+    pub deferred: bool,
 }
 
 /// The author of a message.

@@ -16,6 +16,7 @@ use crate::json::{Object, Value};
 use crate::settings::SystemMessages;
 
 use super::blocks;
+use super::late::Late;
 use super::plan::Target;
 use super::text::cut;
 use super::tool_id;
@@ -66,8 +67,9 @@ pub(super) fn history<'r>(
     system: &[&'r str],
     messages: &'r [Message<'r>],
     target: &Target<'_>,
+    late: Late<'r>,
 ) -> Result<History<'r>, Error> {
-    let mut builder = Builder { turns: Vec::new(), reminders: Vec::new(), early: Vec::new(), target };
+    let mut builder = Builder { turns: Vec::new(), reminders: Vec::new(), early: Vec::new(), target, late };
     builder.system(system);
     let last_user = messages.iter().rposition(|message| message.role == Role::User);
     let mut rest = messages;
@@ -95,6 +97,7 @@ struct Builder<'r, 't> {
     /// Results that come in the model's own message.
     early: Vec<&'r ToolResult<'r>>,
     target: &'t Target<'t>,
+    late: Late<'r>,
 }
 
 impl<'r> Builder<'r, '_> {
@@ -161,6 +164,10 @@ impl<'r> Builder<'r, '_> {
             match block {
                 Block::Image(source) => parts.push(image(source, self.target)),
                 Block::Other { kind: "document", body } => parts.extend(document(body, self.target)),
+                Block::Other { kind, body } => {
+                    let text = self.late.tell(kind, body).or_else(|| blocks::text(kind, body));
+                    parts.extend(text.map(Part::Text));
+                }
                 other => parts.extend(block_text(other).map(Part::Text)),
             }
         }
@@ -187,12 +194,12 @@ impl<'r> Builder<'r, '_> {
         let paired = results::pair(&open, results);
         for (id, result) in open.iter().zip(paired.of_calls) {
             let result = result.and_then(|at| results.get(at));
-            let content = result.map(|result| result_text(result, &mut after, self.target));
+            let content = result.map(|result| result_text(result, &mut after, self.target, &mut self.late));
             self.turns.push(ChatMessage::Tool { id, content: content.unwrap_or(Cow::Borrowed(NO_RESULT)) });
         }
         for result in paired.without_call.iter().filter_map(|at| results.get(*at)) {
             let mut images = Vec::new();
-            let text = result_text(result, &mut images, self.target);
+            let text = result_text(result, &mut images, self.target, &mut self.late);
             let id = tool_id::given(result.id);
             after.push(Part::Text(Cow::Owned(format!("Result of tool call {id}: {text}"))));
             after.extend(images);
@@ -295,7 +302,12 @@ fn without_billing_header(text: &str) -> &str {
 }
 
 /// The text of a tool result. Its images are appended to `images`, each with a line that says which call returned it.
-fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: &Target<'_>) -> Cow<'r, str> {
+fn result_text<'r>(
+    result: &ToolResult<'r>,
+    images: &mut Vec<Part<'r>>,
+    target: &Target<'_>,
+    late: &mut Late<'_>,
+) -> Cow<'r, str> {
     let mut image_count = 0;
     let texts = result.content.iter().filter_map(|block| match block {
         Block::Image(source) => match image(source, target) {
@@ -311,6 +323,9 @@ fn result_text<'r>(result: &ToolResult<'r>, images: &mut Vec<Part<'r>>, target: 
             }
             Part::Text(text) => Some(text),
         },
+        Block::Other { kind, body } => {
+            late.tell(kind, body).or_else(|| blocks::text(kind, body)).filter(|text| !text.is_empty())
+        }
         other => block_text(other).filter(|text| !text.is_empty()),
     });
     let text = join(texts, "\n");

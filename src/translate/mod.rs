@@ -9,6 +9,7 @@
 //! | `blocks` | content blocks of other kinds | text |
 //! | `history` | `system` and `messages` | `messages` |
 //! | `extras` | members beyond the API's, and addresses of images | those that the owner lets clients pass on |
+//! | `late` | tools that come in the course of a conversation | text where they are first referred to |
 //! | `tools` | `tools`, `tool_choice` | `tools`, `tool_choice` |
 //! | `stream` | chunks | events, one block at a time |
 //! | `arguments` | fragments of a tool call's arguments | JSON that is valid at every moment |
@@ -33,6 +34,7 @@ mod finish;
 mod footprint;
 mod history;
 mod image;
+mod late;
 mod marks;
 mod message;
 mod plan;

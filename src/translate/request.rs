@@ -14,6 +14,7 @@ use super::blocks;
 use super::estimate::Prompt;
 use super::extras;
 use super::history::{History, history};
+use super::late::Late;
 use super::plan::{KEPT_ITEM_SIZE, Plan, Target};
 use super::text::cut;
 use super::tool_id::TakenIds;
@@ -69,8 +70,9 @@ pub fn chat_request<'r>(
 ) -> Result<ChatRequest<'r>, Error> {
     let dialect = target.flavour.dialect();
     extras::check_images(&request.messages, target)?;
-    let history = history(&request.system, &request.messages, target)?;
-    let tools = tools(request, target.flavour)?;
+    let late = Late::of(request, target);
+    let tools = tools(request, target.flavour, &late)?;
+    let history = history(&request.system, &request.messages, target, late)?;
     let thinks = thinks(request, target, &history, &tools);
     let dropped = dropped(request, &tools);
     let not_allowed = extras::not_allowed(request, target.settings);

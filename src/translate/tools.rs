@@ -9,6 +9,8 @@ use crate::error::Error;
 use crate::hash::Fnv;
 use crate::json::{Object, Value};
 
+use super::late::Late;
+
 /// The longest name that a strict OpenAI API accepts, and how much of a longer name is kept: a digest replaces the
 /// rest.
 pub(super) const NAME_SIZE_MAX: usize = 64;
@@ -67,7 +69,7 @@ pub(super) struct Tools<'r> {
     pub(super) choice: Option<Value<'r>>,
     /// Whether the choice forces a call.
     pub(super) forced: bool,
-    /// The tools that are sent.
+    /// The tools that the model may call, late ones included.
     pub(super) declared: Vec<&'r Tool<'r>>,
     /// Server tools that were dropped: index and type.
     pub(super) dropped: Vec<(usize, &'r str)>,
@@ -78,7 +80,11 @@ pub(super) struct Tools<'r> {
 /// # Errors
 /// 400: the choice names a tool that is not declared, or all of the request's tools are ones that the API's server
 /// would run.
-pub(super) fn tools<'r>(request: &'r MessagesRequest<'r>, flavour: ServerKind) -> Result<Tools<'r>, Error> {
+pub(super) fn tools<'r>(
+    request: &'r MessagesRequest<'r>,
+    flavour: ServerKind,
+    late: &Late<'_>,
+) -> Result<Tools<'r>, Error> {
     let mut tools = Tools::default();
     let mut client_tools = 0;
     for (i, tool) in request.tools.iter().enumerate() {
@@ -89,6 +95,8 @@ pub(super) fn tools<'r>(request: &'r MessagesRequest<'r>, flavour: ServerKind) -
         }
         match function(tool, flavour) {
             _ if tool.name == PLACEHOLDER => {}
+            // The answer may call it, so its schema is needed.
+            Some(_) if late.has(tool.name) => tools.declared.push(tool),
             Some(function) => {
                 tools.functions.push(function);
                 tools.declared.push(tool);
@@ -158,6 +166,17 @@ fn choose<'r>(
         ToolChoice::Auto | ToolChoice::Tool(_) => "auto".into(),
     });
     Ok(())
+}
+
+/// True if a tool becomes a function.
+pub(super) fn is_sent(tool: &Tool<'_>) -> bool {
+    tool.name != PLACEHOLDER
+        && (tool.schema.is_some() || tool.kind.is_none_or(|kind| client_tool(kind).is_some()))
+}
+
+/// The function for a tool that stands as text in the conversation. Only servers that take all names have such tools.
+pub(super) fn late_function<'r>(tool: &'r Tool<'r>) -> Option<Value<'r>> {
+    function(tool, ServerKind::Unknown)
 }
 
 /// The function for a tool. `None` if the API's server would run the tool.

@@ -9,7 +9,7 @@ use super::super::nearest;
 use super::super::table::{Mistakes, TableReader, describe, keys};
 use crate::config::{self, Secret, UpstreamConfig};
 use crate::dialect::ServerKind;
-use crate::settings::{Settings, SystemMessages, ThinkingMode};
+use crate::settings::{LateTools, Settings, SystemMessages, ThinkingMode};
 
 /// The version of the hook API.
 const API_VERSION: i64 = 1;
@@ -84,7 +84,7 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<UpstreamCon
 }
 
 /// The keys of an upstream.
-pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 20] = [
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 21] = [
     "url",
     "api_key",
     "model",
@@ -100,6 +100,7 @@ pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 20] = [
     "think_tags",
     "thinking_in_text",
     "never_empty",
+    "late_tools",
     "user_id",
     "max_in_flight",
     "allow_extra",
@@ -139,6 +140,7 @@ fn read_settings(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Setti
     const TOKENS_MAX: u64 = 1_000_000_000;
     let thinking = [(ThinkingMode::Off, "off"), (ThinkingMode::On, "on"), (ThinkingMode::Auto, "auto")];
     let system_messages = [(SystemMessages::Fold, "fold"), (SystemMessages::Keep, "keep")];
+    let late_tools = [(LateTools::Declare, "declare"), (LateTools::Text, "text")];
     let default = Settings::default();
     Settings {
         flavour: reader.choice("flavour", &ServerKind::NAMES, mistakes),
@@ -155,6 +157,7 @@ fn read_settings(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Setti
         thinking_in_text: reader.boolean("thinking_in_text", mistakes).unwrap_or(default.thinking_in_text),
         think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
         never_empty: reader.boolean("never_empty", mistakes).unwrap_or(default.never_empty),
+        late_tools: reader.choice("late_tools", &late_tools, mistakes).unwrap_or(default.late_tools),
         user_id: reader.boolean("user_id", mistakes).unwrap_or(default.user_id),
         allow_extra: reader
             .words("allow_extra", "a list of names such as { \"priority\" }", mistakes)
