@@ -126,7 +126,7 @@ def the_menu_of_models(terminal, proxy, upstream, home):
     # The rows of opus, fable, sonnet and haiku, then those of the listing.
     title = MODEL.split("/")[1]
     for name in [f"{title} ✔", title, title, title, f"claude-big ({MODEL})", f"fast ({MODEL})", MODEL]:
-        terminal.wait_for(f"{name} {WINDOW} tokens, on upstream default")
+        terminal.wait_for(f"{name} {WINDOW} tokens")
     # The last but one of them.
     terminal.press("7")
     terminal.wait_for("Set model to")
@@ -164,8 +164,10 @@ def auto_mode_asks_the_model(terminal, proxy, upstream, home):
 def the_report_of_an_agent_arrives(terminal, proxy, upstream, home):
     """In auto mode: its last text is the report, and nobody asks it to call a tool for that."""
     terminal.enter("please do AGENT")
-    terminal.wait_for("The agent has reported.")
-    assert "handback" not in json.dumps([request["body"] for request in upstream.requests]).lower()
+    terminal.wait_for("Hello from the scripted upstream.")
+    asked = [json.dumps(request["body"]["messages"]) for request in upstream.requests]
+    assert "REPORT-OF-THE-AGENT" in asked[-1], asked[-1][-2000:]
+    assert not any("handback-send-enforce" in messages for messages in asked)
 
 
 @test

@@ -101,9 +101,7 @@ def half_a_call(finish, arguments):
 
 
 def agent(chat):
-    """A sub-agent is started; its report is what the main conversation is told of it in the end."""
-    if "REPORT-OF-THE-AGENT" in chat.everything:
-        return say("The agent has reported.")
+    """A sub-agent is started. Its report comes later, in a message without a keyword."""
     prompt = {"description": "Look", "prompt": "please do REPORT", "subagent_type": "general-purpose"}
     return say("It runs.") if chat.results else say("", calls=[("Agent", json.dumps(prompt))])
 
