@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | how a model counts prompts | the counts of its answers | the oldest of [`ANSWERS_MAX`] answers is dropped for a new one |
 //! | a context window | a refusal that names it | when the server accepts more than it, or an answer ended at a limit that it set |
-//! | no images, no thinking budget | a refusal | |
+//! | a repair | a request that was refused without it and served with it | the oldest of [`REPAIRS_MAX`] is dropped for a new one; all at a reload |
 //! | the count of a prompt | a count by the server | the oldest of [`COUNTS_MAX`] is dropped for a new one |
 //!
 //! Rules for all: everything is forgotten when the server was restarted or its models changed (another *generation*),
@@ -16,6 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use crate::openai::Repair;
 use crate::translate::{ANSWERS_MAX, CountedPrompt, Lessons, ToldWindow};
 
 /// The time for which a learned fact is believed.
@@ -31,18 +32,12 @@ const NAME_SIZE_MAX: usize = 512;
 /// The most counts that are remembered. Claude Code repeatedly asks for the count of the same parts of a conversation.
 const COUNTS_MAX: usize = 128;
 
+/// The most repairs that are remembered for a model. A model needs a handful; images that it cannot decode add one each.
+const REPAIRS_MAX: usize = 32;
+
 /// Two windows are the same if they differ by at most one part in this many: servers keep a few tokens of a window for
 /// themselves.
 const WINDOW_TOLERANCE: u64 = 16;
-
-/// Something that a model has refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// An image.
-    Image,
-    /// A thinking budget.
-    ThinkingBudget,
-}
 
 /// The learned facts about one upstream's models. All of them are about one generation of the server.
 #[derive(Debug, Default)]
@@ -60,28 +55,18 @@ pub(super) struct Learned {
 struct LearnedModel {
     answers: VecDeque<(Instant, CountedPrompt)>,
     window: Option<(Instant, ToldWindow)>,
-    image_refused: Option<Instant>,
-    thinking_budget_refused: Option<Instant>,
+    /// The repairs, in the order in which they are made.
+    repairs: VecDeque<(Instant, Repair)>,
 }
 
 impl LearnedModel {
-    fn refused(&mut self, what: Refused) -> &mut Option<Instant> {
-        match what {
-            Refused::Image => &mut self.image_refused,
-            Refused::ThinkingBudget => &mut self.thinking_budget_refused,
-        }
-    }
-
     /// Forgets the facts that are too old.
     fn expire(&mut self, now: Instant) {
         while self.answers.front().is_some_and(|(at, _)| is_old(*at, now)) {
             self.answers.pop_front();
         }
         self.window = self.window.filter(|(at, _)| !is_old(*at, now));
-        for what in [Refused::Image, Refused::ThinkingBudget] {
-            let refused = self.refused(what);
-            *refused = refused.filter(|at| !is_old(*at, now));
-        }
+        self.repairs.retain(|(at, _)| !is_old(*at, now));
     }
 }
 
@@ -111,14 +96,28 @@ impl Learned {
         }
     }
 
-    /// True if the model has refused this.
-    pub(super) fn has_refused(&mut self, model: &str, what: Refused, now: Instant) -> bool {
-        self.known(model, now).is_some_and(|model| model.refused(what).is_some())
+    /// The repairs that requests for the model need, in the order in which they are made.
+    pub(super) fn repairs(&mut self, model: &str, now: Instant) -> Vec<Repair> {
+        let model = self.known(model, now);
+        model.into_iter().flat_map(|model| &model.repairs).map(|(_, repair)| repair.clone()).collect()
     }
 
-    /// Notes that the model has refused this. Returns true if that was not known before.
-    pub(super) fn learn_refusal(&mut self, model: &str, what: Refused, now: Instant) -> bool {
-        self.model(model, now).is_some_and(|model| model.refused(what).replace(now).is_none())
+    /// Notes that requests for the model need this repair. Returns true if that was not known before.
+    pub(super) fn learn_repair(&mut self, model: &str, repair: &Repair, now: Instant) -> bool {
+        let Some(model) = self.model(model, now) else { return false };
+        if model.repairs.iter().any(|(_, known)| known == repair) {
+            return false;
+        }
+        if model.repairs.len() >= REPAIRS_MAX {
+            model.repairs.pop_front();
+        }
+        model.repairs.push_back((now, repair.clone()));
+        true
+    }
+
+    /// Forgets all repairs: the operator has loaded the configuration again, maybe because of them.
+    pub(super) fn forget_repairs(&mut self) {
+        self.models.values_mut().for_each(|model| model.repairs.clear());
     }
 
     /// Notes the window that a refusal named; `before` is the window that was known. A different window means that the
@@ -235,20 +234,20 @@ mod tests {
         let mut learned = Learned::default();
         assert!(learned.learn_answer("m", answer(10_000, 20_000), false, now));
         assert!(!learned.learn_window("m", window(4096), None, now));
-        assert!(learned.learn_refusal("m", Refused::Image, now));
-        assert!(learned.learn_refusal("m", Refused::ThinkingBudget, now));
+        assert!(learned.learn_repair("m", &Repair::NoImages, now));
+        assert!(learned.learn_repair("m", &Repair::Alternation, now));
         learned.learn_count(7, 70, now);
         assert!(knows(&mut learned, now).iter().all(|known| *known));
         learned
     }
 
-    /// True for each sort that is known: the counting, the window, the two refusals, and the count.
+    /// True for each sort that is known: the counting, the window, the two repairs, and the count.
     fn knows(learned: &mut Learned, now: Instant) -> [bool; 5] {
         [
             tokens(learned, now) > 15_000,
             learned.lessons("m", now).window.is_some(),
-            learned.has_refused("m", Refused::Image, now),
-            learned.has_refused("m", Refused::ThinkingBudget, now),
+            learned.repairs("m", now).contains(&Repair::NoImages),
+            learned.repairs("m", now).contains(&Repair::Alternation),
             learned.count(7, now).is_some(),
         ]
     }
@@ -259,7 +258,7 @@ mod tests {
         let mut learned = learned(now);
         assert_eq!(knows(&mut learned, now + AGE_MAX - Duration::from_secs(1)), [true; 5]);
         assert_eq!(knows(&mut learned, now + AGE_MAX), [false; 5]);
-        assert!(learned.learn_refusal("m", Refused::Image, now + AGE_MAX), "it is news again");
+        assert!(learned.learn_repair("m", &Repair::NoImages, now + AGE_MAX), "it is news again");
     }
 
     #[test]
@@ -273,6 +272,15 @@ mod tests {
         assert!(learned.is_first_cut_prompt() && !learned.is_first_cut_prompt());
         learned.follow(2);
         assert!(learned.is_first_cut_prompt());
+    }
+
+    #[test]
+    fn a_reload_forgets_the_repairs_alone() {
+        let now = Instant::now();
+        let mut learned = learned(now);
+        assert!(!learned.learn_repair("m", &Repair::NoImages, now), "it is known");
+        learned.forget_repairs();
+        assert_eq!(knows(&mut learned, now), [true, true, false, false, true]);
     }
 
     #[test]
@@ -338,11 +346,16 @@ mod tests {
     fn names_and_counts_are_bounded() {
         let now = Instant::now();
         let mut learned = Learned::default();
-        assert!(!learned.learn_refusal(&"m".repeat(NAME_SIZE_MAX + 1), Refused::Image, now));
+        assert!(!learned.learn_repair(&"m".repeat(NAME_SIZE_MAX + 1), &Repair::NoImages, now));
         for i in 0..2 * MODELS_MAX {
-            learned.learn_refusal(&format!("m{i}"), Refused::Image, now);
+            learned.learn_repair(&format!("m{i}"), &Repair::NoImages, now);
         }
         assert!(learned.models.len() <= MODELS_MAX);
+        for i in 0..1000 {
+            learned.learn_repair("m", &Repair::BrokenImage(i), now);
+        }
+        assert_eq!(learned.repairs("m", now).len(), REPAIRS_MAX);
+        assert_eq!(learned.repairs("m", now).last(), Some(&Repair::BrokenImage(999)));
         for i in 0..1000 {
             learned.learn_count(i, i, now);
             learned.learn_count(i, i + 1, now);

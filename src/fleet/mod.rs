@@ -15,6 +15,5 @@ pub mod queue;
 mod upstream;
 
 pub use discovery::{Discovered, Model};
-pub use learned::Refused;
 pub use pool::{Gateway, LISTING_PREFIX, Resolved, Served};
 pub use upstream::Upstream;

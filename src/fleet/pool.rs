@@ -9,14 +9,14 @@ use crate::config::{self, Config};
 use crate::dialect::ServerKind;
 use crate::error::{Error, Kind, Retry};
 use crate::hooks::{Hooks, Loaded};
-use crate::openai::Counts;
+use crate::openai::{Counts, Repair};
 use crate::route::{self, Alias};
 use crate::settings::Settings;
 use crate::shown::ShownText;
 use crate::translate::{Asked, CountedPrompt, Lessons, Target, ToldWindow};
 use crate::transport::{CallLimits, Wait};
 
-use super::learned::{Learned, Refused, is_same_window};
+use super::learned::{Learned, is_same_window};
 use super::queue::{NoSlot, Queue, QueueSlot};
 use super::upstream::Upstream;
 
@@ -75,15 +75,12 @@ impl Served {
         learned
     }
 
-    /// The owner's settings, without the features that the model has refused.
-    fn settings(&self, model: &str) -> Settings {
-        let mut settings = self.upstream.config().settings.clone();
-        let (mut learned, now) = (self.learned(), Instant::now());
-        settings.vision &= !learned.has_refused(model, Refused::Image, now);
-        if learned.has_refused(model, Refused::ThinkingBudget, now) {
-            settings.thinking_budget = Some(false);
-        }
-        settings
+    /// The repairs that requests for the model need: those that its name tells, and those that were learned.
+    fn repairs(&self, model: &str) -> Vec<Repair> {
+        let mut repairs = Repair::known(model);
+        repairs.extend(self.learned().repairs(model, Instant::now()));
+        repairs.sort_by_key(Repair::rank);
+        repairs
     }
 
     /// The count of the question with this hash, if the server has counted it before.
@@ -115,8 +112,10 @@ pub struct Resolved {
     listed_window: Option<u64>,
     /// The facts that answers and refusals have shown about the model.
     lessons: Lessons,
-    /// The owner's settings, without the features that the model has refused.
+    /// The operator's settings, without the features that the model has refused.
     pub settings: Settings,
+    /// The changes that requests for this model need, in the order in which they are made.
+    pub repairs: Vec<Repair>,
     /// The generation of the server that these facts are about.
     generation: u64,
 }
@@ -149,23 +148,14 @@ impl Resolved {
         (self.served.upstream.generation() == self.generation).then(|| self.served.learned())
     }
 
-    /// Notes that the model has refused something. From now on it is not sent, since otherwise every request would be
-    /// sent twice.
-    pub fn learn_refusal(&self, what: Refused) {
-        let is_news = self
-            .learned()
-            .is_some_and(|mut learned| learned.learn_refusal(&self.model, what, Instant::now()));
-        if !is_news {
-            return;
-        }
-        let (name, model) = (self.served.name(), &self.model);
-        match what {
-            Refused::Image => {
-                log::warn!("upstream {name}: {model} takes no images; they are replaced by a line of text");
-            }
-            Refused::ThinkingBudget => {
-                log::warn!("upstream {name}: {model} takes no thinking budget; it is left out");
-            }
+    /// Notes that a request needed this repair. From now on it is made at once, since otherwise every request would be
+    /// sent twice. The log says so once.
+    pub fn learn_repair(&self, repair: &Repair) {
+        let learned = self.learned();
+        let is_news =
+            learned.is_some_and(|mut learned| learned.learn_repair(&self.model, repair, Instant::now()));
+        if is_news {
+            log::warn!("upstream {}: {} {repair}", self.served.name(), self.model.escape_debug());
         }
     }
 
@@ -233,7 +223,7 @@ impl Gateway {
     }
 
     /// A gateway that replaces another one. An upstream whose configuration did not change is kept, with its
-    /// connections, its queue, and the facts learned about it.
+    /// connections, its queue, and the facts learned about it, except for repairs.
     ///
     /// # Errors
     /// Those of [`Gateway::new`].
@@ -242,6 +232,8 @@ impl Gateway {
         let serve = |config: config::UpstreamConfig| {
             let same = old.and_then(|old| old.upstream(&config.name));
             if let Some(same) = same.filter(|same| *same.upstream.config() == config) {
+                // An operator who changed the model server tells so by a reload.
+                same.learned().forget_repairs();
                 return Ok(Arc::clone(same));
             }
             let upstream = Upstream::new(config, options)?;
@@ -360,12 +352,16 @@ impl Gateway {
         let model = model.unwrap_or_else(|| requested.to_string());
         // Outside the expression below, which would hold the lock while `settings` takes it.
         let lessons = served.learned().lessons(&model, Instant::now());
-        let settings = &upstream.config().settings;
+        let repairs = served.repairs(&model);
+        let mut settings = upstream.config().settings.clone();
+        // The translation has better words for an image than a repair of the finished body.
+        settings.vision &= !repairs.contains(&Repair::NoImages);
         Ok(Resolved {
             flavour: settings.flavour.unwrap_or(discovered.flavour),
             listed_window: settings.window.or_else(|| discovered.window(&model)),
             lessons,
-            settings: served.settings(&model),
+            settings,
+            repairs,
             served: Arc::clone(served),
             model,
             generation,

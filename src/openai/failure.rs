@@ -2,64 +2,33 @@
 //!
 //! Reads the error bodies of all servers, and all their texts for "the prompt does not fit" (docs/translation.md, E).
 
-use std::sync::LazyLock;
-
-use regex_lite::{Captures, Regex, RegexBuilder};
+use std::borrow::Cow;
 
 use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Value};
 
+use super::overflow::overflow;
+use super::refusal::repairs;
+use super::upstream_error::UpstreamError;
+
 /// The most bytes of an upstream's own text that the client gets.
 const MESSAGE_SIZE_MAX: usize = 2048;
 
+/// The bytes of an error's text in which a refusal is looked for: about a hundred patterns read them.
+const READ_SIZE_MAX: usize = 6 * 1024;
+const READ_END_SIZE: usize = 1024;
+
 /// The seconds that a client is asked to wait for a server that is starting or busy.
 const RETRY_AFTER_S: u32 = 2;
-
-/// The meaning of an upstream's error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UpstreamError {
-    /// The prompt does not fit the window, or leaves no room for the answer.
-    Overflow {
-        /// The prompt's tokens, if the server names them. If `prompt_is_least` is set, the real number may be larger.
-        prompt: Option<u64>,
-        /// vLLM stops counting one token beyond the window.
-        prompt_is_least: bool,
-        /// The window, if the server names it.
-        window: Option<u64>,
-        /// The tokens requested for the answer, if the server names them: then prompt and answer together are too many.
-        output: Option<u64>,
-        /// The number of tokens by which the prompt is too long, if the server names only that (Ollama).
-        excess: Option<u64>,
-    },
-    /// `max_tokens` alone is larger than the window; the prompt may well fit.
-    OutputTooLarge {
-        /// The window.
-        window: u64,
-    },
-    /// The server does not accept `thinking_token_budget`.
-    NoThinkingBudget,
-    /// The model does not accept images. Holds the error in the server's own words, for a client that gains nothing
-    /// from a second try.
-    NoVision(Error),
-    /// Anything else.
-    Other(Error),
-}
-
-impl UpstreamError {
-    /// Edits the server's own words in this error.
-    pub fn edit_words(&mut self, edit: impl Fn(&mut String)) {
-        if let UpstreamError::NoVision(error) | UpstreamError::Other(error) = self {
-            edit(&mut error.message);
-            error.source.iter_mut().for_each(edit);
-        }
-    }
-}
 
 /// The parts of an error body that matter, whatever its shape.
 #[derive(Debug, Default)]
 struct Said {
     message: String,
+    /// The error's `code`, if it is a word, else its `type`.
     kind: String,
+    /// The member of the request that the error names.
+    param: Option<String>,
     code: Option<u64>,
     prompt: Option<u64>,
     window: Option<u64>,
@@ -93,6 +62,14 @@ impl Said {
             return Some(Said { message: text.to_string(), ..Said::default() });
         }
         let error = inner.unwrap_or(value);
+        // OpenRouter puts the error of the server behind it into a string.
+        if let Some(raw) =
+            error.get("metadata").and_then(|metadata| metadata.get("raw")).and_then(Value::as_str)
+        {
+            let said = Said::read(&mut raw.as_bytes().to_vec());
+            let code = said.code.or(error.get("code").and_then(Value::as_u64));
+            return Some(Said { code, ..said }).filter(|said| !said.message.is_empty());
+        }
         let text = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_string);
         let number = |key: &str| error.get(key).and_then(Value::as_u64);
         let message = text("message").or_else(|| match object.get("detail")? {
@@ -103,6 +80,7 @@ impl Said {
         Some(Said {
             message,
             kind: text("code").or(text("type")).unwrap_or_default(),
+            param: text("param"),
             code: number("code"),
             prompt: number("n_prompt_tokens"),
             window: number("n_ctx"),
@@ -117,30 +95,49 @@ impl Said {
     }
 
     fn meaning(self, status: u16, retry_after: Option<u32>) -> UpstreamError {
-        if let Some(failure) = overflow(&self) {
+        if let Some(failure) = self.overflow() {
             return failure;
         }
-        if self.message.contains("thinking_token_budget is set but") {
-            return UpstreamError::NoThinkingBudget;
+        if self.message.contains(OUTPUT_ENDED) {
+            return UpstreamError::OutputEnded;
         }
-        let is_blind = NO_VISION.iter().any(|text| self.message.contains(text));
         let status = match (status, self.code) {
             (200..=299, Some(code)) => u16::try_from(code).unwrap_or(500),
             (200..=299, None) => 500,
             (status, _) => status,
         };
+        let repairs = match status {
+            // A key, a quota, a gateway or a server that starts: no change to the request helps.
+            401..=403 | 408 | 429 | 502..=504 | 529 => Vec::new(),
+            _ => repairs(&self.kind, self.param.as_deref(), &read_part(&self.message)),
+        };
         let error = self.into_error(status, retry_after);
-        if is_blind { UpstreamError::NoVision(error) } else { UpstreamError::Other(error) }
+        if repairs.is_empty() {
+            UpstreamError::Other(error)
+        } else {
+            UpstreamError::Refused { repairs, error }
+        }
+    }
+
+    fn overflow(&self) -> Option<UpstreamError> {
+        // llama.cpp names both numbers beside its text.
+        if self.prompt.is_some() && self.kind == "exceed_context_size_error" {
+            return Some(UpstreamError::Overflow {
+                prompt: self.prompt,
+                prompt_is_least: false,
+                window: self.window,
+                output: None,
+                excess: None,
+            });
+        }
+        overflow(&self.kind, &read_part(&self.message))
     }
 
     fn into_error(self, status: u16, retry_after: Option<u32>) -> Error {
-        let message = telling_line(&self.message);
-        let source = format!("upstream status {status}: {message}");
-        let told = if message.is_empty() || LEAKS.iter().any(|leak| message.contains(leak)) {
-            format!("the upstream answered {status}")
-        } else {
-            message
-        };
+        let mut lines = telling_lines(&self.message);
+        let source = format!("upstream status {status}: {}", joined(&lines));
+        lines.retain(|line| !LEAKS.iter().any(|leak| line.contains(leak)));
+        let told = if lines.is_empty() { format!("the upstream answered {status}") } else { joined(&lines) };
         let after = Retry::After(retry_after.unwrap_or(RETRY_AFTER_S));
         let error = match status {
             // Our key is wrong, not the client's. A 401 would make Claude Code ask its user to log in.
@@ -173,8 +170,8 @@ const TEMPLATE_ERROR: [&str; 5] = [
     "requires --jinja",
 ];
 
-/// The texts with which vLLM and llama.cpp refuse an image.
-const NO_VISION: [&str; 2] = ["is not a multimodal model", "image input is not supported"];
+/// OpenAI's text for an answer that thought up to its limit.
+const OUTPUT_ENDED: &str = "max_tokens or model output limit was reached";
 
 /// Signs of the upstream's files, code or key: a line that contains one of these goes only to the log.
 const LEAKS: [&str; 9] =
@@ -183,219 +180,129 @@ const LEAKS: [&str; 9] =
 /// llama.cpp's text between an excerpt of the chat template and the template's own error text.
 const TEMPLATE_WORDS: &str = "Jinja Exception: ";
 
-/// The line that states the error, without the stack trace or source code around it. From a list of validation errors,
-/// the first.
-fn telling_line(text: &str) -> String {
-    let text = text.split_once(TEMPLATE_WORDS).map_or(text, |(_, words)| words);
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let first = lines.next().unwrap_or("");
-    let is_list = first.contains("validation error");
-    let line = if is_list { format!("{first} {}", lines.next().unwrap_or("")) } else { first.to_string() };
-    let line = line.trim_end();
-    let mut end = line.len().min(MESSAGE_SIZE_MAX);
-    while !line.is_char_boundary(end) {
+/// The beginning of a stack trace of Python.
+const TRACE_WORDS: &str = "Traceback (most recent call last)";
+
+/// The most lines that are kept of a text whose first line announces the cause.
+const TELLING_LINES_MAX: usize = 8;
+
+/// The part of an error's text in which a refusal is looked for: its beginning, and its end, where a stack trace names the
+/// exception. Validators repeat the request in between.
+fn read_part(text: &str) -> Cow<'_, str> {
+    if text.len() <= READ_SIZE_MAX + READ_END_SIZE {
+        return Cow::Borrowed(text);
+    }
+    let (mut end, mut start) = (READ_SIZE_MAX, text.len() - READ_END_SIZE);
+    while !text.is_char_boundary(end) {
         end -= 1;
     }
-    line.get(..end).unwrap_or_default().to_string()
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    Cow::Owned(format!("{}\n{}", text.get(..end).unwrap_or_default(), text.get(start..).unwrap_or_default()))
 }
 
-/// N: prompt tokens · M: window · O: tokens asked for the answer · C: characters of the prompt · X: excess.
-/// The first that matches decides, so the more specific ones come first.
-const WORDINGS: [&str; 19] = [
-    // vLLM, recent. It counts only to one token beyond the room, even if it does not say "at least".
-    r"maximum context length is (?<M>\d+) tokens\. However, you requested (?<O>[1-9]\d*) output tokens and your prompt contains (?<L>at least )?(?<N>\d+) input tokens",
-    r"(?<L>You passed )(?<N>\d+) input tokens and requested (?:0|(?<O>\d+)) output tokens\. However, the model's context length is only (?<M>\d+) tokens",
-    r"maximum context length is (?<M>\d+) tokens\. However, your prompt contains (?<L>at least )?(?<N>\d+) input tokens",
-    r"maximum context length is (?<M>\d+) tokens\. However, your prompt contains (?<C>\d+) characters",
-    r"prompt \(length (?<N>\d+)\) is longer than the maximum model length of (?<M>\d+)",
-    r"prompt \(length (?<P>\d+)\) plus the number of requested output tokens \(at least 1\) is longer than the maximum model length of (?<M>\d+)",
-    r"Input length \((?<N>\d+)\) exceeds model's maximum context length \((?<M>\d+)\)",
-    // vLLM, older; OpenAI
-    r"maximum context length is (?<M>\d+) tokens\. However, you requested (?<T>\d+) tokens \((?<N>\d+) in the messages, (?<O>\d+) in the completion\)",
-    r"maximum context length is (?<M>\d+) tokens.*your (?:messages|prompt) resulted in (?<N>\d+) tokens",
-    r"max_(?:completion_)?tokens'? (?:.*)is too large: (?<O>\d+)\. This model's maximum context length is (?<M>\d+) tokens and your request has (?<N>\d+) input tokens",
-    // SGLang
-    r"The input \((?<N>\d+) tokens\) is longer than the model's context length \((?<M>\d+) tokens\)",
-    r"maximum context length of (?<M>\d+) tokens\. You requested a total of (?<T>\d+) tokens: (?<N>\d+) tokens from the input messages and (?<O>\d+) tokens",
-    r"Input length \((?<N>\d+) tokens\) exceeds the maximum allowed length \((?<M>\d+) tokens\)",
-    // llama.cpp
-    r"request \((?<N>\d+) tokens\) exceeds the available context size \((?<M>\d+) tokens\)",
-    r"input \((?<N>\d+) tokens\) is larger than the max context size \((?<M>\d+) tokens\)",
-    // Ollama, LM Studio
-    r"prompt too long; exceeded max context length by (?<X>\d+) tokens",
-    r"keep the first (?<N>\d+) tokens when (?:the )?context (?:the )?overflows\. However, the model is loaded with context length of only (?<M>\d+) tokens",
-    // without numbers
-    r"prompt too long; exceeded context length|the input length exceeds the context length|Context size has been exceeded",
-    r"context_length_exceeded|exceed_context_size|context (?:length|window|size).*exceed|exceed.*context (?:length|window|limit|size)",
-];
-
-const OUTPUT_WORDING: &str =
-    r"max_(?:completion_)?tokens=(?<O>\d+) cannot be greater than (?:\w+=)+(?<M>\d+)";
-
-/// Compiled at the first error, so that the start is not slowed down.
-static PATTERNS: LazyLock<Vec<Regex>> =
-    LazyLock::new(|| WORDINGS.iter().filter_map(|text| compile(text)).collect());
-static OUTPUT_PATTERN: LazyLock<Option<Regex>> = LazyLock::new(|| compile(OUTPUT_WORDING));
-
-fn compile(text: &str) -> Option<Regex> {
-    RegexBuilder::new(text).case_insensitive(true).build().ok()
+/// The lines that are more than rules and marks below other lines.
+fn lines(text: &str) -> Vec<&str> {
+    let is_rule = |c: char| matches!(c, '-' | '=' | '^' | '~' | ' ');
+    text.lines().map(str::trim).filter(|line| !line.chars().all(is_rule)).collect()
 }
 
-fn overflow(said: &Said) -> Option<UpstreamError> {
-    let number = |found: &Captures<'_>, name: &str| found.name(name)?.as_str().parse::<u64>().ok();
-    if let Some(found) = OUTPUT_PATTERN.as_ref().and_then(|pattern| pattern.captures(&said.message)) {
-        return number(&found, "M").map(|window| UpstreamError::OutputTooLarge { window });
+/// The lines of an error's text that say what is wrong, without the stack trace or source code around them. A first line
+/// that only announces the cause, as those of validators and of llama.cpp do, is followed by the cause.
+fn telling_lines(text: &str) -> Vec<&str> {
+    if let Some((_, words)) = text.split_once(TEMPLATE_WORDS) {
+        return lines(words).into_iter().take(1).collect();
     }
-    if said.prompt.is_some() && said.kind == "exceed_context_size_error" {
-        return Some(UpstreamError::Overflow {
-            prompt: said.prompt,
-            prompt_is_least: false,
-            window: said.window,
-            output: None,
-            excess: None,
-        });
+    if let Some((before, trace)) = text.split_once(TRACE_WORDS) {
+        // The last line of a trace names the exception.
+        return lines(before).into_iter().chain(lines(trace).pop()).collect();
     }
-    let text = format!("{} {}", said.kind, said.message);
-    let found = PATTERNS.iter().find_map(|pattern| pattern.captures(&text))?;
-    let window = number(&found, "M");
-    let prompt =
-        number(&found, "N")
-            .or(number(&found, "P").map(|n| n.saturating_add(1)))
-            .or(number(&found, "C")
-                .map(|characters| (characters / 4).max(window.unwrap_or(0).saturating_add(1))));
-    Some(UpstreamError::Overflow {
-        prompt,
-        prompt_is_least: found.name("L").is_some() || found.name("C").is_some(),
-        window,
-        output: number(&found, "O"),
-        excess: number(&found, "X"),
-    })
+    let lines = lines(text);
+    let announces =
+        lines.first().is_some_and(|line| line.ends_with(':') || line.contains("validation error"));
+    lines.into_iter().take(if announces { TELLING_LINES_MAX } else { 1 }).collect()
+}
+
+/// The lines in one, up to the limit for texts.
+fn joined(lines: &[&str]) -> String {
+    let text = lines.join(" ");
+    let mut end = text.len().min(MESSAGE_SIZE_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::openai::Repair;
 
     fn read(status: u16, body: &str) -> UpstreamError {
         read_failure(status, &mut body.as_bytes().to_vec(), None)
     }
 
-    fn numbers(body: &str) -> Numbers {
-        match read(400, body) {
-            UpstreamError::Overflow { prompt, window, output, .. } => (prompt, window, output),
-            other => panic!("{body}: {other:?}"),
-        }
-    }
-
     #[test]
-    fn all_patterns_compile() {
-        assert_eq!(PATTERNS.len(), WORDINGS.len());
-        assert!(OUTPUT_PATTERN.is_some());
-    }
-
-    type Numbers = (Option<u64>, Option<u64>, Option<u64>);
-
-    const OVERFLOWS: &[(&str, Numbers)] = &[
-        (
-            "This model's maximum context length is 8192 tokens. However, you requested 4000 output tokens and your prompt contains at least 4193 input tokens, for a total of at least 8193 tokens. Please reduce",
-            (Some(4193), Some(8192), Some(4000)),
-        ),
-        (
-            "You passed 4193 input tokens and requested 4000 output tokens. However, the model's context length is only 8192 tokens, resulting in a maximum input length of 4192 tokens.",
-            (Some(4193), Some(8192), Some(4000)),
-        ),
-        (
-            "You passed 8193 input tokens and requested 0 output tokens. However, the model's context length is only 8192 tokens",
-            (Some(8193), Some(8192), None),
-        ),
-        (
-            "This model's maximum context length is 8192 tokens. However, your prompt contains at least 8193 input tokens, which exceeds",
-            (Some(8193), Some(8192), None),
-        ),
-        (
-            "This model's maximum context length is 8192 tokens. However, your prompt contains 40000 characters",
-            (Some(10000), Some(8192), None),
-        ),
-        (
-            "The decoder prompt (length 9001) is longer than the maximum model length of 8192. Make sure",
-            (Some(9001), Some(8192), None),
-        ),
-        (
-            "The prompt (length 8192) plus the number of requested output tokens (at least 1) is longer than the maximum model length of 8192",
-            (Some(8193), Some(8192), None),
-        ),
-        (
-            "Input length (9000) exceeds model's maximum context length (8192).",
-            (Some(9000), Some(8192), None),
-        ),
-        (
-            "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens (5000 in the messages, 4000 in the completion). Please",
-            (Some(5000), Some(8192), Some(4000)),
-        ),
-        (
-            "This model's maximum context length is 4097 tokens. However, your messages resulted in 5000 tokens. Please reduce",
-            (Some(5000), Some(4097), None),
-        ),
-        (
-            "'max_tokens' or 'max_completion_tokens' is too large: 4000. This model's maximum context length is 8192 tokens and your request has 5000 input tokens",
-            (Some(5000), Some(8192), Some(4000)),
-        ),
-        (
-            "The input (516368 tokens) is longer than the model's context length (262144 tokens).",
-            (Some(516_368), Some(262_144), None),
-        ),
-        (
-            "Requested token count exceeds the model's maximum context length of 8192 tokens. You requested a total of 9000 tokens: 5000 tokens from the input messages and 4000 tokens for the completion.",
-            (Some(5000), Some(8192), Some(4000)),
-        ),
-        (
-            "Input length (9000 tokens) exceeds the maximum allowed length (8187 tokens).",
-            (Some(9000), Some(8187), None),
-        ),
-        (
-            "request (9012 tokens) exceeds the available context size (4096 tokens), try increasing it",
-            (Some(9012), Some(4096), None),
-        ),
-        (
-            "input (9012 tokens) is larger than the max context size (4096 tokens). skipping",
-            (Some(9012), Some(4096), None),
-        ),
-        ("prompt too long; exceeded max context length by 17 tokens", (None, None, None)),
-        (
-            "Trying to keep the first 9000 tokens when context the overflows. However, the model is loaded with context length of only 4096 tokens",
-            (Some(9000), Some(4096), None),
-        ),
-        ("the input length exceeds the context length", (None, None, None)),
-        ("Context size has been exceeded.", (None, None, None)),
-        ("the request exceeds the context window", (None, None, None)),
-    ];
-
-    #[test]
-    fn wordings_of_overflow() {
-        let plain = |message: &str| format!("{{\"error\":{{\"message\":\"{message}\",\"code\":400}}}}");
-        for (message, expected) in OVERFLOWS {
-            assert_eq!(numbers(&plain(message)), *expected, "{message}");
-        }
+    fn numbers_beside_the_text() {
         let body = r#"{"error":{"code":400,"message":"too long","type":"exceed_context_size_error","n_prompt_tokens":9000,"n_ctx":8192}}"#;
-        assert_eq!(numbers(body), (Some(9000), Some(8192), None));
-        assert_eq!(
-            numbers(r#"{"error":{"message":"no","code":"context_length_exceeded"}}"#),
-            (None, None, None)
-        );
-        assert_eq!(
-            numbers(
-                r#"{"object":"error","message":"The input (9 tokens) is longer than the model's context length (8 tokens).","code":400}"#
-            ),
-            (Some(9), Some(8), None)
-        );
-    }
-
-    #[test]
-    fn what_can_be_mended() {
+        let UpstreamError::Overflow { prompt, window, .. } = read(400, body) else { panic!() };
+        assert_eq!((prompt, window), (Some(9000), Some(8192)));
         let body = r#"{"error":{"message":"max_completion_tokens=40000 cannot be greater than max_model_len=32768. Please","code":400}}"#;
         assert_eq!(read(400, body), UpstreamError::OutputTooLarge { window: 32768 });
-        let body = r#"{"error":{"message":"thinking_token_budget is set but reasoning_config is not configured","code":400}}"#;
-        assert_eq!(read(400, body), UpstreamError::NoThinkingBudget);
+    }
+
+    #[test]
+    fn only_a_refusal_is_repaired() {
+        let body = r#"{"error":{"message":"m is not a multimodal model"}}"#;
+        for (status, is_refusal) in [
+            (400, true),
+            (404, true),
+            (422, true),
+            (500, true),
+            (200, true),
+            (401, false),
+            (429, false),
+            (503, false),
+        ] {
+            assert_eq!(matches!(read(status, body), UpstreamError::Refused { .. }), is_refusal, "{status}");
+        }
+        let behind = r#"{"error":{"message":"Provider returned error","code":400,"metadata":{"raw":"{\"error\":{\"message\":\"m is not a multimodal model\"}}","provider_name":"x"}}}"#;
+        let UpstreamError::Refused { repairs, error } = read(400, behind) else { panic!() };
+        assert_eq!(
+            (repairs, error.message.as_str()),
+            (vec![Repair::NoImages], "m is not a multimodal model")
+        );
+    }
+
+    #[test]
+    fn the_reason_is_told_and_the_trace_is_not() {
+        for (text, told) in [
+            (
+                "1 validation error for ChatCompletionRequest\nreasoning_effort\n  Input should be 'low', 'medium' or 'high' [type=literal_error]",
+                "1 validation error for ChatCompletionRequest reasoning_effort Input should be 'low', 'medium' or 'high' [type=literal_error]",
+            ),
+            (
+                "JSON schema conversion failed:\nPattern must start with '^' and end with '$'",
+                "JSON schema conversion failed: Pattern must start with '^' and end with '$'",
+            ),
+            (
+                "\n------------\nWhile executing CallExpression at line 189\nError: Jinja Exception: roles must alternate.\n{{ x }}",
+                "roles must alternate.",
+            ),
+            (
+                "no\nTraceback (most recent call last):\n  File \"/usr/lib/x.py\", line 1\n    x()\nValueError: too bad",
+                "no ValueError: too bad",
+            ),
+            ("boom\nunrelated", "boom"),
+            (
+                "Traceback (most recent call last):\n  File \"/root/x.py\", line 1",
+                "the upstream answered 400",
+            ),
+        ] {
+            let error = Said { message: text.into(), ..Said::default() }.into_error(400, None);
+            assert_eq!(error.message, told);
+        }
     }
 
     #[test]
@@ -447,11 +354,25 @@ mod tests {
             (418, r#"[]"#, Kind::InvalidRequest, "[]"),
             (500, r#"{"error":null}"#, Kind::Api, r#"{"error":null}"#),
         ] {
-            let (UpstreamError::Other(error) | UpstreamError::NoVision(error)) = read(status, body) else {
+            let (UpstreamError::Other(error) | UpstreamError::Refused { error, .. }) = read(status, body)
+            else {
                 panic!("{body}")
             };
             assert_eq!((error.kind, error.message.as_str()), (kind, message), "{status} {body}");
         }
+    }
+
+    #[test]
+    fn a_refusal_is_found_at_both_ends_of_a_long_text() {
+        let (said, long) = ("m is not a multimodal model", "é".repeat(100_000));
+        for text in [format!("{said}{long}"), format!("{long}{said}")] {
+            let said = Said { message: text, ..Said::default() };
+            assert!(matches!(said.meaning(400, None), UpstreamError::Refused { .. }));
+        }
+        assert!(matches!(
+            Said { message: long, ..Said::default() }.meaning(400, None),
+            UpstreamError::Other(_)
+        ));
     }
 
     #[test]

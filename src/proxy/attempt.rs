@@ -1,15 +1,17 @@
-//! Sends one request to one upstream. Repairs the request once where an error says what to change, and tries again
-//! after a pause where waiting helps.
+//! Sends one request to one upstream. Repairs the request where a refusal says what to change, and tries again after a
+//! pause where waiting helps.
+//!
+//! Knows no refusal and no repair: `openai` reads the one, and `translate` makes the other.
 
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::error::{Error, Kind, Retry};
-use crate::json::{self, Object, Value};
-use crate::openai::{UpstreamError, read_failure};
+use crate::json::{self, Value};
+use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::protocol::tokenize::{ask_token_count, question};
-use crate::translate::{Asked, IMAGE_OMITTED, ToldWindow, failure_error, likely_room};
+use crate::translate::{Asked, ToldWindow, failure_error, likely_room, make_repair, repair_for};
 use crate::transport::{self, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
 
@@ -17,7 +19,6 @@ use super::exchange::Exchange;
 use super::relay::{error_at_once, error_body};
 use super::stop::Stop;
 use crate::activity::Phase;
-use crate::fleet::Refused;
 use crate::fleet::Resolved;
 
 /// Further tries after the first, made only while nothing has gone to the client.
@@ -34,15 +35,28 @@ const PATIENCE_MAX: Duration = Duration::from_secs(5);
 /// estimate was too small.
 const UNCOUNTED: u64 = 110;
 
+/// The most repairs of one request, each made at most once. A server that refuses more than these is another kind of
+/// server, and each repair sends the whole request again.
+const REPAIRS_MAX: usize = 6;
+
 /// One request to one upstream, until the head of a successful response arrives.
 pub(super) struct Attempt<'a> {
-    pub(super) resolved: &'a Resolved,
-    pub(super) asked: Asked,
-    pub(super) body: Vec<u8>,
-    pub(super) mended: bool,
+    resolved: &'a Resolved,
+    asked: Asked,
+    body: Vec<u8>,
+    /// The repairs that were made after refusals.
+    repairs: Vec<Repair>,
+    /// Those of them that are remembered if the request is served.
+    lasting: Vec<Repair>,
+    /// The repairs that the last refusal named.
+    named: Vec<Repair>,
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
+    pub(super) fn new(resolved: &'a Resolved, asked: Asked, body: Vec<u8>) -> Self {
+        Attempt { resolved, asked, body, repairs: Vec::new(), lasting: Vec::new(), named: Vec::new() }
+    }
+
     /// Sends the request until a response is successful, and returns that response.
     ///
     /// # Errors
@@ -54,7 +68,10 @@ impl Attempt<'_> {
         let mut retries = 0;
         loop {
             let failed = match self.post(wait)? {
-                Ok(response) => return Ok(response),
+                Ok(response) => {
+                    self.learn_repairs();
+                    return Ok(response);
+                }
                 Err(failed) => failed,
             };
             let may_retry = retries < RETRIES_MAX && !exchange.started();
@@ -72,7 +89,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Makes one try, and a second one if the error says what to change.
+    /// Makes one try, and another one after each repair.
     fn post(&mut self, wait: &Rc<dyn Wait>) -> Result<Result<Response, FailedAttempt>, Stop> {
         loop {
             let served = &self.resolved.served;
@@ -93,7 +110,7 @@ impl Attempt<'_> {
                 return Ok(Ok(response));
             }
             let (retry_after, is_soon) = (response.retry_after, response.is_at_once);
-            if let Some(error) = self.refused(response, at_once, wait) {
+            if let Some(error) = self.refused(response, at_once, wait)? {
                 let is_not_begun = error.kind == Kind::Overloaded && (is_soon || says_not_begun(&error));
                 return Ok(Err(FailedAttempt { error, retry_after, may_have_run: !is_not_begun }));
             }
@@ -101,13 +118,16 @@ impl Attempt<'_> {
     }
 
     /// Turns an unsuccessful response into an error. `None`: the error said what to change, and the body is changed.
+    ///
+    /// # Errors
+    /// [`Stop::Respond`]: the refusal is an answer, namely one without anything visible.
     #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     fn refused(
         &mut self,
         response: Response,
         at_once: Option<UpstreamError>,
         wait: &Rc<dyn Wait>,
-    ) -> Option<Error> {
+    ) -> Result<Option<Error>, Stop> {
         let (status, retry_after) = (response.status, response.retry_after);
         if status == 404 {
             self.resolved.served.upstream().mark_stale(); // another model may be served there now
@@ -116,10 +136,16 @@ impl Attempt<'_> {
             at_once.unwrap_or_else(|| read_failure(status, &mut error_body(response), retry_after));
         self.resolved.served.upstream().hide_keys(&mut failure);
         let failure = self.measured(failure, wait);
-        if self.mend(&failure) {
-            return None;
+        if failure == UpstreamError::OutputEnded {
+            let nothing =
+                Value::object([("content", Vec::new().into()), ("stop_reason", "max_tokens".into())]);
+            return Err(Stop::Respond(nothing));
         }
-        Some(failure_error(failure, &self.asked))
+        self.learn(&failure);
+        if self.repair(&failure) {
+            return Ok(None);
+        }
+        Ok(Some(failure_error(failure, &self.asked)))
     }
 
     /// Replaces the length of a prompt that the upstream stopped counting at its window by the real length, so that the
@@ -137,31 +163,55 @@ impl Attempt<'_> {
         failure
     }
 
-    /// Changes the body, once, so that the same error does not come again. Returns whether the body was changed.
-    fn mend(&mut self, failure: &UpstreamError) -> bool {
-        self.learn(failure);
-        let change: Box<dyn Fn(&mut Object<'_>)> = match failure {
-            UpstreamError::NoThinkingBudget => Box::new(|body| _ = body.remove("thinking_token_budget")),
-            UpstreamError::NoVision(_) => Box::new(without_images),
-            UpstreamError::OutputTooLarge { .. }
-            | UpstreamError::Overflow { .. }
-            | UpstreamError::Other(_) => {
-                let Some(room) = room_after(failure, &self.asked) else { return false };
-                Box::new(move |body| limit(body, room))
-            }
+    /// Changes the body so that the same refusal does not come again. Makes the first repair that changes something.
+    /// Returns whether the body was changed.
+    fn repair(&mut self, failure: &UpstreamError) -> bool {
+        let mut repairs = match failure {
+            UpstreamError::Refused { repairs, .. } => repairs.clone(),
+            _ => Vec::new(),
         };
-        // A failure that names nothing to change, such as that of a starting server, does not use up the repair.
-        if std::mem::replace(&mut self.mended, true) {
+        repairs.extend(room_after(failure, &self.asked).map(Repair::Room));
+        // A failure that names nothing to change, such as that of a starting server, uses up no repair.
+        if repairs.is_empty() || self.repairs.len() >= REPAIRS_MAX {
             return false;
+        }
+        // The same refusal again: the last repair did not help, such as the loss of an image that was not the broken one.
+        if repairs == self.named && self.repairs.last() == self.lasting.last() {
+            self.lasting.pop();
         }
         let mut bytes = std::mem::take(&mut self.body);
         let Ok(mut body) = json::parse(&mut bytes) else { return false };
-        let Some(object) = body.as_object_mut() else { return false };
-        change(object);
-        let mut mended = Vec::new();
-        body.write(&mut mended);
-        self.body = mended;
-        true
+        let made = repairs.iter().filter_map(|repair| repair_for(repair, &body)).collect::<Vec<_>>();
+        let made = made.into_iter().find(|repair| {
+            !self.repairs.iter().any(|made| made.is_same_change(repair)) && make_repair(repair, &mut body)
+        });
+        let is_made = made.is_some();
+        if let Some(made) = made {
+            log::debug!(
+                "upstream {}: {} {made}",
+                self.resolved.served.name(),
+                self.resolved.model.escape_debug()
+            );
+            if made.is_lasting() {
+                self.lasting.push(made.clone());
+            }
+            self.repairs.push(made);
+            // The new change may have undone an older one: messages that were split may be merged again.
+            let mut all: Vec<&Repair> = self.resolved.repairs.iter().chain(&self.repairs).collect();
+            all.sort_by_key(|repair| repair.rank());
+            all.into_iter().for_each(|repair| _ = make_repair(repair, &mut body));
+        }
+        body.write(&mut self.body);
+        self.named = repairs;
+        is_made
+    }
+
+    /// Remembers the repairs of a request that was served.
+    fn learn_repairs(&self) {
+        self.repairs
+            .iter()
+            .filter(|repair| repair.is_lasting())
+            .for_each(|repair| self.resolved.learn_repair(repair));
     }
 
     /// Remembers what a refusal says about the model.
@@ -175,9 +225,10 @@ impl Attempt<'_> {
                 window(*told, true);
             }
             UpstreamError::Overflow { window: Some(told), output, .. } => window(*told, output.is_some()),
-            UpstreamError::NoThinkingBudget => self.resolved.learn_refusal(Refused::ThinkingBudget),
-            UpstreamError::NoVision(_) => self.resolved.learn_refusal(Refused::Image),
-            UpstreamError::Overflow { window: None, .. } | UpstreamError::Other(_) => {}
+            UpstreamError::Overflow { window: None, .. }
+            | UpstreamError::OutputEnded
+            | UpstreamError::Refused { .. }
+            | UpstreamError::Other(_) => {}
         }
     }
 }
@@ -217,10 +268,10 @@ fn room_after(failure: &UpstreamError, asked: &Asked) -> Option<u64> {
         }
         // The refusal has no numbers, or its wording is unknown. If the client asked for more than the window most
         // likely has left, that is most likely the cause.
-        UpstreamError::Overflow { prompt: None, excess: None, .. } => {
-            likely(asked.window?, asked.prompt_tokens).filter(|room| *room < asked.max_tokens)
+        UpstreamError::Overflow { prompt: None, excess: None, window, .. } => {
+            likely((*window).or(asked.window)?, asked.prompt_tokens).filter(|room| *room < asked.max_tokens)
         }
-        UpstreamError::Other(error) if speaks_of_tokens(error) => {
+        UpstreamError::Other(error) | UpstreamError::Refused { error, .. } if speaks_of_tokens(error) => {
             likely(asked.window?, asked.prompt_tokens).filter(|room| *room < asked.max_tokens)
         }
         _ => None,
@@ -231,27 +282,6 @@ fn room_after(failure: &UpstreamError, asked: &Asked) -> Option<u64> {
 fn speaks_of_tokens(error: &Error) -> bool {
     let words = server_words(error);
     error.kind == Kind::InvalidRequest && (words.contains("token") || words.contains("context"))
-}
-
-fn limit(body: &mut Object<'_>, max_tokens: u64) {
-    for key in ["max_completion_tokens", "max_tokens"] {
-        if let Some(limit) = body.get_mut(key) {
-            *limit = max_tokens.into();
-        }
-    }
-}
-
-/// Replaces each image by a line of text. Otherwise one image would end the conversation, since it stays in the
-/// history.
-fn without_images(body: &mut Object<'_>) {
-    let Some(Value::Array(messages)) = body.get_mut("messages") else { return };
-    for message in messages.to_mut() {
-        let content = message.as_object_mut().and_then(|message| message.get_mut("content"));
-        let Some(Value::Array(parts)) = content else { continue };
-        for part in parts.to_mut().iter_mut().filter(|part| part.get("image_url").is_some()) {
-            *part = Value::object([("type", "text".into()), ("text", IMAGE_OMITTED.into())]);
-        }
-    }
 }
 
 /// A failed try.

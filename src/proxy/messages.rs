@@ -144,7 +144,7 @@ fn answer(
         exchange.share().set(body.len() + saved_size + plan.kept_size());
         let kept_size = saved_size + plan.kept_size();
         exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
-        let mut attempt = Attempt { resolved: &resolved, asked: asked.clone(), body, mended: false };
+        let mut attempt = Attempt::new(&resolved, asked.clone(), body);
         // Check for a client that left: nobody watched it while hooks ran or a large body was translated. It may also
         // have left while an upstream worked in vain.
         let unwatched = hooked.shown.is_some() || hooked.is_watched || !tried.is_empty();

@@ -135,10 +135,18 @@ impl Incoming<'_> {
         let mut chat = chat_request(&messages, &target)?;
         self.check_client(hooked)?;
         let hooks = self.gateway.hooks();
+        let mut is_changed = false;
         if let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &hooked.shown) {
             let shown = &mut *shown.borrow_mut();
             shown.upstream = Some(resolved.served.name().to_string());
             hooks.on_upstream_request(&mut chat.body, shown)?;
+            is_changed = true;
+        }
+        // Behind the hook, which may put in again what the server refuses.
+        for repair in &resolved.repairs {
+            is_changed |= translate::make_repair(repair, &mut chat.body);
+        }
+        if is_changed {
             chat.plan.measure(&chat.body, &target.lessons.tokens);
         }
         for dropped in &chat.dropped {

@@ -54,16 +54,29 @@ pub fn failure_error(failure: UpstreamError, asked: &Asked) -> Error {
             "max_tokens: {} > {window}, which is the maximum allowed number of output tokens for {}",
             asked.max_tokens, asked.model
         )),
-        UpstreamError::NoThinkingBudget => {
-            Error::invalid("thinking.budget_tokens: the upstream takes no thinking budget")
-        }
+        UpstreamError::OutputEnded => Error::invalid(format!(
+            "max_tokens: {} tokens are too few for an answer of {}",
+            asked.max_tokens, asked.model
+        )),
         UpstreamError::Other(error) if error.kind == Kind::NotFound && names_a_model(&error) => {
             let source = error.source.unwrap_or(error.message);
             Error::new(Kind::NotFound, format!("model: {}", asked.model)).retry(Retry::Never).source(source)
         }
-        UpstreamError::Other(error) | UpstreamError::NoVision(error) => error,
+        UpstreamError::Other(error) | UpstreamError::Refused { error, .. } => with_hint(error),
     }
 }
+
+/// A refusal in the server's own words, followed by a hint for its reader: the client repeats the request as it is, so
+/// that only a change at the server or in the configuration helps.
+fn with_hint(mut error: Error) -> Error {
+    if error.kind == Kind::InvalidRequest && !error.message.ends_with(HINT) {
+        error.message.push_str(HINT);
+    }
+    error
+}
+
+/// Told behind a refusal that no repair helped against.
+const HINT: &str = " (the model server refused the request; `sparkgap doctor` may find the cause)";
 
 /// True if the error says that a model does not exist. vLLM: ``The model `x` does not exist.``; Ollama: `model "x" not
 /// found, try pulling it first`.

@@ -18,6 +18,7 @@
 //! | `tool_id` | an upstream's id of a call | one that the API allows and the client does not know yet, and back |
 //! | `finish` | finish reason, counts | stop reason, usage |
 //! | `message` | events | one whole Message |
+//! | `repair` | a chat completion that a server refuses | one that it accepts |
 //! | `failure` | an upstream's failure | the client's error |
 //! | `estimate` | text | tokens, roughly |
 //! | `estimator` | estimates, and the counts of earlier answers | tokens at one model |
@@ -38,6 +39,7 @@ mod late;
 mod marks;
 mod message;
 mod plan;
+mod repair;
 mod request;
 mod signature;
 mod stop;
@@ -53,6 +55,7 @@ pub use footprint::parts_size;
 pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
 pub use plan::{Lessons, Plan, Target, ToldWindow};
+pub use repair::{make_repair, repair_for};
 pub use request::{ChatRequest, chat_request, likely_room};
 pub use signature::{carried_reasoning, signature_carrying};
 pub use stream::{Emit, MessageStream, Progress};

@@ -70,7 +70,7 @@ pub struct Plan {
     pub tools: Vec<(String, Option<Schema>)>,
     /// The ids of tool calls that the client knows from the history: a new call must not have one of them.
     pub taken_ids: TakenIds,
-    /// Tools whose names were shortened for a strict API: the name that was sent, and the client's.
+    /// Tools whose names a strict server takes only shortened: the name there, and the client's.
     pub renamed: Vec<(String, String)>,
     /// Whether an answer without content gets a block of empty text.
     pub never_empty: bool,

@@ -3,6 +3,8 @@
 //! Follows docs/translation.md, A, field by field. Fields that the upstream does not support are dropped; none of them
 //! fails the request.
 
+use std::borrow::Cow;
+
 use crate::anthropic::{Block, MessagesRequest, Thinking, ToolChoice};
 use crate::dialect::{Efforts, ServerKind};
 use crate::error::Error;
@@ -18,7 +20,7 @@ use super::late::Late;
 use super::plan::{KEPT_ITEM_SIZE, Plan, Target};
 use super::text::cut;
 use super::tool_id::TakenIds;
-use super::tools::{NAME_SIZE_MAX, Tools, sent_name, tools};
+use super::tools::{NAME_SIZE_MAX, Tools, sent_name, strict_name, tools};
 
 /// The limit of vLLM and OpenAI on `stop`: a fifth string is a 400 for the whole request.
 const STOP_STRINGS_MAX: usize = 4;
@@ -210,6 +212,22 @@ fn kept_tools(target: &Target<'_>, tools: &Tools<'_>) -> (Vec<(String, Option<Sc
     (kept, is_cut)
 }
 
+/// The tools that have other names at a strict server: the name there, and the client's. A server that takes the client's
+/// names may turn out to be strict when it refuses them, so they are kept for every server, up to a limit.
+fn renamed(tools: &Tools<'_>, flavour: ServerKind) -> Vec<(String, String)> {
+    let is_strict = flavour.dialect().is_strict_on_names; // then `check_kept` has refused more than the limit
+    let mut left = TOOLS_KEPT_MAX;
+    let pairs = tools.declared.iter().filter_map(|tool| match strict_name(tool.name) {
+        Cow::Owned(sent) => Some((sent, tool.name.to_string())),
+        Cow::Borrowed(_) => None,
+    });
+    let pairs = pairs.take_while(|(sent, name)| {
+        left = left.saturating_sub(sent.len() + name.len() + 2 * KEPT_ITEM_SIZE);
+        is_strict || left > 0
+    });
+    pairs.collect()
+}
+
 fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -> Plan {
     Plan {
         model: request.model.to_string(),
@@ -222,13 +240,7 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         one_tool_call: request.one_tool_call,
         taken_ids: TakenIds::of(&request.messages),
         tools: Vec::new(),
-        renamed: tools
-            .declared
-            .iter()
-            .map(|tool| (sent_name(tool.name, target.flavour), tool.name))
-            .filter(|(sent, name)| sent != name)
-            .map(|(sent, name)| (sent.into_owned(), name.to_string()))
-            .collect(),
+        renamed: renamed(tools, target.flavour),
         never_empty: target.settings.never_empty,
         discard: request.max_tokens == 0,
         estimate: Prompt::default(),

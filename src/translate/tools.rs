@@ -212,11 +212,16 @@ fn with_examples<'r>(description: Option<&'r str>, examples: &'r [Value<'r>]) ->
     Some(Cow::Owned(description.map_or(examples.clone(), |text| format!("{text}\n\n{examples}"))))
 }
 
-/// The name under which a tool is sent. Only a strict API needs another name: it accepts at most 64 characters of a
-/// small set. The same name always gives the same result, so that the calls of a conversation keep their names.
+/// The name under which a tool is sent. Only a strict API needs another name.
 pub(super) fn sent_name(name: &str, flavour: ServerKind) -> Cow<'_, str> {
+    if flavour.dialect().is_strict_on_names { strict_name(name) } else { Cow::Borrowed(name) }
+}
+
+/// The name of a tool at a server that accepts at most 64 characters of a small set; borrowed if it is the same. The
+/// same name always gives the same result, so that the calls of a conversation keep their names.
+pub(super) fn strict_name(name: &str) -> Cow<'_, str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !flavour.dialect().is_strict_on_names || (name.len() <= NAME_SIZE_MAX && name.chars().all(allowed)) {
+    if name.len() <= NAME_SIZE_MAX && name.chars().all(allowed) {
         return Cow::Borrowed(name);
     }
     let kept = name.chars().map(|c| if allowed(c) { c } else { '_' }).take(NAME_SIZE_KEPT);

@@ -52,6 +52,7 @@ mod memory;
 mod models;
 mod paths;
 mod patience;
+mod repairs;
 mod silence;
 mod strangers;
 

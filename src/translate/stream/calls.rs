@@ -158,7 +158,9 @@ impl MessageStream {
 
     fn give_schema(&mut self, at: usize) {
         let Some(call) = self.calls.get_mut(at) else { return };
-        let schema = by_name(&self.plan.tools, &call.name).and_then(Option::clone);
+        let own_name = by_name(&self.plan.renamed, &call.name).unwrap_or(&call.name);
+        let tool = by_name(&self.plan.tools, &call.name).or_else(|| by_name(&self.plan.tools, own_name));
+        let schema = tool.and_then(Option::clone);
         // Arguments that came before the name are read again, this time with the schema.
         let before = std::mem::replace(&mut call.arguments, Arguments::new(schema));
         call.pending.clear();

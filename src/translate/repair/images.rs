@@ -1,0 +1,133 @@
+//! Images that become lines of text. The message around an image stays, so that the conversation goes on.
+
+use crate::hash::Fnv;
+use crate::json::{Object, Value};
+
+use super::super::history::IMAGE_OMITTED;
+
+/// The line for an image that the server cannot decode.
+const UNREADABLE: &str = "[image omitted: the server could not decode it]";
+/// The line for an image that is older than the newest ones that the server takes.
+const TOO_MANY: &str = "[image omitted: the server takes only a few images, and newer ones follow]";
+
+/// The images that stay.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kept {
+    None,
+    Newest(usize),
+    /// PNG and JPEG, which every decoder reads. An image that is given by its address stays, too.
+    Plain,
+    AllBut(u64),
+}
+
+/// The address of the image in a part of a content; an image without one has an empty address.
+fn address<'p>(part: &'p Value<'_>) -> Option<&'p str> {
+    let image = part.get("image_url")?;
+    Some(image.get("url").unwrap_or(image).as_str().unwrap_or_default())
+}
+
+fn hash(address: &str) -> u64 {
+    Fnv::EMPTY.push(address.as_bytes()).mixed()
+}
+
+fn is_plain(address: &str) -> bool {
+    let kinds = ["data:image/png", "data:image/jpeg", "data:image/jpg"];
+    !address.starts_with("data:") || kinds.iter().any(|kind| address.starts_with(kind))
+}
+
+fn parts<'b>(message: &'b Value<'_>) -> &'b [Value<'b>] {
+    message.get("content").and_then(Value::as_array).unwrap_or_default()
+}
+
+/// The hash of the newest image's address.
+pub(super) fn newest(body: &Value<'_>) -> Option<u64> {
+    let messages = body.get("messages")?.as_array()?;
+    let found = messages.iter().rev().find_map(|message| parts(message).iter().rev().find_map(address));
+    found.map(hash)
+}
+
+/// Replaces the images that do not stay. Otherwise one image would end the conversation, since it stays in the history.
+/// Returns false if all of them stay.
+pub(super) fn omit(body: &mut Object<'_>, kept: Kept) -> bool {
+    let Some(messages) = super::messages(body) else { return false };
+    let count = messages.iter().flat_map(parts).filter(|part| address(part).is_some()).count();
+    let mut seen = 0;
+    let mut is_changed = false;
+    for message in messages {
+        if !parts(message).iter().any(|part| address(part).is_some()) {
+            continue;
+        }
+        let content = message.as_object_mut().and_then(|message| message.get_mut("content"));
+        let Some(content) = content else { continue };
+        let Value::Array(items) = content else { continue };
+        for part in items.to_mut() {
+            let Some(address) = address(part) else { continue };
+            seen += 1;
+            let line = match kept {
+                Kept::None => Some(IMAGE_OMITTED),
+                Kept::Newest(max) => (count - seen >= max).then_some(TOO_MANY),
+                Kept::Plain => (!is_plain(address)).then_some(UNREADABLE),
+                Kept::AllBut(broken) => (hash(address) == broken).then_some(UNREADABLE),
+            };
+            if let Some(line) = line {
+                *part = Value::object([("type", "text".into()), ("text", line.into())]);
+                is_changed = true;
+            }
+        }
+        super::order::join_texts(content);
+    }
+    is_changed
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::openai::Repair;
+
+    use super::super::tests::repaired;
+    use super::*;
+
+    fn image(kind: &str, data: &str) -> String {
+        format!(r#"{{"type":"image_url","image_url":{{"url":"data:image/{kind};base64,{data}"}}}}"#)
+    }
+
+    fn body(parts: &[&[String]]) -> String {
+        let message = |parts: &&[String]| format!(r#"{{"role":"user","content":[{}]}}"#, parts.join(","));
+        format!(r#"{{"messages":[{}]}}"#, parts.iter().map(message).collect::<Vec<_>>().join(","))
+    }
+
+    #[test]
+    fn a_message_of_texts_alone_is_one_string() {
+        let text = r#"{"type":"text","text":"look"}"#.to_string();
+        let (told, is_changed) = repaired(&Repair::NoImages, &body(&[&[text, image("png", "A")]]));
+        assert!(is_changed);
+        assert_eq!(
+            told,
+            format!(r#"{{"messages":[{{"role":"user","content":"look\n\n{IMAGE_OMITTED}"}}]}}"#)
+        );
+        assert!(!repaired(&Repair::NoImages, r#"{"messages":[{"role":"user","content":"hi"}]}"#).1);
+    }
+
+    #[test]
+    fn the_newest_stay() {
+        let images = body(&[&[image("png", "A"), image("png", "B")], &[image("png", "C")]]);
+        for (max, left) in [(0, ""), (1, "C"), (2, "BC"), (3, "ABC")] {
+            let (told, is_changed) = repaired(&Repair::ImagesMax(max), &images);
+            let stays = |data: &&str| told.contains(&format!("base64,{data}"));
+            assert_eq!(["A", "B", "C"].iter().copied().filter(|data| stays(&data)).collect::<String>(), left);
+            assert_eq!(is_changed, max < 3);
+        }
+    }
+
+    #[test]
+    fn only_the_unreadable_go() {
+        let images =
+            body(&[&[image("png", "A"), image("webp", "B")], &[image("gif", "C"), image("jpeg", "D")]]);
+        let (told, _) = repaired(&Repair::PlainImages, &images);
+        assert_eq!((told.matches("base64").count(), told.matches(UNREADABLE).count()), (2, 2), "{told}");
+        let mut bytes = images.clone().into_bytes();
+        let newest = newest(&crate::json::parse(&mut bytes).unwrap()).unwrap();
+        let (told, _) = repaired(&Repair::BrokenImage(newest), &images);
+        assert!(told.contains("base64,C") && !told.contains("base64,D"), "{told}");
+        assert!(!repaired(&Repair::BrokenImage(1), &images).1);
+    }
+}
