@@ -6,7 +6,10 @@ use super::verdict::{ServerFacts, Step, Verdict};
 use super::{judge, questions};
 use crate::fleet::{Discovered, Upstream};
 use crate::ids;
+use crate::json::Value;
+use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::probe::{self, Answer, Format, Trouble};
+use crate::translate::{make_repair, repair_for};
 use crate::transport::{Path, nobody};
 
 /// Tokens of the prompt that is sent twice. It spans many cache blocks of any server, and takes seconds on a slow
@@ -22,6 +25,18 @@ pub fn examine(upstream: &Upstream, named: &[String], on_step: &mut dyn FnMut(St
     let mut examination = Examination { upstream, verdicts: Vec::new(), on_step };
     examination.run(named);
     examination.verdicts
+}
+
+/// The most repairs of one question, as many as a model may need.
+const REPAIRS_MAX: usize = 16;
+
+/// The repairs for a refusal with these words.
+fn refusal_of(status: u16, words: &str) -> Vec<Repair> {
+    let error = Value::object([("message", words.to_string().into())]);
+    match read_failure(status, error.to_json().into_bytes().as_mut_slice(), None) {
+        UpstreamError::Refused { repairs, .. } => repairs,
+        _ => Vec::new(),
+    }
 }
 
 struct Examination<'e> {
@@ -44,6 +59,7 @@ impl Examination<'_> {
         self.reasoning(&server);
         self.speed(&server);
         self.cache(&server, found.window(&server.model));
+        self.repairs(&server);
     }
 
     fn begin(&mut self, check: &'static str) {
@@ -107,11 +123,30 @@ impl Examination<'_> {
         }
     }
 
-    fn ask(
-        &self,
-        body: &crate::json::Value<'_>,
-        enough: impl Fn(&Answer) -> bool,
-    ) -> Result<Answer, Trouble> {
+    /// Asks a question with all that servers are known to refuse, and repairs it until it is taken, as a request is.
+    fn repairs(&mut self, server: &ServerFacts) {
+        self.begin(judge::REPAIRS);
+        let settings = self.upstream.config().settings.clone();
+        let Some(mut question) = questions::refusable(server, &settings) else { return };
+        let mut made = Repair::known(&server.model);
+        made.retain(|repair| make_repair(repair, &mut question));
+        let refused = loop {
+            let Err(trouble) = self.ask(&question, |_| true) else { break None };
+            let repairs = match &trouble {
+                Trouble::Refused(status, words) => refusal_of(*status, words),
+                Trouble::Failure(_) | Trouble::Broken(_) => Vec::new(),
+            };
+            let next = repairs.iter().filter_map(|repair| repair_for(repair, &question)).collect::<Vec<_>>();
+            let next = next.into_iter().find(|repair| make_repair(repair, &mut question));
+            match next {
+                Some(repair) if made.len() < REPAIRS_MAX => made.push(repair),
+                _ => break Some(trouble),
+            }
+        };
+        self.tell(judge::repairs(&made, refused.as_ref()));
+    }
+
+    fn ask(&self, body: &Value<'_>, enough: impl Fn(&Answer) -> bool) -> Result<Answer, Trouble> {
         probe::ask(self.upstream.endpoint(), Path::Api("/chat/completions"), Format::Chat, body, enough)
     }
 

@@ -11,6 +11,7 @@ use crate::claude_code::{
 use crate::dialect::ServerKind;
 use crate::fleet::Discovered;
 use crate::json;
+use crate::openai::Repair;
 use crate::probe::{Answer, Trouble};
 use crate::shown::is_command;
 use crate::transport::Failure;
@@ -26,6 +27,7 @@ pub(super) const SPEED: &str = "speed";
 pub(super) const AUTO_MODE: &str = "auto mode";
 pub(super) const CACHE: &str = "prefix cache";
 pub(super) const CACHED_TOKENS: &str = "cached tokens";
+pub(super) const REPAIRS: &str = "repairs";
 
 /// The least context window that works, in tokens: Claude Code's first request has about 14,000, and an answer and one
 /// file that is read come on top.
@@ -368,6 +370,20 @@ fn unanswered(check: &'static str, trouble: &Trouble) -> Verdict {
         Trouble::Failure(_) => "check that the server still runs; see its log",
     };
     wrong(check, format!("no answer: {trouble}"), fix)
+}
+
+/// The changes that sparkgap makes to requests for this server, and the refusal that no change helped against.
+pub(super) fn repairs(made: &[Repair], refused: Option<&Trouble>) -> Verdict {
+    let made = made.iter().map(|repair| format!("it {repair}")).collect::<Vec<_>>().join("; ");
+    match refused {
+        Some(trouble) => {
+            let text = format!("a request as Claude Code sends it is refused: {trouble}");
+            let text = if made.is_empty() { text } else { format!("{text} (after changes: {made})") };
+            doubtful(REPAIRS, text, None)
+        }
+        None if made.is_empty() => fine(REPAIRS, "takes requests as Claude Code sends them".to_string()),
+        None => fine(REPAIRS, format!("sparkgap changes what the server refuses: {made}")),
+    }
 }
 
 #[cfg(test)]

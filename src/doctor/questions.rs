@@ -4,7 +4,10 @@
 //! its answer by that word, and real models ignore it.
 
 use super::verdict::ServerFacts;
-use crate::json::{Object, Value};
+use crate::anthropic::MessagesRequest;
+use crate::json::{self, Object, Value};
+use crate::settings::Settings;
+use crate::translate::{Lessons, Target, chat_request};
 
 /// The tool that is offered.
 pub(super) const TOOL: &str = "get_weather";
@@ -43,6 +46,36 @@ pub(super) fn tool_call(server: &ServerFacts, choice: &'static str) -> Value<'st
     body.push("tools", vec![tool]);
     body.push("tool_choice", choice);
     body.into()
+}
+
+/// A request as Claude Code sends it, with all that servers are known to refuse: an image, an effort, tools with a long
+/// name and a pattern, a call of another model, and a person who adds something to a result.
+const REFUSABLE: &str = r#"{"model":"m","max_tokens":2,"temperature":1,"top_k":20,
+"system":"You are a coding agent.","output_config":{"effort":"xhigh"},
+"tools":[{"name":"get_weather","description":"The weather in a city, now","input_schema":{"type":"object",
+"properties":{"city":{"type":"string","pattern":"\\d+","format":"uri","minLength":1}}}},
+{"name":"mcp__a_server_with_a_long_name_for_its_tools__a_tool_with_a_long_name_as_well","description":"x",
+"input_schema":{"type":"object","properties":{}}}],
+"messages":[{"role":"user","content":[{"type":"text","text":"Say OK."},{"type":"image","source":{"type":"base64",
+"media_type":"image/png","data":"iVBORw0KGgoAAAANSUhEUgAAADgAAAA4CAIAAAAn5KxJAAAAP0lEQVR42u3OMQ0AAAwDoPo33R5TsQQUkD4RUVFRUVFRUVFRUVFRUVFRUVFRUVFRUVFRUVFRUVFRUVFRUVHRM3/7nV0TjaS5AAAAAElFTkSuQmCC"}}]},
+{"role":"assistant","content":[{"type":"text","text":"I look."},{"type":"tool_use","id":"toolu_01AbCdEfGhIjKlMnOpQrStUv",
+"name":"get_weather","input":{"city":"Paris"}}]},
+{"role":"user","content":[{"type":"tool_result","tool_use_id":"toolu_01AbCdEfGhIjKlMnOpQrStUv","content":"sunny"},
+{"type":"text","text":"Thanks, say OK."}]}]}"#;
+
+/// A chat completion with all that servers are known to refuse. `None`: it cannot be made for this kind of server.
+pub(super) fn refusable(server: &ServerFacts, settings: &Settings) -> Option<Value<'static>> {
+    let mut bytes = REFUSABLE.as_bytes().to_vec();
+    let body = json::parse(&mut bytes).ok()?;
+    let request = MessagesRequest::read(&body).ok()?;
+    let target = Target {
+        model: &server.model,
+        flavour: server.flavour,
+        window: None,
+        lessons: Lessons::default(),
+        settings,
+    };
+    Some(chat_request(&request, &target).ok()?.body.into_owned())
 }
 
 /// A question that makes a model think.

@@ -48,14 +48,17 @@ fn a_healthy_server_gets_no_complaint() {
     assert_eq!(
         levels(&checks),
         "reachable: ok, key: ok, models: ok, window: ok, forced tool call: ok, auto tool call: ok, reasoning: ok, speed: ok, auto mode: ok, \
-         prefix cache: ok, cached tokens: ok"
+         prefix cache: ok, cached tokens: ok, repairs: ok"
     );
     assert_eq!(code, Some(0));
     // The cache gets the same question twice; thinking is on only for the question about reasoning.
     let bodies: Vec<Value> = upstream.seen().into_iter().map(|seen| seen.body).collect();
     assert_eq!(bodies[4], bodies[5]);
     let thinks = |body: &Value| body["chat_template_kwargs"]["enable_thinking"] == true;
-    assert_eq!(bodies.iter().map(thinks).collect::<Vec<_>>(), [false, false, true, false, false, false]);
+    assert_eq!(
+        bodies.iter().map(thinks).collect::<Vec<_>>(),
+        [false, false, true, false, false, false, false]
+    );
     assert_eq!((&bodies[0]["tool_choice"], &bodies[1]["tool_choice"]), (&json!("required"), &json!("auto")));
 }
 
@@ -73,7 +76,7 @@ fn a_vllm_without_its_flags() {
     assert_eq!(
         levels(&checks),
         "reachable: ok, key: ok, models: ok, window: fail, forced tool call: ok, auto tool call: fail, reasoning: fail, speed: ok, auto mode: ok, \
-         prefix cache: warn, cached tokens: warn"
+         prefix cache: warn, cached tokens: warn, repairs: ok"
     );
     let fix = |i: usize| checks[i]["fix"].as_str().unwrap();
     assert!(fix(3).contains("--max-model-len"));
@@ -114,10 +117,32 @@ fn a_server_that_fails_at_everything() {
     assert_eq!(
         levels(&checks),
         "reachable: ok, key: ok, models: ok, window: warn, forced tool call: fail, auto tool call: fail, reasoning: fail, \
-         speed: fail, prefix cache: fail"
+         speed: fail, prefix cache: fail, repairs: ok"
     );
     assert!(checks[7]["text"].as_str().unwrap().contains("CUDA out of memory"), "{checks}");
     assert_eq!(code, Some(1));
+}
+
+#[test]
+fn the_changes_that_the_server_needs_are_told() {
+    let upstream = Upstream::start();
+    for _ in 0..6 {
+        upstream.next_chunks(text_chunks("Hello."));
+    }
+    for said in [
+        "qwen3 is not a multimodal model",
+        "Unexpected role 'user' after role 'tool'",
+        "Unknown parameter: 'top_k'.",
+    ] {
+        upstream.next_answer(400, &json!({"error": {"message": said}}).to_string());
+    }
+    let (_, checks) = examined(&upstream, &[]);
+    let told = checks.as_array().unwrap().last().unwrap();
+    let text = told["text"].as_str().unwrap();
+    assert_eq!(told["level"], "ok");
+    for part in ["takes no images", "user and assistant in turns", "takes no top_k"] {
+        assert!(text.contains(part), "{text}");
+    }
 }
 
 #[test]
