@@ -210,10 +210,10 @@ pub(super) fn repairs(code: &str, param: Option<&str>, text: &str) -> Vec<Repair
 /// The members that a list of paths names: of each path the last word that is not a number.
 fn names(list: &str) -> impl Iterator<Item = &str> {
     let is_path = list.contains(['\'', '"']);
-    let paths = list.split(move |c: char| if is_path { false } else { c == ',' || c == ' ' });
+    let paths = list.split(move |c: char| !is_path && (c == ',' || c == ' '));
     paths.filter_map(|path| {
-        let words = path.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        words.filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')).next_back()
+        let mut words = path.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        words.rfind(|word| word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
     })
 }
 
