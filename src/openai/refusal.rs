@@ -279,6 +279,7 @@ mod tests {
     }
 
     /// Refusals of real servers, and the repairs for them.
+    #[allow(clippy::too_many_lines, reason = "a table, with a line for each text")]
     fn refusals() -> Vec<(&'static str, Vec<Repair>)> {
         let order = || vec![Repair::Alternation, Repair::NoSystem];
         let broken = || vec![Repair::PlainImages, Repair::NewestImage];
