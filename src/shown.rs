@@ -35,7 +35,9 @@ impl<'t> ShownText<'t> {
 
     /// True if the text is shown as it is.
     pub fn is_plain(&self) -> bool {
-        self.text.len() <= self.size_max && !self.text.chars().any(is_command)
+        // Nearly all texts are printable ASCII, which is found out many bytes at a time.
+        let is_ascii = || self.text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        self.text.len() <= self.size_max && (is_ascii() || !self.text.chars().any(is_command))
     }
 }
 
