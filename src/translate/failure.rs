@@ -85,3 +85,50 @@ fn names_a_model(error: &Error) -> bool {
     let message = error.source.as_ref().unwrap_or(&error.message).to_ascii_lowercase();
     message.contains("model") && (message.contains("does not exist") || message.contains("not found"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers at the edges of what an upstream can name, in every place of an overflow.
+    const EDGES: [u64; 5] = [0, 1, 8_192, u64::MAX - 1, u64::MAX];
+
+    fn told() -> impl Iterator<Item = Option<u64>> {
+        EDGES.into_iter().map(Some).chain([None])
+    }
+
+    /// N and M of `prompt is too long: N tokens > M maximum`.
+    fn numbers(message: &str) -> Option<(u64, u64)> {
+        let (n, rest) = message.strip_prefix("prompt is too long: ")?.split_once(" tokens > ")?;
+        Some((n.parse().ok()?, rest.strip_suffix(" maximum")?.parse().ok()?))
+    }
+
+    #[test]
+    fn a_prompt_that_is_too_long_is_longer_than_the_maximum_whatever_was_told() {
+        for (prompt, window, output) in
+            told().flat_map(|p| told().flat_map(move |w| told().map(move |o| (p, w, o))))
+        {
+            for (excess, known, own) in
+                told().flat_map(|e| told().flat_map(move |k| EDGES.map(|own| (e, k, own))))
+            {
+                let asked = Asked {
+                    model: "m".into(),
+                    estimate: Prompt::default(),
+                    prompt_tokens: own,
+                    max_tokens: own,
+                    is_clamped_to_window: false,
+                    window: known,
+                };
+                let prompt_is_least = own % 2 == 0;
+                let failure = UpstreamError::Overflow { prompt, prompt_is_least, window, output, excess };
+                let message = failure_error(failure, &asked).message;
+                match numbers(&message) {
+                    Some((n, m)) => assert!(n > m, "{message}"),
+                    None => {
+                        assert!(message.starts_with("input length and `max_tokens` exceed"), "{message}");
+                    }
+                }
+            }
+        }
+    }
+}

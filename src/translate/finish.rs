@@ -100,13 +100,15 @@ pub(super) fn usage(counts: Counts, prompt_estimate: u64, output_estimate: u64) 
 /// The error for a prompt that does not fit. Its wording makes Claude Code compact its conversation and go on. If
 /// `output` is given and the prompt alone fits, the wording makes Claude Code lower `max_tokens` instead.
 pub fn overflow_error(prompt: u64, window: u64, output: Option<u64>) -> Error {
+    // One less than the largest number, so that a larger number of tokens exists.
+    let window = window.min(u64::MAX - 1);
     Error::invalid(match output {
         Some(output) if prompt <= window => format!(
             "input length and `max_tokens` exceed context limit: {prompt} + {output} > {window}, \
              decrease input length or `max_tokens` and try again"
         ),
         _ => {
-            format!("prompt is too long: {} tokens > {window} maximum", prompt.max(window.saturating_add(1)))
+            format!("prompt is too long: {} tokens > {window} maximum", prompt.max(window + 1))
         }
     })
 }
