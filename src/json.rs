@@ -214,6 +214,13 @@ impl<'a> Object<'a> {
         Self::default()
     }
 
+    /// The object as compact JSON text.
+    pub fn to_json(&self) -> String {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        String::from_utf8(out).unwrap_or_default()
+    }
+
     /// The value of `key`; the last one where the document repeated it.
     pub fn get(&self, key: &str) -> Option<&Value<'a>> {
         self.0.iter().rev().find(|(k, _)| k == key).map(|(_, v)| v)

@@ -7,4 +7,6 @@ mod request;
 
 pub(crate) use event::write_stop;
 pub use event::{Delta, Event, StopReason, Usage};
-pub use request::{Block, Effort, Message, MessagesRequest, Role, Thinking, Tool, ToolChoice, ToolResult};
+pub use request::{
+    Block, Effort, MODEL_LENGTH_MAX, Message, MessagesRequest, Role, Thinking, Tool, ToolChoice, ToolResult,
+};

@@ -57,9 +57,9 @@ pub struct MessagesRequest<'r> {
     pub top_p: Option<&'r Value<'r>>,
     /// The value as sent.
     pub top_k: Option<&'r Value<'r>>,
-    /// The stop sequences, without blank ones, which the API does not accept.
+    /// The stop sequences, each once. None of them is blank.
     pub stop_sequences: Vec<&'r str>,
-    /// `None`: the upstream's setting decides.
+    /// `None`: the upstream's setting decides. A type that is not known here counts as absent.
     pub thinking: Option<Thinking>,
     /// True if `thinking.display` is `omitted`.
     pub thinking_omitted: bool,
@@ -87,8 +87,16 @@ pub enum Thinking {
     Disabled,
     /// `enabled`, with its budget in tokens.
     Enabled(u64),
-    /// `adaptive`, `between_tools`, and any later addition to the API.
+    /// `adaptive` and `between_tools`.
     Adaptive,
+}
+
+impl Thinking {
+    /// True if a request with this `thinking.type` asks the model to think. False for a type that is not known here:
+    /// the API refuses such a type, so a client that gets no reasoning loses nothing that it could count on.
+    pub fn is_asked_by(kind: &str) -> bool {
+        matches!(kind, "enabled" | "adaptive" | "between_tools")
+    }
 }
 
 /// `tool_choice`.
@@ -217,6 +225,7 @@ impl At<'_> {
 }
 
 const REQUIRED: &str = "Field required";
+const EMPTY: &str = "String should have at least 1 character";
 const NOT_A_STRING: &str = "Input should be a valid string";
 const NOT_A_LIST: &str = "Input should be a valid list";
 const NOT_AN_OBJECT: &str = "Input should be an object";
@@ -226,7 +235,7 @@ const NOT_A_NUMBER: &str = "Input should be a valid number";
 
 /// The longest name of a model, in characters; the API's own limit. A stream keeps the name, and so do the learned
 /// facts.
-const MODEL_LENGTH_MAX: usize = 256;
+pub const MODEL_LENGTH_MAX: usize = 256;
 
 /// The smallest `thinking.budget_tokens` that the API accepts.
 const BUDGET_MIN: u64 = 1024;
@@ -292,7 +301,7 @@ impl<'r> MessagesRequest<'r> {
         refuse_what_cannot_be_served(body)?;
         let model = string(required(body, "model", &At::Top("model"))?, &At::Top("model"))?;
         if model.is_empty() {
-            return Err(At::Top("model").error("String should have at least 1 character"));
+            return Err(At::Top("model").error(EMPTY));
         }
         if model.chars().nth(MODEL_LENGTH_MAX).is_some() {
             let what = format!("String should have at most {MODEL_LENGTH_MAX} characters");
@@ -329,9 +338,6 @@ impl<'r> MessagesRequest<'r> {
 fn refuse_what_cannot_be_served(body: &Object<'_>) -> Read<()> {
     if member(body, "compaction").is_some() {
         return Err(At::Top("compaction").error("not supported"));
-    }
-    if member(body, "mcp_servers").and_then(Value::as_array).is_some_and(|servers| !servers.is_empty()) {
-        return Err(At::Top("mcp_servers").error("not supported"));
     }
     let thread = member(body, "thread").and_then(|thread| thread.get("type")).and_then(Value::as_str);
     if thread == Some("continue") {
@@ -379,7 +385,10 @@ fn read_stop_sequences<'r>(body: &'r Object<'r>) -> Read<Vec<&'r str>> {
     let mut size = 0;
     for (i, item) in list(value, &at, STOP_SEQUENCES_MAX)?.iter().enumerate() {
         let text = string(item, &At::Index(&at, i))?;
-        if !text.trim().is_empty() && known.insert(text) {
+        if text.trim().is_empty() {
+            return Err(at.error("each stop sequence must contain non-whitespace"));
+        }
+        if known.insert(text) {
             size += text.len();
             sequences.push(text);
         }
@@ -402,11 +411,14 @@ fn read_thinking(body: &Object<'_>, max_tokens: u64) -> Read<(Option<Thinking>, 
     let kind = kind.as_str().ok_or_else(|| at_type.error(NOT_A_STRING))?;
     let omitted = thinking.get("display").and_then(Value::as_str) == Some("omitted");
     let thinking = match kind {
-        "disabled" => Thinking::Disabled,
-        "enabled" => Thinking::Enabled(read_budget(thinking, &At::Key(&at, "budget_tokens"), max_tokens)?),
-        _ => Thinking::Adaptive,
+        "disabled" => Some(Thinking::Disabled),
+        "enabled" => {
+            Some(Thinking::Enabled(read_budget(thinking, &At::Key(&at, "budget_tokens"), max_tokens)?))
+        }
+        kind if Thinking::is_asked_by(kind) => Some(Thinking::Adaptive),
+        _ => None,
     };
-    Ok((Some(thinking), omitted))
+    Ok((thinking, omitted))
 }
 
 fn read_budget(thinking: &Object<'_>, at: &At<'_>, max_tokens: u64) -> Read<u64> {

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::anthropic::MessagesRequest;
+use crate::anthropic::{MessagesRequest, Thinking};
 use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::{Request, SECRET_HEADERS, Socket};
@@ -207,7 +207,7 @@ impl Incoming<'_> {
             tokens_est: translate::estimate::prompt_tokens(body),
             has_tools: !tools.is_empty(),
             has_images: has_images(body.get("messages").unwrap_or(&Value::Null)),
-            thinking: thinking.is_some_and(|kind| kind != "disabled"),
+            thinking: thinking.is_some_and(Thinking::is_asked_by),
             tool_names: tool_names.collect(),
             client: client.cloned(),
             ..hooks::HookRequest::default()

@@ -3,10 +3,20 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::json::{Object, Value};
 
 const DOCUMENT_OMITTED: &str = "[document omitted]";
-const PDF_OMITTED: &str = "[PDF document omitted]";
+/// Replaces a PDF. Extractors inflate a PDF's streams without a limit, and 4 KB of them can be 2 GB, so the server does
+/// not run one. A model that runs commands can do it, in a process of its own.
+const PDF_OMITTED: &str = "[PDF document omitted: the gateway passes on text and images only. If the file is at hand, \
+     `pdftotext FILE -` prints its text]";
+const NOT_BASE64: &str = "[document omitted: its data is not valid base64]";
+
+/// The media type of a PDF.
+const PDF_TYPE: &str = "application/pdf";
 
 /// Types without text that no model misses. Dropping any other type is worth a warning to the operator.
 const MEANINGLESS: [&str; 6] = [
@@ -60,12 +70,38 @@ fn document<'r>(body: &'r Object<'r>) -> Cow<'r, str> {
     let text = match source.and_then(|source| string(source, "type")) {
         Some("text") => source.and_then(|source| string(source, "data")).map(Cow::Borrowed),
         Some("content") => source.and_then(|source| source.get("content")).map(texts),
-        Some("base64") => Some(Cow::Borrowed(PDF_OMITTED)),
+        Some("base64") => match unread_type(body) {
+            Some(PDF_TYPE) => Some(Cow::Borrowed(PDF_OMITTED)),
+            Some(_) => None,
+            None => source.map(encoded),
+        },
+        // The address is all that is known of the document, and the model may have a tool that fetches it.
+        Some("url") => source
+            .and_then(|source| string(source, "url"))
+            .map(|url| Cow::Owned(format!("[document at {url}, which the gateway does not fetch]"))),
         _ => None,
     };
     let text = text.unwrap_or(Cow::Borrowed(DOCUMENT_OMITTED));
     let head: Vec<&str> = ["title", "context"].iter().filter_map(|key| string(body, key)).collect();
     if head.is_empty() { text } else { Cow::Owned(format!("{}\n{text}", head.join("\n"))) }
+}
+
+/// The media type of a document in base64 that is not text: the model gets a placeholder for it.
+pub(super) fn unread_type<'r>(document: &'r Object<'r>) -> Option<&'r str> {
+    let source = document.get("source").and_then(Value::as_object)?;
+    let kind = string(source, "media_type").unwrap_or("unknown");
+    let is_text = kind.starts_with("text/") || kind.ends_with("json") || kind.ends_with("xml");
+    (source.get("type").and_then(Value::as_str) == Some("base64") && !is_text).then_some(kind)
+}
+
+/// The text of a source in base64.
+fn encoded<'r>(source: &'r Object<'r>) -> Cow<'r, str> {
+    match STANDARD.decode(string(source, "data").unwrap_or_default()).map(String::from_utf8) {
+        Ok(Ok(text)) => Cow::Owned(text),
+        // Another encoding than UTF-8: the letters of English are right all the same.
+        Ok(Err(error)) => Cow::Owned(String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        Err(_) => Cow::Borrowed(NOT_BASE64),
+    }
 }
 
 fn search_result<'r>(body: &'r Object<'r>) -> Cow<'r, str> {

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use crate::anthropic::{Block, Message, Role, ToolResult};
 use crate::dialect::ServerKind;
 use crate::error::Error;
-use crate::json::{Object, Value};
+use crate::json::Value;
 use crate::settings::SystemMessages;
 
 use super::blocks;
@@ -70,9 +70,10 @@ pub(super) fn history<'r>(
     late: Late<'r>,
 ) -> Result<History<'r>, Error> {
     let mut builder = Builder { turns: Vec::new(), reminders: Vec::new(), early: Vec::new(), target, late };
-    builder.system(system);
     let last_user = messages.iter().rposition(|message| message.role == Role::User);
-    let mut rest = messages;
+    let leading = messages.iter().take_while(|message| message.role == Role::System).count();
+    let (leading, mut rest) = messages.split_at(leading);
+    builder.system(system, leading, last_user.is_some());
     while let Some((message, after)) = rest.split_first() {
         if message.role == Role::Assistant {
             builder.assistant(message, after.is_empty());
@@ -81,7 +82,9 @@ pub(super) fn history<'r>(
             let len = rest.iter().take_while(|message| message.role != Role::Assistant).count();
             let (run, after) = rest.split_at(len);
             builder.user_turn(run, last_user.is_some_and(|last| last >= messages.len() - after.len()));
-            if !after.is_empty() {
+            // If calls are still open, the model's messages before and after this run become one, and their results
+            // come later: until then the reminders wait, because nothing may stand between a call and its result.
+            if !after.is_empty() && builder.open_calls().is_empty() {
                 builder.settle_reminders();
             }
             rest = after;
@@ -92,7 +95,7 @@ pub(super) fn history<'r>(
 
 struct Builder<'r, 't> {
     turns: Vec<ChatMessage<'r>>,
-    /// System messages that come before any user message.
+    /// System messages that come where no user or tool message can take them yet.
     reminders: Vec<Cow<'r, str>>,
     /// Results that come in the model's own message.
     early: Vec<&'r ToolResult<'r>>,
@@ -101,18 +104,22 @@ struct Builder<'r, 't> {
 }
 
 impl<'r> Builder<'r, '_> {
-    fn system(&mut self, blocks: &[&'r str]) {
-        let texts =
-            blocks.iter().map(|text| without_billing_header(text)).filter(|text| !text.trim().is_empty());
-        if let Some(text) = join(texts.map(Cow::Borrowed), "\n\n") {
+    /// Makes the leading system message from `system` and from the system messages before all others: a client that
+    /// begins its conversation with one means the same by both.
+    fn system(&mut self, blocks: &[&'r str], leading: &'r [Message<'r>], user_follows: bool) {
+        let texts = blocks.iter().map(|text| Cow::Borrowed(without_billing_header(text)));
+        let leading = leading.iter().filter(|message| !(message.until_next_user && user_follows));
+        let texts = texts.chain(leading.flat_map(system_texts));
+        if let Some(text) = join(texts.filter(|text| !text.trim().is_empty()), "\n\n") {
             self.turns.push(ChatMessage::System(text));
         }
     }
 
     fn system_message(&mut self, message: &'r Message<'r>) {
-        let texts = message.content.iter().filter_map(|block| block_text(block));
-        let Some(text) = join(texts.filter(|text| !text.trim().is_empty()), "\n\n") else { return };
-        if self.target.settings.system_messages == SystemMessages::Keep {
+        let texts = system_texts(message).filter(|text| !text.trim().is_empty());
+        let Some(text) = join(texts, "\n\n") else { return };
+        let keep = self.target.settings.system_messages == SystemMessages::Keep;
+        if keep && self.open_calls().is_empty() {
             self.turns.push(ChatMessage::System(text));
             return;
         }
@@ -136,9 +143,9 @@ impl<'r> Builder<'r, '_> {
     /// Translates everything between two answers: user messages, which the API merges, and system messages.
     fn user_turn(&mut self, run: &'r [Message<'r>], user_follows: bool) {
         let last_user = run.iter().rposition(|message| message.role == Role::User);
-        if last_user.is_some() {
-            let results = run.iter().flat_map(|message| &message.content).filter_map(as_result);
-            let results: Vec<&ToolResult<'r>> = self.early.drain(..).chain(results).collect();
+        let results = run.iter().flat_map(|message| &message.content).filter_map(as_result);
+        let results: Vec<&ToolResult<'r>> = self.early.drain(..).chain(results).collect();
+        if last_user.is_some() || !results.is_empty() {
             self.results(&results);
         }
         for (at, message) in run.iter().enumerate() {
@@ -161,15 +168,7 @@ impl<'r> Builder<'r, '_> {
     fn user(&mut self, message: &'r Message<'r>) {
         let mut parts: Vec<Part<'r>> = self.reminders.drain(..).map(Part::Text).collect();
         for block in &message.content {
-            match block {
-                Block::Image(source) => parts.push(image(source, self.target)),
-                Block::Other { kind: "document", body } => parts.extend(document(body, self.target)),
-                Block::Other { kind, body } => {
-                    let text = self.late.tell(kind, body).or_else(|| blocks::text(kind, body));
-                    parts.extend(text.map(Part::Text));
-                }
-                other => parts.extend(block_text(other).map(Part::Text)),
-            }
+            each_part(block, self.target, &mut self.late, &mut |part| parts.push(part));
         }
         parts.retain(|part| !matches!(part, Part::Text(text) if text.trim().is_empty()));
         self.user_parts(parts);
@@ -187,7 +186,7 @@ impl<'r> Builder<'r, '_> {
     }
 
     /// Puts the results directly behind the calls just made, in the order of the calls. A result that answers no call
-    /// becomes text of the user. The images that tools returned follow all results.
+    /// becomes text of the user, unless it is empty. The images that tools returned follow all results.
     fn results(&mut self, results: &[&'r ToolResult<'r>]) {
         let open = self.open_calls();
         let mut after = Vec::new();
@@ -200,6 +199,9 @@ impl<'r> Builder<'r, '_> {
         for result in paired.without_call.iter().filter_map(|at| results.get(*at)) {
             let mut images = Vec::new();
             let text = result_text(result, &mut images, self.target, &mut self.late);
+            if text == NO_OUTPUT {
+                continue;
+            }
             let id = tool_id::given(result.id);
             after.push(Part::Text(Cow::Owned(format!("Result of tool call {id}: {text}"))));
             after.extend(images);
@@ -308,28 +310,28 @@ fn result_text<'r>(
     target: &Target<'_>,
     late: &mut Late<'_>,
 ) -> Cow<'r, str> {
-    let mut image_count = 0;
-    let texts = result.content.iter().filter_map(|block| match block {
-        Block::Image(source) => match image(source, target) {
-            Part::Image(source) => {
-                let line = format!(
-                    "Image returned by tool call {}:",
-                    cut(&tool_id::given(result.id), IMAGE_ID_SIZE_MAX)
-                );
-                images.push(Part::Text(Cow::Owned(line)));
-                images.push(Part::Image(source));
-                image_count += 1;
-                None
-            }
-            Part::Text(text) => Some(text),
-        },
-        Block::Other { kind, body } => {
-            late.tell(kind, body).or_else(|| blocks::text(kind, body)).filter(|text| !text.is_empty())
+    let mut text = None;
+    let mut has_image = false;
+    let mut add = |part| match part {
+        Part::Text(more) if more.is_empty() => {}
+        Part::Text(more) => append(&mut text, more, "\n"),
+        Part::Image(source) => {
+            let id = tool_id::given(result.id);
+            let line = format!("Image returned by tool call {}:", cut(&id, IMAGE_ID_SIZE_MAX));
+            images.extend([Part::Text(Cow::Owned(line)), Part::Image(source)]);
+            has_image = true;
         }
-        other => block_text(other).filter(|text| !text.is_empty()),
-    });
-    let text = join(texts, "\n");
-    let text = text.unwrap_or(Cow::Borrowed(if image_count > 0 { "[image]" } else { NO_OUTPUT }));
+    };
+    for block in &result.content {
+        match block {
+            // The tool's output may be all in this block, so the model gets it as it is.
+            Block::Other { kind, body } if blocks::is_lost(kind, body) => {
+                add(Part::Text(Cow::Owned(body.to_json())));
+            }
+            other => each_part(other, target, late, &mut add),
+        }
+    }
+    let text = text.unwrap_or(Cow::Borrowed(if has_image { "[image]" } else { NO_OUTPUT }));
     // No server has a flag for an error, so the text must say so.
     if result.is_error && !text.starts_with("Error") && !text.starts_with("<tool_use_error>") {
         Cow::Owned(format!("Error: {text}"))
@@ -349,10 +351,32 @@ fn image<'r>(source: &'r Value<'r>, target: &Target<'_>) -> Part<'r> {
     }
 }
 
-/// The text of a document, followed by its images.
-fn document<'r>(body: &'r Object<'r>, target: &Target<'_>) -> Vec<Part<'r>> {
-    let text = blocks::text("document", body).map(Part::Text);
-    text.into_iter().chain(blocks::images(body).map(|source| image(source, target))).collect()
+/// Passes the parts of a block of a user message or of a result to `add`: an image, the text of a document and its
+/// images, the definition of a tool that comes late, or the text of any other block.
+fn each_part<'r>(
+    block: &Block<'r>,
+    target: &Target<'_>,
+    late: &mut Late<'_>,
+    add: &mut impl FnMut(Part<'r>),
+) {
+    if let Block::Image(source) = block {
+        add(image(source, target));
+    }
+    let definition = if let Block::Other { kind, body } = block { late.tell(kind, body) } else { None };
+    if let Some(text) = definition.or_else(|| block_text(block)) {
+        add(Part::Text(text));
+    }
+    if let Block::Other { kind: "document", body } = block {
+        blocks::images(body).for_each(|source| add(image(source, target)));
+    }
+}
+
+/// The texts of a system message, without the billing header.
+fn system_texts<'r>(message: &'r Message<'r>) -> impl Iterator<Item = Cow<'r, str>> {
+    message.content.iter().filter_map(|block| match block {
+        Block::Text(text) => Some(Cow::Borrowed(without_billing_header(text))),
+        other => block_text(other),
+    })
 }
 
 /// The text of a block of any kind; `None` if it has no text.

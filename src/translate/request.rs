@@ -144,12 +144,26 @@ fn user_id<'r>(request: &MessagesRequest<'r>) -> Option<&'r str> {
 /// The kinds of things that were dropped, each once. They are the client's words, so they are cut, and only the first
 /// ones are reported.
 fn dropped(request: &MessagesRequest<'_>, tools: &Tools<'_>) -> Vec<String> {
+    let servers = request.body.get("mcp_servers").and_then(Value::as_array).unwrap_or_default();
+    let servers = (!servers.is_empty()).then_some(("field", "mcp_servers"));
+    let kind = request.body.get("thinking").and_then(|thinking| thinking.get("type")?.as_str());
+    let thinking = kind.filter(|_| request.thinking.is_none()).map(|kind| ("thinking of type", kind));
     let lost = request.messages.iter().flat_map(|message| &message.content).filter_map(|block| match block {
         Block::Other { kind, body } if blocks::is_lost(kind, body) => Some(("content block of type", *kind)),
         _ => None,
     });
+    let blocks = request.messages.iter().flat_map(|message| &message.content);
+    let blocks = blocks.flat_map(|block| match block {
+        Block::ToolResult(result) => result.content.as_slice(),
+        other => std::slice::from_ref(other),
+    });
+    let unread = blocks.filter_map(|block| match block {
+        Block::Other { kind: "document", body } => Some(("document of type", blocks::unread_type(body)?)),
+        _ => None,
+    });
     let mut kinds = Vec::new();
-    for (what, kind) in tools.dropped.iter().map(|(_, kind)| ("server tool", *kind)).chain(lost) {
+    let tools = tools.dropped.iter().map(|(_, kind)| ("server tool", *kind));
+    for (what, kind) in servers.into_iter().chain(thinking).chain(tools).chain(lost).chain(unread) {
         let found = (what, cut(kind, DROPPED_SIZE_MAX));
         if !kinds.contains(&found) {
             kinds.push(found);

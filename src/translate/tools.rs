@@ -57,6 +57,10 @@ static CLIENT_TOOL_SCHEMAS: LazyLock<Vec<Value<'static>>> = LazyLock::new(|| {
 /// declaration of 30 bytes becomes a schema of 1.1 KB for the upstream.
 const CLIENT_TOOLS_MAX: usize = 16;
 
+/// The type of the tools of an MCP server that only the API could ask. A request without them is an ordinary one, unlike
+/// a request for nothing but a web search.
+const MCP_TOOLSET: &str = "mcp_toolset";
+
 /// Part of the type `computer_toolset_…`, which begins like a client tool but is run by the API's server.
 const SERVER_TOOLSET: &str = "toolset";
 
@@ -79,7 +83,7 @@ pub(super) struct Tools<'r> {
 ///
 /// # Errors
 /// 400: the choice names a tool that is not declared, or all of the request's tools are ones that the API's server
-/// would run.
+/// would run, such as a web search.
 pub(super) fn tools<'r>(
     request: &'r MessagesRequest<'r>,
     flavour: ServerKind,
@@ -112,7 +116,8 @@ pub(super) fn tools<'r>(
     }
     // Claude Code's web search is a separate request with this one tool: an answer in plain text would pass for search
     // results.
-    if let (true, Some((i, kind))) = (tools.functions.is_empty(), tools.dropped.first()) {
+    let wanted = tools.dropped.iter().find(|(_, kind)| *kind != MCP_TOOLSET);
+    if let (true, Some((i, kind))) = (tools.functions.is_empty(), wanted) {
         return Err(server_tool_error(*i, kind));
     }
     choose(&mut tools, request, flavour)?;

@@ -8,6 +8,15 @@ use super::{
 };
 
 const NOT_TEXT_OR_BLOCKS: &str = "Input should be a valid string or a list of blocks";
+const NO_FILES: &str = "files api not supported";
+
+/// The name of a call in the history that has a blank one. No server takes a call without a name, and the client
+/// would send such a call with every later request of its conversation.
+const UNNAMED_TOOL: &str = "unnamed_tool";
+
+/// The id of a call and of a result in the history that have a blank one; so they still belong together. Nine letters
+/// and digits, because Mistral's templates take no other ids.
+const BLANK_CALL_ID: &str = "call00000";
 
 /// The numbers read so far of the items that are limited over the whole request.
 #[derive(Default)]
@@ -76,16 +85,10 @@ fn read_block<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut ElementCounts)
     };
     Ok(match text_at("type")? {
         "text" => Block::Text(text_at("text")?),
-        "image" => {
-            let at = At::Key(at, "source");
-            let source = required(block, "source", &at)?;
-            check_image_source(object(source, &at)?, &at)?;
-            counts.images += 1;
-            Block::Image(source)
-        }
+        "image" => Block::Image(read_image(block, at, counts)?),
         "tool_use" => Block::ToolUse {
-            id: text_at("id")?,
-            name: text_at("name")?,
+            id: or_if_blank(text_at("id")?, BLANK_CALL_ID),
+            name: or_if_blank(text_at("name")?, UNNAMED_TOOL),
             input: match member(block, "input") {
                 Some(input) => {
                     object(input, &At::Key(at, "input"))?;
@@ -95,7 +98,7 @@ fn read_block<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut ElementCounts)
             },
         },
         "tool_result" => Block::ToolResult(ToolResult {
-            id: text_at("tool_use_id")?,
+            id: or_if_blank(text_at("tool_use_id")?, BLANK_CALL_ID),
             content: match member(block, "content") {
                 Some(content) => read_content(content, &At::Key(at, "content"), counts)?,
                 None => Vec::new(),
@@ -106,8 +109,44 @@ fn read_block<'r>(value: &'r Value<'r>, at: &At<'_>, counts: &mut ElementCounts)
             text: text_at("thinking")?,
             signature: block.get("signature").and_then(Value::as_str).unwrap_or(""),
         },
-        kind => Block::Other { kind, body: block },
+        kind => {
+            if kind == "document" {
+                check_document(block, at, counts)?;
+            }
+            Block::Other { kind, body: block }
+        }
     })
+}
+
+fn or_if_blank<'r>(text: &'r str, substitute: &'static str) -> &'r str {
+    if text.trim().is_empty() { substitute } else { text }
+}
+
+/// Checks the parts of a document that would fail further on: a reference to an uploaded file, which the model would
+/// never see, and images. Other sources, known or not, become text.
+fn check_document<'r>(block: &'r Object<'r>, at: &At<'_>, counts: &mut ElementCounts) -> Read<()> {
+    let at = At::Key(at, "source");
+    let Some(source) = block.get("source").and_then(Value::as_object) else { return Ok(()) };
+    if source.get("type").and_then(Value::as_str) == Some("file") {
+        return Err(at.error(NO_FILES));
+    }
+    let at = At::Key(&at, "content");
+    let items = source.get("content").and_then(Value::as_array).unwrap_or_default();
+    for (i, item) in items.iter().enumerate() {
+        if let (Some("image"), Some(item)) = (item.get("type").and_then(Value::as_str), item.as_object()) {
+            read_image(item, &At::Index(&at, i), counts)?;
+        }
+    }
+    Ok(())
+}
+
+/// The checked source of an image.
+fn read_image<'r>(block: &'r Object<'r>, at: &At<'_>, counts: &mut ElementCounts) -> Read<&'r Value<'r>> {
+    let at = At::Key(at, "source");
+    let source = required(block, "source", &at)?;
+    check_image_source(object(source, &at)?, &at)?;
+    counts.images += 1;
+    Ok(source)
 }
 
 fn check_image_source(source: &Object<'_>, at: &At<'_>) -> Read<()> {
@@ -119,7 +158,7 @@ fn check_image_source(source: &Object<'_>, at: &At<'_>) -> Read<()> {
     match source.get("type").and_then(Value::as_str) {
         Some("base64") => text("media_type").and_then(|()| text("data")),
         Some("url") => text("url"),
-        Some("file") => Err(at.error("files api not supported")),
+        Some("file") => Err(at.error(NO_FILES)),
         _ => Err(At::Key(at, "type").error("Input should be 'base64' or 'url'")),
     }
 }

@@ -88,6 +88,41 @@ fn stop_sequences_have_a_number_and_a_size() {
     );
 }
 
+#[test]
+fn blank_names_and_ids_are_replaced_for_call_and_result_alike() {
+    let mut bytes = br#"{"model":"m","max_tokens":9,"messages":[
+        {"role":"assistant","content":[{"type":"tool_use","id":" ","name":""},{"type":"tool_use","id":"a","name":"f"}]},
+        {"role":"user","content":[{"type":"tool_result","tool_use_id":""},{"type":"tool_result","tool_use_id":"a"}]}]}"#
+        .to_vec();
+    let body = parse(&mut bytes).unwrap();
+    let request = MessagesRequest::read(&body).unwrap();
+    let blocks = request.messages.iter().flat_map(|message| &message.content);
+    let names = blocks.map(|block| match block {
+        Block::ToolUse { id, name, .. } => format!("{id} {name}"),
+        Block::ToolResult(result) => result.id.to_string(),
+        _ => String::new(),
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["call00000 unnamed_tool", "a f", "call00000", "a"]);
+}
+
+#[test]
+fn images_in_documents_are_checked_and_counted() {
+    let image = r#"{"type":"image","source":{"type":"url","url":"x"}}"#;
+    let document = |n: usize, image: &str| {
+        let source = format!(r#"{{"type":"content","content":{}}}"#, list_of(n, image));
+        format!(r#""messages":[{{"role":"user","content":[{{"type":"document","source":{source}}}]}}]"#)
+    };
+    assert_eq!(read(&document(IMAGES_MAX, image)), Ok(1));
+    assert_eq!(
+        read(&document(IMAGES_MAX + 1, image)).unwrap_err(),
+        "messages: too many images and documents: 601 + 0 > 600"
+    );
+    assert_eq!(
+        read(&document(1, r#"{"type":"image"}"#)).unwrap_err(),
+        "messages.0.content.0.source.content.0.source: Field required"
+    );
+}
+
 /// The tools in effect. `changes` are applied in order: `+name` adds a definition, `&name` adds a reference, `-name`
 /// removes a tool. The description of each definition is its number.
 fn in_effect(declared: &str, changes: &str) -> String {

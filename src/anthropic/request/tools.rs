@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::json::{Object, Value};
 
-use super::{At, REQUIRED, Read, TOOLS_MAX, Tool, list, member, object, string};
+use super::{At, EMPTY, REQUIRED, Read, TOOLS_MAX, Tool, list, member, object, string};
 
 /// The tools in effect at the end of the conversation, because a chat completion has only one list of them.
 pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Tool<'r>>> {
@@ -113,6 +113,9 @@ fn read_tool<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Tool<'r>> {
         (None, Some(kind)) => kind, // toolsets such as mcp_toolset have no name
         (None, None) => return Err(at_name.error(REQUIRED)),
     };
+    if name.trim().is_empty() {
+        return Err(at_name.error(EMPTY));
+    }
     let at_schema = At::Key(at, "input_schema");
     let schema = member(tool, "input_schema");
     match schema {
