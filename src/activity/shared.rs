@@ -3,7 +3,7 @@
 use super::counters::Counters;
 use super::in_flight::{InFlight, InFlightSlot};
 use super::phase::Phase;
-use super::record::Caller;
+use super::record::{Caller, Record};
 use super::refusals::RefusalLog;
 use crate::json::{Object, Value};
 
@@ -25,6 +25,16 @@ impl Activity {
     /// Counts a client that has left, and the phase that its request was in.
     pub fn add_cancelled(&self, phase: Phase) {
         self.counters.add_cancelled(phase);
+    }
+
+    /// Writes the line of a request that has ended. One that was refused before an upstream was chosen may be one of a
+    /// flood, so its line is among the refusals.
+    pub fn log(&self, record: &Record) {
+        if record.is_refused() {
+            self.refusals.log(record.details.caller.address, format_args!("{record}"));
+        } else {
+            log::info!("{record}");
+        }
     }
 
     /// The log lines of refused requests.

@@ -38,18 +38,18 @@ pub(super) fn serve(
     let request_id = active.request_id();
     let exchange = Exchange::new(proxy, client, active);
     let headers = [("content-type", "application/json"), ("request-id", request_id)];
-    match count(proxy, &exchange, request, caller) {
+    let mut record = Record::new(request_id, caller);
+    match count(proxy, &exchange, (request, caller), &mut record) {
         Ok(count) => {
             let body = Value::object([("input_tokens", count.into())]).to_json();
             client.borrow_mut().respond(200, &headers, body.as_bytes())
         }
         Err(Stop::Error(error) | Stop::Refused(error)) => {
-            let line = format_args!("{request_id} {caller} count_tokens {error}");
-            proxy.activity.refusals().log(caller.address, line);
+            log_failure(proxy, &mut record, error.status(), error.to_string());
             client.borrow_mut().respond_error(&error, request_id)
         }
         Err(stop @ (Stop::Client(_) | Stop::ClientGone)) => {
-            log::info!("{request_id} {caller} count_tokens {CLIENT_GONE}: the client has left");
+            log_failure(proxy, &mut record, CLIENT_GONE, "the client has left".to_string());
             Err(if let Stop::Client(error) = stop { error } else { io::ErrorKind::BrokenPipe.into() })
         }
         Err(Stop::Respond(_)) => {
@@ -59,8 +59,20 @@ pub(super) fn serve(
     }
 }
 
-fn count(proxy: &Proxy, exchange: &Rc<Exchange>, request: &Request, caller: &Caller) -> Result<u64, Stop> {
-    let (resolved, estimate, body) = asked(proxy, exchange, request, caller)?;
+/// Writes the line of a count that failed. A count that succeeds has none: Claude Code asks for many.
+fn log_failure(proxy: &Proxy, record: &mut Record, status: u16, error: String) {
+    record.status = status;
+    record.error = Some(format!("count_tokens: {error}"));
+    proxy.activity.log(record);
+}
+
+fn count(
+    proxy: &Proxy,
+    exchange: &Rc<Exchange>,
+    from: (&Request, &Caller),
+    record: &mut Record,
+) -> Result<u64, Stop> {
+    let (resolved, estimate, body) = asked(proxy, exchange, from, record)?;
     exchange.share().set(body.len());
     let wait: Rc<dyn Wait> = exchange.clone();
     let key = key(&body);
@@ -82,8 +94,8 @@ fn count(proxy: &Proxy, exchange: &Rc<Exchange>, request: &Request, caller: &Cal
 fn asked(
     proxy: &Proxy,
     exchange: &Rc<Exchange>,
-    request: &Request,
-    caller: &Caller,
+    (request, caller): (&Request, &Caller),
+    record: &mut Record,
 ) -> Result<(Resolved, u64, Vec<u8>), Stop> {
     let gateway = proxy.gateway();
     let mut document = read_body(proxy, exchange, request)?;
@@ -95,9 +107,8 @@ fn asked(
     if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
         object.push("max_tokens", MAX_TOKENS);
     }
-    let mut record = Record::new(exchange.request_id(), caller);
     let (resolved, (estimate, body)) =
-        incoming.translated(&body, &mut hooked, &mut record, |resolved, chat| {
+        incoming.translated(&body, &mut hooked, record, |resolved, chat| {
             (chat.plan.prompt_tokens, question(resolved.flavour, chat.body))
         })?;
     exchange.active().describe(&record.details);

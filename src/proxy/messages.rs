@@ -62,10 +62,7 @@ pub(super) fn serve(
     if let Some(phase) = left {
         proxy.activity.add_cancelled(phase);
     }
-    match record.is_refused() {
-        true => proxy.activity.refusals().log(caller.address, format_args!("{record}")),
-        false => log::info!("{record}"),
-    }
+    proxy.activity.log(&record);
     if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
         gateway.hooks().on_log(&mut record.to_value(), &mut shown.borrow_mut());
     }

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::anthropic::{MessagesRequest, Thinking};
+use crate::anthropic::{MODEL_LENGTH_MAX, MessagesRequest, Thinking};
 use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::{Request, SECRET_HEADERS, Socket};
@@ -121,9 +121,8 @@ impl Incoming<'_> {
         record: &mut Record,
         finish: impl FnOnce(&Resolved, ChatRequest<'_>) -> T,
     ) -> Result<(Resolved, T), Stop> {
+        describe(body, record);
         let messages = MessagesRequest::read(body)?;
-        record.details.client_model = messages.model.to_string();
-        record.details.is_streamed = messages.stream;
         let requested = hooked.model.as_deref().unwrap_or(messages.model);
         let own_model = hooked.model.as_deref().filter(|_| hooked.upstream.is_some());
         let resolved =
@@ -190,7 +189,7 @@ impl Incoming<'_> {
         let thinking = body.get("thinking").and_then(|thinking| thinking.get("type")).and_then(Value::as_str);
         hooks::HookRequest {
             model: self.gateway.requested(model_of(body)).to_string(),
-            stream: body.get("stream").and_then(Value::as_bool).unwrap_or(false),
+            stream: is_streamed(body),
             max_tokens: body.get("max_tokens").and_then(Value::as_u64),
             path: request.path.clone(),
             method: request.method.clone(),
@@ -213,6 +212,17 @@ impl Incoming<'_> {
             ..hooks::HookRequest::default()
         }
     }
+}
+
+/// Notes what the body says of itself. Called before the body is checked, so that the log line of a request that is
+/// refused names its model too.
+fn describe(body: &Value<'_>, record: &mut Record) {
+    record.details.client_model = model_of(body).chars().take(MODEL_LENGTH_MAX).collect();
+    record.details.is_streamed = is_streamed(body);
+}
+
+fn is_streamed(body: &Value<'_>) -> bool {
+    body.get("stream").and_then(Value::as_bool).unwrap_or(false)
 }
 
 /// The model that the client named, or an empty string.

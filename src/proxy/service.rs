@@ -17,6 +17,7 @@ use crate::error::{Error, Kind};
 use crate::http::Request;
 use crate::ids;
 use crate::server::{Client, Handler};
+use crate::shown::ShownText;
 use crate::transport::Wait;
 
 impl Proxy {
@@ -56,7 +57,7 @@ impl Proxy {
 
 impl Handler for Proxy {
     fn is_shared(&self, address: IpAddr) -> bool {
-        self.access.is_proxy(address)
+        self.access().is_proxy(address)
     }
 
     fn handle(&self, client: &Client, request: Request, address: SocketAddr) -> io::Result<()> {
@@ -81,7 +82,11 @@ impl Handler for Proxy {
                 client.borrow_mut().respond(200, &headers, &body)
             }
             Err(error) => {
-                let line = format_args!("{request_id} {caller} {error}");
+                let line = format_args!(
+                    "{request_id} {caller} {error} [{} {}]",
+                    request.method,
+                    ShownText::new(&request.path)
+                );
                 self.activity.refusals().log(caller.address, line);
                 if error.kind == Kind::Authentication {
                     self.rest_after_wrong_key(caller.address);

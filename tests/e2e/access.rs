@@ -303,6 +303,32 @@ const SEES: &str = r#"return { api = 1, on_request = function(req)
 end }"#;
 
 #[test]
+fn the_log_line_of_a_refused_request_has_all_that_is_known_of_it() {
+    let upstream = Upstream::start();
+    let server = Server::start_with(&upstream, &["--api-key-file", &keys_file("refused")]);
+    let ask = |path: &str, key: &str, body: &str| {
+        server.connect().ask(&post_bare(path, &format!("x-api-key: {key}\r\n"), body)).status
+    };
+    let unfinished = r#"{"model":"claude-sonnet-5","stream":true,"messages":[]}"#;
+    assert_eq!(ask("/v1/messages", "sk-guest", unfinished), 400);
+    assert_eq!(ask("/v1/messages/count_tokens", "sk-guest", unfinished), 400);
+    assert_eq!(ask("/v1/messages", "sk-guest", "[]"), 400);
+    assert_eq!(ask("/v1/messages", "sk-nobody", unfinished), 401);
+    assert!(upstream.seen().is_empty());
+    let log = server.terminate_and_log();
+    for line in [
+        " 127.0.0.1 guest claude-sonnet-5 -> -/- stream 400 total ",
+        ": 400 invalid_request_error: max_tokens: Field required",
+        ": count_tokens: 400 invalid_request_error: messages: at least one message is required",
+        " 127.0.0.1 guest - -> -/- whole 400 total ",
+        " 127.0.0.1 - 401 authentication_error",
+        " [POST /v1/messages]",
+    ] {
+        assert!(log.contains(line), "'{line}' in\n{log}");
+    }
+}
+
+#[test]
 fn hooks_and_the_log_name_the_owner_of_the_key_that_counts() {
     let upstream = Upstream::start();
     let hooks = hooks_file("whose-key", SEES);
@@ -332,7 +358,7 @@ fn hooks_and_the_log_name_the_owner_of_the_key_that_counts() {
     assert_eq!(count("x-api-key: sk-guest\r\n", "nope"), 400);
     assert_eq!(count("x-api-key: sk-nobody\r\n", &body), 401);
     assert_eq!(ask(&server, "GET", "/v1/models/none", "authorization: Bearer sk-anna\r\n").status, 404);
-    lines.push(" 127.0.0.1 guest count_tokens 400 ".into());
+    lines.push(" 127.0.0.1 guest - -> -/- whole 400 ".into());
     lines.push(" 127.0.0.1 - 401 authentication_error".into());
     lines.push(" 127.0.0.1 anna b. 404 not_found_error".into());
     let log = server.terminate_and_log();
