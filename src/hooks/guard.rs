@@ -146,7 +146,7 @@ fn watch(lua: &Lua, guard: &Arc<Guard>, instructions: u32) -> mlua::Result<()> {
         let wanted = instructions_per_check(lua.used_memory());
         let current = guard.instructions.load(Ordering::Relaxed);
         // A memory that grows and shrinks a little is not worth setting the debug hook each time.
-        if wanted < current || wanted / 4 > current {
+        if wanted < current || wanted / 4 >= current {
             watch(lua, &guard, wanted)?;
         }
         Ok(VmState::Continue)

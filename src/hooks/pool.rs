@@ -3,7 +3,6 @@
 //! A call never waits for I/O while it has a VM, so a few are enough for any number of connections. A request that waits
 //! for a VM watches its client, and waits for a limited time.
 
-use std::collections::VecDeque;
 use std::num::NonZero;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::load::{Blueprint, LoadError};
 use super::vm::Vm;
 use crate::http::Socket;
+use crate::line::WaitingLine;
 use crate::wake::Wake;
 
 /// The fewest VMs: one hook that runs into its time limit must not block every other request.
@@ -23,14 +23,15 @@ const VMS_MIN: usize = 2;
 /// other.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// The most calls that wait for a VM. At 50 ms for each, those at the end would wait longer than they may.
+const WAITING_MAX: usize = 512;
+
 /// The VMs that are not lent out, and the calls that wait for one.
 pub(super) struct LuaPool(Mutex<PoolState>);
 
-#[derive(Default)]
 struct PoolState {
     idle: Vec<Slot>,
-    /// First come, first served.
-    waiting: VecDeque<Arc<Turn>>,
+    waiting: WaitingLine<Turn>,
 }
 
 /// A call that waits for a VM.
@@ -51,7 +52,7 @@ enum Slot {
 pub(super) enum NoVm {
     /// The client has left.
     ClientGone,
-    /// All VMs were busy for the longest wait, or the system cannot wait.
+    /// All VMs were busy for the longest wait, too many calls wait, or the system cannot wait.
     Busy,
     /// A new VM could not be made.
     Load(LoadError),
@@ -65,7 +66,11 @@ impl LuaPool {
         while idle.len() < vms {
             idle.push(Slot::Ready(Box::new(blueprint.build()?)));
         }
-        Ok(LuaPool(Mutex::new(PoolState { idle, waiting: VecDeque::new() })))
+        Ok(LuaPool::of(idle))
+    }
+
+    fn of(idle: Vec<Slot>) -> LuaPool {
+        LuaPool(Mutex::new(PoolState { idle, waiting: WaitingLine::new(WAITING_MAX) }))
     }
 
     /// Runs `f` with a VM, and throws the VM away if it is spent afterwards. Waits for a VM if there must be one, and
@@ -101,11 +106,12 @@ impl LuaPool {
             if let Some(slot) = state.idle.pop() {
                 return Ok(Err(slot));
             }
+            if state.waiting.is_full() {
+                return Err(NoVm::Busy);
+            }
             // Without descriptors nothing can be waited for.
             let wake = Wake::new().map_err(|_| NoVm::Busy)?;
-            let turn = Arc::new(Turn { wake, slot: Mutex::default() });
-            state.waiting.push_back(Arc::clone(&turn));
-            Ok(Ok(turn))
+            Ok(Ok(state.waiting.join(Turn { wake, slot: Mutex::default() })))
         })?;
         let turn = match turn {
             Ok(turn) => turn,
@@ -113,7 +119,7 @@ impl LuaPool {
         };
         let waited = turn.wait(client, wait_max);
         // It may have been given a VM after the wait ended for another reason.
-        self.state(|state| state.waiting.retain(|other| !Arc::ptr_eq(other, &turn)));
+        self.state(|state| state.waiting.leave(&turn));
         let slot = turn.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (slot, waited) {
             (Some(slot), Err(NoVm::ClientGone)) => {
@@ -126,7 +132,7 @@ impl LuaPool {
     }
 
     fn put(&self, slot: Slot) {
-        self.state(|state| match state.waiting.pop_front() {
+        self.state(|state| match state.waiting.take_first() {
             Some(next) => {
                 *next.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(slot);
                 next.wake.wake();
@@ -183,7 +189,7 @@ mod tests {
     use super::*;
 
     fn busy() -> LuaPool {
-        LuaPool(Mutex::default())
+        LuaPool::of(Vec::new())
     }
 
     fn client() -> (Socket, TcpStream) {

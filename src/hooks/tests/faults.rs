@@ -68,6 +68,8 @@ const FAULTS: &[(&str, &str)] = &[
         "__gc is not available",
     ),
     ("setmetatable({}, { __mode = 'k' })", "__mode is not available"),
+    ("local _, e = pcall(json.decode, '{') getmetatable(e).__gc = print", "attempt to index a boolean value"),
+    ("getmetatable(body).__gc = print", "attempt to index a boolean value"),
     ("getmetatable('').__close = print", "attempt to index a boolean value"),
     ("getmetatable(json.array()).__gc = print", "attempt to index a string value"),
     ("for _ in next, {}, nil, setmetatable({}, { __index = print }) do end", "non-closable value"),
