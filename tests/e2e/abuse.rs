@@ -10,7 +10,7 @@ use serde_json::json;
 use super::HANG;
 use super::client::{hello, hello_stream, post};
 use super::server::Server;
-use super::upstream::{Then, Upstream, delta};
+use super::upstream::{Then, Upstream, delta, text_chunks};
 use super::validator::Ended;
 
 const MIB: u64 = 1024 * 1024;
@@ -127,16 +127,37 @@ fn a_thousand_slow_heads() {
 fn connections_beyond_the_limit_are_told_to_come_back() {
     let upstream = Upstream::start();
     let server = Server::start_with(&upstream, &["--connections-max", "2"]);
+    let (asked, was_asked) = channel();
+    let gates: Vec<_> = (0..2)
+        .map(|_| {
+            let (go, may_go) = channel::<()>();
+            let asked = asked.clone();
+            upstream.next(move |call| {
+                asked.send(()).unwrap();
+                may_go.recv_timeout(HANG).unwrap();
+                call.stream_head();
+                text_chunks("Served.").iter().for_each(|chunk| call.chunk(chunk));
+                call.done()
+            });
+            go
+        })
+        .collect();
+    // A connection without a request would make room.
     let mut kept = [server.connect(), server.connect()];
     for client in &mut kept {
-        client.post(&hello()).message();
+        client.send(&post(hello().to_string().as_bytes()));
+        was_asked.recv_timeout(HANG).unwrap();
     }
     let mut third = server.connect();
     let answer = third.receive();
     assert_eq!((answer.status, answer.header("retry-after")), (529, Some("1")));
     assert_eq!(answer.error(), ("overloaded_error".to_owned(), "too many connections".to_owned()));
     assert_eq!(third.rest(), b"");
-    kept[0].post(&hello()).message();
+    gates.iter().for_each(|go| go.send(()).unwrap());
+    for client in &mut kept {
+        client.receive().message();
+    }
+    server.connect().post(&hello()).message();
 }
 
 /// 50 clients send 32 MiB each at the same time, as text and as the JSON that takes the most memory for its size. Run
