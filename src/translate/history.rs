@@ -57,6 +57,8 @@ pub(super) struct History<'r> {
     pub(super) messages: Vec<Value<'r>>,
     /// The text of the last message, if that message is the beginning of the answer, which the model is to continue.
     pub(super) prefill: Option<String>,
+    /// The tools whose definitions stand in `messages`.
+    pub(super) late: Late<'r>,
 }
 
 /// Translates the conversation.
@@ -279,7 +281,7 @@ impl<'r> Builder<'r, '_> {
             }
         }
         let messages = self.turns.into_iter().map(|turn| turn.into_json(flavour)).collect();
-        Ok(History { messages, prefill })
+        Ok(History { messages, prefill, late: self.late })
     }
 }
 

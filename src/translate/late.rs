@@ -53,9 +53,9 @@ impl<'r> Late<'r> {
         if request.tools.iter().any(stays) { Late { tools } } else { Late::default() }
     }
 
-    /// True if the tool of this name stays out of `tools`.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.tools.contains_key(name)
+    /// True if the definition of this tool stands in the conversation, so that the tool stays out of `tools`.
+    pub(super) fn has_told(&self, name: &str) -> bool {
+        self.tools.get(name).is_some_and(|(_, is_told)| *is_told)
     }
 
     /// The text for a block that refers to a late tool for the first time. `None`: any other block.

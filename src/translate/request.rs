@@ -72,9 +72,8 @@ pub fn chat_request<'r>(
 ) -> Result<ChatRequest<'r>, Error> {
     let dialect = target.flavour.dialect();
     extras::check_images(&request.messages, target)?;
-    let late = Late::of(request, target);
-    let tools = tools(request, target.flavour, &late)?;
-    let history = history(&request.system, &request.messages, target, late)?;
+    let history = history(&request.system, &request.messages, target, Late::of(request, target))?;
+    let tools = tools(request, target.flavour, &|name| history.late.has_told(name))?;
     let thinks = thinks(request, target, &history, &tools);
     let dropped = dropped(request, &tools);
     let not_allowed = extras::not_allowed(request, target.settings);

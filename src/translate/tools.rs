@@ -9,8 +9,6 @@ use crate::error::Error;
 use crate::hash::Fnv;
 use crate::json::{Object, Value};
 
-use super::late::Late;
-
 /// The longest name that a strict OpenAI API accepts, and how much of a longer name is kept: a digest replaces the
 /// rest.
 pub(super) const NAME_SIZE_MAX: usize = 64;
@@ -79,7 +77,8 @@ pub(super) struct Tools<'r> {
     pub(super) dropped: Vec<(usize, &'r str)>,
 }
 
-/// Translates the tools and the choice for an upstream.
+/// Translates the tools and the choice for an upstream. A tool for whose name `stands_as_text` is true may be called, but
+/// is not sent: its definition stands in the conversation.
 ///
 /// # Errors
 /// 400: the choice names a tool that is not declared, or all of the request's tools are ones that the API's server
@@ -87,7 +86,7 @@ pub(super) struct Tools<'r> {
 pub(super) fn tools<'r>(
     request: &'r MessagesRequest<'r>,
     flavour: ServerKind,
-    late: &Late<'_>,
+    stands_as_text: &dyn Fn(&str) -> bool,
 ) -> Result<Tools<'r>, Error> {
     let mut tools = Tools::default();
     let mut client_tools = 0;
@@ -100,7 +99,7 @@ pub(super) fn tools<'r>(
         match function(tool, flavour) {
             _ if tool.name == PLACEHOLDER => {}
             // The answer may call it, so its schema is needed.
-            Some(_) if late.has(tool.name) => tools.declared.push(tool),
+            Some(_) if stands_as_text(tool.name) => tools.declared.push(tool),
             Some(function) => {
                 tools.functions.push(function);
                 tools.declared.push(tool);

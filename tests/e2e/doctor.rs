@@ -75,7 +75,7 @@ fn a_vllm_without_its_flags() {
     let (code, checks) = examined(&upstream, &[]);
     assert_eq!(
         levels(&checks),
-        "reachable: ok, key: ok, models: ok, window: fail, forced tool call: ok, auto tool call: fail, reasoning: fail, speed: ok, auto mode: ok, \
+        "reachable: ok, key: ok, models: ok, window: fail, forced tool call: ok, auto tool call: fail, reasoning: fail, speed: ok, \
          prefix cache: warn, cached tokens: warn, repairs: ok"
     );
     let fix = |i: usize| checks[i]["fix"].as_str().unwrap();
