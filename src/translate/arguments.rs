@@ -16,33 +16,45 @@
 //! | Key | `"` / `}` | KeyText / closed without the comma (a repair) |
 //! | KeyText | closing quote | Colon |
 //! | Colon | `:` | Value |
-//! | Value, FirstElement, Element | a value's first byte | Text, Number, Literal, FirstKey or FirstElement |
+//! | Value, FirstElement, Element | a value's first byte | Text, Word, FirstKey or FirstElement |
 //! | FirstElement | `]` | closed |
 //! | Element | `]` | closed without the comma (a repair) |
-//! | Text, Number, Literal | its end | AfterValue |
+//! | Text, Word | its end | AfterValue |
 //! | AfterValue | `,` | Key or Element |
 //! | AfterValue | `}` `]` | closed; where one closer is missing before it, that is added (a repair) |
 //! | Complete | `{` after an empty object | Start: some servers send `{}` first and the arguments afterwards |
 //! | Complete | else | ignored; the same object once more is expected, anything else is remembered |
 //! | any | else | Broken: collected, and kept as raw text at the end |
 //!
-//! Closed means AfterValue, or Complete for the outermost object. White space is passed on inside the object
-//! and dropped around it.
+//! Closed means AfterValue, or Complete for the outermost object. A Word is a number or a literal. White space is passed
+//! on inside the object and dropped around it.
+//!
+//! | part | duty |
+//! |---|---|
+//! | `machine` | the table above; completes the object at the end |
+//! | `nesting` | the open arrays and objects |
+//! | `scalar`, with `text` and `number` | one string, number or literal, and the type that `schema` wants |
+//! | `raw` | all text so far |
+//! | `repetition` | text that the server sends again |
+//! | `end` | how far the text had come |
 
 mod end;
 mod machine;
+mod nesting;
 mod number;
+mod raw;
 mod repetition;
+mod scalar;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod text;
 
 use crate::json;
-use number::NumberState;
+use machine::{ObjectMachine, ObjectState};
+use raw::RawText;
+use repetition::ResentText;
 pub use schema::Schema;
-use schema::Types;
-use text::TextState;
 
 /// The most raw text that is kept, in bytes: half of the largest request, and far more than any answer has.
 pub const RAW_SIZE_MAX: usize = 16 << 20;
@@ -86,235 +98,224 @@ pub enum Outcome {
     Truncated,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum ArgumentsState {
-    #[default]
-    Start,
-    FirstKey,
-    Key,
-    KeyText,
-    Colon,
-    Value,
-    FirstElement,
-    Element,
-    Text,
-    Number(NumberState),
-    /// The literal as it is written and its JSON, and the number of its bytes that have come.
-    Literal(&'static (&'static str, &'static str), usize),
-    AfterValue,
-    Complete,
-    Other,
-    Broken,
-    Ended(Outcome),
-}
-
 /// The arguments of one tool call while they arrive.
 #[derive(Clone, Debug, Default)]
 pub struct Arguments {
     schema: Option<Schema>,
-    state: ArgumentsState,
-    /// The open containers, the innermost in the lowest bit; 1 is an object. [`DEPTH_MAX`] bits are needed.
-    containers: u128,
-    depth: usize,
-    /// All text so far without leading white space. It is kept for the end, and to recognize servers that repeat
-    /// themselves.
-    raw: String,
-    /// True if `raw` is full, and more text was dropped.
-    is_cut: bool,
-    /// The text that is not certain yet, in the order in which it will be sent.
-    held: String,
-    /// The range in `held` of the last key without its quotes, and the index where the value starts.
-    key: std::ops::Range<usize>,
-    value_start: usize,
-    text: TextState,
-    /// True if the string is written to `held`, not to the client.
-    is_text_held: bool,
-    /// The types that the schema allows for the current value.
-    wanted: Types,
-    has_sent: bool,
-    /// True if a member of the outermost object was sent, so that the next one needs a comma.
-    has_members: bool,
-    /// A fragment that is either a nested object or a repetition of all arguments so far. The next fragment decides.
-    doubtful: String,
-    /// True if the server turned out to send all arguments so far with every fragment.
-    is_cumulative: bool,
-    /// The number of bytes of the same object that have come again after its end.
-    repeated: usize,
-    has_trailing: bool,
-    repairs: usize,
-    coercions: usize,
+    machine: ObjectMachine,
+    raw: RawText,
+    resent: ResentText,
+    /// How many times the object was encoded as a string.
+    encodings: usize,
+    outcome: Option<Outcome>,
 }
 
 impl Arguments {
     /// Starts without arguments. Without a schema no value is coerced.
     pub fn new(schema: Option<Schema>) -> Self {
-        Arguments { schema, ..Arguments::default() }
+        let machine = ObjectMachine::new(schema.clone());
+        Arguments { schema, machine, ..Arguments::default() }
     }
 
     /// Takes a fragment, and appends the text that may be sent on, if any, to `out`.
     pub fn push(&mut self, fragment: &str, out: &mut String) {
-        if fragment.is_empty() || matches!(self.state, ArgumentsState::Ended(_)) {
+        if fragment.is_empty() || self.outcome.is_some() {
             return;
         }
         self.settle(Some(fragment), out);
-        match self.news(fragment) {
-            Some(news) => self.take(news, out),
-            None => self.doubtful.push_str(fragment),
+        if let Some(news) = self.resent.news(fragment, self.raw.as_str(), self.machine.state()) {
+            self.take(news, out);
+        }
+    }
+
+    /// Takes the waiting fragment, if there is one, now that the next one, or the end, decides what it is.
+    fn settle(&mut self, next: Option<&str>, out: &mut String) {
+        if let Some(news) = self.resent.settle(next, self.raw.as_str()) {
+            self.take(&news, out);
         }
     }
 
     fn take(&mut self, news: &str, out: &mut String) {
-        let mut rest = self.fitting(news);
+        let is_behind = self.machine.state() == ObjectState::Complete;
+        let mut rest = if is_behind { news } else { self.raw.fitting(news) };
         let is_too_much = rest.len() < news.len();
         while !rest.is_empty() {
-            let before = self.state;
-            let taken = self.step(rest, out);
+            let is_behind = self.machine.state() == ObjectState::Complete;
+            let taken = if is_behind { self.pass_over(rest) } else { self.machine.step(rest, out) };
             let (consumed, left) = rest.split_at_checked(taken).unwrap_or((rest, ""));
             // Leading white space and text after the object do not belong to it.
-            if self.state != ArgumentsState::Start && before != ArgumentsState::Complete {
-                self.raw.push_str(consumed);
+            if !is_behind && self.machine.state() != ObjectState::Start {
+                self.raw.push(consumed);
             }
             rest = left;
         }
-        if is_too_much && self.state != ArgumentsState::Complete {
-            self.end_value(out);
-            self.break_off();
-            self.is_cut = true;
+        if is_too_much && self.machine.state() != ObjectState::Complete {
+            self.machine.break_off(out);
         }
+    }
+
+    /// Takes text after the complete object, and returns its size up to the object that replaces an empty one.
+    fn pass_over(&mut self, rest: &str) -> usize {
+        let at = self.resent.pass_over(rest, self.raw.as_str(), !self.machine.has_sent());
+        if let Some(object) = rest.get(at..).filter(|object| !object.is_empty()) {
+            self.raw.clear();
+            self.machine.step(object, &mut String::new());
+        }
+        at
     }
 
     /// True if the text so far is one complete JSON object; further text will be ignored. False after the end.
     pub fn is_complete(&self) -> bool {
-        self.state == ArgumentsState::Complete
+        self.outcome.is_none() && self.machine.state() == ObjectState::Complete
     }
 
     /// True if the object has ended and cannot change: more text can only be a repetition or belong to another call. An
     /// empty object that was not sent on yet may still be a placeholder for the real one, so it does not count.
     pub fn takes_no_more(&self) -> bool {
-        matches!(self.state, ArgumentsState::Ended(_))
-            || (self.state == ArgumentsState::Complete && self.has_sent)
+        self.outcome.is_some() || (self.is_complete() && self.machine.has_sent())
     }
 
     /// True if a fragment may belong to these arguments although it comes with the name and id that begin a call. It
     /// does not if it begins an object where none is allowed, or if it is empty and only closing brackets are missing.
     pub fn may_go_on_with(&self, fragment: &str) -> bool {
         let text = fragment.trim_start_matches(SPACES);
-        match self.state {
-            ArgumentsState::Start | ArgumentsState::KeyText | ArgumentsState::Text => true,
-            ArgumentsState::Value | ArgumentsState::FirstElement | ArgumentsState::Element => true,
-            ArgumentsState::AfterValue => !text.is_empty() && !text.starts_with('{'),
+        match self.machine.state() {
+            _ if self.outcome.is_some() => !text.starts_with('{'),
+            ObjectState::Start | ObjectState::KeyText | ObjectState::Text => true,
+            ObjectState::Value | ObjectState::FirstElement | ObjectState::Element => true,
+            ObjectState::AfterValue => !text.is_empty() && !text.starts_with('{'),
             _ => !text.starts_with('{'),
         }
     }
 
     /// True if nothing but white space has come.
     pub fn is_empty(&self) -> bool {
-        self.state == ArgumentsState::Start
+        self.outcome.is_none() && self.machine.state() == ObjectState::Start
     }
 
-    /// True if text other than the same object followed the complete object.
-    pub fn has_trailing(&self) -> bool {
-        self.has_trailing || self.repeated > 0
-    }
-
-    /// The number of values that were given the type that the schema wants.
-    pub fn coercions(&self) -> usize {
-        self.coercions
-    }
-
-    /// The number of repairs of the text itself.
-    pub fn repairs(&self) -> usize {
-        self.repairs + self.text.repairs()
+    /// The number of values that were given the type that the schema wants, and of repairs of the text itself.
+    pub fn changes(&self) -> (usize, usize) {
+        let (coercions, repairs) = self.machine.changes();
+        (coercions, repairs + self.encodings)
     }
 
     /// The bytes of text that are held.
     pub fn size(&self) -> usize {
-        self.raw.len() + self.doubtful.len()
+        self.raw.as_str().len() + self.resent.doubtful().len()
     }
 
     /// All the text so far, as it came, up to [`RAW_SIZE_MAX`].
     pub fn raw(&self) -> &str {
-        &self.raw
+        self.raw.as_str()
     }
 
     /// Pushes all text so far into `other`.
     pub fn replay(&self, other: &mut Arguments, out: &mut String) {
-        other.push(&self.raw, out);
-        other.push(&self.doubtful, out);
+        other.push(self.raw.as_str(), out);
+        other.push(self.resent.doubtful(), out);
+    }
+
+    /// How far the text had come. Call it at the end of the fragments, before [`Arguments::finish`]. Appends to `out`
+    /// the text that may be sent on.
+    ///
+    /// With `is_told_cut` there is evidence that the answer was cut. Then a fragment that may be a repetition of all
+    /// arguments is not taken for one, and text that is not an object does not count as whole.
+    pub fn ending(&mut self, is_told_cut: bool, out: &mut String) -> Ending {
+        if !is_told_cut {
+            self.settle(None, out);
+        }
+        let raw = self.raw.as_str();
+        match (self.outcome, self.machine.state()) {
+            (Some(Outcome::Truncated), _) => Ending::Cut,
+            (Some(_), _) | (None, ObjectState::Complete) => Ending::Whole,
+            (None, ObjectState::Start | ObjectState::AfterValue) => Ending::Unclosed,
+            (None, ObjectState::Other) => end::ending_of_other(raw, is_told_cut),
+            // No part of the text was sent, so no part can run: the client gets the raw text and refuses it.
+            (None, ObjectState::Broken)
+                if !is_told_cut
+                    && !self.machine.has_sent()
+                    && !self.raw.is_cut()
+                    && end::is_balanced(raw) =>
+            {
+                Ending::Whole
+            }
+            // A number at the very end of the text may have been about to get longer.
+            _ => Ending::Cut,
+        }
     }
 
     /// Ends the arguments: appends the text that is missing to make an object. With `truncated` the call must not run,
     /// so an incomplete object is left incomplete, and no client takes it for a whole one: see [`Arguments::abandon`].
     pub fn finish(&mut self, truncated: bool, out: &mut String) -> Outcome {
+        if let Some(outcome) = self.outcome {
+            return outcome;
+        }
         if !truncated {
             self.settle(None, out);
         }
-        if truncated && !matches!(self.state, ArgumentsState::Complete | ArgumentsState::Ended(_)) {
-            self.abandon(out);
-            self.state = ArgumentsState::Ended(Outcome::Truncated);
-            return Outcome::Truncated;
-        }
-        let outcome = match self.state {
-            ArgumentsState::Ended(outcome) => outcome,
-            ArgumentsState::Start => Outcome::Empty,
-            ArgumentsState::Complete => {
-                out.push_str(&self.held);
-                self.mended_or(Outcome::Complete)
+        let outcome = match self.machine.state() {
+            ObjectState::Complete => self.machine.finish(self.raw.as_str(), out),
+            _ if truncated => {
+                self.machine.abandon(out);
+                Outcome::Truncated
             }
-            ArgumentsState::Other => self.finish_other(out),
-            ArgumentsState::Broken => self.write_raw(out),
-            _ => self.finish_object(out),
+            ObjectState::Start => Outcome::Empty,
+            ObjectState::Other => self.finish_other(out),
+            _ => self.machine.finish(self.raw.as_str(), out),
         };
-        self.held.clear();
-        self.state = ArgumentsState::Ended(outcome);
+        self.outcome = Some(outcome);
         outcome
+    }
+
+    /// Handles text that does not begin as an object: it may be empty, or an object inside a string. Anything else is
+    /// sent as raw text.
+    fn finish_other(&mut self, out: &mut String) -> Outcome {
+        let raw = self.raw.as_str().trim_end_matches(SPACES);
+        if end::is_null(raw) {
+            return Outcome::Empty;
+        }
+        // Each level of encoding doubles the backslashes, so this recursion is shallow.
+        if let Some(text) = schema::decode(raw).or_else(|| schema::decode(&format!("{raw}\""))) {
+            let mut inner = Arguments::new(self.schema.clone());
+            let mut object = String::new();
+            inner.push(&text, &mut object);
+            let outcome = inner.finish(false, &mut object);
+            if outcome != Outcome::Raw {
+                out.push_str(&object);
+                self.encodings = inner.encodings + 1;
+                self.machine = inner.machine;
+                return if outcome == Outcome::Empty { outcome } else { Outcome::Repaired };
+            }
+        }
+        self.machine.finish(self.raw.as_str(), out)
     }
 
     /// Makes sure that the text that was sent cannot pass for a whole object, when no more will be sent. Appends `{` if
     /// nothing was sent yet, because clients read a tool use without any JSON as the empty object and run it.
     pub fn abandon(&mut self, out: &mut String) {
-        if !self.has_sent && !matches!(self.state, ArgumentsState::Ended(_)) {
-            self.has_sent = true;
-            out.push('{');
+        if self.outcome.is_none() {
+            self.machine.abandon(out);
         }
-    }
-
-    /// Appends the text that completes the object, which is `{}` if there were no arguments. Call it instead of
-    /// [`Arguments::finish`], or after a `finish` that was not truncated.
-    pub fn close(&mut self, out: &mut String) {
-        if self.finish(false, out) == Outcome::Empty && !self.has_sent {
-            self.has_sent = true;
-            out.push_str("{}");
-        }
-    }
-
-    /// True if the text is one valid array or object that is not nested too deep.
-    fn is_legal_value(text: &str) -> bool {
-        let mut arguments = Arguments { state: ArgumentsState::Value, ..Arguments::default() };
-        arguments.push(text, &mut String::new());
-        arguments.is_complete() && arguments.raw.len() == text.len() && arguments.repairs() == 0
     }
 
     /// True if the text is one valid object, or the beginning of one.
     fn is_legal_beginning(text: &str) -> bool {
         let mut arguments = Arguments::default();
         arguments.push(text, &mut String::new());
-        let is_object = !matches!(arguments.state, ArgumentsState::Other | ArgumentsState::Broken);
-        is_object && arguments.repairs() == 0 && !arguments.has_trailing()
+        let is_object = !matches!(arguments.machine.state(), ObjectState::Other | ObjectState::Broken);
+        is_object && arguments.changes().1 == 0 && !arguments.resent.has_trailing()
     }
+}
 
-    /// The beginning of `text` that still fits into the raw text.
-    fn fitting<'f>(&self, text: &'f str) -> &'f str {
-        if matches!(self.state, ArgumentsState::Complete) {
-            return text;
-        }
-        let room = if self.is_cut { 0 } else { RAW_SIZE_MAX.saturating_sub(self.raw.len()) };
-        if text.len() <= room {
-            return text;
-        }
-        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.get(..end).unwrap_or("")
+/// True if the text is one valid array or object that is not nested too deep.
+fn is_legal_value(text: &str) -> bool {
+    let mut machine = ObjectMachine::of_value();
+    let (mut rest, mut out) = (text, String::new());
+    while !rest.is_empty() && machine.state() != ObjectState::Complete {
+        let taken = machine.step(rest, &mut out);
+        rest = rest.get(taken..).unwrap_or_default();
     }
+    machine.state() == ObjectState::Complete && rest.is_empty() && machine.changes().1 == 0
 }
 
 fn is_space(byte: u8) -> bool {

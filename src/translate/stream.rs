@@ -205,8 +205,8 @@ impl MessageStream {
     /// The number of changes to the arguments of tool calls: values coerced to the type that their schema wants, and
     /// places where the arguments were not JSON.
     pub fn changes(&self) -> (usize, usize) {
-        let sum = |count: fn(&Arguments) -> usize| self.calls.iter().map(|call| count(&call.arguments)).sum();
-        (sum(Arguments::coercions), sum(Arguments::repairs))
+        let changes = self.calls.iter().map(|call| call.arguments.changes());
+        changes.fold((0, 0), |(coercions, repairs), (c, r)| (coercions + c, repairs + r))
     }
 
     /// Begins the answer now, although the upstream is still silent.

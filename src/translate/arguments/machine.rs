@@ -1,38 +1,128 @@
-//! The pushdown machine: does one step of the table in [`super`], and holds text back or sends it on.
+//! The pushdown machine: does one step of the table in [`super`], holds text back or sends it on, and completes the
+//! object at the end.
 
-use super::number::{self, NumberState};
-use super::schema::{self, Types};
-use super::{Arguments, ArgumentsState, DEPTH_MAX, is_space};
+use super::nesting::Nesting;
+use super::scalar::{Scalar, ScalarKind, ScalarProgress};
+use super::schema::{Schema, Types};
+use super::{DEPTH_MAX, Outcome, RAW_KEY, is_space};
+use crate::json::Value;
 
-/// JSON's literals, and Python's, which small models write. Each stands beside its JSON.
-static LITERALS: [(&str, &str); 6] = [
-    ("true", "true"),
-    ("false", "false"),
-    ("null", "null"),
-    ("True", "true"),
-    ("False", "false"),
-    ("None", "null"),
-];
+/// The expected next part of the text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ObjectState {
+    #[default]
+    Start,
+    FirstKey,
+    Key,
+    KeyText,
+    Colon,
+    Value,
+    FirstElement,
+    Element,
+    Text,
+    /// A number or a literal.
+    Word,
+    AfterValue,
+    Complete,
+    Other,
+    Broken,
+}
 
-impl Arguments {
+/// Reads one JSON object and writes it on as far as it is certain.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ObjectMachine {
+    schema: Option<Schema>,
+    state: ObjectState,
+    nesting: Nesting,
+    /// The text before the value that is read, in the order in which it will be sent: a comma, a key, a colon, brackets.
+    held: String,
+    scalar: Scalar,
+    /// The types that the schema allows for the value of the last key of the outermost object.
+    wanted: Types,
+    has_sent: bool,
+    /// True if a member of the outermost object was sent, so that the next one needs a comma.
+    has_members: bool,
+    /// The repairs of the structure: values count their own.
+    repairs: usize,
+}
+
+impl ObjectMachine {
+    pub(super) fn new(schema: Option<Schema>) -> Self {
+        ObjectMachine { schema, ..ObjectMachine::default() }
+    }
+
+    /// A machine that reads one array or object, which is complete at its end.
+    pub(super) fn of_value() -> Self {
+        ObjectMachine { state: ObjectState::Value, ..ObjectMachine::default() }
+    }
+
+    pub(super) fn state(&self) -> ObjectState {
+        self.state
+    }
+
+    /// True if a part of the object was sent.
+    pub(super) fn has_sent(&self) -> bool {
+        self.has_sent
+    }
+
+    /// The number of values that were coerced, and of repairs.
+    pub(super) fn changes(&self) -> (usize, usize) {
+        let (coercions, repairs) = self.scalar.changes();
+        (coercions, self.repairs + repairs)
+    }
+
     /// Takes at least one byte, or changes the state. Returns the number of bytes that it took.
     pub(super) fn step(&mut self, rest: &str, out: &mut String) -> usize {
         let Some(&byte) = rest.as_bytes().first() else { return 0 };
         match self.state {
-            ArgumentsState::Start => self.start(byte),
-            ArgumentsState::KeyText | ArgumentsState::Text => self.string(rest, out),
-            ArgumentsState::Number(number) => self.number(number, byte, out),
-            ArgumentsState::Literal(literal, matched) => self.literal(literal, matched, byte, out),
-            ArgumentsState::Complete => self.after_the_end(rest),
-            ArgumentsState::Other | ArgumentsState::Broken | ArgumentsState::Ended(_) => rest.len(),
+            ObjectState::Start => self.start(byte),
+            ObjectState::KeyText | ObjectState::Text | ObjectState::Word => self.scalar(rest, out),
+            ObjectState::Complete => self.start_again(rest),
+            ObjectState::Other | ObjectState::Broken => rest.len(),
             _ if is_space(byte) => {
                 // After a value, white space is certain and sent at once; elsewhere it is held back with the text that
                 // follows.
-                if self.state == ArgumentsState::AfterValue { out } else { &mut self.held }
+                if self.state == ObjectState::AfterValue { out } else { &mut self.held }
                     .push(char::from(byte));
                 1
             }
             _ => self.structure(byte, out),
+        }
+    }
+
+    /// Takes no more of the object, although it goes on: completes the value that is read, and counts as broken.
+    pub(super) fn break_off(&mut self, out: &mut String) {
+        self.end_scalar(out);
+        self.give_up();
+    }
+
+    /// Completes what was sent so that it is an object, and appends the rest of it. If the object is not readable, the
+    /// raw text becomes a member.
+    pub(super) fn finish(&mut self, raw: &str, out: &mut String) -> Outcome {
+        match self.state {
+            ObjectState::Complete => {
+                out.push_str(&self.held);
+                return if self.changes().1 > 0 { Outcome::Repaired } else { Outcome::Complete };
+            }
+            ObjectState::Other | ObjectState::Broken => return self.write_raw(raw, out),
+            _ => self.end_scalar(out),
+        }
+        // A number may turn out to have no value that clients can hold.
+        if self.state == ObjectState::Broken {
+            return self.write_raw(raw, out);
+        }
+        if !self.has_sent {
+            out.push('{');
+        }
+        self.close_down_to(0, out);
+        self.repairs += 1;
+        Outcome::Repaired
+    }
+
+    /// Makes sure that the text that was sent cannot pass for a whole object, when no more will be sent.
+    pub(super) fn abandon(&mut self, out: &mut String) {
+        if !std::mem::replace(&mut self.has_sent, true) {
+            out.push('{');
         }
     }
 
@@ -41,7 +131,7 @@ impl Arguments {
             return 1;
         }
         if byte != b'{' {
-            self.state = ArgumentsState::Other;
+            self.state = ObjectState::Other;
             return 0;
         }
         // Held back as long as the object is empty, since an empty object may turn out to be a placeholder.
@@ -50,199 +140,135 @@ impl Arguments {
         1
     }
 
+    /// An empty object that was not sent was a placeholder, if another object follows.
+    fn start_again(&mut self, rest: &str) -> usize {
+        if self.has_sent || !rest.starts_with('{') {
+            return rest.len();
+        }
+        self.held.clear();
+        self.state = ObjectState::Start;
+        0
+    }
+
     fn structure(&mut self, byte: u8, out: &mut String) -> usize {
         match (self.state, byte) {
-            (ArgumentsState::FirstKey | ArgumentsState::Key, b'"') => {
-                self.held.push('"');
-                self.key.start = self.held.len();
-                self.is_text_held = true;
-                self.state = ArgumentsState::KeyText;
+            (ObjectState::FirstKey | ObjectState::Key, b'"') => {
+                self.scalar.begin_key();
+                self.state = ObjectState::KeyText;
             }
-            (ArgumentsState::FirstKey, b'}') | (ArgumentsState::FirstElement, b']') => {
-                self.close_container(byte, out)
-            }
-            (ArgumentsState::Key, b'}') | (ArgumentsState::Element, b']') => {
+            (ObjectState::FirstKey, b'}') | (ObjectState::FirstElement, b']') => self.close(byte, out),
+            (ObjectState::Key, b'}') | (ObjectState::Element, b']') => {
                 self.held.clear();
                 self.repairs += 1;
-                self.close_container(byte, out);
+                self.close(byte, out);
             }
-            (ArgumentsState::Colon, b':') => {
+            (ObjectState::Colon, b':') => {
                 self.held.push(':');
-                self.state = ArgumentsState::Value;
+                self.state = ObjectState::Value;
             }
-            (ArgumentsState::Value | ArgumentsState::FirstElement | ArgumentsState::Element, _) => {
+            (ObjectState::Value | ObjectState::FirstElement | ObjectState::Element, _) => {
                 self.begin_value(byte, out)
             }
-            (ArgumentsState::AfterValue, b',') => {
+            (ObjectState::AfterValue, b',') => {
                 self.held.push(',');
-                self.state = if self.is_in_object() { ArgumentsState::Key } else { ArgumentsState::Element };
+                let is_in_object = self.nesting.is_in_object();
+                self.state = if is_in_object { ObjectState::Key } else { ObjectState::Element };
             }
-            (ArgumentsState::AfterValue, b'}' | b']') => self.close_or_mend(byte, out),
-            _ => self.break_off(),
+            (ObjectState::AfterValue, b'}' | b']') => self.close_or_mend(byte, out),
+            _ => self.give_up(),
         }
         // An invalid byte may be the first of a longer character, so the next step takes it.
-        usize::from(self.state != ArgumentsState::Broken)
+        usize::from(self.state != ObjectState::Broken)
     }
 
     fn begin_value(&mut self, byte: u8, out: &mut String) {
-        self.wanted = match &self.schema {
-            Some(schema) if self.depth == 1 => schema.types(self.held.get(self.key.clone()).unwrap_or("")),
-            _ => Types::ALL,
-        };
-        self.value_start = self.held.len();
-        match byte {
-            b'"' => {
-                self.held.push('"');
-                self.is_text_held = !self.wanted.admit_string();
-                self.state = ArgumentsState::Text;
-                if !self.is_text_held {
-                    self.send_held(out);
-                }
-            }
-            b'{' | b'[' if self.depth < DEPTH_MAX => {
-                self.held.push(char::from(byte));
+        if matches!(byte, b'{' | b'[') && self.nesting.depth() < DEPTH_MAX {
+            self.held.push(char::from(byte));
+            self.send_held(out);
+            self.open(byte == b'{');
+            return;
+        }
+        let wanted = if self.nesting.depth() == 1 { self.wanted } else { Types::ALL };
+        match self.scalar.begin(byte, wanted) {
+            Some(ScalarKind::PassingText) => {
                 self.send_held(out);
-                self.open(byte == b'{');
+                out.push('"');
+                self.state = ObjectState::Text;
             }
-            _ => {
-                if let Some(number) = NumberState::start(byte) {
-                    self.held.push(char::from(byte));
-                    self.state = ArgumentsState::Number(number);
-                } else if let Some(literal) =
-                    LITERALS.iter().find(|(word, _)| word.as_bytes().first() == Some(&byte))
-                {
-                    self.state = ArgumentsState::Literal(literal, 1);
-                } else {
-                    self.break_off();
-                }
-            }
+            Some(ScalarKind::HeldText) => self.state = ObjectState::Text,
+            Some(ScalarKind::Word) => self.state = ObjectState::Word,
+            None => self.give_up(),
         }
     }
 
-    fn string(&mut self, rest: &str, out: &mut String) -> usize {
-        let sink = if self.is_text_held { &mut self.held } else { &mut *out };
-        let Some(taken) = self.text.push(rest, sink) else { return rest.len() };
-        if self.state == ArgumentsState::KeyText {
-            self.key.end = self.held.len() - 1;
-            self.state = ArgumentsState::Colon;
-        } else {
-            self.end_text(out);
+    /// Takes more of a key, a string, a number or a literal.
+    fn scalar(&mut self, rest: &str, out: &mut String) -> usize {
+        let (taken, progress) = self.scalar.push(rest, out);
+        match (self.state, progress) {
+            (_, ScalarProgress::More) => {}
+            (_, ScalarProgress::Invalid) => self.give_up(),
+            (ObjectState::KeyText, _) => self.end_key(),
+            _ => self.end_value(out),
         }
         taken
     }
 
-    /// Ends a string value. The schema may want another type than a string.
-    pub(super) fn end_text(&mut self, out: &mut String) {
-        self.state = ArgumentsState::AfterValue;
-        if !self.is_text_held {
+    fn end_key(&mut self) {
+        let key = self.scalar.json();
+        if let (Some(schema), 1) = (&self.schema, self.nesting.depth()) {
+            self.wanted = schema.types(key.get(1..key.len() - 1).unwrap_or(""));
+        }
+        self.held.push_str(key);
+        self.state = ObjectState::Colon;
+    }
+
+    /// Sends a value that is complete. Of a string that was written on at once nothing is left to send.
+    fn end_value(&mut self, out: &mut String) {
+        self.send_held(out);
+        out.push_str(self.scalar.json());
+        self.state = ObjectState::AfterValue;
+    }
+
+    /// Ends the value that is being read, if enough of the value has come.
+    fn end_scalar(&mut self, out: &mut String) {
+        if !matches!(self.state, ObjectState::Text | ObjectState::Word) {
             return;
         }
-        let inside = self.held.get(self.value_start + 1..self.held.len() - 1).unwrap_or("");
-        let text = schema::unescape(inside);
-        if let Some(json) = self.wanted.value_in(&text).map(str::to_string) {
-            self.coercions += 1;
-            self.held.truncate(self.value_start);
-            self.held.push_str(&json);
+        match self.scalar.finish(out) {
+            ScalarProgress::More => {}
+            ScalarProgress::Complete => self.end_value(out),
+            ScalarProgress::Invalid => self.give_up(),
         }
-        self.send_held(out);
-    }
-
-    fn number(&mut self, number: NumberState, byte: u8, out: &mut String) -> usize {
-        if let Some(number) = number.next(byte) {
-            self.held.push(char::from(byte));
-            self.state = ArgumentsState::Number(number);
-            return 1;
-        }
-        if number.is_whole() && (is_space(byte) || b",]}".contains(&byte)) {
-            self.end_number(out);
-        } else {
-            self.break_off();
-        }
-        0
-    }
-
-    pub(super) fn end_number(&mut self, out: &mut String) {
-        if !number::is_finite(self.held.get(self.value_start..).unwrap_or("")) {
-            self.break_off();
-            return;
-        }
-        if self.wanted.admit_only_string() {
-            self.coercions += 1;
-            self.held.insert(self.value_start, '"');
-            self.held.push('"');
-        }
-        self.send_held(out);
-        self.state = ArgumentsState::AfterValue;
-    }
-
-    fn literal(
-        &mut self,
-        literal: &'static (&'static str, &'static str),
-        matched: usize,
-        byte: u8,
-        out: &mut String,
-    ) -> usize {
-        if literal.0.as_bytes().get(matched) != Some(&byte) {
-            self.break_off();
-            return 0;
-        }
-        self.state = ArgumentsState::Literal(literal, matched + 1);
-        if matched + 1 == literal.0.len() {
-            self.end_literal(literal, out);
-        }
-        1
-    }
-
-    pub(super) fn end_literal(&mut self, (word, json): &(&str, &str), out: &mut String) {
-        self.repairs += usize::from(word != json);
-        if self.wanted.admit_only_string() && *json != "null" {
-            self.coercions += 1;
-            self.held.extend(["\"", *json, "\""]);
-        } else {
-            self.held.push_str(json);
-        }
-        self.send_held(out);
-        self.state = ArgumentsState::AfterValue;
     }
 
     fn open(&mut self, is_object: bool) {
-        self.containers = self.containers << 1 | u128::from(is_object);
-        self.depth += 1;
-        self.state = if is_object { ArgumentsState::FirstKey } else { ArgumentsState::FirstElement };
-    }
-
-    fn is_in_object(&self) -> bool {
-        self.containers & 1 == 1
-    }
-
-    /// The byte that closes the innermost container.
-    pub(super) fn closer(&self) -> u8 {
-        if self.is_in_object() { b'}' } else { b']' }
+        self.nesting.open(is_object);
+        self.state = if is_object { ObjectState::FirstKey } else { ObjectState::FirstElement };
     }
 
     fn close_or_mend(&mut self, byte: u8, out: &mut String) {
-        if byte != self.closer() {
+        let closer = self.nesting.closer();
+        if byte != closer {
             // One closer may be missing, if this byte closes the container around it.
-            let outer = if self.containers >> 1 & 1 == 1 { b'}' } else { b']' };
-            if self.depth < 2 || outer != byte {
-                self.break_off();
+            if self.nesting.outer_closer() != Some(byte) {
+                self.give_up();
                 return;
             }
             self.repairs += 1;
-            self.close_container(self.closer(), out);
+            self.close(closer, out);
         }
-        self.close_container(byte, out);
+        self.close(byte, out);
     }
 
-    fn close_container(&mut self, byte: u8, out: &mut String) {
+    fn close(&mut self, byte: u8, out: &mut String) {
         self.held.push(char::from(byte));
         if self.has_sent {
             out.push_str(&self.held);
             self.held.clear();
         }
-        self.containers >>= 1;
-        self.depth -= 1;
-        self.state = if self.depth == 0 { ArgumentsState::Complete } else { ArgumentsState::AfterValue };
+        self.nesting.close();
+        let is_outermost = self.nesting.depth() == 0;
+        self.state = if is_outermost { ObjectState::Complete } else { ObjectState::AfterValue };
     }
 
     /// Sends the text that was held back, because its value begins or is complete.
@@ -250,12 +276,41 @@ impl Arguments {
         out.push_str(&self.held);
         self.held.clear();
         self.has_sent = true;
-        self.has_members |= self.depth == 1;
+        self.has_members |= self.nesting.depth() == 1;
     }
 
     /// Gives up understanding the text. The text that is held back is dropped; the raw text still contains it.
-    pub(super) fn break_off(&mut self) {
+    fn give_up(&mut self) {
         self.held.clear();
-        self.state = ArgumentsState::Broken;
+        self.state = ObjectState::Broken;
+    }
+
+    /// Closes all containers except the outermost object, and adds the raw text to that object.
+    fn write_raw(&mut self, raw: &str, out: &mut String) -> Outcome {
+        if self.has_sent {
+            self.close_down_to(1, out);
+        } else {
+            out.push('{');
+        }
+        if self.has_members {
+            out.push(',');
+        }
+        out.extend(["\"", RAW_KEY, "\":", &Value::from(raw).to_json(), "}"]);
+        Outcome::Raw
+    }
+
+    fn close_down_to(&mut self, depth: usize, out: &mut String) {
+        while self.nesting.depth() > depth {
+            out.push(char::from(self.nesting.closer()));
+            self.nesting.close();
+        }
+    }
+}
+
+#[cfg(test)]
+impl ObjectMachine {
+    /// The bytes that are held back.
+    pub(super) fn held_size(&self) -> usize {
+        self.held.len() + self.scalar.json().len()
     }
 }

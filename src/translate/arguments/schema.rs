@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::json::{self, Value};
 
-use super::Arguments;
+use super::is_legal_value;
 use super::number::{self, NumberState};
 
 /// A set of JSON types.
@@ -78,7 +78,7 @@ impl Types {
             },
         };
         let is_legal = match kind {
-            Types::ARRAY | Types::OBJECT => Arguments::is_legal_value(text),
+            Types::ARRAY | Types::OBJECT => is_legal_value(text),
             Types::INTEGER | Types::NUMBER => number::is_finite(text),
             _ => true,
         };

@@ -167,13 +167,20 @@ fn is_object(text: &str) -> bool {
     serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
 }
 
+/// Appends the text that completes the object, which is `{}` if there were no arguments.
+fn close(mut arguments: Arguments, out: &mut String) {
+    if arguments.finish(false, out) == Outcome::Empty {
+        out.push_str("{}");
+    }
+}
+
 fn run<'f>(schema: Option<Schema>, fragments: impl IntoIterator<Item = &'f str>) -> Run {
     let mut arguments = Arguments::new(schema);
     let mut sent = String::new();
     for fragment in fragments {
         arguments.push(fragment, &mut sent);
         let mut closed = sent.clone();
-        arguments.clone().close(&mut closed);
+        close(arguments.clone(), &mut closed);
         assert!(is_object(&closed), "after {fragment:?}: {sent:?} closed as {closed:?}");
         assert!(closed.starts_with(&sent));
         let mut cut = sent.clone();
@@ -190,8 +197,8 @@ fn run<'f>(schema: Option<Schema>, fragments: impl IntoIterator<Item = &'f str>)
     assert_eq!(outcome, arguments.finish(false, &mut String::new()), "the end is the end");
     assert_eq!(sent.is_empty(), outcome == Outcome::Empty);
     assert!(sent.is_empty() || is_object(&sent), "{sent:?}");
-    let (coercions, repairs) = (arguments.coercions(), arguments.repairs());
-    Run { sent, outcome, coercions, repairs, has_trailing: arguments.has_trailing() }
+    let (coercions, repairs) = arguments.changes();
+    Run { sent, outcome, coercions, repairs, has_trailing: arguments.resent.has_trailing() }
 }
 
 fn pieces(text: &str, size: usize) -> Vec<&str> {
@@ -290,7 +297,7 @@ fn the_machine_agrees_with_the_parser() {
         arguments.push(&text, &mut sent);
         let outcome = arguments.finish(false, &mut sent);
         assert!(outcome == Outcome::Empty || is_object(&sent), "{text:?} {sent:?}");
-        let is_clean = outcome == Outcome::Complete && !arguments.has_trailing();
+        let is_clean = outcome == Outcome::Complete && !arguments.resent.has_trailing();
         assert_eq!(is_clean, is_object(&text), "{text:?} {sent:?}");
         *if is_clean { &mut legal } else { &mut illegal } += 1;
     }
@@ -634,15 +641,15 @@ fn a_megabyte_in_small_fragments_is_linear() {
     let mut sent = String::with_capacity(text.len());
     arguments.raw.reserve(text.len());
     let (mut held_max, mut moved) = (0, 0);
-    let place = (arguments.raw.as_ptr(), sent.as_ptr());
+    let place = (arguments.raw().as_ptr(), sent.as_ptr());
     for fragment in pieces(&text, 4) {
         let before = sent.len();
         arguments.push(fragment, &mut sent);
         moved += sent.len() - before;
-        held_max = held_max.max(arguments.held.len() + 12);
+        held_max = held_max.max(arguments.machine.held_size() + 12);
     }
     assert_eq!((moved, sent.as_str()), (text.len(), text.as_str()));
     assert!(held_max < 64, "little is held back");
-    assert_eq!((arguments.raw.as_ptr(), sent.as_ptr()), place, "no buffer was allocated anew");
+    assert_eq!((arguments.raw().as_ptr(), sent.as_ptr()), place, "no buffer was allocated anew");
     assert_eq!(arguments.finish(false, &mut sent), Outcome::Complete);
 }
