@@ -58,7 +58,7 @@ fn translated(bytes: &[u8], target: &Target<'_>) -> Result<String, Error> {
     assert_eq!(Ok(&body), json::parse(&mut bytes.to_vec()).as_ref(), "another tree in an arena");
     let request = MessagesRequest::read(&body)?;
     let chat = chat_request(&request, target)?;
-    assert!(chat.plan.prompt_tokens > 0 && chat.plan.max_tokens > 0);
+    assert!(chat.plan.asked.prompt_tokens > 0 && chat.plan.asked.max_tokens > 0);
     let mut out = Vec::new();
     chat.body.write(&mut out);
     Ok(String::from_utf8(out).expect("JSON is UTF-8"))

@@ -109,7 +109,7 @@ fn asked(
     }
     let (resolved, (estimate, body)) =
         incoming.translated(&body, &mut hooked, record, |resolved, chat| {
-            (chat.plan.prompt_tokens, question(resolved.flavour, chat.body))
+            (chat.plan.asked.prompt_tokens, question(resolved.flavour, chat.body))
         })?;
     exchange.active().describe(&record.details);
     Ok((resolved, estimate, body))

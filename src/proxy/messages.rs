@@ -136,7 +136,7 @@ fn answer(
     loop {
         let Prepared { resolved, body, plan } = prepared;
         log::trace!("{} to the upstream: {}", record.request_id, String::from_utf8_lossy(&body));
-        let asked = plan.asked();
+        let asked = plan.asked.clone();
         let saved_size = hooked.saved.as_ref().map_or(0, Vec::len);
         exchange.share().set(body.len() + saved_size + plan.kept_size());
         let kept_size = saved_size + plan.kept_size();
@@ -267,9 +267,12 @@ fn plan_of(hooked: &Hooked) -> Plan {
     let shown = hooked.shown.as_ref().map(|shown| shown.borrow());
     let shown = shown.as_deref();
     Plan {
-        model: hooked.client_model.clone(),
+        asked: Asked {
+            model: hooked.client_model.clone(),
+            prompt_tokens: shown.map_or(1, |shown| shown.tokens_est.max(1)),
+            ..Asked::default()
+        },
         stream: shown.is_some_and(|shown| shown.stream),
-        prompt_tokens: shown.map_or(1, |shown| shown.tokens_est.max(1)),
         ..Plan::default()
     }
 }

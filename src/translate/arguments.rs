@@ -101,7 +101,6 @@ pub enum Outcome {
 /// The arguments of one tool call while they arrive.
 #[derive(Clone, Debug, Default)]
 pub struct Arguments {
-    schema: Option<Schema>,
     machine: ObjectMachine,
     raw: RawText,
     resent: ResentText,
@@ -113,8 +112,7 @@ pub struct Arguments {
 impl Arguments {
     /// Starts without arguments. Without a schema no value is coerced.
     pub fn new(schema: Option<Schema>) -> Self {
-        let machine = ObjectMachine::new(schema.clone());
-        Arguments { schema, machine, ..Arguments::default() }
+        Arguments { machine: ObjectMachine::new(schema), ..Arguments::default() }
     }
 
     /// Takes a fragment, and appends the text that may be sent on, if any, to `out`.
@@ -276,7 +274,7 @@ impl Arguments {
         }
         // Each level of encoding doubles the backslashes, so this recursion is shallow.
         if let Some(text) = schema::decode(raw).or_else(|| schema::decode(&format!("{raw}\""))) {
-            let mut inner = Arguments::new(self.schema.clone());
+            let mut inner = Arguments::new(self.machine.schema().cloned());
             let mut object = String::new();
             inner.push(&text, &mut object);
             let outcome = inner.finish(false, &mut object);

@@ -3,40 +3,8 @@
 use crate::error::{Error, Kind, Retry};
 use crate::openai::UpstreamError;
 
-use super::estimate::Prompt;
 use super::finish::overflow_error;
-use super::plan::Plan;
-
-/// The parts of a request that its errors speak of.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    /// The model as the client named it.
-    pub model: String,
-    /// The prompt's tokens, estimated by rule of thumb.
-    pub estimate: Prompt,
-    /// The prompt's tokens as the model will most likely count them.
-    pub prompt_tokens: u64,
-    /// The limit on the answer's tokens that was sent.
-    pub max_tokens: u64,
-    /// True if the window left less room than the client asked for.
-    pub is_clamped_to_window: bool,
-    /// The model's context window in tokens, if known.
-    pub window: Option<u64>,
-}
-
-impl Plan {
-    /// The parts of this request that its errors speak of.
-    pub fn asked(&self) -> Asked {
-        Asked {
-            model: self.model.clone(),
-            estimate: self.estimate,
-            prompt_tokens: self.prompt_tokens,
-            max_tokens: self.max_tokens,
-            is_clamped_to_window: self.is_clamped_to_window,
-            window: self.window,
-        }
-    }
-}
+use super::plan::Asked;
 
 /// The error for the client (docs/translation.md, E).
 pub fn failure_error(failure: UpstreamError, asked: &Asked) -> Error {

@@ -49,12 +49,12 @@ mod tool_id;
 mod tools;
 
 pub use estimator::{ANSWERS_MAX, CountedPrompt, Estimator};
-pub use failure::{Asked, failure_error};
+pub use failure::failure_error;
 pub use finish::overflow_error;
 pub use footprint::parts_size;
 pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
-pub use plan::{Lessons, Plan, Target, ToldWindow};
+pub use plan::{Asked, Lessons, Plan, Target, ToldWindow};
 pub use repair::{make_repair, repair_for};
 pub use request::{ChatRequest, chat_request, likely_room};
 pub use signature::{carried_reasoning, signature_carrying};

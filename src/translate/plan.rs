@@ -45,12 +45,29 @@ pub struct ToldWindow {
     pub limits_answers: bool,
 }
 
+/// The facts about a request that its errors name, and from which the gateway learns how a model counts.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// The model as the client named it.
+    pub model: String,
+    /// The prompt's tokens by rule of thumb. Together with the answer's count they teach how the model counts.
+    pub estimate: Prompt,
+    /// The prompt's tokens as the model will most likely count them; never 0.
+    pub prompt_tokens: u64,
+    /// The limit on the answer's tokens that was sent.
+    pub max_tokens: u64,
+    /// True if the window left less room than the client asked for.
+    pub is_clamped_to_window: bool,
+    /// The model's context window in tokens, if known.
+    pub window: Option<u64>,
+}
+
 /// The facts about a request that the translation of its answer needs. The plan owns its data, so that the request can
 /// be freed while a long answer runs.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// The model as the client named it.
-    pub model: String,
+    /// The facts that errors name, too.
+    pub asked: Asked,
     /// Whether the client wants a stream of events.
     pub stream: bool,
     /// All stop sequences; matched in the answer's text.
@@ -76,16 +93,6 @@ pub struct Plan {
     pub never_empty: bool,
     /// Whether nothing is shown: the client asked for 0 tokens, to warm the cache.
     pub discard: bool,
-    /// The prompt's tokens by rule of thumb. Together with the answer's count they teach how the model counts.
-    pub estimate: Prompt,
-    /// The prompt's tokens as the model will most likely count them; never 0.
-    pub prompt_tokens: u64,
-    /// The limit on the answer's tokens that was sent.
-    pub max_tokens: u64,
-    /// True if the window left less room than the client asked for.
-    pub is_clamped_to_window: bool,
-    /// The context window in tokens, if known.
-    pub window: Option<u64>,
     /// The client knows the stop reason `model_context_window_exceeded`: its `anthropic-beta` header named
     /// `model-context-window-exceeded-2025-08-26`. The caller sets it.
     pub context_window_beta: bool,
@@ -94,7 +101,7 @@ pub struct Plan {
 impl Plan {
     /// The approximate number of bytes that it keeps beside its own size.
     pub fn kept_size(&self) -> usize {
-        let texts = self.stop_sequences.iter().chain(&self.repeated).chain([&self.model]);
+        let texts = self.stop_sequences.iter().chain(&self.repeated).chain([&self.asked.model]);
         let texts = texts.map(|text| text.len() + KEPT_ITEM_SIZE).sum::<usize>();
         let tools = self
             .tools
@@ -103,13 +110,11 @@ impl Plan {
         let renamed = self.renamed.iter().map(|(sent, own)| sent.len() + own.len() + 2 * KEPT_ITEM_SIZE);
         texts + tools.sum::<usize>() + renamed.sum::<usize>() + self.taken_ids.size()
     }
-}
 
-impl Plan {
     /// Estimates the prompt that is sent. Call it again after a hook has changed the prompt: the upstream counts the
     /// prompt that was sent.
     pub fn measure(&mut self, chat: &Value<'_>, tokens: &Estimator) {
-        self.estimate = estimate::prompt(chat);
-        self.prompt_tokens = tokens.tokens(self.estimate);
+        self.asked.estimate = estimate::prompt(chat);
+        self.asked.prompt_tokens = tokens.tokens(self.asked.estimate);
     }
 }

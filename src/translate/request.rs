@@ -13,11 +13,10 @@ use crate::settings::ThinkingMode;
 
 use super::arguments::Schema;
 use super::blocks;
-use super::estimate::Prompt;
 use super::extras;
 use super::history::{History, history};
 use super::late::Late;
-use super::plan::{KEPT_ITEM_SIZE, Plan, Target};
+use super::plan::{Asked, KEPT_ITEM_SIZE, Plan, Target};
 use super::text::cut;
 use super::tool_id::TakenIds;
 use super::tools::{NAME_SIZE_MAX, Tools, sent_name, strict_name, tools};
@@ -101,10 +100,10 @@ pub fn chat_request<'r>(
     let mut chat = ChatRequest { body: body.into(), plan, dropped, not_allowed, is_coercion_cut };
     chat.plan.measure(&chat.body, &target.lessons.tokens);
     let Some(body) = chat.body.as_object_mut() else { return Ok(chat) };
-    let max_tokens = max_tokens(request, target, &chat.plan);
-    chat.plan.max_tokens = max_tokens;
+    let max_tokens = max_tokens(request, target, &chat.plan.asked);
+    chat.plan.asked.max_tokens = max_tokens;
     let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
-    chat.plan.is_clamped_to_window = max_tokens < request.max_tokens.min(cap);
+    chat.plan.asked.is_clamped_to_window = max_tokens < request.max_tokens.min(cap);
     set_max_tokens(body, max_tokens, target.flavour);
     sampling(body, request, target.flavour);
     // Upstream stop strings also match inside reasoning and the markup of tool calls, and cut pieces off them; and most
@@ -243,7 +242,13 @@ fn renamed(tools: &Tools<'_>, flavour: ServerKind) -> Vec<(String, String)> {
 
 fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -> Plan {
     Plan {
-        model: request.model.to_string(),
+        asked: Asked {
+            model: request.model.to_string(),
+            prompt_tokens: 1,
+            max_tokens: request.max_tokens,
+            window: target.window.or(target.lessons.window.map(|told| told.tokens)),
+            ..Asked::default()
+        },
         stream: request.stream,
         stop_sequences: request.stop_sequences.iter().map(ToString::to_string).collect(),
         thinking_omitted: request.thinking_omitted,
@@ -256,11 +261,6 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         renamed: renamed(tools, target.flavour),
         never_empty: target.settings.never_empty,
         discard: request.max_tokens == 0,
-        estimate: Prompt::default(),
-        prompt_tokens: 1,
-        max_tokens: request.max_tokens,
-        is_clamped_to_window: false,
-        window: target.window.or(target.lessons.window.map(|told| told.tokens)),
         context_window_beta: false,
     }
 }
@@ -282,17 +282,17 @@ fn thinks(
 }
 
 /// The client's limit on the answer's tokens, within the operator's cap and the room that the window has left.
-fn max_tokens(request: &MessagesRequest<'_>, target: &Target<'_>, plan: &Plan) -> u64 {
+fn max_tokens(request: &MessagesRequest<'_>, target: &Target<'_>, asked: &Asked) -> u64 {
     let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
     let window = target.window.or_else(|| {
         // This window is only known from a refusal. If it still applies, a prompt that does not fit is refused,
         // whatever limit is sent. If it does not apply any more, a limit derived from it would cut the answer.
         let told = target.lessons.window.filter(|told| told.limits_answers)?;
-        Some(told.tokens).filter(|tokens| plan.prompt_tokens < *tokens)
+        Some(told.tokens).filter(|tokens| asked.prompt_tokens < *tokens)
     });
     let room = window.map_or(u64::MAX, |window| {
-        let possible = window.saturating_sub(target.lessons.tokens.least(plan.estimate));
-        likely_room(window, plan.prompt_tokens).max(possible.saturating_mul(ROOM_SHARE) / 100)
+        let possible = window.saturating_sub(target.lessons.tokens.least(asked.estimate));
+        likely_room(window, asked.prompt_tokens).max(possible.saturating_mul(ROOM_SHARE) / 100)
     });
     request.max_tokens.min(cap).min(room).max(1)
 }

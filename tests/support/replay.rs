@@ -56,7 +56,7 @@ impl Exchange {
     /// The client's answer if the upstream's body comes in these pieces.
     pub fn replay<'b>(&self, pieces: impl IntoIterator<Item = &'b [u8]>) -> Replayed {
         let refused = |failure| Replayed {
-            answer: Answer::Refused(Box::new(failure_error(failure, &self.plan.asked()))),
+            answer: Answer::Refused(Box::new(failure_error(failure, &self.plan.asked))),
             cancelled_after: None,
         };
         if self.status != 200 {
@@ -74,7 +74,7 @@ impl Exchange {
         let error = match read.map(|()| run.end()) {
             Ok(Ok(())) => return Replayed { answer: Answer::Told(run.finish()), cancelled_after },
             Ok(Err(error)) => error,
-            Err(failure) => failure_error(failure, &self.plan.asked()),
+            Err(failure) => failure_error(failure, &self.plan.asked),
         };
         if !run.stream.started() || !self.plan.stream {
             return Replayed { answer: Answer::Refused(Box::new(error)), cancelled_after };

@@ -56,6 +56,11 @@ impl ObjectMachine {
         ObjectMachine { state: ObjectState::Value, ..ObjectMachine::default() }
     }
 
+    /// The schema by which values are coerced.
+    pub(super) fn schema(&self) -> Option<&Schema> {
+        self.schema.as_ref()
+    }
+
     pub(super) fn state(&self) -> ObjectState {
         self.state
     }

@@ -27,7 +27,7 @@ enum ScalarForm {
     Held,
     Number(NumberState),
     /// The literal as it is written and its JSON, and the number of its bytes that have come.
-    Literal(&'static (&'static str, &'static str), usize),
+    Literal(&'static (&'static str, &'static str), u8),
 }
 
 /// The kind of a value, as its first byte tells.
@@ -186,12 +186,13 @@ impl Scalar {
     fn literal(
         &mut self,
         literal: &'static (&'static str, &'static str),
-        matched: usize,
+        matched: u8,
         rest: &str,
     ) -> (usize, ScalarProgress) {
-        let due = literal.0.as_bytes().get(matched..).unwrap_or_default();
+        let due = literal.0.as_bytes().get(usize::from(matched)..).unwrap_or_default();
         let count = due.iter().zip(rest.as_bytes()).take_while(|(due, byte)| due == byte).count();
-        self.form = ScalarForm::Literal(literal, matched + count);
+        self.form =
+            ScalarForm::Literal(literal, matched.saturating_add(u8::try_from(count).unwrap_or(u8::MAX)));
         if count == due.len() {
             (count, self.end_literal(literal))
         } else if count == rest.len() {

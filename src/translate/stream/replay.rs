@@ -2,35 +2,36 @@
 
 use crate::json::Value;
 
-use super::{Emit, Marks, MessageStream};
+use super::{AnswerSink, Emit, MessageStream};
 
 impl MessageStream {
     /// Emits a message that a hook returned: its `content`, a string or an array of text and tool_use blocks, and its
     /// `stop_reason`.
     pub fn replay(&mut self, message: &Value<'_>, emit: &mut Emit<'_>) {
-        self.start(emit);
-        self.marks = Marks::Off;
-        let reason = match message.get("stop_reason").and_then(Value::as_str) {
+        self.marks.switch_off();
+        self.told.finish(match message.get("stop_reason").and_then(Value::as_str) {
             Some("max_tokens") => "length",
             Some("refusal") => "content_filter",
             _ => "stop",
-        };
-        self.finish_reason = Some(reason.to_string());
-        let content = message.get("content").unwrap_or(&Value::Null);
-        for block in content.as_array().unwrap_or(std::slice::from_ref(content)) {
+        });
+        let MessageStream { told, tokens, content, .. } = self;
+        let sink = &mut AnswerSink { told, tokens, emit };
+        content.start(sink);
+        let blocks = message.get("content").unwrap_or(&Value::Null);
+        for block in blocks.as_array().unwrap_or(std::slice::from_ref(blocks)) {
             // Nothing follows a call that was cut.
-            if self.has_cut_call {
+            if content.has_cut_call() {
                 break;
             }
             let field = |key: &str| block.get(key).and_then(Value::as_str);
             if let Some(text) = block.as_str().or_else(|| field("text")) {
-                self.text(text, emit);
+                content.text(text, sink);
             } else if let (Some("tool_use"), Some(name)) = (field("type"), field("name")) {
                 let input = block.get("input").map_or_else(|| "{}".to_string(), Value::to_json);
-                self.whole_call(field("id").unwrap_or_default(), name, &input, emit);
+                content.whole_call((field("id").unwrap_or_default(), name), &input, sink);
             }
         }
-        // `finish_reason` is set, so this cannot fail.
+        // The finish reason is set, so this cannot fail.
         let _ = self.end(emit);
     }
 }

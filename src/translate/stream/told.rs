@@ -1,0 +1,186 @@
+//! The facts about an answer beside its content: its counts, and how it ended.
+
+use crate::anthropic::{Event, StopReason, Usage};
+use crate::openai::{Choice, Counts};
+
+use super::super::estimate;
+use super::super::finish::{End, Limits, stop_reason, usage};
+use super::super::plan::Asked;
+use super::super::stop::StopMatcher;
+
+/// The tokens of a request and of its answer, counted by the upstream or estimated.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    asked: Asked,
+    counts: Counts,
+    /// The tokens of the content so far, estimated.
+    output: f64,
+    /// True if nothing is shown, so that nothing counts as output.
+    is_discarded: bool,
+}
+
+impl Tokens {
+    pub(super) fn new(asked: Asked, is_discarded: bool) -> Self {
+        Tokens { asked, counts: Counts::default(), output: 0.0, is_discarded }
+    }
+
+    /// The model as the client named it.
+    pub(super) fn model(&self) -> &str {
+        &self.asked.model
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Takes counts that the upstream sent.
+    pub(super) fn add_counts(&mut self, counts: Counts) {
+        self.counts = self.counts.merge(counts);
+    }
+
+    /// Takes content that the model wrote, for the case that the upstream does not count it.
+    pub(super) fn add_content(&mut self, text: &str) {
+        self.output += estimate::text_tokens(text);
+    }
+
+    /// The answer's usage so far. At the end of the answer the output must not be 0: it is at least `output_min`.
+    pub(super) fn usage(&self, output_min: u64) -> Usage {
+        let estimate = estimate::whole(self.output).max(output_min);
+        let mut usage = usage(self.counts, self.asked.prompt_tokens, estimate);
+        if self.is_discarded {
+            usage.output = 0;
+        }
+        usage
+    }
+
+    /// True if, by the counts, the window ended the answer rather than the client's limit.
+    pub(super) fn fill_window(&self) -> bool {
+        let Asked { max_tokens, is_clamped_to_window, window, .. } = self.asked;
+        let (prompt, completion) = (self.counts.prompt, self.counts.completion);
+        let reached = |window: u64| completion > 0 && prompt.saturating_add(completion) >= window;
+        let clamped = is_clamped_to_window && completion >= max_tokens;
+        clamped || (completion < max_tokens && window.is_some_and(reached))
+    }
+}
+
+/// How the answer ended, as far as it was told.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    finish_reason: Option<String>,
+    stop_sequence: Option<String>,
+    refusal: Option<String>,
+    /// The upstream said `[DONE]`.
+    is_done: bool,
+    /// The upstream sent the whole answer as one JSON object.
+    is_whole: bool,
+    /// The context window was full before the answer was whole.
+    is_window_full: bool,
+}
+
+impl Told {
+    /// Takes what a choice says about its end. `stops` are the requested stop sequences.
+    pub(super) fn read(&mut self, choice: &Choice<'_, '_>, stops: &StopMatcher) {
+        self.is_whole |= choice.is_whole;
+        // Once the upstream has said that the answer was cut, a later reason does not replace that.
+        if let Some(reason) = choice.finish_reason.filter(|_| self.finish_reason.as_deref() != Some("length"))
+        {
+            self.finish_reason = Some(reason.to_string());
+        }
+        let requested = |stop: &&str| stops.knows(stop);
+        if let (Some(stop), Some(_)) = (choice.stop.filter(requested), choice.finish_reason) {
+            self.stop_sequence = Some(stop.to_string());
+        }
+    }
+
+    pub(super) fn finish(&mut self, reason: &str) {
+        self.finish_reason = Some(reason.to_string());
+    }
+
+    /// A stop sequence was met in the text.
+    pub(super) fn stop(&mut self, sequence: String) {
+        self.stop_sequence = Some(sequence);
+        self.finish("stop");
+    }
+
+    pub(super) fn refuse(&mut self, text: &str) {
+        self.refusal.get_or_insert_default().push_str(text);
+    }
+
+    /// The upstream said that nothing follows.
+    pub(super) fn is_done(&mut self) {
+        self.is_done = true;
+    }
+
+    /// The upstream broke the answer off because its window is full.
+    pub(super) fn overflow(&mut self) {
+        self.is_window_full = true;
+        self.finish("length");
+    }
+}
+
+impl Told {
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stop_sequence.is_some()
+    }
+
+    /// True if the upstream has told how the answer ended.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finish_reason.is_some()
+    }
+
+    /// The finish reason. `None` if the upstream never said that it had finished: a server that says `[DONE]` after some
+    /// content, or sends a whole answer, has finished, even if it gives no reason.
+    pub(super) fn reason(&self, has_content: bool) -> Option<&str> {
+        let has_finished = self.is_whole || (self.is_done && has_content);
+        self.finish_reason.as_deref().or(has_finished.then_some("stop"))
+    }
+
+    /// True if there is any evidence that the upstream may have cut the answer.
+    pub(super) fn is_cut(&self, tokens: &Tokens) -> bool {
+        let limits = Limits {
+            finish_reason: self.finish_reason.as_deref(),
+            stop_sequence_met: self.stop_sequence.is_some(),
+            completion: tokens.counts.completion,
+            max_tokens: tokens.asked.max_tokens,
+            window_full: self.has_full_window(tokens),
+        };
+        limits.say_cut()
+    }
+
+    /// True if the window ended the answer.
+    pub(super) fn has_full_window(&self, tokens: &Tokens) -> bool {
+        self.is_window_full || tokens.fill_window()
+    }
+
+    /// The event that ends the message, for an answer with these calls.
+    pub(super) fn message_delta(&self, end: EndOfContent, tokens: &Tokens) -> Event<'_> {
+        let EndOfContent { has_content, has_tool_use, has_cut_call, knows_window_reason } = end;
+        let end = End {
+            finish_reason: self.reason(has_content).unwrap_or("stop"),
+            stop_sequence: self.stop_sequence.as_deref(),
+            has_tool_use,
+            has_cut_call,
+            refused: self.refusal.is_some(),
+            window_exceeded: knows_window_reason && self.has_full_window(tokens),
+        };
+        let stop_reason = if tokens.is_discarded { StopReason::MaxTokens } else { stop_reason(&end) };
+        Event::MessageDelta {
+            stop_reason,
+            stop_sequence: end.stop_sequence.filter(|_| stop_reason == StopReason::StopSequence),
+            refusal: self.refusal.as_deref(),
+            usage: tokens.usage(1),
+        }
+    }
+}
+
+/// The facts about an answer's content that decide its stop reason.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EndOfContent {
+    pub(super) has_content: bool,
+    /// Whether a tool call that is ready to run was passed on.
+    pub(super) has_tool_use: bool,
+    /// Whether a tool call was cut.
+    pub(super) has_cut_call: bool,
+    /// Whether the client knows the stop reason for a full window.
+    pub(super) knows_window_reason: bool,
+}

@@ -1,0 +1,144 @@
+//! Writes the events of a message's blocks, one block after another: start, deltas, stop, with the indices 0, 1, 2 …
+
+use crate::anthropic::{Delta, Event};
+
+use super::super::signature::Signature;
+use super::Emit;
+use super::told::{Tokens, Told};
+
+/// The receiver of an answer's events, with the facts that they depend on.
+pub(super) struct AnswerSink<'s, 'e> {
+    pub(super) told: &'s Told,
+    pub(super) tokens: &'s mut Tokens,
+    pub(super) emit: &'s mut Emit<'e>,
+}
+
+/// The kind of the open block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenBlock {
+    Nothing,
+    Thinking,
+    Text,
+    /// The call's place in the list of calls.
+    ToolUse(usize),
+}
+
+/// The message so far.
+#[derive(Debug)]
+pub(super) struct BlockWriter {
+    message_id: String,
+    has_started: bool,
+    open: OpenBlock,
+    next_index: u32,
+    signature: Signature,
+    is_thinking_omitted: bool,
+}
+
+impl BlockWriter {
+    pub(super) fn new(message_id: String, is_thinking_omitted: bool) -> Self {
+        BlockWriter {
+            message_id,
+            has_started: false,
+            open: OpenBlock::Nothing,
+            next_index: 0,
+            signature: Signature::new(is_thinking_omitted),
+            is_thinking_omitted,
+        }
+    }
+
+    pub(super) fn message_id(&self) -> &str {
+        &self.message_id
+    }
+
+    /// True if the message has begun.
+    pub(super) fn has_started(&self) -> bool {
+        self.has_started
+    }
+
+    /// True if a block has begun.
+    pub(super) fn has_blocks(&self) -> bool {
+        self.next_index > 0
+    }
+
+    pub(super) fn open(&self) -> OpenBlock {
+        self.open
+    }
+
+    /// The bytes of reasoning that are withheld from the client.
+    pub(super) fn withheld_size(&self) -> usize {
+        self.signature.size()
+    }
+}
+
+impl BlockWriter {
+    /// Begins the message, if it has not begun.
+    pub(super) fn start(&mut self, sink: &mut AnswerSink<'_, '_>) {
+        if !self.has_started {
+            self.has_started = true;
+            let mut usage = sink.tokens.usage(0);
+            // A whole answer that comes at once has already counted its output; the client gets that count at the end.
+            usage.output = 0;
+            usage.thinking = None;
+            (sink.emit)(&Event::MessageStart { id: &self.message_id, model: sink.tokens.model(), usage });
+            (sink.emit)(&Event::Ping);
+        }
+    }
+
+    /// Begins a block of text or reasoning. The block before it has ended.
+    pub(super) fn begin_text(&mut self, is_thinking: bool, sink: &mut AnswerSink<'_, '_>) {
+        self.begin(if is_thinking { OpenBlock::Thinking } else { OpenBlock::Text }, sink);
+        let index = self.index();
+        (sink.emit)(&if is_thinking { Event::ThinkingStart { index } } else { Event::TextStart { index } });
+    }
+
+    /// Begins a tool use: the call at this place, with its id and name. The block before it has ended.
+    pub(super) fn begin_tool_use(
+        &mut self,
+        at: usize,
+        (id, name): (&str, &str),
+        sink: &mut AnswerSink<'_, '_>,
+    ) {
+        self.begin(OpenBlock::ToolUse(at), sink);
+        (sink.emit)(&Event::ToolUseStart { index: self.index(), id, name });
+    }
+
+    /// Writes a piece of the open block. Reasoning may be withheld.
+    pub(super) fn write(&mut self, delta: Delta<'_>, sink: &mut AnswerSink<'_, '_>) {
+        if let Delta::Text(text) | Delta::Thinking(text) | Delta::InputJson(text) = delta {
+            sink.tokens.add_content(text);
+        }
+        if let Delta::Thinking(text) = delta {
+            self.signature.push(text);
+            if self.is_thinking_omitted {
+                return;
+            }
+        }
+        (sink.emit)(&Event::BlockDelta { index: self.index(), delta });
+    }
+
+    /// Ends the open block, if there is one.
+    pub(super) fn stop(&mut self, emit: &mut Emit<'_>) {
+        let index = self.index();
+        match std::mem::replace(&mut self.open, OpenBlock::Nothing) {
+            OpenBlock::Nothing => return,
+            OpenBlock::Thinking => {
+                let fresh = Signature::new(self.is_thinking_omitted);
+                let signature = std::mem::replace(&mut self.signature, fresh).encode();
+                emit(&Event::BlockDelta { index, delta: Delta::Signature(&signature) });
+            }
+            OpenBlock::Text | OpenBlock::ToolUse(_) => {}
+        }
+        emit(&Event::BlockStop { index });
+    }
+
+    fn begin(&mut self, open: OpenBlock, sink: &mut AnswerSink<'_, '_>) {
+        self.start(sink);
+        self.open = open;
+        self.next_index += 1;
+    }
+
+    /// The index of the open block.
+    fn index(&self) -> u32 {
+        self.next_index.saturating_sub(1)
+    }
+}
