@@ -163,7 +163,7 @@ impl Answer {
         }
         self.counts = chunk.counts.map_or(self.counts, |counts| self.counts.merge(counts));
         let Some(choice) = chunk.choice else { return Ok(()) };
-        self.reasoning.push_str(choice.delta.reasoning.unwrap_or_default());
+        choice.delta.reasonings().for_each(|text| self.reasoning.push_str(text));
         choice.delta.texts().for_each(|text| self.text.push_str(text));
         for call in choice.delta.tool_calls() {
             if let Some(name) = call.name {

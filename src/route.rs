@@ -13,9 +13,22 @@ pub struct Alias {
     pub model: Option<String>,
 }
 
-/// The first alias whose pattern matches `model`.
+/// Claude Code puts this mark behind a model's name to say that its window has a million tokens. The mark does not belong
+/// to the name.
+const WINDOW_MARK: &str = "[1m]";
+
+/// The name without the mark for a window of a million tokens.
+pub fn without_window_mark(model: &str) -> &str {
+    model.strip_suffix(WINDOW_MARK).unwrap_or(model)
+}
+
+/// The first alias whose pattern matches `model`. A name with the mark for a large window stands for the plain name, unless
+/// an alias names the mark.
 pub fn find<'t>(aliases: &'t [Alias], model: &str) -> Option<&'t Alias> {
-    aliases.iter().find(|alias| matches(&alias.pattern, model))
+    let plain = without_window_mark(model);
+    let names_mark = |alias: &&Alias| alias.pattern.ends_with(WINDOW_MARK) && matches(&alias.pattern, model);
+    let marked = if plain == model { None } else { aliases.iter().find(names_mark) };
+    marked.or_else(|| aliases.iter().find(|alias| matches(&alias.pattern, plain)))
 }
 
 /// True if the pattern, with `*` as a wildcard, matches the whole of `name`. Linear in the length of `name` for each
@@ -73,5 +86,22 @@ mod tests {
         assert_eq!(find(&table, "claude-x").and_then(|a| a.upstream.as_deref()), Some("a"));
         assert_eq!(find(&table, "gpt").and_then(|a| a.upstream.as_deref()), Some("b"));
         assert_eq!(find(&table[..1], "gpt"), None);
+    }
+
+    #[test]
+    fn a_mark_for_a_large_window_does_not_belong_to_the_name() {
+        let alias = |pattern: &str| Alias { pattern: pattern.into(), upstream: None, model: None };
+        let table = [alias("planner"), alias("big"), alias("big[1m]"), alias("*")];
+        let found = |model| find(&table, model).map(|alias| alias.pattern.as_str());
+        for (model, pattern) in [
+            ("planner[1m]", "planner"),
+            ("big[1m]", "big[1m]"),
+            ("big", "big"),
+            ("other[1m]", "*"),
+            ("planner[2m]", "*"),
+        ] {
+            assert_eq!(found(model), Some(pattern), "{model}");
+        }
+        assert_eq!(without_window_mark("[1m]"), "");
     }
 }

@@ -82,12 +82,14 @@ struct Conversation {
     user_turns: usize,
     /// A message that is sent with this request only, as the last one.
     passing: Option<Value>,
+    /// The text of the model's last answer as the model wrote it, if it stands directly behind reasoning.
+    written: Option<String>,
 }
 
 impl Conversation {
     fn new(seed: u64, manner: Manner) -> Self {
         let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        Conversation { dice, manner, messages: Vec::new(), user_turns: 0, passing: None }
+        Conversation { dice, manner, messages: Vec::new(), user_turns: 0, passing: None, written: None }
     }
 
     fn user_speaks(&mut self) {
@@ -171,12 +173,16 @@ impl Conversation {
         let mut say = |delta: Value| {
             sse += &format!("data: {}\n\n", json!({"choices": [{"index": 0, "delta": delta}]}));
         };
-        if self.manner.thinking == Some("adaptive") {
+        self.written = None;
+        let reasons = self.manner.thinking == Some("adaptive");
+        if reasons {
             say(json!({"reasoning": format!("{}\n", self.dice.words().replace("</think>", ""))}));
         }
         let count = if self.dice.one_in(3) { 0 } else { 1 + self.dice.below(3) };
         if count == 0 || self.dice.one_in(2) {
-            say(json!({"content": format!("\n\n{}", self.dice.words().replace("</think>", ""))}));
+            let text = format!("\n\n{}", self.dice.words().replace("</think>", ""));
+            say(json!({"content": text}));
+            self.written = reasons.then_some(text);
         }
         for index in 0..count {
             let id = format!("call_{}_{index}", self.messages.len());
@@ -193,6 +199,13 @@ impl Conversation {
         let Answer::Told(message) = exchange.whole().answer else { panic!("no answer") };
         let message: Value = serde_json::from_slice(&message).unwrap();
         let content = message["content"].as_array().unwrap().clone();
+        if self.written.is_some() {
+            let shown = content[1]["text"].as_str().unwrap();
+            assert!(
+                !shown.starts_with('\n'),
+                "terminals show the newlines that the template puts here: {shown:?}"
+            );
+        }
         let calls = content.iter().filter_map(|block| Some(block["id"].as_str()?.to_string())).collect();
         self.messages.push(json!({"role": "assistant", "content": content}));
         calls
@@ -346,6 +359,12 @@ fn run(manner: Manner) -> usize {
             }
             let (after, next) = send(&mut conversation, &template);
             let case = format!("{manner:?}, seed {seed}, request {number}");
+            // Whatever the template does with newlines, the model gets its text as it wrote it.
+            if let (Some(written), false) = (&conversation.written, manner.thinking_in_text) {
+                let answers = after.chat["messages"].as_array().unwrap().iter();
+                let last = answers.filter(|message| message["role"] == "assistant").next_back();
+                assert_eq!(last.unwrap()["content"], json!(written), "{case}");
+            }
             assert_eq!(before.chat["tools"].to_string(), after.chat["tools"].to_string(), "{case}");
             assert_eq!(before.chat["messages"][0], after.chat["messages"][0], "{case}");
             let new_user_turn = before.user_turns != after.user_turns;

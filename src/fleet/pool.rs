@@ -308,7 +308,9 @@ impl Gateway {
             // default.
             None => {
                 let sought = alias.and_then(|alias| alias.model.as_deref()).unwrap_or(model);
-                self.upstreams.iter().find(|served| served.lists(sought)).or(self.upstreams.first())
+                let names = [sought, route::without_window_mark(sought)];
+                let lists = |served: &&Arc<Served>| names.iter().any(|name| served.lists(name));
+                self.upstreams.iter().find(lists).or(self.upstreams.first())
             }
         };
         let Some(served) = served else {
@@ -347,7 +349,8 @@ impl Gateway {
         let generation = upstream.generation();
         let bare = requested.strip_prefix(LISTING_PREFIX).unwrap_or(requested);
         let is_served = |name: &&str| discovered.models.iter().any(|model| model.id == *name);
-        let listed = [requested, bare].into_iter().find(is_served);
+        let plain = route::without_window_mark(bare);
+        let listed = [requested, bare, plain].into_iter().find(is_served);
         let model = alias_model.or(own_model).or(listed).map(str::to_string).or_else(|| upstream.model());
         let model = model.unwrap_or_else(|| requested.to_string());
         // Outside the expression below, which would hold the lock while `settings` takes it.

@@ -1,10 +1,11 @@
 //! One chunk of a streamed chat completion, read from the parser's tape without an allocation.
 //!
-//! A whole (not streamed) completion is read as one chunk too: its `message` has the shape of a `delta`.
+//! A whole (not streamed) completion is read as one chunk too: its `message` has the shape of a `delta`. Servers differ in
+//! names and shapes; every form that is known is read here, so that the other modules see one.
 
 use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 
-use crate::json::Tape;
+use crate::json::{Number, Tape};
 
 /// A chunk, or a whole completion.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,10 +16,20 @@ pub struct Chunk<'t, 'a> {
     pub counts: Option<Counts>,
     /// The choice of index 0. Other choices are never asked for, and ignored.
     pub choice: Option<Choice<'t, 'a>>,
+    /// True if its `object` says that it is a whole completion, even one without choices.
+    pub is_completion: bool,
 }
 
 /// The largest count that is accepted: JavaScript, in which clients are written, has no exact whole numbers beyond it.
 const COUNT_MAX: u64 = (1 << 53) - 1;
+
+/// The names of the tokens read from the cache, inside `prompt_tokens_details` or beside it: OpenAI and vLLM, DeepSeek,
+/// LiteLLM (which takes Anthropic's).
+const CACHED_KEYS: [&str; 3] = ["cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens"];
+
+/// The names of the tokens written to the cache: vLLM, OpenRouter, LiteLLM, Envoy.
+const CREATED_KEYS: [&str; 4] =
+    ["created_cache_tokens", "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens"];
 
 /// The token counts of an upstream. `prompt` is the whole prompt on all servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,9 +38,9 @@ pub struct Counts {
     pub prompt: u64,
     /// `completion_tokens`
     pub completion: u64,
-    /// `prompt_tokens_details.cached_tokens`
+    /// The tokens read from the cache: `prompt_tokens_details.cached_tokens`, or one of [`CACHED_KEYS`].
     pub cached: u64,
-    /// `prompt_tokens_details.created_cache_tokens` (vLLM), `cache_write_tokens` (others)
+    /// The tokens written to the cache: one of [`CREATED_KEYS`].
     pub cache_created: u64,
     /// `completion_tokens_details.reasoning_tokens`
     pub reasoning: Option<u64>,
@@ -47,13 +58,18 @@ pub struct Choice<'t, 'a> {
     pub stop: Option<&'a str>,
     /// True if it is a whole answer, false if it is a piece of one.
     pub is_whole: bool,
+    /// The `message` beside a `delta` that says nothing: some servers send all the text so far in it.
+    pub message: Option<ChunkDelta<'t, 'a>>,
 }
 
 /// New pieces of an answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChunkDelta<'t, 'a> {
     /// `reasoning` (recent vLLM), `reasoning_content` (llama.cpp, SGLang, old vLLM) or `thinking` (Ollama).
-    pub reasoning: Option<&'a str>,
+    reasoning: Option<&'a str>,
+    /// Reasoning in another shape than a text: an object (Envoy), `thinking_blocks` (LiteLLM) or `reasoning_details`
+    /// (OpenRouter), which repeat a text that stands beside them.
+    reasoning_parts: Option<Tape<'t, 'a>>,
     /// `content`: text, or an array of parts.
     content: Option<Tape<'t, 'a>>,
     /// `refusal`
@@ -81,6 +97,7 @@ impl<'t, 'a> Chunk<'t, 'a> {
         let Some(object) = tape.as_object() else { return chunk };
         for (key, value) in object.iter() {
             match key {
+                "object" if value.into_string() == Some("chat.completion") => chunk.is_completion = true,
                 "choices" => chunk.choice = first_choice(value),
                 "usage" => chunk.counts = Counts::read(value).or(chunk.counts),
                 "prompt_progress" => chunk.counts = chunk.counts.or(Counts::read_progress(value)),
@@ -100,16 +117,29 @@ impl Counts {
             match key {
                 "prompt_tokens" => counts.prompt = count(value).unwrap_or(0),
                 "completion_tokens" => counts.completion = count(value).unwrap_or(0),
-                "prompt_tokens_details" => {
-                    counts.cached = number(value, "cached_tokens").unwrap_or(0);
-                    let created = number(value, "created_cache_tokens");
-                    counts.cache_created = created.or(number(value, "cache_write_tokens")).unwrap_or(0);
+                // The names of OpenAI's other API, which some servers use in this one.
+                "input_tokens" => counts.prompt = counts.prompt.max(count(value).unwrap_or(0)),
+                "output_tokens" => counts.completion = counts.completion.max(count(value).unwrap_or(0)),
+                "prompt_tokens_details" | "input_tokens_details" => {
+                    for (key, value) in value.as_object().iter().flat_map(|details| details.iter()) {
+                        counts.read_cache(key, value);
+                    }
                 }
-                "completion_tokens_details" => counts.reasoning = number(value, "reasoning_tokens"),
-                _ => {}
+                "completion_tokens_details" | "output_tokens_details" => {
+                    counts.reasoning = number(value, "reasoning_tokens").or(counts.reasoning);
+                }
+                key => counts.read_cache(key, value),
             }
         }
         Some(counts)
+    }
+
+    fn read_cache(&mut self, key: &str, value: Tape<'_, '_>) {
+        if CACHED_KEYS.contains(&key) {
+            self.cached = self.cached.max(count(value).unwrap_or(0));
+        } else if CREATED_KEYS.contains(&key) {
+            self.cache_created = self.cache_created.max(count(value).unwrap_or(0));
+        }
     }
 
     /// Reads llama.cpp's `return_progress`: exact counts before the first token.
@@ -136,27 +166,34 @@ fn number(object: Tape<'_, '_>, key: &str) -> Option<u64> {
     count(object.get(key)?)
 }
 
-/// A number of tokens; `None` above [`COUNT_MAX`], where JSON readers do not agree on a number.
+/// A number of tokens, which some servers write as a float (`640.0`); `None` above [`COUNT_MAX`], where JSON readers do
+/// not agree on a number.
 fn count(value: Tape<'_, '_>) -> Option<u64> {
-    value.as_u64().filter(|count| *count <= COUNT_MAX)
+    let whole = value.as_u64().or_else(|| Number::Float(value.as_f64()?).as_u64());
+    whole.filter(|count| *count <= COUNT_MAX)
 }
 
 fn first_choice<'t, 'a>(choices: Tape<'t, 'a>) -> Option<Choice<'t, 'a>> {
     choices.as_array()?.iter().find_map(|choice| {
         let object = choice.as_object()?;
         let mut read = Choice::default();
+        let (mut delta, mut message) = (None, None);
         for (key, value) in object.iter() {
             match key {
                 "index" if value.as_u64().is_some_and(|index| index != 0) => return None,
-                "delta" | "message" => {
-                    read.delta = ChunkDelta::read(value);
-                    read.is_whole = key == "message";
-                }
+                "delta" => delta = ChunkDelta::read(value),
+                "message" => message = ChunkDelta::read(value),
                 "finish_reason" => read.finish_reason = value.into_string().filter(|reason| is_told(reason)),
                 "stop_reason" | "matched_stop" => read.stop = read.stop.or(value.into_string()),
                 _ => {}
             }
         }
+        (read.delta, read.message) = match (delta, message) {
+            // Servers that send both repeat the text of all pieces so far in `message`.
+            (Some(delta), message) => (delta, message.filter(|_| delta.is_empty())),
+            (None, message) => (message.unwrap_or_default(), None),
+        };
+        read.is_whole = delta.is_none() && message.is_some();
         Some(read)
     })
 }
@@ -167,15 +204,21 @@ fn is_told(reason: &str) -> bool {
 }
 
 impl<'t, 'a> ChunkDelta<'t, 'a> {
-    fn read(tape: Tape<'t, 'a>) -> Self {
+    /// `None`: it is not an object.
+    fn read(tape: Tape<'t, 'a>) -> Option<Self> {
         let mut delta = ChunkDelta::default();
-        let Some(object) = tape.as_object() else { return delta };
-        for (key, value) in object.iter() {
+        for (key, value) in tape.as_object()?.iter() {
             match key {
                 "reasoning" | "reasoning_content" | "thinking" => {
                     let text = value.into_string().filter(|text| !text.is_empty());
                     // Some servers send one text under two of these names.
                     delta.reasoning = delta.reasoning.or(text);
+                    if value.is_object() || value.is_array() {
+                        delta.reasoning_parts = delta.reasoning_parts.or(Some(value));
+                    }
+                }
+                "thinking_blocks" | "reasoning_details" if value.is_array() => {
+                    delta.reasoning_parts = delta.reasoning_parts.or(Some(value));
                 }
                 "content" => delta.content = Some(value),
                 "refusal" => delta.refusal = value.into_string().filter(|text| !text.is_empty()),
@@ -184,7 +227,37 @@ impl<'t, 'a> ChunkDelta<'t, 'a> {
                 _ => {}
             }
         }
-        delta
+        Some(delta)
+    }
+
+    /// True if it brings nothing of an answer.
+    fn is_empty(&self) -> bool {
+        self.reasonings().next().is_none()
+            && self.texts().next().is_none()
+            && self.refusal.is_none()
+            && self.tool_calls().next().is_none()
+    }
+
+    /// True if it may have reasoning: a quick look, since nearly all deltas have text alone.
+    pub fn may_reason(&self) -> bool {
+        let has_parts = self.content.is_some_and(|content| content.is_array());
+        self.reasoning.is_some() || self.reasoning_parts.is_some() || has_parts
+    }
+
+    /// The pieces of reasoning, before the text: one text, or those of its parts and of the content's (Mistral).
+    pub fn reasonings(&self) -> impl Iterator<Item = &'a str> + use<'t, 'a> {
+        let parts = self.reasoning_parts.filter(|_| self.reasoning.is_none());
+        let single = parts.filter(|parts| parts.is_object());
+        let several = parts.and_then(|parts| parts.as_array());
+        let parts = single.into_iter().chain(several.into_iter().flat_map(|parts| parts.iter()));
+        let content = self.content.and_then(|content| content.as_array());
+        let thoughts = content.into_iter().flat_map(|parts| parts.iter());
+        let thoughts = thoughts.filter_map(|part| part.get("thinking")).flat_map(|thinking| {
+            let pieces = thinking.as_array().into_iter().flat_map(|pieces| pieces.iter());
+            thinking.into_string().into_iter().chain(pieces.filter_map(reasoning_text))
+        });
+        let texts = self.reasoning.into_iter().chain(parts.filter_map(reasoning_text)).chain(thoughts);
+        texts.filter(|text| !text.is_empty())
     }
 
     /// The pieces of text: one, or those of an array of parts. Empty ones are skipped.
@@ -209,6 +282,12 @@ impl<'t, 'a> ChunkDelta<'t, 'a> {
             read
         }))
     }
+}
+
+/// The text of one part of a model's reasoning.
+fn reasoning_text<'a>(part: Tape<'_, 'a>) -> Option<&'a str> {
+    let text = |key| part.get(key).and_then(|value| value.into_string());
+    part.into_string().or_else(|| ["text", "thinking", "content", "summary"].into_iter().find_map(text))
 }
 
 impl<'t, 'a> ToolCallDelta<'t, 'a> {

@@ -264,6 +264,24 @@ impl Exchange {
             .unwrap_or(Ok(Ok(Progress::Done)))
     }
 
+    /// True if content of the answer has come.
+    pub(super) fn has_content(&self) -> bool {
+        self.with(|answer| answer.summary.first.is_some()) == Some(true)
+    }
+
+    /// Whether the upstream has told how its answer ended, and if so, whether it has told its counts.
+    pub(super) fn finished(&self) -> Option<bool> {
+        let finished = |answer: &mut AnswerUnderWay| {
+            answer.stream.is_finished().then(|| answer.stream.counts().completion > 0)
+        };
+        self.with(finished).flatten()
+    }
+
+    /// The number of the upstream's events that were passed over because they were not JSON.
+    pub(super) fn skipped(&self) -> usize {
+        self.with(|answer| answer.stream.skipped()).unwrap_or(0)
+    }
+
     /// Translates the end of the upstream's answer.
     ///
     /// # Errors

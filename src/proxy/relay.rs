@@ -45,13 +45,21 @@ const VALUES_MAX: usize = 1_000_000;
 /// Below this size the values of an event are not counted.
 const COUNTED_SIZE_MIN: usize = 1024 * 1024;
 
-/// How long to wait for the end of a body after the answer is complete. Usually it is there already; a server that
-/// delays it has a quirk.
+/// How long to wait for the end of a body after the answer and its counts are complete. Usually it is there already; a
+/// server that delays it has a quirk. After a stop sequence that only the proxy knows, this is how long the model may go on,
+/// because only its own end tells the counts, of which the cached tokens are known nowhere else.
 const REST_TIME: Duration = Duration::from_millis(250);
+
+/// How long to wait for the counts after the upstream has told how its answer ended. They follow at once, or never.
+const COUNTS_TIME: Duration = Duration::from_secs(2);
+
 const REST_SIZE_MAX: usize = 64 * 1024;
 
 /// Usually only the mark of the last chunk is left to read.
 const REST_READ_SIZE: usize = 512;
+
+/// The beginnings of the lines of an event.
+const EVENT_LINES: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
 
 /// One answer on its way to the client.
 pub(super) struct Relay<'a> {
@@ -71,13 +79,20 @@ impl Relay<'_> {
     pub(super) fn run(&self, response: Response) -> Result<(), Stop> {
         let is_json =
             response.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/json"));
-        // Some servers send JSON without saying so. No line of an event begins with a brace.
-        if is_json || response.beginning().trim_ascii_start().starts_with(b"{") {
+        // Some servers send JSON without saying so, and some say so of events. No line of an event begins with a brace.
+        let beginning = response.beginning().trim_ascii_start();
+        let is_event = EVENT_LINES.iter().any(|line| beginning.starts_with(line));
+        if (is_json && !is_event) || beginning.starts_with(b"{") {
             return self.whole(response);
         }
         let rest = self.events(response)?;
         self.exchange.end().map_err(Stop::Refused)??;
         self.exchange.flush().map_err(Stop::Client)?;
+        let skipped = self.exchange.skipped();
+        if skipped > 0 {
+            let (id, name) = (self.exchange.request_id(), self.resolved.served.name());
+            log::warn!("{id}: passed over {skipped} malformed events of upstream {name}");
+        }
         if let Some(rest) = rest {
             drain(rest);
         }
@@ -105,8 +120,16 @@ impl Relay<'_> {
         let exchange = self.exchange;
         let mut decoder = Decoder::default();
         let (mut size, mut measured_at) = (0, MEASURED_STEP_MIN);
+        let mut stage = AnswerStage::Prompt;
+        response.await_content();
         loop {
-            let count = response.read(decoder.space()).map_err(|failure| self.lost(&failure))?;
+            let count = match response.read(decoder.space()) {
+                Ok(count) => count,
+                Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
+                // The answer is whole, so nothing that happens to the connection can harm it.
+                Err(_) if stage.is_finished() => return Ok(None),
+                Err(failure) => return Err(self.lost(&failure)),
+            };
             decoder.advance(count);
             size += count;
             if size > ANSWER_SIZE_MAX {
@@ -128,9 +151,9 @@ impl Relay<'_> {
                     String::from_utf8_lossy(event.data)
                 );
                 match exchange.data(&mut parser, event.data, event.is_error).map_err(Stop::Refused)? {
-                    Ok(Progress::More) => {}
+                    // After a stop sequence only counts can follow: `stage` limits the time for them.
+                    Ok(Progress::More | Progress::Cancel) => {}
                     Ok(Progress::Done) => return Ok(Some(response)),
-                    Ok(Progress::Cancel) => return Ok(None),
                     Err(failure) => {
                         // Send what was translated before the error.
                         if exchange.started() {
@@ -142,6 +165,7 @@ impl Relay<'_> {
             }
             drop(parser);
             exchange.flush().map_err(Stop::Client)?;
+            stage = self.advance(stage, &response);
             if size >= measured_at {
                 self.hold_gathered()?;
                 measured_at = size + MEASURED_STEP_MIN.max(size / MEASURED_PART);
@@ -150,6 +174,25 @@ impl Relay<'_> {
                 return Ok(None);
             }
         }
+    }
+
+    /// Finds the stage that the answer has reached, and limits the time for its rest.
+    fn advance(&self, stage: AnswerStage, response: &Response) -> AnswerStage {
+        let next = match self.exchange.finished() {
+            Some(true) => AnswerStage::Counted,
+            Some(false) => AnswerStage::Finished,
+            None if self.exchange.has_content() => AnswerStage::Content,
+            None => AnswerStage::Prompt,
+        };
+        if next != stage {
+            match next {
+                AnswerStage::Prompt => {}
+                AnswerStage::Content => response.mark_content(),
+                AnswerStage::Finished => response.limit_rest(COUNTS_TIME),
+                AnswerStage::Counted => response.limit_rest(REST_TIME),
+            }
+        }
+        next
     }
 
     /// Claims memory for the part of an answer gathered so far.
@@ -166,13 +209,21 @@ impl Relay<'_> {
     fn whole(&self, mut response: Response) -> Result<(), Stop> {
         let exchange = self.exchange;
         let mut body = Vec::new();
+        let mut cut = None;
         loop {
             // Room for the bytes, the parser's copy of them, and the message put together from them.
             exchange.claim(self.kept_size + (2 + GATHERED_FACTOR) * body.len())?;
             let filled = body.len();
             body.resize(filled + WHOLE_READ_SIZE, 0);
             let read = response.read(body.get_mut(filled..).unwrap_or_default());
-            let count = read.map_err(|failure| self.lost(&failure))?;
+            let count = match read {
+                Ok(count) => count,
+                Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
+                Err(failure) => {
+                    cut = Some(failure);
+                    0
+                }
+            };
             body.truncate(filled + count);
             if body.len() > WHOLE_SIZE_MAX {
                 return Err(too_long());
@@ -186,8 +237,30 @@ impl Relay<'_> {
         let taken = exchange.data(&mut Parser::default(), &mut body, false).map_err(Stop::Refused)?;
         drop(body);
         taken.map_err(|failure| self.said(failure))?;
-        exchange.end().map_err(Stop::Refused)??;
+        // An answer that is whole stays whole, however its connection ended.
+        exchange.end().map_err(Stop::Refused)?.map_err(|error| match &cut {
+            Some(failure) => self.lost(failure),
+            None => error.into(),
+        })?;
         self.hold_gathered()
+    }
+}
+
+/// How far an answer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AnswerStage {
+    /// The upstream works on the prompt: no content has come.
+    Prompt,
+    Content,
+    /// The upstream has told how the answer ended, or a stop sequence was met; the counts may follow.
+    Finished,
+    /// The counts have come, too.
+    Counted,
+}
+
+impl AnswerStage {
+    fn is_finished(self) -> bool {
+        matches!(self, AnswerStage::Finished | AnswerStage::Counted)
     }
 }
 
@@ -222,6 +295,14 @@ fn check_values(json: &[u8]) -> Result<(), Stop> {
 pub(super) fn error_at_once(response: &Response) -> Option<UpstreamError> {
     // In nearly all cases this search finds nothing, and the rest is skipped.
     memchr::memmem::find(response.beginning(), b"error")?;
+    let beginning = response.beginning();
+    if (200..300).contains(&response.status) && beginning.trim_ascii_start().starts_with(b"{") {
+        let read = Parser::default().read(&mut beginning.to_vec(), |tape| {
+            Some(read_error_chunk(&Value::from_tape(Chunk::read(tape).error?)))
+        });
+        // An error that has not arrived in full is found later, when the whole answer is read.
+        return read.ok()?;
+    }
     let mut decoder = Decoder::default();
     let count = response.beginning().read(decoder.space()).ok()?;
     decoder.advance(count);

@@ -2,6 +2,8 @@
 //!
 //! If the client gets the block's text, the signature is a digest of the text. If the client asked to omit the text,
 //! the signature carries it, so that the model gets its own reasoning back on the next turn and sparkgap keeps nothing.
+//! For the same reason it carries the number of the newlines between the reasoning and the text behind it, which the
+//! client does not get: terminals would show them as empty lines.
 
 use std::borrow::Cow;
 
@@ -9,6 +11,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::hash::Fnv;
+
+/// The most newlines that are removed from the beginning of a text: one digit. Templates write two.
+pub(super) const NEWLINES_MAX: usize = 9;
+
+/// Stands between the digest and the number of newlines, if there are any.
+const NEWLINES_MARK: char = 'n';
 
 /// Begins a signature of the form `sg1.` + digest: the block has the text.
 const DIGEST_PREFIX: &str = "sg1.";
@@ -41,21 +49,35 @@ impl Signature {
         self.text.as_ref().map_or(0, String::len)
     }
 
-    pub(super) fn encode(&self) -> String {
+    /// The signature of a block behind which a text follows after this number of newlines.
+    pub(super) fn encode(&self, newlines: usize) -> String {
+        let digest = match newlines {
+            0 => self.digest.hex(),
+            _ => format!("{}{NEWLINES_MARK}{newlines}", self.digest.hex()),
+        };
         match &self.text {
-            None => format!("{DIGEST_PREFIX}{}", self.digest.hex()),
-            Some(text) => carrying(self.digest, text),
+            None => format!("{DIGEST_PREFIX}{digest}"),
+            Some(text) => carrying(&digest, text),
         }
     }
 }
 
-fn carrying(digest: Fnv, text: &str) -> String {
-    format!("{TEXT_PREFIX}{}.{}", digest.hex(), URL_SAFE_NO_PAD.encode(text))
+fn carrying(digest: &str, text: &str) -> String {
+    format!("{TEXT_PREFIX}{digest}.{}", URL_SAFE_NO_PAD.encode(text))
+}
+
+/// The newlines that belong before the text that directly follows a block with this signature.
+pub(super) fn newlines_after(signature: &str) -> &'static str {
+    let rest = signature.strip_prefix(TEXT_PREFIX).or_else(|| signature.strip_prefix(DIGEST_PREFIX));
+    let digest = rest.and_then(|rest| rest.split('.').next());
+    let count = digest.and_then(|digest| digest.split_once(NEWLINES_MARK)?.1.parse::<usize>().ok());
+    let count = count.filter(|count| *count <= NEWLINES_MAX).unwrap_or(0);
+    "\n\n\n\n\n\n\n\n\n".get(..count).unwrap_or_default()
 }
 
 /// The signature of a block whose text is withheld from the client. The signature carries `text`.
 pub fn signature_carrying(text: &str) -> String {
-    carrying(Fnv::EMPTY.push(text.as_bytes()), text)
+    carrying(&Fnv::EMPTY.push(text.as_bytes()).hex(), text)
 }
 
 /// The reasoning of a thinking block: its text, or the text in its signature if the signature is ours and intact.
@@ -72,6 +94,7 @@ pub(super) fn reasoning<'r>(text: &'r str, signature: &str) -> Cow<'r, str> {
 pub fn carried_reasoning(signature: &str) -> Option<String> {
     let (digest, text) = signature.strip_prefix(TEXT_PREFIX)?.split_once('.')?;
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let digest = digest.split(NEWLINES_MARK).next().unwrap_or_default();
     (Fnv::EMPTY.push(text.as_bytes()).hex() == digest).then_some(text)
 }
 
@@ -82,7 +105,7 @@ mod tests {
     fn signature(withheld: bool, pieces: &[&str]) -> String {
         let mut signature = Signature::new(withheld);
         pieces.iter().for_each(|piece| signature.push(piece));
-        signature.encode()
+        signature.encode(0)
     }
 
     #[test]
@@ -99,6 +122,22 @@ mod tests {
         assert_eq!(signature(false, &["ab", "c"]), signature(false, &["abc"]));
         assert_ne!(signature(false, &["abc"]), signature(false, &["abd"]));
         assert_eq!(reasoning("", &signature(false, &["abc"])), "");
+    }
+
+    #[test]
+    fn newlines_before_the_text_are_carried() {
+        for withheld in [false, true] {
+            for count in 0..=NEWLINES_MAX {
+                let mut signature = Signature::new(withheld);
+                signature.push("abc");
+                let made = signature.encode(count);
+                assert_eq!(newlines_after(&made).len(), count, "{made}");
+                assert_eq!(carried_reasoning(&made).as_deref(), withheld.then_some("abc"));
+            }
+        }
+        for foreign in ["", "EqQBCgIYAhIMn2", "sg1.0n10", "sg1.0n", "sg1.0n-1", "sg1t.0.n2", "sg1.0.n2"] {
+            assert_eq!(newlines_after(foreign), "", "{foreign}");
+        }
     }
 
     #[test]

@@ -36,8 +36,8 @@ mod writer;
 
 use crate::anthropic::Event;
 use crate::error::{Error, Kind, Retry};
-use crate::json::{Parser, Value};
-use crate::openai::{Chunk, Counts, UpstreamError, read_error_chunk};
+use crate::json::{ParseError, Parser, Value};
+use crate::openai::{Chunk, ChunkDelta, Counts, UpstreamError, read_error_chunk};
 
 use super::plan::Plan;
 use calls::Calls;
@@ -61,6 +61,9 @@ pub enum Progress {
     Cancel,
 }
 
+/// The most events that are passed over because they are not JSON. A server that sends more of them is broken.
+const SKIPPED_MAX: usize = 16;
+
 /// The translation of one answer.
 #[derive(Debug)]
 pub struct MessageStream {
@@ -76,6 +79,9 @@ pub struct MessageStream {
     content: Content,
     told: Told,
     tokens: Tokens,
+    /// The number of the upstream's events that were passed over because they were not JSON, and the error of the first.
+    skipped: usize,
+    malformed: Option<Box<Error>>,
 }
 
 impl MessageStream {
@@ -92,6 +98,8 @@ impl MessageStream {
             content: Content::new(writer, calls, plan.stop_sequences),
             told: Told::default(),
             tokens: Tokens::new(plan.asked, plan.discard),
+            skipped: 0,
+            malformed: None,
         }
     }
 
@@ -115,6 +123,17 @@ impl MessageStream {
     /// places where the arguments were not JSON.
     pub fn changes(&self) -> (usize, usize) {
         self.content.calls().changes()
+    }
+
+    /// The number of the upstream's events that were passed over because they were not JSON.
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    /// True if the upstream has told how the answer ended. From then on only counts can follow, so nothing that happens to
+    /// the connection makes the answer an error.
+    pub fn is_finished(&self) -> bool {
+        self.told.is_finished()
     }
 
     /// Begins the answer now, although the upstream is still silent.
@@ -152,14 +171,27 @@ impl MessageStream {
                 None => Ok(self.chunk(&chunk, emit)),
             }
         });
-        read.unwrap_or_else(|error| {
-            // The answer is already whole: only counts can be lost.
-            if self.told.is_finished() {
-                return Ok(Progress::More);
-            }
-            let told = Error::new(Kind::BadGateway, "the upstream sent malformed JSON");
-            Err(UpstreamError::Other(told.source(error).retry(Retry::After(1))))
-        })
+        read.unwrap_or_else(|error| self.malformed(data, error))
+    }
+
+    /// Handles data that is not JSON. It is passed over, and the answer is served if it turns out to be whole without it.
+    /// Of a tool call no piece may be missing: its JSON could look whole, and the client would run it.
+    fn malformed(&mut self, data: &[u8], error: ParseError) -> Result<Progress, UpstreamError> {
+        // If the answer is already whole, only counts can be lost.
+        if self.told.is_finished() {
+            return Ok(Progress::More);
+        }
+        self.skipped += 1;
+        let names_call = |mark: &[u8]| memchr::memmem::find(data, mark).is_some();
+        let may_be_call =
+            self.content.calls().len() > 0 || names_call(b"\"tool_call") || names_call(b"\"function");
+        let told = Error::new(Kind::BadGateway, "the upstream sent malformed JSON");
+        let told = told.source(error).retry(Retry::After(1));
+        if may_be_call || self.skipped > SKIPPED_MAX {
+            return Err(UpstreamError::Other(told));
+        }
+        self.malformed.get_or_insert_with(|| Box::new(told));
+        Ok(Progress::More)
     }
 
     /// Handles an error in the stream. If only the window is full, the content so far is an answer that met its limit.
@@ -175,34 +207,60 @@ impl MessageStream {
         if let Some(counts) = chunk.counts {
             self.tokens.add_counts(counts);
         }
+        if chunk.is_completion && chunk.choice.is_none() {
+            self.told.read_whole();
+        }
         let Some(choice) = &chunk.choice else { return Progress::More };
         if self.told.is_stopped() {
             return Progress::Cancel;
         }
-        if !self.is_discarded {
-            // Reasoning first: vLLM may put both into one delta, with the text key before the reasoning.
-            if let Some(text) = choice.delta.reasoning {
-                self.marks.switch_off();
-                self.with_sink(emit, |content, sink| content.reasoning(text, sink));
-            }
-            for text in choice.delta.texts() {
-                self.with_marks(emit, |marks, show| marks.push(text, show));
-                if self.told.is_stopped() {
-                    return Progress::Cancel;
-                }
-            }
-            if let Some(text) = choice.delta.refusal {
-                self.told.refuse(text);
-                self.with_sink(emit, |content, sink| content.text(text, sink));
-            }
-            let is_without_calls = self.is_without_calls;
-            for delta in choice.delta.tool_calls().filter(|_| !is_without_calls) {
-                self.with_marks(emit, ThinkMarks::settle);
-                self.with_sink(emit, |content, sink| content.tool_call(&delta, sink));
-            }
+        // Some servers send the whole text in `message`, and only at the end.
+        let late = choice.message.filter(|_| choice.finish_reason.is_some() && !self.has_content());
+        if !self.is_discarded && !self.delta(&late.unwrap_or(choice.delta), emit) {
+            return Progress::Cancel;
         }
         self.told.read(choice, self.content.stops());
         Progress::More
+    }
+
+    /// Takes the new pieces of the content. Returns false if a stop sequence was met, behind which nothing is shown.
+    fn delta(&mut self, delta: &ChunkDelta<'_, '_>, emit: &mut Emit<'_>) -> bool {
+        // Reasoning first: vLLM may put both into one delta, with the text key before the reasoning.
+        if delta.may_reason() {
+            self.reasoning(delta, emit);
+        }
+        for text in delta.texts() {
+            self.with_marks(emit, |marks, show| marks.push(text, show));
+            if self.told.is_stopped() {
+                return false;
+            }
+        }
+        if let Some(text) = delta.refusal {
+            self.told.refuse(text);
+            self.with_sink(emit, |content, sink| content.text(text, sink));
+        }
+        let is_without_calls = self.is_without_calls;
+        for delta in delta.tool_calls().filter(|_| !is_without_calls) {
+            self.with_marks(emit, ThinkMarks::settle);
+            self.with_sink(emit, |content, sink| content.tool_call(&delta, sink));
+        }
+        true
+    }
+
+    fn reasoning(&mut self, delta: &ChunkDelta<'_, '_>, emit: &mut Emit<'_>) {
+        for text in delta.reasonings() {
+            // Text that might have become a mark is only text.
+            if self.marks.is_waiting() {
+                self.with_marks(emit, ThinkMarks::settle);
+            }
+            self.marks.switch_off();
+            self.with_sink(emit, |content, sink| content.reasoning(text, sink));
+        }
+    }
+
+    /// True if any content has come, shown or held.
+    fn has_content(&self) -> bool {
+        self.content.writer().has_blocks() || self.content.calls().len() > 0 || self.marks.is_waiting()
     }
 
     /// Shows text or reasoning as the marks decide.
@@ -229,11 +287,11 @@ impl MessageStream {
     /// # Errors
     /// The upstream never said that it had finished. An answer that merely stops would pass for a whole one.
     pub fn end(&mut self, emit: &mut Emit<'_>) -> Result<(), Error> {
-        let has_content =
-            self.content.writer().has_blocks() || self.content.calls().len() > 0 || self.marks.is_waiting();
+        let has_content = self.has_content();
         if self.told.reason(has_content).is_none() {
-            let error = Error::new(Kind::BadGateway, "the upstream closed the stream early");
-            return Err(error.retry(Retry::After(1)));
+            let early = || Error::new(Kind::BadGateway, "the upstream closed the stream early");
+            let malformed = self.malformed.take();
+            return Err(malformed.map_or_else(|| early().retry(Retry::After(1)), |error| *error));
         }
         self.open(emit);
         self.with_marks(emit, ThinkMarks::settle);
@@ -252,6 +310,7 @@ impl MessageStream {
 
     /// Handles a failure after the answer has begun: ends the open block and emits the error.
     pub fn fail(&mut self, error: &Error, request_id: &str, emit: &mut Emit<'_>) {
+        self.with_marks(emit, ThinkMarks::settle);
         self.with_sink(emit, |content, sink| content.abandon(sink));
         emit(&Event::Error { error, request_id });
     }

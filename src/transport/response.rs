@@ -129,7 +129,7 @@ impl Response {
                 "status {status} to '{target}'; redirects are never followed"
             )));
         }
-        if let Some(encoding) = headers.get("content-encoding").filter(|encoding| *encoding != "identity") {
+        if let Some(encoding) = headers.get("content-encoding").filter(|encoding| is_encoded(encoding)) {
             return Err(Failure::Protocol(format!(
                 "content-encoding '{encoding}', though only identity was asked for"
             )));
@@ -157,7 +157,7 @@ impl Response {
             response.beginning = beginning;
         }
         response.is_at_once = response.call.is_soon();
-        response.call.mark_begun();
+        response.call.set_begun(true);
         Ok(response)
     }
 
@@ -169,7 +169,19 @@ impl Response {
     /// Limits the time for the rest of the body. The caller does not need that rest; reading it only lets the
     /// connection serve again, which is worth no more than `time`.
     pub fn limit_rest(&self, time: Duration) {
+        self.call.set_begun(true);
         self.call.limit_rest(time);
+    }
+
+    /// Waits for the body as long as for its first byte, counted from the request's end, until
+    /// [`Response::mark_content`] is called: some servers send an event without content at once, and then work on the prompt.
+    pub fn await_content(&self) {
+        self.call.set_begun(false);
+    }
+
+    /// Ends [`Response::await_content`]: from now on the limit on the time between two bytes holds.
+    pub fn mark_content(&self) {
+        self.call.set_begun(true);
     }
 
     /// Reads the next bytes from the connection; 0: the end.
@@ -304,6 +316,12 @@ impl Open {
         self.keep_alive &= used == bytes.len() && self.connection.is_whole();
         Ok(data)
     }
+}
+
+/// True if a `content-encoding` changes the body. Some servers say `none`, which is not a registered name.
+fn is_encoded(encoding: &str) -> bool {
+    let encoding = encoding.trim();
+    !["", "identity", "none"].iter().any(|plain| encoding.eq_ignore_ascii_case(plain))
 }
 
 impl fmt::Debug for Response {

@@ -194,9 +194,10 @@ impl Call {
         self.received.set(true);
     }
 
-    /// Notes that the response's body has begun.
-    pub(super) fn mark_begun(&self) {
-        self.begun.set(true);
+    /// Notes whether the response's content has begun: then the limit on the time between two bytes holds, otherwise the one
+    /// on the first byte.
+    pub(super) fn set_begun(&self, begun: bool) {
+        self.begun.set(begun);
     }
 
     /// The limit on a wait that starts now.
@@ -373,7 +374,7 @@ mod tests {
         assert_eq!(call.limit(Direction::Send).what, "while sending the request");
         call.mark_received();
         assert_eq!(call.limit(Direction::Receive).what, "before the first byte");
-        call.mark_begun();
+        call.set_begun(true);
         assert_eq!(call.limit(Direction::Receive).what, "between two bytes of the response");
         call.begin_connect();
         assert_eq!(call.limit(Direction::Send).what, "while connecting");
@@ -411,7 +412,7 @@ mod tests {
         let wait: Rc<dyn Wait> = Rc::new(Nobody);
         let options = CallLimits { idle_timeout: Duration::MAX, ..CallLimits::default() };
         let call = Call::new(&wait, options);
-        call.mark_begun();
+        call.set_begun(true);
         assert!(call.limit(Direction::Receive).until.is_none());
     }
 }

@@ -53,7 +53,7 @@ fn a_whole_message_is_the_fold_of_the_stream() {
     let kinds: Vec<&str> = content.iter().map(|block| block["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["thinking", "text", "tool_use", "tool_use"]);
     assert_eq!(content[0]["thinking"], "Two cities.");
-    assert_eq!(content[1]["text"], "\n\nLet me look.");
+    assert_eq!(content[1]["text"], "Let me look.");
     assert_eq!(content[2]["input"], json!({"city": "Paris"}));
     assert_eq!(
         (&content[3]["id"], &content[3]["input"]),

@@ -50,6 +50,7 @@ mod litellm;
 mod logs;
 mod memory;
 mod models;
+mod odd_answers;
 mod paths;
 mod patience;
 mod repairs;

@@ -7,7 +7,7 @@ use crate::dialect::ServerKind;
 use crate::json::{Object, Value};
 
 use super::super::marks::{THINK_END, THINK_START};
-use super::super::signature::reasoning;
+use super::super::signature::{newlines_after, reasoning};
 use super::super::tool_id;
 use super::super::tools::sent_name;
 use super::block_text;
@@ -19,6 +19,8 @@ pub(super) struct AssistantTurn<'r> {
     pub(super) calls: Vec<AssistantCall<'r>>,
     /// Whether a block of another kind follows the text. Then more text begins a new paragraph.
     pub(super) text_ended: bool,
+    /// The newlines that were removed, for the client, from the text behind the reasoning.
+    newlines: &'static str,
 }
 
 #[derive(Debug)]
@@ -30,8 +32,10 @@ pub(super) struct AssistantCall<'r> {
 
 impl<'r> AssistantTurn<'r> {
     pub(super) fn push(&mut self, block: &'r Block<'r>) {
+        let newlines = std::mem::take(&mut self.newlines);
         match block {
             Block::Thinking { text, signature } => {
+                self.newlines = newlines_after(signature);
                 let text = reasoning(text, signature);
                 if !text.is_empty() {
                     append(&mut self.reasoning, text, "\n");
@@ -44,7 +48,11 @@ impl<'r> AssistantTurn<'r> {
             }
             Block::Text(text) => {
                 if !text.trim().is_empty() {
-                    append(&mut self.text, Cow::Borrowed(text), if self.text_ended { "\n\n" } else { "" });
+                    let text = match newlines {
+                        "" => Cow::Borrowed(*text),
+                        _ => Cow::Owned(format!("{newlines}{text}")),
+                    };
+                    append(&mut self.text, text, if self.text_ended { "\n\n" } else { "" });
                     self.text_ended = false;
                 }
             }

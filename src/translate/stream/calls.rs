@@ -12,6 +12,9 @@ use super::super::tool_id::{self, TakenIds};
 /// The most tool calls in one answer. The limit stops a runaway model before the memory runs out.
 const CALLS_MAX: usize = 256;
 
+/// The namespaces that models put before the names of functions.
+const NAMESPACES: [&str; 3] = ["functions.", "function.", "tools."];
+
 #[derive(Debug)]
 struct StreamedCall {
     index: Option<u64>,
@@ -162,8 +165,10 @@ impl Calls {
 
     fn give_schema(&mut self, at: usize) {
         let Some(call) = self.list.get_mut(at) else { return };
-        let own_name = by_name(&self.renamed, &call.name).unwrap_or(&call.name);
-        let tool = by_name(&self.tools, &call.name).or_else(|| by_name(&self.tools, own_name));
+        let name = offered(&self.tools, &call.name);
+        // A server that refused long names was sent short ones, which have no tool of their own.
+        let own_name = by_name(&self.renamed, name).map_or(name, String::as_str);
+        let tool = by_name(&self.tools, name).or_else(|| by_name(&self.tools, own_name));
         let schema = tool.and_then(Option::clone);
         // Arguments that came before the name are read again, this time with the schema.
         let before = std::mem::replace(&mut call.arguments, Arguments::new(schema));
@@ -196,7 +201,8 @@ impl Calls {
     /// The id and the name by which the client knows a call that was begun.
     pub(super) fn head(&self, at: usize) -> (&str, &str) {
         let Some(call) = self.list.get(at) else { return Default::default() };
-        (&call.shown_id, by_name(&self.renamed, &call.name).unwrap_or(&call.name))
+        let name = offered(&self.tools, &call.name);
+        (&call.shown_id, by_name(&self.renamed, name).map_or(name, String::as_str))
     }
 
     /// True if the arguments of a call are complete so far.
@@ -259,6 +265,21 @@ impl Calls {
         let unique = unique.get(..unique.len().saturating_sub(3)).unwrap_or_default();
         format!("toolu_{unique}{at:03}")
     }
+}
+
+/// The name of the offered tool that a model's name for it stands for. Some servers leave control tokens of the model's
+/// format in a name (gpt-oss: `Bash<|channel|>commentary`), its namespace (`functions.Bash`), a number (Kimi: `Bash:0`) or
+/// blanks. A name that leads to no offered tool is kept as it is.
+fn offered<'n>(tools: &[(String, Option<Schema>)], name: &'n str) -> &'n str {
+    let is_offered = |name: &&str| by_name(tools, name).is_some();
+    if is_offered(&name) {
+        return name;
+    }
+    let bare = name.split("<|").next().unwrap_or(name).trim();
+    let numbered = bare.rsplit_once(':').filter(|(_, number)| number.bytes().all(|b| b.is_ascii_digit()));
+    let unnumbered = numbered.map_or(bare, |(name, _)| name).trim_end();
+    let local = |name: &'n str| NAMESPACES.iter().find_map(|space| name.strip_prefix(space)).unwrap_or(name);
+    [bare, local(bare), unnumbered, local(unnumbered)].into_iter().find(is_offered).unwrap_or(name)
 }
 
 /// The first entry of that name in a list that is sorted by name.

@@ -14,8 +14,10 @@ pub(super) struct Content {
     calls: Calls,
     /// Reasoning (`true`) and text that came in the middle of a tool call.
     held: Vec<(bool, String)>,
-    /// White space at the beginning of a text. It is dropped if nothing follows it.
+    /// White space at the beginning of a text, and of reasoning. It is dropped if nothing follows it: the API has no
+    /// blank blocks, and refuses them in a history.
     space: String,
+    blank_reasoning: String,
     stops: StopMatcher,
     has_tool_use: bool,
     has_cut_call: bool,
@@ -30,6 +32,7 @@ impl Content {
             calls,
             held: Vec::new(),
             space: String::new(),
+            blank_reasoning: String::new(),
             stops: StopMatcher::new(stop_sequences),
             has_tool_use: false,
             has_cut_call: false,
@@ -62,7 +65,11 @@ impl Content {
     pub(super) fn held_size(&self) -> usize {
         let waiting = |(_, text): &(bool, String)| text.len() + size_of::<(bool, String)>();
         let waiting = self.held.iter().map(waiting).sum::<usize>();
-        self.calls.size() + waiting + self.writer.withheld_size() + self.space.len()
+        self.calls.size()
+            + waiting
+            + self.writer.withheld_size()
+            + self.space.len()
+            + self.blank_reasoning.len()
     }
 }
 
@@ -77,11 +84,17 @@ impl Content {
         if self.is_in_tool_use() {
             return self.hold(true, text);
         }
-        if self.writer.open() != OpenBlock::Thinking {
-            self.close(sink);
-            self.writer.begin_text(true, sink);
+        if self.writer.open() == OpenBlock::Thinking {
+            return self.writer.write(Delta::Thinking(text), sink);
         }
-        self.writer.write(Delta::Thinking(text), sink);
+        self.blank_reasoning.push_str(text);
+        if text.trim().is_empty() {
+            return;
+        }
+        let text = std::mem::take(&mut self.blank_reasoning);
+        self.close(sink);
+        self.writer.begin_text(true, sink);
+        self.writer.write(Delta::Thinking(&text), sink);
     }
 
     /// Takes text that may have a stop sequence. Returns the sequence that was met, if any; text behind it is dropped.
@@ -112,9 +125,10 @@ impl Content {
             return;
         }
         let text = std::mem::take(&mut self.space);
+        let text = self.writer.take_newlines(&text);
         self.close(sink);
         self.writer.begin_text(false, sink);
-        self.writer.write(Delta::Text(&text), sink);
+        self.writer.write(Delta::Text(text), sink);
     }
 
     /// Takes a piece of a tool call.
@@ -155,8 +169,10 @@ impl Content {
         }
     }
 
-    /// Ends the open block of an answer that broke off: JSON that was sent must not pass for a whole call.
+    /// Ends the open block of an answer that broke off: JSON that was sent must not pass for a whole call. Text that was
+    /// held back because it might have become a stop sequence is shown.
     pub(super) fn abandon(&mut self, sink: &mut AnswerSink<'_, '_>) {
+        self.flush_stops(sink);
         if let OpenBlock::ToolUse(at) = self.writer.open() {
             self.scratch.clear();
             self.calls.abandon(at, &mut self.scratch);
@@ -168,15 +184,21 @@ impl Content {
     /// Ends the open block of any kind. Text that was held back because it might have become a stop sequence is shown
     /// before the end, and content that came in the middle of a tool use after it.
     fn close(&mut self, sink: &mut AnswerSink<'_, '_>) {
-        let mut stops = std::mem::take(&mut self.stops);
-        stops.flush(&mut |text| self.text(text, sink));
-        self.stops = stops;
+        self.flush_stops(sink);
         self.space.clear();
+        self.blank_reasoning.clear();
         self.close_block(sink);
         if !self.held.is_empty() {
             self.release(sink);
             self.close_block(sink);
         }
+    }
+
+    /// Shows text that was held back because it might have become a stop sequence.
+    fn flush_stops(&mut self, sink: &mut AnswerSink<'_, '_>) {
+        let mut stops = std::mem::take(&mut self.stops);
+        stops.flush(&mut |text| self.text(text, sink));
+        self.stops = stops;
     }
 
     /// Ends the open block. A call that is ready to run is completed; the JSON of another one is left visibly unfinished,

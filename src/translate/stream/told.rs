@@ -92,6 +92,11 @@ impl Told {
         }
     }
 
+    /// The upstream sent the whole answer as one JSON object, though perhaps without a choice.
+    pub(super) fn read_whole(&mut self) {
+        self.is_whole = true;
+    }
+
     pub(super) fn finish(&mut self, reason: &str) {
         self.finish_reason = Some(reason.to_string());
     }

@@ -2,7 +2,7 @@
 
 use crate::anthropic::{Delta, Event};
 
-use super::super::signature::Signature;
+use super::super::signature::{NEWLINES_MAX, Signature};
 use super::Emit;
 use super::told::{Tokens, Told};
 
@@ -31,6 +31,8 @@ pub(super) struct BlockWriter {
     open: OpenBlock,
     next_index: u32,
     signature: Signature,
+    /// The newlines between the open block of reasoning and the text behind it.
+    newlines: usize,
     is_thinking_omitted: bool,
 }
 
@@ -42,6 +44,7 @@ impl BlockWriter {
             open: OpenBlock::Nothing,
             next_index: 0,
             signature: Signature::new(is_thinking_omitted),
+            newlines: 0,
             is_thinking_omitted,
         }
     }
@@ -116,6 +119,16 @@ impl BlockWriter {
         (sink.emit)(&Event::BlockDelta { index: self.index(), delta });
     }
 
+    /// Removes the newlines that templates put behind reasoning from the beginning of the text behind it. The signature
+    /// of the reasoning carries them, so that the model gets them back on the next turn.
+    pub(super) fn take_newlines<'t>(&mut self, text: &'t str) -> &'t str {
+        if self.open != OpenBlock::Thinking {
+            return text;
+        }
+        self.newlines = text.bytes().take(NEWLINES_MAX).take_while(|byte| *byte == b'\n').count();
+        text.get(self.newlines..).unwrap_or_default()
+    }
+
     /// Ends the open block, if there is one.
     pub(super) fn stop(&mut self, emit: &mut Emit<'_>) {
         let index = self.index();
@@ -123,7 +136,8 @@ impl BlockWriter {
             OpenBlock::Nothing => return,
             OpenBlock::Thinking => {
                 let fresh = Signature::new(self.is_thinking_omitted);
-                let signature = std::mem::replace(&mut self.signature, fresh).encode();
+                let signature = std::mem::replace(&mut self.signature, fresh).encode(self.newlines);
+                self.newlines = 0;
                 emit(&Event::BlockDelta { index, delta: Delta::Signature(&signature) });
             }
             OpenBlock::Text | OpenBlock::ToolUse(_) => {}
