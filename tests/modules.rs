@@ -29,9 +29,10 @@ const IMPURE: [&str; 10] = [
 ];
 
 /// Names, and the only rooms that may have them.
-const ALONE: [(&str, &[&str]); 6] = [
+const ALONE: [(&str, &[&str]); 7] = [
     ("mlua::", &["hooks"]),
     ("rustls::", &["transport"]),
+    ("ureq::", &["transport"]),
     ("sd_notify::", &["service"]),
     ("listenfd::", &["service"]),
     ("thread::Builder", &["server", "threads"]),

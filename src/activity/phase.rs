@@ -9,7 +9,7 @@ pub enum Phase {
     Hook,
     /// It waits in the queue, since its upstream gets a limited number of requests at a time.
     Queue,
-    /// A connection to the upstream is being made.
+    /// A connection to the upstream is being made, or its list of models is awaited.
     Connect,
     /// It was sent to the upstream, which has not answered yet; or it waits before another try.
     Head,

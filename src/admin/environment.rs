@@ -179,7 +179,9 @@ pub fn tell(
     let Some(base) = base_url(host, request.header("x-forwarded-proto"), prefix) else {
         return Err(Error::invalid("host: the header must name the host that you reached us by"));
     };
-    check_upstreams(gateway, wait)?;
+    // A client that has left is noticed when the answer is written.
+    let _ = gateway.refresh_all(wait);
+    check_upstreams(gateway)?;
     let tiers = Tiers::of(gateway);
     let variables = variables(gateway, &tiers, base);
     let mut settings = Object::new();
@@ -207,16 +209,16 @@ pub fn tell(
 
 /// Refuses to answer while an upstream of the main models has not answered yet and the configuration lacks what only
 /// that upstream can report. Claude Code would otherwise assume a window of a million tokens for as long as it runs.
-fn check_upstreams(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Result<(), Error> {
+fn check_upstreams(gateway: &Gateway) -> Result<(), Error> {
     for tier in [OPUS, SONNET] {
-        let Ok(found) = gateway.resolve(tier, None, None, None) else { continue };
+        let Ok(found) = gateway.resolve(tier, None, None) else { continue };
         let upstream = found.served.upstream();
         // If the resolved model has Claude Code's own name, no model is known: that name is the last resort.
         let is_known = found.window().is_some() && (found.model != tier || upstream.model().is_some());
         if is_known || !upstream.is_stale() {
             continue;
         }
-        if let Err(failure) = upstream.discover(wait) {
+        if let Some(failure) = upstream.failure() {
             let mut error = failure.to_error(upstream.name());
             error.message.push_str(
                 ", so its model and its context window are not known: start it, or set model and window for it in a Lua file",
@@ -248,7 +250,7 @@ struct Tiers {
 impl Tiers {
     fn of(gateway: &Gateway) -> Self {
         let [opus, sonnet, haiku, fable] =
-            [OPUS, SONNET, HAIKU, FABLE].map(|tier| gateway.resolve(tier, None, None, None).ok());
+            [OPUS, SONNET, HAIKU, FABLE].map(|tier| gateway.resolve(tier, None, None).ok());
         Tiers { opus, sonnet, haiku, fable }
     }
 
@@ -377,7 +379,7 @@ fn name_of(gateway: &Gateway, wanted: &Resolved, own: &str) -> String {
     let mut names =
         [wanted.model.as_str(), &listed].into_iter().chain(aliases.filter(|pattern| !pattern.contains('*')));
     let leads_there = |name: &&str| {
-        let found = gateway.resolve(name, None, None, None);
+        let found = gateway.resolve(name, None, None);
         found.is_ok_and(|found| found.is(&wanted.served, &wanted.model))
     };
     names.find(leads_there).unwrap_or(own).to_string()

@@ -2,6 +2,7 @@
 //!
 //! Clients of the Messages API get its format, all others OpenAI's.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -73,18 +74,19 @@ pub fn find(
 /// Each alias, then each model of the upstreams, under the names that lead to it. The alias table may send a model's
 /// name to an upstream that does not list it, or nowhere. The effect of a function `on_request` is not known here.
 fn listing(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Vec<Listed> {
-    for served in gateway.upstreams() {
-        served.upstream().discovered_fresh(wait);
-    }
-    let resolve = |name: &str| gateway.resolve(name, None, None, None).ok();
+    // A client that has left is noticed when the answer is written.
+    let _ = gateway.refresh_all(wait);
+    let resolve = |name: &str| gateway.resolve(name, None, None).ok();
     let mut models: Vec<Listed> = Vec::new();
+    let mut known: HashSet<String> = HashSet::new();
     let mut add = |name: &str, display_name: &str, served: &Arc<Served>, model: &str| {
         let shown = (!is_shown_by_claude_code(name)).then(|| format!("{LISTING_PREFIX}{name}"));
         for id in shown.into_iter().chain([name.to_string()]) {
-            if models.iter().any(|known| known.id == id) {
+            if known.contains(&id) {
                 continue;
             }
             let found = resolve(&id).filter(|found| found.is(served, model));
+            known.extend(found.is_some().then(|| id.clone()));
             models.extend(found.map(|found| Listed {
                 id,
                 display_name: display_name.to_string(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::configure::{found_upstreams, upstream_key};
 use crate::fleet::Upstream;
-use crate::transport::{self, Failure, nobody};
+use crate::transport::{self, Failure};
 
 /// The usual local ports: vLLM, vLLM at this project's user, llama.cpp, Ollama, LM Studio, SGLang.
 pub(super) const USUAL_PORTS: [u16; 6] = [8000, 8888, 8080, 11434, 1234, 30000];
@@ -84,7 +84,7 @@ fn ask(url: &str, port: u16) -> Result<Option<Reply>, String> {
     let limits =
         transport::CallLimits { discovery_timeout: LISTING_TIMEOUT, ..transport::CallLimits::default() };
     let Some(config) = found_upstreams(&[url.to_string()])?.pop() else { return Ok(None) };
-    Ok(match Upstream::new(config, &limits)?.discover(&nobody()) {
+    Ok(match Upstream::new(config, &limits)?.discover() {
         Ok(listed) if !listed.models.is_empty() => Some(Reply::Models),
         Err(Failure::Status(401 | 403)) => Some(Reply::WantsKey),
         _ => None,

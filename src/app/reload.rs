@@ -11,7 +11,6 @@ use super::status::Status;
 use crate::proxy::Proxy;
 use crate::server::StopHandle;
 use crate::shown::ShownText;
-use crate::transport::nobody;
 use crate::{service, threads};
 
 /// Everything that a reload needs.
@@ -74,9 +73,7 @@ impl Reload {
                 }
                 // Log this only now: a reader of the line may rely on the new hooks.
                 log::info!("hooks loaded: {hash}{keys_loaded}");
-                if let Err(error) = discover(proxy) {
-                    log::warn!("cannot ask the upstreams: {error}");
-                }
+                proxy.gateway().refresh_in_background();
                 true
             }
             Err(failed) => {
@@ -87,34 +84,4 @@ impl Reload {
             }
         }
     }
-}
-
-/// Asks all upstreams for their models in a thread of its own, so that a start does not wait for a machine that is off.
-///
-/// # Errors
-/// The thread cannot be started.
-pub(super) fn discover(proxy: &Arc<Proxy>) -> Result<(), String> {
-    let gateway = proxy.gateway();
-    let work = move || {
-        for served in gateway.upstreams() {
-            let name = served.name();
-            match served.upstream().discover(&nobody()) {
-                Ok(found) => {
-                    let models: Vec<String> = found
-                        .models
-                        .iter()
-                        .map(|model| match model.window {
-                            Some(window) => format!("{} ({window} tokens)", ShownText::new(&model.id)),
-                            None => ShownText::new(&model.id).to_string(),
-                        })
-                        .collect();
-                    log::info!("upstream {name}: {}, serves {}", found.flavour.name(), models.join(", "));
-                }
-                Err(failure) => log::warn!(
-                    "upstream {name} did not answer: {failure}; it will be asked again when needed"
-                ),
-            }
-        }
-    };
-    threads::background("discover", work).map_err(|error| error.to_string())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::clients::{self, KeySources};
 use super::options::RunOptions;
-use super::reload::{Reload, discover, handle_signals};
+use super::reload::{Reload, handle_signals};
 use super::setup::{Setup, Targets};
 use super::shell::quoted;
 use super::status::Status;
@@ -47,7 +47,8 @@ pub fn serve(options: RunOptions) -> Result<(), String> {
     let stop = StopHandle::new().map_err(text)?;
     let reload = Reload { setup, keys, proxy: Arc::clone(&proxy), status: Arc::clone(&status) };
     handle_signals(reload, stop.clone())?;
-    discover(&proxy)?;
+    // In the background, so that a start does not wait for a machine that is off.
+    proxy.gateway().refresh_in_background();
     announce(address, &options.prefix, is_demo, needs_key);
     for other in others {
         server::spawn("listen", other, proxy.clone(), options.server, stop.clone()).map_err(text)?;

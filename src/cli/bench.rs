@@ -98,20 +98,21 @@ fn models(
     let url = &proxy.config().url;
     let config = config::UpstreamConfig { url: format!("{url}/v1"), ..proxy.config().clone() };
     let listed = Upstream::new(config, &transport::CallLimits::default())?;
-    let found = listed.discover(&nobody()).map_err(|failure| {
+    let found = listed.discover().map_err(|failure| {
         format!("no sparkgap answers at {url} ({failure}); start one: sparkgap serve --upstream URL")
     })?;
     let mut seen = Vec::new();
     let mut models = Vec::new();
     // Each model of an upstream is listed under a second name too, for Claude Code's menu.
-    let is_listed = |name: &str| found.models.iter().any(|model| model.id == name);
+    let is_listed = |name: &str| found.find(name).is_some();
     let is_second = |name: &str| name.strip_prefix("anthropic/").is_some_and(is_listed);
     let names = found.models.iter().map(|model| model.id.clone()).filter(|name| !is_second(name));
     let names: Vec<String> = if options.model.is_empty() { names.collect() } else { options.model.clone() };
     for name in names {
         let mut window = found.window(&name);
         if let Some(gateway) = gateway {
-            let resolved = gateway.resolve(&name, None, None, Some(&nobody()));
+            let _ = gateway.refresh(&name, None, &nobody());
+            let resolved = gateway.resolve(&name, None, None);
             let resolved = resolved.map_err(|error| format!("{name}: {}", error.message))?;
             window = resolved.window().or(window);
             // Several names for one model count once, unless `--model` asks for them.

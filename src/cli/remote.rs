@@ -1,13 +1,13 @@
 //! The questions to a running sparkgap: its address, its key, and the environment that it gives to Claude Code.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::output::{Failed, note};
 use crate::admin::environment::{PREFERENCES, SETTINGS, VARIABLES};
 use crate::config::{self, Secret};
 use crate::json::{self, Value};
 use crate::shown::is_command;
-use crate::transport::{CallLimits, Endpoint, Failure, Path, Response, nobody};
+use crate::transport::{CallLimits, Endpoint, Page, Path, QuestionLimits};
 
 /// The default address of sparkgap, used if neither an option nor `SPARKGAP_URL` names another one.
 pub(super) const LOCAL: &str = "http://127.0.0.1:4000";
@@ -15,12 +15,9 @@ pub(super) const LOCAL: &str = "http://127.0.0.1:4000";
 /// The largest answer, in bytes. A longer one does not come from a sparkgap.
 const ANSWER_SIZE_MAX: usize = 64 * 1024;
 
-/// The time for the first byte of the answer: sparkgap itself asks its model servers before it answers, one after the
-/// other, and waits up to fifteen seconds for one that is silent.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(45);
-
-/// The time for the whole answer, which a server could otherwise send byte by byte without an end.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time for the whole answer: sparkgap itself asks its model servers before it answers, all at the same time, and
+/// waits up to ten seconds for one that is silent.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The value of `ANTHROPIC_AUTH_TOKEN` if sparkgap needs no key: Claude Code does not start without a token.
 pub(super) const ANY_KEY: &str = "local";
@@ -88,8 +85,7 @@ pub(super) fn ask(
     let remote = address(remote.or(base_url));
     let base_url = base_url.map_or_else(|| remote.clone(), with_scheme);
     let key = self::key(key);
-    let options = CallLimits { discovery_timeout: FIRST_BYTE_TIMEOUT, ..CallLimits::default() };
-    let server = Endpoint::new(&server(&remote, key.as_deref()), &options)?;
+    let server = Endpoint::new(&server(&remote, key.as_deref()), &CallLimits::default())?;
     let mut body = fetch_patiently(&server, &remote, may_wait)?;
     let not_ours = |what: &str| format!("{remote} is not a sparkgap that knows `env`: {what}");
     let answer = json::parse(&mut body).map_err(|error| not_ours(&error.to_string()))?;
@@ -188,12 +184,11 @@ fn with_scheme(url: &str) -> String {
 }
 
 fn fetch(server: &Endpoint, url: &str) -> Result<Vec<u8>, Trouble> {
-    let response = server.get(Path::Root("/env"), &nobody()).map_err(|failure| {
+    let limits = QuestionLimits { time: ANSWER_TIMEOUT, size: ANSWER_SIZE_MAX };
+    let page = server.question(Path::Root("/env"), limits).map_err(|failure| {
         Trouble::Other(format!("no sparkgap answers at {url} ({failure}).\nStart one: sparkgap serve --upstream URL, or sparkgap demo. Or say where it is: SPARKGAP_URL=http://box:4000, or sparkgap env --remote http://box:4000"))
     })?;
-    let status = response.status;
-    let body = read(response)
-        .map_err(|error| Trouble::Other(format!("the answer of the sparkgap at {url} broke off: {error}")))?;
+    let Page { status, body, .. } = page;
     Err(Trouble::Other(match status {
         200 => return Ok(body),
         401 => format!(
@@ -211,23 +206,6 @@ fn fetch(server: &Endpoint, url: &str) -> Result<Vec<u8>, Trouble> {
             None => format!("the sparkgap at {url} answers with status {status}"),
         },
     }))
-}
-
-/// Reads the whole answer, which has a limit in bytes and in time.
-fn read(mut response: Response) -> Result<Vec<u8>, Failure> {
-    let begun = Instant::now();
-    let (mut body, mut piece) = (Vec::new(), [0; 4096]);
-    loop {
-        let count = response.read(&mut piece)?;
-        let Some(piece) = piece.get(..count).filter(|piece| !piece.is_empty()) else { return Ok(body) };
-        body.extend_from_slice(piece);
-        if body.len() > ANSWER_SIZE_MAX {
-            return Err(Failure::TooLarge(ANSWER_SIZE_MAX));
-        }
-        if begun.elapsed() > ANSWER_TIMEOUT {
-            return Err(Failure::Timeout("while reading the answer"));
-        }
-    }
 }
 
 /// The text of an error of the Messages API.

@@ -10,7 +10,7 @@ use crate::json::Value;
 use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::probe::{self, Answer, Format, Trouble};
 use crate::translate::{make_repair, repair_for};
-use crate::transport::{Path, nobody};
+use crate::transport::{Path, QuestionLimits, nobody};
 
 /// Tokens of the prompt that is sent twice. It spans many cache blocks of any server, and takes seconds on a slow
 /// machine.
@@ -74,7 +74,7 @@ impl Examination<'_> {
     /// The server's models and kind; `None` if it cannot be reached, refuses the key, or does not list its models.
     fn listing(&mut self) -> Option<Arc<Discovered>> {
         self.begin(judge::REACHABLE);
-        let result = self.upstream.discover(&nobody());
+        let result = self.upstream.discover();
         let config = self.upstream.config();
         for verdict in judge::reached(&config.url, config.api_key.is_some(), &result) {
             self.tell(verdict);
@@ -153,11 +153,9 @@ impl Examination<'_> {
     /// The number of tokens that vLLM's cache has served so far. Only vLLM reports it without a flag.
     fn cache_hits(&self) -> Option<f64> {
         const METRICS_SIZE_MAX: usize = 1024 * 1024;
-        let response = self.upstream.endpoint().get(Path::Root("/metrics"), &nobody()).ok()?;
-        if response.status != 200 {
-            return None;
-        }
-        let text = response.read_all(METRICS_SIZE_MAX).ok()?;
-        judge::cache_hits(&String::from_utf8_lossy(&text))
+        let endpoint = self.upstream.endpoint();
+        let limits = QuestionLimits { time: endpoint.limits().discovery_timeout, size: METRICS_SIZE_MAX };
+        let page = endpoint.question(Path::Root("/metrics"), limits).ok()?;
+        (page.status == 200).then(|| judge::cache_hits(&String::from_utf8_lossy(&page.body)))?
     }
 }

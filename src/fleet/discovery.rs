@@ -1,23 +1,12 @@
 //! `GET /models` -> the server kind, its models and their context windows.
 //!
-//! Parses the models listings of the OpenAI-compatible servers; knows nothing of sockets. `call` decides when to ask.
+//! Parses the models listings of the OpenAI-compatible servers; knows nothing of sockets. `memory` decides when to ask.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
 
 use crate::dialect::ServerKind;
 use crate::json::{self, Value};
 use crate::settings::Settings;
-use crate::transport::Watcher;
-
-/// After this long without any answer, another server may run at the address, and no lost connection need have shown
-/// it. So the server is asked for its models before the next request.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-
-/// The shortest time for which servers keep an idle connection, less a margin for clocks: uvicorn (vLLM, SGLang) and
-/// llama.cpp close theirs after 5 s. A connection that closes earlier was closed because the server ended.
-const KEEP_ALIVE_MIN: Duration = Duration::from_millis(4_500);
 
 /// The facts that are known about an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +15,8 @@ pub struct Discovered {
     pub flavour: ServerKind,
     /// Its models in the order of its listing; empty until the listing was fetched.
     pub models: Vec<Model>,
+    /// The places of the models in the listing, ordered by their names: a server may list thousands.
+    by_name: Vec<usize>,
     /// The context window that the owner set; it also holds for models that are not listed.
     window: Option<u64>,
     /// A hash of everything in the listing that stays the same while the server runs. A different hash means another
@@ -48,6 +39,7 @@ impl Discovered {
         Discovered {
             flavour: settings.flavour.unwrap_or_default(),
             models: Vec::new(),
+            by_name: Vec::new(),
             window: settings.window,
             identity: 0,
         }
@@ -63,24 +55,44 @@ impl Discovered {
             let id = entry.get("id")?.as_str()?.to_owned();
             Some(Model { id, window: settings.window.or_else(|| window(entry)) })
         });
+        let models: Vec<Model> = models.collect();
+        let mut by_name: Vec<usize> = (0..models.len()).collect();
+        // The sort keeps the order of equal names, so the first of them is found.
+        by_name.sort_by(|a, b| name_at(&models, *a).cmp(&name_at(&models, *b)));
         Ok(Discovered {
             flavour: settings.flavour.unwrap_or_else(|| flavour(data, server)),
-            models: models.collect(),
+            models,
+            by_name,
             window: settings.window,
             identity: identity(&listing, data, server),
         })
     }
 
+    /// The listed model of this name. Its cost grows with the logarithm of the listing's length.
+    pub fn find(&self, name: &str) -> Option<&Model> {
+        let first = self.by_name.partition_point(|at| name_at(&self.models, *at) < Some(name));
+        let found = self.models.get(*self.by_name.get(first)?)?;
+        (found.id == name).then_some(found)
+    }
+
+    /// The listing's number, which is the same for the same listing; 0 before the first one.
+    pub(super) fn identity(&self) -> u64 {
+        self.identity
+    }
+
     /// The context window of `model` in tokens, if it is known. An upstream with a single model (llama.cpp) answers
     /// with that model whatever name is requested, so the window of that model applies.
     pub fn window(&self, model: &str) -> Option<u64> {
-        let listed = self.models.iter().find(|listed| listed.id == model);
-        match (listed, self.models.as_slice()) {
+        match (self.find(model), self.models.as_slice()) {
             (Some(listed), _) => listed.window,
             (None, [only]) => only.window,
             (None, _) => self.window,
         }
     }
+}
+
+fn name_at(models: &[Model], at: usize) -> Option<&str> {
+    models.get(at).map(|model| model.id.as_str())
 }
 
 /// `max_model_len` (vLLM, SGLang) or `meta.n_ctx` (llama.cpp, per slot). Ollama and LM Studio do not report it.
@@ -119,156 +131,6 @@ fn flavour(data: &[Value<'_>], server: Option<&str>) -> ServerKind {
     match owners.map(ServerKind::from_owned_by).find(|&flavour| flavour != ServerKind::Unknown) {
         Some(flavour) => flavour,
         None => server.map_or(ServerKind::Unknown, ServerKind::from_server_header),
-    }
-}
-
-/// The last known [`Discovered`] and whether to ask again; shared by all threads.
-#[derive(Debug)]
-pub(super) struct DiscoveryMemory {
-    state: Mutex<DiscoveryState>,
-    /// Held by the one thread that asks the server.
-    turn: Mutex<()>,
-}
-
-#[derive(Debug)]
-struct DiscoveryState {
-    known: Arc<Discovered>,
-    stale: bool,
-    asked: Option<Instant>,
-    /// The time of the server's last answer of any kind.
-    heard: Option<Instant>,
-    /// True once the server has answered two requests on one connection.
-    keeps_alive: bool,
-    /// The number of times that another server was noticed.
-    generation: u64,
-}
-
-impl Watcher for DiscoveryMemory {
-    fn answered(&self, is_reused: bool) {
-        self.heard(is_reused);
-    }
-
-    fn refused(&self) {
-        self.mark_restarted();
-    }
-
-    fn lost(&self) {
-        self.mark_stale();
-    }
-
-    fn closed(&self, idle_for: Duration) {
-        self.notice_closed(idle_for);
-    }
-}
-
-impl DiscoveryMemory {
-    /// The memory before the first request to the server.
-    pub(super) fn new(settings: &Settings) -> Self {
-        let known = Arc::new(Discovered::unasked(settings));
-        let state = DiscoveryState {
-            known,
-            stale: true,
-            asked: None,
-            heard: None,
-            keeps_alive: false,
-            generation: 0,
-        };
-        DiscoveryMemory { state: Mutex::new(state), turn: Mutex::new(()) }
-    }
-
-    /// The facts that were discovered last.
-    pub(super) fn known(&self) -> Arc<Discovered> {
-        Arc::clone(&self.state().known)
-    }
-
-    /// True if these facts may be wrong by now.
-    pub(super) fn is_stale(&self) -> bool {
-        self.state().stale
-    }
-
-    /// Marks these facts as possibly wrong.
-    pub(super) fn mark_stale(&self) {
-        self.state().stale = true;
-    }
-
-    /// The number of the server that runs now; a restart or another listing raises it.
-    pub(super) fn generation(&self) -> u64 {
-        self.state().generation
-    }
-
-    /// Notes that the server has answered, on a connection that it had kept (`is_reused`) or on a new one.
-    fn heard(&self, is_reused: bool) {
-        let mut state = self.state();
-        state.heard = Some(Instant::now());
-        state.keeps_alive |= is_reused;
-    }
-
-    /// Notes that no connection could be made: whatever server answers next was started anew.
-    fn mark_restarted(&self) {
-        let mut state = self.state();
-        state.stale = true;
-        state.generation += 1;
-        state.keeps_alive = false;
-    }
-
-    /// Notes that the server closed a connection that had been idle for this time. The server may have been restarted,
-    /// so it is asked again at once. It certainly was restarted if it keeps connections, but did not keep this one for
-    /// the usual time.
-    pub(super) fn notice_closed(&self, idle_for: Duration) {
-        let mut state = self.state();
-        state.stale = true;
-        state.asked = None;
-        if state.keeps_alive && idle_for < KEEP_ALIVE_MIN {
-            state.generation += 1;
-            state.keeps_alive = false;
-        }
-    }
-
-    /// Notes that the server was asked, and the facts that it reported; `None`: it failed to report them.
-    pub(super) fn told(&self, discovered: Option<&Arc<Discovered>>) {
-        let mut state = self.state();
-        state.asked = Some(Instant::now());
-        state.stale = discovered.is_none();
-        if let Some(discovered) = discovered {
-            if state.known.identity != discovered.identity && state.known.identity != 0 {
-                state.generation += 1;
-            }
-            state.known = Arc::clone(discovered);
-        }
-    }
-
-    /// Calls `ask` if it is due and the last attempt is at least `interval` ago. If nothing is known, a tenth of
-    /// `interval` is enough, because until the server has answered, requests may name a wrong model. While another
-    /// thread asks, this thread goes on with the known facts; if there are none, it waits for the other thread's
-    /// answer.
-    pub(super) fn ask_if_due(&self, interval: Duration, ask: impl FnOnce()) {
-        let _turn = match self.turn.try_lock() {
-            Ok(turn) => turn,
-            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
-            Err(TryLockError::WouldBlock) if self.knows_nothing() => {
-                self.turn.lock().unwrap_or_else(PoisonError::into_inner)
-            }
-            Err(TryLockError::WouldBlock) => return,
-        };
-        let due = {
-            let state = self.state();
-            let interval = if state.known.models.is_empty() { interval / 10 } else { interval };
-            let is_unheard = state.heard.is_some_and(|at| at.elapsed() >= SILENCE_MAX);
-            (state.stale || is_unheard) && state.asked.is_none_or(|at| at.elapsed() >= interval)
-        };
-        if due {
-            ask();
-        }
-    }
-
-    fn knows_nothing(&self) -> bool {
-        let state = self.state();
-        state.stale && state.known.models.is_empty()
-    }
-
-    /// Ignores that another thread panicked: every change is one assignment, so the state cannot be half written.
-    fn state(&self) -> MutexGuard<'_, DiscoveryState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -332,102 +194,14 @@ mod tests {
         assert_eq!(odd.models.len(), 1);
     }
 
-    fn known() -> Arc<Discovered> {
-        Arc::new(parse(r#"{"data":[{"id":"a"}]}"#, None, &Settings::default()).unwrap())
-    }
-
     #[test]
-    fn asked_once_per_interval_and_by_one_thread() {
-        let memory = DiscoveryMemory::new(&Settings::default());
-        let mut asked = 0;
-        memory.ask_if_due(Duration::MAX, || {
-            asked += 1;
-            memory.told(None);
-        });
-        memory.ask_if_due(Duration::MAX, || panic!("too soon"));
-        memory.ask_if_due(Duration::ZERO, || {
-            asked += 1;
-            memory.told(Some(&known()));
-        });
-        memory.ask_if_due(Duration::ZERO, || panic!("not stale"));
-        memory.mark_stale();
-        memory.ask_if_due(Duration::ZERO, || {
-            asked += 1;
-            memory.ask_if_due(Duration::ZERO, || panic!("one is at it"));
-        });
-        assert_eq!(asked, 3);
-    }
-
-    #[test]
-    fn another_listing_is_another_generation() {
-        let listing = |entry: &str, rest: &str| {
-            Arc::new(parse(&format!(r#"{{"data":[{entry}]{rest}}}"#), None, &Settings::default()).unwrap())
-        };
-        let vllm = r#"{"id":"m","owned_by":"vllm","root":"/models/a","max_model_len":8192,"created":1,"permission":[{"id":"x"}]}"#;
-        for (before, after, is_other) in [
-            (
-                vllm.to_owned(),
-                vllm.replace("\"created\":1", "\"created\":2").replace("\"x\"", "\"y\""),
-                false,
-            ),
-            (vllm.to_owned(), vllm.replace("8192", "16384"), true),
-            (vllm.to_owned(), vllm.replace("/models/a", "/models/b"), true),
-            (vllm.to_owned(), vllm.replace("vllm", "sglang"), true),
-            (vllm.to_owned(), format!(r#"{vllm},{{"id":"n"}}"#), true),
-            (
-                r#"{"id":"m","owned_by":"library","created":1}"#.into(),
-                r#"{"id":"m","owned_by":"library","created":2}"#.into(),
-                true,
-            ),
-        ] {
-            let memory = DiscoveryMemory::new(&Settings::default());
-            memory.told(Some(&listing(&before, "")));
-            assert_eq!(memory.generation(), 0, "the first listing is nothing new");
-            memory.told(None);
-            memory.told(Some(&listing(&after, "")));
-            assert_eq!(memory.generation(), u64::from(is_other), "{before} {after}");
-        }
-        let seeing = r#","models":[{"name":"m","capabilities":["completion","multimodal"]}]"#;
-        let memory = DiscoveryMemory::new(&Settings::default());
-        memory.told(Some(&listing(vllm, "")));
-        memory.told(Some(&listing(vllm, seeing)));
-        assert_eq!(memory.generation(), 1);
-    }
-
-    #[test]
-    fn a_restart_is_noticed_by_a_refused_connection_or_one_that_was_closed_early() {
-        let memory = DiscoveryMemory::new(&Settings::default());
-        memory.mark_restarted();
-        assert_eq!(memory.generation(), 1);
-        // Before a connection was reused, this proves nothing: perhaps the server closes every connection early.
-        memory.notice_closed(Duration::ZERO);
-        assert_eq!(memory.generation(), 1);
-        memory.heard(true);
-        // The usual time has passed, so this was not early.
-        memory.notice_closed(KEEP_ALIVE_MIN);
-        assert_eq!(memory.generation(), 1);
-        memory.notice_closed(Duration::ZERO);
-        assert_eq!(memory.generation(), 2);
-        assert!(memory.is_stale());
-    }
-
-    #[test]
-    fn where_nothing_is_known_others_wait_for_the_answer() {
-        let memory = DiscoveryMemory::new(&Settings::default());
-        let (began, has_begun) = std::sync::mpsc::channel();
-        std::thread::scope(|scope| {
-            let memory = &memory;
-            scope.spawn(move || {
-                memory.ask_if_due(Duration::MAX, || {
-                    began.send(()).unwrap();
-                    // Gives the other thread time to arrive at the lock.
-                    std::thread::yield_now();
-                    memory.told(Some(&known()));
-                });
-            });
-            has_begun.recv().unwrap();
-            memory.ask_if_due(Duration::MAX, || panic!("asked twice"));
-            assert_eq!(memory.known().models.len(), 1);
-        });
+    fn a_model_is_found_by_its_name_and_the_first_of_a_name_counts() {
+        let text = r#"{"data":[{"id":"b","max_model_len":1},{"id":"a","max_model_len":2},{"id":"b","max_model_len":3}]}"#;
+        let told = parse(text, None, &Settings::default()).unwrap();
+        let window = |name| told.find(name).map(|model| model.window);
+        assert_eq!((window("b"), window("a")), (Some(Some(1)), Some(Some(2))));
+        assert_eq!((window(""), window("ab"), window("c")), (None, None, None));
+        assert_eq!(told.models[0].id, "b", "the listing keeps its order");
+        assert!(Discovered::unasked(&Settings::default()).find("a").is_none());
     }
 }

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `upstream` | [`Upstream`]: one address, and what its server reports |
 //! | `discovery` | `GET /models` -> server kind, models, context windows |
+//! | `memory` | the facts last discovered, and when they are asked for again |
 //! | `learned` | the facts that answers and refusals have shown, and for how long they are believed |
 //! | `pool` | [`Gateway`]: all upstreams, aliases and hooks in use, replaced as one set |
 //! | `queue` | how many requests an upstream gets at a time, and which is next |
 
 mod discovery;
 mod learned;
+mod memory;
 mod pool;
 pub mod queue;
 mod upstream;

@@ -14,8 +14,9 @@ use crate::route::{self, Alias};
 use crate::settings::Settings;
 use crate::shown::ShownText;
 use crate::translate::{Asked, CountedPrompt, Lessons, Target, ToldWindow};
-use crate::transport::{CallLimits, Wait};
+use crate::transport::{CallLimits, Failure, Wait};
 
+use super::discovery::Discovered;
 use super::learned::{Learned, is_same_window};
 use super::queue::{NoSlot, Queue, QueueSlot};
 use super::upstream::Upstream;
@@ -56,7 +57,8 @@ impl Served {
     /// True if the upstream serves a model of this name. The name may have our listing's prefix.
     fn lists(&self, model: &str) -> bool {
         let bare = model.strip_prefix(LISTING_PREFIX).unwrap_or(model);
-        self.upstream.discovered().models.iter().any(|listed| listed.id == model || listed.id == bare)
+        let discovered = self.upstream.discovered();
+        discovered.find(model).is_some() || discovered.find(bare).is_some()
     }
 
     /// A slot among the requests that the upstream gets at a time, at once or when it is this client's turn. `None`:
@@ -118,9 +120,60 @@ pub struct Resolved {
     pub repairs: Vec<Repair>,
     /// The generation of the server that these facts are about.
     generation: u64,
+    /// The listing from which these facts come.
+    discovered: Arc<Discovered>,
+    /// The name that the request asks for.
+    requested: String,
+    /// The name that an alias or a hook gives the model, whatever the upstream lists.
+    named: Option<String>,
 }
 
 impl Resolved {
+    /// The facts that are known now about a request for `requested` at this upstream. `named` is the model's name by an
+    /// alias or a hook; otherwise the model is the requested one if it is served there, otherwise the upstream's own.
+    fn of(served: &Arc<Served>, requested: &str, named: Option<&str>) -> Resolved {
+        let upstream = served.upstream();
+        let discovered = upstream.discovered();
+        // Read before the learned facts: if the server changes from here on, the answer's facts are found to be of an
+        // older generation.
+        let generation = upstream.generation();
+        let bare = requested.strip_prefix(LISTING_PREFIX).unwrap_or(requested);
+        let plain = route::without_window_mark(bare);
+        let listed = [requested, bare, plain].into_iter().find(|name| discovered.find(name).is_some());
+        let model = named.or(listed).map(str::to_string).or_else(|| upstream.model());
+        let model = model.unwrap_or_else(|| requested.to_string());
+        // Outside the expression below, which would hold the lock while `settings` takes it.
+        let lessons = served.learned().lessons(&model, Instant::now());
+        let repairs = served.repairs(&model);
+        let mut settings = upstream.config().settings.clone();
+        // The translation has better words for an image than a repair of the finished body.
+        settings.vision &= !repairs.contains(&Repair::NoImages);
+        Resolved {
+            flavour: settings.flavour.unwrap_or(discovered.flavour),
+            listed_window: settings.window.or_else(|| discovered.window(&model)),
+            lessons,
+            settings,
+            repairs,
+            served: Arc::clone(served),
+            model,
+            generation,
+            discovered,
+            requested: requested.to_string(),
+            named: named.map(str::to_string),
+        }
+    }
+
+    /// The same request by the facts that are known now, at the same upstream. `None`: they are the same.
+    pub fn renewed(&self) -> Option<Resolved> {
+        let is_same = Arc::ptr_eq(&self.served.upstream.discovered(), &self.discovered);
+        (!is_same).then(|| Resolved::of(&self.served, &self.requested, self.named.as_deref()))
+    }
+
+    /// True if a listing may name another model for this request: neither an alias nor a hook names one.
+    pub fn follows_listing(&self) -> bool {
+        self.named.is_none()
+    }
+
     /// True if this is the given model of the given upstream.
     pub fn is(&self, served: &Arc<Served>, model: &str) -> bool {
         Arc::ptr_eq(&self.served, served) && self.model == model
@@ -327,7 +380,7 @@ impl Gateway {
 
     /// The destination of a request: the upstream that a hook chose or the alias table names. There the model is the
     /// alias's; otherwise the one that the hook named (`own_model`); otherwise the requested one if it is served there;
-    /// otherwise the upstream's own. Without a `wait` no upstream is asked, and only known facts are used.
+    /// otherwise the upstream's own. Nothing is asked: only known facts are used, see [`Gateway::refresh`].
     ///
     /// # Errors
     /// 404: no alias matches.
@@ -336,38 +389,50 @@ impl Gateway {
         requested: &str,
         chosen: Option<&str>,
         own_model: Option<&str>,
-        wait: Option<&Rc<dyn Wait>>,
     ) -> Result<Resolved, Error> {
         let (served, alias_model) = self.route(requested, chosen, own_model)?;
-        let upstream = served.upstream();
-        let discovered = match wait {
-            Some(wait) => upstream.discovered_fresh(wait),
-            None => upstream.discovered(),
-        };
-        // Read before the learned facts: if the server changes from here on, the answer's facts are found to be of an
-        // older generation.
-        let generation = upstream.generation();
-        let bare = requested.strip_prefix(LISTING_PREFIX).unwrap_or(requested);
-        let is_served = |name: &&str| discovered.models.iter().any(|model| model.id == *name);
-        let plain = route::without_window_mark(bare);
-        let listed = [requested, bare, plain].into_iter().find(is_served);
-        let model = alias_model.or(own_model).or(listed).map(str::to_string).or_else(|| upstream.model());
-        let model = model.unwrap_or_else(|| requested.to_string());
-        // Outside the expression below, which would hold the lock while `settings` takes it.
-        let lessons = served.learned().lessons(&model, Instant::now());
-        let repairs = served.repairs(&model);
-        let mut settings = upstream.config().settings.clone();
-        // The translation has better words for an image than a repair of the finished body.
-        settings.vision &= !repairs.contains(&Repair::NoImages);
-        Ok(Resolved {
-            flavour: settings.flavour.unwrap_or(discovered.flavour),
-            listed_window: settings.window.or_else(|| discovered.window(&model)),
-            lessons,
-            settings,
-            repairs,
-            served: Arc::clone(served),
-            model,
-            generation,
-        })
+        Ok(Resolved::of(served, requested, alias_model.or(own_model)))
     }
+
+    /// Renews the facts that [`Gateway::resolve`] needs for a request, where that is due, and waits where they may be
+    /// wrong: for the upstream that the request goes to, and if no upstream is named and none lists the model, for
+    /// those whose first listing has not come yet.
+    ///
+    /// # Errors
+    /// [`Failure::ClientGone`].
+    pub fn refresh(&self, requested: &str, chosen: Option<&str>, wait: &Rc<dyn Wait>) -> Result<(), Failure> {
+        let Ok((served, _)) = self.route(requested, chosen, None) else { return Ok(()) };
+        served.upstream.notice_closed();
+        let is_named =
+            chosen.is_some() || self.alias(requested).is_some_and(|alias| alias.upstream.is_some());
+        if is_named || self.upstreams.len() == 1 || served.lists(requested) {
+            return served.upstream.refresh(wait);
+        }
+        let others = self.upstreams.iter().filter(|other| other.upstream.is_unasked());
+        refresh_together(std::iter::once(served).chain(others), wait)
+    }
+
+    /// Renews the facts about all upstreams, as [`Gateway::refresh`] does for one, at the same time.
+    ///
+    /// # Errors
+    /// [`Failure::ClientGone`].
+    pub fn refresh_all(&self, wait: &Rc<dyn Wait>) -> Result<(), Failure> {
+        self.upstreams.iter().for_each(|served| served.upstream.notice_closed());
+        refresh_together(self.upstreams.iter(), wait)
+    }
+
+    /// Has the facts about all upstreams asked for in the background where that is due.
+    pub fn refresh_in_background(&self) {
+        self.upstreams.iter().for_each(|served| _ = served.upstream.renew());
+    }
+}
+
+/// Begins all questions that are due, then waits for them, so that the slowest one decides the time.
+fn refresh_together<'s>(
+    upstreams: impl Iterator<Item = &'s Arc<Served>> + Clone,
+    wait: &Rc<dyn Wait>,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    upstreams.clone().for_each(|served| _ = served.upstream.renew());
+    upstreams.map(|served| &served.upstream).try_for_each(|upstream| upstream.await_facts(wait, began))
 }

@@ -1,22 +1,68 @@
 //! One upstream: its address, and the facts that its server reports.
 
 use std::fmt;
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use super::discovery::{Discovered, DiscoveryMemory};
+use super::discovery::Discovered;
+use super::memory::{DiscoveryMemory, NextStep};
 use crate::config;
 use crate::openai::UpstreamError;
-use crate::transport::{CallLimits, Endpoint, Failure, Path, Response, Wait, Watcher};
+use crate::threads;
+use crate::transport::{
+    CallLimits, Endpoint, Failure, Path, QuestionLimits, Response, Wait, Watcher, wait_for,
+};
+use crate::wake::Wake;
 
 /// The most bytes of a models listing that are read.
 const LISTING_SIZE_MAX: usize = 4 * 1024 * 1024;
 
-/// One upstream, shared by all threads.
+/// How long a request waits for new facts if older ones are known. A server that runs lists its models within
+/// milliseconds; a request with the wrong model's name is repaired.
+const RENEWAL_MAX: Duration = Duration::from_secs(2);
+
+/// The questions that one request waits for: one that was running already, and one that it began.
+const QUESTIONS_AWAITED_MAX: usize = 2;
+
+/// The number of models that a log line names at most.
+const NAMED_MAX: usize = 20;
+
+/// One upstream, shared by all threads. A clone is the same upstream.
+#[derive(Clone)]
 pub struct Upstream {
-    config: config::UpstreamConfig,
-    endpoint: Endpoint,
-    memory: Arc<DiscoveryMemory>,
+    config: Arc<config::UpstreamConfig>,
+    endpoint: Arc<Endpoint>,
+    memory: Arc<SharedMemory>,
+}
+
+/// The memory, which the calls also keep up to date.
+struct SharedMemory(Mutex<DiscoveryMemory>);
+
+impl SharedMemory {
+    /// Ignores that another thread panicked: no code can panic while it changes the memory.
+    fn lock(&self) -> MutexGuard<'_, DiscoveryMemory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watcher for SharedMemory {
+    fn answered(&self, is_reused: bool) {
+        self.lock().notice_answer(is_reused);
+    }
+
+    fn refused(&self) {
+        self.lock().notice_refused();
+    }
+
+    fn lost(&self) {
+        self.lock().notice_lost();
+    }
+
+    fn closed(&self, idle_for: Duration) {
+        self.lock().notice_closed(idle_for);
+    }
 }
 
 impl Upstream {
@@ -25,10 +71,10 @@ impl Upstream {
     /// # Errors
     /// Those of [`Endpoint::new`].
     pub fn new(config: config::UpstreamConfig, options: &CallLimits) -> Result<Self, String> {
-        let memory = Arc::new(DiscoveryMemory::new(&config.settings));
+        let memory = Arc::new(SharedMemory(Mutex::new(DiscoveryMemory::new(&config.settings))));
         let watcher: Arc<dyn Watcher> = memory.clone();
-        let endpoint = Endpoint::new(&config, options)?.watched_by(watcher);
-        Ok(Upstream { config, endpoint, memory })
+        let endpoint = Arc::new(Endpoint::new(&config, options)?.watched_by(watcher));
+        Ok(Upstream { config: Arc::new(config), endpoint, memory })
     }
 
     /// Its configured name.
@@ -64,7 +110,7 @@ impl Upstream {
 
     fn noted(&self, result: Result<Response, Failure>) -> Result<Response, Failure> {
         if result.as_ref().is_err_and(Failure::is_connection_lost) {
-            self.memory.mark_stale();
+            self.mark_stale();
         }
         result
     }
@@ -76,47 +122,138 @@ impl Upstream {
 
     /// The facts that were discovered last. This is cheap: nothing is asked.
     pub fn discovered(&self) -> Arc<Discovered> {
-        self.memory.known()
+        Arc::clone(self.memory.lock().known())
     }
 
-    /// Lets the next [`Upstream::discovered_fresh`] ask again, because something suggests a restart, such as a 404 for
-    /// a model that was listed.
+    /// Has the facts asked for again, because something suggests that they may be wrong.
     pub fn mark_stale(&self) {
-        self.memory.mark_stale();
+        self.memory.lock().mark_stale();
+    }
+
+    /// Has the facts asked for again at once, because the server has answered in a way that contradicts them: with a
+    /// 404 for a model that it listed.
+    pub fn contradict(&self) {
+        self.memory.lock().contradict();
     }
 
     /// True if the discovered facts may be wrong by now: the server has never answered, or a call has failed since.
     pub fn is_stale(&self) -> bool {
-        self.memory.is_stale()
+        self.memory.lock().is_stale()
+    }
+
+    /// True if no question for the facts has ended yet.
+    pub(super) fn is_unasked(&self) -> bool {
+        self.memory.lock().is_unasked()
+    }
+
+    /// The failure of the last question, if it failed. A first question that has not ended yet counts as one that takes
+    /// too long: its caller has waited for it.
+    pub fn failure(&self) -> Option<Failure> {
+        let memory = self.memory.lock();
+        let is_late = memory.is_unasked().then_some(Failure::Timeout("before the end of the answer"));
+        memory.failure().cloned().or(is_late)
     }
 
     /// The number of the server that runs now; it changes with a restart and with another listing. Facts about an
     /// earlier server do not hold for this one.
     pub fn generation(&self) -> u64 {
-        self.memory.generation()
+        self.memory.lock().generation()
     }
 
-    /// The discovered facts. The server is asked for them first if a call has failed since, if it has never answered,
-    /// or if it may have been restarted while it was idle. While one thread asks, the others get the known facts. If
-    /// asking fails, the known facts stay.
-    pub fn discovered_fresh(&self, wait: &Rc<dyn Wait>) -> Arc<Discovered> {
+    /// Checks whether the server has closed the kept connections, which makes the facts stale.
+    pub fn notice_closed(&self) {
         self.endpoint.notice_closed();
-        self.memory.ask_if_due(self.endpoint.discovery_interval(), || {
-            if let Err(failure) = self.discover(wait) {
-                log::debug!("upstream {}: discovery failed: {failure}", self.name());
-            }
-        });
-        self.memory.known()
     }
 
-    /// Asks the upstream for its models, now.
+    /// Has the facts asked for in the background if that is due. Returns the end of the question if a request should
+    /// wait for it: nothing is known, or the facts may be wrong.
+    pub(super) fn renew(&self) -> Option<Arc<Wake>> {
+        let interval = self.endpoint.limits().discovery_interval;
+        let wake = || Wake::new().ok().map(Arc::new);
+        // Not in the `match`, which would hold the lock while the thread is started.
+        let step = self.memory.lock().next_step(Instant::now(), interval, wake);
+        match step {
+            NextStep::GoOn => None,
+            NextStep::Await(end) => Some(end),
+            NextStep::Ask { end, waits } => {
+                self.ask_in_background(&end);
+                waits.then_some(end)
+            }
+        }
+    }
+
+    /// Asks in a thread of its own, which ends with the question, after the question's time limit at the latest.
+    fn ask_in_background(&self, end: &Arc<Wake>) {
+        let question = RunningQuestion { upstream: self.clone(), end: Arc::clone(end) };
+        // If there is no thread, the question is dropped, which ends it as failed.
+        let started = threads::background("discovery", move || {
+            let upstream = &question.upstream;
+            let result = upstream.list_models().map(Arc::new);
+            upstream.log(&result, upstream.told(result.clone()));
+        });
+        if let Err(error) = started {
+            log::warn!("upstream {}: no thread to ask for its models: {error}", self.name());
+        }
+    }
+
+    /// Waits, together with its client, until the facts are as good as they can be had in short time. `began` is the
+    /// time when the wait began, also for other upstreams. If asking fails or takes too long, the known facts stay.
+    ///
+    /// # Errors
+    /// [`Failure::ClientGone`]. The question goes on, for others.
+    pub(super) fn await_facts(&self, wait: &Rc<dyn Wait>, began: Instant) -> Result<(), Failure> {
+        for _ in 0..QUESTIONS_AWAITED_MAX {
+            let Some(end) = self.renew() else { return Ok(()) };
+            let most = if self.is_unasked() { self.question_timeout() } else { RENEWAL_MAX };
+            let left = most.saturating_sub(began.elapsed());
+            wait.on_connecting(true);
+            let waited = wait_for(wait.as_ref(), end.as_fd(), left);
+            // A client that has left is logged with the phase in which it did.
+            if waited != Err(Failure::ClientGone) {
+                wait.on_connecting(false);
+            }
+            match waited {
+                Ok(true) => {}
+                Err(Failure::ClientGone) => return Err(Failure::ClientGone),
+                Ok(false) | Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the facts asked for if that is due, and waits for them if they may be wrong.
+    ///
+    /// # Errors
+    /// [`Failure::ClientGone`].
+    pub fn refresh(&self, wait: &Rc<dyn Wait>) -> Result<(), Failure> {
+        self.await_facts(wait, Instant::now())
+    }
+
+    /// Asks the upstream for its models, now, and waits for the answer. No client is watched.
     ///
     /// # Errors
     /// The server does not answer, or its response has a status other than 200 or is not a models listing.
-    pub fn discover(&self, wait: &Rc<dyn Wait>) -> Result<Arc<Discovered>, Failure> {
-        let result = self.list_models(wait).map(Arc::new);
-        self.memory.told(result.as_ref().ok());
+    pub fn discover(&self) -> Result<Arc<Discovered>, Failure> {
+        let result = self.list_models().map(Arc::new);
+        self.told(result.clone());
         result
+    }
+
+    fn told(&self, result: Result<Arc<Discovered>, Failure>) -> bool {
+        self.memory.lock().told(result, Instant::now())
+    }
+
+    /// Logs the result of a question in the background: news for the operator, the rest for a search for faults.
+    fn log(&self, result: &Result<Arc<Discovered>, Failure>, is_news: bool) {
+        let name = self.name();
+        match result {
+            Ok(found) if is_news => log::info!("upstream {name}: {}", description(found)),
+            Ok(_) => {}
+            Err(failure) if is_news => {
+                log::warn!("upstream {name} did not answer: {failure}; it will be asked again when needed");
+            }
+            Err(failure) => log::debug!("upstream {name}: discovery failed: {failure}"),
+        }
     }
 
     /// The model to request if neither alias nor client names one: the configured one, otherwise the first listed.
@@ -125,15 +262,48 @@ impl Upstream {
         configured.or_else(|| self.discovered().models.first().map(|model| model.id.clone()))
     }
 
-    fn list_models(&self, wait: &Rc<dyn Wait>) -> Result<Discovered, Failure> {
-        let response = self.endpoint.get(Path::Api("/models"), wait)?;
-        if response.status != 200 {
-            return Err(Failure::Status(response.status));
-        }
-        let server = response.server.clone();
-        let mut body = response.read_all(LISTING_SIZE_MAX)?;
-        Discovered::parse(&mut body, server.as_deref(), &self.config.settings).map_err(Failure::Protocol)
+    fn question_timeout(&self) -> Duration {
+        self.endpoint.limits().discovery_timeout
     }
+
+    fn list_models(&self) -> Result<Discovered, Failure> {
+        let limits = QuestionLimits { time: self.question_timeout(), size: LISTING_SIZE_MAX };
+        let mut page = self.endpoint.question(Path::Api("/models"), limits)?;
+        if page.status != 200 {
+            return Err(Failure::Status(page.status));
+        }
+        let parsed = Discovered::parse(&mut page.body, page.server.as_deref(), &self.config.settings);
+        parsed.map_err(Failure::Protocol)
+    }
+}
+
+/// A question in the background. If its thread ends without a result, it has failed, so that nobody waits for it.
+struct RunningQuestion {
+    upstream: Upstream,
+    end: Arc<Wake>,
+}
+
+impl Drop for RunningQuestion {
+    fn drop(&mut self) {
+        let mut memory = self.upstream.memory.lock();
+        if memory.is_running(&self.end) {
+            memory.told(Err(Failure::Protocol("the question broke off".into())), Instant::now());
+        }
+    }
+}
+
+/// The server's kind and its models, for the log.
+fn description(found: &Discovered) -> String {
+    let named = found.models.iter().take(NAMED_MAX).map(|model| match model.window {
+        Some(window) => format!("{} ({window} tokens)", model.id),
+        None => model.id.clone(),
+    });
+    let names = named.collect::<Vec<_>>().join(", ");
+    let more = match found.models.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}, serves {names}{more}", found.flavour.name())
 }
 
 impl fmt::Debug for Upstream {

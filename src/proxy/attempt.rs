@@ -11,7 +11,9 @@ use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Value};
 use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::protocol::tokenize::{ask_token_count, question};
-use crate::translate::{Asked, ToldWindow, failure_error, likely_room, make_repair, repair_for};
+use crate::translate::{
+    Asked, ToldWindow, failure_error, likely_room, make_repair, repair_for, retarget,
+};
 use crate::transport::{self, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
 
@@ -23,6 +25,10 @@ use crate::fleet::Resolved;
 
 /// Further tries after the first, made only while nothing has gone to the client.
 const RETRIES_MAX: u32 = 2;
+
+/// How often one request follows a change of its upstream's facts: a server that changes them again and again must not
+/// hold it.
+const RENEWALS_MAX: u32 = 2;
 
 /// The pause before the first further try; doubled before the next one.
 const BACKOFF: Duration = Duration::from_millis(250);
@@ -40,10 +46,12 @@ const UNCOUNTED: u64 = 110;
 const REPAIRS_MAX: usize = 6;
 
 /// One request to one upstream, until the head of a successful response arrives.
-pub(super) struct Attempt<'a> {
-    resolved: &'a Resolved,
-    asked: Asked,
-    body: Vec<u8>,
+pub(super) struct Attempt {
+    pub(super) resolved: Resolved,
+    pub(super) asked: Asked,
+    pub(super) body: Vec<u8>,
+    /// How often the request was changed because the upstream's facts had changed.
+    pub(super) renewals: u32,
     /// The repairs that were made after refusals.
     repairs: Vec<Repair>,
     /// Those of them that are remembered if the request is served.
@@ -52,9 +60,10 @@ pub(super) struct Attempt<'a> {
     named: Vec<Repair>,
 }
 
-impl<'a> Attempt<'a> {
-    pub(super) fn new(resolved: &'a Resolved, asked: Asked, body: Vec<u8>) -> Self {
-        Attempt { resolved, asked, body, repairs: Vec::new(), lasting: Vec::new(), named: Vec::new() }
+impl Attempt {
+    pub(super) fn new(resolved: Resolved, asked: Asked, body: Vec<u8>) -> Self {
+        let (repairs, lasting, named) = Default::default();
+        Attempt { resolved, asked, body, renewals: 0, repairs, lasting, named }
     }
 
     /// Sends the request until a response is successful, and returns that response.
@@ -67,6 +76,8 @@ impl<'a> Attempt<'a> {
         let mut backoff = BACKOFF;
         let mut retries = 0;
         loop {
+            // The facts may have changed while the request waited for its place, or before another try.
+            self.renew(wait);
             let failed = match self.post(wait)? {
                 Ok(response) => {
                     self.learn_repairs();
@@ -129,11 +140,11 @@ impl<'a> Attempt<'a> {
         wait: &Rc<dyn Wait>,
     ) -> Result<Option<Error>, Stop> {
         let (status, retry_after) = (response.status, response.retry_after);
-        if status == 404 {
-            self.resolved.served.upstream().mark_stale(); // another model may be served there now
-        }
         let mut failure =
             at_once.unwrap_or_else(|| read_failure(status, &mut error_body(response), retry_after));
+        if status == 404 && self.is_renewed_after_404(wait) {
+            return Ok(None);
+        }
         self.resolved.served.upstream().hide_keys(&mut failure);
         let failure = self.measured(failure, wait);
         if failure == UpstreamError::OutputEnded {
@@ -148,13 +159,55 @@ impl<'a> Attempt<'a> {
         Ok(Some(failure_error(failure, &self.asked)))
     }
 
+    /// Asks for the upstream's models at once, since another one may be served there now. Returns true if the request
+    /// was changed, so that it should be sent again.
+    fn is_renewed_after_404(&mut self, wait: &Rc<dyn Wait>) -> bool {
+        if !self.resolved.follows_listing() {
+            self.resolved.served.upstream().mark_stale();
+            return false;
+        }
+        // Another request may have found out already.
+        self.renew(wait) || {
+            self.resolved.served.upstream().contradict();
+            self.renew(wait)
+        }
+    }
+
+    /// Waits for the upstream's facts if they may be wrong, and makes the request one for the model and the window that
+    /// the upstream has now. Returns true if the request was changed.
+    fn renew(&mut self, wait: &Rc<dyn Wait>) -> bool {
+        if self.renewals >= RENEWALS_MAX {
+            return false;
+        }
+        // A client that has left is noticed by whatever is done next.
+        let _ = self.resolved.served.upstream().refresh(wait);
+        let Some(renewed) = self.resolved.renewed() else { return false };
+        let before = std::mem::replace(&mut self.resolved, renewed);
+        let target = self.resolved.target();
+        let is_same = before.model == self.resolved.model && before.window() == self.resolved.window();
+        if is_same {
+            return false;
+        }
+        self.renewals += 1;
+        log::debug!("upstream {}: the request is for {} now", before.served.name(), target.model);
+        let mut bytes = std::mem::take(&mut self.body);
+        let Ok(mut body) = json::parse(&mut bytes) else { return false };
+        let Some(object) = body.as_object_mut() else { return false };
+        retarget(object, &mut self.asked, &before.model, &target);
+        // A limit that an earlier refusal named was the earlier model's.
+        self.repairs.retain(|repair| !matches!(repair, Repair::Room(_)));
+        self.make_known_repairs(&mut body);
+        body.write(&mut self.body);
+        true
+    }
+
     /// Replaces the length of a prompt that the upstream stopped counting at its window by the real length, so that the
     /// client learns how much to drop.
     fn measured(&self, mut failure: UpstreamError, wait: &Rc<dyn Wait>) -> UpstreamError {
         if let UpstreamError::Overflow { prompt, prompt_is_least: is_least @ true, .. } = &mut failure {
             let mut bytes = self.body.clone();
             let question = json::parse(&mut bytes).map(|body| question(self.resolved.flavour, body));
-            let counted = question.ok().and_then(|question| ask_token_count(self.resolved, &question, wait));
+            let counted = question.ok().and_then(|question| ask_token_count(&self.resolved, &question, wait));
             // A count below the refusal's own must have counted something else.
             if counted >= *prompt {
                 (*prompt, *is_least) = (counted, false);
@@ -197,13 +250,18 @@ impl<'a> Attempt<'a> {
             }
             self.repairs.push(made);
             // The new change may have undone an older one: messages that were split may be merged again.
-            let mut all: Vec<&Repair> = self.resolved.repairs.iter().chain(&self.repairs).collect();
-            all.sort_by_key(|repair| repair.rank());
-            all.into_iter().for_each(|repair| _ = make_repair(repair, &mut body));
+            self.make_known_repairs(&mut body);
         }
         body.write(&mut self.body);
         self.named = repairs;
         is_made
+    }
+
+    /// Makes all repairs that this request is known to need.
+    fn make_known_repairs(&self, body: &mut Value<'_>) {
+        let mut all: Vec<&Repair> = self.resolved.repairs.iter().chain(&self.repairs).collect();
+        all.sort_by_key(|repair| repair.rank());
+        all.into_iter().for_each(|repair| _ = make_repair(repair, body));
     }
 
     /// Remembers the repairs of a request that was served.
@@ -362,6 +420,7 @@ mod tests {
             model: "m".into(),
             estimate: Prompt { text: 5_000, images: 0 },
             prompt_tokens: 5_000,
+            wanted_tokens: 30_000,
             max_tokens: 20_000,
             is_clamped_to_window: true,
             window: Some(24_000),

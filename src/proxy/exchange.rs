@@ -15,7 +15,7 @@ use crate::http::Socket;
 use crate::json::{Parser, Value};
 use crate::openai::{Counts, UpstreamError};
 use crate::server::Client;
-use crate::translate::{MessageFold, MessageStream, Plan, Progress};
+use crate::translate::{Asked, MessageFold, MessageStream, Plan, Progress};
 use crate::transport::Wait;
 
 use super::budget::MemoryShare;
@@ -226,6 +226,11 @@ impl Exchange {
         let stream = MessageStream::new(plan, message_id);
         *self.answer.borrow_mut() =
             Some(AnswerUnderWay { stream, filter, output, summary: Summary::default() });
+    }
+
+    /// Makes the expected answer one to a request with other limits.
+    pub(super) fn set_limits(&self, asked: &Asked) {
+        self.with(|answer| answer.stream.set_limits(asked));
     }
 
     /// Answers with a message that a hook gave. The message has at least `content`, a string or an array of blocks.

@@ -141,7 +141,8 @@ fn answer(
         exchange.share().set(body.len() + saved_size + plan.kept_size());
         let kept_size = saved_size + plan.kept_size();
         exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
-        let mut attempt = Attempt::new(&resolved, asked.clone(), body);
+        let served = Arc::clone(&resolved.served);
+        let mut attempt = Attempt::new(resolved, asked, body);
         // Check for a client that left: nobody watched it while hooks ran or a large body was translated. It may also
         // have left while an upstream worked in vain.
         let unwatched = hooked.shown.is_some() || hooked.is_watched || !tried.is_empty();
@@ -150,18 +151,24 @@ fn answer(
         }
         exchange.active().describe(&record.details);
         exchange.active().enter(Phase::Queue);
-        let slot = resolved.served.slot(&wait).map_err(Stop::from);
+        let slot = served.slot(&wait).map_err(Stop::from);
         let answered = slot.and_then(|_slot| {
-            let response = attempt.open(exchange, &wait)?;
+            let opened = attempt.open(exchange, &wait);
+            record.details.upstream_model.clone_from(&attempt.resolved.model);
+            let response = opened?;
+            if attempt.renewals > 0 {
+                exchange.set_limits(&attempt.asked);
+                exchange.active().describe(&record.details);
+            }
             // The answer may take minutes, so drop the request, unless `on_error` may send it again.
-            drop(attempt);
+            attempt.body = Vec::new();
             exchange.share().set(kept_size);
             if hooked.saved.is_none() {
                 request = None;
             }
             exchange.active().enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
             let _streaming = exchange.streams().then(|| exchange.active().begin_stream());
-            finish(exchange, &resolved, response, &asked, kept_size)
+            finish(exchange, &attempt.resolved, response, &attempt.asked, kept_size)
         });
         let error = match answered {
             // This includes an error that the answer begins with.
@@ -169,7 +176,7 @@ fn answer(
             other => return other,
         };
         let Some(request) = &request else { return Err(error.into()) };
-        tried.push(resolved.served.name().to_string());
+        tried.push(served.name().to_string());
         let room = Some(proxy.budget.trees());
         let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), room, request, caller };
         prepared = elsewhere(&incoming, error, &tried, hooked, record)?;

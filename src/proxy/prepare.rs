@@ -125,8 +125,11 @@ impl Incoming<'_> {
         let messages = MessagesRequest::read(body)?;
         let requested = hooked.model.as_deref().unwrap_or(messages.model);
         let own_model = hooked.model.as_deref().filter(|_| hooked.upstream.is_some());
-        let resolved =
-            self.gateway.resolve(requested, hooked.upstream.as_deref(), own_model, self.wait.as_ref())?;
+        let chosen = hooked.upstream.as_deref();
+        if let Some(wait) = &self.wait {
+            self.gateway.refresh(requested, chosen, wait).map_err(|_| Stop::ClientGone)?;
+        }
+        let resolved = self.gateway.resolve(requested, chosen, own_model)?;
         resolved.served.name().clone_into(&mut record.details.upstream);
         record.details.upstream_model.clone_from(&resolved.model);
         self.check_client(hooked)?;

@@ -40,9 +40,6 @@ impl Proxy {
             }
             Resource::Environment => {
                 let gateway = self.gateway();
-                for served in gateway.upstreams() {
-                    served.upstream().discovered_fresh(&wait);
-                }
                 admin::environment::tell(&gateway, request, &self.options.prefix, &wait)?
                     .to_json()
                     .into_bytes()

@@ -56,7 +56,7 @@ pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
 pub use plan::{Asked, Lessons, Plan, Target, ToldWindow};
 pub use repair::{make_repair, repair_for};
-pub use request::{ChatRequest, chat_request, likely_room};
+pub use request::{ChatRequest, chat_request, likely_room, retarget};
 pub use signature::{carried_reasoning, signature_carrying};
 pub use stream::{Emit, MessageStream, Progress};
 pub use tool_id::TakenIds;

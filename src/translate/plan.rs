@@ -54,6 +54,8 @@ pub struct Asked {
     pub estimate: Prompt,
     /// The prompt's tokens as the model will most likely count them; never 0.
     pub prompt_tokens: u64,
+    /// The limit on the answer's tokens that the client and the operator set, whatever the window.
+    pub wanted_tokens: u64,
     /// The limit on the answer's tokens that was sent.
     pub max_tokens: u64,
     /// True if the window left less room than the client asked for.

@@ -34,7 +34,7 @@ const THINKING_KEYS: [&str; 6] = [
 const TEMPLATE_THINKING_KEYS: [&str; 2] = ["reasoning_effort", "thinking_budget"];
 
 /// The members that limit the answer's tokens.
-const LIMIT_KEYS: [&str; 2] = ["max_completion_tokens", "max_tokens"];
+pub(super) const LIMIT_KEYS: [&str; 2] = ["max_completion_tokens", "max_tokens"];
 
 /// The repair as it is made to this body and remembered: some name a thing by its place, such as the newest image.
 pub fn repair_for(repair: &Repair, body: &Value<'_>) -> Option<Repair> {

@@ -13,10 +13,12 @@ use crate::settings::ThinkingMode;
 
 use super::arguments::Schema;
 use super::blocks;
+use super::estimate::Prompt;
 use super::extras;
 use super::history::{History, history};
 use super::late::Late;
 use super::plan::{Asked, KEPT_ITEM_SIZE, Plan, Target};
+use super::repair::LIMIT_KEYS;
 use super::text::cut;
 use super::tool_id::TakenIds;
 use super::tools::{NAME_SIZE_MAX, Tools, sent_name, strict_name, tools};
@@ -100,10 +102,12 @@ pub fn chat_request<'r>(
     let mut chat = ChatRequest { body: body.into(), plan, dropped, not_allowed, is_coercion_cut };
     chat.plan.measure(&chat.body, &target.lessons.tokens);
     let Some(body) = chat.body.as_object_mut() else { return Ok(chat) };
-    let max_tokens = max_tokens(request, target, &chat.plan.asked);
-    chat.plan.asked.max_tokens = max_tokens;
-    let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
-    chat.plan.asked.is_clamped_to_window = max_tokens < request.max_tokens.min(cap);
+    let wanted_tokens = request.max_tokens.min(target.settings.max_tokens.unwrap_or(u64::MAX));
+    let asked = &mut chat.plan.asked;
+    let max_tokens = max_tokens(wanted_tokens, target, asked.estimate, asked.prompt_tokens);
+    asked.wanted_tokens = wanted_tokens;
+    asked.max_tokens = max_tokens;
+    asked.is_clamped_to_window = max_tokens < wanted_tokens;
     set_max_tokens(body, max_tokens, target.flavour);
     sampling(body, request, target.flavour);
     // Upstream stop strings also match inside reasoning and the markup of tool calls, and cut pieces off them; and most
@@ -245,6 +249,7 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         asked: Asked {
             model: request.model.to_string(),
             prompt_tokens: 1,
+            wanted_tokens: request.max_tokens,
             max_tokens: request.max_tokens,
             window: target.window.or(target.lessons.window.map(|told| told.tokens)),
             ..Asked::default()
@@ -281,20 +286,38 @@ fn thinks(
     asked && !tools.forced && history.prefill.is_none() && request.max_tokens > 0
 }
 
-/// The client's limit on the answer's tokens, within the operator's cap and the room that the window has left.
-fn max_tokens(request: &MessagesRequest<'_>, target: &Target<'_>, asked: &Asked) -> u64 {
-    let cap = target.settings.max_tokens.unwrap_or(u64::MAX);
+/// The wanted limit on the answer's tokens, within the room that the window has left.
+fn max_tokens(wanted: u64, target: &Target<'_>, estimate: Prompt, prompt_tokens: u64) -> u64 {
     let window = target.window.or_else(|| {
         // This window is only known from a refusal. If it still applies, a prompt that does not fit is refused,
         // whatever limit is sent. If it does not apply any more, a limit derived from it would cut the answer.
         let told = target.lessons.window.filter(|told| told.limits_answers)?;
-        Some(told.tokens).filter(|tokens| asked.prompt_tokens < *tokens)
+        Some(told.tokens).filter(|tokens| prompt_tokens < *tokens)
     });
     let room = window.map_or(u64::MAX, |window| {
-        let possible = window.saturating_sub(target.lessons.tokens.least(asked.estimate));
-        likely_room(window, asked.prompt_tokens).max(possible.saturating_mul(ROOM_SHARE) / 100)
+        let possible = window.saturating_sub(target.lessons.tokens.least(estimate));
+        likely_room(window, prompt_tokens).max(possible.saturating_mul(ROOM_SHARE) / 100)
     });
-    request.max_tokens.min(cap).min(room).max(1)
+    wanted.min(room).max(1)
+}
+
+/// Changes a translated request for another target at the same upstream: the server has loaded another model, or has
+/// another window by now. Sets the name, unless a hook had set another one than `before`, and the limit on the answer, in the
+/// body and in `asked`. The rest stays as it was translated for the earlier target, since the client's request is gone by
+/// now.
+pub fn retarget(body: &mut Object<'_>, asked: &mut Asked, before: &str, target: &Target<'_>) {
+    if let Some(model) = body.get_mut("model").filter(|model| model.as_str() == Some(before)) {
+        *model = target.model.to_string().into();
+    }
+    asked.prompt_tokens = target.lessons.tokens.tokens(asked.estimate);
+    asked.window = target.window.or(target.lessons.window.map(|told| told.tokens));
+    asked.max_tokens = max_tokens(asked.wanted_tokens, target, asked.estimate, asked.prompt_tokens);
+    asked.is_clamped_to_window = asked.max_tokens < asked.wanted_tokens;
+    for limit in LIMIT_KEYS {
+        if let Some(limit) = body.get_mut(limit) {
+            *limit = asked.max_tokens.into();
+        }
+    }
 }
 
 /// The tokens that `window` most likely leaves for an answer.

@@ -39,7 +39,7 @@ use crate::error::{Error, Kind, Retry};
 use crate::json::{ParseError, Parser, Value};
 use crate::openai::{Chunk, ChunkDelta, Counts, UpstreamError, read_error_chunk};
 
-use super::plan::Plan;
+use super::plan::{Asked, Plan};
 use calls::Calls;
 use content::Content;
 use marks::{MarkedText, ShowMarked, ThinkMarks};
@@ -306,6 +306,11 @@ impl MessageStream {
         emit(&self.told.message_delta(end, &self.tokens));
         emit(&Event::MessageStop);
         Ok(())
+    }
+
+    /// Makes the answer one to a request with other limits: it was changed after the stream was made.
+    pub fn set_limits(&mut self, asked: &Asked) {
+        self.tokens.set_limits(asked);
     }
 
     /// Handles a failure after the answer has begun: ends the open block and emits the error.

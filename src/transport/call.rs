@@ -14,6 +14,7 @@ use super::connection::UpstreamConnection;
 use super::dial::ServerOrigin;
 use super::failure::Failure;
 use super::idle::Idle;
+use super::pulse::Pulse;
 use super::response::{Response, send_request};
 use super::tls;
 use super::wait::{Call, CallLimits, Wait};
@@ -50,6 +51,9 @@ pub struct Endpoint {
     options: CallLimits,
     origin: ServerOrigin,
     idle: Arc<Idle>,
+    pulse: Arc<Pulse>,
+    /// The base URL's beginning: scheme, host and port.
+    site: String,
     /// The base URL's path without a trailing slash.
     base: String,
     /// The headers of every request, the key among them, as they are sent.
@@ -72,10 +76,21 @@ impl Endpoint {
         }
         let name = config.name.clone();
         let base = url.path.clone();
+        let site = format!("{}://{}", if url.is_secure { "https" } else { "http" }, url.authority);
         let origin = origin(url).map_err(fail)?;
         let secrets = config.api_key.iter().cloned().collect();
-        let idle = Arc::default();
-        Ok(Endpoint { watcher: None, name, options: *options, origin, idle, base, headers, secrets })
+        Ok(Endpoint {
+            watcher: None,
+            name,
+            options: *options,
+            origin,
+            idle: Arc::default(),
+            pulse: Arc::default(),
+            site,
+            base,
+            headers,
+            secrets,
+        })
     }
 
     /// Adds a header to every request. Its value is never shown.
@@ -118,9 +133,26 @@ impl Endpoint {
         &self.name
     }
 
-    /// The least time between two attempts to fetch its models listing.
-    pub fn discovery_interval(&self) -> Duration {
-        self.options.discovery_interval
+    /// The time limits of its calls.
+    pub fn limits(&self) -> &CallLimits {
+        &self.options
+    }
+
+    /// The time to connect.
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.options.connect_timeout
+    }
+
+    /// The URL of a path.
+    pub(super) fn url(&self, path: Path<'_>) -> String {
+        let (base, path) = self.target(path);
+        format!("{}{base}{path}", self.site)
+    }
+
+    /// The headers of every request except `host`, which belongs to the URL.
+    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let headers = self.headers.lines().filter_map(|line| line.split_once(": "));
+        headers.filter(|(name, _)| *name != "host")
     }
 
     /// Sends JSON and returns the response once its body has begun, whatever its status.
@@ -149,16 +181,7 @@ impl Endpoint {
         let mut head = self.head("POST", path);
         // Writing to a String cannot fail.
         let _ = write!(head, "content-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-        self.exchange([head.as_bytes(), body], Call::new(wait, options))
-    }
-
-    /// Sends a GET request for something small, and returns the response whatever its status.
-    ///
-    /// # Errors
-    /// Those of [`Endpoint::post`].
-    pub fn get(&self, path: Path<'_>, wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
-        let head = self.head("GET", path) + "\r\n";
-        self.exchange([head.as_bytes(), b""], Call::new(wait, self.soon()))
+        self.exchange([head.as_bytes(), body], self.call(wait, options))
     }
 
     /// The time limits of calls that need no model.
@@ -167,17 +190,34 @@ impl Endpoint {
         CallLimits { first_byte_timeout: timeout, idle_timeout: timeout, ..self.options }
     }
 
+    /// The two parts of a path, the base URL's and the rest.
+    fn target<'p>(&'p self, path: Path<'p>) -> (&'p str, &'p str) {
+        match path {
+            Path::Api(path) => (&self.base, path),
+            Path::Root(path) => (self.base.strip_suffix("/v1").unwrap_or(&self.base), path),
+        }
+    }
+
     /// A request's head, without the blank line and the headers that describe its body.
     fn head(&self, method: &str, path: Path<'_>) -> String {
-        let (base, path) = match path {
-            Path::Api(path) => (self.base.as_str(), path),
-            Path::Root(path) => (self.base.strip_suffix("/v1").unwrap_or(&self.base), path),
-        };
+        let (base, path) = self.target(path);
         let mut head = String::with_capacity(HEAD_SIZE);
         for part in [method, " ", base, path, " HTTP/1.1\r\n", &self.headers] {
             head.push_str(part);
         }
         head
+    }
+
+    fn call(&self, wait: &Rc<dyn Wait>, options: CallLimits) -> Call {
+        Call::new(wait, options).watching(&self.pulse)
+    }
+
+    /// Notes that the server has stopped. The pooled connections to it are open and silent, so they are closed.
+    fn note_stopped(&self, failure: &Failure) {
+        if *failure == Failure::Stopped {
+            self.idle.clear();
+            self.note(|watcher| watcher.refused());
+        }
     }
 
     /// Sends a request, and sends it again if the server had already closed the pooled connection.
@@ -186,6 +226,10 @@ impl Endpoint {
     /// closed before the request arrived, so the server cannot have computed anything. A connection that is lost later,
     /// or that was opened for this request, may have been lost while the server worked on it.
     fn exchange(&self, request: [&[u8]; 2], call: Call) -> Result<Response, Failure> {
+        self.exchange_once_or_again(request, call).inspect_err(|failure| self.note_stopped(failure))
+    }
+
+    fn exchange_once_or_again(&self, request: [&[u8]; 2], call: Call) -> Result<Response, Failure> {
         if let Some(connection) = self.idle.take(|idle_for| self.note(|watcher| watcher.closed(idle_for))) {
             match send_request(connection, request, &call) {
                 Err(Failure::Reset(why)) if call.is_lost_at_once() => {

@@ -37,6 +37,8 @@ pub enum Failure {
     Protocol(String),
     /// The response's body has more bytes than this limit.
     TooLarge(usize),
+    /// The server is silent and refuses new connections: it has stopped, though it left its connection open.
+    Stopped,
     /// Discovery was answered with this status.
     Status(u16),
 }
@@ -55,7 +57,7 @@ impl Failure {
     /// True if the upstream may have been restarted, so that the discovered facts may be wrong now.
     pub fn is_connection_lost(&self) -> bool {
         match self {
-            Failure::Refused(_) | Failure::Reset(_) | Failure::Truncated(_) => true,
+            Failure::Refused(_) | Failure::Reset(_) | Failure::Truncated(_) | Failure::Stopped => true,
             // The machine is off, or starting.
             Failure::Timeout(what) => *what == WHILE_CONNECTING,
             Failure::ClientGone
@@ -65,6 +67,16 @@ impl Failure {
             | Failure::TooLarge(_)
             | Failure::Status(_) => false,
         }
+    }
+
+    /// A redirect. None is followed: it would take the key to another place.
+    pub(super) fn redirected(status: u16, target: &str) -> Self {
+        Failure::Protocol(format!("status {status} to '{target}'; redirects are never followed"))
+    }
+
+    /// A compressed body.
+    pub(super) fn encoded(encoding: &str) -> Self {
+        Failure::Protocol(format!("content-encoding '{encoding}', though only identity was asked for"))
     }
 
     /// True if no connection could be made, so that the server is down or starting.
@@ -92,6 +104,10 @@ impl Failure {
             Failure::Truncated(_) => {
                 say(Kind::BadGateway, "broke off within its answer").retry(Retry::After(RETRY_AFTER_S))
             }
+            Failure::Stopped => {
+                say(Kind::BadGateway, "has stopped: it is silent and refuses new connections")
+                    .retry(Retry::After(RETRY_AFTER_S))
+            }
             Failure::Timeout(what) => {
                 say(Kind::Timeout, &format!("timed out {what}")).retry(Retry::After(RETRY_AFTER_S))
             }
@@ -112,6 +128,7 @@ impl fmt::Display for Failure {
             Failure::Exhausted(why) => write!(f, "no connection could be tried: {why}"),
             Failure::Reset(why) => write!(f, "connection lost before the response: {why}"),
             Failure::Truncated(why) => write!(f, "connection lost within the response: {why}"),
+            Failure::Stopped => f.write_str("stopped: silent, and it refuses new connections"),
             Failure::Timeout(what) => write!(f, "timed out {what}"),
             Failure::Tls(why) => write!(f, "TLS: {why}"),
             Failure::Protocol(why) => write!(f, "invalid response: {why}"),

@@ -13,6 +13,8 @@
 //! | `idle` | connections that wait for their next call |
 //! | `head` | a response's head: its status, and where its body ends |
 //! | `lookup` | host names to addresses, by the system's resolver |
+//! | `question` | [`Endpoint::question`]: small pages that no client waits for, by ureq |
+//! | `pulse` | whether a silent server has stopped |
 //! | `tls` | [`trust`]: the authorities whose certificates upstreams may show |
 //!
 //! The requesting thread also does the waiting, from the connect to the last byte of the body. During silence it polls
@@ -28,12 +30,15 @@ mod failure;
 mod head;
 mod idle;
 mod lookup;
+mod pulse;
+mod question;
 mod response;
 mod tls;
 mod wait;
 
 pub use call::{Endpoint, Path, Watcher};
 pub use failure::Failure;
+pub use question::{Page, QuestionLimits};
 pub use response::Response;
 pub use tls::trust;
 #[cfg(test)]

@@ -125,14 +125,10 @@ impl Response {
             receiving;
         if (300..400).contains(&status) {
             let target = headers.get("location").unwrap_or_default();
-            return Err(Failure::Protocol(format!(
-                "status {status} to '{target}'; redirects are never followed"
-            )));
+            return Err(Failure::redirected(status, target));
         }
         if let Some(encoding) = headers.get("content-encoding").filter(|encoding| is_encoded(encoding)) {
-            return Err(Failure::Protocol(format!(
-                "content-encoding '{encoding}', though only identity was asked for"
-            )));
+            return Err(Failure::encoded(encoding));
         }
         let mut open = Open { connection, framing, keep_alive };
         let begun = open.unframe(&mut rest)?;
@@ -202,6 +198,9 @@ impl Response {
             }
             Ok(count) => Ok(count),
             Err(failure) => {
+                if failure == Failure::Stopped {
+                    self.idle.clear(); // the others are open and silent as well
+                }
                 self.body = Body::Failed(failure.clone());
                 Err(failure)
             }

@@ -4,14 +4,17 @@
 
 use std::cell::Cell;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::failure::{Failure, WHILE_CONNECTING};
+use super::pulse::Pulse;
 
 /// Watches the client while an upstream is silent.
 pub trait Wait {
@@ -28,7 +31,8 @@ pub trait Wait {
     /// The client cannot be written to. The call then ends as if the client had hung up.
     fn on_silence(&self) -> io::Result<()>;
 
-    /// Called with `true` when a connection is about to be made, and with `false` once it is ready.
+    /// Called with `true` when a connection is about to be made or the upstream's models are awaited, and with `false`
+    /// once that is done.
     fn on_connecting(&self, _is_connecting: bool) {}
 }
 
@@ -76,6 +80,10 @@ pub struct CallLimits {
     /// cannot have computed anything, so the request may be sent again. If the connection is lost later, a model may
     /// have worked on the request. The same holds for a refusal that does not itself say that nothing was begun.
     pub loss_at_once: Duration,
+    /// If the server has been silent for this long, attempts to connect show whether it has stopped.
+    pub pulse_after: Duration,
+    /// The time between two such attempts.
+    pub pulse_every: Duration,
 }
 
 impl Default for CallLimits {
@@ -88,6 +96,8 @@ impl Default for CallLimits {
             discovery_timeout: Duration::from_secs(10),
             discovery_interval: Duration::from_secs(3),
             loss_at_once: Duration::from_millis(100),
+            pulse_after: Duration::from_secs(5),
+            pulse_every: Duration::from_secs(2),
         }
     }
 }
@@ -133,6 +143,7 @@ pub(super) struct Call {
     sent: Cell<Option<Instant>>,
     received: Cell<bool>,
     begun: Cell<bool>,
+    pulse: Option<Arc<Pulse>>,
 }
 
 impl Call {
@@ -147,7 +158,13 @@ impl Call {
             sent: Cell::new(None),
             received: Cell::new(false),
             begun: Cell::new(false),
+            pulse: None,
         }
+    }
+
+    /// The same call, which ends when the server has stopped.
+    pub(super) fn watching(self, pulse: &Arc<Pulse>) -> Self {
+        Call { pulse: Some(Arc::clone(pulse)), ..self }
     }
 
     /// Notes that the call needs a new connection.
@@ -233,7 +250,22 @@ impl Call {
         direction: Direction,
         limit: Limit,
     ) -> Result<(), Failure> {
-        match until_ready(self.wait.as_ref(), socket, direction, limit.until)? {
+        let pulse = self.pulse.as_deref();
+        let pulse = pulse.filter(|_| (self.stage.get(), direction) == (Stage::Exchange, Direction::Receive));
+        let has_stopped = |now| {
+            let peer = rustix::net::getpeername(socket)
+                .ok()
+                .flatten()
+                .and_then(|peer| SocketAddr::try_from(peer).ok());
+            let every = self.options.pulse_every;
+            pulse.zip(peer).is_some_and(|(pulse, peer)| pulse.has_stopped(peer, now, every))
+        };
+        let checks = pulse.map(|_| Checks {
+            after: self.options.pulse_after,
+            every: self.options.pulse_every,
+            has_stopped: &has_stopped,
+        });
+        match until_ready(self.wait.as_ref(), socket, direction, limit.until, checks)? {
             true => Ok(()),
             false => Err(Failure::Timeout(limit.what)),
         }
@@ -255,7 +287,15 @@ pub fn has_left(wait: &dyn Wait) -> bool {
 /// [`Failure::ClientGone`], or an error of the system.
 pub fn wait_for(wait: &dyn Wait, ready: BorrowedFd<'_>, time: Duration) -> Result<bool, Failure> {
     let until = Instant::now().checked_add(time);
-    until_ready(wait, ready, Direction::Receive, until)
+    until_ready(wait, ready, Direction::Receive, until, None)
+}
+
+/// When to check whether a silent server has stopped.
+#[derive(Clone, Copy)]
+struct Checks<'c> {
+    after: Duration,
+    every: Duration,
+    has_stopped: &'c dyn Fn(Instant) -> bool,
 }
 
 /// Returns true if the socket is ready, false if `until` has passed.
@@ -264,13 +304,15 @@ fn until_ready(
     socket: BorrowedFd<'_>,
     direction: Direction,
     until: Option<Instant>,
+    checks: Option<Checks<'_>>,
 ) -> Result<bool, Failure> {
     // Without this minimum, a patience of zero would make a busy loop.
     const PATIENCE_MIN: Duration = Duration::from_millis(1);
     let next_tick = || wait.patience().and_then(|patience| Instant::now().checked_add(patience));
     let mut tick = next_tick();
+    let mut check = checks.and_then(|checks| Instant::now().checked_add(checks.after));
     loop {
-        let wake = [until, tick].into_iter().flatten().min();
+        let wake = [until, tick, check].into_iter().flatten().min();
         let timeout = wake.map(|at| at.saturating_duration_since(Instant::now()));
         let seen = poll(socket, direction, wait.client(), timeout);
         match seen.map_err(|error| Failure::Reset(error.to_string()))? {
@@ -281,6 +323,12 @@ fn until_ready(
         let now = Instant::now();
         if until.is_some_and(|at| at <= now) {
             return Ok(false);
+        }
+        if let Some(checks) = checks.filter(|_| check.is_some_and(|at| at <= now)) {
+            if (checks.has_stopped)(now) {
+                return Err(Failure::Stopped);
+            }
+            check = now.checked_add(checks.every.max(PATIENCE_MIN));
         }
         if tick.is_some_and(|at| at <= now) {
             wait.on_silence().map_err(|_| Failure::ClientGone)?;

@@ -54,6 +54,7 @@ mod odd_answers;
 mod paths;
 mod patience;
 mod repairs;
+mod restarts;
 mod silence;
 mod strangers;
 

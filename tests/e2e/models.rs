@@ -122,14 +122,53 @@ fn the_first_requests_wait_until_the_model_is_known() {
     for client in &mut clients {
         client.send(&post(hello().to_string().as_bytes()));
     }
-    // The start itself asks, and so does the first of the five.
-    (0..2).for_each(|_| was_asked.recv_timeout(HANG).unwrap());
+    // The start asks, and nobody else.
+    was_asked.recv_timeout(HANG).unwrap();
     // These requests give the others time for questions that they must not ask.
     (0..100).for_each(|_| _ = server.connect().ask(b"GET /health HTTP/1.1\r\n\r\n"));
-    (0..20).for_each(|_| open.send(()).unwrap());
+    assert!(was_asked.try_recv().is_err(), "asked twice");
+    open.send(()).unwrap();
     for mut client in clients {
         client.receive().message();
     }
     let seen = upstream.seen();
     assert!(seen.iter().all(|seen| seen.body["model"] == MODEL), "{seen:?}");
+}
+
+#[test]
+fn clients_that_leave_before_the_model_is_known_hold_nothing() {
+    let (upstream, was_asked, open) = Upstream::start_gated();
+    let server = Server::run(&["serve", "--upstream", &upstream.url()], &[]);
+    was_asked.recv_timeout(HANG).unwrap();
+    let clients: Vec<_> = (0..5)
+        .map(|_| {
+            let mut client = server.connect();
+            client.send(&post(hello().to_string().as_bytes()));
+            client
+        })
+        .collect();
+    let mut stays = server.connect();
+    stays.send(&post(hello().to_string().as_bytes()));
+    drop(clients);
+    (0..5).for_each(|_| _ = server.wait_for(" 499 "));
+    server.wait_until(|health| health["cancelled"]["connect"] == 5);
+    assert!(upstream.seen().is_empty(), "no request is sent for a client that has left");
+    open.send(()).unwrap();
+    stays.receive().message();
+    assert_eq!(upstream.only_seen().body["model"], MODEL);
+}
+
+#[test]
+fn several_upstreams_are_asked_for_their_models_at_the_same_time() {
+    let upstreams = [Upstream::start_gated(), Upstream::start_gated()];
+    let arguments = upstreams.each_ref().map(|(upstream, ..)| upstream.url());
+    let [first, second] = &arguments;
+    let server = Server::run(&["serve", "--upstream", first, "--upstream", second], &[]);
+    let mut client = server.connect();
+    client.send(b"GET /v1/models HTTP/1.1\r\n\r\n");
+    // Neither has answered when both are asked.
+    upstreams.iter().for_each(|(_, was_asked, _)| was_asked.recv_timeout(HANG).unwrap());
+    upstreams.iter().for_each(|(.., open)| open.send(()).unwrap());
+    let answer = client.receive();
+    assert_eq!((answer.status, &answer.json()["data"][0]["max_model_len"]), (200, &json!(WINDOW)));
 }

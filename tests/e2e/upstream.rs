@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
@@ -114,7 +114,12 @@ impl Upstream {
 
     /// From now on a GET of this path has this answer.
     pub(crate) fn set_page(&self, path: &str, status: u16, body: &str) {
-        self.state.pages.lock().unwrap().push((path.to_owned(), status, body.to_owned()));
+        self.page_setter().set(path, status, body);
+    }
+
+    /// Sets pages from within a script.
+    pub(crate) fn page_setter(&self) -> PageSetter {
+        PageSetter(Arc::clone(&self.state))
     }
 
     /// From now on each prompt is counted as this many tokens.
@@ -132,6 +137,17 @@ impl Upstream {
         let mut seen = self.seen();
         assert_eq!(seen.len(), 1, "{seen:?}");
         seen.remove(0)
+    }
+}
+
+/// Sets the answers to other paths.
+pub(crate) struct PageSetter(Arc<State>);
+
+impl PageSetter {
+    pub(crate) fn set(&self, path: &str, status: u16, body: &str) {
+        let mut pages = self.0.pages.lock().unwrap();
+        pages.retain(|(known, ..)| known != path);
+        pages.push((path.to_owned(), status, body.to_owned()));
     }
 }
 
@@ -257,6 +273,11 @@ impl Call {
     pub(crate) fn end(&mut self) -> Then {
         self.write("0\r\n\r\n");
         Then::Keep
+    }
+
+    /// Closes the connection. The other side can see that when this returns.
+    pub(crate) fn close(&mut self) {
+        self.stream.get_mut().shutdown(Shutdown::Both).unwrap();
     }
 
     /// A write that takes longer than this fails.

@@ -1,8 +1,12 @@
 //! `GET /models`: the recorded servers, restarts, failures.
 
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sparkgap::config::Secret;
 use sparkgap::dialect::ServerKind;
 use sparkgap::fleet::Upstream;
 use sparkgap::transport::{CallLimits, Failure, Path};
@@ -12,9 +16,9 @@ use crate::support::*;
 /// Answers each request, on a connection of its own, with the next of these.
 fn answering(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
     scripted(move |listener| {
-        let mut stream = accept(listener);
         let mut heads = Vec::new();
         for text in answers {
+            let mut stream = accept(listener);
             heads.push(read_request(&mut stream).0);
             answer(&mut stream, &text);
         }
@@ -41,7 +45,7 @@ fn the_recorded_servers_are_discovered() {
         let upstream = upstream(&url);
         assert_eq!(upstream.discovered().flavour, ServerKind::Unknown);
         assert_eq!(upstream.model(), None);
-        let discovered = upstream.discover(&nobody()).unwrap();
+        let discovered = upstream.discover().unwrap();
         assert_eq!((discovered.flavour, discovered.window("qwen3")), (flavour, Some(window)));
         assert_eq!(discovered, upstream.discovered());
         assert_eq!(upstream.model().as_deref(), Some("qwen3"));
@@ -54,47 +58,137 @@ fn listing(model: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
+/// The first model, after the facts were renewed as before a request.
+fn fresh_model(upstream: &Upstream) -> String {
+    upstream.notice_closed();
+    upstream.refresh(&nobody()).unwrap();
+    upstream.discovered().models.first().unwrap().id.clone()
+}
+
 #[test]
 fn discovery_is_fresh_after_a_lost_connection() {
     let (url, script) = scripted(|listener| {
-        let mut first = answered(listener, &listing("old"));
-        read_request(&mut first);
-        drop(first);
-        // The retry of the stale connection is lost as well: the upstream restarts.
+        drop(answered(listener, &listing("old")));
+        // The upstream restarts.
         drop(accept(listener));
-        let _second = answered(listener, &listing("new"));
+        drop(answered(listener, &listing("new")));
     });
     let upstream = upstream_with(&url, CallLimits { discovery_interval: Duration::ZERO, ..patient() });
     for _ in 0..2 {
         // It asks only once, since the answer is not stale.
-        assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "old");
+        assert_eq!(fresh_model(&upstream), "old");
     }
     assert!(upstream.post(CHAT, b"{}", &nobody()).is_err());
     assert_eq!(upstream.discovered().models[0].id, "old");
-    assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "new");
+    assert_eq!(fresh_model(&upstream), "new");
     script.join().unwrap();
 }
 
 #[test]
 fn a_server_that_was_started_anew_while_nobody_asked_is_noticed() {
-    let (closed, was_closed) = std::sync::mpsc::channel();
+    let (closed, was_closed) = channel();
     let (url, script) = scripted(move |listener| {
-        let mut first = answered(listener, &listing("old"));
-        read_request(&mut first);
-        answer(&mut first, OK);
+        drop(answered(listener, &listing("old")));
+        let mut first = accept(listener);
+        for _ in 0..2 {
+            read_request(&mut first);
+            answer(&mut first, OK);
+        }
         drop(first);
         closed.send(()).unwrap();
-        let _second = answered(listener, &listing("new"));
+        drop(answered(listener, &listing("new")));
     });
     // The interval between two questions does not count here.
     let upstream = upstream_with(&url, CallLimits { discovery_interval: HANG, ..CallLimits::default() });
-    assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "old");
-    read_all(upstream.post(CHAT, b"{}", &nobody()).unwrap());
+    assert_eq!(fresh_model(&upstream), "old");
+    for _ in 0..2 {
+        read_all(upstream.post(CHAT, b"{}", &nobody()).unwrap());
+    }
     let generation = upstream.generation();
     was_closed.recv_timeout(HANG).unwrap();
-    assert_eq!(upstream.discovered_fresh(&nobody()).models[0].id, "new");
+    assert_eq!(fresh_model(&upstream), "new");
     assert_ne!(upstream.generation(), generation);
     script.join().unwrap();
+}
+
+#[test]
+fn a_client_that_leaves_does_not_end_the_question_of_others() {
+    let (open, opened) = channel::<()>();
+    let (begun, has_begun) = channel();
+    let (url, script) = scripted(move |listener| {
+        let mut stream = accept(listener);
+        read_request(&mut stream);
+        begun.send(()).unwrap();
+        opened.recv_timeout(HANG).unwrap();
+        answer(&mut stream, &listing("a"));
+        nobody_waits(listener)
+    });
+    let upstream = upstream(&url);
+    assert_eq!(upstream.refresh(&leaving_client()), Err(Failure::ClientGone));
+    has_begun.recv_timeout(HANG).unwrap();
+    let other = {
+        let upstream = upstream.clone();
+        std::thread::spawn(move || fresh_model(&upstream))
+    };
+    open.send(()).unwrap();
+    assert_eq!(other.join().unwrap(), "a");
+    assert!(script.join().unwrap(), "one question served both");
+}
+
+#[test]
+fn a_listing_without_end_holds_nobody_longer_than_its_limit() {
+    let (url, script) = scripted(|listener| {
+        let mut stream = answered(listener, "HTTP/1.1 200 OK\r\n\r\n");
+        // A byte now and then does not extend the limit.
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        while stream.write_all(b" ").is_ok() {
+            let _ = stream.peek(&mut [0]);
+        }
+    });
+    let upstream = upstream_with(&url, CallLimits { discovery_timeout: SOON, ..CallLimits::default() });
+    assert_eq!(upstream.discover().unwrap_err(), Failure::Timeout("before the end of the answer"));
+    // The server answers, so the next request does not wait for another question.
+    assert_eq!(upstream.refresh(&leaving_client()), Ok(()));
+    script.join().unwrap();
+}
+
+#[test]
+fn a_question_carries_the_key_to_its_own_host_only() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = other.local_addr().unwrap();
+    let (url, script) = answering(vec![format!(
+        "HTTP/1.1 302 Found\r\nlocation: http://{target}/v1/models\r\ncontent-length: 0\r\n\r\n"
+    )]);
+    let mut config = config(&url);
+    config.api_key = Some(Secret::new("sk-hush"));
+    let upstream = Upstream::new(config, &CallLimits::default()).unwrap();
+    let failure = upstream.discover().unwrap_err();
+    assert!(matches!(&failure, Failure::Protocol(why) if why.contains("redirects are never")), "{failure:?}");
+    let head = script.join().unwrap().concat().to_lowercase();
+    assert!(head.starts_with("get /v1/models http/1.1\r\n"), "{head}");
+    for line in ["authorization: bearer sk-hush", "accept-encoding: identity", "user-agent: sparkgap/"] {
+        assert_eq!(head.matches(line).count(), 1, "{line}: {head}");
+    }
+    assert_eq!(head.matches("\nhost: ").count(), 1, "{head}");
+    assert!(nobody_waits(&other), "the redirect was not followed");
+}
+
+#[test]
+fn the_failures_of_a_question_have_the_names_of_those_of_calls() {
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let failure = upstream(&format!("http://{gone}/v1")).discover().unwrap_err();
+    assert!(failure.is_refused(), "{failure:?}");
+    for (text, expected) in [
+        ("", "Reset"),
+        ("SSH-2.0-OpenSSH_9.6\r\n", "Protocol"),
+        ("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nxx", "Protocol"),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", "Reset"),
+    ] {
+        let (url, script) = answering(vec![text.to_owned()]);
+        let failure = upstream(&url).discover().unwrap_err();
+        assert!(format!("{failure:?}").starts_with(expected), "{text}: {failure:?}");
+        script.join().unwrap();
+    }
 }
 
 #[test]
@@ -109,10 +203,10 @@ fn a_failed_discovery_keeps_the_known_models() {
     ];
     let (url, script) = answering(answers);
     let upstream = upstream(&url);
-    upstream.discover(&nobody()).unwrap();
-    assert_eq!(upstream.discover(&nobody()).unwrap_err(), Failure::Status(401));
+    upstream.discover().unwrap();
+    assert_eq!(upstream.discover().unwrap_err(), Failure::Status(401));
     for _ in 0..3 {
-        let failure = upstream.discover(&nobody()).unwrap_err();
+        let failure = upstream.discover().unwrap_err();
         assert!(matches!(failure, Failure::Protocol(_) | Failure::TooLarge(_)), "{failure:?}");
     }
     assert_eq!(upstream.discovered().models[0].id, "a");
@@ -121,12 +215,14 @@ fn a_failed_discovery_keeps_the_known_models() {
 
 #[test]
 fn questions_that_need_no_model_have_a_limit_of_their_own() {
-    let discover = |upstream: &Upstream| upstream.discover(&nobody()).err();
+    let discover = |upstream: &Upstream| upstream.discover().err();
     let ask = |upstream: &Upstream| upstream.ask(Path::Root("/tokenize"), b"{}", &nobody()).err();
-    for asked in [discover, ask] {
+    for (asked, what) in
+        [(discover as fn(&Upstream) -> _, "before the end of the answer"), (ask, "before the first byte")]
+    {
         let (url, script) = scripted(|listener| wait_for_close(&mut accept(listener)));
         let upstream = upstream_with(&url, CallLimits { discovery_timeout: SOON, ..CallLimits::default() });
-        assert_eq!(asked(&upstream), Some(Failure::Timeout("before the first byte")));
+        assert_eq!(asked(&upstream), Some(Failure::Timeout(what)));
         script.join().unwrap();
     }
 }

@@ -194,9 +194,15 @@ pub(crate) fn read_exactly(response: &mut Response, size: usize) {
 
 /// A listener that accepts no connection, since its queue is full.
 pub(crate) fn full_listener() -> (TcpListener, Vec<OwnedFd>) {
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, listen, socket_with};
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listen(&listener, 0).unwrap();
+    let queue = fill(&listener);
+    (listener, queue)
+}
+
+/// Fills the listener's queue, so that it neither accepts nor refuses a connection while the result is held.
+pub(crate) fn fill(listener: &TcpListener) -> Vec<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, listen, socket_with};
+    listen(listener, 0).unwrap();
     let address = listener.local_addr().unwrap();
     let fill = || {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -204,6 +210,5 @@ pub(crate) fn full_listener() -> (TcpListener, Vec<OwnedFd>) {
         let _ = connect(&socket, &address);
         socket
     };
-    let queue = (0..4).map(|_| fill()).collect();
-    (listener, queue)
+    (0..4).map(|_| fill()).collect()
 }

@@ -75,6 +75,19 @@ fn calls_go_out_whole_and_share_a_connection() {
 }
 
 #[test]
+fn questions_trust_the_same_authorities() {
+    let (url, script) = scripted_tls(|listener| {
+        let mut stream = accept_tls(listener);
+        let head = read_request(&mut stream).0;
+        let body = r#"{"data":[{"id":"a"}]}"#;
+        answer(&mut stream, &format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+        head
+    });
+    assert_eq!(upstream(&url).discover().unwrap().models[0].id, "a");
+    assert!(script.join().unwrap().starts_with("GET /v1/models "));
+}
+
+#[test]
 fn bytes_after_an_answer_do_not_answer_the_next_call() {
     let (url, script) = scripted_tls(|listener| {
         let mut first = accept_tls(listener);
@@ -121,12 +134,17 @@ fn a_certificate_for_another_host_is_refused() {
     let listener = TcpListener::bind("127.0.0.2:0").unwrap();
     let url = format!("https://{}/v1", listener.local_addr().unwrap());
     let script = thread::spawn(move || {
-        let mut stream = accept_tls(&listener);
-        assert!(stream.read(&mut [0]).is_err());
+        for _ in 0..2 {
+            let mut stream = accept_tls(&listener);
+            assert!(stream.read(&mut [0]).is_err());
+        }
     });
-    let failure = upstream(&url).post(CHAT, b"{}", &nobody()).unwrap_err();
+    let upstream = upstream(&url);
+    let failures = [upstream.post(CHAT, b"{}", &nobody()).unwrap_err(), upstream.discover().unwrap_err()];
     script.join().unwrap();
-    assert!(matches!(&failure, Failure::Tls(why) if why.contains("certificate")), "{failure:?}");
+    for failure in failures {
+        assert!(matches!(&failure, Failure::Tls(why) if why.contains("certificate")), "{failure:?}");
+    }
 }
 
 #[test]

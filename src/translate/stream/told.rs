@@ -29,6 +29,11 @@ impl Tokens {
         &self.asked.model
     }
 
+    /// Takes the limits of a request that was changed after the stream was made.
+    pub(super) fn set_limits(&mut self, asked: &Asked) {
+        self.asked.clone_from(asked);
+    }
+
     pub(super) fn counts(&self) -> Counts {
         self.counts
     }
