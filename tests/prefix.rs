@@ -361,8 +361,8 @@ fn run(manner: Manner) -> usize {
             let case = format!("{manner:?}, seed {seed}, request {number}");
             // Whatever the template does with newlines, the model gets its text as it wrote it.
             if let (Some(written), false) = (&conversation.written, manner.thinking_in_text) {
-                let answers = after.chat["messages"].as_array().unwrap().iter();
-                let last = answers.filter(|message| message["role"] == "assistant").next_back();
+                let mut answers = after.chat["messages"].as_array().unwrap().iter();
+                let last = answers.rfind(|message| message["role"] == "assistant");
                 assert_eq!(last.unwrap()["content"], json!(written), "{case}");
             }
             assert_eq!(before.chat["tools"].to_string(), after.chat["tools"].to_string(), "{case}");

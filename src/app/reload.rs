@@ -10,7 +10,6 @@ use super::setup::Setup;
 use super::status::Status;
 use crate::proxy::Proxy;
 use crate::server::StopHandle;
-use crate::shown::ShownText;
 use crate::{service, threads};
 
 /// Everything that a reload needs.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::output::{Failed, note, print};
-use super::remote::{ANY_KEY, LOCAL, Told, Variables, ask};
+use super::remote::{ANY_KEY, LOCAL, RemoteEnvironment, Variables, ask};
 use crate::config;
 use crate::json::{self, Object, Value};
 
@@ -112,8 +112,8 @@ fn offer_to_wait(reason: &str) -> bool {
     waits
 }
 
-fn command(arguments: &[OsString], told: Told) -> Result<Command, Failed> {
-    let Told { mut variables, settings, .. } = told;
+fn command(arguments: &[OsString], told: RemoteEnvironment) -> Result<Command, Failed> {
+    let RemoteEnvironment { mut variables, settings, .. } = told;
     for folder in MANAGED {
         check_managed(Path::new(folder), &variables)?;
     }

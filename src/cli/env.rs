@@ -9,7 +9,7 @@ use std::io::{self, Write as _};
 use super::arguments::Environment;
 use super::claude;
 use super::output::{Failed, note, plain_json};
-use super::remote::{Told, Variables, ask};
+use super::remote::{RemoteEnvironment, Variables, ask};
 use crate::admin::environment::VARIABLES;
 use crate::app::in_quotes;
 use crate::json::{Object, Value};
@@ -111,7 +111,7 @@ fn as_json(variables: &Variables) -> String {
 }
 
 /// A whole settings file for Claude Code: the variables, and the settings that no variable stands for.
-fn as_settings(told: Told) -> String {
+fn as_settings(told: RemoteEnvironment) -> String {
     let env: Object<'_> =
         told.variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     let mut whole = Object::new();

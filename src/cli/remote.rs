@@ -39,7 +39,7 @@ pub(super) type Variables = Vec<(&'static str, String)>;
 
 /// The answer of `GET /env`, as far as it is known here.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct RemoteEnvironment {
     pub(super) variables: Variables,
     /// Keys of Claude Code's settings, in the order of [`SETTINGS`]: texts, or true or false.
     pub(super) settings: Vec<(&'static str, Value<'static>)>,
@@ -47,7 +47,7 @@ pub(super) struct Told {
     notes: Vec<String>,
 }
 
-impl Told {
+impl RemoteEnvironment {
     /// Shows the notes on stderr.
     pub(super) fn show_notes(&self) {
         for text in &self.notes {
@@ -58,7 +58,7 @@ impl Told {
 
 /// The reason for which a sparkgap gives no environment.
 #[derive(Debug)]
-enum Trouble {
+enum NoEnvironment {
     /// Its model server does not answer, which may pass.
     Down(Failed),
     Other(Failed),
@@ -81,7 +81,7 @@ pub(super) fn ask(
     base_url: Option<&str>,
     key: Option<&str>,
     may_wait: impl FnOnce(&str) -> bool,
-) -> Result<Told, Failed> {
+) -> Result<RemoteEnvironment, Failed> {
     let remote = address(remote.or(base_url));
     let base_url = base_url.map_or_else(|| remote.clone(), with_scheme);
     let key = self::key(key);
@@ -93,7 +93,7 @@ pub(super) fn ask(
 }
 
 /// Adds the answer's variables to `variables`, and reads its settings and notes.
-fn read_answer(answer: &Value<'_>, mut variables: Variables) -> Result<Told, String> {
+fn read_answer(answer: &Value<'_>, mut variables: Variables) -> Result<RemoteEnvironment, String> {
     let env = answer.get("env").and_then(Value::as_object).ok_or("no `env` in its answer")?;
     if !matches!(env.get("ANTHROPIC_BASE_URL").and_then(Value::as_str), Some(url) if !url.is_empty()) {
         return Err("no ANTHROPIC_BASE_URL in its `env`".into());
@@ -119,7 +119,7 @@ fn read_answer(answer: &Value<'_>, mut variables: Variables) -> Result<Told, Str
     let settings = SETTINGS.iter().filter_map(|(name, _)| setting(name)).collect();
     let notes = answer.get("notes").and_then(Value::as_array).into_iter().flatten();
     let notes = notes.filter_map(Value::as_str).take(NOTES_MAX).map(in_one_line).collect();
-    Ok(Told { variables, settings, notes })
+    Ok(RemoteEnvironment { variables, settings, notes })
 }
 
 /// A text of another machine, made fit for a terminal.
@@ -135,21 +135,21 @@ fn fetch_patiently(
 ) -> Result<Vec<u8>, Failed> {
     for _ in 0..MORE_TRIES {
         match fetch(server, url) {
-            Err(Trouble::Down(_)) => std::thread::sleep(TRY_AGAIN_AFTER),
-            Err(Trouble::Other(failed)) => return Err(failed),
+            Err(NoEnvironment::Down(_)) => std::thread::sleep(TRY_AGAIN_AFTER),
+            Err(NoEnvironment::Other(failed)) => return Err(failed),
             Ok(body) => return Ok(body),
         }
     }
     match fetch(server, url) {
         Ok(body) => return Ok(body),
-        Err(Trouble::Down(failed)) if may_wait(&failed) => {}
-        Err(Trouble::Down(failed) | Trouble::Other(failed)) => return Err(failed),
+        Err(NoEnvironment::Down(failed)) if may_wait(&failed) => {}
+        Err(NoEnvironment::Down(failed) | NoEnvironment::Other(failed)) => return Err(failed),
     }
     loop {
         std::thread::sleep(WAIT_BETWEEN);
         match fetch(server, url) {
-            Err(Trouble::Down(_)) => {}
-            Err(Trouble::Other(failed)) => return Err(failed),
+            Err(NoEnvironment::Down(_)) => {}
+            Err(NoEnvironment::Other(failed)) => return Err(failed),
             Ok(body) => return Ok(body),
         }
     }
@@ -183,13 +183,13 @@ fn with_scheme(url: &str) -> String {
     if url.contains("://") { url.to_string() } else { format!("http://{url}") }
 }
 
-fn fetch(server: &Endpoint, url: &str) -> Result<Vec<u8>, Trouble> {
+fn fetch(server: &Endpoint, url: &str) -> Result<Vec<u8>, NoEnvironment> {
     let limits = QuestionLimits { time: ANSWER_TIMEOUT, size: ANSWER_SIZE_MAX };
     let page = server.question(Path::Root("/env"), limits).map_err(|failure| {
-        Trouble::Other(format!("no sparkgap answers at {url} ({failure}).\nStart one: sparkgap serve --upstream URL, or sparkgap demo. Or say where it is: SPARKGAP_URL=http://box:4000, or sparkgap env --remote http://box:4000"))
+        NoEnvironment::Other(format!("no sparkgap answers at {url} ({failure}).\nStart one: sparkgap serve --upstream URL, or sparkgap demo. Or say where it is: SPARKGAP_URL=http://box:4000, or sparkgap env --remote http://box:4000"))
     })?;
     let Page { status, body, .. } = page;
-    Err(Trouble::Other(match status {
+    Err(NoEnvironment::Other(match status {
         200 => return Ok(body),
         401 => format!(
             "the sparkgap at {url} asks for a key: put it into the environment variable SPARKGAP_API_KEY"
@@ -201,7 +201,11 @@ fn fetch(server: &Endpoint, url: &str) -> Result<Vec<u8>, Trouble> {
         status => match message(body) {
             Some(message) => {
                 let failed = format!("the sparkgap at {url} has no environment to give: {message}");
-                return Err(if status >= 500 { Trouble::Down(failed) } else { Trouble::Other(failed) });
+                return Err(if status >= 500 {
+                    NoEnvironment::Down(failed)
+                } else {
+                    NoEnvironment::Other(failed)
+                });
             }
             None => format!("the sparkgap at {url} answers with status {status}"),
         },

@@ -10,7 +10,7 @@ use crate::json::Value;
 use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::probe::{self, Answer, Format, Trouble};
 use crate::translate::{make_repair, repair_for};
-use crate::transport::{Path, QuestionLimits, nobody};
+use crate::transport::{Path, QuestionLimits};
 
 /// Tokens of the prompt that is sent twice. It spans many cache blocks of any server, and takes seconds on a slow
 /// machine.

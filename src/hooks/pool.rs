@@ -27,9 +27,9 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 const WAITING_MAX: usize = 512;
 
 /// The VMs that are not lent out, and the calls that wait for one.
-pub(super) struct LuaPool(Mutex<PoolState>);
+pub(super) struct LuaPool(Mutex<LuaPoolState>);
 
-struct PoolState {
+struct LuaPoolState {
     idle: Vec<Slot>,
     waiting: WaitingLine<Turn>,
 }
@@ -70,7 +70,7 @@ impl LuaPool {
     }
 
     fn of(idle: Vec<Slot>) -> LuaPool {
-        LuaPool(Mutex::new(PoolState { idle, waiting: WaitingLine::new(WAITING_MAX) }))
+        LuaPool(Mutex::new(LuaPoolState { idle, waiting: WaitingLine::new(WAITING_MAX) }))
     }
 
     /// Runs `f` with a VM, and throws the VM away if it is spent afterwards. Waits for a VM if there must be one, and
@@ -141,7 +141,7 @@ impl LuaPool {
         });
     }
 
-    fn state<T>(&self, change: impl FnOnce(&mut PoolState) -> T) -> T {
+    fn state<T>(&self, change: impl FnOnce(&mut LuaPoolState) -> T) -> T {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

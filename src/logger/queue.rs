@@ -24,7 +24,7 @@ const FLUSH_TIME: Duration = Duration::from_secs(2);
 
 /// The lines that wait for the one thread that writes them.
 pub(super) struct LineQueue {
-    state: Mutex<QueueState>,
+    state: Mutex<PendingLines>,
     /// Lines came while the writer was idle.
     filled: Condvar,
     /// The writer has written something.
@@ -36,7 +36,7 @@ pub(super) struct LineQueue {
 }
 
 #[derive(Default)]
-struct QueueState {
+struct PendingLines {
     bytes: VecDeque<u8>,
     /// Lines dropped since the last notice.
     unreported: u64,
@@ -50,7 +50,7 @@ struct QueueState {
     is_stuck: bool,
 }
 
-impl QueueState {
+impl PendingLines {
     /// A line that is longer than the queue is taken if nothing else waits: at the level trace, lines are whole bodies.
     fn has_room(&self, size: usize) -> bool {
         self.bytes.is_empty() || self.bytes.len() + size <= QUEUE_SIZE_MAX
@@ -107,7 +107,7 @@ impl LineQueue {
     }
 
     /// Adds the notice about dropped lines, in their place between the lines before and after them.
-    fn report(&self, state: &mut QueueState) {
+    fn report(&self, state: &mut PendingLines) {
         let lost = std::mem::take(&mut state.unreported);
         if lost > 0 {
             state.bytes.extend((self.notice)(lost).as_bytes());
@@ -144,17 +144,17 @@ impl LineQueue {
     /// Waits until all lines are written, but not for a reader that takes nothing.
     pub(super) fn flush(&self) {
         let is_unwritten =
-            |state: &QueueState| (!state.bytes.is_empty() || state.is_writing) && !state.is_stuck;
+            |state: &PendingLines| (!state.bytes.is_empty() || state.is_writing) && !state.is_stuck;
         drop(self.wait_while(self.state(), FLUSH_TIME, is_unwritten));
     }
 
     /// Waits while the condition is true, at most for `time`. Also returns whether that was too short.
     fn wait_while<'q>(
         &'q self,
-        mut state: MutexGuard<'q, QueueState>,
+        mut state: MutexGuard<'q, PendingLines>,
         time: Duration,
-        condition: impl Fn(&QueueState) -> bool,
-    ) -> (MutexGuard<'q, QueueState>, bool) {
+        condition: impl Fn(&PendingLines) -> bool,
+    ) -> (MutexGuard<'q, PendingLines>, bool) {
         state.waiting += 1;
         let waited = self.emptied.wait_timeout_while(state, time, |state| condition(state));
         let (mut state, result) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -163,7 +163,7 @@ impl LineQueue {
     }
 
     /// Locks the state. No code can panic while it is locked, so a poisoned state is as good as any.
-    fn state(&self) -> MutexGuard<'_, QueueState> {
+    fn state(&self) -> MutexGuard<'_, PendingLines> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -12,7 +12,7 @@ use super::overflow::{compile, number};
 use super::repair::{EFFORTS, Repair};
 
 /// A refusal's texts, as a pattern, and the changes for it, the mildest first.
-struct Row {
+struct RefusalRow {
     pattern: &'static str,
     repairs: fn(&Captures<'_>, &str) -> Vec<Repair>,
 }
@@ -44,48 +44,51 @@ const NEEDED: [&str; 16] = [
 ];
 
 /// The first that matches decides, so the more specific ones come first.
-const ROWS: &[Row] = &[
+const ROWS: &[RefusalRow] = &[
     // A server without a parser for calls: it must be started differently.
-    Row {
+    RefusalRow {
         pattern: r#""auto" tool choice requires|requires --jinja|does not support tools"#,
         repairs: |_, _| Vec::new(),
     },
     // thinking
-    Row {
+    RefusalRow {
         pattern: r"does not support (?:thinking|reasoning)\b|think value .{0,40}is not supported|(?:thinking|reasoning) is not supported",
         repairs: |_, _| vec![Repair::NoThinking],
     },
-    Row { pattern: r"thinking_token_budget is set but", repairs: |_, _| without("thinking_token_budget") },
-    Row {
+    RefusalRow {
+        pattern: r"thinking_token_budget is set but",
+        repairs: |_, _| without("thinking_token_budget"),
+    },
+    RefusalRow {
         pattern: r"chat_template is not supported for Mistral",
         repairs: |_, _| without("chat_template_kwargs"),
     },
     // images
-    Row {
+    RefusalRow {
         pattern: r"(?:at most|up to|maximum of|more than) (?<n>\d+) images?\b",
         repairs: |found, _| match number(found, "n").and_then(|max| usize::try_from(max).ok()) {
             None | Some(0) => vec![Repair::NoImages],
             Some(max) => vec![Repair::ImagesMax(max)],
         },
     },
-    Row {
+    RefusalRow {
         pattern: r"is not a multimodal model|missing data required for image|no vision|text-only model|images? (?:inputs? )?(?:is|are) not supported|(?:not|n't) support (?:the )?(?:images?|vision|multimodal|multi-modal)\b|support image input|unknown variant .image_url|image_url\S{0,2} is (?:not|only) supported|unknown part type: image_url|only .text. content type|mmproj",
         repairs: |_, _| vec![Repair::NoImages],
     },
-    Row {
+    RefusalRow {
         pattern: r"(?:failed to|cannot|can't|could not|unable to) (?:load|decode|identify|process|open|read|parse) (?:the |input |an )?image|invalid image|image (?:data |file )?is (?:truncated|invalid|corrupt)|broken data stream when reading image|(?:unsupported|unknown|invalid) image (?:format|type|media)",
         repairs: |_, _| vec![Repair::PlainImages, Repair::NewestImage],
     },
     // tool schemas, and the format of the answer
-    Row {
+    RefusalRow {
         pattern: r"invalid schema for response_format|'?response_format'?.{0,80}'?required'? is required",
         repairs: |_, _| vec![Repair::LooseFormat, Repair::PlainSchemas, Repair::FormatAsText],
     },
-    Row {
+    RefusalRow {
         pattern: r"response_format type is unavailable|response_format.{0,80}(?:not supported|unsupported|unavailable|not permitted|not allowed|must be)|json_schema.{0,40}not supported",
         repairs: |_, _| vec![Repair::FormatAsText],
     },
-    Row {
+    RefusalRow {
         pattern: r"schema conversion failed|failed to parse grammar|initialize samplers|grammar (?:error|specification|compil)|(?:compile|parse|convert|invalid|unsupported|not supported)[^.]{0,60}(?:grammar|schema)|unrecognized schema|error resolving ref|features? (?:not supported|unsupported) by xgrammar|xgrammar does not support|pattern must start with|cannot unmarshal .{0,40}tools\.function\.parameters",
         repairs: |_, text| {
             let mut repairs = vec![Repair::Without("strict".into()), Repair::PlainSchemas];
@@ -95,49 +98,52 @@ const ROWS: &[Row] = &[
         },
     },
     // ids and names
-    Row { pattern: r"tool call id .{0,300}with a length of 9", repairs: |_, _| vec![Repair::CallIds] },
-    Row {
+    RefusalRow { pattern: r"tool call id .{0,300}with a length of 9", repairs: |_, _| vec![Repair::CallIds] },
+    RefusalRow {
         pattern: r"function name was .{0,300}must be a-z|tools?\S{0,20}name\S{0,3}:? .{0,40}(?:too long|match(?:es)? (?:the )?pattern|maximum length)",
         repairs: |_, _| vec![Repair::ToolNames],
     },
     // the order of messages
-    Row { pattern: r"single tool-calls? at once", repairs: |_, _| vec![Repair::SingleCalls] },
-    Row { pattern: r"either content or tool_calls, but not both", repairs: |_, _| vec![Repair::CallsAlone] },
-    Row {
+    RefusalRow { pattern: r"single tool-calls? at once", repairs: |_, _| vec![Repair::SingleCalls] },
+    RefusalRow {
+        pattern: r"either content or tool_calls, but not both",
+        repairs: |_, _| vec![Repair::CallsAlone],
+    },
+    RefusalRow {
         pattern: r"system (?:role|messages?|prompts?) (?:is |are )?not supported|does not support system|role.{0,10}does not support .system",
         repairs: |_, _| vec![Repair::SystemRole("developer"), Repair::NoSystem],
     },
-    Row {
+    RefusalRow {
         pattern: r"role.{0,10}does not support .developer|unexpected role .?developer",
         repairs: |_, _| vec![Repair::SystemRole("system")],
     },
-    Row {
+    RefusalRow {
         pattern: r"must alternate|unexpected role .{0,20} after role|system message must be (?:at the beginning|the first)|(?:first|last) message must|conversation must start|2 or more assistant messages|expected last role",
         repairs: |_, _| vec![Repair::Alternation, Repair::NoSystem],
     },
     // the limit of the answer
-    Row { pattern: r"at most (?<n>\d+) (?:completion|output) tokens", repairs: output_max },
-    Row { pattern: r"range of max_tokens (?:is|should be) ?\[\d+, ?(?<n>\d+)\]", repairs: output_max },
-    Row { pattern: r"max_tokens.{0,40}\[\d+, ?(?<n>\d+)\]", repairs: output_max },
-    Row {
+    RefusalRow { pattern: r"at most (?<n>\d+) (?:completion|output) tokens", repairs: output_max },
+    RefusalRow { pattern: r"range of max_tokens (?:is|should be) ?\[\d+, ?(?<n>\d+)\]", repairs: output_max },
+    RefusalRow { pattern: r"max_tokens.{0,40}\[\d+, ?(?<n>\d+)\]", repairs: output_max },
+    RefusalRow {
         pattern: r"max_(?:completion_|output_)?tokens\S{0,2} (?:must|should) be (?:less than or equal to|<=|at most) \S?(?<n>\d+)",
         repairs: output_max,
     },
-    Row { pattern: r"max_tokens: \d+ > (?<n>\d+), which is the maximum", repairs: output_max },
-    Row {
+    RefusalRow { pattern: r"max_tokens: \d+ > (?<n>\d+), which is the maximum", repairs: output_max },
+    RefusalRow {
         pattern: r"max_tokens\S{0,2} is not supported|use .max_completion_tokens. instead",
         repairs: |_, _| vec![Repair::LimitName("max_completion_tokens")],
     },
     // the effort: after the members that are refused as such
-    Row {
+    RefusalRow {
         pattern: r"(?:unknown|unrecognized|unsupported) (?:request )?(?:parameter|argument|field)s?(?: supplied)?:? \S?reasoning_effort",
         repairs: |_, _| without("reasoning_effort"),
     },
-    Row {
+    RefusalRow {
         pattern: r"reasoning.?effort.{0,200}extra inputs are not permitted|reasoning.?effort\S? (?:is not supported|is unsupported|is not a)",
         repairs: |_, _| without("reasoning_effort"),
     },
-    Row {
+    RefusalRow {
         pattern: r"(?s)(?:reasoning.?effort|reasoning value|think value|thinking level)(?<rest>.*)",
         repairs: |found, _| {
             let rest = found.name("rest").map_or("", |rest| rest.as_str());
@@ -146,20 +152,20 @@ const ROWS: &[Row] = &[
         },
     },
     // forms
-    Row {
+    RefusalRow {
         pattern: r"content\b[^.]{0,80}\b(?:null|none)\b|\b(?:null|none)\b[^.]{0,40}\bcontent\b|expected a string, got null",
         repairs: |_, _| vec![Repair::NoNullContent],
     },
-    Row {
+    RefusalRow {
         pattern: r"content\b.{0,40} (?:must|should) be a (?:valid )?string|messages.{0,80}content.{0,80}valid string|can only concatenate str|invalid type: sequence, expected a string",
         repairs: |_, _| vec![Repair::NoNullContent, Repair::StringContent],
     },
-    Row { pattern: r"tool.?choice", repairs: |_, _| vec![Repair::NoNamedChoice, Repair::NoChoice] },
-    Row {
+    RefusalRow { pattern: r"tool.?choice", repairs: |_, _| vec![Repair::NoNamedChoice, Repair::NoChoice] },
+    RefusalRow {
         pattern: r"\bstop\b.{0,60}(?:at most|maximum|up to|too many|too long|array)",
         repairs: |_, _| without("stop"),
     },
-    Row {
+    RefusalRow {
         pattern: r"['`\x22]?(?<F>temperature|top_p|top_k|min_p|seed|logit_bias|frequency_penalty|presence_penalty|repetition_penalty|priority|parallel_tool_calls|stream_options|logprobs|user)\b['`\x22]?.{0,60}(?:does not support|only the default|not supported|unsupported|must be|should be|is only allowed|is not allowed|not permitted|unavailable|deprecated)",
         repairs: |found, _| found.name("F").map_or_else(Vec::new, |name| without(name.as_str())),
     },

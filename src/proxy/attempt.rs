@@ -11,9 +11,7 @@ use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Value};
 use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::protocol::tokenize::{ask_token_count, question};
-use crate::translate::{
-    Asked, ToldWindow, failure_error, likely_room, make_repair, repair_for, retarget,
-};
+use crate::translate::{Asked, ToldWindow, failure_error, likely_room, make_repair, repair_for, retarget};
 use crate::transport::{self, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
 

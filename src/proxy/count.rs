@@ -45,11 +45,11 @@ pub(super) fn serve(
             client.borrow_mut().respond(200, &headers, body.as_bytes())
         }
         Err(Stop::Error(error) | Stop::Refused(error)) => {
-            log_failure(proxy, &mut record, error.status(), error.to_string());
+            log_failure(proxy, &mut record, error.status(), &error.to_string());
             client.borrow_mut().respond_error(&error, request_id)
         }
         Err(stop @ (Stop::Client(_) | Stop::ClientGone)) => {
-            log_failure(proxy, &mut record, CLIENT_GONE, "the client has left".to_string());
+            log_failure(proxy, &mut record, CLIENT_GONE, "the client has left");
             Err(if let Stop::Client(error) = stop { error } else { io::ErrorKind::BrokenPipe.into() })
         }
         Err(Stop::Respond(_)) => {
@@ -60,7 +60,7 @@ pub(super) fn serve(
 }
 
 /// Writes the line of a count that failed. A count that succeeds has none: Claude Code asks for many.
-fn log_failure(proxy: &Proxy, record: &mut Record, status: u16, error: String) {
+fn log_failure(proxy: &Proxy, record: &mut Record, status: u16, error: &str) {
     record.status = status;
     record.error = Some(format!("count_tokens: {error}"));
     proxy.activity.log(record);

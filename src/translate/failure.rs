@@ -81,11 +81,10 @@ mod tests {
             {
                 let asked = Asked {
                     model: "m".into(),
-                    estimate: Prompt::default(),
                     prompt_tokens: own,
                     max_tokens: own,
-                    is_clamped_to_window: false,
                     window: known,
+                    ..Asked::default()
                 };
                 let prompt_is_least = own % 2 == 0;
                 let failure = UpstreamError::Overflow { prompt, prompt_is_least, window, output, excess };

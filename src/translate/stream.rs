@@ -40,10 +40,10 @@ use crate::json::{ParseError, Parser, Value};
 use crate::openai::{Chunk, ChunkDelta, Counts, UpstreamError, read_error_chunk};
 
 use super::plan::{Asked, Plan};
-use calls::Calls;
-use content::Content;
+use calls::StreamedCalls;
+use content::AnswerContent;
 use marks::{MarkedText, ShowMarked, ThinkMarks};
-use told::{EndOfContent, Tokens, Told};
+use told::{EndOfContent, Tokens, ToldEnd};
 use writer::{AnswerSink, BlockWriter};
 
 /// The receiver of the events. It is a plain closure: no event is stored.
@@ -76,8 +76,8 @@ pub struct MessageStream {
     /// The client knows the stop reason for a full window.
     knows_window_reason: bool,
     marks: ThinkMarks,
-    content: Content,
-    told: Told,
+    content: AnswerContent,
+    told: ToldEnd,
     tokens: Tokens,
     /// The number of the upstream's events that were passed over because they were not JSON, and the error of the first.
     skipped: usize,
@@ -87,7 +87,7 @@ pub struct MessageStream {
 impl MessageStream {
     /// Starts the translation of the answer to `plan`'s request, under the id `msg_…`.
     pub fn new(mut plan: Plan, message_id: String) -> Self {
-        let calls = Calls::new(&mut plan);
+        let calls = StreamedCalls::new(&mut plan);
         let writer = BlockWriter::new(message_id, plan.thinking_omitted);
         MessageStream {
             is_discarded: plan.discard,
@@ -95,8 +95,8 @@ impl MessageStream {
             is_never_empty: plan.never_empty && !plan.discard,
             knows_window_reason: plan.context_window_beta,
             marks: ThinkMarks::new(plan.repeated, plan.think_tags),
-            content: Content::new(writer, calls, plan.stop_sequences),
-            told: Told::default(),
+            content: AnswerContent::new(writer, calls, plan.stop_sequences),
+            told: ToldEnd::default(),
             tokens: Tokens::new(plan.asked, plan.discard),
             skipped: 0,
             malformed: None,
@@ -277,7 +277,11 @@ impl MessageStream {
         }
     }
 
-    fn with_sink(&mut self, emit: &mut Emit<'_>, step: impl FnOnce(&mut Content, &mut AnswerSink<'_, '_>)) {
+    fn with_sink(
+        &mut self,
+        emit: &mut Emit<'_>,
+        step: impl FnOnce(&mut AnswerContent, &mut AnswerSink<'_, '_>),
+    ) {
         let MessageStream { content, told, tokens, .. } = self;
         step(content, &mut AnswerSink { told, tokens, emit });
     }

@@ -141,8 +141,8 @@ fn answer(stream: &mut BufReader<TcpStream>, plan: &Plan, state: &State) -> io::
         Ending::Garbage(pieces) => {
             let garbage =
                 dice.pick(&["data: {nope\n\n", "data: }{\n\n", "data: \u{1}\u{2}\n\n", "data: [1,\n\n"]);
-            send(socket, &(body(plan, pieces, &mut dice) + &chunk(garbage)), &mut dice)?;
-            until_left(stream)
+            send(socket, &(body(plan, pieces, &mut dice) + &chunk(garbage) + "0\r\n\r\n"), &mut dice)?;
+            Ok(true)
         }
         Ending::Half(pieces) => {
             let half = format!("data: {}", delta(json!({"content": "lost"})));

@@ -45,7 +45,7 @@ pub(crate) enum Ending {
     Reset(usize),
     /// Nothing more comes, until the proxy gives up.
     Stall(usize),
-    /// An event comes that is not valid JSON.
+    /// An event comes that is not valid JSON, and then the end of the body.
     Garbage(usize),
     /// Half of a piece of JSON comes, and then the end of the body.
     Half(usize),

@@ -362,7 +362,7 @@ fn a_request_is_repaired_six_times_at_most_and_each_repair_is_made_once() {
     for key in [
         "min_p",
         "seed",
-        "priority",
+        "top_k",
         "cache_salt",
         "presence_penalty",
         "frequency_penalty",

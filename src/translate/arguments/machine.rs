@@ -2,7 +2,7 @@
 //! object at the end.
 
 use super::nesting::Nesting;
-use super::scalar::{Scalar, ScalarKind, ScalarProgress};
+use super::scalar::{ScalarKind, ScalarProgress, ScalarText};
 use super::schema::{Schema, Types};
 use super::{DEPTH_MAX, Outcome, RAW_KEY, is_space};
 use crate::json::Value;
@@ -36,7 +36,7 @@ pub(super) struct ObjectMachine {
     nesting: Nesting,
     /// The text before the value that is read, in the order in which it will be sent: a comma, a key, a colon, brackets.
     held: String,
-    scalar: Scalar,
+    scalar: ScalarText,
     /// The types that the schema allows for the value of the last key of the outermost object.
     wanted: Types,
     has_sent: bool,

@@ -51,7 +51,7 @@ pub(super) enum ScalarProgress {
 
 /// One value. The same one is used for all values of a text, one after another.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Scalar {
+pub(super) struct ScalarText {
     form: ScalarForm,
     /// The types that the schema allows.
     wanted: Types,
@@ -63,7 +63,7 @@ pub(super) struct Scalar {
     repairs: usize,
 }
 
-impl Scalar {
+impl ScalarText {
     /// Begins a value with its first byte. `None`: no value begins so. The caller writes the opening quote of a string
     /// that is written on at once.
     pub(super) fn begin(&mut self, byte: u8, wanted: Types) -> Option<ScalarKind> {

@@ -113,7 +113,7 @@ mod tests {
         for (max, left) in [(0, ""), (1, "C"), (2, "BC"), (3, "ABC")] {
             let (told, is_changed) = repaired(&Repair::ImagesMax(max), &images);
             let stays = |data: &&str| told.contains(&format!("base64,{data}"));
-            assert_eq!(["A", "B", "C"].iter().copied().filter(|data| stays(&data)).collect::<String>(), left);
+            assert_eq!(["A", "B", "C"].iter().copied().filter(|data| stays(data)).collect::<String>(), left);
             assert_eq!(is_changed, max < 3);
         }
     }

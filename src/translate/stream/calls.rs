@@ -77,7 +77,7 @@ impl StreamedCall {
 
 /// All calls of an answer, in the order in which they came.
 #[derive(Debug)]
-pub(super) struct Calls {
+pub(super) struct StreamedCalls {
     list: Vec<StreamedCall>,
     /// The declared tools, sorted by name, so that the tool of a call is found without walking through all tools.
     tools: Vec<(String, Option<Schema>)>,
@@ -99,7 +99,7 @@ pub(super) enum LastTurn<'c> {
     Malformed { raw: &'c str, is_ready: bool },
 }
 
-impl Calls {
+impl StreamedCalls {
     /// Takes what a plan says about calls.
     pub(super) fn new(plan: &mut Plan) -> Self {
         let mut tools = std::mem::take(&mut plan.tools);
@@ -108,7 +108,7 @@ impl Calls {
         tools.sort_by(|(name, _), (other, _)| name.cmp(other));
         renamed.sort_by(|(sent, _), (other, _)| sent.cmp(other));
         let taken_ids = std::mem::take(&mut plan.taken_ids);
-        Calls { list: Vec::new(), tools, renamed, taken_ids, is_only_one: plan.one_tool_call }
+        StreamedCalls { list: Vec::new(), tools, renamed, taken_ids, is_only_one: plan.one_tool_call }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -177,7 +177,7 @@ impl Calls {
     }
 }
 
-impl Calls {
+impl StreamedCalls {
     /// The next call that may be shown.
     pub(super) fn next(&self) -> Option<usize> {
         let last = self.list.len().saturating_sub(1);

@@ -4,14 +4,14 @@ use crate::anthropic::Delta;
 use crate::openai::ToolCallDelta;
 
 use super::super::stop::StopMatcher;
-use super::calls::{Calls, LastTurn};
+use super::calls::{LastTurn, StreamedCalls};
 use super::writer::{AnswerSink, BlockWriter, OpenBlock};
 
 /// The content so far, and what is held of it.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(super) struct AnswerContent {
     writer: BlockWriter,
-    calls: Calls,
+    calls: StreamedCalls,
     /// Reasoning (`true`) and text that came in the middle of a tool call.
     held: Vec<(bool, String)>,
     /// White space at the beginning of a text, and of reasoning. It is dropped if nothing follows it: the API has no
@@ -25,9 +25,9 @@ pub(super) struct Content {
     scratch: String,
 }
 
-impl Content {
-    pub(super) fn new(writer: BlockWriter, calls: Calls, stop_sequences: Vec<String>) -> Self {
-        Content {
+impl AnswerContent {
+    pub(super) fn new(writer: BlockWriter, calls: StreamedCalls, stop_sequences: Vec<String>) -> Self {
+        AnswerContent {
             writer,
             calls,
             held: Vec::new(),
@@ -44,7 +44,7 @@ impl Content {
         &self.writer
     }
 
-    pub(super) fn calls(&self) -> &Calls {
+    pub(super) fn calls(&self) -> &StreamedCalls {
         &self.calls
     }
 
@@ -73,7 +73,7 @@ impl Content {
     }
 }
 
-impl Content {
+impl AnswerContent {
     /// Begins the message, if it has not begun.
     pub(super) fn start(&mut self, sink: &mut AnswerSink<'_, '_>) {
         self.writer.start(sink);

@@ -70,7 +70,7 @@ impl Tokens {
 
 /// How the answer ended, as far as it was told.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct ToldEnd {
     finish_reason: Option<String>,
     stop_sequence: Option<String>,
     refusal: Option<String>,
@@ -82,7 +82,7 @@ pub(super) struct Told {
     is_window_full: bool,
 }
 
-impl Told {
+impl ToldEnd {
     /// Takes what a choice says about its end. `stops` are the requested stop sequences.
     pub(super) fn read(&mut self, choice: &Choice<'_, '_>, stops: &StopMatcher) {
         self.is_whole |= choice.is_whole;
@@ -128,7 +128,7 @@ impl Told {
     }
 }
 
-impl Told {
+impl ToldEnd {
     pub(super) fn is_stopped(&self) -> bool {
         self.stop_sequence.is_some()
     }

@@ -4,11 +4,11 @@ use crate::anthropic::{Delta, Event};
 
 use super::super::signature::{NEWLINES_MAX, Signature};
 use super::Emit;
-use super::told::{Tokens, Told};
+use super::told::{Tokens, ToldEnd};
 
 /// The receiver of an answer's events, with the facts that they depend on.
 pub(super) struct AnswerSink<'s, 'e> {
-    pub(super) told: &'s Told,
+    pub(super) told: &'s ToldEnd,
     pub(super) tokens: &'s mut Tokens,
     pub(super) emit: &'s mut Emit<'e>,
 }

@@ -3,9 +3,9 @@
 use crate::openai::ToolCallDelta;
 
 use super::super::super::arguments::SPACES;
-use super::{CALLS_MAX, Calls, Repetition, StreamedCall};
+use super::{CALLS_MAX, Repetition, StreamedCall, StreamedCalls};
 
-impl Calls {
+impl StreamedCalls {
     /// The call that a piece belongs to (docs/translation.md, D, `resolve`). `None` if there are too many calls.
     pub(super) fn resolve(&mut self, delta: &ToolCallDelta<'_, '_>) -> Option<usize> {
         let known = |call: &StreamedCall| delta.id.is_some_and(|id| call.id == id);
