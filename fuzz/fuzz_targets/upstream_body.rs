@@ -24,8 +24,8 @@ fn chunk(document: &[u8]) -> Option<String> {
         let chunk = Chunk::read(tape);
         let mut told = format!("{:?}", chunk.counts);
         if let Some(choice) = chunk.choice {
-            told += &format!("{:?} {:?} {:?}", choice.finish_reason, choice.stop, choice.delta.reasoning);
-            choice.delta.texts().for_each(|text| told.push_str(text));
+            told += &format!("{:?} {:?}", choice.finish_reason, choice.stop);
+            choice.delta.reasonings().chain(choice.delta.texts()).for_each(|text| told.push_str(text));
             for call in choice.delta.tool_calls() {
                 told += &format!("{:?} {:?} {:?}", call.index, call.id, call.name);
                 call.arguments(|text| told.push_str(text));
