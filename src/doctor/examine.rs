@@ -136,7 +136,11 @@ impl Examination<'_> {
                 Trouble::Refused(status, words) => refusal_of(*status, words),
                 Trouble::Failure(_) | Trouble::Broken(_) => Vec::new(),
             };
-            let next = repairs.iter().filter_map(|repair| repair_for(repair, &question)).collect::<Vec<_>>();
+            let is_tried = |repair: &Repair| made.contains(repair);
+            let next = repairs
+                .iter()
+                .filter_map(|repair| repair_for(repair, &question, &is_tried))
+                .collect::<Vec<_>>();
             let next = next.into_iter().find(|repair| make_repair(repair, &mut question));
             match next {
                 Some(repair) if made.len() < REPAIRS_MAX => made.push(repair),

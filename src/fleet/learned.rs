@@ -352,10 +352,10 @@ mod tests {
         }
         assert!(learned.models.len() <= MODELS_MAX);
         for i in 0..1000 {
-            learned.learn_repair("m", &Repair::BrokenImage(i), now);
+            learned.learn_repair("m", &Repair::BrokenImages(vec![i]), now);
         }
         assert_eq!(learned.repairs("m", now).len(), REPAIRS_MAX);
-        assert_eq!(learned.repairs("m", now).last(), Some(&Repair::BrokenImage(999)));
+        assert_eq!(learned.repairs("m", now).last(), Some(&Repair::BrokenImages(vec![999])));
         for i in 0..1000 {
             learned.learn_count(i, i, now);
             learned.learn_count(i, i + 1, now);

@@ -77,7 +77,7 @@ const ROWS: &[RefusalRow] = &[
     },
     RefusalRow {
         pattern: r"(?:failed to|cannot|can't|could not|unable to) (?:load|decode|identify|process|open|read|parse) (?:the |input |an )?image|invalid image|image (?:data |file )?is (?:truncated|invalid|corrupt)|broken data stream when reading image|(?:unsupported|unknown|invalid) image (?:format|type|media)",
-        repairs: |_, _| vec![Repair::PlainImages, Repair::NewestImage],
+        repairs: |_, _| vec![Repair::PlainImages, Repair::NewestImage, Repair::PresentImages],
     },
     // tool schemas, and the format of the answer
     RefusalRow {
@@ -288,7 +288,7 @@ mod tests {
     #[allow(clippy::too_many_lines, reason = "a table, with a line for each text")]
     fn refusals() -> Vec<(&'static str, Vec<Repair>)> {
         let order = || vec![Repair::Alternation, Repair::NoSystem];
-        let broken = || vec![Repair::PlainImages, Repair::NewestImage];
+        let broken = || vec![Repair::PlainImages, Repair::NewestImage, Repair::PresentImages];
         let choice = || vec![Repair::NoNamedChoice, Repair::NoChoice];
         vec![
             (r#""coder:30b" does not support thinking"#, vec![Repair::NoThinking]),

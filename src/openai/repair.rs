@@ -20,10 +20,14 @@ pub enum Repair {
     ImagesMax(usize),
     /// A line of text in place of every image that is neither PNG nor JPEG.
     PlainImages,
-    /// A line of text in place of the newest image. The change that is made and remembered is [`Repair::BrokenImage`].
+    /// A line of text in place of the newest image that was not tried yet. The change that is made and remembered is
+    /// [`Repair::BrokenImages`].
     NewestImage,
-    /// A line of text in place of the image whose address has this hash.
-    BrokenImage(u64),
+    /// A line of text in place of every image that this request has, if none of them was found to be the broken one. The
+    /// change that is made and remembered is [`Repair::BrokenImages`].
+    PresentImages,
+    /// A line of text in place of the images whose addresses have these hashes.
+    BrokenImages(Vec<u64>),
     /// Tool schemas without the keywords that few grammars know, such as `pattern` and `format`.
     PlainSchemas,
     /// A schema that allows any object for the tool of this name.
@@ -99,7 +103,12 @@ impl Repair {
 
     /// True if the change is made to all later requests, too.
     pub fn is_lasting(&self) -> bool {
-        !matches!(self, Repair::Room(_) | Repair::NewestImage)
+        !matches!(self, Repair::Room(_) | Repair::NewestImage | Repair::PresentImages)
+    }
+
+    /// True if the refusal did not say what exactly is wrong, so that the change is undone if it does not help.
+    pub fn is_guess(&self) -> bool {
+        matches!(self, Repair::PlainImages | Repair::BrokenImages(_))
     }
 
     /// True if one request needs at most one of the two.
@@ -127,7 +136,7 @@ impl fmt::Display for Repair {
             Repair::PlainImages => f.write_str(
                 "decodes not all images; those that are neither PNG nor JPEG are replaced by a line of text",
             ),
-            Repair::NewestImage | Repair::BrokenImage(_) => {
+            Repair::NewestImage | Repair::PresentImages | Repair::BrokenImages(_) => {
                 f.write_str("could not decode an image; it is replaced by a line of text")
             }
             Repair::PlainSchemas => f.write_str(

@@ -51,17 +51,26 @@ pub(super) struct Attempt {
     /// How often the request was changed because the upstream's facts had changed.
     pub(super) renewals: u32,
     /// The repairs that were made after refusals.
-    repairs: Vec<Repair>,
-    /// Those of them that are remembered if the request is served.
-    lasting: Vec<Repair>,
+    repairs: Vec<MadeRepair>,
     /// The repairs that the last refusal named.
     named: Vec<Repair>,
+    /// The body before the last repair, if that was a guess; otherwise empty.
+    before_guess: Vec<u8>,
+}
+
+/// A repair of one request.
+struct MadeRepair {
+    change: Repair,
+    /// False once the same refusal came again.
+    has_helped: bool,
+    /// True for a guess that did not help: the body is again the one before it.
+    is_undone: bool,
 }
 
 impl Attempt {
     pub(super) fn new(resolved: Resolved, asked: Asked, body: Vec<u8>) -> Self {
-        let (repairs, lasting, named) = Default::default();
-        Attempt { resolved, asked, body, renewals: 0, repairs, lasting, named }
+        let (repairs, named, before_guess) = Default::default();
+        Attempt { resolved, asked, body, renewals: 0, repairs, named, before_guess }
     }
 
     /// Sends the request until a response is successful, and returns that response.
@@ -79,6 +88,7 @@ impl Attempt {
             let failed = match self.post(wait)? {
                 Ok(response) => {
                     self.learn_repairs();
+                    self.before_guess = Vec::new();
                     return Ok(response);
                 }
                 Err(failed) => failed,
@@ -193,7 +203,7 @@ impl Attempt {
         let Some(object) = body.as_object_mut() else { return false };
         retarget(object, &mut self.asked, &before.model, &target);
         // A limit that an earlier refusal named was the earlier model's.
-        self.repairs.retain(|repair| !matches!(repair, Repair::Room(_)));
+        self.repairs.retain(|repair| !matches!(repair.change, Repair::Room(_)));
         self.make_known_repairs(&mut body);
         body.write(&mut self.body);
         true
@@ -214,8 +224,8 @@ impl Attempt {
         failure
     }
 
-    /// Changes the body so that the same refusal does not come again. Makes the first repair that changes something.
-    /// Returns whether the body was changed.
+    /// Changes the body so that the same refusal does not come again. Makes the first repair that changes something; as
+    /// the last repair of a request, the strongest one. Returns whether the body was changed.
     fn repair(&mut self, failure: &UpstreamError) -> bool {
         let mut repairs = match failure {
             UpstreamError::Refused { repairs, .. } => repairs.clone(),
@@ -223,19 +233,27 @@ impl Attempt {
         };
         repairs.extend(room_after(failure, &self.asked).map(Repair::Room));
         // A failure that names nothing to change, such as that of a starting server, uses up no repair.
-        if repairs.is_empty() || self.repairs.len() >= REPAIRS_MAX {
+        if repairs.is_empty() {
             return false;
         }
-        // The same refusal again: the last repair did not help, such as the loss of an image that was not the broken one.
-        if repairs == self.named && self.repairs.last() == self.lasting.last() {
-            self.lasting.pop();
+        if repairs == self.named {
+            self.take_back_repair();
+        }
+        if self.repairs.len() >= REPAIRS_MAX {
+            // The client sends the request again, which then needs fewer repairs.
+            self.learn_repairs();
+            return false;
         }
         let mut bytes = std::mem::take(&mut self.body);
         let Ok(mut body) = json::parse(&mut bytes) else { return false };
-        let made = repairs.iter().filter_map(|repair| repair_for(repair, &body)).collect::<Vec<_>>();
-        let made = made.into_iter().find(|repair| {
-            !self.repairs.iter().any(|made| made.is_same_change(repair)) && make_repair(repair, &mut body)
-        });
+        let is_tried = |repair: &Repair| self.repairs.iter().any(|made| made.change.is_same_change(repair));
+        let mut possible: Vec<Repair> =
+            repairs.iter().filter_map(|repair| repair_for(repair, &body, &is_tried)).collect();
+        if self.repairs.len() + 1 == REPAIRS_MAX {
+            possible.reverse();
+        }
+        let before = body.to_json();
+        let made = possible.into_iter().find(|repair| !is_tried(repair) && make_repair(repair, &mut body));
         let is_made = made.is_some();
         if let Some(made) = made {
             log::debug!(
@@ -243,10 +261,8 @@ impl Attempt {
                 self.resolved.served.name(),
                 self.resolved.model.escape_debug()
             );
-            if made.is_lasting() {
-                self.lasting.push(made.clone());
-            }
-            self.repairs.push(made);
+            self.before_guess = if made.is_guess() { before.into_bytes() } else { Vec::new() };
+            self.repairs.push(MadeRepair { change: made, has_helped: true, is_undone: false });
             // The new change may have undone an older one: messages that were split may be merged again.
             self.make_known_repairs(&mut body);
         }
@@ -255,19 +271,31 @@ impl Attempt {
         is_made
     }
 
+    /// Notes that the last repair did not help, since the same refusal came again. A guess, such as the loss of an image
+    /// that was not the broken one, is undone.
+    fn take_back_repair(&mut self) {
+        let Some(last) = self.repairs.last_mut() else { return };
+        last.has_helped = false;
+        if !self.before_guess.is_empty() {
+            last.is_undone = true;
+            self.body = std::mem::take(&mut self.before_guess);
+        }
+    }
+
     /// Makes all repairs that this request is known to need.
     fn make_known_repairs(&self, body: &mut Value<'_>) {
-        let mut all: Vec<&Repair> = self.resolved.repairs.iter().chain(&self.repairs).collect();
+        let made = self.repairs.iter().filter(|made| !made.is_undone).map(|made| &made.change);
+        let mut all: Vec<&Repair> = self.resolved.repairs.iter().chain(made).collect();
         all.sort_by_key(|repair| repair.rank());
         all.into_iter().for_each(|repair| _ = make_repair(repair, body));
     }
 
-    /// Remembers the repairs of a request that was served.
+    /// Remembers the repairs that helped.
     fn learn_repairs(&self) {
         self.repairs
             .iter()
-            .filter(|repair| repair.is_lasting())
-            .for_each(|repair| self.resolved.learn_repair(repair));
+            .filter(|made| made.has_helped && made.change.is_lasting())
+            .for_each(|made| self.resolved.learn_repair(&made.change));
     }
 
     /// Remembers what a refusal says about the model.

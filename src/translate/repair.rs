@@ -37,9 +37,14 @@ const TEMPLATE_THINKING_KEYS: [&str; 2] = ["reasoning_effort", "thinking_budget"
 pub(super) const LIMIT_KEYS: [&str; 2] = ["max_completion_tokens", "max_tokens"];
 
 /// The repair as it is made to this body and remembered: some name a thing by its place, such as the newest image.
-pub fn repair_for(repair: &Repair, body: &Value<'_>) -> Option<Repair> {
+/// `is_tried` tells the repairs that were made to it already. `None`: nothing is left to try.
+pub fn repair_for(repair: &Repair, body: &Value<'_>, is_tried: &dyn Fn(&Repair) -> bool) -> Option<Repair> {
     match repair {
-        Repair::NewestImage => images::newest(body).map(Repair::BrokenImage),
+        Repair::NewestImage => {
+            let mut guesses = images::newest_first(body).map(|image| Repair::BrokenImages(vec![image]));
+            guesses.find(|guess| !is_tried(guess))
+        }
+        Repair::PresentImages => Some(Repair::BrokenImages(images::newest_first(body).collect())),
         other => Some(other.clone()),
     }
 }
@@ -54,8 +59,8 @@ pub fn make_repair(repair: &Repair, body: &mut Value<'_>) -> bool {
         Repair::NoImages => images::omit(body, images::Kept::None),
         Repair::ImagesMax(max) => images::omit(body, images::Kept::Newest(*max)),
         Repair::PlainImages => images::omit(body, images::Kept::Plain),
-        Repair::BrokenImage(hash) => images::omit(body, images::Kept::AllBut(*hash)),
-        Repair::NewestImage => false,
+        Repair::BrokenImages(broken) => images::omit(body, images::Kept::AllBut(broken)),
+        Repair::NewestImage | Repair::PresentImages => false,
         Repair::PlainSchemas => schemas::plain(body),
         Repair::OpenSchema(name) => schemas::open(body, Some(name)),
         Repair::OpenSchemas => schemas::open(body, None),

@@ -376,14 +376,17 @@ fn a_request_is_repaired_six_times_at_most_and_each_repair_is_made_once() {
     assert!(answer.error().1.starts_with("Unknown parameter: 'repetition_penalty'."), "{}", answer.text());
     assert_eq!(upstream.seen().len(), 7);
 
+    // Each of the six was followed by another refusal, so it helped, and the client's next try is changed at once.
     for _ in 0..2 {
-        upstream.next_answer(400, &refusal("Unknown parameter: 'min_p'."));
+        upstream.next_answer(400, &refusal("Unknown parameter: 'repetition_penalty'."));
     }
     assert_eq!(server.connect().post(&body).status, 400, "the same refusal again is told");
-    assert_eq!(upstream.seen().len(), 9);
-    // A request that was not served has shown no repair to help.
+    let seen = bodies(&upstream);
+    assert_eq!(seen.len(), 9);
+    assert!(seen[7].get("min_p").is_none() && seen[7].get("repetition_penalty").is_some(), "{}", seen[7]);
+    // A repair that was followed by the same refusal has not helped.
     server.connect().post(&body).message();
-    assert!(upstream.seen().pop().unwrap().body.get("min_p").is_some());
+    assert!(bodies(&upstream).pop().unwrap().get("repetition_penalty").is_some());
 }
 
 #[test]
@@ -469,4 +472,68 @@ fn an_answer_that_only_thought_is_an_empty_answer() {
         answer.text()
     );
     assert_eq!(upstream.seen().len(), 1);
+}
+
+/// Serves one request of the client at an upstream that cannot decode some of the images, and returns its tries.
+fn ask_blind(
+    upstream: &Upstream,
+    server: &Server,
+    body: &Value,
+    broken: &'static [&'static str],
+) -> Vec<Value> {
+    let before = upstream.seen().len();
+    let said = refusal("Failed to load image or audio file");
+    for _ in 0..7 {
+        let said = said.clone();
+        upstream.next(move |call| {
+            if broken.iter().any(|data| call.asked.to_string().contains(data)) {
+                return call.whole(400, &said);
+            }
+            call.stream_head();
+            call.chunk(&delta(json!({"content": "ok"})));
+            call.chunk(&finish("stop"));
+            call.done()
+        });
+    }
+    let answer = server.connect().post(body);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let seen = bodies(upstream).split_off(before);
+    // Use up the scripts that are left.
+    while upstream.seen().len() < before + 7 {
+        server.connect().post(&hello()).message();
+    }
+    seen
+}
+
+#[test]
+fn only_the_broken_image_is_lost_and_the_others_come_back() {
+    let upstream = upstream_of(&["m".to_string()]);
+    let server = Server::start(&upstream);
+    let mut body = hello();
+    set_images(&mut body);
+    let tries = ask_blind(&upstream, &server, &body, &["AAAA"]);
+    // Without those that few servers decode, without the newest, and so on: each guess that was wrong is taken back.
+    let sent: Vec<String> = tries.iter().map(images).collect();
+    assert_eq!(sent, ["AAAABBBBCCCC", "AAAACCCC", "AAAABBBB", "AAAACCCC", "BBBBCCCC"]);
+    // The guesses that were wrong are not remembered.
+    let tries = ask_blind(&upstream, &server, &body, &["AAAA"]);
+    assert_eq!(tries.iter().map(images).collect::<Vec<_>>(), ["BBBBCCCC"]);
+}
+
+#[test]
+fn the_oldest_of_many_images_does_not_end_the_conversation() {
+    let upstream = upstream_of(&["m".to_string()]);
+    let server = Server::start(&upstream);
+    let mut body = hello();
+    let names = ["AAAA", "BBBB", "CCCC", "DDDD", "EEEE", "FFFF", "GGGG", "HHHH"];
+    let all = names.map(|data| image("png", data));
+    body["messages"][0]["content"] = all.to_vec().into();
+    let tries = ask_blind(&upstream, &server, &body, &["AAAA"]);
+    assert_eq!(tries.len(), 7, "the last repair leaves all of them out");
+    assert_eq!(images(tries.last().unwrap()), "");
+    // These images are remembered, and a new one is sent.
+    body["messages"][0]["content"] = json!([image("png", "AAAA"), image("png", "IIII")]);
+    let tries = ask_blind(&upstream, &server, &body, &["AAAA"]);
+    assert_eq!(tries.len(), 1);
+    assert!(tries[0].to_string().contains("IIII") && images(&tries[0]).is_empty());
 }

@@ -12,12 +12,13 @@ const TOO_MANY: &str = "[image omitted: the server takes only a few images, and 
 
 /// The images that stay.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Kept {
+pub(super) enum Kept<'k> {
     None,
     Newest(usize),
     /// PNG and JPEG, which every decoder reads. An image that is given by its address stays, too.
     Plain,
-    AllBut(u64),
+    /// All but those whose addresses have these hashes.
+    AllBut(&'k [u64]),
 }
 
 /// The address of the image in a part of a content; an image without one has an empty address.
@@ -39,16 +40,15 @@ fn parts<'b>(message: &'b Value<'_>) -> &'b [Value<'b>] {
     message.get("content").and_then(Value::as_array).unwrap_or_default()
 }
 
-/// The hash of the newest image's address.
-pub(super) fn newest(body: &Value<'_>) -> Option<u64> {
-    let messages = body.get("messages")?.as_array()?;
-    let found = messages.iter().rev().find_map(|message| parts(message).iter().rev().find_map(address));
-    found.map(hash)
+/// The hashes of the images' addresses, the newest image first.
+pub(super) fn newest_first(body: &Value<'_>) -> impl Iterator<Item = u64> {
+    let messages = body.get("messages").and_then(Value::as_array).unwrap_or_default();
+    messages.iter().rev().flat_map(|message| parts(message).iter().rev().filter_map(address)).map(hash)
 }
 
 /// Replaces the images that do not stay. Otherwise one image would end the conversation, since it stays in the history.
 /// Returns false if all of them stay.
-pub(super) fn omit(body: &mut Object<'_>, kept: Kept) -> bool {
+pub(super) fn omit(body: &mut Object<'_>, kept: Kept<'_>) -> bool {
     let Some(messages) = super::messages(body) else { return false };
     let count = messages.iter().flat_map(parts).filter(|part| address(part).is_some()).count();
     let mut seen = 0;
@@ -67,7 +67,7 @@ pub(super) fn omit(body: &mut Object<'_>, kept: Kept) -> bool {
                 Kept::None => Some(IMAGE_OMITTED),
                 Kept::Newest(max) => (count - seen >= max).then_some(TOO_MANY),
                 Kept::Plain => (!is_plain(address)).then_some(UNREADABLE),
-                Kept::AllBut(broken) => (hash(address) == broken).then_some(UNREADABLE),
+                Kept::AllBut(broken) => broken.contains(&hash(address)).then_some(UNREADABLE),
             };
             if let Some(line) = line {
                 *part = Value::object([("type", "text".into()), ("text", line.into())]);
@@ -125,9 +125,10 @@ mod tests {
         let (told, _) = repaired(&Repair::PlainImages, &images);
         assert_eq!((told.matches("base64").count(), told.matches(UNREADABLE).count()), (2, 2), "{told}");
         let mut bytes = images.clone().into_bytes();
-        let newest = newest(&crate::json::parse(&mut bytes).unwrap()).unwrap();
-        let (told, _) = repaired(&Repair::BrokenImage(newest), &images);
+        let hashes: Vec<u64> = newest_first(&crate::json::parse(&mut bytes).unwrap()).collect();
+        let (told, _) = repaired(&Repair::BrokenImages(vec![hashes[0]]), &images);
         assert!(told.contains("base64,C") && !told.contains("base64,D"), "{told}");
-        assert!(!repaired(&Repair::BrokenImage(1), &images).1);
+        assert!(!repaired(&Repair::BrokenImages(vec![1]), &images).1);
+        assert_eq!(repaired(&Repair::BrokenImages(hashes), &images).0.matches(UNREADABLE).count(), 4);
     }
 }
