@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::chunks::Chunks;
 use super::head::{self, RequestFraming};
@@ -37,6 +38,17 @@ pub enum Waiting {
     Head,
 }
 
+/// A refusal that whoever serves the connection sends later, as the connection's last response.
+#[derive(Debug)]
+pub struct LateRefusal {
+    /// How long it waits.
+    pub delay: Duration,
+    /// The error that the client gets.
+    pub error: Error,
+    /// The request's id.
+    pub request_id: String,
+}
+
 /// One client's connection. See the table in [`super`].
 pub struct Connection<S> {
     pub(super) stream: S,
@@ -54,6 +66,8 @@ pub struct Connection<S> {
     pub(super) closing: bool,
     /// True once the handler has admitted a request.
     is_known: bool,
+    /// The response to the current request, if it waits.
+    late: Option<LateRefusal>,
     /// A flag that others set when every connection is to end with its next response.
     drain: Option<Arc<AtomicBool>>,
     pub(super) state: State,
@@ -77,6 +91,7 @@ impl<S: Read + Write> Connection<S> {
             is_head: false,
             closing: false,
             is_known: false,
+            late: None,
             drain: None,
             state: State::Ready,
             extra: Vec::new(),
@@ -102,6 +117,21 @@ impl<S: Read + Write> Connection<S> {
     /// True if any request on this connection was admitted.
     pub fn is_known(&self) -> bool {
         self.is_known
+    }
+
+    /// Leaves the response to the current request to whoever serves the connection.
+    pub fn refuse_later(&mut self, refusal: LateRefusal) {
+        self.late = Some(refusal);
+    }
+
+    /// True if the response to the current request waits.
+    pub fn is_late(&self) -> bool {
+        self.late.is_some()
+    }
+
+    /// Takes the refusal that waits.
+    pub fn take_late(&mut self) -> Option<LateRefusal> {
+        self.late.take()
     }
 
     /// Makes the next response say `connection: close`.

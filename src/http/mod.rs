@@ -32,7 +32,7 @@ mod tests;
 
 pub(crate) use chunks::fitting;
 pub use chunks::{Chunks, Decoded, Malformed};
-pub use connection::{Connection, Waiting};
+pub use connection::{Connection, LateRefusal, Waiting};
 pub(crate) use head::end as end_of_head;
 pub use headers::{Headers, SECRET_HEADERS};
 pub use request::{Request, RequestFailure, RequestLimits};

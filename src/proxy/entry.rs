@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::access::{Access, Origin, check_content_type};
 use crate::activity::Caller;
 use crate::error::{Error, Kind};
-use crate::http::Request;
+use crate::http::{LateRefusal, Request};
 use crate::server::Client;
 use crate::shown::ShownText;
 
@@ -82,14 +82,25 @@ impl Proxy {
         Ok(Admission::Resource(resource))
     }
 
-    /// Lets the answer to a wrong key wait, if its address sends many. Only this thread waits, and nothing that others
-    /// need is held meanwhile. The client is not watched: one that leaves at once would not have to wait.
-    pub(super) fn rest_after_wrong_key(&self, address: IpAddr) {
+    /// Refuses a wrong key, and lets the answer wait if its address sends many. Only this connection waits, and its place
+    /// goes to others who need one. The address waits for its next answer even if the client leaves at once.
+    pub(super) fn refuse_wrong_key(
+        &self,
+        client: &Client,
+        address: IpAddr,
+        error: Error,
+        request_id: &str,
+    ) -> io::Result<()> {
         let delay = {
             let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
             guesses.delay(address, Instant::now())
         };
-        std::thread::sleep(delay);
+        let client = &mut *client.borrow_mut();
+        if delay.is_zero() {
+            return client.respond_error(&error, request_id);
+        }
+        client.refuse_later(LateRefusal { delay, error, request_id: request_id.to_owned() });
+        Ok(())
     }
 }
 

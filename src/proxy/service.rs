@@ -86,7 +86,7 @@ impl Handler for Proxy {
                 );
                 self.activity.refusals().log(caller.address, line);
                 if error.kind == Kind::Authentication {
-                    self.rest_after_wrong_key(caller.address);
+                    return self.refuse_wrong_key(client, caller.address, error, request_id);
                 }
                 client.borrow_mut().respond_error(&error, request_id)
             }

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt;
 
 use super::handler::{Client, ServerLimits, ServerShared};
-use super::stop::{ConnectionSlot, wait_readable, wait_readable_always};
+use super::stop::{ConnectionSlot, rest, wait_readable, wait_readable_always};
+use super::table::ConnectionPlace;
 use crate::error::{Error, Kind};
 use crate::http::{Connection, Request, RequestFailure, Socket, Waiting};
 use crate::ids;
@@ -58,6 +59,7 @@ pub(super) fn converse(socket: Socket, client: SocketAddr, shared: &ServerShared
                     connection.borrow_mut().close_after_response();
                 }
                 handle(&connection, request, client, shared);
+                answer_late(&connection, client, shared, place);
             }
             Ok(None) | Err(RequestFailure::Closed) => return,
             Err(RequestFailure::Io(error)) => {
@@ -125,7 +127,7 @@ fn handle(connection: &Client, request: Request, client: SocketAddr, shared: &Se
     let handled = catch_unwind(AssertUnwindSafe(|| shared.handler.handle(connection, request, client)));
     let connection = &mut *connection.borrow_mut(); // after a panic, unwinding has released the handler's borrow
     match handled {
-        Ok(Ok(())) if connection.response_begun() => {}
+        Ok(Ok(())) if connection.response_begun() || connection.is_late() => {}
         Ok(Ok(())) => {
             log::error!("{client}: the handler did not respond to a request");
             answer(connection, &Error::new(Kind::Api, "Internal server error"), client);
@@ -146,6 +148,22 @@ fn handle(connection: &Client, request: Request, client: SocketAddr, shared: &Se
             connection.close_after_response();
             answer(connection, &Error::new(Kind::Api, "Internal server error"), client);
         }
+    }
+}
+
+/// Sends the refusal that the handler has left to be sent later, if there is one. Until then the connection waits like
+/// one that never had a valid key, so that it makes room for others: whoever has no key could otherwise hold every
+/// place. It ends with the refusal, since further requests that the client has sent already would wait as well.
+fn answer_late(connection: &Client, client: SocketAddr, shared: &ServerShared, place: &ConnectionPlace) {
+    let connection = &mut *connection.borrow_mut();
+    let Some(refusal) = connection.take_late() else { return };
+    place.wait(false);
+    if let Err(error) = rest(connection.stream().stream(), &shared.stop, Instant::now() + refusal.delay) {
+        log::debug!("{client}: {error}");
+    }
+    connection.close_after_response();
+    if let Err(error) = connection.respond_error(&refusal.error, &refusal.request_id) {
+        log::debug!("{client}: {error}");
     }
 }
 

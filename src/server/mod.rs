@@ -11,7 +11,8 @@
 //! | more of its body | `body_timeout` without a byte | 408, closed |
 //! | the client to take more of the response | `write_timeout` without a byte | closed |
 //!
-//! If the table of connections is full, one that waits for a request makes room for a new one (`table`). A client that
+//! If the table of connections is full, one that waits for a request, or for the delayed answer to a wrong key, makes room
+//! for a new one (`table`). A client that
 //! vanishes without a word, such as a laptop that loses power, is noticed by the system within two minutes (`client`).
 //!
 //! The handler limits its own waits. Only the stop limits them here: see [`StopHandle`].

@@ -156,6 +156,16 @@ pub(super) fn wait_readable_always(socket: &impl AsFd, deadline: Instant) -> io:
     poll_in(&mut [PollFd::new(socket, PollFlags::IN)], Some(deadline))
 }
 
+/// Waits until the deadline passes, the connection is broken or shut down on both sides, or the stop is triggered. Bytes
+/// of the client, and the end of them, do not end this wait.
+///
+/// # Errors
+/// Those of `poll`.
+pub(super) fn rest(socket: &impl AsFd, stop: &StopHandle, deadline: Instant) -> io::Result<()> {
+    let sockets = &mut [PollFd::new(socket, PollFlags::empty()), PollFd::new(&stop.0.wake, PollFlags::IN)];
+    poll_in(sockets, Some(deadline)).map(|_| ())
+}
+
 /// Polls all sockets and returns whether the first one is readable.
 fn poll_in(sockets: &mut [PollFd<'_>], deadline: Option<Instant>) -> io::Result<bool> {
     loop {

@@ -60,7 +60,7 @@ impl ConnectionPlace {
         self.is_busy.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that the connection waits for a request again, and whether a request on it was ever admitted.
+    /// Notes that the connection waits, and whether it is to be kept longer than one without an admitted request.
     pub(super) fn wait(&self, is_known: bool) {
         let waiting_since = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.waiting_since_ms.store(waiting_since, Ordering::Relaxed);

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::*;
-use crate::http::RequestFailure;
-use crate::http::{Request, RequestLimits};
+use crate::error::{Error, Kind};
+use crate::http::{LateRefusal, Request, RequestFailure, RequestLimits};
 use crate::json;
 
 /// Ends a test that would hang because of a fault; no working test comes near it.
@@ -251,6 +251,51 @@ fn idle_connections_make_room_for_new_ones() {
     }
     go.send(()).unwrap();
     assert_eq!(busy.receive().status, 200);
+}
+
+/// A handler whose answers to `/guess` wait for so long.
+fn late(delay: Duration) -> impl Handler {
+    move |connection: Held<'_>, request: Request, _: SocketAddr| match request.path.as_str() {
+        "/guess" => {
+            // A key that was valid before does not keep the place.
+            connection.borrow_mut().set_known();
+            let (error, request_id) = (Error::new(Kind::Authentication, "no"), "req_late".to_owned());
+            connection.borrow_mut().refuse_later(LateRefusal { delay, error, request_id });
+            Ok(())
+        }
+        _ => connection.borrow_mut().respond(200, &[], b""),
+    }
+}
+
+#[test]
+fn a_connection_whose_refusal_waits_makes_room_for_a_new_one() {
+    let options = ServerLimits { connections_max: 1, ..ServerLimits::default() };
+    let mut server = TestServer::start(options, late(10 * TEST_TIMEOUT));
+    for _ in 0..10 {
+        let mut guesser = server.connect();
+        guesser.send(&b"GET /guess HTTP/1.1\r\n\r\n".repeat(40));
+        // Its thread has to come as far as the wait; a new connection is refused until then.
+        while server.connect().ask(GET).status != 200 {}
+        let mut rest = Vec::new();
+        // It is closed or reset, since it has sent bytes that nobody reads.
+        let _ = guesser.0.read_to_end(&mut rest);
+        assert_eq!(String::from_utf8_lossy(&rest), "");
+    }
+    // The stop does not wait for the delay either.
+    let mut guesser = server.connect();
+    guesser.send(b"GET /guess HTTP/1.1\r\n\r\n");
+    server.stop.trigger();
+    server.join();
+}
+
+#[test]
+fn a_late_refusal_is_the_last_response() {
+    let server = TestServer::start(ServerLimits::default(), late(SHORT));
+    let mut guesser = server.connect();
+    let answer = guesser.ask(&b"GET /guess HTTP/1.1\r\n\r\n".repeat(3));
+    assert_eq!((answer.status, answer.header("connection")), (401, Some("close")));
+    assert_eq!(answer.header("request-id"), Some("req_late"));
+    assert_eq!(guesser.rest(), "");
 }
 
 #[test]

@@ -617,6 +617,27 @@ fn a_right_key_does_not_wait_for_wrong_ones() {
 }
 
 #[test]
+fn wrong_keys_on_every_connection_keep_nobody_out() {
+    let upstream = Upstream::start();
+    let arguments = ["--api-key-file", &keys_file("crowd"), "--connections-max", "20"];
+    let server = Server::start_with(&upstream, &arguments);
+    let guesses = b"GET /v1/models HTTP/1.1\r\nx-api-key: sk-guess\r\n\r\n".repeat(40);
+    let mut crowd: Vec<_> = (0..20).map(|_| server.connect()).collect();
+    crowd.iter_mut().for_each(|guesser| guesser.send(&guesses));
+    // The answers have begun to wait. A connection whose head is just being read may still count as busy.
+    assert_eq!(crowd[0].receive().status, 401);
+    let mut refused = 0;
+    for _ in 0..50 {
+        match ask(&server, "GET", "/v1/models", "x-api-key: sk-anna\r\n").status {
+            200 => {}
+            529 => refused += 1,
+            status => panic!("{status}"),
+        }
+    }
+    assert!(refused < 10, "{refused} of 50 were refused");
+}
+
+#[test]
 fn a_file_that_is_a_pipe_does_not_keep_the_end_from_being_heard() {
     let upstream = Upstream::start();
     let hooks = hooks_file("a-pipe", "return { api = 1 }");
