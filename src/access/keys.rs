@@ -13,6 +13,9 @@ use crate::http::Request;
 /// The shortest key that is read without a warning, in bytes. Keys of `sparkgap key new` have 27.
 const KEY_SIZE_MIN: usize = 16;
 
+/// The beginning of most keys, and of those of `sparkgap key new`.
+const KEY_PREFIX: &str = "sk-";
+
 /// The valid keys. An empty list admits every client.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<Key>);
@@ -37,15 +40,19 @@ impl Keys {
     /// |---|---|
     /// | a key of fewer than 16 bytes | it counts: only the warning says that it can be guessed |
     /// | a key that a line above has | left out, so the name above stays the owner's |
-    /// | the name of another line's owner, or something that ends in `:` or `=`, in the key's place | left out: names are shown in the log, so a name must not let anybody in |
+    /// | the name of another line's owner, something that ends in `:` or `=`, `Bearer`, or no letter or digit, in the key's place | left out: names are shown in the log, so a name must not let anybody in |
+    /// | something that looks like a key behind the first word | left out: as a name it would be shown in the log |
+    /// | a key with other characters than letters, digits and `._~+/-` | it counts, with a warning |
     ///
     /// # Errors
     /// The file has no key, so it would admit every client.
     pub fn read(text: &str) -> Result<(Keys, Vec<String>), String> {
-        // Editors of Windows put a byte order mark at the beginning.
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        // Editors of Windows put a byte order mark at the beginning, and `cat` carries it into the middle of a file. A
+        // carriage return alone ends a line too, so that no key becomes part of a name.
+        let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+        let lines = lines.flat_map(|line| line.split('\r'));
         let lines: Vec<(usize, &str, &str)> = (1..)
-            .zip(text.lines().map(str::trim))
+            .zip(lines.map(|line| line.trim_start_matches('\u{feff}').trim()))
             .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
             .map(|(number, line)| {
                 let (secret, name) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -55,10 +62,8 @@ impl Keys {
         let names: HashSet<&str> = lines.iter().map(|(_, _, name)| *name).collect();
         let (mut keys, mut warnings, mut known) = (Keys::default(), Vec::new(), HashMap::new());
         for (number, secret, name) in lines {
-            if names.contains(secret) || secret.ends_with([':', '=']) {
-                warnings.push(format!(
-                    "line {number} is left out: it begins with a name; write the key first, then its owner's name"
-                ));
+            if let Some(why) = misplaced(secret, name, &names) {
+                warnings.push(format!("line {number} is left out: {why}"));
                 continue;
             }
             if let Some(first) = known.get(secret) {
@@ -70,6 +75,11 @@ impl Keys {
             if secret.len() < KEY_SIZE_MIN {
                 warnings.push(format!(
                     "line {number}: the key has fewer than {KEY_SIZE_MIN} characters, so it can be guessed; if the line begins with the owner's name, write the key first; `sparkgap key new NAME` makes a key"
+                ));
+            }
+            if has_odd_characters(secret) {
+                warnings.push(format!(
+                    "line {number}: the key has characters that keys seldom have; write the bare key, then a blank and its owner's name"
                 ));
             }
             known.insert(secret, number);
@@ -126,6 +136,35 @@ impl Keys {
         }
         found
     }
+}
+
+/// The reason why the first word of a line cannot be a key, or the rest of the line cannot be a name.
+fn misplaced(secret: &str, name: &str, names: &HashSet<&str>) -> Option<&'static str> {
+    let is_word = secret.eq_ignore_ascii_case("bearer") || !secret.contains(char::is_alphanumeric);
+    if name.split_whitespace().any(|word| looks_like_key(word, secret)) {
+        Some(
+            "something like a key follows its first word; write one key a line, the key first, then its owner's name",
+        )
+    } else if is_word || names.contains(secret) || secret.ends_with([':', '=']) {
+        Some("it begins with a name; write the key first, then its owner's name")
+    } else {
+        None
+    }
+}
+
+/// True if a word behind the first one may be a key. If the first word has the prefix of keys, only another word with it
+/// counts, so that the long name of a machine does not lock its owner out.
+fn looks_like_key(word: &str, first: &str) -> bool {
+    let word = word.trim_start_matches(|c: char| !c.is_alphanumeric());
+    let is_first_key = first.starts_with(KEY_PREFIX) && first.len() >= KEY_SIZE_MIN;
+    let is_long = word.len() >= KEY_SIZE_MIN && word.contains(|c: char| c.is_ascii_digit());
+    word.starts_with(KEY_PREFIX) || (!is_first_key && is_long && !word.contains('@'))
+}
+
+/// True for characters beyond those of tokens (RFC 6750), which most likely belong to a quote, a list or an assignment.
+fn has_odd_characters(secret: &str) -> bool {
+    let token = |c: char| c.is_ascii_alphanumeric() || "._~+/-".contains(c);
+    !secret.chars().all(token)
 }
 
 /// The token of an `authorization` header, if its scheme is Bearer.
@@ -199,6 +238,54 @@ mod tests {
     }
 
     #[test]
+    fn a_key_never_becomes_a_name() {
+        let (key, other) = ("sk-0123456789abcdef", "0f1e2d3c4b5a69788796a5b4");
+        for first in ["anna", "anna.karenina@example.com", "-", "Bearer", "\u{feff}anna", key, "[1]"] {
+            for rest in ["sk-4711", "sk-0123456789abcdeg", "\"sk-0123456789abcdeg\""] {
+                let (keys, warnings) = Keys::read(&format!("valid-0123456789\n{first} {rest}\n")).unwrap();
+                assert_eq!(keys.count(), 1, "{first} {rest}");
+                assert!(warnings[0].starts_with("line 2 is left out: something like a key"), "{warnings:?}");
+            }
+        }
+        assert!(Keys::read(&format!("anna.karenina@example.com {other}")).is_err());
+        // Names that are long, and have digits, stay names.
+        for name in ["annas-macbook-pro-14", "anna.karenina99@example.com", "anna karenina"] {
+            let (keys, warnings) = Keys::read(&format!("{key} {name}")).unwrap();
+            assert_eq!((keys.find(key.as_bytes()).unwrap().name.as_deref(), warnings.len()), (Some(name), 0));
+        }
+        let (keys, warnings) = Keys::read(&format!("{key} anna\r{other} guest\r")).unwrap();
+        assert_eq!((keys.count(), warnings.len()), (2, 0));
+        let (keys, warnings) = Keys::read(&format!("{key} anna\r\n\u{feff}{other} guest\n")).unwrap();
+        assert_eq!((keys.count(), warnings.len()), (2, 0));
+    }
+
+    #[test]
+    fn odd_keys_are_warned_of_and_words_let_nobody_in() {
+        let key = "0123456789abcdef";
+        for (line, is_odd) in [
+            (format!("\"{key}\" anna"), true),
+            (format!("{key},anna"), true),
+            (format!("anna={key}"), true),
+            (format!("[{key}"), true),
+            (format!("\u{200b}{key}"), true),
+            (format!("{key}\0"), true),
+            (format!("anna@{key}"), true),
+            (format!("{key}._~+/-Z"), false),
+        ] {
+            let warnings = match Keys::read(&format!("{key}x\n{line}")) {
+                Ok((_, warnings)) => warnings,
+                Err(error) => panic!("{error}"),
+            };
+            let odd = warnings.iter().filter(|warning| warning.starts_with("line 2: the key has characters"));
+            assert_eq!(odd.count() == 1, is_odd, "{line:?} {warnings:?}");
+            assert!(warnings.iter().all(|warning| !warning.contains(key)), "{warnings:?}");
+        }
+        for word in ["-", "*", "Bearer", "bearer"] {
+            assert!(Keys::read(word).is_err() && Keys::read(&format!("{word} anna")).is_err(), "{word}");
+        }
+    }
+
+    #[test]
     fn a_line_that_is_most_likely_a_mistake_is_named() {
         let long = "sk-0123456789abcdef";
         for (text, admitted, warned) in [
@@ -207,11 +294,11 @@ mod tests {
             (format!("{long}\tanna b. \r\n"), vec![(long, Some("anna b."))], vec![]),
             ("\u{feff}sk-1\n".into(), vec![("sk-1", None)], vec!["line 1: the key has fewer than 16"]),
             // A name at the beginning, whether or not the rest of the file shows that it is one.
-            ("anna sk-4711\n".into(), vec![("anna", Some("sk-4711"))], vec!["line 1: the key has fewer"]),
+            ("anna guest\n".into(), vec![("anna", Some("guest"))], vec!["line 1: the key has fewer"]),
             (
                 format!("{long} anna\n\nanna {long}x\nguest: {long}y\nguest={long}\n"),
                 vec![(long, Some("anna")), ("anna", None), ("guest:", None)],
-                vec!["line 3 is left out: it begins with a name", "line 4 is left out: it begins"],
+                vec!["line 3 is left out: something like a key", "line 4 is left out: something like a key"],
             ),
             (
                 format!("# keys\n{long} anna\n{long} guest\n{long}\n"),
@@ -231,12 +318,12 @@ mod tests {
             assert!(warnings.iter().all(|warning| !warning.contains("sk-0")), "{warnings:?}");
             for (key, name) in admitted {
                 let found = keys.find(key.as_bytes()).map(|key| key.name.as_deref());
-                let is_left_out = warned.iter().any(|warned| warned.contains("begins with a name"));
+                let is_left_out = warned.iter().any(|warned| warned.contains("something like a key"));
                 let expected = if is_left_out && key != long { None } else { Some(name) };
                 assert_eq!(found, expected, "{text:?} {key}");
             }
         }
-        let refused = Keys::read("anna: sk-4711").unwrap_err();
+        let refused = Keys::read("anna: x").unwrap_err();
         assert!(
             refused.starts_with("there is no key in it") && refused.contains("line 1 is left out"),
             "{refused}"

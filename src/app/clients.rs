@@ -1,7 +1,9 @@
 //! The keys that clients must send: those of the key file or the environment, and LiteLLM's master key.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::options::RunOptions;
 use crate::access::{Access, Keys};
@@ -12,10 +14,16 @@ use crate::service;
 /// The variable or systemd credential with the keys of clients, in the form of a file of `--api-key-file`.
 const CLIENT_KEYS: &str = "SPARKGAP_CLIENT_KEYS";
 
+/// The most bytes of a file of keys: more than 100,000 keys with names. A wrong path, such as that of a device, must not
+/// fill the memory.
+const FILE_SIZE_MAX: usize = 4 * 1024 * 1024;
+
 /// The places that the keys come from, for the start and for each reload.
 #[derive(Clone, Debug)]
 pub(super) struct KeySources {
     file: Option<PathBuf>,
+    /// True if the file was a regular file at the start, so that it can be read again.
+    is_regular: bool,
     /// The LiteLLM file that is run, and its master key.
     litellm: PathBuf,
     master_key: Option<MasterKey>,
@@ -25,7 +33,9 @@ impl KeySources {
     /// `master_key` is that of the LiteLLM file that is run.
     pub(super) fn new(options: &RunOptions, master_key: Option<MasterKey>) -> Self {
         let litellm = options.sources.litellm.clone().unwrap_or_default();
-        KeySources { file: options.api_key_file.clone(), litellm, master_key }
+        let file = options.api_key_file.clone();
+        let is_regular = file.as_ref().is_some_and(|file| file.is_file());
+        KeySources { file, is_regular, litellm, master_key }
     }
 
     /// Reads all keys, and logs a warning for each line that is most likely a mistake.
@@ -35,9 +45,9 @@ impl KeySources {
     pub(super) fn read(&self) -> Result<Keys, String> {
         let mut keys = match (&self.file, service::variable(CLIENT_KEYS)) {
             (Some(file), _) => {
-                let text =
-                    std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-                read(&text, &file.display().to_string())?
+                let name = file.display().to_string();
+                let text = read_file(file).map_err(|why| format!("{name}: {why}"))?;
+                read(&text, &name)?
             }
             (None, Some(text)) => read(&text, CLIENT_KEYS)?,
             (None, None) => Keys::default(),
@@ -62,8 +72,33 @@ impl KeySources {
     /// Those of [`KeySources::read`].
     pub(super) fn read_again(&self) -> Result<Option<Keys>, String> {
         let is_special = |file: &PathBuf| std::fs::metadata(file).is_ok_and(|found| !found.is_file());
-        if self.file.as_ref().is_some_and(is_special) { Ok(None) } else { self.read().map(Some) }
+        let Some(file) = self.file.as_ref().filter(|file| is_special(file)) else {
+            return self.read().map(Some);
+        };
+        if self.is_regular {
+            log::warn!(
+                "{}: it is not a regular file any more, so the previous keys of clients still count",
+                file.display()
+            );
+        }
+        Ok(None)
     }
+}
+
+/// Reads a file of keys, with a limit on its size.
+fn read_file(file: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(FILE_SIZE_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let opened = File::open(file).map_err(|error| error.to_string())?;
+    opened.take(limit).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() > FILE_SIZE_MAX {
+        return Err(format!("it has more than {FILE_SIZE_MAX} bytes, the most that a file of keys may have"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = valid.filter(|byte| **byte == b'\n').count() + 1;
+        format!("line {line} is not valid UTF-8")
+    })
 }
 
 fn read(text: &str, source: &str) -> Result<Keys, String> {
@@ -91,4 +126,27 @@ pub(super) fn access(options: &RunOptions, addresses: &[SocketAddr], keys: Keys)
         origins: options.allowed_origins.clone(),
         proxies: options.trusted_proxies.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_keys_is_text_of_a_limited_size() {
+        let file = std::env::temp_dir().join(format!("sparkgap-keys-{}", std::process::id()));
+        for (bytes, expected) in [
+            (b"sk-1\n".to_vec(), Ok("sk-1\n".to_owned())),
+            (b"sk-1\n\nsk-\xff\n".to_vec(), Err("line 3 is not valid UTF-8")),
+            (vec![b'#'; FILE_SIZE_MAX + 1], Err("it has more than 4194304 bytes")),
+        ] {
+            std::fs::write(&file, bytes).unwrap();
+            match (read_file(&file), expected) {
+                (Err(error), Err(expected)) => assert!(error.starts_with(expected), "{error}"),
+                (read, expected) => assert_eq!(read.ok(), expected.ok()),
+            }
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(read_file(&file).unwrap_err().starts_with("No such file"));
+    }
 }

@@ -570,19 +570,25 @@ fn a_key_that_was_taken_out_ends_at_a_reload_and_its_streams_go_on() {
     server.hang_up();
     server.wait_for("No such file");
     assert_eq!((models(old), models(new)), (401, 200));
+    std::fs::create_dir(&path).unwrap();
+    server.hang_up();
+    server.wait_for("it is not a regular file any more");
+    assert_eq!((models(old), models(new)), (401, 200));
+    std::fs::remove_dir(&path).unwrap();
 }
 
 #[test]
 fn a_line_that_is_most_likely_a_mistake_is_warned_of_without_the_key() {
     let upstream = Upstream::start();
-    let (server, path) = start_with_keys(
-        &upstream,
-        "misread",
-        "\u{feff}anna sk-4711-4711-4711\r\n\r\nanna: sk-0815-0815-0815\r\n",
-    );
-    server.wait_for(&format!("WARN  {path}: line 1: the key has fewer than 16 characters"));
+    let (server, path) =
+        start_with_keys(&upstream, "misread", "\u{feff}anna sk-4711-4711-4711\r\n\r\nanna: x\r\nshort\r\n");
+    server
+        .wait_for(&format!("WARN  {path}: line 1 is left out: something like a key follows its first word"));
     server.wait_for(&format!("WARN  {path}: line 3 is left out: it begins with a name"));
-    assert_eq!(ask(&server, "GET", "/v1/models", "x-api-key: anna:\r\n").status, 401);
+    server.wait_for(&format!("WARN  {path}: line 4: the key has fewer than 16 characters"));
+    for word in ["anna", "anna:"] {
+        assert_eq!(ask(&server, "GET", "/v1/models", &format!("x-api-key: {word}\r\n")).status, 401);
+    }
     assert!(!server.terminate_and_log().contains("4711"));
 }
 
