@@ -33,6 +33,10 @@ impl ServerUrl {
                     .to_owned(),
             );
         }
+        // A query may hold a key.
+        if let Some((address, _)) = text.split_once(['?', '#']) {
+            return Err(format!("\"{address}\" has a query or a fragment behind it"));
+        }
         let Some((scheme, rest)) = text.split_once("://") else {
             return Err(format!("\"{text}\" does not begin with http:// or https://"));
         };
@@ -40,8 +44,8 @@ impl ServerUrl {
         if !is_secure && !scheme.eq_ignore_ascii_case("http") {
             return Err(format!("\"{scheme}\" is not a supported scheme; use http or https"));
         }
-        if text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#')) {
-            return Err(format!("\"{text}\" has a blank, a query or a fragment"));
+        if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(format!("\"{text}\" has a blank or a control character"));
         }
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let (host, port) = match authority.rsplit_once(':') {

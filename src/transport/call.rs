@@ -109,6 +109,11 @@ impl Endpoint {
         self.secrets.iter().for_each(|secret| secret.hide_in(text));
     }
 
+    /// The same failure without the keys that the server may have repeated in it.
+    pub(super) fn without_keys(&self, failure: Failure) -> Failure {
+        failure.edit_words(|words| self.hide_keys(words))
+    }
+
     /// Adds a watcher of the calls.
     pub fn watched_by(mut self, watcher: Arc<dyn Watcher>) -> Self {
         self.watcher = Some(watcher);
@@ -226,7 +231,10 @@ impl Endpoint {
     /// closed before the request arrived, so the server cannot have computed anything. A connection that is lost later,
     /// or that was opened for this request, may have been lost while the server worked on it.
     fn exchange(&self, request: [&[u8]; 2], call: Call) -> Result<Response, Failure> {
-        self.exchange_once_or_again(request, call).inspect_err(|failure| self.note_stopped(failure))
+        let answered = self.exchange_once_or_again(request, call);
+        answered
+            .map_err(|failure| self.without_keys(failure))
+            .inspect_err(|failure| self.note_stopped(failure))
     }
 
     fn exchange_once_or_again(&self, request: [&[u8]; 2], call: Call) -> Result<Response, Failure> {

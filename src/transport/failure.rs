@@ -69,9 +69,19 @@ impl Failure {
         }
     }
 
-    /// A redirect. None is followed: it would take the key to another place.
+    /// A redirect. None is followed: it would take the key to another place. The query of its target is not shown, since
+    /// it may hold a key.
     pub(super) fn redirected(status: u16, target: &str) -> Self {
+        let target = target.split(['?', '#']).next().unwrap_or_default();
         Failure::Protocol(format!("status {status} to '{target}'; redirects are never followed"))
+    }
+
+    /// Edits the text that may hold words of the server.
+    pub(super) fn edit_words(mut self, edit: impl Fn(&mut String)) -> Self {
+        if let Failure::Protocol(words) = &mut self {
+            edit(words);
+        }
+        self
     }
 
     /// A compressed body.
@@ -181,6 +191,19 @@ mod tests {
             let failure = Failure::of_connect(&error);
             assert!(failure.is_unsent() && failure.is_refused() && failure.is_connection_lost(), "{failure}");
         }
+    }
+
+    #[test]
+    fn the_query_of_a_redirect_is_not_shown() {
+        for (target, shown) in
+            [("/login?token=sk-4711#x", "'/login'"), ("//h/a#sk-4711", "'//h/a'"), ("", "''")]
+        {
+            let failure = Failure::redirected(307, target).to_string();
+            assert!(failure.contains(shown) && !failure.contains("4711"), "{failure}");
+        }
+        let failure = Failure::redirected(302, "/sk-4711/")
+            .edit_words(|words| *words = words.replace("sk-4711", "***"));
+        assert!(failure.to_string().contains("'/***/'"), "{failure}");
     }
 
     #[test]

@@ -71,10 +71,11 @@ impl Endpoint {
         let text = |name: &str| Some(response.headers().get(name)?.to_str().ok()?.to_owned());
         let (status, server) = (response.status().as_u16(), text("server"));
         if (300..400).contains(&status) {
-            return Err(Failure::redirected(status, &text("location").unwrap_or_default()));
+            let target = text("location").unwrap_or_default();
+            return Err(self.without_keys(Failure::redirected(status, &target)));
         }
         if let Some(encoding) = text("content-encoding").filter(|encoding| encoding != "identity") {
-            return Err(Failure::encoded(&encoding));
+            return Err(self.without_keys(Failure::encoded(&encoding)));
         }
         let limit = u64::try_from(limits.size).unwrap_or(u64::MAX);
         let body = response.body_mut().with_config().limit(limit).read_to_vec().map_err(fail)?;
