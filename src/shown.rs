@@ -8,8 +8,8 @@ use std::fmt::{self, Write as _};
 /// request's body must not become a log line of that size.
 pub const SHOWN_SIZE_MAX: usize = 512;
 
-/// A text from outside, as it is shown. Control characters, line separators and the characters that reverse the
-/// direction of writing are escaped (`\n`, `\u{1b}`): they could end the line, command the terminal, or make the line
+/// A text from outside, as it is shown. Control characters, line separators, invisible characters and those that reverse
+/// the direction of writing are escaped (`\n`, `\u{1b}`): they could end the line, command the terminal, or make the line
 /// read as another one. A text that is cut ends in `…`.
 #[derive(Clone, Copy, Debug)]
 pub struct ShownText<'t> {
@@ -45,6 +45,13 @@ impl<'t> ShownText<'t> {
 pub fn is_command(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || is_invisible(c)
+}
+
+/// True for a character that takes no place or shows nothing. With it, two texts that look the same can differ.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{115f}' | '\u{1160}' | '\u{200b}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}')
+        || matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 impl fmt::Display for ShownText<'_> {
@@ -76,6 +83,8 @@ mod tests {
             ("a\r\n<0>forged\u{1b}[2J\u{85}", "a\\r\\n<0>forged\\u{1b}[2J\\u{85}"),
             ("\u{9b}2J\u{7f}\t", "\\u{9b}2J\\u{7f}\\t"),
             ("user\u{202e}nimda\u{2066}", "user\\u{202e}nimda\\u{2066}"),
+            ("an\u{200b}na\u{ad}\u{e0041}", "an\\u{200b}na\\u{ad}\\u{e0041}"),
+            ("\u{feff}a\u{fffa}\u{3164}", "\\u{feff}a\\u{fffa}\\u{3164}"),
             ("a\u{2028}b\u{200f}c\u{61c}", "a\\u{2028}b\\u{200f}c\\u{61c}"),
         ] {
             assert_eq!(ShownText::new(text).to_string(), expected);
