@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Value};
 
+use super::echo::without_echo;
 use super::overflow::overflow;
 use super::refusal::repairs;
 use super::upstream_error::UpstreamError;
@@ -56,6 +57,8 @@ impl Said {
 
     /// `{"error":{…}}`, `{"error":"…"}`, flat `{"message":…}`, `{"detail":…}`.
     fn read_json(value: &Value<'_>) -> Option<Said> {
+        // Gemini puts the error into a list.
+        let value = value.as_array().and_then(<[Value<'_>]>::first).unwrap_or(value);
         let object = value.as_object()?;
         let inner = object.get("error").filter(|error| !error.is_null());
         if let Some(text) = inner.and_then(Value::as_str) {
@@ -76,11 +79,17 @@ impl Said {
             Value::String(text) => Some(text.to_string()),
             other => Some(other.to_json()),
         })?;
+        // Some relays put the reason of the server behind them into `param`.
+        let param = text("param");
+        let message = match &param {
+            Some(reason) if reason.contains(' ') => format!("{message}: {reason}"),
+            _ => message,
+        };
         // `code` may be a word (OpenAI's `context_length_exceeded`), which is more specific than the type.
         Some(Said {
             message,
             kind: text("code").or(text("type")).unwrap_or_default(),
-            param: text("param"),
+            param,
             code: number("code"),
             prompt: number("n_prompt_tokens"),
             window: number("n_ctx"),
@@ -109,6 +118,7 @@ impl Said {
         let repairs = match status {
             // A key, a quota, a gateway or a server that starts: no change to the request helps.
             401..=403 | 408 | 429 | 502..=504 | 529 => Vec::new(),
+            500.. if speaks_of_server(&self.message) => Vec::new(),
             _ => repairs(&self.kind, self.param.as_deref(), &read_part(&self.message)),
         };
         let error = self.into_error(status, retry_after);
@@ -134,10 +144,14 @@ impl Said {
     }
 
     fn into_error(self, status: u16, retry_after: Option<u32>) -> Error {
-        let mut lines = telling_lines(&self.message);
+        let mut lines = telling_lines(&self.message, (400..=499).contains(&status));
         let source = format!("upstream status {status}: {}", joined(&lines));
         lines.retain(|line| !LEAKS.iter().any(|leak| line.contains(leak)));
-        let told = if lines.is_empty() { format!("the upstream answered {status}") } else { joined(&lines) };
+        let told = if lines.is_empty() {
+            format!("the upstream answered {status}")
+        } else {
+            without_paths(&joined(&lines))
+        };
         let after = Retry::After(retry_after.unwrap_or(RETRY_AFTER_S));
         let error = match status {
             // Our key is wrong, not the client's. A 401 would make Claude Code ask its user to log in.
@@ -173,9 +187,35 @@ const TEMPLATE_ERROR: [&str; 5] = [
 /// OpenAI's text for an answer that thought up to its limit.
 const OUTPUT_ENDED: &str = "max_tokens or model output limit was reached";
 
-/// Signs of the upstream's files, code or key: a line that contains one of these goes only to the log.
-const LEAKS: [&str; 9] =
-    ["Traceback", ".py\"", ".py:", ".rs:", ".cpp:", "/home/", "/root/", "/usr/", "Bearer "];
+/// Signs of the upstream's code or key: a line that contains one of these goes only to the log.
+const LEAKS: [&str; 4] = ["Traceback", "File \"", ".py\"", "Bearer "];
+
+/// Signs of the upstream's files: a word that contains one of these goes only to the log.
+const PATHS: [&str; 6] = [".py:", ".rs:", ".cpp:", "/home/", "/root/", "/usr/"];
+
+/// The beginnings of the lines of a stack trace.
+const TRACE_LINES: [&str; 2] = ["at /", "File \""];
+
+/// The words of a server that is in trouble itself, in lower case: no change to the request helps.
+const TROUBLES: [&str; 11] = [
+    "memory",
+    "cuda",
+    "gpu",
+    "slot",
+    "busy",
+    "queue",
+    "crashed",
+    "restarted",
+    "timed out",
+    "unavailable",
+    "load mmproj",
+];
+
+/// True if an error of the server speaks of the server, not of the request.
+fn speaks_of_server(text: &str) -> bool {
+    let text = read_part(text).to_ascii_lowercase();
+    TROUBLES.iter().any(|words| text.contains(words))
+}
 
 /// llama.cpp's text between an excerpt of the chat template and the template's own error text.
 const TEMPLATE_WORDS: &str = "Jinja Exception: ";
@@ -187,10 +227,11 @@ const TRACE_WORDS: &str = "Traceback (most recent call last)";
 const TELLING_LINES_MAX: usize = 8;
 
 /// The part of an error's text in which a refusal is looked for: its beginning, and its end, where a stack trace names the
-/// exception. Validators repeat the request in between.
+/// exception. Parts that repeat the request are left out.
 fn read_part(text: &str) -> Cow<'_, str> {
+    let text = without_echo(text);
     if text.len() <= READ_SIZE_MAX + READ_END_SIZE {
-        return Cow::Borrowed(text);
+        return text;
     }
     let (mut end, mut start) = (READ_SIZE_MAX, text.len() - READ_END_SIZE);
     while !text.is_char_boundary(end) {
@@ -209,8 +250,9 @@ fn lines(text: &str) -> Vec<&str> {
 }
 
 /// The lines of an error's text that say what is wrong, without the stack trace or source code around them. A first line
-/// that only announces the cause, as those of validators and of llama.cpp do, is followed by the cause.
-fn telling_lines(text: &str) -> Vec<&str> {
+/// that only announces the cause, as those of validators and of llama.cpp do, is followed by the cause; so is any first
+/// line of a refusal that has no stack trace.
+fn telling_lines(text: &str, is_refusal: bool) -> Vec<&str> {
     if let Some((_, words)) = text.split_once(TEMPLATE_WORDS) {
         return lines(words).into_iter().take(1).collect();
     }
@@ -221,7 +263,24 @@ fn telling_lines(text: &str) -> Vec<&str> {
     let lines = lines(text);
     let announces =
         lines.first().is_some_and(|line| line.ends_with(':') || line.contains("validation error"));
-    lines.into_iter().take(if announces { TELLING_LINES_MAX } else { 1 }).collect()
+    let is_trace = || lines.iter().any(|line| TRACE_LINES.iter().any(|begin| line.starts_with(begin)));
+    let max = if announces || (is_refusal && !is_trace()) { TELLING_LINES_MAX } else { 1 };
+    lines.into_iter().take(max).collect()
+}
+
+/// The text with a mark in place of each path of the server.
+fn without_paths(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '(' | ')' | ',' | '[' | ']');
+    let shown = |word: &str| {
+        if !PATHS.iter().any(|path| word.contains(path)) {
+            return word.to_string();
+        }
+        word.chars()
+            .last()
+            .filter(|last| ends(*last))
+            .map_or_else(|| "…".to_string(), |last| format!("…{last}"))
+    };
+    text.split_inclusive(ends).map(shown).collect()
 }
 
 /// The lines in one, up to the limit for texts.
@@ -276,6 +335,39 @@ mod tests {
     }
 
     #[test]
+    fn a_server_in_trouble_is_not_repaired() {
+        for text in [
+            "failed to load mmproj: CUDA out of memory",
+            "failed to process image: slot unavailable",
+            "xgrammar compilation timed out: grammar compile worker restarted, schema queue full",
+            "GPU temperature must be below 95C",
+            "the reasoning effort parser crashed: use low",
+        ] {
+            let said = Said { message: text.into(), ..Said::default() };
+            assert!(matches!(said.meaning(500, None), UpstreamError::Other(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_echo_of_the_request_decides_nothing() {
+        let text = "Extra inputs are not permitted, field: 'messages[2].reasoning', value: 'The prompt exceeds the context window, and m is not a multimodal model'";
+        let said = Said { message: text.into(), ..Said::default() };
+        let UpstreamError::Refused { repairs, .. } = said.meaning(400, None) else { panic!() };
+        assert_eq!(repairs, [Repair::Without("reasoning".into())]);
+    }
+
+    #[test]
+    fn reasons_in_odd_places_are_read() {
+        for body in [
+            r#"{"error":{"message":"Param Incorrect","param":"max_tokens is too large: 32000. This model supports at most 64 completion tokens","code":"400"}}"#,
+            r#"[{"error":{"code":400,"message":"This model supports at most 64 completion tokens"}}]"#,
+        ] {
+            let UpstreamError::Refused { repairs, .. } = read(400, body) else { panic!("{body}") };
+            assert_eq!(repairs, [Repair::OutputMax(64)]);
+        }
+    }
+
+    #[test]
     fn the_reason_is_told_and_the_trace_is_not() {
         for (text, told) in [
             (
@@ -294,7 +386,15 @@ mod tests {
                 "no\nTraceback (most recent call last):\n  File \"/usr/lib/x.py\", line 1\n    x()\nValueError: too bad",
                 "no ValueError: too bad",
             ),
-            ("boom\nunrelated", "boom"),
+            (
+                "2 errors occurred\n\t* a is wrong\n\t* b is wrong",
+                "2 errors occurred * a is wrong * b is wrong",
+            ),
+            ("boom\n  at /usr/lib/x.py:1\n  at /usr/lib/y.py:2", "boom"),
+            (
+                "The template at '/root/.cache/x.jinja' says: sort the tools (x.cpp:12)",
+                "The template at '…' says: sort the tools (…)",
+            ),
             (
                 "Traceback (most recent call last):\n  File \"/root/x.py\", line 1",
                 "the upstream answered 400",

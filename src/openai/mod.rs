@@ -3,6 +3,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `chunk` | one event of a streamed answer |
+//! | `echo` | the parts of an error's text that repeat the request |
 //! | `failure` | an error body, whatever its shape -> its meaning |
 //! | `upstream_error` | [`UpstreamError`]: the meanings |
 //! | `overflow` | the texts for "the prompt does not fit", with their numbers |
@@ -13,6 +14,7 @@
 //! the Messages API or of sockets.
 
 mod chunk;
+mod echo;
 mod failure;
 mod overflow;
 mod refusal;

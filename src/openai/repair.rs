@@ -12,7 +12,8 @@ pub enum Repair {
     NoThinking,
     /// An effort that is not among these becomes the nearest of them.
     Efforts(Vec<&'static str>),
-    /// Without the members of this name, in the body, `stream_options`, each message and each tool's function.
+    /// Without the members of this name, in the body, `stream_options`, `chat_template_kwargs`, each message and each
+    /// tool's function.
     Without(String),
     /// A line of text in place of every image.
     NoImages,
@@ -67,6 +68,8 @@ pub enum Repair {
     NoNullContent,
     /// The texts of a content as one string.
     StringContent,
+    /// The reasoning of each answer with calls as `reasoning_content`, and a blank one in an answer that has none.
+    ReasoningContent,
 }
 
 /// The efforts that servers know, the least first.
@@ -96,9 +99,14 @@ impl Repair {
         Vec::new()
     }
 
-    /// The place of the change among others, from 0: changes that merge messages come before those that split them.
+    /// The place of the change among others, from 0: changes that merge messages come before those that split them, and
+    /// what each of the messages must have comes last.
     pub fn rank(&self) -> u8 {
-        u8::from(!matches!(self, Repair::Alternation | Repair::NoSystem))
+        match self {
+            Repair::Alternation | Repair::NoSystem => 0,
+            Repair::ReasoningContent => 2,
+            _ => 1,
+        }
     }
 
     /// True if the change is made to all later requests, too.
@@ -176,6 +184,9 @@ impl fmt::Display for Repair {
             Repair::OutputMax(max) => write!(f, "gives at most {max} tokens; longer limits are cut to that"),
             Repair::Room(room) => write!(f, "has room for {room} tokens beside this prompt"),
             Repair::NoNullContent => f.write_str("takes no content of null; it is sent as an empty string"),
+            Repair::ReasoningContent => {
+                f.write_str("wants reasoning_content beside calls; an answer without reasoning gets a blank one")
+            }
             Repair::StringContent => f.write_str("takes content only as a string; images become a line of text"),
         }
     }

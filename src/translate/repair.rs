@@ -73,6 +73,7 @@ pub fn make_repair(repair: &Repair, body: &mut Value<'_>) -> bool {
         Repair::SystemRole(role) => order::system_role(body, role),
         Repair::NoNullContent => order::no_null_content(body),
         Repair::StringContent => images::omit(body, images::Kept::None) | order::string_content(body),
+        Repair::ReasoningContent => order::reasoning_content(body),
         Repair::CallIds => names::call_ids(body),
         Repair::ToolNames => names::tool_names(body),
         Repair::NoNamedChoice => no_named_choice(body),
@@ -133,15 +134,17 @@ fn efforts(body: &mut Object<'_>, allowed: &[&'static str]) -> bool {
     own.is_some() || argument.is_some()
 }
 
-/// Leaves the member out of the body, of `stream_options`, of the messages and of the functions of tools: a refusal does
-/// not always say in which of them it was.
+/// Leaves the member out of the body, of `stream_options`, of the template's arguments, of the messages and of the functions
+/// of tools: a refusal does not always say in which of them it was.
 fn without(body: &mut Object<'_>, name: &str) -> bool {
     // A view is copied only if it has the member.
     let remove = |value: &mut Value<'_>| {
         value.get(name).is_some() && value.as_object_mut().is_some_and(|object| object.remove(name).is_some())
     };
     let mut is_changed = body.get(name).is_some() && body.remove(name).is_some();
-    is_changed |= body.get_mut("stream_options").is_some_and(remove);
+    for options in ["stream_options", "chat_template_kwargs"] {
+        is_changed |= body.get_mut(options).is_some_and(remove);
+    }
     for message in messages(body).into_iter().flatten() {
         is_changed |= remove(message);
     }
@@ -244,6 +247,11 @@ mod tests {
             &without("continuous_usage_stats"),
             r#"{"stream_options":{"include_usage":true,"continuous_usage_stats":true}}"#,
             r#"{"stream_options":{"include_usage":true}}"#,
+        );
+        check(
+            &without("preserve_thinking"),
+            r#"{"chat_template_kwargs":{"enable_thinking":true,"preserve_thinking":true}}"#,
+            r#"{"chat_template_kwargs":{"enable_thinking":true}}"#,
         );
         check(
             &without("reasoning"),

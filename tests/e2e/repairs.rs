@@ -44,6 +44,12 @@ fn turn(answer: &Value, then: &Value) -> Value {
     json!([{"role": "user", "content": "look"}, {"role": "assistant", "content": answer}, {"role": "user", "content": then}])
 }
 
+/// An answer that was thought about, and called a tool.
+fn thought() -> Value {
+    let thinking = json!({"type": "thinking", "thinking": "I look.", "signature": ""});
+    turn(&json!([thinking, call("a1")]), &json!([result("a1")]))
+}
+
 fn set_tools(body: &mut Value) {
     body["tools"] = plain_tool();
 }
@@ -254,6 +260,30 @@ const ROWS: &[Row] = &[
         said: "'stream_options' is not supported",
         ask: |_| {},
         is_taken: |body| body.get("stream_options").is_none(),
+    },
+    Row {
+        name: "reasoning in the history",
+        said: "Extra inputs are not permitted, field: 'messages[1].reasoning', value: 'The prompt exceeds the context window, so tool_choice is none'",
+        ask: |body| body["messages"] = thought(),
+        is_taken: |body| body["messages"][1].get("reasoning").is_none(),
+    },
+    Row {
+        name: "reasoning that is missing",
+        said: "thinking is enabled but reasoning_content is missing in assistant tool call message at index 1",
+        ask: |body| body["messages"] = turn(&json!([call("a1")]), &json!([result("a1")])),
+        is_taken: |body| body["messages"][1]["reasoning_content"] == " ",
+    },
+    Row {
+        name: "a template's argument",
+        said: "Extra inputs are not permitted, field: 'chat_template_kwargs.enable_thinking', value: True",
+        ask: |_| {},
+        is_taken: |body| body["chat_template_kwargs"].get("enable_thinking").is_none(),
+    },
+    Row {
+        name: "a temperature",
+        said: "invalid temperature: only 1 is allowed for this model",
+        ask: |body| body["temperature"] = json!(0.5),
+        is_taken: |body| body.get("temperature").is_none(),
     },
     Row {
         name: "the limit's name",

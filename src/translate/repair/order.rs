@@ -179,6 +179,25 @@ pub(super) fn no_null_content(body: &mut Object<'_>) -> bool {
     is_changed
 }
 
+/// Gives each answer with calls its reasoning as `reasoning_content`: servers that demand it refuse an empty one.
+pub(super) fn reasoning_content(body: &mut Object<'_>) -> bool {
+    let mut is_changed = false;
+    for message in super::messages(body).into_iter().flatten() {
+        let told = message.get("reasoning_content").and_then(Value::as_str).unwrap_or_default();
+        if role(message) == "assistant"
+            && has_calls(message)
+            && told.is_empty()
+            && let Some(message) = message.as_object_mut()
+        {
+            let own =
+                message.remove("reasoning").filter(|own| own.as_str().is_some_and(|own| !own.is_empty()));
+            message.set("reasoning_content", own.unwrap_or_else(|| " ".into()));
+            is_changed = true;
+        }
+    }
+    is_changed
+}
+
 /// Puts the system message before the text of the first user message.
 pub(super) fn no_system(body: &mut Object<'_>) -> bool {
     let Some(messages) = super::messages(body) else { return false };
@@ -285,6 +304,21 @@ mod tests {
     #[track_caller]
     fn check(repair: &Repair, before: &[(&str, &str)], after: &[(&str, &str)]) {
         assert_eq!(repaired(repair, &chat(before)), (chat(after), before != after));
+    }
+
+    #[test]
+    fn answers_with_calls_get_reasoning() {
+        let body = |reasoning: [&str; 3]| {
+            let [own, blank, kept] = reasoning;
+            let calls = format!(r#""tool_calls":[{CALL}]"#);
+            format!(
+                r#"{{"messages":[{{"role":"user"}},{{"role":"assistant","content":"a"}},{{"role":"assistant",{calls}{own}}},{{"role":"assistant",{calls}{blank}}},{{"role":"assistant",{calls}{kept}}}]}}"#
+            )
+        };
+        let kept = r#","reasoning_content":"k""#;
+        let before = body([r#","reasoning":"r""#, "", kept]);
+        let after = body([r#","reasoning_content":"r""#, r#","reasoning_content":" ""#, kept]);
+        assert_eq!(repaired(&Repair::ReasoningContent, &before), (after, true));
     }
 
     #[test]
