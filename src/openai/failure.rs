@@ -75,10 +75,8 @@ impl Said {
         }
         let text = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_string);
         let number = |key: &str| error.get(key).and_then(Value::as_u64);
-        let message = text("message").or_else(|| match object.get("detail")? {
-            Value::String(text) => Some(text.to_string()),
-            other => Some(other.to_json()),
-        })?;
+        let told = error.get("message").filter(|message| !message.is_null()).or(object.get("detail"))?;
+        let message = told.as_str().map_or_else(|| told.to_json(), str::to_string);
         // Some relays put the reason of the server behind them into `param`.
         let param = text("param");
         let message = match &param {
@@ -99,22 +97,25 @@ impl Said {
     /// Plain text, or a proxy's HTML page, which is useless to a client.
     fn read_text(text: &str) -> Said {
         let text = text.trim();
-        let message = if text.starts_with('<') { "" } else { text };
+        // DashScope's texts begin with `<400>`.
+        let is_markup =
+            |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '!' | '?'));
+        let message = if text.strip_prefix('<').is_some_and(is_markup) { "" } else { text };
         Said { message: message.to_string(), ..Said::default() }
     }
 
     fn meaning(self, status: u16, retry_after: Option<u32>) -> UpstreamError {
-        if let Some(failure) = self.overflow() {
+        let status = match status {
+            200..=299 => self.code.map(|code| u16::try_from(code).unwrap_or(500)),
+            _ => Some(status),
+        };
+        if let Some(failure) = self.overflow(status) {
             return failure;
         }
         if self.message.contains(OUTPUT_ENDED) {
             return UpstreamError::OutputEnded;
         }
-        let status = match (status, self.code) {
-            (200..=299, Some(code)) => u16::try_from(code).unwrap_or(500),
-            (200..=299, None) => 500,
-            (status, _) => status,
-        };
+        let status = status.unwrap_or(500);
         let repairs = match status {
             // A key, a quota, a gateway or a server that starts: no change to the request helps.
             401..=403 | 408 | 429 | 502..=504 | 529 => Vec::new(),
@@ -129,7 +130,7 @@ impl Said {
         }
     }
 
-    fn overflow(&self) -> Option<UpstreamError> {
+    fn overflow(&self, status: Option<u16>) -> Option<UpstreamError> {
         // llama.cpp names both numbers beside its text.
         if self.prompt.is_some() && self.kind == "exceed_context_size_error" {
             return Some(UpstreamError::Overflow {
@@ -140,7 +141,7 @@ impl Said {
                 excess: None,
             });
         }
-        overflow(&self.kind, &read_part(&self.message))
+        overflow(&self.kind, &read_part(&self.message), status)
     }
 
     fn into_error(self, status: u16, retry_after: Option<u32>) -> Error {
@@ -295,6 +296,7 @@ fn joined(lines: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::overflow::tests::OVERFLOWS;
     use super::*;
     use crate::openai::Repair;
 
@@ -309,6 +311,87 @@ mod tests {
         assert_eq!((prompt, window), (Some(9000), Some(8192)));
         let body = r#"{"error":{"message":"max_completion_tokens=40000 cannot be greater than max_model_len=32768. Please","code":400}}"#;
         assert_eq!(read(400, body), UpstreamError::OutputTooLarge { window: 32768 });
+    }
+
+    #[test]
+    fn every_text_of_overflow_is_read_in_every_shape() {
+        let numbers = |failure| match failure {
+            UpstreamError::Overflow { prompt, window, output, .. } => (prompt, window, output),
+            other => panic!("{other:?}"),
+        };
+        for (text, expected) in OVERFLOWS {
+            let quoted = Value::from((*text).to_string()).to_json();
+            for (status, body) in [
+                (400, (*text).to_string()),
+                (413, format!(r#"{{"error":{quoted}}}"#)),
+                (422, format!(r#"{{"detail":{quoted}}}"#)),
+                (400, format!(r#"[{{"error":{{"message":{quoted},"code":400}}}}]"#)),
+                (
+                    200,
+                    format!(r#"{{"object":"error","message":{quoted},"type":"BadRequestError","code":400}}"#),
+                ),
+                (200, format!(r#"{{"error":{{"message":{quoted}}}}}"#)),
+            ] {
+                assert_eq!(numbers(read(status, &body)), *expected, "{body}");
+            }
+            let mut body = format!(r#"{{"error":{{"message":{quoted},"code":400}}}}"#).into_bytes();
+            let chunk = json::parse(&mut body).unwrap();
+            assert_eq!(numbers(read_error_chunk(&chunk)), *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn bodies_of_overflow() {
+        for (status, body, expected) in [
+            (
+                413,
+                r#"{"error": {"code": "tokens_limit_reached", "message": "Request body too large for gpt-5-mini model. Max size: 4000 tokens.", "details": "x"}}"#,
+                (None, Some(4000)),
+            ),
+            (
+                400,
+                r#"{"error": {"message": "Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 300031 tokens. Please reduce the length of the messages.", "type": "invalid_request_error", "param": "messages", "code": "context_length_exceeded"}}"#,
+                (Some(300_031), Some(272_000)),
+            ),
+            (
+                400,
+                r#"{"error": {"message": "CONTEXT_EXCEEDED prompt_tokens=150000 requested=4 capacity=131072", "code": "context_length_exceeded"}}"#,
+                (Some(150_000), Some(131_072)),
+            ),
+            (
+                400,
+                r#"{"code": 20015, "message": "length of prompt_tokens (140000) must be less than max_seq_len (131072).", "data": null}"#,
+                (Some(140_000), Some(131_072)),
+            ),
+            (400, r#"{"error": {"code": "1261", "message": "Prompt 超长"}}"#, (None, None)),
+            (
+                400,
+                r#"{"error": {"message": "Error code: 400 - {'object': 'error', 'message': \"The input (233781 tokens) is longer than the model's context length (131072 tokens).\", 'type': 'BadRequestError', 'param': None, 'code': 400}"}}"#,
+                (Some(233_781), Some(131_072)),
+            ),
+            (
+                400,
+                r#"[{"error": {"code": 400, "message": "The input token count (1200293) exceeds the maximum number of tokens allowed (1048576).", "status": "INVALID_ARGUMENT"}}]"#,
+                (Some(1_200_293), Some(1_048_576)),
+            ),
+            (
+                400,
+                r#"{"object": "error", "message": {"detail": [{"type": "value_error", "msg": "Prompt contains 140000 tokens and 0 draft tokens, too large for model with 131072 maximum context length"}]}, "code": 3051}"#,
+                (Some(140_000), Some(131_072)),
+            ),
+            (
+                400,
+                r#"{"error": {"message": "Error from provider: Provider returned error", "code": 400, "metadata": {"raw": "{\"error\":{\"message\":\"Invalid request: Your request exceeded model token limit: 262144 (requested: 291351)\",\"type\":\"invalid_request_error\"}}", "provider_name": "Moonshot AI"}}, "user_id": "u"}"#,
+                (Some(291_351), Some(262_144)),
+            ),
+        ] {
+            for status in [status, 200] {
+                let UpstreamError::Overflow { prompt, window, .. } = read(status, body) else {
+                    panic!("{body}")
+                };
+                assert_eq!((prompt, window), expected, "{body}");
+            }
+        }
     }
 
     #[test]
