@@ -192,7 +192,8 @@ const OUTPUT_ENDED: &str = "max_tokens or model output limit was reached";
 const LEAKS: [&str; 4] = ["Traceback", "File \"", ".py\"", "Bearer "];
 
 /// Signs of the upstream's files: a word that contains one of these goes only to the log.
-const PATHS: [&str; 6] = [".py:", ".rs:", ".cpp:", "/home/", "/root/", "/usr/"];
+const PATHS: [&str; 10] =
+    [".py:", ".rs:", ".cpp:", "/home/", "/root/", "/usr/", "/opt/", "/var/", "/tmp/", "/mnt/"];
 
 /// The beginnings of the lines of a stack trace.
 const TRACE_LINES: [&str; 2] = ["at /", "File \""];

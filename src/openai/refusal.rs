@@ -798,6 +798,7 @@ mod tests {
             "boom",
             "The model `x` does not exist.",
             "Not Found",
+            "context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
             "EngineCore died",
             "model is required",
             "messages must not be empty",
