@@ -10,6 +10,7 @@ mod document;
 mod list;
 mod parser;
 mod spares;
+mod strict;
 mod surrogates;
 
 use std::borrow::Cow;

@@ -221,6 +221,11 @@ impl Decoder {
         };
         match name {
             b"data" => self.append(value),
+            // The lines of old llama.cpp, which names no event.
+            b"error" => {
+                self.is_error = true;
+                self.append(value);
+            }
             b"event" => self.is_error = self.buffer.get(value) == Some(b"error"),
             _ => {}
         }
@@ -281,6 +286,7 @@ mod tests {
         ("data:a\r\n\r\ndata:  b\r\r", &["a", " b"]),
         ("\u{feff}data: a\n\n", &["a"]),
         (": ping\n:\n\ndata: a\n: x\n\n\n\n", &["a"]),
+        ("errors: x\n\ndata: a\n\n", &["a"]),
         ("id: 1\nevent: x\nretry: 5\ndata: a\ndata: b\ndata:\ndata: é\n\n", &["a\nb\n\né"]),
         ("data\n\ndata:\n\ndata: \n\ndata: a\n\n", &["a"]),
         ("data: cut", &["cut"]),
@@ -308,8 +314,8 @@ mod tests {
 
     #[test]
     fn the_name_error_counts_for_its_own_event_only() {
-        let found = events(&[b"event: error\ndata: a\n\ndata: b\n\nevent: errors\ndata: c\n\n"]);
-        assert_eq!(found, [(true, "a".into()), data("b"), data("c")]);
+        let found = events(&[b"event: error\ndata: a\n\ndata: b\n\nevent: errors\ndata: c\n\nerror: d\n\n"]);
+        assert_eq!(found, [(true, "a".into()), data("b"), data("c"), (true, "d".into())]);
     }
 
     #[test]

@@ -89,6 +89,14 @@ impl Chunks {
     /// The bytes are not a valid chunked body, have a line over 4 KiB, or have more framing than data can need. A line
     /// must end with CR and LF: a byte sequence that two servers read differently can be used to smuggle a request.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Decoded, Malformed> {
+        match self.decode_part(bytes) {
+            (decoded, None) => Ok(decoded),
+            (_, Some(malformed)) => Err(malformed),
+        }
+    }
+
+    /// [`Chunks::decode`] up to the first fault, which it returns as well. Nothing can be decoded behind a fault.
+    pub fn decode_part(&mut self, bytes: &mut [u8]) -> (Decoded, Option<Malformed>) {
         let (mut data, mut used) = (0, 0);
         while let Some(byte) = bytes.get(used).copied() {
             match self.place {
@@ -104,13 +112,13 @@ impl Chunks {
                         self.place = ChunkPlace::DataEnd;
                     }
                 }
-                _ => {
-                    self.frame(byte)?;
-                    used += 1;
-                }
+                _ => match self.frame(byte) {
+                    Ok(()) => used += 1,
+                    Err(malformed) => return (Decoded { data, used }, Some(malformed)),
+                },
             }
         }
-        Ok(Decoded { data, used })
+        (Decoded { data, used }, None)
     }
 
     fn frame(&mut self, byte: u8) -> Result<(), Malformed> {
@@ -199,6 +207,14 @@ mod tests {
                 assert_eq!(decoded(body.as_bytes(), piece_size), Ok(expected), "{body:?} {piece_size}");
             }
         }
+    }
+
+    #[test]
+    fn the_data_before_a_fault_are_told() {
+        let mut bytes = b"3\r\nabc\r\nx".to_vec();
+        let (decoded, malformed) = Chunks::default().decode_part(&mut bytes);
+        assert_eq!((bytes.get(..decoded.data), malformed.is_some()), (Some(&b"abc"[..]), true));
+        assert!(Chunks::default().decode(&mut b"3\r\nabc\r\nx".to_vec()).is_err());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use simd_json::Buffers;
 use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 
 use super::spares::{SIZE_MAX, Spares};
+use super::strict::strict;
 use super::{DEPTH_MAX, List, Number, Value, surrogates};
 
 /// The first size of a parser's buffers in bytes: a chunk of an answer. They grow with the documents.
@@ -73,11 +74,17 @@ pub struct Parser {
     /// `None` until the first document, so that a parser that only takes the place of another one costs nothing.
     buffers: Option<Buffers>,
     tape: simd_json::Tape<'static>,
+    /// The document of [`Parser::read_lenient`] as it came, since parsing changes it.
+    copy: Vec<u8>,
 }
+
+/// The longest document that [`Parser::read_lenient`] mends, in bytes. The events of a stream are far shorter, and the copy
+/// that is made of each document stays small.
+const MENDED_SIZE_MAX: usize = 64 * 1024;
 
 impl Default for Parser {
     fn default() -> Self {
-        Parser { size: 0, buffers: None, tape: simd_json::Tape(Vec::new()) }
+        Parser { size: 0, buffers: None, tape: simd_json::Tape(Vec::new()), copy: Vec::new() }
     }
 }
 
@@ -100,6 +107,33 @@ impl Parser {
         read: impl FnOnce(Tape<'_, 'a>) -> T,
     ) -> Result<T, ParseError> {
         self.fill(bytes, |tape| read(tape.as_value()))
+    }
+
+    /// [`Parser::read`], which takes JSON with the faults of some servers as well: bytes that are not UTF-8, `NaN` and
+    /// `Infinity`, raw control characters in strings. `read` gets true if such a document was mended, and a character of
+    /// a string may be lost.
+    ///
+    /// # Errors
+    /// Those of [`Parser::read`], if the document has other faults or more than 64 KiB.
+    pub fn read_lenient<T>(
+        &mut self,
+        bytes: &mut [u8],
+        read: impl FnOnce(Tape<'_, '_>, bool) -> T,
+    ) -> Result<T, ParseError> {
+        let is_short = bytes.len() <= MENDED_SIZE_MAX;
+        let mut copy = std::mem::take(&mut self.copy);
+        copy.clear();
+        copy.extend_from_slice(if is_short { &*bytes } else { &[] });
+        let mut read = Some(read);
+        let mut take = |tape: Tape<'_, '_>, is_mended| read.take().map(|read| read(tape, is_mended));
+        let mut result = self.read(bytes, |tape| take(tape, false));
+        if is_short && result.is_err() {
+            let mut mended = strict(&copy);
+            result = self.read(&mut mended, |tape| take(tape, true)).or(result);
+        }
+        self.copy = copy;
+        // `take` was called exactly once where the result is good.
+        result.and_then(|taken| taken.ok_or_else(|| ParseError("malformed".into())))
     }
 
     /// The number of entries for which the tape has memory.

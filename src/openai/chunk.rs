@@ -16,7 +16,8 @@ pub struct Chunk<'t, 'a> {
     pub counts: Option<Counts>,
     /// The choice of index 0. Other choices are never asked for, and ignored.
     pub choice: Option<Choice<'t, 'a>>,
-    /// True if its `object` says that it is a whole completion, even one without choices.
+    /// True if it would be a whole answer in a body that is one JSON object, even without choices: its `object` says so,
+    /// or its choices are empty.
     pub is_completion: bool,
 }
 
@@ -25,7 +26,13 @@ const COUNT_MAX: u64 = (1 << 53) - 1;
 
 /// The names of the tokens read from the cache, inside `prompt_tokens_details` or beside it: OpenAI and vLLM, DeepSeek,
 /// LiteLLM (which takes Anthropic's).
-const CACHED_KEYS: [&str; 3] = ["cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens"];
+const CACHED_KEYS: [&str; 5] = [
+    "cached_tokens",
+    "prompt_cache_hit_tokens",
+    "cache_read_input_tokens",
+    "cache_read_tokens",
+    "num_cached_tokens",
+];
 
 /// The names of the tokens written to the cache: vLLM, OpenRouter, LiteLLM, Envoy.
 const CREATED_KEYS: [&str; 4] =
@@ -56,10 +63,12 @@ pub struct Choice<'t, 'a> {
     /// The stop string that was met: `stop_reason` (vLLM; a number there is a token id and is ignored) or
     /// `matched_stop` (SGLang).
     pub stop: Option<&'a str>,
-    /// True if it is a whole answer, false if it is a piece of one.
+    /// True if it has a `message` and no `delta`: in a body of JSON it is the whole answer, in a stream perhaps a piece.
     pub is_whole: bool,
-    /// The `message` beside a `delta` that says nothing: some servers send all the text so far in it.
+    /// The `message`, without a `delta` or beside one that says nothing: some servers send all the text so far in it.
     pub message: Option<ChunkDelta<'t, 'a>>,
+    /// The choice, if it has an `error` (OpenRouter).
+    error: Option<Tape<'t, 'a>>,
 }
 
 /// New pieces of an answer.
@@ -95,10 +104,19 @@ impl<'t, 'a> Chunk<'t, 'a> {
     pub fn read(tape: Tape<'t, 'a>) -> Self {
         let mut chunk = Chunk::default();
         let Some(object) = tape.as_object() else { return chunk };
+        let (mut detail, mut is_answer) = (false, false);
         for (key, value) in object.iter() {
             match key {
                 "object" if value.into_string() == Some("chat.completion") => chunk.is_completion = true,
-                "choices" => chunk.choice = first_choice(value),
+                "choices" => {
+                    is_answer = true;
+                    chunk.is_completion |= is_empty(value);
+                    chunk.choice = first_choice(value);
+                    let failed = chunk.choice.and_then(|choice| choice.error);
+                    chunk.error = chunk.error.or(failed);
+                }
+                // FastAPI's form of an error.
+                "detail" => detail = value.as_null().is_none(),
                 "usage" => chunk.counts = Counts::read(value).or(chunk.counts),
                 "prompt_progress" => chunk.counts = chunk.counts.or(Counts::read_progress(value)),
                 "error" if value.as_null().is_none() => chunk.error = Some(tape),
@@ -106,8 +124,23 @@ impl<'t, 'a> Chunk<'t, 'a> {
                 _ => {}
             }
         }
+        if detail && !is_answer {
+            chunk.error = Some(tape);
+        }
         chunk
     }
+
+    /// True if the server says that it failed, and perhaps not why.
+    pub fn is_failed(&self) -> bool {
+        self.choice
+            .and_then(|choice| choice.finish_reason)
+            .is_some_and(|reason| reason.eq_ignore_ascii_case("error"))
+    }
+}
+
+/// True for a list of choices without any.
+fn is_empty(choices: Tape<'_, '_>) -> bool {
+    choices.as_null().is_some() || choices.as_array().is_some_and(|choices| choices.is_empty())
 }
 
 impl Counts {
@@ -170,6 +203,7 @@ fn number(object: Tape<'_, '_>, key: &str) -> Option<u64> {
 /// not agree on a number.
 fn count(value: Tape<'_, '_>) -> Option<u64> {
     let whole = value.as_u64().or_else(|| Number::Float(value.as_f64()?).as_u64());
+    let whole = whole.or_else(|| value.into_string()?.trim().parse().ok());
     whole.filter(|count| *count <= COUNT_MAX)
 }
 
@@ -183,6 +217,7 @@ fn first_choice<'t, 'a>(choices: Tape<'t, 'a>) -> Option<Choice<'t, 'a>> {
                 "index" if value.as_u64().is_some_and(|index| index != 0) => return None,
                 "delta" => delta = ChunkDelta::read(value),
                 "message" => message = ChunkDelta::read(value),
+                "error" if value.as_null().is_none() => read.error = Some(choice),
                 "finish_reason" => read.finish_reason = value.into_string().filter(|reason| is_told(reason)),
                 "stop_reason" | "matched_stop" => read.stop = read.stop.or(value.into_string()),
                 _ => {}
@@ -191,7 +226,7 @@ fn first_choice<'t, 'a>(choices: Tape<'t, 'a>) -> Option<Choice<'t, 'a>> {
         (read.delta, read.message) = match (delta, message) {
             // Servers that send both repeat the text of all pieces so far in `message`.
             (Some(delta), message) => (delta, message.filter(|_| delta.is_empty())),
-            (None, message) => (message.unwrap_or_default(), None),
+            (None, message) => (ChunkDelta::default(), message),
         };
         read.is_whole = delta.is_none() && message.is_some();
         Some(read)
@@ -256,6 +291,8 @@ impl<'t, 'a> ChunkDelta<'t, 'a> {
             let pieces = thinking.as_array().into_iter().flat_map(|pieces| pieces.iter());
             thinking.into_string().into_iter().chain(pieces.filter_map(reasoning_text))
         });
+        let marked = content.into_iter().flat_map(|parts| parts.iter()).filter(|part| is_reasoning(*part));
+        let thoughts = thoughts.chain(marked.filter_map(reasoning_text));
         let texts = self.reasoning.into_iter().chain(parts.filter_map(reasoning_text)).chain(thoughts);
         texts.filter(|text| !text.is_empty())
     }
@@ -267,6 +304,7 @@ impl<'t, 'a> ChunkDelta<'t, 'a> {
         let parts = parts
             .into_iter()
             .flat_map(|parts| parts.iter())
+            .filter(|part| !is_reasoning(*part))
             .filter_map(|part| part.get("text")?.into_string());
         whole.into_iter().chain(parts).filter(|text| !text.is_empty())
     }
@@ -282,6 +320,11 @@ impl<'t, 'a> ChunkDelta<'t, 'a> {
             read
         }))
     }
+}
+
+/// True for a part of the content whose type says that its text is reasoning.
+fn is_reasoning(part: Tape<'_, '_>) -> bool {
+    part.get("type").and_then(|kind| kind.into_string()) == Some("reasoning")
 }
 
 /// The text of one part of a model's reasoning.

@@ -269,6 +269,19 @@ impl Exchange {
             .unwrap_or(Ok(Ok(Progress::Done)))
     }
 
+    /// Takes an answer that is one JSON object.
+    ///
+    /// # Errors
+    /// Those of [`Exchange::data`].
+    pub(super) fn whole(
+        &self,
+        parser: &mut Parser,
+        body: &mut [u8],
+    ) -> Result<Result<Progress, UpstreamError>, Error> {
+        self.with(|answer| answer.step(|stream, emit| stream.whole(parser, body, emit)))
+            .unwrap_or(Ok(Ok(Progress::Done)))
+    }
+
     /// True if content of the answer has come.
     pub(super) fn has_content(&self) -> bool {
         self.with(|answer| answer.summary.first.is_some()) == Some(true)

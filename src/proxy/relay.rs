@@ -234,7 +234,7 @@ impl Relay<'_> {
         }
         check_values(&body)?;
         log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
-        let taken = exchange.data(&mut Parser::default(), &mut body, false).map_err(Stop::Refused)?;
+        let taken = exchange.whole(&mut Parser::default(), &mut body).map_err(Stop::Refused)?;
         drop(body);
         taken.map_err(|failure| self.said(failure))?;
         // An answer that is whole stays whole, however its connection ended.

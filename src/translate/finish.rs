@@ -11,6 +11,15 @@ use super::arguments::Ending;
 const REGULAR_ENDS: [&str; 8] =
     ["stop", "tool_calls", "function_call", "tool_use", "end_turn", "stop_sequence", "eos", "eos_token"];
 
+/// The names under which servers say that the answer met its limit, in any case of letters: Gemini's `MAX_TOKENS`,
+/// Mistral's `model_length`.
+const LENGTHS: [&str; 3] = ["length", "max_tokens", "model_length"];
+
+/// A finish reason under the name of the API.
+pub(super) fn canonical(reason: &str) -> &str {
+    if LENGTHS.iter().any(|length| reason.trim().eq_ignore_ascii_case(length)) { "length" } else { reason }
+}
+
 /// The evidence that the upstream may have cut the answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits<'l> {
@@ -169,6 +178,21 @@ mod tests {
             (End { window_exceeded: true, ..cut(end("tool_calls", None, true)) }, StopReason::ContextWindow),
         ] {
             assert_eq!(stop_reason(&case), expected, "{case:?}");
+        }
+    }
+
+    #[test]
+    fn names_of_the_limit() {
+        for (reason, expected) in [
+            ("length", "length"),
+            ("LENGTH", "length"),
+            ("max_tokens", "length"),
+            ("MAX_TOKENS", "length"),
+            ("model_length", "length"),
+            ("stop", "stop"),
+            ("lengthy", "lengthy"),
+        ] {
+            assert_eq!(canonical(reason), expected);
         }
     }
 

@@ -21,6 +21,7 @@
 //! | part | duty |
 //! |---|---|
 //! | `marks` | splits text into reasoning and text |
+//! | `messages` | finds what is new in messages that repeat the text so far |
 //! | `content` | the table above: which block each piece belongs to, and what waits |
 //! | `calls` | tool calls: which call a piece belongs to, and which may be shown |
 //! | `writer` | the events of blocks |
@@ -30,6 +31,7 @@
 mod calls;
 mod content;
 mod marks;
+mod messages;
 mod replay;
 mod told;
 mod writer;
@@ -37,12 +39,13 @@ mod writer;
 use crate::anthropic::Event;
 use crate::error::{Error, Kind, Retry};
 use crate::json::{ParseError, Parser, Value};
-use crate::openai::{Chunk, ChunkDelta, Counts, UpstreamError, read_error_chunk};
+use crate::openai::{Choice, Chunk, ChunkDelta, Counts, UpstreamError, read_error_chunk, read_failure};
 
 use super::plan::{Asked, Plan};
 use calls::StreamedCalls;
 use content::AnswerContent;
 use marks::{MarkedText, ShowMarked, ThinkMarks};
+use messages::Messages;
 use told::{EndOfContent, Tokens, ToldEnd};
 use writer::{AnswerSink, BlockWriter};
 
@@ -64,6 +67,14 @@ pub enum Progress {
 /// The most events that are passed over because they are not JSON. A server that sends more of them is broken.
 const SKIPPED_MAX: usize = 16;
 
+fn malformed_json() -> Error {
+    Error::new(Kind::BadGateway, "the upstream sent malformed JSON").retry(Retry::After(1))
+}
+
+fn failed_finish() -> Error {
+    Error::new(Kind::BadGateway, "the upstream ended its answer with an error").retry(Retry::After(1))
+}
+
 /// The translation of one answer.
 #[derive(Debug)]
 pub struct MessageStream {
@@ -82,6 +93,10 @@ pub struct MessageStream {
     /// The number of the upstream's events that were passed over because they were not JSON, and the error of the first.
     skipped: usize,
     malformed: Option<Box<Error>>,
+    /// True if the upstream answers with one JSON object, not with events.
+    is_one_body: bool,
+    /// The content that came in messages of events.
+    messages: Messages,
 }
 
 impl MessageStream {
@@ -100,6 +115,8 @@ impl MessageStream {
             tokens: Tokens::new(plan.asked, plan.discard),
             skipped: 0,
             malformed: None,
+            is_one_body: false,
+            messages: Messages::default(),
         }
     }
 
@@ -116,7 +133,7 @@ impl MessageStream {
     /// The bytes of the answer that are held: the text of tool calls, what waits for its turn behind an open call, and
     /// reasoning that the client asked to omit. Walks through all of them.
     pub fn held_size(&self) -> usize {
-        self.content.held_size() + self.marks.size()
+        self.content.held_size() + self.marks.size() + self.messages.size()
     }
 
     /// The number of changes to the arguments of tool calls: values coerced to the type that their schema wants, and
@@ -147,7 +164,21 @@ impl MessageStream {
         emit(&Event::Usage { usage: self.tokens.usage(0) });
     }
 
-    /// Takes the data of one server-sent event, or the whole of a JSON answer. `is_error` is true if the event's name
+    /// Takes the whole of a JSON answer.
+    ///
+    /// # Errors
+    /// Those of [`MessageStream::data`].
+    pub fn whole(
+        &mut self,
+        parser: &mut Parser,
+        body: &mut [u8],
+        emit: &mut Emit<'_>,
+    ) -> Result<Progress, UpstreamError> {
+        self.is_one_body = true;
+        self.data(parser, body, false, emit)
+    }
+
+    /// Takes the data of one server-sent event. `is_error` is true if the event's name
     /// says that it is an error. Any parser can be used: between two events a parser holds nothing but memory.
     ///
     /// # Errors
@@ -164,14 +195,35 @@ impl MessageStream {
             self.told.is_done();
             return Ok(Progress::Done);
         }
-        let read = parser.read(data, |tape| {
+        let read = parser.read_lenient(data, |tape, is_mended| {
             let chunk = Chunk::read(tape);
             match chunk.error.or(is_error.then_some(tape)) {
+                // The answer is whole already.
+                Some(_) if self.told.is_finished() => Ok(Progress::More),
                 Some(error) => self.upstream_error(read_error_chunk(&Value::from_tape(error))),
+                None if is_mended && self.concerns_call(&chunk) => {
+                    Err(UpstreamError::Other(malformed_json()))
+                }
+                None if chunk.is_failed() => Err(UpstreamError::Other(failed_finish())),
                 None => Ok(self.chunk(&chunk, emit)),
             }
         });
-        read.unwrap_or_else(|error| self.malformed(data, error))
+        match read {
+            Ok(taken) => taken,
+            Err(_) if is_error && !self.told.is_finished() => {
+                self.upstream_error(read_failure(200, data, None))
+            }
+            Err(error) => self.malformed(data, error),
+        }
+    }
+
+    /// True if a character that is lost from a chunk may belong to a tool call.
+    fn concerns_call(&self, chunk: &Chunk<'_, '_>) -> bool {
+        let in_chunk = chunk.choice.is_some_and(|choice| {
+            let mut deltas = std::iter::once(choice.delta).chain(choice.message);
+            deltas.any(|delta| delta.tool_calls().next().is_some())
+        });
+        in_chunk || self.content.calls().len() > 0
     }
 
     /// Handles data that is not JSON. It is passed over, and the answer is served if it turns out to be whole without it.
@@ -185,8 +237,7 @@ impl MessageStream {
         let names_call = |mark: &[u8]| memchr::memmem::find(data, mark).is_some();
         let may_be_call =
             self.content.calls().len() > 0 || names_call(b"\"tool_call") || names_call(b"\"function");
-        let told = Error::new(Kind::BadGateway, "the upstream sent malformed JSON");
-        let told = told.source(error).retry(Retry::After(1));
+        let told = malformed_json().source(error);
         if may_be_call || self.skipped > SKIPPED_MAX {
             return Err(UpstreamError::Other(told));
         }
@@ -207,55 +258,106 @@ impl MessageStream {
         if let Some(counts) = chunk.counts {
             self.tokens.add_counts(counts);
         }
-        if chunk.is_completion && chunk.choice.is_none() {
+        if self.is_one_body && chunk.is_completion {
             self.told.read_whole();
         }
         let Some(choice) = &chunk.choice else { return Progress::More };
         if self.told.is_stopped() {
             return Progress::Cancel;
         }
-        // Some servers send the whole text in `message`, and only at the end.
-        let late = choice.message.filter(|_| choice.finish_reason.is_some() && !self.has_content());
-        if !self.is_discarded && !self.delta(&late.unwrap_or(choice.delta), emit) {
+        let message = choice.message.filter(|_| self.takes_message(choice));
+        let goes_on = self.is_discarded
+            || match message {
+                Some(message) => self.message(&message, emit),
+                None => self.delta(&choice.delta, emit),
+            };
+        if !goes_on {
             return Progress::Cancel;
         }
-        self.told.read(choice, self.content.stops());
+        self.told.read(choice, self.content.stops(), self.is_one_body);
         Progress::More
+    }
+
+    /// Whether the `message` of a choice is read. Beside a `delta` it repeats the whole text, so it counts only at the end
+    /// of a stream in which nothing else came.
+    fn takes_message(&self, choice: &Choice<'_, '_>) -> bool {
+        choice.is_whole || (choice.finish_reason.is_some() && !self.has_content())
+    }
+
+    /// Takes a `message`. In a stream it may repeat what has come, of which only the rest is new. Returns false if a stop
+    /// sequence was met.
+    fn message(&mut self, message: &ChunkDelta<'_, '_>, emit: &mut Emit<'_>) -> bool {
+        if !self.messages.is_used() && self.has_content() {
+            // Only calls can be new: the text has come in deltas.
+            if self.content.calls().len() == 0 {
+                self.tool_calls(message, emit);
+            }
+            return true;
+        }
+        let mut messages = std::mem::take(&mut self.messages);
+        let reasoning: String = message.reasonings().collect();
+        let text: String = message.texts().collect();
+        let (reasoning, text) = messages.news(&reasoning, &text);
+        self.messages = messages;
+        if !reasoning.is_empty() {
+            self.reasoning(reasoning, emit);
+        }
+        if !text.is_empty() && !self.text(text, emit) {
+            return false;
+        }
+        if let Some(text) = message.refusal.filter(|_| !self.told.has_refused()) {
+            self.refusal(text, emit);
+        }
+        self.tool_calls(message, emit);
+        true
     }
 
     /// Takes the new pieces of the content. Returns false if a stop sequence was met, behind which nothing is shown.
     fn delta(&mut self, delta: &ChunkDelta<'_, '_>, emit: &mut Emit<'_>) -> bool {
         // Reasoning first: vLLM may put both into one delta, with the text key before the reasoning.
         if delta.may_reason() {
-            self.reasoning(delta, emit);
+            for text in delta.reasonings() {
+                self.reasoning(text, emit);
+            }
         }
         for text in delta.texts() {
-            self.with_marks(emit, |marks, show| marks.push(text, show));
-            if self.told.is_stopped() {
+            if !self.text(text, emit) {
                 return false;
             }
         }
         if let Some(text) = delta.refusal {
-            self.told.refuse(text);
-            self.with_sink(emit, |content, sink| content.text(text, sink));
+            self.refusal(text, emit);
         }
+        self.tool_calls(delta, emit);
+        true
+    }
+
+    /// Takes text. Returns false if a stop sequence was met.
+    fn text(&mut self, text: &str, emit: &mut Emit<'_>) -> bool {
+        self.with_marks(emit, |marks, show| marks.push(text, show));
+        !self.told.is_stopped()
+    }
+
+    fn refusal(&mut self, text: &str, emit: &mut Emit<'_>) {
+        self.told.refuse(text);
+        self.with_sink(emit, |content, sink| content.text(text, sink));
+    }
+
+    fn tool_calls(&mut self, delta: &ChunkDelta<'_, '_>, emit: &mut Emit<'_>) {
         let is_without_calls = self.is_without_calls;
         for delta in delta.tool_calls().filter(|_| !is_without_calls) {
             self.with_marks(emit, ThinkMarks::settle);
             self.with_sink(emit, |content, sink| content.tool_call(&delta, sink));
         }
-        true
     }
 
-    fn reasoning(&mut self, delta: &ChunkDelta<'_, '_>, emit: &mut Emit<'_>) {
-        for text in delta.reasonings() {
-            // Text that might have become a mark is only text.
-            if self.marks.is_waiting() {
-                self.with_marks(emit, ThinkMarks::settle);
-            }
-            self.marks.switch_off();
-            self.with_sink(emit, |content, sink| content.reasoning(text, sink));
+    fn reasoning(&mut self, text: &str, emit: &mut Emit<'_>) {
+        // Text that might have become a mark is only text.
+        if self.marks.is_waiting() {
+            self.with_marks(emit, ThinkMarks::settle);
         }
+        self.marks.switch_off();
+        self.with_sink(emit, |content, sink| content.reasoning(text, sink));
     }
 
     /// True if any content has come, shown or held.
@@ -292,7 +394,10 @@ impl MessageStream {
     /// The upstream never said that it had finished. An answer that merely stops would pass for a whole one.
     pub fn end(&mut self, emit: &mut Emit<'_>) -> Result<(), Error> {
         let has_content = self.has_content();
-        if self.told.reason(has_content).is_none() {
+        // A lost event may have been the finish or, if nothing else came, the answer.
+        let may_be_lost =
+            self.malformed.is_some() && (!self.told.is_finished() || (!has_content && !self.is_discarded));
+        if may_be_lost || self.told.reason(has_content).is_none() {
             let early = || Error::new(Kind::BadGateway, "the upstream closed the stream early");
             let malformed = self.malformed.take();
             return Err(malformed.map_or_else(|| early().retry(Retry::After(1)), |error| *error));

@@ -113,6 +113,8 @@ struct Open {
     connection: UpstreamConnection,
     framing: Framing,
     keep_alive: bool,
+    /// The fault in the framing behind the data that were read last.
+    fault: Option<Failure>,
 }
 
 impl Response {
@@ -130,7 +132,7 @@ impl Response {
         if let Some(encoding) = headers.get("content-encoding").filter(|encoding| is_encoded(encoding)) {
             return Err(Failure::encoded(encoding));
         }
-        let mut open = Open { connection, framing, keep_alive };
+        let mut open = Open { connection, framing, keep_alive, fault: None };
         let begun = open.unframe(&mut rest)?;
         rest.truncate(begun);
         let text = |name| headers.get(name).map(str::to_owned);
@@ -270,6 +272,9 @@ impl Response {
 impl Open {
     /// Reads the next data of the body; 0: its end.
     fn read(&mut self, buffer: &mut [u8], call: &Call) -> Result<usize, Failure> {
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
         loop {
             let room = match &self.framing {
                 Framing::Length(left) => {
@@ -306,7 +311,13 @@ impl Open {
                 (count, count)
             }
             Framing::Chunked(chunks) => {
-                let decoded = chunks.decode(bytes).map_err(|error| Failure::Protocol(error.to_string()))?;
+                let (decoded, malformed) = chunks.decode_part(bytes);
+                let fault = malformed.map(|malformed| Failure::Protocol(malformed.to_string()));
+                // An answer may be whole before the fault, so its data come first.
+                if let (Some(fault), 0) = (&fault, decoded.data) {
+                    return Err(fault.clone());
+                }
+                self.fault = fault;
                 (decoded.data, decoded.used)
             }
             Framing::UntilClose => (bytes.len(), bytes.len()),

@@ -69,7 +69,7 @@ impl Exchange {
             run.events(pieces, &mut cancelled_after)
         } else {
             let mut body: Vec<u8> = pieces.into_iter().flatten().copied().collect();
-            run.data(&mut body, false).map(|_| ())
+            run.whole(&mut body).map(|_| ())
         };
         let error = match read.map(|()| run.end()) {
             Ok(Ok(())) => return Replayed { answer: Answer::Told(run.finish()), cancelled_after },
@@ -156,6 +156,11 @@ impl Run {
         stream.data(&mut json::Parser::default(), data, is_error, &mut |event| {
             tell(event, *is_stream, fold, out)
         })
+    }
+
+    fn whole(&mut self, body: &mut [u8]) -> Result<Progress, UpstreamError> {
+        let Run { stream, fold, out, is_stream, .. } = self;
+        stream.whole(&mut json::Parser::default(), body, &mut |event| tell(event, *is_stream, fold, out))
     }
 
     fn end(&mut self) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use crate::anthropic::{Event, StopReason, Usage};
 use crate::openai::{Choice, Counts};
 
 use super::super::estimate;
-use super::super::finish::{End, Limits, stop_reason, usage};
+use super::super::finish::{End, Limits, canonical, stop_reason, usage};
 use super::super::plan::Asked;
 use super::super::stop::StopMatcher;
 
@@ -84,12 +84,13 @@ pub(super) struct ToldEnd {
 
 impl ToldEnd {
     /// Takes what a choice says about its end. `stops` are the requested stop sequences.
-    pub(super) fn read(&mut self, choice: &Choice<'_, '_>, stops: &StopMatcher) {
-        self.is_whole |= choice.is_whole;
+    /// `is_one_body`: the answer is one JSON object, in which a `message` is all of it.
+    pub(super) fn read(&mut self, choice: &Choice<'_, '_>, stops: &StopMatcher, is_one_body: bool) {
+        self.is_whole |= choice.is_whole && is_one_body;
         // Once the upstream has said that the answer was cut, a later reason does not replace that.
         if let Some(reason) = choice.finish_reason.filter(|_| self.finish_reason.as_deref() != Some("length"))
         {
-            self.finish_reason = Some(reason.to_string());
+            self.finish(canonical(reason));
         }
         let requested = |stop: &&str| stops.knows(stop);
         if let (Some(stop), Some(_)) = (choice.stop.filter(requested), choice.finish_reason) {
@@ -110,6 +111,10 @@ impl ToldEnd {
     pub(super) fn stop(&mut self, sequence: String) {
         self.stop_sequence = Some(sequence);
         self.finish("stop");
+    }
+
+    pub(super) fn has_refused(&self) -> bool {
+        self.refusal.is_some()
     }
 
     pub(super) fn refuse(&mut self, text: &str) {
