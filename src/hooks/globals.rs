@@ -98,7 +98,9 @@ fn json_table(lua: &Lua, guard: &Arc<Guard>) -> mlua::Result<Table> {
     let encode_guard = Arc::clone(guard);
     table.set(
         "encode",
-        lua.create_function(move |lua, value: LuaValue| Ok(plain(lua, &encode_guard, &value)?.to_json()))?,
+        lua.create_function(move |lua, value: LuaValue| {
+            convert::encode(&encode_guard, &plain(lua, &encode_guard, &value)?)
+        })?,
     )?;
     let guard = Arc::clone(guard);
     table.set(
@@ -305,6 +307,22 @@ pub(super) fn repeat_function(lua: &Lua) -> mlua::Result<Function> {
         whole.extend_from_slice(&text.as_bytes());
         lua.create_string(whole)
     })
+}
+
+/// `bytes_of(…)`: the bytes of all texts among the arguments together.
+pub(super) fn bytes_function(lua: &Lua) -> mlua::Result<Function> {
+    lua.create_function(|_, values: MultiValue| {
+        let lengths = values.iter().map(|value| match value {
+            LuaValue::String(text) => text.as_bytes().len(),
+            _ => 0,
+        });
+        Ok(lengths.fold(0, usize::saturating_add))
+    })
+}
+
+/// `is_native(f)`: true if the function is not in Lua, so that the debug hook cannot stop it.
+pub(super) fn is_native_function(lua: &Lua) -> mlua::Result<Function> {
+    lua.create_function(|_, function: Function| Ok(function.info().what != "Lua"))
 }
 
 /// `attach(table, metatable, is_protected)`: sets the metatable of a table, or removes it (nil). `metatable` is one that

@@ -1,20 +1,62 @@
 -- Runs once in every VM, before the owner's files: takes away what a hook must not have, replaces the C functions that
 -- the time limit could not stop, and gives views their metamethods. Its arguments: whether the full library stays, and
 -- functions in Rust (globals.rs).
-local unsafe_hooks, search, expand, find_plain, rep, attach = ...
+local unsafe_hooks, search, expand, find_plain, rep, attach, bytes_of, is_native = ...
 
 -- The longest text that a C function walks in one go, in bytes: about 20 ms.
 local TEXT_BYTES_MAX = 16 * 1024 * 1024
--- The longest format of `string.format`, and the most values for it. One value of `%99.99f` takes 3 microseconds.
+-- The longest format of `string.format`. The most values for it, and for each function that takes any number of them: one
+-- value of `%99.99f` takes 3 microseconds.
 local FORMAT_BYTES_MAX, FORMAT_VALUES_MAX = 64 * 1024, 1000
+-- The most bytes of all arguments together, for a function that reads each of them: 1 MiB. A numeric text in
+-- `string.format` is read up to six times, and `%q` writes five bytes for one.
+local ARGUMENT_BYTES_MAX = 1024 * 1024
+-- The longest text that counts as a number, in bytes: as long as Lua's own `L_MAXLENNUM`. C functions convert numeric
+-- texts, and read all of a text's leading blanks or hexadecimal digits for it.
+local NUMBER_BYTES_MAX = 200
 -- The longest format of the functions where one character of it may stand for much work.
 local SHORT_FORMAT_BYTES_MAX = 1024
 -- The elements that `table.concat` joins in one go.
 local ELEMENTS_PER_PIECE = 10000
 
+-- The longest `__name` of a metatable. `string.format` makes a text of it for each value.
+local NAME_BYTES_MAX = 200
+
 local get_metatable, raw_get, kind, next, select, error = getmetatable, rawget, type, next, select, error
-local sub, tostring, tonumber = string.sub, tostring, tonumber
+local sub, tostring = string.sub, tostring
 local concat, sort, pack, unpack = table.concat, table.sort, table.pack, table.unpack
+
+-- Numbers in texts.
+
+local function check_number_text(value)
+  if kind(value) == "string" and #value > NUMBER_BYTES_MAX then
+    error("a text of more than " .. NUMBER_BYTES_MAX .. " bytes is not a number", 4)
+  end
+end
+
+-- Arithmetic on strings. From here on `x - 0` is a cheap check of a number, which the C functions below rely on: one
+-- instruction for a number, and an error for a text that takes long to convert. `x + 0` would change -0.0.
+local string_events = get_metatable("")
+for name, original in next, string_events do
+  if kind(original) == "function" then
+    string_events[name] = function(a, b)
+      check_number_text(a)
+      check_number_text(b)
+      return original(a, b)
+    end
+  end
+end
+
+local convert = tonumber
+local function tonumber(value, base)
+  if kind(value) == "string" and #value > NUMBER_BYTES_MAX then
+    return nil
+  elseif base == nil then
+    return convert(value)
+  end
+  return convert(value, base - 0)
+end
+_G.tonumber = tonumber
 
 local function check_kind(name, position, value, expected, is_right)
   if not is_right then
@@ -42,7 +84,9 @@ function setmetatable(t, metatable)
   end
   local copy = {}
   for key, value in next, metatable do
-    if EVENTS[key] then
+    if key == "__name" and kind(value) == "string" and #value > NAME_BYTES_MAX then
+      error("__name: a text of more than " .. NAME_BYTES_MAX .. " bytes", 2)
+    elseif EVENTS[key] then
       copy[key] = value
     elseif key == "__gc" or key == "__close" or key == "__mode" then
       error(key .. " is not available in hooks", 2)
@@ -164,7 +208,7 @@ end
 
 function table.concat(t, separator, first, last)
   check_table("concat", t)
-  t, first, last = plain(t, first, last)
+  t, first, last = plain(t, first and first - 0, last and last - 0)
   if last - first < ELEMENTS_PER_PIECE then
     return concat(t, separator, first, last)
   end
@@ -179,7 +223,7 @@ end
 
 function table.unpack(t, first, last)
   check_table("unpack", t)
-  return unpack(plain(t, first, last))
+  return unpack(plain(t, first and first - 0, last and last - 0))
 end
 
 -- With a comparison in Lua, the time limit reaches each of them.
@@ -191,16 +235,14 @@ function table.sort(t, comparison)
   return sort(t, comparison or less)
 end
 
--- C functions that walk a whole text, which is their first argument.
-local function bounded(library, library_name, name, bytes_max, values_max)
+-- C functions that walk a whole text, which is their first argument. The numbers after it are positions.
+local function bounded(library, library_name, name, bytes_max)
   local original = library[name]
-  library[name] = function(text, ...)
+  library[name] = function(text, first, last, lax)
     if kind(text) == "string" and #text > bytes_max then
       error(library_name .. "." .. name .. ": a text of more than " .. bytes_max .. " bytes", 2)
-    elseif values_max and select("#", ...) > values_max then
-      error(library_name .. "." .. name .. ": more than " .. values_max .. " values", 2)
     end
-    return original(text, ...)
+    return original(text, first and first - 0, last and last - 0, lax)
   end
 end
 for _, name in next, { "lower", "reverse", "upper" } do
@@ -209,13 +251,119 @@ end
 for _, name in next, { "codepoint", "len", "offset" } do
   bounded(utf8, "utf8", name, TEXT_BYTES_MAX)
 end
-bounded(string, "string", "format", FORMAT_BYTES_MAX, FORMAT_VALUES_MAX)
-for _, name in next, { "pack", "packsize", "unpack" } do
-  bounded(string, "string", name, SHORT_FORMAT_BYTES_MAX)
-end
-bounded(os, "os", "date", SHORT_FORMAT_BYTES_MAX)
 
-string.rep = rep
+-- C functions that read all of their arguments, of which there may be any number.
+local function summed(original, name, format_bytes_max)
+  return function(...)
+    local format = ...
+    local values = select("#", ...)
+    if values > FORMAT_VALUES_MAX + 1 then
+      error(name .. ": more than " .. FORMAT_VALUES_MAX .. " values", 2)
+    end
+    local bytes = bytes_of(...)
+    if bytes > NUMBER_BYTES_MAX then
+      if format_bytes_max and kind(format) == "string" and #format > format_bytes_max then
+        error(name .. ": a text of more than " .. format_bytes_max .. " bytes", 2)
+      elseif bytes > ARGUMENT_BYTES_MAX then
+        error(name .. ": arguments of more than " .. ARGUMENT_BYTES_MAX .. " bytes together", 2)
+      end
+    end
+    return original(...)
+  end
+end
+string.format = summed(string.format, "string.format", FORMAT_BYTES_MAX)
+string.pack = summed(string.pack, "string.pack", SHORT_FORMAT_BYTES_MAX)
+string.packsize = summed(string.packsize, "string.packsize", SHORT_FORMAT_BYTES_MAX)
+os.date = summed(os.date, "os.date", SHORT_FORMAT_BYTES_MAX)
+
+local unpack_text = string.unpack
+function string.unpack(format, text, position)
+  if kind(format) == "string" and #format > SHORT_FORMAT_BYTES_MAX then
+    error("string.unpack: a text of more than " .. SHORT_FORMAT_BYTES_MAX .. " bytes", 2)
+  end
+  return unpack_text(format, text, position and position - 0)
+end
+
+-- C functions of numbers only. They stop at the first nil, so the rest is of no interest after one.
+local function numeric(original, name)
+  return function(...)
+    local a, b, c, more = ...
+    if a then
+      local _ = a - 0
+    end
+    if b then
+      local _ = b - 0
+    end
+    if c then
+      local _ = c - 0
+    end
+    if more ~= nil and bytes_of(...) > ARGUMENT_BYTES_MAX then
+      error(name .. ": arguments of more than " .. ARGUMENT_BYTES_MAX .. " bytes together", 2)
+    end
+    return original(...)
+  end
+end
+local math_type, to_integer = math.type, math.tointeger
+for name, original in next, math do
+  if kind(original) == "function" then
+    math[name] = numeric(original, "math." .. name)
+  end
+end
+math.type = math_type
+function math.tointeger(value)
+  if kind(value) == "string" then
+    value = tonumber(value)
+  end
+  return to_integer(value)
+end
+string.char = numeric(string.char, "string.char")
+utf8.char = numeric(utf8.char, "utf8.char")
+
+function _G.select(n, ...)
+  return select(n == "#" and n or n - 0, ...)
+end
+
+function string.sub(text, first, last)
+  return sub(text, first and first - 0, last and last - 0)
+end
+
+local byte = string.byte
+function string.byte(text, first, last)
+  return byte(text, first and first - 0, last and last - 0)
+end
+
+function string.rep(text, count, separator)
+  return rep(text, count and count - 0, separator)
+end
+
+-- The fields of a date are read once each, here: `os.time` would convert the text that each of them may be.
+local DATE_FIELDS = { "year", "month", "day", "hour", "min", "sec", "isdst" }
+local time = os.time
+function os.time(date)
+  if date == nil then
+    return time()
+  end
+  check_kind("time", 1, date, "table", kind(date) == "table")
+  local fields = {}
+  for _, name in next, DATE_FIELDS do
+    local value = date[name]
+    check_number_text(value)
+    fields[name] = value
+  end
+  local seconds = time(fields)
+  for name, value in next, fields do
+    date[name] = value
+  end
+  return seconds
+end
+
+local increment, store = shared.incr, shared.set
+function shared.incr(key, by, ttl)
+  return increment(key, by and by - 0, ttl and ttl - 0)
+end
+function shared.set(key, value, ttl)
+  return store(key, value, ttl and ttl - 0)
+end
 
 -- Patterns: the same as Lua's, on a matcher that knows the time limit.
 
@@ -230,17 +378,17 @@ end
 
 function string.find(text, pattern, init, plain)
   if plain then
-    return find_plain(text, pattern, init)
+    return find_plain(text, pattern, init and init - 0)
   end
-  return search("find", text, pattern, init, true)
+  return search("find", text, pattern, init and init - 0, true)
 end
 
 function string.match(text, pattern, init)
-  return captures_or_whole(text, search("match", text, pattern, init, true))
+  return captures_or_whole(text, search("match", text, pattern, init and init - 0, true))
 end
 
 function string.gmatch(text, pattern, init)
-  local position, last_end = init, nil
+  local position, last_end = init and init - 0, nil
   local function step(first, last, ...)
     if first == nil then
       position = #text + 2
@@ -322,6 +470,29 @@ function json.encode(value)
     return encode(value)
   end
   return access(ENCODE, nil, value)
+end
+
+-- The functions in C or Rust that stay as they are: they read no more than a bounded part of their arguments, or one
+-- argument once, or they watch the limits themselves.
+local HARMLESS = {}
+for _, f in next, {
+  assert, error, getmetatable, ipairs, next, pairs, pcall, rawequal, rawget, rawlen, rawset, tostring, type, string.len,
+  table.pack, utf8.codes, math_type, os.clock, print, log.info, log.warn, log.error, env, hash, _G.time, json.array,
+  json.decode, shared.get,
+} do
+  HARMLESS[f] = true
+end
+-- A function that nobody has thought about is bounded by what it gets.
+if not unsafe_hooks then
+  local libraries = { [""] = _G, ["string."] = string, ["table."] = table, ["utf8."] = utf8, ["math."] = math,
+    ["os."] = os, ["json."] = json, ["shared."] = shared, ["log."] = log }
+  for prefix, library in next, libraries do
+    for name, f in next, library do
+      if kind(f) == "function" and is_native(f) and not HARMLESS[f] then
+        library[name] = summed(f, prefix .. name)
+      end
+    end
+  end
 end
 
 return {

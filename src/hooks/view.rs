@@ -143,7 +143,7 @@ impl<'f, 'a> Frame<'f, 'a> {
         (operation, view, key, value): (u8, Option<UserDataRef<View>>, LuaValue, LuaValue),
     ) -> mlua::Result<LuaValue> {
         let Some(view) = view.filter(|_| operation != ENCODE) else {
-            let text = self.to_json(lua, &key, 0)?.to_json();
+            let text = convert::encode(self.guard, &self.to_json(lua, &key, 0)?)?;
             return Ok(LuaValue::String(lua.create_string(text)?));
         };
         if view.call != self.call {

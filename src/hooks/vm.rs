@@ -54,6 +54,8 @@ impl Vm {
                 globals::find_plain_function(&lua)?,
                 globals::repeat_function(&lua)?,
                 globals::attach_function(&lua)?,
+                globals::bytes_function(&lua)?,
+                globals::is_native_function(&lua)?,
             ))?;
         view::register(&lua, &prelude)?;
         let use_access = prelude.get("use")?;

@@ -75,7 +75,18 @@ const VALUES: &[&str] = &[
     "with { __concat = function(a) return a end, __eq = function() return false end }",
     "with { __call = function() while true do end end }",
     "with { __tostring = function() return ('x'):rep(1 << 22) end }",
-    "with { __name = ('x'):rep(1 << 20) }",
+    "with { __name = ('x'):rep(200) }",
+    "BLANKS",
+    "DIGITS",
+    "('\\0'):rep(9000000)",
+    "('\\r'):rep(7000000)",
+    "('%d'):rep(999)",
+    "('%f'):rep(999)",
+    "('%.0s'):rep(999)",
+    "'%q'",
+    "('j'):rep(1000)",
+    "many(7, ('\\0'):rep(5000000))",
+    "{ year = BLANKS, month = BLANKS, day = BLANKS, hour = BLANKS, min = BLANKS, sec = BLANKS }",
     "with { __pairs = function() return next, many(100000) end }",
     "late { __close = function() while true do end end }",
     "late { __gc = function() while true do end end }",
@@ -85,6 +96,8 @@ const VALUES: &[&str] = &[
 
 /// Functions that the values use.
 const HELPERS: &str = "
+    -- Texts that count as a number and take long to convert. Made once: the VM has room for a few of them.
+    local BLANKS, DIGITS = (' '):rep(1 << 23) .. '65', '0x' .. ('f'):rep(1 << 22)
     local function many(n, value)
         local t = {}
         for i = 1, n do t[i] = value or {} end
@@ -117,6 +130,8 @@ const STATEMENTS: &[&str] = &[
     "pcall(F, V, V, V, V)",
     "pcall(F, V, V, V, V, V)",
     "pcall(F, table.unpack({ V, V }, 1, 2000))",
+    "pcall(F, table.unpack(many(900, V)))",
+    "pcall(F, V, table.unpack(many(900, BLANKS)))",
     "pcall(function() local a, b = V, V for _ = 1, 100 do F(a, b) end end)",
     "pcall(function() local a, b = V, V while true do pcall(F, a, b) end end)",
     "pcall(function() local a, b = V, V while true do local c = a .. b end end)",
@@ -212,6 +227,80 @@ fn measure(code: &str) -> Duration {
     let begun = used();
     edit(&hooks, r#"{"list":[1,2,3],"text":"x"}"#);
     used() - begun
+}
+
+/// Calls of functions in C that took seconds: each converts, measures or escapes every argument, and Lua's debug hook
+/// does not run in between.
+const LONG_CALLS: &[&str] = &[
+    "string.char(table.unpack(many(7000, BLANKS)))",
+    "string.char(table.unpack(many(3000, DIGITS)))",
+    "utf8.char(table.unpack(many(7000, BLANKS)))",
+    "math.max(table.unpack(many(7000, BLANKS)))",
+    "math.min(1, 2, 3, table.unpack(many(7000, DIGITS)))",
+    "math.fmod(BLANKS, BLANKS)",
+    "math.floor(BLANKS)",
+    "string.format(('%d'):rep(999), table.unpack(many(999, BLANKS)))",
+    "string.format(('%f'):rep(999), table.unpack(many(999, DIGITS)))",
+    "string.format(('%.0s'):rep(999), table.unpack(many(999, BLANKS)))",
+    "string.format('%q', ('\\r'):rep(7000000))",
+    "string.format(('%.0s'):rep(999), table.unpack(many(999, with { __name = ('x'):rep(1 << 22) })))",
+    "string.pack(('j'):rep(1000), table.unpack(many(1000, BLANKS)))",
+    "os.time { year = BLANKS, month = BLANKS, day = BLANKS, hour = BLANKS, min = BLANKS, sec = BLANKS }",
+    "('x'):rep(BLANKS)",
+    "('x'):sub(BLANKS, BLANKS)",
+    "select(BLANKS, 1)",
+    "return BLANKS + DIGITS",
+    "json.encode(('\\0'):rep(4000000))",
+];
+
+#[test]
+fn a_call_that_would_read_many_long_texts_is_refused() {
+    let mut wrong = Vec::new();
+    for call in LONG_CALLS {
+        let code = format!(
+            "{HELPERS}
+            local is_done, message = pcall(function() {call} end)
+            body.done, body.message = is_done, tostring(message)"
+        );
+        let changed: serde_json::Value = serde_json::from_str(&edit(&on_body(&code), "{}")).unwrap();
+        let message = changed["message"].as_str().unwrap_or("the hook failed").to_owned();
+        if changed["done"] != false || !(message.contains("more than") || message.contains("MiB")) {
+            wrong.push(format!("{call}\n  {message}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn short_arguments_mean_what_they_mean_in_lua() {
+    for (code, expected) in [
+        ("return string.char(72, '105', 33.0)", "Hi!"),
+        ("return math.max(1, 7, 3, 4, 5)", "7"),
+        ("return math.floor('2.5') + ('10' + 1)", "13"),
+        ("return 1 / math.abs(-0.0) .. ' ' .. 1 / math.fmod(-0.0, 1)", "inf -inf"),
+        ("return select('#', math.modf(3.5)) .. select(-1, 'a', 'b') .. select('2', 'a', 'b')", "2bb"),
+        ("return ('hello'):sub('2', -2) .. ('hello'):byte(-1) .. #{ ('hello'):byte(1, 3) }", "ell1113"),
+        ("return math.tointeger('8') .. math.type(1) .. tostring(math.type('1'))", "8integernil"),
+        ("return tostring(tonumber('ff', 16)) .. tostring(tonumber('x')) .. tonumber('0x10')", "255nil16"),
+        ("return tostring(tonumber((' '):rep(200) .. '1')) .. (' '):rep(199) + 1", ""),
+        (
+            "local t = { year = 2020, month = 14, day = '1' } return os.time(t) // 1e9 .. t.year .. t.month",
+            "1.020212",
+        ),
+        ("return string.format('%d %s %q', '3', 'x', 'y')", "3 x \"y\""),
+        ("return #string.pack('jz', 1, 'ab') .. string.unpack('z', 'xab\\0', 2)", "11ab"),
+        ("return table.concat({ 1, 2, 3 }, '-', '2') .. table.unpack({ 5, 6 }, '2')", "2-36"),
+        ("return ('ab'):rep('2', '-') .. ('aXa'):find('a', '2', true)", "ab-ab3"),
+        (
+            "return utf8.char(228, '246') .. utf8.len('äö') .. utf8.codepoint('ö', '1') .. utf8.offset('äö', 2)",
+            "äö22463",
+        ),
+    ] {
+        let code =
+            format!("local ok, text = pcall(function() {code} end) body.text = ok and tostring(text) or ''");
+        let changed: serde_json::Value = serde_json::from_str(&edit(&on_body(&code), "{}")).unwrap();
+        assert_eq!(changed["text"], expected, "{code}");
+    }
 }
 
 #[test]
