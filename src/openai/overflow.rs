@@ -11,7 +11,7 @@ use super::upstream_error::UpstreamError;
 /// The sentences of single servers, which mean an overflow whatever the status.
 /// N: prompt tokens · M: window · O: tokens asked for the answer · C: characters of the prompt · X: excess · T: prompt
 /// and answer together. The first that matches decides, so the more specific ones come first.
-const WORDINGS: [&str; 54] = [
+const WORDINGS: [&str; 55] = [
     // vLLM, recent. It counts only to one token beyond the room, even if it does not say "at least".
     r"maximum context length is (?<M>\d+) tokens\. However, you requested (?<O>[1-9]\d*) output tokens and your prompt contains (?<L>at least )?(?<N>\d+) input tokens",
     r"(?<L>You passed )(?<N>\d+) input tokens and requested (?:0|(?<O>\d+)) output tokens\. However, the model's context length is only (?<M>\d+) tokens",
@@ -90,6 +90,8 @@ const WORDINGS: [&str; 54] = [
     // Groq, Zhipu, MiniMax, Bedrock, DashScope, Spark: without numbers
     r"reduce the length of the messages or completion",
     r"Prompt exceeds max length|Prompt 超长",
+    // vLLM, for a prompt that fills the window exactly: sparkgap never asks for less than one token.
+    r"max_tokens must be at least 1, got 0",
     r"context window exceeds limit|input is too long for requested model",
     r"total tokens of image and text exceed max message tokens|total message token length exceed model limit|the max input characters is \d",
 ];
@@ -595,6 +597,7 @@ pub(super) mod tests {
             (Some(140_000), Some(131_072), None),
         ),
         ("Prompt 超长", (None, None, None)),
+        ("max_tokens must be at least 1, got 0. (parameter=max_tokens, value=0)", (None, None, None)),
         (
             "CONTEXT_EXCEEDED prompt_tokens=150000 requested=4 capacity=131072",
             (Some(150_000), Some(131_072), None),

@@ -119,7 +119,8 @@ fn one_request_takes_at_most_twelve_times_its_body() {
         let status = server.connect().ask(&post(&body)).status;
         assert!(status == 200 || (status == 400 && !shape.is_honest), "{}: {status}", shape.name);
         let took = server.peak().saturating_sub(before);
-        let allowed = 12 * body.len() as u64 + MIB as u64;
+        // A process that has just begun also takes some MiB once: a second arena, and the thread that asks for models.
+        let allowed = 12 * body.len() as u64 + 4 * MIB as u64;
         println!("{:24} {status} {:.1} times its body", shape.name, took as f64 / body.len() as f64);
         assert!(took <= allowed, "{}: {} MiB for a body of {} MiB", shape.name, took >> 20, body.len() >> 20);
         server.connect().post(&hello()).message();
