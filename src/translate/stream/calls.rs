@@ -267,12 +267,16 @@ impl StreamedCalls {
     }
 }
 
+/// The longest name that is searched for marks around the name of an offered tool, in bytes.
+const MARKED_NAME_SIZE_MAX: usize = 512;
+
 /// The name of the offered tool that a model's name for it stands for. Some servers leave control tokens of the model's
 /// format in a name (gpt-oss: `Bash<|channel|>commentary`), its namespace (`functions.Bash`), a number (Kimi: `Bash:0`) or
 /// blanks. A name that leads to no offered tool is kept as it is.
 fn offered<'n>(tools: &[(String, Option<Schema>)], name: &'n str) -> &'n str {
     let is_offered = |name: &&str| by_name(tools, name).is_some();
-    if is_offered(&name) {
+    // A name may come in many pieces, each of which asks again, so only a short one is taken apart.
+    if name.len() > MARKED_NAME_SIZE_MAX || is_offered(&name) {
         return name;
     }
     let bare = name.split("<|").next().unwrap_or(name).trim();
