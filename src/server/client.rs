@@ -52,7 +52,10 @@ pub(super) fn converse(socket: Socket, client: SocketAddr, shared: &ServerShared
         let is_known = connection.borrow().is_known();
         let idle_since = if is_known { Instant::now() } else { place.opened() };
         let head = read_head(&mut connection.borrow_mut(), shared, idle_since + shared.options.keep_alive);
-        place.begin();
+        // A connection that has ended goes on to make room for others until its place is free.
+        if matches!(head, Ok(Some(_)) | Err(RequestFailure::Reject(_))) {
+            place.begin();
+        }
         match head {
             Ok(Some(request)) => {
                 if !is_known && idle_since.elapsed() >= shared.options.keep_alive {
