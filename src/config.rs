@@ -7,7 +7,7 @@ mod url;
 
 use std::fmt;
 
-pub use network::{host, host_outside, leaves_the_lan};
+pub use network::{client_network, host, host_outside, leaves_the_lan};
 pub use url::{ServerUrl, base_url};
 
 use crate::route::Alias;

@@ -4,8 +4,10 @@
 //! the same address.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use crate::config::client_network;
 
 /// The wrong keys of one address that are answered at once: a person mistypes one, and clients repeat a request.
 const FREE: u32 = 5;
@@ -23,10 +25,6 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// The most addresses that are remembered. Beyond it the one is forgotten whose last answer is due first.
 const ADDRESSES_MAX: usize = 1024;
 
-/// The leading bits of an IPv6 address that count as one client: a network is assigned to a line, and its machines choose
-/// the rest of their addresses.
-const IPV6_NETWORK_BITS: u32 = 64;
-
 /// The addresses that have sent wrong keys lately.
 #[derive(Debug, Default)]
 pub struct Guesses(HashMap<IpAddr, WrongKeys>);
@@ -41,7 +39,7 @@ struct WrongKeys {
 impl Guesses {
     /// The time that the answer to a wrong key of this address waits.
     pub fn delay(&mut self, address: IpAddr, now: Instant) -> Duration {
-        let network = network_of(address);
+        let network = client_network(address);
         if self.0.len() >= ADDRESSES_MAX && !self.0.contains_key(&network) {
             let first = self.0.iter().min_by_key(|(_, wrong)| wrong.answered_at).map(|(network, _)| *network);
             first.map(|first| self.0.remove(&first));
@@ -62,18 +60,10 @@ impl Guesses {
     }
 }
 
-/// The part of an address that its client cannot choose.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() >> IPV6_NETWORK_BITS << IPV6_NETWORK_BITS).into()
-        }
-        address => address,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn address(last: u32) -> IpAddr {

@@ -1,6 +1,6 @@
-//! Tells addresses on this machine and in its own network from those that lie outside.
+//! Addresses: those on this machine and in its own network, those outside, and those that belong to one client.
 //!
-//! Knows only the text of a URL: no name is looked up, so that `check` can say the same without a network.
+//! Knows only texts and numbers: no name is looked up, so that `check` can say the same without a network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -30,6 +30,20 @@ pub fn host(url: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => host,
         _ => authority,
+    }
+}
+
+/// The bits of an IPv6 address that name the network of one customer, whose machines choose the rest.
+const V6_NETWORK_BITS: u32 = 64;
+
+/// The part of a client's address that the client cannot choose: one client counts once by it, whatever addresses it uses.
+pub fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let host_bits = u128::BITS - V6_NETWORK_BITS;
+            Ipv6Addr::from_bits(address.to_bits() >> host_bits << host_bits).into()
+        }
+        address => address,
     }
 }
 

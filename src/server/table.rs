@@ -4,15 +4,13 @@
 //! stream.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, Shutdown};
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::config::client_network;
 use crate::http::Socket;
-
-/// The bits of an IPv6 address that stand for one customer of a network: one machine may use any address below them.
-const V6_NETWORK_BITS: u32 = 64;
 
 /// The connections that are open.
 #[derive(Default)]
@@ -106,7 +104,7 @@ impl ConnectionTable {
         limits: TableLimits,
         now: Instant,
     ) -> Result<Arc<ConnectionPlace>, Full> {
-        let address = network_of(address);
+        let address = client_network(address);
         let of_address = self.counts.get(&address).copied().unwrap_or(0);
         if limits.per_address.is_some_and(|most| of_address >= most) {
             self.evict(|place| place.address == address).ok_or(Full::Address)?;
@@ -150,14 +148,6 @@ impl ConnectionTable {
         let _ = socket.stream().shutdown(Shutdown::Both);
         self.free(id);
         Some(())
-    }
-}
-
-/// The address that a limit counts for.
-fn network_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << V6_NETWORK_BITS)).into(),
     }
 }
 
@@ -246,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_addresses_of_one_v6_network_count_as_one() {
-        let of = |text: &str| network_of(text.parse().unwrap());
+        let of = |text: &str| client_network(text.parse().unwrap());
         assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
         assert_ne!(of(ONE), of(OTHER));
