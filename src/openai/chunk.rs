@@ -65,8 +65,8 @@ pub struct Choice<'t, 'a> {
     pub stop: Option<&'a str>,
     /// True if it has a `message` and no `delta`: in a body of JSON it is the whole answer, in a stream perhaps a piece.
     pub is_whole: bool,
-    /// The `message`, without a `delta` or beside one that says nothing: some servers send all the text so far in it.
-    pub message: Option<ChunkDelta<'t, 'a>>,
+    /// The `message`, without a `delta` or beside one that says nothing. It is read only where it is used.
+    message: Option<Tape<'t, 'a>>,
     /// The choice, if it has an `error` (OpenRouter).
     error: Option<Tape<'t, 'a>>,
 }
@@ -107,12 +107,16 @@ impl<'t, 'a> Chunk<'t, 'a> {
         let (mut detail, mut is_answer) = (false, false);
         for (key, value) in object.iter() {
             match key {
-                "object" if value.into_string() == Some("chat.completion") => chunk.is_completion = true,
+                "object" => match value.into_string() {
+                    Some("chat.completion") => chunk.is_completion = true,
+                    Some("error") => chunk.error = Some(tape),
+                    _ => {}
+                },
                 "choices" => {
                     is_answer = true;
                     chunk.is_completion |= is_empty(value);
                     chunk.choice = first_choice(value);
-                    let failed = chunk.choice.and_then(|choice| choice.error);
+                    let failed = chunk.choice.as_ref().and_then(|choice| choice.error);
                     chunk.error = chunk.error.or(failed);
                 }
                 // FastAPI's form of an error.
@@ -120,7 +124,6 @@ impl<'t, 'a> Chunk<'t, 'a> {
                 "usage" => chunk.counts = Counts::read(value).or(chunk.counts),
                 "prompt_progress" => chunk.counts = chunk.counts.or(Counts::read_progress(value)),
                 "error" if value.as_null().is_none() => chunk.error = Some(tape),
-                "object" if value.into_string() == Some("error") => chunk.error = Some(tape),
                 _ => {}
             }
         }
@@ -132,9 +135,8 @@ impl<'t, 'a> Chunk<'t, 'a> {
 
     /// True if the server says that it failed, and perhaps not why.
     pub fn is_failed(&self) -> bool {
-        self.choice
-            .and_then(|choice| choice.finish_reason)
-            .is_some_and(|reason| reason.eq_ignore_ascii_case("error"))
+        let reason = self.choice.as_ref().and_then(|choice| choice.finish_reason);
+        reason.is_some_and(|reason| reason.eq_ignore_ascii_case("error"))
     }
 }
 
@@ -216,21 +218,26 @@ fn first_choice<'t, 'a>(choices: Tape<'t, 'a>) -> Option<Choice<'t, 'a>> {
             match key {
                 "index" if value.as_u64().is_some_and(|index| index != 0) => return None,
                 "delta" => delta = ChunkDelta::read(value),
-                "message" => message = ChunkDelta::read(value),
+                "message" => message = Some(value).filter(|value| value.is_object()),
                 "error" if value.as_null().is_none() => read.error = Some(choice),
                 "finish_reason" => read.finish_reason = value.into_string().filter(|reason| is_told(reason)),
                 "stop_reason" | "matched_stop" => read.stop = read.stop.or(value.into_string()),
                 _ => {}
             }
         }
-        (read.delta, read.message) = match (delta, message) {
-            // Servers that send both repeat the text of all pieces so far in `message`.
-            (Some(delta), message) => (delta, message.filter(|_| delta.is_empty())),
-            (None, message) => (ChunkDelta::default(), message),
-        };
         read.is_whole = delta.is_none() && message.is_some();
+        read.delta = delta.unwrap_or_default();
+        // Servers that send both repeat the text of all pieces so far in `message`.
+        read.message = message.filter(|_| read.delta.is_empty());
         Some(read)
     })
+}
+
+impl<'t, 'a> Choice<'t, 'a> {
+    /// The `message`, without a `delta` or beside one that says nothing: some servers send all the text so far in it.
+    pub fn message(&self) -> Option<ChunkDelta<'t, 'a>> {
+        self.message.and_then(ChunkDelta::read)
+    }
 }
 
 /// Whether a finish reason says anything. `null` and `None` are what some servers make of a missing one.
@@ -277,6 +284,11 @@ impl<'t, 'a> ChunkDelta<'t, 'a> {
     pub fn may_reason(&self) -> bool {
         let has_parts = self.content.is_some_and(|content| content.is_array());
         self.reasoning.is_some() || self.reasoning_parts.is_some() || has_parts
+    }
+
+    /// True if it may have a piece of a tool call: a quick look, as above.
+    pub fn may_call(&self) -> bool {
+        self.tool_calls.is_some() || self.function_call.is_some()
     }
 
     /// The pieces of reasoning, before the text: one text, or those of its parts and of the content's (Mistral).

@@ -220,7 +220,7 @@ impl MessageStream {
     /// True if a character that is lost from a chunk may belong to a tool call.
     fn concerns_call(&self, chunk: &Chunk<'_, '_>) -> bool {
         let in_chunk = chunk.choice.is_some_and(|choice| {
-            let mut deltas = std::iter::once(choice.delta).chain(choice.message);
+            let mut deltas = std::iter::once(choice.delta).chain(choice.message());
             deltas.any(|delta| delta.tool_calls().next().is_some())
         });
         in_chunk || self.content.calls().len() > 0
@@ -265,7 +265,7 @@ impl MessageStream {
         if self.told.is_stopped() {
             return Progress::Cancel;
         }
-        let message = choice.message.filter(|_| self.takes_message(choice));
+        let message = choice.message().filter(|_| self.takes_message(choice));
         let goes_on = self.is_discarded
             || match message {
                 Some(message) => self.message(&message, emit),
@@ -294,11 +294,9 @@ impl MessageStream {
             }
             return true;
         }
-        let mut messages = std::mem::take(&mut self.messages);
         let reasoning: String = message.reasonings().collect();
         let text: String = message.texts().collect();
-        let (reasoning, text) = messages.news(&reasoning, &text);
-        self.messages = messages;
+        let (reasoning, text) = self.messages.news(&reasoning, &text);
         if !reasoning.is_empty() {
             self.reasoning(reasoning, emit);
         }
@@ -328,7 +326,9 @@ impl MessageStream {
         if let Some(text) = delta.refusal {
             self.refusal(text, emit);
         }
-        self.tool_calls(delta, emit);
+        if delta.may_call() {
+            self.tool_calls(delta, emit);
+        }
         true
     }
 

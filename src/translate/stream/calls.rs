@@ -175,9 +175,7 @@ impl StreamedCalls {
         call.pending.clear();
         before.replay(&mut call.arguments, &mut call.pending);
     }
-}
 
-impl StreamedCalls {
     /// The next call that may be shown.
     pub(super) fn next(&self) -> Option<usize> {
         let last = self.list.len().saturating_sub(1);

@@ -71,9 +71,7 @@ impl AnswerContent {
             + self.space.len()
             + self.blank_reasoning.len()
     }
-}
 
-impl AnswerContent {
     /// Begins the message, if it has not begun.
     pub(super) fn start(&mut self, sink: &mut AnswerSink<'_, '_>) {
         self.writer.start(sink);

@@ -131,9 +131,7 @@ impl ToldEnd {
         self.is_window_full = true;
         self.finish("length");
     }
-}
 
-impl ToldEnd {
     pub(super) fn is_stopped(&self) -> bool {
         self.stop_sequence.is_some()
     }

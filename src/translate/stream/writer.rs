@@ -71,9 +71,7 @@ impl BlockWriter {
     pub(super) fn withheld_size(&self) -> usize {
         self.signature.size()
     }
-}
 
-impl BlockWriter {
     /// Begins the message, if it has not begun.
     pub(super) fn start(&mut self, sink: &mut AnswerSink<'_, '_>) {
         if !self.has_started {
