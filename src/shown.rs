@@ -41,6 +41,12 @@ impl<'t> ShownText<'t> {
     }
 }
 
+/// The beginning of a text, at most `size_max` bytes long and without a torn character.
+pub fn cut(text: &str, size_max: usize) -> &str {
+    let end = (0..=size_max.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    text.get(..end.unwrap_or(0)).unwrap_or_default()
+}
+
 /// True for a character that does more than stand in its place: see [`ShownText`].
 pub fn is_command(c: char) -> bool {
     c.is_control()

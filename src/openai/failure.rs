@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Value};
+use crate::shown::cut;
 
 use super::echo::without_echo;
 use super::overflow::overflow;
@@ -109,7 +110,8 @@ impl Said {
             200..=299 => self.code.map(|code| u16::try_from(code).unwrap_or(500)),
             _ => Some(status),
         };
-        if let Some(failure) = self.overflow(status) {
+        let text = read_part(&self.message);
+        if let Some(failure) = self.overflow(&text, status) {
             return failure;
         }
         if self.message.contains(OUTPUT_ENDED) {
@@ -119,8 +121,8 @@ impl Said {
         let repairs = match status {
             // A key, a quota, a gateway or a server that starts: no change to the request helps.
             401..=403 | 408 | 429 | 502..=504 | 529 => Vec::new(),
-            500.. if speaks_of_server(&self.message) => Vec::new(),
-            _ => repairs(&self.kind, self.param.as_deref(), &read_part(&self.message)),
+            500.. if speaks_of_server(&text) => Vec::new(),
+            _ => repairs(&self.kind, self.param.as_deref(), &text),
         };
         let error = self.into_error(status, retry_after);
         if repairs.is_empty() {
@@ -130,7 +132,8 @@ impl Said {
         }
     }
 
-    fn overflow(&self, status: Option<u16>) -> Option<UpstreamError> {
+    /// The meaning of an error that speaks of the context window. `text` is the part of its message that is read.
+    fn overflow(&self, text: &str, status: Option<u16>) -> Option<UpstreamError> {
         // llama.cpp names both numbers beside its text.
         if self.prompt.is_some() && self.kind == "exceed_context_size_error" {
             return Some(UpstreamError::Overflow {
@@ -141,7 +144,7 @@ impl Said {
                 excess: None,
             });
         }
-        overflow(&self.kind, &read_part(&self.message), status)
+        overflow(&self.kind, text, status)
     }
 
     fn into_error(self, status: u16, retry_after: Option<u32>) -> Error {
@@ -215,7 +218,7 @@ const TROUBLES: [&str; 11] = [
 
 /// True if an error of the server speaks of the server, not of the request.
 fn speaks_of_server(text: &str) -> bool {
-    let text = read_part(text).to_ascii_lowercase();
+    let text = text.to_ascii_lowercase();
     TROUBLES.iter().any(|words| text.contains(words))
 }
 
@@ -235,14 +238,11 @@ fn read_part(text: &str) -> Cow<'_, str> {
     if text.len() <= READ_SIZE_MAX + READ_END_SIZE {
         return text;
     }
-    let (mut end, mut start) = (READ_SIZE_MAX, text.len() - READ_END_SIZE);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
+    let mut start = text.len() - READ_END_SIZE;
     while !text.is_char_boundary(start) {
         start += 1;
     }
-    Cow::Owned(format!("{}\n{}", text.get(..end).unwrap_or_default(), text.get(start..).unwrap_or_default()))
+    Cow::Owned(format!("{}\n{}", cut(&text, READ_SIZE_MAX), text.get(start..).unwrap_or_default()))
 }
 
 /// The lines that are more than rules and marks below other lines.
@@ -287,12 +287,7 @@ fn without_paths(text: &str) -> String {
 
 /// The lines in one, up to the limit for texts.
 fn joined(lines: &[&str]) -> String {
-    let text = lines.join(" ");
-    let mut end = text.len().min(MESSAGE_SIZE_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.get(..end).unwrap_or_default().to_string()
+    cut(&lines.join(" "), MESSAGE_SIZE_MAX).to_string()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use regex_lite::{Captures, Regex, RegexBuilder};
 
 use super::upstream_error::UpstreamError;
+use crate::shown::cut;
 
 /// The sentences of single servers, which mean an overflow whatever the status.
 /// N: prompt tokens · M: window · O: tokens asked for the answer · C: characters of the prompt · X: excess · T: prompt
@@ -213,7 +214,8 @@ fn count(word: &str) -> Option<u64> {
     number.parse().ok().filter(|count| *count >= COUNT_MIN)
 }
 
-fn compile_all(wordings: &[&str]) -> Vec<Regex> {
+/// The patterns of a table, without those that have a mistake.
+pub(super) fn compile_all(wordings: &[&str]) -> Vec<Regex> {
     wordings.iter().filter_map(|text| compile(text)).collect()
 }
 
@@ -256,11 +258,7 @@ fn other_wording(message: &str, is_code: bool) -> Option<UpstreamError> {
     if !is_code && is_match(&RATE_PATTERN, message) {
         return None;
     }
-    let mut end = message.len().min(SENTENCES_SIZE_MAX);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    let start = message.get(..end).unwrap_or_default();
+    let start = cut(message, SENTENCES_SIZE_MAX);
     let both = SENTENCE_PATTERNS.as_ref().and_then(|patterns| patterns.read(start));
     let both = both.map(|(prompt, window)| numbers(Some(prompt), Some(window)));
     both.or_else(|| {

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use regex_lite::{Captures, Regex};
 
-use super::overflow::{compile, number};
+use super::overflow::{compile, compile_all, number};
 use super::repair::{EFFORTS, Repair};
 
 /// A refusal's texts, as a pattern, and the changes for it, the mildest first.
@@ -225,12 +225,8 @@ const LOOSE_FIELDS: &[&str] = &[
 /// Compiled at the first refusal, so that the start is not slowed down.
 static PATTERNS: LazyLock<Vec<Option<Regex>>> =
     LazyLock::new(|| ROWS.iter().map(|row| compile(row.pattern)).collect());
-static FIELD_PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| compiled(FIELDS));
-static LOOSE_FIELD_PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| compiled(LOOSE_FIELDS));
-
-fn compiled(patterns: &[&str]) -> Vec<Regex> {
-    patterns.iter().filter_map(|text| compile(text)).collect()
-}
+static FIELD_PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| compile_all(FIELDS));
+static LOOSE_FIELD_PATTERNS: LazyLock<Vec<Regex>> = LazyLock::new(|| compile_all(LOOSE_FIELDS));
 
 /// The changes that may help against a refusal, the mildest first; none if its text is unknown. `code` and `param` are
 /// the members of the error with these names; `text` repeats nothing of the request (`echo`).

@@ -8,10 +8,10 @@ use crate::anthropic::{Block, Message, MessagesRequest};
 use crate::error::Error;
 use crate::json::{Object, Value};
 use crate::settings::Settings;
+use crate::shown::cut;
 
 use super::blocks;
 use super::plan::Target;
-use super::text::cut;
 
 /// Extensions that vLLM's clients send beside the API's own fields. They are passed on unchanged. They change only how
 /// tokens are chosen; `cache_salt` keeps the client's cache apart from others.

@@ -14,11 +14,11 @@ use crate::dialect::ServerKind;
 use crate::error::Error;
 use crate::json::Value;
 use crate::settings::SystemMessages;
+use crate::shown::cut;
 
 use super::blocks;
 use super::late::Late;
 use super::plan::Target;
-use super::text::cut;
 use super::tool_id;
 use answer::{AssistantTurn, append};
 

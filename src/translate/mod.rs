@@ -44,7 +44,6 @@ mod request;
 mod signature;
 mod stop;
 mod stream;
-mod text;
 mod tool_id;
 mod tools;
 

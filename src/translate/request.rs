@@ -10,6 +10,7 @@ use crate::dialect::{Efforts, ServerKind};
 use crate::error::Error;
 use crate::json::{Object, Value};
 use crate::settings::ThinkingMode;
+use crate::shown::cut;
 
 use super::arguments::Schema;
 use super::blocks;
@@ -19,7 +20,6 @@ use super::history::{History, history};
 use super::late::Late;
 use super::plan::{Asked, KEPT_ITEM_SIZE, Plan, Target};
 use super::repair::LIMIT_KEYS;
-use super::text::cut;
 use super::tool_id::TakenIds;
 use super::tools::{NAME_SIZE_MAX, Tools, sent_name, strict_name, tools};
 

@@ -1,6 +1,7 @@
 //! All text of one call's arguments so far, as it came.
 
 use super::RAW_SIZE_MAX;
+use crate::shown::cut;
 
 /// The text without leading white space, up to [`RAW_SIZE_MAX`]. It is kept for the end, and to recognize servers that
 /// repeat themselves.
@@ -28,8 +29,7 @@ impl RawText {
             return text;
         }
         self.is_cut = true;
-        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.get(..end).unwrap_or("")
+        cut(text, room)
     }
 
     pub(super) fn push(&mut self, text: &str) {
