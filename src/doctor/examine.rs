@@ -9,7 +9,7 @@ use crate::ids;
 use crate::json::Value;
 use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::probe::{self, Answer, Format, Trouble};
-use crate::translate::{make_repair, repair_for};
+use crate::translate::{make_repair, possible_repairs};
 use crate::transport::{Path, QuestionLimits};
 
 /// Tokens of the prompt that is sent twice. It spans many cache blocks of any server, and takes seconds on a slow
@@ -136,12 +136,8 @@ impl Examination<'_> {
                 Trouble::Refused(status, words) => refusal_of(*status, words),
                 Trouble::Failure(_) | Trouble::Broken(_) => Vec::new(),
             };
-            let is_tried = |repair: &Repair| made.contains(repair);
-            let next = repairs
-                .iter()
-                .filter_map(|repair| repair_for(repair, &question, &is_tried))
-                .collect::<Vec<_>>();
-            let next = next.into_iter().find(|repair| make_repair(repair, &mut question));
+            let possible = possible_repairs(&repairs, &question, &|repair| made.contains(repair));
+            let next = possible.into_iter().find(|repair| make_repair(repair, &mut question));
             match next {
                 Some(repair) if made.len() < REPAIRS_MAX => made.push(repair),
                 _ => break Some(trouble),

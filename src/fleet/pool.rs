@@ -208,7 +208,7 @@ impl Resolved {
         let is_news =
             learned.is_some_and(|mut learned| learned.learn_repair(&self.model, repair, Instant::now()));
         if is_news {
-            log::warn!("upstream {}: {} {repair}", self.served.name(), self.model.escape_debug());
+            log::warn!("upstream {}: {} {repair}", self.served.name(), ShownText::new(&self.model));
         }
     }
 

@@ -11,7 +11,10 @@ use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Value};
 use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::protocol::tokenize::{ask_token_count, question};
-use crate::translate::{Asked, ToldWindow, failure_error, likely_room, make_repair, repair_for, retarget};
+use crate::shown::ShownText;
+use crate::translate::{
+    Asked, ToldWindow, failure_error, likely_room, make_repair, possible_repairs, retarget,
+};
 use crate::transport::{self, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
 
@@ -247,21 +250,20 @@ impl Attempt {
         let mut bytes = std::mem::take(&mut self.body);
         let Ok(mut body) = json::parse(&mut bytes) else { return false };
         let is_tried = |repair: &Repair| self.repairs.iter().any(|made| made.change.is_same_change(repair));
-        let mut possible: Vec<Repair> =
-            repairs.iter().filter_map(|repair| repair_for(repair, &body, &is_tried)).collect();
+        let mut possible = possible_repairs(&repairs, &body, &is_tried);
         if self.repairs.len() + 1 == REPAIRS_MAX {
             possible.reverse();
         }
-        let before = body.to_json();
-        let made = possible.into_iter().find(|repair| !is_tried(repair) && make_repair(repair, &mut body));
+        let before = possible.iter().any(Repair::is_guess).then(|| body.to_json());
+        let made = possible.into_iter().find(|repair| make_repair(repair, &mut body));
         let is_made = made.is_some();
         if let Some(made) = made {
             log::debug!(
                 "upstream {}: {} {made}",
                 self.resolved.served.name(),
-                self.resolved.model.escape_debug()
+                ShownText::new(&self.resolved.model)
             );
-            self.before_guess = if made.is_guess() { before.into_bytes() } else { Vec::new() };
+            self.before_guess = before.filter(|_| made.is_guess()).unwrap_or_default().into_bytes();
             self.repairs.push(MadeRepair { change: made, has_helped: true, is_undone: false });
             // The new change may have undone an older one: messages that were split may be merged again.
             self.make_known_repairs(&mut body);

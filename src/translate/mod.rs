@@ -54,7 +54,7 @@ pub use footprint::parts_size;
 pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
 pub use plan::{Asked, Lessons, Plan, Target, ToldWindow};
-pub use repair::{make_repair, repair_for};
+pub use repair::{make_repair, possible_repairs};
 pub use request::{ChatRequest, chat_request, likely_room, retarget};
 pub use signature::{carried_reasoning, signature_carrying};
 pub use stream::{Emit, MessageStream, Progress};

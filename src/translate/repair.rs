@@ -36,9 +36,19 @@ const TEMPLATE_THINKING_KEYS: [&str; 2] = ["reasoning_effort", "thinking_budget"
 /// The members that limit the answer's tokens.
 pub(super) const LIMIT_KEYS: [&str; 2] = ["max_completion_tokens", "max_tokens"];
 
-/// The repair as it is made to this body and remembered: some name a thing by its place, such as the newest image.
-/// `is_tried` tells the repairs that were made to it already. `None`: nothing is left to try.
-pub fn repair_for(repair: &Repair, body: &Value<'_>, is_tried: &dyn Fn(&Repair) -> bool) -> Option<Repair> {
+/// The repairs that are left to try, as they are made to this body and remembered. `is_tried` tells those that were made to
+/// it already. Not all of them need to change the body.
+pub fn possible_repairs(
+    named: &[Repair],
+    body: &Value<'_>,
+    is_tried: &dyn Fn(&Repair) -> bool,
+) -> Vec<Repair> {
+    let possible = named.iter().filter_map(|repair| repair_for(repair, body, is_tried));
+    possible.filter(|repair| !is_tried(repair)).collect()
+}
+
+/// The repair as it is made and remembered: some name a thing by its place, such as the newest image.
+fn repair_for(repair: &Repair, body: &Value<'_>, is_tried: &dyn Fn(&Repair) -> bool) -> Option<Repair> {
     match repair {
         Repair::NewestImage => {
             let mut guesses = images::newest_first(body).map(|image| Repair::BrokenImages(vec![image]));
