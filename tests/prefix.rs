@@ -219,15 +219,20 @@ struct Sent {
     user_turns: usize,
 }
 
-fn send(conversation: &mut Conversation, template: &Environment<'_>) -> (Sent, Plan) {
-    let settings = Settings { thinking_in_text: conversation.manner.thinking_in_text, ..Settings::default() };
-    let target = Target {
+/// Qwen3 on vLLM.
+fn qwen3(settings: &Settings) -> Target<'_> {
+    Target {
         model: "qwen3",
         flavour: ServerKind::Vllm,
         window: Some(262_144),
         lessons: Lessons::default(),
-        settings: &settings,
-    };
+        settings,
+    }
+}
+
+fn send(conversation: &mut Conversation, template: &Environment<'_>) -> (Sent, Plan) {
+    let settings = Settings { thinking_in_text: conversation.manner.thinking_in_text, ..Settings::default() };
+    let target = qwen3(&settings);
     let body = conversation.body();
     let (chat, plan) = request(&body, &target).unwrap();
     assert_eq!(chat, request(&body, &target).unwrap().0);
@@ -428,13 +433,7 @@ fn tool(name: &str, deferred: bool) -> Value {
 fn prompts_with_late_tools(late_tools: LateTools) -> Vec<(String, bool)> {
     let template = template(true);
     let settings = Settings { late_tools, ..Settings::default() };
-    let target = Target {
-        model: "qwen3",
-        flavour: ServerKind::Vllm,
-        window: Some(262_144),
-        lessons: Lessons::default(),
-        settings: &settings,
-    };
+    let target = qwen3(&settings);
     let mut tools: Vec<Value> =
         ["Agent", "Bash", "Edit", "Glob", "Grep", "Read", "Skill", "ToolSearch", "Write"]
             .map(|name| tool(name, false))

@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(step(&mut memory, now), "go on");
         assert_eq!(step(&mut memory, now + AGE_MAX - Duration::from_secs(1)), "go on");
         assert_eq!([(); 2].map(|()| step(&mut memory, now + AGE_MAX)), ["later", "go on"]);
-        assert!(!memory.told(Ok(known()), now + AGE_MAX), "the same listing is no news");
+        assert!(!memory.told(Ok(known()), now + AGE_MAX), "the same listing again changes nothing");
         assert_eq!(step(&mut memory, now + AGE_MAX), "go on");
     }
 
@@ -339,7 +339,7 @@ mod tests {
         assert!(memory.told(Err(Failure::Refused(String::new())), now));
         assert_eq!(memory.known(), &known(), "a failure keeps the known facts");
         assert_eq!([step(&mut memory, now), step(&mut memory, now + INTERVAL / 10)], ["go on", "ask"]);
-        assert!(!memory.told(Err(Failure::Status(404)), now), "the next failure is no news");
+        assert!(!memory.told(Err(Failure::Status(404)), now), "only the first failure is reported");
         assert_eq!([step(&mut memory, now + INTERVAL), step(&mut memory, now + AGE_MAX)], ["go on", "later"]);
         assert_eq!(step(&mut memory, now + AGE_MAX), "go on", "nobody waits for it");
         memory.told(Err(Failure::Status(404)), now + AGE_MAX);

@@ -185,7 +185,7 @@ impl Upstream {
     /// Asks in a thread of its own, which ends with the question, after the question's time limit at the latest.
     fn ask_in_background(&self, end: &Arc<Wake>) {
         let question = RunningQuestion { upstream: self.clone(), end: Arc::clone(end) };
-        // If there is no thread, the question is dropped, which ends it as failed.
+        // A thread that cannot be started drops the question, which ends it as failed.
         let started = threads::background("discovery", move || {
             let upstream = &question.upstream;
             let result = upstream.list_models().map(Arc::new);

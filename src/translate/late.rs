@@ -27,7 +27,7 @@ pub(super) struct Late<'r> {
 }
 
 impl<'r> Late<'r> {
-    /// Finds the late tools: deferred ones that the conversation refers to. There are none if a call may be forced,
+    /// Finds the late tools: deferred ones that the conversation refers to. Finds nothing if a call may be forced,
     /// since servers force only calls of `tools`, or if nothing else would be left in `tools`, without which servers do
     /// not look for calls.
     pub(super) fn of(request: &'r MessagesRequest<'r>, target: &Target<'_>) -> Self {

@@ -316,6 +316,27 @@ fn bodies(upstream: &Upstream) -> Vec<Value> {
     upstream.seen().into_iter().map(|seen| seen.body).collect()
 }
 
+/// Refuses so many requests in these words until one is taken, as a real server would.
+fn refuse_until(
+    upstream: &Upstream,
+    requests: usize,
+    said: &str,
+    is_taken: impl Fn(&Value) -> bool + Copy + Send + 'static,
+) {
+    for _ in 0..requests {
+        let said = refusal(said);
+        upstream.next(move |call| {
+            if !is_taken(&call.asked) {
+                return call.whole(400, &said);
+            }
+            call.stream_head();
+            call.chunk(&delta(json!({"content": "ok"})));
+            call.chunk(&finish("stop"));
+            call.done()
+        });
+    }
+}
+
 #[test]
 fn every_refusal_is_repaired_once_and_then_avoided() {
     let model = |at: usize| format!("m{at}");
@@ -328,20 +349,7 @@ fn every_refusal_is_repaired_once_and_then_avoided() {
         (row.ask)(&mut body);
         let before = upstream.seen().len();
         let is_taken = row.is_taken;
-        let said = refusal(row.said);
-        // The upstream refuses until the request is one that it takes, as a real one would.
-        for _ in 0..6 {
-            let said = said.clone();
-            upstream.next(move |call| {
-                if !is_taken(&call.asked) {
-                    return call.whole(400, &said);
-                }
-                call.stream_head();
-                call.chunk(&delta(json!({"content": "ok"})));
-                call.chunk(&finish("stop"));
-                call.done()
-            });
-        }
+        refuse_until(&upstream, 6, row.said, is_taken);
         let answer = server.connect().post(&body);
         assert_eq!(answer.status, 200, "{}: {}", row.name, answer.text());
         let tries = upstream.seen().len() - before;
@@ -512,19 +520,9 @@ fn ask_blind(
     broken: &'static [&'static str],
 ) -> Vec<Value> {
     let before = upstream.seen().len();
-    let said = refusal("Failed to load image or audio file");
-    for _ in 0..7 {
-        let said = said.clone();
-        upstream.next(move |call| {
-            if broken.iter().any(|data| call.asked.to_string().contains(data)) {
-                return call.whole(400, &said);
-            }
-            call.stream_head();
-            call.chunk(&delta(json!({"content": "ok"})));
-            call.chunk(&finish("stop"));
-            call.done()
-        });
-    }
+    refuse_until(upstream, 7, "Failed to load image or audio file", |asked| {
+        !broken.iter().any(|data| asked.to_string().contains(data))
+    });
     let answer = server.connect().post(body);
     assert_eq!(answer.status, 200, "{}", answer.text());
     let seen = bodies(upstream).split_off(before);
