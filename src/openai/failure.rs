@@ -34,6 +34,8 @@ struct Said {
     code: Option<u64>,
     prompt: Option<u64>,
     window: Option<u64>,
+    /// True if the response had no body at all.
+    is_silent: bool,
 }
 
 /// Reads the error in a response. If the status is 200, the code in the body is used instead. `retry_after` is the
@@ -49,6 +51,9 @@ pub fn read_error_chunk(chunk: &Value<'_>) -> UpstreamError {
 
 impl Said {
     fn read(body: &mut [u8]) -> Said {
+        if body.is_empty() {
+            return Said { is_silent: true, ..Said::default() };
+        }
         let text = String::from_utf8_lossy(body).into_owned();
         match json::parse(body) {
             Ok(value) => Said::read_json(&value).unwrap_or_else(|| Said::read_text(&text)),
@@ -92,6 +97,7 @@ impl Said {
             code: number("code"),
             prompt: number("n_prompt_tokens"),
             window: number("n_ctx"),
+            is_silent: false,
         })
     }
 
@@ -147,6 +153,12 @@ impl Said {
         overflow(&self.kind, text, status)
     }
 
+    /// True if the engine behind the server has died, which then ends itself, so that something starts it anew. In
+    /// streams vLLM gave this error the code 400 for a time, and its other answers then had no body.
+    fn is_of_dead_engine(&self, status: u16) -> bool {
+        (status == 500 && self.is_silent) || DEAD_ENGINE.iter().any(|words| self.message.contains(words))
+    }
+
     fn into_error(self, status: u16, retry_after: Option<u32>) -> Error {
         let mut lines = telling_lines(&self.message, (400..=499).contains(&status));
         let source = format!("upstream status {status}: {}", joined(&lines));
@@ -158,6 +170,7 @@ impl Said {
         };
         let after = Retry::After(retry_after.unwrap_or(RETRY_AFTER_S));
         let error = match status {
+            _ if self.is_of_dead_engine(status) => Error::new(Kind::Overloaded, told).retry(after),
             // Our key is wrong, not the client's. A 401 would make Claude Code ask its user to log in.
             401 | 403 => Error::new(Kind::BadGateway, "the upstream rejected the gateway's credentials")
                 .retry(Retry::Never),
@@ -177,6 +190,15 @@ impl Said {
         error.source(source)
     }
 }
+
+/// The words of vLLM whose engine has died: of its present engine, since 0.8, and of the two before it.
+const DEAD_ENGINE: [&str; 5] = [
+    "EngineCore encountered an issue",
+    "EngineDeadError",
+    "Engine loop is not running",
+    "Background loop has errored already",
+    "Background loop is stopped",
+];
 
 /// Errors that llama.cpp answers with 500 although a retry can never help: complaints of the chat template, an image
 /// for a model that accepts none, tools for a server that was started without templates.
@@ -424,6 +446,29 @@ mod tests {
         ] {
             let said = Said { message: text.into(), ..Said::default() };
             assert!(matches!(said.meaning(500, None), UpstreamError::Other(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_dead_engine_is_worth_another_try() {
+        let told = |text: &str| format!(r#"{{"error":{{"message":"{text}","code":500}}}}"#);
+        for body in [
+            told("EngineCore encountered an issue. See stack trace (above) for the root cause."),
+            told("Engine loop is not running. Inspect the stacktrace to find the original error: x."),
+            told("Background loop has errored already."),
+            told("vllm.v1.engine.exceptions.EngineDeadError: x"),
+            String::new(),
+        ] {
+            let UpstreamError::Other(error) = read(500, &body) else { panic!("{body}") };
+            assert_eq!((error.kind, error.retry), (Kind::Overloaded, Retry::After(RETRY_AFTER_S)), "{body}");
+        }
+        // The error in a stream of older versions.
+        let chunk = r#"{"error":{"message":"EngineCore encountered an issue. See","type":"BadRequestError","code":400}}"#;
+        let UpstreamError::Other(error) = read(200, chunk) else { panic!() };
+        assert_eq!(error.kind, Kind::Overloaded);
+        for (status, body) in [(500, "Internal Server Error"), (400, "the engine stopped"), (404, "")] {
+            let UpstreamError::Other(error) = read(status, body) else { panic!("{body}") };
+            assert_eq!(error.retry, if status == 404 { Retry::Never } else { Retry::Unsaid }, "{body}");
         }
     }
 

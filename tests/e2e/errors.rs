@@ -49,6 +49,15 @@ fn statuses_of_the_upstream_become_the_apis_errors() {
         (500, object("boom"), 500, "api_error", "boom", None),
         (
             500,
+            object("Background loop has errored already."),
+            529,
+            "overloaded_error",
+            "Background",
+            Some("true"),
+        ),
+        (500, String::new(), 529, "overloaded_error", "the upstream answered 500", Some("true")),
+        (
+            500,
             "<html><h1>Traceback /usr/lib</h1></html>".into(),
             500,
             "api_error",
@@ -180,33 +189,37 @@ fn an_upstream_that_is_not_there_is_a_502_that_asks_to_come_back() {
 // covers: 78
 #[test]
 fn an_error_before_the_content_is_an_http_error() {
-    let upstream = Upstream::start();
-    let server = Server::start(&upstream);
-    for request in [hello(), hello_stream()] {
-        upstream.next(|call| {
-            call.stream_head();
-            call.chunk(&delta(json!({"role": "assistant", "content": ""})));
-            call.piece(&format!("{ENGINE_DEAD}\n\n"));
-            call.done()
-        });
-        let answer = server.connect().post(&request);
-        let stream = request.get("stream").is_some();
-        if stream && answer.status == 200 {
-            // The role chunk has begun the message.
-            assert_eq!(answer.events().0, Ended::Failed);
-            continue;
+    // A dead engine answers at once, so the request is tried again before the client is told.
+    const TRIES: usize = 3;
+    for with_role in [true, false] {
+        for request in [hello(), hello_stream()] {
+            let upstream = Upstream::start();
+            let server = Server::start(&upstream);
+            for _ in 0..TRIES {
+                upstream.next(move |call| {
+                    call.stream_head();
+                    if with_role {
+                        call.chunk(&delta(json!({"role": "assistant", "content": ""})));
+                    }
+                    call.piece(&format!("{ENGINE_DEAD}\n\n"));
+                    call.done()
+                });
+            }
+            let answer = server.connect().post(&request);
+            if with_role && answer.status == 200 {
+                // The role chunk has begun the message.
+                assert!(request.get("stream").is_some());
+                assert_eq!(answer.events().0, Ended::Failed);
+                continue;
+            }
+            let (kind, text) = answer.error();
+            assert_eq!((answer.status, kind.as_str()), (529, "overloaded_error"));
+            assert_eq!(
+                (answer.header("retry-after"), answer.header("x-should-retry")),
+                (Some("2"), Some("true"))
+            );
+            assert!(text.starts_with("EngineCore encountered an issue."), "{text}");
         }
-        assert_eq!((answer.status, answer.error().0.as_str()), (500, "api_error"));
-    }
-    for request in [hello(), hello_stream()] {
-        upstream.next(|call| {
-            call.stream_head();
-            call.piece(&format!("{ENGINE_DEAD}\n\n"));
-            call.done()
-        });
-        let answer = server.connect().post(&request);
-        assert_eq!(answer.status, 500);
-        assert!(answer.error().1.starts_with("EngineCore encountered an issue."), "{}", answer.text());
     }
 }
 
@@ -226,9 +239,9 @@ fn an_error_after_content_is_an_event_and_without_a_stream_an_http_error() {
     let (ended, content) = answer.events();
     assert_eq!((ended, &content[0]["text"]), (Ended::Failed, &json!("Half an")));
     let error = &answer.data("error")[0];
-    assert_eq!(error["error"]["type"], "api_error");
+    assert_eq!(error["error"]["type"], "overloaded_error");
     assert_eq!(error["request_id"].as_str(), answer.header("request-id"));
-    assert_eq!(server.connect().post(&hello()).status, 500);
+    assert_eq!(server.connect().post(&hello()).status, 529);
 }
 
 // covers: 80, 105
