@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
+use super::questioner::Questioner;
 use super::verdict::{ServerFacts, Step, Verdict};
 use super::{judge, questions};
 use crate::fleet::{Discovered, Upstream};
 use crate::ids;
-use crate::json::Value;
-use crate::openai::{Repair, UpstreamError, read_failure};
-use crate::probe::{self, Answer, Format, Trouble};
-use crate::translate::{make_repair, possible_repairs};
+use crate::openai::Repair;
 use crate::transport::{Path, QuestionLimits};
 
 /// Tokens of the prompt that is sent twice. It spans many cache blocks of any server, and takes seconds on a slow
@@ -25,18 +23,6 @@ pub fn examine(upstream: &Upstream, named: &[String], on_step: &mut dyn FnMut(St
     let mut examination = Examination { upstream, verdicts: Vec::new(), on_step };
     examination.run(named);
     examination.verdicts
-}
-
-/// The most repairs of one question, as many as a model may need.
-const REPAIRS_MAX: usize = 16;
-
-/// The repairs for a refusal with these words.
-fn refusal_of(status: u16, words: &str) -> Vec<Repair> {
-    let error = Value::object([("message", words.to_string().into())]);
-    match read_failure(status, error.to_json().into_bytes().as_mut_slice(), None) {
-        UpstreamError::Refused { repairs, .. } => repairs,
-        _ => Vec::new(),
-    }
 }
 
 struct Examination<'e> {
@@ -55,11 +41,12 @@ impl Examination<'_> {
         let flavour = config.settings.flavour.unwrap_or(found.flavour);
         let server = ServerFacts { flavour, model };
         self.tell(judge::window(config.settings.window.or_else(|| found.window(&server.model)), flavour));
-        self.tools(&server);
-        self.reasoning(&server);
-        self.speed(&server);
-        self.cache(&server, found.window(&server.model));
-        self.repairs(&server);
+        let asker = &mut Questioner::new(self.upstream, &server.model);
+        self.tools(&server, asker);
+        self.reasoning(&server, asker);
+        self.speed(&server, asker);
+        self.cache(&server, found.window(&server.model), asker);
+        self.repairs(&server, asker);
     }
 
     fn begin(&mut self, check: &'static str) {
@@ -82,40 +69,40 @@ impl Examination<'_> {
         result.ok()
     }
 
-    fn tools(&mut self, server: &ServerFacts) {
+    fn tools(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
         self.begin(judge::FORCED_CALL);
-        let forced = self.ask(&questions::tool_call(server, "required"), |_| false);
-        self.tell(judge::forced_call(&forced, server));
+        let forced = asker.ask(&questions::tool_call(server, "required"), |_| false);
+        self.tell(judge::forced_call(&forced, asker.tried(), server));
         self.begin(judge::AUTO_CALL);
-        let auto = self.ask(&questions::tool_call(server, "auto"), |_| false);
+        let auto = asker.ask(&questions::tool_call(server, "auto"), |_| false);
         self.tell(judge::auto_call(&auto, server));
     }
 
-    fn reasoning(&mut self, server: &ServerFacts) {
+    fn reasoning(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
         self.begin(judge::REASONING);
         // One piece of text or reasoning shows where the reasoning goes, so the rest is not read.
-        let answer = self.ask(&questions::thought(server), |answer| {
+        let answer = asker.ask(&questions::thought(server), |answer| {
             !answer.reasoning.is_empty() || judge::has_think_tag(&answer.text)
         });
         self.tell(judge::reasoning(&answer, server));
     }
 
-    fn speed(&mut self, server: &ServerFacts) {
+    fn speed(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
         self.begin(judge::SPEED);
-        let answer = self.ask(&questions::count(server), |_| false);
+        let answer = asker.ask(&questions::count(server), |_| false);
         self.tell(judge::speed(&answer));
     }
 
-    fn cache(&mut self, server: &ServerFacts, window: Option<u64>) {
+    fn cache(&mut self, server: &ServerFacts, window: Option<u64>, asker: &mut Questioner<'_>) {
         self.begin(judge::CACHE);
         let tokens = window.map_or(REPEATED_TOKENS, |window| REPEATED_TOKENS.min(window / 2));
         let question = questions::long(server, &ids::request_id(), tokens, FIRST_TOKEN);
-        let first = self.ask(&question, |_| false);
+        let first = asker.ask(&question, |_| false);
         if let Some(verdict) = judge::auto_mode(&first, self.upstream.config().auto_mode) {
             self.tell(verdict);
         }
         let before = self.cache_hits();
-        let second = self.ask(&question, |_| false);
+        let second = asker.ask(&question, |_| false);
         let after = self.cache_hits();
         let hits = before.zip(after).map(|(before, after)| after - before);
         for verdict in judge::cache(&first, &second, hits, server) {
@@ -123,31 +110,19 @@ impl Examination<'_> {
         }
     }
 
-    /// Asks a question with all that servers are known to refuse, and repairs it until it is taken, as a request is.
-    fn repairs(&mut self, server: &ServerFacts) {
+    /// Asks for all that servers are known to refuse, and tells which of it requests lose silently.
+    fn repairs(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
         self.begin(judge::REPAIRS);
         let settings = self.upstream.config().settings.clone();
-        let Some(mut question) = questions::refusable(server, &settings) else { return };
-        let mut made = Repair::known(&server.model);
-        made.retain(|repair| make_repair(repair, &mut question));
-        let refused = loop {
-            let Err(trouble) = self.ask(&question, |_| true) else { break None };
-            let repairs = match &trouble {
-                Trouble::Refused(status, words) => refusal_of(*status, words),
-                Trouble::Failure(_) | Trouble::Broken(_) => Vec::new(),
-            };
-            let possible = possible_repairs(&repairs, &question, &|repair| made.contains(repair));
-            let next = possible.into_iter().find(|repair| make_repair(repair, &mut question));
-            match next {
-                Some(repair) if made.len() < REPAIRS_MAX => made.push(repair),
-                _ => break Some(trouble),
+        let (mut known, mut refused): (Vec<Repair>, Vec<_>) = Default::default();
+        for question in questions::refusable(server, &settings) {
+            let of_name = asker.known_for(&question);
+            known.extend(of_name.into_iter().filter(|repair| !known.contains(repair)).collect::<Vec<_>>());
+            if let Err(trouble) = asker.ask(&question, |_| false) {
+                refused.push((trouble, asker.tried().to_vec()));
             }
-        };
-        self.tell(judge::repairs(&made, refused.as_ref()));
-    }
-
-    fn ask(&self, body: &Value<'_>, enough: impl Fn(&Answer) -> bool) -> Result<Answer, Trouble> {
-        probe::ask(self.upstream.endpoint(), Path::Api("/chat/completions"), Format::Chat, body, enough)
+        }
+        self.tell(judge::repairs(asker.learned(), &known, &refused));
     }
 
     /// The number of tokens that vLLM's cache has served so far. Only vLLM reports it without a flag.

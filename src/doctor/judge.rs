@@ -179,9 +179,18 @@ pub(super) fn window(window: Option<u64>, flavour: ServerKind) -> Verdict {
     }
 }
 
-/// Checks that a required call comes back as a tool call.
-pub(super) fn forced_call(answer: &Result<Answer, Trouble>, server: &ServerFacts) -> Verdict {
+/// Checks that a required call comes back as a tool call. `repairs` are those that the question needed.
+pub(super) fn forced_call(
+    answer: &Result<Answer, Trouble>,
+    repairs: &[Repair],
+    server: &ServerFacts,
+) -> Verdict {
     match answer {
+        Ok(_) if repairs.contains(&Repair::NoChoice) => doubtful(
+            FORCED_CALL,
+            "the server takes no forced tool_choice; sparkgap leaves it out, so the model may answer without a call",
+            None,
+        ),
         Err(trouble) => match refusal(trouble, server) {
             Some(words) => {
                 wrong(FORCED_CALL, format!("the server refuses it: {words}"), fixes::tool_parser(server))
@@ -373,18 +382,29 @@ fn unanswered(check: &'static str, trouble: &Trouble) -> Verdict {
     wrong(check, format!("no answer: {trouble}"), fix)
 }
 
-/// The changes that sparkgap makes to requests for this server, and the refusal that no change helped against.
-pub(super) fn repairs(made: &[Repair], refused: Option<&Trouble>) -> Verdict {
-    let made = made.iter().map(|repair| format!("it {repair}")).collect::<Vec<_>>().join("; ");
-    match refused {
-        Some(trouble) => {
-            let text = format!("a request as Claude Code sends it is refused: {trouble}");
-            let text = if made.is_empty() { text } else { format!("{text} (after changes: {made})") };
-            doubtful(REPAIRS, text, None)
-        }
-        None if made.is_empty() => fine(REPAIRS, "takes requests as Claude Code sends them".to_string()),
-        None => fine(REPAIRS, format!("sparkgap changes what the server refuses: {made}")),
+/// Reports the changes that requests to this server need: `learned` from refusals in this examination, `known` from the
+/// model's name. `refused` holds the refusals that no change helped against, each with the changes that were tried. The
+/// text has no limit, since each change matters; their number is limited.
+pub(super) fn repairs(learned: &[Repair], known: &[Repair], refused: &[(Trouble, Vec<Repair>)]) -> Verdict {
+    let list = |repairs: &[Repair]| {
+        repairs.iter().map(|repair| format!("it {repair}")).collect::<Vec<_>>().join("; ")
+    };
+    let mut parts: Vec<String> = Vec::new();
+    for (trouble, tried) in refused {
+        let text = format!("a request as Claude Code sends it is refused: {trouble}");
+        parts.push(if tried.is_empty() { text } else { format!("{text} (after changes: {})", list(tried)) });
     }
+    if !learned.is_empty() {
+        parts.push(format!("sparkgap silently changes what the server refuses: {}", list(learned)));
+    }
+    if !known.is_empty() {
+        parts.push(format!("by the model's name, before anything is refused: {}", list(known)));
+    }
+    if parts.is_empty() {
+        parts.push("takes requests as Claude Code sends them".into());
+    }
+    let level = if refused.is_empty() { Level::Fine } else { Level::Doubtful };
+    Verdict { check: REPAIRS, level, text: parts.join(". "), fix: None }
 }
 
 #[cfg(test)]
@@ -502,17 +522,39 @@ mod tests {
         }
         let llama = ServerFacts { flavour: ServerKind::LlamaCpp, ..server() };
         let no_jinja = Err(Trouble::Refused(500, "tools param requires --jinja flag".into()));
-        for verdict in [auto_call(&no_jinja, &llama), forced_call(&no_jinja, &llama)] {
+        for verdict in [auto_call(&no_jinja, &llama), forced_call(&no_jinja, &[], &llama)] {
             assert!(verdict.fix.is_some_and(|fix| fix.contains("with --jinja")), "{}", verdict.text);
         }
         let rubbish = format!("{{\n\n\u{1b}[2J{}", "21 degrees.\n".repeat(100));
         let text = auto_call(&answer("", &[("get_weather", &rubbish)]), &server()).text;
         assert!(text.starts_with("the call's arguments are not valid JSON: { [2J21 degrees. 21"), "{text}");
         assert!(text.chars().count() == TEXT_CHARS_MAX && !text.contains(char::is_control), "{text}");
-        assert_eq!(forced_call(&answer("", &[("get_weather", city)]), &server()).level, Level::Fine);
+        assert_eq!(forced_call(&answer("", &[("get_weather", city)]), &[], &server()).level, Level::Fine);
         for bad in [answer("It rains.", &[]), refused(), answer("", &[("get_weather", "")])] {
-            assert_eq!(forced_call(&bad, &server()).level, Level::Wrong);
+            assert_eq!(forced_call(&bad, &[], &server()).level, Level::Wrong);
         }
+    }
+
+    #[test]
+    fn a_choice_that_is_left_out_forces_no_call() {
+        let verdict = forced_call(&answer("It rains.", &[]), &[Repair::NoChoice], &server());
+        assert!(verdict.level == Level::Doubtful && verdict.fix.is_none(), "{verdict:?}");
+    }
+
+    #[test]
+    fn all_repairs_are_told_and_those_of_refusals_first() {
+        let learned = vec![Repair::Without("x".repeat(TEXT_CHARS_MAX)), Repair::NoImages];
+        let told = repairs(&learned, &[Repair::CallIds], &[]);
+        let place = |part: &str| told.text.find(part).unwrap_or_else(|| panic!("{part}: {}", told.text));
+        assert!(place("takes no images") < place("call ids"), "{}", told.text);
+        assert_eq!(told.level, Level::Fine);
+        let trouble = Trouble::Refused(400, "no".into());
+        let refused = repairs(&learned, &[], &[(trouble, vec![Repair::NoSystem])]);
+        assert_eq!(refused.level, Level::Doubtful);
+        for part in ["status 400: no (after changes: it takes no system message", "takes no images"] {
+            assert!(refused.text.contains(part), "{}", refused.text);
+        }
+        assert!(repairs(&[], &[], &[]).text.contains("takes requests"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `examine` | [`examine`]: the checks in order, each with its question to the server |
+//! | `questioner` | asks, and repairs what the server refuses, as requests do |
 //! | `questions` | the bodies of the questions |
 //! | `judge` | from an answer to a verdict: pure, a function for each check |
 //! | `verdict` | the verdict on a point |
@@ -12,6 +13,7 @@
 mod examine;
 mod fixes;
 mod judge;
+mod questioner;
 mod questions;
 mod verdict;
 

@@ -48,14 +48,16 @@ pub(super) fn tool_call(server: &ServerFacts, choice: &'static str) -> Value<'st
     body.into()
 }
 
-/// A request as Claude Code sends it, with all that servers are known to refuse: an image, an effort, tools with a long
-/// name and a pattern, a call of another model, and a person who adds something to a result.
-const REFUSABLE: &str = r#"{"model":"m","max_tokens":2,"temperature":1,"top_k":20,
+/// Requests as Claude Code sends them, with all that servers are known to refuse. Here an image, an effort, a strict tool,
+/// a long name, patterns, one of them with a look-around, a call of another model, and a person who adds something to a
+/// result.
+const REFUSABLE_TOOLS: &str = r#"{"model":"m","max_tokens":2,"temperature":1,"top_k":20,
 "system":"You are a coding agent.","output_config":{"effort":"xhigh"},
 "tools":[{"name":"get_weather","description":"The weather in a city, now","input_schema":{"type":"object",
 "properties":{"city":{"type":"string","pattern":"\\d+","format":"uri","minLength":1}}}},
-{"name":"mcp__a_server_with_a_long_name_for_its_tools__a_tool_with_a_long_name_as_well","description":"x",
-"input_schema":{"type":"object","properties":{}}}],
+{"name":"mcp__a_server_with_a_long_name_for_its_tools__a_tool_with_a_long_name_as_well","description":"x","strict":true,
+"input_schema":{"type":"object","properties":{"path":{"type":"string","pattern":"^(?!\\.)\\S+$"}},"required":["path"],
+"additionalProperties":false}}],
 "messages":[{"role":"user","content":[{"type":"text","text":"Say OK."},{"type":"image","source":{"type":"base64",
 "media_type":"image/png","data":"iVBORw0KGgoAAAANSUhEUgAAADgAAAA4CAIAAAAn5KxJAAAAP0lEQVR42u3OMQ0AAAwDoPo33R5TsQQUkD4RUVFRUVFRUVFRUVFRUVFRUVFRUVFRUVFRUVFRUVFRUVFRUVHRM3/7nV0TjaS5AAAAAElFTkSuQmCC"}}]},
 {"role":"assistant","content":[{"type":"text","text":"I look."},{"type":"tool_use","id":"toolu_01AbCdEfGhIjKlMnOpQrStUv",
@@ -63,11 +65,14 @@ const REFUSABLE: &str = r#"{"model":"m","max_tokens":2,"temperature":1,"top_k":2
 {"role":"user","content":[{"type":"tool_result","tool_use_id":"toolu_01AbCdEfGhIjKlMnOpQrStUv","content":"sunny"},
 {"type":"text","text":"Thanks, say OK."}]}]}"#;
 
-/// A chat completion with all that servers are known to refuse. `None`: it cannot be made for this kind of server.
-pub(super) fn refusable(server: &ServerFacts, settings: &Settings) -> Option<Value<'static>> {
-    let mut bytes = REFUSABLE.as_bytes().to_vec();
-    let body = json::parse(&mut bytes).ok()?;
-    let request = MessagesRequest::read(&body).ok()?;
+/// Here a format of the answer whose schema has a look-around, and an effort that only the newest models know. No tools:
+/// some servers take the one or the other.
+const REFUSABLE_FORMAT: &str = r#"{"model":"m","max_tokens":2,"output_config":{"effort":"max","format":{"type":"json_schema",
+"schema":{"type":"object","properties":{"title":{"type":"string","pattern":"^(?!\\s).+$"}},"required":["title"],
+"additionalProperties":false}}},"messages":[{"role":"user","content":"A title for a chat that says HELLO"}]}"#;
+
+/// The chat completions for these requests. One that cannot be made for this kind of server is left out.
+pub(super) fn refusable(server: &ServerFacts, settings: &Settings) -> Vec<Value<'static>> {
     let target = Target {
         model: &server.model,
         flavour: server.flavour,
@@ -75,7 +80,13 @@ pub(super) fn refusable(server: &ServerFacts, settings: &Settings) -> Option<Val
         lessons: Lessons::default(),
         settings,
     };
-    Some(chat_request(&request, &target).ok()?.body.into_owned())
+    let chat = |text: &str| {
+        let mut bytes = text.as_bytes().to_vec();
+        let body = json::parse(&mut bytes).ok()?;
+        let request = MessagesRequest::read(&body).ok()?;
+        Some(chat_request(&request, &target).ok()?.body.into_owned())
+    };
+    [REFUSABLE_TOOLS, REFUSABLE_FORMAT].into_iter().filter_map(chat).collect()
 }
 
 /// A question that makes a model think.
@@ -124,4 +135,25 @@ fn chat(server: &ServerFacts, text: &str, max_tokens: u64, thinks: bool) -> Obje
         body.push("chat_template_kwargs", Value::object([("enable_thinking", thinks.into())]));
     }
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dialect::ServerKind;
+
+    #[test]
+    fn the_questions_hold_all_that_servers_refuse() {
+        let server = ServerFacts { flavour: ServerKind::Vllm, model: "qwen3".into() };
+        let asked = refusable(&server, &Settings::default());
+        let asked: Vec<String> = asked.iter().map(Value::to_json).collect();
+        assert_eq!(asked.len(), 2);
+        let tools = ["image_url", "xhigh", r#""strict":true"#, "(?!", "chat_template_kwargs", "top_k"];
+        let format = [r#""response_format""#, r#""strict":true"#, "(?!", r#""max""#];
+        for (asked, parts) in asked.iter().zip([&tools[..], &format[..]]) {
+            for part in parts {
+                assert!(asked.contains(part), "{part}: {asked}");
+            }
+        }
+    }
 }

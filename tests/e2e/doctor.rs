@@ -57,7 +57,7 @@ fn a_healthy_server_gets_no_complaint() {
     let thinks = |body: &Value| body["chat_template_kwargs"]["enable_thinking"] == true;
     assert_eq!(
         bodies.iter().map(thinks).collect::<Vec<_>>(),
-        [false, false, true, false, false, false, false]
+        [false, false, true, false, false, false, false, false]
     );
     assert_eq!((&bodies[0]["tool_choice"], &bodies[1]["tool_choice"]), (&json!("required"), &json!("auto")));
 }
@@ -143,6 +143,51 @@ fn the_changes_that_the_server_needs_are_told() {
     for part in ["takes no images", "user and assistant in turns", "takes no top_k"] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+#[test]
+fn a_refusal_that_requests_never_meet_fails_no_check() {
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 200, MODELS);
+    let refusal = r#"{"error":{"message":"chat_template is not supported for Mistral tokenizers.","type":"BadRequestError","param":null,"code":400}}"#;
+    upstream.next_answer(400, refusal);
+    upstream.next_chunks(call(r#"{"city": "Paris"}"#));
+    // This one comes within the answer, after status 200.
+    upstream.next_chunks(vec![json!({"error": {"message": "xgrammar does not support this", "code": 400}})]);
+    upstream.next_chunks(call(r#"{"city": "Paris"}"#));
+    let (code, checks) = examined(&upstream, &[]);
+    assert!(!levels(&checks).contains("fail"), "{checks}");
+    assert_eq!(code, Some(0));
+    let asked: Vec<Value> = upstream.seen().into_iter().map(|seen| seen.body).collect();
+    let with: Vec<bool> = asked.iter().map(|body| body.get("chat_template_kwargs").is_some()).collect();
+    assert!(with[0] && !with[1..].contains(&true), "refused once, and not sent again: {with:?}");
+    let told = checks.as_array().unwrap().last().unwrap()["text"].as_str().unwrap();
+    assert!(
+        told.contains("silently changes what the server refuses: it takes no chat_template_kwargs"),
+        "{told}"
+    );
+}
+
+#[test]
+fn what_helped_in_vain_is_told_with_the_refusal() {
+    let upstream = Upstream::start();
+    for _ in 0..6 {
+        upstream.next_chunks(text_chunks("Hello."));
+    }
+    for _ in 0..2 {
+        upstream.next_answer(400, r#"{"error":{"message":"qwen3 is not a multimodal model"}}"#);
+    }
+    let (_, checks) = examined(&upstream, &[]);
+    let told = checks.as_array().unwrap().last().unwrap();
+    assert_eq!(told["level"], "warn");
+    let text = told["text"].as_str().unwrap();
+    assert!(
+        text.contains(
+            "is refused: status 400: qwen3 is not a multimodal model (after changes: it takes no images"
+        ),
+        "{text}"
+    );
+    assert!(!text.contains("silently changes"), "{text}");
 }
 
 #[test]

@@ -1,0 +1,104 @@
+//! Asks a server as requests do: with the repairs that its model is known to need, and with those that its refusals call
+//! for. So no check judges a refusal that no request ever meets.
+
+use crate::fleet::Upstream;
+use crate::json::Value;
+use crate::openai::{Repair, UpstreamError, read_failure};
+use crate::probe::{self, Answer, Format, Trouble};
+use crate::translate::{make_repair, possible_repairs};
+use crate::transport::Path;
+
+/// The most repairs of one question, as many as a model may need.
+const REPAIRS_MAX: usize = 16;
+
+/// The repairs that the questions to one model needed so far.
+pub(super) struct Questioner<'u> {
+    upstream: &'u Upstream,
+    /// The repairs that the model's name calls for.
+    known: Vec<Repair>,
+    /// The repairs that helped against refusals, the oldest first.
+    learned: Vec<Repair>,
+    /// The repairs that refusals of the last question called for, even if they did not help.
+    tried: Vec<Repair>,
+}
+
+impl<'u> Questioner<'u> {
+    pub(super) fn new(upstream: &'u Upstream, model: &str) -> Self {
+        Questioner { upstream, known: Repair::known(model), learned: Vec::new(), tried: Vec::new() }
+    }
+
+    /// The repairs that the model's name calls for and that change this question.
+    pub(super) fn known_for(&self, question: &Value<'_>) -> Vec<Repair> {
+        let mut question = question.clone();
+        self.known.iter().filter(|repair| make_repair(repair, &mut question)).cloned().collect()
+    }
+
+    /// The repairs that helped against refusals, the oldest first.
+    pub(super) fn learned(&self) -> &[Repair] {
+        &self.learned
+    }
+
+    /// The repairs that refusals of the last question called for, even if they did not help.
+    pub(super) fn tried(&self) -> &[Repair] {
+        &self.tried
+    }
+
+    /// Asks, and repairs the question until it is taken or nothing is left to change.
+    pub(super) fn ask(
+        &mut self,
+        question: &Value<'_>,
+        enough: impl Fn(&Answer) -> bool,
+    ) -> Result<Answer, Trouble> {
+        self.tried.clear();
+        let mut body = question.clone();
+        self.make_repairs(&mut body);
+        let (mut refused, mut in_vain): (Vec<Repair>, Vec<Repair>) = Default::default();
+        loop {
+            let endpoint = self.upstream.endpoint();
+            let asked = probe::ask(endpoint, Path::Api("/chat/completions"), Format::Chat, &body, &enough);
+            let named = asked.as_ref().err().map(named_repairs).unwrap_or_default();
+            // The same refusal again: the last change did not help.
+            if !named.is_empty() && named == refused {
+                in_vain.extend(self.tried.last().cloned());
+            }
+            let Err(trouble) = asked else {
+                let helped = self.tried.iter().filter(|repair| !in_vain.contains(repair));
+                self.learned.extend(helped.cloned());
+                return asked;
+            };
+            let is_made = |repair: &Repair| {
+                [&self.known, &self.learned, &self.tried].iter().any(|made| made.contains(repair))
+            };
+            let possible = possible_repairs(&named, &body, &is_made);
+            let made = possible.into_iter().find(|repair| make_repair(repair, &mut body));
+            let Some(made) = made.filter(|_| self.tried.len() < REPAIRS_MAX) else { return Err(trouble) };
+            self.tried.push(made);
+            // The new change may have undone an older one: messages that were split may be merged again.
+            self.make_repairs(&mut body);
+            refused = named;
+        }
+    }
+
+    /// Makes all repairs that the question is known to need, in the order in which requests get them.
+    fn make_repairs(&self, body: &mut Value<'_>) {
+        let mut all: Vec<&Repair> = self.known.iter().chain(&self.learned).chain(&self.tried).collect();
+        all.sort_by_key(|repair| repair.rank());
+        all.into_iter().for_each(|repair| _ = make_repair(repair, body));
+    }
+}
+
+/// The repairs for a refusal, also for one that comes in an event after status 200.
+fn named_repairs(trouble: &Trouble) -> Vec<Repair> {
+    let (status, mut body) = match trouble {
+        Trouble::Refused(status, words) => {
+            let words = Value::object([("message", words.clone().into())]);
+            (*status, words.to_json().into_bytes())
+        }
+        Trouble::Broken(words) => (200, words.clone().into_bytes()),
+        Trouble::Failure(_) => return Vec::new(),
+    };
+    match read_failure(status, &mut body, None) {
+        UpstreamError::Refused { repairs, .. } => repairs,
+        _ => Vec::new(),
+    }
+}
