@@ -32,7 +32,7 @@ return {
     --   allow_extra = { "priority" },           -- further members that clients may pass on; default: none
     --   image_schemes = { "https", "data" },    -- addresses of images that clients may have the server fetch
     --   max_in_flight = 8,                      -- requests beyond this number wait
-    --   auto_mode = false,                      -- do not offer Claude Code's auto mode; default: by the window
+    --   auto_mode = false,                      -- do not offer Claude Code's auto mode; default: by window and speed
     -- },
   },
 

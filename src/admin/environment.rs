@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use crate::claude_code::{AUTO_CHECK_TOKENS, AUTO_WINDOW_MIN};
+use crate::claude_code::{AUTO_CHECK_SECONDS, AUTO_CHECK_TOKENS, AUTO_PREFILL_MIN, AUTO_WINDOW_MIN};
 use crate::error::Error;
 use crate::http::Request;
 use crate::json::{Object, Value};
@@ -287,14 +287,17 @@ impl Tiers {
     fn no_auto_mode_note(&self) -> Option<String> {
         let judge = self.sonnet.as_ref().or(self.main())?;
         let upstream = judge.served.upstream();
-        let reason = match (upstream.config().auto_mode, judge.window()) {
-            (Some(true), _) => return None,
-            (Some(false), _) => format!("upstream {} has auto_mode = false", upstream.name()),
-            (None, Some(window)) if window < AUTO_WINDOW_MIN => format!(
-                "its check of a tool call has about {AUTO_CHECK_TOKENS} tokens, and the window of {} has {window}",
-                judge.model
+        let (name, model) = (upstream.name(), &judge.model);
+        let check = format!("its check of a tool call has about {AUTO_CHECK_TOKENS} tokens");
+        let small = judge.window().filter(|window| *window < AUTO_WINDOW_MIN);
+        let slow = judge.prefill().filter(|rate| *rate < AUTO_PREFILL_MIN);
+        let reason = match (upstream.config().auto_mode, small, slow) {
+            (Some(true), ..) | (None, None, None) => return None,
+            (Some(false), ..) => format!("upstream {name} has auto_mode = false"),
+            (None, Some(window), _) => format!("{check}, and the window of {model} has {window}"),
+            (None, None, Some(rate)) => format!(
+                "{check}, for which Claude Code waits {AUTO_CHECK_SECONDS} s, and {model} reads {rate} new tokens in a second. Set auto_mode = true for upstream {name} in a Lua file to have it all the same"
             ),
-            (None, _) => return None,
         };
         Some(format!("auto mode is not offered (setting disableAutoMode): {reason}"))
     }
@@ -387,11 +390,15 @@ fn name_of(gateway: &Gateway, wanted: &Resolved, own: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config;
     use crate::dialect::ServerKind;
     use crate::hooks::{Hooks, LoadOptions};
+    use crate::openai::Counts;
     use crate::settings::Settings;
+    use crate::translate::Asked;
     use crate::transport;
 
     fn gateway(upstreams: &[(&str, &str, u64)], lua: &str) -> Gateway {
@@ -470,18 +477,22 @@ mod tests {
         assert_eq!(told("ANTHROPIC_DEFAULT_FABLE_MODEL_DESCRIPTION"), "131072 tokens, on upstream spark");
     }
 
+    /// One upstream with this window and the operator's word on auto mode.
+    fn spark(window: u64, auto_mode: Option<bool>) -> Gateway {
+        let upstream = config::UpstreamConfig {
+            model: Some("qwen3".into()),
+            auto_mode,
+            settings: Settings { window: Some(window), ..Settings::default() },
+            ..config::UpstreamConfig::new("spark", "http://127.0.0.1:9/v1")
+        };
+        let loaded = Hooks::load(&[], vec![upstream], LoadOptions::default()).unwrap();
+        Gateway::new(loaded, &transport::CallLimits::default()).unwrap()
+    }
+
     #[test]
     fn auto_mode_is_offered_where_its_check_fits() {
         let note = |window: u64, auto_mode: Option<bool>| {
-            let upstream = config::UpstreamConfig {
-                model: Some("qwen3".into()),
-                auto_mode,
-                settings: Settings { window: Some(window), ..Settings::default() },
-                ..config::UpstreamConfig::new("spark", "http://127.0.0.1:9/v1")
-            };
-            let loaded = Hooks::load(&[], vec![upstream], LoadOptions::default()).unwrap();
-            let gateway = Gateway::new(loaded, &transport::CallLimits::default()).unwrap();
-            Tiers::of(&gateway).no_auto_mode_note().unwrap_or_default()
+            Tiers::of(&spark(window, auto_mode)).no_auto_mode_note().unwrap_or_default()
         };
         assert_eq!(note(48_000, None), "");
         assert_eq!(note(47_999, Some(true)), "");
@@ -490,8 +501,27 @@ mod tests {
             small.contains("disableAutoMode") && small.contains("36000 tokens, and the window of qwen3"),
             "{small}"
         );
-        let slow = note(131_072, Some(false));
-        assert!(slow.contains("upstream spark has auto_mode = false"), "{slow}");
+        let off = note(131_072, Some(false));
+        assert!(off.contains("upstream spark has auto_mode = false"), "{off}");
+    }
+
+    #[test]
+    fn auto_mode_is_not_offered_where_its_check_would_take_too_long() {
+        let note = |seconds: u64, auto_mode: Option<bool>| {
+            let gateway = spark(131_072, auto_mode);
+            let judge = gateway.resolve(SONNET, None, None).unwrap();
+            let counts = Counts { prompt: 21_000, cached: 1_000, completion: 9, ..Counts::default() };
+            for _ in 0..3 {
+                judge.learn_answer(counts, &Asked::default(), Some(Duration::from_secs(seconds)));
+            }
+            Tiers::of(&gateway).no_auto_mode_note().unwrap_or_default()
+        };
+        let slow = note(40, None);
+        for part in ["disableAutoMode", "waits 60 s", "qwen3 reads 500 new tokens", "auto_mode = true"] {
+            assert!(slow.contains(part), "{slow}");
+        }
+        assert_eq!((note(33, None), note(40, Some(true))), (String::new(), String::new()));
+        assert!(note(40, Some(false)).contains("auto_mode = false"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | how a model counts prompts | the counts of its answers | the oldest of [`ANSWERS_MAX`] answers is dropped for a new one |
 //! | a context window | a refusal that names it | when the server accepts more than it, or an answer ended at a limit that it set |
+//! | how fast a model reads prompts | answers to prompts with many new tokens | the oldest of [`PREFILLS_MAX`] is dropped for a new one |
 //! | a repair | a request that was refused without it and served with it | the oldest of [`REPAIRS_MAX`] is dropped for a new one; all at a reload |
 //! | the count of a prompt | a count by the server | the oldest of [`COUNTS_MAX`] is dropped for a new one |
 //!
@@ -35,6 +36,15 @@ const COUNTS_MAX: usize = 128;
 /// The most repairs that are remembered for a model. A model needs a handful; images that it cannot decode add one each.
 const REPAIRS_MAX: usize = 32;
 
+/// The least part of a prompt that was not cached, in tokens, whose time shows how fast the server reads: the time of a
+/// shorter one is mostly that of its first token.
+const PREFILL_TOKENS_MIN: u64 = 2000;
+
+/// The most answers whose speed is remembered for a model, and the fewest that say something. The fastest one counts, as
+/// others waited for requests that the server worked on at the same time, or for the model to be loaded.
+const PREFILLS_MAX: usize = 8;
+const PREFILLS_MIN: usize = 3;
+
 /// Two windows are the same if they differ by at most one part in this many: servers keep a few tokens of a window for
 /// themselves.
 const WINDOW_TOLERANCE: u64 = 16;
@@ -57,6 +67,8 @@ struct LearnedModel {
     window: Option<(Instant, ToldWindow)>,
     /// The repairs, in the order in which they are made.
     repairs: VecDeque<(Instant, Repair)>,
+    /// The new tokens of prompts that were read in a second.
+    prefills: VecDeque<(Instant, u64)>,
 }
 
 impl LearnedModel {
@@ -67,6 +79,7 @@ impl LearnedModel {
         }
         self.window = self.window.filter(|(at, _)| !is_old(*at, now));
         self.repairs.retain(|(at, _)| !is_old(*at, now));
+        self.prefills.retain(|(at, _)| !is_old(*at, now));
     }
 }
 
@@ -168,6 +181,24 @@ impl Learned {
         }
         model.answers.push_back((now, answer));
         true
+    }
+
+    /// Learns from the time until an answer began how fast the model reads. `tokens` are those of its prompt that were not
+    /// cached.
+    pub(super) fn learn_prefill(&mut self, model: &str, tokens: u64, time: Duration, now: Instant) {
+        let Some(model) = self.model(model, now).filter(|_| tokens >= PREFILL_TOKENS_MIN) else { return };
+        if model.prefills.len() >= PREFILLS_MAX {
+            model.prefills.pop_front();
+        }
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+        model.prefills.push_back((now, tokens.saturating_mul(1000) / milliseconds));
+    }
+
+    /// The new tokens of a prompt that the model reads in a second, if enough answers have shown it.
+    pub(super) fn prefill(&mut self, model: &str, now: Instant) -> Option<u64> {
+        let prefills = &self.known(model, now)?.prefills;
+        let fastest = prefills.iter().map(|(_, rate)| *rate).max();
+        fastest.filter(|_| prefills.len() >= PREFILLS_MIN)
     }
 
     /// True if the log must still warn that the server cuts prompts; it does so once for each generation.
@@ -327,6 +358,23 @@ mod tests {
         }
         assert!(learned.learn_answer("m", answer(16_000, 16_400), true, now), "the window was enlarged");
         assert!(learned.learn_answer("m", answer(30_000, 16_400), false, now), "not every server cuts");
+    }
+
+    #[test]
+    fn the_fastest_of_the_newest_answers_tells_how_prompts_are_read() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut learned = Learned::default();
+        for (tokens, seconds, expected) in
+            [(4_000, 40, None), (4_000, 10, None), (PREFILL_TOKENS_MIN - 1, 1, None), (4_000, 80, Some(400))]
+        {
+            learned.learn_prefill("m", tokens, seconds * second, now);
+            assert_eq!(learned.prefill("m", now), expected, "{tokens} in {seconds} s");
+        }
+        for _ in 0..PREFILLS_MAX {
+            learned.learn_prefill("m", 4_000, Duration::ZERO, now);
+        }
+        assert_eq!(learned.prefill("m", now), Some(4_000_000));
+        assert_eq!((learned.prefill("m", now + AGE_MAX), learned.prefill("other", now)), (None, None));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::{self, Config};
 use crate::dialect::ServerKind;
@@ -234,10 +234,19 @@ impl Resolved {
         }
     }
 
-    /// Learns from the number of prompt tokens in an answer. `asked` describes its request.
-    pub fn learn_answer(&self, counts: Counts, asked: &Asked) {
+    /// The new tokens of a prompt that the model reads in a second, if its answers have shown it.
+    pub fn prefill(&self) -> Option<u64> {
+        self.served.learned().prefill(&self.model, Instant::now())
+    }
+
+    /// Learns from the number of prompt tokens in an answer. `asked` describes its request, and `prompt_time` is the time
+    /// from that request to the first content.
+    pub fn learn_answer(&self, counts: Counts, asked: &Asked, prompt_time: Option<Duration>) {
         let Some(mut learned) = self.learned().filter(|_| counts.prompt > 0) else { return };
         let now = Instant::now();
+        if let Some(time) = prompt_time {
+            learned.learn_prefill(&self.model, counts.prompt.saturating_sub(counts.cached), time, now);
+        }
         let total = counts.prompt.saturating_add(counts.completion);
         let is_set = self.settings.window.is_some();
         let is_over = !is_set && asked.window.is_some_and(|window| total > window);

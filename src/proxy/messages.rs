@@ -263,9 +263,11 @@ fn finish(
     asked: &Asked,
     kept_size: usize,
 ) -> Result<(), Stop> {
+    let sent = response.sent();
     let relayed = Relay { exchange, resolved, asked, kept_size }.run(response);
-    let (_, counts) = exchange.summary();
-    resolved.learn_answer(counts, asked);
+    let (summary, counts) = exchange.summary();
+    let prompt_time = summary.first.zip(sent).map(|(first, sent)| first.saturating_duration_since(sent));
+    resolved.learn_answer(counts, asked, prompt_time);
     relayed
 }
 

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection::UpstreamConnection;
 use super::failure::Failure;
@@ -175,6 +175,11 @@ impl Response {
     /// [`Response::mark_content`] is called: some servers send an event without content at once, and then work on the prompt.
     pub fn await_content(&self) {
         self.call.set_begun(false);
+    }
+
+    /// The time when the request was sent.
+    pub fn sent(&self) -> Option<Instant> {
+        self.call.sent()
     }
 
     /// Ends [`Response::await_content`]: from now on the limit on the time between two bytes holds.

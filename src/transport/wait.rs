@@ -195,6 +195,11 @@ impl Call {
         self.sent.set(Some(Instant::now()));
     }
 
+    /// The time when the request was sent.
+    pub(super) fn sent(&self) -> Option<Instant> {
+        self.sent.get()
+    }
+
     /// True if a connection that is lost now was lost at once: soon after the request was sent and before any byte of a
     /// response, so that no model can have worked on the request.
     pub(super) fn is_lost_at_once(&self) -> bool {
