@@ -2,6 +2,7 @@
 //!
 //! Parses the models listings of the OpenAI-compatible servers; knows nothing of sockets. `memory` decides when to ask.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use crate::dialect::ServerKind;
@@ -31,6 +32,17 @@ pub struct Model {
     pub id: String,
     /// Its context window in tokens; `None` if neither the owner set it nor the server reports it.
     pub window: Option<u64>,
+    fitness: ChatFitness,
+}
+
+/// How well a model fits requests that name no model, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum ChatFitness {
+    Chats,
+    /// It would have to be loaded first, in place of another one.
+    Unloaded,
+    /// Its name says that it does other work.
+    OtherWork,
 }
 
 impl Discovered {
@@ -49,11 +61,16 @@ impl Discovered {
     pub(super) fn parse(body: &mut [u8], server: Option<&str>, settings: &Settings) -> Result<Self, String> {
         let listing =
             json::parse(body).map_err(|error| format!("the models listing is not valid JSON: {error}"))?;
-        let data = listing.get("data").and_then(Value::as_array);
+        // Together lists its models without an object around them.
+        let data = listing.get("data").unwrap_or(&listing).as_array();
         let data = data.ok_or("the models listing has no array `data`")?;
+        let own_windows: HashMap<&str, u64> =
+            data.iter().filter_map(|entry| Some((id(entry)?, window(entry)?))).collect();
         let models = data.iter().filter_map(|entry| {
-            let id = entry.get("id")?.as_str()?.to_owned();
-            Some(Model { id, window: settings.window.or_else(|| window(entry)) })
+            // A LoRA adapter has the window of the model that it adapts.
+            let parent = || own_windows.get(entry.get("parent")?.as_str()?).copied();
+            let window = settings.window.or_else(|| window(entry)).or_else(parent);
+            Some(Model { id: id(entry)?.to_owned(), window, fitness: fitness(entry) })
         });
         let models: Vec<Model> = models.collect();
         let mut by_name: Vec<usize> = (0..models.len()).collect();
@@ -73,6 +90,12 @@ impl Discovered {
         let first = self.by_name.partition_point(|at| name_at(&self.models, *at) < Some(name));
         let found = self.models.get(*self.by_name.get(first)?)?;
         (found.id == name).then_some(found)
+    }
+
+    /// The model for requests that name no model: the first that chats and is loaded, otherwise the first that chats,
+    /// otherwise the first.
+    pub fn default_model(&self) -> Option<&Model> {
+        self.models.iter().min_by_key(|model| model.fitness)
     }
 
     /// The listing's number, which is the same for the same listing; 0 before the first one.
@@ -95,10 +118,43 @@ fn name_at(models: &[Model], at: usize) -> Option<&str> {
     models.get(at).map(|model| model.id.as_str())
 }
 
-/// `max_model_len` (vLLM, SGLang) or `meta.n_ctx` (llama.cpp, per slot). Ollama and LM Studio do not report it.
+/// The members of a listed model that hold its context window, the one that holds for a request first. Ollama and LM
+/// Studio have none.
+const WINDOW_PATHS: [&[&str]; 8] = [
+    &["max_model_len"],                  // vLLM, SGLang, NIM
+    &["meta", "n_ctx"],                  // llama.cpp, for one slot
+    &["parameters", "max_seq_len"],      // TabbyAPI
+    &["max_context_window"],             // Lemonade
+    &["top_provider", "context_length"], // OpenRouter
+    &["context_length"],                 // OpenRouter, Together
+    &["context_window"],                 // Groq
+    &["max_context_length"],             // Mistral
+];
+
+/// Parts of the names of models that do not chat: embedders, rerankers, and models that hear or speak.
+const OTHER_WORK: [&str; 6] = ["embed", "rerank", "bge-", "whisper", "tts-", "-tts"];
+
+fn id<'e>(entry: &'e Value<'_>) -> Option<&'e str> {
+    entry.get("id")?.as_str()
+}
+
 fn window(entry: &Value<'_>) -> Option<u64> {
-    let told = entry.get("max_model_len").or_else(|| entry.get("meta")?.get("n_ctx"));
-    told.and_then(Value::as_u64).filter(|&tokens| tokens > 0)
+    let told = |path: &&[&str]| {
+        let value = path.iter().try_fold(entry, |value, key| value.get(key))?;
+        value.as_u64().filter(|&tokens| tokens > 0)
+    };
+    WINDOW_PATHS.iter().find_map(told)
+}
+
+fn fitness(entry: &Value<'_>) -> ChatFitness {
+    let name = id(entry).unwrap_or_default().to_ascii_lowercase();
+    // llama.cpp's router tells which models are loaded.
+    let status = entry.get("status").and_then(|status| status.get("value")).and_then(Value::as_str);
+    match status {
+        _ if OTHER_WORK.iter().any(|part| name.contains(part)) => ChatFitness::OtherWork,
+        Some("unloaded") => ChatFitness::Unloaded,
+        _ => ChatFitness::Chats,
+    }
 }
 
 /// The members of a listed model that stay the same while the server runs. `created` is not among them: vLLM and
@@ -180,6 +236,45 @@ mod tests {
     }
 
     #[test]
+    fn windows_have_many_names() {
+        for entry in [
+            r#""parameters":{"max_seq_len":4096}"#,
+            r#""max_context_window":4096"#,
+            r#""context_length":8192,"top_provider":{"context_length":4096}"#,
+            r#""context_length":4096,"top_provider":{"context_length":null}"#,
+            r#""context_window":4096"#,
+            r#""max_context_length":4096"#,
+            r#""max_model_len":4096,"max_context_length":8192"#,
+        ] {
+            let text = format!(r#"{{"data":[{{"id":"a",{entry}}}]}}"#);
+            assert_eq!(parse(&text, None, &Settings::default()).unwrap().window("a"), Some(4096), "{entry}");
+        }
+        let bare = r#"[{"id":"a","context_length":4096},{"id":"b"}]"#;
+        let told = parse(bare, None, &Settings::default()).unwrap();
+        assert_eq!((told.window("a"), told.window("b")), (Some(4096), None));
+        let adapters = r#"{"data":[{"id":"m","parent":"a","max_model_len":null},{"id":"a","parent":null,"max_model_len":4096},
+            {"id":"n","parent":"gone"}]}"#;
+        let told = parse(adapters, None, &Settings::default()).unwrap();
+        assert_eq!((told.window("m"), told.window("n")), (Some(4096), None));
+    }
+
+    #[test]
+    fn a_request_without_a_model_gets_one_that_chats() {
+        for (listed, expected) in [
+            (r#"{"id":"nomic-embed-text:latest"},{"id":"qwen3"}"#, "qwen3"),
+            (r#"{"id":"whisper-1"},{"id":"tts-1"},{"id":"BAAI/bge-m3"},{"id":"qwen3"}"#, "qwen3"),
+            (r#"{"id":"a","status":{"value":"unloaded"}},{"id":"b","status":{"value":"loaded"}}"#, "b"),
+            (r#"{"id":"embed"},{"id":"a","status":{"value":"unloaded"}}"#, "a"),
+            (r#"{"id":"embed"},{"id":"rerank"}"#, "embed"),
+            (r#"{"id":"a"},{"id":"b"}"#, "a"),
+        ] {
+            let told = parse(&format!(r#"{{"data":[{listed}]}}"#), None, &Settings::default()).unwrap();
+            assert_eq!(told.default_model().map(|model| model.id.as_str()), Some(expected), "{listed}");
+        }
+        assert!(Discovered::default().default_model().is_none());
+    }
+
+    #[test]
     fn a_single_model_answers_to_every_name() {
         let text = r#"{"data":[{"id":"a","max_model_len":8192}]}"#;
         assert_eq!(parse(text, None, &Settings::default()).unwrap().window("b"), Some(8192));
@@ -187,7 +282,7 @@ mod tests {
 
     #[test]
     fn what_is_no_listing_is_an_error() {
-        for text in ["", "{}", "[]", "<html>", r#"{"data":{}}"#, r#"{"models":[]}"#] {
+        for text in ["", "{}", "7", "<html>", r#"{"data":{}}"#, r#"{"models":[]}"#] {
             assert!(parse(text, None, &Settings::default()).is_err(), "{text}");
         }
         let odd = parse(r#"{"data":[1,{},{"id":2},{"id":"x"}]}"#, None, &Settings::default()).unwrap();

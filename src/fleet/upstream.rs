@@ -256,10 +256,10 @@ impl Upstream {
         }
     }
 
-    /// The model to request if neither alias nor client names one: the configured one, otherwise the first listed.
+    /// The model to request if neither alias nor client names one: the configured one, otherwise the listing's default.
     pub fn model(&self) -> Option<String> {
         let configured = self.config.model.clone();
-        configured.or_else(|| self.discovered().models.first().map(|model| model.id.clone()))
+        configured.or_else(|| self.discovered().default_model().map(|model| model.id.clone()))
     }
 
     fn question_timeout(&self) -> Duration {
