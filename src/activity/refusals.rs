@@ -1,4 +1,4 @@
-//! The log lines of refused requests: a limited number a second for each address, and the number of the others.
+//! The log lines of refused requests: a limited number a second for each client's network, and the number of the others.
 //!
 //! Whoever has no key can make requests that are refused, as many as the network carries, and must not fill the log.
 
@@ -8,24 +8,25 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::config::client_network;
 use crate::threads;
 
-/// The most lines a second for one address: enough to see what its requests are.
+/// The most lines a second for one client's network: enough to see what its requests are.
 const LINES_MAX: u32 = 20;
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The most addresses whose lines are counted apart. Beyond it all others of that second share one count.
-const ADDRESSES_MAX: usize = 1024;
+/// The most networks whose lines are counted apart. Beyond it all others of that second share one count.
+const NETWORKS_MAX: usize = 1024;
 const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// Writes the lines of refused requests, or counts them.
 #[derive(Clone, Debug, Default)]
 pub struct RefusalLog(Arc<Mutex<RefusalCounts>>);
 
-/// The lines of the last second by address. Decides only; the clock is an argument.
+/// The lines of the last second by the client's network. Decides only; the clock is an argument.
 #[derive(Debug, Default)]
 struct RefusalCounts {
-    addresses: HashMap<IpAddr, RefusalCount>,
+    networks: HashMap<IpAddr, RefusalCount>,
     /// True if a thread will write the numbers of the lines that were left out.
     is_reported: bool,
 }
@@ -40,14 +41,15 @@ struct RefusalCount {
 impl RefusalCounts {
     /// Counts a line, and returns true if it is written.
     fn is_written(&mut self, address: IpAddr, now: Instant) -> bool {
+        let network = client_network(address);
         let is_over = |count: &RefusalCount| count.left_out == 0 && now.duration_since(count.began) >= PERIOD;
-        if self.addresses.len() >= ADDRESSES_MAX && !self.addresses.contains_key(&address) {
-            self.addresses.retain(|_, count| !is_over(count));
+        if self.networks.len() >= NETWORKS_MAX && !self.networks.contains_key(&network) {
+            self.networks.retain(|_, count| !is_over(count));
         }
-        let is_full = self.addresses.len() >= ADDRESSES_MAX && !self.addresses.contains_key(&address);
-        let address = if is_full { OTHERS } else { address };
+        let is_full = self.networks.len() >= NETWORKS_MAX && !self.networks.contains_key(&network);
+        let network = if is_full { OTHERS } else { network };
         let new = RefusalCount { began: now, written: 0, left_out: 0 };
-        let count = self.addresses.entry(address).or_insert(new);
+        let count = self.networks.entry(network).or_insert(new);
         if is_over(count) {
             *count = new;
         }
@@ -60,17 +62,17 @@ impl RefusalCounts {
     /// Takes the numbers of lines that were left out.
     fn take_left_out(&mut self) -> Vec<(IpAddr, u64)> {
         let left_out = |count: &RefusalCount| count.left_out > 0;
-        let found = self.addresses.iter().filter(|(_, count)| left_out(count));
+        let found = self.networks.iter().filter(|(_, count)| left_out(count));
         let mut found: Vec<(IpAddr, u64)> =
-            found.map(|(address, count)| (*address, count.left_out)).collect();
+            found.map(|(network, count)| (*network, count.left_out)).collect();
         found.sort_unstable();
-        self.addresses.retain(|_, count| !left_out(count));
+        self.networks.retain(|_, count| !left_out(count));
         found
     }
 }
 
 impl RefusalLog {
-    /// Logs the line of a refused request of this address, or counts it if the address had too many.
+    /// Logs the line of a refused request of this address, or counts it if the client's network had too many.
     pub fn log(&self, address: IpAddr, line: fmt::Arguments<'_>) {
         let (is_written, begins_report) = {
             let mut counts = self.counts();
@@ -100,10 +102,11 @@ impl RefusalLog {
             counts.is_reported = false;
             counts.take_left_out()
         };
-        for (address, count) in left_out {
-            match address {
+        for (network, count) in left_out {
+            match network {
                 OTHERS => log::info!("{count} more requests of many other addresses were refused"),
-                address => log::info!("{count} more requests of {address} were refused"),
+                IpAddr::V4(address) => log::info!("{count} more requests of {address} were refused"),
+                IpAddr::V6(network) => log::info!("{count} more requests of {network}/64 were refused"),
             }
         }
     }
@@ -141,11 +144,29 @@ mod tests {
     }
 
     #[test]
+    fn all_addresses_of_an_ipv6_network_share_its_lines() {
+        let (mut counts, now) = (RefusalCounts::default(), Instant::now());
+        let of = |network: u128, host: u128| IpAddr::V6((network << 64 | host).into());
+        let written = |counts: &mut RefusalCounts, network| {
+            (1..=100).filter(|host| counts.is_written(of(network, *host), now)).count()
+        };
+        assert_eq!(written(&mut counts, 0xfd00 << 48), 20);
+        assert_eq!(written(&mut counts, 0xfd00 << 48 | 1), 20);
+        let network = |last: u128| of(0xfd00 << 48 | last, 0);
+        assert_eq!(counts.take_left_out(), [(network(0), 80), (network(1), 80)]);
+        // An IPv4 address is one client in both of its forms.
+        let mapped = IpAddr::V6(Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped());
+        assert_eq!((0..15).filter(|_| counts.is_written(mapped, now)).count(), 15);
+        assert_eq!((0..15).filter(|_| counts.is_written(address(1), now)).count(), 5);
+        assert_eq!(counts.take_left_out(), [(address(1), 10)]);
+    }
+
+    #[test]
     fn many_addresses_share_one_count() {
         let (mut counts, now) = (RefusalCounts::default(), Instant::now());
-        let most = u32::try_from(ADDRESSES_MAX).unwrap();
+        let most = u32::try_from(NETWORKS_MAX).unwrap();
         let written = (0..2 * most).filter(|last| counts.is_written(address(*last), now)).count();
-        assert_eq!(written, ADDRESSES_MAX + 20);
+        assert_eq!(written, NETWORKS_MAX + 20);
         assert_eq!(counts.take_left_out(), [(OTHERS, u64::from(most) - 20)]);
         // A second later there is room for others.
         assert!((most..2 * most).all(|last| counts.is_written(address(last), now + PERIOD)));
