@@ -6,6 +6,7 @@
 //! A thread of its own writes the lines, so that a stderr that nobody reads stops nothing. Lines that it does not take
 //! are dropped and counted.
 
+mod limited;
 mod queue;
 
 use std::fmt::Write as _;
@@ -16,6 +17,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::shown::ShownText;
 use crate::{service, threads};
+pub use limited::LimitedLines;
 use queue::LineQueue;
 
 /// Room for the line of a request, in bytes.
