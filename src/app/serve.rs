@@ -54,9 +54,10 @@ pub fn serve(options: RunOptions) -> Result<(), String> {
         server::spawn("listen", other, proxy.clone(), options.server, stop.clone()).map_err(text)?;
     }
     status.begin(address, format!("{}/health", options.prefix), &stop).map_err(text)?;
-    let activity = Arc::clone(&proxy);
+    let stopped = Arc::clone(&proxy);
     server::run(listener, proxy, options.server, stop).map_err(text)?;
-    activity.activity().refusals().report();
+    stopped.activity().refusals().report();
+    stopped.gateway().hooks().report_left_out();
     log::info!("stopped");
     Ok(())
 }

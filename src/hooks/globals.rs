@@ -8,6 +8,7 @@ use mlua::{Function, Lua, LuaString, MultiValue, Table, Value as LuaValue, Varia
 
 use super::convert::{self, FromLua, no_view};
 use super::guard::Guard;
+use super::log_lines::HookLog;
 use super::options::LoadOptions;
 use super::outcome::message_of;
 use super::pattern::{Capture, PatternSearch, is_plain};
@@ -36,7 +37,8 @@ pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &LoadOptions) -> m
     for (name, level) in
         [("info", log::Level::Info), ("warn", log::Level::Warn), ("error", log::Level::Error)]
     {
-        log.set(name, lua.create_function(move |_, values| write_log(level, &values))?)?;
+        let lines = options.log.clone();
+        log.set(name, lua.create_function(move |_, values| write_log(&lines, level, &values))?)?;
     }
     globals.set("print", log.get::<LuaValue>("info")?)?;
     globals.set("log", log)?;
@@ -59,7 +61,7 @@ pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &LoadOptions) -> m
     )
 }
 
-fn write_log(level: log::Level, values: &Variadic<LuaValue>) -> mlua::Result<()> {
+fn write_log(lines: &HookLog, level: log::Level, values: &Variadic<LuaValue>) -> mlua::Result<()> {
     let mut text = String::new();
     for value in values.iter() {
         if text.len() > LOG_CHARS_MAX * char::MAX.len_utf8() {
@@ -79,7 +81,7 @@ fn write_log(level: log::Level, values: &Variadic<LuaValue>) -> mlua::Result<()>
         }
     }
     let text: String = text.chars().take(LOG_CHARS_MAX).collect();
-    log::log!(level, "hook: {text}");
+    lines.log(level, &text);
     Ok(())
 }
 

@@ -48,6 +48,7 @@ mod globals;
 mod guard;
 mod kind;
 mod load;
+mod log_lines;
 mod nearest;
 mod options;
 mod outcome;

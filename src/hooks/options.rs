@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::log_lines::HookLog;
 use super::shared::Shared;
 use crate::config::Secret;
 
@@ -28,7 +29,7 @@ impl Default for HookLimits {
     }
 }
 
-/// The options of a load. At a reload, the new set of hooks gets the same `shared` as the old one.
+/// The options of a load. At a reload, the new set of hooks gets the same `shared` and `log` as the old one.
 #[derive(Clone, Default)]
 pub struct LoadOptions {
     /// True if hooks get Lua's full standard library (`io`, `os`, `package`, coroutines, `load`), except for `debug`.
@@ -37,6 +38,8 @@ pub struct LoadOptions {
     pub limits: HookLimits,
     /// The dictionary that all VMs share.
     pub shared: Shared,
+    /// The lines that hooks log.
+    pub log: HookLog,
     /// Texts to load like files, before the files: the name and the Lua of each.
     pub texts: Vec<(String, String)>,
     /// Variables that `env` looks up first, before the process's own environment.

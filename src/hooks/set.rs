@@ -109,6 +109,11 @@ impl Hooks {
         self.pool.memory_bytes()
     }
 
+    /// Logs the number of the hooks' log lines that were left out, if there are any. The end of the program calls it.
+    pub fn report_left_out(&self) {
+        self.blueprint.options.log.report();
+    }
+
     /// The number of failures of this hook since the load.
     pub fn failures(&self, hook: Hook) -> u64 {
         self.failures.get(hook as usize).map_or(0, |count| count.load(Ordering::Relaxed))

@@ -213,16 +213,17 @@ fn a_stderr_that_nobody_reads_stops_nothing() {
 #[test]
 fn the_log_is_complete_at_the_end() {
     let upstream = Upstream::start();
-    let lua = r#"return { api = 1, on_request = function(req) for i = 1, 10 do log.info(req.model .. " " .. i .. " " .. ("x"):rep(2000)) end end }"#;
+    let lua = r#"return { api = 1, on_request = function(req) for i = 1, 10 do log.info(req.model .. " " .. i .. " " .. ("x"):rep(4000)) end end }"#;
     let server = Server::start_with(&upstream, &["--hooks", &hooks_file("last-lines", lua)]);
-    for request in 0..20 {
+    // As many lines as hooks may log in a second.
+    for request in 0..10 {
         let mut body = hello();
         body["model"] = format!("of-{request}").into();
         server.connect().post(&body).message();
     }
     let log = server.terminate_and_log();
-    for (request, i) in (0..20).flat_map(|request| (1..=10).map(move |i| (request, i))) {
-        let line = format!("hook: of-{request} {i} {}\n", "x".repeat(2000));
+    for (request, i) in (0..10).flat_map(|request| (1..=10).map(move |i| (request, i))) {
+        let line = format!("hook: of-{request} {i} {}\n", "x".repeat(4000));
         assert!(log.contains(&line), "of-{request} {i}");
     }
     assert!(log.trim_end().ends_with("INFO  stopped"), "{log}");
@@ -237,4 +238,21 @@ fn a_trace_has_the_whole_body() {
     server.connect().ask(&post(body.to_string().as_bytes())).message();
     let log = server.terminate_and_log();
     assert!(log.contains(&"y".repeat(100_000)), "{}", log.len());
+}
+
+#[test]
+fn hooks_that_log_in_a_loop_do_not_fill_the_log() {
+    let upstream = Upstream::start();
+    let lua = r#"return { api = 1, on_request = function() for i = 1, 150 do print("line", i) end end }"#;
+    let server = Server::start_with(&upstream, &["--hooks", &hooks_file("loop-of-lines", lua)]);
+    server.connect().post(&hello()).message();
+    server.connect().post(&hello()).message();
+    let log = server.terminate_and_log();
+    let written = log.matches("hook: line ").count();
+    let left_out = log.lines().filter_map(|line| {
+        line.split_once("hook: ")?.1.split_once(" more lines were left out")?.0.parse::<usize>().ok()
+    });
+    assert_eq!(written + left_out.sum::<usize>(), 300, "{log}");
+    // Up to twice as many, since on a busy machine the requests may be in two different seconds.
+    assert!((100..=200).contains(&written), "{log}");
 }
