@@ -263,6 +263,12 @@ impl<'a> Object<'a> {
         self.0.to_mut().push((Cow::Borrowed(key), value.into()));
     }
 
+    /// Inserts an entry at this place, without looking for the key. Beyond the end it is the last one.
+    pub fn insert(&mut self, place: usize, key: impl Into<Cow<'a, str>>, value: Value<'a>) {
+        let own = self.0.to_mut();
+        own.insert(place.min(own.len()), (key.into(), value));
+    }
+
     /// Removes `key` and returns its value.
     pub fn remove(&mut self, key: &str) -> Option<Value<'a>> {
         let mut removed = None;

@@ -147,6 +147,20 @@ fn an_impossible_write_fails_and_leaves_no_trace() {
 }
 
 #[test]
+fn removed_keys_come_back_at_their_places() {
+    let keys: Vec<String> = (0..3000).map(|i| format!("\"k{i}\":{i}")).collect();
+    let text = format!("{{{}}}", keys.join(","));
+    let hooks = on_body(
+        "for i = 0, 2999, 2 do body['k' .. i] = nil end
+        for i = 2999, 1501, -2 do body['k' .. i] = nil end
+        body.k2 = 'at the end'
+        error('undone')",
+    );
+    assert!(edit(&hooks, &text) == text);
+    assert_eq!(hooks.failures(Hook::UpstreamRequest), 1);
+}
+
+#[test]
 fn a_view_is_invalid_after_its_request() {
     let hooks = on_body(
         "body.n = 1 if kept then body.error = tostring(select(2, pcall(function() return kept.z end))) end kept = body.messages shared.set('late', true)",

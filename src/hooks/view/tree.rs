@@ -167,7 +167,7 @@ fn joined(path: &[PathStep], step: PathStep) -> Vec<PathStep> {
 
 impl<'a> Undo<'a> {
     /// Undoes the write. Writes are undone from the last to the first, so that every path is as it was when it was
-    /// noted.
+    /// noted. Takes no longer than the write itself, so the limit of the hook's time bounds both.
     pub(super) fn apply(self, root: &mut Value<'a>) {
         match self {
             Undo::Replace(path, old) => {
@@ -191,17 +191,9 @@ impl<'a> Undo<'a> {
             }
             Undo::InsertKey(path, place, key, old) => {
                 if let Ok(Value::Object(object)) = resolve_mut(root, &path) {
-                    insert_at(object, place, &key, old);
+                    object.insert(place, key.to_string(), old);
                 }
             }
         }
     }
-}
-
-/// Rebuilds an object with one more entry. Only a rollback calls it, so its cost does not matter.
-fn insert_at<'a>(object: &mut Object<'a>, place: usize, key: &str, value: Value<'a>) {
-    let mut entries: Vec<_> =
-        object.iter_mut().map(|(k, v)| (k.to_owned().into(), std::mem::take(v))).collect();
-    entries.insert(place.min(entries.len()), (key.to_owned().into(), value));
-    *object = entries.into_iter().collect();
 }
