@@ -7,7 +7,8 @@
 //! The debug hook cannot stop a C function or a single instruction. The prelude bounds or replaces the C functions that
 //! could take long. One instruction takes at most time in proportion to the VM's memory: it copies or compares whole
 //! strings, and an allocation near the memory limit collects all garbage first. So the number of instructions between two
-//! checks shrinks as the memory grows.
+//! checks shrinks as the memory grows. The longest one is `a < b` on texts of NUL bytes, which Lua compares one by one:
+//! 7 ns a byte, 0.3 s for the largest that fit into a VM (measured). Lua has no place to bound that.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};

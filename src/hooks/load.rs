@@ -12,6 +12,7 @@ use mlua::Value as LuaValue;
 
 use super::kind::{Defined, Hook};
 use super::options::LoadOptions;
+use super::outcome::message_of;
 use super::source::Source;
 use super::table::{Mistake, Mistakes, describe};
 use super::vm::Vm;
@@ -128,7 +129,7 @@ impl Blueprint {
             if let (Err(error), Some(source)) =
                 (vm.call_on_load(index, &self.config), self.sources.get(defined.file))
             {
-                let text = error.to_string();
+                let text = message_of(&error);
                 let line = source.line_in(&text);
                 return Err(LoadError::one(
                     &source.file,
@@ -240,7 +241,7 @@ fn read_file(vm: &Vm, source: &Source, index: usize) -> (FileTable, Vec<Mistake>
             format!("expected one table to be returned (return {{ … }}), got {}", describe(&other)),
         ),
         Err(error) => {
-            let text = error.to_string();
+            let text = message_of(&error);
             mistakes.add_at(source.line_in(&text), first_line(source, &text));
         }
     }

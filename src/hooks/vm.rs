@@ -11,7 +11,7 @@ use mlua::{Function, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
 use super::guard::Guard;
 use super::kind::Hook;
 use super::options::{HookLimits, LoadOptions};
-use super::outcome::{Returned, message_of};
+use super::outcome::{PRELUDE, Returned, message_of};
 use super::request::{Context, HookRequest};
 use super::source::Source;
 use super::view::{self, Frame};
@@ -46,8 +46,11 @@ impl Vm {
         guard.start(options.limits.load);
         convert::create_array_marker(&lua)?;
         globals::install(&lua, &guard, options)?;
-        let prelude: Table =
-            lua.load(include_str!("prelude.lua")).set_name("=sparkgap").set_mode(ChunkMode::Text).call((
+        let prelude: Table = lua
+            .load(include_str!("prelude.lua"))
+            .set_name(format!("={PRELUDE}"))
+            .set_mode(ChunkMode::Text)
+            .call((
                 options.unsafe_hooks,
                 globals::search_function(&lua, &guard)?,
                 globals::expand_function(&lua)?,

@@ -21,6 +21,10 @@ const CASES: &[(&str, &str)] = &[
     ("local x = nil\nreturn { api = x.y }", "10-test.lua:2: attempt to index a nil value (local 'x')"),
     ("error('not today')", "10-test.lua:1: not today"),
     ("error({ code = 5 })", "10-test.lua:1: table: 0x"),
+    (
+        "\nlocal s = ('x'):rep({})",
+        "10-test.lua:2: string.rep: attempt to perform arithmetic on a table value",
+    ),
     ("while true do end", "10-test.lua:1: time limit: the hook took too long"),
     ("local s = 'x' while true do s = s .. s end", "10-test.lua: not enough memory"),
     ("return 5", "10-test.lua: expected one table to be returned (return { … }), got the number 5"),
