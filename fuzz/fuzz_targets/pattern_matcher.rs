@@ -5,10 +5,11 @@
 #![no_main]
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use sparkgap::config::UpstreamConfig;
-use sparkgap::hooks::{HookRequest, Hooks, LoadOptions};
+use sparkgap::hooks::{HookLimits, HookRequest, Hooks, LoadOptions};
 use sparkgap::json::Value;
 
 const LUA: &str = r#"return {
@@ -27,8 +28,7 @@ fuzz_target!(|input: &[u8]| {
     let Some((pattern, text)) = rest.split_at_checked(usize::from(*length).min(rest.len())) else { return };
     let matched = || {
         let text_of = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut body =
-            Value::object([("text", text_of(text).into()), ("pattern", text_of(pattern).into())]);
+        let mut body = Value::object([("text", text_of(text).into()), ("pattern", text_of(pattern).into())]);
         let called = hooks().on_upstream_request(&mut body, &mut HookRequest::default());
         assert_eq!(called, Ok(()), "its policy is open");
         body.to_json()
@@ -41,7 +41,10 @@ fn hooks() -> &'static Hooks {
     HOOKS.get_or_init(|| {
         let upstream = UpstreamConfig::new("main", "http://127.0.0.1:1/v1".to_owned());
         let texts = vec![("fuzz.lua".to_owned(), LUA.to_owned())];
-        let options = LoadOptions { texts, ..LoadOptions::default() };
+        // On a busy machine the usual limit ends one of two equal calls.
+        let call = Duration::from_secs(10);
+        let limits = HookLimits { call, ..HookLimits::default() };
+        let options = LoadOptions { texts, limits, ..LoadOptions::default() };
         Hooks::load(&[], vec![upstream], options).expect("the file has no mistake").hooks
     })
 }

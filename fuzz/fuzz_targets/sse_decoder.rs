@@ -54,33 +54,37 @@ fn small(bytes: &[u8], size: usize) {
     }
 }
 
-/// WHATWG HTML, section 9.2.6, word for word, except that an event without data is dropped, and that the end of the
-/// stream ends an event.
+/// WHATWG HTML, section 9.2.6, word for word, except that an event without data is dropped, that the end of the stream
+/// ends an event, and that a field `error` is data of an error, as old llama.cpp writes it.
 fn plainly(bytes: &[u8]) -> Vec<Event> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut events = Vec::new();
     let mut data: Option<Vec<u8>> = None;
-    let mut name: Vec<u8> = Vec::new();
+    let mut is_error = false;
     for line in lines(bytes) {
         if line.is_empty() {
             if let Some(data) = data.take().filter(|data| !data.is_empty()) {
-                events.push((name == b"error", data));
+                events.push((is_error, data));
             }
-            name.clear();
+            is_error = false;
             continue;
         }
         let colon = line.iter().position(|byte| *byte == b':').unwrap_or(line.len());
         let value = line.get(colon + 1..).unwrap_or_default();
         let value = value.strip_prefix(b" ").unwrap_or(value);
-        match &line[..colon] {
-            b"data" => match &mut data {
-                Some(data) => {
-                    data.push(b'\n');
-                    data.extend_from_slice(value);
+        let field = &line[..colon];
+        match field {
+            b"data" | b"error" => {
+                is_error |= field == b"error";
+                match &mut data {
+                    Some(data) => {
+                        data.push(b'\n');
+                        data.extend_from_slice(value);
+                    }
+                    None => data = Some(value.to_vec()),
                 }
-                None => data = Some(value.to_vec()),
-            },
-            b"event" => name = value.to_vec(),
+            }
+            b"event" => is_error = value == b"error",
             _ => {}
         }
     }
