@@ -6,7 +6,8 @@
 //! | `faulty` | the upstream, which does its part of each plan and notes when the proxy leaves |
 //! | `guest` | the client, which does the other part and judges the answer |
 //!
-//! It runs for 15 seconds, or for `SPARKGAP_CHAOS_SECONDS`. For each request it checks: a finished answer is exactly
+//! It runs for 15 seconds, or for `SPARKGAP_CHAOS_SECONDS`, from the seeds that `SPARKGAP_CHAOS_SEED` (a number below 65536)
+//! chooses. For each request it checks: a finished answer is exactly
 //! the one that the upstream sent; a failed answer has everything that came before the failure and ends in a
 //! well-formed error; no request stays at the upstream after its client has left. For all requests together it checks
 //! that threads, sockets and memory return to their numbers from before, and that the process lives.
@@ -74,19 +75,20 @@ pub(crate) struct Tally {
 
 #[test]
 fn each_failure_ends_one_request_only() {
-    let seconds =
-        std::env::var("SPARKGAP_CHAOS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(15);
+    let seconds = number_of("SPARKGAP_CHAOS_SECONDS").unwrap_or(15);
+    // Above the numbers of clients and of their requests.
+    let seed = number_of("SPARKGAP_CHAOS_SEED").unwrap_or(0) << 48;
     let upstream = Faulty::start();
     let server = start(&upstream);
     server.wait_for("upstream default: ");
     server.wait_for("upstream few: ");
     // Things that are made once, at their first use, belong to the start.
     let tally = Arc::new(Tally::default());
-    run(&server, &upstream, &tally, 0, Instant::now() + Duration::from_secs(2));
+    run(&server, &upstream, &tally, seed, Instant::now() + Duration::from_secs(2));
     settle(&server, None);
     let before = server.usage();
     let began = Instant::now();
-    run(&server, &upstream, &tally, 1 << 32, began + Duration::from_secs(seconds));
+    run(&server, &upstream, &tally, seed + (1 << 32), began + Duration::from_secs(seconds));
     upstream.wait_until_idle();
     settle(&server, Some(&before));
     let after = server.usage();
@@ -100,6 +102,12 @@ fn each_failure_ends_one_request_only() {
     assert!(log.contains("stopped\n"), "it did not live to its end");
     let bad = log.lines().find(|line| line.contains("ERROR") || line.contains("panicked"));
     assert_eq!(bad, None);
+}
+
+/// The number in an environment variable, if it is set.
+fn number_of(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{variable}: {error}")))
 }
 
 fn start(upstream: &Faulty) -> Server {
