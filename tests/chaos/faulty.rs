@@ -171,7 +171,9 @@ fn answer(stream: &mut BufReader<TcpStream>, plan: &Plan, state: &State) -> io::
                 state.tries.lock().unwrap().remove(&plan.seed);
                 return stream_whole(socket, plan, true, &mut dice);
             }
-            whole(socket, status, &json!({"error": {"message": "scripted", "code": status}}).to_string())?;
+            // These words are asked again however late they come; a bare 503 only if it comes soon.
+            let refusal = json!({"error": {"message": "Loading model", "code": status}});
+            whole(socket, status, &refusal.to_string())?;
             Ok(true)
         }
         Ending::Endless => {
