@@ -137,6 +137,9 @@ const FAULTS: &[(&str, &str)] = &[
     ("json.decode(('['):rep(1000) .. (']'):rep(1000))", "deeper than 128"),
     ("shared.set('k', ('x'):rep(100000))", "65536 is the most"),
     ("shared.set('k', body)", "got a view"),
+    // Each look-up goes through all keys, and so does undoing each write: the time limit bounds both.
+    ("for i = 1, math.huge do body['k' .. i] = i end", "time limit"),
+    ("for i = 1, 2000 do body['k' .. i] = i end while true do for _, v in pairs(body) do end end", "time limit"),
     ("shared.incr({})", ""),
     ("local s = ('x'):rep({})", "10-test.lua:4: string.rep: attempt to perform arithmetic on a table value"),
     ("return string.upper({})", "string.upper: bad argument #1 (string expected, got table)"),
