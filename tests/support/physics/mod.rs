@@ -1,0 +1,25 @@
+//! A model server with physics: it has no model, but it takes the time that a real one would take.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `rates` | the seconds that reading a prompt and writing a token take, fitted to published figures |
+//! | `cache` | the memory for keys and values: blocks of 16 tokens, shared by equal beginnings, oldest unused block out first |
+//! | `engine` | one box: a queue, places, continuous batching; pure, on a clock that is an argument |
+//!
+//! Tests and benchmarks use it to see how requests for several boxes are best spread.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail as tests do, and each program uses a part of them"
+)]
+
+pub mod cache;
+pub mod engine;
+pub mod rates;
