@@ -3,6 +3,9 @@
 //! | file | duty |
 //! |---|---|
 //! | `model` | the model server with physics (`support/physics`) keeps the published figures and its own rules |
+//! | `policy` | ways to choose a box |
+//! | `simulation` | sessions, a router and boxes on one clock |
+//! | `ranking` | how long people wait under each policy |
 //!
 //! All of it runs on a virtual clock, so nothing waits.
 
@@ -20,3 +23,6 @@
 mod physics;
 
 mod model;
+mod policy;
+mod ranking;
+mod simulation;

@@ -230,7 +230,7 @@ fn a_request_larger_than_the_memory_is_refused() {
 
 #[test]
 fn a_full_memory_gives_nothing_out() {
-    let mut cache = PrefixCache::new(160);
+    let mut cache = PrefixCache::new(160, BLOCK);
     assert!(cache.reserve(&[], 8));
     assert!(!cache.reserve(&[], 3));
     assert!(cache.publish(5) && !cache.publish(5));

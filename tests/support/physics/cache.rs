@@ -1,11 +1,11 @@
-//! The memory for keys and values of one box: blocks of 16 tokens, as vLLM manages them.
+//! The memory for keys and values of one box: blocks of a few tokens, as vLLM manages them.
 //!
 //! A full block is known by a hash of everything up to its end, so that requests with the same beginning share blocks.
 //! A block that no request uses stays until its memory is needed; the one that was given up first goes first.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// The tokens of a block.
+/// The tokens of a block in vLLM.
 pub const BLOCK: u64 = 16;
 
 /// A block that has a hash.
@@ -26,8 +26,9 @@ pub struct PrefixCache {
 }
 
 impl PrefixCache {
-    pub fn new(tokens: u64) -> PrefixCache {
-        let capacity = (tokens / BLOCK) as usize;
+    /// `tokens`: the size of the memory; `block`: the tokens of a block.
+    pub fn new(tokens: u64, block: u64) -> PrefixCache {
+        let capacity = (tokens / block) as usize;
         PrefixCache { capacity, shared: HashMap::new(), unused: BTreeMap::new(), private: 0, clock: 0 }
     }
 

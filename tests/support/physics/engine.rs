@@ -25,6 +25,8 @@ pub struct Profile {
     pub slots: usize,
     /// The number of tokens in the memory for keys and values.
     pub kv_tokens: u64,
+    /// The tokens of a block of that memory. A simulation of hours takes larger blocks than vLLM, to save time.
+    pub block: u64,
     /// The number of tokens that one step computes at most.
     pub step_tokens: u64,
 }
@@ -32,7 +34,7 @@ pub struct Profile {
 impl Profile {
     /// A DGX Spark as vLLM would set it up.
     pub fn spark() -> Profile {
-        Profile { rates: Rates::spark(), slots: 16, kv_tokens: 640_000, step_tokens: 2048 }
+        Profile { rates: Rates::spark(), slots: 16, kv_tokens: 640_000, block: BLOCK, step_tokens: 2048 }
     }
 }
 
@@ -79,6 +81,16 @@ pub struct Totals {
     pub done: u64,
 }
 
+/// One pass of the model, or several equal ones in which answers grow and nothing else happens.
+struct Step {
+    /// The seconds of work of one pass.
+    pass: f64,
+    /// The number of passes whose results are not entered yet.
+    passes: u64,
+    /// The seconds of work that are left.
+    left: f64,
+}
+
 /// A request with a place.
 struct Running {
     id: u64,
@@ -87,7 +99,7 @@ struct Running {
     /// The tokens of prompt and answer whose keys and values are in memory.
     computed: u64,
     produced: u64,
-    /// The tokens that the current step computes.
+    /// The tokens that one pass of the current step computes.
     planned: u64,
     /// The number of blocks that were full so far.
     full: usize,
@@ -106,10 +118,11 @@ pub struct Engine {
     cache: PrefixCache,
     waiting: VecDeque<(u64, Job)>,
     running: Vec<Running>,
+    /// True if the first of the line found too little memory, and no memory was given up since.
+    is_full: bool,
     events: Vec<Event>,
     clock: f64,
-    /// The seconds of work that are left of the current step.
-    step: Option<f64>,
+    step: Option<Step>,
     speed: f64,
     next_id: u64,
     totals: Totals,
@@ -118,10 +131,11 @@ pub struct Engine {
 impl Engine {
     pub fn new(profile: Profile) -> Engine {
         Engine {
-            cache: PrefixCache::new(profile.kv_tokens),
+            cache: PrefixCache::new(profile.kv_tokens, profile.block),
             profile,
             waiting: VecDeque::new(),
             running: Vec::new(),
+            is_full: false,
             events: Vec::new(),
             clock: 0.0,
             step: None,
@@ -133,7 +147,7 @@ impl Engine {
 
     /// True if the memory has room for a request of this size at all.
     pub fn fits(&self, tokens: u64) -> bool {
-        (tokens.div_ceil(BLOCK) as usize) <= self.cache.capacity()
+        (tokens.div_ceil(self.profile.block) as usize) <= self.cache.capacity()
     }
 
     /// Adds a request to the line. `advance` must have been called for everything before `now`.
@@ -143,9 +157,12 @@ impl Engine {
         let id = self.next_id;
         self.next_id += 1;
         self.waiting.push_back((id, job));
-        if self.step.is_none() {
-            self.clock = self.clock.max(now);
-            self.plan();
+        match self.step {
+            Some(_) => self.end_after_this_pass(),
+            None => {
+                self.clock = self.clock.max(now);
+                self.plan();
+            }
         }
         id
     }
@@ -153,9 +170,19 @@ impl Engine {
     /// The client of this request has left.
     pub fn abort(&mut self, id: u64) {
         self.waiting.retain(|(waiting, _)| *waiting != id);
+        self.is_full = false;
         if let Some(at) = self.running.iter().position(|running| running.id == id) {
             let gone = self.running.remove(at);
             self.cache.release(&gone.shared, gone.private);
+            self.end_after_this_pass();
+        }
+    }
+
+    /// The next passes will be planned anew, since what they would do has changed.
+    fn end_after_this_pass(&mut self) {
+        if let Some(step) = &mut self.step {
+            step.left -= (step.passes - 1) as f64 * step.pass;
+            step.passes = 1;
         }
     }
 
@@ -172,26 +199,38 @@ impl Engine {
 
     /// The time of the next event; `None`: nothing happens until a request arrives or the speed changes.
     pub fn next_event(&self) -> Option<f64> {
-        if let Some(event) = self.events.first() {
-            return Some(event.at);
-        }
-        self.step.filter(|_| self.speed > 0.0).map(|left| self.clock + left / self.speed)
+        let event = self.events.first().map(|event| event.at);
+        event.or_else(|| self.step.as_ref().map(|step| self.end(step)).filter(|end| end.is_finite()))
+    }
+
+    fn end(&self, step: &Step) -> f64 {
+        if self.speed > 0.0 { self.clock + step.left / self.speed } else { f64::INFINITY }
     }
 
     /// Works until `now`, and returns the events up to then in their order. A step may end without an event.
     pub fn advance(&mut self, now: f64) -> Vec<Event> {
-        while let Some(left) = self.step {
-            let end = if self.speed > 0.0 { self.clock + left / self.speed } else { f64::INFINITY };
+        while let Some(step) = self.step.take() {
+            let end = self.end(&step);
             if end > now {
-                self.step = Some(left - (now - self.clock).max(0.0) * self.speed);
+                self.go_on(step, (now - self.clock).max(0.0) * self.speed);
                 break;
             }
             self.clock = end;
-            self.finish();
+            self.enter(step.passes);
             self.plan();
         }
         self.clock = self.clock.max(now);
         std::mem::take(&mut self.events)
+    }
+
+    /// Works for some seconds on a step that does not end in this time.
+    fn go_on(&mut self, mut step: Step, work: f64) {
+        step.left -= work;
+        // A pass that is over except for a rounding error counts as over.
+        let open = ((step.left / step.pass - 1e-6).ceil() as u64).clamp(1, step.passes);
+        self.enter(step.passes - open);
+        step.passes = open;
+        self.step = Some(step);
     }
 
     /// Begins the next step if there is work.
@@ -216,24 +255,29 @@ impl Engine {
             work += plan_prompt(&self.profile.rates, &mut started, &mut budget);
             self.running.push(started);
         }
-        self.step = (work > 0.0).then_some(work);
+        // While answers grow alone, nothing changes until the first of them ends.
+        let is_decoding_only = decoding == self.running.len();
+        let left = self.running.iter().map(|running| running.job.output - running.produced).min();
+        let passes = left.filter(|_| is_decoding_only).unwrap_or(1);
+        self.step = (work > 0.0).then_some(Step { pass: work, passes, left: work * passes as f64 });
     }
 
     /// Gives the first request of the line a place, if there is one and memory for it.
     fn start(&mut self) -> Option<Running> {
-        if self.running.len() >= self.profile.slots {
+        if self.running.len() >= self.profile.slots || self.is_full {
             return None;
         }
         let (_, job) = self.waiting.front()?;
         // The last token is always computed, since the first one of the answer comes from it.
-        let most = ((job.prompt - 1) / BLOCK) as usize;
+        let most = ((job.prompt - 1) / self.profile.block) as usize;
         let matched = self.cache.matched(&job.blocks[..most.min(job.blocks.len())]);
-        let private = (job.prompt + job.output).div_ceil(BLOCK) as usize - matched;
+        let private = (job.prompt + job.output).div_ceil(self.profile.block) as usize - matched;
         if !self.cache.reserve(&job.blocks[..matched], private) {
+            self.is_full = true;
             return None;
         }
         let (id, job) = self.waiting.pop_front()?;
-        let cached = matched as u64 * BLOCK;
+        let cached = matched as u64 * self.profile.block;
         self.totals.prompt += job.prompt;
         self.totals.cached += cached;
         self.events.push(Event { at: self.clock, id, kind: EventKind::Started });
@@ -242,19 +286,19 @@ impl Engine {
         Some(Running { id, job, cached, computed, produced: 0, planned: 0, full, shared, private })
     }
 
-    /// Enters what the step has done.
-    fn finish(&mut self) {
-        for running in &mut self.running {
+    /// Enters what these passes have done.
+    fn enter(&mut self, passes: u64) {
+        for running in self.running.iter_mut().filter(|_| passes > 0) {
             let was_decoding = running.is_decoding();
-            running.computed += running.planned;
+            let tokens = running.planned * passes;
+            running.computed += tokens;
             if was_decoding {
-                running.produced += running.planned;
-                self.totals.generated += running.planned;
+                running.produced += tokens;
+                self.totals.generated += tokens;
             } else {
-                self.totals.prefilled += running.planned;
+                self.totals.prefilled += tokens;
             }
-            running.planned = 0;
-            publish(&mut self.cache, running);
+            publish(&mut self.cache, self.profile.block, running);
             if !was_decoding && running.computed == running.job.prompt {
                 running.produced = 1;
                 self.totals.generated += 1;
@@ -265,6 +309,7 @@ impl Engine {
         for done in self.running.extract_if(.., is_done) {
             self.cache.release(&done.shared, done.private);
             self.totals.done += 1;
+            self.is_full = false;
             self.events.push(Event { at: self.clock, id: done.id, kind: EventKind::Done });
         }
     }
@@ -300,8 +345,8 @@ impl Engine {
 
     /// The tokens of a prompt that would be found in memory now.
     pub fn would_find(&self, job: &Job) -> u64 {
-        let most = ((job.prompt - 1) / BLOCK) as usize;
-        self.cache.matched(&job.blocks[..most.min(job.blocks.len())]) as u64 * BLOCK
+        let most = ((job.prompt - 1) / self.profile.block) as usize;
+        self.cache.matched(&job.blocks[..most.min(job.blocks.len())]) as u64 * self.profile.block
     }
 
     fn find(&self, id: u64) -> Option<&Running> {
@@ -317,8 +362,8 @@ fn plan_prompt(rates: &Rates, running: &mut Running, budget: &mut u64) -> f64 {
 }
 
 /// Shares the blocks that have become full.
-fn publish(cache: &mut PrefixCache, running: &mut Running) {
-    while running.full < (running.computed / BLOCK) as usize {
+fn publish(cache: &mut PrefixCache, block: u64, running: &mut Running) {
+    while running.full < (running.computed / block) as usize {
         if let Some(hash) = running.job.blocks.get(running.full)
             && cache.publish(*hash)
         {

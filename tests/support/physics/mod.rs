@@ -5,6 +5,7 @@
 //! | `rates` | the seconds that reading a prompt and writing a token take, fitted to published figures |
 //! | `cache` | the memory for keys and values: blocks of 16 tokens, shared by equal beginnings, oldest unused block out first |
 //! | `engine` | one box: a queue, places, continuous batching; pure, on a clock that is an argument |
+//! | `traffic` | people who work with Claude Code: the requests that they cause, and when |
 //!
 //! Tests and benchmarks use it to see how requests for several boxes are best spread.
 
@@ -23,3 +24,4 @@
 pub mod cache;
 pub mod engine;
 pub mod rates;
+pub mod traffic;
