@@ -5,9 +5,10 @@
 //! | `model` | the model server with physics (`support/physics`) keeps the published figures and its own rules |
 //! | `policy` | ways to choose a box |
 //! | `simulation` | sessions, a router and boxes on one clock |
+//! | `server` | the model server's HTTP and its faults |
 //! | `ranking` | how long people wait under each policy |
 //!
-//! All of it runs on a virtual clock, so nothing waits.
+//! The simulation and the model run on a virtual clock, so nothing waits; the server's clock runs fast.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,4 +26,5 @@ mod physics;
 mod model;
 mod policy;
 mod ranking;
+mod server;
 mod simulation;

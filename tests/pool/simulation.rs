@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::policy::{BoxView, Policy};
-use crate::physics::engine::{Engine, EventKind, Profile};
+use crate::physics::engine::{Engine, Event, EventKind, Profile};
 use crate::physics::traffic::{Ask, Class, Planned, Session};
 
 /// The place and the people.
@@ -108,7 +108,7 @@ impl Simulation<'_> {
                 let key = (at_box, event.id);
                 match event.kind {
                     EventKind::Started => {}
-                    EventKind::FirstToken => self.first_token(event.at, key),
+                    EventKind::FirstToken => self.first_token(&event, at_box),
                     EventKind::Done => {
                         let Sent { ask, .. } = self.sent.remove(&key).unwrap();
                         self.policy.done(event.at, &ask, at_box);
@@ -121,13 +121,11 @@ impl Simulation<'_> {
         }
     }
 
-    fn first_token(&mut self, at: f64, key: (usize, u64)) {
-        let Sent { ask, since } = &self.sent[&key];
-        // An answer of one token has ended already and left its box.
-        let cached = self.engines[key.0].cached_tokens(key.1).unwrap_or(0);
-        self.policy.first_token(at, ask, key.0, cached);
+    fn first_token(&mut self, event: &Event, at_box: usize) {
+        let Sent { ask, since } = &self.sent[&(at_box, event.id)];
+        self.policy.first_token(event.at, ask, at_box, event.cached);
         if ask.class == Class::Main {
-            self.report.main_waits.push(at - since);
+            self.report.main_waits.push(event.at - since);
         }
     }
 

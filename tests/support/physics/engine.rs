@@ -67,6 +67,8 @@ pub struct Event {
     pub at: f64,
     pub id: u64,
     pub kind: EventKind,
+    /// The tokens of its prompt that were found in memory.
+    pub cached: u64,
 }
 
 /// Sums since the start.
@@ -110,6 +112,10 @@ struct Running {
 impl Running {
     fn is_decoding(&self) -> bool {
         self.produced > 0
+    }
+
+    fn event(&self, at: f64, kind: EventKind) -> Event {
+        Event { at, id: self.id, kind, cached: self.cached }
     }
 }
 
@@ -280,7 +286,7 @@ impl Engine {
         let cached = matched as u64 * self.profile.block;
         self.totals.prompt += job.prompt;
         self.totals.cached += cached;
-        self.events.push(Event { at: self.clock, id, kind: EventKind::Started });
+        self.events.push(Event { at: self.clock, id, kind: EventKind::Started, cached });
         let shared = job.blocks[..matched].to_vec();
         let (computed, full) = (cached, matched);
         Some(Running { id, job, cached, computed, produced: 0, planned: 0, full, shared, private })
@@ -302,7 +308,7 @@ impl Engine {
             if !was_decoding && running.computed == running.job.prompt {
                 running.produced = 1;
                 self.totals.generated += 1;
-                self.events.push(Event { at: self.clock, id: running.id, kind: EventKind::FirstToken });
+                self.events.push(running.event(self.clock, EventKind::FirstToken));
             }
         }
         let is_done = |running: &mut Running| running.produced >= running.job.output;
@@ -310,7 +316,7 @@ impl Engine {
             self.cache.release(&done.shared, done.private);
             self.totals.done += 1;
             self.is_full = false;
-            self.events.push(Event { at: self.clock, id: done.id, kind: EventKind::Done });
+            self.events.push(done.event(self.clock, EventKind::Done));
         }
     }
 

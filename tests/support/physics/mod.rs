@@ -6,6 +6,9 @@
 //! | `cache` | the memory for keys and values: blocks of 16 tokens, shared by equal beginnings, oldest unused block out first |
 //! | `engine` | one box: a queue, places, continuous batching; pure, on a clock that is an argument |
 //! | `traffic` | people who work with Claude Code: the requests that they cause, and when |
+//! | `render` | a chat completion request as the tokens of a prompt |
+//! | `server` | a box behind a real socket, on a clock that may run fast, with faults that can be switched |
+//! | `connection` | the HTTP of that server |
 //!
 //! Tests and benchmarks use it to see how requests for several boxes are best spread.
 
@@ -22,6 +25,9 @@
 )]
 
 pub mod cache;
+mod connection;
 pub mod engine;
 pub mod rates;
+pub mod render;
+pub mod server;
 pub mod traffic;
