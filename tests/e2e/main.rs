@@ -20,6 +20,8 @@
 
 #[path = "../support/json_prefix.rs"]
 mod json_prefix;
+#[path = "../support/physics/mod.rs"]
+mod physics;
 #[path = "../support/validator.rs"]
 mod validator;
 
@@ -32,6 +34,7 @@ mod access;
 mod answers;
 mod bad_input;
 mod bench;
+mod boxes;
 mod calls;
 mod closed;
 mod connections;
