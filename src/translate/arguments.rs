@@ -73,8 +73,8 @@ pub(super) const SPACES: [char; 4] = [' ', '\t', '\n', '\r'];
 /// in that state may run is decided in `finish`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The text reached its own end. It is one object, however much was repaired inside it; or it is not an object but
-    /// has balanced brackets, and the client gets it as raw text only.
+    /// The text reached its own end. It is one object, however much was repaired inside it; or it is not an object, such
+    /// as a number or plain text, nothing shows that a part is missing, and the client gets it as raw text only.
     Whole,
     /// Only closing brackets are missing after a complete value, or no arguments came at all.
     Unclosed,
@@ -227,7 +227,7 @@ impl Arguments {
             (Some(Outcome::Truncated), _) => Ending::Cut,
             (Some(_), _) | (None, ObjectState::Complete) => Ending::Whole,
             (None, ObjectState::Start | ObjectState::AfterValue) => Ending::Unclosed,
-            (None, ObjectState::Other) => end::ending_of_other(raw, is_told_cut),
+            (None, ObjectState::Other) => end::ending_of_other(raw, is_told_cut || self.raw.is_cut()),
             // No part of the text was sent, so no part can run: the client gets the raw text and refuses it.
             (None, ObjectState::Broken)
                 if !is_told_cut

@@ -15,6 +15,7 @@ pub(super) fn ending_of_other(raw: &str, is_told_cut: bool) -> Ending {
             inner.push(&text, &mut String::new());
             inner.ending(is_told_cut, &mut String::new())
         }
+        // None of it can run, since it is sent whole as raw text, which the client's schema check refuses.
         None if !is_told_cut && is_balanced(raw) => Ending::Whole,
         None => Ending::Cut,
     }
@@ -25,21 +26,21 @@ pub(super) fn is_null(text: &str) -> bool {
     text == "null" || text == "None"
 }
 
-/// True if text that is not valid JSON still has a recognizable end: it has brackets, all of them are closed, and it
-/// does not end inside a double-quoted string.
+/// True if nothing shows that text which is not an object is incomplete: all its brackets are closed, and it does not end
+/// inside a double-quoted string.
 pub(super) fn is_balanced(text: &str) -> bool {
-    let (mut depth, mut has_brackets, mut in_string, mut is_escaped) = (0_usize, false, false, false);
+    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
     for byte in text.bytes() {
         match byte {
             _ if is_escaped => is_escaped = false,
             b'\\' if in_string => is_escaped = true,
             b'"' => in_string = !in_string,
             _ if in_string => {}
-            b'{' | b'[' => (depth, has_brackets) = (depth + 1, true),
+            b'{' | b'[' => depth += 1,
             b'}' | b']' if depth == 0 => return false,
             b'}' | b']' => depth -= 1,
             _ => {}
         }
     }
-    has_brackets && depth == 0 && !in_string
+    depth == 0 && !in_string
 }

@@ -464,28 +464,48 @@ fn how_far_the_text_had_come() {
         ("{\"a\":[", Ending::Cut),
         ("{\"a\":[1, ", Ending::Cut),
         ("{\"a\":{\"b", Ending::Cut),
-        ("nul", Ending::Cut),
         ("\"{\\\"a\\\":1}", Ending::Cut),
         ("\"{\\\"a\\\":\\\"x\"", Ending::Cut),
-        // Text that is not JSON ends where its brackets are closed, and no part of it was sent.
+    ] {
+        check_ending(text, expected);
+    }
+}
+
+#[track_caller]
+fn check_ending(text: &str, expected: Ending) {
+    assert_eq!(ending(&[text], false), expected, "{text:?}");
+    for size in [1, 3] {
+        assert_eq!(ending(&pieces(text, size), false), expected, "{text:?} in pieces of {size}");
+    }
+}
+
+#[test]
+fn how_far_text_that_is_not_an_object_had_come() {
+    for (text, expected) in [
+        // It ends where its brackets are closed, and no part of it was sent.
         ("[1,2]", Ending::Whole),
         ("{\"a\":tru}", Ending::Whole),
         ("{'a': 1}", Ending::Whole),
         ("```json\n{\"a\":1}\n```", Ending::Whole),
+        ("5", Ending::Whole),
+        ("nul", Ending::Whole),
+        ("\"ls\"", Ending::Whole),
+        ("rm -rf /srv/da", Ending::Whole),
+        ("\"ls", Ending::Cut),
         ("{'a': 'rm -rf /srv/da", Ending::Cut),
         ("[1,2", Ending::Cut),
         ("```json\n{\"a\":1", Ending::Cut),
-        ("rm -rf /srv/da", Ending::Cut),
         ("{\"a\":\"x\",\"b\":tru}", Ending::Cut),
         ("{\"a\":\"x\" \"y\"}", Ending::Cut),
         ("{bad}}", Ending::Cut),
         ("{a:\"}", Ending::Cut),
     ] {
-        assert_eq!(ending(&[text], false), expected, "{text:?}");
-        for size in [1, 3] {
-            assert_eq!(ending(&pieces(text, size), false), expected, "{text:?} in pieces of {size}");
-        }
+        check_ending(text, expected);
     }
+}
+
+#[test]
+fn how_far_a_cut_text_had_come() {
     // If the answer met a limit, only an object is whole.
     for (text, expected) in [
         ("{\"a\":1}", Ending::Whole),
@@ -493,6 +513,8 @@ fn how_far_the_text_had_come() {
         ("{\"a\":1", Ending::Cut),
         ("{\"a\":\"x\"", Ending::Unclosed),
         ("[1,2]", Ending::Cut),
+        ("5", Ending::Cut),
+        ("rm -rf /srv/da", Ending::Cut),
         ("{'a': 1}", Ending::Cut),
         ("\"{'a': 1}\"", Ending::Cut),
     ] {
