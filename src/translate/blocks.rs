@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::json::{Object, Value};
 
@@ -17,6 +18,33 @@ const NOT_BASE64: &str = "[document omitted: its data is not valid base64]";
 
 /// The media type of a PDF.
 const PDF_TYPE: &str = "application/pdf";
+
+/// The ends of media types that are text, beside all of `text/`: `application/x-yaml` and `application/ld+json` too.
+const TEXT_TYPES: [&str; 15] = [
+    "json",
+    "jsonl",
+    "ndjson",
+    "xml",
+    "yaml",
+    "toml",
+    "csv",
+    "markdown",
+    "html",
+    "javascript",
+    "ecmascript",
+    "typescript",
+    "sql",
+    "graphql",
+    "sh",
+];
+
+/// Base64 with or without padding: clients send both.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 
 /// Types without text that no model misses. Dropping any other type is worth a warning to the operator.
 const MEANINGLESS: [&str; 6] = [
@@ -71,7 +99,7 @@ fn document<'r>(body: &'r Object<'r>) -> Cow<'r, str> {
         Some("text") => source.and_then(|source| string(source, "data")).map(Cow::Borrowed),
         Some("content") => source.and_then(|source| source.get("content")).map(texts),
         Some("base64") => match unread_type(body) {
-            Some(PDF_TYPE) => Some(Cow::Borrowed(PDF_OMITTED)),
+            Some(kind) if kind.eq_ignore_ascii_case(PDF_TYPE) => Some(Cow::Borrowed(PDF_OMITTED)),
             Some(_) => None,
             None => source.map(encoded),
         },
@@ -90,13 +118,23 @@ fn document<'r>(body: &'r Object<'r>) -> Cow<'r, str> {
 pub(super) fn unread_type<'r>(document: &'r Object<'r>) -> Option<&'r str> {
     let source = document.get("source").and_then(Value::as_object)?;
     let kind = string(source, "media_type").unwrap_or("unknown");
-    let is_text = kind.starts_with("text/") || kind.ends_with("json") || kind.ends_with("xml");
-    (source.get("type").and_then(Value::as_str) == Some("base64") && !is_text).then_some(kind)
+    (source.get("type").and_then(Value::as_str) == Some("base64") && !is_text_type(kind)).then_some(kind)
+}
+
+/// True if a document of this media type is text. Upper case means the same, and a parameter such as the character set
+/// does not matter.
+fn is_text_type(media_type: &str) -> bool {
+    let name = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_named = |kind: &str| name.rsplit(['/', '+', '-']).next() == Some(kind);
+    name.starts_with("text/") || TEXT_TYPES.iter().any(|kind| is_named(kind))
 }
 
 /// The text of a source in base64.
 fn encoded<'r>(source: &'r Object<'r>) -> Cow<'r, str> {
-    match STANDARD.decode(string(source, "data").unwrap_or_default()).map(String::from_utf8) {
+    let data = string(source, "data").unwrap_or_default();
+    // Some encoders break their lines, as in a mail.
+    let data: Vec<u8> = data.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    match BASE64.decode(data).map(String::from_utf8) {
         Ok(Ok(text)) => Cow::Owned(text),
         // Another encoding than UTF-8: the letters of English are right all the same.
         Ok(Err(error)) => Cow::Owned(String::from_utf8_lossy(error.as_bytes()).into_owned()),
