@@ -9,6 +9,7 @@ mod messages;
 mod tests;
 mod tools;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 
@@ -165,7 +166,7 @@ pub enum Block<'r> {
     /// A tool call of the model.
     ToolUse {
         /// Its id.
-        id: &'r str,
+        id: Cow<'r, str>,
         /// The tool.
         name: &'r str,
         /// The input; `None` if absent or null.
@@ -180,7 +181,8 @@ pub enum Block<'r> {
         /// The signature: sparkgap's own, another provider's, or empty.
         signature: &'r str,
     },
-    /// A block of any other type, known or not.
+    /// A block of any other type, known or not; in a tool result also a block that belongs into a message only, such as
+    /// a call.
     Other {
         /// Its type.
         kind: &'r str,
@@ -193,7 +195,7 @@ pub enum Block<'r> {
 #[derive(Clone, Debug)]
 pub struct ToolResult<'r> {
     /// The id of the call that it answers.
-    pub id: &'r str,
+    pub id: Cow<'r, str>,
     /// Its content; empty if it has none.
     pub content: Vec<Block<'r>>,
     /// True if the tool failed.

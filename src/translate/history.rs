@@ -204,7 +204,7 @@ impl<'r> Builder<'r, '_> {
             if text == NO_OUTPUT {
                 continue;
             }
-            let id = tool_id::given(result.id);
+            let id = tool_id::given(&result.id);
             after.push(Part::Text(Cow::Owned(format!("Result of tool call {id}: {text}"))));
             after.extend(images);
         }
@@ -318,7 +318,7 @@ fn result_text<'r>(
         Part::Text(more) if more.is_empty() => {}
         Part::Text(more) => append(&mut text, more, "\n"),
         Part::Image(source) => {
-            let id = tool_id::given(result.id);
+            let id = tool_id::given(&result.id);
             let line = format!("Image returned by tool call {}:", cut(&id, IMAGE_ID_SIZE_MAX));
             images.extend([Part::Text(Cow::Owned(line)), Part::Image(source)]);
             has_image = true;

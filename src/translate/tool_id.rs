@@ -52,8 +52,8 @@ impl TakenIds {
     /// The ids of all tool calls and results of a conversation.
     pub(super) fn of(messages: &[Message<'_>]) -> TakenIds {
         let ids = messages.iter().flat_map(|message| &message.content).filter_map(|block| match block {
-            Block::ToolUse { id, .. } => Some(*id),
-            Block::ToolResult(result) => Some(result.id),
+            Block::ToolUse { id, .. } => Some(id.as_ref()),
+            Block::ToolResult(result) => Some(result.id.as_ref()),
             _ => None,
         });
         // A call and its result have the same id.
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn taken_ids_are_remembered_up_to_a_limit() {
         let ids: Vec<String> = (0..=TAKEN_MAX).map(|number| format!("call_{number}")).collect();
-        let call = |id: &'static str| Block::ToolUse { id, name: "f", input: None };
+        let call = |id: &'static str| Block::ToolUse { id: id.into(), name: "f", input: None };
         let message = |content| Message {
             role: crate::anthropic::Role::Assistant,
             content,
@@ -189,7 +189,10 @@ mod tests {
         assert!(few.contains("call_0") && !few.contains("call_1") && !few.contains(""));
         assert!(!TakenIds::default().contains("call_0") && !TakenIds::of(&[]).contains(""));
         let calls = |count: usize| -> Vec<Block<'_>> {
-            ids.iter().take(count).map(|id| Block::ToolUse { id, name: "f", input: None }).collect()
+            ids.iter()
+                .take(count)
+                .map(|id| Block::ToolUse { id: id.into(), name: "f", input: None })
+                .collect()
         };
         let most = TakenIds::of(&[message(calls(TAKEN_MAX)), message(calls(TAKEN_MAX))]);
         assert!(most.contains("call_1023") && !most.contains("call_1024"));

@@ -43,7 +43,7 @@ impl<'r> AssistantTurn<'r> {
                 self.text_ended = true;
             }
             Block::ToolUse { id, name, input } => {
-                self.calls.push(AssistantCall { id, name, input: *input });
+                self.calls.push(AssistantCall { id: id.as_ref(), name, input: *input });
                 self.text_ended = true;
             }
             Block::Text(text) => {

@@ -37,7 +37,8 @@ fn are_unique(calls: &[&str]) -> bool {
 
 fn pair_few(calls: &[&str], results: &[&ToolResult<'_>]) -> Paired {
     let of_call = |id: &&str| results.iter().rposition(|result| result.id == *id);
-    let is_without = |(at, result): (usize, &&ToolResult<'_>)| (!calls.contains(&result.id)).then_some(at);
+    let is_without =
+        |(at, result): (usize, &&ToolResult<'_>)| (!calls.contains(&result.id.as_ref())).then_some(at);
     Paired {
         of_calls: calls.iter().map(of_call).collect(),
         without_call: results.iter().enumerate().filter_map(is_without).collect(),
@@ -58,7 +59,7 @@ fn pair_many(calls: &[&str], results: &[&ToolResult<'_>]) -> Paired {
     }
     let mut paired = Paired::default();
     for (at, result) in results.iter().enumerate() {
-        match ids.get_mut(result.id) {
+        match ids.get_mut(result.id.as_ref()) {
             Some(same) => same.results.push(at),
             None => paired.without_call.push(at),
         }
@@ -84,7 +85,7 @@ mod tests {
         let (calls, ids) = (split(calls), split(results));
         let calls: Vec<&str> = calls.iter().map(String::as_str).collect();
         let results: Vec<ToolResult<'_>> =
-            ids.iter().map(|id| ToolResult { id, content: Vec::new(), is_error: false }).collect();
+            ids.iter().map(|id| ToolResult { id: id.into(), content: Vec::new(), is_error: false }).collect();
         let results: Vec<&ToolResult<'_>> = results.iter().collect();
         let found = pair(&calls, &results);
         if are_unique(&calls) {
