@@ -106,7 +106,7 @@ const ROWS: &[RefusalRow] = &[
     // tool schemas, and the format of the answer
     RefusalRow {
         pattern: r"invalid schema for response_format|'?response_format'?.{0,80}'?required'? is required",
-        repairs: |_, _| vec![Repair::LooseFormat, Repair::PlainSchemas, Repair::FormatAsText],
+        repairs: |_, _| vec![Repair::LooseFormat, Repair::PlainFormat, Repair::FormatAsText],
     },
     RefusalRow {
         pattern: r"response_format type is unavailable|response_format.{0,80}(?:not supported|unsupported|unavailable|not permitted|not allowed|must be)|json_schema.{0,40}not supported|json mode response is not supported",
@@ -310,7 +310,8 @@ fn without(name: &str) -> Vec<Repair> {
 
 /// The changes for a request with a schema that the server cannot compile.
 fn schemas(tool: Option<String>) -> Vec<Repair> {
-    let mut repairs = vec![Repair::Without("strict".into()), Repair::PlainSchemas];
+    // A format first: a request rarely has one, and the schemas of tools must not change for its sake.
+    let mut repairs = vec![Repair::PlainFormat, Repair::Without("strict".into()), Repair::PlainSchemas];
     repairs.extend(tool.map(Repair::OpenSchema));
     repairs.extend([Repair::FormatAsText, Repair::OpenSchemas]);
     repairs
@@ -446,7 +447,7 @@ mod tests {
             ("Invalid tool schema: 'objekt' is not valid under any of the given schemas", schema(None)),
             (
                 "Invalid schema for response_format 'output': In context=(), 'required' is required to be supplied and to be an array including every key in properties. Missing 'age'.",
-                vec![Repair::LooseFormat, Repair::PlainSchemas, Repair::FormatAsText],
+                vec![Repair::LooseFormat, Repair::PlainFormat, Repair::FormatAsText],
             ),
             ("This response_format type is unavailable now", vec![Repair::FormatAsText]),
             ("Unexpected role 'user' after role 'tool'", order()),

@@ -17,7 +17,7 @@ pub enum Repair {
     Without(String),
     /// A line of text in place of every image.
     NoImages,
-    /// A line of text in place of every image but the newest ones, of which so many stay.
+    /// A line of text in place of every image but the newest ones, of which at most so many stay.
     ImagesMax(usize),
     /// A line of text in place of every image that is neither PNG nor JPEG.
     PlainImages,
@@ -31,6 +31,8 @@ pub enum Repair {
     BrokenImages(Vec<u64>),
     /// Tool schemas without the keywords that few grammars know, such as `pattern` and `format`.
     PlainSchemas,
+    /// The schema of a wanted format without the same keywords.
+    PlainFormat,
     /// A schema that allows any object for the tool of this name.
     OpenSchema(String),
     /// A schema that allows any object for every tool.
@@ -149,6 +151,9 @@ impl fmt::Display for Repair {
             }
             Repair::PlainSchemas => f.write_str(
                 "cannot compile pattern, format or limits in tool schemas; they are left out, so the model may break them",
+            ),
+            Repair::PlainFormat => f.write_str(
+                "cannot compile pattern, format or limits in the schema of an answer; they are left out, so an answer may break them",
             ),
             Repair::OpenSchema(name) => write!(
                 f,

@@ -72,6 +72,7 @@ pub fn make_repair(repair: &Repair, body: &mut Value<'_>) -> bool {
         Repair::BrokenImages(broken) => images::omit(body, images::Kept::AllBut(broken)),
         Repair::NewestImage | Repair::PresentImages => false,
         Repair::PlainSchemas => schemas::plain(body),
+        Repair::PlainFormat => schemas::plain_format(body),
         Repair::OpenSchema(name) => schemas::open(body, Some(name)),
         Repair::OpenSchemas => schemas::open(body, None),
         Repair::LooseFormat => schemas::loose_format(body),

@@ -41,18 +41,23 @@ const OF_NAMES: [&str; 3] = ["properties", "$defs", "definitions"];
 /// The keywords whose value is data.
 const OF_DATA: [&str; 5] = ["enum", "const", "default", "examples", "required"];
 
-/// Leaves the rare keywords out of all schemas.
+/// Leaves the rare keywords out of the schemas of all tools.
 pub(super) fn plain(body: &mut Object<'_>) -> bool {
     let mut is_changed = false;
-    each_schema(body, |_, schema| is_changed |= without_rare(schema));
+    each_tool(body, |_, schema| is_changed |= without_rare(schema));
     is_changed
+}
+
+/// Leaves the rare keywords out of the schema of the wanted format.
+pub(super) fn plain_format(body: &mut Object<'_>) -> bool {
+    json_schema(body).and_then(|format| format.get_mut("schema")).is_some_and(without_rare)
 }
 
 /// Allows any object as the input of the tool of this name, or of every tool.
 pub(super) fn open(body: &mut Object<'_>, name: Option<&str>) -> bool {
     let mut is_changed = false;
-    each_schema(body, |tool, schema| {
-        let is_meant = tool.is_some_and(|tool| name.is_none_or(|name| name == tool));
+    each_tool(body, |tool, schema| {
+        let is_meant = name.is_none_or(|name| name == tool);
         if is_meant && schema.as_object().is_none_or(|schema| schema.len() > 1) {
             *schema = Value::object([("type", "object".into())]);
             is_changed = true;
@@ -63,9 +68,7 @@ pub(super) fn open(body: &mut Object<'_>, name: Option<&str>) -> bool {
 
 /// Sends the wanted format without `strict`, with which a server refuses properties that are not required.
 pub(super) fn loose_format(body: &mut Object<'_>) -> bool {
-    let format = body.get_mut("response_format").and_then(Value::as_object_mut);
-    let format = format.and_then(|format| format.get_mut("json_schema")).and_then(Value::as_object_mut);
-    let strict = format.and_then(|format| format.get_mut("strict"));
+    let strict = json_schema(body).and_then(|format| format.get_mut("strict"));
     strict.is_some_and(|strict| std::mem::replace(strict, false.into()).as_bool() == Some(true))
 }
 
@@ -88,22 +91,22 @@ pub(super) fn format_as_text(body: &mut Object<'_>) -> bool {
     true
 }
 
-/// Calls `change` with each tool's name and schema, and with the schema of the wanted format.
-fn each_schema<'a>(body: &mut Object<'a>, mut change: impl FnMut(Option<&str>, &mut Value<'a>)) {
+/// The wanted format, if it is a schema.
+fn json_schema<'b, 'a>(body: &'b mut Object<'a>) -> Option<&'b mut Object<'a>> {
+    body.get_mut("response_format")?.as_object_mut()?.get_mut("json_schema")?.as_object_mut()
+}
+
+/// Calls `change` with each tool's name and schema.
+fn each_tool<'a>(body: &mut Object<'a>, mut change: impl FnMut(&str, &mut Value<'a>)) {
     if let Some(Value::Array(tools)) = body.get_mut("tools") {
         for tool in tools.to_mut() {
             let function = tool.as_object_mut().and_then(|tool| tool.get_mut("function"));
             let Some(function) = function.and_then(Value::as_object_mut) else { continue };
             let name = function.get("name").and_then(Value::as_str).unwrap_or_default().to_string();
             if let Some(schema) = function.get_mut("parameters") {
-                change(Some(&name), schema);
+                change(&name, schema);
             }
         }
-    }
-    let format = body.get_mut("response_format").and_then(Value::as_object_mut);
-    let format = format.and_then(|format| format.get_mut("json_schema")).and_then(Value::as_object_mut);
-    if let Some(schema) = format.and_then(|format| format.get_mut("schema")) {
-        change(None, schema);
     }
 }
 
@@ -157,6 +160,18 @@ mod tests {
         let plain = r#"{"type":"object","properties":{"pattern":{"type":"string"},"list":{"type":"array","items":{"anyOf":[{"type":"string"},{"type":"null"}]}},"kind":{"enum":["format"],"default":{"format":1}}},"required":["pattern"]}"#;
         assert_eq!(repaired(&Repair::PlainSchemas, &tools(schema)), (tools(plain), true));
         assert!(!repaired(&Repair::PlainSchemas, &tools(plain)).1);
+    }
+
+    #[test]
+    fn a_plain_format_leaves_tools_alone_and_plain_tools_leave_the_format_alone() {
+        let body = |of_tool: &str, of_format: &str| {
+            let format = format!(r#""response_format":{{"json_schema":{{"schema":{of_format}}}}}"#);
+            tools(of_tool).replacen('{', &format!("{{{format},"), 1)
+        };
+        let (rare, plain) = (r#"{"type":"string","pattern":"a"}"#, r#"{"type":"string"}"#);
+        assert_eq!(repaired(&Repair::PlainFormat, &body(rare, rare)), (body(rare, plain), true));
+        assert_eq!(repaired(&Repair::PlainSchemas, &body(rare, rare)), (body(plain, rare), true));
+        assert!(!repaired(&Repair::PlainFormat, &tools(rare)).1);
     }
 
     #[test]
