@@ -14,6 +14,7 @@ const TOO_MANY: &str = "[image omitted: the server takes only a few images, and 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kept<'k> {
     None,
+    /// At most so many of the newest ones.
     Newest(usize),
     /// PNG and JPEG, which every decoder reads. An image that is given by its address stays, too.
     Plain,
@@ -46,11 +47,23 @@ pub(super) fn newest_first(body: &Value<'_>) -> impl Iterator<Item = u64> {
     messages.iter().rev().flat_map(|message| parts(message).iter().rev().filter_map(address)).map(hash)
 }
 
+/// The number of images at the beginning that make room for at most `max` newer ones. They go in blocks of half of `max`:
+/// each image that goes changes the prompt before the newest message, and costs the server its prefix cache from there
+/// on. Images of the newest message with images go only if there is no room for them.
+fn count_of_old(messages: &[Value<'_>], max: usize) -> usize {
+    let count_in = |message: &Value<'_>| parts(message).iter().filter(|part| address(part).is_some()).count();
+    let count: usize = messages.iter().map(count_in).sum();
+    let newest = messages.iter().rev().map(count_in).find(|count| *count > 0).unwrap_or(0);
+    let least = count.saturating_sub(max);
+    let in_blocks = least.next_multiple_of((max / 2).max(1));
+    in_blocks.min(count - newest).max(least)
+}
+
 /// Replaces the images that do not stay. Otherwise one image would end the conversation, since it stays in the history.
 /// Returns false if all of them stay.
 pub(super) fn omit(body: &mut Object<'_>, kept: Kept<'_>) -> bool {
     let Some(messages) = super::messages(body) else { return false };
-    let count = messages.iter().flat_map(parts).filter(|part| address(part).is_some()).count();
+    let old = if let Kept::Newest(max) = kept { count_of_old(messages, max) } else { 0 };
     let mut seen = 0;
     let mut is_changed = false;
     for message in messages {
@@ -65,7 +78,7 @@ pub(super) fn omit(body: &mut Object<'_>, kept: Kept<'_>) -> bool {
             seen += 1;
             let line = match kept {
                 Kept::None => Some(IMAGE_OMITTED),
-                Kept::Newest(max) => (count - seen >= max).then_some(TOO_MANY),
+                Kept::Newest(_) => (seen <= old).then_some(TOO_MANY),
                 Kept::Plain => (!is_plain(address)).then_some(UNREADABLE),
                 Kept::AllBut(broken) => broken.contains(&hash(address)).then_some(UNREADABLE),
             };
@@ -116,6 +129,33 @@ mod tests {
             assert_eq!(["A", "B", "C"].iter().copied().filter(|data| stays(data)).collect::<String>(), left);
             assert_eq!(is_changed, max < 3);
         }
+    }
+
+    #[test]
+    fn old_images_go_in_blocks_so_that_the_prefix_holds() {
+        let parts = |count: usize| (0..count).map(|n| image("png", &format!("I{n}."))).collect::<Vec<_>>();
+        let kept = |told: &str, count: usize| -> Vec<usize> {
+            (0..count).filter(|n| told.contains(&format!("base64,I{n}."))).collect()
+        };
+        let (mut before, mut changes) = (Vec::new(), 0);
+        for count in 1..=40 {
+            let images = parts(count);
+            let messages: Vec<&[String]> = images.chunks(1).collect();
+            let now = kept(&repaired(&Repair::ImagesMax(8), &body(&messages)).0, count);
+            assert!(now.len() <= 8 && now.len() > count.min(8) / 2, "{count}: {now:?}");
+            assert!(
+                now.last() == Some(&(count - 1))
+                    && now.iter().rev().zip((0..count).rev()).all(|(a, b)| *a == b)
+            );
+            changes += usize::from(!now.starts_with(&before));
+            before = now;
+        }
+        // Without blocks each of the 32 turns beyond the limit would change the prefix.
+        assert_eq!(changes, 8);
+        // As many images of the newest message stay as the server takes.
+        let nine = parts(10);
+        let (told, _) = repaired(&Repair::ImagesMax(8), &body(&[&nine[..1], &nine[1..]]));
+        assert_eq!(kept(&told, 10), (2..10).collect::<Vec<_>>());
     }
 
     #[test]
