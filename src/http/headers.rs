@@ -14,6 +14,12 @@ pub struct Headers {
     fields: Vec<[usize; 3]>,
 }
 
+/// True if a `content-encoding` changes the body. Some servers and clients say `none`, which is not a registered name.
+pub(crate) fn is_encoded(encoding: &str) -> bool {
+    let encoding = encoding.trim();
+    !["", "identity", "none"].iter().any(|plain| encoding.eq_ignore_ascii_case(plain))
+}
+
 impl Headers {
     /// The first value of this header, whose name may be in any case. `None` also if the value is not visible ASCII.
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -120,6 +126,16 @@ impl<N: AsRef<str>, V: AsRef<str>> FromIterator<(N, V)> for Headers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_for_no_encoding() {
+        for plain in ["", "identity", "Identity", " none "] {
+            assert!(!is_encoded(plain), "{plain}");
+        }
+        for encoding in ["gzip", "br", "identity, gzip"] {
+            assert!(is_encoded(encoding), "{encoding}");
+        }
+    }
 
     #[test]
     fn headers_are_found_in_any_case_and_kept_in_order() {

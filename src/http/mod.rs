@@ -34,6 +34,7 @@ pub(crate) use chunks::fitting;
 pub use chunks::{Chunks, Decoded, Malformed};
 pub use connection::{Connection, LateRefusal, Waiting};
 pub(crate) use head::end as end_of_head;
+pub(crate) use headers::is_encoded;
 pub use headers::{Headers, SECRET_HEADERS};
 pub use request::{Request, RequestFailure, RequestLimits};
 pub use socket::Socket;

@@ -7,7 +7,7 @@ use super::exchange::Exchange;
 use super::state::Proxy;
 use super::stop::Stop;
 use crate::error::{Error, Kind};
-use crate::http::Request;
+use crate::http::{Request, is_encoded};
 use crate::json::Document;
 
 /// The lowest rate at which a body must arrive, in bytes a second, measured over the body timeout. Without it, a client
@@ -20,8 +20,7 @@ const BODY_READ_SIZE_MAX: usize = 256 * 1024;
 
 /// Reads a complete, unencoded body. Memory is claimed for the bytes that have arrived, not for the announced length.
 pub(super) fn read_body(proxy: &Proxy, exchange: &Exchange, request: &Request) -> Result<Document, Stop> {
-    let encoding = request.header("content-encoding").unwrap_or("identity");
-    if !encoding.eq_ignore_ascii_case("identity") {
+    if let Some(encoding) = request.header("content-encoding").filter(|encoding| is_encoded(encoding)) {
         let what = format!("content-encoding: '{encoding}' is not supported; send the body as it is");
         return Err(Error::new(Kind::InvalidRequest, what).code("request_body_encoding_unsupported").into());
     }

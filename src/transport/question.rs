@@ -15,6 +15,7 @@ use ureq::{Error, Timeout};
 use super::call::{Endpoint, Path};
 use super::failure::{Failure, WHILE_CONNECTING};
 use super::tls;
+use crate::http::is_encoded;
 
 /// The largest head of an answer, in bytes: as for calls.
 const HEAD_SIZE_MAX: usize = 64 * 1024;
@@ -74,7 +75,7 @@ impl Endpoint {
             let target = text("location").unwrap_or_default();
             return Err(self.without_keys(Failure::redirected(status, &target)));
         }
-        if let Some(encoding) = text("content-encoding").filter(|encoding| encoding != "identity") {
+        if let Some(encoding) = text("content-encoding").filter(|encoding| is_encoded(encoding)) {
             return Err(self.without_keys(Failure::encoded(&encoding)));
         }
         let limit = u64::try_from(limits.size).unwrap_or(u64::MAX);

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::head::{self, Framing, ResponseHead};
 use super::idle::Idle;
 use super::wait::Call;
-use crate::http::fitting;
+use crate::http::{fitting, is_encoded};
 
 /// Room for a response's head and an event or two, in bytes, since they often come together; doubled for a larger head.
 const BEGINNING_SIZE: usize = 2048;
@@ -331,12 +331,6 @@ impl Open {
         self.keep_alive &= used == bytes.len() && self.connection.is_whole();
         Ok(data)
     }
-}
-
-/// True if a `content-encoding` changes the body. Some servers say `none`, which is not a registered name.
-fn is_encoded(encoding: &str) -> bool {
-    let encoding = encoding.trim();
-    !["", "identity", "none"].iter().any(|plain| encoding.eq_ignore_ascii_case(plain))
 }
 
 impl fmt::Debug for Response {

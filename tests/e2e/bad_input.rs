@@ -415,11 +415,17 @@ fn requests_that_are_no_http() {
 #[test]
 fn an_encoded_body_is_refused_with_the_apis_code() {
     let upstream = Upstream::start();
-    let server = server(&upstream);
+    let server = Server::start(&upstream);
     let body = [0x1f, 0x8b, 8, 0];
     let answer = server.connect().ask(&post_with("content-encoding: gzip\r\n", &body));
     assert_eq!((answer.status, answer.error().0.as_str()), (400, "invalid_request_error"));
     assert_eq!(answer.json()["error"]["details"]["error_code"], "request_body_encoding_unsupported");
+    // Names for no encoding at all.
+    for name in ["Identity", "none"] {
+        let body = hello().to_string();
+        let header = format!("content-encoding: {name}\r\n");
+        assert_eq!(server.connect().ask(&post_with(&header, body.as_bytes())).status, 200, "{name}");
+    }
 }
 
 #[test]
