@@ -9,6 +9,7 @@ use crate::json::{self, Value};
 use crate::shown::cut;
 
 use super::echo::without_echo;
+use super::markup;
 use super::overflow::overflow;
 use super::refusal::repairs;
 use super::upstream_error::UpstreamError;
@@ -101,14 +102,11 @@ impl Said {
         })
     }
 
-    /// Plain text, or a proxy's HTML page, which is useless to a client.
+    /// Plain text, or the text of an HTML page.
     fn read_text(text: &str) -> Said {
         let text = text.trim();
-        // DashScope's texts begin with `<400>`.
-        let is_markup =
-            |rest: &str| rest.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '!' | '?'));
-        let message = if text.strip_prefix('<').is_some_and(is_markup) { "" } else { text };
-        Said { message: message.to_string(), ..Said::default() }
+        let message = markup::text(text).unwrap_or_else(|| text.to_string());
+        Said { message, ..Said::default() }
     }
 
     fn meaning(self, status: u16, retry_after: Option<u32>) -> UpstreamError {
@@ -557,7 +555,14 @@ mod tests {
                 Kind::Overloaded,
                 "Loading model",
             ),
-            (502, "<html><h1>Bad Gateway</h1></html>", Kind::BadGateway, "the upstream answered 502"),
+            (502, "<html><h1>Bad Gateway</h1></html>", Kind::BadGateway, "Bad Gateway"),
+            (502, "<html><body></body></html>", Kind::BadGateway, "the upstream answered 502"),
+            (
+                400,
+                "<html><body>400 Bad Request: field `frobnicate` is unknown</body></html>",
+                Kind::InvalidRequest,
+                "400 Bad Request: field `frobnicate` is unknown",
+            ),
             (500, "boom\n  at /usr/lib/x.py:1", Kind::Api, "boom"),
             (501, r#"{"error":{"message":"no"}}"#, Kind::InvalidRequest, "no"),
             (429, "", Kind::RateLimit, "the upstream answered 429"),

@@ -5,6 +5,7 @@
 //! | `chunk` | one event of a streamed answer |
 //! | `echo` | the parts of an error's text that repeat the request |
 //! | `failure` | an error body, whatever its shape -> its meaning |
+//! | `markup` | the text of an error page in HTML |
 //! | `upstream_error` | [`UpstreamError`]: the meanings |
 //! | `overflow` | the texts for "the prompt does not fit", with their numbers |
 //! | `refusal` | the texts of refusals, and the changes that help |
@@ -16,6 +17,7 @@
 mod chunk;
 mod echo;
 mod failure;
+mod markup;
 mod overflow;
 mod refusal;
 mod repair;
