@@ -10,7 +10,8 @@ use crate::json::{Number, Tape};
 /// A chunk, or a whole completion.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Chunk<'t, 'a> {
-    /// The whole chunk, if it is an error: `{"error": …}`, or a flat `{"object":"error", …}` (SGLang, old vLLM).
+    /// The whole chunk, if it is an error: `{"error": …}`, alone or in a list, a flat `{"object":"error", …}` (SGLang, old
+    /// vLLM), or a `message` with a `code`.
     pub error: Option<Tape<'t, 'a>>,
     /// The token counts, if the server sent any.
     pub counts: Option<Counts>,
@@ -103,8 +104,14 @@ impl<'t, 'a> Chunk<'t, 'a> {
     /// Reads a chunk. A member of an unexpected type counts as absent, because servers differ in them.
     pub fn read(tape: Tape<'t, 'a>) -> Self {
         let mut chunk = Chunk::default();
-        let Some(object) = tape.as_object() else { return chunk };
+        let Some(object) = tape.as_object() else {
+            // Gemini puts an error into a list.
+            let first = tape.as_array().and_then(|list| list.iter().next());
+            chunk.error = first.and_then(Chunk::read_error);
+            return chunk;
+        };
         let (mut detail, mut is_answer) = (false, false);
+        let (mut message, mut code) = (false, false);
         for (key, value) in object.iter() {
             match key {
                 "object" => match value.into_string() {
@@ -124,13 +131,22 @@ impl<'t, 'a> Chunk<'t, 'a> {
                 "usage" => chunk.counts = Counts::read(value).or(chunk.counts),
                 "prompt_progress" => chunk.counts = chunk.counts.or(Counts::read_progress(value)),
                 "error" if value.as_null().is_none() => chunk.error = Some(tape),
+                // An error without a member `error` (relays).
+                "message" => message = value.into_string().is_some_and(|text| !text.is_empty()),
+                "code" => code = is_error_code(value),
                 _ => {}
             }
         }
-        if detail && !is_answer {
+        if (detail || (message && code)) && !is_answer {
             chunk.error = Some(tape);
         }
         chunk
+    }
+
+    /// The error in an object that is one.
+    fn read_error(tape: Tape<'t, 'a>) -> Option<Tape<'t, 'a>> {
+        tape.as_object()?;
+        Chunk::read(tape).error
     }
 
     /// True if the server says that it failed, and perhaps not why.
@@ -138,6 +154,11 @@ impl<'t, 'a> Chunk<'t, 'a> {
         let reason = self.choice.as_ref().and_then(|choice| choice.finish_reason);
         reason.is_some_and(|reason| reason.eq_ignore_ascii_case("error"))
     }
+}
+
+/// True for a status of an error, or for the name of one.
+fn is_error_code(code: Tape<'_, '_>) -> bool {
+    code.as_u64().is_some_and(|code| code >= 400) || code.into_string().is_some_and(|code| !code.is_empty())
 }
 
 /// True for a list of choices without any.

@@ -293,10 +293,15 @@ fn check_values(json: &[u8]) -> Result<(), Stop> {
 /// The error that a response of status 200 begins with. vLLM sends the status before its engine has looked at the
 /// request, and the error in the first event.
 pub(super) fn error_at_once(response: &Response) -> Option<UpstreamError> {
-    // In nearly all cases this search finds nothing, and the rest is skipped.
-    memchr::memmem::find(response.beginning(), b"error")?;
     let beginning = response.beginning();
-    if (200..300).contains(&response.status) && beginning.trim_ascii_start().starts_with(b"{") {
+    let has = |mark: &[u8]| memchr::memmem::find(beginning, mark).is_some();
+    // Nearly all answers begin with a choice, and the rest is skipped.
+    if has(b"\"choices\"") && !has(b"error") {
+        return None;
+    }
+    let is_json =
+        beginning.trim_ascii_start().starts_with(b"{") || beginning.trim_ascii_start().starts_with(b"[");
+    if (200..300).contains(&response.status) && is_json {
         let read = Parser::default().read(&mut beginning.to_vec(), |tape| {
             Some(read_error_chunk(&Value::from_tape(Chunk::read(tape).error?)))
         });
@@ -304,7 +309,7 @@ pub(super) fn error_at_once(response: &Response) -> Option<UpstreamError> {
         return read.ok()?;
     }
     let mut decoder = Decoder::default();
-    let count = response.beginning().read(decoder.space()).ok()?;
+    let count = { beginning }.read(decoder.space()).ok()?;
     decoder.advance(count);
     let SseEvent { is_error, data } = decoder.next_event().ok()??;
     let read = Parser::default().read(data, |tape| {
