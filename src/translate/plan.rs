@@ -74,6 +74,8 @@ pub struct Plan {
     pub stream: bool,
     /// All stop sequences; matched in the answer's text.
     pub stop_sequences: Vec<String>,
+    /// Whether the client asked for reasoning, so that it expects blocks of it.
+    pub thinking_asked: bool,
     /// Whether the reasoning is withheld and only its signature shown.
     pub thinking_omitted: bool,
     /// Whether text is reasoning up to `</think>`: the template opens the reasoning itself, and the server has no

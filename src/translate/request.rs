@@ -256,6 +256,7 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         },
         stream: request.stream,
         stop_sequences: request.stop_sequences.iter().map(ToString::to_string).collect(),
+        thinking_asked: matches!(request.thinking, Some(Thinking::Enabled(_) | Thinking::Adaptive)),
         thinking_omitted: request.thinking_omitted,
         think_tags: false,
         repeated: None,

@@ -110,7 +110,7 @@ impl MessageStream {
             is_never_empty: plan.never_empty && !plan.discard,
             knows_window_reason: plan.context_window_beta,
             marks: ThinkMarks::new(plan.repeated, plan.think_tags),
-            content: AnswerContent::new(writer, calls, plan.stop_sequences),
+            content: AnswerContent::new(writer, calls, plan.stop_sequences, plan.thinking_asked),
             told: ToldEnd::default(),
             tokens: Tokens::new(plan.asked, plan.discard),
             skipped: 0,

@@ -18,6 +18,9 @@ pub(super) struct AnswerContent {
     /// blank blocks, and refuses them in a history.
     space: String,
     blank_reasoning: String,
+    /// True if blank reasoning gets a block where a text follows that begins with newlines: the block's signature brings
+    /// both back to the model.
+    takes_blank_reasoning: bool,
     stops: StopMatcher,
     has_tool_use: bool,
     has_cut_call: bool,
@@ -26,13 +29,19 @@ pub(super) struct AnswerContent {
 }
 
 impl AnswerContent {
-    pub(super) fn new(writer: BlockWriter, calls: StreamedCalls, stop_sequences: Vec<String>) -> Self {
+    pub(super) fn new(
+        writer: BlockWriter,
+        calls: StreamedCalls,
+        stop_sequences: Vec<String>,
+        takes_blank_reasoning: bool,
+    ) -> Self {
         AnswerContent {
             writer,
             calls,
             held: Vec::new(),
             space: String::new(),
             blank_reasoning: String::new(),
+            takes_blank_reasoning,
             stops: StopMatcher::new(stop_sequences),
             has_tool_use: false,
             has_cut_call: false,
@@ -123,6 +132,11 @@ impl AnswerContent {
             return;
         }
         let text = std::mem::take(&mut self.space);
+        if self.takes_blank_reasoning && text.starts_with('\n') && !self.blank_reasoning.is_empty() {
+            let reasoning = std::mem::take(&mut self.blank_reasoning);
+            self.close(sink);
+            self.writer.begin_blank_reasoning(&reasoning, sink);
+        }
         let text = self.writer.take_newlines(&text);
         self.close(sink);
         self.writer.begin_text(false, sink);

@@ -92,6 +92,14 @@ impl BlockWriter {
         (sink.emit)(&if is_thinking { Event::ThinkingStart { index } } else { Event::TextStart { index } });
     }
 
+    /// Begins a block for reasoning of white space alone. Its text is withheld, since a block that shows only white space
+    /// is not allowed; its signature carries it, as that of all reasoning that is withheld.
+    pub(super) fn begin_blank_reasoning(&mut self, text: &str, sink: &mut AnswerSink<'_, '_>) {
+        self.begin_text(true, sink);
+        self.signature = Signature::new(true);
+        self.signature.push(text);
+    }
+
     /// Begins a tool use: the call at this place, with its id and name. The block before it has ended.
     pub(super) fn begin_tool_use(
         &mut self,
