@@ -7,6 +7,7 @@
 //! because a request is up to 32 MiB of strings that we only pass on.
 
 mod document;
+mod integers;
 mod list;
 mod parser;
 mod spares;
@@ -32,8 +33,10 @@ pub enum Value<'a> {
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// Any number.
+    /// Any number but those below.
     Number(Number),
+    /// An integer beyond 64 bits: its digits, with the sign of a negative one.
+    BigInteger(Cow<'a, str>),
     /// A string.
     String(Cow<'a, str>),
     /// An array.
@@ -42,7 +45,7 @@ pub enum Value<'a> {
     Object(Object<'a>),
 }
 
-/// A JSON number. Integers beyond 64 bits become floats.
+/// A JSON number, except for integers beyond 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Number {
     /// A negative integer, or one that was made from an `i64`.
@@ -83,7 +86,11 @@ impl<'a> Value<'a> {
 
     /// The number as `f64`, if it is a number.
     pub fn as_f64(&self) -> Option<f64> {
-        if let Value::Number(number) = self { Some(number.as_f64()) } else { None }
+        match self {
+            Value::Number(number) => Some(number.as_f64()),
+            Value::BigInteger(digits) => digits.parse().ok(),
+            _ => None,
+        }
     }
 
     /// The elements, if it is an array.
@@ -117,6 +124,7 @@ impl<'a> Value<'a> {
             Value::Null => Value::Null,
             Value::Bool(b) => Value::Bool(b),
             Value::Number(number) => Value::Number(number),
+            Value::BigInteger(digits) => Value::BigInteger(Cow::Owned(digits.into_owned())),
             Value::String(text) => Value::String(Cow::Owned(text.into_owned())),
             Value::Array(items) => {
                 Value::Array(items.into_vec().into_iter().map(Value::into_owned).collect())
@@ -134,6 +142,7 @@ impl<'a> Value<'a> {
             Value::Null => Value::Null,
             Value::Bool(b) => Value::Bool(*b),
             Value::Number(number) => Value::Number(*number),
+            Value::BigInteger(digits) => Value::BigInteger(Cow::Borrowed(digits)),
             Value::String(text) => Value::String(Cow::Borrowed(text)),
             Value::Array(items) => Value::Array(List::Shared(items)),
             Value::Object(object) => Value::Object(Object(List::Shared(&object.0))),
@@ -147,6 +156,7 @@ impl<'a> Value<'a> {
             Value::Bool(true) => out.extend_from_slice(b"true"),
             Value::Bool(false) => out.extend_from_slice(b"false"),
             Value::Number(number) => number.write(out),
+            Value::BigInteger(digits) => out.extend_from_slice(digits.as_bytes()),
             Value::String(text) => write_str(text, out),
             Value::Array(items) => {
                 out.push(b'[');
@@ -488,6 +498,7 @@ mod tests {
             "true",
             "-1",
             "18446744073709551615",
+            "[-0.0,18446744073709551616,1e+30,-9223372036854775809,123456789012345678901234567890]",
             "1.5",
             "\"a\\\"\\\\\\n\\u0001é😀\"",
             "[]",
@@ -498,9 +509,17 @@ mod tests {
             assert_eq!(round_trip(text), text);
         }
         assert_eq!(round_trip("1e2"), "100.0");
-        assert_eq!(round_trip("123456789012345678901234567890"), "1.2345678901234568e+29");
         assert_eq!(round_trip("\"\\u00e9\\/\""), "\"é/\"");
         assert_eq!(round_trip("{\"\\ud83d\":\"\\ud83d\\ude00\\ude00\"}"), "{\"\u{fffd}\":\"😀\u{fffd}\"}");
+    }
+
+    #[test]
+    fn an_integer_beyond_64_bits_is_a_number() {
+        let mut bytes = b"{\"a\":18446744073709551616}".to_vec();
+        let value = parse(&mut bytes).unwrap();
+        let integer = value.get("a").unwrap();
+        assert_eq!((integer.as_f64(), integer.as_u64()), (Some(18446744073709551616.0), None));
+        assert!(parse(&mut "9".repeat(400).into_bytes()).is_err());
     }
 
     #[test]

@@ -286,7 +286,7 @@ fn detour<'s>(settings: &'s Value<'_>, variables: &Variables) -> Option<&'s str>
     let leads_elsewhere = |(name, value): &(&str, &Value<'_>)| {
         let value = match value {
             Value::String(text) => text.trim(),
-            Value::Bool(true) | Value::Number(_) => "1",
+            Value::Bool(true) | Value::Number(_) | Value::BigInteger(_) => "1",
             _ => "",
         };
         match *name {

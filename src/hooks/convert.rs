@@ -58,7 +58,9 @@ fn copy_to_lua(lua: &Lua, guard: &Guard, value: &Value<'_>, marker: &Table) -> m
             }
             Ok(LuaValue::Table(table))
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => scalar_to_lua(lua, value),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) | Value::String(_) => {
+            scalar_to_lua(lua, value)
+        }
     }
 }
 
@@ -72,6 +74,8 @@ pub(super) fn scalar_to_lua(lua: &Lua, value: &Value<'_>) -> mlua::Result<LuaVal
             Err(_) => LuaValue::Number(number.as_f64()),
         },
         Value::Number(Number::Float(n)) => LuaValue::Number(*n),
+        // Lua has no such integers.
+        Value::BigInteger(_) => LuaValue::Number(value.as_f64().unwrap_or_default()),
         Value::String(text) => LuaValue::String(lua.create_string(text.as_bytes())?),
         Value::Null | Value::Array(_) | Value::Object(_) => LuaValue::NULL,
     })
@@ -109,7 +113,7 @@ fn count_texts(guard: &Guard, value: &Value<'_>) -> mlua::Result<usize> {
                 sum = sum.saturating_add(count(key)?).saturating_add(count_texts(guard, item)?);
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) => {}
     }
     Ok(sum)
 }

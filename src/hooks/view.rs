@@ -312,7 +312,7 @@ fn cost(value: &Value<'_>) -> usize {
             Value::String(text) => text.len(),
             Value::Array(items) => items.iter().map(cost).sum(),
             Value::Object(object) => object.iter().map(|(key, item)| key.len() + cost(item)).sum(),
-            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) => 0,
         }
 }
 
@@ -320,7 +320,7 @@ fn depth_of(value: &Value<'_>) -> usize {
     match value {
         Value::Array(items) => 1 + items.iter().map(depth_of).max().unwrap_or(0),
         Value::Object(object) => 1 + object.iter().map(|(_, item)| depth_of(item)).max().unwrap_or(0),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) | Value::String(_) => 0,
     }
 }
 

@@ -4,7 +4,8 @@ use std::fmt;
 
 use bumpalo::Bump;
 
-use super::parser::PADDING;
+use super::integers::LongIntegers;
+use super::parser::{PADDING, TreeSource};
 use super::spares::{SIZE_MAX, Spares};
 use super::{ParseError, SpareParser, Value};
 
@@ -46,6 +47,7 @@ impl Document {
     pub fn parse(&mut self) -> Result<Value<'_>, ParseError> {
         let Memory { bytes, arena } = &mut self.0;
         let size = bytes.len();
+        let integers = LongIntegers::collect(bytes);
         bytes.reserve_exact(PADDING);
         bytes.resize(size + PADDING, b' ');
         SpareParser::take().fill_padded(bytes, size, |tape| {
@@ -53,7 +55,7 @@ impl Document {
             if arena.chunk_capacity() < size {
                 *arena = Bump::with_capacity(size);
             }
-            Value::read(tape.as_value(), Some(arena))
+            Value::read(tape.as_value(), &mut TreeSource { arena: Some(arena), integers })
         })
     }
 }

@@ -11,6 +11,7 @@ use bumpalo::Bump;
 use simd_json::Buffers;
 use simd_json::prelude::{ValueAsScalar as _, ValueIntoString as _};
 
+use super::integers::LongIntegers;
 use super::spares::{SIZE_MAX, Spares};
 use super::strict::strict;
 use super::{DEPTH_MAX, List, Number, Value, surrogates};
@@ -234,35 +235,54 @@ impl Drop for SpareParser {
 /// # Errors
 /// Those of [`Parser::read`].
 pub fn parse(bytes: &mut [u8]) -> Result<Value<'_>, ParseError> {
-    Parser::default().read(bytes, Value::from_tape)
+    let integers = LongIntegers::collect(bytes);
+    Parser::default().read(bytes, |tape| Value::read(tape, &mut TreeSource { arena: None, integers }))
 }
 
 impl<'a> Value<'a> {
-    /// Makes the tree of a value on a tape.
+    /// Makes the tree of a value on a tape. An integer beyond 64 bits becomes a float.
     pub fn from_tape(tape: Tape<'_, 'a>) -> Self {
-        Value::read(tape, None)
+        Value::read(tape, &mut TreeSource::default())
     }
 
-    /// Makes the tree of a value on a tape, with its lists in the arena if there is one.
-    pub(super) fn read(tape: Tape<'_, 'a>, arena: Option<&'a Bump>) -> Self {
+    /// Makes the tree of a value on a tape.
+    pub(super) fn read(tape: Tape<'_, 'a>, source: &mut TreeSource<'a>) -> Self {
         if let Some(text) = tape.into_string() {
             Value::String(Cow::Borrowed(text))
         } else if let Some(items) = tape.as_array() {
-            let mut list = Filling::new(items.len(), arena);
+            let mut list = Filling::new(items.len(), source.arena);
             for item in items.iter() {
-                list.push(Value::read(item, arena));
+                list.push(Value::read(item, source));
             }
             Value::Array(list.full())
         } else if let Some(object) = tape.as_object() {
-            let mut list = Filling::new(object.len(), arena);
+            let mut list = Filling::new(object.len(), source.arena);
             for (key, value) in object.iter() {
-                list.push((Cow::Borrowed(key), Value::read(value, arena)));
+                list.push((Cow::Borrowed(key), Value::read(value, source)));
             }
             Value::Object(list.full().into())
         } else {
             let integer = tape.as_u64().map(Number::Uint).or(tape.as_i64().map(Number::Int));
-            let number = integer.or(tape.as_f64().map(Number::Float)).map(Value::Number);
+            let number = integer.map(Value::Number).or_else(|| Some(source.float(tape.as_f64()?)));
             number.or(tape.as_bool().map(Value::Bool)).unwrap_or_default()
+        }
+    }
+}
+
+/// The things that a tree is made from, beside its tape.
+#[derive(Default)]
+pub(super) struct TreeSource<'a> {
+    /// The memory for the lists, if they are not to own their items.
+    pub(super) arena: Option<&'a Bump>,
+    pub(super) integers: LongIntegers,
+}
+
+impl<'a> TreeSource<'a> {
+    /// The next number that is a float on the tape.
+    fn float(&mut self, number: f64) -> Value<'a> {
+        match self.integers.next(self.arena) {
+            Some(digits) => Value::BigInteger(digits),
+            None => Value::Number(Number::Float(number)),
         }
     }
 }

@@ -246,7 +246,7 @@ fn has_images(value: &Value<'_>) -> bool {
             object.get("type").and_then(Value::as_str) == Some("image")
                 || object.get("content").is_some_and(has_images)
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) | Value::String(_) => false,
     }
 }
 

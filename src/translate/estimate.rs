@@ -86,7 +86,7 @@ fn value_tokens(value: &Value<'_>, images: &mut f64) -> f64 {
             0.0
         }
         Value::Object(object) => object.iter().map(|(_, value)| value_tokens(value, images)).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0.0,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) => 0.0,
     }
 }
 
@@ -105,7 +105,7 @@ fn size(value: &Value<'_>) -> usize {
         Value::String(text) => text.len() + 2,
         Value::Array(items) => items_size(items),
         Value::Object(object) => entries_size(object),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 4,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) => 4,
     }
 }
 

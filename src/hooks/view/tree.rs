@@ -81,7 +81,7 @@ pub(super) fn child_of<'v, 'a>(node: &'v Value<'a>, key: &LuaValue) -> Option<(P
             let index = key_index(key)?;
             Some((PathStep::Index(index), items.get(index)?))
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) | Value::String(_) => None,
     }
 }
 
@@ -108,7 +108,9 @@ pub(super) fn write<'a>(
             };
             write_element(items.to_mut(), path, index, value)
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Err(gone()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) | Value::String(_) => {
+            Err(gone())
+        }
     }
 }
 

@@ -139,7 +139,7 @@ fn without_rare(schema: &mut Value<'_>) -> bool {
                 is_changed |= without_rare(item);
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) | Value::String(_) => {}
     }
     is_changed
 }
