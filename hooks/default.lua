@@ -32,6 +32,7 @@ return {
     --   allow_extra = { "priority" },           -- further members that clients may pass on; default: none
     --   image_schemes = { "https", "data" },    -- addresses of images that clients may have the server fetch
     --   max_in_flight = 8,                      -- requests beyond this number wait
+    --   drain = true,                           -- no new conversations: before maintenance
     --   auto_mode = false,                      -- do not offer Claude Code's auto mode; default: by window and speed
     -- },
   },
@@ -39,6 +40,7 @@ return {
   -- Model names. The first match wins; * matches any run of characters. If `upstream` is left out, the upstream that
   -- lists the model is used, otherwise the default one. If `model` is left out, the upstream's own model is used.
   aliases = {
+    -- { "claude-*opus*", upstream = { "spark1", "spark2" }, backup = "small" },   a list shares the requests
     -- { "claude-*haiku*", upstream = "small", model = "Intel/Qwen3.5-27B-int4-AutoRound" },
     { "*" },
   },
@@ -46,7 +48,7 @@ return {
   -- The hooks. All are optional; a hook that is not defined costs nothing. README.md is the manual.
   --
   -- on_load = function(cfg) end,                     once per VM; error() refuses the load
-  -- on_request = function(req) end,                  may return { model =, upstream = }, { reject =, message = },
+  -- on_request = function(req) end,                  may return { model =, upstream =, lane = }, { reject =, message = },
   --                                                  { respond = }
   -- on_upstream_request = function(body, req) end,   body is what will be sent: body.temperature = 0.7
   -- on_event = function(ev, req) end,                may change ev; false drops it

@@ -44,11 +44,17 @@
 ---@field allow_extra string[]?
 ---@field image_schemes string[]?
 ---@field max_in_flight integer?
+---@field drain boolean?
 ---@field auto_mode boolean?
 
 ---@class Alias
 ---@field [1] string the pattern
----@field upstream string?
+---@field upstream string|(string|AliasMember)[]|nil
+---@field backup string|(string|AliasMember)[]|nil
+---@field model string?
+
+---@class AliasMember
+---@field [1] string the name of an upstream
 ---@field model string?
 
 ---@class ToolCall

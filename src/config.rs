@@ -69,8 +69,10 @@ pub struct UpstreamConfig {
     pub api_key: Option<Secret>,
     /// The model to ask for if an alias names none; otherwise the first one that the server lists.
     pub model: Option<String>,
-    /// The most requests that it gets at a time; the rest wait. `None`: no limit.
+    /// The most requests that it gets at a time; the rest wait. `None`: no limit, or that of a member of a pool.
     pub max_in_flight: Option<u32>,
+    /// True if it gets no new conversation, and those that it has move at their next turn.
+    pub drain: bool,
     /// Whether Claude Code's auto mode works with it; `None`: that is decided by the window. `false` is for a server that
     /// reads prompts too slowly for auto mode's checks.
     pub auto_mode: Option<bool>,
@@ -87,6 +89,7 @@ impl UpstreamConfig {
             api_key: None,
             model: None,
             max_in_flight: None,
+            drain: false,
             auto_mode: None,
             settings: Settings::default(),
         }
@@ -103,10 +106,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// The upstream of an alias as far as the configuration decides: the one it names, otherwise the default.
+    /// The upstream of an alias as far as the configuration decides: the first one it names, otherwise the default.
     pub fn upstream_of<'c>(&'c self, alias: &'c Alias) -> Option<&'c str> {
         let default = self.upstreams.first().map(|upstream| upstream.name.as_str());
-        alias.upstream.as_deref().or(default)
+        alias.members.first().map(|member| member.upstream.as_str()).or(default)
     }
 }
 

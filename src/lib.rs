@@ -27,13 +27,14 @@
 //! | 4 | `translate` (pure), `hooks`, `transport`, `server`, `activity`, `litellm`, `access` |
 //! | 3 | `config`, `anthropic` (pure), `openai` (pure), `http` |
 //! | 2 | `error` (pure), `settings` (pure), `logger` |
-//! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `claude_code` (pure), `ids`, `threads`, `wake`, `service` |
+//! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `lane` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `claude_code` (pure), `ids`, `threads`, `wake`, `service` |
 
 pub mod claude_code;
 pub mod dialect;
 pub mod hash;
 pub mod ids;
 pub mod json;
+pub mod lane;
 pub mod line;
 pub mod route;
 pub mod service;

@@ -2,15 +2,40 @@
 //!
 //! Knows patterns and names only. The caller knows which upstreams exist and which models they serve.
 
+/// An upstream that an alias names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AliasMember {
+    /// The upstream's name.
+    pub upstream: String,
+    /// The model to ask it for, if that is another one than the alias's.
+    pub model: Option<String>,
+}
+
+impl AliasMember {
+    /// A member that is asked for the alias's model.
+    pub fn new(upstream: impl Into<String>) -> Self {
+        AliasMember { upstream: upstream.into(), model: None }
+    }
+}
+
 /// One line of the alias table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alias {
     /// A model name as the client sends it; `*` matches any run of characters.
     pub pattern: String,
-    /// The upstream's name; `None` if the owner left the choice open.
-    pub upstream: Option<String>,
-    /// The model to ask it for; `None`: the upstream's own first one.
+    /// The upstreams that share the requests; empty if the owner left the choice open.
+    pub members: Vec<AliasMember>,
+    /// The upstreams that get requests while no member can take them, in this order.
+    pub backup: Vec<AliasMember>,
+    /// The model to ask them for; `None`: each upstream's own first one.
     pub model: Option<String>,
+}
+
+impl Alias {
+    /// The model that a member is asked for, if the alias names one.
+    pub fn model_of<'a>(&'a self, member: &'a AliasMember) -> Option<&'a str> {
+        member.model.as_deref().or(self.model.as_deref())
+    }
 }
 
 /// Claude Code puts this mark behind a model's name to say that its window has a million tokens. The mark does not belong
@@ -79,18 +104,25 @@ mod tests {
     fn the_first_match_wins() {
         let alias = |pattern: &str, upstream: &str| Alias {
             pattern: pattern.into(),
-            upstream: Some(upstream.into()),
+            members: vec![AliasMember::new(upstream)],
+            backup: Vec::new(),
             model: None,
         };
         let table = [alias("claude-*", "a"), alias("*", "b")];
-        assert_eq!(find(&table, "claude-x").and_then(|a| a.upstream.as_deref()), Some("a"));
-        assert_eq!(find(&table, "gpt").and_then(|a| a.upstream.as_deref()), Some("b"));
+        let found = |model| find(&table, model).map(|alias| alias.members[0].upstream.as_str());
+        assert_eq!(found("claude-x"), Some("a"));
+        assert_eq!(found("gpt"), Some("b"));
         assert_eq!(find(&table[..1], "gpt"), None);
     }
 
     #[test]
     fn a_mark_for_a_large_window_does_not_belong_to_the_name() {
-        let alias = |pattern: &str| Alias { pattern: pattern.into(), upstream: None, model: None };
+        let alias = |pattern: &str| Alias {
+            pattern: pattern.into(),
+            members: Vec::new(),
+            backup: Vec::new(),
+            model: None,
+        };
         let table = [alias("planner"), alias("big"), alias("big[1m]"), alias("*")];
         let found = |model| find(&table, model).map(|alias| alias.pattern.as_str());
         for (model, pattern) in [

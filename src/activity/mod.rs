@@ -21,6 +21,6 @@ mod shared;
 pub use counters::Counters;
 pub use in_flight::{ActiveRequest, InFlight, InFlightSlot, Streaming};
 pub use phase::Phase;
-pub use record::{CLIENT_GONE, Caller, Record, RequestDetails};
+pub use record::{CLIENT_GONE, Caller, Placed, Record, RequestDetails};
 pub use refusals::RefusalLog;
 pub use shared::Activity;

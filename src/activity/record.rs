@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::anthropic::{StopReason, Usage};
 use crate::json::Value;
+use crate::lane::Lane;
 use crate::shown::ShownText;
 
 /// The caller of a request, for hooks and the log. The log shows the address, and the owner of the key or a dash.
@@ -59,6 +60,25 @@ impl RequestDetails {
     }
 }
 
+/// The place of a request at one of several upstreams, or at one with a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// How urgent the request was.
+    pub lane: Lane,
+    /// The reason for the choice of the upstream: `home`, `cost`, `moved`, `failover` or `only`; empty until one was
+    /// chosen.
+    pub why: &'static str,
+    /// The time in the line.
+    pub waited: Duration,
+}
+
+impl Placed {
+    /// The place of a request that has no upstream yet.
+    pub fn new(lane: Lane) -> Self {
+        Placed { lane, why: "", waited: Duration::ZERO }
+    }
+}
+
 /// The facts about a request, filled in as they happen.
 #[derive(Debug)]
 pub struct Record {
@@ -82,6 +102,8 @@ pub struct Record {
     pub first_byte: Option<Duration>,
     /// The reason why the request failed.
     pub error: Option<String>,
+    /// The place that the request had, if its upstream is one of several, or has a queue.
+    pub place: Option<Placed>,
 }
 
 /// The status that is logged if the client left.
@@ -101,6 +123,7 @@ impl Record {
             began: Instant::now(),
             first_byte: None,
             error: None,
+            place: None,
         }
     }
 }
@@ -134,6 +157,9 @@ impl Record {
             ("first_byte_ms", self.first_byte.map_or(Value::Null, millis)),
             ("total_ms", millis(self.began.elapsed())),
             ("error", self.error.clone().map_or(Value::Null, Value::from)),
+            ("why", self.place.map_or(Value::Null, |place| place.why.into())),
+            ("lane", self.place.map_or(Value::Null, |place| u64::from(place.lane.number()).into())),
+            ("queue_ms", self.place.map_or(Value::Null, |place| millis(place.waited))),
         ])
     }
 }
@@ -170,6 +196,9 @@ impl fmt::Display for Record {
             if count > 0 {
                 write!(f, " {what} {count}")?;
             }
+        }
+        if let Some(Placed { lane, why, waited }) = self.place {
+            write!(f, " {} lane {} queued {} ms", OrDash(why), lane.number(), waited.as_millis())?;
         }
         if let Some(first) = self.first_byte {
             write!(f, " first {} ms", first.as_millis())?;

@@ -211,7 +211,7 @@ pub fn tell(
 /// that upstream can report. Claude Code would otherwise assume a window of a million tokens for as long as it runs.
 fn check_upstreams(gateway: &Gateway) -> Result<(), Error> {
     for tier in [OPUS, SONNET] {
-        let Ok(found) = gateway.resolve(tier, None, None) else { continue };
+        let Ok(found) = gateway.resolve(tier) else { continue };
         let upstream = found.served.upstream();
         // If the resolved model has Claude Code's own name, no model is known: that name is the last resort.
         let is_known = found.window().is_some() && (found.model != tier || upstream.model().is_some());
@@ -250,7 +250,7 @@ struct Tiers {
 impl Tiers {
     fn of(gateway: &Gateway) -> Self {
         let [opus, sonnet, haiku, fable] =
-            [OPUS, SONNET, HAIKU, FABLE].map(|tier| gateway.resolve(tier, None, None).ok());
+            [OPUS, SONNET, HAIKU, FABLE].map(|tier| gateway.resolve(tier).ok());
         Tiers { opus, sonnet, haiku, fable }
     }
 
@@ -382,7 +382,7 @@ fn name_of(gateway: &Gateway, wanted: &Resolved, own: &str) -> String {
     let mut names =
         [wanted.model.as_str(), &listed].into_iter().chain(aliases.filter(|pattern| !pattern.contains('*')));
     let leads_there = |name: &&str| {
-        let found = gateway.resolve(name, None, None);
+        let found = gateway.resolve(name);
         found.is_ok_and(|found| found.is(&wanted.served, &wanted.model))
     };
     names.find(leads_there).unwrap_or(own).to_string()
@@ -509,7 +509,7 @@ mod tests {
     fn auto_mode_is_not_offered_where_its_check_would_take_too_long() {
         let note = |seconds: u64, auto_mode: Option<bool>| {
             let gateway = spark(131_072, auto_mode);
-            let judge = gateway.resolve(SONNET, None, None).unwrap();
+            let judge = gateway.resolve(SONNET).unwrap();
             let counts = Counts { prompt: 21_000, cached: 1_000, completion: 9, ..Counts::default() };
             for _ in 0..3 {
                 judge.learn_answer(counts, &Asked::default(), Some(Duration::from_secs(seconds)));

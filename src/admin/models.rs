@@ -76,7 +76,7 @@ pub fn find(
 fn listing(gateway: &Gateway, wait: &Rc<dyn Wait>) -> Vec<Listed> {
     // A client that has left is noticed when the answer is written.
     let _ = gateway.refresh_all(wait);
-    let resolve = |name: &str| gateway.resolve(name, None, None).ok();
+    let resolve = |name: &str| gateway.resolve(name).ok();
     let mut models: Vec<Listed> = Vec::new();
     let mut known: HashSet<String> = HashSet::new();
     let mut add = |name: &str, display_name: &str, served: &Arc<Served>, model: &str| {

@@ -138,6 +138,9 @@ pub(super) struct Serve {
     /// seconds of nothing but pings until a client gets the usage so far instead (%usage_every%): Claude Code gives up after 600
     #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
     pub(super) usage_every: Option<Duration>,
+    /// seconds that a streaming client waits, on pings, for several upstreams of which none answers (%wait_for_upstream%)
+    #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
+    pub(super) wait_for_upstream: Option<Duration>,
     /// seconds that requests in progress get when the server is told to stop (%drain%)
     #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
     pub(super) drain: Option<Duration>,

@@ -111,8 +111,8 @@ fn models(
     for name in names {
         let mut window = found.window(&name);
         if let Some(gateway) = gateway {
-            let _ = gateway.refresh(&name, None, &nobody());
-            let resolved = gateway.resolve(&name, None, None);
+            let _ = gateway.refresh(&name, &[], &nobody());
+            let resolved = gateway.resolve(&name);
             let resolved = resolved.map_err(|error| format!("{name}: {}", error.message))?;
             window = resolved.window().or(window);
             // Several names for one model count once, unless `--model` asks for them.

@@ -92,6 +92,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         ("open_after", seconds(patience.open_after)),
         ("ping_every", seconds(patience.ping_every)),
         ("usage_every", seconds(patience.usage_every)),
+        ("wait_for_upstream", seconds(patience.wait_for_upstream)),
         ("log_level", log_level.as_str().to_lowercase()),
         ("local_url", LOCAL.to_owned()),
         ("rounds", rounds.to_string()),

@@ -75,6 +75,7 @@ fn run_options(typed: Serve) -> RunOptions {
             open_after: or(typed.open_after, patience.open_after),
             ping_every: or(typed.ping_every, patience.ping_every),
             usage_every: or(typed.usage_every, patience.usage_every),
+            wait_for_upstream: or(typed.wait_for_upstream, patience.wait_for_upstream),
         },
         memory_max: typed.memory_max,
         log_level: typed.log_level.unwrap_or(defaults.log_level),

@@ -7,15 +7,30 @@
 //! | `memory` | the facts last discovered, and when they are asked for again |
 //! | `learned` | the facts that answers and refusals have shown, and for how long they are believed |
 //! | `pool` | [`Gateway`]: all upstreams, aliases and hooks in use, replaced as one set |
-//! | `queue` | how many requests an upstream gets at a time, and which is next |
+//! | `dispatch` | which request gets which upstream, and which waits |
+//! | `choose` | the upstream that answers a request soonest |
+//! | `conversations` | the prefixes that each upstream has read |
+//! | `speed` | how fast an upstream reads prompts and writes answers |
+//! | `health` | whether an upstream gets requests |
+//! | `slot` | the place of a request at an upstream, for threads |
 
+mod choose;
+mod conversations;
 mod discovery;
+mod dispatch;
+mod health;
 mod learned;
 mod memory;
 mod pool;
-pub mod queue;
+mod slot;
+mod speed;
 mod upstream;
 
+pub use choose::Why;
+pub use conversations::BoxId;
 pub use discovery::{Discovered, Model};
-pub use pool::{Gateway, LISTING_PREFIX, Resolved, Served};
+pub use dispatch::{BoxReport, Candidate, Grant, Load, Spent, Ticket};
+pub use health::{HealthState, Sign};
+pub use pool::{Destination, Gateway, LISTING_PREFIX, Resolved, Served};
+pub use slot::{BoxSlot, Dispatcher, NoSlot};
 pub use upstream::Upstream;

@@ -8,17 +8,19 @@ use std::time::{Duration, Instant};
 use crate::config::{self, Config};
 use crate::dialect::ServerKind;
 use crate::error::{Error, Kind, Retry};
+use crate::hash::Fnv;
 use crate::hooks::{Hooks, Loaded};
 use crate::openai::{Counts, Repair};
-use crate::route::{self, Alias};
+use crate::route::{self, Alias, AliasMember};
 use crate::settings::Settings;
 use crate::shown::ShownText;
 use crate::translate::{Asked, CountedPrompt, Lessons, Target, ToldWindow};
 use crate::transport::{CallLimits, Failure, Wait};
 
+use super::conversations::BoxId;
 use super::discovery::Discovered;
 use super::learned::{Learned, is_same_window};
-use super::queue::{NoSlot, Queue, QueueSlot};
+use super::slot::Dispatcher;
 use super::upstream::Upstream;
 
 /// The prefix in our listing of every alias or model whose name contains neither `claude` nor `anthropic`: Claude Code
@@ -27,6 +29,9 @@ pub const LISTING_PREFIX: &str = "anthropic/";
 
 /// The estimated tokens from which on a count of less than half the estimate cannot be an error of the estimate.
 const CUT_PROMPT_MIN: u64 = 2000;
+
+/// The requests that a member of a pool gets at a time if neither the owner nor the server says a number.
+const PLACES: u32 = 8;
 
 /// The most kinds of dropped request parts that are warned about.
 const WARNINGS_MAX: usize = 100;
@@ -39,8 +44,22 @@ const WARNED_LENGTH_MAX: usize = 100;
 pub struct Served {
     upstream: Upstream,
     learned: Mutex<Learned>,
-    /// `None`: the number of requests at a time is not limited.
-    queue: Option<Arc<Queue>>,
+    entry: Arc<DispatchEntry>,
+    /// The most requests that it gets at a time; `None`: no limit.
+    places: Option<u32>,
+}
+
+/// An upstream's entry in the dispatch. It outlives a change of the upstream's settings.
+#[derive(Debug)]
+struct DispatchEntry {
+    dispatcher: Arc<Dispatcher>,
+    id: BoxId,
+}
+
+impl Drop for DispatchEntry {
+    fn drop(&mut self) {
+        self.dispatcher.remove(self.id);
+    }
 }
 
 impl Served {
@@ -61,13 +80,25 @@ impl Served {
         discovered.find(model).is_some() || discovered.find(bare).is_some()
     }
 
-    /// A slot among the requests that the upstream gets at a time, at once or when it is this client's turn. `None`:
-    /// the upstream has no queue.
-    ///
-    /// # Errors
-    /// Those of [`Queue::take`].
-    pub fn slot(&self, wait: &Rc<dyn Wait>) -> Result<Option<QueueSlot>, NoSlot> {
-        self.queue.as_ref().map(|queue| queue.take(wait)).transpose()
+    /// Its number in the dispatch.
+    pub fn id(&self) -> BoxId {
+        self.entry.id
+    }
+
+    /// The most requests that it gets at a time; `None`: no limit.
+    pub fn places(&self) -> Option<u32> {
+        self.places
+    }
+
+    /// The name of the model that a request for `requested` gets here. `named` is the model's name by an alias or a hook;
+    /// otherwise the model is the requested one if it is served here, otherwise the upstream's own.
+    pub fn model_for(&self, requested: &str, named: Option<&str>) -> String {
+        let discovered = self.upstream.discovered();
+        let bare = requested.strip_prefix(LISTING_PREFIX).unwrap_or(requested);
+        let plain = route::without_window_mark(bare);
+        let listed = [requested, bare, plain].into_iter().find(|name| discovered.find(name).is_some());
+        let model = named.or(listed).map(str::to_string).or_else(|| self.upstream.model());
+        model.unwrap_or_else(|| requested.to_string())
     }
 
     /// The learned facts; those about an earlier server are forgotten first.
@@ -91,9 +122,38 @@ impl Served {
     }
 }
 
+/// An upstream that can answer a request.
+#[derive(Clone, Debug)]
+pub struct Destination {
+    /// The upstream.
+    pub served: Arc<Served>,
+    /// The model's name by an alias or a hook.
+    named: Option<String>,
+    /// 0 for a member of the pool; the place among the backups, from 1, for a backup.
+    pub rank: usize,
+}
+
+impl Destination {
+    fn new(served: &Arc<Served>, named: Option<&str>, rank: usize) -> Self {
+        Destination { served: Arc::clone(served), named: named.map(str::to_string), rank }
+    }
+
+    /// The name of the model that a request for `requested` gets there.
+    pub fn model(&self, requested: &str) -> String {
+        self.served.model_for(requested, self.named.as_deref())
+    }
+
+    /// The facts that are known now about a request for `requested` there.
+    pub fn resolve(&self, requested: &str) -> Resolved {
+        Resolved::of(&self.served, requested, self.named.as_deref())
+    }
+}
+
 /// One set of upstreams, aliases and hooks.
 #[derive(Debug)]
 pub struct Gateway {
+    /// Chooses among upstreams, and queues requests. It outlives a reload.
+    dispatcher: Arc<Dispatcher>,
     upstreams: Vec<Arc<Served>>,
     aliases: Vec<Alias>,
     hooks: Hooks,
@@ -129,19 +189,14 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// The facts that are known now about a request for `requested` at this upstream. `named` is the model's name by an
-    /// alias or a hook; otherwise the model is the requested one if it is served there, otherwise the upstream's own.
+    /// The facts that are known now about a request for `requested` at this upstream; see [`Served::model_for`].
     fn of(served: &Arc<Served>, requested: &str, named: Option<&str>) -> Resolved {
         let upstream = served.upstream();
         let discovered = upstream.discovered();
         // Read before the learned facts: if the server changes from here on, the answer's facts are found to be of an
         // older generation.
         let generation = upstream.generation();
-        let bare = requested.strip_prefix(LISTING_PREFIX).unwrap_or(requested);
-        let plain = route::without_window_mark(bare);
-        let listed = [requested, bare, plain].into_iter().find(|name| discovered.find(name).is_some());
-        let model = named.or(listed).map(str::to_string).or_else(|| upstream.model());
-        let model = model.unwrap_or_else(|| requested.to_string());
+        let model = served.model_for(requested, named);
         // Outside the expression below, which would hold the lock while `settings` takes it.
         let lessons = served.learned().lessons(&model, Instant::now());
         let repairs = served.repairs(&model);
@@ -291,19 +346,37 @@ impl Gateway {
     /// Those of [`Gateway::new`].
     pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &CallLimits) -> Result<Self, String> {
         let Loaded { hooks, config: Config { upstreams, aliases } } = loaded;
+        let dispatcher = old.map(|old| Arc::clone(&old.dispatcher)).unwrap_or_default();
+        let pooled = pooled(&upstreams, &aliases);
         let serve = |config: config::UpstreamConfig| {
             let same = old.and_then(|old| old.upstream(&config.name));
-            if let Some(same) = same.filter(|same| *same.upstream.config() == config) {
+            let places = config.max_in_flight.or(pooled.contains(&config.name).then_some(PLACES));
+            let is_same = |same: &&Arc<Served>| *same.upstream.config() == config && same.places == places;
+            if let Some(same) = same.filter(is_same) {
                 // An operator who changed the model server tells so by a reload.
                 same.learned().forget_repairs();
                 return Ok(Arc::clone(same));
             }
             let upstream = Upstream::new(config, options)?;
-            let queue = upstream.config().max_in_flight.map(|places| Arc::new(Queue::new(places)));
-            Ok(Arc::new(Served { upstream, learned: Mutex::default(), queue }))
+            let config = upstream.config();
+            let before = old.and_then(|old| old.upstream(&config.name));
+            let entry = match before.filter(|before| before.upstream.config().url == config.url) {
+                Some(before) => Arc::clone(&before.entry),
+                None => {
+                    let id = dispatcher.add(Fnv::EMPTY.push(config.name.as_bytes()).mixed());
+                    Arc::new(DispatchEntry { dispatcher: Arc::clone(&dispatcher), id })
+                }
+            };
+            dispatcher.set(entry.id, places, config.drain);
+            Ok(Arc::new(Served { upstream, learned: Mutex::default(), entry, places }))
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
-        Ok(Gateway { upstreams, aliases, hooks, warned: Mutex::default() })
+        Ok(Gateway { dispatcher, upstreams, aliases, hooks, warned: Mutex::default() })
+    }
+
+    /// Chooses among upstreams, and queues requests.
+    pub fn dispatcher(&self) -> &Arc<Dispatcher> {
+        &self.dispatcher
     }
 
     /// The upstreams, the default one first.
@@ -354,71 +427,129 @@ impl Gateway {
         route::find(&self.aliases, self.requested(model))
     }
 
-    /// The upstream for a request for `model`, and the model that its alias names. `chosen` is the upstream that a hook
-    /// named, and `own_model` the model that the hook named with it; then the alias table only renames.
-    fn route(
-        &self,
-        model: &str,
-        chosen: Option<&str>,
-        own_model: Option<&str>,
-    ) -> Result<(&Arc<Served>, Option<&str>), Error> {
-        let alias = self.alias(model);
-        let served = match chosen.or(alias.and_then(|alias| alias.upstream.as_deref())) {
-            Some(name) => self.upstream(name),
-            None if alias.is_none() && !self.aliases.is_empty() => None,
-            // Neither a hook nor an alias names an upstream, so an upstream that lists the model is used, otherwise the
-            // default.
-            None => {
-                let sought = alias.and_then(|alias| alias.model.as_deref()).unwrap_or(model);
-                let names = [sought, route::without_window_mark(sought)];
-                let lists = |served: &&Arc<Served>| names.iter().any(|name| served.lists(name));
-                self.upstreams.iter().find(lists).or(self.upstreams.first())
-            }
-        };
-        let Some(served) = served else {
-            return Err(Error::new(Kind::NotFound, format!("model: {model}")).retry(Retry::Never));
-        };
-        // For a hook's upstream, only an alias that leads to the same upstream may rename.
-        let default = self.upstreams.first().map(|served| served.name());
-        let alias = alias
-            .filter(|alias| chosen.is_none() || alias.upstream.as_deref().or(default) == Some(served.name()));
-        // A hook that names both upstream and model means that model: only an alias with exactly its name renames it.
-        let alias = alias.filter(|alias| own_model.is_none_or(|own| alias.pattern == own));
-        Ok((served, alias.and_then(|alias| alias.model.as_deref())))
-    }
-
-    /// The destination of a request: the upstream that a hook chose or the alias table names. There the model is the
-    /// alias's; otherwise the one that the hook named (`own_model`); otherwise the requested one if it is served there;
-    /// otherwise the upstream's own. Nothing is asked: only known facts are used, see [`Gateway::refresh`].
+    /// The upstreams that can answer a request for `model`: those that a hook chose (`chosen`) or the alias table names. If
+    /// neither names one, those that list the model, otherwise the default one. There the model is the alias's; otherwise
+    /// the one that the hook named (`own_model`); otherwise the requested one if it is served there; otherwise the
+    /// upstream's own. Nothing is asked: only known facts are used, see [`Gateway::refresh`].
     ///
     /// # Errors
-    /// 404: no alias matches.
-    pub fn resolve(
+    /// 404: no alias matches, or no upstream has the chosen name.
+    pub fn destinations(
         &self,
-        requested: &str,
-        chosen: Option<&str>,
+        model: &str,
+        chosen: &[String],
         own_model: Option<&str>,
-    ) -> Result<Resolved, Error> {
-        let (served, alias_model) = self.route(requested, chosen, own_model)?;
-        Ok(Resolved::of(served, requested, alias_model.or(own_model)))
+    ) -> Result<Vec<Destination>, Error> {
+        let alias = self.alias(model);
+        let found = match alias {
+            _ if !chosen.is_empty() => self.chosen(chosen, alias, own_model),
+            Some(alias) if !alias.members.is_empty() => self.members(alias, own_model),
+            None if !self.aliases.is_empty() => Vec::new(),
+            open => self.listing(open, model, own_model),
+        };
+        if found.is_empty() {
+            return Err(Error::new(Kind::NotFound, format!("model: {model}")).retry(Retry::Never));
+        }
+        Ok(found)
     }
 
-    /// Renews the facts that [`Gateway::resolve`] needs for a request, where that is due, and waits where they may be
-    /// wrong: for the upstream that the request goes to, and if no upstream is named and none lists the model, for
-    /// those whose first listing has not come yet.
+    /// The upstreams that a hook chose. Only an alias that leads to the same upstream may rename the model, and if the hook
+    /// names a model, only an alias with exactly that name.
+    fn chosen(&self, chosen: &[String], alias: Option<&Alias>, own_model: Option<&str>) -> Vec<Destination> {
+        let alias = alias.filter(|alias| own_model.is_none_or(|own| alias.pattern == own));
+        let default = self.upstreams.first().map(|served| served.name());
+        let renamed = |name: &str| {
+            let alias = alias?;
+            let is_open = alias.members.is_empty() && default == Some(name);
+            let mut members = alias.members.iter().chain(&alias.backup);
+            match members.find(|member| member.upstream == name) {
+                Some(member) => alias.model_of(member),
+                None if is_open => alias.model.as_deref(),
+                None => None,
+            }
+        };
+        let upstreams = chosen.iter().filter_map(|name| self.upstream(name));
+        upstreams.map(|served| Destination::new(served, renamed(served.name()).or(own_model), 0)).collect()
+    }
+
+    /// The members of an alias's pool, and its backups.
+    fn members(&self, alias: &Alias, own_model: Option<&str>) -> Vec<Destination> {
+        let destination = |rank: usize, member: &AliasMember| {
+            let named = alias.model_of(member).or(own_model);
+            self.upstream(&member.upstream).map(|served| Destination::new(served, named, rank))
+        };
+        let members = alias.members.iter().filter_map(|member| destination(0, member));
+        let is_backup =
+            |member: &&AliasMember| !alias.members.iter().any(|it| it.upstream == member.upstream);
+        let backup = alias.backup.iter().filter(is_backup).enumerate();
+        members.chain(backup.filter_map(|(at, member)| destination(at + 1, member))).collect()
+    }
+
+    /// The upstreams that list the model. If none does, the default one, and those that list the default one's model: they
+    /// are a pool, as far as no alias names them.
+    fn listing(&self, alias: Option<&Alias>, model: &str, own_model: Option<&str>) -> Vec<Destination> {
+        let sought = alias.and_then(|alias| alias.model.as_deref()).unwrap_or(model);
+        let names = [sought, route::without_window_mark(sought)];
+        let lists = |served: &Arc<Served>| names.iter().any(|name| served.lists(name));
+        let Some(first) = self.upstreams.iter().find(|served| lists(served)).or(self.upstreams.first())
+        else {
+            return Vec::new();
+        };
+        let named = alias.and_then(|alias| alias.model.as_deref()).or(own_model);
+        let mut found = vec![Destination::new(first, named, 0)];
+        if !self.is_named(first) {
+            let own = first.model_for(model, named);
+            let others =
+                self.upstreams.iter().filter(|other| !Arc::ptr_eq(other, first) && !self.is_named(other));
+            let others = others.filter(|other| other.lists(&own));
+            found.extend(others.map(|other| Destination::new(other, Some(&own), 0)));
+        }
+        found
+    }
+
+    /// True if an alias names this upstream.
+    fn is_named(&self, served: &Served) -> bool {
+        let mut members = self.aliases.iter().flat_map(|alias| alias.members.iter().chain(&alias.backup));
+        members.any(|member| member.upstream == served.name())
+    }
+
+    /// The first destination of a request; see [`Gateway::destinations`].
+    ///
+    /// # Errors
+    /// Those of [`Gateway::destinations`].
+    pub fn resolve(&self, requested: &str) -> Result<Resolved, Error> {
+        let destinations = self.destinations(requested, &[], None)?;
+        destinations
+            .first()
+            .map(|first| first.resolve(requested))
+            .ok_or_else(|| Error::new(Kind::NotFound, format!("model: {requested}")).retry(Retry::Never))
+    }
+
+    /// Renews the facts that a request needs, where that is due, and waits where they may be wrong: for the upstream that
+    /// the request goes to, and if no upstream is named and none lists the model, for those whose first listing has not
+    /// come yet. A pool waits only if no member's facts are known to be right.
     ///
     /// # Errors
     /// [`Failure::ClientGone`].
-    pub fn refresh(&self, requested: &str, chosen: Option<&str>, wait: &Rc<dyn Wait>) -> Result<(), Failure> {
-        let Ok((served, _)) = self.route(requested, chosen, None) else { return Ok(()) };
-        served.upstream.notice_closed();
+    pub fn refresh(&self, requested: &str, chosen: &[String], wait: &Rc<dyn Wait>) -> Result<(), Failure> {
+        let Ok(destinations) = self.destinations(requested, chosen, None) else { return Ok(()) };
+        let members = destinations.iter().map(|destination| &destination.served);
+        members.clone().for_each(|served| served.upstream.notice_closed());
         let is_named =
-            chosen.is_some() || self.alias(requested).is_some_and(|alias| alias.upstream.is_some());
-        if is_named || self.upstreams.len() == 1 || served.lists(requested) {
-            return served.upstream.refresh(wait);
+            !chosen.is_empty() || self.alias(requested).is_some_and(|alias| !alias.members.is_empty());
+        if let [only] = destinations.as_slice() {
+            let served = &only.served;
+            if is_named || self.upstreams.len() == 1 || served.lists(requested) {
+                return served.upstream.refresh(wait);
+            }
+            let others = self.upstreams.iter().filter(|other| other.upstream.is_unasked());
+            return refresh_together(std::iter::once(served).chain(others), wait);
         }
-        let others = self.upstreams.iter().filter(|other| other.upstream.is_unasked());
-        refresh_together(std::iter::once(served).chain(others), wait)
+        if members.clone().any(|served| !served.upstream.is_stale()) {
+            members.for_each(|served| _ = served.upstream.renew());
+            return Ok(());
+        }
+        refresh_together(members, wait)
     }
 
     /// Renews the facts about all upstreams, as [`Gateway::refresh`] does for one, at the same time.
@@ -434,6 +565,17 @@ impl Gateway {
     pub fn refresh_in_background(&self) {
         self.upstreams.iter().for_each(|served| _ = served.upstream.renew());
     }
+}
+
+/// The upstreams that share requests with others: the members of an alias's pool, and if more than one upstream is named
+/// by no alias, these, since they are a pool for each model that several of them list.
+fn pooled(upstreams: &[config::UpstreamConfig], aliases: &[Alias]) -> HashSet<String> {
+    let named =
+        |alias: &Alias| alias.members.iter().chain(&alias.backup).map(|it| it.upstream.clone()).collect();
+    let named: Vec<Vec<String>> = aliases.iter().map(named).collect();
+    let free = upstreams.iter().filter(|it| !named.iter().flatten().any(|name| *name == it.name));
+    let free: Vec<String> = free.map(|upstream| upstream.name.clone()).collect();
+    named.into_iter().chain([free]).filter(|pool| pool.len() > 1).flatten().collect()
 }
 
 /// Begins all questions that are due, then waits for them, so that the slowest one decides the time.

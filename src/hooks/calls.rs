@@ -10,6 +10,7 @@ use super::request::HookRequest;
 use super::set::Hooks;
 use crate::error::{Error, Kind, Retry};
 use crate::json::{Object, Value};
+use crate::lane::Lane;
 
 /// The decision of `on_request`.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +22,10 @@ pub enum Decision {
     Route {
         /// The model.
         model: Option<String>,
-        /// The upstream's name.
-        upstream: Option<String>,
+        /// The upstreams' names; the one that answers soonest gets the request.
+        upstreams: Vec<String>,
+        /// How urgent the request is, instead of what its headers say.
+        lane: Option<Lane>,
     },
     /// The client gets this error.
     Reject(Error),
@@ -70,15 +73,16 @@ impl Hooks {
         looked_up: &dyn Fn(&str) -> &str,
     ) -> Result<Decision, Error> {
         let model_of = |body: &Value<'_>| body.get("model").and_then(Value::as_str).map(str::to_string);
-        let mut route = (None, None);
+        let mut route = (None, Vec::new(), None);
         let mut named = model_of(body);
         for (index, defined) in self.of(Hook::Request) {
             let decision =
                 self.call(index, defined, body, request, &|returned, _| self.read_decision(returned))?;
             match decision {
                 None | Some(Decision::Continue) => {}
-                Some(Decision::Route { model, upstream }) => {
-                    route = (model.or(route.0), upstream.or(route.1));
+                Some(Decision::Route { model, upstreams, lane }) => {
+                    let upstreams = if upstreams.is_empty() { route.1 } else { upstreams };
+                    route = (model.or(route.0), upstreams, lane.or(route.2));
                 }
                 Some(last @ (Decision::Reject(_) | Decision::Respond(_))) => return Ok(last),
             }
@@ -88,10 +92,7 @@ impl Hooks {
             }
             named = edited;
         }
-        Ok(match route {
-            (None, None) => Decision::Continue,
-            (model, upstream) => Decision::Route { model, upstream },
-        })
+        Ok(routed(route))
     }
 
     /// Runs before the request is sent. `body` is the chat completions body.
@@ -181,7 +182,7 @@ impl Hooks {
     }
 
     fn read_decision(&self, returned: Returned<'_>) -> Result<Decision, String> {
-        const KEYS: [&str; 5] = ["model", "upstream", "reject", "message", "respond"];
+        const KEYS: [&str; 6] = ["model", "upstream", "lane", "reject", "message", "respond"];
         let Some(mut object) = returned_table(returned, Hook::Request, &KEYS)? else {
             return Ok(Decision::Continue);
         };
@@ -196,10 +197,14 @@ impl Hooks {
         if let Some(message) = object.remove("respond") {
             return read_respond(message).map(Decision::Respond);
         }
-        Ok(match (text(&object, "model")?, self.upstream(&object)?) {
-            (None, None) => Decision::Continue,
-            (model, upstream) => Decision::Route { model, upstream },
-        })
+        let lane = match object.get("lane") {
+            None => None,
+            Some(number) => match number.as_u64().filter(|number| *number <= 2) {
+                Some(number) => Some(Lane::numbered(number)),
+                None => return Err("the returned lane must be 0, 1 or 2".to_owned()),
+            },
+        };
+        Ok(routed((text(&object, "model")?, self.upstreams(&object)?, lane)))
     }
 
     fn read_error_decision(&self, returned: Returned<'_>, error: &Error) -> Result<ErrorDecision, String> {
@@ -229,14 +234,41 @@ impl Hooks {
         Ok(ErrorDecision::Replace(changed))
     }
 
+    /// The names under `upstream`: one name, or a list of names.
+    fn upstreams(&self, object: &Object<'_>) -> Result<Vec<String>, String> {
+        let Some(Value::Array(list)) = object.get("upstream") else {
+            return Ok(self.upstream(object)?.into_iter().collect());
+        };
+        if list.is_empty() || list.len() > self.blueprint.upstreams.len() {
+            return Err("the returned upstream must be a name, or a list of different names".to_owned());
+        }
+        list.iter()
+            .map(|name| match name.as_str() {
+                Some(name) => self.known_upstream(name),
+                None => Err("the returned upstream must be a name, or a list of names".to_owned()),
+            })
+            .collect()
+    }
+
     /// The name under `upstream`, which must be that of an existing upstream.
     fn upstream(&self, object: &Object<'_>) -> Result<Option<String>, String> {
-        let Some(name) = text(object, "upstream")? else { return Ok(None) };
+        text(object, "upstream")?.map(|name| self.known_upstream(&name)).transpose()
+    }
+
+    fn known_upstream(&self, name: &str) -> Result<String, String> {
         let names: Vec<&str> = self.blueprint.upstreams.iter().map(String::as_str).collect();
-        match names.contains(&name.as_str()) {
-            true => Ok(Some(name)),
-            false => Err(nearest::unknown("the hook returned an unknown upstream", &name, &names)),
+        match names.contains(&name) {
+            true => Ok(name.to_owned()),
+            false => Err(nearest::unknown("the hook returned an unknown upstream", name, &names)),
         }
+    }
+}
+
+/// The decision for a model, upstreams and a lane. Without any of them the alias table decides.
+fn routed((model, upstreams, lane): (Option<String>, Vec<String>, Option<Lane>)) -> Decision {
+    match (model, lane) {
+        (None, None) if upstreams.is_empty() => Decision::Continue,
+        (model, lane) => Decision::Route { model, upstreams, lane },
     }
 }
 

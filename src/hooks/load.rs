@@ -272,7 +272,10 @@ fn assemble(
         mistakes.append(&mut found.list);
         aliases.extend(file.aliases.drain(..).map(|alias| (*source, alias)));
     }
-    let star = aliases.iter().find(|(_, alias)| alias.pattern == "*").and_then(|(_, a)| a.upstream.clone());
+    let star = aliases
+        .iter()
+        .find(|(_, alias)| alias.pattern == "*")
+        .and_then(|(_, a)| Some(a.members.first()?.upstream.clone()));
     let default = first_given.or(star).or_else(|| upstreams.iter().map(|u| u.name.clone()).min());
     // The sort is stable: the rest keep the order of the command line, then of the files and their names.
     upstreams.sort_by_key(|upstream| Some(&upstream.name) != default.as_ref());
@@ -290,14 +293,14 @@ fn assemble(
     let aliases = aliases
         .into_iter()
         .map(|(source, alias)| {
-            let unknown = alias.upstream.as_ref().filter(|name| complete && !names.contains(&name.as_str()));
-            if let Some(upstream) = unknown {
+            let named = alias.members.iter().chain(&alias.backup).map(|member| &member.upstream);
+            for upstream in named.filter(|name| complete && !names.contains(&name.as_str())) {
                 let mut found = Mistakes::new(&source.file, &source.text);
                 let what = format!("alias {} (\"{}\"): no upstream", alias.position, alias.pattern);
                 found.add(&[upstream, &alias.pattern], super::nearest::unknown(&what, upstream, &names));
                 mistakes.append(&mut found.list);
             }
-            Alias { pattern: alias.pattern, upstream: alias.upstream, model: alias.model }
+            Alias { pattern: alias.pattern, members: alias.members, backup: alias.backup, model: alias.model }
         })
         .collect();
     Config { upstreams, aliases }

@@ -20,9 +20,10 @@ use crate::wake::Wake;
 
 use super::exchange::Exchange;
 use super::relay::{error_at_once, error_body};
+use super::routing::sign_of_failure;
 use super::stop::Stop;
 use crate::activity::Phase;
-use crate::fleet::Resolved;
+use crate::fleet::{Resolved, Sign};
 
 /// Further tries after the first, made only while nothing has gone to the client.
 const RETRIES_MAX: u32 = 2;
@@ -59,6 +60,10 @@ pub(super) struct Attempt {
     named: Vec<Repair>,
     /// The body before the last repair, if that was a guess; otherwise empty.
     before_guess: Vec<u8>,
+    /// The sign about the upstream that the failure of the last call gives.
+    pub(super) sign: Option<Sign>,
+    /// True if another upstream can answer: then nothing is tried here again.
+    pub(super) has_others: bool,
 }
 
 /// A repair of one request.
@@ -73,7 +78,8 @@ struct MadeRepair {
 impl Attempt {
     pub(super) fn new(resolved: Resolved, asked: Asked, body: Vec<u8>) -> Self {
         let (repairs, named, before_guess) = Default::default();
-        Attempt { resolved, asked, body, renewals: 0, repairs, named, before_guess }
+        let (sign, has_others) = (None, false);
+        Attempt { resolved, asked, body, renewals: 0, repairs, named, before_guess, sign, has_others }
     }
 
     /// Sends the request until a response is successful, and returns that response.
@@ -96,7 +102,7 @@ impl Attempt {
                 }
                 Err(failed) => failed,
             };
-            let may_retry = retries < RETRIES_MAX && !exchange.started();
+            let may_retry = retries < RETRIES_MAX && !exchange.started() && !self.has_others;
             let pause = failed.pause_before_retry(backoff).filter(|_| may_retry);
             let error = failed.error;
             let Some(pause) = pause else { return Err(error.into()) };
@@ -120,6 +126,7 @@ impl Attempt {
                 Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
                 Err(failure) => {
                     let error = failure.to_error(served.name());
+                    self.sign = Some(sign_of_failure(&failure));
                     return Ok(Err(FailedAttempt {
                         error,
                         retry_after: None,

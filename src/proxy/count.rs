@@ -44,7 +44,7 @@ pub(super) fn serve(
             let body = Value::object([("input_tokens", count.into())]).to_json();
             client.borrow_mut().respond(200, &headers, body.as_bytes())
         }
-        Err(Stop::Error(error) | Stop::Refused(error)) => {
+        Err(Stop::Error(error) | Stop::Refused(error) | Stop::Cut(error)) => {
             log_failure(proxy, &mut record, error.status(), &error.to_string());
             client.borrow_mut().respond_error(&error, request_id)
         }
@@ -107,10 +107,10 @@ fn asked(
     if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
         object.push("max_tokens", MAX_TOKENS);
     }
-    let (resolved, (estimate, body)) =
-        incoming.translated(&body, &mut hooked, record, |resolved, chat| {
-            (chat.plan.asked.prompt_tokens, question(resolved.flavour, chat.body))
-        })?;
+    let resolved = incoming.routed(&body, &hooked, record)?.resolve(None)?;
+    let (estimate, body) = incoming.translated(&body, &resolved, &hooked, record, |chat| {
+        (chat.plan.asked.prompt_tokens, question(resolved.flavour, chat.body))
+    })?;
     exchange.active().describe(&record.details);
     Ok((resolved, estimate, body))
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::anthropic::{Event, StopReason, Usage};
 use crate::error::Error;
 use crate::http::Socket;
+use crate::ids;
 use crate::json::{Parser, Value};
 use crate::openai::{Counts, UpstreamError};
 use crate::server::Client;
@@ -91,6 +92,10 @@ impl Output {
 }
 
 impl AnswerUnderWay {
+    fn is_streamed(&self) -> bool {
+        matches!(self.output, Output::Events { .. })
+    }
+
     /// Runs one step of the translation and passes its events on to the client.
     ///
     /// # Errors
@@ -213,7 +218,12 @@ impl Exchange {
 
     /// True if the answer is sent event by event.
     pub(super) fn streams(&self) -> bool {
-        self.with(|answer| matches!(answer.output, Output::Events { .. })) == Some(true)
+        self.with(|answer| answer.is_streamed()) == Some(true)
+    }
+
+    /// True if the answer was created.
+    pub(super) fn is_expecting(&self) -> bool {
+        self.answer.borrow().is_some()
     }
 
     /// Creates the answer, so that it can begin even before the upstream says anything.
@@ -226,6 +236,22 @@ impl Exchange {
         let stream = MessageStream::new(plan, message_id);
         *self.answer.borrow_mut() =
             Some(AnswerUnderWay { stream, filter, output, summary: Summary::default() });
+    }
+
+    /// True if another upstream may still give the answer: the client has got nothing of it but reasoning.
+    pub(super) fn may_restart(&self) -> bool {
+        let may = |answer: &mut AnswerUnderWay| !answer.is_streamed() || answer.stream.may_restart();
+        self.with(may).unwrap_or(true)
+    }
+
+    /// Expects the answer of another upstream. If the client has got the beginning of an answer, it goes on there.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+    pub(super) fn expect_elsewhere(&self, plan: Plan, filter: impl FnOnce() -> Option<Filter>) {
+        if self.started() {
+            self.with(|answer| answer.stream.restart(plan));
+        } else {
+            self.expect(plan, ids::message_id(), filter());
+        }
     }
 
     /// Makes the expected answer one to a request with other limits.

@@ -3,6 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::hooks::{ErrorDecision, Hook};
@@ -11,7 +12,7 @@ use crate::ids;
 use crate::json::{Document, Value};
 use crate::server::Client;
 use crate::translate::{Asked, Plan};
-use crate::transport::{Response, Wait, has_left};
+use crate::transport::{Wait, has_left};
 
 use super::attempt::Attempt;
 use super::body::read_body;
@@ -19,20 +20,48 @@ use super::exchange::Exchange;
 use super::filter::Filter;
 use super::prepare::{Hooked, Incoming};
 use super::relay::Relay;
+use super::routing::{Routing, sign_of};
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Phase, Record};
-use crate::fleet::{Gateway, Resolved};
+use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Phase, Placed, Record};
+use crate::fleet::{BoxSlot, Gateway, Resolved, Served, Sign, Spent, Ticket};
 
 /// How many times one request may ask an upstream, counting those that `on_error` names. Stops a hook that names the same
 /// one without end.
 const ROUNDS_MAX: usize = 32;
+
+/// The turn of a request at its upstream.
+enum NextTurn {
+    /// It is ready for its upstream.
+    Now(Box<Prepared>),
+    /// It waits for a place. Its body is saved, and its tree is dropped.
+    Later(Ticket),
+}
 
 /// A request that is ready for its upstream.
 struct Prepared {
     resolved: Resolved,
     body: Vec<u8>,
     plan: Plan,
+    /// Its place, if its upstream is one of several, or gets a limited number of requests at a time.
+    slot: Option<BoxSlot>,
+}
+
+/// The parts of one request that all its stages share.
+#[derive(Clone, Copy)]
+struct Stages<'s> {
+    proxy: &'s Proxy,
+    gateway: &'s Arc<Gateway>,
+    exchange: &'s Rc<Exchange>,
+    caller: &'s Caller,
+}
+
+/// The facts about one request that its stages add to.
+struct Course<'s> {
+    hooked: &'s mut Hooked,
+    record: &'s mut Record,
+    /// `None` until the body was read, and after `on_error` has named another upstream.
+    routing: Option<Routing>,
 }
 
 /// Serves one request, and logs one line however it ends.
@@ -50,7 +79,9 @@ pub(super) fn serve(
     let mut record = Record::new(active.request_id(), caller);
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();
-    let outcome = answer(proxy, &gateway, &exchange, request, caller, &mut hooked, &mut record);
+    let stages = Stages { proxy, gateway: &gateway, exchange: &exchange, caller };
+    let mut course = Course { hooked: &mut hooked, record: &mut record, routing: None };
+    let outcome = answer(stages, request, &mut course);
     let (summary, _) = exchange.summary();
     (record.coercions, record.repairs) = summary.changes;
     record.first_byte = summary.first.map(|first| first.duration_since(record.began));
@@ -83,6 +114,10 @@ fn conclude(
             Ok(()) => exchange.finish(),
             Err(error) => tell_error(exchange, &error, exchange.has_written(), record),
         },
+        Err(Stop::Cut(error)) => {
+            record.error = Some(format!("cut off, so that the client asks again: {error}"));
+            return (Err(io::ErrorKind::ConnectionAborted.into()), None);
+        }
         Err(Stop::ClientGone) => Err(io::ErrorKind::BrokenPipe.into()),
         Err(Stop::Client(error)) => Err(error),
         Err(Stop::Error(error)) => tell_error(exchange, &error, exchange.started(), record),
@@ -115,164 +150,304 @@ fn tell_error(exchange: &Exchange, error: &Error, is_event: bool, record: &mut R
 }
 
 #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
-fn answer(
-    proxy: &Proxy,
-    gateway: &Arc<Gateway>,
-    exchange: &Rc<Exchange>,
-    request: Request,
-    caller: &Caller,
-    hooked: &mut Hooked,
-    record: &mut Record,
-) -> Result<(), Stop> {
+fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Result<(), Stop> {
+    let exchange = stages.exchange;
     let wait: Rc<dyn Wait> = exchange.clone();
-    let prepared = first(proxy, exchange, (gateway, &request, caller), hooked, record);
-    if let Err(Stop::Respond(_)) = &prepared {
+    let staged = stages.first(&request, course);
+    if let Err(Stop::Respond(_)) = &staged {
         // The hooks that see answers also see one that a hook gave.
-        exchange.expect(plan_of(hooked), ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
+        exchange.expect(plan_of(course), ids::message_id(), stages.filter(course));
     }
-    let mut prepared = prepared?;
+    let mut turn = staged?;
     let mut request = Some(request);
     let mut tried = Vec::new();
     loop {
-        let Prepared { resolved, body, plan } = prepared;
-        log::trace!("{} to the upstream: {}", record.request_id, String::from_utf8_lossy(&body));
+        let Prepared { resolved, body, plan, slot } = match (turn, &request) {
+            (NextTurn::Now(prepared), _) => *prepared,
+            (NextTurn::Later(ticket), Some(request)) => stages.wait_in_line(ticket, request, course)?,
+            (NextTurn::Later(_), None) => return Err(Stop::ClientGone), // a request that waits keeps its head
+        };
+        log::trace!("{} to the upstream: {}", course.record.request_id, String::from_utf8_lossy(&body));
         let asked = plan.asked.clone();
-        let saved_size = hooked.saved.as_ref().map_or(0, Vec::len);
-        exchange.share().set(body.len() + saved_size + plan.kept_size());
+        let saved_size = course.hooked.saved.as_ref().map_or(0, Vec::len);
         let kept_size = saved_size + plan.kept_size();
-        exchange.expect(plan, ids::message_id(), Filter::new(gateway, hooked.shown.as_ref()));
+        exchange.share().set(body.len() + kept_size);
+        exchange.expect_elsewhere(plan, || stages.filter(course));
         let served = Arc::clone(&resolved.served);
         let mut attempt = Attempt::new(resolved, asked, body);
+        attempt.has_others = course.routing.as_ref().is_some_and(Routing::is_pool);
         // Check for a client that left: nobody watched it while hooks ran or a large body was translated. It may also
         // have left while an upstream worked in vain.
-        let unwatched = hooked.shown.is_some() || hooked.is_watched || !tried.is_empty();
+        let unwatched = course.hooked.shown.is_some() || course.hooked.is_watched || !tried.is_empty();
         if unwatched && has_left(wait.as_ref()) {
             return Err(Stop::ClientGone);
         }
-        exchange.active().describe(&record.details);
-        exchange.active().enter(Phase::Queue);
-        let slot = served.slot(&wait).map_err(Stop::from);
-        let answered = slot.and_then(|_slot| {
-            let opened = attempt.open(exchange, &wait);
-            record.details.upstream_model.clone_from(&attempt.resolved.model);
-            let response = opened?;
-            if attempt.renewals > 0 {
-                exchange.set_limits(&attempt.asked);
-                exchange.active().describe(&record.details);
-            }
-            // The answer may take minutes, so drop the request, unless `on_error` may send it again.
-            attempt.body = Vec::new();
-            exchange.share().set(kept_size);
-            if hooked.saved.is_none() {
-                request = None;
-            }
-            exchange.active().enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
-            let _streaming = exchange.streams().then(|| exchange.active().begin_stream());
-            finish(exchange, &attempt.resolved, response, &attempt.asked, kept_size)
-        });
+        exchange.active().describe(&course.record.details);
+        let answered = ask(stages, &mut attempt, (slot.as_ref(), kept_size), course, &mut request);
+        let ticket = slot.map(|slot| stages.give_back(slot, &attempt, &answered, &served, course));
         let error = match answered {
-            // This includes an error that the answer begins with.
-            Err(Stop::Error(error)) if !exchange.started() => error,
+            Err(Stop::Error(error)) => error,
             other => return other,
         };
-        let Some(request) = &request else { return Err(error.into()) };
+        // A failure says nothing about a request that the upstream has only refused.
+        let again = ticket.and_then(|ticket| stages.another(&ticket, course));
+        let (Some(request), true) = (&request, exchange.may_restart()) else {
+            let is_pool = again.is_some() && exchange.streams();
+            return Err(if is_pool { Stop::Cut(error) } else { error.into() });
+        };
         tried.push(served.name().to_string());
-        let room = Some(proxy.budget.trees());
-        let incoming = Incoming { gateway, wait: Some(Rc::clone(&wait)), room, request, caller };
-        prepared = elsewhere(&incoming, error, &tried, hooked, record)?;
+        turn = match again {
+            Some(ticket) => {
+                log::info!("{}: {} failed: {error}", course.record.request_id, served.name());
+                NextTurn::Later(ticket)
+            }
+            // This includes an error that the answer begins with.
+            None if !exchange.started() => stages.elsewhere(request, error, &tried, course)?,
+            None => return Err(error.into()),
+        };
     }
 }
 
-/// Does everything before an upstream is asked. The request's tree is dropped on return, because an answer may take
-/// minutes.
+/// Asks the upstream, and passes its answer on.
 #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
-fn first(
-    proxy: &Proxy,
-    exchange: &Rc<Exchange>,
-    (gateway, request, caller): (&Gateway, &Request, &Caller),
-    hooked: &mut Hooked,
-    record: &mut Record,
-) -> Result<Prepared, Stop> {
-    let mut document = read_body(proxy, exchange, request)?;
-    log::trace!("{} from the client: {}", record.request_id, String::from_utf8_lossy(document.bytes()));
-    exchange.received();
-    let room = Some(proxy.budget.trees());
-    let incoming = Incoming { gateway, wait: Some(exchange.clone()), room, request, caller };
-    hooked.client = Some(exchange.socket().clone());
-    let body = incoming.hooked(&mut document, hooked);
-    // The log names the model even if a hook refuses or answers the request.
-    if let Some(shown) = hooked.shown.as_ref().map(|shown| shown.borrow()) {
-        record.details.client_model.clone_from(&hooked.client_model);
-        record.details.is_streamed = shown.stream;
-    }
-    ready(&incoming, &body?, hooked, record)
-}
-
-/// The second stage: translates the request to the body for the upstream.
-fn ready(
-    incoming: &Incoming<'_>,
-    body: &Value<'_>,
-    hooked: &mut Hooked,
-    record: &mut Record,
-) -> Result<Prepared, Stop> {
-    let (resolved, (body, plan)) = incoming.translated(body, hooked, record, |_, chat| {
-        let mut body = Vec::new();
-        chat.body.write(&mut body);
-        (body, chat.plan)
-    })?;
-    Ok(Prepared { resolved, body, plan })
-}
-
-/// Handles the failure of an upstream before anything went to the client: `on_error` may name another upstream, or
-/// another error.
-#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
-fn elsewhere(
-    incoming: &Incoming<'_>,
-    error: Error,
-    tried: &[String],
-    hooked: &mut Hooked,
-    record: &mut Record,
-) -> Result<Prepared, Stop> {
-    let hooks = incoming.gateway.hooks();
-    let (Some(shown), Some(saved)) = (&hooked.shown, &hooked.saved) else { return Err(error.into()) };
-    let failed = tried.last().map_or("", String::as_str);
-    let untried = || {
-        let names = incoming.gateway.upstreams().iter().map(|served| served.name());
-        names.filter(|name| !tried.iter().any(|tried| tried == name)).map(str::to_string).next()
-    };
-    let next = match hooks.on_error(&error, failed, &mut shown.borrow_mut())? {
-        ErrorDecision::Replace(other) => return Err(other.into()),
-        _ if tried.len() >= ROUNDS_MAX => None,
-        ErrorDecision::Continue => None,
-        ErrorDecision::RetryOther => untried(),
-        // This may be the same upstream again, with another of its models.
-        ErrorDecision::Upstream(name) => Some(name),
-    };
-    let Some(next) = next else { return Err(error.into()) };
-    log::info!("{}: {failed} failed, trying {next}: {error}", record.request_id);
-    hooked.upstream = Some(next);
-    let mut document = Document::from(saved.clone());
-    ready(incoming, &incoming.parse(&mut document)?, hooked, record)
-}
-
-#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
-fn finish(
-    exchange: &Exchange,
-    resolved: &Resolved,
-    response: Response,
-    asked: &Asked,
-    kept_size: usize,
+fn ask(
+    stages: Stages<'_>,
+    attempt: &mut Attempt,
+    (slot, kept_size): (Option<&BoxSlot>, usize),
+    course: &mut Course<'_>,
+    request: &mut Option<Request>,
 ) -> Result<(), Stop> {
+    let exchange = stages.exchange;
+    let wait: Rc<dyn Wait> = exchange.clone();
+    let opened = attempt.open(exchange, &wait);
+    course.record.details.upstream_model.clone_from(&attempt.resolved.model);
+    let response = opened?;
+    if attempt.renewals > 0 {
+        exchange.set_limits(&attempt.asked);
+        exchange.active().describe(&course.record.details);
+    }
+    // The answer may take minutes, so drop the request, unless it may be sent again.
+    attempt.body = Vec::new();
+    exchange.share().set(kept_size);
+    if course.hooked.saved.is_none() {
+        *request = None;
+    }
+    exchange.active().enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
+    let _streaming = exchange.streams().then(|| exchange.active().begin_stream());
     let sent = response.sent();
-    let relayed = Relay { exchange, resolved, asked, kept_size }.run(response);
+    let Attempt { resolved, asked, .. } = attempt;
+    let relayed = Relay { exchange, resolved, asked, kept_size, slot }.run(response);
     let (summary, counts) = exchange.summary();
     let prompt_time = summary.first.zip(sent).map(|(first, sent)| first.saturating_duration_since(sent));
     resolved.learn_answer(counts, asked, prompt_time);
     relayed
 }
 
+impl<'s> Stages<'s> {
+    fn incoming<'i>(&'i self, request: &'i Request) -> Incoming<'i> {
+        let wait: Rc<dyn Wait> = self.exchange.clone();
+        let room = Some(self.proxy.budget.trees());
+        Incoming { gateway: self.gateway, wait: Some(wait), room, request, caller: self.caller }
+    }
+
+    /// The hooks that see the events of the answer.
+    fn filter(&self, course: &Course<'_>) -> Option<Filter> {
+        Filter::new(self.gateway, course.hooked.shown.as_ref())
+    }
+
+    /// Does everything before an upstream is asked. The request's tree is dropped on return, because an answer may take
+    /// minutes.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+    fn first(&self, request: &Request, course: &mut Course<'_>) -> Result<NextTurn, Stop> {
+        let exchange = self.exchange;
+        let mut document = read_body(self.proxy, exchange, request)?;
+        log::trace!(
+            "{} from the client: {}",
+            course.record.request_id,
+            String::from_utf8_lossy(document.bytes())
+        );
+        exchange.received();
+        let incoming = self.incoming(request);
+        course.hooked.client = Some(exchange.socket().clone());
+        let body = incoming.hooked(&mut document, course.hooked);
+        // The log names the model even if a hook refuses or answers the request.
+        if let Some(shown) = course.hooked.shown.as_ref().map(|shown| shown.borrow()) {
+            course.record.details.client_model.clone_from(&course.hooked.client_model);
+            course.record.details.is_streamed = shown.stream;
+        }
+        self.route(&incoming, &body?, course)
+    }
+
+    /// Finds the upstream of a request, and translates the request for it. If no place is free, the request must wait.
+    fn route(
+        &self,
+        incoming: &Incoming<'_>,
+        body: &Value<'_>,
+        course: &mut Course<'_>,
+    ) -> Result<NextTurn, Stop> {
+        let routing = incoming.routed(body, course.hooked, course.record)?;
+        let mut slot = None;
+        if routing.needs_place() {
+            let ticket = routing.ticket(body, incoming.request, self.caller, course.hooked.lane);
+            course.record.place = Some(Placed::new(ticket.lane));
+            match self.gateway.dispatcher().take_at_once(ticket)? {
+                Ok(taken) => slot = Some(taken),
+                Err(ticket) => {
+                    course.hooked.save(body);
+                    course.routing = Some(routing);
+                    return Ok(NextTurn::Later(ticket));
+                }
+            }
+        }
+        // A copy of the body is needed only where the request may be sent elsewhere.
+        if routing.is_pool() {
+            course.hooked.save(body);
+        }
+        course.routing = Some(routing);
+        Ok(NextTurn::Now(Box::new(self.ready(incoming, body, slot, course)?)))
+    }
+
+    /// Translates the request to the body for the upstream of its place.
+    fn ready(
+        &self,
+        incoming: &Incoming<'_>,
+        body: &Value<'_>,
+        slot: Option<BoxSlot>,
+        course: &mut Course<'_>,
+    ) -> Result<Prepared, Stop> {
+        let Some(routing) = &course.routing else { return Err(Stop::ClientGone) };
+        let resolved = routing.resolve(slot.as_ref())?;
+        if let (Some(grant), Some(place)) = (slot.as_ref().map(BoxSlot::grant), &mut course.record.place) {
+            place.why = grant.why.name();
+            place.waited += grant.waited;
+        }
+        let (body, plan) = incoming.translated(body, &resolved, course.hooked, course.record, |chat| {
+            let mut body = Vec::new();
+            chat.body.write(&mut body);
+            (body, chat.plan)
+        })?;
+        Ok(Prepared { resolved, body, plan, slot })
+    }
+
+    /// Waits for a place with the client watched, and translates the request for the upstream that it gets.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+    fn wait_in_line(
+        &self,
+        ticket: Ticket,
+        request: &Request,
+        course: &mut Course<'_>,
+    ) -> Result<Prepared, Stop> {
+        let exchange = self.exchange;
+        let wait: Rc<dyn Wait> = exchange.clone();
+        let saved = course.hooked.saved.as_ref().map_or(0, Vec::len);
+        exchange.share().set(saved);
+        if !exchange.is_expecting() {
+            let plan = Plan {
+                asked: Asked {
+                    model: course.record.details.client_model.clone(),
+                    prompt_tokens: ticket.prompt.max(1),
+                    ..Asked::default()
+                },
+                stream: course.record.details.is_streamed,
+                ..Plan::default()
+            };
+            // The client gets pings while it waits.
+            exchange.expect(plan, ids::message_id(), self.filter(course));
+        }
+        exchange.active().describe(&course.record.details);
+        exchange.active().enter(Phase::Queue);
+        let patience = if exchange.streams() { self.wait_for_upstream() } else { Duration::ZERO };
+        let slot = self.gateway.dispatcher().take(ticket, &wait, patience)?;
+        let is_pool = course.routing.as_ref().is_some_and(Routing::is_pool);
+        let is_kept = is_pool || self.gateway.hooks().defines(Hook::Error);
+        let saved = if is_kept { course.hooked.saved.clone() } else { course.hooked.saved.take() };
+        let mut document = Document::from(saved.unwrap_or_default());
+        let incoming = self.incoming(request);
+        self.ready(&incoming, &incoming.parse(&mut document)?, Some(slot), course)
+    }
+
+    fn wait_for_upstream(&self) -> Duration {
+        self.proxy.options.patience.wait_for_upstream
+    }
+
+    /// Gives a place back, and notes how its upstream is. Returns its ticket.
+    fn give_back(
+        &self,
+        slot: BoxSlot,
+        attempt: &Attempt,
+        answered: &Result<(), Stop>,
+        served: &Served,
+        course: &mut Course<'_>,
+    ) -> Ticket {
+        let sign = match answered {
+            Ok(()) => Sign::Answered,
+            Err(Stop::Error(error)) => attempt.sign.unwrap_or_else(|| sign_of(error)),
+            Err(_) if self.exchange.has_content() => Sign::Answered,
+            Err(_) => Sign::Unknown,
+        };
+        let (_, counts) = self.exchange.summary();
+        let spent = Spent { prompt: counts.prompt, cached: counts.cached, completion: counts.completion };
+        let ticket = slot.ticket().clone();
+        let is_failure = matches!(sign, Sign::Full(_) | Sign::Failed | Sign::Gone);
+        if let (true, Some(routing)) = (is_failure, &mut course.routing) {
+            routing.fail(served.id(), sign);
+        }
+        if let Some(state) = slot.end(sign, spent) {
+            log::warn!("upstream {}: {}", served.name(), state.name());
+        }
+        ticket
+    }
+
+    /// The ticket for another try after a failure of the upstream. `None`: it has only refused this request, or no other
+    /// upstream can answer it.
+    fn another(&self, ticket: &Ticket, course: &mut Course<'_>) -> Option<Ticket> {
+        let patience = if self.exchange.streams() { self.wait_for_upstream() } else { Duration::ZERO };
+        let routing = course.routing.as_mut().filter(|routing| routing.has_failed())?;
+        routing.another(ticket, patience)
+    }
+
+    /// Handles the failure of an upstream before anything went to the client: `on_error` may name another upstream, or
+    /// another error.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+    fn elsewhere(
+        &self,
+        request: &Request,
+        error: Error,
+        tried: &[String],
+        course: &mut Course<'_>,
+    ) -> Result<NextTurn, Stop> {
+        let incoming = self.incoming(request);
+        let hooks = self.gateway.hooks();
+        if !hooks.defines(Hook::Error) {
+            return Err(error.into());
+        }
+        let (Some(shown), Some(saved)) = (&course.hooked.shown, &course.hooked.saved) else {
+            return Err(error.into());
+        };
+        let failed = tried.last().map_or("", String::as_str);
+        let untried = || {
+            let names = self.gateway.upstreams().iter().map(|served| served.name());
+            names.filter(|name| !tried.iter().any(|tried| tried == name)).map(str::to_string).next()
+        };
+        let next = match hooks.on_error(&error, failed, &mut shown.borrow_mut())? {
+            ErrorDecision::Replace(other) => return Err(other.into()),
+            _ if tried.len() >= ROUNDS_MAX => None,
+            ErrorDecision::Continue => None,
+            ErrorDecision::RetryOther => untried(),
+            // This may be the same upstream again, with another of its models.
+            ErrorDecision::Upstream(name) => Some(name),
+        };
+        let Some(next) = next else { return Err(error.into()) };
+        log::info!("{}: {failed} failed, trying {next}: {error}", course.record.request_id);
+        let mut document = Document::from(saved.clone());
+        course.hooked.upstreams = vec![next];
+        self.route(&incoming, &incoming.parse(&mut document)?, course)
+    }
+}
+
 /// The plan for a message that a hook gave.
-fn plan_of(hooked: &Hooked) -> Plan {
+fn plan_of(course: &Course<'_>) -> Plan {
+    let hooked = &*course.hooked;
     let shown = hooked.shown.as_ref().map(|shown| shown.borrow());
     let shown = shown.as_deref();
     Plan {

@@ -17,6 +17,7 @@
 //! | `exchange` | the client's side of one request: sends events or a whole message, and signs of life in silence |
 //! | `footprint` | estimates the memory of one request before it is allocated |
 //! | `filter` | `on_event` and `on_tool_call` between translation and client |
+//! | `routing` | the upstreams that can answer a request, and those that have failed with it |
 //! | `preview` | the request that would be sent, for `sparkgap hook` |
 //! | `relay` | the upstream's bytes through decoder and translation to the client |
 
@@ -34,6 +35,7 @@ mod prepare;
 mod preview;
 mod relay;
 mod resource;
+mod routing;
 mod service;
 mod state;
 mod stop;

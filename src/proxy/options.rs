@@ -14,6 +14,8 @@ pub struct ClientPatience {
     /// 2.1.328 ends a stream that has had nothing but pings for 600 s; other versions may ignore pings and end it after
     /// 300 s.
     pub usage_every: Duration,
+    /// The longest wait of a streaming client for a pool of which no member answers.
+    pub wait_for_upstream: Duration,
 }
 
 impl Default for ClientPatience {
@@ -22,6 +24,7 @@ impl Default for ClientPatience {
             open_after: Duration::from_secs(8),
             ping_every: Duration::from_secs(10),
             usage_every: Duration::from_secs(120),
+            wait_for_upstream: Duration::from_secs(600),
         }
     }
 }

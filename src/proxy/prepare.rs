@@ -10,12 +10,14 @@ use crate::error::Error;
 use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::{Request, SECRET_HEADERS, Socket};
 use crate::json::{Document, ParseError, Value};
+use crate::lane::Lane;
 use crate::translate::{self, ChatRequest, chat_request};
 use crate::transport::{Wait, has_left};
 
 use super::budget::MemoryShare;
 use super::filter::Shown;
 use super::footprint;
+use super::routing::Routing;
 use super::stop::Stop;
 use crate::activity::{Caller, Record};
 use crate::fleet::{Gateway, Resolved};
@@ -50,15 +52,24 @@ pub(super) struct Hooked {
     pub(super) client_model: String,
     /// The model that `on_request` chose instead of the client's.
     model: Option<String>,
-    /// The upstream that `on_request` or `on_error` chose.
-    pub(super) upstream: Option<String>,
-    /// The body after `on_request`, kept only if `on_error` may send it to another upstream.
+    /// The upstreams that `on_request` or `on_error` chose; empty if neither did.
+    pub(super) upstreams: Vec<String>,
+    /// The lane that `on_request` chose.
+    pub(super) lane: Option<Lane>,
+    /// The body after `on_request`, kept only if the request may be sent to another upstream, or waits for one.
     pub(super) saved: Option<Vec<u8>>,
     /// True if the body is so large that the client may leave before all stages are done. Then it is watched between
     /// them.
     pub(super) is_watched: bool,
     /// The client's socket, which a hook watches while it waits for a VM.
     pub(super) client: Option<Socket>,
+}
+
+impl Hooked {
+    /// Keeps the body, if it is not kept already.
+    pub(super) fn save(&mut self, body: &Value<'_>) {
+        self.saved.get_or_insert_with(|| body.to_json().into_bytes());
+    }
 }
 
 impl Incoming<'_> {
@@ -82,13 +93,15 @@ impl Incoming<'_> {
             let decision = hooks.on_request(&mut shown.borrow_mut(), &mut body, looked_up)?;
             match decision {
                 Decision::Continue => {}
-                Decision::Route { model, upstream } => (hooked.model, hooked.upstream) = (model, upstream),
+                Decision::Route { model, upstreams, lane } => {
+                    (hooked.model, hooked.upstreams, hooked.lane) = (model, upstreams, lane);
+                }
                 Decision::Reject(error) => return Err(error.into()),
                 Decision::Respond(message) => return Err(Stop::Respond(message)),
             }
         }
         if hooks.defines(Hook::Error) {
-            hooked.saved = Some(body.to_json().into_bytes());
+            hooked.save(&body);
         }
         Ok(body)
     }
@@ -112,24 +125,35 @@ impl Incoming<'_> {
         Ok(tree)
     }
 
-    /// The second stage: check, route, translate, `on_upstream_request`. `finish` extracts the parts of the result to
-    /// keep.
-    pub(super) fn translated<T>(
+    /// The second stage: check, and the upstreams that can answer.
+    pub(super) fn routed(
         &self,
         body: &Value<'_>,
-        hooked: &mut Hooked,
+        hooked: &Hooked,
         record: &mut Record,
-        finish: impl FnOnce(&Resolved, ChatRequest<'_>) -> T,
-    ) -> Result<(Resolved, T), Stop> {
+    ) -> Result<Routing, Stop> {
         describe(body, record);
         let messages = MessagesRequest::read(body)?;
         let requested = hooked.model.as_deref().unwrap_or(messages.model);
-        let own_model = hooked.model.as_deref().filter(|_| hooked.upstream.is_some());
-        let chosen = hooked.upstream.as_deref();
+        let chosen = hooked.upstreams.as_slice();
+        let own_model = hooked.model.as_deref().filter(|_| !chosen.is_empty());
         if let Some(wait) = &self.wait {
             self.gateway.refresh(requested, chosen, wait).map_err(|_| Stop::ClientGone)?;
         }
-        let resolved = self.gateway.resolve(requested, chosen, own_model)?;
+        let destinations = self.gateway.destinations(requested, chosen, own_model)?;
+        Ok(Routing::new(requested, destinations))
+    }
+
+    /// The third stage: translate, `on_upstream_request`. `finish` extracts the parts of the result to keep.
+    pub(super) fn translated<T>(
+        &self,
+        body: &Value<'_>,
+        resolved: &Resolved,
+        hooked: &Hooked,
+        record: &mut Record,
+        finish: impl FnOnce(ChatRequest<'_>) -> T,
+    ) -> Result<T, Stop> {
+        let messages = MessagesRequest::read(body)?;
         resolved.served.name().clone_into(&mut record.details.upstream);
         record.details.upstream_model.clone_from(&resolved.model);
         self.check_client(hooked)?;
@@ -162,8 +186,7 @@ impl Incoming<'_> {
             self.gateway.warn_once(what, "arguments of some are not coerced to their schemas");
         }
         chat.plan.context_window_beta = self.request.headers.lists("anthropic-beta", CONTEXT_WINDOW_BETA);
-        let finished = finish(&resolved, chat);
-        Ok((resolved, finished))
+        Ok(finish(chat))
     }
 
     /// Stops the request if its client has left. Called between stages. Within a stage nothing checks, since the

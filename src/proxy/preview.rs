@@ -40,7 +40,10 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
     let mut document = Document::from(body.to_vec());
     let sent = incoming.hooked(&mut document, &mut hooked).and_then(|body| {
         let mut record = Record::new("preview", &caller);
-        incoming.translated(&body, &mut hooked, &mut record, |_, chat| chat.body.into_owned())
+        let resolved = incoming.routed(&body, &hooked, &mut record)?.resolve(None)?;
+        let body =
+            incoming.translated(&body, &resolved, &hooked, &mut record, |chat| chat.body.into_owned())?;
+        Ok((resolved, body))
     });
     match sent {
         Ok((resolved, body)) => {
@@ -49,6 +52,7 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
         Err(Stop::Respond(message)) => Preview::Answered(message),
         Err(Stop::Error(error) | Stop::Refused(error)) => Preview::Refused(error),
         Err(Stop::ClientGone) => Preview::Refused(Error::invalid("the client has left")),
+        Err(Stop::Cut(error)) => Preview::Refused(error),
         Err(Stop::Client(error)) => Preview::Refused(Error::invalid(error.to_string())),
     }
 }

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use crate::error::{Error, Kind};
-use crate::fleet::Resolved;
+use crate::fleet::{BoxSlot, Resolved};
 use crate::json::{Parser, SpareParser, Value};
 use crate::openai::{Chunk, UpstreamError, read_error_chunk};
 use crate::sse::{Decoder, SseEvent};
@@ -69,6 +69,8 @@ pub(super) struct Relay<'a> {
     pub(super) asked: &'a Asked,
     /// The bytes that the request holds while its answer runs.
     pub(super) kept_size: usize,
+    /// The request's place at the upstream, which learns when the first token comes.
+    pub(super) slot: Option<&'a BoxSlot>,
 }
 
 impl Relay<'_> {
@@ -187,7 +189,12 @@ impl Relay<'_> {
         if next != stage {
             match next {
                 AnswerStage::Prompt => {}
-                AnswerStage::Content => response.mark_content(),
+                AnswerStage::Content => {
+                    response.mark_content();
+                    if let Some(slot) = self.slot {
+                        slot.first_token();
+                    }
+                }
                 AnswerStage::Finished => response.limit_rest(COUNTS_TIME),
                 AnswerStage::Counted => response.limit_rest(REST_TIME),
             }

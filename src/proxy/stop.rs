@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::error::Error;
-use crate::fleet::queue::NoSlot;
+use crate::fleet::NoSlot;
 use crate::http;
 use crate::json::Value;
 
@@ -15,6 +15,10 @@ pub(super) enum Stop {
     /// The failure of a hook of policy closed that saw the answer. No other upstream is asked, because the same hook
     /// would see its answer, too.
     Refused(Error),
+    /// The upstream broke its answer off after text had gone to the client, and another one can give the answer: the
+    /// connection is closed without an error event. Claude Code asks again at once then, as a stream; after an error event it
+    /// would ask for an answer that is not streamed, and give up after 300 s.
+    Cut(Error),
     /// The client has left, so nothing is sent.
     ClientGone,
     /// The client's connection failed: it cannot be written to.

@@ -52,8 +52,7 @@ pub fn prompt(chat: &Value<'_>) -> Prompt {
     let mut images = 0.0;
     let messages: f64 =
         messages.iter().map(|message| TOKENS_PER_MESSAGE + value_tokens(message, &mut images)).sum();
-    let tools: f64 =
-        tools.iter().map(|tool| TOKENS_PER_TOOL + size_as_float(size(tool)) / SCHEMA_BYTES_PER_TOKEN).sum();
+    let tools: f64 = tools.iter().map(tool_tokens).sum();
     Prompt { text: whole(messages + tools), images: whole(images) }
 }
 
@@ -61,6 +60,19 @@ pub fn prompt(chat: &Value<'_>) -> Prompt {
 pub fn prompt_tokens(chat: &Value<'_>) -> u64 {
     let Prompt { text, images } = prompt(chat);
     text.saturating_add(images).max(1)
+}
+
+/// The tokens of the beginning of a request that other conversations share: its `system` and `tools`.
+pub fn head_tokens(request: &Value<'_>) -> u64 {
+    let mut images = 0.0;
+    let system = request.get("system").map_or(0.0, |system| value_tokens(system, &mut images));
+    let tools = request.get("tools").and_then(Value::as_array).unwrap_or_default();
+    whole(system + tools.iter().map(tool_tokens).sum::<f64>())
+}
+
+/// The tokens of a tool's declaration.
+fn tool_tokens(tool: &Value<'_>) -> f64 {
+    TOKENS_PER_TOOL + size_as_float(size(tool)) / SCHEMA_BYTES_PER_TOKEN
 }
 
 /// Rounds up to a whole number.

@@ -417,6 +417,18 @@ impl MessageStream {
         Ok(())
     }
 
+    /// True if another upstream may still give this answer: nothing but reasoning was emitted.
+    pub fn may_restart(&self) -> bool {
+        self.content.writer().has_only_reasoning()
+    }
+
+    /// Begins the translation of another upstream's answer to the same request, by `plan`, in the same message. Reasoning
+    /// that was emitted stays, and the new one follows it in the same block. Call it only if [`MessageStream::may_restart`].
+    pub fn restart(&mut self, plan: Plan) {
+        let earlier = std::mem::replace(self, MessageStream::new(plan, String::new()));
+        self.content.resume(earlier.content);
+    }
+
     /// Makes the answer one to a request with other limits: it was changed after the stream was made.
     pub fn set_limits(&mut self, asked: &Asked) {
         self.tokens.set_limits(asked);

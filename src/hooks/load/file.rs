@@ -9,6 +9,7 @@ use super::super::nearest;
 use super::super::table::{Mistakes, TableReader, describe, keys};
 use crate::config::{self, Secret, UpstreamConfig};
 use crate::dialect::ServerKind;
+use crate::route::AliasMember;
 use crate::settings::{LateTools, Settings, SystemMessages, ThinkingMode};
 
 /// The version of the hook API.
@@ -25,7 +26,8 @@ pub(super) struct FileTable {
 /// An alias whose upstream has not been looked up yet.
 pub(super) struct FileAlias {
     pub(super) pattern: String,
-    pub(super) upstream: Option<String>,
+    pub(super) members: Vec<AliasMember>,
+    pub(super) backup: Vec<AliasMember>,
     pub(super) model: Option<String>,
     /// Its place in the file's list, from 1.
     pub(super) position: usize,
@@ -84,7 +86,7 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<UpstreamCon
 }
 
 /// The keys of an upstream.
-pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 21] = [
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 22] = [
     "url",
     "api_key",
     "model",
@@ -103,6 +105,7 @@ pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 21] = [
     "late_tools",
     "user_id",
     "max_in_flight",
+    "drain",
     "allow_extra",
     "image_schemes",
     "auto_mode",
@@ -115,6 +118,7 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
     let model = reader.text("model", "a model's name as a string", mistakes);
     let max_in_flight = reader.count("max_in_flight", u64::from(u32::MAX), mistakes);
     let auto_mode = reader.boolean("auto_mode", mistakes);
+    let drain = reader.boolean("drain", mistakes).unwrap_or(false);
     let settings = read_settings(&reader, mistakes);
     let before = mistakes.list.len();
     let url = reader.text("url", "a string such as \"http://192.168.68.155:8888/v1\"", mistakes);
@@ -132,6 +136,7 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
         model,
         max_in_flight: max_in_flight.and_then(|n| u32::try_from(n).ok()),
         auto_mode,
+        drain,
         settings,
     })
 }
@@ -200,8 +205,9 @@ fn read_alias(position: usize, table: &Table, mistakes: &mut Mistakes<'_>) -> Op
     let first: LuaValue = table.raw_get(1).unwrap_or(LuaValue::Nil);
     let landmark = first.as_string().map(|text| text.to_string_lossy()).unwrap_or_default();
     let reader = TableReader::new(table, format!("alias {position}"), landmark.as_str());
-    reader.check_keys(&["upstream", "model"], 1, mistakes);
-    let upstream = reader.text("upstream", "the name of an upstream as a string", mistakes);
+    reader.check_keys(&["upstream", "backup", "model"], 1, mistakes);
+    let members = read_members(&reader, "upstream", mistakes);
+    let backup = read_members(&reader, "backup", mistakes);
     let model = reader.text("model", "a model's name as a string", mistakes);
     if !first.is_string() {
         let got = describe(&first);
@@ -220,7 +226,72 @@ fn read_alias(position: usize, table: &Table, mistakes: &mut Mistakes<'_>) -> Op
         );
         return None;
     }
-    Some(FileAlias { pattern: landmark, upstream, model, position })
+    Some(FileAlias { pattern: landmark, members, backup, model, position })
+}
+
+/// The form of the upstreams of an alias.
+const MEMBERS_FORM: &str =
+    "the name of an upstream, or a list such as { \"spark1\", { \"small\", model = \"qwen3:8b\" } }";
+
+/// Reads the upstreams of an alias: one name, or a list of names and of tables `{ "name", model = "…" }`.
+fn read_members(reader: &TableReader<'_>, key: &str, mistakes: &mut Mistakes<'_>) -> Vec<AliasMember> {
+    let list = match reader.value(key) {
+        LuaValue::Nil => return Vec::new(),
+        LuaValue::String(name) => return vec![AliasMember::new(name.to_string_lossy())],
+        LuaValue::Table(list) => list,
+        other => {
+            reader.wrong(key, &format!("expected {MEMBERS_FORM}, got {}", describe(&other)), mistakes);
+            return Vec::new();
+        }
+    };
+    let mut members: Vec<AliasMember> = Vec::new();
+    let keys = keys(&list);
+    if keys.is_empty() || keys.iter().enumerate().any(|(i, key)| key.as_usize() != Some(i + 1)) {
+        reader.wrong(key, &format!("expected {MEMBERS_FORM}"), mistakes);
+        return members;
+    }
+    for item in list.sequence_values::<LuaValue>() {
+        let member = match item {
+            Ok(LuaValue::String(name)) => AliasMember::new(name.to_string_lossy()),
+            Ok(LuaValue::Table(entry)) => match read_member(reader, key, &entry, mistakes) {
+                Some(member) => member,
+                None => continue,
+            },
+            other => {
+                let got = describe(&other.unwrap_or(LuaValue::Nil));
+                reader.wrong(key, &format!("expected {MEMBERS_FORM}, got {got} in the list"), mistakes);
+                continue;
+            }
+        };
+        if members.iter().any(|other| other.upstream == member.upstream) {
+            let twice = format!("names the upstream '{}' twice; name it once", member.upstream);
+            reader.wrong(key, &twice, mistakes);
+        } else {
+            members.push(member);
+        }
+    }
+    members
+}
+
+/// Reads `{ "name", model = "…" }`.
+fn read_member(
+    reader: &TableReader<'_>,
+    key: &str,
+    entry: &Table,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<AliasMember> {
+    let inside = TableReader::new(entry, key, key);
+    inside.check_keys(&["model"], 1, mistakes);
+    let model = inside.text("model", "a model's name as a string", mistakes);
+    let Ok(LuaValue::String(name)) = entry.raw_get(1) else {
+        reader.wrong(
+            key,
+            "each table in the list begins with an upstream's name: { \"small\", model = \"qwen3:8b\" }",
+            mistakes,
+        );
+        return None;
+    };
+    Some(AliasMember { upstream: name.to_string_lossy(), model })
 }
 
 fn read_hooks(

@@ -31,7 +31,7 @@ fn request_through(loaded: &Loaded, change: impl FnOnce(&mut HookRequest), body:
 }
 
 fn to(upstream: &str) -> Decision {
-    Decision::Route { model: None, upstream: Some(upstream.to_owned()) }
+    Decision::Route { model: None, upstreams: vec![upstream.to_owned()], lane: None }
 }
 
 #[test]

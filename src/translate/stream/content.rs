@@ -49,6 +49,11 @@ impl AnswerContent {
         }
     }
 
+    /// Goes on with the message of an earlier answer, of which nothing but reasoning was written.
+    pub(super) fn resume(&mut self, earlier: AnswerContent) {
+        self.writer = earlier.writer;
+    }
+
     pub(super) fn writer(&self) -> &BlockWriter {
         &self.writer
     }

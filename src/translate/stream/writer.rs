@@ -63,6 +63,11 @@ impl BlockWriter {
         self.next_index > 0
     }
 
+    /// True if nothing but reasoning was written.
+    pub(super) fn has_only_reasoning(&self) -> bool {
+        self.next_index == 0 || (self.next_index == 1 && self.open == OpenBlock::Thinking)
+    }
+
     pub(super) fn open(&self) -> OpenBlock {
         self.open
     }

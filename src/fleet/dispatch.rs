@@ -1,0 +1,697 @@
+//! Gives upstreams to requests: the state of all upstreams with a queue, and the line of those who wait, as one machine.
+//!
+//! A request comes with a [`Ticket`]: the upstreams that can answer it, its conversation, its prompt, its lane. All
+//! waiting requests stand in one line, so that a request takes whichever of its upstreams can answer it soonest, not the
+//! line of one of them. The next request is found by its lane, then by the client that has got least so far, then by
+//! time.
+//!
+//! Reads no clock: `now` is an argument. Threads and descriptors are `slot`'s.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::choose::{Offer, Why, choose};
+use super::conversations::{BoxId, Conversations};
+use super::health::{Health, HealthState, Sign};
+use super::speed::Speed;
+use crate::lane::Lane;
+
+/// The most requests that wait. A further client is told to try again later.
+pub(super) const WAITING_MAX: usize = 512;
+
+/// The most clients whose shares are remembered.
+const CLIENTS_MAX: usize = 1024;
+
+/// The most models of one upstream whose speeds are learned.
+const MODELS_MAX: usize = 16;
+
+/// The age from which on an upstream's own figures count as unknown.
+const LOAD_AGE_MAX: Duration = Duration::from_secs(10);
+
+/// The wait after which a request of an agent is as urgent as one of a person.
+const AGENT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The wait after which a request in the background is as urgent as one of a person.
+const BACKGROUND_PATIENCE: Duration = Duration::from_secs(120);
+
+/// The wait before a prefill from which on the prefill's time says nothing about its speed, in seconds.
+const ALONE_S: f64 = 0.05;
+
+/// An upstream that can answer a request, and the model that it would be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The upstream.
+    pub id: BoxId,
+    /// The model's name there.
+    pub model: String,
+    /// 0 for a member of the pool; a backup has its place in the list of backups, from 1.
+    pub rank: usize,
+}
+
+/// A request that needs an upstream.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    /// The upstreams that can answer it.
+    pub candidates: Vec<Candidate>,
+    /// The hash of its conversation.
+    pub conversation: u64,
+    /// The hash of the beginning that it shares with other conversations, and its tokens.
+    pub head: (u64, u64),
+    /// The tokens of its prompt.
+    pub prompt: u64,
+    /// How urgent it is.
+    pub lane: Lane,
+    /// The hash of its client.
+    pub client: u64,
+    /// True if another upstream has failed with it.
+    pub is_failover: bool,
+}
+
+/// The upstream that a request got.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Grant {
+    /// The index among the ticket's candidates.
+    pub index: usize,
+    /// The reason.
+    pub why: Why,
+    /// The time in the line.
+    pub waited: Duration,
+    /// The expected seconds until the first token.
+    pub expected: f64,
+}
+
+/// The figures of a server about its own work, which includes other clients than us.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// The requests that it works on.
+    pub running: u32,
+    /// The requests that wait in it.
+    pub waiting: u32,
+    /// The share of its cache that is in use, 0 to 1.
+    pub cache_use: f64,
+}
+
+/// The token counts of an answer that has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// The tokens of the prompt.
+    pub prompt: u64,
+    /// The tokens of the prompt that were cached; 0 if the server does not say.
+    pub cached: u64,
+    /// The tokens of the answer.
+    pub completion: u64,
+}
+
+/// The state of an upstream, for `/health` and the log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoxReport {
+    /// Whether it gets requests, and since when.
+    pub health: (HealthState, Instant),
+    /// The requests that it has.
+    pub running: usize,
+    /// The most that it gets at a time.
+    pub places: Option<u32>,
+    /// The requests that could go to it and wait, by lane.
+    pub waiting: [usize; 3],
+    /// Its own figures, if they are fresh.
+    pub load: Option<Load>,
+}
+
+/// The upstreams, and the requests that have one or wait for one.
+#[derive(Debug, Default)]
+pub(super) struct Dispatch {
+    boxes: HashMap<BoxId, BoxState>,
+    line: Vec<Waiter>,
+    granted: HashMap<u64, (Ticket, Grant)>,
+    conversations: Conversations,
+    /// The estimated tokens that each client has got.
+    clients: HashMap<u64, u64>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    since: Instant,
+    ticket: Ticket,
+}
+
+#[derive(Debug)]
+struct BoxState {
+    name: u64,
+    places: Option<u32>,
+    drains: bool,
+    health: Health,
+    running: Vec<Running>,
+    speeds: HashMap<String, Speed>,
+    load: Option<(Load, Instant)>,
+}
+
+/// A request that an upstream works on.
+#[derive(Debug)]
+struct Running {
+    number: u64,
+    conversation: u64,
+    model: String,
+    /// The tokens that should be cached.
+    held: u64,
+    /// The seconds of prefill that it is expected to take.
+    prefill: f64,
+    begun: Instant,
+    /// True if nothing else was in prefill beside it.
+    is_alone: bool,
+    first: Option<Instant>,
+}
+
+impl Dispatch {
+    /// Adds an upstream. `name` is the hash of its name.
+    pub(super) fn add(&mut self, id: BoxId, name: u64, now: Instant) {
+        let (running, speeds) = Default::default();
+        let (health, places, drains) = (Health::new(now), None, false);
+        self.boxes.insert(id, BoxState { name, places, drains, health, running, speeds, load: None });
+    }
+
+    /// Sets the most requests that an upstream gets at a time, and whether it drains.
+    pub(super) fn set(&mut self, id: BoxId, places: Option<u32>, drains: bool) {
+        if let Some(state) = self.boxes.get_mut(&id) {
+            (state.places, state.drains) = (places, drains);
+        }
+    }
+
+    /// Removes an upstream that is no longer configured. Requests that it works on end as they do.
+    pub(super) fn remove(&mut self, id: BoxId) {
+        self.boxes.remove(&id);
+        self.conversations.forget(id);
+    }
+
+    /// Adds a request to the line, if that is not full, and returns its number. [`Dispatch::serve`] gives it its place.
+    pub(super) fn join(&mut self, ticket: Ticket, now: Instant) -> Option<u64> {
+        if self.line.len() >= WAITING_MAX {
+            return None;
+        }
+        self.next += 1;
+        // A client that comes back after a rest does not get everything that it did not use.
+        let least = self.line.iter().filter_map(|waiter| self.clients.get(&waiter.ticket.client)).min();
+        let least = least.copied().unwrap_or(0);
+        if self.clients.len() >= CLIENTS_MAX {
+            self.clients.clear();
+        }
+        let share = self.clients.entry(ticket.client).or_default();
+        *share = (*share).max(least);
+        self.line.push(Waiter { number: self.next, since: now, ticket });
+        Some(self.next)
+    }
+
+    /// Takes a request out of the line, or gives back the place that it was granted just now.
+    pub(super) fn leave(&mut self, number: u64, now: Instant) {
+        self.line.retain(|waiter| waiter.number != number);
+        if self.granted.remove(&number).is_some() {
+            self.end(number, Sign::Unknown, Spent::default(), now);
+        }
+    }
+
+    /// The upstream that the request was granted.
+    pub(super) fn collect(&mut self, number: u64) -> Option<(Ticket, Grant)> {
+        self.granted.remove(&number)
+    }
+
+    /// True if all upstreams of a waiting request are out.
+    pub(super) fn is_stranded(&self, number: u64) -> bool {
+        let waiter = self.line.iter().find(|waiter| waiter.number == number);
+        let is_out =
+            |candidate: &Candidate| self.boxes.get(&candidate.id).is_none_or(|it| it.health.is_out());
+        waiter.is_some_and(|waiter| waiter.ticket.candidates.iter().all(is_out))
+    }
+
+    /// Gives upstreams to waiting requests, as far as there are places. Returns the numbers of these requests.
+    pub(super) fn serve(&mut self, now: Instant) -> Vec<u64> {
+        let mut served = Vec::new();
+        while let Some((at, grant)) = self.next_grant(now) {
+            let waiter = self.line.remove(at);
+            served.push(waiter.number);
+            self.begin(waiter, grant, now);
+        }
+        served
+    }
+
+    /// The first request in the line that can have its upstream now.
+    fn next_grant(&self, now: Instant) -> Option<(usize, Grant)> {
+        let rank = |waiter: &Waiter| {
+            let waited = now.saturating_duration_since(waiter.since);
+            let share = self.clients.get(&waiter.ticket.client).copied().unwrap_or(0);
+            (aged(waiter.ticket.lane, waited), share, waiter.number)
+        };
+        let mut order: Vec<usize> = (0..self.line.len()).collect();
+        order.sort_by_cached_key(|at| self.line.get(*at).map(rank));
+        order.into_iter().find_map(|at| Some((at, self.grant(self.line.get(at)?, now)?)))
+    }
+
+    /// The upstream for a request, if the one that answers it soonest has a place for it.
+    fn grant(&self, waiter: &Waiter, now: Instant) -> Option<Grant> {
+        let Waiter { since, ticket, .. } = waiter;
+        let waited = now.saturating_duration_since(*since);
+        let open = |candidate: &Candidate| {
+            self.boxes.get(&candidate.id).is_some_and(|state| state.health.admits(now))
+        };
+        let rank = ticket.candidates.iter().filter(|candidate| open(candidate)).map(|it| it.rank).min()?;
+        let (indices, offers): (Vec<usize>, Vec<Offer>) = ticket
+            .candidates
+            .iter()
+            .enumerate()
+            .filter(|(_, candidate)| candidate.rank == rank && open(candidate))
+            .filter_map(|(index, candidate)| Some((index, self.offer(ticket, candidate, now)?)))
+            .unzip();
+        let (chosen, why) = choose(ticket.conversation, &offers)?;
+        let index = *indices.get(chosen)?;
+        let state = self.boxes.get(&ticket.candidates.get(index)?.id)?;
+        let why = if ticket.is_failover { Why::Failover } else { why };
+        let expected = offers.get(chosen)?.cost;
+        state.has_place(aged(ticket.lane, waited)).then_some(Grant { index, why, waited, expected })
+    }
+
+    /// The seconds that a request costs at an upstream.
+    fn offer(&self, ticket: &Ticket, candidate: &Candidate, now: Instant) -> Option<Offer> {
+        let state = self.boxes.get(&candidate.id)?;
+        let speed = state.speed(&candidate.model);
+        let held = speed.cached(self.held(ticket, candidate.id)).min(ticket.prompt);
+        let prefill = speed.prefill_seconds(ticket.prompt - held, ticket.prompt);
+        let (streams, waiting) = state.streams(now);
+        let queue = f64::from(waiting) / f64::from(streams.max(1)) * speed.answer_seconds(streams);
+        let cost = state.prefill_left(now)
+            + state.place_seconds(&speed, streams)
+            + queue
+            + prefill
+            + 0.5 * speed.slowdown_seconds(streams);
+        let is_home = self.conversations.home(ticket.conversation) == Some(candidate.id);
+        Some(Offer { name: state.name, cost, is_home, drains: state.drains })
+    }
+
+    /// The tokens of the prompt that the upstream has read before, by our own memory.
+    fn held(&self, ticket: &Ticket, id: BoxId) -> u64 {
+        let head = self.conversations.held(ticket.head.0, id);
+        self.conversations.held(ticket.conversation, id).max(head).min(ticket.prompt)
+    }
+
+    fn begin(&mut self, waiter: Waiter, grant: Grant, now: Instant) {
+        let Waiter { number, ticket, .. } = waiter;
+        let Some(candidate) = ticket.candidates.get(grant.index) else { return };
+        let held = self.held(&ticket, candidate.id);
+        *self.clients.entry(ticket.client).or_default() += (ticket.prompt - held).max(1);
+        let Some(state) = self.boxes.get_mut(&candidate.id) else { return };
+        let speed = state.speed(&candidate.model);
+        let cached = speed.cached(held).min(ticket.prompt);
+        let is_alone = state.prefill_left(now) < ALONE_S;
+        // Whoever is in prefill now is disturbed by the newcomer.
+        state.running.iter_mut().filter(|other| other.first.is_none()).for_each(|it| it.is_alone = false);
+        state.health.begin();
+        state.running.push(Running {
+            number,
+            conversation: ticket.conversation,
+            model: candidate.model.clone(),
+            held,
+            prefill: speed.prefill_seconds(ticket.prompt - cached, ticket.prompt),
+            begun: now,
+            is_alone,
+            first: None,
+        });
+        // The next request of the conversation finds it here even while this one runs.
+        self.conversations.note(ticket.head.0, candidate.id, ticket.head.1);
+        self.conversations.note(ticket.conversation, candidate.id, held);
+        self.granted.insert(number, (ticket, grant));
+    }
+
+    /// Notes that the first token of an answer has come.
+    pub(super) fn first_token(&mut self, number: u64, now: Instant) {
+        let running = self.boxes.values_mut().flat_map(|state| &mut state.running);
+        if let Some(running) = running.into_iter().find(|running| running.number == number) {
+            running.first.get_or_insert(now);
+        }
+    }
+
+    /// Ends a request, learns from it, and frees its place. Returns the upstream and its new state if that has changed.
+    pub(super) fn end(
+        &mut self,
+        number: u64,
+        sign: Sign,
+        spent: Spent,
+        now: Instant,
+    ) -> Option<(BoxId, HealthState)> {
+        let has = |state: &BoxState| state.running.iter().position(|running| running.number == number);
+        let (id, at) = self.boxes.iter().find_map(|(id, state)| Some((*id, has(state)?)))?;
+        let state = self.boxes.get_mut(&id)?;
+        let streams = state.streams(now).0;
+        let running = state.running.remove(at);
+        if spent.prompt > 0 {
+            state.learn(&running, spent, streams, now);
+            let read = spent.prompt.saturating_add(spent.completion);
+            self.conversations.note(running.conversation, id, read);
+        }
+        if sign == Sign::Gone {
+            // Whatever server answers next was started anew, with an empty cache.
+            self.conversations.forget(id);
+        }
+        state.health.take(sign, now).map(|health| (id, health))
+    }
+
+    /// Takes in whether the background's question to an upstream was answered. Returns the upstream's new state if that has
+    /// changed.
+    pub(super) fn probed(&mut self, id: BoxId, is_answered: bool, now: Instant) -> Option<HealthState> {
+        self.boxes.get_mut(&id)?.health.probed(is_answered, now)
+    }
+
+    /// Takes in the figures of a server about its own work.
+    pub(super) fn loaded(&mut self, id: BoxId, load: Load, now: Instant) {
+        if let Some(state) = self.boxes.get_mut(&id) {
+            state.load = Some((load, now));
+        }
+    }
+
+    /// The state of an upstream.
+    pub(super) fn report(&self, id: BoxId, now: Instant) -> Option<BoxReport> {
+        let state = self.boxes.get(&id)?;
+        let mut waiting = [0; 3];
+        for waiter in &self.line {
+            let ticket = &waiter.ticket;
+            let is_here = ticket.candidates.iter().any(|candidate| candidate.id == id);
+            if let Some(count) = waiting.get_mut(usize::from(ticket.lane.number())).filter(|_| is_here) {
+                *count += 1;
+            }
+        }
+        Some(BoxReport {
+            health: state.health.state(),
+            running: state.running.len(),
+            places: state.places,
+            waiting,
+            load: state.fresh_load(now),
+        })
+    }
+}
+
+impl BoxState {
+    fn speed(&self, model: &str) -> Speed {
+        self.speeds.get(model).copied().unwrap_or_default()
+    }
+
+    fn fresh_load(&self, now: Instant) -> Option<Load> {
+        let (load, at) = self.load?;
+        (now.saturating_duration_since(at) <= LOAD_AGE_MAX).then_some(load)
+    }
+
+    /// The requests that the server works on, and those that wait in it and are not ours.
+    fn streams(&self, now: Instant) -> (u32, u32) {
+        let own = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
+        match self.fresh_load(now) {
+            Some(load) => {
+                let all = load.running.saturating_add(load.waiting);
+                let others_waiting = load.waiting.min(all.saturating_sub(own));
+                (own.max(load.running), others_waiting)
+            }
+            None => (own, 0),
+        }
+    }
+
+    /// The seconds of prefill that the upstream still has to do for the requests that it has.
+    fn prefill_left(&self, now: Instant) -> f64 {
+        let pending = self.running.iter().filter(|running| running.first.is_none());
+        let (mut left, mut since) = (0.0, None::<Instant>);
+        for running in pending {
+            left += running.prefill;
+            // The prefills are made one after the other, since the last first token or the first of these requests.
+            since = Some(since.map_or(running.begun, |since| since.min(running.begun)));
+        }
+        let last_first = self.running.iter().filter_map(|running| running.first).max();
+        let since = since.map(|since| last_first.map_or(since, |first| since.max(first)));
+        let done = since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
+        f64::max(left - done, 0.0)
+    }
+
+    /// The seconds until a place is free.
+    fn place_seconds(&self, speed: &Speed, streams: u32) -> f64 {
+        let Some(places) = self.places else { return 0.0 };
+        let own = u32::try_from(self.running.len()).unwrap_or(u32::MAX);
+        if own < places {
+            return 0.0;
+        }
+        speed.answer_seconds(streams) * f64::from(own - places + 1) / f64::from(places.max(1))
+    }
+
+    /// True if there is a place for a request of this lane. One place of two or more is kept for persons.
+    fn has_place(&self, lane: Lane) -> bool {
+        let Some(places) = self.places else { return true };
+        let kept = u32::from(lane != Lane::Person && places >= 2);
+        self.running.len() < usize::try_from(places - kept).unwrap_or(usize::MAX)
+    }
+
+    fn learn(&mut self, running: &Running, spent: Spent, streams: u32, now: Instant) {
+        if !self.speeds.contains_key(&running.model) && self.speeds.len() >= MODELS_MAX {
+            self.speeds.clear();
+        }
+        let speed = self.speeds.entry(running.model.clone()).or_default();
+        speed.learn_cached(running.held, spent.cached);
+        let Some(first) = running.first else { return };
+        let cached = if spent.cached > 0 { spent.cached } else { speed.cached(running.held) };
+        if running.is_alone {
+            let seconds = first.saturating_duration_since(running.begun).as_secs_f64();
+            speed.learn_prefill(spent.prompt.saturating_sub(cached), spent.prompt, seconds);
+        }
+        speed.learn_answer(spent.completion, now.saturating_duration_since(first).as_secs_f64(), streams);
+    }
+}
+
+/// The lane of a request that has waited for this time. Nobody waits without end.
+fn aged(lane: Lane, waited: Duration) -> Lane {
+    let patience = match lane {
+        Lane::Person => return lane,
+        Lane::Agent => AGENT_PATIENCE,
+        Lane::Background => BACKGROUND_PATIENCE,
+    };
+    if waited >= patience { Lane::Person } else { lane }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const A: BoxId = BoxId(1);
+    const B: BoxId = BoxId(2);
+
+    /// A dispatch with upstreams A and B of one model, with this number of places each.
+    fn two(places: u32) -> (Dispatch, Instant) {
+        let (mut dispatch, now) = (Dispatch::default(), Instant::now());
+        for (id, name) in [(A, 11), (B, 22)] {
+            dispatch.add(id, name, now);
+            dispatch.set(id, Some(places), false);
+        }
+        (dispatch, now)
+    }
+
+    fn ticket(conversation: u64, prompt: u64) -> Ticket {
+        let candidate = |id| Candidate { id, model: "m".to_owned(), rank: 0 };
+        Ticket {
+            candidates: vec![candidate(A), candidate(B)],
+            conversation,
+            head: (99, prompt.min(14_000)),
+            prompt,
+            lane: Lane::Person,
+            client: 1,
+            is_failover: false,
+        }
+    }
+
+    /// Sends a request: its number, and the upstream that it got.
+    fn send(dispatch: &mut Dispatch, ticket: Ticket, now: Instant) -> (u64, Option<(BoxId, Why)>) {
+        let number = dispatch.join(ticket, now).unwrap();
+        dispatch.serve(now);
+        (number, collected(dispatch, number))
+    }
+
+    fn collected(dispatch: &mut Dispatch, number: u64) -> Option<(BoxId, Why)> {
+        dispatch.collect(number).map(|(ticket, grant)| (ticket.candidates[grant.index].id, grant.why))
+    }
+
+    /// Ends a request after a first token, with these counts.
+    fn finish(dispatch: &mut Dispatch, number: u64, prompt: u64, now: Instant) {
+        dispatch.first_token(number, now);
+        dispatch.end(number, Sign::Answered, Spent { prompt, cached: 0, completion: 10 }, now);
+    }
+
+    #[test]
+    fn a_conversation_comes_home_and_a_second_one_goes_where_nobody_is() {
+        let (mut dispatch, now) = two(4);
+        let (first, got) = send(&mut dispatch, ticket(1, 50_000), now);
+        let (home, why) = got.unwrap();
+        assert_eq!(why, Why::Cost);
+        let (second, got) = send(&mut dispatch, ticket(2, 50_000), now);
+        let other = got.unwrap().0;
+        assert_ne!(other, home, "50,000 tokens of prefill are ahead there");
+        finish(&mut dispatch, first, 50_000, now + 12 * SECOND);
+        finish(&mut dispatch, second, 50_000, now + 12 * SECOND);
+        for turn in 0..5 {
+            let now = now + (20 + turn) * SECOND;
+            let (number, got) = send(&mut dispatch, ticket(1, 50_000 + 100 * u64::from(turn)), now);
+            assert_eq!(got, Some((home, Why::Home)));
+            finish(&mut dispatch, number, 50_500, now);
+            let (number, got) = send(&mut dispatch, ticket(2, 50_000), now);
+            assert_eq!(got, Some((other, Why::Home)));
+            finish(&mut dispatch, number, 50_500, now);
+        }
+    }
+
+    #[test]
+    fn a_conversation_waits_at_home_only_while_that_is_cheaper() {
+        let (mut dispatch, now) = two(1);
+        let (number, got) = send(&mut dispatch, ticket(1, 100_000), now);
+        let home = got.unwrap().0;
+        finish(&mut dispatch, number, 100_000, now);
+        // Somebody else's short question takes the only place at home.
+        let mut short = ticket(5, 50);
+        short.candidates.retain(|candidate| candidate.id == home);
+        let (short, got) = send(&mut dispatch, short, now);
+        assert_eq!(got, Some((home, Why::Only)));
+        // 100,000 tokens elsewhere take 25 s, the place at home is free within 6 s.
+        let (waiting, got) = send(&mut dispatch, ticket(1, 100_100), now);
+        assert_eq!(got, None);
+        // A new conversation does not wait behind it.
+        let (fresh, got) = send(&mut dispatch, ticket(2, 1_000), now);
+        assert_ne!(got.unwrap().0, home);
+        finish(&mut dispatch, short, 50, now + SECOND);
+        assert_eq!(dispatch.serve(now + SECOND), [waiting]);
+        let (ticket, grant) = dispatch.collect(waiting).unwrap();
+        assert_eq!((ticket.candidates[grant.index].id, grant.why, grant.waited), (home, Why::Home, SECOND));
+        finish(&mut dispatch, fresh, 1_000, now + SECOND);
+    }
+
+    #[test]
+    fn lanes_come_first_then_the_client_that_got_least() {
+        let (mut dispatch, now) = two(1);
+        let busy: Vec<u64> = (0..2).map(|key| send(&mut dispatch, ticket(key, 100), now).0).collect();
+        let mut wait = |conversation, lane, client| {
+            let (number, got) =
+                send(&mut dispatch, Ticket { lane, client, ..ticket(conversation, 9_000) }, now);
+            assert_eq!(got, None);
+            number
+        };
+        let background = wait(10, Lane::Background, 3);
+        let agent = wait(11, Lane::Agent, 3);
+        let many: Vec<u64> = (20..23).map(|key| wait(key, Lane::Person, 1)).collect();
+        let one = wait(30, Lane::Person, 2);
+        // Client 1 has had two short requests, client 2 nothing.
+        let mut order = Vec::new();
+        let mut free = busy;
+        while let Some(number) = free.pop() {
+            finish(&mut dispatch, number, 100, now);
+            for served in dispatch.serve(now) {
+                dispatch.collect(served).unwrap();
+                order.push(served);
+                free.insert(0, served);
+            }
+        }
+        assert_eq!(order, [one, many[0], many[1], many[2], agent, background]);
+    }
+
+    #[test]
+    fn a_place_is_kept_for_persons() {
+        let (mut dispatch, now) = two(2);
+        let agent = |key| Ticket { lane: Lane::Agent, ..ticket(key, 5_000) };
+        let got: Vec<bool> = (0..4).map(|key| send(&mut dispatch, agent(key), now).1.is_some()).collect();
+        assert_eq!(got, [true, true, false, false]);
+        assert!(send(&mut dispatch, ticket(9, 5_000), now).1.is_some());
+        // After a minute in the line an agent is as urgent as a person.
+        assert_eq!(dispatch.serve(now + 59 * SECOND).len(), 0);
+        assert_eq!(dispatch.serve(now + 60 * SECOND).len(), 1);
+    }
+
+    #[test]
+    fn lanes_age() {
+        assert_eq!(aged(Lane::Agent, 59 * SECOND), Lane::Agent);
+        assert_eq!(aged(Lane::Agent, 60 * SECOND), Lane::Person);
+        assert_eq!(aged(Lane::Background, 119 * SECOND), Lane::Background);
+        assert_eq!(aged(Lane::Background, 120 * SECOND), Lane::Person);
+    }
+
+    #[test]
+    fn backups_serve_only_while_no_member_can() {
+        let (mut dispatch, now) = two(1);
+        let with_backup = |key| {
+            let mut ticket = ticket(key, 100);
+            ticket.candidates[1].rank = 1;
+            ticket
+        };
+        let (first, got) = send(&mut dispatch, with_backup(1), now);
+        assert_eq!(got, Some((A, Why::Only)));
+        let (second, got) = send(&mut dispatch, with_backup(2), now);
+        assert_eq!(got, None, "a member that is only busy is waited for");
+        let state = dispatch.end(first, Sign::Gone, Spent::default(), now);
+        assert_eq!(state, Some((A, HealthState::Out)));
+        assert_eq!(dispatch.serve(now), [second]);
+        assert_eq!(collected(&mut dispatch, second), Some((B, Why::Only)));
+    }
+
+    #[test]
+    fn all_out_strands_a_request_until_one_trial() {
+        let (mut dispatch, now) = two(4);
+        for key in 0..2 {
+            let (number, got) = send(&mut dispatch, ticket(key, 30_000), now);
+            assert!(got.is_some());
+            dispatch.end(number, Sign::Gone, Spent::default(), now);
+        }
+        let (first, got) = send(&mut dispatch, ticket(7, 100), now);
+        assert!(got.is_none() && dispatch.is_stranded(first));
+        let (second, _) = send(&mut dispatch, ticket(8, 100), now);
+        dispatch.probed(A, true, now);
+        assert_eq!(dispatch.serve(now), [first], "one trial at a time");
+        assert_eq!(collected(&mut dispatch, first), Some((A, Why::Only)));
+        assert!(dispatch.is_stranded(second));
+        finish(&mut dispatch, first, 100, now);
+        assert_eq!(dispatch.serve(now), [second]);
+    }
+
+    #[test]
+    fn a_restarted_server_has_an_empty_cache() {
+        let (mut dispatch, now) = two(4);
+        let (number, got) = send(&mut dispatch, ticket(1, 100_000), now);
+        let home = got.unwrap().0;
+        finish(&mut dispatch, number, 100_000, now);
+        let (number, _) = send(&mut dispatch, ticket(1, 100_000), now);
+        dispatch.end(number, Sign::Gone, Spent::default(), now);
+        let (_, got) = send(&mut dispatch, ticket(1, 100_000), now);
+        assert_ne!(got.unwrap().0, home);
+    }
+
+    #[test]
+    fn a_departed_waiter_frees_the_place_that_it_just_got() {
+        let (mut dispatch, now) = two(1);
+        let (number, _) = send(&mut dispatch, ticket(1, 100), now);
+        let other = dispatch.join(ticket(2, 100), now).unwrap();
+        dispatch.serve(now);
+        dispatch.leave(other, now);
+        dispatch.leave(number, now);
+        assert_eq!(dispatch.report(A, now).unwrap().running + dispatch.report(B, now).unwrap().running, 1);
+        dispatch.end(number, Sign::Unknown, Spent::default(), now);
+        assert!(dispatch.boxes.values().all(|state| state.running.is_empty()));
+    }
+
+    #[test]
+    fn the_line_has_an_end() {
+        let mut dispatch = Dispatch::default();
+        let now = Instant::now();
+        dispatch.add(A, 11, now);
+        dispatch.set(A, Some(1), false);
+        for _ in 0..WAITING_MAX {
+            assert!(dispatch.join(ticket(1, 1), now).is_some());
+        }
+        assert!(dispatch.join(ticket(1, 1), now).is_none());
+    }
+
+    #[test]
+    fn work_of_others_counts_while_it_is_fresh() {
+        let (mut dispatch, now) = two(8);
+        dispatch.loaded(A, Load { running: 8, waiting: 30, cache_use: 0.9 }, now);
+        for key in 0..8 {
+            assert_eq!(send(&mut dispatch, ticket(key, 10), now).1.unwrap().0, B);
+        }
+        let later = now + LOAD_AGE_MAX + SECOND;
+        assert!((100..108).any(|key| send(&mut dispatch, ticket(key, 10), later).1.unwrap().0 == A));
+    }
+}

@@ -1,0 +1,259 @@
+//! Whether an upstream of a pool gets requests: a state machine fed by its answers and by the background's questions.
+//!
+//! | state | it gets | left by |
+//! |---|---|---|
+//! | well | every request | a refused connection or a dead engine: out; three other failures in a row: out; "busy": full |
+//! | full | nothing until a time | the time; then well |
+//! | out | nothing; after a pause, or once the background reaches it: one trial | the trial's success: well; its failure: out, with twice the pause |
+//!
+//! Reads no clock: `now` is an argument.
+
+use std::time::{Duration, Instant};
+
+/// The failures in a row after which an upstream is out.
+const FAILURES_MAX: u32 = 3;
+
+/// The pause before the first trial of an upstream that is out; doubled after each trial that fails.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// The longest pause before a trial.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How long an upstream that does not say so counts as full.
+const FULL_TIME: Duration = Duration::from_secs(5);
+
+/// The longest time for which an upstream counts as full, whatever it says.
+const FULL_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// How a request to an upstream ended, as far as it shows how the upstream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// It answered. A refusal of this one request counts as an answer.
+    Answered,
+    /// It is busy or still loading, for this time if it says so.
+    Full(Option<Duration>),
+    /// It did not answer, answered with a server error, or broke its answer off.
+    Failed,
+    /// It refused the connection, or said that its engine is dead.
+    Gone,
+    /// The request ended for another reason, such as a client that left.
+    Unknown,
+}
+
+/// The state in words, for the log and `/health`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HealthState {
+    /// It gets requests.
+    Well,
+    /// It is busy for now.
+    Full,
+    /// It gets a trial at most.
+    Out,
+}
+
+impl HealthState {
+    /// Its name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            HealthState::Well => "well",
+            HealthState::Full => "full",
+            HealthState::Out => "out",
+        }
+    }
+}
+
+/// The health of one upstream.
+#[derive(Clone, Debug)]
+pub(super) struct Health {
+    condition: Condition,
+    since: Instant,
+    /// The failures in a row.
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Condition {
+    Well,
+    Full { until: Instant },
+    Out { pause: Duration, trial_at: Instant, in_trial: bool },
+}
+
+impl Health {
+    pub(super) fn new(now: Instant) -> Self {
+        Health { condition: Condition::Well, since: now, failures: 0 }
+    }
+
+    /// The state, and since when.
+    pub(super) fn state(&self) -> (HealthState, Instant) {
+        let state = match self.condition {
+            Condition::Well => HealthState::Well,
+            Condition::Full { .. } => HealthState::Full,
+            Condition::Out { .. } => HealthState::Out,
+        };
+        (state, self.since)
+    }
+
+    /// True if it may get a request now. If it is out, that request is its trial: see [`Health::begin`].
+    pub(super) fn admits(&self, now: Instant) -> bool {
+        match self.condition {
+            Condition::Well => true,
+            Condition::Full { until } => now >= until,
+            Condition::Out { trial_at, in_trial, .. } => !in_trial && now >= trial_at,
+        }
+    }
+
+    /// True while it is out, also during a trial.
+    pub(super) fn is_out(&self) -> bool {
+        matches!(self.condition, Condition::Out { .. })
+    }
+
+    /// Notes that it gets a request.
+    pub(super) fn begin(&mut self) {
+        if let Condition::Out { in_trial, .. } = &mut self.condition {
+            *in_trial = true;
+        }
+    }
+
+    /// Takes in how a request ended. Returns the new state if it has changed.
+    pub(super) fn take(&mut self, sign: Sign, now: Instant) -> Option<HealthState> {
+        let before = self.state().0;
+        match sign {
+            Sign::Answered => {
+                self.failures = 0;
+                self.condition = Condition::Well;
+            }
+            Sign::Full(time) => {
+                let time = time.unwrap_or(FULL_TIME).min(FULL_TIME_MAX);
+                self.failures = 0;
+                self.condition = Condition::Full { until: now + time };
+            }
+            Sign::Gone => self.leave(now),
+            Sign::Failed => {
+                self.failures = self.failures.saturating_add(1);
+                if self.failures >= FAILURES_MAX || self.is_out() {
+                    self.leave(now);
+                }
+            }
+            Sign::Unknown => {
+                if let Condition::Out { in_trial, .. } = &mut self.condition {
+                    *in_trial = false;
+                }
+            }
+        }
+        let after = self.state().0;
+        (after != before).then(|| {
+            self.since = now;
+            after
+        })
+    }
+
+    /// Takes in whether the background's question was answered. Only one request decides that an upstream is well again,
+    /// since a server may list its models while its engine hangs. Returns the new state if it has changed.
+    pub(super) fn probed(&mut self, is_answered: bool, now: Instant) -> Option<HealthState> {
+        match (&mut self.condition, is_answered) {
+            (Condition::Out { trial_at, .. }, true) => {
+                *trial_at = (*trial_at).min(now);
+                None
+            }
+            (Condition::Out { .. }, false) | (_, true) => None,
+            (_, false) => self.take(Sign::Failed, now),
+        }
+    }
+
+    /// Puts it out: until the next trial it gets nothing.
+    fn leave(&mut self, now: Instant) {
+        let pause = match self.condition {
+            Condition::Out { pause, in_trial: true, .. } => (2 * pause).min(PAUSE_MAX),
+            // A request that began before the failure was noticed says nothing new.
+            Condition::Out { .. } => return,
+            _ => PAUSE_MIN,
+        };
+        self.condition = Condition::Out { pause, trial_at: now + pause, in_trial: false };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn health() -> (Health, Instant) {
+        let now = Instant::now();
+        (Health::new(now), now)
+    }
+
+    #[test]
+    fn three_failures_in_a_row_put_an_upstream_out_and_a_refused_connection_at_once() {
+        let (mut health, now) = health();
+        assert_eq!(health.take(Sign::Failed, now), None);
+        assert_eq!(health.take(Sign::Failed, now), None);
+        assert_eq!(health.take(Sign::Answered, now), None);
+        for _ in 0..2 {
+            assert_eq!(health.take(Sign::Failed, now), None);
+        }
+        assert_eq!(health.take(Sign::Failed, now), Some(HealthState::Out));
+        let (mut health, now) = self::health();
+        assert_eq!(health.take(Sign::Gone, now), Some(HealthState::Out));
+        assert!(!health.admits(now) && health.is_out());
+    }
+
+    #[test]
+    fn a_client_that_leaves_and_a_refusal_say_nothing_against_an_upstream() {
+        let (mut health, now) = health();
+        for _ in 0..9 {
+            assert_eq!(health.take(Sign::Unknown, now), None);
+        }
+        assert_eq!(health.state(), (HealthState::Well, now));
+    }
+
+    #[test]
+    fn one_trial_at_a_time_and_longer_pauses() {
+        let (mut health, mut now) = health();
+        health.take(Sign::Gone, now);
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            assert!(!health.admits(now + pause * SECOND - Duration::from_millis(1)), "{pause}");
+            now += pause * SECOND;
+            assert!(health.admits(now), "{pause}");
+            health.begin();
+            assert!(!health.admits(now + 60 * SECOND), "a trial runs");
+            // Another request that began earlier fails meanwhile or after.
+            assert_eq!(health.take(Sign::Gone, now), None);
+            assert_eq!(health.take(Sign::Failed, now), None);
+        }
+        now += 30 * SECOND;
+        health.begin();
+        assert_eq!(health.take(Sign::Unknown, now), None);
+        assert!(health.admits(now), "the client of the trial has left: the next request is a trial");
+        health.begin();
+        assert_eq!(health.take(Sign::Answered, now), Some(HealthState::Well));
+        assert!(health.admits(now));
+        assert_eq!(health.state().1, now);
+    }
+
+    #[test]
+    fn the_background_brings_the_trial_forward_but_does_not_replace_it() {
+        let (mut health, now) = health();
+        health.take(Sign::Gone, now);
+        assert!(!health.admits(now));
+        assert_eq!(health.probed(true, now), None);
+        assert!(health.admits(now) && health.is_out());
+        assert_eq!(health.probed(false, now), None);
+        let (mut health, now) = self::health();
+        assert_eq!(health.probed(false, now), None);
+        assert_eq!(health.probed(false, now), None);
+        assert_eq!(health.probed(false, now), Some(HealthState::Out));
+    }
+
+    #[test]
+    fn a_full_upstream_gets_nothing_for_a_while() {
+        let (mut health, now) = health();
+        assert_eq!(health.take(Sign::Full(None), now), Some(HealthState::Full));
+        assert!(!health.admits(now + 4 * SECOND) && health.admits(now + 5 * SECOND));
+        assert_eq!(health.take(Sign::Full(Some(9 * SECOND)), now), None);
+        assert!(!health.admits(now + 8 * SECOND) && health.admits(now + 9 * SECOND));
+        health.take(Sign::Full(Some(99_999 * SECOND)), now);
+        assert!(health.admits(now + 120 * SECOND));
+        assert_eq!(health.take(Sign::Answered, now), Some(HealthState::Well));
+    }
+}

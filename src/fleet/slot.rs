@@ -1,0 +1,247 @@
+//! The place of a request at an upstream, for threads: waits for it, and gives it back.
+//!
+//! A waiting client is watched like one whose upstream is silent: it gets its pings, and when it leaves, its place is
+//! freed. The decisions are `dispatch`'s.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd as _;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::conversations::BoxId;
+use super::dispatch::{BoxReport, Dispatch, Grant, Load, Spent, Ticket};
+use super::health::{HealthState, Sign};
+use crate::error::{Error, Kind, Retry};
+use crate::transport::{Failure, Wait, wait_for};
+use crate::wake::Wake;
+
+const RETRY_AFTER_S: u32 = 5;
+
+/// The longest wait for a place: a day, so that in practice the client's patience decides.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How often a waiting request looks at the line itself: nothing wakes it at the end of a pause.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The dispatch of all upstreams, shared by all threads and kept over reloads.
+#[derive(Debug, Default)]
+pub struct Dispatcher(Mutex<DispatchLine>);
+
+#[derive(Debug, Default)]
+struct DispatchLine {
+    dispatch: Dispatch,
+    wakes: HashMap<u64, Arc<Wake>>,
+    boxes: u64,
+}
+
+impl DispatchLine {
+    /// Gives out free places, and wakes those who got one.
+    fn serve(&mut self, now: Instant) {
+        for number in self.dispatch.serve(now) {
+            if let Some(wake) = self.wakes.remove(&number) {
+                wake.wake();
+            }
+        }
+    }
+}
+
+/// The reason why a request gets no place.
+#[derive(Debug)]
+pub enum NoSlot {
+    /// The client has left.
+    ClientGone,
+    /// Too many requests wait already, or this one waited too long.
+    Refused(Error),
+}
+
+/// A place at an upstream. When it is dropped, the next request gets it.
+#[derive(Debug)]
+pub struct BoxSlot {
+    dispatcher: Arc<Dispatcher>,
+    number: u64,
+    ticket: Ticket,
+    grant: Grant,
+    outcome: (Sign, Spent),
+}
+
+impl Dispatcher {
+    fn line(&self) -> MutexGuard<'_, DispatchLine> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds an upstream; `name` is the hash of its name.
+    pub(super) fn add(&self, name: u64) -> BoxId {
+        let mut line = self.line();
+        line.boxes += 1;
+        let id = BoxId(line.boxes);
+        line.dispatch.add(id, name, Instant::now());
+        id
+    }
+
+    /// Sets the most requests that an upstream gets at a time, and whether it drains.
+    pub(super) fn set(&self, id: BoxId, places: Option<u32>, drains: bool) {
+        let mut line = self.line();
+        line.dispatch.set(id, places, drains);
+        line.serve(Instant::now());
+    }
+
+    /// Removes an upstream that is no longer configured.
+    pub(super) fn remove(&self, id: BoxId) {
+        self.line().dispatch.remove(id);
+    }
+
+    /// A place for a request, if one is free and nobody else is to have it first.
+    ///
+    /// # Errors
+    /// [`NoSlot::Refused`]: too many requests wait already.
+    pub fn take_at_once(self: &Arc<Self>, ticket: Ticket) -> Result<Result<BoxSlot, Ticket>, NoSlot> {
+        let now = Instant::now();
+        let mut line = self.line();
+        let number = line.dispatch.join(ticket.clone(), now).ok_or_else(too_many)?;
+        line.serve(now);
+        let collected = line.dispatch.collect(number);
+        if collected.is_none() {
+            line.dispatch.leave(number, now);
+        }
+        Ok(collected.map(|granted| self.slot(number, granted)).ok_or(ticket))
+    }
+
+    /// A place for a request, at once or when it is its turn. While all of its upstreams are out, it waits for
+    /// `patience` at most.
+    ///
+    /// # Errors
+    /// The client has left, too many requests wait already, or the wait was too long.
+    pub fn take(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        wait: &Rc<dyn Wait>,
+        patience: Duration,
+    ) -> Result<BoxSlot, NoSlot> {
+        let began = Instant::now();
+        let (number, wake) = {
+            let mut line = self.line();
+            let number = line.dispatch.join(ticket, began).ok_or_else(too_many)?;
+            line.serve(began);
+            if let Some(granted) = line.dispatch.collect(number) {
+                return Ok(self.slot(number, granted));
+            }
+            let wake = match Wake::new() {
+                Ok(wake) => Arc::new(wake),
+                Err(error) => {
+                    line.dispatch.leave(number, began);
+                    return Err(NoSlot::Refused(Error::exhausted(error)));
+                }
+            };
+            line.wakes.insert(number, Arc::clone(&wake));
+            (number, wake)
+        };
+        let mut stranded = None::<Instant>;
+        let failure = loop {
+            let waited = wait_for(wait.as_ref(), wake.as_fd(), LOOK_EVERY);
+            let now = Instant::now();
+            let mut line = self.line();
+            line.serve(now);
+            if waited != Err(Failure::ClientGone)
+                && let Some(granted) = line.dispatch.collect(number)
+            {
+                return Ok(self.slot(number, granted));
+            }
+            stranded = line.dispatch.is_stranded(number).then(|| stranded.unwrap_or(now));
+            match waited {
+                Err(Failure::ClientGone) => break NoSlot::ClientGone,
+                _ if now.saturating_duration_since(began) >= WAIT_MAX => {
+                    break refused("waited too long for this model");
+                }
+                _ => {}
+            }
+            if stranded.is_some_and(|since| now.saturating_duration_since(since) >= patience) {
+                break refused("none of this model's upstreams answers");
+            }
+        };
+        let mut line = self.line();
+        line.wakes.remove(&number);
+        line.dispatch.leave(number, Instant::now());
+        line.serve(Instant::now());
+        Err(failure)
+    }
+
+    fn slot(self: &Arc<Self>, number: u64, (ticket, grant): (Ticket, Grant)) -> BoxSlot {
+        let outcome = (Sign::Unknown, Spent::default());
+        BoxSlot { dispatcher: Arc::clone(self), number, ticket, grant, outcome }
+    }
+
+    /// Takes in whether the background's question to an upstream was answered. Returns the upstream's new state if that has
+    /// changed.
+    pub fn probed(&self, id: BoxId, is_answered: bool) -> Option<HealthState> {
+        let mut line = self.line();
+        let now = Instant::now();
+        let changed = line.dispatch.probed(id, is_answered, now);
+        line.serve(now);
+        changed
+    }
+
+    /// Takes in the figures of a server about its own work.
+    pub fn loaded(&self, id: BoxId, load: Load) {
+        self.line().dispatch.loaded(id, load, Instant::now());
+    }
+
+    /// The state of an upstream.
+    pub fn report(&self, id: BoxId) -> Option<BoxReport> {
+        self.line().dispatch.report(id, Instant::now())
+    }
+}
+
+/// A refusal that asks the client to try again soon.
+fn refused(words: &str) -> NoSlot {
+    NoSlot::Refused(Error::new(Kind::Overloaded, words).retry(Retry::After(RETRY_AFTER_S)))
+}
+
+fn too_many() -> NoSlot {
+    refused("too many requests wait for this model")
+}
+
+impl BoxSlot {
+    /// The index of the upstream among the ticket's candidates, why it was chosen, and the time in the line.
+    pub fn grant(&self) -> Grant {
+        self.grant
+    }
+
+    /// The upstream.
+    pub fn upstream(&self) -> Option<BoxId> {
+        self.ticket.candidates.get(self.grant.index).map(|candidate| candidate.id)
+    }
+
+    /// The ticket of the request.
+    pub fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    /// Notes that the first token has come.
+    pub fn first_token(&self) {
+        self.dispatcher.line().dispatch.first_token(self.number, Instant::now());
+    }
+
+    /// Ends the request. Returns the state of its upstream if that has changed.
+    pub fn end(self, sign: Sign, spent: Spent) -> Option<HealthState> {
+        let mut slot = self;
+        slot.outcome = (sign, spent);
+        slot.release()
+    }
+
+    fn release(&self) -> Option<HealthState> {
+        let (sign, spent) = self.outcome;
+        let mut line = self.dispatcher.line();
+        let now = Instant::now();
+        let changed = line.dispatch.end(self.number, sign, spent, now);
+        line.serve(now);
+        changed.map(|(_, state)| state)
+    }
+}
+
+impl Drop for BoxSlot {
+    fn drop(&mut self) {
+        // After `end` this finds nothing to release.
+        self.release();
+    }
+}
