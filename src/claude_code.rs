@@ -17,3 +17,18 @@ pub const AUTO_WINDOW_MIN: u64 = 48_000;
 
 /// The tokens a second that a server must read for a check to be answered in time.
 pub const AUTO_PREFILL_MIN: u64 = AUTO_CHECK_TOKENS / AUTO_CHECK_SECONDS;
+
+/// Variables that make Claude Code send its requests elsewhere than to `ANTHROPIC_BASE_URL`.
+pub const DETOURS: [&str; 11] = [
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_VERTEX",
+    "CLAUDE_CODE_USE_FOUNDRY",
+    "CLAUDE_CODE_USE_ANTHROPIC_AWS",
+    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD",
+    "CLAUDE_CODE_USE_MANTLE",
+    "CLAUDE_CODE_USE_GATEWAY",
+    "ANTHROPIC_UNIX_SOCKET",
+    "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST",
+    "CLAUDE_CODE_HOST_AUTH_ENV_VAR",
+    "CLAUDE_CODE_HOST_CREDS_FILE",
+];

@@ -152,8 +152,17 @@ pub struct Error {
     pub source: Option<String>,
     /// The advice on retrying.
     pub retry: Retry,
+    /// The parts that few errors have. They are kept apart, because errors are moved through many functions.
+    rare: Option<Box<RareParts>>,
+}
+
+/// The parts of an error that few errors have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct RareParts {
     /// The methods that the path accepts, if the request used another one.
     allow: &'static [&'static str],
+    /// The type and the text of the body, if the client does not read the Messages API's envelope.
+    body: Option<(&'static str, String)>,
 }
 
 impl Error {
@@ -166,7 +175,7 @@ impl Error {
             code: None,
             source: None,
             retry: Retry::Unsaid,
-            allow: &[],
+            rare: None,
         }
     }
 
@@ -205,7 +214,14 @@ impl Error {
     /// Sets the methods that the path accepts; a 405 must name them (RFC 9110, section 15.5.6).
     #[must_use]
     pub fn allow(mut self, methods: &'static [&'static str]) -> Self {
-        self.allow = methods;
+        self.rare.get_or_insert_default().allow = methods;
+        self
+    }
+
+    /// Sets the type and the text of the body, for a client that does not read the Messages API's envelope.
+    #[must_use]
+    pub fn with_body(mut self, content_type: &'static str, body: String) -> Self {
+        self.rare.get_or_insert_default().body = Some((content_type, body));
         self
     }
 
@@ -223,8 +239,25 @@ impl Error {
         self
     }
 
-    /// Appends the Messages API's envelope, which is both the body of an HTTP error and the data of an `error` event.
+    fn own_body(&self) -> Option<&(&'static str, String)> {
+        self.rare.as_ref()?.body.as_ref()
+    }
+
+    /// The type of the body of an HTTP error.
+    pub fn content_type(&self) -> &'static str {
+        self.own_body().map_or("application/json", |(content_type, _)| content_type)
+    }
+
+    /// Appends the body of an HTTP error: the Messages API's envelope, unless another text was set.
     pub fn body(&self, request_id: &str, out: &mut Vec<u8>) {
+        match self.own_body() {
+            Some((_, text)) => out.extend_from_slice(text.as_bytes()),
+            None => self.envelope(request_id, out),
+        }
+    }
+
+    /// Appends the Messages API's envelope, which is also the data of an `error` event.
+    pub fn envelope(&self, request_id: &str, out: &mut Vec<u8>) {
         let mut error = Object::new();
         error.push("type", self.kind.name());
         error.push("message", self.message.as_str());
@@ -244,8 +277,8 @@ impl Error {
                 vec![("retry-after", seconds.to_string()), ("x-should-retry", "true".into())]
             }
         };
-        if !self.allow.is_empty() {
-            headers.push(("allow", self.allow.join(", ")));
+        if let Some(rare) = self.rare.as_ref().filter(|rare| !rare.allow.is_empty()) {
+            headers.push(("allow", rare.allow.join(", ")));
         }
         headers
     }

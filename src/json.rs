@@ -10,6 +10,7 @@ mod document;
 mod integers;
 mod list;
 mod parser;
+mod pretty;
 mod spares;
 mod strict;
 mod surrogates;
@@ -176,6 +177,13 @@ impl<'a> Value<'a> {
     pub fn to_json(&self) -> String {
         let mut out = Vec::new();
         self.write(&mut out);
+        String::from_utf8(out).unwrap_or_default()
+    }
+
+    /// The value as JSON text with line breaks, for a file that people read and change.
+    pub fn to_pretty_json(&self) -> String {
+        let mut out = Vec::new();
+        pretty::write(self, 0, &mut out);
         String::from_utf8(out).unwrap_or_default()
     }
 }

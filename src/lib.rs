@@ -26,7 +26,7 @@
 //! | 5 | `fleet`, `probe`, `demo` |
 //! | 4 | `translate` (pure), `hooks`, `transport`, `server`, `activity`, `litellm`, `access` |
 //! | 3 | `config`, `anthropic` (pure), `openai` (pure), `http` |
-//! | 2 | `error` (pure), `settings` (pure), `logger` |
+//! | 2 | `error` (pure), `settings` (pure), `shell` (pure), `logger` |
 //! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `lane` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `claude_code` (pure), `ids`, `threads`, `wake`, `service` |
 
 pub mod claude_code;
@@ -46,6 +46,7 @@ pub mod wake;
 pub mod error;
 pub mod logger;
 pub mod settings;
+pub mod shell;
 
 pub mod anthropic;
 pub mod config;

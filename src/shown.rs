@@ -2,6 +2,7 @@
 //!
 //! The log, errors and the commands all show texts of clients and upstreams by this module. Pure.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
 /// The most bytes that are shown of one text of a client or an upstream. An error's own words fit; a text as long as a
@@ -60,6 +61,24 @@ fn is_invisible(c: char) -> bool {
         || matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// The same JSON with the escapes of JSON for characters that command a terminal. They stand in strings only; a line break
+/// stands between entries of JSON for people, and stays.
+pub fn plain_json(json: &str) -> Cow<'_, str> {
+    let is_escaped = |c: char| is_command(c) && c != '\n';
+    if !json.contains(is_escaped) {
+        return Cow::Borrowed(json);
+    }
+    let mut plain = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_escaped(c) {
+            let _ = write!(plain, "\\u{:04x}", u32::from(c));
+        } else {
+            plain.push(c);
+        }
+    }
+    Cow::Owned(plain)
+}
+
 impl fmt::Display for ShownText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_plain() {
@@ -80,6 +99,7 @@ impl fmt::Display for ShownText<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::{self, Value};
 
     #[test]
     fn a_text_stays_one_line_and_commands_nothing() {
@@ -109,5 +129,14 @@ mod tests {
         assert_eq!(size(&"\u{1b}".repeat(1000)), format!("{}…", "\\u{1b}".repeat(SHOWN_SIZE_MAX / 6)));
         assert_eq!(ShownText::whole(&"\n".repeat(1000)).to_string(), "\\n".repeat(1000));
         assert_eq!(ShownText::within("abc", 0).to_string(), "…");
+    }
+
+    #[test]
+    fn json_keeps_its_meaning() {
+        let text = "a\u{1b}\u{7f}\u{9b}\u{202e}\"é";
+        let mut plain = plain_json(&Value::from(text).to_json()).into_owned().into_bytes();
+        assert!(plain.iter().all(|byte| *byte >= 0x20), "{plain:?}");
+        assert!(String::from_utf8_lossy(&plain).contains("\\u007f\\u009b\\u202e"));
+        assert_eq!(json::parse(&mut plain).unwrap().as_str(), Some(text));
     }
 }

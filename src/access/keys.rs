@@ -108,8 +108,7 @@ impl Keys {
         self.0.is_empty()
     }
 
-    /// Admits a request and returns the name of its key's owner, if it has one. The key used is the first valid one of
-    /// all `x-api-key` headers, otherwise of all `authorization` headers of the scheme Bearer.
+    /// Admits a request and returns the name of its key's owner, if it has one.
     ///
     /// # Errors
     /// 401 if no header holds a valid key.
@@ -117,12 +116,23 @@ impl Keys {
         if self.is_empty() {
             return Ok(None);
         }
-        let sent = request.headers.values("x-api-key");
-        let bearers = request.headers.values("authorization").filter_map(bearer);
-        match sent.chain(bearers).find_map(|sent| self.find(sent)) {
+        match self.key_of(request) {
             Some(key) => Ok(key.name.clone()),
             None => Err(Error::new(Kind::Authentication, "invalid x-api-key").retry(Retry::Never)),
         }
+    }
+
+    /// The key that admits a request, for its client only. `None`: no key is needed, or none is valid.
+    pub fn secret_of(&self, request: &Request) -> Option<&Secret> {
+        self.key_of(request).map(|key| &key.secret)
+    }
+
+    /// The key that counts: the first valid one of all `x-api-key` headers, otherwise of all `authorization` headers of
+    /// the scheme Bearer.
+    fn key_of(&self, request: &Request) -> Option<&Key> {
+        let sent = request.headers.values("x-api-key");
+        let bearers = request.headers.values("authorization").filter_map(bearer);
+        sent.chain(bearers).find_map(|sent| self.find(sent))
     }
 
     /// Finds a key. Compares with every key in full, so that the time reveals nothing of where they differ.

@@ -1,7 +1,6 @@
 //! `GET /env`: environment variables for Claude Code, made to fit what the upstreams really offer.
 //!
-//! Knows Claude Code's variables and the gateway; knows nothing of shells. The client's key is never part of the
-//! answer.
+//! Knows Claude Code's variables and the gateway; `forms` knows shells, and adds the client's key.
 
 use std::rc::Rc;
 
@@ -10,6 +9,7 @@ use crate::error::Error;
 use crate::http::Request;
 use crate::json::{Object, Value};
 use crate::settings::LateTools;
+use crate::shell::Variables;
 use crate::transport::Wait;
 
 use crate::fleet::{Gateway, LISTING_PREFIX, Resolved};
@@ -164,47 +164,70 @@ const TOOL_SEARCH: &str = "auto:10";
 /// The longest `host` header in bytes. A longer one is invalid.
 const HOST_SIZE_MAX: usize = 255;
 
-/// The whole answer: the variables, and the reason for each.
+/// The environment for one client.
+pub struct ClientEnvironment {
+    /// The address by which the client reached us.
+    pub(super) base_url: String,
+    /// The variables in the order of [`VARIABLES`], without the address and the key.
+    pub(super) variables: Variables,
+    /// Keys of Claude Code's settings, in the order of [`SETTINGS`].
+    pub(super) settings: Vec<(&'static str, Value<'static>)>,
+    /// Sentences for the person, each in one line.
+    pub(super) notes: Vec<String>,
+}
+
+/// Makes the environment for the client of this request.
 ///
 /// # Errors
 /// 400: the `host` header is missing or not valid in a URL. 502, 504: an upstream for Claude Code's main work does not
 /// answer, so its model or its window is not known.
-pub fn tell(
+pub fn of_client(
     gateway: &Gateway,
     request: &Request,
     prefix: &str,
     wait: &Rc<dyn Wait>,
-) -> Result<Value<'static>, Error> {
+) -> Result<ClientEnvironment, Error> {
     let host = request.host().unwrap_or_default();
-    let Some(base) = base_url(host, request.header("x-forwarded-proto"), prefix) else {
+    let Some(base_url) = base_url(host, request.header("x-forwarded-proto"), prefix) else {
         return Err(Error::invalid("host: the header must name the host that you reached us by"));
     };
     // A client that has left is noticed when the answer is written.
     let _ = gateway.refresh_all(wait);
     check_upstreams(gateway)?;
     let tiers = Tiers::of(gateway);
-    let variables = variables(gateway, &tiers, base);
-    let mut settings = Object::new();
-    settings.push("skipWebFetchPreflight", true);
+    let mut settings = vec![("skipWebFetchPreflight", true.into())];
     let mut notes: Vec<String> = tiers.unknown_window_note().into_iter().collect();
     if let Some(note) = tiers.no_auto_mode_note() {
-        settings.push("disableAutoMode", "disable");
+        settings.push(("disableAutoMode", "disable".into()));
         notes.push(note);
     }
-    let reasons = VARIABLES.iter().chain(&SETTINGS);
-    let is_sent = |(name, _): &&(&str, &str)| {
-        variables.iter().any(|(sent, _)| sent == name) || settings.get(name).is_some()
-    };
-    let why: Object<'_> =
-        reasons.filter(is_sent).map(|(name, why)| ((*name).into(), (*why).into())).collect();
-    let env: Object<'_> = variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    let notes: Vec<Value<'static>> = notes.into_iter().map(Value::from).collect();
-    Ok(Value::object([
-        ("env", env.into()),
-        ("settings", settings.into()),
-        ("notes", notes.into()),
-        ("why", why.into()),
-    ]))
+    Ok(ClientEnvironment { base_url, variables: variables(gateway, &tiers), settings, notes })
+}
+
+impl ClientEnvironment {
+    /// The answer of `GET /env`: everything with the reason for it, and without a key.
+    pub fn into_value(self) -> Value<'static> {
+        let mut variables = vec![("ANTHROPIC_BASE_URL", self.base_url)];
+        variables.extend(self.variables);
+        let reasons = VARIABLES.iter().chain(&SETTINGS);
+        let is_sent = |(name, _): &&(&str, &str)| {
+            variables.iter().any(|(sent, _)| sent == name)
+                || self.settings.iter().any(|(sent, _)| sent == name)
+        };
+        let why: Object<'_> =
+            reasons.filter(is_sent).map(|(name, why)| ((*name).into(), (*why).into())).collect();
+        let env: Object<'_> =
+            variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let settings: Object<'_> =
+            self.settings.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        let notes: Vec<Value<'static>> = self.notes.into_iter().map(Value::from).collect();
+        Value::object([
+            ("env", env.into()),
+            ("settings", settings.into()),
+            ("notes", notes.into()),
+            ("why", why.into()),
+        ])
+    }
 }
 
 /// Refuses to answer while an upstream of the main models has not answered yet and the configuration lacks what only
@@ -304,8 +327,8 @@ impl Tiers {
 }
 
 /// The variables in the order of [`VARIABLES`], without those for which nothing is known.
-fn variables(gateway: &Gateway, tiers: &Tiers, base: String) -> Vec<(&'static str, String)> {
-    let mut found = vec![("ANTHROPIC_BASE_URL", base)];
+fn variables(gateway: &Gateway, tiers: &Tiers) -> Variables {
+    let mut found = Vec::new();
     // A function `on_request` may depend on the names that Claude Code uses, so they are not replaced.
     if let Some(main) = tiers.main().filter(|_| !gateway.hooks().defines(Hook::Request)) {
         models(gateway, tiers, main, &mut found);
@@ -340,7 +363,7 @@ fn variables(gateway: &Gateway, tiers: &Tiers, base: String) -> Vec<(&'static st
 }
 
 /// The variables that name models and describe their rows in `/model`.
-fn models(gateway: &Gateway, tiers: &Tiers, main: &Resolved, found: &mut Vec<(&'static str, String)>) {
+fn models(gateway: &Gateway, tiers: &Tiers, main: &Resolved, found: &mut Variables) {
     let name = |tier: &Option<Resolved>, own: &str| match tier {
         Some(tier) => name_of(gateway, tier, own),
         None => name_of(gateway, main, OPUS),
@@ -414,7 +437,7 @@ mod tests {
     }
 
     fn told(gateway: &Gateway) -> impl Fn(&str) -> String + use<> {
-        let variables = variables(gateway, &Tiers::of(gateway), "http://box:4000".into());
+        let variables = variables(gateway, &Tiers::of(gateway));
         move |name| {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| value.clone()).unwrap_or_default()
@@ -532,7 +555,7 @@ mod tests {
         let tiers = Tiers::of(&gateway);
         let note = tiers.unknown_window_note().unwrap();
         assert!(note.starts_with("upstream spark does not report the context window"), "{note}");
-        let sent = variables(&gateway, &tiers, String::new());
+        let sent = variables(&gateway, &tiers);
         assert!(
             !sent.iter().any(|(name, _)| *name == "ENABLE_TOOL_SEARCH"),
             "its share of a window is unknown"
@@ -565,7 +588,7 @@ mod tests {
     fn whatever_is_told_is_known() {
         let gateway = gateway(&[("a", "m", 65_536)], "return { api = 1 }");
         let mut known = VARIABLES.iter().map(|(name, _)| *name);
-        for (name, _) in variables(&gateway, &Tiers::of(&gateway), String::new()) {
+        for (name, _) in variables(&gateway, &Tiers::of(&gateway)) {
             assert!(known.any(|known| known == name), "{name} is not in the table, or not in its order");
         }
     }

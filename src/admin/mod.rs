@@ -5,9 +5,11 @@
 //! | `health` | `GET /health` |
 //! | `models` | `GET /v1/models` |
 //! | `environment` | `GET /env` |
+//! | `forms` | `GET /env.sh`, `/env.fish`, `/env.ps1`, `/env.json` |
 //!
 //! Reads `fleet` and `activity`; knows nothing of how a message is served.
 
 pub mod environment;
+pub mod forms;
 pub mod health;
 pub mod models;

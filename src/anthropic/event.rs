@@ -205,7 +205,7 @@ impl Event<'_> {
                 out.push(b'}');
             }
             Event::MessageStop => out.extend_from_slice(br#"{"type":"message_stop"}"#),
-            Event::Error { error, request_id } => error.body(request_id, out),
+            Event::Error { error, request_id } => error.envelope(request_id, out),
         }
     }
 }

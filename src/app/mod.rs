@@ -10,7 +10,6 @@
 //! | `reload` | signals: `SIGHUP` loads the files again, `SIGINT` and `SIGTERM` end the server |
 //! | `status` | the reports to the service manager |
 //! | `find_server` | [`Search`]: the search for a model server on the usual local ports |
-//! | `shell` | words in the quotes of a shell |
 
 mod clients;
 mod configure;
@@ -19,11 +18,9 @@ mod options;
 mod reload;
 mod serve;
 mod setup;
-mod shell;
 mod status;
 
 pub use configure::{DEMO, Sources, found_upstreams, read_litellm};
 pub use find_server::Search;
 pub use options::RunOptions;
 pub use serve::serve;
-pub use shell::in_quotes;

@@ -8,10 +8,10 @@ use super::clients::{self, KeySources};
 use super::options::RunOptions;
 use super::reload::{Reload, handle_signals};
 use super::setup::{Setup, Targets};
-use super::shell::quoted;
 use super::status::Status;
 use crate::proxy::{self, Proxy};
 use crate::server::{self, StopHandle};
+use crate::shell::quoted;
 use crate::{logger, service, transport};
 
 /// Serves until a signal ends the server.

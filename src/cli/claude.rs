@@ -12,9 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::output::{Failed, note, print};
-use super::remote::{ANY_KEY, LOCAL, RemoteEnvironment, Variables, ask};
+use super::remote::{LOCAL, RemoteEnvironment, ask};
+use crate::admin::forms::ANY_KEY;
+use crate::claude_code::DETOURS;
 use crate::config;
 use crate::json::{self, Object, Value};
+use crate::shell::Variables;
 
 /// The help for `sparkgap claude`, above Claude Code's own.
 const HELP: &str = "Usage: sparkgap claude [ARGUMENTS]
@@ -30,21 +33,6 @@ CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC are left as they are if your environmen
 
 Claude Code's own help:
 ";
-
-/// Variables that make Claude Code send its requests elsewhere than to `ANTHROPIC_BASE_URL`.
-const DETOURS: [&str; 11] = [
-    "CLAUDE_CODE_USE_BEDROCK",
-    "CLAUDE_CODE_USE_VERTEX",
-    "CLAUDE_CODE_USE_FOUNDRY",
-    "CLAUDE_CODE_USE_ANTHROPIC_AWS",
-    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD",
-    "CLAUDE_CODE_USE_MANTLE",
-    "CLAUDE_CODE_USE_GATEWAY",
-    "ANTHROPIC_UNIX_SOCKET",
-    "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST",
-    "CLAUDE_CODE_HOST_AUTH_ENV_VAR",
-    "CLAUDE_CODE_HOST_CREDS_FILE",
-];
 
 /// Variables that hold a key: a settings file that sets one would send a key of another server here.
 const KEYS: [&str; 2] = ["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY"];

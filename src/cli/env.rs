@@ -1,27 +1,18 @@
 //! `env`: the environment for Claude Code, as a running sparkgap tells it.
 //!
-//! Knows shells and the answer of `GET /env`; `claude` starts Claude Code with the same variables.
+//! Knows the answer of `GET /env`, and when a shell must get a failure; `shell` knows the quotes. `claude` starts Claude Code with the same variables.
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use super::arguments::Environment;
 use super::claude;
-use super::output::{Failed, note, plain_json};
-use super::remote::{RemoteEnvironment, Variables, ask};
-use crate::admin::environment::VARIABLES;
-use crate::app::in_quotes;
-use crate::json::{Object, Value};
-
-/// The beginning of every answer for a shell. It is written before anything else is done, so that `eval` fails for a
-/// program that is killed before it has written the rest, as it does for every error: in
-/// `eval "$(sparkgap env)" && claude` an empty text would count as success, and Claude Code would talk to the cloud.
-const FAILURE: &str = "false";
-
-/// The text after [`FAILURE`] if everything went well. Both together are an and-list, which changes only the status,
-/// and the next line replaces that. A shell with `set -e` does not end at a failure inside such a list.
-const NO_FAILURE: &str = " && :;\n";
+use super::output::{Failed, note};
+use super::remote::ask;
+use crate::admin::forms::comments;
+use crate::json::Value;
+use crate::shell::{EnvForm, FAILURE, Variables, settings_file};
+use crate::shown::plain_json;
 
 /// True if these arguments mean the shell lines of `sparkgap env`, even if options precede the command, which is a
 /// mistake.
@@ -32,7 +23,9 @@ pub(super) fn is_meant(arguments: &[OsString]) -> bool {
         && !arguments.iter().any(|argument| argument == "--json" || argument == "--settings")
 }
 
-/// Begins the answer of `sparkgap env` if these arguments ask for shell lines; returns true if they do.
+/// Begins the answer of `sparkgap env` if these arguments ask for shell lines; returns true if they do. It is begun before
+/// anything else is done, so that `eval` fails for a program that is killed before it has written the rest, as it does
+/// for every error.
 pub(super) fn begin(arguments: &[OsString]) -> bool {
     let other = |argument: &OsString| {
         argument
@@ -75,7 +68,7 @@ pub(super) fn run(options: &Environment) -> Result<(), Failed> {
     }
     told.show_notes();
     let text = match (options.settings, options.json) {
-        (true, _) => as_settings(told),
+        (true, _) => settings_file(told.variables, told.settings),
         (false, true) => as_json(&told.variables),
         (false, false) => as_shell(&told.variables),
     };
@@ -88,18 +81,11 @@ fn write(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-/// The variables as shell lines for `eval`. The comments come last, and every line ends in a semicolon. So an `eval`
-/// without quotes, which joins the lines, still sets everything.
+/// The variables as shell lines for `eval`, without the beginning, which is written already.
 fn as_shell(variables: &Variables) -> String {
-    let mut text = String::from(NO_FAILURE);
-    for (name, value) in variables {
-        let _ = writeln!(text, "export {name}={};", in_quotes(value));
-    }
-    for (name, why) in VARIABLES.iter().filter(|(name, _)| variables.iter().any(|(told, _)| told == name)) {
-        let _ = writeln!(text, "# {name}: {why}");
-    }
-    text.push_str("# The first line makes eval fail where the others do not arrive.\n");
-    text
+    let text = EnvForm::Sh.script(variables, &[]) + &comments(variables);
+    let rest = text.strip_prefix(FAILURE).unwrap_or(&text);
+    format!("{rest}# The first line makes eval fail where the others do not arrive.\n")
 }
 
 /// The variables as JSON, for the `env` of Claude Code's settings.json.
@@ -108,18 +94,6 @@ fn as_json(variables: &Variables) -> String {
     let lines: Vec<String> =
         variables.iter().map(|(name, value)| format!("  {}: {}", text(name), text(value))).collect();
     format!("{{\n{}\n}}\n", lines.join(",\n"))
-}
-
-/// A whole settings file for Claude Code: the variables, and the settings that no variable stands for.
-fn as_settings(told: RemoteEnvironment) -> String {
-    let env: Object<'_> =
-        told.variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-    let mut whole = Object::new();
-    whole.push("env", env);
-    for (name, value) in told.settings {
-        whole.push(name, value);
-    }
-    format!("{}\n", Value::from(whole).to_json())
 }
 
 #[cfg(test)]

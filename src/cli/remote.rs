@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::output::{Failed, note};
 use crate::admin::environment::{PREFERENCES, SETTINGS, VARIABLES};
+use crate::admin::forms::own_variables;
 use crate::config::{self, Secret};
 use crate::json::{self, Value};
+use crate::shell::Variables;
 use crate::shown::is_command;
 use crate::transport::{CallLimits, Endpoint, Page, Path, QuestionLimits};
 
@@ -19,9 +21,6 @@ const ANSWER_SIZE_MAX: usize = 64 * 1024;
 /// waits up to ten seconds for one that is silent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The value of `ANTHROPIC_AUTH_TOKEN` if sparkgap needs no key: Claude Code does not start without a token.
-pub(super) const ANY_KEY: &str = "local";
-
 /// How often a sparkgap whose model server is down is asked again, and after which pause: a server that is started anew
 /// may need some seconds to open its port.
 const MORE_TRIES: u32 = 3;
@@ -34,12 +33,10 @@ const WAIT_BETWEEN: Duration = Duration::from_secs(2);
 const NOTES_MAX: usize = 8;
 const NOTE_CHARS_MAX: usize = 500;
 
-/// Names and values, in the order of [`VARIABLES`].
-pub(super) type Variables = Vec<(&'static str, String)>;
-
 /// The answer of `GET /env`, as far as it is known here.
 #[derive(Debug)]
 pub(super) struct RemoteEnvironment {
+    /// In the order of [`VARIABLES`].
     pub(super) variables: Variables,
     /// Keys of Claude Code's settings, in the order of [`SETTINGS`]: texts, or true or false.
     pub(super) settings: Vec<(&'static str, Value<'static>)>,
@@ -64,15 +61,6 @@ enum NoEnvironment {
     Other(Failed),
 }
 
-/// The variables that need no question to sparkgap.
-fn own_variables(base_url: String, key: Option<String>) -> Variables {
-    vec![
-        ("ANTHROPIC_BASE_URL", base_url),
-        ("ANTHROPIC_AUTH_TOKEN", key.unwrap_or_else(|| ANY_KEY.to_string())),
-        ("ANTHROPIC_API_KEY", String::new()),
-    ]
-}
-
 /// Asks the sparkgap at `remote` for the environment. `base_url` is the address for Claude Code, if it is a different
 /// one. If its model server is down, asks again for some seconds, and for as long as it takes if `may_wait`, which is
 /// given the reason, returns true.
@@ -89,7 +77,7 @@ pub(super) fn ask(
     let mut body = fetch_patiently(&server, &remote, may_wait)?;
     let not_ours = |what: &str| format!("{remote} is not a sparkgap that knows `env`: {what}");
     let answer = json::parse(&mut body).map_err(|error| not_ours(&error.to_string()))?;
-    read_answer(&answer, own_variables(base_url, key)).map_err(|what| not_ours(&what))
+    read_answer(&answer, own_variables(base_url, key.as_deref())).map_err(|what| not_ours(&what))
 }
 
 /// Adds the answer's variables to `variables`, and reads its settings and notes.

@@ -50,7 +50,7 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    /// Responds with an error in the Messages API's envelope, with `request-id` and the error's own headers.
+    /// Responds with an error's body, with `request-id` and the error's own headers.
     ///
     /// # Errors
     /// Those of [`Connection::respond`].
@@ -58,7 +58,7 @@ impl<S: Read + Write> Connection<S> {
         let mut body = Vec::new();
         error.body(request_id, &mut body);
         let told = error.headers();
-        let mut headers = vec![("content-type", "application/json"), ("request-id", request_id)];
+        let mut headers = vec![("content-type", error.content_type()), ("request-id", request_id)];
         headers.extend(told.iter().map(|(name, value)| (*name, value.as_str())));
         self.respond(error.status(), &headers, &body)
     }

@@ -54,14 +54,13 @@ impl Proxy {
         if page.is_some() && is_preflight {
             return Ok(Admission::Preflight);
         }
-        let path = request.path.strip_prefix(self.options.prefix.as_str());
         let unknown = || {
             Error::new(
                 Kind::NotFound,
                 format!("Not found: {} {}", request.method, ShownText::new(&request.path)),
             )
         };
-        let resource = path.and_then(Resource::find).ok_or_else(unknown)?;
+        let resource = self.resource(request).ok_or_else(unknown)?;
         let methods = resource.methods();
         if !methods.contains(&request.method.as_str()) {
             let what = format!(
@@ -80,6 +79,11 @@ impl Proxy {
             check_content_type(request)?;
         }
         Ok(Admission::Resource(resource))
+    }
+
+    /// The resource that a request names by its path.
+    pub(super) fn resource<'p>(&self, request: &'p Request) -> Option<Resource<'p>> {
+        request.path.strip_prefix(self.options.prefix.as_str()).and_then(Resource::find)
     }
 
     /// Refuses a wrong key, and lets the answer wait if its address sends many. Only this connection waits, and its place

@@ -1,5 +1,7 @@
 //! The resources, with their paths and methods.
 
+use crate::shell::EnvForm;
+
 /// A resource, identified by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resource<'p> {
@@ -9,6 +11,8 @@ pub(super) enum Resource<'p> {
     Model(&'p str),
     /// For `sparkgap env --remote`.
     Environment,
+    /// The same for a machine that has no sparkgap.
+    EnvironmentIn(EnvForm),
     /// Says only that a server is running. Claude Code warms its connection with `HEAD /api/hello`.
     Hello,
     Health,
@@ -24,7 +28,10 @@ impl<'p> Resource<'p> {
             "" | "/api/hello" => Some(Resource::Hello),
             "/health" => Some(Resource::Health),
             "/env" => Some(Resource::Environment),
-            _ => path.strip_prefix("/v1/models/").map(Resource::Model),
+            _ => match path.strip_prefix("/env.") {
+                Some(ending) => EnvForm::of_ending(ending).map(Resource::EnvironmentIn),
+                None => path.strip_prefix("/v1/models/").map(Resource::Model),
+            },
         }
     }
 
@@ -39,6 +46,7 @@ impl<'p> Resource<'p> {
             Resource::Models
             | Resource::Model(_)
             | Resource::Environment
+            | Resource::EnvironmentIn(_)
             | Resource::Hello
             | Resource::Health => &["GET", "HEAD"],
         }

@@ -13,15 +13,31 @@ use super::state::Proxy;
 use super::{count, messages};
 use crate::activity::{ActiveRequest, Caller};
 use crate::admin;
+use crate::admin::environment::ClientEnvironment;
+use crate::config::Secret;
 use crate::error::{Error, Kind};
 use crate::http::Request;
 use crate::ids;
 use crate::server::{Client, Handler};
+use crate::shell::EnvForm;
 use crate::shown::ShownText;
 use crate::transport::Wait;
 
 impl Proxy {
-    /// Answers a request that is not about a message: a short JSON text.
+    /// The environment for the client of this request.
+    fn environment(&self, request: &Request, wait: &Rc<dyn Wait>) -> Result<ClientEnvironment, Error> {
+        admin::environment::of_client(&self.gateway(), request, &self.options.prefix, wait)
+    }
+
+    /// The form that the client of this request evaluates, if it does.
+    fn form_of(&self, request: &Request) -> Option<EnvForm> {
+        match self.resource(request) {
+            Some(Resource::EnvironmentIn(form)) => Some(form),
+            _ => None,
+        }
+    }
+
+    /// Answers a request that is not about a message: a short text.
     // `inline(never)`: keep this large frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
     // budget).
     #[inline(never)]
@@ -38,11 +54,11 @@ impl Proxy {
             Resource::Model(id) => {
                 admin::models::find(&self.gateway(), id, request, &wait)?.to_json().into_bytes()
             }
-            Resource::Environment => {
-                let gateway = self.gateway();
-                admin::environment::tell(&gateway, request, &self.options.prefix, &wait)?
-                    .to_json()
-                    .into_bytes()
+            Resource::Environment => self.environment(request, &wait)?.into_value().to_json().into_bytes(),
+            Resource::EnvironmentIn(form) => {
+                let access = self.access();
+                let key = access.keys.secret_of(request).map(Secret::expose);
+                admin::forms::write(self.environment(request, &wait)?, form, key)?.into_bytes()
             }
             Resource::Health => admin::health::health(&self.gateway(), &self.activity),
             Resource::Hello | Resource::Messages | Resource::CountTokens => {
@@ -73,12 +89,21 @@ impl Handler for Proxy {
             Ok(Admission::Preflight) => return answer_preflight(client, &request, request_id),
             Err(error) => Err(error),
         };
+        let form = self.form_of(&request);
         match told {
             Ok(body) => {
-                let headers = [("content-type", "application/json"), ("request-id", request_id)];
+                let content_type = form.map_or("application/json", EnvForm::content_type);
+                let headers = [("content-type", content_type), ("request-id", request_id)];
+                // The text for a shell holds the client's key, which no cache may keep.
+                let no_store = form.map(|_| ("cache-control", "no-store"));
+                let headers: Vec<_> = headers.into_iter().chain(no_store).collect();
                 client.borrow_mut().respond(200, &headers, &body)
             }
             Err(error) => {
+                let error = match form {
+                    Some(form) => in_form(error, form),
+                    None => error,
+                };
                 let line = format_args!(
                     "{request_id} {caller} {error} [{} {}]",
                     request.method,
@@ -92,4 +117,16 @@ impl Handler for Proxy {
             }
         }
     }
+}
+
+/// The error for a client that evaluates whatever it gets.
+fn in_form(error: Error, form: EnvForm) -> Error {
+    let reason = match error.kind {
+        Kind::Authentication => {
+            "the key is missing or wrong: send yours, as in curl -fsS -H 'x-api-key: sk-...'"
+        }
+        _ => &error.message,
+    };
+    let body = form.failure(reason);
+    error.with_body(form.content_type(), body)
 }

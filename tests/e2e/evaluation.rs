@@ -14,7 +14,7 @@ use super::upstream::Upstream;
 const SPARKGAP: &str = env!("CARGO_BIN_EXE_sparkgap");
 
 /// The shells of this machine that read the same lines. `dash` and `bash` are always there.
-fn shells() -> Vec<String> {
+pub(crate) fn shells() -> Vec<String> {
     let mut found = Vec::new();
     for name in ["sh", "dash", "bash", "zsh", "fish"] {
         let mut places =
@@ -31,7 +31,7 @@ fn shells() -> Vec<String> {
 }
 
 /// The output of a shell and its exit code.
-fn run(shell: &str, script: &str) -> (String, Option<i32>) {
+pub(crate) fn run(shell: &str, script: &str) -> (String, Option<i32>) {
     let mut command = Command::new(shell);
     command
         .args(["-c", script])

@@ -44,6 +44,7 @@ mod ending;
 mod environment;
 mod errors;
 mod evaluation;
+mod forms;
 mod framing;
 mod hooks;
 mod learned;

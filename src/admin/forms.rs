@@ -1,0 +1,61 @@
+//! `GET /env.sh`, `/env.fish`, `/env.ps1`, `/env.json`: the environment for a machine that has no sparkgap, as a script
+//! for its shell, or as a settings file for Claude Code.
+//!
+//! The text is complete: with the key that the client sent, and without what would lead Claude Code elsewhere. `sparkgap
+//! env` writes its own answer with the same parts, after it has looked at the environment and the files of its machine.
+
+use std::fmt::Write as _;
+
+use super::environment::{ClientEnvironment, VARIABLES};
+use crate::claude_code::DETOURS;
+use crate::error::{Error, Kind};
+use crate::shell::{EnvForm, Variables, settings_file};
+use crate::shown::is_command;
+
+/// The value of `ANTHROPIC_AUTH_TOKEN` if sparkgap needs no key: Claude Code does not start without a token.
+pub const ANY_KEY: &str = "local";
+
+/// The variables that say where sparkgap is and which key it gets.
+pub fn own_variables(base_url: String, key: Option<&str>) -> Variables {
+    vec![
+        ("ANTHROPIC_BASE_URL", base_url),
+        ("ANTHROPIC_AUTH_TOKEN", key.unwrap_or(ANY_KEY).to_string()),
+        ("ANTHROPIC_API_KEY", String::new()),
+    ]
+}
+
+/// The environment in this form, for a client that sent this key.
+///
+/// # Errors
+/// 502: a server calls its model by a name with control characters, which must not reach a terminal.
+pub fn write(told: ClientEnvironment, form: EnvForm, key: Option<&str>) -> Result<String, Error> {
+    let ClientEnvironment { base_url, variables: others, mut settings, notes } = told;
+    let mut variables = own_variables(base_url, key);
+    variables.extend(others);
+    if let Some((name, _)) = variables.iter().find(|(_, value)| value.contains(is_command)) {
+        return Err(Error::new(
+            Kind::BadGateway,
+            format!(
+                "{name} would have control characters: start the model server with a plain name for its model"
+            ),
+        ));
+    }
+    // An empty variable counts as not set, and takes away the one that this person's machine may have.
+    variables.extend(DETOURS.map(|name| (name, String::new())));
+    if form == EnvForm::Settings {
+        // The program that this setting names would print the key of another server.
+        settings.push(("apiKeyHelper", "".into()));
+        return Ok(settings_file(variables, settings));
+    }
+    Ok(form.script(&variables, &notes) + &comments(&variables))
+}
+
+/// A comment on each of these variables, for any shell. Comments stand at the end, so that they take nothing away if the
+/// lines are joined.
+pub fn comments(variables: &Variables) -> String {
+    let mut text = String::new();
+    for (name, why) in VARIABLES.iter().filter(|(name, _)| variables.iter().any(|(told, _)| told == name)) {
+        let _ = writeln!(text, "# {name}: {why}");
+    }
+    text
+}
