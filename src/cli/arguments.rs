@@ -298,7 +298,8 @@ pub(super) struct Environment {
 }
 
 /// Run Claude Code with the environment of `sparkgap env`, whatever its settings files say. All arguments are Claude
-/// Code's; SPARKGAP_URL and SPARKGAP_API_KEY say where sparkgap is, and with which key to ask it.
+/// Code's; SPARKGAP_URL and SPARKGAP_API_KEY say where sparkgap is, and with which key to ask it. With --settings alone,
+/// writes the environment into Claude Code's settings file; --settings --undo takes it back.
 #[derive(FromArgs, Debug)]
 #[argh(subcommand, name = "claude")]
 pub(super) struct Claude {

@@ -13,16 +13,21 @@ use std::process::Command;
 
 use super::output::{Failed, note, print};
 use super::remote::{LOCAL, RemoteEnvironment, ask};
+use super::settings_file::{FILE_SIZE_MAX, SettingsFile};
 use crate::admin::forms::ANY_KEY;
 use crate::claude_code::DETOURS;
 use crate::config;
-use crate::json::{self, Object, Value};
+use crate::json::{self, Value};
 use crate::shell::Variables;
 
 /// The help for `sparkgap claude`, above Claude Code's own.
 const HELP: &str = "Usage: sparkgap claude [ARGUMENTS]
+       sparkgap claude --settings [--undo]
 
-Run Claude Code on a sparkgap, whatever its settings files say. All arguments are Claude Code's.
+Run Claude Code on a sparkgap, whatever its settings files say. All arguments are Claude Code's, except
+
+  sparkgap claude --settings         write the same into your settings file, for editors and for `claude` alone
+  sparkgap claude --settings --undo  take that back, and keep what you have changed since
 
 Environment:
   SPARKGAP_URL      where sparkgap is (%local_url%)
@@ -47,9 +52,6 @@ const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// The folders of the administrator's settings on Linux and on macOS.
 const MANAGED: [&str; 2] = ["/etc/claude-code", "/Library/Application Support/ClaudeCode"];
 
-/// The largest settings file, in bytes. A larger one is not read: Claude Code itself refuses it.
-const FILE_SIZE_MAX: u64 = 8 * 1024 * 1024;
-
 /// The most files of the administrator's drop-in folder that are read.
 const DROP_INS_MAX: usize = 1000;
 
@@ -59,6 +61,11 @@ const DROP_INS_MAX: usize = 1000;
 /// # Errors
 /// The reason for which Claude Code does not run. `Ok`: only help was asked for, and Claude Code is not installed.
 pub(super) fn run(arguments: &[OsString]) -> Result<(), Failed> {
+    match arguments {
+        [settings] if settings == "--settings" => return write_settings(),
+        [settings, undo] if settings == "--settings" && undo == "--undo" => return undo_settings(),
+        _ => {}
+    }
     // Help and version need no sparkgap, and people ask for them before they have one.
     let is_help = arguments.first().is_some_and(|first| first == "--help" || first == "-h");
     let is_version = arguments.first().is_some_and(|first| first == "--version" || first == "-v");
@@ -83,6 +90,44 @@ pub(super) fn run(arguments: &[OsString]) -> Result<(), Failed> {
         ErrorKind::NotFound => Err("claude is not on your PATH: install Claude Code with `npm install -g @anthropic-ai/claude-code`, or see https://code.claude.com/docs".into()),
         _ => Err(format!("cannot run claude: {error}")),
     }
+}
+
+/// `sparkgap claude --settings`: writes the environment into the person's settings file.
+fn write_settings() -> Result<(), Failed> {
+    let file = settings_file()?;
+    let RemoteEnvironment { mut variables, settings, .. } = {
+        let told = ask(None, None, None, offer_to_wait)?;
+        told.show_notes();
+        told
+    };
+    for folder in MANAGED {
+        check_managed(Path::new(folder), &variables)?;
+    }
+    let mut base_url = String::new();
+    file.change(|own| {
+        go_without_proxy(&mut variables, std::slice::from_ref(&own));
+        base_url = variables.first().map(|(_, url)| url.clone()).unwrap_or_default();
+        merged(own, &variables, settings, true)
+    })?;
+    print(&format!(
+        "{} is changed: claude asks {base_url} from now on, in an editor too.\nTake it back: sparkgap claude --settings --undo\n",
+        file.path().display()
+    ));
+    Ok(())
+}
+
+/// `sparkgap claude --settings --undo`.
+fn undo_settings() -> Result<(), Failed> {
+    let file = settings_file()?;
+    file.undo()?;
+    print(&format!("{} is as it was without sparkgap\n", file.path().display()));
+    Ok(())
+}
+
+fn settings_file() -> Result<SettingsFile, Failed> {
+    let folder = person_folder()
+        .ok_or("set HOME or CLAUDE_CONFIG_DIR: they name the folder of Claude Code's settings")?;
+    Ok(SettingsFile::of(&folder))
 }
 
 /// Offers the person at the terminal to wait for a model server that is down; without a terminal nobody can answer.
@@ -110,8 +155,8 @@ fn command(arguments: &[OsString], told: RemoteEnvironment) -> Result<Command, F
     let mut all = settings_of_files();
     all.push(own.clone());
     go_without_proxy(&mut variables, &all);
-    let shows_key = all.iter().any(has_key);
-    let settings = merged(own, &variables, settings, shows_key)?;
+    let shows_key = all.iter().any(|settings| has_other_key(settings, &variables));
+    let settings = merged(own, &variables, settings, shows_key)?.to_json();
     let mut command = Command::new("claude");
     command.arg("--settings").arg(settings).args(arguments).envs(variables);
     for name in DETOURS {
@@ -180,13 +225,10 @@ fn merged(
     variables: &Variables,
     others: Vec<(&'static str, Value<'static>)>,
     shows_key: bool,
-) -> Result<String, Failed> {
+) -> Result<Value<'static>, Failed> {
     let wrong = || "--settings holds no JSON object; sparkgap adds its environment to one".to_string();
     let whole = settings.as_object_mut().ok_or_else(wrong)?;
-    let mut env = match whole.remove("env") {
-        Some(Value::Object(env)) => env,
-        _ => Object::new(),
-    };
+    let mut env = whole.get("env").and_then(Value::as_object).cloned().unwrap_or_default();
     for (name, value) in variables {
         let is_secret = *name == "ANTHROPIC_AUTH_TOKEN" && value != ANY_KEY;
         if !is_secret || shows_key {
@@ -204,7 +246,7 @@ fn merged(
     }
     // This setting names a program that prints the key of another server: Claude Code would send that key beside ours.
     whole.set("apiKeyHelper", "");
-    Ok(settings.to_json())
+    Ok(settings)
 }
 
 /// The settings after `--settings`: JSON, or the name of a file.
@@ -240,12 +282,17 @@ fn settings(file: &Path) -> Option<Value<'static>> {
     json::parse(&mut bytes).ok().map(Value::into_owned)
 }
 
+/// The folder of the person's settings.
+fn person_folder() -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    named("CLAUDE_CONFIG_DIR").or_else(|| Some(named("HOME")?.join(".claude")))
+}
+
 /// The settings files of the user and of the project: those of this folder and of the folders above it, since Claude
 /// Code reads those at the root of a repository.
 fn files() -> Vec<PathBuf> {
-    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let person = named("CLAUDE_CONFIG_DIR").or_else(|| Some(named("HOME")?.join(".claude")));
-    let mut found: Vec<PathBuf> = person.into_iter().map(|folder| folder.join("settings.json")).collect();
+    let mut found: Vec<PathBuf> =
+        person_folder().into_iter().map(|folder| folder.join("settings.json")).collect();
     if let Ok(here) = std::env::current_dir() {
         for folder in here.ancestors() {
             let folder = folder.join(".claude");
@@ -260,10 +307,14 @@ pub(super) fn settings_of_files() -> Vec<Value<'static>> {
     files().iter().filter_map(|file| settings(file)).collect()
 }
 
-/// True if settings give a key.
-fn has_key(settings: &Value<'_>) -> bool {
+/// True if settings give another key than these variables do.
+fn has_other_key(settings: &Value<'_>, variables: &Variables) -> bool {
     let env = settings.get("env");
-    KEYS.iter().any(|name| env.and_then(|env| env.get(name)).is_some())
+    KEYS.iter().any(|name| {
+        let ours = variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        env.and_then(|env| env.get(name))
+            .is_some_and(|value| value.as_str().is_none_or(|value| ours != Some(value)))
+    })
 }
 
 /// The variable by which settings send requests to another server than these variables do.
@@ -356,9 +407,9 @@ pub(super) fn check_settings_files(variables: &Variables) -> Result<(), Failed> 
                 file.display()
             ));
         }
-        if has_key(&settings) {
+        if has_other_key(&settings, variables) {
             note(&format!(
-                "sparkgap: {} sets a key, which beats the one for sparkgap: take it out of the file, or start Claude Code with `sparkgap claude`\n",
+                "sparkgap: {} sets another key, which beats the one for sparkgap: take it out of the file, or start Claude Code with `sparkgap claude`\n",
                 file.display()
             ));
         }
@@ -406,7 +457,7 @@ mod tests {
         let own = r#"{"model":"opus","env":{"ANTHROPIC_BASE_URL":"http://other","X":"1"}}"#;
         let others = vec![("skipWebFetchPreflight", true.into()), ("model", "other".into())];
         for shows_key in [false, true] {
-            let merged = value(&merged(value(own), &variables(), others.clone(), shows_key).unwrap());
+            let merged = merged(value(own), &variables(), others.clone(), shows_key).unwrap();
             assert_eq!(merged.get("skipWebFetchPreflight"), Some(&Value::Bool(true)));
             assert_eq!(merged.get("model").and_then(Value::as_str), Some("opus"), "the person's own wins");
             let env = merged.get("env").unwrap();

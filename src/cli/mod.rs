@@ -7,6 +7,7 @@
 //! | `help` | help texts with the defaults in them |
 //! | `serve` | `serve` and `demo`: what was typed -> `app::RunOptions` |
 //! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench` | the commands of these names |
+//! | `settings_file` | `claude --settings` and `--undo`: the person's settings file |
 //! | `remote` | the questions of `env`, `claude` and `bench` to a running sparkgap |
 //! | `progress`, `output` | lines for stderr and stdout |
 
@@ -25,5 +26,6 @@ mod progress;
 mod remote;
 mod run;
 mod serve;
+mod settings_file;
 
 pub use run::run;
