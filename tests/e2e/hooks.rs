@@ -390,9 +390,6 @@ fn the_readmes_lua_loads() {
         let arguments = ["check", "--upstream", "http://127.0.0.1:1/v1", "--hooks", path.to_str().unwrap()];
         let (code, text, stderr) = output(&arguments);
         assert_eq!(code, Some(0), "{block}{stderr}");
-        assert!(
-            text.contains(if i == 0 { "claude-3-opus-20240229" } else { "on_upstream_request" }),
-            "{text}"
-        );
+        assert!(text.contains(if i == 0 { "claude-*opus*" } else { "on_upstream_request" }), "{text}");
     }
 }
