@@ -62,8 +62,8 @@ def cases(url):
     ]
 
 
-def run(home, environment, *arguments):
-    """Runs a command of sparkgap in a home, with `claude` on the path."""
+def run(home, environment, *arguments, program="sparkgap"):
+    """Runs a command of sparkgap, or another program, in a home, with `claude` on the path."""
     home = pathlib.Path(home)
     (home / "bin").mkdir(exist_ok=True)
     if not (home / "bin/claude").exists():
@@ -75,7 +75,7 @@ def run(home, environment, *arguments):
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     }
     return subprocess.run(
-        [os.environ["SPARKGAP"], *arguments],
+        [os.environ["SPARKGAP"] if program == "sparkgap" else program, *arguments],
         env={**basic, **environment},
         cwd=home / "work",
         stdin=subprocess.DEVNULL,
@@ -91,6 +91,32 @@ def check(name, home, proxy, elsewhere, environment=(), arguments=()):
     assert "42" in done.stdout and done.returncode == 0, (name, done)
     assert not elsewhere.heads, (name, elsewhere.heads)
     print(f"  ok: {name}", flush=True)
+
+
+def without_program(homes, proxy, elsewhere):
+    """The forms of /env for a machine that has no sparkgap, and the settings file that sparkgap writes."""
+    prompt = "-p 'please do THINK'"
+    get = f"curl -fsS -H 'x-api-key: {KEY}' {proxy.url}"
+    other = json.dumps({"env": {"ANTHROPIC_BASE_URL": elsewhere.url, "ANTHROPIC_AUTH_TOKEN": "sk-other"}, "apiKeyHelper": "echo sk-other"})
+    sparkgap = f"SPARKGAP_URL={proxy.url} SPARKGAP_API_KEY={KEY} {os.environ['SPARKGAP']}"
+    for name, settings, script in (
+        ("the script of /env.sh", None, f'eval "$({get}/env.sh || echo false)" && claude {prompt}'),
+        ("the settings of /env.json", other, f"{get}/env.json -o box.json && claude --settings box.json {prompt}"),
+        ("the settings file that sparkgap writes", other, f"{sparkgap} claude --settings >&2 && claude {prompt}"),
+    ):
+        home = pathlib.Path(homes, name.replace("/", " "))
+        (home / "work").mkdir(parents=True)
+        if settings:
+            (home / ".claude").mkdir()
+            (home / ".claude/settings.json").write_text(settings, encoding="utf-8")
+        done = run(home, {}, "-c", script, program="/bin/sh")
+        assert "42" in done.stdout and done.returncode == 0, (name, done)
+        assert not elsewhere.heads, (name, elsewhere.heads)
+        print(f"  ok: {name}", flush=True)
+    # An error is a script that leads nowhere, even where `claude` runs behind it: nothing reaches another server.
+    failing = f'eval "$(curl -s {proxy.url}/env.sh)"; echo "$ANTHROPIC_BASE_URL"'
+    done = run(home, {}, "-c", failing, program="/bin/sh")
+    assert done.stdout == "https://sparkgap-gave-no-environment.invalid\n" and "key is missing" in done.stderr, done
 
 
 def main():
@@ -117,6 +143,7 @@ def main():
                 ("another key", {"ANTHROPIC_API_KEY": "sk-other"}),
             ):
                 check(f"{name} in the environment", home, proxy, elsewhere, environment=environment)
+            without_program(homes, proxy, elsewhere)
             # The same file beats an evaluated environment: it is refused.
             done = run(pathlib.Path(homes, "0"), {"SPARKGAP_URL": proxy.url, "SPARKGAP_API_KEY": KEY}, "env")
             assert done.returncode == 1 and done.stdout == "false\n" and "settings.json" in done.stderr, done
