@@ -57,11 +57,11 @@ fn somebody_is_there() {
     let health = client.ask(b"GET /health HTTP/1.1\r\n\r\n").json();
     assert_eq!(health["status"], "ok");
     assert_eq!(upstream.seen().len(), 0);
-    let (_, readme) = include_str!("../../docs/behaviour.md").split_once("\n## Health\n").unwrap();
-    let readme = readme.split("\n## ").next().unwrap();
+    let (_, health_docs) = include_str!("../../docs/behaviour.md").split_once("\n## Health\n").unwrap();
+    let health_docs = health_docs.split("\n## ").next().unwrap();
     let fields = health.as_object().unwrap().keys().chain(health["cancelled"].as_object().unwrap().keys());
     for field in fields {
-        assert!(readme.contains(&format!("`{field}`")), "the README does not explain {field}");
+        assert!(health_docs.contains(&format!("`{field}`")), "docs/behaviour.md does not explain {field}");
     }
 }
 
