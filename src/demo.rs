@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::http::{self, Request};
 use crate::json::{self, Object, Value};
-use crate::server::{self, Client, Handler, ServerLimits, StopHandle};
+use crate::server::{self, Client, Handler, Heartbeat, ServerLimits, StopHandle};
 
 /// The name of the demo's model.
 pub const MODEL: &str = "demo";
@@ -27,7 +27,8 @@ const RESULT_CHARS_MAX: usize = 200;
 pub fn start() -> io::Result<String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
-    server::spawn("demo", listener, Arc::new(DemoHandler), ServerLimits::default(), StopHandle::new()?)?;
+    let (limits, heartbeat) = (ServerLimits::default(), Heartbeat::new(None));
+    server::spawn("demo", listener, Arc::new(DemoHandler), limits, StopHandle::new()?, heartbeat)?;
     Ok(format!("http://{address}/v1"))
 }
 

@@ -5,8 +5,8 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read};
+use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -148,32 +148,6 @@ fn group_limits(root: &Path, line: &str) -> Vec<u64> {
     limits
 }
 
-/// Checks that the server at `address` answers a request for `path`, with any response. [`alive`] depends on this
-/// check, since a thread that only reports would live on beside a listener that is stuck.
-///
-/// # Errors
-/// The server does not answer within `timeout` for each step.
-pub fn answers(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<()> {
-    let address = reachable(address);
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
-    stream.read_exact(&mut [0; "HTTP/1.1 200".len()])
-}
-
-/// The address to reach a listener on; for a listener on all addresses it is the loopback address.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        // With IPv6 switched off, a socket on [::] may still accept IPv4. Its address is then a mapped one, which is
-        // not matched here.
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,25 +189,5 @@ mod tests {
         }
         fs::remove_dir_all(root).unwrap();
         assert!(memory_limit() > 0);
-    }
-
-    #[test]
-    fn a_listener_that_is_stuck_does_not_answer() {
-        let listener = TcpListener::bind("0.0.0.0:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        // The system accepts the connection, but the server never responds.
-        let stuck = answers(address, "/health", Duration::from_millis(50)).unwrap_err();
-        assert!(matches!(stuck.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{stuck}");
-        drop(listener);
-        assert!(answers(address, "/health", Duration::from_millis(50)).is_err());
-    }
-
-    #[test]
-    fn all_addresses_are_reached_through_the_loopback() {
-        for (listen, reached) in
-            [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), ("192.168.1.2:1", "192.168.1.2:1")]
-        {
-            assert_eq!(reachable(listen.parse().unwrap()), reached.parse().unwrap());
-        }
     }
 }

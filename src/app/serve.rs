@@ -50,12 +50,16 @@ pub fn serve(options: RunOptions) -> Result<(), String> {
     // In the background, so that a start does not wait for a machine that is off.
     proxy.gateway().refresh_in_background();
     announce(address, &options.prefix, is_demo, needs_key);
+    let heartbeat = Status::heartbeat();
+    let mut heartbeats = vec![heartbeat.clone()];
     for other in others {
-        server::spawn("listen", other, proxy.clone(), options.server, stop.clone()).map_err(text)?;
+        let its_own = Status::heartbeat();
+        heartbeats.push(its_own.clone());
+        server::spawn("listen", other, proxy.clone(), options.server, stop.clone(), its_own).map_err(text)?;
     }
-    status.begin(address, format!("{}/health", options.prefix), &stop).map_err(text)?;
+    status.begin(heartbeats, &stop).map_err(text)?;
     let stopped = Arc::clone(&proxy);
-    server::run(listener, proxy, options.server, stop).map_err(text)?;
+    server::run(listener, proxy, options.server, stop, &heartbeat).map_err(text)?;
     stopped.activity().refusals().report();
     stopped.gateway().hooks().report_left_out();
     log::info!("stopped");

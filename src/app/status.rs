@@ -3,13 +3,12 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::proxy::Proxy;
-use crate::server::StopHandle;
+use crate::server::{Heartbeat, StopHandle};
 use crate::service;
 use crate::threads;
 
@@ -47,12 +46,7 @@ impl Status {
     ///
     /// # Errors
     /// The thread for it cannot be started.
-    pub(super) fn begin(
-        self: &Arc<Self>,
-        address: SocketAddr,
-        path: String,
-        stop: &StopHandle,
-    ) -> io::Result<()> {
+    pub(super) fn begin(self: &Arc<Self>, heartbeats: Vec<Heartbeat>, stop: &StopHandle) -> io::Result<()> {
         service::ready(&self.line());
         if !service::is_managed() {
             return Ok(());
@@ -62,25 +56,38 @@ impl Status {
         let stopping = stop.clone();
         threads::every("status", STATUS_PERIOD, move || {
             let line = status.line();
-            if line != reported && !stopping.is_triggered() {
+            if line != reported && !stopping.is_ending() {
                 service::status(&line);
                 reported = line;
             }
         })?;
-        let Some(limit) = service::watchdog() else { return Ok(()) };
-        let period = limit / REPORTS_PER_LIMIT;
-        let stopping = stop.clone();
+        let Some(period) = Status::watchdog_period() else { return Ok(()) };
+        let (status, stopping) = (Arc::clone(self), stop.clone());
         threads::every("watchdog", period, move || {
-            // A server that has been told to stop accepts no connections, so this check would fail; the drain has its
-            // own limit.
-            if stopping.is_triggered() {
-                return service::alive();
+            // A server that stops takes no turns; the drain has its own limit.
+            if !stopping.is_ending() {
+                // The line takes every lock that a request takes, so a deadlock ends the reports as well.
+                drop(status.line());
+                let oldest = heartbeats.iter().map(|heartbeat| heartbeat.age(Instant::now())).max();
+                if let Some(age) = oldest.filter(|age| *age > period) {
+                    return log::warn!(
+                        "a listener has accepted no connection for {} s: it is stuck",
+                        age.as_secs()
+                    );
+                }
             }
-            match service::answers(address, &path, period) {
-                Ok(()) => service::alive(),
-                Err(error) => log::warn!("the server does not answer itself: {error}"),
-            }
+            service::alive();
         })
+    }
+
+    /// A heartbeat for one more accepting thread. It beats only if the service manager watches.
+    pub(super) fn heartbeat() -> Heartbeat {
+        Heartbeat::new(Status::watchdog_period().map(|period| period / 2))
+    }
+
+    /// The time between two reports to the watchdog; `None`: the service manager does not watch.
+    fn watchdog_period() -> Option<Duration> {
+        service::watchdog().map(|limit| limit / REPORTS_PER_LIMIT)
     }
 
     fn requests(&self) -> String {

@@ -49,6 +49,25 @@ pub struct LateRefusal {
     pub request_id: String,
 }
 
+/// How far a server has come towards its end. All of its connections share it.
+#[derive(Debug, Default)]
+pub struct ServerEnd {
+    is_draining: AtomicBool,
+    is_cut: AtomicBool,
+}
+
+impl ServerEnd {
+    /// Notes that the server stops: every connection is to end with its next response.
+    pub fn begin_drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that requests in progress end now.
+    pub fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+    }
+}
+
 /// One client's connection. See the table in [`super`].
 pub struct Connection<S> {
     pub(super) stream: S,
@@ -68,8 +87,8 @@ pub struct Connection<S> {
     is_known: bool,
     /// The response to the current request, if it waits.
     late: Option<LateRefusal>,
-    /// A flag that others set when every connection is to end with its next response.
-    drain: Option<Arc<AtomicBool>>,
+    /// The end of the server, if the connection belongs to one.
+    end: Option<Arc<ServerEnd>>,
     pub(super) state: State,
     /// Lines for the head of the response to the request in hand, beside those that the response brings.
     pub(super) extra: Vec<u8>,
@@ -92,7 +111,7 @@ impl<S: Read + Write> Connection<S> {
             closing: false,
             is_known: false,
             late: None,
-            drain: None,
+            end: None,
             state: State::Ready,
             extra: Vec::new(),
             output: Vec::new(),
@@ -104,9 +123,20 @@ impl<S: Read + Write> Connection<S> {
         &self.stream
     }
 
-    /// Makes responses say `connection: close` once the flag is set.
-    pub fn close_when(&mut self, drain: Arc<AtomicBool>) {
-        self.drain = Some(drain);
+    /// Makes the connection follow the end of its server: once that drains, responses say `connection: close`.
+    pub fn end_with(&mut self, end: Arc<ServerEnd>) {
+        self.end = Some(end);
+    }
+
+    /// True if the server stops, and lets requests in progress finish.
+    pub fn is_draining(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| end.is_draining.load(Ordering::Relaxed))
+    }
+
+    /// True if the server itself has ended the request in progress. Its client is still there and can be told so, though
+    /// nothing more can be read from it.
+    pub fn is_cut(&self) -> bool {
+        self.end.as_ref().is_some_and(|end| end.is_cut.load(Ordering::Relaxed))
     }
 
     /// Notes that a request was admitted. A server keeps such a connection longer than others.
@@ -373,10 +403,6 @@ impl<S: Read + Write> Connection<S> {
 
     pub(super) fn has_body_left(&self) -> bool {
         !matches!(self.framing, RequestFraming::Empty)
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.drain.as_ref().is_some_and(|drain| drain.load(Ordering::Relaxed))
     }
 
     fn buffered(&self) -> &[u8] {

@@ -32,7 +32,7 @@ mod tests;
 
 pub(crate) use chunks::fitting;
 pub use chunks::{Chunks, Decoded, Malformed};
-pub use connection::{Connection, LateRefusal, Waiting};
+pub use connection::{Connection, LateRefusal, ServerEnd, Waiting};
 pub(crate) use head::end as end_of_head;
 pub(crate) use headers::is_encoded;
 pub use headers::{Headers, SECRET_HEADERS};

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::error::Error;
@@ -496,9 +495,9 @@ fn the_response_says_that_the_connection_ends() {
     assert!(!close(unread, |connection| connection.read_body(&mut Vec::new()).unwrap()));
     assert!(close("GET / HTTP/1.1\r\n\r\n", |connection| connection.close_after_response()));
     assert!(close("GET / HTTP/1.1\r\n\r\n", |connection| {
-        let drain = Arc::new(AtomicBool::new(false));
-        connection.close_when(drain.clone());
-        drain.store(true, Ordering::Relaxed);
+        let end = Arc::new(ServerEnd::default());
+        connection.end_with(end.clone());
+        end.begin_drain();
     }));
 }
 

@@ -39,7 +39,8 @@ pub(super) fn serve(
     let exchange = Exchange::new(proxy, client, active);
     let headers = [("content-type", "application/json"), ("request-id", request_id)];
     let mut record = Record::new(request_id, caller);
-    match count(proxy, &exchange, (request, caller), &mut record) {
+    let counted = count(proxy, &exchange, (request, caller), &mut record);
+    match counted.map_err(|stop| exchange.end_of(stop)) {
         Ok(count) => {
             let body = Value::object([("input_tokens", count.into())]).to_json();
             client.borrow_mut().respond(200, &headers, body.as_bytes())

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::anthropic::{Event, StopReason, Usage};
-use crate::error::Error;
+use crate::error::{Error, Kind, Retry};
 use crate::http::Socket;
 use crate::ids;
 use crate::json::{Parser, Value};
@@ -32,6 +32,9 @@ const STREAM_HEADERS: [(&str, &str); 3] = [
     // without this header, an nginx in front of this server holds events back
     ("x-accel-buffering", "no"),
 ];
+
+/// The seconds after which the client of a stopped server should try again: by then another process serves.
+const CUT_RETRY_AFTER_S: u32 = 2;
 
 /// The largest buffer for events that a stream keeps for reuse. Large events are rare and streams are long, so a larger
 /// buffer is freed.
@@ -192,6 +195,18 @@ impl Exchange {
 
     pub(super) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// The reason why the request ends. A server that ends its requests at the end of a stop looks like a client that
+    /// has left, so that every wait notices it; but this client is still there, and is told to try again.
+    pub(super) fn end_of(&self, stop: Stop) -> Stop {
+        match stop {
+            Stop::ClientGone if self.client.borrow().is_cut() => {
+                let error = Error::new(Kind::Overloaded, "sparkgap was stopped: send the request again");
+                Stop::Error(error.retry(Retry::After(CUT_RETRY_AFTER_S)))
+            }
+            other => other,
+        }
     }
 
     /// The client's socket, to watch it for a hang-up.

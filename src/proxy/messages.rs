@@ -108,7 +108,7 @@ fn conclude(
     record: &mut Record,
 ) -> (io::Result<()>, Option<Phase>) {
     record.status = 200;
-    let said = match outcome {
+    let said = match outcome.map_err(|stop| exchange.end_of(stop)) {
         Ok(()) => exchange.finish(),
         Err(Stop::Respond(message)) => match exchange.respond(&message) {
             Ok(()) => exchange.finish(),

@@ -44,7 +44,7 @@ pub(super) fn converse(socket: Socket, client: SocketAddr, shared: &ServerShared
         return;
     }
     let mut connection = Connection::new(socket, shared.options.limits);
-    connection.close_when(shared.stop.draining());
+    connection.end_with(shared.stop.end());
     let connection = Rc::new(RefCell::new(connection));
     let place = slot.place();
     loop {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::handler::{Handler, ServerLimits, ServerShared};
+use super::heartbeat::Heartbeat;
 use super::refused::RefusedClients;
 use super::stop::{ConnectionSlot, StopHandle};
 use super::table::{Full, TableLimits};
@@ -41,20 +42,23 @@ pub fn run(
     handler: Arc<dyn Handler>,
     options: ServerLimits,
     stop: StopHandle,
+    heartbeat: &Heartbeat,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let shared = Arc::new(ServerShared { handler, options, stop });
     let mut door = Door::default();
-    while !shared.stop.is_triggered() {
-        stop::wait_readable(&listener, &shared.stop, door.refused.next_release())?;
+    while !shared.stop.is_ending() {
+        let turn = [heartbeat.beat(), door.refused.next_release()].into_iter().flatten().min();
+        stop::wait_readable(&listener, &shared.stop, turn)?;
         door.refused.release(Instant::now());
         accept(&listener, &shared, &mut door);
     }
-    // From here on the system refuses new connections: nobody listens.
+    // From here on the system refuses new connections, unless another process has this socket too.
     drop(listener);
     let left = shared.stop.drain(options.drain);
     if left > 0 {
-        log::warn!("stopped with {left} connections still busy");
+        log::warn!("stopped with {left} connections still busy; their clients were told to try again");
+        shared.stop.cut();
     }
     Ok(())
 }
@@ -69,9 +73,10 @@ pub fn spawn(
     handler: Arc<dyn Handler>,
     options: ServerLimits,
     stop: StopHandle,
+    heartbeat: Heartbeat,
 ) -> io::Result<()> {
     threads::background(name, move || {
-        if let Err(error) = run(listener, handler, options, stop) {
+        if let Err(error) = run(listener, handler, options, stop, &heartbeat) {
             log::error!("a listener has failed: {error}");
         }
     })

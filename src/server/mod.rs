@@ -19,6 +19,7 @@
 
 mod client;
 mod handler;
+mod heartbeat;
 mod listen;
 mod refused;
 mod stop;
@@ -27,5 +28,6 @@ mod table;
 mod tests;
 
 pub use handler::{Client, Handler, ServerLimits};
+pub use heartbeat::Heartbeat;
 pub use listen::{run, spawn};
 pub use stop::StopHandle;

@@ -6,7 +6,6 @@ use std::io;
 use std::net::{IpAddr, Shutdown};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,19 +13,27 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::table::{ConnectionPlace, ConnectionTable, Full, TableLimits};
-use crate::http::Socket;
+use crate::http::{ServerEnd, Socket};
+
+/// The time for requests in progress after another process has taken over the socket. Nobody waits for them then. It is
+/// the longest time that an upstream may think before its first byte (`CallLimits::first_byte_timeout`).
+const RETIRED_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// How long requests that were cut get to tell their clients so.
+const CUT_TIME: Duration = Duration::from_secs(2);
 
 /// The handle that ends its server. The first trigger closes the listener and idle connections, and gives requests in
 /// progress [`ServerLimits::drain`](super::ServerLimits::drain) to finish, with `connection: close`. The second trigger
-/// makes the server return at once. Each server needs a handle of its own; clones act on the same server.
+/// ends them at once. A request that is ended so tells its client to try again. Each server needs a handle of its own;
+/// clones act on the same server.
 #[derive(Clone)]
 pub struct StopHandle(Arc<Inner>);
 
 struct Inner {
     state: Mutex<StopState>,
     changed: Condvar,
-    /// The flag that connections look at when they begin a response.
-    draining: Arc<AtomicBool>,
+    /// The state that connections look at.
+    end: Arc<ServerEnd>,
     /// The first trigger shuts it down. The other end, `wake`, then reads as ended, so it is readable for every poll:
     /// one descriptor wakes the listener and all idle connections, and no list of them is needed.
     trigger: UnixStream,
@@ -36,6 +43,8 @@ struct Inner {
 #[derive(Default)]
 struct StopState {
     triggers: u32,
+    /// True once another process has taken over the listening socket.
+    is_retired: bool,
     connections: ConnectionTable,
 }
 
@@ -49,7 +58,7 @@ impl StopHandle {
         Ok(StopHandle(Arc::new(Inner {
             state: Mutex::default(),
             changed: Condvar::new(),
-            draining: Arc::default(),
+            end: Arc::default(),
             trigger,
             wake,
         })))
@@ -59,15 +68,27 @@ impl StopHandle {
     pub fn trigger(&self) {
         let mut state = self.state();
         state.triggers = state.triggers.saturating_add(1);
-        self.0.draining.store(true, Ordering::Relaxed);
+        self.begin_end();
+    }
+
+    /// Stops the server because another process has taken over its socket. Requests in progress get half an hour, since
+    /// nobody waits for them; a trigger shortens that as usual.
+    pub fn retire(&self) {
+        self.state().is_retired = true;
+        self.begin_end();
+    }
+
+    fn begin_end(&self) {
+        self.0.end.begin_drain();
         // This fails only if it was shut down before.
         let _ = self.0.trigger.shutdown(Shutdown::Both);
         self.0.changed.notify_all();
     }
 
-    /// True if the server is stopping.
-    pub fn is_triggered(&self) -> bool {
-        self.state().triggers > 0
+    /// True if the server accepts no more connections.
+    pub fn is_ending(&self) -> bool {
+        let state = self.state();
+        state.triggers > 0 || state.is_retired
     }
 
     /// The number of connections with a request.
@@ -76,18 +97,27 @@ impl StopHandle {
         self.state().connections.busy()
     }
 
-    pub(super) fn draining(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.0.draining)
+    pub(super) fn end(&self) -> Arc<ServerEnd> {
+        Arc::clone(&self.0.end)
     }
 
-    /// Waits for `time`, or until the first trigger.
+    /// Waits for `time`, or until the server ends.
     pub(super) fn pause(&self, time: Duration) {
-        self.wait_while(time, |state| state.triggers == 0);
+        self.wait_while(time, |state| state.triggers == 0 && !state.is_retired);
+    }
+
+    /// Ends the requests in progress: each thread sees the end of what its client sends, and can still tell the client.
+    /// Waits until they have done so.
+    pub(super) fn cut(&self) {
+        self.0.end.cut();
+        self.state().connections.end_reading();
+        self.wait_while(CUT_TIME, |state| state.connections.len() > 0);
     }
 
     /// Waits until no connection is left, for `time`, or until the second trigger. Returns the number of connections
     /// left.
     pub(super) fn drain(&self, time: Duration) -> usize {
+        self.wait_while(RETIRED_MAX, |state| state.triggers == 0 && state.connections.len() > 0);
         self.wait_while(time, |state| state.triggers < 2 && state.connections.len() > 0)
     }
 

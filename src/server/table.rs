@@ -137,6 +137,14 @@ impl ConnectionTable {
         }
     }
 
+    /// Ends the reading side of every connection. Whoever waits for a client, or for an upstream on its behalf, notices.
+    pub(super) fn end_reading(&self) {
+        for place in self.places.values() {
+            // This fails only if the client has closed it before.
+            let _ = place.socket.stream().shutdown(Shutdown::Read);
+        }
+    }
+
     /// Closes the connection that can best be spared of those that fit.
     fn evict(&mut self, fits: impl Fn(&ConnectionPlace) -> bool) -> Option<()> {
         let waiting = self.places.values().filter(|place| fits(place));

@@ -38,7 +38,9 @@ impl TestServer {
         let address = listener.local_addr().unwrap();
         let stop = StopHandle::new().unwrap();
         let its_stop = stop.clone();
-        let thread = std::thread::spawn(move || run(listener, Arc::new(handler), options, its_stop));
+        let thread = std::thread::spawn(move || {
+            run(listener, Arc::new(handler), options, its_stop, &Heartbeat::new(None))
+        });
         TestServer { address, stop, thread: Some(thread) }
     }
 

@@ -75,7 +75,19 @@ fn a_stop_lets_streams_finish() {
     gate.open();
     finish(streams);
     assert!(server.ended().success());
-    assert!(server.log().contains("stopped\n"), "{}", server.log());
+    server.wait_for("stopped");
+}
+
+/// Checks that each client was told that its answer is cut, and that it may try again.
+fn told_of_the_stop(streams: Vec<(Client, super::client::Answer, String, String)>) {
+    for (mut client, _, mut text, _) in streams {
+        while let Some(piece) = client.piece() {
+            text.push_str(&String::from_utf8(piece).unwrap());
+        }
+        let (_, error) = text.split_once("event: error\n").unwrap();
+        assert!(error.contains("overloaded_error") && error.contains("send the request again"), "{text}");
+        assert!(!text.contains("message_stop"), "{text}");
+    }
 }
 
 #[test]
@@ -88,23 +100,31 @@ fn the_second_signal_ends_at_once() {
         server.signal(signal);
         server.wait_for("asked to stop");
         server.signal(signal);
+        told_of_the_stop(streams);
         assert!(server.ended().success());
         gate.open();
-        drop(streams);
     }
 }
 
 #[test]
-fn a_drain_has_an_end() {
+fn the_end_of_a_drain_is_told_to_every_client() {
     let upstream = Upstream::start();
-    let gate = echo(&upstream, 1);
+    let gate = echo(&upstream, 2);
     let mut server = Server::start_with(&upstream, &["--drain", "1"]);
     let streams = streams(&server, 1);
+    // Nothing of this answer was sent by then, so its client gets a status.
+    let mut whole = server.connect();
+    whole.send(&post(hello().to_string().as_bytes()));
+    server.wait_until(|_| upstream.seen().len() == 2);
     server.signal("TERM");
+    told_of_the_stop(streams);
+    let answer = whole.receive();
+    assert_eq!((answer.status, answer.error().0.as_str()), (529, "overloaded_error"), "{}", answer.text());
+    assert!(answer.header("retry-after").is_some());
     assert!(server.ended().success());
-    server.wait_for("stopped with 1 connections still busy");
+    server.wait_for("stopped with 2 connections still busy");
+    server.wait_for("send the request again");
     gate.open();
-    drop(streams);
 }
 
 #[test]
