@@ -1,7 +1,7 @@
 //! The backend of `log`: writes lines to stderr, with the time, or with the journal's priorities under systemd.
 //!
-//! The levels: ERROR, the operator must act. WARN, a doubtful configuration, or something that the translation dropped.
-//! INFO, the start, the stop, and one line per request. DEBUG, stages. TRACE, unredacted bodies.
+//! The levels: ERROR, the operator must act. WARN, a doubtful configuration, something that the translation dropped, or a
+//! request that failed. INFO, the start, the stop, and one line per request. DEBUG, stages. TRACE, unredacted bodies.
 //!
 //! A thread of its own writes the lines, so that a stderr that nobody reads stops nothing. Lines that it does not take
 //! are dropped and counted.

@@ -13,7 +13,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Counts a request of any kind.
+    /// Counts a request of any kind but a probe's.
     pub fn add_request(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
@@ -25,7 +25,7 @@ impl Counters {
         }
     }
 
-    /// The number of requests of any kind.
+    /// The number of requests of any kind but those of probes.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }

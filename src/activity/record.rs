@@ -134,6 +134,11 @@ impl Record {
         self.status >= 400 && self.status != CLIENT_GONE && self.details.upstream.is_empty()
     }
 
+    /// True if the request failed, and the client did not leave. Its line is a warning.
+    pub fn is_failed(&self) -> bool {
+        self.error.is_some() && self.status != CLIENT_GONE
+    }
+
     /// The record as `on_log` sees it.
     // `inline(never)`: keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
     // budget).

@@ -16,10 +16,14 @@ pub struct Activity {
 }
 
 impl Activity {
-    /// Counts a request that has just come, and registers it until the slot is dropped.
+    /// Registers a request that has just come, until the slot is dropped.
     pub fn begin(&self, request_id: String, caller: Caller) -> InFlightSlot<'_> {
-        self.counters.add_request();
         self.in_flight.begin(request_id, caller)
+    }
+
+    /// Counts a request. Not for the questions of probes whether the server runs.
+    pub fn add_request(&self) {
+        self.counters.add_request();
     }
 
     /// Counts a client that has left, and the phase that its request was in.
@@ -33,7 +37,7 @@ impl Activity {
         if record.is_refused() {
             self.refusals.log(record.details.caller.address, format_args!("{record}"));
         } else {
-            log::info!("{record}");
+            log::log!(if record.is_failed() { log::Level::Warn } else { log::Level::Info }, "{record}");
         }
     }
 
@@ -64,6 +68,7 @@ mod tests {
         let activity = Activity::default();
         let slot = activity.begin("req_1".to_owned(), Caller::new([127, 0, 0, 1].into()));
         let stream = slot.request().begin_stream();
+        activity.add_request();
         activity.add_cancelled(Phase::Queue);
         let text = || {
             let mut object = Object::new();

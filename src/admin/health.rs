@@ -1,7 +1,8 @@
-//! `GET /health`: whether the server runs, and the counts since its start.
+//! `GET /health`: that the server runs, and the counts since its start. `GET /ready`: whether a request could be answered
+//! now.
 
 use crate::activity::Activity;
-use crate::fleet::Gateway;
+use crate::fleet::{Availability, Gateway};
 use crate::hooks::Hook;
 use crate::json::{Object, Value};
 use crate::logger;
@@ -20,4 +21,21 @@ pub fn health(gateway: &Gateway, activity: &Activity) -> Vec<u8> {
     // Counted since the last load, because newly loaded hooks have not failed yet.
     health.push("hook_failures", failures);
     Value::from(health).to_json().into_bytes()
+}
+
+/// The status and the answer of `/ready`, as JSON: 200 if an upstream can be reached, 503 if none can or the server stops.
+/// A load balancer then sends its clients elsewhere. Nothing is asked: the states are those of the last seconds.
+pub fn ready(gateway: &Gateway, is_draining: bool) -> (u16, Vec<u8>) {
+    let states: Vec<(&str, Availability)> =
+        gateway.upstreams().iter().map(|served| (served.name(), served.upstream().availability())).collect();
+    let is_up = states.iter().any(|(_, state)| *state == Availability::Up);
+    let (status, word) = match (is_draining, is_up) {
+        (true, _) => (503, "draining"),
+        (false, false) => (503, "no upstream can be reached"),
+        (false, true) => (200, "ready"),
+    };
+    let states: Object<'_> =
+        states.into_iter().map(|(name, state)| (name.into(), state.name().into())).collect();
+    let ready = Value::object([("status", word.into()), ("upstreams", states.into())]);
+    (status, ready.to_json().into_bytes())
 }

@@ -2,7 +2,7 @@
 //!
 //! | file | path |
 //! |---|---|
-//! | `health` | `GET /health` |
+//! | `health` | `GET /health`, `GET /ready` |
 //! | `models` | `GET /v1/models` |
 //! | `environment` | `GET /env` |
 //! | `forms` | `GET /env.sh`, `/env.fish`, `/env.ps1`, `/env.json` |

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::clients::{self, KeySources};
 use super::options::RunOptions;
@@ -12,7 +13,10 @@ use super::status::Status;
 use crate::proxy::{self, Proxy};
 use crate::server::{self, StopHandle};
 use crate::shell::quoted;
-use crate::{logger, service, transport};
+use crate::{logger, service, threads, transport};
+
+/// The time between two looks at which upstreams are to be asked how they are.
+const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends the server.
 ///
@@ -49,6 +53,8 @@ pub fn serve(options: RunOptions) -> Result<(), String> {
     handle_signals(reload, stop.clone())?;
     // In the background, so that a start does not wait for a machine that is off.
     proxy.gateway().refresh_in_background();
+    let watched = Arc::clone(&proxy);
+    threads::every("watch", WATCH_PERIOD, move || watched.gateway().keep_current()).map_err(text)?;
     announce(address, &options.prefix, is_demo, needs_key);
     let heartbeat = Status::heartbeat();
     let mut heartbeats = vec![heartbeat.clone()];

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::fleet::Availability;
 use crate::proxy::Proxy;
 use crate::server::{Heartbeat, StopHandle};
 use crate::service;
@@ -102,13 +103,15 @@ impl Status {
         let mut line = self.requests();
         for (i, served) in gateway.upstreams().iter().enumerate() {
             let upstream = served.upstream();
-            let state = match (upstream.is_stale(), upstream.discovered().models.len()) {
-                (false, 1) => "up, 1 model".to_string(),
-                (false, count) => format!("up, {count} models"),
-                (true, 0) => "not reached yet".to_string(),
-                (true, _) => "lost".to_string(),
-            };
-            let _ = write!(line, "{} {}: {state}", if i == 0 { ";" } else { "," }, served.name());
+            let availability = upstream.availability();
+            let separator = if i == 0 { ";" } else { "," };
+            let _ = write!(line, "{separator} {}: {}", served.name(), availability.name());
+            if availability == Availability::Up {
+                let _ = match upstream.discovered().models.len() {
+                    1 => write!(line, ", 1 model"),
+                    count => write!(line, ", {count} models"),
+                };
+            }
         }
         let _ = write!(line, "; hooks {}", gateway.hooks().hash());
         if self.reload_failed.load(Ordering::Relaxed) {

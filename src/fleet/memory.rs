@@ -12,7 +12,10 @@
 //! | not to be had: the server answers, but with no listing | [`AGE_MAX`] ago | no |
 //! | older than [`AGE_MAX`] | `discovery_interval` ago | no |
 //!
-//! So an upstream that nobody uses is not asked at all. Reads no clock: `now` is an argument.
+//! Besides, each upstream is asked without any request, so that its state can be told: every [`WATCHED_EVERY`] while it
+//! answers, and after a failure at growing pauses from [`DOWN_PAUSE_MIN`] to [`DOWN_PAUSE_MAX`].
+//!
+//! Reads no clock: `now` is an argument.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +34,35 @@ const AGE_MAX: Duration = Duration::from_secs(30);
 /// llama.cpp close theirs after 5 s. A connection that closes earlier was closed because the server ended.
 const KEEP_ALIVE_MIN: Duration = Duration::from_millis(4_500);
 
+/// The time between two questions without a request while the server answers them. One costs it about a millisecond.
+const WATCHED_EVERY: Duration = Duration::from_secs(10);
+
+/// The pause after the first question that failed, and the longest one; each failure doubles it.
+const DOWN_PAUSE_MIN: Duration = Duration::from_secs(1);
+const DOWN_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// The state of an upstream by the last question for its facts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    /// No question has ended yet.
+    Unasked,
+    /// It answers. It may have answered that it has no listing.
+    Up,
+    /// It cannot be reached.
+    Down,
+}
+
+impl Availability {
+    /// Its name for readers of `/ready` and of the status line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Availability::Unasked => "not asked yet",
+            Availability::Up => "up",
+            Availability::Down => "down",
+        }
+    }
+}
+
 /// The facts, and the state of the questions for them.
 #[derive(Debug)]
 pub(super) struct DiscoveryMemory {
@@ -43,6 +75,8 @@ pub(super) struct DiscoveryMemory {
     asked: Option<Instant>,
     /// The failure of the last question.
     failure: Option<Failure>,
+    /// The number of questions that have failed since the last one that did not.
+    failures: u32,
     /// True if the server answers questions, but not with a listing or not in time: to wait for the next one would be in
     /// vain.
     is_in_vain: bool,
@@ -81,6 +115,7 @@ impl DiscoveryMemory {
             listed: None,
             asked: None,
             failure: None,
+            failures: 0,
             is_in_vain: false,
             running: None,
             is_overtaken: false,
@@ -107,6 +142,15 @@ impl DiscoveryMemory {
     /// The failure of the last question, if it failed.
     pub(super) fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
+    }
+
+    /// The state of the server by the last question.
+    pub(super) fn availability(&self) -> Availability {
+        match (self.is_unasked(), self.failure.is_some() && !self.is_in_vain) {
+            (true, _) => Availability::Unasked,
+            (false, true) => Availability::Down,
+            (false, false) => Availability::Up,
+        }
     }
 
     /// The number of the server that runs now; a restart or another listing raises it.
@@ -183,10 +227,32 @@ impl DiscoveryMemory {
         if self.running.is_some() || !self.is_due(now, interval) {
             return NextStep::GoOn;
         }
-        let Some(end) = wake() else { return NextStep::GoOn };
+        match self.begin(wake) {
+            Some(end) => NextStep::Ask { end, waits },
+            None => NextStep::GoOn,
+        }
+    }
+
+    /// Begins a question without a request, if that is due. Returns its end; `wake` makes the descriptor for it.
+    pub(super) fn watch(
+        &mut self,
+        now: Instant,
+        wake: impl FnOnce() -> Option<Arc<Wake>>,
+    ) -> Option<Arc<Wake>> {
+        let pause = match self.failures {
+            0 => WATCHED_EVERY,
+            failed => DOWN_PAUSE_MIN.saturating_mul(2u32.saturating_pow(failed - 1)).min(DOWN_PAUSE_MAX),
+        };
+        let is_due = self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= pause);
+        if self.running.is_some() || !is_due { None } else { self.begin(wake) }
+    }
+
+    /// Begins a question. `None`: no descriptor is left for it.
+    fn begin(&mut self, wake: impl FnOnce() -> Option<Arc<Wake>>) -> Option<Arc<Wake>> {
+        let end = wake()?;
         self.running = Some(Arc::clone(&end));
         self.is_overtaken = false;
-        NextStep::Ask { end, waits }
+        Some(end)
     }
 
     fn is_due(&self, now: Instant, interval: Duration) -> bool {
@@ -220,10 +286,12 @@ impl DiscoveryMemory {
                 self.listed = Some(now);
                 self.stale = was_overtaken;
                 self.is_in_vain = false;
+                self.failures = 0;
                 self.failure.take().is_some() || is_other
             }
             Err(failure) => {
                 self.stale = true;
+                self.failures = self.failures.saturating_add(1);
                 // A shortage of this process says nothing about the server.
                 let is_unreached = failure.is_connection_lost() || matches!(failure, Failure::Exhausted(_));
                 self.is_in_vain = !is_unreached;
@@ -400,5 +468,36 @@ mod tests {
         memory.notice_closed(Duration::ZERO);
         assert_eq!(memory.generation(), 2);
         assert!(memory.is_stale());
+    }
+
+    #[test]
+    fn an_upstream_is_watched_without_requests() {
+        let wake = || Wake::new().ok().map(Arc::new);
+        let mut now = Instant::now();
+        let mut memory = DiscoveryMemory::new(&Settings::default());
+        assert_eq!(memory.availability(), Availability::Unasked);
+        assert!(memory.watch(now, wake).is_some());
+        assert!(memory.watch(now, wake).is_none(), "one question at a time");
+        memory.told(Ok(known()), now);
+        assert_eq!(memory.availability(), Availability::Up);
+        assert!(memory.watch(now + WATCHED_EVERY / 2, wake).is_none());
+        now += WATCHED_EVERY;
+        assert!(memory.watch(now, wake).is_some());
+        for pause_s in [1, 2, 4, 8, 16, 30, 30] {
+            memory.told(Err(Failure::Refused(String::new())), now);
+            assert_eq!(memory.availability(), Availability::Down);
+            let pause = Duration::from_secs(pause_s);
+            assert!(memory.watch(now + pause - Duration::from_millis(1), wake).is_none(), "{pause_s}");
+            now += pause;
+            assert!(memory.watch(now, wake).is_some(), "{pause_s}");
+        }
+        memory.told(Err(Failure::Status(404)), now);
+        assert_eq!(memory.availability(), Availability::Up, "it answers, though not with a listing");
+        memory.notice_refused();
+        assert_eq!(memory.availability(), Availability::Down);
+        assert!(memory.watch(now, wake).is_some(), "a sign of another server is followed at once");
+        memory.told(Ok(known()), now);
+        assert_eq!(memory.availability(), Availability::Up);
+        assert!(memory.watch(now + WATCHED_EVERY / 2, wake).is_none());
     }
 }

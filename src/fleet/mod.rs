@@ -31,6 +31,7 @@ pub use conversations::BoxId;
 pub use discovery::{Discovered, Model};
 pub use dispatch::{BoxReport, Candidate, Grant, Load, Spent, Ticket};
 pub use health::{HealthState, Sign};
+pub use memory::Availability;
 pub use pool::{Destination, Gateway, LISTING_PREFIX, Resolved, Served};
 pub use slot::{BoxSlot, Dispatcher, NoSlot};
 pub use upstream::Upstream;

@@ -565,6 +565,12 @@ impl Gateway {
     pub fn refresh_in_background(&self) {
         self.upstreams.iter().for_each(|served| _ = served.upstream.renew());
     }
+
+    /// Has the facts about all upstreams asked for in the background where that is due without any request. Call it
+    /// every second, so that states are told within seconds of a change.
+    pub fn keep_current(&self) {
+        self.upstreams.iter().for_each(|served| served.upstream.keep_current());
+    }
 }
 
 /// The upstreams that share requests with others: the members of an alias's pool, and if more than one upstream is named

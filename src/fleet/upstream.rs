@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::discovery::Discovered;
-use super::memory::{DiscoveryMemory, NextStep};
+use super::memory::{Availability, DiscoveryMemory, NextStep};
 use crate::config;
 use crate::openai::UpstreamError;
 use crate::threads;
@@ -141,6 +141,21 @@ impl Upstream {
         self.memory.lock().is_stale()
     }
 
+    /// The state of the server by the last question. The questions of [`Upstream::keep_current`] keep it current.
+    pub fn availability(&self) -> Availability {
+        self.memory.lock().availability()
+    }
+
+    /// Has the facts asked for in the background if that is due without any request.
+    pub(super) fn keep_current(&self) {
+        let wake = || Wake::new().ok().map(Arc::new);
+        // Not in the `if`, which would hold the lock while the thread is started.
+        let end = self.memory.lock().watch(Instant::now(), wake);
+        if let Some(end) = end {
+            self.ask_in_background(&end);
+        }
+    }
+
     /// True if no question for the facts has ended yet.
     pub(super) fn is_unasked(&self) -> bool {
         self.memory.lock().is_unasked()
@@ -250,7 +265,9 @@ impl Upstream {
             Ok(found) if is_news => log::info!("upstream {name}: {}", description(found)),
             Ok(_) => {}
             Err(failure) if is_news => {
-                log::warn!("upstream {name} did not answer: {failure}; it will be asked again when needed");
+                log::warn!(
+                    "upstream {name} did not answer: {failure}; it is asked again, at least every 30 s"
+                );
             }
             Err(failure) => log::debug!("upstream {name}: discovery failed: {failure}"),
         }

@@ -16,6 +16,8 @@ pub(super) enum Resource<'p> {
     /// Says only that a server is running. Claude Code warms its connection with `HEAD /api/hello`.
     Hello,
     Health,
+    /// Whether a request could be answered now, for load balancers.
+    Ready,
 }
 
 impl<'p> Resource<'p> {
@@ -27,6 +29,7 @@ impl<'p> Resource<'p> {
             "/v1/models" => Some(Resource::Models),
             "" | "/api/hello" => Some(Resource::Hello),
             "/health" => Some(Resource::Health),
+            "/ready" => Some(Resource::Ready),
             "/env" => Some(Resource::Environment),
             _ => match path.strip_prefix("/env.") {
                 Some(ending) => EnvForm::of_ending(ending).map(Resource::EnvironmentIn),
@@ -35,9 +38,10 @@ impl<'p> Resource<'p> {
         }
     }
 
-    /// True if no key is needed: the answer reveals nothing about the models.
+    /// True if no key is needed: the answer reveals nothing about the models. Probes ask for these again and again, so
+    /// they do not count as requests.
     pub(super) fn is_open(self) -> bool {
-        matches!(self, Resource::Hello | Resource::Health)
+        matches!(self, Resource::Hello | Resource::Health | Resource::Ready)
     }
 
     pub(super) fn methods(self) -> &'static [&'static str] {
@@ -48,7 +52,8 @@ impl<'p> Resource<'p> {
             | Resource::Environment
             | Resource::EnvironmentIn(_)
             | Resource::Hello
-            | Resource::Health => &["GET", "HEAD"],
+            | Resource::Health
+            | Resource::Ready => &["GET", "HEAD"],
         }
     }
 }

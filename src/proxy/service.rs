@@ -47,9 +47,9 @@ impl Proxy {
         client: &Client,
         request: &Request,
         active: &Arc<ActiveRequest>,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<(u16, Vec<u8>), Error> {
         let wait: Rc<dyn Wait> = Exchange::new(self, client, active);
-        Ok(match resource {
+        let body = match resource {
             Resource::Models => admin::models::list(&self.gateway(), request, &wait)?.to_json().into_bytes(),
             Resource::Model(id) => {
                 admin::models::find(&self.gateway(), id, request, &wait)?.to_json().into_bytes()
@@ -64,7 +64,12 @@ impl Proxy {
             Resource::Hello | Resource::Messages | Resource::CountTokens => {
                 br#"{"name":"sparkgap"}"#.to_vec()
             }
-        })
+            Resource::Ready => {
+                let is_draining = client.borrow().is_draining();
+                return Ok(admin::health::ready(&self.gateway(), is_draining));
+            }
+        };
+        Ok((200, body))
     }
 }
 
@@ -78,7 +83,11 @@ impl Handler for Proxy {
         let slot = self.activity.begin(ids::request_id(), caller.clone());
         let active = slot.request();
         let request_id = active.request_id();
-        let told = match self.let_in(client, &request, &mut caller) {
+        let admission = self.let_in(client, &request, &mut caller);
+        if !matches!(admission, Ok(Admission::Resource(resource)) if resource.is_open()) {
+            self.activity.add_request();
+        }
+        let told = match admission {
             Ok(Admission::Resource(Resource::Messages)) => {
                 return messages::serve(self, client, request, &caller, active);
             }
@@ -91,13 +100,13 @@ impl Handler for Proxy {
         };
         let form = self.form_of(&request);
         match told {
-            Ok(body) => {
+            Ok((status, body)) => {
                 let content_type = form.map_or("application/json", EnvForm::content_type);
                 let headers = [("content-type", content_type), ("request-id", request_id)];
                 // The text for a shell holds the client's key, which no cache may keep.
                 let no_store = form.map(|_| ("cache-control", "no-store"));
                 let headers: Vec<_> = headers.into_iter().chain(no_store).collect();
-                client.borrow_mut().respond(200, &headers, &body)
+                client.borrow_mut().respond(status, &headers, &body)
             }
             Err(error) => {
                 let error = match form {

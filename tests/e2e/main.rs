@@ -59,6 +59,7 @@ mod paths;
 mod patience;
 mod repairs;
 mod restarts;
+mod service;
 mod settings_file;
 mod silence;
 mod strangers;

@@ -65,6 +65,12 @@ impl Upstream {
         Upstream::start_with(State::default())
     }
 
+    /// An upstream that begins to accept at an address of [`closed`].
+    pub(crate) fn open(socket: OwnedFd) -> Upstream {
+        rustix::net::listen(&socket, 128).unwrap();
+        Upstream::serve(TcpListener::from(socket), State::default())
+    }
+
     /// An upstream that waits before it lists its models: each question is sent to the receiver, and answered when the
     /// sender says so.
     pub(crate) fn start_gated() -> (Upstream, Receiver<()>, Sender<()>) {
@@ -75,7 +81,10 @@ impl Upstream {
     }
 
     fn start_with(state: State) -> Upstream {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Upstream::serve(TcpListener::bind("127.0.0.1:0").unwrap(), state)
+    }
+
+    fn serve(listener: TcpListener, state: State) -> Upstream {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(state);
         let shared = Arc::clone(&state);
@@ -358,4 +367,12 @@ pub(crate) fn deaf() -> (SocketAddr, Vec<OwnedFd>) {
         held.push(filler);
     }
     (address, held)
+}
+
+/// A port that refuses connections, as long as nobody listens on the socket beside it.
+pub(crate) fn closed() -> (SocketAddr, OwnedFd) {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    (SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap(), socket)
 }
