@@ -30,8 +30,10 @@ const TEXT_SIZE_MAX: usize = 4096;
 /// The lines that wait to be written, once logging has started.
 static LINES: OnceLock<LineQueue> = OnceLock::new();
 
+/// The level that the operator chose at the start.
+static CHOSEN: OnceLock<LevelFilter> = OnceLock::new();
+
 struct Logger {
-    level: LevelFilter,
     /// `None`: no thread could be started, so each line is written at once.
     lines: Option<&'static LineQueue>,
 }
@@ -44,10 +46,37 @@ pub fn start(level: LevelFilter) {
     }
     let lines = LINES.get_or_init(|| LineQueue::new(lost_line));
     let writer = threads::background("log", || lines.write_all(write_whole));
-    let logger = Logger { level, lines: writer.is_ok().then_some(lines) };
+    let logger = Logger { lines: writer.is_ok().then_some(lines) };
+    let _ = CHOSEN.set(level);
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(level);
     }
+}
+
+/// Changes the level to the next one of these: the chosen one, debug, trace, and the chosen one again. Returns it.
+pub fn next_level() -> LevelFilter {
+    let chosen = CHOSEN.get().copied().unwrap_or(LevelFilter::Info);
+    let next = next_after(log::max_level(), chosen);
+    log::set_max_level(next);
+    next
+}
+
+fn next_after(now: LevelFilter, chosen: LevelFilter) -> LevelFilter {
+    match now {
+        LevelFilter::Trace => chosen,
+        LevelFilter::Debug => LevelFilter::Trace,
+        _ => LevelFilter::Debug,
+    }
+}
+
+/// The lines of a text that is written to stderr without the logger: errors, with their priority if stderr is the
+/// journal.
+pub fn as_errors(text: &str) -> String {
+    if !service::stderr_is_journal() {
+        return text.to_owned();
+    }
+    let priority = priority(Level::Error);
+    text.split_inclusive('\n').map(|line| format!("<{priority}>{line}")).collect()
 }
 
 /// Waits until all lines are written. The end of the program must call it.
@@ -126,7 +155,7 @@ fn fit(line: &mut String, start: usize, size_max: usize) {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= self.level
+        metadata.level() <= log::max_level()
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -160,6 +189,21 @@ mod tests {
         let mut line = format!("<6>{}", "a".repeat(TEXT_SIZE_MAX));
         fit(&mut line, 3, TEXT_SIZE_MAX);
         assert_eq!(line.len(), 3 + TEXT_SIZE_MAX);
+    }
+
+    #[test]
+    fn the_level_goes_round() {
+        use LevelFilter::{Debug, Info, Off, Trace, Warn};
+        for (chosen, round) in
+            [(Info, [Debug, Trace, Info]), (Warn, [Debug, Trace, Warn]), (Off, [Debug, Trace, Off])]
+        {
+            let mut level = chosen;
+            for expected in round {
+                level = next_after(level, chosen);
+                assert_eq!(level, expected);
+            }
+        }
+        assert_eq!(next_after(Trace, Debug), Debug);
     }
 
     #[test]

@@ -23,4 +23,4 @@ mod status;
 pub use configure::{DEMO, Sources, found_upstreams, read_litellm};
 pub use find_server::Search;
 pub use options::RunOptions;
-pub use serve::serve;
+pub use serve::{ServeFailure, serve};

@@ -1,8 +1,9 @@
-//! The signals of a running server: `SIGHUP` loads the files again, `SIGINT` and `SIGTERM` end it.
+//! The signals of a running server: `SIGHUP` loads the files again, `SIGUSR1` changes the level of the log, `SIGINT` and
+//! `SIGTERM` end it.
 
 use std::sync::{Arc, mpsc};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::clients::KeySources;
@@ -10,7 +11,7 @@ use super::setup::Setup;
 use super::status::Status;
 use crate::proxy::Proxy;
 use crate::server::StopHandle;
-use crate::{service, threads};
+use crate::{logger, service, threads};
 
 /// Everything that a reload needs.
 pub(super) struct Reload {
@@ -27,7 +28,7 @@ pub(super) struct Reload {
 /// # Errors
 /// The handlers or the threads cannot be installed.
 pub(super) fn handle_signals(reload: Reload, stop: StopHandle) -> Result<(), String> {
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
+    let mut signals = Signals::new([SIGHUP, SIGUSR1, SIGINT, SIGTERM]).map_err(|error| error.to_string())?;
     let status = Arc::clone(&reload.status);
     // One reload that waits is enough: it reads the files as they are then.
     let (ask, asked) = mpsc::sync_channel::<()>(1);
@@ -39,13 +40,18 @@ pub(super) fn handle_signals(reload: Reload, stop: StopHandle) -> Result<(), Str
     };
     let work = move || {
         for signal in signals.forever() {
-            if signal == SIGHUP {
-                // If it is full, a reload waits already.
-                let _ = ask.try_send(());
-            } else {
-                log::info!("asked to stop");
-                stop.trigger();
-                status.stopping();
+            match signal {
+                SIGHUP => {
+                    // If it is full, a reload waits already.
+                    let _ = ask.try_send(());
+                }
+                // An error, so that the line is there whatever the level; a trace shows everybody's prompts.
+                SIGUSR1 => log::error!("log level: {} (SIGUSR1)", logger::next_level()),
+                _ => {
+                    log::info!("asked to stop");
+                    stop.trigger();
+                    status.stopping();
+                }
             }
         }
     };

@@ -18,26 +18,37 @@ use crate::{logger, service, threads, transport};
 /// The time between two looks at which upstreams are to be asked how they are.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
 
+/// Why a server did not start, or ended by itself: text for the operator.
+#[derive(Debug)]
+pub enum ServeFailure {
+    /// The configuration has a mistake. Another start with the same one would fail as well.
+    Configuration(String),
+    /// Anything else, such as a port in use.
+    System(String),
+}
+
 /// Serves until a signal ends the server.
 ///
 /// # Errors
-/// The server cannot start, or its listener failed: text for the owner.
-pub fn serve(options: RunOptions) -> Result<(), String> {
+/// The server cannot start, or its listener failed.
+pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
+    use ServeFailure::Configuration;
     logger::start(options.log_level);
-    let text = |error: io::Error| error.to_string();
+    let text = |error: io::Error| ServeFailure::System(error.to_string());
     let options = Arc::new(options);
-    let (listener, others) = listeners(&options.listen)?;
+    let (listener, others) = listeners(&options.listen).map_err(ServeFailure::System)?;
     let address = listener.local_addr().map_err(text)?;
     if let Some(file) = &options.ca_file {
-        transport::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
+        transport::trust(file).map_err(|why| Configuration(format!("--ca-file: {why}")))?;
     }
-    let targets = Targets::of(&options)?;
+    let targets = Targets::of(&options).map_err(Configuration)?;
     let is_demo = targets.is_demo;
     let addresses = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
     let addresses = addresses.collect::<Result<Vec<_>, _>>().map_err(text)?;
-    let (setup, master_key) = Setup::new(Arc::clone(&options), targets)?;
+    let (setup, master_key) = Setup::new(Arc::clone(&options), targets).map_err(Configuration)?;
     let keys = KeySources::new(&options, master_key);
-    let access = clients::access(&options, &addresses, keys.read()?)?;
+    let read = keys.read().map_err(Configuration)?;
+    let access = clients::access(&options, &addresses, read).map_err(Configuration)?;
     let needs_key = !access.keys.is_empty();
     let proxy_options = proxy::ProxyOptions {
         prefix: options.prefix.clone(),
@@ -46,11 +57,11 @@ pub fn serve(options: RunOptions) -> Result<(), String> {
         body_total_timeout: options.server.body_total_timeout,
         patience: options.patience,
     };
-    let proxy = Arc::new(Proxy::new(setup.gateway(None)?, access, proxy_options));
+    let proxy = Arc::new(Proxy::new(setup.gateway(None).map_err(Configuration)?, access, proxy_options));
     let status = Status::new(&proxy);
     let stop = StopHandle::new().map_err(text)?;
     let reload = Reload { setup, keys, proxy: Arc::clone(&proxy), status: Arc::clone(&status) };
-    handle_signals(reload, stop.clone())?;
+    handle_signals(reload, stop.clone()).map_err(ServeFailure::System)?;
     // In the background, so that a start does not wait for a machine that is off.
     proxy.gateway().refresh_in_background();
     let watched = Arc::clone(&proxy);

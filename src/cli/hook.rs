@@ -63,7 +63,12 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
     // The hooks' own lines came before.
     logger::flush();
     print(&text);
-    if failures > 0 { Err("a hook failed; see above".into()) } else { Ok(()) }
+    match after {
+        _ if failures > 0 => Err("a hook failed; see above".into()),
+        // A script that runs this command must notice a request that would not be served, or that was saved in part.
+        Preview::Refused(_) => Err("the request would be refused; see above".into()),
+        Preview::Sent { .. } | Preview::Answered(_) => Ok(()),
+    }
 }
 
 /// The address of a placeholder for an upstream; nothing is ever sent there.

@@ -8,7 +8,16 @@ use argh::FromArgs;
 use super::arguments::{Command, CommandLine};
 use super::output::{note, print};
 use super::{bench, check, claude, doctor, env, help, hook, import, key, serve};
+use crate::app::ServeFailure;
 use crate::logger;
+
+/// The exit code of a command that has failed.
+const FAILURE: u8 = 1;
+
+/// The exit codes of a server that would fail again with the same options, or the same configuration, by the names of
+/// sysexits(3). systemd does not restart it then.
+const EX_USAGE: u8 = 64;
+const EX_CONFIG: u8 = 78;
 
 /// Runs the program with these arguments, the first of which is its name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -43,11 +52,14 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
             print(&help::with_defaults(&early.output));
             return ExitCode::SUCCESS;
         }
-        Err(early) => return fail(early.output.trim_end()),
+        Err(early) => {
+            let is_server = matches!(arguments.first(), Some(&"serve" | &"demo"));
+            return fail_with(if is_server { EX_USAGE } else { FAILURE }, early.output.trim_end());
+        }
     };
     let done = match parsed.command {
-        Command::Serve(typed) => serve::serve(typed),
-        Command::Demo(typed) => serve::demo(typed),
+        Command::Serve(typed) => return end_of_server(serve::serve(typed)),
+        Command::Demo(typed) => return end_of_server(serve::demo(typed)),
         Command::Check(typed) => check::check(typed),
         Command::Hook(typed) => hook::run(&typed),
         Command::Import(typed) => import::run(&typed),
@@ -82,11 +94,24 @@ fn with_command(mut arguments: Vec<String>) -> Vec<String> {
     arguments
 }
 
+/// The exit code of a server that has ended.
+fn end_of_server(ended: Result<(), ServeFailure>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(ServeFailure::Configuration(text)) => fail_with(EX_CONFIG, &text),
+        Err(ServeFailure::System(text)) => fail(&text),
+    }
+}
+
 fn fail(text: &str) -> ExitCode {
+    fail_with(FAILURE, text)
+}
+
+fn fail_with(code: u8, text: &str) -> ExitCode {
     // The log's lines came before.
     logger::flush();
-    note(&format!("{text}\n"));
-    ExitCode::FAILURE
+    note(&logger::as_errors(&format!("{text}\n")));
+    ExitCode::from(code)
 }
 
 #[cfg(test)]

@@ -3,18 +3,17 @@
 use std::time::Duration;
 
 use super::arguments::{Demo, Serve};
-use super::output::Failed;
-use crate::app::{self, DEMO, RunOptions, Sources};
+use crate::app::{self, DEMO, RunOptions, ServeFailure, Sources};
 use crate::proxy::ClientPatience;
 use crate::{http, server, transport};
 
 /// `sparkgap serve`: runs until a signal ends it.
-pub(super) fn serve(typed: Serve) -> Result<(), Failed> {
+pub(super) fn serve(typed: Serve) -> Result<(), ServeFailure> {
     app::serve(run_options(typed))
 }
 
 /// `sparkgap demo`: the same with the demo upstream alone.
-pub(super) fn demo(typed: Demo) -> Result<(), Failed> {
+pub(super) fn demo(typed: Demo) -> Result<(), ServeFailure> {
     let defaults = RunOptions::default();
     app::serve(RunOptions {
         listen: typed.listen.unwrap_or(defaults.listen),

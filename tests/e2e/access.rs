@@ -155,7 +155,7 @@ fn a_listed_host_is_served_without_keys() {
         ("--trusted-proxy", "box"),
     ] {
         let (code, _, stderr) = output(&["serve", "--upstream", "demo", flag, value]);
-        assert!(code == Some(1) && stderr.contains(value), "{flag} {value}: {stderr}");
+        assert!(code == Some(64) && stderr.contains(value), "{flag} {value}: {stderr}");
     }
 }
 

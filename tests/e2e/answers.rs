@@ -156,7 +156,7 @@ fn with_a_file_of_keys_only_their_owners_are_served() {
     assert!(!server.log().contains("sk-"), "{}", server.log());
     let (code, _, stderr) =
         super::server::output(&["serve", "--listen", "0.0.0.0:0", "--upstream", &upstream.url()]);
-    assert!(code == Some(1) && stderr.contains("--api-key-file"), "{stderr}");
+    assert!(code == Some(78) && stderr.contains("--api-key-file"), "{stderr}");
 }
 
 #[test]

@@ -65,15 +65,15 @@ fn check_prints_how_names_are_mapped() {
 
 #[test]
 fn each_mistake_ends_with_the_expected_form() {
-    for (arguments, expected) in [
-        (&["serve", "--upstream", "spark:8000"][..], "--upstream: "),
-        (&["check", "--hooks", "/does/not/exist.lua"], "/does/not/exist.lua"),
-        (&["serve", "--listen", "nowhere"], "cannot listen on nowhere"),
-        (&["--upstrem", "x"], "--upstrem"),
-        (&["serve", "--log-level", "loud"], "loud"),
+    for (arguments, status, expected) in [
+        (&["serve", "--upstream", "spark:8000"][..], 78, "--upstream: "),
+        (&["check", "--hooks", "/does/not/exist.lua"], 1, "/does/not/exist.lua"),
+        (&["serve", "--listen", "nowhere"], 1, "cannot listen on nowhere"),
+        (&["--upstrem", "x"], 64, "--upstrem"),
+        (&["serve", "--log-level", "loud"], 64, "loud"),
     ] {
         let (code, stdout, stderr) = output(arguments);
-        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{arguments:?}: {stderr}");
+        assert_eq!((code, stdout.as_str()), (Some(status), ""), "{arguments:?}: {stderr}");
         assert!(stderr.contains(expected) && !stderr.contains("panicked"), "{arguments:?}: {stderr}");
     }
 }

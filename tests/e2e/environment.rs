@@ -164,13 +164,14 @@ fn a_proxy_of_a_settings_file_is_passed_by() {
 
 #[test]
 fn mistakes_around_env_give_the_shell_a_failure() {
-    for arguments in [
-        &["env", "-h"][..],
-        &["env", "--api-key", "help", "--remote", "http://127.0.0.1:1"],
-        &["--remote", "http://127.0.0.1:1", "env"],
+    for (arguments, status) in [
+        (&["env", "-h"][..], 1),
+        (&["env", "--api-key", "help", "--remote", "http://127.0.0.1:1"], 1),
+        // An option of serve that it does not know.
+        (&["--remote", "http://127.0.0.1:1", "env"], 64),
     ] {
         let (code, text, _) = output(arguments);
-        assert_eq!((code, text.as_str()), (Some(1), "false\n"), "{arguments:?}");
+        assert_eq!((code, text.as_str()), (Some(status), "false\n"), "{arguments:?}");
     }
 }
 

@@ -303,7 +303,7 @@ fn a_mistake_stops_the_start_and_spoils_no_reload() {
     };
     let path = file("reload", &lua("nonsense nonsense"));
     let (code, _, stderr) = output(&["serve", "--listen", "127.0.0.1:0", "--hooks", path.to_str().unwrap()]);
-    assert!(code == Some(1) && stderr.contains("reload.lua:2"), "{stderr}");
+    assert!(code == Some(78) && stderr.contains("reload.lua:2"), "{stderr}");
 
     fs::write(&path, lua("0.1")).unwrap();
     let server = serve(&path);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::HANG;
 use super::client::{Answer, hello, hello_stream, post};
-use super::server::Server;
+use super::server::{Server, hooks_file, output};
 use super::upstream::{self, Upstream};
 
 const READY: &[u8] = b"GET /ready HTTP/1.1\r\n\r\n";
@@ -92,4 +92,65 @@ fn probes_are_no_requests_and_failures_are_warnings() {
     drop(client);
     assert!(server.wait_for("the client has left").contains(" INFO "));
     gate.open();
+}
+
+#[test]
+fn a_configuration_with_a_mistake_has_an_exit_status_of_its_own() {
+    let broken = hooks_file("service-broken", "return { api = 1, on_request = 7 }");
+    let (address, socket) = upstream::closed();
+    rustix::net::listen(&socket, 1).unwrap();
+    for (arguments, status, told) in [
+        (&["--hooks", &broken][..], 78, "service-broken.lua"),
+        (&["--upstream", "127.0.0.1:8000"], 78, "--upstream"),
+        (&["--upstream", "http://127.0.0.1:9/v1", "--ca-file", "/nowhere"], 78, "--ca-file"),
+        (&["--upstream", "http://127.0.0.1:9/v1", "--api-key-file", "/nowhere"], 78, "/nowhere"),
+        (&["--upstreams", "x"], 64, "--upstreams"),
+        (&["--drain", "soon"], 64, "soon"),
+    ] {
+        let listen = ["--listen", "127.0.0.1:0"];
+        let (code, _, stderr) = output(&[&["serve"], arguments, &listen].concat());
+        assert_eq!(code, Some(status), "{arguments:?} {stderr}");
+        assert!(stderr.contains(told), "{stderr}");
+    }
+    // A port in use may be free at the next start.
+    let port = address.to_string();
+    let (code, _, stderr) = output(&["serve", "--upstream", "http://127.0.0.1:9/v1", "--listen", &port]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("cannot listen on"), "{stderr}");
+}
+
+#[test]
+fn reasons_for_a_failed_start_are_errors_of_the_journal() {
+    use std::os::unix::fs::MetadataExt as _;
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("service-journal");
+    let journal = std::fs::File::create(&path).unwrap();
+    let found = journal.metadata().unwrap();
+    let broken = hooks_file("service-journal", "return { api = 1, on_request = 7 }");
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_sparkgap"))
+        .args(["serve", "--hooks", &broken, "--listen", "127.0.0.1:0"])
+        .env_clear()
+        .env("JOURNAL_STREAM", format!("{}:{}", found.dev(), found.ino()))
+        .stderr(journal)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(78));
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.lines().count() > 1 && text.lines().all(|line| line.starts_with("<3>")), "{text}");
+}
+
+#[test]
+fn a_signal_changes_the_level_of_the_log() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    server.signal("USR1");
+    server.wait_for("log level: DEBUG");
+    server.signal("USR1");
+    server.wait_for("log level: TRACE");
+    server.connect().post(&hello()).message();
+    server.wait_for("from the client: ");
+    server.signal("USR1");
+    server.wait_for("log level: INFO");
+    server.connect().post(&hello()).message();
+    let log = server.terminate_and_log();
+    assert_eq!(log.matches("from the client: ").count(), 1, "{log}");
 }
