@@ -3,6 +3,8 @@
 //!
 //! The only module that knows systemd. Without a service manager it receives nothing and reports nothing.
 
+mod handover;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
@@ -14,6 +16,8 @@ use std::time::Duration;
 
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
+
+pub use handover::{ControlSocket, Successor, await_turn, confirm, start_successor};
 
 /// The largest credential that is read, in bytes. systemd itself refuses those over 1 MiB; a key has one line.
 const CREDENTIAL_SIZE_MAX: u64 = 64 * 1024;
@@ -34,13 +38,18 @@ pub fn listeners() -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
+/// A folder of credentials that a reload has copied. Once it exists, those that the service manager has loaded at the
+/// start are out of date.
+const RELOADED_CREDENTIALS: &str = "SPARKGAP_CREDENTIALS";
+
 /// A value by its name: the environment variable, otherwise the credential (`LoadCredential=NAME:FILE`) without its
 /// line end. `None` if neither exists.
 pub fn variable(name: &str) -> Option<String> {
     if let Ok(value) = std::env::var(name) {
         return Some(value);
     }
-    credential(Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?), name)
+    let reloaded = std::env::var_os(RELOADED_CREDENTIALS).filter(|folder| Path::new(folder).is_dir());
+    credential(Path::new(&reloaded.or_else(|| std::env::var_os("CREDENTIALS_DIRECTORY"))?), name)
 }
 
 fn credential(folder: &Path, name: &str) -> Option<String> {

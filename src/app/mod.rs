@@ -8,12 +8,14 @@
 //! | `setup` | the upstreams, hooks and limits of one server, loaded at the start and at each reload |
 //! | `serve` | [`serve`]: from the options to a running server and its end |
 //! | `reload` | signals: `SIGHUP` loads the files again, `SIGINT` and `SIGTERM` end the server |
+//! | `handover` | the running process's side of a reload by a new process |
 //! | `status` | the reports to the service manager |
 //! | `find_server` | [`Search`]: the search for a model server on the usual local ports |
 
 mod clients;
 mod configure;
 mod find_server;
+mod handover;
 mod options;
 mod reload;
 mod serve;

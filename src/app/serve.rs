@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clients::{self, KeySources};
+use super::handover::listen_for_successors;
 use super::options::RunOptions;
 use super::reload::{Reload, handle_signals};
 use super::setup::{Setup, Targets};
@@ -62,6 +63,13 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     let stop = StopHandle::new().map_err(text)?;
     let reload = Reload { setup, keys, proxy: Arc::clone(&proxy), status: Arc::clone(&status) };
     handle_signals(reload, stop.clone()).map_err(ServeFailure::System)?;
+    // A successor waits here until the process before it hands the sockets over.
+    service::await_turn().map_err(text)?;
+    let sockets = std::iter::once(&listener).chain(&others).map(TcpListener::try_clone);
+    let sockets = sockets.collect::<Result<Vec<_>, _>>().map_err(text)?;
+    if let Err(error) = listen_for_successors(sockets, Arc::clone(&status), stop.clone()) {
+        log::warn!("reloads by a new process are not possible: {error}");
+    }
     // In the background, so that a start does not wait for a machine that is off.
     proxy.gateway().refresh_in_background();
     let watched = Arc::clone(&proxy);
@@ -75,6 +83,7 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
         server::spawn("listen", other, proxy.clone(), options.server, stop.clone(), its_own).map_err(text)?;
     }
     status.begin(heartbeats, &stop).map_err(text)?;
+    service::confirm();
     let stopped = Arc::clone(&proxy);
     server::run(listener, proxy, options.server, stop, &heartbeat).map_err(text)?;
     stopped.activity().refusals().report();

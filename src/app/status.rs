@@ -24,12 +24,18 @@ pub(super) struct Status {
     proxy: Arc<Proxy>,
     /// True if the last reload was refused.
     reload_failed: AtomicBool,
+    /// True once another process is the service. The service manager then refuses this one's reports.
+    has_ended: AtomicBool,
 }
 
 impl Status {
     /// The state of a server with this proxy.
     pub(super) fn new(proxy: &Arc<Proxy>) -> Arc<Self> {
-        Arc::new(Status { proxy: Arc::clone(proxy), reload_failed: AtomicBool::default() })
+        Arc::new(Status {
+            proxy: Arc::clone(proxy),
+            reload_failed: AtomicBool::default(),
+            has_ended: AtomicBool::default(),
+        })
     }
 
     /// Reports the end of a reload; call it after each one.
@@ -40,7 +46,15 @@ impl Status {
 
     /// Reports that the server has been told to stop.
     pub(super) fn stopping(&self) {
+        if self.has_ended.load(Ordering::Relaxed) {
+            return;
+        }
         service::stopping(&format!("finishing {}", self.requests()));
+    }
+
+    /// Ends the reports: another process makes them now.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
     }
 
     /// Reports to the service manager, if there is one, that the server is ready, and from then on its state.
@@ -65,6 +79,9 @@ impl Status {
         let Some(period) = Status::watchdog_period() else { return Ok(()) };
         let (status, stopping) = (Arc::clone(self), stop.clone());
         threads::every("watchdog", period, move || {
+            if status.has_ended.load(Ordering::Relaxed) {
+                return;
+            }
             // A server that stops takes no turns; the drain has its own limit.
             if !stopping.is_ending() {
                 // The line takes every lock that a request takes, so a deadlock ends the reports as well.
@@ -91,7 +108,8 @@ impl Status {
         service::watchdog().map(|limit| limit / REPORTS_PER_LIMIT)
     }
 
-    fn requests(&self) -> String {
+    /// The number of requests in progress, in words.
+    pub(super) fn requests(&self) -> String {
         match self.proxy.activity().in_flight().count() {
             1 => "1 request".to_string(),
             count => format!("{count} requests"),

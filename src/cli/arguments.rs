@@ -36,6 +36,7 @@ pub(super) enum Command {
     Environment(Environment),
     Claude(Claude),
     Doctor(Doctor),
+    Reload(ReloadCommand),
     Bench(Bench),
     Version(Version),
 }
@@ -306,6 +307,21 @@ pub(super) struct Claude {
     /// what claude gets, as it is
     #[argh(positional, greedy)]
     pub(super) arguments: Vec<String>,
+}
+
+/// Replace the process of the service by a new one, without refusing a client: the new program, options, hooks and keys
+/// are then in force, and the old process finishes its answers. If the new one does not start, nothing changes.
+#[derive(FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "reload",
+    example = "systemctl reload sparkgap\n    What the unit's ExecReload= runs: sparkgap reload serve --hooks /etc/sparkgap/hooks",
+    note = "It finds the running process by RUNTIME_DIRECTORY, which systemd sets. Without systemd: kill -HUP PID loads the files again."
+)]
+pub(super) struct ReloadCommand {
+    /// what the new process runs: serve and its options, as in ExecStart=
+    #[argh(positional, greedy)]
+    pub(super) command: Vec<String>,
 }
 
 /// Ask the upstreams some questions, and say what is wrong with them and how to mend it. Exit code 1 if anything is.

@@ -17,7 +17,7 @@ pub(super) fn run(options: &KeyCommand) -> Result<(), Failed> {
     print(&format!("{key} {name}\n"));
     note(&format!(
         "Append this line to the file of --api-key-file, and let sparkgap read it: kill -HUP PID.\n\
-         (The service: append it to /etc/sparkgap/credentials/CLIENT_KEYS, then systemctl restart sparkgap.)\n\
+         (The service: append it to /etc/sparkgap/credentials/CLIENT_KEYS, then systemctl reload sparkgap.)\n\
          Give {name} the key on a safe way. On their machine: SPARKGAP_URL=http://BOX:4000 SPARKGAP_API_KEY={key} sparkgap claude\n\
          Without sparkgap there: eval \"$(curl -fsS -H 'x-api-key: {key}' http://BOX:4000/env.sh || echo false)\" && claude\n"
     ));

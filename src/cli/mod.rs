@@ -6,7 +6,7 @@
 //! | `run` | [`run`]: from the process's arguments to a command and its exit code |
 //! | `help` | help texts with the defaults in them |
 //! | `serve` | `serve` and `demo`: what was typed -> `app::RunOptions` |
-//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench` | the commands of these names |
+//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `reload` | the commands of these names |
 //! | `settings_file` | `claude --settings` and `--undo`: the person's settings file |
 //! | `remote` | the questions of `env`, `claude` and `bench` to a running sparkgap |
 //! | `progress`, `output` | lines for stderr and stdout |
@@ -23,6 +23,7 @@ mod import;
 mod key;
 mod output;
 mod progress;
+mod reload;
 mod remote;
 mod run;
 mod serve;

@@ -7,7 +7,7 @@ use argh::FromArgs;
 
 use super::arguments::{Command, CommandLine};
 use super::output::{note, print};
-use super::{bench, check, claude, doctor, env, help, hook, import, key, serve};
+use super::{bench, check, claude, doctor, env, help, hook, import, key, reload, serve};
 use crate::app::ServeFailure;
 use crate::logger;
 
@@ -71,6 +71,7 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
             claude::run(&typed.arguments.into_iter().map(OsString::from).collect::<Vec<_>>())
         }
         Command::Doctor(typed) => doctor::run(typed),
+        Command::Reload(typed) => reload::run(&typed),
         Command::Bench(typed) => bench::run(&typed),
         Command::Version(_) => {
             print(&format!("sparkgap {}\n", env!("CARGO_PKG_VERSION")));
@@ -137,7 +138,9 @@ mod tests {
 
     #[test]
     fn help_has_examples_and_the_defaults() {
-        for command in ["", "serve", "demo", "check", "hook", "import", "key", "env", "doctor", "bench"] {
+        for command in
+            ["", "serve", "demo", "check", "hook", "import", "key", "env", "doctor", "bench", "reload"]
+        {
             let arguments: Vec<&str> =
                 [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
             let early = parse(&arguments).expect_err("help ends early");

@@ -12,7 +12,7 @@ use super::server::{Server, hooks_file};
 use super::upstream::{Gate, Upstream, text_chunks};
 
 /// The next `count` answers repeat their questions: the first word at once, the others when the gate opens.
-fn echo(upstream: &Upstream, count: usize) -> Gate {
+pub(crate) fn echo(upstream: &Upstream, count: usize) -> Gate {
     let gate = Gate::default();
     for _ in 0..count {
         let gate = gate.clone();
@@ -31,7 +31,7 @@ fn echo(upstream: &Upstream, count: usize) -> Gate {
 }
 
 /// Clients in the middle of a stream, and the text that they have read.
-fn streams(server: &Server, count: usize) -> Vec<(Client, super::client::Answer, String, String)> {
+pub(crate) fn streams(server: &Server, count: usize) -> Vec<(Client, super::client::Answer, String, String)> {
     let begin = |i| {
         let text = format!("stream-{i}");
         let mut body = hello_stream();
@@ -46,7 +46,7 @@ fn streams(server: &Server, count: usize) -> Vec<(Client, super::client::Answer,
 }
 
 /// Checks that each client gets the rest of its own answer.
-fn finish(streams: Vec<(Client, super::client::Answer, String, String)>) {
+pub(crate) fn finish(streams: Vec<(Client, super::client::Answer, String, String)>) {
     for (mut client, mut answer, begun, text) in streams {
         let mut rest = begun;
         while let Some(piece) = client.piece() {
@@ -79,7 +79,7 @@ fn a_stop_lets_streams_finish() {
 }
 
 /// Checks that each client was told that its answer is cut, and that it may try again.
-fn told_of_the_stop(streams: Vec<(Client, super::client::Answer, String, String)>) {
+pub(crate) fn told_of_the_stop(streams: Vec<(Client, super::client::Answer, String, String)>) {
     for (mut client, _, mut text, _) in streams {
         while let Some(piece) = client.piece() {
             text.push_str(&String::from_utf8(piece).unwrap());

@@ -46,6 +46,7 @@ mod errors;
 mod evaluation;
 mod forms;
 mod framing;
+mod handover;
 mod hooks;
 mod learned;
 mod leaving;

@@ -79,7 +79,7 @@ fn probes_are_no_requests_and_failures_are_warnings() {
     upstream.next_answer(500, r#"{"error": {"message": "out of order"}}"#);
     assert_eq!(server.connect().post(&hello()).status, 500);
     assert!(server.wait_for("out of order").contains(" WARN "));
-    // A client that leaves is no failure.
+    // A client that leaves is not a failure.
     let gate = upstream::Gate::default();
     let held = gate.clone();
     upstream.next(move |call| {
