@@ -24,25 +24,25 @@ pub(super) struct KeySources {
     file: Option<PathBuf>,
     /// True if the file was a regular file at the start, so that it can be read again.
     is_regular: bool,
-    /// The LiteLLM file that is run, and its master key.
+    /// The LiteLLM file that is run.
     litellm: PathBuf,
-    master_key: Option<MasterKey>,
 }
 
 impl KeySources {
-    /// `master_key` is that of the LiteLLM file that is run.
-    pub(super) fn new(options: &RunOptions, master_key: Option<MasterKey>) -> Self {
+    /// The places that these options name. Nothing is read yet.
+    pub(super) fn new(options: &RunOptions) -> Self {
         let litellm = options.sources.litellm.clone().unwrap_or_default();
         let file = options.api_key_file.clone();
         let is_regular = file.as_ref().is_some_and(|file| file.is_file());
-        KeySources { file, is_regular, litellm, master_key }
+        KeySources { file, is_regular, litellm }
     }
 
-    /// Reads all keys, and logs a warning for each line that is most likely a mistake.
+    /// Reads all keys, and logs a warning for each line that is most likely a mistake. `master_key` is that of the LiteLLM
+    /// file that is run.
     ///
     /// # Errors
     /// The keys cannot be read, or a source of keys has none.
-    pub(super) fn read(&self) -> Result<Keys, String> {
+    pub(super) fn read(&self, master_key: Option<&MasterKey>) -> Result<Keys, String> {
         let mut keys = match (&self.file, service::variable(CLIENT_KEYS)) {
             (Some(file), _) => {
                 let name = file.display().to_string();
@@ -52,7 +52,7 @@ impl KeySources {
             (None, Some(text)) => read(&text, CLIENT_KEYS)?,
             (None, None) => Keys::default(),
         };
-        match &self.master_key {
+        match master_key {
             Some(MasterKey::Literal(key)) => keys.add(key.clone(), "master"),
             Some(MasterKey::Environment(name)) => {
                 let file = self.litellm.display();
@@ -70,10 +70,10 @@ impl KeySources {
     ///
     /// # Errors
     /// Those of [`KeySources::read`].
-    pub(super) fn read_again(&self) -> Result<Option<Keys>, String> {
+    pub(super) fn read_again(&self, master_key: Option<&MasterKey>) -> Result<Option<Keys>, String> {
         let is_special = |file: &PathBuf| std::fs::metadata(file).is_ok_and(|found| !found.is_file());
         let Some(file) = self.file.as_ref().filter(|file| is_special(file)) else {
-            return self.read().map(Some);
+            return self.read(master_key).map(Some);
         };
         if self.is_regular {
             log::warn!(

@@ -64,8 +64,8 @@ impl Reload {
     /// are logged.
     fn run(&self) -> bool {
         let proxy = &self.proxy;
-        let loaded = self.setup.gateway(Some(&proxy.gateway()));
-        match loaded.and_then(|gateway| Ok((gateway, self.keys.read_again()?))) {
+        let loaded = self.setup.load(Some(&proxy.gateway()));
+        match loaded.and_then(|(gateway, master)| Ok((gateway, self.keys.read_again(master.as_ref())?))) {
             Ok((gateway, keys)) => {
                 let hash = gateway.hooks().hash().to_string();
                 let keys_loaded = keys

@@ -46,9 +46,10 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     let is_demo = targets.is_demo;
     let addresses = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
     let addresses = addresses.collect::<Result<Vec<_>, _>>().map_err(text)?;
-    let (setup, master_key) = Setup::new(Arc::clone(&options), targets).map_err(Configuration)?;
-    let keys = KeySources::new(&options, master_key);
-    let read = keys.read().map_err(Configuration)?;
+    let setup = Setup::new(Arc::clone(&options), targets).map_err(Configuration)?;
+    let (gateway, master_key) = setup.load(None).map_err(Configuration)?;
+    let keys = KeySources::new(&options);
+    let read = keys.read(master_key.as_ref()).map_err(Configuration)?;
     let access = clients::access(&options, &addresses, read).map_err(Configuration)?;
     let needs_key = !access.keys.is_empty();
     let proxy_options = proxy::ProxyOptions {
@@ -58,7 +59,7 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
         body_total_timeout: options.server.body_total_timeout,
         patience: options.patience,
     };
-    let proxy = Arc::new(Proxy::new(setup.gateway(None).map_err(Configuration)?, access, proxy_options));
+    let proxy = Arc::new(Proxy::new(gateway, access, proxy_options));
     let status = Status::new(&proxy);
     let stop = StopHandle::new().map_err(text)?;
     let reload = Reload { setup, keys, proxy: Arc::clone(&proxy), status: Arc::clone(&status) };

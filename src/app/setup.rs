@@ -65,37 +65,49 @@ fn find(options: &RunOptions) -> Result<String, String> {
 pub(super) struct Setup {
     options: Arc<RunOptions>,
     targets: Targets,
-    /// The Lua of the LiteLLM file, which is read only at the start, and the dictionary that all sets of hooks share.
-    hook_options: hooks::LoadOptions,
+    /// The dictionary that all sets of hooks share.
+    shared: hooks::Shared,
+    /// The LiteLLM file as it was at the start, if it can be read only once, such as a pipe of the shell.
+    litellm_once: Option<(hooks::LoadOptions, Option<MasterKey>)>,
 }
 
 impl Setup {
-    /// Reads the LiteLLM file, if one is run, logs its unsupported keys, and also returns its master key.
-    pub(super) fn new(
-        options: Arc<RunOptions>,
-        targets: Targets,
-    ) -> Result<(Setup, Option<MasterKey>), String> {
-        let (hook_options, import) = options.sources.load_options()?;
-        let mut master_key = None;
-        if let (Some(file), Some(import)) = (&options.sources.litellm, import) {
-            for line in import.report.iter().filter(|line| line.verdict == KeyVerdict::Unsupported) {
-                log::warn!("{}: {line}", file.display());
-            }
-            master_key = import.master_key;
+    /// A set-up of which only a LiteLLM file that can be read once is read.
+    pub(super) fn new(options: Arc<RunOptions>, targets: Targets) -> Result<Setup, String> {
+        let mut setup = Setup { options, targets, shared: hooks::Shared::default(), litellm_once: None };
+        let litellm = setup.options.sources.litellm.as_ref();
+        if litellm.is_some_and(|file| std::fs::metadata(file).is_ok_and(|found| !found.is_file())) {
+            setup.litellm_once = Some(setup.read_litellm()?);
         }
-        Ok((Setup { options, targets, hook_options }, master_key))
+        Ok(setup)
     }
 
-    /// Loads the files. `old` is the gateway in force; as much of it as possible is kept.
+    /// Loads the files. `old` is the gateway in force; as much of it as possible is kept. Also returns the master key of
+    /// the LiteLLM file, if one is run.
     ///
     /// # Errors
     /// All mistakes, as text for the owner.
-    pub(super) fn gateway(&self, old: Option<&Gateway>) -> Result<Gateway, String> {
+    pub(super) fn load(&self, old: Option<&Gateway>) -> Result<(Gateway, Option<MasterKey>), String> {
         let upstreams = self.targets.upstreams(&self.options)?;
-        let loaded = load(&self.options.sources.hooks, upstreams, self.hook_options.clone())?;
+        let once = self.litellm_once.clone();
+        let (hook_options, master_key) = once.map_or_else(|| self.read_litellm(), Ok)?;
+        let hook_options = hooks::LoadOptions { shared: self.shared.clone(), ..hook_options };
+        let loaded = load(&self.options.sources.hooks, upstreams, hook_options)?;
         let gateway = Gateway::after(old, loaded, &self.options.calls)?;
         warn_of_upstreams_outside(&gateway);
-        Ok(gateway)
+        Ok((gateway, master_key))
+    }
+
+    /// Reads the LiteLLM file, if one is run, and logs its unsupported keys. Also returns its master key.
+    fn read_litellm(&self) -> Result<(hooks::LoadOptions, Option<MasterKey>), String> {
+        let (hook_options, import) = self.options.sources.load_options()?;
+        let (Some(file), Some(import)) = (&self.options.sources.litellm, import) else {
+            return Ok((hook_options, None));
+        };
+        for line in import.report.iter().filter(|line| line.verdict == KeyVerdict::Unsupported) {
+            log::warn!("{}: {line}", file.display());
+        }
+        Ok((hook_options, import.master_key))
     }
 }
 

@@ -150,7 +150,8 @@ fn a_file_that_means_a_box_by_a_variable_goes_there() {
         let environment: Vec<(&str, &str)> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &environment);
         assert_eq!(ask(&server, "x").status, 200, "{name}");
-        assert!(!server.log().contains("leave the LAN"), "{name}: {}", server.log());
+        let log = server.terminate_and_log();
+        assert!(!log.contains("leave the LAN"), "{name}: {log}");
     }
     assert_eq!(upstream.seen().len(), 3);
 }
@@ -210,4 +211,34 @@ fn refused_by_name_and_line(path: &Path, words: &str) {
     let (code, lua, report) = output(&["import", path]);
     assert_eq!(code, Some(0), "the service may have it: {report}");
     assert!(lua.contains("env \"BOX_URL\"") && report.contains("BOX_URL is not set here"), "{report}");
+}
+
+#[test]
+fn a_reload_reads_the_file_again() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let yaml = |name: &str, upstream: &Upstream, key: &str| {
+        format!(
+            "model_list:\n  - model_name: {name}\n    litellm_params: {{ model: openai/m, api_base: '{}', api_key: none }}\n\
+             general_settings: {{ master_key: {key} }}\n",
+            upstream.url()
+        )
+    };
+    let path = file("reloaded.yaml", &yaml("before", &first, "sk-before"));
+    let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &[]);
+    let ask = |key: &str, model: &str| {
+        let mut body = hello();
+        body["model"] = model.into();
+        let keys = format!("x-api-key: {key}\r\n");
+        server.connect().ask(&super::client::post_with(&keys, body.to_string().as_bytes())).status
+    };
+    assert_eq!((ask("sk-before", "before"), ask("sk-after", "before")), (200, 401));
+    std::fs::write(&path, yaml("after", &second, "sk-after")).unwrap();
+    server.hang_up();
+    server.wait_for("hooks loaded: ");
+    assert_eq!((ask("sk-after", "after"), ask("sk-before", "after")), (200, 401));
+    assert_eq!((first.seen().len(), second.seen().len()), (1, 1));
+    std::fs::write(&path, "model_list: 7\n").unwrap();
+    server.hang_up();
+    server.wait_for("reload failed; still running the previous hooks");
+    assert_eq!(ask("sk-after", "after"), 200);
 }
