@@ -128,8 +128,9 @@ fn keys_stay_where_they_belong() {
     for stage in ["from the client: {", "to the upstream: {", "from the upstream: {", "to the client: {"] {
         server.wait_for(stage); // the keys below are searched in everything that TRACE logs
     }
+    let log = server.terminate_and_log();
     for key in ["sk-client", "sk-upstream"] {
-        assert!(!server.log().contains(key), "{}", server.log());
+        assert!(!log.contains(key), "{log}");
     }
 }
 
@@ -153,7 +154,8 @@ fn with_a_file_of_keys_only_their_owners_are_served() {
     }
     assert_eq!(upstream.seen().len(), 3);
     assert_eq!(server.connect().ask(b"GET /health HTTP/1.1\r\n\r\n").status, 200, "anybody may know");
-    assert!(!server.log().contains("sk-"), "{}", server.log());
+    let log = server.terminate_and_log();
+    assert!(!log.contains("sk-"), "{log}");
     let (code, _, stderr) =
         super::server::output(&["serve", "--listen", "0.0.0.0:0", "--upstream", &upstream.url()]);
     assert!(code == Some(78) && stderr.contains("--api-key-file"), "{stderr}");

@@ -295,7 +295,7 @@ fn what_is_unknown_or_odd_but_clear_is_served() {
         client.ask(&post(hello().to_string().replace("Hi", text).as_bytes())).message();
     }
     // Only a thinking type that cannot be followed is worth a warning.
-    let log = server.log();
+    let log = server.terminate_and_log();
     assert_eq!(log.matches("WARN").count(), 1, "{log}");
     assert!(log.contains(" do not support it: thinking of type invented_later"), "{log}");
 }
@@ -443,7 +443,8 @@ fn clients_that_leave_too_early() {
     assert!(ask_alone(&server, chunked, true).is_none());
     is_alive(&server);
     assert_eq!(upstream.seen().len(), 7, "only the whole ones were asked");
-    assert!(!server.log().contains("ERROR") && !server.log().contains("panicked"), "{}", server.log());
+    let log = server.terminate_and_log();
+    assert!(!log.contains("ERROR") && !log.contains("panicked"), "{log}");
 }
 
 fn drop_alone(server: &Server, bytes: &[u8]) {

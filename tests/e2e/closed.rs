@@ -248,8 +248,9 @@ fn what_a_closed_hook_fails_at_never_reaches_the_client() {
         }
     }
     // No line tells a stop reason.
+    let log = server.terminate_and_log();
     for reason in ["tool_use in ", "end_turn in "] {
-        assert!(!server.log().contains(reason), "{}", server.log());
+        assert!(!log.contains(reason), "{log}");
     }
 }
 
@@ -441,7 +442,8 @@ fn a_cut_call_that_a_closed_hook_cannot_check_is_refused() {
                 assert!(answer.text().contains(r#""stop_reason":"max_tokens""#), "{}", answer.text());
             }
         }
-        assert!(!server.log().contains("asked about"), "{}", server.log());
+        let log = server.terminate_and_log();
+        assert!(!log.contains("asked about"), "{log}");
     }
 }
 
@@ -464,7 +466,8 @@ fn a_call_that_breaks_off_is_neither_asked_about_nor_shown() {
         let (ended, content) = answer.events();
         assert_eq!((ended, content.len()), (Ended::Failed, 1), "{}", answer.text());
         assert!(!answer.text().contains("Shell"), "{}", answer.text());
-        assert!(!server.log().contains("asked about"), "{}", server.log());
+        let log = server.terminate_and_log();
+        assert!(!log.contains("asked about"), "{log}");
     }
 }
 

@@ -186,7 +186,7 @@ fn hooks_change_refuse_and_answer() {
     assert_eq!((answer.status, answer.error()), (403, ("permission_error".into(), "not here".into())));
     server.wait_for("forbidden -> -/- stream 403 ");
     ask("broken").whole_events();
-    assert!(server.log().contains("on purpose"), "{}", server.log());
+    server.wait_for("on purpose");
     assert_eq!(upstream.seen().len(), 2);
 }
 
@@ -219,7 +219,7 @@ fn a_hook_names_upstream_and_model() {
     }
     let models: Vec<_> = small.seen().iter().map(|seen| seen.body["model"].clone()).collect();
     assert_eq!(models, ["my-own", "by-its-alias", "by-the-star", "by-the-star"]);
-    assert!(server.log().contains("unknown upstream 'nowhere'"), "{}", server.log());
+    server.wait_for("unknown upstream 'nowhere'");
 }
 
 #[test]

@@ -136,7 +136,8 @@ fn an_ollama_that_cuts_prompts_teaches_nothing_and_one_that_does_not_is_believed
         server.connect().post(&prompt_of(usize::try_from(size).unwrap())).message();
     }
     assert!(is_near(estimate(&server, &prompt_of(16_000)), 20_800));
-    assert_eq!(server.log().matches("Ollama cuts").count(), 1, "{}", server.log());
+    let log = server.terminate_and_log();
+    assert_eq!(log.matches("Ollama cuts").count(), 1, "{log}");
 }
 
 #[test]

@@ -163,7 +163,8 @@ fn a_thinking_budget_that_is_refused_is_left_out() {
         let budgets: Vec<_> =
             seen.iter().map(|seen| seen.body.get("thinking_token_budget").cloned()).collect();
         assert_eq!(budgets, [Some(json!(2000)), None, None, None], "refused once, and left out from then on");
-        assert_eq!(server.log().matches("takes no thinking budget").count(), 1, "{}", server.log());
+        let log = server.terminate_and_log();
+        assert_eq!(log.matches("takes no thinking budget").count(), 1, "{log}");
     }
 }
 
@@ -234,5 +235,6 @@ fn a_prompt_that_ollama_cuts_is_told_to_the_owner_once() {
     (0..2).for_each(|_| _ = server.connect().post(&body).message());
     let warning = server.wait_for("Ollama cuts");
     assert!(warning.contains("WARN") && warning.contains("qwen3:8b read 20 of about"), "{warning}");
-    assert_eq!(server.log().matches("Ollama cuts").count(), 1, "{}", server.log());
+    let log = server.terminate_and_log();
+    assert_eq!(log.matches("Ollama cuts").count(), 1, "{log}");
 }

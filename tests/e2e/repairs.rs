@@ -363,7 +363,7 @@ fn every_refusal_is_repaired_once_and_then_avoided() {
             server.connect().post(&body).message();
         }
     }
-    let log = server.log();
+    let log = server.terminate_and_log();
     for (at, row) in ROWS.iter().enumerate() {
         let told = log.matches(&format!(" upstream default: m{at} ")).count();
         assert!((1..=4).contains(&told), "{}: told {told} times\n{log}", row.name);

@@ -122,7 +122,7 @@ impl Server {
         }
     }
 
-    /// The log so far.
+    /// The log so far. Lines may be missing, so a test waits for a line, or ends the server and takes the whole log.
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
