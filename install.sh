@@ -35,7 +35,7 @@ main() {
     paths
     find_out
     # True if the service has to restart; true if its socket has to; the version that was installed.
-    changed='' socket_changed='' version=''
+    changed='' socket_changed='' unit_changed='' version=''
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
     trap 'exit 130' INT TERM
@@ -251,7 +251,11 @@ install_units() {
         sed -i 's|^LoadCredential=|#&|' "$work/sparkgap.service"
         say "systemd $systemd takes no folder of credentials: add LoadCredential=SPARKGAP_UPSTREAM_KEY:FILE yourself"
     fi
+    before=$changed
+    changed=''
     install_file "$work/sparkgap.service" "$units/sparkgap.service"
+    unit_changed=$changed
+    changed=$changed$before
     socket_file install_file "$here/systemd/sparkgap.socket" "$units/sparkgap.socket"
 }
 
@@ -282,7 +286,7 @@ start_service() {
         say "unchanged  the service runs on"
         return
     fi
-    say "starting   the service; requests in progress may finish first (up to 90 s)"
+    if [ -n "$unit_changed" ]; then say "restarting the service; requests in progress may finish first (up to 90 s)"; fi
     if restart && answers; then
         say "running    sparkgap on $(address); with Claude Code here:"
         if [ -e "$etc/credentials/CLIENT_KEYS" ]; then key='SPARKGAP_API_KEY=KEY '; else key=; fi
@@ -305,7 +309,14 @@ restart() {
         # The address changed, so the socket cannot stay open this time.
         systemctl stop sparkgap.service sparkgap.socket || return 1
     fi
-    systemctl start sparkgap.socket && systemctl restart sparkgap.service
+    systemctl start sparkgap.socket || return 1
+    # A new process takes over at once by a reload, and answers in progress finish. systemd applies another unit only at
+    # a restart.
+    if [ -z "$unit_changed" ] && systemctl --quiet is-active sparkgap.service; then
+        systemctl reload sparkgap.service
+    else
+        systemctl restart sparkgap.service
+    fi
 }
 
 address() {
