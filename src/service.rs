@@ -17,7 +17,7 @@ use std::time::Duration;
 use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
-pub use handover::{ControlSocket, Successor, await_turn, confirm, start_successor};
+pub use handover::{ControlSocket, Successor, await_turn, confirm, is_successor, start_successor};
 
 /// The largest credential that is read, in bytes. systemd itself refuses those over 1 MiB; a key has one line.
 const CREDENTIAL_SIZE_MAX: u64 = 64 * 1024;

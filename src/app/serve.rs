@@ -97,6 +97,18 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
 /// and the others.
 fn listeners(listen: &str) -> Result<(TcpListener, Vec<TcpListener>), String> {
     let handed = service::listeners().map_err(|error| format!("a socket of the service manager: {error}"))?;
+    let is_other =
+        |socket: &TcpListener| socket.local_addr().is_ok_and(|address| address.to_string() != listen);
+    if listen != RunOptions::default().listen && !handed.is_empty() && handed.iter().all(is_other) {
+        let ignored = format!(
+            "--listen {listen} has no effect: the socket unit names the address (systemctl edit sparkgap.socket)"
+        );
+        // A reload must not seem to have changed the address.
+        if service::is_successor() {
+            return Err(ignored);
+        }
+        log::warn!("{ignored}");
+    }
     let mut handed = handed.into_iter();
     if let Some(first) = handed.next() {
         return Ok((first, handed.collect()));

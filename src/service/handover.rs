@@ -227,13 +227,18 @@ fn spawn(
     Ok(stdout)
 }
 
+/// True if a reload has started this process, to serve in the place of another one.
+pub fn is_successor() -> bool {
+    std::env::var_os(SUCCESSOR).is_some()
+}
+
 /// Waits, in a successor, until the running process lets it serve. Returns at once in any other process. Call it when
 /// nothing but the sockets is missing.
 ///
 /// # Errors
 /// The running process goes on to serve itself.
 pub fn await_turn() -> io::Result<()> {
-    if std::env::var_os(SUCCESSOR).is_none() {
+    if !is_successor() {
         return Ok(());
     }
     // The connection to the running process is stdin.
@@ -247,7 +252,7 @@ pub fn await_turn() -> io::Result<()> {
 
 /// Tells the reload command that this successor serves. Does nothing in any other process.
 pub fn confirm() {
-    if std::env::var_os(SUCCESSOR).is_some() {
+    if is_successor() {
         // Errors are ignored: the command may have been stopped, and nothing depends on it any more.
         let _ = io::stdout().write_all(SERVING);
         let _ = io::stdout().flush();

@@ -134,7 +134,9 @@ fn with_a_socket_of_the_service_manager_a_restart_loses_nobody() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let start = || {
         let socket = OwnedFd::from(listener.try_clone().unwrap());
-        let server = Server::run_activated(&["serve", "--upstream", &upstream.url()], socket);
+        let arguments = ["serve", "--upstream", &upstream.url(), "--listen", "127.0.0.1:1"];
+        let server = Server::run_activated(&arguments, socket);
+        server.wait_for("--listen 127.0.0.1:1 has no effect");
         server.wait_for("upstream default: ");
         server
     };

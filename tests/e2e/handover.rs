@@ -130,6 +130,7 @@ fn a_reload_with_a_mistake_changes_nothing_and_says_why() {
         (&["--hooks", &broken][..], "handover-broken.lua"),
         (&["--upstrem", "x"], "--upstrem"),
         (&["--api-key-file", "/nowhere"], "/nowhere"),
+        (&["--listen", "127.0.0.1:1"], "--listen 127.0.0.1:1 has no effect"),
     ] {
         let (is_done, log) = manager.reload(arguments);
         assert!(!is_done && log.contains(reason), "{log}");
