@@ -3,44 +3,58 @@
 #
 #     ./install.sh --upstream http://192.168.68.155:8888/v1 --listen 4000
 #
-# Run it again to upgrade. Files that are the same stay, the configuration is never overwritten, the service restarts
-# only if something changed, and the previous program comes back if the new one does not start.
+# Run it again to upgrade, or with other values to change them. Values and the new program are tested before anything is
+# replaced, files that are the same stay, the service restarts only if something changed, and everything that was
+# replaced comes back if it does not start.
 set -eu
+# Files and folders get the modes that are written here, whatever the caller's umask.
+umask 022
+
+# The manual and the completions of shells, which only an archive has.
+generated='share/man/man1/sparkgap.1 share/bash-completion/completions/sparkgap share/zsh/site-functions/_sparkgap
+share/fish/vendor_completions.d/sparkgap.fish'
 
 usage() {
     cat <<'END'
 usage: ./install.sh [options]
 
-  --upstream URL   the model server, for a new /etc/sparkgap/sparkgap.env; may be repeated
+  --upstream URL   the model server, written to /etc/sparkgap/sparkgap.env; may be repeated
   --listen ADDR    PORT (all addresses) or ADDRESS:PORT instead of 127.0.0.1:4000. Other machines then need a key; the
                    first one is made, and shown, where /etc/sparkgap/credentials/CLIENT_KEYS holds none
   --binary FILE    this program instead of the one found here
-  --prefix DIR     instead of /usr/local
+  --prefix DIR     instead of the folder of the last installation, or /usr/local
   --no-start       install, and leave the service as it is
+  --rollback       exchange the program and its units for the ones that the last upgrade replaced
   --uninstall      remove all but the configuration
   --purge          remove the configuration too: hooks, credentials, drop-ins
-  --dry-run        say what would be done
+  --dry-run        test the values, and say what would be done
+  --version        print the versions of the program here and of the installed one
 
-DESTDIR=DIR in the environment puts everything below DIR and starts nothing, for packages.
+DESTDIR=DIR in the environment puts everything below DIR, starts nothing and makes no key, for packages.
+
+Exit status: 0 done, and the service runs; 1 failed, and nothing has changed; 3 installed, and the service does not run.
 END
 }
 
 main() {
-    prefix=/usr/local
+    prefix=''
     destdir=${DESTDIR:-}
     action=install
     binary='' listen='' upstreams='' dry='' start=yes
     arguments "$@"
     here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-    paths
     find_out
-    # True if the service has to restart; true if its socket has to; the version that was installed.
-    changed='' socket_changed='' unit_changed='' version=''
+    paths
+    # True if the service has to take something new; true if it has to restart for that; true if its socket has to; the
+    # version that was installed; a key that was made; a file that is being written.
+    changed='' unit_changed='' socket_changed='' version='' new_key='' fresh=''
     work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
+    trap 'rm -rf "$work" ${fresh:+"$fresh"}' EXIT
     trap 'exit 130' INT TERM
     case $action in
         install) do_install ;;
+        rollback) do_rollback ;;
+        version) do_version ;;
         uninstall) do_uninstall ;;
         purge) do_uninstall && do_purge ;;
     esac
@@ -53,18 +67,54 @@ arguments() {
                 [ $# -ge 2 ] || fail "$1 needs a value; see --help" ;;
         esac
         case $1 in
-            --upstream) upstreams="${upstreams:+$upstreams }--upstream $2" && shift 2 ;;
-            --listen) listen=$2 && shift 2 ;;
+            --upstream) check_url "$2" && upstreams="${upstreams:+$upstreams }--upstream $2" && shift 2 ;;
+            --listen) check_listen "$2" && listen=$2 && shift 2 ;;
             --binary) binary=$2 && shift 2 ;;
-            --prefix) prefix=${2%/} && shift 2 ;;
+            --prefix) prefix=${2%/} && check_prefix && shift 2 ;;
             --no-start) start= && shift ;;
-            --uninstall) action=uninstall && shift ;;
-            --purge) action=purge && shift ;;
+            --rollback | --uninstall | --purge | --version) action=${1#--} && shift ;;
             --dry-run) dry=yes && shift ;;
             --help | -h) usage && exit 0 ;;
             *) fail "unknown option $1; see --help" ;;
         esac
     done
+}
+
+# The URL becomes a word in a quoted line that systemd splits; the program checks everything else about it.
+check_url() {
+    case $1 in
+        '' | -*) fail "--upstream needs a URL, such as http://192.168.68.155:8888/v1" ;;
+        *[\"\'\\\$\`[:space:][:cntrl:]]*)
+            fail "--upstream: a URL has no spaces, quotes, backslashes, dollars or line ends; write them as %20 and so on" ;;
+    esac
+}
+
+# Accepts only what systemd does in ListenStream=: it takes no names.
+check_listen() {
+    wrong="--listen takes PORT or ADDRESS:PORT, such as 4000, 192.168.68.10:4000 or [::1]:4000, and not '$1'"
+    port=${1##*:}
+    case $port in
+        '' | *[!0-9]* | 0* | ??????*) fail "$wrong" ;;
+    esac
+    [ "$port" -le 65535 ] || fail "$wrong: the largest port is 65535"
+    [ "$port" != "$1" ] || return 0
+    host=${1%:*}
+    case $host in
+        '['*[!0-9a-fA-F:.]*']' | '[]') fail "$wrong" ;;
+        '['*:*']') ;;
+        *[!0-9.]* | '' | .* | *. | *..*) fail "$wrong: systemd listens on addresses, not on names" ;;
+        *)
+            rest=$host. parts=0
+            while [ -n "$rest" ]; do
+                part=${rest%%.*} rest=${rest#*.} parts=$((parts + 1))
+                case $part in ????* | 0?*) fail "$wrong" ;; esac
+                [ "$part" -le 255 ] || fail "$wrong"
+            done
+            [ $parts = 4 ] || fail "$wrong" ;;
+    esac
+}
+
+check_prefix() {
     case $prefix in
         /*) ;;
         *) fail "--prefix must begin with /" ;;
@@ -72,18 +122,25 @@ arguments() {
     case $prefix in
         *[!A-Za-z0-9/._-]*) fail "--prefix may hold letters, digits and / . _ - only" ;;
     esac
-    case $upstreams in
-        *[\"\'\\\$\`]* | *'
-'*) fail "--upstream: no URL holds quotes, backslashes, dollars or line ends" ;;
-    esac
-    case $listen in
-        *[!A-Za-z0-9.:\[\]-]*) fail "--listen takes PORT or ADDRESS:PORT" ;;
-        "" | *[0-9]) ;;
-        *) fail "--listen takes PORT or ADDRESS:PORT" ;;
-    esac
+}
+
+# Finds out the machine's systemd, and whether files of the system can be written.
+find_out() {
+    for command in id uname mktemp cmp cp mv rm chmod mkdir sed cut head tail sort cat dirname sha256sum od tr grep stat xargs; do
+        command -v "$command" >/dev/null || fail "the command $command is needed"
+    done
+    systemd='' system=yes
+    if [ -z "$destdir" ] && [ -d /run/systemd/system ] && command -v systemctl >/dev/null; then
+        systemd=$(systemctl --version | head -n 1 | cut -d ' ' -f 2)
+        systemd=${systemd%%[!0-9]*}
+    fi
+    if [ -z "$destdir" ] && [ "$(id -u)" != 0 ]; then
+        system='' systemd=''
+    fi
 }
 
 paths() {
+    if [ -z "$prefix" ]; then prefix=$(installed_prefix); fi
     bin=$destdir$prefix/bin
     share=$destdir$prefix/share/sparkgap
     etc=$destdir/etc/sparkgap
@@ -95,45 +152,53 @@ paths() {
     esac
 }
 
-# Finds out the machine's architecture and systemd.
-find_out() {
-    for command in id uname mktemp cmp cp mv rm chmod mkdir sed cut head tail sort cat dirname sha256sum od tr grep; do
-        command -v "$command" >/dev/null || fail "the command $command is needed"
-    done
-    systemd=
-    if [ -z "$destdir" ] && [ -d /run/systemd/system ] && command -v systemctl >/dev/null; then
-        systemd=$(systemctl --version | head -n 1 | cut -d ' ' -f 2)
-        systemd=${systemd%%[!0-9]*}
+# The folder that the installed unit names, so that an upgrade and --uninstall find what was installed.
+installed_prefix() {
+    found=$(sed -n 's|^ExecStart=\(/.*\)/bin/sparkgap .*|\1|p' "$destdir/usr/local/lib/systemd/system/sparkgap.service" \
+        2>/dev/null | head -n 1) || true
+    echo "${found:-/usr/local}"
+}
+
+# Refuses places that cannot be written.
+check_rights() {
+    [ -z "$system" ] || return 0
+    [ "$action" != purge ] || fail "run it as root: the configuration is root's"
+    parent=$prefix
+    while [ ! -e "$parent" ]; do parent=$(dirname -- "$parent"); done
+    [ -w "$parent" ] || fail "$prefix is not yours to write: run it as root, or with --prefix ~/.local"
+}
+
+# Refuses places that the service could not run its program from, or that belong to a package.
+check_place() {
+    check_rights
+    [ -n "$system" ] || return 0
+    case $prefix/ in
+        /home/* | /root/* | /run/* | /tmp/* | /var/tmp/* | /boot/* | /media/* | /mnt/* | /dev/* | /proc/* | /sys/*)
+            fail "--prefix $prefix: the service is walled off from that folder; use /usr/local or /opt/sparkgap" ;;
+    esac
+    if [ -z "$destdir" ] && command -v dpkg-query >/dev/null &&
+        [ "$(dpkg-query -W -f '${db:Status-Status}' sparkgap 2>/dev/null)" = installed ]; then
+        fail "sparkgap is installed as a Debian package here: upgrade it by apt, or remove it first (apt remove sparkgap)"
     fi
-    # True if system files can be written.
-    system=yes
-    if [ -z "$destdir" ] && [ "$(id -u)" != 0 ]; then
-        system='' systemd=''
-        [ "$action" != purge ] || fail "run it as root: the configuration is root's"
-        parent=$prefix
-        while [ ! -e "$parent" ]; do parent=$(dirname -- "$parent"); done
-        [ -w "$parent" ] || fail "$prefix is not yours to write: run it as root, or with --prefix ~/.local"
-    fi
-    return 0
 }
 
 do_install() {
+    check_place
     case $(uname -m) in
         x86_64) arch=x86_64 ;;
         aarch64 | arm64) arch=aarch64 ;;
-        *) fail "no sparkgap for $(uname -m): x86_64 and aarch64 are there; build it with cargo and use --binary" ;;
+        *) [ -n "$binary" ] || fail "no sparkgap for $(uname -m): x86_64 and aarch64 are there; build it with cargo and use --binary" ;;
     esac
     verify
     find_binary
+    stage
+    try_values
     install_binary
     install_shared
     [ -z "$system" ] || install_config
     if [ -n "$systemd" ] || [ -n "$destdir" ]; then install_units; fi
-    if [ -n "$systemd" ]; then
-        start_service
-    else
-        say "run it:    $prefix/bin/sparkgap ${upstreams:---upstream http://192.168.68.155:8888/v1}"
-    fi
+    keep_previous
+    if [ -n "$systemd" ]; then start_service; else say_how_to_run; fi
 }
 
 # Checks the files against the checksums that an archive contains.
@@ -159,38 +224,89 @@ find_binary() {
     [ -f "$binary" ] || fail "there is no $binary"
 }
 
-# Copies the program beside the old one, tries it there, then renames it, so that the installed program is always
-# complete.
+# Copies the program beside the old one and tries it there, so that the installed program is always complete. The program
+# of a package may be another machine's, which cannot be tried.
+stage() {
+    program=$binary
+    if [ -z "$dry" ]; then
+        mkdir -p "$bin"
+        write_fresh "$binary" "$bin" 755
+        program=$fresh
+    fi
+    version=$("$program" --version 2>&1) || {
+        [ -n "$destdir" ] || fail "the new program does not run here ($version); nothing was changed"
+        version='not tried' program=''
+    }
+}
+
+# Tests the configuration as it is going to be with the new program, before anything is replaced. A configuration that
+# was broken before does not stop an upgrade, unless its service runs.
+try_values() {
+    environment=$etc/sparkgap.env
+    [ -e "$environment" ] || environment=$here/systemd/sparkgap.env.example
+    for file in "$etc/sparkgap.env" "$dropins/sparkgap.socket.d/listen.conf"; do
+        [ ! -h "$file" ] || [ -z "$upstreams$listen" ] || fail "$file is a link: change the file that it leads to"
+    done
+    if [ -n "$upstreams" ] && [ -n "$system" ]; then
+        set_upstreams "$environment" >"$work/env"
+        environment=$work/env
+    fi
+    [ -n "$program" ] && [ -n "$system" ] || return 0
+    if [ -n "$upstreams" ] || { [ -n "$systemd" ] && systemctl --quiet is-active sparkgap.service; }; then
+        why=$(check_config "$program" "$environment") || fail "$why
+nothing was changed: the new program refuses this configuration"
+    fi
+}
+
+# set_upstreams FILE: prints the file with the upstreams in it, in the place of its own line or of the example.
+set_upstreams() {
+    place='#SPARKGAP_UPSTREAM='
+    if grep -q '^SPARKGAP_UPSTREAM=' "$1"; then place=SPARKGAP_UPSTREAM=; fi
+    ! grep -q '^SPARKGAP_UPSTREAM=.*\\$' "$1" || fail "$1: SPARKGAP_UPSTREAM has more than one line: edit it there"
+    written=
+    while IFS= read -r text || [ -n "$text" ]; do
+        case $text in
+            "$place"*)
+                [ -n "$written" ] || printf 'SPARKGAP_UPSTREAM="%s"\n' "$upstreams"
+                written=yes ;;
+            *) printf '%s\n' "$text" ;;
+        esac
+    done <"$1"
+    [ -n "$written" ] || printf 'SPARKGAP_UPSTREAM="%s"\n' "$upstreams"
+}
+
+# check_config PROGRAM FILE: the program's own check. xargs splits the line into words as systemd does in the unit.
+check_config() {
+    hooks=$etc/hooks
+    [ -d "$hooks" ] || hooks=$here/hooks/default.lua
+    configured=$(sed -n 's/^SPARKGAP_UPSTREAM=//p' "$2" | tail -n 1 | sed "s/^\"\(.*\)\"\$/\1/; s/^'\(.*\)'\$/\1/")
+    printf '%s\n' "$configured" | xargs "$1" check --hooks "$hooks" 2>&1
+}
+
 install_binary() {
     if cmp -s "$binary" "$bin/sparkgap"; then
+        [ -z "$fresh" ] || rm -f "$fresh"
         say "unchanged  $bin/sparkgap"
-        return
+    elif [ -n "$dry" ]; then
+        say "would install $bin/sparkgap ($version)"
+    else
+        move_fresh "$bin/sparkgap"
+        say "installed  $bin/sparkgap ($version)"
     fi
-    if [ -n "$dry" ]; then
-        say "would install $bin/sparkgap"
-        return
-    fi
-    mkdir -p "$bin"
-    cp "$binary" "$bin/.sparkgap.new"
-    chmod 755 "$bin/.sparkgap.new"
-    version=$("$bin/.sparkgap.new" --version 2>&1) || {
-        rm -f "$bin/.sparkgap.new"
-        fail "the new program does not run here ($version); nothing was changed"
-    }
-    [ ! -e "$bin/sparkgap" ] || cp -p "$bin/sparkgap" "$bin/.sparkgap.previous"
-    mv -f "$bin/.sparkgap.new" "$bin/sparkgap"
-    changed=yes
-    say "installed  $bin/sparkgap ($version)"
+    fresh=''
 }
 
 # Installs files for people to read. They do not need a restart.
 install_shared() {
     before=$changed
-    for file in README.md LICENSE LICENSE-MIT LICENSE-APACHE systemd/sparkgap.env.example; do
+    for file in README.md CHANGELOG.md LICENSE LICENSE-MIT LICENSE-APACHE THIRD-PARTY.md systemd/sparkgap.env.example; do
         [ ! -f "$here/$file" ] || install_file "$here/$file" "$share/${file##*/}"
     done
-    for file in "$here"/hooks/*.* "$here"/hooks/examples/*.*; do
-        install_file "$file" "$share/${file#"$here"/}"
+    for file in "$here"/docs/*.md "$here"/hooks/*.* "$here"/hooks/examples/*.*; do
+        [ ! -f "$file" ] || install_file "$file" "$share/${file#"$here"/}"
+    done
+    for file in $generated; do
+        [ ! -f "$here/$file" ] || install_file "$here/$file" "$destdir$prefix/$file"
     done
     changed=$before
 }
@@ -205,7 +321,6 @@ install_config() {
     set -- "$etc"/hooks/*.lua
     [ -e "$1" ] || install_file "$here/hooks/default.lua" "$etc/hooks/default.lua"
     if [ -n "$upstreams" ]; then
-        sed "s|^#\\(SPARKGAP_UPSTREAM=\\).*|\\1\"$upstreams\"|" "$here/systemd/sparkgap.env.example" >"$work/env"
         config_file "$work/env" "$etc/sparkgap.env"
     elif [ ! -e "$etc/sparkgap.env" ]; then
         config_file "$here/systemd/sparkgap.env.example" "$etc/sparkgap.env"
@@ -217,13 +332,22 @@ install_config() {
     fi
 }
 
-# Makes a key for clients. Everybody who reaches the port could use the model, so the service does not start on an open
-# port without keys.
-client_key() {
+# True if other machines reach the address.
+is_open() {
     case $listen in
-        127.* | localhost:* | '[::1]:'*) return ;;
+        '' | 127.* | '[::1]:'*) return 1 ;;
     esac
+}
+
+# Makes a key for clients. Everybody who reaches the port could use the model, so the service does not start on an open
+# port without keys. A package has none, since all machines would have the same.
+client_key() {
+    is_open || return 0
     if [ -e "$etc/credentials/CLIENT_KEYS" ] || grep -qs '^SPARKGAP_OPTIONS=.*--allow-anonymous' "$etc/sparkgap.env"; then
+        return
+    fi
+    if [ -n "$destdir" ]; then
+        say "no key     is in a package: on each machine, sparkgap key new NAME >> /etc/sparkgap/credentials/CLIENT_KEYS"
         return
     fi
     changed=yes
@@ -231,16 +355,12 @@ client_key() {
         say "would make a key for clients in $etc/credentials/CLIENT_KEYS"
         return
     fi
-    key=sk-$(od -An -N 16 -tx1 /dev/urandom | tr -d ' \n')
-    (umask 077 && printf '%s first\n' "$key" >"$etc/credentials/CLIENT_KEYS")
-    say "made       a key for clients, $key, in $etc/credentials/CLIENT_KEYS"
+    new_key=sk-$(od -An -N 16 -tx1 /dev/urandom | tr -d ' \n')
+    (umask 077 && printf '%s first\n' "$new_key" >"$work/keys")
+    replace "$work/keys" "$etc/credentials/CLIENT_KEYS" 600
 }
 
 install_units() {
-    # Keeps the previous units for a roll-back.
-    for unit in sparkgap.service sparkgap.socket; do
-        [ ! -e "$units/$unit" ] || cp "$units/$unit" "$work/$unit.previous"
-    done
     sed "s|/usr/local/bin|$prefix/bin|g; s|/usr/local/share|$prefix/share|g" \
         "$here/systemd/sparkgap.service" >"$work/sparkgap.service"
     case $prefix in
@@ -275,11 +395,11 @@ start_service() {
         say "not started, as asked: systemctl enable --now sparkgap.socket sparkgap.service"
         return
     fi
-    if ! why=$(check_config); then
+    if ! why=$(check_config "$bin/sparkgap" "$etc/sparkgap.env"); then
         say "$why"
-        say "not started: name a model server in /etc/sparkgap/sparkgap.env, then"
+        say "not started: name a model server with --upstream, or in /etc/sparkgap/sparkgap.env, then"
         say "    systemctl enable --now sparkgap.socket sparkgap.service"
-        return
+        exit 3
     fi
     systemctl --quiet enable sparkgap.socket sparkgap.service
     if systemctl --quiet is-active sparkgap.service && [ -z "$changed" ]; then
@@ -287,21 +407,36 @@ start_service() {
         return
     fi
     if [ -n "$unit_changed" ]; then say "restarting the service; requests in progress may finish first (up to 90 s)"; fi
-    if restart && answers; then
-        say "running    sparkgap on $(address); with Claude Code here:"
-        if [ -e "$etc/credentials/CLIENT_KEYS" ]; then key='SPARKGAP_API_KEY=KEY '; else key=; fi
-        say "    SPARKGAP_URL=http://$(address) ${key}sparkgap claude"
-        return
-    fi
-    systemctl --no-pager --lines=10 status sparkgap.service >&2 || true
-    roll_back
+    if restart && answers; then say_how_to_use; else undo; fi
 }
 
-# Checks the configuration with the program's own check.
-check_config() {
-    configured=$(sed -n 's/^SPARKGAP_UPSTREAM=//p' "$etc/sparkgap.env" | tail -n 1 | sed "s/^[\"']//; s/[\"']\$//")
-    # shellcheck disable=SC2086 # split into words, as systemd does in the unit
-    "$bin/sparkgap" check --hooks "$etc/hooks" $configured 2>&1
+say_how_to_use() {
+    say "running    sparkgap on $(address); with Claude Code here:"
+    if [ -n "$new_key" ]; then
+        say "           (made a key for clients, $new_key, in $etc/credentials/CLIENT_KEYS)"
+    fi
+    if [ -e "$etc/credentials/CLIENT_KEYS" ]; then key="SPARKGAP_API_KEY=${new_key:-KEY} "; else key=; fi
+    say "    SPARKGAP_URL=http://$(address) ${key}sparkgap claude"
+}
+
+# Without systemd: the command that does what the service would do.
+say_how_to_run() {
+    [ -z "$destdir" ] || return 0
+    command="$prefix/bin/sparkgap serve ${upstreams:---upstream http://192.168.68.155:8888/v1}"
+    case $listen in
+        '') ;;
+        *:*) command="$command --listen $listen" ;;
+        *) command="$command --listen 0.0.0.0:$listen" ;;
+    esac
+    if [ -n "$system" ]; then
+        command="$command --hooks $etc/hooks"
+        if [ -e "$etc/credentials/CLIENT_KEYS" ]; then command="$command --api-key-file $etc/credentials/CLIENT_KEYS"; fi
+    elif is_open; then
+        say "make a key: (umask 077; $prefix/bin/sparkgap key new NAME >> KEYS)"
+        command="$command --api-key-file KEYS"
+    fi
+    [ -z "$new_key" ] || say "made       a key for clients, $new_key, in $etc/credentials/CLIENT_KEYS"
+    say "run it:    $command"
 }
 
 restart() {
@@ -331,41 +466,99 @@ address() {
 # True if the service is active and answers a request. systemd only has the program's report; the answer is the proof.
 answers() {
     for _ in 1 2 3 4 5 6 7 8 9 10; do
-        if systemctl --quiet is-active sparkgap.service && ask "http://$(address)/health"; then return 0; fi
+        if systemctl --quiet is-active sparkgap.service && ask "http://$(address)"; then return 0; fi
         sleep 1
     done
     return 1
 }
 
+# A program from before `sparkgap health` is asked with the tools that are there.
 ask() {
-    if command -v curl >/dev/null; then
-        curl --silent --noproxy '*' --max-time 5 --output /dev/null "$1"
-    elif command -v wget >/dev/null; then
-        wget -q -T 5 -O /dev/null "$1"
+    if "$bin/sparkgap" health "$1" >/dev/null 2>&1; then
+        return 0
+    elif command -v curl >/dev/null; then
+        curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "$1/health"
+    else
+        command -v wget >/dev/null && wget -q -T 5 -O /dev/null "$1/health"
     fi
 }
 
-roll_back() {
-    if [ ! -e "$bin/.sparkgap.previous" ] || [ -z "$version" ]; then
-        fail "it does not start; see journalctl -u sparkgap"
-    fi
-    mv -f "$bin/.sparkgap.previous" "$bin/sparkgap"
-    for unit in sparkgap.service sparkgap.socket; do
-        [ ! -e "$work/$unit.previous" ] || cp "$work/$unit.previous" "$units/$unit"
-    done
+# Says why the service does not run, puts everything back that was replaced, and fails.
+undo() {
+    # A port in use is the socket's failure, so its lines count as well.
+    journalctl --no-pager --quiet --output cat --lines 12 -u sparkgap.service -u sparkgap.socket >&2 || true
+    why="the service does not start (its last lines are above)"
+    [ -e "$work/replaced" ] || fail "$why"
+    while IFS= read -r path; do
+        copy=$(remembered "$path")
+        if [ -n "$copy" ]; then move "$copy" "$path"; else rm -f "$path"; fi
+    done <"$work/replaced"
     systemctl daemon-reload
+    systemctl stop sparkgap.service sparkgap.socket 2>/dev/null || true
     systemctl reset-failed sparkgap.service sparkgap.socket 2>/dev/null || true
-    if restart && answers; then
-        fail "the new program does not start; the previous one is back and runs"
+    if [ ! -e "$bin/sparkgap" ]; then
+        systemctl --quiet disable sparkgap.socket sparkgap.service 2>/dev/null || true
+        fail "$why; what was installed is removed again"
+    elif restart && answers; then
+        fail "$why; everything is as it was before, and runs"
     fi
-    fail "the new program does not start, and the previous one, which is back, does not either: journalctl -u sparkgap"
+    fail "$why; everything is as it was before, and does not start either: journalctl -u sparkgap.service -u sparkgap.socket"
+}
+
+# Exchanges the installed program and units for the ones that the last upgrade replaced. The configuration stays.
+do_rollback() {
+    check_place
+    binary=$share/previous/sparkgap
+    [ -e "$binary" ] || fail "no previous program is kept below $share/previous: only an upgrade leaves one"
+    for file in sparkgap sparkgap.service sparkgap.socket; do
+        [ ! -e "$share/previous/$file" ] || cp -p "$share/previous/$file" "$work/$file"
+    done
+    binary=$work/sparkgap
+    stage
+    try_values
+    install_binary
+    [ ! -e "$work/sparkgap.service" ] || install_file "$work/sparkgap.service" "$units/sparkgap.service"
+    [ ! -e "$work/sparkgap.socket" ] || socket_file install_file "$work/sparkgap.socket" "$units/sparkgap.socket"
+    keep_previous
+    if [ -n "$systemd" ]; then start_service; fi
+}
+
+# Keeps the program and the units that this run has replaced, for --rollback.
+keep_previous() {
+    [ -z "$dry" ] || return 0
+    copy=$(remembered "$bin/sparkgap")
+    [ -n "$copy" ] || return 0
+    replace "$copy" "$share/previous/sparkgap" 755
+    for unit in sparkgap.service sparkgap.socket; do
+        copy=$(remembered "$units/$unit")
+        copy=${copy:-$units/$unit}
+        [ ! -e "$copy" ] || replace "$copy" "$share/previous/$unit" 644
+    done
+}
+
+do_version() {
+    arch=$(uname -m)
+    (find_binary && say "here       $("$binary" --version)") || true
+    if [ -x "$bin/sparkgap" ]; then
+        say "installed  $("$bin/sparkgap" --version) in $bin"
+    else
+        say "installed  none in $bin"
+    fi
 }
 
 do_uninstall() {
+    check_rights
+    installed=$(installed_prefix)
+    if [ -n "$system" ] && [ ! -e "$bin/sparkgap" ] && [ -e "$destdir$installed/bin/sparkgap" ]; then
+        fail "sparkgap is installed below $installed, not below $prefix: --prefix $installed, or leave --prefix out"
+    fi
     if [ -n "$systemd" ] && [ -e "$units/sparkgap.service" ]; then
         run systemctl --quiet disable --now sparkgap.socket sparkgap.service
     fi
     remove "$bin/sparkgap" "$bin/.sparkgap.previous" "$units/sparkgap.service" "$units/sparkgap.socket" "$share"
+    for file in $generated; do
+        remove "$destdir$prefix/$file"
+    done
     if [ -n "$systemd" ]; then
         run systemctl daemon-reload
         [ -n "$dry" ] || systemctl reset-failed sparkgap.service sparkgap.socket 2>/dev/null || true
@@ -380,36 +573,85 @@ do_purge() {
 
 remove() {
     for path in "$@"; do
-        if [ -e "$path" ]; then
+        if [ -e "$path" ] || [ -h "$path" ]; then
             run rm -rf "$path"
             [ -n "$dry" ] || say "removed    $path"
         fi
     done
 }
 
-# install_file FROM TO: replaces a file that differs, by a rename.
+# install_file FROM TO: replaces a file that differs. A link is not what is to stand there, wherever it leads.
 install_file() {
-    if cmp -s "$1" "$2"; then return; fi
-    changed=yes
+    if [ ! -h "$2" ] && cmp -s "$1" "$2"; then return; fi
     if [ -n "$dry" ]; then
+        changed=yes
         say "would install $2"
         return
     fi
-    mkdir -p "$(dirname -- "$2")"
-    cp "$1" "$2.sparkgap-new"
-    chmod 644 "$2.sparkgap-new"
-    mv -f "$2.sparkgap-new" "$2"
+    replace "$1" "$2" 644
 }
 
-# config_file FROM TO: installs a file that does not exist; otherwise puts a new version beside it.
+# config_file FROM TO: installs a file of the owner's, or changes it as asked; the old one stays beside it.
 config_file() {
     if [ ! -e "$2" ]; then
         install_file "$1" "$2"
         [ -n "$dry" ] || say "installed  $2"
-    elif ! cmp -s "$1" "$2"; then
-        [ -n "$dry" ] || cp "$1" "$2.new"
-        say "kept       $2; what it would be is in $2.new"
+    elif cmp -s "$1" "$2"; then
+        :
+    elif [ -n "$dry" ]; then
+        changed=yes
+        say "would change $2"
+    else
+        mode=$(stat -c %a "$2")
+        replace "$2" "$2.previous" "$mode"
+        replace "$1" "$2" "$mode"
+        say "changed    $2 (the old one is $2.previous)"
     fi
+}
+
+# replace FROM TO MODE: writes a new file beside TO, then renames it, so that TO is always complete.
+replace() {
+    mkdir -p "$(dirname -- "$2")"
+    write_fresh "$1" "$(dirname -- "$2")" "$3"
+    move_fresh "$2"
+}
+
+# write_fresh FROM FOLDER MODE: a copy in this folder, named in $fresh. mktemp makes a file that did not exist, so a link
+# that somebody has planted is not written through.
+write_fresh() {
+    fresh=$(mktemp "$2/.sparkgap.XXXXXX")
+    cat "$1" >"$fresh" || fail "$2 cannot be written (is the disk full?); nothing was changed there"
+    chmod "$3" "$fresh"
+}
+
+move_fresh() {
+    remember "$1"
+    move "$fresh" "$1"
+    fresh='' changed=yes
+}
+
+# move FROM TO: renames. `mv` would move into a folder that a link leads to.
+move() {
+    [ ! -h "$2" ] || rm -f "$2"
+    [ ! -d "$2" ] || fail "$2 is a folder"
+    mv -f "$1" "$2"
+}
+
+# Keeps a copy of a file as it was before this run, for `undo`. The copy's name is the number of the path's line.
+remember() {
+    if [ -z "$systemd" ] && [ "$1" != "$bin/sparkgap" ]; then return; fi
+    if grep -qsxF -- "$1" "$work/replaced"; then return; fi
+    printf '%s\n' "$1" >>"$work/replaced"
+    if [ -e "$1" ]; then
+        mkdir -p "$work/undo"
+        cp -p "$1" "$work/undo/$(grep -nxF -- "$1" "$work/replaced" | cut -d : -f 1)"
+    fi
+}
+
+# remembered PATH: prints where the copy is, if there is one.
+remembered() {
+    number=$(grep -nsxF -- "$1" "$work/replaced" | cut -d : -f 1)
+    if [ -n "$number" ] && [ -e "$work/undo/$number" ]; then echo "$work/undo/$number"; fi
 }
 
 run() {
