@@ -299,7 +299,7 @@ install_binary() {
 # Installs files for people to read. They do not need a restart.
 install_shared() {
     before=$changed
-    for file in README.md CHANGELOG.md LICENSE LICENSE-MIT LICENSE-APACHE THIRD-PARTY.md systemd/sparkgap.env.example; do
+    for file in README.md CHANGELOG.md LICENSE LICENSE-MIT LICENSE-APACHE THIRD-PARTY.txt systemd/sparkgap.env.example; do
         [ ! -f "$here/$file" ] || install_file "$here/$file" "$share/${file##*/}"
     done
     for file in "$here"/docs/*.md "$here"/hooks/*.* "$here"/hooks/examples/*.*; do

@@ -4,13 +4,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use argh::FromArgs;
+use argh::{ArgsInfo, FromArgValue, FromArgs};
 
 use crate::access::{HostName, Network, Origin};
 
 /// Claude Code, and any Anthropic SDK client, on your own models: takes the Anthropic Messages API, speaks
 /// OpenAI-compatible chat completions to vLLM, llama.cpp, SGLang, Ollama or LM Studio.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     name = "sparkgap",
     example = "sparkgap demo\n    Try it without any model.",
@@ -23,7 +23,7 @@ pub(super) struct CommandLine {
     pub(super) command: Command,
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(subcommand)]
 #[allow(clippy::large_enum_variant, reason = "there is one, for as long as the program runs")]
 pub(super) enum Command {
@@ -38,11 +38,13 @@ pub(super) enum Command {
     Doctor(Doctor),
     Reload(ReloadCommand),
     Bench(Bench),
+    Health(HealthProbe),
+    Generate(GenerateText),
     Version(Version),
 }
 
 /// Serve the Messages API in front of the upstreams (the default command).
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "serve",
@@ -151,7 +153,7 @@ pub(super) struct Serve {
 }
 
 /// Serve with the built-in demo upstream: no model server needed.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "demo",
@@ -167,7 +169,7 @@ pub(super) struct Demo {
 }
 
 /// Load the configuration and say what it maps to what; never touches the network. Exit code 1 if it is wrong.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "check",
@@ -196,7 +198,7 @@ pub(super) struct Check {
 }
 
 /// Run hooks on a saved request and show what they change; never touches the network.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "hook",
@@ -219,7 +221,7 @@ pub(super) struct HookRun {
 }
 
 /// Translate a LiteLLM config.yaml to Lua, with a report on each of its keys.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "import",
@@ -239,7 +241,7 @@ pub(super) struct ImportFile {
 }
 
 /// Make a key for a client.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "key",
@@ -251,14 +253,14 @@ pub(super) struct KeyCommand {
     pub(super) action: KeyAction,
 }
 
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(subcommand)]
 pub(super) enum KeyAction {
     New(NewKey),
 }
 
 /// Make a key, and print it with its owner's name as a line for the file of keys.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(subcommand, name = "new", example = "sparkgap key new anna >> keys")]
 pub(super) struct NewKey {
     /// its owner's name, which the log and hooks show
@@ -267,7 +269,7 @@ pub(super) struct NewKey {
 }
 
 /// Print the environment for Claude Code, as a running sparkgap tells it: shell lines for eval.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "env",
@@ -301,7 +303,7 @@ pub(super) struct Environment {
 /// Run Claude Code with the environment of `sparkgap env`, whatever its settings files say. All arguments are Claude
 /// Code's; SPARKGAP_URL and SPARKGAP_API_KEY say where sparkgap is, and with which key to ask it. With --settings alone,
 /// writes the environment into Claude Code's settings file; --settings --undo takes it back.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(subcommand, name = "claude")]
 pub(super) struct Claude {
     /// what claude gets, as it is
@@ -311,7 +313,7 @@ pub(super) struct Claude {
 
 /// Replace the process of the service by a new one, without refusing a client: the new program, options, hooks and keys
 /// are then in force, and the old process finishes its answers. If the new one does not start, nothing changes.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "reload",
@@ -325,7 +327,7 @@ pub(super) struct ReloadCommand {
 }
 
 /// Ask the upstreams some questions, and say what is wrong with them and how to mend it. Exit code 1 if anything is.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "doctor",
@@ -355,7 +357,7 @@ pub(super) struct Doctor {
 }
 
 /// Measure times to the first token and tokens a second, through a running sparkgap and straight to its upstreams.
-#[derive(FromArgs, Debug)]
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "bench",
@@ -396,8 +398,55 @@ pub(super) struct Bench {
     pub(super) json: bool,
 }
 
-/// Print the version.
-#[derive(FromArgs, Debug)]
+/// Ask a running sparkgap whether it is well, for probes. Exit code 1 if it is not, or if there is none.
+#[derive(ArgsInfo, FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "health",
+    example = "sparkgap health",
+    example = "sparkgap health --ready http://127.0.0.1:4000\n    Fails, too, while it stops or if no model server is up.",
+    note = "The environment variable SPARKGAP_URL stands for URL."
+)]
+pub(super) struct HealthProbe {
+    /// its URL; without one, the usual port of this machine is asked
+    #[argh(positional)]
+    pub(super) url: Option<String>,
+    /// ask whether it can serve requests now, and not only whether it runs
+    #[argh(switch)]
+    pub(super) ready: bool,
+}
+
+/// Print the manual page, or completions for a shell.
+#[derive(ArgsInfo, FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "generate",
+    example = "sparkgap generate man > /usr/local/share/man/man1/sparkgap.1",
+    example = "sparkgap generate bash > ~/.local/share/bash-completion/completions/sparkgap",
+    example = "sparkgap generate zsh > ~/.zfunc/_sparkgap",
+    example = "sparkgap generate fish > ~/.config/fish/completions/sparkgap.fish"
+)]
+pub(super) struct GenerateText {
+    /// man, bash, zsh or fish
+    #[argh(positional)]
+    pub(super) kind: TextKind,
+}
+
+/// A text that is generated from the definitions in this file.
+#[derive(Clone, Copy, Debug, FromArgValue)]
+pub(super) enum TextKind {
+    /// The manual page.
+    Man,
+    /// Completions for bash.
+    Bash,
+    /// Completions for zsh.
+    Zsh,
+    /// Completions for fish.
+    Fish,
+}
+
+/// Print the version, and the commit that it was built from.
+#[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(subcommand, name = "version")]
 pub(super) struct Version {}
 

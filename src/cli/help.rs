@@ -14,7 +14,7 @@ const TEXT_COLUMN: usize = 20;
 /// anew, since a default is not as long as its placeholder.
 pub(super) fn with_defaults(help: &str) -> String {
     let defaults = defaults();
-    let mut filled = String::with_capacity(help.len());
+    let mut text = String::with_capacity(help.len());
     let mut lines = help.lines().peekable();
     while let Some(line) = lines.next() {
         let mut entry = line.to_owned();
@@ -23,15 +23,17 @@ pub(super) fn with_defaults(help: &str) -> String {
                 entry.push(' ');
                 entry.push_str(more.trim_start());
             }
-            for (name, value) in &defaults {
-                entry = entry.replace(&format!("%{name}%"), value);
-            }
-            entry = wrapped(&entry);
+            entry = wrapped(&filled(&entry, &defaults));
         }
-        filled.push_str(&entry);
-        filled.push('\n');
+        text.push_str(&entry);
+        text.push('\n');
     }
-    filled
+    text
+}
+
+/// A text with these values in the place of their placeholders.
+pub(super) fn filled(text: &str, defaults: &[(&'static str, String)]) -> String {
+    defaults.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("%{name}%"), value))
 }
 
 /// An option and its text, broken into lines as argh does it.
@@ -71,7 +73,7 @@ fn wrapped(entry: &str) -> String {
 }
 
 /// The placeholders' names and the defaults.
-fn defaults() -> Vec<(&'static str, String)> {
+pub(super) fn defaults() -> Vec<(&'static str, String)> {
     let RunOptions { listen, server, calls, patience, log_level, .. } = RunOptions::default();
     let BenchPlan { rounds, sizes, .. } = BenchPlan::default();
     let sizes: Vec<String> = sizes.iter().map(u64::to_string).collect();

@@ -6,7 +6,7 @@
 //! | `run` | [`run`]: from the process's arguments to a command and its exit code |
 //! | `help` | help texts with the defaults in them |
 //! | `serve` | `serve` and `demo`: what was typed -> `app::RunOptions` |
-//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `reload` | the commands of these names |
+//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload` | the commands of these names |
 //! | `settings_file` | `claude --settings` and `--undo`: the person's settings file |
 //! | `remote` | the questions of `env`, `claude` and `bench` to a running sparkgap |
 //! | `progress`, `output` | lines for stderr and stdout |
@@ -17,6 +17,8 @@ mod check;
 mod claude;
 mod doctor;
 mod env;
+mod generate;
+mod health;
 mod help;
 mod hook;
 mod import;

@@ -201,7 +201,7 @@ fn fetch(server: &Endpoint, url: &str) -> Result<Vec<u8>, NoEnvironment> {
 }
 
 /// The text of an error of the Messages API.
-fn message(mut body: Vec<u8>) -> Option<String> {
+pub(super) fn message(mut body: Vec<u8>) -> Option<String> {
     let answer = json::parse(&mut body).ok()?;
     Some(answer.get("error")?.get("message").and_then(Value::as_str)?.to_string())
 }

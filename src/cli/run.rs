@@ -7,7 +7,7 @@ use argh::FromArgs;
 
 use super::arguments::{Command, CommandLine};
 use super::output::{note, print};
-use super::{bench, check, claude, doctor, env, help, hook, import, key, reload, serve};
+use super::{bench, check, claude, doctor, env, generate, health, help, hook, import, key, reload, serve};
 use crate::app::ServeFailure;
 use crate::logger;
 
@@ -73,8 +73,13 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
         Command::Doctor(typed) => doctor::run(typed),
         Command::Reload(typed) => reload::run(&typed),
         Command::Bench(typed) => bench::run(&typed),
+        Command::Health(typed) => health::run(&typed),
+        Command::Generate(typed) => {
+            print(&generate::text(typed.kind));
+            Ok(())
+        }
         Command::Version(_) => {
-            print(&format!("sparkgap {}\n", env!("CARGO_PKG_VERSION")));
+            print(&format!("sparkgap {}\n", env!("SPARKGAP_VERSION")));
             Ok(())
         }
     };
@@ -138,9 +143,10 @@ mod tests {
 
     #[test]
     fn help_has_examples_and_the_defaults() {
-        for command in
-            ["", "serve", "demo", "check", "hook", "import", "key", "env", "doctor", "bench", "reload"]
-        {
+        for command in [
+            "", "serve", "demo", "check", "hook", "import", "key", "env", "doctor", "bench", "health",
+            "generate", "reload",
+        ] {
             let arguments: Vec<&str> =
                 [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
             let early = parse(&arguments).expect_err("help ends early");

@@ -37,6 +37,7 @@ mod bench;
 mod boxes;
 mod calls;
 mod closed;
+mod commands;
 mod connections;
 mod demo;
 mod doctor;
