@@ -8,8 +8,6 @@ use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::rand::{GetRandomFlags, getrandom};
-
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// The number of 64-bit words in an id. Each gives eight base62 digits: 24 digits as in Anthropic's ids, 142 bits.
@@ -42,13 +40,30 @@ pub fn client_key() -> io::Result<String> {
     let mut key = String::from("sk-");
     for _ in 0..WORDS {
         let mut word = [0; size_of::<u64>()];
-        let mut filled = 0;
-        while let Some(rest) = word.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            filled += getrandom(rest, GetRandomFlags::empty())?;
-        }
+        fill_with_secrets(&mut word)?;
         push_base62(u64::from_ne_bytes(word), &mut key);
     }
     Ok(key)
+}
+
+/// Fills the bytes from the operating system's source for secrets.
+#[cfg(target_os = "linux")]
+fn fill_with_secrets(bytes: &mut [u8]) -> io::Result<()> {
+    use rustix::rand::{GetRandomFlags, getrandom};
+
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        filled += getrandom(rest, GetRandomFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Elsewhere the source is a file.
+#[cfg(not(target_os = "linux"))]
+fn fill_with_secrets(bytes: &mut [u8]) -> io::Result<()> {
+    use std::io::Read as _;
+
+    std::fs::File::open("/dev/urandom")?.read_exact(bytes)
 }
 
 /// A counter, run through SipHash under a key that the operating system draws once per process. The counter makes

@@ -27,10 +27,11 @@
 //! | 4 | `translate` (pure), `hooks`, `transport`, `server`, `activity`, `litellm`, `access` |
 //! | 3 | `config`, `anthropic` (pure), `openai` (pure), `http` |
 //! | 2 | `error` (pure), `settings` (pure), `shell` (pure), `logger` |
-//! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `lane` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `claude_code` (pure), `ids`, `threads`, `wake`, `service` |
+//! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `lane` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `claude_code` (pure), `ids`, `threads`, `wake`, `hang_up`, `service` |
 
 pub mod claude_code;
 pub mod dialect;
+pub mod hang_up;
 pub mod hash;
 pub mod ids;
 pub mod json;

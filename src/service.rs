@@ -123,11 +123,24 @@ fn tell(states: &[NotifyState<'_>]) {
 /// The most memory that the process may use, in bytes: the least of the machine's memory and the limits of its control
 /// group and the groups above it (`MemoryMax=` of a unit, the limit of a container).
 pub fn memory_limit() -> usize {
-    let system = rustix::system::sysinfo();
-    let machine = system.totalram.saturating_mul(system.mem_unit.into());
+    let machine = machine_memory();
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = groups.lines().flat_map(|line| group_limits(Path::new(CGROUP_ROOT), line));
     usize::try_from(limits.fold(machine, u64::min)).unwrap_or(usize::MAX)
+}
+
+/// The machine's memory, in bytes.
+#[cfg(target_os = "linux")]
+fn machine_memory() -> u64 {
+    let system = rustix::system::sysinfo();
+    system.totalram.saturating_mul(system.mem_unit.into())
+}
+
+/// Elsewhere the memory of a small Mac is assumed, since the call that tells needs unsafe code; `--memory-max` sets the
+/// limit itself.
+#[cfg(not(target_os = "linux"))]
+fn machine_memory() -> u64 {
+    8 << 30
 }
 
 /// The folder in which control groups are mounted.

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::load::{Blueprint, LoadError};
 use super::vm::Vm;
+use crate::hang_up;
 use crate::http::Socket;
 use crate::line::WaitingLine;
 use crate::wake::Wake;
@@ -155,13 +156,20 @@ impl Turn {
             let timeout = Timespec::try_from(left).map_err(|_| NoVm::Busy)?;
             let turn = PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN);
             // Only a hang-up matters: a pipelined request does not mean that the client left.
-            let hang_up = client.map(|client| PollFd::from_borrowed_fd(client.as_fd(), PollFlags::RDHUP));
-            let mut sockets: Vec<PollFd<'_>> = std::iter::once(turn).chain(hang_up).collect();
+            let client = client.map(Socket::as_fd);
+            let watched = client.map(|client| PollFd::from_borrowed_fd(client, hang_up::events(client)));
+            let mut sockets: Vec<PollFd<'_>> = std::iter::once(turn).chain(watched).collect();
             match poll(&mut sockets, Some(&timeout)) {
                 Ok(0) => return Err(NoVm::Busy),
-                Ok(_) if sockets.get(1).is_some_and(|client| !client.revents().is_empty()) => {
+                Ok(_)
+                    if client
+                        .zip(sockets.get(1))
+                        .is_some_and(|(client, seen)| hang_up::is_shown(client, seen.revents())) =>
+                {
                     return Err(NoVm::ClientGone);
                 }
+                // A client that sends its next request ends the wait on systems without an event for a hang-up.
+                Ok(_) if sockets.first().is_none_or(|turn| turn.revents().is_empty()) => {}
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return Err(NoVm::Busy),

@@ -315,7 +315,7 @@ mod tests {
         drop(client);
         // The hang-up is already on its way within this machine, so wait for it to arrive, not for a fixed time.
         let arriving = wait.client().unwrap();
-        let mut socket = [rustix::event::PollFd::new(&arriving, rustix::event::PollFlags::RDHUP)];
+        let mut socket = [rustix::event::PollFd::new(&arriving, crate::hang_up::events(arriving))];
         rustix::event::poll(&mut socket, None).unwrap();
         assert!(matches!(incoming.check_client(&hooked), Err(Stop::ClientGone)));
         let mut large = body(WATCHED_SIZE_MIN);

@@ -35,6 +35,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 const PROBES: u32 = 4;
 
 /// The time that sent bytes may stay unacknowledged. While such bytes wait, the system sends no probes.
+#[cfg(target_os = "linux")]
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(90);
 
 /// Serves the connection until either side ends it.
@@ -99,9 +100,21 @@ fn prepare(stream: &TcpStream, options: &ServerLimits) -> io::Result<()> {
     sockopt::set_tcp_keepidle(stream, PROBE_AFTER)?;
     sockopt::set_tcp_keepintvl(stream, PROBE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(stream, PROBES)?;
+    limit_unacknowledged(stream, options)
+}
+
+/// Ends a connection whose client acknowledges nothing.
+#[cfg(target_os = "linux")]
+fn limit_unacknowledged(stream: &TcpStream, options: &ServerLimits) -> io::Result<()> {
     // A client that is there and reads nothing has the time that the owner gave it.
     let unacknowledged = UNACKNOWLEDGED_MAX.max(options.write_timeout).as_millis();
     sockopt::set_tcp_user_timeout(stream, u32::try_from(unacknowledged).unwrap_or(u32::MAX))?;
+    Ok(())
+}
+
+/// Elsewhere the timeout of writes ends such a connection, later, once the socket's buffer is full.
+#[cfg(not(target_os = "linux"))]
+fn limit_unacknowledged(_: &TcpStream, _: &ServerLimits) -> io::Result<()> {
     Ok(())
 }
 

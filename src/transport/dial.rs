@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::sockopt;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::failure::Failure;
 use super::lookup;
+use super::socket::tcp_socket;
 use super::wait::{Call, Direction, Limit};
 
 /// TCP keep-alive: probes a silent peer after this time, then at this interval, this many times. A server that lost its
@@ -59,9 +60,7 @@ fn share(limit: Limit, waits: usize) -> Limit {
 
 fn connect(call: &Call, address: SocketAddr, limit: Limit) -> Result<TcpStream, Failure> {
     let errno = |errno: Errno| Failure::of_connect(&errno.into());
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None).map_err(errno)?;
+    let socket = tcp_socket(address).map_err(errno)?;
     match rustix::net::connect(&socket, &address) {
         Ok(()) => {}
         Err(Errno::INPROGRESS | Errno::INTR) => {

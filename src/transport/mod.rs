@@ -8,7 +8,7 @@
 //! | `response` | [`Response`]: the head, and the body as it comes |
 //! | `failure` | [`Failure`]: everything that can go wrong, and the error that the client gets for it |
 //! | `wait` | [`Wait`], [`CallLimits`]: one `poll` over the upstream's and the client's socket, with every time limit |
-//! | `dial` | a new TCP connection |
+//! | `dial`, `socket` | a new TCP connection, and the socket for it |
 //! | `connection` | a connection, with or without TLS; it uses `wait` for all waiting |
 //! | `idle` | connections that wait for their next call |
 //! | `head` | a response's head: its status, and where its body ends |
@@ -33,6 +33,7 @@ mod lookup;
 mod pulse;
 mod question;
 mod response;
+mod socket;
 mod tls;
 mod wait;
 

@@ -10,7 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::sockopt;
+
+use super::socket::tcp_socket;
 
 /// The refusals in a row that show that the server has stopped: with two seconds between them, time for a server that
 /// ends in order to finish an answer.
@@ -103,10 +105,7 @@ impl Probe {
 
 /// Begins to connect.
 fn connect(peer: SocketAddr) -> Probe {
-    let family = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None);
-    match socket.map(|socket| (rustix::net::connect(&socket, &peer), socket)) {
+    match tcp_socket(peer).map(|socket| (rustix::net::connect(&socket, &peer), socket)) {
         Ok((Err(Errno::CONNREFUSED), _)) => Probe::Refused,
         Ok((_, socket)) => Probe::Begun(Some(socket)),
         Err(_) => Probe::Begun(None),

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::failure::{Failure, WHILE_CONNECTING};
 use super::pulse::Pulse;
+use crate::hang_up;
 
 /// Watches the client while an upstream is silent.
 pub trait Wait {
@@ -280,9 +281,11 @@ impl Call {
 /// True if the client has left already. Used before work for the client begins, when nothing is waited for.
 pub fn has_left(wait: &dyn Wait) -> bool {
     let Some(client) = wait.client() else { return false };
-    let mut sockets = [PollFd::from_borrowed_fd(client, PollFlags::RDHUP)];
+    let mut sockets = [PollFd::from_borrowed_fd(client, hang_up::events(client))];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(rustix::event::poll(&mut sockets, Some(&now)), Ok(1..))
+    let seen = rustix::event::poll(&mut sockets, Some(&now));
+    let [client_seen] = &sockets;
+    matches!(seen, Ok(1..)) && hang_up::is_shown(client, client_seen.revents())
 }
 
 /// Waits at most `time` until `ready` can be read from, and watches the client meanwhile: for a place in a queue, or
@@ -369,7 +372,7 @@ fn poll(
     // there does not mean that the client left. Without a client, the upstream's socket takes its place, with no events
     // of interest.
     let (other, other_interest) = match client {
-        Some(client) => (client, PollFlags::RDHUP),
+        Some(client) => (client, hang_up::events(client)),
         None => (upstream, PollFlags::empty()),
     };
     let mut sockets =
@@ -379,7 +382,7 @@ fn poll(
         Err(errno) => return Err(errno.into()),
     }
     let [upstream, other] = &sockets;
-    Ok(if client.is_some() && !other.revents().is_empty() {
+    Ok(if client.is_some_and(|client| hang_up::is_shown(client, other.revents())) {
         Seen::ClientGone
     } else if !upstream.revents().is_empty() {
         Seen::Upstream
