@@ -117,7 +117,7 @@ pub(super) fn access(options: &RunOptions, addresses: &[SocketAddr], keys: Keys)
     let open = addresses.iter().find(|address| !address.ip().is_loopback());
     if let Some(address) = open.filter(|_| keys.is_empty() && !options.allow_anonymous) {
         return Err(format!(
-            "{address} can be reached from other machines: name a file of keys with --api-key-file, or let everybody in with --allow-anonymous"
+            "{address} can be reached from other machines: name a file of keys with --api-key-file, put keys into {CLIENT_KEYS}, or let everybody in with --allow-anonymous (instead of sparkgap demo, which has neither option: sparkgap serve --upstream demo)"
         ));
     }
     Ok(Access {

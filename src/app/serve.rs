@@ -111,10 +111,25 @@ fn listeners(listen: &str) -> Result<(TcpListener, Vec<TcpListener>), String> {
     }
     let mut handed = handed.into_iter();
     if let Some(first) = handed.next() {
+        if listen != RunOptions::default().listen {
+            log::warn!(
+                "--listen {listen} is ignored: the socket of the service manager sets the address (systemctl edit sparkgap.socket)"
+            );
+        }
         return Ok((first, handed.collect()));
     }
-    let bound = TcpListener::bind(listen).map_err(|error| {
-        format!("cannot listen on {listen}: {error}; choose another address with --listen")
+    let bound = match listen.parse::<u16>() {
+        // All addresses, as under systemd: IPv6 and IPv4 by one socket, or IPv4 alone where IPv6 is switched off.
+        Ok(port) => {
+            let every: [IpAddr; 2] = [Ipv6Addr::UNSPECIFIED.into(), Ipv4Addr::UNSPECIFIED.into()];
+            TcpListener::bind(&every.map(|ip| SocketAddr::new(ip, port))[..])
+        }
+        Err(_) => TcpListener::bind(listen),
+    };
+    let bound = bound.map_err(|error| {
+        format!(
+            "cannot listen on {listen}: {error}; choose PORT or ADDRESS:PORT, such as 127.0.0.1:4000, with --listen"
+        )
     })?;
     Ok((bound, Vec::new()))
 }

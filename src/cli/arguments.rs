@@ -53,7 +53,7 @@ pub(super) enum Command {
     note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY, or the systemd credential of that name, holds the key for the upstreams of --upstream; SPARKGAP_CLIENT_KEYS holds what a file of --api-key-file does.\nUnder a socket unit --listen has no say: the unit names the address."
 )]
 pub(super) struct Serve {
-    /// address to listen on (%listen%)
+    /// address to listen on, or a port of all addresses (%listen%)
     #[argh(option)]
     pub(super) listen: Option<String>,
     /// base URL of an OpenAI-compatible server, or "demo"; may be repeated, the first is the default
@@ -160,7 +160,7 @@ pub(super) struct Serve {
     example = "sparkgap demo\n    then, in another terminal, the line that it prints: it starts Claude Code."
 )]
 pub(super) struct Demo {
-    /// address to listen on (%listen%)
+    /// address to listen on, or a port of all addresses (%listen%)
     #[argh(option)]
     pub(super) listen: Option<String>,
     /// error, warn, info, debug or trace (%log_level%)

@@ -67,3 +67,30 @@ fn version_begins_with_the_number() {
         assert!(code == Some(0) && (is_plain || has_commit), "{text}");
     }
 }
+
+#[test]
+fn listen_takes_a_port_of_all_addresses() {
+    // It binds all addresses, and serves none of them without keys.
+    for arguments in [&["serve", "--upstream", "demo", "--listen", "0"][..], &["demo", "--listen", "0"]] {
+        let (code, _, stderr) = output(arguments);
+        assert!(code == Some(1) && stderr.contains("can be reached from other machines"), "{stderr}");
+        assert!(
+            stderr.contains("SPARKGAP_CLIENT_KEYS"),
+            "it names what works for this command, too: {stderr}"
+        );
+    }
+    for listen in ["4000x", "65536", ":", ""] {
+        let (code, _, stderr) = output(&["demo", "--listen", listen]);
+        assert!(code == Some(1) && stderr.contains("PORT or ADDRESS:PORT"), "{listen}: {stderr}");
+    }
+}
+
+#[test]
+fn listen_is_ignored_under_a_socket_unit_with_a_word() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let arguments = ["serve", "--upstream", "demo", "--listen", "127.0.0.1:1"];
+    let server = Server::run_activated(&arguments, socket.into());
+    assert_eq!(server.address, address);
+    assert!(server.log().contains("--listen 127.0.0.1:1 is ignored"), "{}", server.log());
+}
