@@ -16,6 +16,9 @@ const RETRY_AFTER_S: u32 = 1;
 /// The name of the limit on connecting, in [`Failure::Timeout`].
 pub(super) const WHILE_CONNECTING: &str = "while connecting";
 
+/// The name of the same limit while the host's name is looked up: a name server that is down is not the upstream's fault.
+pub(super) const WHILE_LOOKING_UP: &str = "while looking up the name of its host: is the name server up?";
+
 /// A failed call. The texts are for the log: they may hold the upstream's address, but never its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -59,7 +62,7 @@ impl Failure {
         match self {
             Failure::Refused(_) | Failure::Reset(_) | Failure::Truncated(_) | Failure::Stopped => true,
             // The machine is off, or starting.
-            Failure::Timeout(what) => *what == WHILE_CONNECTING,
+            Failure::Timeout(what) => [WHILE_CONNECTING, WHILE_LOOKING_UP].contains(what),
             Failure::ClientGone
             | Failure::Exhausted(_)
             | Failure::Tls(_)

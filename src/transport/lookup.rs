@@ -9,8 +9,8 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::failure::Failure;
-use super::wait::{Call, Direction};
+use super::failure::{Failure, WHILE_LOOKING_UP};
+use super::wait::{Call, Direction, Limit};
 use crate::threads;
 use crate::wake::Wake;
 
@@ -71,7 +71,8 @@ fn in_background<T: Send + 'static>(
         teller.0.wake();
     });
     started.map_err(exhausted)?;
-    call.until_ready(told.0.as_fd(), Direction::Receive, call.limit(Direction::Receive))?;
+    let limit = Limit { what: WHILE_LOOKING_UP, ..call.limit(Direction::Receive) };
+    call.until_ready(told.0.as_fd(), Direction::Receive, limit)?;
     let found = told.1.lock().unwrap_or_else(PoisonError::into_inner).take();
     let found = found.unwrap_or_else(|| Err(io::Error::other("the look-up has failed")));
     found.map_err(|error| Failure::of_connect(&error))
@@ -133,7 +134,7 @@ mod tests {
             let _ = answered.recv();
             Ok(())
         });
-        assert!(matches!(error, Err(Failure::Timeout(_))));
+        assert_eq!(error, Err(Failure::Timeout(WHILE_LOOKING_UP)));
         drop(answer);
     }
 }

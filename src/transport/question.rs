@@ -13,7 +13,7 @@ use std::time::Duration;
 use ureq::{Error, Timeout};
 
 use super::call::{Endpoint, Path};
-use super::failure::{Failure, WHILE_CONNECTING};
+use super::failure::{Failure, WHILE_CONNECTING, WHILE_LOOKING_UP};
 use super::tls;
 use crate::http::is_encoded;
 
@@ -87,7 +87,8 @@ impl Endpoint {
 /// The same failure in the words of calls.
 fn failure(error: Error, size_max: usize) -> Failure {
     match error {
-        Error::Timeout(Timeout::Resolve | Timeout::Connect) => Failure::Timeout(WHILE_CONNECTING),
+        Error::Timeout(Timeout::Resolve) => Failure::Timeout(WHILE_LOOKING_UP),
+        Error::Timeout(Timeout::Connect) => Failure::Timeout(WHILE_CONNECTING),
         Error::Timeout(_) => Failure::Timeout("before the end of the answer"),
         Error::HostNotFound => Failure::Refused("the host name has no address".into()),
         Error::ConnectionFailed => Failure::Refused("the connection failed".into()),
