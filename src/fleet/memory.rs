@@ -77,6 +77,8 @@ pub(super) struct DiscoveryMemory {
     failure: Option<Failure>,
     /// The number of questions that have failed since the last one that did not.
     failures: u32,
+    /// The number of questions that have ended.
+    ended: u64,
     /// True if the server answers questions, but not with a listing or not in time: to wait for the next one would be in
     /// vain.
     is_in_vain: bool,
@@ -116,6 +118,7 @@ impl DiscoveryMemory {
             asked: None,
             failure: None,
             failures: 0,
+            ended: 0,
             is_in_vain: false,
             running: None,
             is_overtaken: false,
@@ -151,6 +154,11 @@ impl DiscoveryMemory {
             (false, true) => Availability::Down,
             (false, false) => Availability::Up,
         }
+    }
+
+    /// The number of questions that have ended, and whether the last one reached the server.
+    pub(super) fn last_question(&self) -> (u64, bool) {
+        (self.ended, self.availability() == Availability::Up)
     }
 
     /// The number of the server that runs now; a restart or another listing raises it.
@@ -273,6 +281,7 @@ impl DiscoveryMemory {
     pub(super) fn told(&mut self, result: Result<Arc<Discovered>, Failure>, now: Instant) -> bool {
         let was_overtaken = std::mem::take(&mut self.is_overtaken);
         self.asked = Some(now).filter(|_| !was_overtaken);
+        self.ended += 1;
         let is_news = match result {
             Ok(found) => {
                 let is_other = self.known.identity() != found.identity();

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub struct Served {
     entry: Arc<DispatchEntry>,
     /// The most requests that it gets at a time; `None`: no limit.
     places: Option<u32>,
+    /// The number of questions in the background whose ends were taken in.
+    questions: AtomicU64,
 }
 
 /// An upstream's entry in the dispatch. It outlives a change of the upstream's settings.
@@ -368,7 +371,8 @@ impl Gateway {
                 }
             };
             dispatcher.set(entry.id, places, config.drain);
-            Ok(Arc::new(Served { upstream, learned: Mutex::default(), entry, places }))
+            let questions = AtomicU64::new(0);
+            Ok(Arc::new(Served { upstream, learned: Mutex::default(), entry, places, questions }))
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
         Ok(Gateway { dispatcher, upstreams, aliases, hooks, warned: Mutex::default() })
@@ -566,10 +570,19 @@ impl Gateway {
         self.upstreams.iter().for_each(|served| _ = served.upstream.renew());
     }
 
-    /// Has the facts about all upstreams asked for in the background where that is due without any request. Call it
-    /// every second, so that states are told within seconds of a change.
+    /// Has the facts about all upstreams asked for in the background where that is due without any request, and takes in
+    /// how the last questions ended. Call it every second, so that states are told within seconds of a change.
     pub fn keep_current(&self) {
-        self.upstreams.iter().for_each(|served| served.upstream.keep_current());
+        for served in &self.upstreams {
+            served.upstream.keep_current();
+            let (ended, is_reached) = served.upstream.last_question();
+            if served.questions.swap(ended, Ordering::Relaxed) == ended {
+                continue;
+            }
+            if let Some(state) = self.dispatcher.probed(served.id(), is_reached) {
+                log::warn!("upstream {}: {}: it does not answer", served.name(), state.name());
+            }
+        }
     }
 }
 

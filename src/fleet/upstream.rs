@@ -146,6 +146,11 @@ impl Upstream {
         self.memory.lock().availability()
     }
 
+    /// The number of questions that have ended, and whether the last one reached the server.
+    pub(super) fn last_question(&self) -> (u64, bool) {
+        self.memory.lock().last_question()
+    }
+
     /// Has the facts asked for in the background if that is due without any request.
     pub(super) fn keep_current(&self) {
         let wake = || Wake::new().ok().map(Arc::new);
