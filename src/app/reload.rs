@@ -48,8 +48,9 @@ pub(super) fn handle_signals(reload: Reload, stop: StopHandle) -> Result<(), Str
                 // An error, so that the line is there whatever the level; a trace shows everybody's prompts.
                 SIGUSR1 => log::error!("log level: {} (SIGUSR1)", logger::next_level()),
                 _ => {
-                    log::info!("asked to stop");
+                    // In this order: who reads the line finds that the server ends.
                     stop.trigger();
+                    log::info!("asked to stop");
                     status.stopping();
                 }
             }

@@ -63,6 +63,9 @@ pub struct Ticket {
     pub lane: Lane,
     /// The hash of its client.
     pub client: u64,
+    /// True if the owner gave it several upstreams. Only then the health of an upstream counts: a request that has only one
+    /// is sent to it however it is.
+    pub is_pool: bool,
     /// True if another upstream has failed with it.
     pub is_failover: bool,
 }
@@ -220,7 +223,7 @@ impl Dispatch {
         let waiter = self.line.iter().find(|waiter| waiter.number == number);
         let is_out =
             |candidate: &Candidate| self.boxes.get(&candidate.id).is_none_or(|it| it.health.is_out());
-        waiter.is_some_and(|waiter| waiter.ticket.candidates.iter().all(is_out))
+        waiter.is_some_and(|waiter| waiter.ticket.is_pool && waiter.ticket.candidates.iter().all(is_out))
     }
 
     /// Gives upstreams to waiting requests, as far as there are places. Returns the numbers of these requests.
@@ -251,7 +254,7 @@ impl Dispatch {
         let Waiter { since, ticket, .. } = waiter;
         let waited = now.saturating_duration_since(*since);
         let open = |candidate: &Candidate| {
-            self.boxes.get(&candidate.id).is_some_and(|state| state.health.admits(now))
+            self.boxes.get(&candidate.id).is_some_and(|state| !ticket.is_pool || state.health.admits(now))
         };
         let rank = ticket.candidates.iter().filter(|candidate| open(candidate)).map(|it| it.rank).min()?;
         let (indices, offers): (Vec<usize>, Vec<Offer>) = ticket
@@ -495,6 +498,7 @@ mod tests {
             prompt,
             lane: Lane::Person,
             client: 1,
+            is_pool: true,
             is_failover: false,
         }
     }
@@ -645,6 +649,18 @@ mod tests {
         assert!(dispatch.is_stranded(second));
         finish(&mut dispatch, first, 100, now);
         assert_eq!(dispatch.serve(now), [second]);
+    }
+
+    #[test]
+    fn a_request_with_one_upstream_is_sent_however_that_is() {
+        let (mut dispatch, now) = two(4);
+        for key in 0..9 {
+            let mut only = Ticket { is_pool: false, ..ticket(key, 100) };
+            only.candidates.truncate(1);
+            let (number, got) = send(&mut dispatch, only, now);
+            assert_eq!(got, Some((A, Why::Only)));
+            dispatch.end(number, Sign::Gone, Spent::default(), now);
+        }
     }
 
     #[test]

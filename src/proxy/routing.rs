@@ -96,6 +96,7 @@ impl Routing {
                 Lane::of(class("x-claude-code-request-class"), class("x-claude-1p-request-class"))
             }),
             client: client.mixed(),
+            is_pool: self.is_pool(),
             is_failover: false,
         }
     }

@@ -144,7 +144,7 @@ fn a_head_without_a_body_and_a_502_are_not_asked_for_again() {
         // vLLM sends its head at once.
         (None, "upstream 'default' broke off within its answer"),
         // A load balancer whose server has died at work.
-        (Some((502, "<html>Bad Gateway</html>")), "the upstream answered 502"),
+        (Some((502, "<html>Bad Gateway</html>")), "Bad Gateway"),
     ] {
         let before = upstream.seen().len();
         upstream.next(move |call| {

@@ -222,9 +222,9 @@ fn a_failed_hook_is_undone_and_counted_and_leaves_no_trace() {
                 next.to_json()
             ));
         }
-        // The limit is on the wall clock, so on a busy machine a call may use more processor time than it allows. Such
-        // a call gets more tries.
-        if took > 3 * CALL_MAX && (0..5).all(|_| time_of(fault) > 3 * CALL_MAX) {
+        // A call that nothing bounds takes seconds. Three times the limit holds on a quiet machine; beside other work the
+        // same instructions take up to twice the processor time, and such a call gets more tries.
+        if took > 6 * CALL_MAX && (0..5).all(|_| time_of(fault) > 6 * CALL_MAX) {
             failures.push(format!("{fault}\n  took {took:?}"));
         }
     }
