@@ -22,6 +22,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// How long an upstream that does not say so counts as full.
 const FULL_TIME: Duration = Duration::from_secs(5);
 
+/// The shortest time for which an upstream counts as full, whatever it says: a request that waits for it would otherwise
+/// be sent again and again without a pause.
+const FULL_TIME_MIN: Duration = Duration::from_secs(1);
+
 /// The longest time for which an upstream counts as full, whatever it says.
 const FULL_TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -123,7 +127,7 @@ impl Health {
                 self.condition = Condition::Well;
             }
             Sign::Full(time) => {
-                let time = time.unwrap_or(FULL_TIME).min(FULL_TIME_MAX);
+                let time = time.unwrap_or(FULL_TIME).clamp(FULL_TIME_MIN, FULL_TIME_MAX);
                 self.failures = 0;
                 self.condition = Condition::Full { until: now + time };
             }
@@ -252,6 +256,8 @@ mod tests {
         assert!(!health.admits(now + 4 * SECOND) && health.admits(now + 5 * SECOND));
         assert_eq!(health.take(Sign::Full(Some(9 * SECOND)), now), None);
         assert!(!health.admits(now + 8 * SECOND) && health.admits(now + 9 * SECOND));
+        health.take(Sign::Full(Some(Duration::ZERO)), now);
+        assert!(!health.admits(now) && health.admits(now + SECOND));
         health.take(Sign::Full(Some(99_999 * SECOND)), now);
         assert!(health.admits(now + 120 * SECOND));
         assert_eq!(health.take(Sign::Answered, now), Some(HealthState::Well));
