@@ -10,7 +10,8 @@ use std::fmt;
 pub use network::{client_network, host, host_outside, leaves_the_lan};
 pub use url::{ServerUrl, base_url};
 
-use crate::route::Alias;
+use crate::json::Value;
+use crate::route::{Alias, AliasMember};
 use crate::settings::Settings;
 
 /// A key. Its `Debug` prints stars, so that it can never reach a log line.
@@ -110,6 +111,25 @@ impl Config {
     pub fn upstream_of<'c>(&'c self, alias: &'c Alias) -> Option<&'c str> {
         let default = self.upstreams.first().map(|upstream| upstream.name.as_str());
         alias.members.first().map(|member| member.upstream.as_str()).or(default)
+    }
+
+    /// An alias as `check --json` and `on_load` show it: its members and backups, each with the model that it is asked
+    /// for. `upstream` and `model` are those of the first member.
+    pub fn alias_value(&self, alias: &Alias) -> Value<'static> {
+        let text = |text: Option<&str>| text.map_or(Value::Null, |text| text.to_owned().into());
+        let member = |member: &AliasMember| {
+            let upstream = member.upstream.clone().into();
+            Value::object([("upstream", upstream), ("model", text(alias.model_of(member)))])
+        };
+        let list = |members: &[AliasMember]| members.iter().map(member).collect::<Vec<_>>().into();
+        let first = alias.members.first();
+        Value::object([
+            ("pattern", alias.pattern.clone().into()),
+            ("upstream", text(self.upstream_of(alias))),
+            ("model", text(first.map_or(alias.model.as_deref(), |first| alias.model_of(first)))),
+            ("members", list(&alias.members)),
+            ("backup", list(&alias.backup)),
+        ])
     }
 }
 

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use super::arguments::Check;
 use super::output::{Failed, print, print_json};
 use crate::app::{DEMO, Sources};
-use crate::config;
+use crate::config::{self, Config};
 use crate::hooks::Loaded;
 use crate::json::Value;
+use crate::route::{Alias, AliasMember};
 use crate::shown::ShownText;
 
 /// A placeholder for the address of the demo upstream, which has an address only while it runs.
@@ -46,13 +47,7 @@ fn as_text(loaded: &Loaded) -> String {
     text.push_str("aliases, the first match wins\n");
     let config = &loaded.config;
     for alias in &config.aliases {
-        let model = ShownText::new(alias.model.as_deref().unwrap_or("its own model"));
-        let _ = writeln!(
-            text,
-            "  {:32} -> {} {model}",
-            alias.pattern,
-            ShownText::new(config.upstream_of(alias).unwrap_or_default())
-        );
+        let _ = writeln!(text, "  {:32} -> {}", alias.pattern, destinations(config, alias));
     }
     text.push_str("hooks\n");
     for place in loaded.hooks.places() {
@@ -61,6 +56,25 @@ fn as_text(loaded: &Loaded) -> String {
         let _ = writeln!(text, "  {:20} {}{line}{policy}", place.hook.name(), place.file);
     }
     let _ = writeln!(text, "hash {}", loaded.hooks.hash());
+    text
+}
+
+/// The upstreams of an alias with their models: `spark1 qwen3, spark2 qwen3; backup small qwen3:8b`.
+fn destinations(config: &Config, alias: &Alias) -> String {
+    let one = |upstream: &str, model: Option<&str>| {
+        format!("{} {}", ShownText::new(upstream), ShownText::new(model.unwrap_or("its own model")))
+    };
+    let list = |members: &[AliasMember]| {
+        let shown = members.iter().map(|member| one(&member.upstream, alias.model_of(member)));
+        shown.collect::<Vec<_>>().join(", ")
+    };
+    let mut text = match alias.members.as_slice() {
+        [] => one(config.upstream_of(alias).unwrap_or_default(), alias.model.as_deref()),
+        members => list(members),
+    };
+    if !alias.backup.is_empty() {
+        let _ = write!(text, "; backup {}", list(&alias.backup));
+    }
     text
 }
 
@@ -75,13 +89,7 @@ fn as_json(loaded: &Loaded) -> Value<'_> {
             ("leaves_the_lan", config::host_outside(&upstream.url).is_some().into()),
         ])
     });
-    let aliases = loaded.config.aliases.iter().map(|alias| {
-        Value::object([
-            ("pattern", alias.pattern.clone().into()),
-            ("upstream", text(&loaded.config.upstream_of(alias).map(str::to_owned))),
-            ("model", text(&alias.model)),
-        ])
-    });
+    let aliases = loaded.config.aliases.iter().map(|alias| loaded.config.alias_value(alias));
     let hooks = loaded.hooks.places().into_iter().map(|place| {
         Value::object([
             ("hook", place.hook.name().into()),

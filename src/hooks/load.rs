@@ -152,13 +152,7 @@ fn config_for_lua(config: &Config) -> Value<'static> {
             ("model", text(&upstream.model)),
         ])
     });
-    let aliases = config.aliases.iter().map(|alias| {
-        Value::object([
-            ("pattern", alias.pattern.clone().into()),
-            ("upstream", text(&config.upstream_of(alias).map(str::to_owned))),
-            ("model", text(&alias.model)),
-        ])
-    });
+    let aliases = config.aliases.iter().map(|alias| config.alias_value(alias));
     Value::object([
         ("upstreams", Value::Array(upstreams.collect())),
         ("aliases", Value::Array(aliases.collect())),

@@ -380,6 +380,42 @@ fn the_articles_table_is_shipped() {
 }
 
 #[test]
+fn check_and_on_load_show_all_members_of_a_pool_and_its_backups() {
+    let path = file(
+        "pools",
+        r#"return {
+  upstreams = { one = { url = "http://127.0.0.1:1/v1" }, two = { url = "http://127.0.0.1:2/v1" }, small = { url = "http://127.0.0.1:3/v1" } },
+  aliases = {
+    { "pool", upstream = { "one", { "two", model = "q4" } }, backup = "small", model = "q8" },
+    { "plain", upstream = "one" },
+    { "open" },
+  },
+  on_load = function(cfg)
+    local pool, open = cfg.aliases[1], cfg.aliases[3]
+    assert(pool.upstream == "one" and pool.model == "q8" and #pool.members == 2 and #pool.backup == 1)
+    assert(pool.members[2].upstream == "two" and pool.members[2].model == "q4" and pool.backup[1].model == "q8")
+    assert(#open.members == 0 and #open.backup == 0)
+  end,
+}"#,
+    );
+    let path = path.to_str().unwrap();
+    let (code, text, stderr) = output(&["check", "--hooks", path]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for end in ["-> one q8, two q4; backup small q8", "-> one its own model"] {
+        assert!(text.lines().any(|line| line.ends_with(end)), "{text}");
+    }
+    let (_, text, _) = output(&["check", "--json", "--hooks", path]);
+    let checked: Value = serde_json::from_str(&text).unwrap();
+    let pool = json!({
+        "pattern": "pool", "upstream": "one", "model": "q8",
+        "members": [{"upstream": "one", "model": "q8"}, {"upstream": "two", "model": "q4"}],
+        "backup": [{"upstream": "small", "model": "q8"}],
+    });
+    let open = json!({"pattern": "open", "upstream": "one", "model": null, "members": [], "backup": []});
+    assert_eq!((&checked["aliases"][0], &checked["aliases"][2]), (&pool, &open));
+}
+
+#[test]
 fn the_readmes_lua_loads() {
     let readme = include_str!("../../README.md");
     let blocks: Vec<&str> =
