@@ -27,14 +27,23 @@ pub struct Alias {
     pub members: Vec<AliasMember>,
     /// The upstreams that get requests while no member can take them, in this order.
     pub backup: Vec<AliasMember>,
-    /// The model to ask them for; `None`: each upstream's own first one.
+    /// The model to ask them for; `None`: each upstream's own first one. A `*` in it, as in a member's model, stands for the
+    /// text that the `*` at the same place of the pattern matched.
     pub model: Option<String>,
 }
 
 impl Alias {
-    /// The model that a member is asked for, if the alias names one.
+    /// The model that a member is asked for, if the alias names one, as it is configured.
     pub fn model_of<'a>(&'a self, member: &'a AliasMember) -> Option<&'a str> {
         member.model.as_deref().or(self.model.as_deref())
+    }
+
+    /// The model that a member, or an upstream that the alias does not name, is asked for when a client asks for `name`.
+    /// `None`: the alias names none.
+    pub fn model_for(&self, member: Option<&AliasMember>, name: &str) -> Option<String> {
+        let model = member.map_or(self.model.as_deref(), |member| self.model_of(member))?;
+        let name = if self.pattern.ends_with(WINDOW_MARK) { name } else { without_window_mark(name) };
+        Some(fill(model, &captures(&self.pattern, name).unwrap_or_default()))
     }
 }
 
@@ -72,6 +81,36 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// The text of `name` at each `*` of `pattern`; `None`: the name does not match. As in a regular expression, the first `*`
+/// takes as much as possible, so the texts between them are sought from the end. Linear in the length of `name`.
+pub fn captures<'n>(pattern: &str, name: &'n str) -> Option<Vec<&'n str>> {
+    let mut literals = pattern.split('*');
+    let rest = name.strip_prefix(literals.next()?)?;
+    let Some(last) = literals.next_back() else { return rest.is_empty().then(Vec::new) };
+    let mut rest = rest.strip_suffix(last)?;
+    let mut parts = Vec::new();
+    for literal in literals.rev() {
+        let (before, part) = rest.rsplit_once(literal)?;
+        parts.push(part);
+        rest = before;
+    }
+    parts.push(rest);
+    parts.reverse();
+    Some(parts)
+}
+
+/// The model with the parts in the place of its `*`, in order. A `*` without a part stays as it is.
+pub fn fill(model: &str, parts: &[&str]) -> String {
+    let mut pieces = model.split('*');
+    let mut filled = pieces.next().unwrap_or_default().to_owned();
+    let mut parts = parts.iter();
+    for piece in pieces {
+        filled.push_str(parts.next().unwrap_or(&"*"));
+        filled.push_str(piece);
+    }
+    filled
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +136,50 @@ mod tests {
             ("**", "x", true),
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn stars_capture_as_in_a_regular_expression() {
+        for (pattern, name, expected) in [
+            ("claude-*", "claude-x", Some(vec!["x"])),
+            ("*-*", "a-b-c", Some(vec!["a-b", "c"])),
+            ("a*b*b", "a1b2b3b", Some(vec!["1b2", "3"])),
+            ("**", "x", Some(vec!["x", ""])),
+            ("*", "", Some(vec![""])),
+            ("a", "a", Some(vec![])),
+            ("a*", "b", None),
+            ("a*a", "a", None),
+            ("*ab*ab", "ab", None),
+            ("a", "ab", None),
+        ] {
+            assert_eq!(captures(pattern, name), expected, "{pattern} {name}");
+            assert_eq!(matches(pattern, name), expected.is_some(), "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn stars_of_a_model_follow_the_name() {
+        let small = AliasMember { model: Some("small-*".into()), ..AliasMember::new("a") };
+        for (pattern, model, name, expected) in [
+            ("my/*-v*", "x-*_*", "my/big-v2", "x-big_2"),
+            ("*", "*", "any/thing[1m]", "any/thing"),
+            ("*[1m]", "*-wide", "any[1m]", "any-wide"),
+            ("claude-*-*", "q-*", "claude-a-b", "q-a"),
+            ("fixed", "*", "fixed", "*"),
+            ("claude-*", "plain", "claude-a", "plain"),
+            // A name that the pattern does not match, as when a hook chooses the upstream.
+            ("claude-*", "q-*", "other", "q-*"),
+        ] {
+            let alias = Alias {
+                pattern: pattern.into(),
+                members: vec![AliasMember::new("b"), small.clone()],
+                backup: Vec::new(),
+                model: Some(model.into()),
+            };
+            assert_eq!(alias.model_for(alias.members.first(), name).as_deref(), Some(expected), "{pattern}");
+            assert_eq!(alias.model_for(None, name).as_deref(), Some(expected), "{pattern}");
+            assert!(alias.model_for(Some(&small), name).is_some_and(|model| model.starts_with("small-")));
         }
     }
 

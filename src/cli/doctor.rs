@@ -67,7 +67,9 @@ fn named(config: &Config, upstream: &str) -> Vec<String> {
     let own = config.upstreams.iter().filter(|own| own.name == upstream).filter_map(|own| own.model.clone());
     let aliases = config.aliases.iter().filter(|alias| config.upstream_of(alias) == Some(upstream));
     let mut named: Vec<String> = Vec::new();
-    for model in own.chain(aliases.filter_map(|alias| alias.model.clone())) {
+    // A `*` stands for a part of the name that a client asks for, which is not known here.
+    let models = aliases.filter_map(|alias| alias.model.clone()).filter(|model| !model.contains('*'));
+    for model in own.chain(models) {
         if !named.contains(&model) {
             named.push(model);
         }

@@ -446,8 +446,8 @@ impl Gateway {
     ) -> Result<Vec<Destination>, Error> {
         let alias = self.alias(model);
         let found = match alias {
-            _ if !chosen.is_empty() => self.chosen(chosen, alias, own_model),
-            Some(alias) if !alias.members.is_empty() => self.members(alias, own_model),
+            _ if !chosen.is_empty() => self.chosen(chosen, alias, model, own_model),
+            Some(alias) if !alias.members.is_empty() => self.members(alias, model, own_model),
             None if !self.aliases.is_empty() => Vec::new(),
             open => self.listing(open, model, own_model),
         };
@@ -459,28 +459,35 @@ impl Gateway {
 
     /// The upstreams that a hook chose. Only an alias that leads to the same upstream may rename the model, and if the hook
     /// names a model, only an alias with exactly that name.
-    fn chosen(&self, chosen: &[String], alias: Option<&Alias>, own_model: Option<&str>) -> Vec<Destination> {
+    fn chosen(
+        &self,
+        chosen: &[String],
+        alias: Option<&Alias>,
+        model: &str,
+        own_model: Option<&str>,
+    ) -> Vec<Destination> {
         let alias = alias.filter(|alias| own_model.is_none_or(|own| alias.pattern == own));
         let default = self.upstreams.first().map(|served| served.name());
         let renamed = |name: &str| {
             let alias = alias?;
             let is_open = alias.members.is_empty() && default == Some(name);
             let mut members = alias.members.iter().chain(&alias.backup);
-            match members.find(|member| member.upstream == name) {
-                Some(member) => alias.model_of(member),
-                None if is_open => alias.model.as_deref(),
-                None => None,
-            }
+            let member = members.find(|member| member.upstream == name);
+            (member.is_some() || is_open).then(|| alias.model_for(member, self.requested(model)))?
         };
         let upstreams = chosen.iter().filter_map(|name| self.upstream(name));
-        upstreams.map(|served| Destination::new(served, renamed(served.name()).or(own_model), 0)).collect()
+        let destination = |served: &Arc<Served>| {
+            Destination::new(served, renamed(served.name()).as_deref().or(own_model), 0)
+        };
+        upstreams.map(destination).collect()
     }
 
     /// The members of an alias's pool, and its backups.
-    fn members(&self, alias: &Alias, own_model: Option<&str>) -> Vec<Destination> {
+    fn members(&self, alias: &Alias, model: &str, own_model: Option<&str>) -> Vec<Destination> {
         let destination = |rank: usize, member: &AliasMember| {
-            let named = alias.model_of(member).or(own_model);
-            self.upstream(&member.upstream).map(|served| Destination::new(served, named, rank))
+            let named = alias.model_for(Some(member), self.requested(model));
+            let served = self.upstream(&member.upstream)?;
+            Some(Destination::new(served, named.as_deref().or(own_model), rank))
         };
         let members = alias.members.iter().filter_map(|member| destination(0, member));
         let is_backup =
@@ -492,14 +499,15 @@ impl Gateway {
     /// The upstreams that list the model. If none does, the default one, and those that list the default one's model: they
     /// are a pool, as far as no alias names them.
     fn listing(&self, alias: Option<&Alias>, model: &str, own_model: Option<&str>) -> Vec<Destination> {
-        let sought = alias.and_then(|alias| alias.model.as_deref()).unwrap_or(model);
+        let renamed = alias.and_then(|alias| alias.model_for(None, self.requested(model)));
+        let sought = renamed.as_deref().unwrap_or(model);
         let names = [sought, route::without_window_mark(sought)];
         let lists = |served: &Arc<Served>| names.iter().any(|name| served.lists(name));
         let Some(first) = self.upstreams.iter().find(|served| lists(served)).or(self.upstreams.first())
         else {
             return Vec::new();
         };
-        let named = alias.and_then(|alias| alias.model.as_deref()).or(own_model);
+        let named = renamed.as_deref().or(own_model);
         let mut found = vec![Destination::new(first, named, 0)];
         if !self.is_named(first) {
             let own = first.model_for(model, named);
