@@ -39,8 +39,9 @@ return {
 
   -- Model names. The first match wins; * matches any run of characters. If `upstream` is left out, the upstream that
   -- lists the model is used, otherwise the default one. If `model` is left out, the upstream's own model is used.
+  -- A list shares the requests, and a backup is asked while none of its upstreams can answer:
+  -- { "claude-*opus*", upstream = { "spark1", "spark2" }, backup = "small" }
   aliases = {
-    -- { "claude-*opus*", upstream = { "spark" }, backup = { "spark" } },  -- lists share the requests, backups stand by
     -- { "claude-*haiku*", upstream = "small", model = "Intel/Qwen3.5-27B-int4-AutoRound" },
     { "*" },
   },
