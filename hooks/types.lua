@@ -77,6 +77,7 @@
 
 ---@class ErrorDecision
 ---@field retry "other"|nil
+---@field model string?
 ---@field upstream string?
 ---@field status integer?
 ---@field message string?

@@ -40,8 +40,13 @@ pub enum ErrorDecision {
     Continue,
     /// Try any other upstream that could serve the request.
     RetryOther,
-    /// Try this upstream.
-    Upstream(String),
+    /// Send the request elsewhere, as [`Decision::Route`] does. At least one of the two is there.
+    Route {
+        /// The model.
+        model: Option<String>,
+        /// The upstream's name.
+        upstream: Option<String>,
+    },
     /// The client gets this error instead.
     Replace(Error),
 }
@@ -208,7 +213,7 @@ impl Hooks {
     }
 
     fn read_error_decision(&self, returned: Returned<'_>, error: &Error) -> Result<ErrorDecision, String> {
-        const KEYS: [&str; 4] = ["retry", "upstream", "status", "message"];
+        const KEYS: [&str; 5] = ["retry", "model", "upstream", "status", "message"];
         let Some(object) = returned_table(returned, Hook::Error, &KEYS)? else {
             return Ok(ErrorDecision::Continue);
         };
@@ -217,8 +222,9 @@ impl Hooks {
             Some(_) => return Err("the returned retry may be \"other\" only".to_owned()),
             None => {}
         }
-        if let Some(upstream) = self.upstream(&object)? {
-            return Ok(ErrorDecision::Upstream(upstream));
+        let (model, upstream) = (text(&object, "model")?, self.upstream(&object)?);
+        if model.is_some() || upstream.is_some() {
+            return Ok(ErrorDecision::Route { model, upstream });
         }
         let (status, message) = (status(&object, "status")?, text(&object, "message")?);
         if status.is_none() && message.is_none() {

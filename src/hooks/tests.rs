@@ -302,8 +302,13 @@ fn errors_are_reworded_and_sent_elsewhere() {
     assert_eq!(run("return { retry = 'other' }"), ErrorDecision::RetryOther);
     assert_eq!(
         run("if err.upstream == 'spark' then return { upstream = 'main' } end"),
-        ErrorDecision::Upstream("main".into())
+        ErrorDecision::Route { model: None, upstream: Some("main".into()) }
     );
+    assert_eq!(
+        run("return { model = 'wide' }"),
+        ErrorDecision::Route { model: Some("wide".into()), upstream: None }
+    );
+    assert_eq!(run("return { model = 5 }"), ErrorDecision::Continue);
     assert_eq!(
         run("if err.status == 502 then return { status = 529, message = 'Box? ' .. err.message } end"),
         ErrorDecision::Replace(Error::new(Kind::Overloaded, "Box? refused"))

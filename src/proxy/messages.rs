@@ -11,6 +11,7 @@ use crate::http::Request;
 use crate::ids;
 use crate::json::{Document, Value};
 use crate::server::Client;
+use crate::shown::ShownText;
 use crate::translate::{Asked, Plan};
 use crate::transport::{Wait, has_left};
 
@@ -429,18 +430,18 @@ impl<'s> Stages<'s> {
             let names = self.gateway.upstreams().iter().map(|served| served.name());
             names.filter(|name| !tried.iter().any(|tried| tried == name)).map(str::to_string).next()
         };
-        let next = match hooks.on_error(&error, failed, &mut shown.borrow_mut())? {
+        let (model, upstream) = match hooks.on_error(&error, failed, &mut shown.borrow_mut())? {
             ErrorDecision::Replace(other) => return Err(other.into()),
-            _ if tried.len() >= ROUNDS_MAX => None,
-            ErrorDecision::Continue => None,
-            ErrorDecision::RetryOther => untried(),
+            _ if tried.len() >= ROUNDS_MAX => (None, None),
+            ErrorDecision::Continue => (None, None),
+            ErrorDecision::RetryOther => (None, untried()),
             // This may be the same upstream again, with another of its models.
-            ErrorDecision::Upstream(name) => Some(name),
+            ErrorDecision::Route { model, upstream } => (model, upstream),
         };
-        let Some(next) = next else { return Err(error.into()) };
-        log::info!("{}: {failed} failed, trying {next}: {error}", course.record.request_id);
+        let Some(next) = upstream.as_deref().or(model.as_deref()) else { return Err(error.into()) };
+        log::info!("{}: {failed} failed, trying {}: {error}", course.record.request_id, ShownText::new(next));
         let mut document = Document::from(saved.clone());
-        course.hooked.upstreams = vec![next];
+        course.hooked.reroute(model, upstream);
         self.route(&incoming, &incoming.parse(&mut document)?, course)
     }
 }

@@ -70,6 +70,12 @@ impl Hooked {
     pub(super) fn save(&mut self, body: &Value<'_>) {
         self.saved.get_or_insert_with(|| body.to_json().into_bytes());
     }
+
+    /// Sends the request elsewhere. Without a model the one that a hook chose before still counts.
+    pub(super) fn reroute(&mut self, model: Option<String>, upstream: Option<String>) {
+        self.model = model.or(self.model.take());
+        self.upstreams = upstream.into_iter().collect();
+    }
 }
 
 impl Incoming<'_> {
