@@ -3,6 +3,7 @@
 use super::error::ImportError;
 use super::lua;
 use super::models::{self, Models};
+use super::pools;
 use super::report::{self, Line, Report};
 use super::router::Routes;
 use super::sources::{self, NamedAddresses, Unset, Variable};
@@ -52,7 +53,8 @@ pub fn import(yaml: &str, variable: Variable<'_>) -> Result<Import, ImportError>
     let routes = Routes::read(&root, &mut models, &mut report)?;
     let master_key = read_master_key(&root, &mut report);
     read_environment(&root, &mut models, &mut report);
-    let lua = lua::write(&models, &routes);
+    let aliases = pools::aliases(&mut models, &routes, &mut report);
+    let lua = lua::write(&models, &aliases);
     let Models { environment, unset, .. } = models;
     Ok(Import { lua, report: report.lines(&root), environment, master_key, unset })
 }
@@ -62,13 +64,15 @@ fn read_master_key(root: &yaml::Node, report: &mut Report) -> Option<MasterKey> 
     let path = "general_settings.master_key";
     Some(match key.strip_prefix("os.environ/") {
         Some(name) => {
-            let note = format!("write the value of ${name} to a file and start with --api-key-file FILE");
-            report.mark(path, KeyVerdict::Unsupported, note);
+            let note = format!(
+                "serve --litellm lets its holders in; with the Lua, write the value of ${name} to a file and start with --api-key-file FILE"
+            );
+            report.mark(path, KeyVerdict::Mapped, note);
             MasterKey::Environment(name.to_owned())
         }
         None => {
-            let note = "write it to a file of its own and start with --api-key-file FILE";
-            report.mark(path, KeyVerdict::Unsupported, note);
+            let note = "serve --litellm lets its holders in; with the Lua, write it to a file of its own and start with --api-key-file FILE";
+            report.mark(path, KeyVerdict::Mapped, note);
             MasterKey::Literal(Secret::new(key))
         }
     })

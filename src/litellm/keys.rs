@@ -13,12 +13,11 @@ pub(super) const ANCHORED: &str = "counts where *name puts it";
 
 const UNKNOWN_PARAMETER: &str = "not known here; if the upstream is to get it, put it under extra_body";
 
-/// The note on time limits, which sparkgap has as options of the whole service.
-const TIME_LIMIT: &str = "set globally, see sparkgap serve --help";
+/// The note on time limits: a short one would end every long prefill in an error.
+const TIME_LIMIT: &str = "not taken over: --first-byte-timeout (1800 s) and --idle-timeout (300 s) of sparkgap serve hold for all upstreams";
 
-/// The note on settings for another try at the same upstream.
-const RETRIES: &str =
-    "the next entry or fallback is tried instead, each once; set globally, see sparkgap serve --help";
+/// The note on settings for further tries.
+const RETRIES: &str = "sparkgap's own rule: a failed request goes to the next upstream of its name; with one upstream it is tried again there if no model has begun it; no option changes that";
 
 const HEADERS: &str = "sparkgap adds no headers of its own; a key belongs in api_key, for others put a reverse proxy before the upstream";
 
@@ -26,19 +25,25 @@ const LOG_LEVEL: &str = "the log has one line per request; for more see sparkgap
 
 const JSON_LOGS: &str = "the log is plain text for the journal; journalctl -o json makes JSON of it";
 
-const RATES: &str = "no limits by the minute; max_in_flight on the upstream bounds requests at a time";
+const RATES: &str =
+    "no limits and no shares by the minute; max_parallel_requests bounds the requests at a time";
 
-const ONE_STRATEGY: &str = "entries are drawn by weight and session; write on_request for another rule";
+const ONE_STRATEGY: &str = "one strategy: of those that share a name, the upstream that answers soonest gets the request (docs/pool.md)";
 
-const COOLDOWN: &str = "no cooldowns: a failed entry is tried again with the next request";
+const PARALLEL: &str = "set max_in_flight on each upstream";
+
+const TAGS: &str = "no routing by tags; on_request may choose an upstream";
+
+const COOLDOWN: &str = "sparkgap's own rule: an upstream that shares a name or has a backup is out after a refused connection or three failures in a row, and is tried again after 1 s, then 2, 4 … 30 s";
 
 const COSTS: &str = "sparkgap keeps no costs; on_log sees the tokens of each request";
 
-const CALLBACKS: &str = "send records on from on_log or from the journal";
+const CALLBACKS: &str = "no callbacks: on_log gets the record of each request, and code of your own becomes a hook (hooks/README.md)";
 
 const CACHE: &str = "answers are not cached; the upstream's prefix cache is what saves time";
 
-const FALLBACK_KIND: &str = "only errors and overflow have fallbacks; write on_error for others";
+const FALLBACK_KIND: &str =
+    "fallbacks are for upstreams that fail and for prompts that are too long; answers are not judged";
 
 const WINDOW: &str = "the window is asked of the upstream; override it with window = on the upstream";
 
@@ -50,13 +55,12 @@ const TABLE: &[(&str, KeyVerdict, &str)] = &[
     ("model_list[].litellm_params", Unsupported, UNKNOWN_PARAMETER),
     ("model_list[].litellm_params.timeout", Unsupported, TIME_LIMIT),
     ("model_list[].litellm_params.stream_timeout", Unsupported, TIME_LIMIT),
-    ("model_list[].litellm_params.max_retries", Unsupported, RETRIES),
-    ("model_list[].litellm_params.num_retries", Unsupported, RETRIES),
+    ("model_list[].litellm_params.max_retries", Ignored, RETRIES),
+    ("model_list[].litellm_params.num_retries", Ignored, RETRIES),
     ("model_list[].litellm_params.extra_headers", Unsupported, HEADERS),
     ("model_list[].litellm_params.headers", Unsupported, HEADERS),
     ("model_list[].litellm_params.rpm", Unsupported, RATES),
     ("model_list[].litellm_params.tpm", Unsupported, RATES),
-    ("model_list[].litellm_params.max_parallel_requests", Unsupported, "set max_in_flight on the upstream"),
     ("model_list[].litellm_params.drop_params", BuiltIn, "what an upstream does not take is not sent"),
     (
         "model_list[].litellm_params.additional_drop_params",
@@ -66,25 +70,41 @@ const TABLE: &[(&str, KeyVerdict, &str)] = &[
     ("model_list[].litellm_params.stream", BuiltIn, "the client decides; the upstream always streams"),
     ("model_list[].litellm_params.input_cost_per_token", Ignored, COSTS),
     ("model_list[].litellm_params.output_cost_per_token", Ignored, COSTS),
-    ("model_list[].litellm_params.tags", Unsupported, ONE_STRATEGY),
+    ("model_list[].litellm_params.tags", Unsupported, TAGS),
     ("model_list[].litellm_params.organization", Unsupported, HEADERS),
+    (
+        "model_list[].litellm_params.ssl_verify",
+        Unsupported,
+        "certificates are always checked; name your own authority with --ca-file",
+    ),
+    (
+        "model_list[].litellm_params.merge_reasoning_content_in_choices",
+        Ignored,
+        "reasoning goes to the client as thinking blocks",
+    ),
     ("model_list[].litellm_params.n", Ignored, "a message has one answer"),
-    ("model_list[].model_info", Ignored, "what matters of it is asked of the upstream"),
+    ("model_list[].model_info", Ignored, "not read: models and windows are asked of the upstream"),
     ("model_list[].model_info.max_tokens", Ignored, WINDOW),
     ("model_list[].model_info.max_input_tokens", Ignored, WINDOW),
     ("model_list[].model_info.max_output_tokens", Ignored, "for a cap set max_tokens on the upstream"),
     ("model_list[].model_info.input_cost_per_token", Ignored, COSTS),
     ("model_list[].model_info.output_cost_per_token", Ignored, COSTS),
+    (
+        "model_list[].model_info.supports_vision",
+        Ignored,
+        "images are sent until the upstream refuses them; vision = false on the upstream leaves them out at once",
+    ),
+    ("model_list[].model_info.mode", Ignored, "every entry is served as a chat model"),
     ("model_list[].model_info.id", Ignored, "entries have no ids"),
     ("litellm_settings.drop_params", BuiltIn, "what an upstream does not take is not sent"),
     ("litellm_settings.modify_params", BuiltIn, "histories are repaired where an upstream needs it"),
     ("litellm_settings.request_timeout", Unsupported, TIME_LIMIT),
-    ("litellm_settings.num_retries", Unsupported, RETRIES),
-    ("litellm_settings.num_retries_per_request", Unsupported, RETRIES),
+    ("litellm_settings.num_retries", Ignored, RETRIES),
+    ("litellm_settings.num_retries_per_request", Ignored, RETRIES),
     ("litellm_settings.set_verbose", Ignored, LOG_LEVEL),
     ("litellm_settings.json_logs", Unsupported, JSON_LOGS),
     ("litellm_settings.telemetry", BuiltIn, "sparkgap sends none"),
-    ("litellm_settings.allowed_fails", Unsupported, COOLDOWN),
+    ("litellm_settings.allowed_fails", Ignored, COOLDOWN),
     ("litellm_settings.content_policy_fallbacks", Unsupported, FALLBACK_KIND),
     ("litellm_settings.callbacks", Unsupported, CALLBACKS),
     ("litellm_settings.success_callback", Unsupported, CALLBACKS),
@@ -99,18 +119,19 @@ const TABLE: &[(&str, KeyVerdict, &str)] = &[
         BuiltIn,
         "chat completions are what is spoken",
     ),
-    ("router_settings.num_retries", Unsupported, RETRIES),
-    ("router_settings.retry_policy", Unsupported, RETRIES),
-    ("router_settings.retry_after", Unsupported, RETRIES),
+    ("router_settings.num_retries", Ignored, RETRIES),
+    ("router_settings.retry_policy", Ignored, RETRIES),
+    ("router_settings.retry_after", Ignored, RETRIES),
     ("router_settings.timeout", Unsupported, TIME_LIMIT),
     ("router_settings.stream_timeout", Unsupported, TIME_LIMIT),
-    ("router_settings.routing_strategy", Unsupported, ONE_STRATEGY),
-    ("router_settings.routing_strategy_args", Unsupported, ONE_STRATEGY),
-    ("router_settings.enable_tag_filtering", Unsupported, ONE_STRATEGY),
-    ("router_settings.allowed_fails", Unsupported, COOLDOWN),
-    ("router_settings.allowed_fails_policy", Unsupported, COOLDOWN),
-    ("router_settings.cooldown_time", Unsupported, COOLDOWN),
-    ("router_settings.disable_cooldowns", BuiltIn, COOLDOWN),
+    ("router_settings.routing_strategy", Ignored, ONE_STRATEGY),
+    ("router_settings.routing_strategy_args", Ignored, ONE_STRATEGY),
+    ("router_settings.enable_tag_filtering", Unsupported, TAGS),
+    ("router_settings.allowed_fails", Ignored, COOLDOWN),
+    ("router_settings.allowed_fails_policy", Ignored, COOLDOWN),
+    ("router_settings.cooldown_time", Ignored, COOLDOWN),
+    ("router_settings.disable_cooldowns", Ignored, COOLDOWN),
+    ("router_settings.default_max_parallel_requests", Unsupported, PARALLEL),
     ("router_settings.enable_pre_call_checks", Ignored, "the window is checked by the upstream's own error"),
     ("router_settings.content_policy_fallbacks", Unsupported, FALLBACK_KIND),
     ("router_settings.redis_host", Ignored, "one process needs no Redis"),
@@ -120,8 +141,8 @@ const TABLE: &[(&str, KeyVerdict, &str)] = &[
     ("general_settings.database_url", Unsupported, DATABASE),
     ("general_settings.store_model_in_db", Unsupported, DATABASE),
     ("general_settings.disable_spend_logs", BuiltIn, COSTS),
-    ("general_settings.max_parallel_requests", Unsupported, "set max_in_flight on the upstream"),
-    ("general_settings.global_max_parallel_requests", Unsupported, TIME_LIMIT),
+    ("general_settings.max_parallel_requests", Unsupported, PARALLEL),
+    ("general_settings.global_max_parallel_requests", Unsupported, PARALLEL),
     ("general_settings.health_check_interval", Unsupported, "sparkgap doctor asks the upstreams"),
     ("general_settings.background_health_checks", Unsupported, "sparkgap doctor asks the upstreams"),
     ("general_settings.alerting", Unsupported, CALLBACKS),

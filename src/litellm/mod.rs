@@ -1,10 +1,11 @@
 //! A LiteLLM `config.yaml` -> Lua for sparkgap, with a report on every key.
 //!
 //! ```text
-//! text ─► yaml ─► models   model_list: upstreams, groups of entries
-//!            │         (`providers`: prefixes and addresses, `names`: what upstreams are called,
+//! text ─► yaml ─► models   model_list: servers, groups of entries
+//!            │         (`providers`: prefixes and addresses, `names`: the names of upstreams, `share`: `order` and `weight`,
 //!            │          `target`: the server and the key of an entry, `sources`: where LiteLLM looks for them)
-//!            ├──► router   aliases and fallbacks between the groups
+//!            ├──► router   other names of groups, and fallbacks between them
+//!            ├──► pools    the alias table: who shares a name, and who waits behind
 //!            └──► report   a verdict for every leaf of the file; `keys` holds those that never change
 //!                   └► lua  the file to write
 //! ```
@@ -15,10 +16,11 @@
 //!
 //! | LiteLLM | here |
 //! |---|---|
-//! | several entries of one `model_name`: one is drawn for each request, by `weight` | drawn by a hash of the client's session, by `weight`: a conversation keeps its upstream and its prefix cache |
-//! | an entry fails: another of its group, then `fallbacks` and theirs | the same, in that order, each once, 32 at most, and only before the first byte of an answer |
-//! | falls back after any error | not after a request that is wrong in itself (400, 413), except one that is too long |
-//! | entries that fail often are skipped for a while (cooldown) | never skipped: each request begins with its own first entry |
+//! | several entries of one `model_name`: one is drawn for each request, by `weight` or a `routing_strategy` | the one that answers soonest, as in any pool: a conversation keeps its upstream and its prefix cache |
+//! | an entry fails: another of its order, then the next `order`, then `fallbacks` and theirs | the same, in that order, 32 backups at most; those of one order share the requests only in the lowest one |
+//! | falls back after any error | after an upstream that is full or has failed, not after a refusal (4xx), except of a prompt that is too long |
+//! | entries that fail often are skipped for a while (`allowed_fails`, `cooldown_time`) | the rules of every pool: three failures in a row or a refused connection, then pauses of 1 to 30 s |
+//! | no limit unless the file sets one | upstreams that share a name or have a backup get 8 requests at a time |
 //! | a `*` pattern matches from the start of a name | it matches the whole name |
 //! | a name that nothing matches is a 400 | it is a 404 that names the model |
 
@@ -28,9 +30,11 @@ mod keys;
 mod lua;
 mod models;
 mod names;
+mod pools;
 mod providers;
 mod report;
 mod router;
+mod share;
 mod sources;
 mod target;
 mod upstream;

@@ -6,10 +6,11 @@ use super::keys::PARAMETERS;
 use super::names::name_upstreams;
 use super::providers::{NO_KEY, split_model};
 use super::report::{Report, join};
+use super::share::ListedShare;
 use super::sources::{ADDRESSES, NamedAddresses, Unset, present};
 use super::target::{self, ListedKey, ModelTarget};
 use super::upstream::{ImportedUpstream, SettingText};
-use super::yaml::{Content, Node, Scalar};
+use super::yaml::{Content, Node};
 use super::{ImportError, KeyVerdict};
 use crate::config::Secret;
 
@@ -28,8 +29,12 @@ pub(super) struct ImportedModel {
     pub(super) upstream: usize,
     /// The model without the provider prefix. `*` stands for the text that the `*` of its group's name matched.
     pub(super) model: String,
-    pub(super) weight: f64,
     pub(super) tweaks: Vec<Tweak>,
+    /// Its part in the requests for its name.
+    pub(super) share: ListedShare,
+    /// For the report: its path, and its name in words.
+    pub(super) path: String,
+    pub(super) called: String,
 }
 
 /// The entries of one `model_name`; never empty.
@@ -67,6 +72,9 @@ pub(super) struct Models {
 /// The most entries of `model_list`: each name is compared with every other one.
 const ENTRIES_MAX: usize = 1000;
 
+/// The key for the most requests of an entry at a time.
+const PARALLEL: &str = "max_parallel_requests";
+
 /// Reads `model_list`.
 pub(super) fn read(
     root: &Node,
@@ -86,10 +94,9 @@ pub(super) fn read(
         return Err(list.error(message));
     }
     let mut models = Models::default();
-    let mut weighings = Vec::new();
     sources.report_unused(report);
     for (i, item) in items.iter().enumerate() {
-        models.entry(&format!("model_list[{i}]"), item, sources, &mut weighings, report)?;
+        models.entry(&format!("model_list[{i}]"), item, sources, report)?;
     }
     if models.groups.is_empty() {
         let reasons: Vec<String> =
@@ -97,32 +104,26 @@ pub(super) fn read(
         let message = format!("no entry of model_list can be served; {}", reasons.join("; "));
         return Err(list.error(message.trim_end_matches("; ")));
     }
-    weigh(&mut models, &weighings, report);
     name_upstreams(&mut models.upstreams);
     models.name_keys();
     for (path, i, more) in std::mem::take(&mut models.named_later) {
         let Some(upstream) = models.upstreams.get(i) else { continue };
-        let note = match (&upstream.key, path.ends_with(".api_key")) {
-            (Some(key), true) => format!(
+        let name = &upstream.name;
+        let note = match (&upstream.key, upstream.max_in_flight) {
+            (Some(key), _) if path.ends_with(".api_key") => format!(
                 "keys do not belong in files that get shared: set {key} in the service's environment, the Lua asks for it"
             ),
-            _ => format!("upstream {}{more}", upstream.name),
+            (_, Some(max)) if path.ends_with(PARALLEL) => {
+                format!(
+                    "upstream {name} gets at most {max} at a time, for all its names together; further ones wait"
+                )
+            }
+            _ => format!("upstream {name}{more}"),
         };
         report.mark(path, KeyVerdict::Mapped, note);
     }
     Ok(models)
 }
-
-/// The place of an entry, and the numbers that may be its weight.
-struct Weighing {
-    path: String,
-    group: usize,
-    entry: usize,
-    /// `weight`, `rpm`, `tpm`.
-    numbers: [Option<f64>; 3],
-}
-
-const WEIGHT_KEYS: [&str; 3] = ["weight", "rpm", "tpm"];
 
 impl Models {
     fn entry(
@@ -130,7 +131,6 @@ impl Models {
         path: &str,
         item: &Node,
         sources: NamedAddresses<'_>,
-        weighings: &mut Vec<Weighing>,
         report: &mut Report,
     ) -> Result<(), ImportError> {
         let Some(name) = item.get("model_name").filter(|name| name.text().is_some()) else {
@@ -151,6 +151,7 @@ impl Models {
                 return Ok(());
             }
         };
+        let share = ListedShare::read(item)?;
         let entry = match self.read_entry(path, &name, params, sources, report)? {
             Ok(entry) => entry,
             Err(why) => {
@@ -158,25 +159,11 @@ impl Models {
                 return Ok(());
             }
         };
-        let numbers =
-            [read_weight(params, "weight")?, read_weight(params, "rpm")?, read_weight(params, "tpm")?];
-        let group = match self.groups.iter().position(|group| group.name == name) {
-            Some(group) => group,
-            None => {
-                self.groups.push(Group { name: name.clone(), entries: Vec::new(), made_up: false });
-                self.groups.len() - 1
-            }
-        };
-        let alias = if from.is_empty() {
-            "an alias of this name".to_owned()
-        } else {
-            format!("the alias {name}{from}")
-        };
-        report.mark(format!("{path}.model_name"), KeyVerdict::Mapped, alias);
-        if let Some(group_of) = self.groups.get_mut(group) {
-            let place = group_of.entries.len();
-            weighings.push(Weighing { path: path.to_owned(), group, entry: place, numbers });
-            group_of.entries.push(entry);
+        let called = if from.is_empty() { "this name".to_owned() } else { format!("{name}{from}") };
+        let entry = ImportedModel { share, called, ..entry };
+        match self.groups.iter_mut().find(|group| group.name == name) {
+            Some(group) => group.entries.push(entry),
+            None => self.groups.push(Group { name, entries: vec![entry], made_up: false }),
         }
         Ok(())
     }
@@ -194,10 +181,10 @@ impl Models {
         self.left_out.push((path.to_owned(), name.to_owned(), why));
     }
 
-    /// The entry, or why it cannot be served.
+    /// The entry, called by its name alone and without its share; or why it cannot be served.
     fn read_entry(
         &mut self,
-        path: &str,
+        entry_path: &str,
         name: &str,
         params: &Node,
         sources: NamedAddresses<'_>,
@@ -206,7 +193,7 @@ impl Models {
         if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Ok(Err("its model_name has a blank, which no client can ask for; rename it".to_owned()));
         }
-        let path = &format!("{path}.litellm_params");
+        let path = &format!("{entry_path}.litellm_params");
         let text = |key, what| match sources.find(params, path, &[key]) {
             Some((_, node)) => present(node, sources, what).map(Option::unwrap_or_default),
             None => Ok((String::new(), String::new())),
@@ -237,7 +224,9 @@ impl Models {
         let note = if has_address { note } else { format!("{note}{more}") };
         report.mark(format!("{path}.model"), KeyVerdict::Mapped, note);
         let tweaks = read_tweaks(path, params, report)?;
-        Ok(Ok(ImportedModel { upstream, model, weight: 1.0, tweaks }))
+        self.limit(path, params, upstream, report);
+        let (share, called, path) = (ListedShare::default(), name.to_owned(), entry_path.to_owned());
+        Ok(Ok(ImportedModel { upstream, model, tweaks, share, path, called }))
     }
 
     /// The upstream with this address and key; added if there is none yet.
@@ -264,8 +253,15 @@ impl Models {
                 i
             }
             None => {
-                let (name, url, flavour) = (String::new(), target.url, target.flavour);
-                self.upstreams.push(ImportedUpstream { name, url, key, key_was_literal, flavour });
+                self.upstreams.push(ImportedUpstream {
+                    name: String::new(),
+                    url: target.url,
+                    key,
+                    key_was_literal,
+                    flavour: target.flavour,
+                    max_in_flight: None,
+                    again: None,
+                });
                 self.upstreams.len() - 1
             }
         };
@@ -284,6 +280,25 @@ impl Models {
             self.named_later.push((path, i, target.notes));
         }
         Ok(i)
+    }
+
+    /// Takes `max_parallel_requests` as the upstream's limit. The entries of one server share it, so the largest number
+    /// counts.
+    fn limit(&mut self, path: &str, params: &Node, upstream: usize, report: &mut Report) {
+        let Some(node) = params.get(PARALLEL).filter(|node| !node.is_null()) else { return };
+        let path = join(path, PARALLEL);
+        match node.text().and_then(|text| text.parse::<u32>().ok()) {
+            Some(0) => report.mark(path, KeyVerdict::Ignored, "0 sets no limit, as in LiteLLM"),
+            Some(max) => {
+                if let Some(upstream) = self.upstreams.get_mut(upstream) {
+                    upstream.max_in_flight = upstream.max_in_flight.max(Some(max));
+                }
+                self.named_later.push((path, upstream, String::new()));
+            }
+            None => {
+                report.mark(path, KeyVerdict::Unsupported, "not a number; set max_in_flight on the upstream")
+            }
+        }
     }
 
     /// The name of the variable that holds the key, and the key's place in the file. A literal key moves to a variable
@@ -364,52 +379,6 @@ impl Models {
             .flat_map(|group| &group.entries)
             .flat_map(|entry| &entry.tweaks)
             .any(|tweak| tweak.value.contains_text(&reference))
-    }
-}
-
-fn read_weight(params: &Node, key: &str) -> Result<Option<f64>, ImportError> {
-    let Some(node) = params.get(key).filter(|node| !node.is_null()) else { return Ok(None) };
-    #[allow(clippy::cast_precision_loss, reason = "a share of requests needs no 53 bits")]
-    match node.scalar() {
-        Some(Scalar::Int(n)) if n >= 0 => Ok(Some(n as f64)),
-        Some(Scalar::Float(n)) if n >= 0.0 => Ok(Some(n)),
-        _ => Err(node.error(format!("{key} must be a number from 0 up"))),
-    }
-}
-
-/// Sets the weights by LiteLLM's rule: the first of weight, rpm and tpm that the first entry of a group has is the
-/// weight of all its entries, and an entry without it is never drawn.
-fn weigh(models: &mut Models, weighings: &[Weighing], report: &mut Report) {
-    for (g, group) in models.groups.iter_mut().enumerate() {
-        let alone = group.entries.len() == 1;
-        let of_group = || weighings.iter().filter(move |weighing| weighing.group == g);
-        let kind = of_group().next().and_then(|first| first.numbers.iter().position(Option::is_some));
-        for weighing in of_group() {
-            for (k, (key, number)) in WEIGHT_KEYS.iter().zip(weighing.numbers).enumerate() {
-                let Some(number) = number else { continue };
-                let path = format!("{}.litellm_params.{key}", weighing.path);
-                if kind == Some(k) && !alone {
-                    let note = format!("its share of {} by the client's session", group.name);
-                    report.mark(path, KeyVerdict::Mapped, note);
-                    if let Some(entry) = group.entries.get_mut(weighing.entry) {
-                        entry.weight = number;
-                    }
-                } else if *key == "weight" {
-                    let why = if alone {
-                        "the only entry of its name"
-                    } else {
-                        "the first entry of its name has none"
-                    };
-                    report.mark(path, KeyVerdict::Ignored, why);
-                }
-            }
-            if kind.is_some_and(|k| weighing.numbers.get(k).is_none_or(Option::is_none))
-                && !alone
-                && let Some(entry) = group.entries.get_mut(weighing.entry)
-            {
-                entry.weight = 0.0;
-            }
-        }
     }
 }
 

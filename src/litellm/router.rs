@@ -11,9 +11,6 @@ use crate::route;
 /// The most groups to try after the first, and the most entries of one list of fallbacks. Clients do not wait for more.
 const FALLBACKS_MAX: usize = 32;
 
-/// The longest name, in bytes, for which a pattern is searched: the time to match grows with the square of the length.
-const NAME_CHARS_MAX: usize = 256;
-
 /// The routes of requests, by indices into the groups.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
@@ -23,25 +20,38 @@ pub(super) struct Routes {
     pub(super) fallbacks: Vec<Vec<usize>>,
     /// For each group, its fallbacks if the prompt is too long.
     pub(super) overflow: Vec<Vec<usize>>,
+    /// Each target of `fallbacks` and `default_fallbacks` whose effect is reported once all upstreams are in line.
+    pub(super) targets: Vec<FallbackTarget>,
+}
+
+/// One model of a list of fallbacks.
+#[derive(Clone, Debug)]
+pub(super) struct FallbackTarget {
+    /// The group that fails; `None`: each group that has no line of its own (`*`).
+    pub(super) of: Option<usize>,
+    /// The group that follows it.
+    pub(super) group: usize,
+    /// For the report: its path.
+    pub(super) path: String,
 }
 
 /// One line of `fallbacks`.
 struct FallbackLine {
-    /// The group that fails; `None`: each group that has no line of its own (`*`).
-    group: Option<usize>,
-    targets: Vec<usize>,
+    of: Option<usize>,
+    targets: Vec<FallbackTarget>,
 }
 
 impl Routes {
     pub(super) fn read(root: &Node, models: &mut Models, report: &mut Report) -> Result<Routes, ImportError> {
         let aliases = read_aliases(root, models, report)?;
         let mut general = read_fallbacks(root, "fallbacks", models, report)?;
-        general.extend(read_default_fallbacks(root, models, report)?);
+        read_default_fallbacks(root, models, &mut general, report)?;
         let overflow = read_fallbacks(root, "context_window_fallbacks", models, report)?;
         let direct = per_group(&general, models.groups.len());
         let overflow = per_group(&overflow, models.groups.len());
         let fallbacks = (0..direct.len()).map(|group| chain(group, &direct)).collect();
-        Ok(Routes { aliases, fallbacks, overflow })
+        let targets = general.into_iter().flat_map(|line| line.targets).collect();
+        Ok(Routes { aliases, fallbacks, overflow, targets })
     }
 
     /// The groups that follow a group after an error, and those that follow it if the prompt is too long.
@@ -69,11 +79,12 @@ fn chain(group: usize, direct: &[Vec<usize>]) -> Vec<usize> {
 
 /// The fallbacks of each group: those of its own line, otherwise those of the line of `*`.
 fn per_group(lines: &[FallbackLine], groups: usize) -> Vec<Vec<usize>> {
-    let line_of = |group: Option<usize>| lines.iter().find(|line| line.group == group);
+    let line_of = |group: Option<usize>| lines.iter().find(|line| line.of == group);
     (0..groups)
         .map(|group| {
             let line = line_of(Some(group)).or_else(|| line_of(None));
-            line.into_iter().flat_map(|line| &line.targets).copied().filter(|to| *to != group).collect()
+            let targets = line.into_iter().flat_map(|line| &line.targets).map(|target| target.group);
+            targets.filter(|to| *to != group).collect()
         })
         .collect()
 }
@@ -121,9 +132,9 @@ fn read_fallbacks(
                 report.mark(path, KeyVerdict::Unsupported, no_such_model(name));
                 continue;
             }
-            let group = group.filter(|_| name != "*");
-            let targets = read_targets(&path, targets, &form, models, report)?;
-            lines.push(FallbackLine { group, targets });
+            let of = group.filter(|_| name != "*");
+            let targets = read_targets((&path, of), targets, &form, models, report)?;
+            add_line(FallbackLine { of, targets }, &mut lines, report);
         }
     }
     Ok(lines)
@@ -132,21 +143,38 @@ fn read_fallbacks(
 fn read_default_fallbacks(
     root: &Node,
     models: &mut Models,
+    lines: &mut Vec<FallbackLine>,
     report: &mut Report,
-) -> Result<Option<FallbackLine>, ImportError> {
-    let Some((path, node)) = settings(root, "default_fallbacks", report) else { return Ok(None) };
+) -> Result<(), ImportError> {
+    let Some((path, node)) = settings(root, "default_fallbacks", report) else { return Ok(()) };
     let form = format!("{path}: expected a list of model names such as [OTHER]");
-    let targets = read_targets(&path, node, &form, models, report)?;
-    Ok(Some(FallbackLine { group: None, targets }))
+    let targets = read_targets((&path, None), node, &form, models, report)?;
+    add_line(FallbackLine { of: None, targets }, lines, report);
+    Ok(())
+}
+
+/// Adds a line, unless there is one for the same group: LiteLLM takes the first.
+fn add_line(line: FallbackLine, lines: &mut Vec<FallbackLine>, report: &mut Report) {
+    if lines.iter().all(|other| other.of != line.of) {
+        lines.push(line);
+        return;
+    }
+    for target in line.targets {
+        report.mark(
+            target.path,
+            KeyVerdict::Ignored,
+            "an earlier line for the same model counts, as in LiteLLM",
+        );
+    }
 }
 
 fn read_targets(
-    path: &str,
+    (path, of): (&str, Option<usize>),
     node: &Node,
     form: &str,
     models: &mut Models,
     report: &mut Report,
-) -> Result<Vec<usize>, ImportError> {
+) -> Result<Vec<FallbackTarget>, ImportError> {
     let Content::List(items) = &node.content else { return Err(node.error(form)) };
     if items.len() > FALLBACKS_MAX {
         return Err(node.error(format!("{path}: {} fallbacks; the limit is {FALLBACKS_MAX}", items.len())));
@@ -165,8 +193,9 @@ fn read_targets(
             (_, None) => return Err(item.error(form)),
             (_, Some(name)) => match models.resolve(name) {
                 Some(group) => {
-                    report.mark(path, KeyVerdict::Mapped, "tried next, before the first byte of an answer");
-                    targets.push(group);
+                    let note = "tried in its turn if the prompt is too long, by on_error";
+                    report.mark(path.as_str(), KeyVerdict::Mapped, note);
+                    targets.push(FallbackTarget { of, group, path });
                 }
                 None => report.mark(path, KeyVerdict::Unsupported, no_such_model(name)),
             },
@@ -192,7 +221,14 @@ fn read_aliases(
     }
     for (alias, target) in node.entries() {
         let path = join(&path, alias);
-        let Some(name) = target.get("model").unwrap_or(target).text() else { return Err(target.error(form)) };
+        let Some(name) = target.get("model").unwrap_or(target).text() else {
+            report.mark(
+                path,
+                KeyVerdict::Unsupported,
+                "expected one model's name; LiteLLM fails for it, too",
+            );
+            continue;
+        };
         if alias.is_empty() || alias.contains(|c: char| c == '*' || c.is_whitespace() || c.is_control()) {
             report.mark(path, KeyVerdict::Unsupported, "a name with a * or a blank; rename it");
             continue;
@@ -217,12 +253,9 @@ impl Models {
         if let Some(group) = self.groups.iter().position(|group| group.name == name) {
             return Some(group);
         }
-        if name.len() > NAME_CHARS_MAX {
-            return None;
-        }
         let pattern = self.patterns().find_map(|i| {
             let group = self.groups.get(i)?;
-            Some((group, captures(&group.name, name)?))
+            Some((group, route::captures(&group.name, name)?))
         });
         let (group, parts) = pattern?;
         let mut made_up = Group { name: name.to_owned(), made_up: true, entries: group.entries.clone() };
@@ -252,52 +285,18 @@ impl Models {
     }
 }
 
-/// The text of `name` at each `*` of `pattern`. As in a regular expression, the first `*` takes as much as possible.
-fn captures<'n>(pattern: &str, name: &'n str) -> Option<Vec<&'n str>> {
-    if !route::matches(pattern, name) {
-        return None;
-    }
-    let Some((before, after)) = pattern.split_once('*') else { return Some(Vec::new()) };
-    let rest = name.strip_prefix(before)?;
-    let mut ends = rest.char_indices().map(|(i, _)| i).chain([rest.len()]);
-    let end = ends.rfind(|end| rest.get(*end..).is_some_and(|tail| route::matches(after, tail)))?;
-    let mut parts = vec![rest.get(..end)?];
-    parts.extend(captures(after, rest.get(end..)?)?);
-    Some(parts)
-}
-
-/// Fills in a model as LiteLLM does: the parts replace the `*` of the model in order. If there are more parts than `*`,
-/// the name itself is the model.
+/// Fills in a model as LiteLLM does: if the pattern has more `*` than the model, the name itself is the model.
 fn fill(model: &str, parts: &[&str], name: &str) -> String {
-    let stars = model.matches('*').count();
-    if stars == 0 {
-        return model.to_owned();
+    match model.matches('*').count() {
+        0 => model.to_owned(),
+        stars if parts.len() > stars => name.to_owned(),
+        _ => route::fill(model, parts),
     }
-    if parts.len() > stars {
-        return name.to_owned();
-    }
-    let mut filled = String::new();
-    let mut parts = parts.iter();
-    for (i, piece) in model.split('*').enumerate() {
-        if i > 0 {
-            filled.push_str(parts.next().unwrap_or(&"*"));
-        }
-        filled.push_str(piece);
-    }
-    filled
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stars_capture_as_in_a_regular_expression() {
-        assert_eq!(captures("claude-*", "claude-x"), Some(vec!["x"]));
-        assert_eq!(captures("*-*", "a-b-c"), Some(vec!["a-b", "c"]));
-        assert_eq!(captures("*", ""), Some(vec![""]));
-        assert_eq!(captures("a*", "b"), None);
-    }
 
     #[test]
     fn models_are_filled_in_as_litellm_does() {

@@ -27,4 +27,9 @@ pub(super) struct ImportedUpstream {
     pub(super) key_was_literal: bool,
     /// The server kind that the provider prefixes name, if they agree.
     pub(super) flavour: Option<&'static str>,
+    /// The most requests at a time: the largest number of its entries.
+    pub(super) max_in_flight: Option<u32>,
+    /// The upstream with the same address and key, and the number of this one, if it stands for a further model of the
+    /// same server in one alias.
+    pub(super) again: Option<(usize, usize)>,
 }

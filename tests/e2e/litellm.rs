@@ -72,6 +72,78 @@ fn a_fallback_takes_over_before_the_first_byte() {
     assert_eq!(spare.only_seen().body["model"], "s");
 }
 
+/// A list of entries, each with its name, its server and its model.
+fn entries(list: &[(&str, &str, &str)]) -> String {
+    let entry = |(name, url, model): &(&str, &str, &str)| {
+        format!("  - {{model_name: {name}, litellm_params: {{{model}, api_base: '{url}', api_key: none}}}}\n")
+    };
+    format!("model_list:\n{}", list.iter().map(entry).collect::<String>())
+}
+
+#[test]
+fn a_higher_order_gets_requests_only_while_the_lowest_cannot_answer() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let yaml = entries(&[
+        ("x", &first.url(), "model: openai/primary, order: 1"),
+        ("x", &second.url(), "model: openai/backup, order: 2"),
+    ]);
+    let path = file("order.yaml", &yaml);
+    let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &[]);
+    for _ in 0..4 {
+        assert_eq!(ask(&server, "x").status, 200);
+    }
+    assert_eq!((first.seen().len(), second.seen().len()), (4, 0));
+    first.next_answer(500, r#"{"error":{"message":"engine died"}}"#);
+    assert_eq!(ask(&server, "x").status, 200);
+    assert_eq!(second.only_seen().body["model"], "backup");
+    // A request that is wrong in itself goes nowhere else.
+    first.next_answer(404, r#"{"error":{"message":"no such model"}}"#);
+    assert_eq!(ask(&server, "x").status, 404);
+    assert_eq!(second.seen().len(), 1);
+}
+
+#[test]
+fn the_entries_of_a_name_share_its_conversations() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let yaml =
+        entries(&[("x", &first.url(), "model: openai/one"), ("x", &second.url(), "model: openai/two")]);
+    let path = file("shared.yaml", &yaml);
+    let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &[]);
+    for i in 0..40 {
+        let mut body = hello();
+        body["model"] = "x".into();
+        body["system"] = format!("conversation {i}").into();
+        assert_eq!(server.connect().post(&body).json()["model"], "x");
+    }
+    for (upstream, model) in [(first, "one"), (second, "two")] {
+        let seen = upstream.seen();
+        assert!(seen.len() >= 8, "{model}: {} of 40", seen.len());
+        assert!(seen.iter().all(|seen| seen.body["model"] == model));
+    }
+}
+
+#[test]
+fn a_prompt_that_is_too_long_goes_to_the_model_that_the_file_names_for_it() {
+    let (small, wide) = (Upstream::start(), Upstream::start());
+    let list = entries(&[
+        ("x", &small.url(), "model: openai/small"),
+        ("long", &wide.url(), "model: openai/wide, temperature: 0.25"),
+    ]);
+    let yaml = format!("{list}litellm_settings: {{context_window_fallbacks: [{{x: [long]}}]}}\n");
+    let path = file("too-long.yaml", &yaml);
+    let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &[]);
+    let refusal = r#"{"error":{"message":"This model's maximum context length is 4096 tokens. However, you requested 9000 tokens in the messages"}}"#;
+    small.next_answer(400, refusal);
+    assert_eq!(ask(&server, "x").json()["model"], "x");
+    let seen = wide.only_seen();
+    assert_eq!((&seen.body["model"], &seen.body["temperature"]), (&json!("wide"), &json!(0.25)));
+    // Where the wider model refuses it, too, the client learns of it.
+    small.next_answer(400, refusal);
+    wide.next_answer(400, refusal);
+    let (kind, message) = ask(&server, "x").error();
+    assert!(kind == "invalid_request_error" && message.starts_with("prompt is too long"), "{message}");
+}
+
 #[test]
 fn a_master_key_lets_its_holders_in() {
     let upstream = Upstream::start();

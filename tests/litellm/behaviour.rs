@@ -1,10 +1,12 @@
 //! The effect of the written hooks on requests.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use mlua::{Function, Lua, Table, Value};
 
-use sparkgap::hash::Fnv;
+use sparkgap::config::Config;
+use sparkgap::hooks::{Hooks, LoadOptions};
+use sparkgap::route;
 
 use super::support;
 
@@ -13,43 +15,30 @@ struct File {
     table: Table,
 }
 
-/// The upstream and the model that a hook chose, if it did.
-type Choice = Option<(String, Option<String>)>;
-
 impl File {
     fn new(yaml: &str) -> File {
         let lua = Lua::new();
-        let hash = lua.create_function(|_, text: String| Ok(Fnv::EMPTY.push(text.as_bytes()).mixed() >> 32));
-        lua.globals().set("hash", hash.unwrap()).unwrap();
         let table = support::load(&lua, &super::translate(yaml).unwrap().lua);
         File { lua, table }
     }
 
-    fn request(&self, model: &str, session: &str) -> Table {
+    /// A request that goes to this upstream.
+    fn request(&self, model: &str, upstream: &str) -> Table {
         let request = self.lua.create_table().unwrap();
         request.set("model", model).unwrap();
-        request.set("session", session).unwrap();
-        request.set("client_ip", "10.0.0.7").unwrap();
+        request.set("upstream", upstream).unwrap();
         request.set("ctx", self.lua.create_table().unwrap()).unwrap();
         request
     }
 
-    fn choice(value: &Value) -> Choice {
-        let table = value.as_table()?;
-        Some((table.get("upstream").unwrap(), table.get("model").unwrap()))
-    }
-
-    fn on_request(&self, request: &Table) -> Choice {
-        let hook: Function = self.table.get("on_request").unwrap();
-        Self::choice(&hook.call(request).unwrap())
-    }
-
+    /// The model that `on_error` chooses.
     fn on_error(&self, request: &Table, status: u16, message: &str) -> Option<String> {
         let error = self.lua.create_table().unwrap();
         error.set("status", status).unwrap();
         error.set("message", message).unwrap();
         let hook: Function = self.table.get("on_error").unwrap();
-        Self::choice(&hook.call((error, request)).unwrap()).map(|(upstream, _)| upstream)
+        let decision: Value = hook.call((error, request)).unwrap();
+        decision.as_table().map(|table| table.get("model").unwrap())
     }
 
     fn on_upstream_request(&self, request: &Table, body: &str) -> Table {
@@ -60,70 +49,133 @@ impl File {
     }
 }
 
-const TWO: &str = "
-model_list:
-  - {model_name: a, litellm_params: {model: openai/big, api_base: 'http://one:1/v1', weight: 3}}
-  - {model_name: a, litellm_params: {model: openai/small, api_base: 'http://two:1/v1', weight: 1, temperature: 0.5}}
-  - {model_name: b, litellm_params: {model: openai/last, api_base: 'http://three:1/v1'}}
-  - {model_name: long, litellm_params: {model: openai/wide, api_base: 'http://four:1/v1'}}
-litellm_settings:
-  fallbacks: [{a: [b]}]
-  context_window_fallbacks: [{a: [long]}]
-";
+/// The configuration that sparkgap makes of the file.
+fn config(yaml: &str) -> Config {
+    let lua = super::translate(yaml).unwrap().lua;
+    let options = LoadOptions { texts: vec![("config.yaml".to_owned(), lua)], ..LoadOptions::default() };
+    Hooks::load(&[] as &[PathBuf], Vec::new(), options).unwrap().config
+}
+
+/// The members of the alias for a name, then its backups, each as `upstream model`.
+fn members(config: &Config, name: &str) -> (Vec<String>, Vec<String>) {
+    let alias = route::find(&config.aliases, name).unwrap();
+    let shown = |member: &route::AliasMember| {
+        format!("{} {}", member.upstream, alias.model_for(Some(member), name).unwrap())
+    };
+    (alias.members.iter().map(shown).collect(), alias.backup.iter().map(shown).collect())
+}
+
+/// Entries for the server and the model of the same name: `name server settings` each.
+fn entries(list: &[(&str, &str, &str)]) -> String {
+    let entry = |(name, server, more): &(&str, &str, &str)| {
+        format!(
+            "- {{model_name: '{name}', litellm_params: {{model: openai/{server}-m, api_base: 'http://{server}:1/v1', api_key: none{more}}}}}\n"
+        )
+    };
+    format!("model_list:\n{}", list.iter().map(entry).collect::<String>())
+}
 
 #[test]
-fn sessions_are_shared_out_by_weight_and_stay() {
-    let file = File::new(TWO);
-    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-    for i in 0..4000 {
-        let request = file.request("a", &format!("0b6d9c1e-{i:04x}-4f0e-9a51-{:012x}", i * 7919));
-        let choice = file.on_request(&request).unwrap();
-        assert_eq!(file.on_request(&request).unwrap(), choice);
-        assert_eq!(choice.1.as_deref(), Some(if choice.0 == "one" { "big" } else { "small" }));
-        *counts.entry(choice.0).or_default() += 1;
+fn entries_of_one_name_are_a_pool_with_backups() {
+    for (list, pool, backup) in [
+        (vec![("a", "one", ""), ("a", "two", ", weight: 3")], vec!["two two-m"], vec!["one one-m"]),
+        (vec![("a", "one", ""), ("a", "two", "")], vec!["one one-m", "two two-m"], vec![]),
+        (vec![("a", "one", ", rpm: 9"), ("a", "two", "")], vec!["one one-m", "two two-m"], vec![]),
+        (
+            vec![
+                ("a", "one", ", order: 3"),
+                ("a", "two", ", order: '2'"),
+                ("a", "six", ", order: 1"),
+                ("a", "ten", ", order: 1.0"),
+            ],
+            vec!["six six-m", "ten ten-m"],
+            vec!["two two-m", "one one-m"],
+        ),
+        // Entries that are the same count once.
+        (vec![("a", "one", ""), ("a", "one", ", temperature: 1")], vec!["one one-m"], vec![]),
+    ] {
+        let found = members(&config(&entries(&list)), "a");
+        assert_eq!(
+            (found.0, found.1),
+            (pool.iter().map(|s| s.to_string()).collect(), backup.iter().map(|s| s.to_string()).collect()),
+            "{list:?}"
+        );
     }
-    assert!((2800..3200).contains(&counts["one"]), "{counts:?}");
-    assert_eq!(counts["one"] + counts["two"], 4000);
-    assert_eq!(file.on_request(&file.request("unknown", "s")), None);
-}
-
-/// Sessions that are addresses of a LAN: with plain FNV-1a, 30 of them went to one of two equal boxes.
-#[test]
-fn sessions_that_differ_in_their_last_digits_are_shared_out() {
-    let file = File::new(&TWO.replace("weight: 3", "weight: 1"));
-    let to_one = |i| file.on_request(&file.request("a", &format!("192.168.68.{i}"))).unwrap().0 == "one";
-    let count = (10..40).filter(|i| to_one(*i)).count();
-    assert!((9..=21).contains(&count), "{count} of 30");
 }
 
 #[test]
-fn errors_go_through_the_group_and_its_fallbacks_once() {
-    let file = File::new(TWO);
-    let request = file.request("a", "some session");
-    let (first, _) = file.on_request(&request).unwrap();
-    let second = file.on_error(&request, 502, "refused").unwrap();
-    assert_ne!(first, second);
-    assert_eq!(file.on_error(&request, 429, "busy").as_deref(), Some("three"));
-    let body = file.on_upstream_request(&request, "return { model = 'x' }");
-    assert_eq!(body.get::<String>("model").unwrap(), "last");
-    assert_eq!(file.on_error(&request, 502, "refused"), None);
-}
-
-#[test]
-fn a_wrong_request_is_not_tried_elsewhere_but_a_long_one_is() {
-    let file = File::new(TWO);
-    let request = file.request("a", "s");
-    assert_eq!(file.on_error(&request, 400, "messages: empty"), None);
-    assert_eq!(
-        file.on_error(&request, 400, "prompt is too long: 9 tokens > 8 maximum").as_deref(),
-        Some("four")
+fn fallbacks_follow_the_backups_of_a_name() {
+    let yaml = entries(&[
+        ("a", "one", ", order: 1"),
+        ("a", "two", ", order: 2"),
+        ("b", "six", ""),
+        ("c", "ten", ""),
+        ("d", "one", ""),
+    ]);
+    let yaml = format!(
+        "{yaml}litellm_settings: {{fallbacks: [{{a: [b]}}, {{b: [c, a]}}], default_fallbacks: [d]}}\n"
     );
-    let body = file.on_upstream_request(&request, "return { model = 'x' }");
-    assert_eq!(body.get::<String>("model").unwrap(), "wide");
-    assert_eq!(file.on_error(&request, 400, "prompt is too long: 9 tokens > 8 maximum"), None);
-    // A group without such fallbacks has the general ones.
-    let request = file.request("b", "s");
-    assert_eq!(file.on_error(&request, 400, "prompt is too long: 9 tokens > 8 maximum"), None);
+    let config = config(&yaml);
+    // `d` is the same server and model as the first entry of `a`.
+    assert_eq!(members(&config, "a").1, ["two two-m", "six six-m", "ten ten-m"]);
+    assert_eq!(members(&config, "b").1, ["ten ten-m", "one one-m", "two two-m"]);
+    assert_eq!(members(&config, "c").1, ["one one-m"]);
+    assert!(members(&config, "d").1.is_empty());
+}
+
+#[test]
+fn a_second_model_of_a_server_is_an_upstream_with_the_same_address() {
+    let yaml = "
+model_list:
+  - {model_name: big, litellm_params: {model: ollama/big, api_base: 'http://box:1', max_parallel_requests: 2}}
+  - {model_name: small, litellm_params: {model: ollama/small, api_base: 'http://box:1', max_parallel_requests: 3}}
+  - {model_name: other, litellm_params: {model: ollama/other, api_base: 'http://box:1'}}
+litellm_settings: {default_fallbacks: [small]}
+";
+    let config = config(yaml);
+    assert_eq!(members(&config, "big"), (vec!["box big".to_owned()], vec!["box-2 small".to_owned()]));
+    assert_eq!(members(&config, "other").1, ["box-2 small"]);
+    let upstreams: Vec<_> =
+        config.upstreams.iter().map(|it| (it.name.as_str(), it.url.as_str(), it.max_in_flight)).collect();
+    assert_eq!(upstreams, [("box", "http://box:1/v1", Some(3)), ("box-2", "http://box:1/v1", Some(3))]);
+}
+
+#[test]
+fn a_prompt_that_is_too_long_goes_to_the_next_model_and_nothing_else_does() {
+    let yaml = entries(&[
+        ("a", "one", ""),
+        ("*", "two", ", temperature: 0.5"),
+        ("long", "six", ", temperature: 0.1"),
+        ("wide", "ten", ""),
+    ]);
+    let file =
+        File::new(&format!("{yaml}litellm_settings: {{context_window_fallbacks: [{{a: [long, wide]}}]}}\n"));
+    let too_long = "prompt is too long: 9 tokens > 8 maximum";
+    let request = file.request("a[1m]", "one");
+    assert_eq!(file.on_error(&request, 400, "messages: empty"), None);
+    assert_eq!(file.on_error(&request, 502, "refused"), None);
+    let body = file.on_upstream_request(&request, "return {}");
+    assert!(body.is_empty());
+    assert_eq!(file.on_error(&request, 400, too_long).as_deref(), Some("long"));
+    request.set("upstream", "six").unwrap();
+    let body = file.on_upstream_request(&request, "return {}");
+    assert_eq!(body.get::<f64>("temperature").unwrap(), 0.1);
+    assert_eq!(file.on_error(&request, 400, too_long).as_deref(), Some("wide"));
+    assert_eq!(file.on_error(&request, 400, too_long), None);
+    // A name that no other rule precedes has the pattern's.
+    let body = file.on_upstream_request(&file.request("any", "two"), "return {}");
+    assert_eq!(body.get::<f64>("temperature").unwrap(), 0.5);
+    assert_eq!(file.on_error(&file.request("any", "two"), 400, too_long), None);
+}
+
+#[test]
+fn a_backup_keeps_the_parameters_of_its_entry() {
+    let yaml = entries(&[("a", "one", ", temperature: 0.7"), ("b", "two", ", top_p: 0.9")]);
+    let file = File::new(&format!("{yaml}litellm_settings: {{fallbacks: [{{a: [b]}}]}}\n"));
+    let body = file.on_upstream_request(&file.request("a", "one"), "return {}");
+    assert_eq!((body.get::<f64>("temperature").unwrap(), body.contains_key("top_p").unwrap()), (0.7, false));
+    let body = file.on_upstream_request(&file.request("a", "two"), "return {}");
+    assert_eq!((body.get::<f64>("top_p").unwrap(), body.contains_key("temperature").unwrap()), (0.9, false));
 }
 
 #[test]
@@ -140,7 +192,7 @@ model_list:
       extra_body: {top_k: 20, chat_template_kwargs: {enable_thinking: false}, empty: []}
 ",
     );
-    let request = file.request("a", "s");
+    let request = file.request("a", "one");
     let body =
         file.on_upstream_request(&request, "return { top_k = 1, chat_template_kwargs = { kept = true } }");
     assert_eq!(body.get::<f64>("temperature").unwrap(), 0.5);
@@ -150,13 +202,13 @@ model_list:
     assert!(kwargs.get::<bool>("kept").unwrap() && !kwargs.get::<bool>("enable_thinking").unwrap());
     let body = file.on_upstream_request(&request, "return { temperature = 1.0 }");
     assert_eq!(body.get::<f64>("temperature").unwrap(), 1.0);
-    let body = file.on_upstream_request(&file.request("other", "s"), "return {}");
+    let body = file.on_upstream_request(&file.request("other", "one"), "return {}");
     assert!(body.is_empty());
 }
 
 #[test]
 fn patterns_fill_in_the_model() {
-    let file = File::new(
+    let config = config(
         "
 model_list:
   - {model_name: '*', litellm_params: {model: openai/*, api_base: 'http://one:1/v1'}}
@@ -165,13 +217,12 @@ model_list:
   - {model_name: 'a-*-*', litellm_params: {model: 'openai/only-*', api_base: 'http://two:1/v1'}}
 ",
     );
-    for (model, upstream, expected) in [
-        ("anything", "one", "anything"),
-        ("my/big-v2", "two", "x-big_2"),
-        ("fixed", "three", "f"),
-        ("a-b-c", "two", "a-b-c"),
+    for (model, expected) in [
+        ("anything", "one anything"),
+        ("my/big-v2", "two x-big_2"),
+        ("fixed", "three f"),
+        ("a-b-c", "two a-b-c"),
     ] {
-        let choice = file.on_request(&file.request(model, "s"));
-        assert_eq!(choice, Some((upstream.to_owned(), Some(expected.to_owned()))), "{model}");
+        assert_eq!(members(&config, model).0, [expected], "{model}");
     }
 }

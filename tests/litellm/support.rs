@@ -21,7 +21,7 @@ pub(crate) fn check_shape(text: &str, case: &str) {
         match key.as_str() {
             "api" => assert_eq!(value.as_i64(), Some(1)),
             "upstreams" | "aliases" => assert!(value.is_table(), "{case}: {key}"),
-            "on_request" | "on_upstream_request" | "on_error" => {
+            "on_upstream_request" | "on_error" => {
                 assert!(value.is_function(), "{case}: {key}")
             }
             _ => panic!("{case}: unknown key {key}"),
@@ -34,6 +34,7 @@ pub(crate) fn check_shape(text: &str, case: &str) {
         for pair in upstream.pairs::<String, String>() {
             let (key, value) = pair.unwrap();
             match key.as_str() {
+                "max_in_flight" => assert!(value.parse::<u32>().is_ok_and(|max| max > 0), "{case}: {value}"),
                 "url" => assert!(value.starts_with("http"), "{case}: {name}: {value}"),
                 "api_key" => {}
                 "flavour" => {
@@ -48,8 +49,28 @@ pub(crate) fn check_shape(text: &str, case: &str) {
     assert!(!aliases.is_empty(), "{case}");
     for alias in aliases {
         assert!(!alias.get::<String>(1).unwrap().contains(char::is_whitespace));
-        let upstream: String = alias.get("upstream").unwrap();
-        assert!(upstreams.contains_key(upstream.as_str()).unwrap(), "{case}: no upstream {upstream}");
+        let mut named = names(alias.get("upstream").unwrap());
+        assert!(!named.is_empty(), "{case}: an alias without an upstream");
+        named.extend(names(alias.get("backup").unwrap()));
+        for (i, upstream) in named.iter().enumerate() {
+            assert!(upstreams.contains_key(upstream.as_str()).unwrap(), "{case}: no upstream {upstream}");
+            assert!(!named[..i].contains(upstream), "{case}: {upstream} twice");
+        }
+    }
+}
+
+/// The names under `upstream` or `backup`.
+fn names(value: Value) -> Vec<String> {
+    match value {
+        Value::Nil => Vec::new(),
+        Value::Table(list) => list
+            .sequence_values::<Value>()
+            .map(|item| match item.unwrap() {
+                Value::Table(item) => item.get(1).unwrap(),
+                name => name.to_string().unwrap(),
+            })
+            .collect(),
+        name => vec![name.to_string().unwrap()],
     }
 }
 

@@ -1,234 +1,172 @@
-//! The Lua code of the hooks: pieces of text that are combined as needed.
+//! The hooks: the parameters that entries set, and the models that follow if a prompt is too long. All else is the alias
+//! table's.
 
-use super::needs::Needs;
+use std::collections::BTreeSet;
 
-const GROUP_OF_NAME: &str = r"-- The group of the name that the client asked for.
-local function group_of(req)
-  return groups[req.model]
+use super::syntax::{self, quote, value};
+use crate::litellm::models::{ImportedModel, Models, Tweak};
+use crate::litellm::pools::{ImportedAlias, ImportedMember};
+
+/// Fields of the body in which sparkgap has entries of its own: an `extra_body` adds to them.
+const MERGED: [&str; 2] = ["chat_template_kwargs", "stream_options"];
+
+const RULE_OF_NAME: &str = r#"-- The rule for a name. The mark for a large window does not belong to it.
+local function rule_of(name)
+  return rules[name] or rules[name:gsub("%[1m%]$", "")] or {}
 end
 
-";
+"#;
 
-const GROUP_OF_PATTERN: &str = r"-- The group of the name that the client asked for, and what each * stands for in it.
-local function group_of(req)
-  if groups[req.model] then
-    return groups[req.model], {}
-  end
+const RULE_OF_PATTERN: &str = r#"-- The rule for a name. The mark for a large window does not belong to it.
+local function rule_of(name)
+  local plain = name:gsub("%[1m%]$", "")
+  local rule = rules[name] or rules[plain]
   for _, pattern in ipairs(patterns) do
-    local parts = { req.model:match(pattern[1]) }
-    if parts[1] then
-      return pattern[2], parts
-    end
+    rule = rule or plain:find(pattern[1]) and rules[pattern[2]]
   end
-end
-
-";
-
-const MODEL_OF: &str = r#"-- The model that an entry asks for: the parts go into its * in order. More parts than *: the client's name as it is.
-local function model_of(entry, req)
-  local _, parts = group_of(req)
-  local _, stars = entry.model:gsub("%*", "")
-  if stars == 0 or not parts then
-    return entry.model
-  elseif #parts > stars then
-    return req.model
-  end
-  local i = 0
-  return (entry.model:gsub("%*", function()
-    i = i + 1
-    return parts[i]
-  end))
+  return rule or {}
 end
 
 "#;
 
-const DRAWN: &str = r#"-- The entries of a group with the one in front that this client's session draws by weight. LiteLLM draws one for each
--- request; here a conversation keeps its upstream, whose prefix cache knows it already.
-local function drawn(group, req)
-  local total, first = 0, 1
-  for _, entry in ipairs(group) do
-    total = total + (entry.weight or 1)
-  end
-  local point = hash(req.session or req.client_ip or "") / 0x100000000 * total
-  for i, entry in ipairs(group) do
-    point = point - (entry.weight or 1)
-    if point < 0 then
-      first = i
-      break
-    end
-  end
-  local order = { group[first] }
-  for i, entry in ipairs(group) do
-    if i ~= first then
-      order[#order + 1] = entry
-    end
-  end
-  return order
-end
-
-"#;
-
-const ORDER_DRAWN: &str = r"-- The entries to try, in order.
-local function order_of(req)
-  local group = group_of(req)
-  return group and drawn(group, req) or {}
-end
-
-";
-
-/// A template: code replaces `LISTS` and `ENTRIES`.
-const ORDER_FALLBACKS: &str = r"-- The entries to try, in order: those of the group, then those of its fallbacks.
-local function order_of(req)
-  local order, group = {}, group_of(req)
-  local function add(more)
-    for _, entry in ipairs(ENTRIES) do
-      order[#order + 1] = entry
-    end
-  end
-  if group then
-    LISTS
-  end
-  return order
-end
-
-";
-
-const LIST_GENERAL: &str = r"add(group)
-    for _, name in ipairs(group.fallbacks or {}) do
-      add(groups[name])
-    end";
-
-const LIST_OVERFLOW: &str = r"local names = group.fallbacks
-    if req.ctx.too_long then
-      names = group.context_window_fallbacks
-    else
-      add(group)
-    end
-    for _, name in ipairs(names or {}) do
-      add(groups[name])
-    end";
-
-const CURRENT: &str = r"-- The entry that is being tried.
-local function current(req)
-  return order_of(req)[req.ctx.attempt or 1]
-end
-
-";
-
-const ONLY: &str = r"-- The entry that serves a request.
-local function current(req)
-  return (group_of(req) or {})[1]
-end
-
-";
-
-const ON_REQUEST: &str = r"
-  on_request = function(req)
-    local entry = current(req)
-    if entry then
-      return { upstream = entry.upstream, model = MODEL }
-    end
-  end,
-";
-
-/// A template: code replaces `BODY`.
+/// A template: code replaces `NAME`.
 const ON_UPSTREAM_REQUEST: &str = r"
   on_upstream_request = function(body, req)
-    local entry = current(req)
-BODY  end,
-";
-
-const SET_MODEL: &str = r"    if entry then
-      body.model = MODEL
-    end
-";
-
-const SET_TWEAKS: &str = r"    if entry and entry.tweak then
-      entry.tweak(body)
-    end
-";
-
-const SET_BOTH: &str = r"    if entry then
-      body.model = MODEL
-      if entry.tweak then
-        entry.tweak(body)
-      end
-    end
-";
-
-/// A template: code replaces `WRONG`.
-const ON_ERROR: &str = r"
-  -- The next entry is tried, unless the request is wrong in itself.
-  on_error = function(err, req)
-    local attempt = (req.ctx.attempt or 1) + 1
-WRONG
-    local entry = order_of(req)[attempt]
-    if entry then
-      req.ctx.attempt = attempt
-      return { upstream = entry.upstream }
+    local set = (rule_of(NAME).parameters or {})[req.upstream]
+    if set then
+      set(body)
     end
   end,
 ";
 
-const WRONG_PLAIN: &str = r#"    local too_long = err.message:find("prompt is too long", 1, true)
-    if (err.status == 400 or err.status == 413) and not too_long then
-      return
-    end"#;
+const ON_ERROR: &str = r#"
+  -- The next model gets a prompt that is too long for the one before.
+  on_error = function(err, req)
+    local names = rule_of(req.model).wider or {}
+    local next = (req.ctx.next or 0) + 1
+    if names[next] and err.message:find("prompt is too long", 1, true) then
+      req.ctx.next, req.ctx.wider = next, names[next]
+      return { model = names[next] }
+    end
+  end,
+"#;
 
-const WRONG_OVERFLOW: &str = r#"    if err.message:find("prompt is too long", 1, true) then
-      local group = group_of(req)
-      if group and group.context_window_fallbacks and not req.ctx.too_long then
-        req.ctx.too_long, attempt = true, 1
-      end
-    elseif err.status == 400 or err.status == 413 then
-      return
-    end"#;
-
-/// The functions that the hooks call.
-pub(super) fn functions(needs: Needs) -> String {
-    let mut out = String::from(if needs.patterns { GROUP_OF_PATTERN } else { GROUP_OF_NAME });
-    if needs.fill {
-        out.push_str(MODEL_OF);
-    }
-    if needs.balance {
-        out.push_str(DRAWN);
-    }
-    if needs.fallbacks || needs.overflow {
-        let entries = if needs.balance { "drawn(more, req)" } else { "more" };
-        let lists = if needs.overflow { LIST_OVERFLOW } else { LIST_GENERAL };
-        out.push_str(&ORDER_FALLBACKS.replace("ENTRIES", entries).replace("LISTS", lists));
-    } else if needs.balance {
-        out.push_str(ORDER_DRAWN);
-    }
-    out.push_str(if needs.fails_over() { CURRENT } else { ONLY });
-    out
+/// The rules of the names that aliases alone cannot serve.
+pub(super) struct Rules<'a> {
+    models: &'a Models,
+    aliases: Vec<&'a ImportedAlias>,
+    /// The entries that set parameters, sorted.
+    entries: Vec<(usize, usize)>,
+    has_wider: bool,
 }
 
-/// The hooks in the table that the file returns.
-pub(super) fn hooks(needs: Needs) -> String {
-    let mut out = String::new();
-    let model = if needs.fill { "model_of(entry, req)" } else { "entry.model" };
-    if needs.balance || needs.fill {
-        out.push_str(&ON_REQUEST.replace("MODEL", model));
+impl<'a> Rules<'a> {
+    pub(super) fn new(models: &'a Models, aliases: &'a [ImportedAlias]) -> Self {
+        let set =
+            |member: &&ImportedMember| entry(models, member.entry).is_some_and(|it| !it.tweaks.is_empty());
+        let has_rule =
+            |alias: &ImportedAlias| !alias.wider.is_empty() || alias.upstreams().any(|it| set(&it));
+        // A name must not reach the rule of a pattern if another alias precedes the pattern.
+        let all = aliases.iter().any(|alias| alias.is_pattern() && has_rule(alias));
+        let aliases: Vec<_> = aliases.iter().filter(|alias| all || has_rule(alias)).collect();
+        let upstreams = aliases.iter().flat_map(|alias| alias.upstreams());
+        let entries: BTreeSet<_> = upstreams.filter(set).map(|member| member.entry).collect();
+        let has_wider = aliases.iter().any(|alias| !alias.wider.is_empty());
+        Rules { models, aliases, entries: entries.into_iter().collect(), has_wider }
     }
-    let body = match (needs.fails_over(), needs.tweaks) {
-        (true, true) => SET_BOTH,
-        (true, false) => SET_MODEL,
-        (false, true) => SET_TWEAKS,
-        (false, false) => "",
-    };
-    if !body.is_empty() {
-        out.push_str(&ON_UPSTREAM_REQUEST.replace("BODY", body).replace("MODEL", model));
+
+    /// The locals that the hooks use.
+    pub(super) fn write_locals(&self, out: &mut String) {
+        if self.aliases.is_empty() {
+            return;
+        }
+        self.write_parameters(out);
+        self.write_rules(out);
+        let patterns: Vec<_> = self.aliases.iter().filter(|alias| alias.is_pattern()).collect();
+        if patterns.is_empty() {
+            out.push_str(RULE_OF_NAME);
+            return;
+        }
+        out.push_str("-- The names with a *, as Lua patterns; the first match wins.\nlocal patterns = {\n");
+        for alias in patterns {
+            let pattern = quote(&syntax::pattern(&alias.name));
+            out.push_str(&format!("  {{ {pattern}, {} }},\n", quote(&alias.name)));
+        }
+        out.push_str("}\n\n");
+        out.push_str(RULE_OF_PATTERN);
     }
-    if needs.fails_over() {
-        let wrong = if needs.overflow { WRONG_OVERFLOW } else { WRONG_PLAIN };
-        out.push_str(&ON_ERROR.replace("WRONG", wrong));
+
+    /// The hooks in the table that the file returns.
+    pub(super) fn write_hooks(&self, out: &mut String) {
+        if !self.entries.is_empty() {
+            let name = if self.has_wider { "req.ctx.wider or req.model" } else { "req.model" };
+            out.push_str(&ON_UPSTREAM_REQUEST.replace("NAME", name));
+        }
+        if self.has_wider {
+            out.push_str(ON_ERROR);
+        }
     }
-    out
+
+    fn write_parameters(&self, out: &mut String) {
+        if self.entries.is_empty() {
+            return;
+        }
+        out.push_str("-- The parameters that entries of model_list set.\nlocal parameters = {\n");
+        for (i, place) in self.entries.iter().enumerate() {
+            let Some(entry) = entry(self.models, *place) else { continue };
+            out.push_str(&format!("  [{}] = function(body)\n", i + 1));
+            entry.tweaks.iter().for_each(|tweak| write_tweak(tweak, out));
+            out.push_str("  end,\n");
+        }
+        out.push_str("}\n\n");
+    }
+
+    fn write_rules(&self, out: &mut String) {
+        let what = match (self.entries.is_empty(), self.has_wider) {
+            (false, true) => {
+                "the parameters for each of its upstreams, and the models for a prompt that is too long"
+            }
+            (false, false) => "the parameters for each of its upstreams",
+            (true, _) => "the models for a prompt that is too long",
+        };
+        out.push_str(&format!("-- For each name {what}.\nlocal rules = {{\n"));
+        for alias in &self.aliases {
+            let mut parts = Vec::new();
+            let set = alias.upstreams().filter_map(|member| {
+                let number = self.entries.binary_search(&member.entry).ok()? + 1;
+                let upstream = self.models.upstreams.get(member.upstream)?;
+                Some(format!("{} = parameters[{number}]", syntax::key(&upstream.name)))
+            });
+            let set: Vec<String> = set.collect();
+            if !set.is_empty() {
+                parts.push(format!("parameters = {{ {} }}", set.join(", ")));
+            }
+            if !alias.wider.is_empty() {
+                let names: Vec<String> = alias.wider.iter().map(|name| quote(name)).collect();
+                parts.push(format!("wider = {{ {} }}", names.join(", ")));
+            }
+            let parts = if parts.is_empty() { String::new() } else { format!(" {} ", parts.join(", ")) };
+            out.push_str(&format!("  [{}] = {{{parts}}},\n", quote(&alias.name)));
+        }
+        out.push_str("}\n\n");
+    }
 }
 
-impl Needs {
-    fn fails_over(self) -> bool {
-        self.balance || self.fallbacks || self.overflow
+fn entry(models: &Models, (group, entry): (usize, usize)) -> Option<&ImportedModel> {
+    models.groups.get(group)?.entries.get(entry)
+}
+
+fn write_tweak(tweak: &Tweak, out: &mut String) {
+    let field = syntax::index("body", &tweak.field);
+    let parts = tweak.value.entries();
+    if tweak.force && MERGED.contains(&tweak.field.as_str()) && !parts.is_empty() {
+        out.push_str(&format!("    {field} = {field} or {{}}\n"));
+        for (name, part) in parts {
+            out.push_str(&format!("    {} = {}\n", syntax::index(&field, name), value(part)));
+        }
+    } else if tweak.force {
+        out.push_str(&format!("    {field} = {}\n", value(&tweak.value)));
+    } else {
+        out.push_str(&format!("    if {field} == nil then {field} = {} end\n", value(&tweak.value)));
     }
 }

@@ -1,14 +1,12 @@
-//! Writes models and routes as the text of a Lua file.
+//! Writes the upstreams and the alias table as the text of a Lua file.
 //!
 //! | file | duty |
 //! |---|---|
-//! | `write` | the file: only what the configuration needs, aliases alone if every name has one entry without conditions |
-//! | `needs` | the abilities that the hooks must have |
-//! | `hooks` | the Lua code of the hooks |
+//! | `write` | the file: upstreams and aliases, and hooks only if the configuration needs them |
+//! | `hooks` | the hooks: the parameters of entries, and the models for prompts that are too long |
 //! | `syntax` | Lua's words and values |
 
 mod hooks;
-mod needs;
 mod syntax;
 mod write;
 

@@ -41,12 +41,12 @@ pub(super) fn index(table: &str, name: &str) -> String {
     if is_name(name) { format!("{table}.{name}") } else { format!("{table}[{}]", quote(name)) }
 }
 
-/// A name with `*` as a Lua pattern that captures the text at each `*`.
+/// A name with `*` as a Lua pattern.
 pub(super) fn pattern(name: &str) -> String {
     let mut out = String::from("^");
     for c in name.chars() {
         match c {
-            '*' => out.push_str("(.*)"),
+            '*' => out.push_str(".*"),
             c if c.is_ascii_punctuation() => {
                 out.push('%');
                 out.push(c);
@@ -96,6 +96,6 @@ mod tests {
         assert_eq!(key("end"), "[\"end\"]");
         assert_eq!(key("1a"), "[\"1a\"]");
         assert_eq!(index("body", "top-k"), "body[\"top-k\"]");
-        assert_eq!(pattern("claude-*.x"), "^claude%-(.*)%.x$");
+        assert_eq!(pattern("claude-*.x"), "^claude%-.*%.x$");
     }
 }

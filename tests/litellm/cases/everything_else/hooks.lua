@@ -5,7 +5,7 @@ return {
   api = 1,
 
   upstreams = {
-    spark = { url = "http://spark:8000/v1" },
+    spark = { url = "http://spark:8000/v1", max_in_flight = 4 },
   },
 
   aliases = {

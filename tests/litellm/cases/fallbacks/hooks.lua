@@ -1,58 +1,24 @@
 -- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
 -- It is yours now: change it as you like. `sparkgap check` tells what it means.
 
--- What serves each model name, and which names follow it when all of that fails.
-local groups = {
-  ["big"] = {
-    { upstream = "one", model = "big" },
-    fallbacks = { "middle", "small" },
-    context_window_fallbacks = { "wide" },
-  },
-  ["middle"] = {
-    { upstream = "two", model = "middle" },
-    fallbacks = { "small" },
-  },
-  ["small"] = {
-    { upstream = "three", model = "small", tweak = function(body)
-      if body.top_p == nil then body.top_p = 0.9 end
-    end },
-  },
-  ["wide"] = {
-    { upstream = "four", model = "wide" },
-    fallbacks = { "small" },
-  },
+-- The parameters that entries of model_list set.
+local parameters = {
+  [1] = function(body)
+    if body.top_p == nil then body.top_p = 0.9 end
+  end,
 }
 
--- The group of the name that the client asked for.
-local function group_of(req)
-  return groups[req.model]
-end
+-- For each name the parameters for each of its upstreams, and the models for a prompt that is too long.
+local rules = {
+  ["big"] = { parameters = { three = parameters[1] }, wider = { "wide" } },
+  ["middle"] = { parameters = { three = parameters[1] } },
+  ["small"] = { parameters = { three = parameters[1] } },
+  ["wide"] = { parameters = { three = parameters[1] } },
+}
 
--- The entries to try, in order: those of the group, then those of its fallbacks.
-local function order_of(req)
-  local order, group = {}, group_of(req)
-  local function add(more)
-    for _, entry in ipairs(more) do
-      order[#order + 1] = entry
-    end
-  end
-  if group then
-    local names = group.fallbacks
-    if req.ctx.too_long then
-      names = group.context_window_fallbacks
-    else
-      add(group)
-    end
-    for _, name in ipairs(names or {}) do
-      add(groups[name])
-    end
-  end
-  return order
-end
-
--- The entry that is being tried.
-local function current(req)
-  return order_of(req)[req.ctx.attempt or 1]
+-- The rule for a name. The mark for a large window does not belong to it.
+local function rule_of(name)
+  return rules[name] or rules[name:gsub("%[1m%]$", "")] or {}
 end
 
 return {
@@ -65,38 +31,29 @@ return {
     four = { url = "http://four:8000/v1" },
   },
 
+  -- The upstreams of a list share the requests; a backup is asked while none of them can answer. Each of them
+  -- gets 8 requests at a time, unless its max_in_flight says otherwise.
   aliases = {
-    { "big", upstream = "one", model = "big" },
-    { "middle", upstream = "two", model = "middle" },
+    { "big", upstream = "one", backup = { { "two", model = "middle" }, { "three", model = "small" } }, model = "big" },
+    { "middle", upstream = "two", backup = { { "three", model = "small" } }, model = "middle" },
     { "small", upstream = "three", model = "small" },
-    { "wide", upstream = "four", model = "wide" },
+    { "wide", upstream = "four", backup = { { "three", model = "small" } }, model = "wide" },
   },
 
   on_upstream_request = function(body, req)
-    local entry = current(req)
-    if entry then
-      body.model = entry.model
-      if entry.tweak then
-        entry.tweak(body)
-      end
+    local set = (rule_of(req.ctx.wider or req.model).parameters or {})[req.upstream]
+    if set then
+      set(body)
     end
   end,
 
-  -- The next entry is tried, unless the request is wrong in itself.
+  -- The next model gets a prompt that is too long for the one before.
   on_error = function(err, req)
-    local attempt = (req.ctx.attempt or 1) + 1
-    if err.message:find("prompt is too long", 1, true) then
-      local group = group_of(req)
-      if group and group.context_window_fallbacks and not req.ctx.too_long then
-        req.ctx.too_long, attempt = true, 1
-      end
-    elseif err.status == 400 or err.status == 413 then
-      return
-    end
-    local entry = order_of(req)[attempt]
-    if entry then
-      req.ctx.attempt = attempt
-      return { upstream = entry.upstream }
+    local names = rule_of(req.model).wider or {}
+    local next = (req.ctx.next or 0) + 1
+    if names[next] and err.message:find("prompt is too long", 1, true) then
+      req.ctx.next, req.ctx.wider = next, names[next]
+      return { model = names[next] }
     end
   end,
 }

@@ -1,28 +1,25 @@
 -- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
 -- It is yours now: change it as you like. `sparkgap check` tells what it means.
 
--- What serves each model name, and which names follow it when all of that fails.
-local groups = {
-  ["a"] = {
-    { upstream = "spark", model = "a", tweak = function(body)
-      if body.temperature == nil then body.temperature = 0.7 end
-    end },
-  },
-  ["b"] = {
-    { upstream = "spark", model = "b", tweak = function(body)
-      if body.temperature == nil then body.temperature = 1 end
-    end },
-  },
+-- The parameters that entries of model_list set.
+local parameters = {
+  [1] = function(body)
+    if body.temperature == nil then body.temperature = 0.7 end
+  end,
+  [2] = function(body)
+    if body.temperature == nil then body.temperature = 1 end
+  end,
 }
 
--- The group of the name that the client asked for.
-local function group_of(req)
-  return groups[req.model]
-end
+-- For each name the parameters for each of its upstreams.
+local rules = {
+  ["a"] = { parameters = { spark = parameters[1] } },
+  ["b"] = { parameters = { spark = parameters[2] } },
+}
 
--- The entry that serves a request.
-local function current(req)
-  return (group_of(req) or {})[1]
+-- The rule for a name. The mark for a large window does not belong to it.
+local function rule_of(name)
+  return rules[name] or rules[name:gsub("%[1m%]$", "")] or {}
 end
 
 return {
@@ -38,9 +35,9 @@ return {
   },
 
   on_upstream_request = function(body, req)
-    local entry = current(req)
-    if entry and entry.tweak then
-      entry.tweak(body)
+    local set = (rule_of(req.model).parameters or {})[req.upstream]
+    if set then
+      set(body)
     end
   end,
 }
