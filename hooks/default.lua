@@ -33,6 +33,8 @@ return {
     --   image_schemes = { "https", "data" },    -- addresses of images that clients may have the server fetch
     --   max_in_flight = 8,                      -- requests beyond this number wait
     --   drain = true,                           -- no new conversations: before maintenance
+    --   wake = "aa:bb:cc:dd:ee:ff",             -- its network card: a request that finds it out wakes it
+    --   cluster = "llm-d",                      -- smg, dynamo, production-stack: the gateway of a cluster; default: none
     --   auto_mode = false,                      -- do not offer Claude Code's auto mode; default: by window and speed
     -- },
   },
@@ -58,6 +60,7 @@ return {
   -- on_error = function(err, req) end,               may return { retry = "other" }, { model =, upstream = },
   --                                                  { status =, message = }
   -- on_log = function(rec, req) end,                 after the end of every request
+  -- on_upstream_state = function(name, state, why) end,   once for each change: well, full, out
   --
   -- policy = "closed" in this table: a hook that fails refuses the request, or ends the answer at the event where it
   -- failed. Default: "open", the request goes on.

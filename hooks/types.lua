@@ -45,6 +45,8 @@
 ---@field image_schemes string[]?
 ---@field max_in_flight integer?
 ---@field drain boolean?
+---@field wake string? the hardware address of its network card
+---@field cluster "llm-d"|"smg"|"dynamo"|"production-stack"|nil
 ---@field auto_mode boolean?
 
 ---@class Alias
@@ -95,6 +97,7 @@
 ---@field on_tool_call (fun(call: ToolCall, req: Request): table?)?
 ---@field on_error (fun(err: UpstreamError, req: Request): ErrorDecision?)?
 ---@field on_log fun(rec: table, req: Request)?
+---@field on_upstream_state fun(name: string, state: "well"|"full"|"out", why: string)?
 
 ---@class log
 log = {}

@@ -4,12 +4,15 @@
 
 mod network;
 mod url;
+mod wake;
 
 use std::fmt;
 
 pub use network::{client_network, host, host_outside, leaves_the_lan};
 pub use url::{ServerUrl, base_url};
+pub use wake::WakeTarget;
 
+use crate::cluster::ClusterKind;
 use crate::json::Value;
 use crate::route::{Alias, AliasMember};
 use crate::settings::Settings;
@@ -74,6 +77,10 @@ pub struct UpstreamConfig {
     pub max_in_flight: Option<u32>,
     /// True if it gets no new conversation, and those that it has move at their next turn.
     pub drain: bool,
+    /// The network card that a magic packet wakes when a request wants the upstream and it is out.
+    pub wake: Option<WakeTarget>,
+    /// The cluster behind the upstream, which gets more headers then.
+    pub cluster: Option<ClusterKind>,
     /// Whether Claude Code's auto mode works with it; `None`: that is decided by the window. `false` is for a server that
     /// reads prompts too slowly for auto mode's checks.
     pub auto_mode: Option<bool>,
@@ -91,6 +98,8 @@ impl UpstreamConfig {
             model: None,
             max_in_flight: None,
             drain: false,
+            wake: None,
+            cluster: None,
             auto_mode: None,
             settings: Settings::default(),
         }

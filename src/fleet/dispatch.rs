@@ -14,6 +14,7 @@ use super::choose::{Offer, Why, choose};
 use super::conversations::{BoxId, Conversations};
 use super::health::{Health, HealthState, Sign};
 use super::speed::Speed;
+use super::waking::{Sleeper, WakeCall};
 use crate::lane::Lane;
 
 /// The most requests that wait. A further client is told to try again later.
@@ -63,9 +64,9 @@ pub struct Ticket {
     pub lane: Lane,
     /// The hash of its client.
     pub client: u64,
-    /// True if the owner gave it several upstreams. Only then the health of an upstream counts: a request that has only one
-    /// is sent to it however it is.
-    pub is_pool: bool,
+    /// True if the health of its upstreams counts: the owner gave it several, or one that can be woken. A request that has
+    /// only one other upstream is sent to it however it is.
+    pub waits_for_health: bool,
     /// True if another upstream has failed with it.
     pub is_failover: bool,
 }
@@ -144,6 +145,7 @@ struct BoxState {
     name: u64,
     places: Option<u32>,
     drains: bool,
+    sleeper: Option<Sleeper>,
     health: Health,
     running: Vec<Running>,
     speeds: HashMap<String, Speed>,
@@ -171,7 +173,8 @@ impl Dispatch {
     pub(super) fn add(&mut self, id: BoxId, name: u64, now: Instant) {
         let (running, speeds) = Default::default();
         let (health, places, drains) = (Health::new(now), None, false);
-        self.boxes.insert(id, BoxState { name, places, drains, health, running, speeds, load: None });
+        let (sleeper, load) = Default::default();
+        self.boxes.insert(id, BoxState { name, places, drains, sleeper, health, running, speeds, load });
     }
 
     /// Sets the most requests that an upstream gets at a time, and whether it drains.
@@ -179,6 +182,33 @@ impl Dispatch {
         if let Some(state) = self.boxes.get_mut(&id) {
             (state.places, state.drains) = (places, drains);
         }
+    }
+
+    /// Sets how the machine of an upstream is woken. `None`: it cannot be.
+    pub(super) fn set_sleeper(&mut self, id: BoxId, sleeper: Option<Sleeper>) {
+        if let Some(state) = self.boxes.get_mut(&id) {
+            state.sleeper = sleeper;
+        }
+    }
+
+    /// The magic packets that are due: for upstreams that are out, and wanted by a waiting request or by one that has just
+    /// failed there.
+    pub(super) fn due_wakes(&mut self, failed: Option<BoxId>, now: Instant) -> Vec<WakeCall> {
+        let Dispatch { boxes, line, .. } = self;
+        let is_wanted = |id: BoxId| {
+            let wants = |waiter: &Waiter| waiter.ticket.candidates.iter().any(|candidate| candidate.id == id);
+            failed == Some(id) || line.iter().any(wants)
+        };
+        let due = |(id, state): (&BoxId, &mut BoxState)| {
+            let sleeper = state.sleeper.as_mut().filter(|_| state.health.is_out())?;
+            is_wanted(*id).then(|| sleeper.call(now)).flatten()
+        };
+        boxes.iter_mut().filter_map(due).collect()
+    }
+
+    /// Whether an upstream gets requests, and since when.
+    pub(super) fn health(&self, id: BoxId) -> Option<(HealthState, Instant)> {
+        self.boxes.get(&id).map(|state| state.health.state())
     }
 
     /// Removes an upstream that is no longer configured. Requests that it works on end as they do.
@@ -223,7 +253,9 @@ impl Dispatch {
         let waiter = self.line.iter().find(|waiter| waiter.number == number);
         let is_out =
             |candidate: &Candidate| self.boxes.get(&candidate.id).is_none_or(|it| it.health.is_out());
-        waiter.is_some_and(|waiter| waiter.ticket.is_pool && waiter.ticket.candidates.iter().all(is_out))
+        waiter.is_some_and(|waiter| {
+            waiter.ticket.waits_for_health && waiter.ticket.candidates.iter().all(is_out)
+        })
     }
 
     /// Gives upstreams to waiting requests, as far as there are places. Returns the numbers of these requests.
@@ -254,7 +286,9 @@ impl Dispatch {
         let Waiter { since, ticket, .. } = waiter;
         let waited = now.saturating_duration_since(*since);
         let open = |candidate: &Candidate| {
-            self.boxes.get(&candidate.id).is_some_and(|state| !ticket.is_pool || state.health.admits(now))
+            self.boxes
+                .get(&candidate.id)
+                .is_some_and(|state| !ticket.waits_for_health || state.health.admits(now))
         };
         let rank = ticket.candidates.iter().filter(|candidate| open(candidate)).map(|it| it.rank).min()?;
         let (indices, offers): (Vec<usize>, Vec<Offer>) = ticket
@@ -474,6 +508,7 @@ fn aged(lane: Lane, waited: Duration) -> Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::WakeTarget;
 
     const SECOND: Duration = Duration::from_secs(1);
     const A: BoxId = BoxId(1);
@@ -498,7 +533,7 @@ mod tests {
             prompt,
             lane: Lane::Person,
             client: 1,
-            is_pool: true,
+            waits_for_health: true,
             is_failover: false,
         }
     }
@@ -607,6 +642,31 @@ mod tests {
     }
 
     #[test]
+    fn a_sleeper_is_called_only_while_it_is_out_and_wanted() {
+        let (mut dispatch, now) = two(1);
+        let target = WakeTarget::parse("aa:bb:cc:dd:ee:ff").unwrap();
+        dispatch.set_sleeper(A, Some(Sleeper::new("spark", target)));
+        let wants = |id| {
+            let mut ticket = ticket(9, 100);
+            ticket.candidates.retain(|candidate| candidate.id == id);
+            ticket
+        };
+        let (number, got) = send(&mut dispatch, wants(A), now);
+        assert_eq!((got, dispatch.due_wakes(Some(A), now)), (Some((A, Why::Only)), vec![]), "it is well");
+        dispatch.end(number, Sign::Gone, Spent::default(), now);
+        assert_eq!(dispatch.due_wakes(None, now), [], "nobody wants it");
+        let call = [WakeCall { name: "spark".into(), target }];
+        assert_eq!(dispatch.due_wakes(Some(A), now), call);
+        let other = dispatch.join(wants(B), now + 20 * SECOND).unwrap();
+        assert_eq!(dispatch.due_wakes(None, now + 20 * SECOND), [], "another one is wanted");
+        dispatch.leave(other, now + 20 * SECOND);
+        dispatch.join(ticket(1, 100), now + 20 * SECOND).unwrap();
+        assert_eq!(dispatch.due_wakes(None, now + 20 * SECOND), call);
+        assert_eq!(dispatch.due_wakes(None, now + 29 * SECOND), [], "the last packet was sent just now");
+        assert_eq!(dispatch.due_wakes(None, now + 30 * SECOND), call);
+    }
+
+    #[test]
     fn lanes_age() {
         assert_eq!(aged(Lane::Agent, 59 * SECOND), Lane::Agent);
         assert_eq!(aged(Lane::Agent, 60 * SECOND), Lane::Person);
@@ -655,7 +715,7 @@ mod tests {
     fn a_request_with_one_upstream_is_sent_however_that_is() {
         let (mut dispatch, now) = two(4);
         for key in 0..9 {
-            let mut only = Ticket { is_pool: false, ..ticket(key, 100) };
+            let mut only = Ticket { waits_for_health: false, ..ticket(key, 100) };
             only.candidates.truncate(1);
             let (number, got) = send(&mut dispatch, only, now);
             assert_eq!(got, Some((A, Why::Only)));

@@ -66,6 +66,15 @@ impl HealthState {
     }
 }
 
+/// A change of an upstream's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateChange {
+    /// The new state.
+    pub state: HealthState,
+    /// The state before, and how long it lasted.
+    pub before: (HealthState, Duration),
+}
+
 /// The health of one upstream.
 #[derive(Clone, Debug)]
 pub(super) struct Health {

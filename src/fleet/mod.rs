@@ -12,6 +12,8 @@
 //! | `conversations` | the prefixes that each upstream has read |
 //! | `speed` | how fast an upstream reads prompts and writes answers |
 //! | `health` | whether an upstream gets requests |
+//! | `waking` | when an upstream that sleeps gets a magic packet |
+//! | `news` | the changes of upstreams that a hook is still to be told |
 //! | `slot` | the place of a request at an upstream, for threads |
 
 mod choose;
@@ -21,16 +23,18 @@ mod dispatch;
 mod health;
 mod learned;
 mod memory;
+mod news;
 mod pool;
 mod slot;
 mod speed;
 mod upstream;
+mod waking;
 
 pub use choose::Why;
 pub use conversations::BoxId;
 pub use discovery::{Discovered, Model};
 pub use dispatch::{BoxReport, Candidate, Grant, Load, Spent, Ticket};
-pub use health::{HealthState, Sign};
+pub use health::{HealthState, Sign, StateChange};
 pub use memory::Availability;
 pub use pool::{Destination, Gateway, LISTING_PREFIX, Resolved, Served};
 pub use slot::{BoxSlot, Dispatcher, NoSlot};

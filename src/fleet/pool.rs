@@ -10,17 +10,20 @@ use crate::config::{self, Config};
 use crate::dialect::ServerKind;
 use crate::error::{Error, Kind, Retry};
 use crate::hash::Fnv;
-use crate::hooks::{Hooks, Loaded};
+use crate::hooks::{Hook, Hooks, Loaded};
 use crate::openai::{Counts, Repair};
 use crate::route::{self, Alias, AliasMember};
 use crate::settings::Settings;
 use crate::shown::ShownText;
+use crate::threads;
 use crate::translate::{Asked, CountedPrompt, Lessons, Target, ToldWindow};
 use crate::transport::{CallLimits, Failure, Wait};
 
 use super::conversations::BoxId;
 use super::discovery::Discovered;
+use super::health::{HealthState, StateChange};
 use super::learned::{Learned, is_same_window};
+use super::news::StateNews;
 use super::slot::Dispatcher;
 use super::upstream::Upstream;
 
@@ -88,9 +91,15 @@ impl Served {
         self.entry.id
     }
 
-    /// The most requests that it gets at a time; `None`: no limit.
-    pub fn places(&self) -> Option<u32> {
-        self.places
+    /// True if its requests need a place: they share it with others, there is a limit for them, or they wait until its machine
+    /// was woken.
+    pub fn needs_place(&self) -> bool {
+        self.places.is_some() || self.can_be_woken()
+    }
+
+    /// True if a magic packet wakes its machine.
+    pub fn can_be_woken(&self) -> bool {
+        self.upstream.config().wake.is_some()
     }
 
     /// The name of the model that a request for `requested` gets here. `named` is the model's name by an alias or a hook;
@@ -162,6 +171,8 @@ pub struct Gateway {
     hooks: Hooks,
     /// The kinds of dropped request parts that were already warned about.
     warned: Mutex<HashSet<String>>,
+    /// The changes of upstreams that `on_upstream_state` is still to be told.
+    news: StateNews,
 }
 
 /// The destination of a request, and the facts that are known about it.
@@ -370,12 +381,13 @@ impl Gateway {
                     Arc::new(DispatchEntry { dispatcher: Arc::clone(&dispatcher), id })
                 }
             };
-            dispatcher.set(entry.id, places, config.drain);
+            dispatcher.set(entry.id, places, config);
             let questions = AtomicU64::new(0);
             Ok(Arc::new(Served { upstream, learned: Mutex::default(), entry, places, questions }))
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
-        Ok(Gateway { dispatcher, upstreams, aliases, hooks, warned: Mutex::default() })
+        let (warned, news) = Default::default();
+        Ok(Gateway { dispatcher, upstreams, aliases, hooks, warned, news })
     }
 
     /// Chooses among upstreams, and queues requests.
@@ -406,6 +418,34 @@ impl Gateway {
         if warned.len() < WARNINGS_MAX && !warned.contains(&kind) {
             log::warn!("{what}: {}", ShownText::new(&kind));
             warned.insert(kind);
+        }
+    }
+
+    /// Logs that the state of an upstream has changed, and tells it to `on_upstream_state`, in a thread of its own: the
+    /// requests that have noticed the change go on. `why` is the reason.
+    pub fn tell_change(self: &Arc<Self>, name: &str, change: StateChange, why: &str) {
+        let StateChange { state, before: (before, lasted) } = change;
+        let level = if state == HealthState::Well { log::Level::Info } else { log::Level::Warn };
+        let why = ShownText::new(why).to_string();
+        let seconds = lasted.as_secs();
+        log::log!(
+            level,
+            "upstream {name}: {} (it was {} for {seconds} s): {why}",
+            state.name(),
+            before.name()
+        );
+        if !self.hooks.defines(Hook::UpstreamState) || !self.news.add(name, state, why) {
+            return;
+        }
+        let gateway = Arc::clone(self);
+        let started = threads::background("upstream state", move || {
+            while let Some((name, state, why)) = gateway.news.next() {
+                gateway.hooks.on_upstream_state(&name, state.name(), &why);
+            }
+        });
+        if let Err(error) = started {
+            self.news.stop();
+            log::warn!("no thread to run on_upstream_state: {error}");
         }
     }
 
@@ -580,15 +620,16 @@ impl Gateway {
 
     /// Has the facts about all upstreams asked for in the background where that is due without any request, and takes in
     /// how the last questions ended. Call it every second, so that states are told within seconds of a change.
-    pub fn keep_current(&self) {
+    pub fn keep_current(self: &Arc<Self>) {
         for served in &self.upstreams {
             served.upstream.keep_current();
             let (ended, is_reached) = served.upstream.last_question();
-            if served.questions.swap(ended, Ordering::Relaxed) == ended {
+            // Without places no request would tell that it is well again.
+            if served.questions.swap(ended, Ordering::Relaxed) == ended || !served.needs_place() {
                 continue;
             }
-            if let Some(state) = self.dispatcher.probed(served.id(), is_reached) {
-                log::warn!("upstream {}: {}: it does not answer", served.name(), state.name());
+            if let Some(change) = self.dispatcher.probed(served.id(), is_reached) {
+                self.tell_change(served.name(), change, "it does not answer");
             }
         }
     }

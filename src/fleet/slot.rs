@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use super::conversations::BoxId;
 use super::dispatch::{BoxReport, Dispatch, Grant, Load, Spent, Ticket};
-use super::health::{HealthState, Sign};
+use super::health::{HealthState, Sign, StateChange};
+use super::waking::{Sleeper, WakeCall};
+use crate::config::UpstreamConfig;
 use crate::error::{Error, Kind, Retry};
-use crate::transport::{Failure, Wait, wait_for};
+use crate::transport::{Failure, Wait, send_magic_packet, wait_for};
 use crate::wake::Wake;
 
 const RETRY_AFTER_S: u32 = 5;
@@ -79,10 +81,11 @@ impl Dispatcher {
         id
     }
 
-    /// Sets the most requests that an upstream gets at a time, and whether it drains.
-    pub(super) fn set(&self, id: BoxId, places: Option<u32>, drains: bool) {
+    /// Sets how an upstream is used: the most requests that it gets at a time, whether it drains, and how it is woken.
+    pub(super) fn set(&self, id: BoxId, places: Option<u32>, config: &UpstreamConfig) {
         let mut line = self.line();
-        line.dispatch.set(id, places, drains);
+        line.dispatch.set(id, places, config.drain);
+        line.dispatch.set_sleeper(id, config.wake.map(|target| Sleeper::new(&config.name, target)));
         line.serve(Instant::now());
     }
 
@@ -99,11 +102,14 @@ impl Dispatcher {
         let now = Instant::now();
         let mut line = self.line();
         let number = line.dispatch.join(ticket.clone(), now).ok_or_else(too_many)?;
+        let calls = line.dispatch.due_wakes(None, now);
         line.serve(now);
         let collected = line.dispatch.collect(number);
         if collected.is_none() {
             line.dispatch.leave(number, now);
         }
+        drop(line);
+        send(&calls);
         Ok(collected.map(|granted| self.slot(number, granted)).ok_or(ticket))
     }
 
@@ -138,6 +144,8 @@ impl Dispatcher {
         };
         let mut stranded = None::<Instant>;
         let failure = loop {
+            let calls = self.line().dispatch.due_wakes(None, Instant::now());
+            send(&calls);
             let waited = wait_for(wait.as_ref(), wake.as_fd(), LOOK_EVERY);
             let now = Instant::now();
             let mut line = self.line();
@@ -171,14 +179,15 @@ impl Dispatcher {
         BoxSlot { dispatcher: Arc::clone(self), number, ticket, grant, outcome }
     }
 
-    /// Takes in whether the background's question to an upstream was answered. Returns the upstream's new state if that has
-    /// changed.
-    pub fn probed(&self, id: BoxId, is_answered: bool) -> Option<HealthState> {
+    /// Takes in whether the background's question to an upstream was answered. Returns the change of the upstream's state, if
+    /// there was one.
+    pub fn probed(&self, id: BoxId, is_answered: bool) -> Option<StateChange> {
         let mut line = self.line();
         let now = Instant::now();
+        let before = line.dispatch.health(id);
         let changed = line.dispatch.probed(id, is_answered, now);
         line.serve(now);
-        changed
+        Some(changed_from(before?, changed?, now))
     }
 
     /// Takes in the figures of a server about its own work.
@@ -189,6 +198,28 @@ impl Dispatcher {
     /// The state of an upstream.
     pub fn report(&self, id: BoxId) -> Option<BoxReport> {
         self.line().dispatch.report(id, Instant::now())
+    }
+}
+
+/// The change from an earlier state, which began at that time, to this one.
+fn changed_from((before, since): (HealthState, Instant), state: HealthState, now: Instant) -> StateChange {
+    StateChange { state, before: (before, now.saturating_duration_since(since)) }
+}
+
+/// True if a sign says that an upstream did not answer.
+fn is_failure(sign: Sign) -> bool {
+    matches!(sign, Sign::Failed | Sign::Gone)
+}
+
+/// Sends the magic packets that are due.
+fn send(calls: &[WakeCall]) {
+    for WakeCall { name, target } in calls {
+        match send_magic_packet(target) {
+            Ok(()) => log::info!(
+                "upstream {name}: a request wants it while it is out; sent a magic packet to {target}"
+            ),
+            Err(error) => log::warn!("upstream {name}: no magic packet could be sent to {target}: {error}"),
+        }
     }
 }
 
@@ -222,20 +253,24 @@ impl BoxSlot {
         self.dispatcher.line().dispatch.first_token(self.number, Instant::now());
     }
 
-    /// Ends the request. Returns the state of its upstream if that has changed.
-    pub fn end(self, sign: Sign, spent: Spent) -> Option<HealthState> {
+    /// Ends the request. Returns the change of its upstream's state, if there was one.
+    pub fn end(self, sign: Sign, spent: Spent) -> Option<StateChange> {
         let mut slot = self;
         slot.outcome = (sign, spent);
         slot.release()
     }
 
-    fn release(&self) -> Option<HealthState> {
+    fn release(&self) -> Option<StateChange> {
         let (sign, spent) = self.outcome;
         let mut line = self.dispatcher.line();
         let now = Instant::now();
+        let before = self.upstream().and_then(|id| line.dispatch.health(id));
         let changed = line.dispatch.end(self.number, sign, spent, now);
+        let calls = line.dispatch.due_wakes(self.upstream().filter(|_| is_failure(sign)), now);
         line.serve(now);
-        changed.map(|(_, state)| state)
+        drop(line);
+        send(&calls);
+        changed.zip(before).map(|((_, state), before)| changed_from(before, state, now))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config;
 use crate::openai::UpstreamError;
 use crate::threads;
 use crate::transport::{
-    CallLimits, Endpoint, Failure, Path, QuestionLimits, Response, Wait, Watcher, wait_for,
+    CallLimits, Endpoint, ExtraHeaders, Failure, Path, QuestionLimits, Response, Wait, Watcher, wait_for,
 };
 use crate::wake::Wake;
 
@@ -97,7 +97,21 @@ impl Upstream {
     /// # Errors
     /// Those of [`Endpoint::post`].
     pub fn post(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
-        self.noted(self.endpoint.post(path, body, wait))
+        self.post_with(path, &ExtraHeaders::default(), body, wait)
+    }
+
+    /// Sends JSON by [`Upstream::post`], with further headers.
+    ///
+    /// # Errors
+    /// Those of [`Endpoint::post`].
+    pub fn post_with(
+        &self,
+        path: Path<'_>,
+        extra: &ExtraHeaders,
+        body: &[u8],
+        wait: &Rc<dyn Wait>,
+    ) -> Result<Response, Failure> {
+        self.noted(self.endpoint.post_with(path, extra, body, wait))
     }
 
     /// Sends a question that needs no model, by [`Endpoint::ask`].

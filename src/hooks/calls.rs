@@ -182,6 +182,13 @@ impl Hooks {
         }
     }
 
+    /// Runs when the state of an upstream has changed. No request waits for it, so policy closed has no effect here.
+    pub fn on_upstream_state(&self, name: &str, state: &str, why: &str) {
+        for (index, defined) in self.of(Hook::UpstreamState) {
+            self.tell(index, defined, [name, state, why]);
+        }
+    }
+
     fn of(&self, hook: Hook) -> impl Iterator<Item = (usize, &Defined)> {
         self.blueprint.defined.iter().enumerate().filter(move |(_, defined)| defined.hook == hook)
     }

@@ -17,11 +17,13 @@ pub enum Hook {
     Error,
     /// `on_log(rec, req)`
     Log,
+    /// `on_upstream_state(name, state, why)`
+    UpstreamState,
 }
 
 impl Hook {
-    /// All hooks, in the order in which they run for a request.
-    pub const ALL: [Hook; 7] = [
+    /// All hooks, in the order in which they run for a request; last the one that belongs to no request.
+    pub const ALL: [Hook; 8] = [
         Hook::Load,
         Hook::Request,
         Hook::UpstreamRequest,
@@ -29,6 +31,7 @@ impl Hook {
         Hook::ToolCall,
         Hook::Error,
         Hook::Log,
+        Hook::UpstreamState,
     ];
 
     /// Its name in Lua.
@@ -41,7 +44,13 @@ impl Hook {
             Hook::ToolCall => "on_tool_call",
             Hook::Error => "on_error",
             Hook::Log => "on_log",
+            Hook::UpstreamState => "on_upstream_state",
         }
+    }
+
+    /// True if it runs for requests.
+    pub fn sees_requests(self) -> bool {
+        !matches!(self, Hook::Load | Hook::UpstreamState)
     }
 }
 

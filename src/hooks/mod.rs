@@ -17,6 +17,7 @@
 //! | `on_tool_call` | per complete tool call | `{ id, name, input }` |
 //! | `on_error` | the upstream failed before its first byte | `{ status, type, message, upstream }` |
 //! | `on_log` | after the end | the log record |
+//! | `on_upstream_state` | the state of an upstream changed; no request | none: three strings |
 //!
 //! A hook's writes go straight into the subject. If the hook fails, they are undone, and the failure is counted and
 //! logged. With policy open the request then goes on; with policy closed it is refused, or its answer is ended. If

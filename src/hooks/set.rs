@@ -133,12 +133,9 @@ impl Hooks {
         let outcome = self.pool.with(&self.blueprint, client.as_ref(), |vm| {
             vm.call(index, defined.hook, subject, request, read)
         });
-        let (text, is_busy) = match outcome {
-            Ok(Ok(decision)) => return Ok(Some(decision)),
-            Ok(Err(text)) => (text, false),
-            Err(NoVm::Load(error)) => (format!("the VM could not be made anew: {error}"), false),
-            Err(NoVm::Busy) => ("no VM was free; other calls of hooks take too long".to_owned(), true),
-            Err(NoVm::ClientGone) => ("the client has left while the hook waited for a VM".to_owned(), true),
+        let (text, is_busy) = match read_outcome(outcome) {
+            Ok(decision) => return Ok(Some(decision)),
+            Err(failure) => failure,
         };
         self.report(index, defined, &text);
         if !defined.closed {
@@ -152,6 +149,14 @@ impl Hooks {
             let message = format!("refused: the hook {name} failed and its policy is closed");
             Error::new(Kind::Permission, message).retry(Retry::Never).source(text)
         })
+    }
+
+    /// Calls a hook that belongs to no request with these arguments, and logs it if it fails.
+    pub(super) fn tell(&self, index: usize, defined: &Defined, arguments: [&str; 3]) {
+        let outcome = self.pool.with(&self.blueprint, None, |vm| vm.tell(index, arguments));
+        if let Err((text, _)) = read_outcome(outcome) {
+            self.report(index, defined, &text);
+        }
     }
 
     /// Counts a failure and logs it, unless this hook's last one was logged just now.
@@ -174,6 +179,17 @@ impl Hooks {
         let more = if silent > 0 { format!(" ({silent} more since the last report)") } else { String::new() };
         let file = self.blueprint.sources.get(defined.file).map_or("", |source| source.file.as_str());
         log::warn!("hook {} of {file} failed{more}: {}", defined.hook.name(), text.replace('\n', " | "));
+    }
+}
+
+/// The decision of a call; otherwise the text of its failure, and whether it failed only because too much else is going on.
+fn read_outcome<T>(outcome: Result<Result<T, String>, NoVm>) -> Result<T, (String, bool)> {
+    match outcome {
+        Ok(Ok(decision)) => Ok(decision),
+        Ok(Err(text)) => Err((text, false)),
+        Err(NoVm::Load(error)) => Err((format!("the VM could not be made anew: {error}"), false)),
+        Err(NoVm::Busy) => Err(("no VM was free; other calls of hooks take too long".to_owned(), true)),
+        Err(NoVm::ClientGone) => Err(("the client has left while the hook waited for a VM".to_owned(), true)),
     }
 }
 

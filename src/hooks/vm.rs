@@ -83,6 +83,14 @@ impl Vm {
         function.call(convert::to_lua(&self.lua, &self.guard, config)?)
     }
 
+    /// Runs a hook that belongs to no request. The error has a traceback.
+    pub(super) fn tell(&self, index: usize, arguments: [&str; 3]) -> Result<(), String> {
+        self.guard.start(self.limits.call);
+        let Some(function) = self.functions.get(index) else { return Ok(()) };
+        let [name, state, why] = arguments;
+        function.call((name, state, why)).map_err(|error| message_of(&error))
+    }
+
     /// Runs one hook on `subject`. `read` receives the value that it returned and may change the subject; if `read`
     /// fails, the call has failed. A failed call leaves subject and request as they were. The error has a traceback.
     pub(super) fn call<'a, T>(

@@ -15,7 +15,7 @@ use crate::shown::ShownText;
 use crate::translate::{
     Asked, ToldWindow, failure_error, likely_room, make_repair, possible_repairs, retarget,
 };
-use crate::transport::{self, Path, Response, Wait, wait_for};
+use crate::transport::{self, ExtraHeaders, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
 
 use super::exchange::Exchange;
@@ -52,6 +52,8 @@ pub(super) struct Attempt {
     pub(super) resolved: Resolved,
     pub(super) asked: Asked,
     pub(super) body: Vec<u8>,
+    /// The headers that the upstream gets beside the usual ones.
+    pub(super) headers: ExtraHeaders,
     /// How often the request was changed because the upstream's facts had changed.
     pub(super) renewals: u32,
     /// The repairs that were made after refusals.
@@ -77,9 +79,20 @@ struct MadeRepair {
 
 impl Attempt {
     pub(super) fn new(resolved: Resolved, asked: Asked, body: Vec<u8>) -> Self {
-        let (repairs, named, before_guess) = Default::default();
+        let (headers, repairs, named, before_guess) = Default::default();
         let (sign, has_others) = (None, false);
-        Attempt { resolved, asked, body, renewals: 0, repairs, named, before_guess, sign, has_others }
+        Attempt {
+            resolved,
+            asked,
+            body,
+            headers,
+            renewals: 0,
+            repairs,
+            named,
+            before_guess,
+            sign,
+            has_others,
+        }
     }
 
     /// Sends the request until a response is successful, and returns that response.
@@ -121,7 +134,8 @@ impl Attempt {
     fn post(&mut self, wait: &Rc<dyn Wait>) -> Result<Result<Response, FailedAttempt>, Stop> {
         loop {
             let served = &self.resolved.served;
-            let response = match served.upstream().post(Path::Api("/chat/completions"), &self.body, wait) {
+            let path = Path::Api("/chat/completions");
+            let response = match served.upstream().post_with(path, &self.headers, &self.body, wait) {
                 Ok(response) => response,
                 Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
                 Err(failure) => {
@@ -157,7 +171,13 @@ impl Attempt {
         at_once: Option<UpstreamError>,
         wait: &Rc<dyn Wait>,
     ) -> Result<Option<Error>, Stop> {
-        let (status, retry_after) = (response.status, response.retry_after);
+        let retry_after = response.retry_after;
+        let status = match response.status {
+            status @ (429 | 503 | 529) => status,
+            // The gateway of a cluster also says with other statuses that it has no room.
+            _ if response.is_dropped => 503,
+            status => status,
+        };
         let mut failure =
             at_once.unwrap_or_else(|| read_failure(status, &mut error_body(response), retry_after));
         if status == 404 && self.is_renewed_after_404(wait) {

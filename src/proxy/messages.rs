@@ -13,12 +13,13 @@ use crate::json::{Document, Value};
 use crate::server::Client;
 use crate::shown::ShownText;
 use crate::translate::{Asked, Plan};
-use crate::transport::{Wait, has_left};
+use crate::transport::{ExtraHeaders, Wait, has_left};
 
 use super::attempt::Attempt;
 use super::body::read_body;
 use super::exchange::Exchange;
 use super::filter::Filter;
+use super::identity::Identity;
 use super::prepare::{Hooked, Incoming};
 use super::relay::Relay;
 use super::routing::{Routing, sign_of};
@@ -43,6 +44,8 @@ enum NextTurn {
 struct Prepared {
     resolved: Resolved,
     body: Vec<u8>,
+    /// The headers that its upstream gets beside the usual ones.
+    headers: ExtraHeaders,
     plan: Plan,
     /// Its place, if its upstream is one of several, or gets a limited number of requests at a time.
     slot: Option<BoxSlot>,
@@ -163,7 +166,7 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
     let mut request = Some(request);
     let mut tried = Vec::new();
     loop {
-        let Prepared { resolved, body, plan, slot } = match (turn, &request) {
+        let Prepared { resolved, body, headers, plan, slot } = match (turn, &request) {
             (NextTurn::Now(prepared), _) => *prepared,
             (NextTurn::Later(ticket), Some(request)) => stages.wait_in_line(ticket, request, course)?,
             (NextTurn::Later(_), None) => return Err(Stop::ClientGone), // a request that waits keeps its head
@@ -176,7 +179,8 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
         exchange.expect_elsewhere(plan, || stages.filter(course));
         let served = Arc::clone(&resolved.served);
         let mut attempt = Attempt::new(resolved, asked, body);
-        attempt.has_others = course.routing.as_ref().is_some_and(Routing::is_pool);
+        attempt.has_others = course.routing.as_ref().is_some_and(Routing::is_repeatable);
+        attempt.headers = headers;
         // Check for a client that left: nobody watched it while hooks ran or a large body was translated. It may also
         // have left while an upstream worked in vain.
         let unwatched = course.hooked.shown.is_some() || course.hooked.is_watched || !tried.is_empty();
@@ -289,7 +293,8 @@ impl<'s> Stages<'s> {
         let routing = incoming.routed(body, course.hooked, course.record)?;
         let mut slot = None;
         if routing.needs_place() {
-            let ticket = routing.ticket(body, incoming.request, self.caller, course.hooked.lane);
+            let identity = Identity { request: incoming.request, caller: self.caller, body };
+            let ticket = routing.ticket(&identity, course.hooked.lane);
             course.record.place = Some(Placed::new(ticket.lane));
             match self.gateway.dispatcher().take_at_once(ticket)? {
                 Ok(taken) => slot = Some(taken),
@@ -301,7 +306,7 @@ impl<'s> Stages<'s> {
             }
         }
         // A copy of the body is needed only where the request may be sent elsewhere.
-        if routing.is_pool() {
+        if routing.is_repeatable() {
             course.hooked.save(body);
         }
         course.routing = Some(routing);
@@ -322,12 +327,15 @@ impl<'s> Stages<'s> {
             place.why = grant.why.name();
             place.waited += grant.waited;
         }
+        let cluster = resolved.served.upstream().config().cluster;
+        let identity = Identity { request: incoming.request, caller: self.caller, body };
+        let headers = identity.headers(cluster, course.hooked.lane);
         let (body, plan) = incoming.translated(body, &resolved, course.hooked, course.record, |chat| {
             let mut body = Vec::new();
             chat.body.write(&mut body);
             (body, chat.plan)
         })?;
-        Ok(Prepared { resolved, body, plan, slot })
+        Ok(Prepared { resolved, body, headers, plan, slot })
     }
 
     /// Waits for a place with the client watched, and translates the request for the upstream that it gets.
@@ -359,8 +367,8 @@ impl<'s> Stages<'s> {
         exchange.active().enter(Phase::Queue);
         let patience = if exchange.streams() { self.wait_for_upstream() } else { Duration::ZERO };
         let slot = self.gateway.dispatcher().take(ticket, &wait, patience)?;
-        let is_pool = course.routing.as_ref().is_some_and(Routing::is_pool);
-        let is_kept = is_pool || self.gateway.hooks().defines(Hook::Error);
+        let is_repeatable = course.routing.as_ref().is_some_and(Routing::is_repeatable);
+        let is_kept = is_repeatable || self.gateway.hooks().defines(Hook::Error);
         let saved = if is_kept { course.hooked.saved.clone() } else { course.hooked.saved.take() };
         let mut document = Document::from(saved.unwrap_or_default());
         let incoming = self.incoming(request);
@@ -393,8 +401,12 @@ impl<'s> Stages<'s> {
         if let (true, Some(routing)) = (is_failure, &mut course.routing) {
             routing.fail(served.id(), sign);
         }
-        if let Some(state) = slot.end(sign, spent) {
-            log::warn!("upstream {}: {}", served.name(), state.name());
+        if let Some(change) = slot.end(sign, spent) {
+            let why = match answered {
+                Err(Stop::Error(error)) => error.to_string(),
+                _ => "it answered a request".to_string(),
+            };
+            self.gateway.tell_change(served.name(), change, &why);
         }
         ticket
     }

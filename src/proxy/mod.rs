@@ -17,6 +17,7 @@
 //! | `exchange` | the client's side of one request: sends events or a whole message, and signs of life in silence |
 //! | `footprint` | estimates the memory of one request before it is allocated |
 //! | `filter` | `on_event` and `on_tool_call` between translation and client |
+//! | `identity` | the client and the conversation of a request, for the choice of an upstream and for the upstream's headers |
 //! | `routing` | the upstreams that can answer a request, and those that have failed with it |
 //! | `preview` | the request that would be sent, for `sparkgap hook` |
 //! | `relay` | the upstream's bytes through decoder and translation to the client |
@@ -29,6 +30,7 @@ mod entry;
 mod exchange;
 mod filter;
 mod footprint;
+mod identity;
 mod messages;
 mod options;
 mod prepare;

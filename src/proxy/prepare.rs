@@ -264,7 +264,7 @@ fn model_of<'b>(body: &'b Value<'_>) -> &'b str {
 
 /// True if any hook that gets `req` is defined.
 fn sees_request(hooks: &Hooks) -> bool {
-    Hook::ALL.iter().any(|hook| *hook != Hook::Load && hooks.defines(*hook))
+    Hook::ALL.iter().any(|hook| hook.sees_requests() && hooks.defines(*hook))
 }
 
 /// True if messages, contents or tool results contain a block of type `image`.

@@ -2,12 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::activity::Caller;
+use super::identity::Identity;
 use crate::error::{Error, Kind, Retry};
 use crate::fleet::{BoxId, BoxSlot, Candidate, Destination, Resolved, Sign, Ticket};
-use crate::hash::Fnv;
-use crate::http::Request;
-use crate::json::Value;
 use crate::lane::Lane;
 use crate::translate::estimate;
 use crate::transport::Failure;
@@ -38,7 +35,7 @@ impl Routing {
     /// True if the request needs a place: there is a choice, or its upstream gets a limited number at a time.
     pub(super) fn needs_place(&self) -> bool {
         match self.destinations.as_slice() {
-            [only] => only.served.places().is_some(),
+            [only] => only.served.needs_place(),
             _ => true,
         }
     }
@@ -46,6 +43,11 @@ impl Routing {
     /// True if more than one upstream can answer.
     pub(super) fn is_pool(&self) -> bool {
         self.destinations.len() > 1
+    }
+
+    /// True if the request may be sent again after a failure: another upstream can answer, or the only one can be woken.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.is_pool() || self.destinations.iter().any(|destination| destination.served.can_be_woken())
     }
 
     /// True if another upstream can still be asked.
@@ -74,29 +76,16 @@ impl Routing {
 
     /// The ticket for a place at one of the upstreams that have not failed.
     /// `lane` is the lane that a hook chose.
-    pub(super) fn ticket(
-        &self,
-        body: &Value<'_>,
-        request: &Request,
-        caller: &Caller,
-        lane: Option<Lane>,
-    ) -> Ticket {
-        let head = head(body);
-        let client = match caller.user.as_deref() {
-            Some(user) => Fnv::EMPTY.push(user.as_bytes()),
-            None => Fnv::EMPTY.push(caller.address.to_string().as_bytes()),
-        };
-        let class = |name| request.header(name);
+    pub(super) fn ticket(&self, identity: &Identity<'_>, lane: Option<Lane>) -> Ticket {
+        let head = identity.head();
         Ticket {
             candidates: self.candidates(),
-            conversation: conversation(request, head.0, body).mixed(),
+            conversation: identity.conversation(head.0).mixed(),
             head: (head.0.mixed(), head.1),
-            prompt: estimate::prompt_tokens(body).max(head.1),
-            lane: lane.unwrap_or_else(|| {
-                Lane::of(class("x-claude-code-request-class"), class("x-claude-1p-request-class"))
-            }),
-            client: client.mixed(),
-            is_pool: self.is_pool(),
+            prompt: estimate::prompt_tokens(identity.body).max(head.1),
+            lane: lane.unwrap_or_else(|| identity.lane()),
+            client: identity.client().mixed(),
+            waits_for_health: self.is_repeatable(),
             is_failover: false,
         }
     }
@@ -113,7 +102,7 @@ impl Routing {
     /// The ticket for another try after a failure. `None`: no upstream is left for this request. If all have failed before
     /// any of them began to work, the request waits for all of them, for `patience` in all.
     pub(super) fn another(&mut self, ticket: &Ticket, patience: Duration) -> Option<Ticket> {
-        if !self.is_pool() {
+        if !self.is_repeatable() {
             return None;
         }
         if !self.has_others() && !self.may_have_run && self.began.elapsed() < patience {
@@ -134,33 +123,6 @@ impl Routing {
         self.may_have_run |= sign == Sign::Failed;
         self.failed.push(id);
     }
-}
-
-/// The hash of the beginning that a request shares with other conversations, tools and system prompt, and its tokens.
-fn head(body: &Value<'_>) -> (Fnv, u64) {
-    let tools = body.get("tools").and_then(Value::as_array).unwrap_or_default();
-    let names = tools.iter().filter_map(|tool| tool.get("name")?.as_str());
-    let hash = names.fold(Fnv::EMPTY, |hash, name| hash.push(name.as_bytes()).push(b"\n"));
-    let mut system = Vec::new();
-    if let Some(value) = body.get("system") {
-        value.write(&mut system);
-    }
-    (hash.push(&system), estimate::head_tokens(body))
-}
-
-/// The hash of a conversation: Claude Code names its session and, for a conversation of its own, its agent. Other clients
-/// are known by what stays the same: the beginning, and the first message.
-fn conversation(request: &Request, head: Fnv, body: &Value<'_>) -> Fnv {
-    if let Some(session) = request.header("x-claude-code-session-id") {
-        let agent = request.header("x-claude-code-agent-id").unwrap_or_default();
-        return Fnv::EMPTY.push(session.as_bytes()).push(b"\n").push(agent.as_bytes());
-    }
-    let mut first = Vec::new();
-    let messages = body.get("messages").and_then(Value::as_array).unwrap_or_default();
-    if let Some(message) = messages.first() {
-        message.write(&mut first);
-    }
-    head.push(&first)
 }
 
 /// The sign that an error gives about its upstream.

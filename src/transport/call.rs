@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 
 use super::connection::UpstreamConnection;
 use super::dial::ServerOrigin;
+use super::extra::ExtraHeaders;
 use super::failure::Failure;
 use super::idle::Idle;
 use super::pulse::Pulse;
@@ -165,7 +166,21 @@ impl Endpoint {
     /// # Errors
     /// The response does not arrive, or cannot be read.
     pub fn post(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
-        self.post_within(self.options, path, body, wait)
+        self.post_with(path, &ExtraHeaders::default(), body, wait)
+    }
+
+    /// Sends JSON by [`Endpoint::post`], with further headers.
+    ///
+    /// # Errors
+    /// Those of [`Endpoint::post`].
+    pub fn post_with(
+        &self,
+        path: Path<'_>,
+        extra: &ExtraHeaders,
+        body: &[u8],
+        wait: &Rc<dyn Wait>,
+    ) -> Result<Response, Failure> {
+        self.post_within(self.options, path, extra, body, wait)
     }
 
     /// Sends JSON with a question that needs no model. The time limits are short, since a late answer is worth nothing.
@@ -173,17 +188,19 @@ impl Endpoint {
     /// # Errors
     /// Those of [`Endpoint::post`].
     pub fn ask(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
-        self.post_within(self.soon(), path, body, wait)
+        self.post_within(self.soon(), path, &ExtraHeaders::default(), body, wait)
     }
 
     fn post_within(
         &self,
         options: CallLimits,
         path: Path<'_>,
+        extra: &ExtraHeaders,
         body: &[u8],
         wait: &Rc<dyn Wait>,
     ) -> Result<Response, Failure> {
         let mut head = self.head("POST", path);
+        head.push_str(extra.lines());
         // Writing to a String cannot fail.
         let _ = write!(head, "content-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
         self.exchange([head.as_bytes(), body], self.call(wait, options))

@@ -15,6 +15,8 @@
 //! | `lookup` | host names to addresses, by the system's resolver |
 //! | `question` | [`Endpoint::question`]: small pages that no client waits for, by ureq |
 //! | `pulse` | whether a silent server has stopped |
+//! | `extra` | [`ExtraHeaders`]: the headers that only one request has |
+//! | `magic` | [`send_magic_packet`]: wakes a sleeping machine |
 //! | `tls` | [`trust`]: the authorities whose certificates upstreams may show |
 //!
 //! The requesting thread also does the waiting, from the connect to the last byte of the body. During silence it polls
@@ -26,10 +28,12 @@
 mod call;
 mod connection;
 mod dial;
+mod extra;
 mod failure;
 mod head;
 mod idle;
 mod lookup;
+mod magic;
 mod pulse;
 mod question;
 mod response;
@@ -38,7 +42,9 @@ mod tls;
 mod wait;
 
 pub use call::{Endpoint, Path, Watcher};
+pub use extra::{ExtraHeaders, passes};
 pub use failure::Failure;
+pub use magic::send_magic_packet;
 pub use question::{Page, QuestionLimits};
 pub use response::Response;
 pub use tls::trust;

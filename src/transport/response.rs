@@ -76,6 +76,9 @@ pub(super) fn send_request(
     }
 }
 
+/// The header by which llm-d gives the reason why it has dropped a request (`pkg/common/error/error.go` of llm-d-router).
+const DROPPED: &str = "x-llm-d-request-dropped-reason";
+
 /// A response whose head has arrived, with the beginning of its body. vLLM sends the head at once, and the rest from
 /// its first token on. The thread that asked reads the body from it.
 ///
@@ -88,6 +91,8 @@ pub struct Response {
     pub content_type: Option<String>,
     /// `retry-after`, if it is a number of seconds.
     pub retry_after: Option<u32>,
+    /// True if the gateway of a cluster has dropped the request instead of passing it to an engine (llm-d).
+    pub is_dropped: bool,
     /// `server`, as sent.
     pub server: Option<String>,
     /// Whether its body began within [`super::CallLimits::loss_at_once`] after the request was sent: then nothing can have
@@ -140,6 +145,7 @@ impl Response {
             status,
             content_type: text("content-type"),
             retry_after: headers.get("retry-after").and_then(|seconds| seconds.trim().parse().ok()),
+            is_dropped: status >= 400 && headers.get(DROPPED).is_some(),
             server: text("server"),
             is_at_once: false,
             beginning: rest,

@@ -37,6 +37,7 @@ mod bench;
 mod boxes;
 mod calls;
 mod closed;
+mod clusters;
 mod commands;
 mod connections;
 mod demo;
@@ -64,6 +65,7 @@ mod restarts;
 mod service;
 mod settings_file;
 mod silence;
+mod states;
 mod strangers;
 
 /// Ends a test that hangs; no working test comes near it.

@@ -7,10 +7,12 @@ use mlua::{Function, Table, Value as LuaValue};
 use super::super::kind::{Defined, Hook};
 use super::super::nearest;
 use super::super::table::{Mistakes, TableReader, describe, keys};
-use crate::config::{self, Secret, UpstreamConfig};
+use crate::cluster::ClusterKind;
+use crate::config::{self, Secret, UpstreamConfig, WakeTarget};
 use crate::dialect::ServerKind;
 use crate::route::AliasMember;
 use crate::settings::{LateTools, Settings, SystemMessages, ThinkingMode};
+use crate::shown::ShownText;
 
 /// The version of the hook API.
 const API_VERSION: i64 = 1;
@@ -86,7 +88,7 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<UpstreamCon
 }
 
 /// The keys of an upstream.
-pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 22] = [
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 24] = [
     "url",
     "api_key",
     "model",
@@ -106,6 +108,8 @@ pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 22] = [
     "user_id",
     "max_in_flight",
     "drain",
+    "wake",
+    "cluster",
     "allow_extra",
     "image_schemes",
     "auto_mode",
@@ -119,6 +123,8 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
     let max_in_flight = reader.count("max_in_flight", u64::from(u32::MAX), mistakes);
     let auto_mode = reader.boolean("auto_mode", mistakes);
     let drain = reader.boolean("drain", mistakes).unwrap_or(false);
+    let wake = read_wake(&reader, mistakes);
+    let cluster = reader.choice("cluster", &ClusterKind::NAMES, mistakes);
     let settings = read_settings(&reader, mistakes);
     let before = mistakes.list.len();
     let url = reader.text("url", "a string such as \"http://192.168.68.155:8888/v1\"", mistakes);
@@ -137,8 +143,21 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
         max_in_flight: max_in_flight.and_then(|n| u32::try_from(n).ok()),
         auto_mode,
         drain,
+        wake,
+        cluster,
         settings,
     })
+}
+
+/// Reads the network card that a magic packet wakes.
+fn read_wake(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Option<WakeTarget> {
+    let text = reader.text("wake", WakeTarget::FORM, mistakes)?;
+    let target = WakeTarget::parse(&text);
+    if target.is_none() {
+        let got = ShownText::new(&text);
+        reader.wrong("wake", &format!("expected {}, got \"{got}\"", WakeTarget::FORM), mistakes);
+    }
+    target
 }
 
 fn read_settings(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Settings {

@@ -353,3 +353,18 @@ fn hooks_that_fail_at_once_on_many_threads_leave_the_pool_whole() {
     assert_eq!(hooks.failures(Hook::UpstreamRequest), 12);
     assert_eq!(edit(&hooks, "{}"), "{\"ok\":true}");
 }
+
+#[test]
+fn a_hook_of_a_change_gets_three_strings_and_its_failures_are_only_counted() {
+    let hooks = hooks(
+        "return { policy = 'closed', on_upstream_state = function(...)
+            assert(select('#', ...) == 3)
+            local name, state, why = ...
+            assert(name == 'spark' and state == 'out')
+        end }",
+    );
+    hooks.on_upstream_state("spark", "out", "connection refused");
+    assert_eq!(hooks.failures(Hook::UpstreamState), 0);
+    hooks.on_upstream_state("spark", "well", "");
+    assert_eq!(hooks.failures(Hook::UpstreamState), 1);
+}

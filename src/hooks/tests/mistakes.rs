@@ -53,6 +53,19 @@ const CASES: &[(&str, &str)] = &[
         "10-test.lua:2: unknown key in upstreams.spark 'modle'; did you mean 'model'?",
     ),
     (
+        "return { upstreams = { spark = { url = 'http://a',\n wake = 'aa:bb:cc:dd:ee' } } }",
+        "10-test.lua:2: upstreams.spark.wake: expected the hardware address of its network card, such as \"aa:bb:cc:dd:ee:ff\", \
+         or with the address that the packet goes to: \"aa:bb:cc:dd:ee:ff@192.168.68.255:9\", got \"aa:bb:cc:dd:ee\"",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a', wake = true } } }",
+        "wake: expected the hardware address",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a', cluster = 'ray' } } }",
+        "cluster: expected one of \"llm-d\", \"smg\", \"dynamo\", \"production-stack\", got the string \"ray\"",
+    ),
+    (
         "return { upstreams = { spark = { url = 'http://a', thinking = 'maybe' } } }",
         "thinking: expected one of \"off\", \"on\", \"auto\", got the string \"maybe\"",
     ),

@@ -268,6 +268,7 @@ fn call_every_hook(hooks: &Hooks) {
         hooks.on_tool_call(&mut call, &mut request).unwrap();
         hooks.on_error(&Error::new(Kind::BadGateway, "x"), "spark", &mut request).unwrap();
         hooks.on_log(&mut Value::object([("output_tokens", 5u64.into())]), &mut request);
+        hooks.on_upstream_state("spark", "out", "connection refused");
     }
 }
 

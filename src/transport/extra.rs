@@ -1,0 +1,46 @@
+//! Headers that one request has beside those of every request to its upstream.
+
+/// The longest value that is passed on, in bytes. Names of sessions are UUIDs.
+const VALUE_SIZE_MAX: usize = 256;
+
+/// Further headers of one request, as they are sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExtraHeaders(String);
+
+impl ExtraHeaders {
+    /// Adds a header, unless its value is empty, longer than 256 bytes, or has a byte that is not visible ASCII: values may come
+    /// from clients.
+    pub fn push(&mut self, name: &'static str, value: &str) {
+        if passes(value) {
+            for part in [name, ": ", value, "\r\n"] {
+                self.0.push_str(part);
+            }
+        }
+    }
+
+    /// The lines of the headers.
+    pub(super) fn lines(&self) -> &str {
+        &self.0
+    }
+}
+
+/// True if a value may stand in an extra header.
+pub fn passes(value: &str) -> bool {
+    (1..=VALUE_SIZE_MAX).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_short_visible_values_pass() {
+        let mut headers = ExtraHeaders::default();
+        headers.push("a", "5f1c-22");
+        headers.push("b", &"x".repeat(VALUE_SIZE_MAX));
+        for value in ["", "a b", "a\tb", "a\r\nc: d", "a\0", "größe", &"x".repeat(VALUE_SIZE_MAX + 1)] {
+            headers.push("refused", value);
+        }
+        assert_eq!(headers.lines(), format!("a: 5f1c-22\r\nb: {}\r\n", "x".repeat(256)));
+    }
+}
