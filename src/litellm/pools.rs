@@ -9,7 +9,7 @@
 //! An alias names an upstream only once. A second model of the same server gets an upstream of its own with the same
 //! address.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::KeyVerdict::{self, Ignored, Mapped, Unsupported};
 use super::models::{Group, ImportedModel, Models};
@@ -39,7 +39,7 @@ pub(super) struct ImportedMember {
 }
 
 /// A line of the alias table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ImportedAlias {
     pub(super) name: String,
     pub(super) members: Vec<ImportedMember>,
@@ -65,26 +65,30 @@ pub(super) fn aliases(models: &mut Models, routes: &Routes, report: &mut Report)
     let order = names_in_order(models, routes);
     let Models { groups, upstreams, .. } = models;
     let name_of = |i: usize| groups.get(i).map_or("", |group| group.name.as_str());
+    // The line of each group. Other names of it are copies.
+    let mut lines: BTreeMap<usize, ImportedAlias> = BTreeMap::new();
     let mut aliases = Vec::new();
     // Each group with each fallback of its that has become a backup.
     let mut used = BTreeSet::new();
     for (name, i) in order {
-        let mut alias = ImportedAlias {
-            name: name.unwrap_or(name_of(i)).to_owned(),
-            members: Vec::new(),
-            backup: Vec::new(),
-            wider: routes.overflow.get(i).into_iter().flatten().map(|i| name_of(*i).to_owned()).collect(),
-        };
-        let places = alias.add_own(groups, i, upstreams);
-        if let (None, Some(group)) = (name, groups.get(i)) {
-            report_entries(group, &places, report);
-        }
-        for &next in routes.fallbacks.get(i).into_iter().flatten() {
-            if alias.add_fallback(groups, next, upstreams) {
-                used.extend([(Some(i), next), (None, next)]);
+        let line = lines.entry(i).or_insert_with(|| {
+            let wider = routes.overflow.get(i).into_iter().flatten();
+            let wider = wider.map(|i| name_of(*i).to_owned()).collect();
+            let (name, members, backup) = Default::default();
+            let mut alias = ImportedAlias { name, members, backup, wider };
+            let places = alias.add_own(groups, i, upstreams);
+            if let Some(group) = groups.get(i) {
+                report_entries(group, &places, report);
             }
-        }
-        aliases.push(alias);
+            for &next in routes.fallbacks.get(i).into_iter().flatten() {
+                if alias.add_fallback(groups, next, upstreams) {
+                    used.extend([(Some(i), next), (None, next)]);
+                }
+            }
+            alias
+        });
+        let name = name.unwrap_or(name_of(i)).to_owned();
+        aliases.push(ImportedAlias { name, ..line.clone() });
     }
     for target in &routes.targets {
         let (verdict, note) = match used.contains(&(target.of, target.group)) {

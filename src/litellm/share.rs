@@ -8,6 +8,8 @@
 //!
 //! A weight says nothing more: the requests of a pool go to the member that answers soonest.
 
+use std::collections::BTreeSet;
+
 use super::ImportError;
 use super::yaml::{Node, Scalar};
 
@@ -53,10 +55,9 @@ fn read_weight(node: &Node) -> Result<f64, ImportError> {
 /// those of rank 0 are the pool.
 pub(super) fn ranked(shares: &[ListedShare]) -> Vec<(usize, usize)> {
     let is_drawn = |share: &ListedShare| share.weight.is_some_and(|weight| weight > 0.0);
+    let drawn: BTreeSet<_> = shares.iter().filter(|share| is_drawn(share)).map(|share| share.order).collect();
     // An entry is idle if it has no weight and another one of its order has some.
-    let is_idle = |share: &ListedShare| {
-        !is_drawn(share) && shares.iter().any(|other| other.order == share.order && is_drawn(other))
-    };
+    let is_idle = |share: &ListedShare| !is_drawn(share) && drawn.contains(&share.order);
     let key = |share: &ListedShare| (share.order.is_none(), share.order, is_idle(share));
     let mut keys: Vec<_> = shares.iter().enumerate().map(|(i, share)| (key(share), i)).collect();
     keys.sort_unstable();

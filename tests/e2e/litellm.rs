@@ -117,7 +117,7 @@ fn the_entries_of_a_name_share_its_conversations() {
     }
     for (upstream, model) in [(first, "one"), (second, "two")] {
         let seen = upstream.seen();
-        assert!(seen.len() >= 8, "{model}: {} of 40", seen.len());
+        assert!(seen.len() >= 4, "{model}: {} of 40", seen.len());
         assert!(seen.iter().all(|seen| seen.body["model"] == model));
     }
 }

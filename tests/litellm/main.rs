@@ -161,4 +161,16 @@ fn large_files_are_read_in_time_or_refused() {
     assert!(import.lua.contains("[\"box-1000\"]") && import.lua.contains("BOX_1000_KEY"));
     assert!(translate(&file(1000, "a*")).is_ok());
     assert!(translate(&file(1001, "a")).unwrap_err().message.contains("the limit is 1000"));
+    // One name with all entries, and thousands of other names for it.
+    let entries: String = (0..1000)
+        .map(|i| {
+            format!("- {{model_name: a, litellm_params: {{model: openai/m, api_base: 'http://h{i}:1'}}}}\n")
+        })
+        .collect();
+    let names: Vec<String> = (0..4000).map(|i| format!("x{i}: a")).collect();
+    let aliases = format!("router_settings: {{model_group_alias: {{{}}}}}\n", names.join(", "));
+    let import = translate(&format!("model_list:\n{entries}{aliases}")).unwrap();
+    let left_out =
+        import.report.iter().filter(|line| line.note.starts_with("left out: a name has at most 64"));
+    assert_eq!(left_out.count(), 1000 - 64);
 }
