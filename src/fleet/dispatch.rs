@@ -309,7 +309,7 @@ impl Dispatch {
     /// The seconds that a request costs at an upstream.
     fn offer(&self, ticket: &Ticket, candidate: &Candidate, now: Instant) -> Option<Offer> {
         let state = self.boxes.get(&candidate.id)?;
-        let speed = state.speed(&candidate.model);
+        let speed = self.speed(ticket, candidate);
         let held = speed.cached(self.held(ticket, candidate.id)).min(ticket.prompt);
         let prefill = speed.prefill_seconds(ticket.prompt - held, ticket.prompt);
         let (streams, waiting) = state.streams(now);
@@ -323,6 +323,13 @@ impl Dispatch {
         Some(Offer { name: state.name, cost, is_home, drains: state.drains })
     }
 
+    /// The speed of a model at an upstream. One that has not answered yet is assumed to be as fast as another one of the
+    /// pool: beside faster ones it would otherwise look slow, and never be asked.
+    fn speed(&self, ticket: &Ticket, candidate: &Candidate) -> Speed {
+        let known = |it: &Candidate| self.boxes.get(&it.id)?.speeds.get(&it.model).copied();
+        known(candidate).or_else(|| ticket.candidates.iter().find_map(known)).unwrap_or_default()
+    }
+
     /// The tokens of the prompt that the upstream has read before, by our own memory.
     fn held(&self, ticket: &Ticket, id: BoxId) -> u64 {
         let head = self.conversations.held(ticket.head.0, id);
@@ -333,9 +340,9 @@ impl Dispatch {
         let Waiter { number, ticket, .. } = waiter;
         let Some(candidate) = ticket.candidates.get(grant.index) else { return };
         let held = self.held(&ticket, candidate.id);
+        let speed = self.speed(&ticket, candidate);
         *self.clients.entry(ticket.client).or_default() += (ticket.prompt - held).max(1);
         let Some(state) = self.boxes.get_mut(&candidate.id) else { return };
-        let speed = state.speed(&candidate.model);
         let cached = speed.cached(held).min(ticket.prompt);
         let is_alone = state.prefill_left(now) < ALONE_S;
         // Whoever is in prefill now is disturbed by the newcomer.
@@ -425,10 +432,6 @@ impl Dispatch {
 }
 
 impl BoxState {
-    fn speed(&self, model: &str) -> Speed {
-        self.speeds.get(model).copied().unwrap_or_default()
-    }
-
     fn fresh_load(&self, now: Instant) -> Option<Load> {
         let (load, at) = self.load?;
         (now.saturating_duration_since(at) <= LOAD_AGE_MAX).then_some(load)
@@ -664,6 +667,22 @@ mod tests {
         assert_eq!(dispatch.due_wakes(None, now + 20 * SECOND), call);
         assert_eq!(dispatch.due_wakes(None, now + 29 * SECOND), [], "the last packet was sent just now");
         assert_eq!(dispatch.due_wakes(None, now + 30 * SECOND), call);
+    }
+
+    #[test]
+    fn an_upstream_that_has_not_answered_yet_counts_as_fast_as_the_others() {
+        let (mut dispatch, mut now) = two(8);
+        let mut seen = [false; 2];
+        for key in 0..16 {
+            let (number, got) = send(&mut dispatch, ticket(key, 5_000), now);
+            seen[usize::from(got.unwrap().0 == B)] = true;
+            now += Duration::from_millis(1);
+            finish(&mut dispatch, number, 5_000, now);
+        }
+        assert_eq!(
+            seen, [true; 2],
+            "5,000 tokens take a millisecond, so that it matters little which of them are cached"
+        );
     }
 
     #[test]

@@ -35,15 +35,26 @@ struct DispatchLine {
     dispatch: Dispatch,
     wakes: HashMap<u64, Arc<Wake>>,
     boxes: u64,
+    /// When the free places were given out last.
+    served: Option<Instant>,
 }
 
 impl DispatchLine {
     /// Gives out free places, and wakes those who got one.
     fn serve(&mut self, now: Instant) {
+        self.served = Some(now);
         for number in self.dispatch.serve(now) {
             if let Some(wake) = self.wakes.remove(&number) {
                 wake.wake();
             }
+        }
+    }
+
+    /// Gives out the places that only time has freed, unless another request has looked just now: all those who wait
+    /// come here, and each look goes through the whole line.
+    fn look(&mut self, now: Instant) {
+        if self.served.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_EVERY / 2) {
+            self.serve(now);
         }
     }
 }
@@ -149,7 +160,7 @@ impl Dispatcher {
             let waited = wait_for(wait.as_ref(), wake.as_fd(), LOOK_EVERY);
             let now = Instant::now();
             let mut line = self.line();
-            line.serve(now);
+            line.look(now);
             if waited != Err(Failure::ClientGone)
                 && let Some(granted) = line.dispatch.collect(number)
             {

@@ -60,6 +60,7 @@ mod models;
 mod odd_answers;
 mod paths;
 mod patience;
+mod pool;
 mod repairs;
 mod restarts;
 mod service;
