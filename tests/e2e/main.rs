@@ -46,6 +46,7 @@ mod ending;
 mod environment;
 mod errors;
 mod evaluation;
+mod failover;
 mod forms;
 mod framing;
 mod handover;
