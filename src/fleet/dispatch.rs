@@ -290,7 +290,10 @@ impl Dispatch {
                 .get(&candidate.id)
                 .is_some_and(|state| !ticket.waits_for_health || state.health.admits(now))
         };
-        let rank = ticket.candidates.iter().filter(|candidate| open(candidate)).map(|it| it.rank).min()?;
+        // A backup goes before members that drain.
+        let drains = |candidate: &Candidate| self.boxes.get(&candidate.id).is_some_and(|it| it.drains);
+        let ranks = ticket.candidates.iter().filter(|candidate| open(candidate));
+        let (_, rank) = ranks.map(|candidate| (drains(candidate), candidate.rank)).min()?;
         let (indices, offers): (Vec<usize>, Vec<Offer>) = ticket
             .candidates
             .iter()
@@ -709,6 +712,17 @@ mod tests {
         assert_eq!(state, Some((A, HealthState::Out)));
         assert_eq!(dispatch.serve(now), [second]);
         assert_eq!(collected(&mut dispatch, second), Some((B, Why::Only)));
+    }
+
+    #[test]
+    fn a_backup_goes_before_a_member_that_drains() {
+        let (mut dispatch, now) = two(4);
+        let mut with_backup = ticket(1, 100);
+        with_backup.candidates[1].rank = 1;
+        dispatch.set(A, Some(4), true);
+        assert_eq!(send(&mut dispatch, with_backup.clone(), now).1, Some((B, Why::Only)));
+        dispatch.set(B, Some(4), true);
+        assert_eq!(send(&mut dispatch, with_backup, now).1, Some((A, Why::Only)));
     }
 
     #[test]
