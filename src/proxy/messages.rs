@@ -232,7 +232,7 @@ fn ask(
         exchange.active().describe(&course.record.details);
     }
     // The answer may take minutes, so drop the request, unless it may be sent again.
-    attempt.body = Vec::new();
+    (attempt.body, attempt.headers) = Default::default();
     exchange.share().set(kept_size);
     if course.hooked.saved.is_none() {
         *request = None;
