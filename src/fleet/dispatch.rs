@@ -121,10 +121,13 @@ pub struct BoxReport {
     pub load: Option<Load>,
 }
 
-/// The upstreams, and the requests that have one or wait for one.
+/// The upstreams, and the requests that have one or wait for one. Public for the simulation of a pool (`tests/pool`); the
+/// program uses it through [`super::Dispatcher`].
 #[derive(Debug, Default)]
-pub(super) struct Dispatch {
+pub struct Dispatch {
     boxes: HashMap<BoxId, BoxState>,
+    /// The upstreams that were ever added.
+    added: u64,
     line: Vec<Waiter>,
     granted: HashMap<u64, (Ticket, Grant)>,
     conversations: Conversations,
@@ -170,15 +173,18 @@ struct Running {
 
 impl Dispatch {
     /// Adds an upstream. `name` is the hash of its name.
-    pub(super) fn add(&mut self, id: BoxId, name: u64, now: Instant) {
+    pub fn add(&mut self, name: u64, now: Instant) -> BoxId {
+        self.added += 1;
+        let id = BoxId(self.added);
         let (running, speeds) = Default::default();
         let (health, places, drains) = (Health::new(now), None, false);
         let (sleeper, load) = Default::default();
         self.boxes.insert(id, BoxState { name, places, drains, sleeper, health, running, speeds, load });
+        id
     }
 
     /// Sets the most requests that an upstream gets at a time, and whether it drains.
-    pub(super) fn set(&mut self, id: BoxId, places: Option<u32>, drains: bool) {
+    pub fn set(&mut self, id: BoxId, places: Option<u32>, drains: bool) {
         if let Some(state) = self.boxes.get_mut(&id) {
             (state.places, state.drains) = (places, drains);
         }
@@ -218,7 +224,7 @@ impl Dispatch {
     }
 
     /// Adds a request to the line, if that is not full, and returns its number. [`Dispatch::serve`] gives it its place.
-    pub(super) fn join(&mut self, ticket: Ticket, now: Instant) -> Option<u64> {
+    pub fn join(&mut self, ticket: Ticket, now: Instant) -> Option<u64> {
         if self.line.len() >= WAITING_MAX {
             return None;
         }
@@ -244,7 +250,7 @@ impl Dispatch {
     }
 
     /// The upstream that the request was granted.
-    pub(super) fn collect(&mut self, number: u64) -> Option<(Ticket, Grant)> {
+    pub fn collect(&mut self, number: u64) -> Option<(Ticket, Grant)> {
         self.granted.remove(&number)
     }
 
@@ -259,7 +265,7 @@ impl Dispatch {
     }
 
     /// Gives upstreams to waiting requests, as far as there are places. Returns the numbers of these requests.
-    pub(super) fn serve(&mut self, now: Instant) -> Vec<u64> {
+    pub fn serve(&mut self, now: Instant) -> Vec<u64> {
         let mut served = Vec::new();
         while let Some((at, grant)) = self.next_grant(now) {
             let waiter = self.line.remove(at);
@@ -368,7 +374,7 @@ impl Dispatch {
     }
 
     /// Notes that the first token of an answer has come.
-    pub(super) fn first_token(&mut self, number: u64, now: Instant) {
+    pub fn first_token(&mut self, number: u64, now: Instant) {
         let running = self.boxes.values_mut().flat_map(|state| &mut state.running);
         if let Some(running) = running.into_iter().find(|running| running.number == number) {
             running.first.get_or_insert(now);
@@ -376,7 +382,7 @@ impl Dispatch {
     }
 
     /// Ends a request, learns from it, and frees its place. Returns the upstream and its new state if that has changed.
-    pub(super) fn end(
+    pub fn end(
         &mut self,
         number: u64,
         sign: Sign,
@@ -524,7 +530,7 @@ mod tests {
     fn two(places: u32) -> (Dispatch, Instant) {
         let (mut dispatch, now) = (Dispatch::default(), Instant::now());
         for (id, name) in [(A, 11), (B, 22)] {
-            dispatch.add(id, name, now);
+            assert_eq!(dispatch.add(name, now), id);
             dispatch.set(id, Some(places), false);
         }
         (dispatch, now)
@@ -785,7 +791,7 @@ mod tests {
     fn the_line_has_an_end() {
         let mut dispatch = Dispatch::default();
         let now = Instant::now();
-        dispatch.add(A, 11, now);
+        dispatch.add(11, now);
         dispatch.set(A, Some(1), false);
         for _ in 0..WAITING_MAX {
             assert!(dispatch.join(ticket(1, 1), now).is_some());

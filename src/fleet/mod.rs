@@ -33,7 +33,7 @@ mod waking;
 pub use choose::Why;
 pub use conversations::BoxId;
 pub use discovery::{Discovered, Model};
-pub use dispatch::{BoxReport, Candidate, Grant, Load, Spent, Ticket};
+pub use dispatch::{BoxReport, Candidate, Dispatch, Grant, Load, Spent, Ticket};
 pub use health::{HealthState, Sign, StateChange};
 pub use memory::Availability;
 pub use pool::{Destination, Gateway, LISTING_PREFIX, Resolved, Served};

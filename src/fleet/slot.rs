@@ -34,7 +34,6 @@ pub struct Dispatcher(Mutex<DispatchLine>);
 struct DispatchLine {
     dispatch: Dispatch,
     wakes: HashMap<u64, Arc<Wake>>,
-    boxes: u64,
     /// When the free places were given out last.
     served: Option<Instant>,
 }
@@ -85,11 +84,7 @@ impl Dispatcher {
 
     /// Adds an upstream; `name` is the hash of its name.
     pub(super) fn add(&self, name: u64) -> BoxId {
-        let mut line = self.line();
-        line.boxes += 1;
-        let id = BoxId(line.boxes);
-        line.dispatch.add(id, name, Instant::now());
-        id
+        self.line().dispatch.add(name, Instant::now())
     }
 
     /// Sets how an upstream is used: the most requests that it gets at a time, whether it drains, and how it is woken.

@@ -3,7 +3,8 @@
 //! | file | duty |
 //! |---|---|
 //! | `model` | the model server with physics (`support/physics`) keeps the published figures and its own rules |
-//! | `policy` | ways to choose a box |
+//! | `policy` | simple ways to choose a box |
+//! | `cost` | the program's own choice |
 //! | `simulation` | sessions, a router and boxes on one clock |
 //! | `server` | the model server's HTTP and its faults |
 //! | `ranking` | how long people wait under each policy |
@@ -15,14 +16,16 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     clippy::string_slice,
     clippy::cast_possible_truncation,
-    reason = "helpers fail as tests do"
+    reason = "helpers fail as tests do, and the comparison is printed"
 )]
 
 #[path = "../support/physics/mod.rs"]
 mod physics;
 
+mod cost;
 mod model;
 mod policy;
 mod ranking;
