@@ -106,6 +106,22 @@ pub struct Spent {
     pub completion: u64,
 }
 
+impl Spent {
+    /// The same counts in the units of a ticket, which estimates the prompt as `estimate` tokens. Prompts that are to come
+    /// are estimated alike, so a part that was read before is compared with like.
+    fn scaled_to(self, estimate: u64) -> Spent {
+        let scaled = |tokens: u64| match u128::from(self.prompt) {
+            0 => tokens,
+            prompt => u64::try_from(u128::from(tokens) * u128::from(estimate) / prompt).unwrap_or(u64::MAX),
+        };
+        Spent {
+            prompt: scaled(self.prompt),
+            cached: scaled(self.cached),
+            completion: scaled(self.completion),
+        }
+    }
+}
+
 /// The state of an upstream, for `/health` and the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoxReport {
@@ -161,6 +177,8 @@ struct Running {
     number: u64,
     conversation: u64,
     model: String,
+    /// The tokens of the prompt, as its ticket says.
+    prompt: u64,
     /// The tokens that should be cached.
     held: u64,
     /// The seconds of prefill that it is expected to take.
@@ -361,6 +379,7 @@ impl Dispatch {
             number,
             conversation: ticket.conversation,
             model: candidate.model.clone(),
+            prompt: ticket.prompt,
             held,
             prefill: speed.prefill_seconds(ticket.prompt - cached, ticket.prompt),
             begun: now,
@@ -394,6 +413,7 @@ impl Dispatch {
         let state = self.boxes.get_mut(&id)?;
         let streams = state.streams(now).0;
         let running = state.running.remove(at);
+        let spent = spent.scaled_to(running.prompt);
         if spent.prompt > 0 {
             state.learn(&running, spent, streams, now);
             let read = spent.prompt.saturating_add(spent.completion);
@@ -785,6 +805,19 @@ mod tests {
         assert_eq!(dispatch.report(A, now).unwrap().running + dispatch.report(B, now).unwrap().running, 1);
         dispatch.end(number, Sign::Unknown, Spent::default(), now);
         assert!(dispatch.boxes.values().all(|state| state.running.is_empty()));
+    }
+
+    #[test]
+    fn prefixes_are_compared_in_the_units_of_the_estimate() {
+        let (mut dispatch, now) = two(4);
+        // A prompt that is estimated as 50,000 tokens has 40,000, of which 20,000 were cached; 400 follow.
+        let (number, got) = send(&mut dispatch, ticket(1, 50_000), now);
+        dispatch.first_token(number, now + SECOND);
+        let spent = Spent { prompt: 40_000, cached: 20_000, completion: 400 };
+        dispatch.end(number, Sign::Answered, spent, now + SECOND);
+        assert_eq!(dispatch.held(&ticket(1, 51_000), got.unwrap().0), 50_500);
+        assert_eq!(spent.scaled_to(50_000), Spent { prompt: 50_000, cached: 25_000, completion: 500 });
+        assert_eq!(Spent::default().scaled_to(50_000), Spent::default());
     }
 
     #[test]
