@@ -11,8 +11,10 @@ use crate::hash::Fnv;
 /// The seconds by which another upstream must be cheaper before a conversation leaves its home.
 const LEAVING_S: f64 = 0.5;
 
-/// The share of the home's cost by which another upstream must be cheaper.
-const LEAVING_PART: f64 = 0.1;
+/// The share of the home's cost by which another upstream must be cheaper. A move costs more than it shows: the prefix
+/// takes memory at two upstreams. From 0.3 to 0.75 the simulation (`tests/pool`) shows little difference; at 0.1
+/// conversations that find no memory wander.
+const LEAVING_PART: f64 = 0.3;
 
 /// The seconds within which two offers count as equal, so that learned speeds that differ a little do not draw all new
 /// conversations to one upstream.
@@ -106,8 +108,8 @@ mod tests {
         for (at_home, elsewhere, expected) in [
             (1.0, 0.6, (0, Why::Home)),
             (1.0, 0.4, (1, Why::Moved)),
-            (20.0, 18.5, (0, Why::Home)),
-            (20.0, 17.5, (1, Why::Moved)),
+            (20.0, 14.5, (0, Why::Home)),
+            (20.0, 13.5, (1, Why::Moved)),
             (1.0, 9.0, (0, Why::Home)),
         ] {
             let offers = [home(1, at_home), offer(2, elsewhere)];
