@@ -36,6 +36,15 @@ pub enum TokenCount {
     InputTokens(&'static str),
 }
 
+/// The format of a page with a server's figures about its own work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadFormat {
+    /// `GET /metrics`: Prometheus text.
+    Metrics,
+    /// `GET /slots`: a list of JSON objects.
+    Slots,
+}
+
 /// The values that a server accepts in `reasoning_effort`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Efforts {
@@ -122,6 +131,8 @@ pub struct Dialect {
     pub refuses_with_500: bool,
     /// The way it counts a prompt.
     pub token_count: TokenCount,
+    /// The page with the figures about its own work, beside the base URL's `/v1`; `None`: it has no such page.
+    pub load_format: Option<LoadFormat>,
     /// The advice for changing the server's options.
     pub fixes: Fixes,
 }
@@ -157,6 +168,8 @@ const UNKNOWN: Dialect = Dialect {
     takes_ignore_eos: false,
     refuses_with_500: false,
     token_count: TokenCount::None,
+    // It may be one of those that have it, behind a relay that hides its kind.
+    load_format: Some(LoadFormat::Metrics),
     fixes: Fixes {
         tool_parser: "turn tool calling on at the server, or choose a model that has it",
         reasoning_parser: "turn reasoning parsing on at the server; or set think_tags = true for this upstream in a Lua file",
@@ -205,6 +218,7 @@ static DIALECTS: [Dialect; 7] = [
         progress_key: Some("return_progress"),
         refuses_with_500: true,
         token_count: TokenCount::InputTokens("/chat/completions/input_tokens"),
+        load_format: Some(LoadFormat::Slots),
         fixes: Fixes {
             tool_parser: "start llama-server with --jinja, without --skip-chat-parsing, and with a GGUF whose chat template has tools",
             reasoning_parser: "start llama-server with --jinja --reasoning-format deepseek, without --skip-chat-parsing",
@@ -244,6 +258,7 @@ static DIALECTS: [Dialect; 7] = [
         takes_no_choice: false,
         cuts_prompts: true,
         lists_creation: true,
+        load_format: None,
         fixes: Fixes {
             tool_parser: "pull a model that ollama.com tags with \"tools\"",
             window: "start Ollama with OLLAMA_CONTEXT_LENGTH={window}, or as much as fits",
@@ -258,6 +273,7 @@ static DIALECTS: [Dialect; 7] = [
         tells_stop_string: false,
         takes_prefill: false,
         reasoning_keys: &["reasoning_content"],
+        load_format: None,
         ..UNKNOWN
     },
     UNKNOWN,
@@ -270,6 +286,7 @@ static DIALECTS: [Dialect; 7] = [
         takes_template_arguments: false,
         tells_stop_string: false,
         takes_prefill: false,
+        load_format: None,
         efforts: Efforts::UpToHigh,
         reasoning_keys: &[],
         is_strict_on_names: true,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::choose::{Offer, Why, choose};
 use super::conversations::{BoxId, Conversations};
 use super::health::{Health, HealthState, Sign};
+use super::load::{Load, LoadPage};
 use super::speed::Speed;
 use super::waking::{Sleeper, WakeCall};
 use crate::lane::Lane;
@@ -86,17 +87,6 @@ pub struct Grant {
     pub waited: Duration,
     /// The expected seconds until the first token.
     pub expected: f64,
-}
-
-/// The figures of a server about its own work, which includes other clients than us.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Load {
-    /// The requests that it works on.
-    pub running: u32,
-    /// The requests that wait in it.
-    pub waiting: u32,
-    /// The share of its cache that is in use, 0 to 1.
-    pub cache_use: f64,
 }
 
 /// The token counts of an answer that has ended.
@@ -436,10 +426,14 @@ impl Dispatch {
         self.boxes.get_mut(&id)?.health.probed(is_answered, now)
     }
 
-    /// Takes in the figures of a server about its own work.
-    pub(super) fn loaded(&mut self, id: BoxId, load: Load, now: Instant) {
+    /// Takes in the figures of a server about its own work. If the owner set no number of places, the server's own one
+    /// holds (`may_set_places`).
+    pub(super) fn loaded(&mut self, id: BoxId, page: &LoadPage, may_set_places: bool, now: Instant) {
         if let Some(state) = self.boxes.get_mut(&id) {
-            state.load = Some((load, now));
+            state.load = Some((page.load, now));
+            if may_set_places && page.slots.is_some() {
+                state.places = page.slots;
+            }
         }
     }
 
@@ -858,7 +852,8 @@ mod tests {
     #[test]
     fn work_of_others_counts_while_it_is_fresh() {
         let (mut dispatch, now) = two(8);
-        dispatch.loaded(A, Load { running: 8, waiting: 30, cache_use: 0.9 }, now);
+        let load = Load { running: 8, waiting: 30, cache_use: Some(0.9) };
+        dispatch.loaded(A, &LoadPage { load, tokens: 0, slots: None }, true, now);
         for key in 0..8 {
             assert_eq!(send(&mut dispatch, ticket(key, 10), now).1.unwrap().0, B);
         }

@@ -14,6 +14,8 @@
 //! | `health` | whether an upstream gets requests |
 //! | `waking` | when an upstream that sleeps gets a magic packet |
 //! | `news` | the changes of upstreams that a hook is still to be told |
+//! | `load` | the figures of a server about its own work, from its page |
+//! | `load_watch` | asks the servers of pools for these figures |
 //! | `slot` | the place of a request at an upstream, for threads |
 
 mod choose;
@@ -22,6 +24,8 @@ mod discovery;
 mod dispatch;
 mod health;
 mod learned;
+mod load;
+mod load_watch;
 mod memory;
 mod news;
 mod pool;
@@ -33,8 +37,9 @@ mod waking;
 pub use choose::Why;
 pub use conversations::BoxId;
 pub use discovery::{Discovered, Model};
-pub use dispatch::{BoxReport, Candidate, Dispatch, Grant, Load, Spent, Ticket};
+pub use dispatch::{BoxReport, Candidate, Dispatch, Grant, Spent, Ticket};
 pub use health::{HealthState, Sign, StateChange};
+pub use load::{Load, LoadPage};
 pub use memory::Availability;
 pub use pool::{Destination, Gateway, LISTING_PREFIX, Resolved, Served};
 pub use slot::{BoxSlot, Dispatcher, NoSlot};

@@ -23,6 +23,7 @@ use super::conversations::BoxId;
 use super::discovery::Discovered;
 use super::health::{HealthState, StateChange};
 use super::learned::{Learned, is_same_window};
+use super::load_watch::LoadWatch;
 use super::news::StateNews;
 use super::slot::Dispatcher;
 use super::upstream::Upstream;
@@ -53,6 +54,8 @@ pub struct Served {
     places: Option<u32>,
     /// The number of questions in the background whose ends were taken in.
     questions: AtomicU64,
+    /// Asks for its own figures; `None`: it shares requests with no other upstream.
+    load_watch: Option<Arc<LoadWatch>>,
 }
 
 /// An upstream's entry in the dispatch. It outlives a change of the upstream's settings.
@@ -364,8 +367,11 @@ impl Gateway {
         let pooled = pooled(&upstreams, &aliases);
         let serve = |config: config::UpstreamConfig| {
             let same = old.and_then(|old| old.upstream(&config.name));
-            let places = config.max_in_flight.or(pooled.contains(&config.name).then_some(PLACES));
-            let is_same = |same: &&Arc<Served>| *same.upstream.config() == config && same.places == places;
+            let is_pooled = pooled.contains(&config.name);
+            let places = config.max_in_flight.or(is_pooled.then_some(PLACES));
+            let is_same = |same: &&Arc<Served>| {
+                *same.upstream.config() == config && same.load_watch.is_some() == is_pooled
+            };
             if let Some(same) = same.filter(is_same) {
                 // An operator who changed the model server tells so by a reload.
                 same.learned().forget_repairs();
@@ -382,8 +388,9 @@ impl Gateway {
                 }
             };
             dispatcher.set(entry.id, places, config);
-            let questions = AtomicU64::new(0);
-            Ok(Arc::new(Served { upstream, learned: Mutex::default(), entry, places, questions }))
+            let (learned, questions) = Default::default();
+            let load_watch = is_pooled.then(Arc::default);
+            Ok(Arc::new(Served { upstream, learned, entry, places, questions, load_watch }))
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
         let (warned, news) = Default::default();
@@ -618,11 +625,15 @@ impl Gateway {
         self.upstreams.iter().for_each(|served| _ = served.upstream.renew());
     }
 
-    /// Has the facts about all upstreams asked for in the background where that is due without any request, and takes in
-    /// how the last questions ended. Call it every second, so that states are told within seconds of a change.
+    /// Has the facts about all upstreams, and the figures of the members of pools, asked for in the background where that is
+    /// due without any request, and takes in how the last questions ended. Call it every second, so that states are told
+    /// within seconds of a change.
     pub fn keep_current(self: &Arc<Self>) {
         for served in &self.upstreams {
             served.upstream.keep_current();
+            if let Some(watch) = &served.load_watch {
+                watch.ask_if_due(&served.upstream, served.id(), &self.dispatcher);
+            }
             let (ended, is_reached) = served.upstream.last_question();
             // Without places no request would tell that it is well again.
             if served.questions.swap(ended, Ordering::Relaxed) == ended || !served.needs_place() {

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::conversations::BoxId;
-use super::dispatch::{BoxReport, Dispatch, Grant, Load, Spent, Ticket};
+use super::dispatch::{BoxReport, Dispatch, Grant, Spent, Ticket};
 use super::health::{HealthState, Sign, StateChange};
+use super::load::LoadPage;
 use super::waking::{Sleeper, WakeCall};
 use crate::config::UpstreamConfig;
 use crate::error::{Error, Kind, Retry};
@@ -196,9 +197,13 @@ impl Dispatcher {
         Some(changed_from(before?, changed?, now))
     }
 
-    /// Takes in the figures of a server about its own work.
-    pub fn loaded(&self, id: BoxId, load: Load) {
-        self.line().dispatch.loaded(id, load, Instant::now());
+    /// Takes in the figures of a server about its own work. If the owner set no number of places, the server's own one
+    /// holds (`may_set_places`).
+    pub fn loaded(&self, id: BoxId, page: &LoadPage, may_set_places: bool) {
+        let mut line = self.line();
+        let now = Instant::now();
+        line.dispatch.loaded(id, page, may_set_places, now);
+        line.serve(now);
     }
 
     /// The state of an upstream.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::discovery::Discovered;
 use super::memory::{Availability, DiscoveryMemory, NextStep};
 use crate::config;
+use crate::dialect::ServerKind;
 use crate::openai::UpstreamError;
 use crate::threads;
 use crate::transport::{
@@ -137,6 +138,11 @@ impl Upstream {
     /// The facts that were discovered last. This is cheap: nothing is asked.
     pub fn discovered(&self) -> Arc<Discovered> {
         Arc::clone(self.memory.lock().known())
+    }
+
+    /// The kind of its server: the owner's word, otherwise the discovered one.
+    pub(super) fn kind(&self) -> ServerKind {
+        self.config.settings.flavour.unwrap_or_else(|| self.discovered().flavour)
     }
 
     /// Has the facts asked for again, because something suggests that they may be wrong.
