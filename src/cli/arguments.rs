@@ -144,6 +144,9 @@ pub(super) struct Serve {
     /// seconds that a streaming client waits, on pings, for several upstreams of which none answers (%wait_for_upstream%)
     #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
     pub(super) wait_for_upstream: Option<Duration>,
+    /// least seconds of silence of all streams of one of several upstreams after which it may count as hanging (%hang_after%)
+    #[argh(option, arg_name = "s", from_str_fn(seconds))]
+    pub(super) hang_after: Option<Duration>,
     /// seconds that requests in progress get when the server is told to stop (%drain%)
     #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
     pub(super) drain: Option<Duration>,

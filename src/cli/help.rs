@@ -91,6 +91,7 @@ pub(super) fn defaults() -> Vec<(&'static str, String)> {
         ("connect_timeout", seconds(calls.connect_timeout)),
         ("first_byte_timeout", seconds(calls.first_byte_timeout)),
         ("idle_timeout", seconds(calls.idle_timeout)),
+        ("hang_after", seconds(calls.hang_after)),
         ("open_after", seconds(patience.open_after)),
         ("ping_every", seconds(patience.ping_every)),
         ("usage_every", seconds(patience.usage_every)),

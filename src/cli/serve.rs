@@ -68,6 +68,7 @@ fn run_options(typed: Serve) -> RunOptions {
             connect_timeout: or(typed.connect_timeout, calls.connect_timeout),
             first_byte_timeout: or(typed.first_byte_timeout, calls.first_byte_timeout),
             idle_timeout: or(typed.idle_timeout, calls.idle_timeout),
+            hang_after: or(typed.hang_after, calls.hang_after),
             ..calls
         },
         patience: ClientPatience {

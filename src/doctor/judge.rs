@@ -114,6 +114,7 @@ fn unreached(url: &str, failure: &Failure) -> Verdict {
             "start the server, on an address that this machine can reach (--host 0.0.0.0); check host, port and firewall"
         }
         Failure::Exhausted(_) => "raise the limit on open files and threads of this process",
+        Failure::Hung => "restart the server: it hangs",
         Failure::Stopped => "start the server again: it refuses new connections",
         Failure::Timeout(_) => {
             "check host and firewall; a server that is still loading its model needs some minutes"

@@ -8,10 +8,13 @@
 //! Reads no clock: `now` is an argument. Threads and descriptors are `slot`'s.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::choose::{Offer, Why, choose};
 use super::conversations::{BoxId, Conversations};
+use super::hang::Silence;
 use super::health::{Health, HealthState, Sign};
 use super::load::{Load, LoadPage};
 use super::speed::Speed;
@@ -163,6 +166,9 @@ struct BoxState {
     running: Vec<Running>,
     speeds: HashMap<String, Speed>,
     load: Option<(Load, Instant)>,
+    /// The number of pieces of answers that have come. The requests that it works on count them.
+    heard: Arc<AtomicU64>,
+    silence: Silence,
 }
 
 /// A request that an upstream works on.
@@ -188,10 +194,19 @@ impl Dispatch {
     pub fn add(&mut self, name: u64, now: Instant) -> BoxId {
         self.added += 1;
         let id = BoxId(self.added);
-        let (running, speeds) = Default::default();
-        let (health, places, drains) = (Health::new(now), None, false);
-        let (sleeper, load) = Default::default();
-        self.boxes.insert(id, BoxState { name, places, drains, sleeper, health, running, speeds, load });
+        let state = BoxState {
+            name,
+            places: None,
+            drains: false,
+            sleeper: None,
+            health: Health::new(now),
+            running: Vec::new(),
+            speeds: HashMap::new(),
+            load: None,
+            heard: Arc::default(),
+            silence: Silence::default(),
+        };
+        self.boxes.insert(id, state);
         id
     }
 
@@ -431,10 +446,30 @@ impl Dispatch {
     pub(super) fn loaded(&mut self, id: BoxId, page: &LoadPage, may_set_places: bool, now: Instant) {
         if let Some(state) = self.boxes.get_mut(&id) {
             state.load = Some((page.load, now));
+            if state.silence.take(page) {
+                state.health.works(now);
+            }
             if may_set_places && page.slots.is_some() {
                 state.places = page.slots;
             }
         }
+    }
+
+    /// The counter of the pieces of answers that have come from an upstream.
+    pub(super) fn heard(&self, id: BoxId) -> Option<Arc<AtomicU64>> {
+        self.boxes.get(&id).map(|state| Arc::clone(&state.heard))
+    }
+
+    /// Looks whether an upstream hangs, and puts it out then. `limit` is the least silence that counts. Returns the time of
+    /// its silence.
+    pub(super) fn look(&mut self, id: BoxId, limit: Duration, now: Instant) -> Option<Duration> {
+        let state = self.boxes.get_mut(&id)?;
+        let heard = (state.heard.load(Ordering::Relaxed), state.running.len());
+        let (predicted, is_fresh) = (state.prefill_at_most(), state.fresh_load(now).is_some());
+        let silent = state.silence.look(heard, predicted, limit, is_fresh, now)?;
+        state.health.stand_still(now);
+        self.conversations.forget(id);
+        Some(silent)
     }
 
     /// The state of an upstream.
@@ -490,6 +525,13 @@ impl BoxState {
         let since = since.map(|since| last_first.map_or(since, |first| since.max(first)));
         let done = since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
         f64::max(left - done, 0.0)
+    }
+
+    /// The most time that the prefills of all its requests should take together, from their begin on.
+    fn prefill_at_most(&self) -> Duration {
+        let pending = self.running.iter().filter(|running| running.first.is_none());
+        let seconds = pending.map(|running| running.prefill * self.speed(&running.model).doubt()).sum();
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
     /// The seconds until a place is free.

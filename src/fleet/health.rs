@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | well | every request | a refused connection or a dead engine: out; three other failures in a row: out; "busy": full |
 //! | full | nothing until a time | the time; then well |
+//! | out, because it hangs | nothing; after a long pause, or once its engine works or it was restarted: one trial | as below |
 //! | out | nothing; after a pause, or once the background reaches it: one trial | the trial's success: well; its failure: out, with twice the pause |
 //!
 //! Reads no clock: `now` is an argument.
@@ -18,6 +19,9 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 
 /// The longest pause before a trial.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// The pause before each trial of an upstream that hangs: a trial costs somebody the time in which silence is noticed.
+const HANG_PAUSE: Duration = Duration::from_secs(120);
 
 /// How long an upstream that does not say so counts as full.
 const FULL_TIME: Duration = Duration::from_secs(5);
@@ -88,7 +92,7 @@ pub(super) struct Health {
 enum Condition {
     Well,
     Full { until: Instant },
-    Out { pause: Duration, trial_at: Instant, in_trial: bool },
+    Out { pause: Duration, trial_at: Instant, in_trial: bool, hangs: bool },
 }
 
 impl Health {
@@ -164,24 +168,53 @@ impl Health {
     /// since a server may list its models while its engine hangs. Returns the new state if it has changed.
     pub(super) fn probed(&mut self, is_answered: bool, now: Instant) -> Option<HealthState> {
         match (&mut self.condition, is_answered) {
-            (Condition::Out { trial_at, .. }, true) => {
+            (Condition::Out { trial_at, hangs: false, .. }, true) => {
                 *trial_at = (*trial_at).min(now);
                 None
             }
-            (Condition::Out { .. }, false) | (_, true) => None,
+            // This includes a server that hangs: it lists its models, too.
+            (_, true) => None,
+            (Condition::Out { hangs, .. }, false) => {
+                // It is being restarted.
+                *hangs = false;
+                None
+            }
             (_, false) => self.take(Sign::Failed, now),
+        }
+    }
+
+    /// Puts it out because it hangs. Returns the new state if it has changed.
+    pub(super) fn stand_still(&mut self, now: Instant) -> Option<HealthState> {
+        let before = self.state().0;
+        self.hang(now);
+        (before != HealthState::Out).then(|| {
+            self.since = now;
+            HealthState::Out
+        })
+    }
+
+    fn hang(&mut self, now: Instant) {
+        let (pause, trial_at) = (PAUSE_MIN, now + HANG_PAUSE);
+        self.condition = Condition::Out { pause, trial_at, in_trial: false, hangs: true };
+    }
+
+    /// Notes that its engine works, which ends a hang: the next request is its trial.
+    pub(super) fn works(&mut self, now: Instant) {
+        if let Condition::Out { trial_at, hangs: hangs @ true, .. } = &mut self.condition {
+            (*trial_at, *hangs) = (now, false);
         }
     }
 
     /// Puts it out: until the next trial it gets nothing.
     fn leave(&mut self, now: Instant) {
         let pause = match self.condition {
+            Condition::Out { hangs: true, in_trial: true, .. } => return self.hang(now),
             Condition::Out { pause, in_trial: true, .. } => (2 * pause).min(PAUSE_MAX),
             // A request that began before the failure was noticed says nothing new.
             Condition::Out { .. } => return,
             _ => PAUSE_MIN,
         };
-        self.condition = Condition::Out { pause, trial_at: now + pause, in_trial: false };
+        self.condition = Condition::Out { pause, trial_at: now + pause, in_trial: false, hangs: false };
     }
 }
 
@@ -256,6 +289,30 @@ mod tests {
         assert_eq!(health.probed(false, now), None);
         assert_eq!(health.probed(false, now), None);
         assert_eq!(health.probed(false, now), Some(HealthState::Out));
+    }
+
+    #[test]
+    fn one_that_hangs_gets_a_trial_only_late_or_after_a_sign_of_life() {
+        let hanging = || {
+            let (mut health, now) = health();
+            assert_eq!(health.stand_still(now), Some(HealthState::Out));
+            // Its requests end after it was put out, and it still lists its models.
+            assert_eq!(health.take(Sign::Gone, now), None);
+            assert_eq!(health.probed(true, now), None);
+            assert!(!health.admits(now + HANG_PAUSE - SECOND) && health.admits(now + HANG_PAUSE));
+            (health, now)
+        };
+        let (mut health, now) = hanging();
+        health.works(now);
+        assert!(health.admits(now));
+        let (mut health, now) = hanging();
+        health.probed(false, now);
+        health.probed(true, now);
+        assert!(health.admits(now), "it was restarted");
+        let (mut health, now) = hanging();
+        health.begin();
+        assert_eq!(health.stand_still(now), None);
+        assert!(!health.admits(now + HANG_PAUSE - SECOND));
     }
 
     #[test]

@@ -16,12 +16,14 @@
 //! | `news` | the changes of upstreams that a hook is still to be told |
 //! | `load` | the figures of a server about its own work, from its page |
 //! | `load_watch` | asks the servers of pools for these figures |
+//! | `hang` | whether an upstream stands still, though it seems to be up |
 //! | `slot` | the place of a request at an upstream, for threads |
 
 mod choose;
 mod conversations;
 mod discovery;
 mod dispatch;
+mod hang;
 mod health;
 mod learned;
 mod load;

@@ -633,6 +633,7 @@ impl Gateway {
             served.upstream.keep_current();
             if let Some(watch) = &served.load_watch {
                 watch.ask_if_due(&served.upstream, served.id(), &self.dispatcher);
+                self.notice_hang(served);
             }
             let (ended, is_reached) = served.upstream.last_question();
             // Without places no request would tell that it is well again.
@@ -643,6 +644,21 @@ impl Gateway {
                 self.tell_change(served.name(), change, "it does not answer");
             }
         }
+    }
+}
+
+impl Gateway {
+    /// Gives the requests of an upstream up if it hangs, so that others answer them.
+    fn notice_hang(&self, served: &Served) {
+        let endpoint = served.upstream.endpoint();
+        let Some(silent) = self.dispatcher.look(served.id(), endpoint.limits().hang_after) else { return };
+        endpoint.give_up();
+        log::error!(
+            "upstream {}: out: it hangs: it accepts connections, but no token has come for {} s; restart the model server \
+             there. Its requests go to other upstreams",
+            served.name(),
+            silent.as_secs()
+        );
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,8 @@ pub struct BoxSlot {
     ticket: Ticket,
     grant: Grant,
     outcome: (Sign, Spent),
+    /// Counts the pieces of its upstream's answers.
+    heard: Arc<AtomicU64>,
 }
 
 impl Dispatcher {
@@ -115,9 +118,10 @@ impl Dispatcher {
         if collected.is_none() {
             line.dispatch.leave(number, now);
         }
+        let taken = collected.map(|granted| self.slot(&line, number, granted)).ok_or(ticket);
         drop(line);
         send(&calls);
-        Ok(collected.map(|granted| self.slot(number, granted)).ok_or(ticket))
+        Ok(taken)
     }
 
     /// A place for a request, at once or when it is its turn. While all of its upstreams are out, it waits for
@@ -137,7 +141,7 @@ impl Dispatcher {
             let number = line.dispatch.join(ticket, began).ok_or_else(too_many)?;
             line.serve(began);
             if let Some(granted) = line.dispatch.collect(number) {
-                return Ok(self.slot(number, granted));
+                return Ok(self.slot(&line, number, granted));
             }
             let wake = match Wake::new() {
                 Ok(wake) => Arc::new(wake),
@@ -160,7 +164,7 @@ impl Dispatcher {
             if waited != Err(Failure::ClientGone)
                 && let Some(granted) = line.dispatch.collect(number)
             {
-                return Ok(self.slot(number, granted));
+                return Ok(self.slot(&line, number, granted));
             }
             stranded = line.dispatch.is_stranded(number).then(|| stranded.unwrap_or(now));
             match waited {
@@ -181,9 +185,17 @@ impl Dispatcher {
         Err(failure)
     }
 
-    fn slot(self: &Arc<Self>, number: u64, (ticket, grant): (Ticket, Grant)) -> BoxSlot {
+    fn slot(self: &Arc<Self>, line: &DispatchLine, number: u64, (ticket, grant): (Ticket, Grant)) -> BoxSlot {
         let outcome = (Sign::Unknown, Spent::default());
-        BoxSlot { dispatcher: Arc::clone(self), number, ticket, grant, outcome }
+        let candidate = ticket.candidates.get(grant.index);
+        let heard = candidate.and_then(|it| line.dispatch.heard(it.id)).unwrap_or_default();
+        BoxSlot { dispatcher: Arc::clone(self), number, ticket, grant, outcome, heard }
+    }
+
+    /// Looks whether an upstream hangs, and puts it out then. `limit` is the least silence that counts. Returns the time of
+    /// its silence: the caller ends its requests.
+    pub fn look(&self, id: BoxId, limit: Duration) -> Option<Duration> {
+        self.line().dispatch.look(id, limit, Instant::now())
     }
 
     /// Takes in whether the background's question to an upstream was answered. Returns the change of the upstream's state, if
@@ -257,6 +269,11 @@ impl BoxSlot {
     /// The ticket of the request.
     pub fn ticket(&self) -> &Ticket {
         &self.ticket
+    }
+
+    /// Notes that a piece of the answer has come. Costs one addition, since it is called for each.
+    pub fn hear(&self) {
+        self.heard.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes that the first token has come.

@@ -69,6 +69,11 @@ impl Speed {
         self.prefill * uncached * weight(uncached, prompt)
     }
 
+    /// The factor by which a prediction of the prefill may be too short: nobody knows a speed that was not measured yet.
+    pub(super) fn doubt(&self) -> f64 {
+        if self.has_prefill { 1.0 } else { 10.0 }
+    }
+
     /// The seconds between two tokens of each of `streams` answers at once.
     fn step_seconds(&self, streams: u32) -> f64 {
         self.step * f64::from(streams).sqrt()

@@ -141,11 +141,14 @@ impl Relay<'_> {
                 decoder.end();
             }
             let mut parser = SpareParser::take();
+            // Comments do not show that the engine works: llama.cpp sends some as pings.
+            let mut has_events = false;
             loop {
                 let event = decoder.next_event().map_err(|error| {
                     Error::new(Kind::BadGateway, "the upstream sent an event that is too long").source(error)
                 })?;
                 let Some(event) = event else { break };
+                has_events = true;
                 check_values(event.data)?;
                 log::trace!(
                     "{} from the upstream: {}",
@@ -168,6 +171,9 @@ impl Relay<'_> {
             drop(parser);
             exchange.flush().map_err(Stop::Client)?;
             stage = self.advance(stage, &response);
+            if let (true, Some(slot)) = (has_events, self.slot) {
+                slot.hear();
+            }
             if size >= measured_at {
                 self.hold_gathered()?;
                 measured_at = size + MEASURED_STEP_MIN.max(size / MEASURED_PART);

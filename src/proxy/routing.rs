@@ -142,7 +142,7 @@ pub(super) fn sign_of(error: &Error) -> Sign {
 pub(super) fn sign_of_failure(failure: &Failure) -> Sign {
     match failure {
         Failure::ClientGone | Failure::Exhausted(_) => Sign::Unknown,
-        Failure::Refused(_) | Failure::Stopped => Sign::Gone,
+        Failure::Refused(_) | Failure::Stopped | Failure::Hung => Sign::Gone,
         Failure::Timeout(_) if failure.is_connection_lost() => Sign::Gone,
         Failure::Reset(_)
         | Failure::Truncated(_)

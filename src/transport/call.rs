@@ -5,7 +5,7 @@
 use std::fmt::{self, Write as _};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::http::{HeaderName, HeaderValue};
 use rustls::pki_types::ServerName;
@@ -232,6 +232,12 @@ impl Endpoint {
 
     fn call(&self, wait: &Rc<dyn Wait>, options: CallLimits) -> Call {
         Call::new(wait, options).watching(&self.pulse)
+    }
+
+    /// Ends all calls that wait for an answer now, because the server hangs. They fail within [`CallLimits::pulse_every`].
+    pub fn give_up(&self) {
+        self.pulse.give_up(Instant::now());
+        self.idle.clear();
     }
 
     /// Notes that the server has stopped. The pooled connections to it are open and silent, so they are closed.

@@ -42,6 +42,8 @@ pub enum Failure {
     TooLarge(usize),
     /// The server is silent and refuses new connections: it has stopped, though it left its connection open.
     Stopped,
+    /// The server accepts connections, but its engine stands still, so the call was given up.
+    Hung,
     /// Discovery was answered with this status.
     Status(u16),
 }
@@ -65,6 +67,7 @@ impl Failure {
             Failure::Timeout(what) => [WHILE_CONNECTING, WHILE_LOOKING_UP].contains(what),
             Failure::ClientGone
             | Failure::Exhausted(_)
+            | Failure::Hung
             | Failure::Tls(_)
             | Failure::Protocol(_)
             | Failure::TooLarge(_)
@@ -121,6 +124,8 @@ impl Failure {
                 say(Kind::BadGateway, "has stopped: it is silent and refuses new connections")
                     .retry(Retry::After(RETRY_AFTER_S))
             }
+            Failure::Hung => say(Kind::BadGateway, "hangs: it has sent nothing for too long")
+                .retry(Retry::After(RETRY_AFTER_S)),
             Failure::Timeout(what) => {
                 say(Kind::Timeout, &format!("timed out {what}")).retry(Retry::After(RETRY_AFTER_S))
             }
@@ -141,6 +146,7 @@ impl fmt::Display for Failure {
             Failure::Exhausted(why) => write!(f, "no connection could be tried: {why}"),
             Failure::Reset(why) => write!(f, "connection lost before the response: {why}"),
             Failure::Truncated(why) => write!(f, "connection lost within the response: {why}"),
+            Failure::Hung => f.write_str("hangs: silent, though it accepts connections"),
             Failure::Stopped => f.write_str("stopped: silent, and it refuses new connections"),
             Failure::Timeout(what) => write!(f, "timed out {what}"),
             Failure::Tls(why) => write!(f, "TLS: {why}"),

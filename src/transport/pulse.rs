@@ -25,9 +25,9 @@ const PAUSES_IF_ACCEPTED: u32 = 5;
 const PAUSES_IN_A_ROW: u32 = 10;
 
 /// The attempts to connect to one server, shared by all calls that wait for it, so that a hundred silent calls make no
-/// more attempts than one.
+/// more attempts than one; and the time until which calls were given up.
 #[derive(Default)]
-pub(super) struct Pulse(Mutex<PulseState>);
+pub(super) struct Pulse(Mutex<PulseState>, Mutex<Option<Instant>>);
 
 #[derive(Default)]
 struct PulseState {
@@ -49,6 +49,17 @@ enum Probe {
 }
 
 impl Pulse {
+    /// Gives up all calls that were sent until `now`: the server hangs.
+    pub(super) fn give_up(&self, now: Instant) {
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// True if a call that was sent at this time was given up.
+    pub(super) fn is_given_up(&self, sent: Instant) -> bool {
+        let given_up = *self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        given_up.is_some_and(|given_up| sent <= given_up)
+    }
+
     /// Reads the result of the last attempt, and begins the next one if it is due. Never blocks. Returns true if the
     /// server at `peer` has stopped.
     pub(super) fn has_stopped(&self, peer: SocketAddr, now: Instant, pause: Duration) -> bool {

@@ -85,6 +85,8 @@ pub struct CallLimits {
     pub pulse_after: Duration,
     /// The time between two such attempts.
     pub pulse_every: Duration,
+    /// The least silence of all streams of a member of a pool from which on it may hang.
+    pub hang_after: Duration,
 }
 
 impl Default for CallLimits {
@@ -99,6 +101,7 @@ impl Default for CallLimits {
             loss_at_once: Duration::from_millis(100),
             pulse_after: Duration::from_secs(5),
             pulse_every: Duration::from_secs(2),
+            hang_after: Duration::from_secs(60),
         }
     }
 }
@@ -258,18 +261,23 @@ impl Call {
     ) -> Result<(), Failure> {
         let pulse = self.pulse.as_deref();
         let pulse = pulse.filter(|_| (self.stage.get(), direction) == (Stage::Exchange, Direction::Receive));
-        let has_stopped = |now| {
+        let ended = |now| {
             let peer = rustix::net::getpeername(socket)
                 .ok()
                 .flatten()
                 .and_then(|peer| SocketAddr::try_from(peer).ok());
             let every = self.options.pulse_every;
-            pulse.zip(peer).is_some_and(|(pulse, peer)| pulse.has_stopped(peer, now, every))
+            if pulse.zip(self.sent.get()).is_some_and(|(pulse, sent)| pulse.is_given_up(sent)) {
+                return Some(Failure::Hung);
+            }
+            let has_stopped =
+                pulse.zip(peer).is_some_and(|(pulse, peer)| pulse.has_stopped(peer, now, every));
+            has_stopped.then_some(Failure::Stopped)
         };
         let checks = pulse.map(|_| Checks {
             after: self.options.pulse_after,
             every: self.options.pulse_every,
-            has_stopped: &has_stopped,
+            ended: &ended,
         });
         match until_ready(self.wait.as_ref(), socket, direction, limit.until, checks)? {
             true => Ok(()),
@@ -303,7 +311,8 @@ pub fn wait_for(wait: &dyn Wait, ready: BorrowedFd<'_>, time: Duration) -> Resul
 struct Checks<'c> {
     after: Duration,
     every: Duration,
-    has_stopped: &'c dyn Fn(Instant) -> bool,
+    /// The failure that ends the wait.
+    ended: &'c dyn Fn(Instant) -> Option<Failure>,
 }
 
 /// Returns true if the socket is ready, false if `until` has passed.
@@ -333,8 +342,8 @@ fn until_ready(
             return Ok(false);
         }
         if let Some(checks) = checks.filter(|_| check.is_some_and(|at| at <= now)) {
-            if (checks.has_stopped)(now) {
-                return Err(Failure::Stopped);
+            if let Some(failure) = (checks.ended)(now) {
+                return Err(failure);
             }
             check = now.checked_add(checks.every.max(PATIENCE_MIN));
         }

@@ -7,6 +7,7 @@ use super::client::Answer;
 use super::physics::engine::Profile;
 use super::physics::server::{Fault, MODEL, ModelServer, Phase};
 use super::server::Server;
+use super::validator::Ended;
 
 fn start() -> (ModelServer, Server) {
     let one = ModelServer::start(Profile::spark(), 500.0);
@@ -68,4 +69,32 @@ fn a_box_that_was_killed_serves_again_after_its_restart() {
     one.restart();
     assert_eq!(ask(&server, &json!([question()])).status, 200);
     assert_eq!(one.totals().cached, 0);
+}
+
+#[test]
+fn a_box_that_hangs_behind_green_pages_loses_its_requests_to_the_other_one() {
+    let (one, other) =
+        (ModelServer::start(Profile::spark(), 500.0), ModelServer::start(Profile::spark(), 500.0));
+    let server = Server::run(
+        &["serve", "--upstream", &one.url(), "--upstream", &other.url(), "--hang-after", "2"],
+        &[],
+    );
+    server.wait_until(|_| server.log().matches("serves spark").count() == 2);
+    // It lists its models and its metrics, but no token comes.
+    one.set_speed(0.0);
+    let ask = |at: usize| {
+        let mut client = server.connect();
+        let text = format!("Read module {at}. {}", "word ".repeat(400));
+        let messages = json!([{"role": "user", "content": text}]);
+        let body = json!({"model": MODEL, "max_tokens": 60, "stream": true, "messages": messages});
+        std::thread::spawn(move || client.post(&body))
+    };
+    let asked: Vec<_> = (0..6).map(ask).collect();
+    for answer in asked {
+        let answer = answer.join().unwrap();
+        assert_eq!((answer.status, answer.events().0), (200, Ended::Whole), "{}", answer.text());
+    }
+    let line = server.wait_for("it hangs");
+    assert!(line.contains("restart the model server"), "{line}");
+    assert_eq!(one.totals().generated, 0);
 }
