@@ -169,6 +169,8 @@ struct BoxState {
     /// The number of pieces of answers that have come. The requests that it works on count them.
     heard: Arc<AtomicU64>,
     silence: Silence,
+    /// The conversation of the last request that failed.
+    failed: Option<u64>,
 }
 
 /// A request that an upstream works on.
@@ -205,6 +207,7 @@ impl Dispatch {
             load: None,
             heard: Arc::default(),
             silence: Silence::default(),
+            failed: None,
         };
         self.boxes.insert(id, state);
         id
@@ -346,7 +349,15 @@ impl Dispatch {
     fn offer(&self, ticket: &Ticket, candidate: &Candidate, now: Instant) -> Option<Offer> {
         let state = self.boxes.get(&candidate.id)?;
         let speed = self.speed(ticket, candidate);
-        let held = speed.cached(self.held(ticket, candidate.id)).min(ticket.prompt);
+        let home = self.conversations.home(ticket.conversation);
+        let mut held = self.held(ticket, candidate.id);
+        if home.is_none() {
+            // A new conversation finds the beginning that it shares at one upstream soon at all of them, since each one reads
+            // it once. Counted as what it is now, it would draw all conversations to the upstream that read it first.
+            let shared = ticket.candidates.iter().map(|it| self.conversations.held(ticket.head.0, it.id));
+            held = held.max(shared.max().unwrap_or(0).min(ticket.prompt));
+        }
+        let held = speed.cached(held).min(ticket.prompt);
         let prefill = speed.prefill_seconds(ticket.prompt - held, ticket.prompt);
         let (streams, waiting) = state.streams(now);
         let queue = f64::from(waiting) / f64::from(streams.max(1)) * speed.answer_seconds(streams);
@@ -355,8 +366,7 @@ impl Dispatch {
             + queue
             + prefill * (1.0 + DELAY_WEIGHT * f64::from(streams))
             + 0.5 * speed.slowdown_seconds(streams);
-        let is_home = self.conversations.home(ticket.conversation) == Some(candidate.id);
-        Some(Offer { name: state.name, cost, is_home, drains: state.drains })
+        Some(Offer { name: state.name, cost, is_home: home == Some(candidate.id), drains: state.drains })
     }
 
     /// The speed of a model at an upstream. One that has not answered yet is assumed to be as fast as another one of the
@@ -401,12 +411,13 @@ impl Dispatch {
         self.granted.insert(number, (ticket, grant));
     }
 
-    /// Notes that the first token of an answer has come.
-    pub fn first_token(&mut self, number: u64, now: Instant) {
-        let running = self.boxes.values_mut().flat_map(|state| &mut state.running);
-        if let Some(running) = running.into_iter().find(|running| running.number == number) {
-            running.first.get_or_insert(now);
-        }
+    /// Notes that the first token of an answer has come. Returns the upstream and its new state if that has changed: a trial
+    /// has succeeded as far as others need to know.
+    pub fn first_token(&mut self, number: u64, now: Instant) -> Option<(BoxId, HealthState)> {
+        let (id, state) = self.boxes.iter_mut().find(|(_, state)| state.has(number))?;
+        let running = state.running.iter_mut().find(|running| running.number == number)?;
+        running.first.get_or_insert(now);
+        state.health.recover(now).map(|health| (*id, health))
     }
 
     /// Ends a request, learns from it, and frees its place. Returns the upstream and its new state if that has changed.
@@ -422,6 +433,7 @@ impl Dispatch {
         let state = self.boxes.get_mut(&id)?;
         let streams = state.streams(now).0;
         let running = state.running.remove(at);
+        let sign = state.counted(sign, running.conversation);
         let spent = spent.scaled_to(running.prompt);
         if spent.prompt > 0 {
             state.learn(&running, spent, streams, now);
@@ -494,6 +506,27 @@ impl Dispatch {
 }
 
 impl BoxState {
+    fn has(&self, number: u64) -> bool {
+        self.running.iter().any(|running| running.number == number)
+    }
+
+    /// The sign that a request of this conversation gives. One conversation fails once in a row: a request that kills every
+    /// server would otherwise put all of them out, since its client repeats it.
+    fn counted(&mut self, sign: Sign, conversation: u64) -> Sign {
+        match sign {
+            Sign::Failed if self.failed == Some(conversation) && !self.health.is_out() => Sign::Unknown,
+            Sign::Failed => {
+                self.failed = Some(conversation);
+                sign
+            }
+            Sign::Answered => {
+                self.failed = None;
+                sign
+            }
+            Sign::Full(_) | Sign::Gone | Sign::Unknown => sign,
+        }
+    }
+
     fn fresh_load(&self, now: Instant) -> Option<Load> {
         let (load, at) = self.load?;
         (now.saturating_duration_since(at) <= LOAD_AGE_MAX).then_some(load)
@@ -530,7 +563,8 @@ impl BoxState {
     /// The most time that the prefills of all its requests should take together, from their begin on.
     fn prefill_at_most(&self) -> Duration {
         let pending = self.running.iter().filter(|running| running.first.is_none());
-        let seconds = pending.map(|running| running.prefill * self.speed(&running.model).doubt()).sum();
+        let speed = |model: &String| self.speeds.get(model).copied().unwrap_or_default();
+        let seconds = pending.map(|running| running.prefill * speed(&running.model).doubt()).sum();
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
@@ -839,6 +873,56 @@ mod tests {
             assert_eq!(got, Some((A, Why::Only)));
             dispatch.end(number, Sign::Gone, Spent::default(), now);
         }
+    }
+
+    #[test]
+    fn a_conversation_that_always_fails_puts_nothing_out() {
+        let (mut dispatch, now) = two(4);
+        for _ in 0..9 {
+            let (number, got) = send(&mut dispatch, ticket(1, 100), now);
+            assert!(got.is_some());
+            assert_eq!(dispatch.end(number, Sign::Failed, Spent::default(), now), None);
+        }
+        let out = (10..30).filter(|key| {
+            let (number, _) = send(&mut dispatch, ticket(*key, 100), now);
+            dispatch.end(number, Sign::Failed, Spent::default(), now).is_some()
+        });
+        assert_eq!(out.count(), 2, "failures of several conversations do");
+    }
+
+    #[test]
+    fn the_first_token_of_a_trial_lets_others_in() {
+        let (mut dispatch, now) = two(4);
+        let only = |key| {
+            let mut ticket = ticket(key, 100);
+            ticket.candidates.truncate(1);
+            ticket
+        };
+        let (number, _) = send(&mut dispatch, only(1), now);
+        dispatch.end(number, Sign::Gone, Spent::default(), now);
+        let (trial, got) = send(&mut dispatch, only(1), now + SECOND);
+        assert!(got.is_some());
+        let (other, got) = send(&mut dispatch, only(2), now + SECOND);
+        assert!(got.is_none());
+        assert_eq!(dispatch.first_token(trial, now + SECOND), Some((A, HealthState::Well)));
+        assert_eq!(dispatch.serve(now + SECOND), [other]);
+        dispatch.collect(other).unwrap();
+        let state = dispatch.end(trial, Sign::Failed, Spent::default(), now + SECOND);
+        assert_eq!(state, Some((A, HealthState::Out)), "it breaks its answers off: one failure suffices now");
+    }
+
+    #[test]
+    fn conversations_that_share_their_beginning_are_spread() {
+        let (mut dispatch, mut now) = two(8);
+        let mut counts = [0; 2];
+        for key in 0..40 {
+            let (number, got) = send(&mut dispatch, ticket(key, 14_500), now);
+            counts[usize::from(got.unwrap().0 == B)] += 1;
+            now += 3 * SECOND;
+            finish(&mut dispatch, number, 14_500, now);
+            now += 60 * SECOND;
+        }
+        assert!(counts.iter().all(|count| *count >= 10), "{counts:?}");
     }
 
     #[test]

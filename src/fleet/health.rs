@@ -164,6 +164,16 @@ impl Health {
         })
     }
 
+    /// Notes that an answer has begun, which ends a trial. The next failure puts the upstream out again at once, unless an
+    /// answer comes to its end before. Returns the new state if it has changed.
+    pub(super) fn recover(&mut self, now: Instant) -> Option<HealthState> {
+        if !self.is_out() {
+            return None;
+        }
+        (self.condition, self.failures, self.since) = (Condition::Well, FAILURES_MAX - 1, now);
+        Some(HealthState::Well)
+    }
+
     /// Takes in whether the background's question was answered. Only one request decides that an upstream is well again,
     /// since a server may list its models while its engine hangs. Returns the new state if it has changed.
     pub(super) fn probed(&mut self, is_answered: bool, now: Instant) -> Option<HealthState> {

@@ -550,7 +550,7 @@ impl Gateway {
         let sought = renamed.as_deref().unwrap_or(model);
         let names = [sought, route::without_window_mark(sought)];
         let lists = |served: &Arc<Served>| names.iter().any(|name| served.lists(name));
-        let Some(first) = self.upstreams.iter().find(|served| lists(served)).or(self.upstreams.first())
+        let Some(first) = self.upstreams.iter().find(|served| lists(served)).or_else(|| self.default())
         else {
             return Vec::new();
         };
@@ -564,6 +564,18 @@ impl Gateway {
             found.extend(others.map(|other| Destination::new(other, Some(&own), 0)));
         }
         found
+    }
+
+    /// The upstream of requests for which none is known: the first one, unless it has never told its models and another one
+    /// that no alias names has.
+    fn default(&self) -> Option<&Arc<Served>> {
+        let first = self.upstreams.first()?;
+        let mut others = self.upstreams.iter().filter(|served| !self.is_named(served));
+        let has_model = |served: &&Arc<Served>| served.upstream.model().is_some();
+        match has_model(&first) || self.is_named(first) {
+            true => Some(first),
+            false => others.find(has_model).or(Some(first)),
+        }
     }
 
     /// True if an alias names this upstream.
@@ -649,9 +661,10 @@ impl Gateway {
 
 impl Gateway {
     /// Gives the requests of an upstream up if it hangs, so that others answer them.
-    fn notice_hang(&self, served: &Served) {
+    fn notice_hang(self: &Arc<Self>, served: &Served) {
         let endpoint = served.upstream.endpoint();
-        let Some(silent) = self.dispatcher.look(served.id(), endpoint.limits().hang_after) else { return };
+        let hang_after = endpoint.limits().hang_after;
+        let Some((silent, change)) = self.dispatcher.look(served.id(), hang_after) else { return };
         endpoint.give_up();
         log::error!(
             "upstream {}: out: it hangs: it accepts connections, but no token has come for {} s; restart the model server \
@@ -659,6 +672,7 @@ impl Gateway {
             served.name(),
             silent.as_secs()
         );
+        self.tell_change(served.name(), change, "it hangs");
     }
 }
 

@@ -3,6 +3,7 @@
 //! A waiting client is watched like one whose upstream is silent: it gets its pings, and when it leaves, its place is
 //! freed. The decisions are `dispatch`'s.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
@@ -79,6 +80,8 @@ pub struct BoxSlot {
     outcome: (Sign, Spent),
     /// Counts the pieces of its upstream's answers.
     heard: Arc<AtomicU64>,
+    /// The change of the upstream's state that the first token has made.
+    recovered: Cell<Option<StateChange>>,
 }
 
 impl Dispatcher {
@@ -189,13 +192,25 @@ impl Dispatcher {
         let outcome = (Sign::Unknown, Spent::default());
         let candidate = ticket.candidates.get(grant.index);
         let heard = candidate.and_then(|it| line.dispatch.heard(it.id)).unwrap_or_default();
-        BoxSlot { dispatcher: Arc::clone(self), number, ticket, grant, outcome, heard }
+        BoxSlot {
+            dispatcher: Arc::clone(self),
+            number,
+            ticket,
+            grant,
+            outcome,
+            heard,
+            recovered: Cell::default(),
+        }
     }
 
     /// Looks whether an upstream hangs, and puts it out then. `limit` is the least silence that counts. Returns the time of
-    /// its silence: the caller ends its requests.
-    pub fn look(&self, id: BoxId, limit: Duration) -> Option<Duration> {
-        self.line().dispatch.look(id, limit, Instant::now())
+    /// its silence and the change of its state: the caller ends its requests.
+    pub fn look(&self, id: BoxId, limit: Duration) -> Option<(Duration, StateChange)> {
+        let mut line = self.line();
+        let now = Instant::now();
+        let before = line.dispatch.health(id)?;
+        let silent = line.dispatch.look(id, limit, now)?;
+        Some((silent, changed_from(before, HealthState::Out, now)))
     }
 
     /// Takes in whether the background's question to an upstream was answered. Returns the change of the upstream's state, if
@@ -278,7 +293,13 @@ impl BoxSlot {
 
     /// Notes that the first token has come.
     pub fn first_token(&self) {
-        self.dispatcher.line().dispatch.first_token(self.number, Instant::now());
+        let mut line = self.dispatcher.line();
+        let now = Instant::now();
+        let before = self.upstream().and_then(|id| line.dispatch.health(id));
+        if let (Some((_, state)), Some(before)) = (line.dispatch.first_token(self.number, now), before) {
+            self.recovered.set(Some(changed_from(before, state, now)));
+            line.serve(now);
+        }
     }
 
     /// Ends the request. Returns the change of its upstream's state, if there was one.
@@ -298,7 +319,8 @@ impl BoxSlot {
         line.serve(now);
         drop(line);
         send(&calls);
-        changed.zip(before).map(|((_, state), before)| changed_from(before, state, now))
+        let changed = changed.zip(before).map(|((_, state), before)| changed_from(before, state, now));
+        changed.or(self.recovered.take())
     }
 }
 

@@ -263,7 +263,11 @@ impl Exchange {
     #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     pub(super) fn expect_elsewhere(&self, plan: Plan, filter: impl FnOnce() -> Option<Filter>) {
         if self.started() {
-            self.with(|answer| answer.stream.restart(plan));
+            self.with(|answer| {
+                answer.stream.restart(plan);
+                // From here on only the content of the other upstream counts.
+                answer.summary.first = None;
+            });
         } else {
             self.expect(plan, ids::message_id(), filter());
         }

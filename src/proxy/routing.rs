@@ -9,6 +9,9 @@ use crate::lane::Lane;
 use crate::translate::estimate;
 use crate::transport::Failure;
 
+/// Added to the rank of an upstream that has failed once, so that it comes behind all members and backups.
+const FAILED_RANK: usize = 10_000;
+
 /// The upstreams of one request.
 pub(super) struct Routing {
     /// The model as the request names it.
@@ -57,7 +60,12 @@ impl Routing {
 
     /// The upstreams that have not failed.
     fn open(&self) -> impl Iterator<Item = &Destination> {
-        self.destinations.iter().filter(|destination| !self.failed.contains(&destination.served.id()))
+        self.destinations.iter().filter(|destination| self.failures(destination) == 0)
+    }
+
+    /// How often an upstream has failed with this request.
+    fn failures(&self, destination: &Destination) -> usize {
+        self.failed.iter().filter(|failed| **failed == destination.served.id()).count()
     }
 
     /// The facts about the upstream of this place; without a place, the first one.
@@ -94,9 +102,14 @@ impl Routing {
         let candidate = |destination: &Destination| Candidate {
             id: destination.served.id(),
             model: destination.model(&self.requested),
-            rank: destination.rank,
+            // One that has failed is the last resort: it may be back before one that was out all the time.
+            rank: destination.rank + self.failures(destination) * FAILED_RANK,
         };
-        self.open().map(candidate).collect()
+        let usable = |destination: &&Destination| self.failures(destination) <= 1;
+        match self.failed.is_empty() || self.has_others() {
+            true => self.destinations.iter().filter(usable).map(candidate).collect(),
+            false => Vec::new(),
+        }
     }
 
     /// The ticket for another try after a failure. `None`: no upstream is left for this request. If all have failed before

@@ -57,6 +57,7 @@ impl Cost {
             prompt: tokens(ask.job.prompt),
             lane: if ask.class == Class::SubAgent { Lane::Agent } else { Lane::Person },
             client: ask.person,
+            waits_for_health: true,
             is_failover: false,
         }
     }
