@@ -118,7 +118,7 @@ impl Said {
         if let Some(failure) = self.overflow(&text, status) {
             return failure;
         }
-        if self.message.contains(OUTPUT_ENDED) {
+        if text.contains(OUTPUT_ENDED) {
             return UpstreamError::OutputEnded;
         }
         let status = status.unwrap_or(500);
@@ -128,7 +128,7 @@ impl Said {
             500.. if speaks_of_server(&text) => Vec::new(),
             _ => repairs(&self.kind, self.param.as_deref(), &text),
         };
-        let error = self.into_error(status, retry_after);
+        let error = self.to_error(&text, status, retry_after);
         if repairs.is_empty() {
             UpstreamError::Other(error)
         } else {
@@ -153,11 +153,12 @@ impl Said {
 
     /// True if the engine behind the server has died, which then ends itself, so that something starts it anew. In
     /// streams vLLM gave this error the code 400 for a time, and its other answers then had no body.
-    fn is_of_dead_engine(&self, status: u16) -> bool {
-        (status == 500 && self.is_silent) || DEAD_ENGINE.iter().any(|words| self.message.contains(words))
+    fn is_of_dead_engine(&self, text: &str, status: u16) -> bool {
+        (status == 500 && self.is_silent) || DEAD_ENGINE.iter().any(|words| text.contains(words))
     }
 
-    fn into_error(self, status: u16, retry_after: Option<u32>) -> Error {
+    /// The error for the client. `text` is the part of its message that is read.
+    fn to_error(&self, text: &str, status: u16, retry_after: Option<u32>) -> Error {
         let mut lines = telling_lines(&self.message, (400..=499).contains(&status));
         let source = format!("upstream status {status}: {}", joined(&lines));
         lines.retain(|line| !LEAKS.iter().any(|leak| line.contains(leak)));
@@ -168,7 +169,7 @@ impl Said {
         };
         let after = Retry::After(retry_after.unwrap_or(RETRY_AFTER_S));
         let error = match status {
-            _ if self.is_of_dead_engine(status) => Error::new(Kind::Overloaded, told).retry(after),
+            _ if self.is_of_dead_engine(text, status) => Error::new(Kind::Overloaded, told).retry(after),
             // Our key is wrong, not the client's. A 401 would make Claude Code ask its user to log in.
             401 | 403 => Error::new(Kind::BadGateway, "the upstream rejected the gateway's credentials")
                 .retry(Retry::Never),
@@ -180,7 +181,7 @@ impl Said {
             408 | 504 => Error::new(Kind::Timeout, told).retry(after),
             502 => Error::new(Kind::BadGateway, told).retry(after),
             400..=499 | 501 => Error::new(Kind::InvalidRequest, told),
-            _ if TEMPLATE_ERROR.iter().any(|text| self.message.contains(text)) => {
+            _ if TEMPLATE_ERROR.iter().any(|words| text.contains(words)) => {
                 Error::new(Kind::InvalidRequest, told)
             }
             _ => Error::new(Kind::Api, told),
@@ -476,6 +477,18 @@ mod tests {
         let said = Said { message: text.into(), ..Said::default() };
         let UpstreamError::Refused { repairs, .. } = said.meaning(400, None) else { panic!() };
         assert_eq!(repairs, [Repair::Without("reasoning".into())]);
+        // Conversations about model servers have their errors, too.
+        for (status, words, kind) in [
+            (400, "EngineDeadError", Kind::InvalidRequest),
+            (422, OUTPUT_ENDED, Kind::InvalidRequest),
+            (500, "requires --jinja", Kind::Api),
+        ] {
+            let body = format!(
+                r#"{{"detail":[{{"loc":["body"],"msg":"not allowed","input":{{"role":"user","content":"{words}"}}}}]}}"#
+            );
+            let UpstreamError::Other(error) = read(status, &body) else { panic!("{words}") };
+            assert_eq!((error.kind, error.retry), (kind, Retry::Unsaid), "{words}");
+        }
     }
 
     #[test]
@@ -522,7 +535,7 @@ mod tests {
                 "the upstream answered 400",
             ),
         ] {
-            let error = Said { message: text.into(), ..Said::default() }.into_error(400, None);
+            let error = Said { message: text.into(), ..Said::default() }.to_error(text, 400, None);
             assert_eq!(error.message, told);
         }
     }
