@@ -131,8 +131,8 @@ impl<'t, 'a> Chunk<'t, 'a> {
                 "usage" => chunk.counts = Counts::read(value).or(chunk.counts),
                 "prompt_progress" => chunk.counts = chunk.counts.or(Counts::read_progress(value)),
                 "error" if value.as_null().is_none() => chunk.error = Some(tape),
-                // An error without a member `error` (relays).
-                "message" => message = value.into_string().is_some_and(|text| !text.is_empty()),
+                // An error without a member `error` (relays, some of which say `msg`).
+                "message" | "msg" => message = value.into_string().is_some_and(|text| !text.is_empty()),
                 "code" => code = is_error_code(value),
                 _ => {}
             }
@@ -156,9 +156,11 @@ impl<'t, 'a> Chunk<'t, 'a> {
     }
 }
 
-/// True for a status of an error, or for the name of one.
+/// True for a status of an error, as a number or a text, or for the name of an error.
 fn is_error_code(code: Tape<'_, '_>) -> bool {
-    code.as_u64().is_some_and(|code| code >= 400) || code.into_string().is_some_and(|code| !code.is_empty())
+    let is_error = |code: u64| code >= 400;
+    code.as_u64().is_some_and(is_error)
+        || code.into_string().is_some_and(|code| code.parse().map_or(!code.is_empty(), is_error))
 }
 
 /// True for a list of choices without any.
@@ -393,6 +395,29 @@ impl<'t, 'a> ToolCallDelta<'t, 'a> {
                 Some(text) => read(text),
                 None => read(&crate::json::Value::from_tape(arguments).to_json()),
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Chunk;
+    use crate::json::Parser;
+
+    #[test]
+    fn an_error_without_a_member_error_has_a_code_of_one() {
+        for (body, is_error) in [
+            (r#"{"message":"no","code":400}"#, true),
+            (r#"{"code":"500","msg":"404 NOT_FOUND","success":false}"#, true),
+            (r#"{"message":"no","code":"context_length_exceeded"}"#, true),
+            (r#"{"message":"in the queue","code":200}"#, false),
+            (r#"{"message":"in the queue","code":"200"}"#, false),
+            (r#"{"msg":"","code":"500"}"#, false),
+            (r#"{"msg":"no","code":500,"choices":[]}"#, false),
+        ] {
+            let found = Parser::default()
+                .read(&mut body.as_bytes().to_vec(), |tape| Chunk::read(tape).error.is_some());
+            assert_eq!(found, Ok(is_error), "{body}");
         }
     }
 }

@@ -62,7 +62,7 @@ impl Said {
         }
     }
 
-    /// `{"error":{…}}`, `{"error":"…"}`, flat `{"message":…}`, `{"detail":…}`.
+    /// `{"error":{…}}`, `{"error":"…"}`, flat `{"message":…}` or `{"msg":…}`, `{"detail":…}`.
     fn read_json(value: &Value<'_>) -> Option<Said> {
         // Gemini puts the error into a list.
         let value = value.as_array().and_then(<[Value<'_>]>::first).unwrap_or(value);
@@ -82,7 +82,8 @@ impl Said {
         }
         let text = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_string);
         let number = |key: &str| error.get(key).and_then(Value::as_u64);
-        let told = error.get("message").filter(|message| !message.is_null()).or(object.get("detail"))?;
+        let told = ["message", "msg"].iter().find_map(|key| error.get(key).filter(|told| !told.is_null()));
+        let told = told.or(object.get("detail"))?;
         let message = told.as_str().map_or_else(|| told.to_json(), str::to_string);
         // Some relays put the reason of the server behind them into `param`.
         let param = text("param");
@@ -587,6 +588,12 @@ mod tests {
                 "EngineCore died",
             ),
             (200, r#"{"error":"x"}"#, Kind::Api, "x"),
+            (
+                200,
+                r#"{"code":429,"msg":"too many requests","success":false}"#,
+                Kind::RateLimit,
+                "too many requests",
+            ),
             (
                 500,
                 r#"{"error":{"code":500,"message":"image input is not supported - hint: mmproj"}}"#,
