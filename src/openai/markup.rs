@@ -12,8 +12,21 @@ const TEXT_SIZE_MAX: usize = 300;
 const UNSEEN: [&str; 4] = ["head", "title", "script", "style"];
 
 /// The character references that error pages have, and their characters.
-const REFERENCES: [(&str, &str); 6] =
-    [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&nbsp;", " "), ("&amp;", "&")];
+/// `&amp;` is the last: its character must not begin another reference.
+const REFERENCES: [(&str, &str); 8] = [
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&quot;", "\""),
+    ("&#39;", "'"),
+    ("&#x27;", "'"),
+    ("&apos;", "'"),
+    ("&nbsp;", " "),
+    ("&amp;", "&"),
+];
+
+/// The beginning and the end of a comment. It may hold tags: a whole stack trace, or a page for old browsers.
+const COMMENT: &str = "!--";
+const COMMENT_END: &str = "-->";
 
 /// The text of a page in HTML or XML, in one line; `None` if the text is not such a page.
 pub(super) fn text(page: &str) -> Option<String> {
@@ -34,9 +47,16 @@ pub(super) fn text(page: &str) -> Option<String> {
 /// The text between the tags, with a blank in place of each tag. Takes linear time.
 fn seen(page: &str) -> String {
     let mut seen = String::new();
-    // The unseen element that is open, if any. An unseen element inside it does not matter.
+    // The unseen element or comment that is open, if any. An unseen element inside it does not matter.
     let mut unseen: Option<&str> = None;
     for part in page.split('<').skip(1) {
+        if unseen == Some(COMMENT) || (unseen.is_none() && part.starts_with(COMMENT)) {
+            let end = part.split_once(COMMENT_END);
+            unseen = end.is_none().then_some(COMMENT);
+            seen.push(' ');
+            seen.push_str(end.map_or("", |(_, text)| text));
+            continue;
+        }
         let (tag, text) = part.split_once('>').unwrap_or((part, ""));
         let is_end = tag.starts_with('/');
         let name = tag.trim_start_matches('/');
@@ -72,6 +92,11 @@ mod tests {
             ("<html><script>if (a < b) { x() }</script><p>a &lt;b&gt; &amp;lt;", "a <b> &lt;"),
             ("<?xml version=\"1.0\"?><Error><Message>No key</Message></Error>", "No key"),
             ("<html><head><title>never closed", ""),
+            ("<p>field &#x27;a&#x27; &apos;b&apos;", "field 'a' 'b'"),
+            (
+                "<!-- a > b --><body>502<!-- at List<int> x -> y\n<p>trace</p> --> Bad <!---->Gateway<!-- never closed <p>x",
+                "502 Bad Gateway",
+            ),
             ("<p", ""),
         ] {
             assert_eq!(text(page).as_deref(), Some(expected), "{page}");
