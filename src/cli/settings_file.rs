@@ -62,18 +62,15 @@ impl SettingsFile {
     ) -> Result<(), Failed> {
         self.check_folder()?;
         let found = self.read(&self.file)?;
-        let base = match (self.read(&self.before)?, self.read(&self.by)?) {
-            (Some(before), Some(by)) => {
-                let before_value = self.parse(&self.before, &before)?;
-                let current = found.as_ref().map(|found| self.parse(&self.file, found)).transpose()?;
-                let by = self.parse(&self.by, &by)?;
-                let base = current
-                    .map_or_else(|| before_value.clone(), |current| undone(current, &by, &before_value));
-                if !is_same(&base, &before_value) {
-                    self.replace(&self.before, &text(&base), before.mode)?;
+        // The settings of the person, and the file that keeps them where it must be written.
+        let (base, kept) = match (self.read(&self.before)?, self.read(&self.by)?) {
+            (Some(before), Some(by)) => match self.changed_since(found.as_ref(), &before, &by)? {
+                Some(base) => {
+                    let kept = Found { bytes: text(&base), mode: before.mode };
+                    (base, Some(kept))
                 }
-                base
-            }
+                None => (self.parse(&self.before, &before)?, None),
+            },
             (Some(before), None) if found.as_ref().is_some_and(|found| found.bytes != before.bytes) => {
                 return Err(format!(
                     "{} is missing, so nobody knows what sparkgap has changed: delete {} if you do not need it, or copy it back",
@@ -81,15 +78,28 @@ impl SettingsFile {
                     self.before.display()
                 ));
             }
+            (None, Some(by)) if found.as_ref().is_some_and(|found| found.bytes == by.bytes) => {
+                return Err(format!(
+                    "{} is missing, so nobody knows your own settings: copy it back, or delete {} and {} to begin anew",
+                    self.before.display(),
+                    self.file.display(),
+                    self.by.display()
+                ));
+            }
             _ => {
                 let base = found.as_ref().map(|found| self.parse(&self.file, found)).transpose()?;
-                let (bytes, mode) = found.map_or((Vec::new(), PRIVATE), |found| (found.bytes, found.mode));
-                self.replace(&self.before, &bytes, mode)?;
-                base.unwrap_or_default()
+                let kept = found.unwrap_or_else(|| Found { bytes: Vec::new(), mode: PRIVATE });
+                (base.unwrap_or_default(), Some(kept))
             }
         };
         let changed = change(base.into())?;
         let changed = format!("{}\n", changed.to_pretty_json()).into_bytes();
+        if changed.len() as u64 > FILE_SIZE_MAX {
+            return Err(too_large(&self.file));
+        }
+        if let Some(kept) = kept {
+            self.replace(&self.before, &kept.bytes, kept.mode)?;
+        }
         self.replace(&self.by, &changed, PRIVATE)?;
         self.replace(&self.file, &changed, PRIVATE)
     }
@@ -104,22 +114,34 @@ impl SettingsFile {
                 self.by.display()
             ));
         };
-        let before_value = self.parse(&self.before, &before)?;
-        let by = self.parse(&self.by, &by)?;
-        let current = self.read(&self.file)?;
-        let current = current.map(|found| self.parse(&self.file, &found)).transpose()?;
-        let base =
-            current.map_or_else(|| before_value.clone(), |current| undone(current, &by, &before_value));
-        if !is_same(&base, &before_value) {
-            self.replace(&self.file, &text(&base), before.mode)?;
-            self.remove(&self.before)?;
-        } else if before.bytes.is_empty() {
-            self.remove(&self.file)?;
-            self.remove(&self.before)?;
-        } else {
-            fs::rename(&self.before, &self.file).map_err(|error| failed(&self.file, &error))?;
+        let found = self.read(&self.file)?;
+        match self.changed_since(found.as_ref(), &before, &by)? {
+            Some(base) => {
+                self.replace(&self.file, &text(&base), before.mode)?;
+                self.remove(&self.before)?;
+            }
+            None if before.bytes.is_empty() => {
+                self.remove(&self.file)?;
+                self.remove(&self.before)?;
+            }
+            None => fs::rename(&self.before, &self.file).map_err(|error| failed(&self.file, &error))?,
         }
         self.remove(&self.by)
+    }
+
+    /// The settings of the person alone, if they differ from those before.
+    fn changed_since(
+        &self,
+        found: Option<&Found>,
+        before: &Found,
+        by: &Found,
+    ) -> Result<Option<Object<'static>>, Failed> {
+        // Bytes are compared first: of a key that stands twice in a file, only one value is a setting.
+        let Some(found) = found.filter(|found| found.bytes != by.bytes) else { return Ok(None) };
+        let before = self.parse(&self.before, before)?;
+        let by = self.parse(&self.by, by)?;
+        let base = undone(self.parse(&self.file, found)?, &by, &before);
+        Ok((!is_same(&base, &before)).then_some(base))
     }
 
     /// Makes the folder if it is missing, and refuses a link in its place.
@@ -150,7 +172,7 @@ impl SettingsFile {
         let mut bytes = Vec::new();
         file.take(FILE_SIZE_MAX + 1).read_to_end(&mut bytes).map_err(|error| failed(path, &error))?;
         if bytes.len() as u64 > FILE_SIZE_MAX {
-            return Err(format!("{}: it is over {FILE_SIZE_MAX} bytes; nothing was changed", path.display()));
+            return Err(too_large(path));
         }
         Ok(Some(Found { bytes, mode }))
     }
@@ -209,6 +231,14 @@ impl SettingsFile {
 
 fn failed(path: &Path, error: &std::io::Error) -> Failed {
     format!("{}: {error}", path.display())
+}
+
+/// The error for a file that is too large, or would be.
+fn too_large(path: &Path) -> Failed {
+    format!(
+        "{}: it has over {FILE_SIZE_MAX} bytes, or would have: make it smaller; nothing was changed",
+        path.display()
+    )
 }
 
 fn not_plain(path: &Path, expected: &str) -> Failed {

@@ -159,6 +159,45 @@ fn half_of_what_was_kept_is_a_reason_to_stop() {
 }
 
 #[test]
+fn sparkgap_s_settings_are_never_taken_for_the_person_s() {
+    let person = Person::new("own");
+    fs::write(person.path(), "{}").unwrap();
+    person.write();
+    let written = fs::read(person.path()).unwrap();
+    fs::remove_file(person.folder.join("settings.json.before-sparkgap")).unwrap();
+    person.fails(&[], "settings.json.before-sparkgap is missing");
+    assert_eq!(fs::read(person.path()).unwrap(), written);
+    // After a crash between the last two steps of undoing, the file is the person's.
+    fs::write(person.path(), "{ }").unwrap();
+    person.write();
+    person.undo();
+    assert_eq!(fs::read(person.path()).unwrap(), b"{ }");
+}
+
+#[test]
+fn a_key_that_stands_twice_comes_back_twice() {
+    let person = Person::new("twice");
+    let old = r#"{"env":{"A":"1"},"env":{"ANTHROPIC_BASE_URL":"http://other"},"a":1,"a":2}"#;
+    fs::write(person.path(), old).unwrap();
+    for _ in 0..2 {
+        person.write();
+        assert_eq!(person.settings()["env"]["ANTHROPIC_BASE_URL"], person.url);
+    }
+    person.undo();
+    assert_eq!(fs::read_to_string(person.path()).unwrap(), old);
+}
+
+#[test]
+fn a_file_is_not_made_larger_than_it_may_be() {
+    let person = Person::new("large");
+    let old = format!("{{\"a\":\"{}\"}}", "x".repeat(8 * 1024 * 1024 - 100));
+    fs::write(person.path(), &old).unwrap();
+    person.fails(&[], "or would have");
+    assert_eq!(fs::read_to_string(person.path()).unwrap(), old);
+    assert_eq!(person.names(), ["settings.json"]);
+}
+
+#[test]
 fn nothing_is_written_where_something_is_wrong() {
     let person = Person::new("wrong");
     for (text, reason) in [
