@@ -14,7 +14,7 @@ use crate::anthropic::{Delta, Event};
 use crate::error::{Error, Kind, Retry};
 use crate::hooks::{self, Hook};
 use crate::json::{self, Value};
-use crate::translate::{carried_reasoning, signature_carrying};
+use crate::translate::{carried_reasoning, signature_carrying, signature_with};
 
 use crate::fleet::Gateway;
 
@@ -219,7 +219,7 @@ impl Filter {
         let mut subject = piece("thinking", &text, index);
         let is_kept = self.ask(&mut subject);
         let kept = subject.get("text").and_then(Value::as_str).filter(|_| is_kept).unwrap_or_default();
-        let signature = signature_carrying(kept);
+        let signature = signature_with(signature, kept);
         self.show(&Event::BlockDelta { index, delta: Delta::Signature(&signature) }, pass);
     }
 

@@ -56,6 +56,6 @@ pub use message::MessageFold;
 pub use plan::{Asked, Lessons, Plan, Target, ToldWindow};
 pub use repair::{make_repair, possible_repairs};
 pub use request::{ChatRequest, chat_request, likely_room, retarget};
-pub use signature::{carried_reasoning, signature_carrying};
+pub use signature::{carried_reasoning, signature_carrying, signature_with};
 pub use stream::{Emit, MessageStream, Progress};
 pub use tool_id::TakenIds;

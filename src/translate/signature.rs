@@ -51,14 +51,19 @@ impl Signature {
 
     /// The signature of a block behind which a text follows after this number of newlines.
     pub(super) fn encode(&self, newlines: usize) -> String {
-        let digest = match newlines {
-            0 => self.digest.hex(),
-            _ => format!("{}{NEWLINES_MARK}{newlines}", self.digest.hex()),
-        };
+        let digest = before_newlines(self.digest, newlines);
         match &self.text {
             None => format!("{DIGEST_PREFIX}{digest}"),
             Some(text) => carrying(&digest, text),
         }
+    }
+}
+
+/// The digest, with the number of newlines if there are any.
+fn before_newlines(digest: Fnv, newlines: usize) -> String {
+    match newlines {
+        0 => digest.hex(),
+        _ => format!("{}{NEWLINES_MARK}{newlines}", digest.hex()),
     }
 }
 
@@ -78,6 +83,13 @@ pub(super) fn newlines_after(signature: &str) -> &'static str {
 /// The signature of a block whose text is withheld from the client. The signature carries `text`.
 pub fn signature_carrying(text: &str) -> String {
     carrying(&Fnv::EMPTY.push(text.as_bytes()).hex(), text)
+}
+
+/// This signature with `text` in place of the text that it carries. The newlines behind the block are another block's, so
+/// they stay.
+pub fn signature_with(signature: &str, text: &str) -> String {
+    let digest = Fnv::EMPTY.push(text.as_bytes());
+    carrying(&before_newlines(digest, newlines_after(signature).len()), text)
 }
 
 /// The reasoning of a thinking block: its text, or the text in its signature if the signature is ours and intact.
@@ -133,6 +145,9 @@ mod tests {
                 let made = signature.encode(count);
                 assert_eq!(newlines_after(&made).len(), count, "{made}");
                 assert_eq!(carried_reasoning(&made).as_deref(), withheld.then_some("abc"));
+                let changed = signature_with(&made, "d");
+                assert_eq!(newlines_after(&changed).len(), count, "{changed}");
+                assert_eq!(carried_reasoning(&changed).as_deref(), Some("d"));
             }
         }
         for foreign in ["", "EqQBCgIYAhIMn2", "sg1.0n10", "sg1.0n", "sg1.0n-1", "sg1t.0.n2", "sg1.0.n2"] {

@@ -429,3 +429,31 @@ fn the_readmes_lua_loads() {
         assert!(text.contains(if i == 0 { "claude-*opus*" } else { "on_upstream_request" }), "{text}");
     }
 }
+
+#[test]
+fn newlines_behind_omitted_reasoning_come_back_whatever_on_event_does() {
+    let upstream = Upstream::start();
+    let on_event = "function(ev) if ev.type == 'thinking' then ev.text = 'changed' end end";
+    let lua = format!(
+        r#"return {{ api = 1, upstreams = {{ a = {{ url = "{}" }} }}, aliases = {{ {{ "*", upstream = "a" }} }}, on_event = {on_event} }}"#,
+        upstream.url()
+    );
+    let server = serve(&file("newlines", &lua));
+    let piece = |delta: Value| json!({"choices": [{"index": 0, "delta": delta}]});
+    upstream.next_chunks(vec![
+        piece(json!({"reasoning_content": "musing"})),
+        piece(json!({"content": "\n\nfound"})),
+        json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+    ]);
+    let mut body = hello();
+    body["thinking"] = json!({"type": "adaptive", "display": "omitted"});
+    let content = server.connect().post(&body).json()["content"].clone();
+    assert_eq!(content[1]["text"], "found", "{content}");
+    let turns = [json!({"role": "assistant", "content": content}), json!({"role": "user", "content": "on"})];
+    body["messages"].as_array_mut().unwrap().extend(turns);
+    server.connect().post(&body).message();
+    let seen = upstream.seen();
+    let told = &seen.last().unwrap().body["messages"][1];
+    assert_eq!(told["content"], "\n\nfound", "{told}");
+    assert!(told.to_string().contains("changed") && !told.to_string().contains("musing"), "{told}");
+}
