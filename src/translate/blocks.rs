@@ -117,14 +117,15 @@ fn document<'r>(body: &'r Object<'r>) -> Cow<'r, str> {
 /// The media type of a document in base64 that is not text: the model gets a placeholder for it.
 pub(super) fn unread_type<'r>(document: &'r Object<'r>) -> Option<&'r str> {
     let source = document.get("source").and_then(Value::as_object)?;
-    let kind = string(source, "media_type").unwrap_or("unknown");
+    // A parameter, such as the character set, does not matter.
+    let kind =
+        string(source, "media_type").and_then(|kind| kind.split(';').next()).unwrap_or("unknown").trim();
     (source.get("type").and_then(Value::as_str) == Some("base64") && !is_text_type(kind)).then_some(kind)
 }
 
-/// True if a document of this media type is text. Upper case means the same, and a parameter such as the character set
-/// does not matter.
+/// True if a document of this media type without parameters is text. Upper case means the same.
 fn is_text_type(media_type: &str) -> bool {
-    let name = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let name = media_type.to_ascii_lowercase();
     let is_named = |kind: &str| name.rsplit(['/', '+', '-']).next() == Some(kind);
     name.starts_with("text/") || TEXT_TYPES.iter().any(|kind| is_named(kind))
 }
