@@ -1,8 +1,10 @@
 //! `GET /health`: that the server runs, and the counts since its start. `GET /ready`: whether a request could be answered
 //! now.
 
+use std::time::Instant;
+
 use crate::activity::Activity;
-use crate::fleet::{Availability, Gateway};
+use crate::fleet::{Availability, Gateway, Load};
 use crate::hooks::Hook;
 use crate::json::{Object, Value};
 use crate::logger;
@@ -16,11 +18,37 @@ pub fn health(gateway: &Gateway, activity: &Activity) -> Vec<u8> {
     health.push("version", env!("CARGO_PKG_VERSION"));
     health.push("hooks", gateway.hooks().hash());
     health.push("upstreams", names);
+    health.push("pool", pool(gateway));
     activity.add_to(&mut health);
     health.push("log_lines_lost", logger::lost_lines());
     // Counted since the last load, because newly loaded hooks have not failed yet.
     health.push("hook_failures", failures);
     Value::from(health).to_json().into_bytes()
+}
+
+/// The members of pools, and other upstreams with a queue: how each one is, and its requests.
+fn pool(gateway: &Gateway) -> Value<'_> {
+    let now = Instant::now();
+    let number = |count: usize| Value::from(u64::try_from(count).unwrap_or(u64::MAX));
+    let load = |load: Load| {
+        let cache_use = load.cache_use.map_or(Value::Null, Value::from);
+        let (running, waiting) = (u64::from(load.running), u64::from(load.waiting));
+        Value::object([("running", running.into()), ("waiting", waiting.into()), ("cache_use", cache_use)])
+    };
+    let members = gateway.upstreams().iter().filter(|served| served.needs_place()).filter_map(|served| {
+        let report = gateway.dispatcher().report(served.id())?;
+        let (state, since) = report.health;
+        let member = Value::object([
+            ("state", state.name().into()),
+            ("for_seconds", now.saturating_duration_since(since).as_secs().into()),
+            ("in_flight", number(report.running)),
+            ("max_in_flight", report.places.map_or(Value::Null, |places| u64::from(places).into())),
+            ("waiting", Value::Array(report.waiting.into_iter().map(number).collect())),
+            ("load", report.load.map_or(Value::Null, load)),
+        ]);
+        Some((served.name().into(), member))
+    });
+    Value::from(members.collect::<Object<'_>>())
 }
 
 /// The status and the answer of `/ready`, as JSON: 200 if an upstream can be reached, 503 if none can or the server stops.

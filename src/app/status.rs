@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::fleet::Availability;
+use crate::fleet::{Availability, HealthState};
 use crate::proxy::Proxy;
 use crate::server::{Heartbeat, StopHandle};
 use crate::service;
@@ -129,6 +129,12 @@ impl Status {
                     1 => write!(line, ", 1 model"),
                     count => write!(line, ", {count} models"),
                 };
+            }
+            let report = gateway.dispatcher().report(served.id()).filter(|_| served.needs_place());
+            if let Some((state, _)) =
+                report.map(|report| report.health).filter(|it| it.0 != HealthState::Well)
+            {
+                let _ = write!(line, " ({})", state.name());
             }
         }
         let _ = write!(line, "; hooks {}", gateway.hooks().hash());
