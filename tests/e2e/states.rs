@@ -40,9 +40,12 @@ fn each_change_is_one_line_and_one_call_of_the_hook() {
         assert_eq!(server.connect().post(&hello()).status, 429);
     }
     assert_eq!(server.connect().post(&hello()).status, 200);
-    for _ in 0..3 {
+    // Of three conversations: one that fails again and again says nothing against its upstream.
+    for conversation in 0..3 {
         upstream.next_answer(500, r#"{"error":{"message":"it fell over"}}"#);
-        assert_eq!(server.connect().post(&hello()).status, 500);
+        let mut body = hello();
+        body["system"] = json!(format!("conversation {conversation}"));
+        assert_eq!(server.connect().post(&body).status, 500);
     }
     let told = server.wait_for("told: spark is out, ");
     assert!(told.contains("it fell over"), "{told}");
