@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::hooks::{ErrorDecision, Hook};
 use crate::http::Request;
 use crate::ids;
@@ -189,12 +189,11 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
         }
         exchange.active().describe(&course.record.details);
         let answered = ask(stages, &mut attempt, (slot.as_ref(), kept_size), course, &mut request);
-        let ticket = slot.map(|slot| stages.give_back(slot, &attempt, &answered, &served, course));
+        let ticket = slot.and_then(|slot| stages.give_back(slot, &attempt, &answered, &served, course));
         let error = match answered {
             Err(Stop::Error(error)) => error,
             other => return other,
         };
-        // A failure says nothing about a request that the upstream has only refused.
         let again = ticket.and_then(|ticket| stages.another(&ticket, course));
         let (Some(request), true) = (&request, exchange.may_restart()) else {
             let is_pool = again.is_some() && exchange.streams();
@@ -379,7 +378,8 @@ impl<'s> Stages<'s> {
         self.proxy.options.patience.wait_for_upstream
     }
 
-    /// Gives a place back, and notes how its upstream is. Returns its ticket.
+    /// Gives a place back, and notes how its upstream is. Returns the ticket if the upstream was busy or has failed, and not
+    /// if it has only refused this request.
     fn give_back(
         &self,
         slot: BoxSlot,
@@ -387,7 +387,7 @@ impl<'s> Stages<'s> {
         answered: &Result<(), Stop>,
         served: &Served,
         course: &mut Course<'_>,
-    ) -> Ticket {
+    ) -> Option<Ticket> {
         let sign = match answered {
             Ok(()) => Sign::Answered,
             Err(Stop::Error(error)) => attempt.sign.unwrap_or_else(|| sign_of(error)),
@@ -396,10 +396,11 @@ impl<'s> Stages<'s> {
         };
         let (_, counts) = self.exchange.summary();
         let spent = Spent { prompt: counts.prompt, cached: counts.cached, completion: counts.completion };
-        let ticket = slot.ticket().clone();
         let is_failure = matches!(sign, Sign::Full(_) | Sign::Failed | Sign::Gone);
-        if let (true, Some(routing)) = (is_failure, &mut course.routing) {
-            routing.fail(served.id(), sign);
+        let ticket = is_failure.then(|| slot.ticket().clone());
+        if let (Some(_), Some(routing)) = (&ticket, &mut course.routing) {
+            let is_lost = matches!(answered, Err(Stop::Error(error)) if error.kind == Kind::BadGateway);
+            routing.fail(served.id(), sign, is_lost);
         }
         if let Some(change) = slot.end(sign, spent) {
             let why = match answered {
@@ -411,12 +412,10 @@ impl<'s> Stages<'s> {
         ticket
     }
 
-    /// The ticket for another try after a failure of the upstream. `None`: it has only refused this request, or no other
-    /// upstream can answer it.
-    fn another(&self, ticket: &Ticket, course: &mut Course<'_>) -> Option<Ticket> {
+    /// The ticket for another try after a failure of the upstream. `None`: no upstream is left for the request.
+    fn another(&self, ticket: &Ticket, course: &Course<'_>) -> Option<Ticket> {
         let patience = if self.exchange.streams() { self.wait_for_upstream() } else { Duration::ZERO };
-        let routing = course.routing.as_mut().filter(|routing| routing.has_failed())?;
-        routing.another(ticket, patience)
+        course.routing.as_ref()?.another(ticket, patience)
     }
 
     /// Handles the failure of an upstream before anything went to the client: `on_error` may name another upstream, or

@@ -17,10 +17,12 @@ pub(super) struct Routing {
     /// The model as the request names it.
     requested: String,
     destinations: Vec<Destination>,
-    /// The upstreams that have failed with this request.
+    /// The upstreams that were busy, could not be reached, or have failed.
+    tried: Vec<BoxId>,
+    /// The upstreams that have failed when their model may have begun to work on the request.
     failed: Vec<BoxId>,
-    /// True if a model may have begun to work on the request.
-    may_have_run: bool,
+    /// True if an upstream has answered with a server error, which another try would most likely bring again.
+    has_error: bool,
     began: Instant,
 }
 
@@ -29,8 +31,9 @@ impl Routing {
         Routing {
             requested: requested.to_string(),
             destinations,
+            tried: Vec::new(),
             failed: Vec::new(),
-            may_have_run: false,
+            has_error: false,
             began: Instant::now(),
         }
     }
@@ -53,14 +56,9 @@ impl Routing {
         self.is_pool() || self.destinations.iter().any(|destination| destination.served.can_be_woken())
     }
 
-    /// True if another upstream can still be asked.
-    pub(super) fn has_others(&self) -> bool {
-        self.is_pool() && self.open().next().is_some()
-    }
-
-    /// The upstreams that have not failed.
-    fn open(&self) -> impl Iterator<Item = &Destination> {
-        self.destinations.iter().filter(|destination| self.failures(destination) == 0)
+    /// True if an upstream was not tried yet.
+    fn has_others(&self) -> bool {
+        self.destinations.iter().any(|destination| !self.tried.contains(&destination.served.id()))
     }
 
     /// How often an upstream has failed with this request.
@@ -82,8 +80,7 @@ impl Routing {
         })
     }
 
-    /// The ticket for a place at one of the upstreams that have not failed.
-    /// `lane` is the lane that a hook chose.
+    /// The ticket for a place at one of the upstreams. `lane` is the lane that a hook chose.
     pub(super) fn ticket(&self, identity: &Identity<'_>, lane: Option<Lane>) -> Ticket {
         let head = identity.head();
         Ticket {
@@ -105,36 +102,35 @@ impl Routing {
             // One that has failed is the last resort: it may be back before one that was out all the time.
             rank: destination.rank + self.failures(destination) * FAILED_RANK,
         };
-        let usable = |destination: &&Destination| self.failures(destination) <= 1;
-        match self.failed.is_empty() || self.has_others() {
-            true => self.destinations.iter().filter(usable).map(candidate).collect(),
-            false => Vec::new(),
-        }
+        let may_fail_again = self.has_others() || !self.has_error;
+        let usable = |destination: &&Destination| match self.failures(destination) {
+            0 => true,
+            1 => may_fail_again,
+            _ => false,
+        };
+        self.destinations.iter().filter(usable).map(candidate).collect()
     }
 
-    /// The ticket for another try after a failure. `None`: no upstream is left for this request. If all have failed before
-    /// any of them began to work, the request waits for all of them, for `patience` in all.
-    pub(super) fn another(&mut self, ticket: &Ticket, patience: Duration) -> Option<Ticket> {
-        if !self.is_repeatable() {
+    /// The ticket for another try after a failure. `None`: no upstream is left for this request. Once all were tried, those
+    /// that were busy, could not be reached or have lost the request are waited for, for `patience` in all: their health
+    /// decides when each one gets a request again.
+    pub(super) fn another(&self, ticket: &Ticket, patience: Duration) -> Option<Ticket> {
+        if !self.is_repeatable() || (!self.has_others() && self.began.elapsed() >= patience) {
             return None;
-        }
-        if !self.has_others() && !self.may_have_run && self.began.elapsed() < patience {
-            self.failed.clear();
         }
         let candidates = self.candidates();
         let is_failover = true;
         (!candidates.is_empty()).then(|| Ticket { candidates, is_failover, ..ticket.clone() })
     }
 
-    /// True if an upstream has failed with this request since the last try at all of them.
-    pub(super) fn has_failed(&self) -> bool {
-        !self.failed.is_empty()
-    }
-
-    /// Notes that an upstream has failed with this request.
-    pub(super) fn fail(&mut self, id: BoxId, sign: Sign) {
-        self.may_have_run |= sign == Sign::Failed;
-        self.failed.push(id);
+    /// Notes that an upstream was busy, could not be reached, or has failed with this request. `is_lost`: its connection
+    /// broke, so it may have been killed.
+    pub(super) fn fail(&mut self, id: BoxId, sign: Sign, is_lost: bool) {
+        self.tried.push(id);
+        if sign == Sign::Failed {
+            self.failed.push(id);
+            self.has_error |= !is_lost;
+        }
     }
 }
 
