@@ -132,8 +132,8 @@ fn send_sockets(connection: &UnixStream, sockets: &[TcpListener]) -> io::Result<
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&sockets));
-    // It is shorter than a socket's buffer, so it is sent whole.
-    rustix::net::sendmsg(connection, &[IoSlice::new(text.as_bytes())], &mut control, SendFlags::NOSIGNAL)?;
+    // It is shorter than a socket's buffer, so it is sent whole. No flag against SIGPIPE, which Rust programs ignore.
+    rustix::net::sendmsg(connection, &[IoSlice::new(text.as_bytes())], &mut control, SendFlags::empty())?;
     Ok(())
 }
 
@@ -147,13 +147,17 @@ fn receive_sockets(connection: &UnixStream) -> io::Result<Inheritance> {
     let mut text = vec![0; MESSAGE_SIZE_MAX];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC;
-    let received = rustix::net::recvmsg(connection, &mut [IoSliceMut::new(&mut text)], &mut control, flags)?;
+    let parts = &mut [IoSliceMut::new(&mut text)];
+    let received = rustix::net::recvmsg(connection, parts, &mut control, RecvFlags::empty())?;
     let mut sockets = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(descriptors) = message {
             sockets.extend(descriptors);
         }
+    }
+    for socket in &sockets {
+        // The flag of `recvmsg` for this is Linux's alone. This command has one thread, which starts nothing meanwhile.
+        rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::CLOEXEC)?;
     }
     if sockets.is_empty() {
         return Err(io::Error::other("it handed over no socket"));
