@@ -212,7 +212,9 @@ fn set_size(state: &mut PoolState, fixed_size: Option<usize>, free: &AtomicUsize
 
 impl PoolState {
     fn may_overdraw(&self, more: usize) -> bool {
-        !self.is_overdrawn && more <= OVERDRAFT_STEP_MAX
+        // A body that is complete may stay for minutes, in the line for an upstream. It must make room before another one
+        // overdraws.
+        !self.is_overdrawn && self.held <= self.size && more <= OVERDRAFT_STEP_MAX
     }
 
     /// Hands free memory to the waiting requests.
