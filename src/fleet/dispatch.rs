@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::choose::{Offer, Why, choose};
 use super::conversations::{BoxId, Conversations};
 use super::hang::Silence;
-use super::health::{Health, HealthState, Sign};
+use super::health::{Health, HealthState, Sign, StateChange};
 use super::load::{Load, LoadPage};
 use super::speed::Speed;
 use super::waking::{Sleeper, WakeCall};
@@ -82,14 +82,12 @@ pub struct Ticket {
 /// The upstream that a request got.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grant {
-    /// The index among the ticket's candidates.
-    pub index: usize,
+    /// The upstream, one of the ticket's candidates.
+    pub upstream: BoxId,
     /// The reason.
     pub why: Why,
     /// The time in the line.
     pub waited: Duration,
-    /// The expected seconds until the first token.
-    pub expected: f64,
 }
 
 /// The token counts of an answer that has ended.
@@ -242,12 +240,7 @@ impl Dispatch {
         boxes.iter_mut().filter_map(due).collect()
     }
 
-    /// Whether an upstream gets requests, and since when.
-    pub(super) fn health(&self, id: BoxId) -> Option<(HealthState, Instant)> {
-        self.boxes.get(&id).map(|state| state.health.state())
-    }
-
-    /// Removes an upstream that is no longer configured. Requests that it works on end as they do.
+    /// Removes an upstream that was taken out of the configuration. Requests that it works on end as they do.
     pub(super) fn remove(&mut self, id: BoxId) {
         self.boxes.remove(&id);
         self.conversations.forget(id);
@@ -330,19 +323,17 @@ impl Dispatch {
         let drains = |candidate: &Candidate| self.boxes.get(&candidate.id).is_some_and(|it| it.drains);
         let ranks = ticket.candidates.iter().filter(|candidate| open(candidate));
         let (_, rank) = ranks.map(|candidate| (drains(candidate), candidate.rank)).min()?;
-        let (indices, offers): (Vec<usize>, Vec<Offer>) = ticket
+        let (ids, offers): (Vec<BoxId>, Vec<Offer>) = ticket
             .candidates
             .iter()
-            .enumerate()
-            .filter(|(_, candidate)| candidate.rank == rank && open(candidate))
-            .filter_map(|(index, candidate)| Some((index, self.offer(ticket, candidate, now)?)))
+            .filter(|candidate| candidate.rank == rank && open(candidate))
+            .filter_map(|candidate| Some((candidate.id, self.offer(ticket, candidate, now)?)))
             .unzip();
         let (chosen, why) = choose(ticket.conversation, &offers)?;
-        let index = *indices.get(chosen)?;
-        let state = self.boxes.get(&ticket.candidates.get(index)?.id)?;
+        let upstream = *ids.get(chosen)?;
         let why = if ticket.is_failover { Why::Failover } else { why };
-        let expected = offers.get(chosen)?.cost;
-        state.has_place(aged(ticket.lane, waited)).then_some(Grant { index, why, waited, expected })
+        let has_place = self.boxes.get(&upstream)?.has_place(aged(ticket.lane, waited));
+        has_place.then_some(Grant { upstream, why, waited })
     }
 
     /// The seconds that a request costs at an upstream.
@@ -384,7 +375,7 @@ impl Dispatch {
 
     fn begin(&mut self, waiter: Waiter, grant: Grant, now: Instant) {
         let Waiter { number, ticket, .. } = waiter;
-        let Some(candidate) = ticket.candidates.get(grant.index) else { return };
+        let Some(candidate) = ticket.candidates.iter().find(|it| it.id == grant.upstream) else { return };
         let held = self.held(&ticket, candidate.id);
         let speed = self.speed(&ticket, candidate);
         *self.clients.entry(ticket.client).or_default() += (ticket.prompt - held).max(1);
@@ -411,23 +402,24 @@ impl Dispatch {
         self.granted.insert(number, (ticket, grant));
     }
 
-    /// Notes that the first token of an answer has come. Returns the upstream and its new state if that has changed: a trial
-    /// has succeeded as far as others need to know.
-    pub fn first_token(&mut self, number: u64, now: Instant) -> Option<(BoxId, HealthState)> {
+    /// Notes that the first token of an answer has come. Returns the upstream and the change of its state, if there was one: a
+    /// trial has succeeded as far as others need to know.
+    pub fn first_token(&mut self, number: u64, now: Instant) -> Option<(BoxId, StateChange)> {
         let (id, state) = self.boxes.iter_mut().find(|(_, state)| state.has(number))?;
         let running = state.running.iter_mut().find(|running| running.number == number)?;
         running.first.get_or_insert(now);
-        state.health.recover(now).map(|health| (*id, health))
+        state.health.recover(now).map(|change| (*id, change))
     }
 
-    /// Ends a request, learns from it, and frees its place. Returns the upstream and its new state if that has changed.
+    /// Ends a request, learns from it, and frees its place. Returns the upstream and the change of its state, if
+    /// there was one.
     pub fn end(
         &mut self,
         number: u64,
         sign: Sign,
         spent: Spent,
         now: Instant,
-    ) -> Option<(BoxId, HealthState)> {
+    ) -> Option<(BoxId, StateChange)> {
         let has = |state: &BoxState| state.running.iter().position(|running| running.number == number);
         let (id, at) = self.boxes.iter().find_map(|(id, state)| Some((*id, has(state)?)))?;
         let state = self.boxes.get_mut(&id)?;
@@ -444,12 +436,12 @@ impl Dispatch {
             // Whatever server answers next was started anew, with an empty cache.
             self.conversations.forget(id);
         }
-        state.health.take(sign, now).map(|health| (id, health))
+        state.health.take(sign, now).map(|change| (id, change))
     }
 
-    /// Takes in whether the background's question to an upstream was answered. Returns the upstream's new state if that has
-    /// changed.
-    pub(super) fn probed(&mut self, id: BoxId, is_answered: bool, now: Instant) -> Option<HealthState> {
+    /// Takes in whether the background's question to an upstream was answered. Returns the change of the upstream's
+    /// state, if there was one.
+    pub(super) fn probed(&mut self, id: BoxId, is_answered: bool, now: Instant) -> Option<StateChange> {
         self.boxes.get_mut(&id)?.health.probed(is_answered, now)
     }
 
@@ -473,15 +465,20 @@ impl Dispatch {
     }
 
     /// Looks whether an upstream hangs, and puts it out then. `limit` is the least silence that counts. Returns the time of
-    /// its silence.
-    pub(super) fn look(&mut self, id: BoxId, limit: Duration, now: Instant) -> Option<Duration> {
+    /// its silence, and the change of its state, if there was one.
+    pub(super) fn look(
+        &mut self,
+        id: BoxId,
+        limit: Duration,
+        now: Instant,
+    ) -> Option<(Duration, Option<StateChange>)> {
         let state = self.boxes.get_mut(&id)?;
         let heard = (state.heard.load(Ordering::Relaxed), state.running.len());
         let (predicted, is_fresh) = (state.prefill_at_most(), state.fresh_load(now).is_some());
         let silent = state.silence.look(heard, predicted, limit, is_fresh, now)?;
-        state.health.stand_still(now);
+        let change = state.health.stand_still(now);
         self.conversations.forget(id);
-        Some(silent)
+        Some((silent, change))
     }
 
     /// The state of an upstream.
@@ -652,7 +649,12 @@ mod tests {
     }
 
     fn collected(dispatch: &mut Dispatch, number: u64) -> Option<(BoxId, Why)> {
-        dispatch.collect(number).map(|(ticket, grant)| (ticket.candidates[grant.index].id, grant.why))
+        dispatch.collect(number).map(|(_, grant)| (grant.upstream, grant.why))
+    }
+
+    /// The upstream and its new state.
+    fn new_state(change: Option<(BoxId, StateChange)>) -> Option<(BoxId, HealthState)> {
+        change.map(|(id, change)| (id, change.state))
     }
 
     /// Ends a request after a first token, with these counts.
@@ -702,8 +704,8 @@ mod tests {
         assert_ne!(got.unwrap().0, home);
         finish(&mut dispatch, short, 50, now + SECOND);
         assert_eq!(dispatch.serve(now + SECOND), [waiting]);
-        let (ticket, grant) = dispatch.collect(waiting).unwrap();
-        assert_eq!((ticket.candidates[grant.index].id, grant.why, grant.waited), (home, Why::Home, SECOND));
+        let (_, grant) = dispatch.collect(waiting).unwrap();
+        assert_eq!((grant.upstream, grant.why, grant.waited), (home, Why::Home, SECOND));
         finish(&mut dispatch, fresh, 1_000, now + SECOND);
     }
 
@@ -828,7 +830,7 @@ mod tests {
         let (second, got) = send(&mut dispatch, with_backup(2), now);
         assert_eq!(got, None, "a member that is only busy is waited for");
         let state = dispatch.end(first, Sign::Gone, Spent::default(), now);
-        assert_eq!(state, Some((A, HealthState::Out)));
+        assert_eq!(new_state(state), Some((A, HealthState::Out)));
         assert_eq!(dispatch.serve(now), [second]);
         assert_eq!(collected(&mut dispatch, second), Some((B, Why::Only)));
     }
@@ -904,11 +906,16 @@ mod tests {
         assert!(got.is_some());
         let (other, got) = send(&mut dispatch, only(2), now + SECOND);
         assert!(got.is_none());
-        assert_eq!(dispatch.first_token(trial, now + SECOND), Some((A, HealthState::Well)));
+        let recovered = dispatch.first_token(trial, now + SECOND);
+        assert_eq!(new_state(recovered), Some((A, HealthState::Well)));
         assert_eq!(dispatch.serve(now + SECOND), [other]);
         dispatch.collect(other).unwrap();
         let state = dispatch.end(trial, Sign::Failed, Spent::default(), now + SECOND);
-        assert_eq!(state, Some((A, HealthState::Out)), "it breaks its answers off: one failure suffices now");
+        assert_eq!(
+            new_state(state),
+            Some((A, HealthState::Out)),
+            "it breaks its answers off: one failure suffices now"
+        );
     }
 
     #[test]

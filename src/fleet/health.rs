@@ -131,52 +131,53 @@ impl Health {
         }
     }
 
-    /// Takes in how a request ended. Returns the new state if it has changed.
-    pub(super) fn take(&mut self, sign: Sign, now: Instant) -> Option<HealthState> {
-        let before = self.state().0;
-        match sign {
-            Sign::Answered => {
-                self.failures = 0;
-                self.condition = Condition::Well;
-            }
+    /// Changes the condition. Returns the change of the state, if there was one.
+    fn change(&mut self, now: Instant, act: impl FnOnce(&mut Self)) -> Option<StateChange> {
+        let (before, since) = self.state();
+        act(self);
+        let state = self.state().0;
+        (state != before).then(|| {
+            self.since = now;
+            StateChange { state, before: (before, now.saturating_duration_since(since)) }
+        })
+    }
+
+    /// Takes in how a request ended. Returns the change of the state, if there was one.
+    pub(super) fn take(&mut self, sign: Sign, now: Instant) -> Option<StateChange> {
+        self.change(now, |health| match sign {
+            Sign::Answered => (health.failures, health.condition) = (0, Condition::Well),
             Sign::Full(time) => {
                 let time = time.unwrap_or(FULL_TIME).clamp(FULL_TIME_MIN, FULL_TIME_MAX);
-                self.failures = 0;
-                self.condition = Condition::Full { until: now + time };
+                (health.failures, health.condition) = (0, Condition::Full { until: now + time });
             }
-            Sign::Gone => self.leave(now),
+            Sign::Gone => health.leave(now),
             Sign::Failed => {
-                self.failures = self.failures.saturating_add(1);
-                if self.failures >= FAILURES_MAX || self.is_out() {
-                    self.leave(now);
+                health.failures = health.failures.saturating_add(1);
+                if health.failures >= FAILURES_MAX || health.is_out() {
+                    health.leave(now);
                 }
             }
             Sign::Unknown => {
-                if let Condition::Out { in_trial, .. } = &mut self.condition {
+                if let Condition::Out { in_trial, .. } = &mut health.condition {
                     *in_trial = false;
                 }
             }
-        }
-        let after = self.state().0;
-        (after != before).then(|| {
-            self.since = now;
-            after
         })
     }
 
     /// Notes that an answer has begun, which ends a trial. The next failure puts the upstream out again at once, unless an
-    /// answer comes to its end before. Returns the new state if it has changed.
-    pub(super) fn recover(&mut self, now: Instant) -> Option<HealthState> {
-        if !self.is_out() {
-            return None;
-        }
-        (self.condition, self.failures, self.since) = (Condition::Well, FAILURES_MAX - 1, now);
-        Some(HealthState::Well)
+    /// answer comes to its end before. Returns the change of the state, if there was one.
+    pub(super) fn recover(&mut self, now: Instant) -> Option<StateChange> {
+        self.change(now, |health| {
+            if health.is_out() {
+                (health.failures, health.condition) = (FAILURES_MAX - 1, Condition::Well);
+            }
+        })
     }
 
     /// Takes in whether the background's question was answered. Only one request decides that an upstream is well again,
-    /// since a server may list its models while its engine hangs. Returns the new state if it has changed.
-    pub(super) fn probed(&mut self, is_answered: bool, now: Instant) -> Option<HealthState> {
+    /// since a server may list its models while its engine hangs. Returns the change of the state, if there was one.
+    pub(super) fn probed(&mut self, is_answered: bool, now: Instant) -> Option<StateChange> {
         match (&mut self.condition, is_answered) {
             (Condition::Out { trial_at, hangs: false, .. }, true) => {
                 *trial_at = (*trial_at).min(now);
@@ -193,14 +194,9 @@ impl Health {
         }
     }
 
-    /// Puts it out because it hangs. Returns the new state if it has changed.
-    pub(super) fn stand_still(&mut self, now: Instant) -> Option<HealthState> {
-        let before = self.state().0;
-        self.hang(now);
-        (before != HealthState::Out).then(|| {
-            self.since = now;
-            HealthState::Out
-        })
+    /// Puts it out because it hangs. Returns the change of the state, if there was one.
+    pub(super) fn stand_still(&mut self, now: Instant) -> Option<StateChange> {
+        self.change(now, |health| health.hang(now))
     }
 
     fn hang(&mut self, now: Instant) {
@@ -239,6 +235,11 @@ mod tests {
         (Health::new(now), now)
     }
 
+    /// The new state.
+    fn state(change: Option<StateChange>) -> Option<HealthState> {
+        change.map(|change| change.state)
+    }
+
     #[test]
     fn three_failures_in_a_row_put_an_upstream_out_and_a_refused_connection_at_once() {
         let (mut health, now) = health();
@@ -248,9 +249,9 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(health.take(Sign::Failed, now), None);
         }
-        assert_eq!(health.take(Sign::Failed, now), Some(HealthState::Out));
+        assert_eq!(state(health.take(Sign::Failed, now)), Some(HealthState::Out));
         let (mut health, now) = self::health();
-        assert_eq!(health.take(Sign::Gone, now), Some(HealthState::Out));
+        assert_eq!(state(health.take(Sign::Gone, now)), Some(HealthState::Out));
         assert!(!health.admits(now) && health.is_out());
     }
 
@@ -282,7 +283,7 @@ mod tests {
         assert_eq!(health.take(Sign::Unknown, now), None);
         assert!(health.admits(now), "the client of the trial has left: the next request is a trial");
         health.begin();
-        assert_eq!(health.take(Sign::Answered, now), Some(HealthState::Well));
+        assert_eq!(state(health.take(Sign::Answered, now)), Some(HealthState::Well));
         assert!(health.admits(now));
         assert_eq!(health.state().1, now);
     }
@@ -298,14 +299,14 @@ mod tests {
         let (mut health, now) = self::health();
         assert_eq!(health.probed(false, now), None);
         assert_eq!(health.probed(false, now), None);
-        assert_eq!(health.probed(false, now), Some(HealthState::Out));
+        assert_eq!(state(health.probed(false, now)), Some(HealthState::Out));
     }
 
     #[test]
     fn one_that_hangs_gets_a_trial_only_late_or_after_a_sign_of_life() {
         let hanging = || {
             let (mut health, now) = health();
-            assert_eq!(health.stand_still(now), Some(HealthState::Out));
+            assert_eq!(state(health.stand_still(now)), Some(HealthState::Out));
             // Its requests end after it was put out, and it still lists its models.
             assert_eq!(health.take(Sign::Gone, now), None);
             assert_eq!(health.probed(true, now), None);
@@ -328,7 +329,7 @@ mod tests {
     #[test]
     fn a_full_upstream_gets_nothing_for_a_while() {
         let (mut health, now) = health();
-        assert_eq!(health.take(Sign::Full(None), now), Some(HealthState::Full));
+        assert_eq!(state(health.take(Sign::Full(None), now)), Some(HealthState::Full));
         assert!(!health.admits(now + 4 * SECOND) && health.admits(now + 5 * SECOND));
         assert_eq!(health.take(Sign::Full(Some(9 * SECOND)), now), None);
         assert!(!health.admits(now + 8 * SECOND) && health.admits(now + 9 * SECOND));
@@ -336,6 +337,6 @@ mod tests {
         assert!(!health.admits(now) && health.admits(now + SECOND));
         health.take(Sign::Full(Some(99_999 * SECOND)), now);
         assert!(health.admits(now + 120 * SECOND));
-        assert_eq!(health.take(Sign::Answered, now), Some(HealthState::Well));
+        assert_eq!(state(health.take(Sign::Answered, now)), Some(HealthState::Well));
     }
 }

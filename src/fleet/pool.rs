@@ -672,7 +672,9 @@ impl Gateway {
             served.name(),
             silent.as_secs()
         );
-        self.tell_change(served.name(), change, "it hangs");
+        if let Some(change) = change {
+            self.tell_change(served.name(), change, "it hangs");
+        }
     }
 }
 

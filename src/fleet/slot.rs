@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::conversations::BoxId;
 use super::dispatch::{BoxReport, Dispatch, Grant, Spent, Ticket};
-use super::health::{HealthState, Sign, StateChange};
+use super::health::{Sign, StateChange};
 use super::load::LoadPage;
 use super::waking::{Sleeper, WakeCall};
 use crate::config::UpstreamConfig;
@@ -77,11 +77,11 @@ pub struct BoxSlot {
     number: u64,
     ticket: Ticket,
     grant: Grant,
-    outcome: (Sign, Spent),
     /// Counts the pieces of its upstream's answers.
     heard: Arc<AtomicU64>,
     /// The change of the upstream's state that the first token has made.
     recovered: Cell<Option<StateChange>>,
+    has_ended: bool,
 }
 
 impl Dispatcher {
@@ -189,28 +189,15 @@ impl Dispatcher {
     }
 
     fn slot(self: &Arc<Self>, line: &DispatchLine, number: u64, (ticket, grant): (Ticket, Grant)) -> BoxSlot {
-        let outcome = (Sign::Unknown, Spent::default());
-        let candidate = ticket.candidates.get(grant.index);
-        let heard = candidate.and_then(|it| line.dispatch.heard(it.id)).unwrap_or_default();
-        BoxSlot {
-            dispatcher: Arc::clone(self),
-            number,
-            ticket,
-            grant,
-            outcome,
-            heard,
-            recovered: Cell::default(),
-        }
+        let heard = line.dispatch.heard(grant.upstream).unwrap_or_default();
+        let (recovered, has_ended) = (Cell::default(), false);
+        BoxSlot { dispatcher: Arc::clone(self), number, ticket, grant, heard, recovered, has_ended }
     }
 
     /// Looks whether an upstream hangs, and puts it out then. `limit` is the least silence that counts. Returns the time of
-    /// its silence and the change of its state: the caller ends its requests.
-    pub fn look(&self, id: BoxId, limit: Duration) -> Option<(Duration, StateChange)> {
-        let mut line = self.line();
-        let now = Instant::now();
-        let before = line.dispatch.health(id)?;
-        let silent = line.dispatch.look(id, limit, now)?;
-        Some((silent, changed_from(before, HealthState::Out, now)))
+    /// its silence, and the change of its state, if there was one: the caller ends its requests.
+    pub fn look(&self, id: BoxId, limit: Duration) -> Option<(Duration, Option<StateChange>)> {
+        self.line().dispatch.look(id, limit, Instant::now())
     }
 
     /// Takes in whether the background's question to an upstream was answered. Returns the change of the upstream's state, if
@@ -218,10 +205,9 @@ impl Dispatcher {
     pub fn probed(&self, id: BoxId, is_answered: bool) -> Option<StateChange> {
         let mut line = self.line();
         let now = Instant::now();
-        let before = line.dispatch.health(id);
-        let changed = line.dispatch.probed(id, is_answered, now);
+        let change = line.dispatch.probed(id, is_answered, now);
         line.serve(now);
-        Some(changed_from(before?, changed?, now))
+        change
     }
 
     /// Takes in the figures of a server about its own work. If the owner set no number of places, the server's own one
@@ -237,11 +223,6 @@ impl Dispatcher {
     pub fn report(&self, id: BoxId) -> Option<BoxReport> {
         self.line().dispatch.report(id, Instant::now())
     }
-}
-
-/// The change from an earlier state, which began at that time, to this one.
-fn changed_from((before, since): (HealthState, Instant), state: HealthState, now: Instant) -> StateChange {
-    StateChange { state, before: (before, now.saturating_duration_since(since)) }
 }
 
 /// True if a sign says that an upstream did not answer.
@@ -271,14 +252,9 @@ fn too_many() -> NoSlot {
 }
 
 impl BoxSlot {
-    /// The index of the upstream among the ticket's candidates, why it was chosen, and the time in the line.
+    /// The upstream, why it was chosen, and the time in the line.
     pub fn grant(&self) -> Grant {
         self.grant
-    }
-
-    /// The upstream.
-    pub fn upstream(&self) -> Option<BoxId> {
-        self.ticket.candidates.get(self.grant.index).map(|candidate| candidate.id)
     }
 
     /// The ticket of the request.
@@ -295,38 +271,34 @@ impl BoxSlot {
     pub fn first_token(&self) {
         let mut line = self.dispatcher.line();
         let now = Instant::now();
-        let before = self.upstream().and_then(|id| line.dispatch.health(id));
-        if let (Some((_, state)), Some(before)) = (line.dispatch.first_token(self.number, now), before) {
-            self.recovered.set(Some(changed_from(before, state, now)));
+        if let Some((_, change)) = line.dispatch.first_token(self.number, now) {
+            self.recovered.set(Some(change));
             line.serve(now);
         }
     }
 
-    /// Ends the request. Returns the change of its upstream's state, if there was one.
-    pub fn end(self, sign: Sign, spent: Spent) -> Option<StateChange> {
-        let mut slot = self;
-        slot.outcome = (sign, spent);
-        slot.release()
+    /// Ends the request. Returns the change of the state of its upstream, if there was one.
+    pub fn end(mut self, sign: Sign, spent: Spent) -> Option<StateChange> {
+        self.release(sign, spent)
     }
 
-    fn release(&self) -> Option<StateChange> {
-        let (sign, spent) = self.outcome;
+    fn release(&mut self, sign: Sign, spent: Spent) -> Option<StateChange> {
+        self.has_ended = true;
         let mut line = self.dispatcher.line();
         let now = Instant::now();
-        let before = self.upstream().and_then(|id| line.dispatch.health(id));
-        let changed = line.dispatch.end(self.number, sign, spent, now);
-        let calls = line.dispatch.due_wakes(self.upstream().filter(|_| is_failure(sign)), now);
+        let change = line.dispatch.end(self.number, sign, spent, now);
+        let calls = line.dispatch.due_wakes(is_failure(sign).then_some(self.grant.upstream), now);
         line.serve(now);
         drop(line);
         send(&calls);
-        let changed = changed.zip(before).map(|((_, state), before)| changed_from(before, state, now));
-        changed.or(self.recovered.take())
+        change.map(|(_, change)| change).or(self.recovered.take())
     }
 }
 
 impl Drop for BoxSlot {
     fn drop(&mut self) {
-        // After `end` this finds nothing to release.
-        self.release();
+        if !self.has_ended {
+            self.release(Sign::Unknown, Spent::default());
+        }
     }
 }

@@ -71,7 +71,7 @@ impl Routing {
     /// # Errors
     /// 404: there is no such upstream. It is never returned for a place that a ticket of this request got.
     pub(super) fn resolve(&self, slot: Option<&BoxSlot>) -> Result<Resolved, Error> {
-        let id = slot.and_then(BoxSlot::upstream);
+        let id = slot.map(|slot| slot.grant().upstream);
         let mut destinations = self.destinations.iter();
         let found = destinations.find(|destination| id.is_none_or(|id| destination.served.id() == id));
         let found = found.map(|destination| destination.resolve(&self.requested));

@@ -72,7 +72,8 @@ impl Policy for Cost {
             self.known.insert(key, Known { number, cached: 0 });
         }
         self.dispatch.serve(now);
-        Some(self.dispatch.collect(self.known[&key].number)?.1.index)
+        let upstream = self.dispatch.collect(self.known[&key].number)?.1.upstream;
+        self.boxes.iter().position(|id| *id == upstream)
     }
 
     fn first_token(&mut self, now: f64, ask: &Ask, _: usize, cached: u64) {
