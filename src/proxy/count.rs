@@ -108,8 +108,9 @@ fn asked(
     if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
         object.push("max_tokens", MAX_TOKENS);
     }
-    let resolved = incoming.routed(&body, &hooked, record)?.resolve(None)?;
-    let (estimate, body) = incoming.translated(&body, &resolved, &hooked, record, |chat| {
+    let (messages, routing) = incoming.routed(&body, &hooked, record)?;
+    let resolved = routing.resolve(None)?;
+    let (estimate, body) = incoming.translated(&messages, &resolved, &hooked, record, |chat| {
         (chat.plan.asked.prompt_tokens, question(resolved.flavour, chat.body))
     })?;
     exchange.active().describe(&record.details);

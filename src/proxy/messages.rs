@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::anthropic::MessagesRequest;
 use crate::error::{Error, Kind};
 use crate::hooks::{ErrorDecision, Hook};
 use crate::http::Request;
@@ -289,7 +290,7 @@ impl<'s> Stages<'s> {
         body: &Value<'_>,
         course: &mut Course<'_>,
     ) -> Result<NextTurn, Stop> {
-        let routing = incoming.routed(body, course.hooked, course.record)?;
+        let (messages, routing) = incoming.routed(body, course.hooked, course.record)?;
         let mut slot = None;
         if routing.needs_place() {
             let identity = Identity { request: incoming.request, caller: self.caller, body };
@@ -309,14 +310,14 @@ impl<'s> Stages<'s> {
             course.hooked.save(body);
         }
         course.routing = Some(routing);
-        Ok(NextTurn::Now(Box::new(self.ready(incoming, body, slot, course)?)))
+        Ok(NextTurn::Now(Box::new(self.ready(incoming, (body, &messages), slot, course)?)))
     }
 
     /// Translates the request to the body for the upstream of its place.
     fn ready(
         &self,
         incoming: &Incoming<'_>,
-        body: &Value<'_>,
+        (body, messages): (&Value<'_>, &MessagesRequest<'_>),
         slot: Option<BoxSlot>,
         course: &mut Course<'_>,
     ) -> Result<Prepared, Stop> {
@@ -329,11 +330,12 @@ impl<'s> Stages<'s> {
         let cluster = resolved.served.upstream().config().cluster;
         let identity = Identity { request: incoming.request, caller: self.caller, body };
         let headers = identity.headers(cluster, course.hooked.lane);
-        let (body, plan) = incoming.translated(body, &resolved, course.hooked, course.record, |chat| {
-            let mut body = Vec::new();
-            chat.body.write(&mut body);
-            (body, chat.plan)
-        })?;
+        let (body, plan) =
+            incoming.translated(messages, &resolved, course.hooked, course.record, |chat| {
+                let mut body = Vec::new();
+                chat.body.write(&mut body);
+                (body, chat.plan)
+            })?;
         Ok(Prepared { resolved, body, headers, plan, slot })
     }
 
@@ -350,32 +352,31 @@ impl<'s> Stages<'s> {
         let saved = course.hooked.saved.as_ref().map_or(0, Vec::len);
         exchange.share().set(saved);
         if !exchange.is_expecting() {
-            let plan = Plan {
-                asked: Asked {
-                    model: course.record.details.client_model.clone(),
-                    prompt_tokens: ticket.prompt.max(1),
-                    ..Asked::default()
-                },
-                stream: course.record.details.is_streamed,
-                ..Plan::default()
-            };
+            let details = &course.record.details;
+            let plan = bare_plan(&details.client_model, ticket.prompt, details.is_streamed);
             // The client gets pings while it waits.
             exchange.expect(plan, ids::message_id(), self.filter(course));
         }
         exchange.active().describe(&course.record.details);
         exchange.active().enter(Phase::Queue);
-        let patience = if exchange.streams() { self.wait_for_upstream() } else { Duration::ZERO };
-        let slot = self.gateway.dispatcher().take(ticket, &wait, patience)?;
+        let slot = self.gateway.dispatcher().take(ticket, &wait, self.patience())?;
         let is_repeatable = course.routing.as_ref().is_some_and(Routing::is_repeatable);
         let is_kept = is_repeatable || self.gateway.hooks().defines(Hook::Error);
         let saved = if is_kept { course.hooked.saved.clone() } else { course.hooked.saved.take() };
         let mut document = Document::from(saved.unwrap_or_default());
         let incoming = self.incoming(request);
-        self.ready(&incoming, &incoming.parse(&mut document)?, Some(slot), course)
+        let body = incoming.parse(&mut document)?;
+        let messages = MessagesRequest::read(&body)?;
+        self.ready(&incoming, (&body, &messages), Some(slot), course)
     }
 
-    fn wait_for_upstream(&self) -> Duration {
-        self.proxy.options.patience.wait_for_upstream
+    /// The longest wait for upstreams of which none answers. A client that does not stream gets no pings, so it does not
+    /// wait.
+    fn patience(&self) -> Duration {
+        match self.exchange.streams() {
+            true => self.proxy.options.patience.wait_for_upstream,
+            false => Duration::ZERO,
+        }
     }
 
     /// Gives a place back, and notes how its upstream is. Returns the ticket if the upstream was busy or has failed, and not
@@ -414,8 +415,7 @@ impl<'s> Stages<'s> {
 
     /// The ticket for another try after a failure of the upstream. `None`: no upstream is left for the request.
     fn another(&self, ticket: &Ticket, course: &Course<'_>) -> Option<Ticket> {
-        let patience = if self.exchange.streams() { self.wait_for_upstream() } else { Duration::ZERO };
-        course.routing.as_ref()?.another(ticket, patience)
+        course.routing.as_ref()?.another(ticket, self.patience())
     }
 
     /// Handles the failure of an upstream before anything went to the client: `on_error` may name another upstream, or
@@ -462,13 +462,16 @@ fn plan_of(course: &Course<'_>) -> Plan {
     let hooked = &*course.hooked;
     let shown = hooked.shown.as_ref().map(|shown| shown.borrow());
     let shown = shown.as_deref();
-    Plan {
-        asked: Asked {
-            model: hooked.client_model.clone(),
-            prompt_tokens: shown.map_or(1, |shown| shown.tokens_est.max(1)),
-            ..Asked::default()
-        },
-        stream: shown.is_some_and(|shown| shown.stream),
-        ..Plan::default()
-    }
+    bare_plan(
+        &hooked.client_model,
+        shown.map_or(1, |shown| shown.tokens_est),
+        shown.is_some_and(|shown| shown.stream),
+    )
+}
+
+/// The plan for the beginning of an answer to a request that was not translated.
+fn bare_plan(model: &str, prompt_tokens: u64, is_streamed: bool) -> Plan {
+    let (model, prompt_tokens) = (model.to_string(), prompt_tokens.max(1));
+    let asked = Asked { model, prompt_tokens, ..Asked::default() };
+    Plan { asked, stream: is_streamed, ..Plan::default() }
 }

@@ -132,12 +132,12 @@ impl Incoming<'_> {
     }
 
     /// The second stage: check, and the upstreams that can answer.
-    pub(super) fn routed(
+    pub(super) fn routed<'b>(
         &self,
-        body: &Value<'_>,
+        body: &'b Value<'b>,
         hooked: &Hooked,
         record: &mut Record,
-    ) -> Result<Routing, Stop> {
+    ) -> Result<(MessagesRequest<'b>, Routing), Stop> {
         describe(body, record);
         let messages = MessagesRequest::read(body)?;
         let requested = hooked.model.as_deref().unwrap_or(messages.model);
@@ -147,24 +147,24 @@ impl Incoming<'_> {
             self.gateway.refresh(requested, chosen, wait).map_err(|_| Stop::ClientGone)?;
         }
         let destinations = self.gateway.destinations(requested, chosen, own_model)?;
-        Ok(Routing::new(requested, destinations))
+        let routing = Routing::new(requested, destinations);
+        Ok((messages, routing))
     }
 
     /// The third stage: translate, `on_upstream_request`. `finish` extracts the parts of the result to keep.
     pub(super) fn translated<T>(
         &self,
-        body: &Value<'_>,
+        messages: &MessagesRequest<'_>,
         resolved: &Resolved,
         hooked: &Hooked,
         record: &mut Record,
         finish: impl FnOnce(ChatRequest<'_>) -> T,
     ) -> Result<T, Stop> {
-        let messages = MessagesRequest::read(body)?;
         resolved.served.name().clone_into(&mut record.details.upstream);
         record.details.upstream_model.clone_from(&resolved.model);
         self.check_client(hooked)?;
         let target = resolved.target();
-        let mut chat = chat_request(&messages, &target)?;
+        let mut chat = chat_request(messages, &target)?;
         self.check_client(hooked)?;
         let hooks = self.gateway.hooks();
         let mut is_changed = false;

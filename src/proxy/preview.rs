@@ -40,9 +40,10 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
     let mut document = Document::from(body.to_vec());
     let sent = incoming.hooked(&mut document, &mut hooked).and_then(|body| {
         let mut record = Record::new("preview", &caller);
-        let resolved = incoming.routed(&body, &hooked, &mut record)?.resolve(None)?;
+        let (messages, routing) = incoming.routed(&body, &hooked, &mut record)?;
+        let resolved = routing.resolve(None)?;
         let body =
-            incoming.translated(&body, &resolved, &hooked, &mut record, |chat| chat.body.into_owned())?;
+            incoming.translated(&messages, &resolved, &hooked, &mut record, |chat| chat.body.into_owned())?;
         Ok((resolved, body))
     });
     match sent {
