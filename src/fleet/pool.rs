@@ -171,6 +171,8 @@ pub struct Gateway {
     dispatcher: Arc<Dispatcher>,
     upstreams: Vec<Arc<Served>>,
     aliases: Vec<Alias>,
+    /// The names of the upstreams that an alias names.
+    named: HashSet<String>,
     hooks: Hooks,
     /// The kinds of dropped request parts that were already warned about.
     warned: Mutex<HashSet<String>>,
@@ -364,22 +366,22 @@ impl Gateway {
     pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &CallLimits) -> Result<Self, String> {
         let Loaded { hooks, config: Config { upstreams, aliases } } = loaded;
         let dispatcher = old.map(|old| Arc::clone(&old.dispatcher)).unwrap_or_default();
-        let pooled = pooled(&upstreams, &aliases);
+        let named = named(&aliases);
+        let pooled = pooled(&upstreams, &aliases, &named);
         let serve = |config: config::UpstreamConfig| {
-            let same = old.and_then(|old| old.upstream(&config.name));
+            let before = old.and_then(|old| old.upstream(&config.name));
             let is_pooled = pooled.contains(&config.name);
             let places = config.max_in_flight.or(is_pooled.then_some(PLACES));
             let is_same = |same: &&Arc<Served>| {
                 *same.upstream.config() == config && same.load_watch.is_some() == is_pooled
             };
-            if let Some(same) = same.filter(is_same) {
+            if let Some(same) = before.filter(is_same) {
                 // An operator who changed the model server tells so by a reload.
                 same.learned().forget_repairs();
                 return Ok(Arc::clone(same));
             }
             let upstream = Upstream::new(config, options)?;
             let config = upstream.config();
-            let before = old.and_then(|old| old.upstream(&config.name));
             let entry = match before.filter(|before| before.upstream.config().url == config.url) {
                 Some(before) => Arc::clone(&before.entry),
                 None => {
@@ -394,7 +396,7 @@ impl Gateway {
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
         let (warned, news) = Default::default();
-        Ok(Gateway { dispatcher, upstreams, aliases, hooks, warned, news })
+        Ok(Gateway { dispatcher, upstreams, aliases, named, hooks, warned, news })
     }
 
     /// Chooses among upstreams, and queues requests.
@@ -580,8 +582,7 @@ impl Gateway {
 
     /// True if an alias names this upstream.
     fn is_named(&self, served: &Served) -> bool {
-        let mut members = self.aliases.iter().flat_map(|alias| alias.members.iter().chain(&alias.backup));
-        members.any(|member| member.upstream == served.name())
+        self.named.contains(served.name())
     }
 
     /// The first destination of a request; see [`Gateway::destinations`].
@@ -657,9 +658,7 @@ impl Gateway {
             }
         }
     }
-}
 
-impl Gateway {
     /// Gives the requests of an upstream up if it hangs, so that others answer them.
     fn notice_hang(self: &Arc<Self>, served: &Served) {
         let endpoint = served.upstream.endpoint();
@@ -678,15 +677,28 @@ impl Gateway {
     }
 }
 
+/// The names of the members and backups of an alias.
+fn names(alias: &Alias) -> impl Iterator<Item = &String> {
+    alias.members.iter().chain(&alias.backup).map(|member| &member.upstream)
+}
+
+/// The names of the upstreams that an alias names.
+fn named(aliases: &[Alias]) -> HashSet<String> {
+    aliases.iter().flat_map(names).cloned().collect()
+}
+
 /// The upstreams that share requests with others: the members of an alias's pool, and if more than one upstream is named
 /// by no alias, these, since they are a pool for each model that several of them list.
-fn pooled(upstreams: &[config::UpstreamConfig], aliases: &[Alias]) -> HashSet<String> {
-    let named =
-        |alias: &Alias| alias.members.iter().chain(&alias.backup).map(|it| it.upstream.clone()).collect();
-    let named: Vec<Vec<String>> = aliases.iter().map(named).collect();
-    let free = upstreams.iter().filter(|it| !named.iter().flatten().any(|name| *name == it.name));
-    let free: Vec<String> = free.map(|upstream| upstream.name.clone()).collect();
-    named.into_iter().chain([free]).filter(|pool| pool.len() > 1).flatten().collect()
+fn pooled(
+    upstreams: &[config::UpstreamConfig],
+    aliases: &[Alias],
+    named: &HashSet<String>,
+) -> HashSet<String> {
+    let pools = aliases.iter().filter(|alias| names(alias).nth(1).is_some()).flat_map(names);
+    let free: Vec<&String> =
+        upstreams.iter().map(|upstream| &upstream.name).filter(|name| !named.contains(*name)).collect();
+    let free = if free.len() > 1 { free } else { Vec::new() };
+    pools.chain(free).cloned().collect()
 }
 
 /// Begins all questions that are due, then waits for them, so that the slowest one decides the time.
