@@ -86,8 +86,9 @@ fn a_hook_that_fails_or_never_ends_holds_no_request() {
     server.wait_until(|health| health["hook_failures"] == 2);
 }
 
-#[test]
-fn a_sleeping_machine_is_woken_and_its_request_waits_for_it() {
+/// The socket that stands for the network card of a box that has just been switched off, the box, and a server that can
+/// wake it.
+fn asleep(name: &str) -> (UdpSocket, ModelServer, Server) {
     let card = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     card.set_read_timeout(Some(HANG)).unwrap();
     let spark = ModelServer::start(Profile::spark(), 500.0);
@@ -96,8 +97,14 @@ fn a_sleeping_machine_is_woken_and_its_request_waits_for_it() {
         spark.url(),
         card.local_addr().unwrap()
     );
-    let server = serve("wake", &lua);
+    let server = serve(name, &lua);
     spark.kill();
+    (card, spark, server)
+}
+
+#[test]
+fn a_sleeping_machine_is_woken_and_its_request_waits_for_it() {
+    let (card, spark, server) = asleep("wake");
     let mut client = server.connect();
     let mut body = hello_stream();
     body["model"] = json!(MODEL);
@@ -119,16 +126,7 @@ fn a_sleeping_machine_is_woken_and_its_request_waits_for_it() {
 
 #[test]
 fn a_client_that_does_not_stream_is_told_to_come_back_while_the_machine_wakes() {
-    let card = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    card.set_read_timeout(Some(HANG)).unwrap();
-    let spark = ModelServer::start(Profile::spark(), 500.0);
-    let lua = format!(
-        r#"return {{ upstreams = {{ spark = {{ url = "{}", wake = "aa:bb:cc:dd:ee:ff@{}" }} }} }}"#,
-        spark.url(),
-        card.local_addr().unwrap()
-    );
-    let server = serve("wake-whole", &lua);
-    spark.kill();
+    let (card, _spark, server) = asleep("wake-whole");
     let mut body = hello();
     body["model"] = json!(MODEL);
     for status in [502, 529] {
