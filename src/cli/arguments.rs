@@ -401,7 +401,7 @@ pub(super) struct Bench {
     pub(super) json: bool,
 }
 
-/// Ask a running sparkgap whether it is well, for probes. Exit code 1 if it is not, or if there is none.
+/// Ask a running sparkgap whether it is well, for probes. Exit code 1 if it is not well, or if none runs at that address.
 #[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,

@@ -1,4 +1,4 @@
-//! `health`: whether a running sparkgap is well, as an exit code, for probes where there is no shell and no curl.
+//! `health`: tells by its exit code whether a running sparkgap is well, for probes in images without a shell and curl.
 
 use std::time::Duration;
 

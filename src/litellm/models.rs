@@ -229,7 +229,7 @@ impl Models {
         Ok(Ok(ImportedModel { upstream, model, tweaks, share, path, called }))
     }
 
-    /// The upstream with this address and key; added if there is none yet.
+    /// The upstream with this address and key; added if it does not exist yet.
     fn upstream(
         &mut self,
         path: &str,

@@ -195,7 +195,7 @@ fn own_model(entry: &ImportedModel, name: &str) -> String {
     if is_name { name.to_owned() } else { entry.model.clone() }
 }
 
-/// The upstream with the address and key of `server` for its model of this number, from 0; added if there is none yet.
+/// The upstream with the address and key of `server` for its model of this number, from 0; added if it does not exist yet.
 fn again(upstreams: &mut Vec<ImportedUpstream>, server: usize, number: usize) -> usize {
     if number == 0 {
         return server;

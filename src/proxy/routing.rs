@@ -69,7 +69,8 @@ impl Routing {
     /// The facts about the upstream of this place; without a place, the first one.
     ///
     /// # Errors
-    /// 404: there is no such upstream. It is never returned for a place that a ticket of this request got.
+    /// 404: the place is at none of this request's upstreams. A place that a ticket of this request got never gives this
+    /// error.
     pub(super) fn resolve(&self, slot: Option<&BoxSlot>) -> Result<Resolved, Error> {
         let id = slot.map(|slot| slot.grant().upstream);
         let mut destinations = self.destinations.iter();

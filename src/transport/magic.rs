@@ -8,7 +8,7 @@ use crate::config::WakeTarget;
 /// Sends the magic packet. Nothing answers it, so nothing is waited for.
 ///
 /// # Errors
-/// The packet could not be sent: there is no route to the address, or broadcasts are not allowed.
+/// The packet could not be sent: no route leads to the address, or the system does not allow broadcasts.
 pub fn send_magic_packet(target: &WakeTarget) -> io::Result<()> {
     let socket = match target.to() {
         SocketAddr::V4(_) => UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?,

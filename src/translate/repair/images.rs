@@ -49,7 +49,7 @@ pub(super) fn newest_first(body: &Value<'_>) -> impl Iterator<Item = u64> {
 
 /// The number of images at the beginning that make room for at most `max` newer ones. They go in blocks of half of `max`:
 /// each image that goes changes the prompt before the newest message, and costs the server its prefix cache from there
-/// on. Images of the newest message with images go only if there is no room for them.
+/// on. Images of the newest message with images stay, unless the limit is too small for them.
 fn count_of_old(messages: &[Value<'_>], max: usize) -> usize {
     let count_in = |message: &Value<'_>| parts(message).iter().filter(|part| address(part).is_some()).count();
     let count: usize = messages.iter().map(count_in).sum();
