@@ -110,7 +110,7 @@ impl<'t, 'a> Chunk<'t, 'a> {
             chunk.error = first.and_then(Chunk::read_error);
             return chunk;
         };
-        let (mut detail, mut is_answer) = (false, false);
+        let (mut detail, mut is_answer, mut blank_error) = (false, false, false);
         let (mut message, mut code) = (false, false);
         for (key, value) in object.iter() {
             match key {
@@ -130,14 +130,16 @@ impl<'t, 'a> Chunk<'t, 'a> {
                 "detail" => detail = value.as_null().is_none(),
                 "usage" => chunk.counts = Counts::read(value).or(chunk.counts),
                 "prompt_progress" => chunk.counts = chunk.counts.or(Counts::read_progress(value)),
-                "error" if value.as_null().is_none() => chunk.error = Some(tape),
+                // Some servers put a blank one beside each good answer.
+                "error" if is_blank(value) => blank_error = value.as_null().is_none(),
+                "error" => chunk.error = Some(tape),
                 // An error without a member `error` (relays, some of which say `msg`).
                 "message" | "msg" => message = value.into_string().is_some_and(|text| !text.is_empty()),
                 "code" => code = is_error_code(value),
                 _ => {}
             }
         }
-        if (detail || (message && code)) && !is_answer {
+        if (detail || blank_error || (message && code)) && !is_answer {
             chunk.error = Some(tape);
         }
         chunk
@@ -154,6 +156,14 @@ impl<'t, 'a> Chunk<'t, 'a> {
         let reason = self.choice.as_ref().and_then(|choice| choice.finish_reason);
         reason.is_some_and(|reason| reason.eq_ignore_ascii_case("error"))
     }
+}
+
+/// True for a value that says nothing: null, false, an empty text or an empty object.
+fn is_blank(value: Tape<'_, '_>) -> bool {
+    value.as_null().is_some()
+        || value.as_bool() == Some(false)
+        || value.into_string() == Some("")
+        || value.as_object().is_some_and(|object| object.is_empty())
 }
 
 /// True for a status of an error, as a number or a text, or for the name of an error.
@@ -242,7 +252,7 @@ fn first_choice<'t, 'a>(choices: Tape<'t, 'a>) -> Option<Choice<'t, 'a>> {
                 "index" if value.as_u64().is_some_and(|index| index != 0) => return None,
                 "delta" => delta = ChunkDelta::read(value),
                 "message" => message = Some(value).filter(|value| value.is_object()),
-                "error" if value.as_null().is_none() => read.error = Some(choice),
+                "error" if !is_blank(value) => read.error = Some(choice),
                 "finish_reason" => read.finish_reason = value.into_string().filter(|reason| is_told(reason)),
                 "stop_reason" | "matched_stop" => read.stop = read.stop.or(value.into_string()),
                 _ => {}
@@ -414,6 +424,10 @@ mod tests {
             (r#"{"message":"in the queue","code":"200"}"#, false),
             (r#"{"msg":"","code":"500"}"#, false),
             (r#"{"msg":"no","code":500,"choices":[]}"#, false),
+            (r#"{"error":{},"choices":[]}"#, false),
+            (r#"{"choices":[{"index":0,"error":"","delta":{}}],"error":false}"#, false),
+            (r#"{"error":{}}"#, true),
+            (r#"{"error":{"message":"no"},"choices":[]}"#, true),
         ] {
             let found = Parser::default()
                 .read(&mut body.as_bytes().to_vec(), |tape| Chunk::read(tape).error.is_some());

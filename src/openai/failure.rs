@@ -106,7 +106,7 @@ impl Said {
     /// Plain text, or the text of an HTML page.
     fn read_text(text: &str) -> Said {
         let text = text.trim();
-        let message = markup::text(text).unwrap_or_else(|| text.to_string());
+        let message = markup::page_text(text).unwrap_or_else(|| text.to_string());
         Said { message, ..Said::default() }
     }
 

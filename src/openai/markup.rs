@@ -29,7 +29,7 @@ const COMMENT: &str = "!--";
 const COMMENT_END: &str = "-->";
 
 /// The text of a page in HTML or XML, in one line; `None` if the text is not such a page.
-pub(super) fn text(page: &str) -> Option<String> {
+pub fn page_text(page: &str) -> Option<String> {
     // DashScope's plain texts begin with `<400>`.
     page.strip_prefix('<')?.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '!' | '?')).then(
         || {
@@ -76,7 +76,7 @@ fn seen(page: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::text;
+    use super::page_text;
 
     #[test]
     fn the_text_of_a_page_is_what_a_person_reads() {
@@ -99,12 +99,12 @@ mod tests {
             ),
             ("<p", ""),
         ] {
-            assert_eq!(text(page).as_deref(), Some(expected), "{page}");
+            assert_eq!(page_text(page).as_deref(), Some(expected), "{page}");
         }
         for plain in ["", "no page", "<400> InternalError", "a <b> c", "<"] {
-            assert_eq!(text(plain), None, "{plain}");
+            assert_eq!(page_text(plain), None, "{plain}");
         }
-        assert_eq!(text(&format!("<p>{}", "é".repeat(9999))).map(|text| text.len()), Some(300));
-        assert!(text(&"<script>".repeat(999_999)).is_some_and(|text| text.is_empty()));
+        assert_eq!(page_text(&format!("<p>{}", "é".repeat(9999))).map(|text| text.len()), Some(300));
+        assert!(page_text(&"<script>".repeat(999_999)).is_some_and(|text| text.is_empty()));
     }
 }

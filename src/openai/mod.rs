@@ -25,5 +25,6 @@ mod upstream_error;
 
 pub use chunk::{Choice, Chunk, ChunkDelta, Counts, ToolCallDelta};
 pub use failure::{read_error_chunk, read_failure};
+pub use markup::page_text;
 pub use repair::{EFFORTS, Repair};
 pub use upstream_error::UpstreamError;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::error::{Error, Kind};
 use crate::fleet::{BoxSlot, Resolved};
 use crate::json::{Parser, SpareParser, Value};
-use crate::openai::{Chunk, UpstreamError, read_error_chunk};
+use crate::openai::{Chunk, UpstreamError, page_text, read_error_chunk};
+use crate::shown::ShownText;
 use crate::sse::{Decoder, SseEvent};
 use crate::translate::{Asked, Progress, failure_error};
 use crate::transport::{self, Response};
@@ -79,11 +80,15 @@ impl Relay<'_> {
     /// # Errors
     /// The upstream or a hook broke the answer off, or the client has left.
     pub(super) fn run(&self, response: Response) -> Result<(), Stop> {
-        let is_json =
-            response.content_type.as_deref().is_some_and(|kind| kind.starts_with("application/json"));
+        let is_of = |kind| response.content_type.as_deref().is_some_and(|named| named.starts_with(kind));
+        let is_json = is_of("application/json");
         // Some servers send JSON without saying so, and some say so of events. No line of an event begins with a brace.
         let beginning = response.beginning().trim_ascii_start();
         let is_event = EVENT_LINES.iter().any(|line| beginning.starts_with(line));
+        let is_page = is_of("text/html") || (is_of("text/plain") && !beginning.is_empty());
+        if beginning.starts_with(b"<") || (is_page && !is_event && !beginning.starts_with(b"{")) {
+            return Err(page_instead(response));
+        }
         if (is_json && !is_event) || beginning.starts_with(b"{") {
             return self.whole(response);
         }
@@ -289,6 +294,19 @@ fn drain(mut rest: Response) {
             return;
         }
     }
+}
+
+/// The end of a request whose upstream answered with a page for people, such as the login of a reverse proxy.
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+fn page_instead(response: Response) -> Stop {
+    let body = error_body(response);
+    let page = String::from_utf8_lossy(&body);
+    let text = page_text(page.trim_start()).unwrap_or_else(|| page.to_string());
+    let message = format!(
+        "the upstream answered with a page instead of a model's answer, check its address: {}",
+        ShownText::new(text.trim())
+    );
+    Error::new(Kind::BadGateway, message).into()
 }
 
 fn too_long() -> Stop {

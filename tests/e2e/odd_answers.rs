@@ -109,6 +109,33 @@ fn heads_that_name_another_form_of_the_body() {
 }
 
 #[test]
+fn a_page_in_place_of_an_answer_is_told_with_its_text() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let page = "<!DOCTYPE html><html><head><title>x</title></head><body><h1>Sign in</h1></body></html>";
+    for (kind, body, text) in [
+        ("text/html; charset=utf-8", page, "check its address: Sign in"),
+        ("application/json", page, "check its address: Sign in"),
+        ("text/html", "", "check its address: "),
+        ("text/plain", "model server is up\n", "check its address: model server is up"),
+    ] {
+        for request in [hello(), hello_stream()] {
+            upstream.next(move |call| {
+                let size = body.len();
+                call.write(&format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n\r\n{body}"
+                ));
+                Then::Keep
+            });
+            let answer = server.connect().post(&request);
+            let (_, message) = answer.error();
+            assert_eq!(answer.status, 502, "{kind}: {message}");
+            assert!(message.ends_with(text), "{kind}: {message}");
+        }
+    }
+}
+
+#[test]
 fn an_error_as_a_whole_answer_of_status_200_is_tried_again() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);
