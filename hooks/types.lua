@@ -36,6 +36,7 @@
 ---@field preserve_thinking boolean?
 ---@field thinking_budget boolean?
 ---@field coerce_arguments boolean?
+---@field rescue_tool_calls boolean?
 ---@field think_tags boolean?
 ---@field thinking_in_text boolean?
 ---@field never_empty boolean?

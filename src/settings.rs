@@ -69,6 +69,8 @@ pub struct Settings {
     pub thinking_budget: Option<bool>,
     /// Repair tool arguments of the wrong type (`"5"` where the schema wants a number).
     pub coerce_arguments: bool,
+    /// Take calls that end the text of an answer for tool calls, where the server recognized none.
+    pub rescue_tool_calls: bool,
     /// The server has no reasoning parser and the template opens the reasoning itself: the answer of a thinking model
     /// counts as reasoning up to `</think>`.
     pub think_tags: bool,
@@ -99,6 +101,7 @@ impl Default for Settings {
             thinking_in_text: false,
             thinking_budget: None,
             coerce_arguments: true,
+            rescue_tool_calls: true,
             think_tags: false,
             never_empty: false,
             late_tools: LateTools::Declare,

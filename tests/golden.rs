@@ -108,6 +108,7 @@ impl Case {
             preserve_thinking: self.is("preserve_thinking", default.preserve_thinking),
             thinking_budget: self.get("thinking_budget").map(|value| value == "true"),
             coerce_arguments: self.is("coerce_arguments", default.coerce_arguments),
+            rescue_tool_calls: self.is("rescue_tool_calls", default.rescue_tool_calls),
             think_tags: self.is("think_tags", default.think_tags),
             user_id: self.is("user_id", default.user_id),
             thinking_in_text: self.is("thinking_in_text", default.thinking_in_text),
@@ -219,7 +220,7 @@ fn show(bytes: &[u8]) -> String {
 const EXPECTATIONS: [&str; 4] = ["chat.json", "message.sse", "message.json", "error.json"];
 
 /// The keys that the head of an `about.txt` may have.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "allow_extra",
     "image_schemes",
     "late_tools",
@@ -235,6 +236,7 @@ const KEYS: [&str; 21] = [
     "preserve_thinking",
     "thinking_budget",
     "coerce_arguments",
+    "rescue_tool_calls",
     "user_id",
     "think_tags",
     "status",

@@ -37,8 +37,10 @@
 //! | `raw` | all text so far |
 //! | `repetition` | text that the server sends again |
 //! | `end` | how far the text had come |
+//! | `fit` | whole arguments of a call that was found in text, and whether they fit the schema |
 
 mod end;
+mod fit;
 mod machine;
 mod nesting;
 mod number;
@@ -51,6 +53,7 @@ mod tests;
 mod text;
 
 use crate::json;
+pub(in crate::translate) use fit::fit;
 use machine::{ObjectMachine, ObjectState};
 use raw::RawText;
 use repetition::ResentText;

@@ -87,7 +87,11 @@ pub struct Plan {
     pub no_tool_call: bool,
     /// Only the first tool call is passed on.
     pub one_tool_call: bool,
-    /// The declared tools, each with the schema that is needed to coerce its arguments.
+    /// Whether values in arguments are given the types of the schema.
+    pub coerces: bool,
+    /// Whether calls are looked for in text, where the server recognized none.
+    pub rescues: bool,
+    /// The declared tools, each with the schema that is needed to coerce and to check its arguments.
     pub tools: Vec<(String, Option<Schema>)>,
     /// The ids of tool calls that the client knows from the history: a new call must not have one of them.
     pub taken_ids: TakenIds,

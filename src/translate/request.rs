@@ -198,7 +198,8 @@ fn check_kept(request: &MessagesRequest<'_>, flavour: ServerKind) -> Result<(), 
 /// The tools that a stream keeps, each with the schema that is needed to coerce its arguments, and whether something
 /// was left out. The kept size is bounded, however many tools a request declares.
 fn kept_tools(target: &Target<'_>, tools: &Tools<'_>) -> (Vec<(String, Option<Schema>)>, bool) {
-    let coerce = target.settings.coerce_arguments;
+    // Calls in text are recognized by the schema, too.
+    let coerce = target.settings.coerce_arguments || target.settings.rescue_tool_calls;
     let mut left = TOOLS_KEPT_MAX;
     let mut kept = Vec::with_capacity(tools.declared.len().min(TOOLS_KEPT_MAX / KEPT_ITEM_SIZE));
     let mut is_cut = false;
@@ -263,6 +264,8 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         no_tool_call: request.tool_choice == Some(ToolChoice::None),
         one_tool_call: request.one_tool_call,
         taken_ids: TakenIds::of(&request.messages),
+        coerces: target.settings.coerce_arguments,
+        rescues: target.settings.rescue_tool_calls,
         tools: Vec::new(),
         renamed: renamed(tools, target.flavour),
         never_empty: target.settings.never_empty,

@@ -24,12 +24,14 @@
 //! | `messages` | finds what is new in messages that repeat the text so far |
 //! | `content` | the table above: which block each piece belongs to, and what waits |
 //! | `calls` | tool calls: which call a piece belongs to, and which may be shown |
+//! | `lost` | calls that the server did not recognize, in the text |
 //! | `writer` | the events of blocks |
 //! | `told` | counts, and how the answer ended |
 //! | `replay` | a message that a hook gave |
 
 mod calls;
 mod content;
+mod lost;
 mod marks;
 mod messages;
 mod replay;
@@ -40,10 +42,12 @@ use crate::anthropic::Event;
 use crate::error::{Error, Kind, Retry};
 use crate::json::{ParseError, Parser, Value};
 use crate::openai::{Choice, Chunk, ChunkDelta, Counts, UpstreamError, read_error_chunk, read_failure};
+use crate::rescue::CallFamily;
 
 use super::plan::{Asked, Plan};
 use calls::StreamedCalls;
 use content::AnswerContent;
+use lost::LostCalls;
 use marks::{MarkedText, ShowMarked, ThinkMarks};
 use messages::Messages;
 use told::{EndOfContent, Tokens, ToldEnd};
@@ -87,6 +91,7 @@ pub struct MessageStream {
     /// The client knows the stop reason for a full window.
     knows_window_reason: bool,
     marks: ThinkMarks,
+    lost: LostCalls,
     content: AnswerContent,
     told: ToldEnd,
     tokens: Tokens,
@@ -104,12 +109,14 @@ impl MessageStream {
     pub fn new(mut plan: Plan, message_id: String) -> Self {
         let calls = StreamedCalls::new(&mut plan);
         let writer = BlockWriter::new(message_id, plan.thinking_omitted);
+        let rescues = plan.rescues && !plan.no_tool_call && !plan.discard && calls.has_tools();
         MessageStream {
             is_discarded: plan.discard,
             is_without_calls: plan.no_tool_call,
             is_never_empty: plan.never_empty && !plan.discard,
             knows_window_reason: plan.context_window_beta,
             marks: ThinkMarks::new(plan.repeated, plan.think_tags),
+            lost: LostCalls::new(rescues),
             content: AnswerContent::new(writer, calls, plan.stop_sequences, plan.thinking_asked),
             told: ToldEnd::default(),
             tokens: Tokens::new(plan.asked, plan.discard),
@@ -133,13 +140,18 @@ impl MessageStream {
     /// The bytes of the answer that are held: the text of tool calls, what waits for its turn behind an open call, and
     /// reasoning that the client asked to omit. Walks through all of them.
     pub fn held_size(&self) -> usize {
-        self.content.held_size() + self.marks.size() + self.messages.size()
+        self.content.held_size() + self.marks.size() + self.messages.size() + self.lost.held_size()
     }
 
     /// The number of changes to the arguments of tool calls: values coerced to the type that their schema wants, and
     /// places where the arguments were not JSON.
     pub fn changes(&self) -> (usize, usize) {
         self.content.calls().changes()
+    }
+
+    /// The number of calls that were found in text, and the family of their form.
+    pub fn rescued(&self) -> (usize, Option<&'static CallFamily>) {
+        self.lost.rescued()
     }
 
     /// The number of the upstream's events that were passed over because they were not JSON.
@@ -340,6 +352,7 @@ impl MessageStream {
 
     fn refusal(&mut self, text: &str, emit: &mut Emit<'_>) {
         self.told.refuse(text);
+        self.with_lost(emit, LostCalls::switch_off);
         self.with_sink(emit, |content, sink| content.text(text, sink));
     }
 
@@ -347,6 +360,7 @@ impl MessageStream {
         let is_without_calls = self.is_without_calls;
         for delta in delta.tool_calls().filter(|_| !is_without_calls) {
             self.with_marks(emit, ThinkMarks::settle);
+            self.with_lost(emit, LostCalls::switch_off);
             self.with_sink(emit, |content, sink| content.tool_call(&delta, sink));
         }
     }
@@ -357,23 +371,40 @@ impl MessageStream {
             self.with_marks(emit, ThinkMarks::settle);
         }
         self.marks.switch_off();
-        self.with_sink(emit, |content, sink| content.reasoning(text, sink));
+        self.with_lost(emit, |lost, content, sink| lost.reasoning(text, content, sink));
     }
 
     /// True if any content has come, shown or held.
     fn has_content(&self) -> bool {
-        self.content.writer().has_blocks() || self.content.calls().len() > 0 || self.marks.is_waiting()
+        let is_held = self.marks.is_waiting() || self.lost.is_holding();
+        is_held || self.content.writer().has_blocks() || self.content.calls().len() > 0
     }
 
     /// Shows text or reasoning as the marks decide.
     fn with_marks(&mut self, emit: &mut Emit<'_>, step: impl FnOnce(&mut ThinkMarks, &mut ShowMarked<'_>)) {
-        let MessageStream { marks, content, told, tokens, .. } = self;
+        let MessageStream { marks, lost, content, told, tokens, .. } = self;
         let mut met = None;
         let sink = &mut AnswerSink { told, tokens, emit };
-        step(marks, &mut |piece| match piece {
-            MarkedText::Reasoning(text) => content.reasoning(text, sink),
-            MarkedText::Text(text) => met = content.stoppable_text(text, sink),
+        step(marks, &mut |piece| {
+            let here = match piece {
+                MarkedText::Reasoning(text) => lost.reasoning(text, content, sink),
+                MarkedText::Text(text) => lost.text(text, content, sink),
+            };
+            met = met.take().or(here);
         });
+        if let Some(sequence) = met {
+            told.stop(sequence);
+        }
+    }
+
+    /// Takes a step of the search for lost calls.
+    fn with_lost(
+        &mut self,
+        emit: &mut Emit<'_>,
+        step: impl FnOnce(&mut LostCalls, &mut AnswerContent, &mut AnswerSink<'_, '_>) -> Option<String>,
+    ) {
+        let MessageStream { lost, content, told, tokens, .. } = self;
+        let met = step(lost, content, &mut AnswerSink { told, tokens, emit });
         if let Some(sequence) = met {
             told.stop(sequence);
         }
@@ -404,6 +435,9 @@ impl MessageStream {
         }
         self.open(emit);
         self.with_marks(emit, ThinkMarks::settle);
+        if !self.told.is_stopped() {
+            self.with_lost(emit, LostCalls::end);
+        }
         let is_never_empty = self.is_never_empty;
         self.with_sink(emit, |content, sink| content.end(is_never_empty, sink));
         let end = EndOfContent {
@@ -437,6 +471,7 @@ impl MessageStream {
     /// Handles a failure after the answer has begun: ends the open block and emits the error.
     pub fn fail(&mut self, error: &Error, request_id: &str, emit: &mut Emit<'_>) {
         self.with_marks(emit, ThinkMarks::settle);
+        self.with_lost(emit, LostCalls::switch_off);
         self.with_sink(emit, |content, sink| content.abandon(sink));
         emit(&Event::Error { error, request_id });
     }

@@ -88,7 +88,7 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<UpstreamCon
 }
 
 /// The keys of an upstream.
-pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 24] = [
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 25] = [
     "url",
     "api_key",
     "model",
@@ -101,6 +101,7 @@ pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 24] = [
     "preserve_thinking",
     "thinking_budget",
     "coerce_arguments",
+    "rescue_tool_calls",
     "think_tags",
     "thinking_in_text",
     "never_empty",
@@ -178,6 +179,7 @@ fn read_settings(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Setti
         preserve_thinking: reader.boolean("preserve_thinking", mistakes).unwrap_or(default.preserve_thinking),
         thinking_budget: reader.boolean("thinking_budget", mistakes),
         coerce_arguments: reader.boolean("coerce_arguments", mistakes).unwrap_or(default.coerce_arguments),
+        rescue_tool_calls: reader.boolean("rescue_tool_calls", mistakes).unwrap_or(default.rescue_tool_calls),
         thinking_in_text: reader.boolean("thinking_in_text", mistakes).unwrap_or(default.thinking_in_text),
         think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
         never_empty: reader.boolean("never_empty", mistakes).unwrap_or(default.never_empty),

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::json::{self, Value};
+use crate::json::{self, Number, Object, Value};
 
 use super::is_legal_value;
 use super::number::{self, NumberState};
@@ -33,6 +33,8 @@ impl Types {
     const STRING: Types = Types(64);
     /// Every type: the schema says nothing about the value.
     pub(super) const ALL: Types = Types(127);
+    /// A mark in the table beside the types: the property must be there.
+    const REQUIRED: u8 = 128;
 
     fn from_name(name: &str) -> Types {
         match name {
@@ -49,6 +51,19 @@ impl Types {
 
     fn contains(self, other: Types) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// True if a value fits.
+    fn admit(self, value: &Value<'_>) -> bool {
+        self.contains(match value {
+            Value::Null => Types::NULL,
+            Value::Bool(_) => Types::BOOLEAN,
+            Value::Number(Number::Float(number)) if number.fract() != 0.0 => Types(8),
+            Value::Number(_) | Value::BigInteger(_) => Types::INTEGER,
+            Value::String(_) => Types::STRING,
+            Value::Array(_) => Types::ARRAY,
+            Value::Object(_) => Types::OBJECT,
+        })
     }
 
     /// True if a string fits.
@@ -95,8 +110,11 @@ pub struct Schema(Arc<Table>);
 #[derive(Debug, PartialEq, Eq)]
 struct Table {
     names: Box<str>,
-    /// For each property, where its name ends in `names`, and the types that it allows.
+    /// For each property, where its name ends in `names`, and the types that it allows, with the mark of one that is
+    /// required.
     properties: Box<[(u32, Types)]>,
+    /// True if no other properties are allowed. Then the table has all of them.
+    is_closed: bool,
 }
 
 impl Table {
@@ -134,9 +152,17 @@ impl Schema {
     /// The result would be larger than `size_max`.
     pub(crate) fn within(schema: &Value, size_max: usize) -> Result<Option<Schema>, TooLarge> {
         let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return Ok(None) };
+        let required = schema.get("required").and_then(Value::as_array).unwrap_or_default();
+        // A long list would be searched for each of many properties.
+        let required = required.get(..REQUIRED_MAX).unwrap_or(required);
+        let is_closed = schema.get("additionalProperties").and_then(Value::as_bool) == Some(false);
         let known = || {
-            let typed = properties.iter().map(|(name, property)| (name, types_of(property)));
-            typed.filter(|(_, types)| *types != Types::ALL)
+            let marked = properties.iter().map(|(name, property)| {
+                let is_required = required.iter().any(|required| required.as_str() == Some(name));
+                let mark = if is_required { Types::REQUIRED } else { 0 };
+                (name, Types(types_of(property).0 | mark))
+            });
+            marked.filter(|(_, types)| *types != Types::ALL || is_closed)
         };
         let count = known().count();
         let names_size = known().map(|(name, _)| name.len()).sum::<usize>();
@@ -156,7 +182,7 @@ impl Schema {
             names.push_str(name);
             table.push((u32::try_from(names.len()).unwrap_or(u32::MAX), types));
         }
-        Ok(Some(Schema(Table { names: names.into(), properties: table.into() }.into())))
+        Ok(Some(Schema(Table { names: names.into(), properties: table.into(), is_closed }.into())))
     }
 
     /// The memory that the table takes, in bytes.
@@ -167,9 +193,31 @@ impl Schema {
 
     /// The types that a property allows. `key` is the property's name as the inside of a JSON string, still escaped.
     pub(super) fn types(&self, key: &str) -> Types {
-        self.0.find(&unescape(key)).unwrap_or(Types::ALL)
+        self.types_of_name(&unescape(key))
+    }
+
+    /// The types that the property of this name allows.
+    pub(super) fn types_of_name(&self, name: &str) -> Types {
+        self.0.find(name).map_or(Types::ALL, |types| Types(types.0 & !Types::REQUIRED))
+    }
+
+    /// True if an object has all required properties, no others than the schema allows, and values of their types. Only
+    /// what the table has is checked: the top level, without formats and enumerations.
+    pub(super) fn admits(&self, object: &Object<'_>) -> bool {
+        let Schema(table) = self;
+        let is_allowed = |name: &str| !table.is_closed || table.find(name).is_some();
+        let mut members = object.iter();
+        if !members.all(|(name, value)| is_allowed(name) && self.types_of_name(name).admit(value)) {
+            return false;
+        }
+        let required = table.properties.iter().enumerate();
+        let mut required = required.filter(|(_, (_, types))| types.0 & Types::REQUIRED != 0);
+        required.all(|(index, _)| object.get(table.name(index)).is_some())
     }
 }
+
+/// The most entries of `required` that are read.
+const REQUIRED_MAX: usize = 64;
 
 /// The schema's table would be larger than the memory that it may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

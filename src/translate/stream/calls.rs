@@ -3,8 +3,9 @@
 mod resolve;
 
 use crate::openai::ToolCallDelta;
+use crate::rescue::{FoundCall, OfferedTools};
 
-use super::super::arguments::{Arguments, Ending, Schema};
+use super::super::arguments::{Arguments, Ending, Schema, fit};
 use super::super::finish::is_ready;
 use super::super::plan::Plan;
 use super::super::tool_id::{self, TakenIds};
@@ -86,6 +87,8 @@ pub(super) struct StreamedCalls {
     taken_ids: TakenIds,
     /// Whether only the first call is shown.
     is_only_one: bool,
+    /// Whether values are given the types of the schema.
+    is_coercing: bool,
 }
 
 /// The fate, at the end of the answer, of a call whose turn has not come.
@@ -108,7 +111,13 @@ impl StreamedCalls {
         tools.sort_by(|(name, _), (other, _)| name.cmp(other));
         renamed.sort_by(|(sent, _), (other, _)| sent.cmp(other));
         let taken_ids = std::mem::take(&mut plan.taken_ids);
-        StreamedCalls { list: Vec::new(), tools, renamed, taken_ids, is_only_one: plan.one_tool_call }
+        let (is_only_one, is_coercing) = (plan.one_tool_call, plan.coerces);
+        StreamedCalls { list: Vec::new(), tools, renamed, taken_ids, is_only_one, is_coercing }
+    }
+
+    /// True if the request offers tools.
+    pub(super) fn has_tools(&self) -> bool {
+        !self.tools.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -140,6 +149,14 @@ impl StreamedCalls {
         self.list.len() - 1
     }
 
+    /// The name of the offered tool that a call in text is for, and its arguments as JSON. `None` if no tool of that name
+    /// is offered, or if the arguments do not fit its schema.
+    pub(super) fn fit(&self, found: &FoundCall) -> Option<(String, String)> {
+        let name = offered(&self.tools, &found.name);
+        let schema = by_name(&self.tools, name)?;
+        Some((name.to_owned(), fit(&found.arguments, schema.as_ref())?))
+    }
+
     /// Takes a piece. JSON of the open call, which is at the place `open`, is appended to `json`.
     pub(super) fn push(&mut self, delta: &ToolCallDelta<'_, '_>, open: Option<usize>, json: &mut String) {
         let Some(at) = self.resolve(delta) else { return };
@@ -169,7 +186,7 @@ impl StreamedCalls {
         // A server that refused long names was sent short ones, which have no tool of their own.
         let own_name = by_name(&self.renamed, name).map_or(name, String::as_str);
         let tool = by_name(&self.tools, name).or_else(|| by_name(&self.tools, own_name));
-        let schema = tool.and_then(Option::clone);
+        let schema = tool.and_then(Option::clone).filter(|_| self.is_coercing);
         // Arguments that came before the name are read again, this time with the schema.
         let before = std::mem::replace(&mut call.arguments, Arguments::new(schema));
         call.pending.clear();
@@ -262,6 +279,26 @@ impl StreamedCalls {
         }
         let unique = unique.get(..unique.len().saturating_sub(3)).unwrap_or_default();
         format!("toolu_{unique}{at:03}")
+    }
+}
+
+impl OfferedTools for StreamedCalls {
+    fn offers(&self, name: &str) -> bool {
+        by_name(&self.tools, offered(&self.tools, name)).is_some()
+    }
+
+    fn may_offer(&self, beginning: &str) -> bool {
+        let begins_tool = |text: &str| {
+            let at = self.tools.partition_point(|(known, _)| known.as_str() < text);
+            let is_begun = self.tools.get(at).is_some_and(|(known, _)| known.starts_with(text));
+            is_begun || text.rsplit_once(':').is_some_and(|(name, _)| by_name(&self.tools, name).is_some())
+        };
+        let mut spaces = NAMESPACES.iter();
+        begins_tool(beginning)
+            || spaces.any(|space| match beginning.strip_prefix(space) {
+                Some(local) => begins_tool(local),
+                None => space.starts_with(beginning),
+            })
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct BlockWriter {
     message_id: String,
     has_started: bool,
     open: OpenBlock,
+    /// True if a block has begun that is not reasoning.
+    has_text: bool,
     next_index: u32,
     signature: Signature,
     /// The newlines between the open block of reasoning and the text behind it.
@@ -42,6 +44,7 @@ impl BlockWriter {
             message_id,
             has_started: false,
             open: OpenBlock::Nothing,
+            has_text: false,
             next_index: 0,
             signature: Signature::new(is_thinking_omitted),
             newlines: 0,
@@ -66,6 +69,11 @@ impl BlockWriter {
     /// True if nothing but reasoning was written.
     pub(super) fn has_only_reasoning(&self) -> bool {
         self.next_index == 0 || (self.next_index == 1 && self.open == OpenBlock::Thinking)
+    }
+
+    /// True if a block of text or a tool use has begun.
+    pub(super) fn has_text(&self) -> bool {
+        self.has_text
     }
 
     pub(super) fn open(&self) -> OpenBlock {
@@ -159,6 +167,7 @@ impl BlockWriter {
     fn begin(&mut self, open: OpenBlock, sink: &mut AnswerSink<'_, '_>) {
         self.start(sink);
         self.open = open;
+        self.has_text |= open != OpenBlock::Thinking;
         self.next_index += 1;
     }
 

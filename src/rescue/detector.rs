@@ -1,0 +1,278 @@
+//! Reads text as it comes, and says which part may be shown and which is held because it may be a call.
+//!
+//! | state | text | then |
+//! |---|---|---|
+//! | Plain | without the beginning of a trigger | shown as it is |
+//! | Plain | the beginning of a trigger at its end | held |
+//! | held | that rules out all forms | shown up to there, and Plain from there on |
+//! | held | that still fits a form | held |
+//!
+//! The last byte decides: text is shown as soon as no form fits it any more, and never changed. A trigger inside held
+//! text is not looked for again, so each byte is read a fixed number of times.
+
+use memchr::memchr2;
+
+use super::families::{CallFamily, FAMILIES};
+use super::form::{CallForm, is_in_name};
+use super::found::FoundCall;
+
+/// The most text that is held, in bytes. A longer call goes out as text: an answer of 128,000 tokens has half of it.
+pub const HELD_SIZE_MAX: usize = 1024 * 1024;
+
+/// The memory that an idle detector keeps for the next held text, in bytes.
+const KEPT_SIZE_MAX: usize = 256;
+
+/// The tools that a request offers.
+pub trait OfferedTools {
+    /// True if this is the name of an offered tool, perhaps with control tokens or a namespace around it.
+    fn offers(&self, name: &str) -> bool;
+
+    /// True if the name of an offered tool begins with this text, or this text with such a name.
+    fn may_offer(&self, beginning: &str) -> bool;
+}
+
+/// The part of a pushed text that may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// The pushed text, as it is. Nothing is held.
+    Pushed,
+    /// The text in [`CallDetector::ready`].
+    Ready,
+    /// Nothing yet.
+    Nothing,
+}
+
+/// Finds calls at the end of a text.
+#[derive(Debug)]
+pub struct CallDetector {
+    /// The text that is not shown yet: the part that may be shown now, and the part that may be a call.
+    held: String,
+    /// The size of the part of `held` that may be shown.
+    ready: usize,
+    /// The first byte of `held` that was not read.
+    at: usize,
+    /// The forms that fit the held text. Empty while only a part of a trigger is held.
+    forms: Vec<CallForm>,
+    /// True until something else than white space was shown: some forms count only for a whole answer.
+    is_at_start: bool,
+    /// The last byte that was shown. A trigger behind a quote is only mentioned.
+    last: u8,
+}
+
+impl CallDetector {
+    /// A detector for a new text. With `is_part` it is not a whole answer, so that the forms for those do not count.
+    pub fn new(is_part: bool) -> Self {
+        CallDetector {
+            held: String::new(),
+            ready: 0,
+            at: 0,
+            forms: Vec::new(),
+            is_at_start: !is_part,
+            last: b'\n',
+        }
+    }
+
+    /// True if text is held.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The bytes of text that are held.
+    pub fn held_size(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Takes the next piece of the text.
+    pub fn push(&mut self, text: &str, tools: &dyn OfferedTools) -> Release {
+        if !self.is_holding() && !self.may_begin_in(text, tools) {
+            self.is_at_start = self.is_at_start && text.trim_ascii().is_empty();
+            self.last = text.bytes().last().unwrap_or(self.last);
+            return Release::Pushed;
+        }
+        self.push_held(text, tools)
+    }
+
+    /// The text that may be shown now. Call [`CallDetector::clear_ready`] behind it.
+    pub fn ready(&self) -> &str {
+        self.held.get(..self.ready).unwrap_or_default()
+    }
+
+    /// Removes the text that was shown.
+    pub fn clear_ready(&mut self) {
+        self.held.drain(..self.ready);
+        self.at -= self.ready;
+        // The text of the forms begins where the shown text ends.
+        self.forms.iter_mut().for_each(|form| form.shift(self.ready));
+        self.ready = 0;
+        if self.held.is_empty() && self.held.capacity() > KEPT_SIZE_MAX {
+            self.held = String::new();
+        }
+    }
+
+    /// Gives all text free to be shown, because it is not the end of the answer.
+    pub fn release(&mut self) -> Release {
+        if self.held.is_empty() {
+            return Release::Nothing;
+        }
+        self.free_up_to(self.held.len());
+        self.at = self.ready;
+        self.forms = Vec::new();
+        Release::Ready
+    }
+
+    /// The calls that the held text is, at the end of the answer, and their family. The text stays held.
+    pub fn calls(&self) -> Option<(Vec<FoundCall>, &'static CallFamily)> {
+        let complete = self.forms.iter().filter(|form| form.is_complete(self.held.len()));
+        complete.filter_map(|form| Some((form.calls(&self.held)?, form.family()))).next()
+    }
+
+    /// Drops the held text, since its calls were taken.
+    pub fn drop_held(&mut self) {
+        self.held = String::new();
+        (self.ready, self.at) = (0, 0);
+        self.forms = Vec::new();
+    }
+
+    /// True if a trigger, or the beginning of one at the end, is in the text.
+    fn may_begin_in(&self, text: &str, tools: &dyn OfferedTools) -> bool {
+        if self.is_at_start {
+            let seen = text.trim_ascii_start();
+            if !seen.is_empty() && may_trigger(seen, tools) {
+                return true;
+            }
+        }
+        self.find_tag(text.as_bytes(), 0, self.last).is_some()
+    }
+
+    /// The next place from `from` on at which a tag may begin that opens a call. `last` is the byte before the text.
+    fn find_tag(&self, text: &[u8], from: usize, last: u8) -> Option<usize> {
+        let mut from = from;
+        loop {
+            let rest = text.get(from..)?;
+            let at = from + memchr2(b'<', b'[', rest)?;
+            let before = at.checked_sub(1).and_then(|before| text.get(before).copied()).unwrap_or(last);
+            let here = text.get(at..).unwrap_or_default();
+            if !matches!(before, b'`' | b'"' | b'\'') && may_be_tag(here) {
+                return Some(at);
+            }
+            from = at + 1;
+        }
+    }
+
+    // Most text has no trigger, so this stays out of the way of that.
+    #[inline(never)]
+    fn push_held(&mut self, text: &str, tools: &dyn OfferedTools) -> Release {
+        self.held.push_str(text);
+        if self.held.len() > HELD_SIZE_MAX {
+            return self.release();
+        }
+        while self.at < self.held.len() {
+            if self.forms.is_empty() && !self.begin(tools) {
+                break;
+            }
+            if self.forms.is_empty() {
+                continue;
+            }
+            let (text, at) = (self.held.as_bytes(), self.at);
+            self.forms.retain_mut(|form| form.push(text, at, tools));
+            if self.forms.is_empty() {
+                // The byte that ruled the forms out may begin another trigger.
+                self.forms = Vec::new();
+                self.free_up_to(self.at.max(self.ready + 1));
+                self.at = self.ready;
+            } else {
+                self.at += 1;
+            }
+        }
+        if self.ready == 0 { Release::Nothing } else { Release::Ready }
+    }
+
+    /// Looks for a trigger from `at` on, and gives free what is before it. Begins its forms if it is whole. Returns false
+    /// if the text ends before that is decided.
+    fn begin(&mut self, tools: &dyn OfferedTools) -> bool {
+        let rest = self.held.get(self.at..).unwrap_or_default();
+        let seen = rest.trim_ascii_start();
+        let is_whole_answer = self.is_at_start && (seen.is_empty() || may_trigger(seen, tools));
+        let at = if is_whole_answer {
+            Some(self.held.len() - seen.len()).filter(|_| !seen.is_empty())
+        } else {
+            self.find_tag(self.held.as_bytes(), self.at, self.last)
+        };
+        let Some(at) = at else {
+            self.free_up_to(self.held.len());
+            self.at = self.ready;
+            return false;
+        };
+        self.free_up_to(at);
+        self.at = at;
+        let seen = self.held.get(at..).unwrap_or_default();
+        let is_at_start = self.is_at_start;
+        let mut is_met = false;
+        let mut forms = Vec::new();
+        for family in FAMILIES.iter().filter(|family| is_at_start || !family.is_whole_answer) {
+            let mut fits = false;
+            for trigger in family.triggers() {
+                let (is_found, is_part) = compare(seen, trigger, tools);
+                is_met |= is_found;
+                fits |= is_found || is_part;
+            }
+            if fits {
+                forms.push(family);
+            }
+        }
+        if !is_met {
+            return false;
+        }
+        self.forms = forms.into_iter().map(|family| CallForm::new(family, at)).collect();
+        true
+    }
+
+    /// Gives the held text free up to a place.
+    fn free_up_to(&mut self, end: usize) {
+        let mut end = end.min(self.held.len());
+        while !self.held.is_char_boundary(end) {
+            end += 1;
+        }
+        let shown = self.held.get(self.ready..end).unwrap_or_default();
+        self.is_at_start = self.is_at_start && shown.trim_ascii().is_empty();
+        self.last = shown.bytes().last().unwrap_or(self.last);
+        self.ready = end;
+    }
+}
+
+/// True if a text that begins with `<` or `[` may begin with a tag that opens a call. A second byte decides for most.
+fn may_be_tag(text: &[u8]) -> bool {
+    match text {
+        [b'<', b't' | b'f' | b'i' | b'm' | b'|' | b'T' | b's' | b'a' | 0xef, ..] | [b'[', b'T', ..] => {
+            let mut triggers = FAMILIES.iter().filter(|family| !family.is_whole_answer);
+            triggers.any(|family| family.triggers().any(|word| shares_beginning(text, word.as_bytes())))
+        }
+        [b'<' | b'['] => true,
+        _ => false,
+    }
+}
+
+/// True if an answer may begin with a trigger.
+fn may_trigger(text: &str, tools: &dyn OfferedTools) -> bool {
+    FAMILIES.iter().any(|family| {
+        family.triggers().any(|trigger| {
+            let (is_found, is_part) = compare(text, trigger, tools);
+            is_found || is_part
+        })
+    })
+}
+
+/// Compares the beginning of a text with a trigger: whether it has the whole trigger, and whether it is a part of it. The
+/// empty trigger stands for the name of an offered tool.
+fn compare(text: &str, trigger: &str, tools: &dyn OfferedTools) -> (bool, bool) {
+    if trigger.is_empty() {
+        let name = text.split(|c: char| !is_in_name(c)).next().unwrap_or_default();
+        return (!name.is_empty() && tools.may_offer(name), false);
+    }
+    (text.starts_with(trigger), trigger.starts_with(text))
+}
+
+/// True if one of the two begins with the other.
+fn shares_beginning(text: &[u8], word: &[u8]) -> bool {
+    text.starts_with(word) || word.starts_with(text)
+}
