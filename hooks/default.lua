@@ -27,6 +27,7 @@ return {
     --   think_tags = false,                     -- true: no reasoning parser, answers begin with reasoning up to </think>
     --   coerce_arguments = true,                -- give tool arguments the type that the tool's schema wants
     --   rescue_tool_calls = true,               -- take calls at the end of a text for tool calls, if the server saw none
+    --   loops = "warn",                         -- a model that repeats itself: "off", "warn" or "break"
     --   never_empty = false,                    -- true: add a block of empty text to an answer without content
     --   late_tools = "declare",                 -- "text": tools that come late stand in the conversation (vLLM)
     --   user_id = false,                        -- true: pass metadata.user_id on as `user`; it may name an account

@@ -37,6 +37,7 @@
 ---@field thinking_budget boolean?
 ---@field coerce_arguments boolean?
 ---@field rescue_tool_calls boolean?
+---@field loops "off"|"warn"|"break"|nil
 ---@field think_tags boolean?
 ---@field thinking_in_text boolean?
 ---@field never_empty boolean?

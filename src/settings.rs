@@ -43,6 +43,18 @@ pub enum LateTools {
     Text,
 }
 
+/// The treatment of a model that repeats itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoopMode {
+    /// Nothing is done.
+    Off,
+    /// From the third equal call in a row on, with equal results, a line in the result tells the model.
+    #[default]
+    Warn,
+    /// In addition, calls are forbidden for one turn after each sixth one, and a text ends that repeats one line 20 times.
+    Break,
+}
+
 /// The settings that the owner made for an upstream, or left to its discovery. All of them shape the translation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -71,6 +83,8 @@ pub struct Settings {
     pub coerce_arguments: bool,
     /// Take calls that end the text of an answer for tool calls, where the server recognized none.
     pub rescue_tool_calls: bool,
+    /// The treatment of a model that repeats itself.
+    pub loops: LoopMode,
     /// The server has no reasoning parser and the template opens the reasoning itself: the answer of a thinking model
     /// counts as reasoning up to `</think>`.
     pub think_tags: bool,
@@ -102,6 +116,7 @@ impl Default for Settings {
             thinking_budget: None,
             coerce_arguments: true,
             rescue_tool_calls: true,
+            loops: LoopMode::Warn,
             think_tags: false,
             never_empty: false,
             late_tools: LateTools::Declare,

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use sparkgap::dialect::ServerKind;
 use sparkgap::error::Error;
-use sparkgap::settings::{LateTools, Settings, SystemMessages, ThinkingMode};
+use sparkgap::settings::{LateTools, LoopMode, Settings, SystemMessages, ThinkingMode};
 use sparkgap::translate::{Lessons, Target};
 
 use support::cuts::PlacesMax;
@@ -108,6 +108,11 @@ impl Case {
             preserve_thinking: self.is("preserve_thinking", default.preserve_thinking),
             thinking_budget: self.get("thinking_budget").map(|value| value == "true"),
             coerce_arguments: self.is("coerce_arguments", default.coerce_arguments),
+            loops: match self.get("loops") {
+                Some("off") => LoopMode::Off,
+                Some("break") => LoopMode::Break,
+                _ => LoopMode::Warn,
+            },
             rescue_tool_calls: self.is("rescue_tool_calls", default.rescue_tool_calls),
             think_tags: self.is("think_tags", default.think_tags),
             user_id: self.is("user_id", default.user_id),
@@ -220,7 +225,7 @@ fn show(bytes: &[u8]) -> String {
 const EXPECTATIONS: [&str; 4] = ["chat.json", "message.sse", "message.json", "error.json"];
 
 /// The keys that the head of an `about.txt` may have.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "allow_extra",
     "image_schemes",
     "late_tools",
@@ -236,6 +241,7 @@ const KEYS: [&str; 22] = [
     "preserve_thinking",
     "thinking_budget",
     "coerce_arguments",
+    "loops",
     "rescue_tool_calls",
     "user_id",
     "think_tags",

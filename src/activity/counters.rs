@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::changes::BehaviorChanges;
 use super::phase::Phase;
 use crate::json::{Object, Value};
 
@@ -10,6 +11,8 @@ use crate::json::{Object, Value};
 pub struct Counters {
     requests: AtomicU64,
     cancelled: [AtomicU64; Phase::ALL.len()],
+    rescued: AtomicU64,
+    broken_loops: AtomicU64,
 }
 
 impl Counters {
@@ -23,6 +26,17 @@ impl Counters {
         if let Some(count) = self.cancelled.get(phase as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Counts the tool calls of an answer that were found in text, and a loop that was broken.
+    pub fn add_behavior(&self, changes: &BehaviorChanges) {
+        self.rescued.fetch_add(changes.rescued as u64, Ordering::Relaxed);
+        self.broken_loops.fetch_add(u64::from(changes.is_loop_broken), Ordering::Relaxed);
+    }
+
+    /// The number of tool calls that were found in text, and of loops that were broken.
+    pub fn behavior(&self) -> (u64, u64) {
+        (self.rescued.load(Ordering::Relaxed), self.broken_loops.load(Ordering::Relaxed))
     }
 
     /// The number of requests of any kind but those of probes.

@@ -5,12 +5,14 @@
 //! | `shared` | [`Activity`]: registry and counters as one value |
 //! | `in_flight` | [`InFlight`]: the requests in progress, for whoever wants to read them |
 //! | `counters` | [`Counters`]: the numbers since the start |
+//! | `changes` | [`BehaviorChanges`]: calls found in text, and loops |
 //! | `phase` | [`Phase`]: the phases of a request |
 //! | `refusals` | [`RefusalLog`]: the lines of refused requests, and the number of those left out |
 //! | `record` | [`Record`]: the line in the log, and the argument of `on_log` |
 //!
 //! `/health`, the log line, `on_log` and systemd's status line read these values; they do not count for themselves.
 
+mod changes;
 mod counters;
 mod in_flight;
 mod phase;
@@ -18,6 +20,7 @@ mod record;
 mod refusals;
 mod shared;
 
+pub use changes::BehaviorChanges;
 pub use counters::Counters;
 pub use in_flight::{ActiveRequest, InFlight, InFlightSlot, Streaming};
 pub use phase::Phase;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::changes::BehaviorChanges;
 use crate::anthropic::{StopReason, Usage};
 use crate::json::Value;
 use crate::lane::Lane;
@@ -96,6 +97,8 @@ pub struct Record {
     pub coercions: usize,
     /// The number of places in the arguments of tool calls that were not JSON and were repaired.
     pub repairs: usize,
+    /// Calls found in text, and loops.
+    pub behavior: BehaviorChanges,
     /// The moment at which the head of the request was here.
     pub began: Instant,
     /// The time until the first byte of the model's answer.
@@ -120,6 +123,7 @@ impl Record {
             usage: Usage::default(),
             coercions: 0,
             repairs: 0,
+            behavior: BehaviorChanges::default(),
             began: Instant::now(),
             first_byte: None,
             error: None,
@@ -146,7 +150,7 @@ impl Record {
     pub fn to_value(&self) -> Value<'static> {
         let millis = |time: Duration| Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let (details, usage) = (&self.details, self.usage);
-        Value::object([
+        let mut record = Value::object([
             ("request_id", self.request_id.clone().into()),
             ("model", details.client_model.clone().into()),
             ("upstream", details.upstream.clone().into()),
@@ -165,7 +169,11 @@ impl Record {
             ("why", self.place.map_or(Value::Null, |place| place.why.into())),
             ("lane", self.place.map_or(Value::Null, |place| u64::from(place.lane.number()).into())),
             ("queue_ms", self.place.map_or(Value::Null, |place| millis(place.waited))),
-        ])
+        ]);
+        if let Some(object) = record.as_object_mut() {
+            self.behavior.members().into_iter().for_each(|(name, value)| object.push(name, value));
+        }
+        record
     }
 }
 
@@ -202,6 +210,7 @@ impl fmt::Display for Record {
                 write!(f, " {what} {count}")?;
             }
         }
+        write!(f, "{}", self.behavior)?;
         if let Some(Placed { lane, why, waited }) = self.place {
             write!(f, " {} lane {} queued {} ms", OrDash(why), lane.number(), waited.as_millis())?;
         }

@@ -34,6 +34,7 @@ impl Activity {
     /// Writes the line of a request that has ended. One that was refused before an upstream was chosen may be one of a
     /// flood, so its line is among the refusals.
     pub fn log(&self, record: &Record) {
+        self.counters.add_behavior(&record.behavior);
         if record.is_refused() {
             self.refusals.log(record.details.caller.address, format_args!("{record}"));
         } else {
@@ -56,6 +57,9 @@ impl Activity {
         object.push("requests", Value::from(self.counters.requests()));
         object.push("streams", Value::from(self.in_flight.streams() as u64));
         object.push("cancelled", self.counters.cancelled());
+        let (rescued, broken_loops) = self.counters.behavior();
+        object.push("rescued_calls", Value::from(rescued));
+        object.push("broken_loops", Value::from(broken_loops));
     }
 }
 
@@ -75,7 +79,7 @@ mod tests {
             activity.add_to(&mut object);
             Value::from(object).to_json()
         };
-        let cancelled = r#""cancelled":{"body":0,"hook":0,"queue":1,"connect":0,"head":0,"stream":0,"whole":0,"unread":0}}"#;
+        let cancelled = r#""cancelled":{"body":0,"hook":0,"queue":1,"connect":0,"head":0,"stream":0,"whole":0,"unread":0},"rescued_calls":0,"broken_loops":0}"#;
         assert_eq!(text(), format!(r#"{{"requests":1,"streams":1,{cancelled}"#));
         drop(stream);
         drop(slot);

@@ -15,6 +15,7 @@ use crate::http::Socket;
 use crate::ids;
 use crate::json::{Parser, Value};
 use crate::openai::{Counts, UpstreamError};
+use crate::rescue::CallFamily;
 use crate::server::Client;
 use crate::translate::{Asked, MessageFold, MessageStream, Plan, Progress};
 use crate::transport::Wait;
@@ -83,6 +84,10 @@ pub(super) struct Summary {
     pub(super) end: Option<(StopReason, Usage)>,
     /// The number of values in tool call arguments that were coerced, and of places that were repaired.
     pub(super) changes: (usize, usize),
+    /// The number of calls that were found in text, and the family of their form.
+    pub(super) rescued: (usize, Option<&'static CallFamily>),
+    /// True if the text was ended because it repeated one line.
+    pub(super) has_looped: bool,
 }
 
 impl Output {
@@ -403,7 +408,9 @@ impl Exchange {
     /// The summary for the log, and the token counts from which the gateway learns how the model counts.
     pub(super) fn summary(&self) -> (Summary, Counts) {
         let told = |answer: &mut AnswerUnderWay| {
-            (Summary { changes: answer.stream.changes(), ..answer.summary }, answer.stream.counts())
+            let stream = &answer.stream;
+            let (changes, rescued, has_looped) = (stream.changes(), stream.rescued(), stream.has_looped());
+            (Summary { changes, rescued, has_looped, ..answer.summary }, stream.counts())
         };
         self.with(told).unwrap_or_default()
     }

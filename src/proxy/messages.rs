@@ -23,6 +23,7 @@ use super::filter::Filter;
 use super::identity::Identity;
 use super::prepare::{Hooked, Incoming};
 use super::relay::Relay;
+use super::rescued;
 use super::routing::{Routing, sign_of};
 use super::state::Proxy;
 use super::stop::Stop;
@@ -89,6 +90,10 @@ pub(super) fn serve(
     let outcome = answer(stages, request, &mut course);
     let (summary, _) = exchange.summary();
     (record.coercions, record.repairs) = summary.changes;
+    record.behavior.is_loop_broken |= summary.has_looped;
+    if let (rescued, Some(family)) = summary.rescued {
+        (record.behavior.rescued, record.behavior.rescued_form) = (rescued, family.name);
+    }
     record.first_byte = summary.first.map(|first| first.duration_since(record.began));
     if let Some((reason, usage)) = summary.end {
         record.stop_reason = Some(reason);
@@ -174,6 +179,8 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
         };
         log::trace!("{} to the upstream: {}", course.record.request_id, String::from_utf8_lossy(&body));
         let asked = plan.asked.clone();
+        course.record.behavior.loop_length = plan.loop_length;
+        course.record.behavior.is_loop_broken = plan.is_loop_broken;
         let saved_size = course.hooked.saved.as_ref().map_or(0, Vec::len);
         let kept_size = saved_size + plan.kept_size();
         exchange.share().set(body.len() + kept_size);
@@ -245,6 +252,9 @@ fn ask(
     let (summary, counts) = exchange.summary();
     let prompt_time = summary.first.zip(sent).map(|(first, sent)| first.saturating_duration_since(sent));
     resolved.learn_answer(counts, asked, prompt_time);
+    if let Some(family) = summary.rescued.1 {
+        rescued::warn_about(stages.gateway, resolved, family);
+    }
     relayed
 }
 

@@ -20,6 +20,7 @@
 //! | `identity` | the client and the conversation of a request, for the choice of an upstream and for the upstream's headers |
 //! | `routing` | the upstreams that can answer a request, and those that have failed with it |
 //! | `preview` | the request that would be sent, for `sparkgap hook` |
+//! | `rescued` | the warning about tool calls that a server did not recognize |
 //! | `relay` | the upstream's bytes through decoder and translation to the client |
 
 mod attempt;
@@ -36,6 +37,7 @@ mod options;
 mod prepare;
 mod preview;
 mod relay;
+mod rescued;
 mod resource;
 mod routing;
 mod service;

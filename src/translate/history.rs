@@ -5,6 +5,7 @@
 //! two. So the upstream's prefix cache holds from turn to turn.
 
 mod answer;
+mod loops;
 mod results;
 
 use std::borrow::Cow;
@@ -13,14 +14,16 @@ use crate::anthropic::{Block, Message, Role, ToolResult};
 use crate::dialect::ServerKind;
 use crate::error::Error;
 use crate::json::Value;
-use crate::settings::SystemMessages;
+use crate::settings::{LoopMode, SystemMessages};
 use crate::shown::cut;
 
 use super::blocks;
 use super::late::Late;
 use super::plan::Target;
 use super::tool_id;
-use answer::{AssistantTurn, append};
+use answer::{AssistantCall, AssistantTurn, append};
+use loops::CallLoop;
+pub(super) use loops::{BROKEN_EVERY, TOLD_FROM};
 
 /// Replaces an image that the model cannot see.
 pub const IMAGE_OMITTED: &str = "[image omitted: model has no vision]";
@@ -59,6 +62,8 @@ pub(super) struct History<'r> {
     pub(super) prefill: Option<String>,
     /// The tools whose definitions stand in `messages`.
     pub(super) late: Late<'r>,
+    /// The number of equal calls in a row, with equal results, at the end; 0 if the last message has no result.
+    pub(super) loop_length: usize,
 }
 
 /// Translates the conversation.
@@ -71,7 +76,8 @@ pub(super) fn history<'r>(
     target: &Target<'_>,
     late: Late<'r>,
 ) -> Result<History<'r>, Error> {
-    let mut builder = Builder { turns: Vec::new(), reminders: Vec::new(), early: Vec::new(), target, late };
+    let (turns, reminders, early) = (Vec::new(), Vec::new(), Vec::new());
+    let mut builder = Builder { turns, reminders, early, target, late, calls: CallLoop::default() };
     let last_user = messages.iter().rposition(|message| message.role == Role::User);
     let leading = messages.iter().take_while(|message| message.role == Role::System).count();
     let (leading, mut rest) = messages.split_at(leading);
@@ -103,6 +109,7 @@ struct Builder<'r, 't> {
     early: Vec<&'r ToolResult<'r>>,
     target: &'t Target<'t>,
     late: Late<'r>,
+    calls: CallLoop<'r>,
 }
 
 impl<'r> Builder<'r, '_> {
@@ -147,6 +154,9 @@ impl<'r> Builder<'r, '_> {
         let last_user = run.iter().rposition(|message| message.role == Role::User);
         let results = run.iter().flat_map(|message| &message.content).filter_map(as_result);
         let results: Vec<&ToolResult<'r>> = self.early.drain(..).chain(results).collect();
+        if results.is_empty() {
+            self.calls.reset();
+        }
         if last_user.is_some() || !results.is_empty() {
             self.results(&results);
         }
@@ -191,12 +201,17 @@ impl<'r> Builder<'r, '_> {
     /// becomes text of the user, unless it is empty. The images that tools returned follow all results.
     fn results(&mut self, results: &[&'r ToolResult<'r>]) {
         let open = self.open_calls();
+        let heads = self.open_heads();
         let mut after = Vec::new();
         let paired = results::pair(&open, results);
-        for (id, result) in open.iter().zip(paired.of_calls) {
+        for ((id, (name, input)), result) in open.iter().zip(heads).zip(paired.of_calls) {
             let result = result.and_then(|at| results.get(at));
             let content = result.map(|result| result_text(result, &mut after, self.target, &mut self.late));
-            self.turns.push(ChatMessage::Tool { id, content: content.unwrap_or(Cow::Borrowed(NO_RESULT)) });
+            let mut content = content.unwrap_or(Cow::Borrowed(NO_RESULT));
+            if self.target.settings.loops != LoopMode::Off {
+                self.calls.add(name, input, &mut content);
+            }
+            self.turns.push(ChatMessage::Tool { id, content });
         }
         for result in paired.without_call.iter().filter_map(|at| results.get(*at)) {
             let mut images = Vec::new();
@@ -215,6 +230,14 @@ impl<'r> Builder<'r, '_> {
     fn open_calls(&self) -> Vec<&'r str> {
         match self.turns.last() {
             Some(ChatMessage::Assistant(answer)) => answer.calls.iter().map(|call| call.id).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The names and arguments of the same calls.
+    fn open_heads(&self) -> Vec<(&'r str, Option<&'r Value<'r>>)> {
+        match self.turns.last() {
+            Some(ChatMessage::Assistant(answer)) => answer.calls.iter().map(AssistantCall::head).collect(),
             _ => Vec::new(),
         }
     }
@@ -281,7 +304,7 @@ impl<'r> Builder<'r, '_> {
             }
         }
         let messages = self.turns.into_iter().map(|turn| turn.into_json(flavour)).collect();
-        Ok(History { messages, prefill, late: self.late })
+        Ok(History { messages, prefill, late: self.late, loop_length: self.calls.length() })
     }
 }
 

@@ -91,6 +91,12 @@ pub struct Plan {
     pub coerces: bool,
     /// Whether calls are looked for in text, where the server recognized none.
     pub rescues: bool,
+    /// The number of equal calls in a row at the end of the conversation, if the model was told of them; else 0.
+    pub loop_length: usize,
+    /// Calls are forbidden for this turn because of them.
+    pub is_loop_broken: bool,
+    /// Whether a text ends that repeats one line without end.
+    pub ends_repeated_lines: bool,
     /// The declared tools, each with the schema that is needed to coerce and to check its arguments.
     pub tools: Vec<(String, Option<Schema>)>,
     /// The ids of tool calls that the client knows from the history: a new call must not have one of them.

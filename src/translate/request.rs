@@ -9,14 +9,14 @@ use crate::anthropic::{Block, MessagesRequest, Thinking, ToolChoice};
 use crate::dialect::{Efforts, ServerKind};
 use crate::error::Error;
 use crate::json::{Object, Value};
-use crate::settings::ThinkingMode;
+use crate::settings::{LoopMode, ThinkingMode};
 use crate::shown::cut;
 
 use super::arguments::Schema;
 use super::blocks;
 use super::estimate::Prompt;
 use super::extras;
-use super::history::{History, history};
+use super::history::{BROKEN_EVERY, History, TOLD_FROM, history};
 use super::late::Late;
 use super::plan::{Asked, KEPT_ITEM_SIZE, Plan, Target};
 use super::repair::LIMIT_KEYS;
@@ -74,7 +74,9 @@ pub fn chat_request<'r>(
     let dialect = target.flavour.dialect();
     extras::check_images(&request.messages, target)?;
     let history = history(&request.system, &request.messages, target, Late::of(request, target))?;
-    let tools = tools(request, target.flavour, &|name| history.late.has_told(name))?;
+    let is_loop_broken = breaks_loop(request, target, history.loop_length);
+    let choice = if is_loop_broken { Some(ToolChoice::None) } else { request.tool_choice };
+    let tools = tools(request, target.flavour, choice, &|name| history.late.has_told(name))?;
     let thinks = thinks(request, target, &history, &tools);
     let dropped = dropped(request, &tools);
     let not_allowed = extras::not_allowed(request, target.settings);
@@ -82,6 +84,9 @@ pub fn chat_request<'r>(
     let (kept_tools, is_coercion_cut) = kept_tools(target, &tools);
     let mut plan = plan(request, target, &tools);
     plan.tools = kept_tools;
+    plan.no_tool_call |= is_loop_broken;
+    plan.is_loop_broken = is_loop_broken;
+    plan.loop_length = if history.loop_length >= TOLD_FROM { history.loop_length } else { 0 };
     plan.think_tags = target.settings.think_tags && thinks;
     let repeated = history.prefill.as_deref().filter(|_| !dialect.wants_continue_flag);
     plan.repeated = repeated.map(|text| text.trim_start().to_string());
@@ -266,12 +271,23 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         taken_ids: TakenIds::of(&request.messages),
         coerces: target.settings.coerce_arguments,
         rescues: target.settings.rescue_tool_calls,
+        loop_length: 0,
+        is_loop_broken: false,
+        ends_repeated_lines: target.settings.loops == LoopMode::Break,
         tools: Vec::new(),
         renamed: renamed(tools, target.flavour),
         never_empty: target.settings.never_empty,
         discard: request.max_tokens == 0,
         context_window_beta: false,
     }
+}
+
+/// True if calls are forbidden for this turn, because the same call was made again and again. A call that the client
+/// forces is not forbidden.
+fn breaks_loop(request: &MessagesRequest<'_>, target: &Target<'_>, length: usize) -> bool {
+    let is_due = length > 0 && length.is_multiple_of(BROKEN_EVERY);
+    let is_forced = matches!(request.tool_choice, Some(ToolChoice::Any | ToolChoice::Tool(_)));
+    is_due && !is_forced && target.settings.loops == LoopMode::Break
 }
 
 /// Whether the model is to think. It does not with a forced call (the API refuses the pair, but the proxy serves the

@@ -21,6 +21,7 @@
 //! | part | duty |
 //! |---|---|
 //! | `marks` | splits text into reasoning and text |
+//! | `repeated` | the end of a text that repeats one line |
 //! | `messages` | finds what is new in messages that repeat the text so far |
 //! | `content` | the table above: which block each piece belongs to, and what waits |
 //! | `calls` | tool calls: which call a piece belongs to, and which may be shown |
@@ -34,6 +35,7 @@ mod content;
 mod lost;
 mod marks;
 mod messages;
+mod repeated;
 mod replay;
 mod told;
 mod writer;
@@ -50,6 +52,7 @@ use content::AnswerContent;
 use lost::LostCalls;
 use marks::{MarkedText, ShowMarked, ThinkMarks};
 use messages::Messages;
+use repeated::RepeatedLines;
 use told::{EndOfContent, Tokens, ToldEnd};
 use writer::{AnswerSink, BlockWriter};
 
@@ -90,6 +93,7 @@ pub struct MessageStream {
     is_never_empty: bool,
     /// The client knows the stop reason for a full window.
     knows_window_reason: bool,
+    lines: RepeatedLines,
     marks: ThinkMarks,
     lost: LostCalls,
     content: AnswerContent,
@@ -117,6 +121,7 @@ impl MessageStream {
             knows_window_reason: plan.context_window_beta,
             marks: ThinkMarks::new(plan.repeated, plan.think_tags),
             lost: LostCalls::new(rescues),
+            lines: RepeatedLines::new(plan.ends_repeated_lines && !plan.discard),
             content: AnswerContent::new(writer, calls, plan.stop_sequences, plan.thinking_asked),
             told: ToldEnd::default(),
             tokens: Tokens::new(plan.asked, plan.discard),
@@ -152,6 +157,11 @@ impl MessageStream {
     /// The number of calls that were found in text, and the family of their form.
     pub fn rescued(&self) -> (usize, Option<&'static CallFamily>) {
         self.lost.rescued()
+    }
+
+    /// True if the text was ended because it repeated one line.
+    pub fn has_looped(&self) -> bool {
+        self.told.has_looped()
     }
 
     /// The number of the upstream's events that were passed over because they were not JSON.
@@ -346,7 +356,12 @@ impl MessageStream {
 
     /// Takes text. Returns false if a stop sequence was met.
     fn text(&mut self, text: &str, emit: &mut Emit<'_>) -> bool {
+        let end = self.lines.push(text);
+        let text = end.and_then(|end| text.get(..end)).unwrap_or(text);
         self.with_marks(emit, |marks, show| marks.push(text, show));
+        if end.is_some() {
+            self.told.end_loop();
+        }
         !self.told.is_stopped()
     }
 
@@ -435,7 +450,9 @@ impl MessageStream {
         }
         self.open(emit);
         self.with_marks(emit, ThinkMarks::settle);
-        if !self.told.is_stopped() {
+        if self.told.has_looped() {
+            self.with_lost(emit, LostCalls::switch_off);
+        } else if !self.told.is_stopped() {
             self.with_lost(emit, LostCalls::end);
         }
         let is_never_empty = self.is_never_empty;

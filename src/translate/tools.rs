@@ -78,7 +78,7 @@ pub(super) struct Tools<'r> {
 }
 
 /// Translates the tools and the choice for an upstream. A tool for whose name `stands_as_text` is true may be called, but
-/// is not sent: its definition stands in the conversation.
+/// is not sent: its definition stands in the conversation. `choice` stands for the request's own.
 ///
 /// # Errors
 /// 400: the choice names a tool that is not declared, or all of the request's tools are ones that the API's server
@@ -86,6 +86,7 @@ pub(super) struct Tools<'r> {
 pub(super) fn tools<'r>(
     request: &'r MessagesRequest<'r>,
     flavour: ServerKind,
+    choice: Option<ToolChoice<'r>>,
     stands_as_text: &dyn Fn(&str) -> bool,
 ) -> Result<Tools<'r>, Error> {
     let mut tools = Tools::default();
@@ -106,7 +107,7 @@ pub(super) fn tools<'r>(
             }
             None => {
                 let kind = tool.kind.unwrap_or(tool.name);
-                if request.tool_choice == Some(ToolChoice::Tool(tool.name)) {
+                if choice == Some(ToolChoice::Tool(tool.name)) {
                     return Err(server_tool_error(i, kind));
                 }
                 tools.dropped.push((i, kind));
@@ -119,7 +120,7 @@ pub(super) fn tools<'r>(
     if let (true, Some((i, kind))) = (tools.functions.is_empty(), wanted) {
         return Err(server_tool_error(*i, kind));
     }
-    choose(&mut tools, request, flavour)?;
+    choose(&mut tools, choice, flavour)?;
     Ok(tools)
 }
 
@@ -129,10 +130,10 @@ fn server_tool_error(index: usize, kind: &str) -> Error {
 
 fn choose<'r>(
     tools: &mut Tools<'r>,
-    request: &MessagesRequest<'r>,
+    choice: Option<ToolChoice<'r>>,
     flavour: ServerKind,
 ) -> Result<(), Error> {
-    let Some(choice) = request.tool_choice else { return Ok(()) };
+    let Some(choice) = choice else { return Ok(()) };
     if let ToolChoice::Tool(name) = choice {
         let Some(at) = tools.declared.iter().position(|tool| tool.name == name) else {
             return Err(Error::invalid(format!(

@@ -11,7 +11,7 @@ use crate::cluster::ClusterKind;
 use crate::config::{self, Secret, UpstreamConfig, WakeTarget};
 use crate::dialect::ServerKind;
 use crate::route::AliasMember;
-use crate::settings::{LateTools, Settings, SystemMessages, ThinkingMode};
+use crate::settings::{LateTools, LoopMode, Settings, SystemMessages, ThinkingMode};
 use crate::shown::ShownText;
 
 /// The version of the hook API.
@@ -88,7 +88,7 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<UpstreamCon
 }
 
 /// The keys of an upstream.
-pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 25] = [
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 26] = [
     "url",
     "api_key",
     "model",
@@ -102,6 +102,7 @@ pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 25] = [
     "thinking_budget",
     "coerce_arguments",
     "rescue_tool_calls",
+    "loops",
     "think_tags",
     "thinking_in_text",
     "never_empty",
@@ -165,6 +166,7 @@ fn read_settings(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Setti
     const TOKENS_MAX: u64 = 1_000_000_000;
     let thinking = [(ThinkingMode::Off, "off"), (ThinkingMode::On, "on"), (ThinkingMode::Auto, "auto")];
     let system_messages = [(SystemMessages::Fold, "fold"), (SystemMessages::Keep, "keep")];
+    let loops = [(LoopMode::Off, "off"), (LoopMode::Warn, "warn"), (LoopMode::Break, "break")];
     let late_tools = [(LateTools::Declare, "declare"), (LateTools::Text, "text")];
     let default = Settings::default();
     Settings {
@@ -183,6 +185,7 @@ fn read_settings(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Setti
         thinking_in_text: reader.boolean("thinking_in_text", mistakes).unwrap_or(default.thinking_in_text),
         think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
         never_empty: reader.boolean("never_empty", mistakes).unwrap_or(default.never_empty),
+        loops: reader.choice("loops", &loops, mistakes).unwrap_or(default.loops),
         late_tools: reader.choice("late_tools", &late_tools, mistakes).unwrap_or(default.late_tools),
         user_id: reader.boolean("user_id", mistakes).unwrap_or(default.user_id),
         allow_extra: reader

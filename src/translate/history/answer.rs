@@ -30,6 +30,13 @@ pub(super) struct AssistantCall<'r> {
     input: Option<&'r Value<'r>>,
 }
 
+impl<'r> AssistantCall<'r> {
+    /// The tool and its arguments.
+    pub(super) fn head(&self) -> (&'r str, Option<&'r Value<'r>>) {
+        (self.name, self.input)
+    }
+}
+
 impl<'r> AssistantTurn<'r> {
     pub(super) fn push(&mut self, block: &'r Block<'r>) {
         let newlines = std::mem::take(&mut self.newlines);

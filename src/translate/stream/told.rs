@@ -78,6 +78,8 @@ pub(super) struct ToldEnd {
     is_done: bool,
     /// The upstream sent the whole answer as one JSON object.
     is_whole: bool,
+    /// The text was ended because it repeated one line.
+    has_looped: bool,
     /// The context window was full before the answer was whole.
     is_window_full: bool,
 }
@@ -132,8 +134,20 @@ impl ToldEnd {
         self.finish("length");
     }
 
+    /// The text repeats one line, so the answer ends here.
+    pub(super) fn end_loop(&mut self) {
+        self.has_looped = true;
+        self.finish("stop");
+    }
+
+    /// True if the text was ended because it repeated one line.
+    pub(super) fn has_looped(&self) -> bool {
+        self.has_looped
+    }
+
+    /// True if nothing that the upstream sends from now on is shown.
     pub(super) fn is_stopped(&self) -> bool {
-        self.stop_sequence.is_some()
+        self.stop_sequence.is_some() || self.has_looped
     }
 
     /// True if the upstream has told how the answer ended.
