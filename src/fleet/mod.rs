@@ -10,6 +10,7 @@
 //! | `dispatch` | which request gets which upstream, and which waits |
 //! | `choose` | the upstream that answers a request soonest |
 //! | `conversations` | the prefixes that each upstream has read |
+//! | `residents` | the conversations in an upstream's cache, and the size of that cache |
 //! | `speed` | how fast an upstream reads prompts and writes answers |
 //! | `health` | whether an upstream gets requests |
 //! | `waking` | when an upstream that sleeps gets a magic packet |
@@ -31,6 +32,7 @@ mod load_watch;
 mod memory;
 mod news;
 mod pool;
+mod residents;
 mod slot;
 mod speed;
 mod upstream;

@@ -121,14 +121,16 @@ impl Speed {
     }
 }
 
-fn float(tokens: u64) -> f64 {
+/// A number of tokens, for calculations.
+pub(super) fn float(tokens: u64) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "tokens are far below 2^53")]
     {
         tokens as f64
     }
 }
 
-fn whole(tokens: f64) -> u64 {
+/// A number of tokens that was calculated.
+pub(super) fn whole(tokens: f64) -> u64 {
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,

@@ -37,6 +37,13 @@ fn tight() -> Place {
     Place { name: "little memory", boxes: vec![tight; 2], users: 8, in_turn: vec![0, 1] }
 }
 
+/// Three boxes that differ in speed and memory.
+fn mixed() -> Place {
+    let tight = Profile { kv_tokens: 300_000, ..spark() };
+    let slow = Profile { rates: spark().rates.slower(2.0), ..tight.clone() };
+    Place { name: "mixed", boxes: vec![spark(), tight, slow], users: 10, in_turn: vec![0, 1, 0, 2] }
+}
+
 fn large() -> Place {
     Place { name: "four boxes", boxes: vec![spark(); 4], users: 12, in_turn: vec![0, 1, 2, 3] }
 }
@@ -104,6 +111,45 @@ fn a_box_for_each_conversation_beats_any_box() {
     assert!(cost.cached_share() > 0.93 && cost.turns as f64 > 1.2 * least_busy.turns as f64);
 }
 
+/// Whether a report has at least this share of another one's turns, and at most this multiple of its p95.
+#[track_caller]
+fn assert_keeps_up(report: &Report, other: &Report, turns: f64, wait: f64) {
+    let (least, most) = (turns * other.turns as f64, wait * other.wait(0.95));
+    assert!(report.turns as f64 >= least, "{} turns of {least}", report.turns);
+    assert!(report.wait(0.95) <= most, "{} s of {most}", report.wait(0.95));
+}
+
+#[test]
+fn little_memory_is_shared_as_well_as_by_a_person() {
+    let runs = Runs::short(tight());
+    let (by_agent, in_turn) = (runs.by_agent(), runs.in_turn());
+    for estimate in [1.0, 1.25] {
+        let cost = runs.cost(estimate);
+        assert_keeps_up(&cost, &in_turn, 0.92, 1.5);
+        assert_keeps_up(&cost, &by_agent, 1.25, 0.6);
+    }
+}
+
+#[test]
+fn boxes_that_differ_get_what_they_can_do() {
+    let runs = Runs::short(uneven());
+    let (by_agent, in_turn, cost) = (runs.by_agent(), runs.in_turn(), runs.cost(1.0));
+    assert_keeps_up(&cost, &in_turn, 0.93, 1.3);
+    assert_keeps_up(&cost, &by_agent, 1.2, 1.0);
+    let runs = Runs { seeds: 1..=1, ..Runs::short(mixed()) };
+    let (by_session, in_turn, cost) = (runs.by_session(), runs.in_turn(), runs.cost(1.0));
+    assert_keeps_up(&cost, &in_turn, 0.93, 1.4);
+    assert_keeps_up(&cost, &by_session, 1.1, 0.8);
+}
+
+#[test]
+fn four_boxes_serve_as_by_a_person() {
+    let runs = Runs::short(large());
+    let (in_turn, cost) = (runs.in_turn(), runs.cost(1.0));
+    assert_keeps_up(&cost, &in_turn, 0.95, 1.25);
+    assert!(cost.cached_share() > 0.94);
+}
+
 #[test]
 fn a_wrong_estimate_of_prompts_does_no_harm() {
     let runs = Runs { seeds: 1..=1, ..Runs::short(uneven()) };
@@ -115,7 +161,7 @@ fn a_wrong_estimate_of_prompts_does_no_harm() {
 #[test]
 #[ignore = "prints a comparison that takes minutes in a debug build"]
 fn table() {
-    for place in [even(), uneven(), tight(), large()] {
+    for place in [even(), uneven(), tight(), large(), mixed()] {
         let runs = Runs { place, seconds: 5400.0, seeds: 1..=6 };
         runs.shuffle();
         runs.least_busy();
