@@ -141,7 +141,7 @@ pub(super) struct Serve {
     /// seconds of nothing but pings until a client gets the usage so far instead (%usage_every%): Claude Code gives up after 600
     #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
     pub(super) usage_every: Option<Duration>,
-    /// seconds that a streaming client waits, on pings, for several upstreams of which none answers (%wait_for_upstream%)
+    /// seconds that a streaming client waits in all, on pings, while none of several upstreams answers (%wait_for_upstream%)
     #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
     pub(super) wait_for_upstream: Option<Duration>,
     /// least seconds of silence of all streams of one of several upstreams after which it may count as hanging (%hang_after%)

@@ -17,13 +17,17 @@ use super::conversations::{BoxId, Conversations};
 use super::hang::Silence;
 use super::health::{Health, HealthState, Sign, StateChange};
 use super::load::{Load, LoadPage};
+use super::outage::Reach;
 use super::residents::{Expected, Residents};
 use super::speed::{Speed, whole};
 use super::waking::{Sleeper, WakeCall};
 use crate::lane::Lane;
 
-/// The most requests that wait. A further client is told to try again later.
-pub(super) const WAITING_MAX: usize = 512;
+/// The most requests that wait for one upstream or its pool. A further client is told to try again later.
+const WAITING_MAX: usize = 512;
+
+/// The most requests that wait in all, so that a look through the line stays short.
+const WAITING_IN_ALL_MAX: usize = 2048;
 
 /// The most clients whose shares are remembered.
 const CLIENTS_MAX: usize = 1024;
@@ -263,7 +267,10 @@ impl Dispatch {
 
     /// Adds a request to the line, if that is not full, and returns its number. [`Dispatch::serve`] gives it its place.
     pub fn join(&mut self, ticket: Ticket, now: Instant) -> Option<u64> {
-        if self.line.len() >= WAITING_MAX {
+        // Those who want the same upstream stand in each other's way, those of other pools do not.
+        let wants = |id: BoxId| ticket.candidates.iter().any(|candidate| candidate.id == id);
+        let shares = |waiter: &&Waiter| waiter.ticket.candidates.iter().any(|it| wants(it.id));
+        if self.line.len() >= WAITING_IN_ALL_MAX || self.line.iter().filter(shares).count() >= WAITING_MAX {
             return None;
         }
         self.next += 1;
@@ -292,14 +299,26 @@ impl Dispatch {
         self.granted.remove(&number)
     }
 
-    /// True if all upstreams of a waiting request are out.
-    pub(super) fn is_stranded(&self, number: u64) -> bool {
-        let waiter = self.line.iter().find(|waiter| waiter.number == number);
-        let is_out =
-            |candidate: &Candidate| self.boxes.get(&candidate.id).is_none_or(|it| it.health.is_out());
-        waiter.is_some_and(|waiter| {
-            waiter.ticket.waits_for_health && waiter.ticket.candidates.iter().all(is_out)
-        })
+    /// Tells how far the upstreams of a waiting request are from taking it. `None`: one of them is well, and only busy, or
+    /// the request does not wait for health.
+    pub(super) fn lacks_upstream(&self, number: u64, now: Instant) -> Option<Reach> {
+        let waiter = self.line.iter().find(|waiter| waiter.number == number)?;
+        let healths = || {
+            let candidates = waiter.ticket.candidates.iter();
+            candidates.filter_map(|it| self.boxes.get(&it.id)).map(|state| &state.health)
+        };
+        let takes_requests = |health: &Health| !health.is_out() && health.admits(now);
+        if !waiter.ticket.waits_for_health || healths().any(takes_requests) {
+            return None;
+        }
+        Some(if healths().all(Health::is_out) { Reach::Out } else { Reach::Full })
+    }
+
+    /// True if an upstream gets new conversations now, as far as its health and the operator say.
+    pub(super) fn takes_new(&self, id: BoxId, now: Instant) -> bool {
+        self.boxes
+            .get(&id)
+            .is_some_and(|state| state.health.admits(now) && !state.health.is_out() && !state.drains)
     }
 
     /// Gives upstreams to waiting requests, as far as there are places. Returns the numbers of these requests.
@@ -909,12 +928,12 @@ mod tests {
             dispatch.end(number, Sign::Gone, Spent::default(), now);
         }
         let (first, got) = send(&mut dispatch, ticket(7, 100), now);
-        assert!(got.is_none() && dispatch.is_stranded(first));
+        assert!(got.is_none() && dispatch.lacks_upstream(first, now) == Some(Reach::Out));
         let (second, _) = send(&mut dispatch, ticket(8, 100), now);
         dispatch.probed(A, true, now);
         assert_eq!(dispatch.serve(now), [first], "one trial at a time");
         assert_eq!(collected(&mut dispatch, first), Some((A, Why::Only)));
-        assert!(dispatch.is_stranded(second));
+        assert_eq!(dispatch.lacks_upstream(second, now), Some(Reach::Out));
         finish(&mut dispatch, first, 100, now);
         assert_eq!(dispatch.serve(now), [second]);
     }
@@ -1030,10 +1049,32 @@ mod tests {
         let now = Instant::now();
         dispatch.add(11, now);
         dispatch.set(A, Some(1), false);
+        let for_box = |id: u64| {
+            let candidates = vec![Candidate { id: BoxId(id), model: "m".to_owned(), rank: 0 }];
+            Ticket { candidates, ..ticket(1, 1) }
+        };
         for _ in 0..WAITING_MAX {
             assert!(dispatch.join(ticket(1, 1), now).is_some());
         }
         assert!(dispatch.join(ticket(1, 1), now).is_none());
+        assert!(dispatch.join(for_box(1), now).is_none(), "a line for one upstream of the pool");
+        // Other pools have lines of their own, up to a limit for all.
+        let mut fill = |id| (0..WAITING_MAX).filter(|_| dispatch.join(for_box(id), now).is_some()).count();
+        assert_eq!([3, 4, 5, 6, 7].map(&mut fill), [512, 512, 512, 0, 0]);
+    }
+
+    #[test]
+    fn a_request_that_waits_for_a_busy_upstream_lacks_none() {
+        let (mut dispatch, now) = two(1);
+        let running = [0, 1].map(|key| send(&mut dispatch, ticket(key, 100), now).0);
+        let (waiting, got) = send(&mut dispatch, ticket(7, 100), now);
+        assert_eq!((got, dispatch.lacks_upstream(waiting, now)), (None, None));
+        dispatch.end(running[0], Sign::Gone, Spent::default(), now);
+        assert_eq!(dispatch.lacks_upstream(waiting, now), None, "the other one is only busy");
+        dispatch.end(running[1], Sign::Full(None), Spent::default(), now);
+        assert_eq!(dispatch.lacks_upstream(waiting, now), Some(Reach::Full));
+        assert_eq!(dispatch.lacks_upstream(waiting, now + 5 * SECOND), None, "it takes requests again");
+        assert!(!dispatch.takes_new(A, now) && !dispatch.takes_new(B, now));
     }
 
     #[test]

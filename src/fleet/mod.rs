@@ -15,9 +15,11 @@
 //! | `health` | whether an upstream gets requests |
 //! | `waking` | when an upstream that sleeps gets a magic packet |
 //! | `news` | the changes of upstreams that a hook is still to be told |
+//! | `outage` | how long a request has had no upstream that takes it |
 //! | `load` | the figures of a server about its own work, from its page |
 //! | `load_watch` | asks the servers of pools for these figures |
 //! | `hang` | whether an upstream stands still, though it seems to be up |
+//! | `tally` | counters of what the choice has done |
 //! | `slot` | the place of a request at an upstream, for threads |
 
 mod choose;
@@ -31,10 +33,12 @@ mod load;
 mod load_watch;
 mod memory;
 mod news;
+mod outage;
 mod pool;
 mod residents;
 mod slot;
 mod speed;
+mod tally;
 mod upstream;
 mod waking;
 
@@ -45,6 +49,8 @@ pub use dispatch::{BoxReport, Candidate, Dispatch, Grant, Spent, Ticket};
 pub use health::{HealthState, Sign, StateChange};
 pub use load::{Load, LoadPage};
 pub use memory::Availability;
+pub use outage::Outage;
 pub use pool::{Destination, Gateway, LISTING_PREFIX, Resolved, Served};
 pub use slot::{BoxSlot, Dispatcher, NoSlot};
+pub use tally::Tally;
 pub use upstream::Upstream;

@@ -434,6 +434,7 @@ impl Gateway {
     /// requests that have noticed the change go on. `why` is the reason.
     pub fn tell_change(self: &Arc<Self>, name: &str, change: StateChange, why: &str) {
         let StateChange { state, before: (before, lasted) } = change;
+        self.dispatcher.tally().add_change(state);
         let level = if state == HealthState::Well { log::Level::Info } else { log::Level::Warn };
         let why = ShownText::new(why).to_string();
         let seconds = lasted.as_secs();

@@ -15,6 +15,8 @@ use super::conversations::BoxId;
 use super::dispatch::{BoxReport, Dispatch, Grant, Spent, Ticket};
 use super::health::{Sign, StateChange};
 use super::load::LoadPage;
+use super::outage::Outage;
+use super::tally::Tally;
 use super::waking::{Sleeper, WakeCall};
 use crate::config::UpstreamConfig;
 use crate::error::{Error, Kind, Retry};
@@ -31,7 +33,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The dispatch of all upstreams, shared by all threads and kept over reloads.
 #[derive(Debug, Default)]
-pub struct Dispatcher(Mutex<DispatchLine>);
+pub struct Dispatcher {
+    line: Mutex<DispatchLine>,
+    tally: Tally,
+}
 
 #[derive(Debug, Default)]
 struct DispatchLine {
@@ -86,7 +91,7 @@ pub struct BoxSlot {
 
 impl Dispatcher {
     fn line(&self) -> MutexGuard<'_, DispatchLine> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds an upstream; `name` is the hash of its name.
@@ -114,7 +119,7 @@ impl Dispatcher {
     pub fn take_at_once(self: &Arc<Self>, ticket: Ticket) -> Result<Result<BoxSlot, Ticket>, NoSlot> {
         let now = Instant::now();
         let mut line = self.line();
-        let number = line.dispatch.join(ticket.clone(), now).ok_or_else(too_many)?;
+        let number = line.dispatch.join(ticket.clone(), now).ok_or_else(|| self.too_many())?;
         let calls = line.dispatch.due_wakes(None, now);
         line.serve(now);
         let collected = line.dispatch.collect(number);
@@ -127,8 +132,8 @@ impl Dispatcher {
         Ok(taken)
     }
 
-    /// A place for a request, at once or when it is its turn. While all of its upstreams are out, it waits for
-    /// `patience` at most.
+    /// A place for a request, at once or when it is its turn. The time in which none of its upstreams takes requests counts
+    /// against its patience; the time in the line of one that is only busy does not.
     ///
     /// # Errors
     /// The client has left, too many requests wait already, or the wait was too long.
@@ -136,15 +141,19 @@ impl Dispatcher {
         self: &Arc<Self>,
         ticket: Ticket,
         wait: &Rc<dyn Wait>,
-        patience: Duration,
+        outage: &mut Outage,
     ) -> Result<BoxSlot, NoSlot> {
         let began = Instant::now();
         let (number, wake) = {
             let mut line = self.line();
-            let number = line.dispatch.join(ticket, began).ok_or_else(too_many)?;
+            let number = line.dispatch.join(ticket, began).ok_or_else(|| self.too_many())?;
             line.serve(began);
             if let Some(granted) = line.dispatch.collect(number) {
                 return Ok(self.slot(&line, number, granted));
+            }
+            if line.dispatch.lacks_upstream(number, began).is_some_and(|reach| outage.is_over(reach)) {
+                line.dispatch.leave(number, began);
+                return Err(NoSlot::Refused(self.unreachable(None)));
             }
             let wake = match Wake::new() {
                 Ok(wake) => Arc::new(wake),
@@ -156,11 +165,12 @@ impl Dispatcher {
             line.wakes.insert(number, Arc::clone(&wake));
             (number, wake)
         };
-        let mut stranded = None::<Instant>;
+        let mut looked = began;
         let failure = loop {
             let calls = self.line().dispatch.due_wakes(None, Instant::now());
             send(&calls);
-            let waited = wait_for(wait.as_ref(), wake.as_fd(), LOOK_EVERY);
+            let waited =
+                wait_for(wait.as_ref(), wake.as_fd(), LOOK_EVERY.min(outage.left().unwrap_or(LOOK_EVERY)));
             let now = Instant::now();
             let mut line = self.line();
             line.look(now);
@@ -169,16 +179,19 @@ impl Dispatcher {
             {
                 return Ok(self.slot(&line, number, granted));
             }
-            stranded = line.dispatch.is_stranded(number).then(|| stranded.unwrap_or(now));
+            if let Some(reach) = line.dispatch.lacks_upstream(number, now) {
+                outage.spend(now.saturating_duration_since(looked));
+                if waited != Err(Failure::ClientGone) && outage.is_over(reach) {
+                    break NoSlot::Refused(self.unreachable(None));
+                }
+            }
+            looked = now;
             match waited {
                 Err(Failure::ClientGone) => break NoSlot::ClientGone,
                 _ if now.saturating_duration_since(began) >= WAIT_MAX => {
-                    break refused("waited too long for this model");
+                    break NoSlot::Refused(overloaded("waited too long for this model"));
                 }
                 _ => {}
-            }
-            if stranded.is_some_and(|since| now.saturating_duration_since(since) >= patience) {
-                break refused("none of this model's upstreams answers");
             }
         };
         let mut line = self.line();
@@ -189,9 +202,31 @@ impl Dispatcher {
     }
 
     fn slot(self: &Arc<Self>, line: &DispatchLine, number: u64, (ticket, grant): (Ticket, Grant)) -> BoxSlot {
+        self.tally.add_choice(grant.why);
         let heard = line.dispatch.heard(grant.upstream).unwrap_or_default();
         let (recovered, has_ended) = (Cell::default(), false);
         BoxSlot { dispatcher: Arc::clone(self), number, ticket, grant, heard, recovered, has_ended }
+    }
+
+    /// The error of a request whose patience is over while none of its upstreams takes it. `last`: the error of the upstream
+    /// that it asked last. It is always a 529, so that clients try again, however the outage was noticed.
+    pub fn unreachable(&self, last: Option<&Error>) -> Error {
+        self.tally.add_given_up();
+        let words = "none of this model's upstreams answers";
+        let Some(last) = last else { return overloaded(words) };
+        let told = if let Retry::After(seconds) = last.retry { seconds } else { 0 };
+        overloaded(&format!("{words}; the last one: {}", last.message))
+            .retry(Retry::After(told.max(RETRY_AFTER_S)))
+    }
+
+    fn too_many(&self) -> NoSlot {
+        self.tally.add_refused();
+        NoSlot::Refused(overloaded("too many requests wait for this model"))
+    }
+
+    /// Counters of what the choice of upstreams has done since the start.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Looks whether an upstream hangs, and puts it out then. `limit` is the least silence that counts. Returns the time of
@@ -219,6 +254,11 @@ impl Dispatcher {
         line.serve(now);
     }
 
+    /// True if an upstream gets new conversations now: it is well, and does not drain.
+    pub fn takes_new(&self, id: BoxId) -> bool {
+        self.line().dispatch.takes_new(id, Instant::now())
+    }
+
     /// The state of an upstream.
     pub fn report(&self, id: BoxId) -> Option<BoxReport> {
         self.line().dispatch.report(id, Instant::now())
@@ -242,13 +282,9 @@ fn send(calls: &[WakeCall]) {
     }
 }
 
-/// A refusal that asks the client to try again soon.
-fn refused(words: &str) -> NoSlot {
-    NoSlot::Refused(Error::new(Kind::Overloaded, words).retry(Retry::After(RETRY_AFTER_S)))
-}
-
-fn too_many() -> NoSlot {
-    refused("too many requests wait for this model")
+/// An error that asks the client to try again soon.
+fn overloaded(words: &str) -> Error {
+    Error::new(Kind::Overloaded, words).retry(Retry::After(RETRY_AFTER_S))
 }
 
 impl BoxSlot {
@@ -300,5 +336,64 @@ impl Drop for BoxSlot {
         if !self.has_ended {
             self.release(Sign::Unknown, Spent::default());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::dispatch::Candidate;
+    use crate::lane::Lane;
+    use crate::transport::nobody;
+
+    /// A dispatcher whose only upstream refuses connections, and a ticket for it.
+    fn unreachable() -> (Arc<Dispatcher>, Ticket) {
+        let dispatcher = Arc::new(Dispatcher::default());
+        let id = dispatcher.add(1);
+        let ticket = Ticket {
+            candidates: vec![Candidate { id, model: "m".to_owned(), rank: 0 }],
+            conversation: 1,
+            head: (2, 10),
+            prompt: 100,
+            lane: Lane::Person,
+            client: 1,
+            waits_for_health: true,
+            is_failover: false,
+        };
+        let slot = dispatcher.take_at_once(ticket.clone()).unwrap().unwrap();
+        assert!(slot.end(Sign::Gone, Spent::default()).is_some());
+        (dispatcher, ticket)
+    }
+
+    fn count(dispatcher: &Dispatcher, kind: &str, value: &str) -> u64 {
+        let found = dispatcher.tally().iter().find(|(its, name, _)| (*its, *name) == (kind, value));
+        found.unwrap().2
+    }
+
+    #[test]
+    fn all_tries_of_a_request_have_one_patience() {
+        let (dispatcher, ticket) = unreachable();
+        let patience = Duration::from_secs(3600);
+        let mut outage = Outage::new(patience);
+        outage.spend(patience);
+        for _ in 0..2 {
+            let taken = dispatcher.take(ticket.clone(), &nobody(), &mut outage);
+            let Err(NoSlot::Refused(error)) = taken else { panic!("{taken:?}") };
+            assert_eq!((error.status(), error.retry), (529, Retry::After(RETRY_AFTER_S)));
+        }
+        assert_eq!(count(&dispatcher, "refused", "outage"), 2);
+        assert_eq!(count(&dispatcher, "choice", "only"), 1);
+        assert_eq!(dispatcher.report(ticket.candidates[0].id).unwrap().waiting, [0, 0, 0]);
+    }
+
+    #[test]
+    fn an_outage_ends_alike_however_it_was_noticed() {
+        let (dispatcher, _) = unreachable();
+        let told = Error::new(Kind::BadGateway, "connection refused");
+        let error = dispatcher.unreachable(Some(&told));
+        assert_eq!((error.status(), error.retry), (529, Retry::After(RETRY_AFTER_S)));
+        assert_eq!(error.message, "none of this model's upstreams answers; the last one: connection refused");
+        let busy = Error::new(Kind::RateLimit, "busy").retry(Retry::After(40));
+        assert_eq!(dispatcher.unreachable(Some(&busy)).retry, Retry::After(40));
     }
 }

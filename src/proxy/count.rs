@@ -109,7 +109,7 @@ fn asked(
         object.push("max_tokens", MAX_TOKENS);
     }
     let (messages, routing) = incoming.routed(&body, &hooked, record)?;
-    let resolved = routing.resolve(None)?;
+    let resolved = routing.resolve_for_count(gateway.dispatcher())?;
     let (estimate, body) = incoming.translated(&messages, &resolved, &hooked, record, |chat| {
         (chat.plan.asked.prompt_tokens, question(resolved.flavour, chat.body))
     })?;

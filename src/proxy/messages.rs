@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::anthropic::MessagesRequest;
 use crate::error::{Error, Kind};
@@ -24,11 +24,11 @@ use super::identity::Identity;
 use super::prepare::{Hooked, Incoming};
 use super::relay::Relay;
 use super::rescued;
-use super::routing::{Routing, sign_of};
+use super::routing::{NextTry, Routing, sign_of};
 use super::state::Proxy;
 use super::stop::Stop;
 use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Phase, Placed, Record};
-use crate::fleet::{BoxSlot, Gateway, Resolved, Served, Sign, Spent, Ticket};
+use crate::fleet::{BoxSlot, Gateway, Outage, Resolved, Served, Sign, Spent, Ticket};
 
 /// How many times one request may ask an upstream, counting those that `on_error` names. Stops a hook that names the same
 /// one without end.
@@ -68,6 +68,8 @@ struct Course<'s> {
     record: &'s mut Record,
     /// `None` until the body was read, and after `on_error` has named another upstream.
     routing: Option<Routing>,
+    /// The time without an upstream that takes the request, over all its tries.
+    outage: Outage,
 }
 
 /// Serves one request, and logs one line however it ends.
@@ -86,7 +88,8 @@ pub(super) fn serve(
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();
     let stages = Stages { proxy, gateway: &gateway, exchange: &exchange, caller };
-    let mut course = Course { hooked: &mut hooked, record: &mut record, routing: None };
+    let outage = Outage::new(Duration::ZERO);
+    let mut course = Course { hooked: &mut hooked, record: &mut record, routing: None, outage };
     let outcome = answer(stages, request, &mut course);
     let (summary, _) = exchange.summary();
     (record.coercions, record.repairs) = summary.changes;
@@ -196,26 +199,33 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
             return Err(Stop::ClientGone);
         }
         exchange.active().describe(&course.record.details);
+        let asked_at = Instant::now();
         let answered = ask(stages, &mut attempt, (slot.as_ref(), kept_size), course, &mut request);
-        let ticket = slot.and_then(|slot| stages.give_back(slot, &attempt, &answered, &served, course));
+        let ticket =
+            slot.and_then(|slot| stages.give_back(slot, &attempt, (&answered, asked_at), &served, course));
         let error = match answered {
             Err(Stop::Error(error)) => error,
             other => return other,
         };
-        let again = ticket.and_then(|ticket| stages.another(&ticket, course));
+        let again = ticket.map_or(NextTry::Impossible, |ticket| stages.another(&ticket, course));
         let (Some(request), true) = (&request, exchange.may_restart()) else {
-            let is_pool = again.is_some() && exchange.streams();
+            let is_pool = matches!(again, NextTry::With(_)) && exchange.streams();
             return Err(if is_pool { Stop::Cut(error) } else { error.into() });
         };
         tried.push(served.name().to_string());
-        turn = match again {
-            Some(ticket) => {
+        let error = match again {
+            NextTry::With(ticket) => {
                 log::info!("{}: {} failed: {error}", course.record.request_id, served.name());
-                NextTurn::Later(ticket)
+                turn = NextTurn::Later(ticket);
+                continue;
             }
-            // This includes an error that the answer begins with.
-            None if !exchange.started() => stages.elsewhere(request, error, &tried, course)?,
-            None => return Err(error.into()),
+            NextTry::TooLate => stages.gateway.dispatcher().unreachable(Some(&error)),
+            NextTry::Impossible => error,
+        };
+        // This includes an error that the answer begins with.
+        turn = match exchange.started() {
+            false => stages.elsewhere(request, error, &tried, course)?,
+            true => return Err(error.into()),
         };
     }
 }
@@ -369,7 +379,14 @@ impl<'s> Stages<'s> {
         }
         exchange.active().describe(&course.record.details);
         exchange.active().enter(Phase::Queue);
-        let slot = self.gateway.dispatcher().take(ticket, &wait, self.patience())?;
+        course.outage.set_patience(self.patience());
+        let began = Instant::now();
+        let taken = self.gateway.dispatcher().take(ticket, &wait, &mut course.outage);
+        if let (Err(_), Some(place)) = (&taken, &mut course.record.place) {
+            // Nobody gave it a place, so no grant tells the time.
+            place.waited += began.elapsed();
+        }
+        let slot = taken?;
         let is_repeatable = course.routing.as_ref().is_some_and(Routing::is_repeatable);
         let is_kept = is_repeatable || self.gateway.hooks().defines(Hook::Error);
         let saved = if is_kept { course.hooked.saved.clone() } else { course.hooked.saved.take() };
@@ -395,7 +412,7 @@ impl<'s> Stages<'s> {
         &self,
         slot: BoxSlot,
         attempt: &Attempt,
-        answered: &Result<(), Stop>,
+        (answered, asked_at): (&Result<(), Stop>, Instant),
         served: &Served,
         course: &mut Course<'_>,
     ) -> Option<Ticket> {
@@ -408,6 +425,9 @@ impl<'s> Stages<'s> {
         let (_, counts) = self.exchange.summary();
         let spent = Spent { prompt: counts.prompt, cached: counts.cached, completion: counts.completion };
         let is_failure = matches!(sign, Sign::Full(_) | Sign::Failed | Sign::Gone);
+        if is_failure && sign != Sign::Failed {
+            course.outage.spend(asked_at.elapsed());
+        }
         let ticket = is_failure.then(|| slot.ticket().clone());
         if let (Some(_), Some(routing)) = (&ticket, &mut course.routing) {
             let is_lost = matches!(answered, Err(Stop::Error(error)) if error.kind == Kind::BadGateway);
@@ -423,9 +443,11 @@ impl<'s> Stages<'s> {
         ticket
     }
 
-    /// The ticket for another try after a failure of the upstream. `None`: no upstream is left for the request.
-    fn another(&self, ticket: &Ticket, course: &Course<'_>) -> Option<Ticket> {
-        course.routing.as_ref()?.another(ticket, self.patience())
+    /// Whether the request can be tried again after a failure of the upstream.
+    fn another(&self, ticket: &Ticket, course: &mut Course<'_>) -> NextTry {
+        course.outage.set_patience(self.patience());
+        let is_spent = course.outage.is_spent();
+        course.routing.as_ref().map_or(NextTry::Impossible, |routing| routing.another(ticket, is_spent))
     }
 
     /// Handles the failure of an upstream before anything went to the client: `on_error` may name another upstream, or

@@ -1,10 +1,10 @@
 //! The upstreams that can answer one request, those that have failed with it, and its place in the line for them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::identity::Identity;
 use crate::error::{Error, Kind, Retry};
-use crate::fleet::{BoxId, BoxSlot, Candidate, Destination, Resolved, Sign, Ticket};
+use crate::fleet::{BoxId, BoxSlot, Candidate, Destination, Dispatcher, Resolved, Sign, Ticket};
 use crate::lane::Lane;
 use crate::translate::estimate;
 use crate::transport::Failure;
@@ -23,7 +23,6 @@ pub(super) struct Routing {
     failed: Vec<BoxId>,
     /// True if an upstream has answered with a server error, which another try would most likely bring again.
     has_error: bool,
-    began: Instant,
 }
 
 impl Routing {
@@ -34,7 +33,6 @@ impl Routing {
             tried: Vec::new(),
             failed: Vec::new(),
             has_error: false,
-            began: Instant::now(),
         }
     }
 
@@ -81,6 +79,19 @@ impl Routing {
         })
     }
 
+    /// The facts about the upstream that counts tokens: the first one that gets new conversations now, otherwise the first
+    /// one.
+    ///
+    /// # Errors
+    /// Those of [`Routing::resolve`].
+    pub(super) fn resolve_for_count(&self, dispatcher: &Dispatcher) -> Result<Resolved, Error> {
+        let mut destinations = self.destinations.iter();
+        match destinations.find(|destination| dispatcher.takes_new(destination.served.id())) {
+            Some(destination) => Ok(destination.resolve(&self.requested)),
+            None => self.resolve(None),
+        }
+    }
+
     /// The ticket for a place at one of the upstreams. `lane` is the lane that a hook chose.
     pub(super) fn ticket(&self, identity: &Identity<'_>, lane: Option<Lane>) -> Ticket {
         let head = identity.head();
@@ -113,15 +124,17 @@ impl Routing {
     }
 
     /// The ticket for another try after a failure. `None`: no upstream is left for this request. Once all were tried, those
-    /// that were busy, could not be reached or have lost the request are waited for, for `patience` in all: their health
-    /// decides when each one gets a request again.
-    pub(super) fn another(&self, ticket: &Ticket, patience: Duration) -> Option<Ticket> {
-        if !self.is_repeatable() || (!self.has_others() && self.began.elapsed() >= patience) {
-            return None;
-        }
+    /// that were busy, could not be reached or have lost the request are waited for, as long as the request has patience
+    /// (`is_spent`): their health decides when each one gets a request again.
+    pub(super) fn another(&self, ticket: &Ticket, is_spent: bool) -> NextTry {
         let candidates = self.candidates();
-        let is_failover = true;
-        (!candidates.is_empty()).then(|| Ticket { candidates, is_failover, ..ticket.clone() })
+        if !self.is_repeatable() || candidates.is_empty() {
+            return NextTry::Impossible;
+        }
+        if !self.has_others() && is_spent {
+            return NextTry::TooLate;
+        }
+        NextTry::With(Ticket { candidates, is_failover: true, ..ticket.clone() })
     }
 
     /// Notes that an upstream was busy, could not be reached, or has failed with this request. `is_lost`: its connection
@@ -133,6 +146,16 @@ impl Routing {
             self.has_error |= !is_lost;
         }
     }
+}
+
+/// Whether a request that has failed can be tried again.
+pub(super) enum NextTry {
+    /// It gets into the line with this ticket.
+    With(Ticket),
+    /// Its upstreams may answer later, but its patience is over.
+    TooLate,
+    /// No upstream is left for it.
+    Impossible,
 }
 
 /// The sign that an error gives about its upstream.

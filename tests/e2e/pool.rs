@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use serde_json::{Value, json};
 
 use super::HANG;
-use super::client::{Answer, Client, hello, hello_stream, post_with};
+use super::client::{Answer, Client, hello, hello_stream, post_to, post_with};
 use super::physics::engine::Profile;
 use super::physics::server::{MODEL, ModelServer};
 use super::server::{Server, hooks_file};
@@ -221,6 +221,49 @@ fn a_box_that_drains_loses_its_conversations_at_their_next_turn() {
     assert!(at != home && line.contains(" home lane"), "{line}");
 }
 
+/// Has the file of a server changed, and waits until it holds.
+fn reload(server: &Server, path: &str, lua: &str) {
+    let before = server.log().matches("hooks loaded: ").count();
+    std::fs::write(path, lua).unwrap();
+    server.hang_up();
+    while server.log().matches("hooks loaded: ").count() == before {
+        server.health();
+    }
+}
+
+/// The number of tokens that a server counts for `Hi`.
+fn count_tokens(server: &Server) -> u64 {
+    let answer = server.connect().ask(&post_to("/v1/messages/count_tokens", &hello()));
+    answer.json()["input_tokens"].as_u64().unwrap()
+}
+
+#[test]
+fn tokens_are_counted_by_a_box_that_is_in_use() {
+    let boxes = [(); 2].map(|()| Upstream::start());
+    boxes[0].set_tokens(111);
+    boxes[1].set_tokens(222);
+    let lua = |first: &str, more: &str| {
+        let lines = [named("a", first, more), named("b", &boxes[1].url(), "")].concat();
+        format!(
+            "return {{ api = 1, upstreams = {{ {lines} }}, aliases = {{ {{ \"*\", upstream = {{ \"a\", \"b\" }} }} }} }}"
+        )
+    };
+    let url = boxes[0].url();
+    let (server, path) = serve_file("pool_count", &lua(&url, ""), &["a", "b"]);
+    assert_eq!(count_tokens(&server), 111);
+    reload(&server, &path, &lua(&url, ", drain = true"));
+    assert_eq!(count_tokens(&server), 222);
+    // All drain: the first one counts.
+    let both = lua(&url, ", drain = true").replace("b = {", "b = { drain = true,");
+    reload(&server, &path, &both);
+    assert_eq!(count_tokens(&server), 111);
+    // A box that is out is not asked.
+    let (address, _socket) = super::upstream::closed();
+    reload(&server, &path, &lua(&format!("http://{address}/v1"), ""));
+    server.wait_until(|health| health["pool"]["a"]["state"] == "out");
+    assert_eq!(count_tokens(&server), 222);
+}
+
 /// A server with one place in front of this upstream, and the first request in that place until the gate opens.
 fn occupied(name: &str, upstream: &Upstream) -> (Server, Client, Gate) {
     let lua = format!(
@@ -263,6 +306,9 @@ fn a_person_goes_before_an_agent_and_background_work() {
     leaves.head();
     drop(leaves);
     server.wait_until(|health| health["cancelled"]["queue"] == 1);
+    // It had got the beginning of an answer, which takes a second.
+    let line = server.wait_for("the client has left (queue)");
+    assert!(line.contains(" lane 0 queued ") && !line.contains(" queued 0 ms"), "{line}");
     gate.open();
     first.receive().message();
     for client in &mut waiting {

@@ -129,9 +129,9 @@ fn a_client_that_does_not_stream_is_told_to_come_back_while_the_machine_wakes() 
     let (card, _spark, server) = asleep("wake-whole");
     let mut body = hello();
     body["model"] = json!(MODEL);
-    for status in [502, 529] {
+    for _ in 0..2 {
         let answer = server.connect().post(&body);
-        assert_eq!(answer.status, status, "{}", answer.text());
+        assert_eq!(answer.status, 529, "{}", answer.text());
         assert!(answer.header("retry-after").is_some(), "{}", answer.text());
     }
     assert_eq!(card.recv_from(&mut [0; 200]).unwrap().0, 102);
