@@ -89,6 +89,13 @@ pub struct UpstreamConfig {
 }
 
 impl UpstreamConfig {
+    /// True if another configuration differs only in how many requests the upstream gets, when, and how it is woken: its
+    /// connections and the facts learned about it stay true.
+    pub fn has_same_server(&self, other: &UpstreamConfig) -> bool {
+        let UpstreamConfig { max_in_flight, drain, wake, .. } = other.clone();
+        UpstreamConfig { max_in_flight, drain, wake, ..self.clone() } == *other
+    }
+
     /// An upstream of which only the name and the base URL are known: no key, no model, no limit, default settings.
     pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
         UpstreamConfig {

@@ -48,7 +48,7 @@ const WARNED_LENGTH_MAX: usize = 100;
 #[derive(Debug)]
 pub struct Served {
     upstream: Upstream,
-    learned: Mutex<Learned>,
+    learned: Arc<Mutex<Learned>>,
     entry: Arc<DispatchEntry>,
     /// The most requests that it gets at a time; `None`: no limit.
     places: Option<u32>,
@@ -358,8 +358,8 @@ impl Gateway {
         Gateway::after(None, loaded, options)
     }
 
-    /// A gateway that replaces another one. An upstream whose configuration did not change is kept, with its
-    /// connections, its queue, and the facts learned about it, except for repairs.
+    /// A gateway that replaces another one. An upstream keeps its connections, its queue, and the facts learned about it,
+    /// except for repairs, unless more of its configuration has changed than how many requests it gets and when.
     ///
     /// # Errors
     /// Those of [`Gateway::new`].
@@ -372,15 +372,22 @@ impl Gateway {
             let before = old.and_then(|old| old.upstream(&config.name));
             let is_pooled = pooled.contains(&config.name);
             let places = config.max_in_flight.or(is_pooled.then_some(PLACES));
-            let is_same = |same: &&Arc<Served>| {
-                *same.upstream.config() == config && same.load_watch.is_some() == is_pooled
+            let load_watch = match before.and_then(|before| before.load_watch.as_ref()) {
+                Some(watch) if is_pooled => Some(Arc::clone(watch)),
+                _ => is_pooled.then(Arc::default),
             };
-            if let Some(same) = before.filter(is_same) {
+            let same = before.filter(|before| before.upstream.config().has_same_server(&config));
+            if let Some(same) = same {
                 // An operator who changed the model server tells so by a reload.
                 same.learned().forget_repairs();
-                return Ok(Arc::clone(same));
+                if *same.upstream.config() == config && same.load_watch.is_some() == is_pooled {
+                    return Ok(Arc::clone(same));
+                }
             }
-            let upstream = Upstream::new(config, options)?;
+            let (upstream, learned) = match same {
+                Some(same) => (same.upstream.with_config(config), Arc::clone(&same.learned)),
+                None => (Upstream::new(config, options)?, Arc::default()),
+            };
             let config = upstream.config();
             let entry = match before.filter(|before| before.upstream.config().url == config.url) {
                 Some(before) => Arc::clone(&before.entry),
@@ -390,8 +397,7 @@ impl Gateway {
                 }
             };
             dispatcher.set(entry.id, places, config);
-            let (learned, questions) = Default::default();
-            let load_watch = is_pooled.then(Arc::default);
+            let questions = AtomicU64::default();
             Ok(Arc::new(Served { upstream, learned, entry, places, questions, load_watch }))
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;

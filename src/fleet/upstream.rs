@@ -78,6 +78,11 @@ impl Upstream {
         Ok(Upstream { config: Arc::new(config), endpoint, memory })
     }
 
+    /// The same upstream, used in another way: see [`config::UpstreamConfig::has_same_server`].
+    pub(super) fn with_config(&self, config: config::UpstreamConfig) -> Self {
+        Upstream { config: Arc::new(config), ..self.clone() }
+    }
+
     /// Its configured name.
     pub fn name(&self) -> &str {
         &self.config.name

@@ -264,6 +264,33 @@ fn tokens_are_counted_by_a_box_that_is_in_use() {
     assert_eq!(count_tokens(&server), 222);
 }
 
+#[test]
+fn a_reload_that_changes_how_a_box_is_used_keeps_what_is_known_of_it() {
+    let upstream = Upstream::start();
+    upstream.set_tokens(222);
+    let lua = |more: &str| {
+        format!("return {{ api = 1, upstreams = {{ {} }} }}", named("one", &upstream.url(), more))
+    };
+    let (server, path) = serve_file("pool_kept", &lua(", max_in_flight = 4"), &["one"]);
+    server.connect().post(&hello()).message();
+    assert_eq!(count_tokens(&server), 222);
+    // From now on another count would be told.
+    upstream.set_tokens(333);
+    for more in [", max_in_flight = 5", ", max_in_flight = 5, drain = true", ", wake = \"aa:bb:cc:dd:ee:ff\""]
+    {
+        reload(&server, &path, &lua(more));
+        server.connect().post(&hello()).message();
+        assert_eq!(count_tokens(&server), 222, "{more}");
+    }
+    let connections: BTreeSet<usize> = upstream.seen().iter().map(|seen| seen.connection).collect();
+    // A second one is made if the first one is not given back yet when the next question comes.
+    assert!(connections.len() <= 2, "{connections:?}");
+    assert_eq!(server.health()["pool"]["one"]["max_in_flight"], Value::Null);
+    // Another setting makes it another upstream.
+    reload(&server, &path, &lua(", max_in_flight = 5, model = \"qwen3\""));
+    assert_eq!(count_tokens(&server), 333);
+}
+
 /// A server with one place in front of this upstream, and the first request in that place until the gate opens.
 fn occupied(name: &str, upstream: &Upstream) -> (Server, Client, Gate) {
     let lua = format!(
