@@ -45,6 +45,11 @@ pub struct ClusterHints {
 }
 
 impl ClusterKind {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
+    }
+
     /// The names in the configuration.
     pub const NAMES: [(ClusterKind, &'static str); 4] = [
         (ClusterKind::LlmD, "llm-d"),

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::activity::Activity;
-use crate::fleet::{Availability, Gateway, Load};
+use crate::fleet::{Availability, Gateway, Load, Served};
 use crate::hooks::Hook;
 use crate::json::{Object, Value};
 use crate::logger;
@@ -51,19 +51,24 @@ fn pool(gateway: &Gateway) -> Value<'_> {
     Value::from(members.collect::<Object<'_>>())
 }
 
-/// The status and the answer of `/ready`, as JSON: 200 if an upstream can be reached, 503 if none can or the server stops.
+/// The status and the answer of `/ready`, as JSON: 200 if an upstream gets requests, 503 if none does or the server stops.
 /// A load balancer then sends its clients elsewhere. Nothing is asked: the states are those of the last seconds.
 pub fn ready(gateway: &Gateway, is_draining: bool) -> (u16, Vec<u8>) {
-    let states: Vec<(&str, Availability)> =
-        gateway.upstreams().iter().map(|served| (served.name(), served.upstream().availability())).collect();
-    let is_up = states.iter().any(|(_, state)| *state == Availability::Up);
+    // Also a box that lists its models may answer no request, such as one that hangs. Once its trial is due it counts as up
+    // again: a load balancer that sends nothing would otherwise keep it out.
+    let state = |served: &Served| match served.upstream().availability() {
+        Availability::Up if served.needs_place() && gateway.dispatcher().rests(served.id()) => "out",
+        state => state.name(),
+    };
+    let states: Vec<(&str, &str)> =
+        gateway.upstreams().iter().map(|served| (served.name(), state(served))).collect();
+    let is_up = states.iter().any(|(_, state)| *state == Availability::Up.name());
     let (status, word) = match (is_draining, is_up) {
         (true, _) => (503, "draining"),
         (false, false) => (503, "no upstream can be reached"),
         (false, true) => (200, "ready"),
     };
-    let states: Object<'_> =
-        states.into_iter().map(|(name, state)| (name.into(), state.name().into())).collect();
+    let states: Object<'_> = states.into_iter().map(|(name, state)| (name.into(), state.into())).collect();
     let ready = Value::object([("status", word.into()), ("upstreams", states.into())]);
     (status, ready.to_json().into_bytes())
 }

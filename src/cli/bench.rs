@@ -29,8 +29,22 @@ pub(super) fn run(options: &Bench) -> Result<(), Failed> {
     let gateway = gateway(options)?;
     let anthropic = anthropic(options)?;
     let models = models(options, &proxy, gateway.as_ref())?;
+    let alone =
+        gateway.as_ref().map(|gateway| boxes_alone(options, gateway)).transpose()?.unwrap_or_default();
     let mut targets: Vec<BenchTarget<'_>> = Vec::new();
     for (model, window) in &models {
+        let members = gateway.as_ref().map(|gateway| members(gateway, model)).unwrap_or_default();
+        if members.len() > 1 {
+            // sparkgap chooses a box for each question, so the pool has a line, and each of its boxes has one.
+            let ways = vec![(THROUGH, Way::Messages(proxy.endpoint(), model))];
+            targets.push(BenchTarget { label: model.clone(), window: *window, ways });
+            for (name, one) in alone.iter().filter(|(name, _)| members.contains(name)) {
+                let _ = one.refresh(model, &[], &nobody());
+                let ways = vec![(STRAIGHT, Way::Straight(one, model))];
+                targets.push(BenchTarget { label: format!("{model} on {name}"), window: *window, ways });
+            }
+            continue;
+        }
         let mut ways = vec![(THROUGH, Way::Messages(proxy.endpoint(), model))];
         ways.extend(gateway.as_ref().map(|gateway| (STRAIGHT, Way::Straight(gateway, model))));
         targets.push(BenchTarget { label: model.clone(), window: *window, ways });
@@ -68,13 +82,44 @@ fn gateway(options: &Bench) -> Result<Option<Gateway>, Failed> {
     if options.upstream.is_empty() && options.hooks.is_empty() {
         return Ok(None);
     }
-    let sources = Sources {
+    Gateway::new(sources(options).load()?, &transport::CallLimits::default()).map(Some)
+}
+
+fn sources(options: &Bench) -> Sources {
+    Sources {
         upstreams: options.upstream.clone(),
         upstream_key_file: options.upstream_key_file.clone(),
         hooks: options.hooks.clone(),
         ..Sources::default()
+    }
+}
+
+/// The names of the members of the pool that serves a model.
+fn members(gateway: &Gateway, model: &str) -> Vec<String> {
+    let destinations = gateway.destinations(model, &[], None).unwrap_or_default();
+    let members = destinations.iter().filter(|destination| destination.rank == 0);
+    members.map(|destination| destination.served.name().to_string()).collect()
+}
+
+/// For each of several upstreams the same configuration without the other ones, so that it can be asked alone.
+fn boxes_alone(options: &Bench, gateway: &Gateway) -> Result<Vec<(String, Gateway)>, Failed> {
+    let names = gateway.upstreams().iter().map(|served| served.name().to_string());
+    if gateway.upstreams().len() < 2 {
+        return Ok(Vec::new());
+    }
+    let alone = |name: String| {
+        let mut loaded = sources(options).load()?;
+        let config = &mut loaded.config;
+        config.upstreams.retain(|upstream| upstream.name == name);
+        config.aliases.retain_mut(|alias| {
+            let is_open = alias.members.is_empty();
+            alias.members.retain(|member| member.upstream == name);
+            alias.backup.clear();
+            is_open || !alias.members.is_empty()
+        });
+        Ok((name, Gateway::new(loaded, &transport::CallLimits::default())?))
     };
-    Gateway::new(sources.load()?, &transport::CallLimits::default()).map(Some)
+    names.map(alone).collect()
 }
 
 /// The real API, if the options ask for it explicitly.

@@ -40,6 +40,12 @@ fn as_text(loaded: &Loaded) -> String {
         let default = if i == 0 { ", the default" } else { "" };
         let name = ShownText::new(&upstream.name).to_string();
         let _ = writeln!(text, "  {name:16} {} ({model}, {key}{default})", upstream.url);
+        if let Some(target) = upstream.wake {
+            let _ = writeln!(text, "  {:16} a magic packet to {target} wakes it", "");
+        }
+        if let Some(cluster) = upstream.cluster {
+            let _ = writeln!(text, "  {:16} it is a cluster: {}", "", cluster.name());
+        }
         if let Some(host) = config::host_outside(&upstream.url) {
             let _ = writeln!(text, "  {:16} {}", "", config::leaves_the_lan(host));
         }
@@ -86,6 +92,8 @@ fn as_json(loaded: &Loaded) -> Value<'_> {
             ("url", upstream.url.clone().into()),
             ("model", text(&upstream.model)),
             ("has_key", upstream.api_key.is_some().into()),
+            ("wake", upstream.wake.map_or(Value::Null, |target| target.to_string().into())),
+            ("cluster", upstream.cluster.map_or(Value::Null, |cluster| cluster.name().into())),
             ("leaves_the_lan", config::host_outside(&upstream.url).is_some().into()),
         ])
     });

@@ -11,6 +11,7 @@ use crate::doctor::{Level, Step, Verdict, examine};
 use crate::fleet::Upstream;
 use crate::hooks::Loaded;
 use crate::json::Value;
+use crate::route::Alias;
 use crate::shown::ShownText;
 use crate::transport;
 
@@ -65,10 +66,16 @@ fn found(sources: &Sources) -> Result<Vec<config::UpstreamConfig>, Failed> {
 /// The models that the configuration asks this upstream for.
 fn named(config: &Config, upstream: &str) -> Vec<String> {
     let own = config.upstreams.iter().filter(|own| own.name == upstream).filter_map(|own| own.model.clone());
-    let aliases = config.aliases.iter().filter(|alias| config.upstream_of(alias) == Some(upstream));
     let mut named: Vec<String> = Vec::new();
+    let asked = |alias: &Alias| {
+        let is_open = alias.members.is_empty() && config.upstream_of(alias) == Some(upstream);
+        let open = is_open.then(|| alias.model.clone()).flatten();
+        let members = alias.members.iter().chain(&alias.backup).filter(|member| member.upstream == upstream);
+        let models = members.filter_map(|member| alias.model_of(member).map(str::to_owned));
+        open.into_iter().chain(models).collect::<Vec<_>>()
+    };
     // A `*` stands for a part of the name that a client asks for, which is not known here.
-    let models = aliases.filter_map(|alias| alias.model.clone()).filter(|model| !model.contains('*'));
+    let models = config.aliases.iter().flat_map(asked).filter(|model| !model.contains('*'));
     for model in own.chain(models) {
         if !named.contains(&model) {
             named.push(model);

@@ -314,6 +314,11 @@ impl Dispatch {
         Some(if healths().all(Health::is_out) { Reach::Out } else { Reach::Full })
     }
 
+    /// True while an upstream is out and its trial is not due yet.
+    pub(super) fn rests(&self, id: BoxId, now: Instant) -> bool {
+        self.boxes.get(&id).is_some_and(|state| state.health.rests(now))
+    }
+
     /// True if an upstream gets new conversations now, as far as its health and the operator say.
     pub(super) fn takes_new(&self, id: BoxId, now: Instant) -> bool {
         self.boxes

@@ -124,6 +124,11 @@ impl Health {
         matches!(self.condition, Condition::Out { .. })
     }
 
+    /// True while it is out and its trial is not due yet.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        matches!(self.condition, Condition::Out { trial_at, .. } if now < trial_at)
+    }
+
     /// Notes that it gets a request.
     pub(super) fn begin(&mut self) {
         if let Condition::Out { in_trial, .. } = &mut self.condition {

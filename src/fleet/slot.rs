@@ -254,6 +254,11 @@ impl Dispatcher {
         line.serve(now);
     }
 
+    /// True while an upstream is out and its trial is not due yet: it gets no request at all.
+    pub fn rests(&self, id: BoxId) -> bool {
+        self.line().dispatch.rests(id, Instant::now())
+    }
+
     /// True if an upstream gets new conversations now: it is well, and does not drain.
     pub fn takes_new(&self, id: BoxId) -> bool {
         self.line().dispatch.takes_new(id, Instant::now())

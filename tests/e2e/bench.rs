@@ -36,6 +36,26 @@ fn both_ways_are_measured_side_by_side() {
 }
 
 #[test]
+fn a_pool_is_measured_beside_each_of_its_boxes() {
+    let boxes = [(); 2].map(|()| Upstream::start());
+    let [one, two] = [0, 1].map(|at: usize| boxes[at].url());
+    let server = Server::run(&["serve", "--upstream", &one, "--upstream", &two], &[]);
+    server.wait_for("upstream default: ");
+    server.wait_for("upstream upstream2: ");
+    let base = format!("http://{}", server.address);
+    let arguments = ["bench", "--json", "--base-url", &base, "--rounds", "2", "--sizes", "100"];
+    let (code, text, stderr) = output(&[&arguments[..], &["--upstream", &one, "--upstream", &two]].concat());
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{stderr}"));
+    assert_eq!(code, Some(0), "{stderr}");
+    let way = |row: &Value| format!("{} {}", row["model"], row["times"][0]["way"]).replace('"', "");
+    let ways: Vec<String> = report["rows"].as_array().unwrap().iter().map(way).collect();
+    let expected = ["qwen3 sparkgap", "qwen3 on default direct", "qwen3 on upstream2 direct"];
+    assert_eq!(ways, expected.map(|way| [way, way]).concat());
+    // Each box gets its own line's questions: two lines of one question to begin with and two rounds.
+    assert!(boxes.iter().all(|one| one.seen().len() >= 6));
+}
+
+#[test]
 fn the_table_is_markdown() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);

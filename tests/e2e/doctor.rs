@@ -124,6 +124,30 @@ fn a_server_that_fails_at_everything() {
 }
 
 #[test]
+fn each_box_of_an_alias_is_judged_by_the_model_that_it_is_asked_for() {
+    let boxes = [(); 3].map(|()| Upstream::start());
+    let lines: String = boxes
+        .iter()
+        .zip(["a", "b", "c"])
+        .map(|(one, name)| format!("{name} = {{ url = \"{}\" }},", one.url()))
+        .collect();
+    let lua = format!(
+        r#"return {{ api = 1, upstreams = {{ {lines} }}, aliases = {{
+            {{ "*", upstream = {{ "a", {{ "b", model = "other" }} }}, backup = {{ {{ "c", model = "last" }} }} }} }} }}"#
+    );
+    let path = super::server::hooks_file("doctor_pool", &lua);
+    let (code, text, stderr) = output(&["doctor", "--json", "--hooks", &path]);
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{stderr}"));
+    assert_eq!((code, report.as_array().unwrap().len()), (Some(1), 3));
+    let models = |at: usize| {
+        let checks = report[at]["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["check"] == "models").unwrap().to_string()
+    };
+    assert!(models(0).contains(r#""level":"ok""#), "{}", models(0));
+    assert!(models(1).contains("other") && models(2).contains("last"), "{} {}", models(1), models(2));
+}
+
+#[test]
 fn the_changes_that_the_server_needs_are_told() {
     let upstream = Upstream::start();
     for _ in 0..6 {

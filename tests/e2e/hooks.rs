@@ -384,7 +384,7 @@ fn check_and_on_load_show_all_members_of_a_pool_and_its_backups() {
     let path = file(
         "pools",
         r#"return {
-  upstreams = { one = { url = "http://127.0.0.1:1/v1" }, two = { url = "http://127.0.0.1:2/v1" }, small = { url = "http://127.0.0.1:3/v1" } },
+  upstreams = { one = { url = "http://127.0.0.1:1/v1" }, two = { url = "http://127.0.0.1:2/v1" }, small = { url = "http://127.0.0.1:3/v1", wake = "aa:bb:cc:dd:ee:ff", cluster = "smg" } },
   aliases = {
     { "pool", upstream = { "one", { "two", model = "q4" } }, backup = "small", model = "q8" },
     { "plain", upstream = "one" },
@@ -401,11 +401,25 @@ fn check_and_on_load_show_all_members_of_a_pool_and_its_backups() {
     let path = path.to_str().unwrap();
     let (code, text, stderr) = output(&["check", "--hooks", path]);
     assert_eq!(code, Some(0), "{stderr}");
+    for line in ["a magic packet to aa:bb:cc:dd:ee:ff by 255.255.255.255:9 wakes it", "it is a cluster: smg"]
+    {
+        assert!(text.lines().any(|shown| shown.trim() == line), "{text}");
+    }
     for end in ["-> one q8, two q4; backup small q8", "-> one its own model"] {
         assert!(text.lines().any(|line| line.ends_with(end)), "{text}");
     }
     let (_, text, _) = output(&["check", "--json", "--hooks", path]);
     let checked: Value = serde_json::from_str(&text).unwrap();
+    let upstream = |name: &str| {
+        let all = checked["upstreams"].as_array().unwrap();
+        all.iter().find(|upstream| upstream["name"] == name).unwrap()
+    };
+    let (one, small) = (upstream("one"), upstream("small"));
+    assert_eq!((&one["wake"], &one["cluster"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (&small["wake"], &small["cluster"]),
+        (&json!("aa:bb:cc:dd:ee:ff by 255.255.255.255:9"), &json!("smg"))
+    );
     let pool = json!({
         "pattern": "pool", "upstream": "one", "model": "q8",
         "members": [{"upstream": "one", "model": "q8"}, {"upstream": "two", "model": "q4"}],

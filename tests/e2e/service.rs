@@ -2,8 +2,12 @@
 
 use std::time::Instant;
 
+use serde_json::json;
+
 use super::HANG;
-use super::client::{Answer, hello, hello_stream, post};
+use super::client::{Answer, Client, hello, hello_stream, post};
+use super::physics::engine::Profile;
+use super::physics::server::ModelServer;
 use super::server::{Server, hooks_file, output};
 use super::upstream::{self, Upstream};
 
@@ -36,6 +40,33 @@ fn an_upstream_that_comes_back_is_noticed_without_a_request() {
     assert_eq!(answer.json()["status"], "ready");
     assert_eq!(answer.json()["upstreams"]["default"], "up");
     server.wait_for("upstream default: ");
+}
+
+#[test]
+fn boxes_that_answer_no_request_are_not_ready_though_they_list_their_models() {
+    let boxes = [(); 2].map(|()| ModelServer::start(Profile::spark(), 500.0));
+    let [one, two] = [0, 1].map(|at: usize| boxes[at].url());
+    let server = Server::run(&["serve", "--upstream", &one, "--upstream", &two, "--hang-after", "2"], &[]);
+    wait_for_ready(&server, 200);
+    boxes.iter().for_each(|one| one.set_speed(0.0));
+    let mut clients: Vec<Client> = (0..6)
+        .map(|at| {
+            let mut body = hello_stream();
+            body["messages"][0]["content"] = format!("Read module {at}. {}", "word ".repeat(400)).into();
+            let mut client = server.connect();
+            client.send(&post(body.to_string().as_bytes()));
+            client
+        })
+        .collect();
+    let answer = wait_for_ready(&server, 503);
+    assert_eq!(answer.json()["upstreams"], json!({"default": "out", "upstream2": "out"}));
+    boxes.iter().for_each(|one| one.set_speed(1.0));
+    // The engines work again, so their trials are due.
+    wait_for_ready(&server, 200);
+    for client in &mut clients {
+        assert_eq!(client.head().status, 200);
+        client.read_until("message_stop");
+    }
 }
 
 #[test]
