@@ -30,6 +30,8 @@ pub(super) struct Conversations {
 struct Conversation {
     /// The upstreams and the tokens of the prefix there; the last one is the conversation's home.
     places: Vec<(BoxId, u64)>,
+    /// The upstream that has failed with it since it was last answered.
+    failed_at: Option<BoxId>,
     used: u64,
 }
 
@@ -61,6 +63,19 @@ impl Conversations {
             && let Some((_, oldest)) = self.used.pop_first()
         {
             self.known.remove(&oldest);
+        }
+    }
+
+    /// The upstream that has failed with the conversation since it was last answered. Its client asks again, and another
+    /// upstream should answer.
+    pub(super) fn failed_at(&self, key: u64) -> Option<BoxId> {
+        self.known.get(&key)?.failed_at
+    }
+
+    /// Notes the upstream that has failed with a conversation; `None`: the conversation was answered.
+    pub(super) fn note_failure(&mut self, key: u64, failed_at: Option<BoxId>) {
+        if let Some(known) = self.known.get_mut(&key) {
+            known.failed_at = failed_at;
         }
     }
 

@@ -358,19 +358,27 @@ impl Dispatch {
                 .get(&candidate.id)
                 .is_some_and(|state| !ticket.waits_for_health || state.health.admits(now))
         };
-        // A backup goes before members that drain.
-        let drains = |candidate: &Candidate| self.boxes.get(&candidate.id).is_some_and(|it| it.drains);
-        let ranks = ticket.candidates.iter().filter(|candidate| open(candidate));
-        let (_, rank) = ranks.map(|candidate| (drains(candidate), candidate.rank)).min()?;
+        // A backup goes before members that drain. The client of an answer that broke off repeats its request: the upstream
+        // that failed is the last resort for it, as it is within one request.
+        let failed_at = self.conversations.failed_at(ticket.conversation);
+        let order = |candidate: &Candidate| {
+            let drains = self.boxes.get(&candidate.id).is_some_and(|it| it.drains);
+            (failed_at == Some(candidate.id), drains, candidate.rank)
+        };
+        let (is_last_resort, _, rank) =
+            ticket.candidates.iter().filter(|candidate| open(candidate)).map(order).min()?;
+        let has_failed = |candidate: &Candidate| failed_at == Some(candidate.id);
         let (ids, offers): (Vec<BoxId>, Vec<Offer>) = ticket
             .candidates
             .iter()
-            .filter(|candidate| candidate.rank == rank && open(candidate))
+            .filter(|candidate| candidate.rank == rank && has_failed(candidate) == is_last_resort)
+            .filter(|candidate| open(candidate))
             .filter_map(|candidate| Some((candidate.id, self.offer(ticket, candidate, now)?)))
             .unzip();
         let (chosen, why) = choose(ticket.conversation, &offers)?;
         let upstream = *ids.get(chosen)?;
-        let why = if ticket.is_failover { Why::Failover } else { why };
+        let leaves_failed = !is_last_resort && ticket.candidates.iter().any(has_failed);
+        let why = if ticket.is_failover || leaves_failed { Why::Failover } else { why };
         let has_place = self.boxes.get(&upstream)?.has_place(aged(ticket.lane, waited));
         has_place.then_some(Grant { upstream, why, waited })
     }
@@ -486,6 +494,11 @@ impl Dispatch {
         let state = self.boxes.get_mut(&id)?;
         let streams = state.streams(now).0;
         let running = state.running.remove(at);
+        match sign {
+            Sign::Failed => self.conversations.note_failure(running.conversation, Some(id)),
+            Sign::Answered => self.conversations.note_failure(running.conversation, None),
+            Sign::Full(_) | Sign::Gone | Sign::Unknown => {}
+        }
         let sign = state.counted(sign, running.conversation);
         let spent = spent.scaled_to(running.prompt);
         if spent.prompt > 0 {
@@ -968,6 +981,33 @@ mod tests {
             dispatch.end(number, Sign::Failed, Spent::default(), now).is_some()
         });
         assert_eq!(out.count(), 2, "failures of several conversations do");
+    }
+
+    #[test]
+    fn a_conversation_leaves_the_upstream_that_failed_with_it() {
+        let (mut dispatch, now) = two(4);
+        let mut ask = |sign| {
+            let (number, got) = send(&mut dispatch, ticket(1, 60_000), now);
+            dispatch.end(number, sign, Spent::default(), now);
+            got.unwrap()
+        };
+        let (home, _) = ask(Sign::Answered);
+        assert_eq!(ask(Sign::Failed), (home, Why::Home));
+        let (other, why) = ask(Sign::Failed);
+        assert_eq!(
+            (other != home, why),
+            (true, Why::Failover),
+            "its prefix is dear, but the home has failed"
+        );
+        assert_eq!(ask(Sign::Answered), (home, Why::Failover), "each is the last resort in turn");
+        assert_eq!(ask(Sign::Answered), (home, Why::Home));
+        let mut only = ticket(1, 60_000);
+        only.candidates.retain(|candidate| candidate.id == home);
+        for why in [Why::Only, Why::Only] {
+            let (number, got) = send(&mut dispatch, only.clone(), now);
+            assert_eq!(got, Some((home, why)), "there is no other one");
+            dispatch.end(number, Sign::Failed, Spent::default(), now);
+        }
     }
 
     #[test]
