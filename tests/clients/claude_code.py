@@ -37,6 +37,8 @@ class Claude:
     def __init__(self, proxy, home):
         self.proxy, self.url, self.home = proxy, proxy.url, home
         self.session = None
+        # Called with each line of stream-json when it comes.
+        self.on_line = lambda line: None
 
     def __call__(self, prompt, *arguments, model="claude-sonnet-5-5", keep="", again=False):
         """Runs a prompt; `again`: in the same conversation. Gives the events of stream-json."""
@@ -49,10 +51,18 @@ class Claude:
             "MODEL": model,
             "KEEP_ENV": keep,
         }
-        done = subprocess.run(
-            [RUN, self.url, prompt, *arguments], env=environment, capture_output=True, text=True, timeout=150, check=False
-        )
-        run = Run([json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")], done)
+        lines = []
+        with tempfile.TemporaryFile("w+") as stderr:
+            # `RUN` ends it after two minutes.
+            with subprocess.Popen(
+                [RUN, self.url, prompt, *arguments], env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True
+            ) as process:
+                for line in process.stdout:
+                    self.on_line(line)
+                    lines.append(line)
+            stderr.seek(0)
+            done = subprocess.CompletedProcess(process.args, process.returncode, "".join(lines), stderr.read())
+        run = Run([json.loads(line) for line in lines if line.startswith("{")], done)
         self.session = run.events[0].get("session_id")
         return run
 

@@ -51,8 +51,9 @@ def text_of(message):
 class Chat:
     """A request, in the form in which the answers look at it."""
 
-    def __init__(self, body, window=WINDOW):
-        self.body, self.window = body, window
+    def __init__(self, body, box):
+        """`box`: the upstream that answers."""
+        self.body, self.window, self.box = body, box.window, box
         messages = body["messages"]
         users = [i for i, message in enumerate(messages) if message["role"] == "user"]
         self.last_user = text_of(messages[users[-1]]) if users else ""
@@ -292,7 +293,7 @@ class Handler(BaseHTTPRequestHandler):
             upstream.unserved.append(self.path)
             return self.whole(404, {"detail": "Not Found"})
         upstream.record({"path": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}, "body": body})
-        chat = Chat(body, upstream.window)
+        chat = Chat(body, upstream)
         if chat.keyword == "SILENCE" and not chat.results:
             upstream.while_silent()
         try:
@@ -311,6 +312,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for chunk in [first, *told]:
             if chunk is None:
+                chat.box.before_cut()
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
                 return
@@ -350,6 +352,8 @@ class Upstream:
         self.on_restart = None
         # Lasts as long as the upstream says nothing.
         self.while_silent = lambda: None
+        # Lasts until an answer that is to be cut may be cut.
+        self.before_cut = lambda: None
         self.lock = threading.Lock()
         self.file = open(record, "a", encoding="utf-8") if record else None
         self.listener = None
