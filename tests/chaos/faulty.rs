@@ -1,4 +1,4 @@
-//! The upstream: does its part of each plan, and notes how long a request stayed after its client had left.
+//! An upstream: does its part of each plan, and notes how long a request stayed after its client had left.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -16,6 +16,8 @@ use super::upstream::{delta, finish, usage};
 
 #[derive(Default)]
 struct State {
+    /// 0, or the number of a member of pools.
+    number: u64,
     /// The number of requests for each plan.
     tries: Mutex<HashMap<u64, u32>>,
     /// The times when clients left while their requests were here.
@@ -30,10 +32,10 @@ pub(crate) struct Faulty {
 }
 
 impl Faulty {
-    pub(crate) fn start() -> Faulty {
+    pub(crate) fn start(number: u64) -> Faulty {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State::default());
+        let state = Arc::new(State { number, ..State::default() });
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -119,7 +121,7 @@ fn whole(stream: &mut TcpStream, status: u16, body: &str) -> io::Result<()> {
 fn answer(stream: &mut BufReader<TcpStream>, plan: &Plan, state: &State) -> io::Result<bool> {
     let mut dice = Dice::new(plan.seed ^ 0xfa);
     let socket = stream.get_mut();
-    match plan.ending {
+    match plan.ending_at(state.number) {
         Ending::Whole { says_done } => stream_whole(socket, plan, says_done, &mut dice),
         Ending::Short(pieces) => {
             send(socket, &(body(plan, pieces, &mut dice) + "0\r\n\r\n"), &mut dice)?;

@@ -15,7 +15,7 @@ use super::{HANG, Tally};
 
 type Connection = BufReader<TcpStream>;
 
-pub(crate) fn work(address: SocketAddr, upstream: &Faulty, tally: &Tally, seed: u64, until: Instant) {
+pub(crate) fn work(address: SocketAddr, upstreams: &[Faulty], tally: &Tally, seed: u64, until: Instant) {
     let mut kept: Option<Connection> = None;
     for number in 0.. {
         if Instant::now() >= until {
@@ -23,7 +23,7 @@ pub(crate) fn work(address: SocketAddr, upstream: &Faulty, tally: &Tally, seed: 
         }
         let plan = Plan::draw(seed + number);
         let connection = kept.take().unwrap_or_else(|| connect(address));
-        kept = one(connection, &plan, upstream, tally);
+        kept = one(connection, &plan, upstreams, tally);
     }
 }
 
@@ -35,7 +35,7 @@ fn connect(address: SocketAddr) -> Connection {
 }
 
 /// Serves one plan. Returns the connection if it can be used again.
-fn one(mut connection: Connection, plan: &Plan, upstream: &Faulty, tally: &Tally) -> Option<Connection> {
+fn one(mut connection: Connection, plan: &Plan, upstreams: &[Faulty], tally: &Tally) -> Option<Connection> {
     let request = post(plan.request().to_string().as_bytes());
     match plan.role {
         Role::Babbles => {
@@ -53,6 +53,8 @@ fn one(mut connection: Connection, plan: &Plan, upstream: &Faulty, tally: &Tally
             connection.get_mut().write_all(&request).unwrap();
             // Some leave at once. The others leave after a number of bytes that the upstream surely sends.
             let size = match plan.ending {
+                // The members of a pool may be busy or out.
+                _ if !plan.pool().is_empty() => 0,
                 _ if !plan.is_streamed || plan.model == "dead-1" || size < 1000 => 0,
                 Ending::Endless => size,
                 Ending::Stall(_) => 100,
@@ -63,24 +65,27 @@ fn one(mut connection: Connection, plan: &Plan, upstream: &Faulty, tally: &Tally
                 // This is between the first hook and the middle of the answer.
                 std::thread::sleep(Duration::from_millis(plan.seed % 20));
             }
-            upstream.leaving(plan.seed);
+            upstreams.iter().for_each(|upstream| upstream.leaving(plan.seed));
             tally.left.fetch_add(1, Relaxed);
             return None;
         }
         Role::Reads | Role::ReadsSlowly => {}
     }
     connection.get_mut().write_all(&request).unwrap();
-    let answer = receive(&mut connection, plan.role == Role::ReadsSlowly);
-    let answer = answer.unwrap_or_else(|error| panic!("{error}: {plan:?}"));
+    let mut answer = Answer { status: 0, headers: Vec::new(), body: Vec::new() };
+    if let Err(error) = receive(&mut connection, plan.role == Role::ReadsSlowly, &mut answer) {
+        assert!(may_be_cut(plan, &answer), "{error}: {plan:?} {}", answer.text());
+        tally.cut.fetch_add(1, Relaxed);
+        return None;
+    }
     let events = answer.body.windows(7).filter(|bytes| bytes == b"event: ").count();
     tally.events.fetch_add(events as u64, Relaxed);
     if judge(plan, &answer) { &tally.whole } else { &tally.failed }.fetch_add(1, Relaxed);
     (plan.keeps_connection && answer.header("connection") != Some("close")).then_some(connection)
 }
 
-/// A whole HTTP response.
-fn receive(connection: &mut Connection, slowly: bool) -> io::Result<Answer> {
-    let mut answer = Answer { status: 0, headers: Vec::new(), body: Vec::new() };
+/// Reads a whole HTTP response. After an error the answer has the chunks that came in full.
+fn receive(connection: &mut Connection, slowly: bool, answer: &mut Answer) -> io::Result<()> {
     let first = line(connection)?;
     answer.status = first.split(' ').nth(1).unwrap_or_default().parse().map_err(io::Error::other)?;
     while let Some((name, value)) = line(connection)?.split_once(": ") {
@@ -88,8 +93,7 @@ fn receive(connection: &mut Connection, slowly: bool) -> io::Result<Answer> {
     }
     if let Some(length) = answer.header("content-length") {
         answer.body = vec![0; length.parse().map_err(io::Error::other)?];
-        connection.read_exact(&mut answer.body)?;
-        return Ok(answer);
+        return connection.read_exact(&mut answer.body);
     }
     loop {
         let size = usize::from_str_radix(&line(connection)?, 16).map_err(io::Error::other)?;
@@ -102,7 +106,7 @@ fn receive(connection: &mut Connection, slowly: bool) -> io::Result<Answer> {
             }
         }
         if size == 0 {
-            return Ok(answer);
+            return Ok(());
         }
         answer.body.extend_from_slice(&piece[..size]);
     }
@@ -137,9 +141,26 @@ fn judge(plan: &Plan, answer: &Answer) -> bool {
     ended == Ended::Whole
 }
 
+/// The upstreams that may have answered.
+fn members(plan: &Plan) -> &'static [u64] {
+    if plan.pool().is_empty() { &[0] } else { plan.pool() }
+}
+
+/// True if an answer without an end may be one that a pool cut off: a stream with text or a part of a call, of which
+/// nothing was made up, from a member that failed.
+fn may_be_cut(plan: &Plan, answer: &Answer) -> bool {
+    let deltas = answer.data("content_block_delta");
+    let text: String = deltas.iter().filter_map(|data| data["delta"]["text"].as_str()).collect();
+    let fails = |member: &u64| !matches!(plan.ending_at(*member), Ending::Whole { .. });
+    let is_pool = plan.pool().iter().any(fails);
+    is_pool && plan.is_streamed && !deltas.is_empty() && plan.whole_text().starts_with(&text)
+}
+
 /// True if the content is everything that the upstream sent and had to send.
 fn is_whole(plan: &Plan, content: &[Value]) -> bool {
-    let said_all = matches!(plan.ending, Ending::Whole { .. } | Ending::Mended { .. });
+    let is_whole =
+        |member: &u64| matches!(plan.ending_at(*member), Ending::Whole { .. } | Ending::Mended { .. });
+    let said_all = members(plan).iter().any(is_whole);
     let text = content.first().and_then(|block| block["text"].as_str());
     let input = content.get(1).map(|block| block["input"].clone());
     said_all && plan.model != "dead-1" && text == Some(&plan.whole_text()) && input == plan.input()
@@ -148,12 +169,25 @@ fn is_whole(plan: &Plan, content: &[Value]) -> bool {
 /// True if the answer had to fail in this way, and has nothing that was not sent.
 fn has_failed(plan: &Plan, content: &[Value], error: &str) -> bool {
     let text = content.first().and_then(|block| block["text"].as_str()).unwrap_or_default();
-    // The number of pieces that the upstream had surely sent before it failed.
-    let (least, kind) = match &plan.ending {
+    if !plan.pool().is_empty() {
+        let may_fail = |member: &u64| failure(plan, &plan.ending_at(*member), error).is_some();
+        // All members may be full, or out, because of other requests.
+        let is_known = error == "overloaded_error" || plan.pool().iter().any(may_fail);
+        return is_known && plan.whole_text().starts_with(text);
+    }
+    let Some(least) = failure(plan, &plan.ending, error) else { return false };
+    let least = if content.is_empty() && !plan.is_streamed { 0 } else { least };
+    let sent: String = plan.text.iter().take(least).map(String::as_str).collect();
+    plan.whole_text().starts_with(text) && text.len() >= sent.len()
+}
+
+/// The number of pieces that the upstream had surely sent before it failed with this error. `None`: it does not fail so.
+fn failure(plan: &Plan, ending: &Ending, error: &str) -> Option<usize> {
+    let (least, kind) = match ending {
         _ if plan.model == "dead-1" => (0, "api_error"),
-        Ending::Whole { .. } => return false,
+        Ending::Whole { .. } | Ending::Endless => return None,
         // Only an answer that has begun is not tried again.
-        Ending::Mended { .. } => return plan.is_streamed && error == "overloaded_error",
+        Ending::Mended { .. } => return (plan.is_streamed && error == "overloaded_error").then_some(0),
         Ending::Short(pieces) | Ending::Closed(pieces) | Ending::Garbage(pieces) | Ending::Half(pieces) => {
             (*pieces, "api_error")
         }
@@ -166,11 +200,8 @@ fn has_failed(plan: &Plan, content: &[Value], error: &str) -> bool {
         Ending::Status(400) => (0, "invalid_request_error"),
         Ending::Status(404) => (0, "not_found_error"),
         Ending::Status(_) => (0, "api_error"),
-        Ending::Endless => return false,
     };
-    let least = if content.is_empty() && !plan.is_streamed { 0 } else { least };
-    let sent: String = plan.text.iter().take(least).map(String::as_str).collect();
-    error == kind && plan.whole_text().starts_with(text) && text.len() >= sent.len()
+    (error == kind).then_some(least)
 }
 
 /// Sends bytes that are not a valid request. The server may answer with an error, or only close.

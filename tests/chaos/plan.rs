@@ -119,6 +119,8 @@ impl Plan {
             model: match dice.below(100) {
                 0 => "dead-1",
                 1..20 => "few-1",
+                20..35 => "pair-1",
+                35..50 => "trio-1",
                 _ => "claude-sonnet-5",
             },
             is_streamed: dice.chance(75),
@@ -128,6 +130,28 @@ impl Plan {
             role,
             keeps_connection: dice.chance(70),
         }
+    }
+
+    /// The members of the pool that the request goes to, by their numbers; none: it goes to one upstream.
+    pub(crate) fn pool(&self) -> &'static [u64] {
+        match self.model {
+            "pair-1" => &[1, 2],
+            "trio-1" => &[1, 2, 3],
+            _ => &[],
+        }
+    }
+
+    /// The end of the answer of this upstream. Each member of a pool draws its own; most of them are whole, so that the
+    /// members are not all out most of the time.
+    pub(crate) fn ending_at(&self, upstream: u64) -> Ending {
+        if upstream == 0 || matches!(self.role, Role::Leaves(_)) {
+            return self.ending.clone();
+        }
+        let mut dice = Dice::new(self.seed ^ (upstream << 56));
+        if dice.chance(60) {
+            return Ending::Whole { says_done: true };
+        }
+        ending(&mut dice, self.text.len() + self.arguments.len())
     }
 
     /// The request's body.
