@@ -120,6 +120,25 @@ impl Upstream {
         self.noted(self.endpoint.post_with(path, extra, body, wait))
     }
 
+    /// Sends a body of any type by [`Upstream::post`]: `body` is its type and its bytes.
+    ///
+    /// # Errors
+    /// Those of [`Endpoint::post`].
+    pub fn pass(
+        &self,
+        path: Path<'_>,
+        extra: &ExtraHeaders,
+        body: (&str, &[u8]),
+        wait: &Rc<dyn Wait>,
+    ) -> Result<Response, Failure> {
+        self.noted(self.endpoint.pass(path, extra, body, wait))
+    }
+
+    /// Hides the key of this upstream in a text that it has sent.
+    pub fn hide_keys_in(&self, text: &mut String) {
+        self.endpoint.hide_keys(text);
+    }
+
     /// Sends a question that needs no model, by [`Endpoint::ask`].
     ///
     /// # Errors

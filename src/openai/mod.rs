@@ -3,11 +3,15 @@
 //! | file | duty |
 //! |---|---|
 //! | `chunk` | one event of a streamed answer |
+//! | `conversation` | a request of OpenAI's protocol as the Messages request that it resembles, for the choice of an upstream |
 //! | `echo` | the parts of an error's text that repeat the request |
+//! | `envelope` | errors of sparkgap in OpenAI's form |
 //! | `failure` | an error body, whatever its shape -> its meaning |
+//! | `form` | a field of a form |
 //! | `markup` | the text of an error page in HTML |
 //! | `upstream_error` | [`UpstreamError`]: the meanings |
 //! | `overflow` | the texts for "the prompt does not fit", with their numbers |
+//! | `passing` | the id, the counts and the reason in an answer that is passed on |
 //! | `refusal` | the texts of refusals, and the changes that help |
 //! | `repair` | [`Repair`]: the changes |
 //!
@@ -15,16 +19,24 @@
 //! the Messages API or of sockets.
 
 mod chunk;
+mod conversation;
 mod echo;
+mod envelope;
 mod failure;
+mod form;
 mod markup;
 mod overflow;
+mod passing;
 mod refusal;
 mod repair;
 mod upstream_error;
 
 pub use chunk::{Choice, Chunk, ChunkDelta, Counts, ToolCallDelta};
+pub use conversation::conversation_view;
+pub use envelope::{in_openai_form, openai_error_event};
 pub use failure::{read_error_chunk, read_failure};
 pub use markup::page_text;
+pub use form::{form_field, is_form};
+pub use passing::{PassedCounts, PassingAnswer};
 pub use repair::{EFFORTS, Repair};
 pub use upstream_error::UpstreamError;

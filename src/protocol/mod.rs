@@ -1,7 +1,9 @@
-//! Questions to an upstream that differ between the kinds of servers.
+//! How an upstream is asked.
 //!
 //! | file | duty |
 //! |---|---|
+//! | `relay` | the paths of OpenAI's protocol that are passed on |
 //! | `tokenize` | the number of tokens of a prompt |
 
+pub mod relay;
 pub mod tokenize;

@@ -10,6 +10,7 @@ use crate::access::{Access, Origin, check_content_type};
 use crate::activity::Caller;
 use crate::error::{Error, Kind};
 use crate::http::{LateRefusal, Request};
+use crate::openai::is_form;
 use crate::server::Client;
 use crate::shown::ShownText;
 
@@ -75,7 +76,7 @@ impl Proxy {
             caller.user = access.keys.admit(request)?;
             client.borrow_mut().set_known();
         }
-        if request.method == "POST" {
+        if request.method == "POST" && !is_form_for(resource, request) {
             check_content_type(request)?;
         }
         Ok(Admission::Resource(resource))
@@ -106,6 +107,13 @@ impl Proxy {
         client.refuse_later(LateRefusal { delay, error, request_id: request_id.to_owned() });
         Ok(())
     }
+}
+
+/// True if the body is a form, and the resource takes forms. A web page could send one without a preflight; that is refused
+/// by its origin.
+fn is_form_for(resource: Resource<'_>, request: &Request) -> bool {
+    let kind = request.header("content-type").unwrap_or_default();
+    matches!(resource, Resource::Relayed(path) if path.takes_forms() && is_form(kind))
 }
 
 /// Adds the headers that let a browser show the answer to a page of a listed origin. As soon as an origin is listed,

@@ -27,7 +27,7 @@ use super::state::Proxy;
 use super::stop::Stop;
 use crate::activity::{ActiveRequest, Phase};
 
-const STREAM_HEADERS: [(&str, &str); 3] = [
+pub(super) const STREAM_HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream; charset=utf-8"),
     ("cache-control", "no-cache"),
     // without this header, an nginx in front of this server holds events back

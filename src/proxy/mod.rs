@@ -21,6 +21,9 @@
 //! | `routing` | the upstreams that can answer a request, and those that have failed with it |
 //! | `preview` | the request that would be sent, for `sparkgap hook` |
 //! | `rescued` | the warning about tool calls that a server did not recognize |
+//! | `relayed` | the paths of OpenAI's protocol, passed on byte for byte |
+//! | `passage` | the client's side of a request that is passed on |
+//! | `homes` | the upstreams that made the latest responses |
 //! | `relay` | the upstream's bytes through decoder and translation to the client |
 
 mod attempt;
@@ -31,13 +34,16 @@ mod entry;
 mod exchange;
 mod filter;
 mod footprint;
+mod homes;
 mod identity;
 mod messages;
 mod options;
+mod passage;
 mod prepare;
 mod preview;
 mod relay;
 mod rescued;
+mod relayed;
 mod resource;
 mod routing;
 mod service;

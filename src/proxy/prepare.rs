@@ -20,7 +20,7 @@ use super::footprint;
 use super::routing::Routing;
 use super::stop::Stop;
 use crate::activity::{Caller, Record};
-use crate::fleet::{Gateway, Resolved};
+use crate::fleet::{Destination, Gateway, Resolved};
 
 /// The beta of clients that know the stop reason `model_context_window_exceeded`.
 const CONTEXT_WINDOW_BETA: &str = "model-context-window-exceeded-2025-08-26";
@@ -140,15 +140,24 @@ impl Incoming<'_> {
     ) -> Result<(MessagesRequest<'b>, Routing), Stop> {
         describe(body, record);
         let messages = MessagesRequest::read(body)?;
-        let requested = hooked.model.as_deref().unwrap_or(messages.model);
+        let (requested, destinations) = self.destinations(messages.model, hooked)?;
+        let routing = Routing::new(requested, destinations);
+        Ok((messages, routing))
+    }
+
+    /// The upstreams that can answer a request for `model`, and the model that it is to have: a hook may have chosen both.
+    pub(super) fn destinations<'m>(
+        &self,
+        model: &'m str,
+        hooked: &'m Hooked,
+    ) -> Result<(&'m str, Vec<Destination>), Stop> {
+        let requested = hooked.model.as_deref().unwrap_or(model);
         let chosen = hooked.upstreams.as_slice();
         let own_model = hooked.model.as_deref().filter(|_| !chosen.is_empty());
         if let Some(wait) = &self.wait {
             self.gateway.refresh(requested, chosen, wait).map_err(|_| Stop::ClientGone)?;
         }
-        let destinations = self.gateway.destinations(requested, chosen, own_model)?;
-        let routing = Routing::new(requested, destinations);
-        Ok((messages, routing))
+        Ok((requested, self.gateway.destinations(requested, chosen, own_model)?))
     }
 
     /// The third stage: translate, `on_upstream_request`. `finish` extracts the parts of the result to keep.
@@ -213,7 +222,12 @@ impl Incoming<'_> {
         let text = |name: &str| request.header(name).map(str::to_string);
         let tools = body.get("tools").and_then(Value::as_array).unwrap_or_default();
         let mut left = TOOL_NAMES_SIZE_MAX;
-        let tool_names = tools.iter().filter_map(|tool| Some(tool.get("name")?.as_str()?.to_string()));
+        // Tools of chat completions have their names inside of `function`.
+        let name = |tool: &Value<'_>| {
+            let name = tool.get("name").or_else(|| tool.get("function")?.get("name"))?;
+            Some(name.as_str()?.to_string())
+        };
+        let tool_names = tools.iter().filter_map(name);
         let tool_names = tool_names.take_while(|name| {
             left = left.saturating_sub(name.len() + size_of::<String>());
             left > 0
@@ -237,7 +251,7 @@ impl Incoming<'_> {
             agent: text("x-claude-code-agent-id"),
             tokens_est: translate::estimate::prompt_tokens(body),
             has_tools: !tools.is_empty(),
-            has_images: has_images(body.get("messages").unwrap_or(&Value::Null)),
+            has_images: ["messages", "input"].iter().filter_map(|key| body.get(key)).any(has_images),
             thinking: thinking.is_some_and(Thinking::is_asked_by),
             tool_names: tool_names.collect(),
             client: client.cloned(),
@@ -248,7 +262,7 @@ impl Incoming<'_> {
 
 /// Notes what the body says of itself. Called before the body is checked, so that the log line of a request that is
 /// refused names its model too.
-fn describe(body: &Value<'_>, record: &mut Record) {
+pub(super) fn describe(body: &Value<'_>, record: &mut Record) {
     record.details.client_model = model_of(body).chars().take(MODEL_LENGTH_MAX).collect();
     record.details.is_streamed = is_streamed(body);
 }
@@ -258,7 +272,7 @@ fn is_streamed(body: &Value<'_>) -> bool {
 }
 
 /// The model that the client named, or an empty string.
-fn model_of<'b>(body: &'b Value<'_>) -> &'b str {
+pub(super) fn model_of<'b>(body: &'b Value<'_>) -> &'b str {
     body.get("model").and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -267,12 +281,14 @@ fn sees_request(hooks: &Hooks) -> bool {
     Hook::ALL.iter().any(|hook| hook.sees_requests() && hooks.defines(*hook))
 }
 
-/// True if messages, contents or tool results contain a block of type `image`.
+/// True if messages, contents or tool results contain a block that is an image: `image`, or OpenAI's `image_url` and
+/// `input_image`.
 fn has_images(value: &Value<'_>) -> bool {
     match value {
         Value::Array(items) => items.iter().any(has_images),
         Value::Object(object) => {
-            object.get("type").and_then(Value::as_str) == Some("image")
+            let kind = object.get("type").and_then(Value::as_str);
+            matches!(kind, Some("image" | "image_url" | "input_image"))
                 || object.get("content").is_some_and(has_images)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) | Value::String(_) => false,

@@ -1,5 +1,6 @@
 //! The resources, with their paths and methods.
 
+use crate::protocol::relay::RelayedPath;
 use crate::shell::EnvForm;
 
 /// A resource, identified by its path.
@@ -7,6 +8,8 @@ use crate::shell::EnvForm;
 pub(super) enum Resource<'p> {
     Messages,
     CountTokens,
+    /// A path of OpenAI's protocol.
+    Relayed(RelayedPath<'p>),
     Models,
     Model(&'p str),
     /// For `sparkgap env --remote`.
@@ -33,7 +36,8 @@ impl<'p> Resource<'p> {
             "/env" => Some(Resource::Environment),
             _ => match path.strip_prefix("/env.") {
                 Some(ending) => EnvForm::of_ending(ending).map(Resource::EnvironmentIn),
-                None => path.strip_prefix("/v1/models/").map(Resource::Model),
+                None => (path.strip_prefix("/v1/models/").map(Resource::Model))
+                    .or_else(|| RelayedPath::find(path).map(Resource::Relayed)),
             },
         }
     }
@@ -46,7 +50,7 @@ impl<'p> Resource<'p> {
 
     pub(super) fn methods(self) -> &'static [&'static str] {
         match self {
-            Resource::Messages | Resource::CountTokens => &["POST"],
+            Resource::Messages | Resource::CountTokens | Resource::Relayed(_) => &["POST"],
             Resource::Models
             | Resource::Model(_)
             | Resource::Environment

@@ -10,7 +10,7 @@ use super::entry::{Admission, answer_preflight};
 use super::exchange::Exchange;
 use super::resource::Resource;
 use super::state::Proxy;
-use super::{count, messages};
+use super::{count, messages, relayed};
 use crate::activity::{ActiveRequest, Caller};
 use crate::admin;
 use crate::admin::environment::ClientEnvironment;
@@ -18,6 +18,7 @@ use crate::config::Secret;
 use crate::error::{Error, Kind};
 use crate::http::Request;
 use crate::ids;
+use crate::openai::in_openai_form;
 use crate::server::{Client, Handler};
 use crate::shell::EnvForm;
 use crate::shown::ShownText;
@@ -61,7 +62,7 @@ impl Proxy {
                 admin::forms::write(self.environment(request, &wait)?, form, key)?.into_bytes()
             }
             Resource::Health => admin::health::health(&self.gateway(), &self.activity),
-            Resource::Hello | Resource::Messages | Resource::CountTokens => {
+            Resource::Hello | Resource::Messages | Resource::CountTokens | Resource::Relayed(_) => {
                 br#"{"name":"sparkgap"}"#.to_vec()
             }
             Resource::Ready => {
@@ -94,6 +95,9 @@ impl Handler for Proxy {
             Ok(Admission::Resource(Resource::CountTokens)) => {
                 return count::serve(self, client, &request, &caller, active);
             }
+            Ok(Admission::Resource(Resource::Relayed(path))) => {
+                return relayed::serve(self, client, &request, &caller, (active, path));
+            }
             Ok(Admission::Resource(resource)) => self.tell(resource, client, &request, active),
             Ok(Admission::Preflight) => return answer_preflight(client, &request, request_id),
             Err(error) => Err(error),
@@ -109,8 +113,10 @@ impl Handler for Proxy {
                 client.borrow_mut().respond(status, &headers, &body)
             }
             Err(error) => {
+                let is_openai = matches!(self.resource(&request), Some(Resource::Relayed(_)));
                 let error = match form {
                     Some(form) => in_form(error, form),
+                    None if is_openai => in_openai_form(error),
                     None => error,
                 };
                 let line = format_args!(

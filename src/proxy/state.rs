@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::budget::Budget;
+use super::homes::ResponseHomes;
 use super::options::ProxyOptions;
 use crate::access::{Access, Guesses, Keys};
 use crate::activity::Activity;
@@ -17,6 +18,8 @@ pub struct Proxy {
     pub(super) guesses: Mutex<Guesses>,
     pub(super) activity: Activity,
     pub(super) budget: Budget,
+    /// The upstreams that made the latest responses.
+    pub(super) homes: Mutex<ResponseHomes>,
 }
 
 impl Proxy {
@@ -29,6 +32,7 @@ impl Proxy {
             access: RwLock::new(Arc::new(access)),
             guesses: Mutex::default(),
             activity: Activity::default(),
+            homes: Mutex::default(),
         }
     }
 

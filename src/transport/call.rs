@@ -180,6 +180,20 @@ impl Endpoint {
         body: &[u8],
         wait: &Rc<dyn Wait>,
     ) -> Result<Response, Failure> {
+        self.post_within(self.options, path, extra, (JSON, body), wait)
+    }
+
+    /// Sends a body of this type by [`Endpoint::post`], with further headers. A type that is not valid in a header is not sent.
+    ///
+    /// # Errors
+    /// Those of [`Endpoint::post`].
+    pub fn pass(
+        &self,
+        path: Path<'_>,
+        extra: &ExtraHeaders,
+        body: (&str, &[u8]),
+        wait: &Rc<dyn Wait>,
+    ) -> Result<Response, Failure> {
         self.post_within(self.options, path, extra, body, wait)
     }
 
@@ -188,7 +202,7 @@ impl Endpoint {
     /// # Errors
     /// Those of [`Endpoint::post`].
     pub fn ask(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
-        self.post_within(self.soon(), path, &ExtraHeaders::default(), body, wait)
+        self.post_within(self.soon(), path, &ExtraHeaders::default(), (JSON, body), wait)
     }
 
     fn post_within(
@@ -196,13 +210,17 @@ impl Endpoint {
         options: CallLimits,
         path: Path<'_>,
         extra: &ExtraHeaders,
-        body: &[u8],
+        (kind, body): (&str, &[u8]),
         wait: &Rc<dyn Wait>,
     ) -> Result<Response, Failure> {
         let mut head = self.head("POST", path);
         head.push_str(extra.lines());
-        // Writing to a String cannot fail.
-        let _ = write!(head, "content-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+        // Only a client's own type can be invalid.
+        if HeaderValue::from_str(kind).is_ok() {
+            // Writing to a String cannot fail.
+            let _ = write!(head, "content-type: {kind}\r\n");
+        }
+        let _ = write!(head, "content-length: {}\r\n\r\n", body.len());
         self.exchange([head.as_bytes(), body], self.call(wait, options))
     }
 
@@ -293,6 +311,9 @@ impl fmt::Debug for Endpoint {
         f.debug_struct("Endpoint").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+/// The type of most bodies.
+const JSON: &str = "application/json";
 
 /// Headers for every upstream. No compression, because it would delay events.
 const HEADERS: &str = concat!(

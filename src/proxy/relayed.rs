@@ -1,0 +1,556 @@
+//! The paths of OpenAI's protocol: one request is passed on byte for byte but for the name of its model, and so is its answer.
+//!
+//! Keys, aliases, the choice of an upstream, the queue, hooks, limits and the log are those of `POST /v1/messages`. Another
+//! upstream is asked only while nothing of an answer has gone out.
+
+use std::io;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::anthropic::{MODEL_LENGTH_MAX, StopReason, Usage};
+use crate::cluster::ClusterKind;
+use crate::error::{Error, Kind};
+use crate::hooks::Hook;
+use crate::http::Request;
+use crate::json::{self, Document, Value, splice_member};
+use crate::openai::{PassedCounts, PassingAnswer, conversation_view, form_field, is_form, read_failure};
+use crate::protocol::relay::{RelayedPath, says_no_such_path};
+use crate::server::Client;
+use crate::translate::{Asked, failure_error};
+use crate::transport::{ExtraHeaders, Failure, Path, Response, Wait, has_left};
+
+use super::body::read_body;
+use super::exchange::Exchange;
+use super::identity::Identity;
+use super::passage::Passage;
+use super::prepare::{Hooked, Incoming, describe, model_of};
+use super::relay::error_body;
+use super::routing::{Routing, sign_of, sign_of_failure};
+use super::state::Proxy;
+use super::stop::Stop;
+use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Phase, Placed, Record};
+use crate::fleet::{BoxSlot, Gateway, Resolved, Sign, Spent, Ticket};
+
+/// The room for one read of an answer, in bytes: it begins small, and doubles for an answer that fills it.
+const READ_SIZE_MIN: usize = 2 * 1024;
+const READ_SIZE_MAX: usize = 32 * 1024;
+
+/// The largest answer, in bytes. The limit stops a model that never ends.
+const ANSWER_SIZE_MAX: usize = 256 * 1024 * 1024;
+
+/// How long to wait for the end of a stream after its last event.
+const REST_TIME: Duration = Duration::from_millis(250);
+
+/// The body of a request as it came, until it is known which upstream gets it.
+enum PassedBody {
+    Json(Vec<u8>),
+    /// A form, its type, and the place of its model.
+    Form(Vec<u8>, String, Range<usize>),
+}
+
+/// A request on its way.
+struct Order {
+    body: PassedBody,
+    routing: Routing,
+    /// The ticket for a place, if the request needs one.
+    ticket: Option<Ticket>,
+    /// The further headers for the upstreams of each kind of cluster.
+    headers: Vec<(Option<ClusterKind>, ExtraHeaders)>,
+}
+
+/// The parts of one request that all its stages share.
+struct Course<'s> {
+    proxy: &'s Proxy,
+    gateway: Arc<Gateway>,
+    exchange: Rc<Exchange>,
+    passage: Rc<Passage>,
+    request: &'s Request,
+    caller: &'s Caller,
+    path: RelayedPath<'s>,
+    hooked: Hooked,
+    record: Record,
+}
+
+/// The failure of one upstream, while nothing of an answer has gone out.
+struct Refusal {
+    sign: Sign,
+    error: Error,
+    /// The upstream's own words, if the client gets them as they are: status, type and `retry-after`, and body.
+    words: Option<(u16, String, Option<u32>, Vec<u8>)>,
+}
+
+/// Serves one request, and logs one line however it ends.
+///
+/// # Errors
+/// Errors of the client's connection.
+pub(super) fn serve(
+    proxy: &Proxy,
+    client: &Client,
+    request: &Request,
+    caller: &Caller,
+    (active, path): (&Arc<ActiveRequest>, RelayedPath<'_>),
+) -> io::Result<()> {
+    let exchange = Exchange::new(proxy, client, active);
+    let passage = Passage::new(exchange.clone(), proxy.options.patience, path.is_responses());
+    let mut course = Course {
+        proxy,
+        gateway: proxy.gateway(),
+        exchange,
+        passage,
+        request,
+        caller,
+        path,
+        hooked: Hooked::default(),
+        record: Record::new(active.request_id(), caller),
+    };
+    course.record.status = 200;
+    let outcome = course.run();
+    let result = course.conclude(outcome);
+    let Course { gateway, hooked, record, .. } = course;
+    proxy.activity.log(&record);
+    if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
+        gateway.hooks().on_log(&mut record.to_value(), &mut shown.borrow_mut());
+    }
+    result
+}
+
+impl Course<'_> {
+    fn wait(&self) -> Rc<dyn Wait> {
+        self.passage.clone()
+    }
+
+    /// Asks one upstream after the other, until one answers or none is left.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+    fn run(&mut self) -> Result<(), Stop> {
+        let mut order = self.first()?;
+        loop {
+            let slot = match order.ticket.take() {
+                Some(ticket) => Some(self.place(ticket)?),
+                None => None,
+            };
+            let asked = self.ask(&mut order, slot.as_ref())?;
+            let (refusal, upstream) = match asked {
+                Ok(response) => {
+                    drop(order);
+                    return self.pass(response, slot);
+                }
+                Err(refused) => refused,
+            };
+            let Refusal { sign, error, words } = refusal;
+            let is_failure = matches!(sign, Sign::Full(_) | Sign::Failed | Sign::Gone);
+            let ticket = slot.as_ref().filter(|_| is_failure).map(|slot| slot.ticket().clone());
+            self.give_back(slot, &upstream, (sign, Spent::default()), &error.to_string());
+            if let Some(ticket) = ticket {
+                order.routing.fail(upstream.served.id(), sign, error.kind == Kind::BadGateway);
+                order.ticket = order.routing.another(&ticket, self.patience());
+                if order.ticket.is_some() {
+                    log::info!("{}: {} failed: {error}", self.record.request_id, upstream.served.name());
+                    continue;
+                }
+            }
+            let Some((status, kind, retry_after, body)) = words.filter(|_| !self.passage.has_head()) else {
+                return Err(error.into());
+            };
+            self.record.status = status;
+            self.record.error = Some(error.to_string());
+            return self.passage.refuse(status, (&kind, retry_after), &body).map_err(Stop::Client);
+        }
+    }
+
+    /// Reads the body, runs `on_request`, and finds the upstreams that can answer. The tree of the body is dropped on return.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+    fn first(&mut self) -> Result<Order, Stop> {
+        let exchange = Rc::clone(&self.exchange);
+        let came = read_body(self.proxy, &exchange, self.request)?;
+        log::trace!("{} from the client: {}", self.record.request_id, String::from_utf8_lossy(came.bytes()));
+        exchange.received();
+        // The bytes and the copy that is parsed.
+        exchange.claim(2 * came.bytes().len())?;
+        let (mut body, mut document) = self.read(came)?;
+        let hooks = self.gateway.hooks();
+        let before = match &body {
+            PassedBody::Json(bytes) if hooks.defines(Hook::Request) => {
+                json::parse(&mut bytes.clone()).ok().map(|tree| tree.to_json())
+            }
+            _ => None,
+        };
+        let room = Some(self.proxy.budget.trees());
+        let (request, caller) = (self.request, self.caller);
+        let wait = Some(self.wait());
+        let incoming = Incoming { gateway: &self.gateway, wait, room, request, caller };
+        self.hooked.client = Some(exchange.socket().clone());
+        let tree = incoming.hooked(&mut document, &mut self.hooked)?;
+        describe(&tree, &mut self.record);
+        self.passage.begin(self.record.details.is_streamed);
+        if let Some(changed) = before.map(|before| (before, tree.to_json())).filter(|(a, b)| a != b) {
+            body = PassedBody::Json(changed.1.into_bytes());
+        }
+        // Nothing is sent to another upstream behind the back of these hooks.
+        self.hooked.saved = None;
+        go_home(self.proxy, &self.gateway, &mut self.hooked, &tree);
+        let model = model_of(&tree);
+        check_model(model)?;
+        // All upstreams speak OpenAI's protocol. One that does not is to be left out here, and said so in the error.
+        let (requested, destinations) = incoming.destinations(model, &self.hooked)?;
+        let view = conversation_view(&tree);
+        let identity = Identity { request, caller, body: &view };
+        let mut headers = Vec::new();
+        for destination in &destinations {
+            let cluster = destination.served.upstream().config().cluster;
+            if headers.iter().all(|(known, _)| *known != cluster) {
+                headers.push((cluster, identity.headers(cluster, self.hooked.lane)));
+            }
+        }
+        let routing = Routing::new(requested, destinations);
+        let ticket = routing.needs_place().then(|| routing.ticket(&identity, self.hooked.lane));
+        exchange.active().describe(&self.record.details);
+        Ok(Order { body, routing, ticket, headers })
+    }
+
+    /// The body as it is to be passed on, and the document that hooks and the route are for. Of a form that is its model.
+    fn read(&self, came: Document) -> Result<(PassedBody, Document), Stop> {
+        let kind = self.request.header("content-type").unwrap_or_default();
+        let bytes = came.bytes().to_vec();
+        if !is_form(kind) {
+            return Ok((PassedBody::Json(bytes), came));
+        }
+        let place = form_field(&bytes, kind, "model");
+        let model = place.clone().and_then(|place| std::str::from_utf8(bytes.get(place)?).ok());
+        let (Some(model), Some(place)) = (model, place) else { return Err(no_model().into()) };
+        let document = Value::object([("model", model.into())]).to_json();
+        Ok((PassedBody::Form(bytes, kind.to_owned(), place), Document::from(document.into_bytes())))
+    }
+
+    /// Waits for a place with the client watched.
+    fn place(&mut self, ticket: Ticket) -> Result<BoxSlot, Stop> {
+        let place = self.record.place.get_or_insert_with(|| Placed::new(ticket.lane));
+        let dispatcher = self.gateway.dispatcher();
+        let slot = match dispatcher.take_at_once(ticket)? {
+            Ok(slot) => slot,
+            Err(ticket) => {
+                self.exchange.active().enter(Phase::Queue);
+                let wait: Rc<dyn Wait> = self.passage.clone();
+                let patience = patience(self.proxy, &self.passage);
+                dispatcher.take(ticket, &wait, patience)?
+            }
+        };
+        let grant = slot.grant();
+        place.why = grant.why.name();
+        place.waited += grant.waited;
+        Ok(slot)
+    }
+
+    fn patience(&self) -> Duration {
+        patience(self.proxy, &self.passage)
+    }
+
+    /// Sends the request to one upstream. Returns its response if that is successful.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+    fn ask(
+        &mut self,
+        order: &mut Order,
+        slot: Option<&BoxSlot>,
+    ) -> Result<Result<Response, (Refusal, Resolved)>, Stop> {
+        let resolved = order.routing.resolve(slot)?;
+        let served = Arc::clone(&resolved.served);
+        let details = &mut self.record.details;
+        (details.upstream, details.upstream_model) = (served.name().to_owned(), resolved.model.clone());
+        self.exchange.active().describe(details);
+        let (kind, body) = self.body_for(&order.body, &resolved)?;
+        log::trace!("{} to the upstream: {}", self.record.request_id, String::from_utf8_lossy(&body));
+        let wait = self.wait();
+        if has_left(wait.as_ref()) {
+            return Err(Stop::ClientGone);
+        }
+        self.exchange.active().enter(Phase::Head);
+        let cluster = served.upstream().config().cluster;
+        let headers = order.headers.iter().find(|(kind, _)| *kind == cluster);
+        let headers = headers.map_or_else(ExtraHeaders::default, |(_, headers)| headers.clone());
+        let below = match &self.request.query {
+            Some(query) => format!("{}?{query}", self.path.below_base()),
+            None => self.path.below_base().to_owned(),
+        };
+        let response = match served.upstream().pass(Path::Api(&below), &headers, (&kind, &body), &wait) {
+            Ok(response) => response,
+            Err(Failure::ClientGone) => return Err(Stop::ClientGone),
+            Err(failure) => {
+                let (sign, error) = (sign_of_failure(&failure), failure.to_error(served.name()));
+                return Ok(Err((Refusal { sign, error, words: None }, resolved)));
+            }
+        };
+        let is_missing = says_no_such_path(response.status, response.beginning());
+        match response.status {
+            200..300 if !is_missing => Ok(Ok(response)),
+            _ => Ok(Err((self.refusal(response, is_missing, &resolved), resolved))),
+        }
+    }
+
+    /// The bytes for an upstream, with their type.
+    fn body_for(&self, body: &PassedBody, resolved: &Resolved) -> Result<(String, Vec<u8>), Stop> {
+        let bytes = match body {
+            PassedBody::Form(bytes, kind, place) => {
+                return Ok((kind.clone(), with_model(bytes, place, &resolved.model)));
+            }
+            PassedBody::Json(bytes) => splice_member(bytes, "model", &resolved.model),
+        };
+        let mut bytes = bytes.ok_or_else(no_model)?;
+        let hooks = self.gateway.hooks();
+        if let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &self.hooked.shown) {
+            let mut copy = bytes.clone();
+            let mut tree = json::parse(&mut copy).map_err(|error| Error::invalid(error.to_string()))?;
+            let before = tree.to_json();
+            let shown = &mut *shown.borrow_mut();
+            shown.upstream = Some(resolved.served.name().to_owned());
+            hooks.on_upstream_request(&mut tree, shown)?;
+            let after = tree.to_json();
+            if before != after {
+                bytes = after.into_bytes();
+            }
+        }
+        Ok(("application/json".to_owned(), bytes))
+    }
+
+    /// Reads an unsuccessful response.
+    fn refusal(&self, response: Response, is_missing: bool, resolved: &Resolved) -> Refusal {
+        let (status, retry_after) = (response.status, response.retry_after);
+        let upstream = resolved.served.upstream();
+        if is_missing {
+            let what = format!("upstream {} does not serve /v1{}", upstream.name(), self.path.below_base());
+            return Refusal { sign: Sign::Answered, error: Error::new(Kind::NotFound, what), words: None };
+        }
+        if status == 404 {
+            // Another model may be served there by now.
+            upstream.mark_stale();
+        }
+        let kind = response.content_type.clone().unwrap_or_else(|| "text/plain".to_owned());
+        let body = error_body(response);
+        let mut failure = read_failure(status, &mut body.clone(), retry_after);
+        upstream.hide_keys(&mut failure);
+        let asked = Asked { model: self.record.details.client_model.clone(), ..Asked::default() };
+        let error = failure_error(failure, &asked);
+        let body = String::from_utf8(body).map(|mut text| {
+            upstream.hide_keys_in(&mut text);
+            text.into_bytes()
+        });
+        // An upstream that refuses sparkgap's key says nothing about the client's.
+        let is_own = matches!(status, 401..=403 | 407);
+        let words = body.ok().filter(|body| !is_own && !body.is_empty() && (400..600).contains(&status));
+        let words = words.map(|body| (status, kind, retry_after, body));
+        Refusal { sign: sign_of(&error), error, words }
+    }
+
+    /// Passes a successful response on as its bytes come.
+    fn pass(&mut self, response: Response, slot: Option<BoxSlot>) -> Result<(), Stop> {
+        // The answer may take minutes; nothing of the request is kept for it.
+        self.exchange.share().set(0);
+        let exchange = Rc::clone(&self.exchange);
+        let active = exchange.active();
+        let is_stream = is_event_stream(&response);
+        active.enter(if is_stream { Phase::Stream } else { Phase::Whole });
+        let _streaming = is_stream.then(|| active.begin_stream());
+        let mut answer = PassingAnswer::default();
+        let mut first = None;
+        let passed = if is_stream || !self.passage.has_head() {
+            self.copy(response, &mut answer, (slot.as_ref(), &mut first))
+        } else {
+            let what = "the upstream was asked for a stream, and sent something else";
+            Err(Error::new(Kind::BadGateway, what).into())
+        };
+        self.record.first_byte = first.map(|first: Instant| first.duration_since(self.record.began));
+        let counts = answer.counts().unwrap_or_default();
+        if passed.is_ok() {
+            self.note_end(&answer, counts);
+        }
+        let sign = match &passed {
+            Ok(()) => Sign::Answered,
+            Err(Stop::Error(error) | Stop::Cut(error)) => sign_of(error),
+            Err(_) => Sign::Unknown,
+        };
+        let PassedCounts { prompt, cached, completion } = counts;
+        if let Some(slot) = slot {
+            let why = match &passed {
+                Err(Stop::Error(error) | Stop::Cut(error)) => error.to_string(),
+                _ => "it answered a request".to_owned(),
+            };
+            if let Some(change) = slot.end(sign, Spent { prompt, cached, completion }) {
+                self.gateway.tell_change(&self.record.details.upstream, change, &why);
+            }
+        }
+        passed
+    }
+
+    /// Reads the answer and writes it, one write for each read.
+    fn copy(
+        &self,
+        mut response: Response,
+        answer: &mut PassingAnswer,
+        (slot, first): (Option<&BoxSlot>, &mut Option<Instant>),
+    ) -> Result<(), Stop> {
+        let is_stream = is_event_stream(&response);
+        let kind = response.content_type.clone();
+        let (mark, needed) = self.path.content_mark();
+        let (mut marks, mut size) = (0, 0_usize);
+        let mut buffer = vec![0; READ_SIZE_MIN];
+        if is_stream {
+            response.await_content();
+        }
+        loop {
+            let count = match response.read(&mut buffer) {
+                Ok(0) => return self.passage.finish(kind.as_deref()).map_err(Stop::Client),
+                Ok(count) => count,
+                Err(Failure::ClientGone) => return Err(Stop::ClientGone),
+                Err(_) if answer.is_done() => {
+                    return self.passage.finish(kind.as_deref()).map_err(Stop::Client);
+                }
+                Err(failure) => return Err(self.lost(&failure, answer, is_stream)),
+            };
+            let bytes = buffer.get(..count).unwrap_or_default();
+            self.passage.write(kind.as_deref(), bytes).map_err(Stop::Client)?;
+            answer.see(bytes);
+            size += count;
+            if size > ANSWER_SIZE_MAX {
+                return Err(Stop::Cut(Error::new(Kind::BadGateway, "the upstream's answer is too long")));
+            }
+            if first.is_none() {
+                marks += if is_stream { memchr::memmem::find_iter(bytes, mark).count() } else { needed };
+                if marks >= needed {
+                    *first = Some(Instant::now());
+                    response.mark_content();
+                    slot.into_iter().for_each(BoxSlot::first_token);
+                }
+            }
+            slot.into_iter().for_each(BoxSlot::hear);
+            if is_stream && answer.is_done() {
+                response.limit_rest(REST_TIME);
+            }
+            if count == buffer.len() && count < READ_SIZE_MAX {
+                buffer.resize(2 * count, 0);
+            }
+        }
+    }
+
+    /// The end of an answer whose upstream was lost: between two events the client can still be told, otherwise its
+    /// connection is cut, which it notices too.
+    fn lost(&self, failure: &Failure, answer: &PassingAnswer, is_stream: bool) -> Stop {
+        let name = &self.record.details.upstream;
+        if let Some(served) = self.gateway.upstream(name) {
+            served.upstream().mark_stale();
+        }
+        let error = failure.to_error(name);
+        if is_stream && (answer.is_between_events() || !self.passage.has_answer()) {
+            Stop::Error(error)
+        } else if self.passage.has_answer() {
+            Stop::Cut(error)
+        } else {
+            Stop::Error(error)
+        }
+    }
+
+    /// Notes the counts, the reason and the id of an answer that is complete.
+    fn note_end(&mut self, answer: &PassingAnswer, counts: PassedCounts) {
+        let PassedCounts { prompt, cached, completion } = counts;
+        let input = prompt.saturating_sub(cached);
+        self.record.usage = Usage { input, cache_read: cached, output: completion, ..Usage::default() };
+        let reasons = [
+            ("length", StopReason::MaxTokens),
+            ("incomplete", StopReason::MaxTokens),
+            ("tool_calls", StopReason::ToolUse),
+            ("content_filter", StopReason::Refusal),
+        ];
+        let reason = reasons.into_iter().find(|(name, _)| answer.ended_with(name));
+        self.record.stop_reason = Some(reason.map_or(StopReason::EndTurn, |(_, reason)| reason));
+        if let (true, Some(id)) = (self.path.is_responses(), answer.id()) {
+            let mut homes = self.proxy.homes.lock().unwrap_or_else(PoisonError::into_inner);
+            homes.note(id, &self.record.details.upstream);
+        }
+    }
+
+    fn give_back(&self, slot: Option<BoxSlot>, upstream: &Resolved, (sign, spent): (Sign, Spent), why: &str) {
+        if let Some(change) = slot.and_then(|slot| slot.end(sign, spent)) {
+            self.gateway.tell_change(upstream.served.name(), change, why);
+        }
+    }
+
+    /// Sends the error, if the request ended with one, and fills in the record.
+    fn conclude(&mut self, outcome: Result<(), Stop>) -> io::Result<()> {
+        let error = match outcome.map_err(|stop| self.exchange.end_of(stop)) {
+            Ok(()) => return Ok(()),
+            Err(Stop::Error(error) | Stop::Refused(error)) => error,
+            Err(Stop::Respond(_)) => Error::new(
+                Kind::Api,
+                "on_request answers with respond, which only /v1/messages has: use reject here, or look at req.path",
+            ),
+            Err(Stop::Cut(error)) => {
+                self.record.error = Some(format!("cut off: {error}"));
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            Err(Stop::Client(error)) => return self.left(error),
+            Err(Stop::ClientGone) => return self.left(io::ErrorKind::BrokenPipe.into()),
+        };
+        self.record.error = Some(error.to_string());
+        if !self.passage.has_head() {
+            self.record.status = error.status();
+        }
+        self.passage.fail(error).or_else(|error| self.left(error))
+    }
+
+    /// Notes that the client has left.
+    fn left(&mut self, error: io::Error) -> io::Result<()> {
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        let is_stuck = matches!(error.kind(), TimedOut | WouldBlock);
+        let phase = if is_stuck { Phase::Unread } else { self.exchange.active().phase() };
+        self.record.status = CLIENT_GONE;
+        self.record.error = Some(format!("the client has left ({})", phase.name()));
+        self.proxy.activity.add_cancelled(phase);
+        Err(error)
+    }
+}
+
+/// Sends a request that goes on from a response to the upstream that made it, unless a hook has chosen one.
+fn go_home(proxy: &Proxy, gateway: &Gateway, hooked: &mut Hooked, tree: &Value<'_>) {
+    let Some(id) = tree.get("previous_response_id").and_then(Value::as_str) else { return };
+    let homes = proxy.homes.lock().unwrap_or_else(PoisonError::into_inner);
+    if hooked.upstreams.is_empty() {
+        hooked.upstreams.extend(homes.find(id).filter(|name| gateway.upstream(name).is_some()));
+    }
+}
+
+/// The longest wait for upstreams of which none answers. A client that does not stream gets no sign of life, so it does not
+/// wait.
+fn patience(proxy: &Proxy, passage: &Passage) -> Duration {
+    if passage.is_streamed() { proxy.options.patience.wait_for_upstream } else { Duration::ZERO }
+}
+
+fn is_event_stream(response: &Response) -> bool {
+    let kind = response.content_type.as_deref().unwrap_or_default();
+    kind.get(..EVENT_STREAM.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM))
+}
+
+const EVENT_STREAM: &str = "text/event-stream";
+
+fn no_model() -> Error {
+    Error::invalid("model: Field required: name a model, such as one of GET /v1/models")
+}
+
+fn check_model(model: &str) -> Result<(), Error> {
+    if model.is_empty() {
+        return Err(no_model());
+    }
+    if model.chars().nth(MODEL_LENGTH_MAX).is_some() {
+        return Err(Error::invalid(format!(
+            "model: String should have at most {MODEL_LENGTH_MAX} characters"
+        )));
+    }
+    Ok(())
+}
+
+/// A form with another model. A name that could end the field, which only a configuration can have, is left out of it.
+fn with_model(form: &[u8], place: &Range<usize>, model: &str) -> Vec<u8> {
+    if model.contains(['\r', '\n']) {
+        return form.to_vec();
+    }
+    let (before, after) = (form.get(..place.start), form.get(place.end..));
+    [before.unwrap_or_default(), model.as_bytes(), after.unwrap_or_default()].concat()
+}
