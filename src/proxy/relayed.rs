@@ -1,4 +1,4 @@
-//! The paths of OpenAI's protocol: one request is passed on byte for byte but for the name of its model, and so is its answer.
+//! The paths of OpenAI's protocol: one request is passed on byte for byte except for the name of its model, and so is its answer.
 //!
 //! Keys, aliases, the choice of an upstream, the queue, hooks, limits and the log are those of `POST /v1/messages`. Another
 //! upstream is asked only while nothing of an answer has gone out.
@@ -61,7 +61,7 @@ struct Order {
 }
 
 /// The parts of one request that all its stages share.
-struct Course<'s> {
+struct RelayedCourse<'s> {
     proxy: &'s Proxy,
     gateway: Arc<Gateway>,
     exchange: Rc<Exchange>,
@@ -74,7 +74,7 @@ struct Course<'s> {
 }
 
 /// The failure of one upstream, while nothing of an answer has gone out.
-struct Refusal {
+struct RelayedRefusal {
     sign: Sign,
     error: Error,
     /// The upstream's own words, if the client gets them as they are: status, type and `retry-after`, and body.
@@ -94,7 +94,7 @@ pub(super) fn serve(
 ) -> io::Result<()> {
     let exchange = Exchange::new(proxy, client, active);
     let passage = Passage::new(exchange.clone(), proxy.options.patience, path.is_responses());
-    let mut course = Course {
+    let mut course = RelayedCourse {
         proxy,
         gateway: proxy.gateway(),
         exchange,
@@ -108,7 +108,7 @@ pub(super) fn serve(
     course.record.status = 200;
     let outcome = course.run();
     let result = course.conclude(outcome);
-    let Course { gateway, hooked, record, .. } = course;
+    let RelayedCourse { gateway, hooked, record, .. } = course;
     proxy.activity.log(&record);
     if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
         gateway.hooks().on_log(&mut record.to_value(), &mut shown.borrow_mut());
@@ -116,7 +116,7 @@ pub(super) fn serve(
     result
 }
 
-impl Course<'_> {
+impl RelayedCourse<'_> {
     fn wait(&self) -> Rc<dyn Wait> {
         self.passage.clone()
     }
@@ -138,7 +138,7 @@ impl Course<'_> {
                 }
                 Err(refused) => refused,
             };
-            let Refusal { sign, error, words } = refusal;
+            let RelayedRefusal { sign, error, words } = refusal;
             let is_failure = matches!(sign, Sign::Full(_) | Sign::Failed | Sign::Gone);
             let ticket = slot.as_ref().filter(|_| is_failure).map(|slot| slot.ticket().clone());
             self.give_back(slot, &upstream, (sign, Spent::default()), &error.to_string());
@@ -252,7 +252,7 @@ impl Course<'_> {
         &mut self,
         order: &mut Order,
         slot: Option<&BoxSlot>,
-    ) -> Result<Result<Response, (Refusal, Resolved)>, Stop> {
+    ) -> Result<Result<Response, (RelayedRefusal, Resolved)>, Stop> {
         let resolved = order.routing.resolve(slot)?;
         let served = Arc::clone(&resolved.served);
         let details = &mut self.record.details;
@@ -277,7 +277,7 @@ impl Course<'_> {
             Err(Failure::ClientGone) => return Err(Stop::ClientGone),
             Err(failure) => {
                 let (sign, error) = (sign_of_failure(&failure), failure.to_error(served.name()));
-                return Ok(Err((Refusal { sign, error, words: None }, resolved)));
+                return Ok(Err((RelayedRefusal { sign, error, words: None }, resolved)));
             }
         };
         let is_missing = says_no_such_path(response.status, response.beginning());
@@ -313,12 +313,16 @@ impl Course<'_> {
     }
 
     /// Reads an unsuccessful response.
-    fn refusal(&self, response: Response, is_missing: bool, resolved: &Resolved) -> Refusal {
+    fn refusal(&self, response: Response, is_missing: bool, resolved: &Resolved) -> RelayedRefusal {
         let (status, retry_after) = (response.status, response.retry_after);
         let upstream = resolved.served.upstream();
         if is_missing {
             let what = format!("upstream {} does not serve /v1{}", upstream.name(), self.path.below_base());
-            return Refusal { sign: Sign::Answered, error: Error::new(Kind::NotFound, what), words: None };
+            return RelayedRefusal {
+                sign: Sign::Answered,
+                error: Error::new(Kind::NotFound, what),
+                words: None,
+            };
         }
         if status == 404 {
             // Another model may be served there by now.
@@ -338,7 +342,7 @@ impl Course<'_> {
         let is_own = matches!(status, 401..=403 | 407);
         let words = body.ok().filter(|body| !is_own && !body.is_empty() && (400..600).contains(&status));
         let words = words.map(|body| (status, kind, retry_after, body));
-        Refusal { sign: sign_of(&error), error, words }
+        RelayedRefusal { sign: sign_of(&error), error, words }
     }
 
     /// Passes a successful response on as its bytes come.
@@ -392,6 +396,8 @@ impl Course<'_> {
         let kind = response.content_type.clone();
         let (mark, needed) = self.path.content_mark();
         let (mut marks, mut size) = (0, 0_usize);
+        // The client may go on from this response as soon as it has its end.
+        let mut is_noted = !self.path.is_responses();
         let mut buffer = vec![0; READ_SIZE_MIN];
         if is_stream {
             response.await_content();
@@ -407,8 +413,9 @@ impl Course<'_> {
                 Err(failure) => return Err(self.lost(&failure, answer, is_stream)),
             };
             let bytes = buffer.get(..count).unwrap_or_default();
-            self.passage.write(kind.as_deref(), bytes).map_err(Stop::Client)?;
             answer.see(bytes);
+            is_noted = is_noted || self.note_home(answer);
+            self.passage.write(kind.as_deref(), bytes).map_err(Stop::Client)?;
             size += count;
             if size > ANSWER_SIZE_MAX {
                 return Err(Stop::Cut(Error::new(Kind::BadGateway, "the upstream's answer is too long")));
@@ -448,7 +455,7 @@ impl Course<'_> {
         }
     }
 
-    /// Notes the counts, the reason and the id of an answer that is complete.
+    /// Notes the counts and the reason of an answer that is complete.
     fn note_end(&mut self, answer: &PassingAnswer, counts: PassedCounts) {
         let PassedCounts { prompt, cached, completion } = counts;
         let input = prompt.saturating_sub(cached);
@@ -461,10 +468,14 @@ impl Course<'_> {
         ];
         let reason = reasons.into_iter().find(|(name, _)| answer.ended_with(name));
         self.record.stop_reason = Some(reason.map_or(StopReason::EndTurn, |(_, reason)| reason));
-        if let (true, Some(id)) = (self.path.is_responses(), answer.id()) {
-            let mut homes = self.proxy.homes.lock().unwrap_or_else(PoisonError::into_inner);
-            homes.note(id, &self.record.details.upstream);
-        }
+    }
+
+    /// Remembers which upstream makes this response. Returns false if its id has not come yet.
+    fn note_home(&self, answer: &PassingAnswer) -> bool {
+        let Some(id) = answer.id() else { return false };
+        let mut homes = self.proxy.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        homes.note(id, &self.record.details.upstream);
+        true
     }
 
     fn give_back(&self, slot: Option<BoxSlot>, upstream: &Resolved, (sign, spent): (Sign, Spent), why: &str) {

@@ -62,6 +62,7 @@ mod odd_answers;
 mod paths;
 mod patience;
 mod pool;
+mod relayed;
 mod repairs;
 mod restarts;
 mod service;

@@ -32,13 +32,16 @@ pub(crate) enum Then {
 /// Answers one request.
 type Script = Box<dyn FnOnce(&mut Call) -> Then + Send>;
 
-/// A chat completion request that it got.
+/// A request for an answer that it got: a chat completion, or one of another path.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// The number of its connection, from 0.
     pub(crate) connection: usize,
     pub(crate) head: String,
+    /// Its JSON; null for a body of another kind.
     pub(crate) body: Value,
+    /// The same, as it came.
+    pub(crate) raw: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -185,7 +188,8 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
             call.whole(404, r#"{"detail":"Not Found"}"#);
             continue;
         }
-        let body = call.body(&head);
+        let raw = call.body(&head);
+        let body: Value = serde_json::from_slice(&raw).unwrap_or_default();
         call.asked.clone_from(&body);
         if head.starts_with("POST /tokenize ") {
             // vLLM sends the count first, then every token.
@@ -194,8 +198,8 @@ fn converse(stream: TcpStream, connection: usize, state: &State) {
             call.whole(200, &format!(r#"{{"count": {tokens}, {rest}}}"#));
             continue;
         }
-        assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{head}");
-        state.seen.lock().unwrap().push(Seen { connection, head, body });
+        assert!(head.starts_with("POST /v1/"), "{head}");
+        state.seen.lock().unwrap().push(Seen { connection, head, body, raw });
         let script = state.scripts.lock().unwrap().pop_front();
         let then = match script {
             Some(script) => script(&mut call),
@@ -230,11 +234,11 @@ impl Call {
         Some(head)
     }
 
-    fn body(&mut self, head: &str) -> Value {
+    fn body(&mut self, head: &str) -> Vec<u8> {
         let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
         let mut body = vec![0; length.unwrap().parse().unwrap()];
         self.stream.read_exact(&mut body).unwrap();
-        serde_json::from_slice(&body).unwrap()
+        body
     }
 
     /// Writes the text as it is. A write to a proxy that has left is not an error; scripts that wait for it notice.
