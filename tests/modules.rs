@@ -31,7 +31,7 @@ const IMPURE: [&str; 10] = [
 /// Names, and the only rooms that may have them.
 const ALONE: [(&str, &[&str]); 7] = [
     ("mlua::", &["hooks"]),
-    ("rustls::", &["transport"]),
+    ("rustls::", &["transport", "server"]),
     ("ureq::", &["transport"]),
     ("sd_notify::", &["service"]),
     ("listenfd::", &["service"]),

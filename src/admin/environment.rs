@@ -176,7 +176,18 @@ pub struct ClientEnvironment {
     pub(super) notes: Vec<String>,
 }
 
-/// Makes the environment for the client of this request.
+/// The address by which the client of this request reached us. `is_secure`: its connection is HTTPS.
+///
+/// # Errors
+/// 400: the `host` header is missing or not valid in a URL.
+pub fn address(request: &Request, (is_secure, prefix): (bool, &str)) -> Result<String, Error> {
+    let host = request.host().unwrap_or_default();
+    let forwarded = if is_secure { Some("https") } else { request.header("x-forwarded-proto") };
+    let address = base_url(host, forwarded, prefix);
+    address.ok_or_else(|| Error::invalid("host: the header must name the host that you reached us by"))
+}
+
+/// Makes the environment for the client of this request. `way`: whether its connection is HTTPS, and the prefix of every path.
 ///
 /// # Errors
 /// 400: the `host` header is missing or not valid in a URL. 502, 504: an upstream for Claude Code's main work does not
@@ -184,13 +195,10 @@ pub struct ClientEnvironment {
 pub fn of_client(
     gateway: &Gateway,
     request: &Request,
-    prefix: &str,
+    way: (bool, &str),
     wait: &Rc<dyn Wait>,
 ) -> Result<ClientEnvironment, Error> {
-    let host = request.host().unwrap_or_default();
-    let Some(base_url) = base_url(host, request.header("x-forwarded-proto"), prefix) else {
-        return Err(Error::invalid("host: the header must name the host that you reached us by"));
-    };
+    let base_url = address(request, way)?;
     // A client that has left is noticed when the answer is written.
     let _ = gateway.refresh_all(wait);
     check_upstreams(gateway)?;

@@ -17,6 +17,8 @@ pub struct RunOptions {
     pub sources: Sources,
     /// A PEM file of the authorities that certificates of upstreams are checked against; `None` for the built-in ones.
     pub ca_file: Option<PathBuf>,
+    /// PEM files of the certificate (with its chain) and of the key for TLS on the listening side; `None`: plain HTTP.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// A prefix of every path, such as `/llm`; empty for none. Made by [`RunOptions::path_prefix`].
     pub prefix: String,
     /// A file of the keys that clients must send.
@@ -47,6 +49,7 @@ impl Default for RunOptions {
             listen: "127.0.0.1:4000".to_owned(),
             sources: Sources::default(),
             ca_file: None,
+            tls: None,
             prefix: String::new(),
             api_key_file: None,
             allow_anonymous: false,

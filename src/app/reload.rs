@@ -10,7 +10,7 @@ use super::clients::KeySources;
 use super::setup::Setup;
 use super::status::Status;
 use crate::proxy::Proxy;
-use crate::server::StopHandle;
+use crate::server::{ServerTls, StopHandle};
 use crate::{logger, service, threads};
 
 /// Everything that a reload needs.
@@ -19,6 +19,7 @@ pub(super) struct Reload {
     pub(super) keys: KeySources,
     pub(super) proxy: Arc<Proxy>,
     pub(super) status: Arc<Status>,
+    pub(super) tls: Option<Arc<ServerTls>>,
 }
 
 /// Handles signals in a thread of its own. The first `SIGINT` or `SIGTERM` ends the server in order, a second one at
@@ -65,15 +66,22 @@ impl Reload {
     /// are logged.
     fn run(&self) -> bool {
         let proxy = &self.proxy;
-        let loaded = self.setup.load(Some(&proxy.gateway()));
-        match loaded.and_then(|(gateway, master)| Ok((gateway, self.keys.read_again(master.as_ref())?))) {
-            Ok((gateway, keys)) => {
+        let certificate = self.tls.as_ref().map(|tls| tls.read_again()).transpose();
+        let loaded = certificate.and_then(|certificate| {
+            let (gateway, master) = self.setup.load(Some(&proxy.gateway()))?;
+            Ok((gateway, self.keys.read_again(master.as_ref())?, certificate))
+        });
+        match loaded {
+            Ok((gateway, keys, certificate)) => {
                 let hash = gateway.hooks().hash().to_string();
                 let keys_loaded = keys
                     .as_ref()
                     .filter(|keys| !keys.is_empty())
                     .map_or(String::new(), |keys| format!("; keys of clients loaded: {}", keys.count()));
                 proxy.replace(gateway);
+                if let Some((tls, certificate)) = self.tls.as_ref().zip(certificate) {
+                    tls.replace(certificate);
+                }
                 if let Some(keys) = keys {
                     proxy.replace_keys(keys);
                 }

@@ -12,7 +12,7 @@ use super::reload::{Reload, handle_signals};
 use super::setup::{Setup, Targets};
 use super::status::Status;
 use crate::proxy::{self, Proxy};
-use crate::server::{self, StopHandle};
+use crate::server::{self, Listener, ServerTls, StopHandle};
 use crate::shell::quoted;
 use crate::{logger, service, threads, transport};
 
@@ -42,6 +42,8 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     if let Some(file) = &options.ca_file {
         transport::trust(file).map_err(|why| Configuration(format!("--ca-file: {why}")))?;
     }
+    let tls = options.tls.clone().map(|(certificate, key)| ServerTls::load(certificate, key)).transpose();
+    let tls = tls.map_err(Configuration)?.map(Arc::new);
     let targets = Targets::of(&options).map_err(Configuration)?;
     let is_demo = targets.is_demo;
     let addresses = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
@@ -62,7 +64,8 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     let proxy = Arc::new(Proxy::new(gateway, access, proxy_options));
     let status = Status::new(&proxy);
     let stop = StopHandle::new().map_err(text)?;
-    let reload = Reload { setup, keys, proxy: Arc::clone(&proxy), status: Arc::clone(&status) };
+    let reload =
+        Reload { setup, keys, proxy: Arc::clone(&proxy), status: Arc::clone(&status), tls: tls.clone() };
     handle_signals(reload, stop.clone()).map_err(ServeFailure::System)?;
     // A successor waits here until the process before it hands the sockets over.
     service::await_turn().map_err(text)?;
@@ -75,17 +78,19 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     proxy.gateway().refresh_in_background();
     let watched = Arc::clone(&proxy);
     threads::every("watch", WATCH_PERIOD, move || watched.gateway().keep_current()).map_err(text)?;
-    announce(address, &options.prefix, is_demo, needs_key);
+    announce((scheme(tls.is_some()), address), &options.prefix, is_demo, needs_key);
     let heartbeat = Status::heartbeat();
     let mut heartbeats = vec![heartbeat.clone()];
     for other in others {
         let its_own = Status::heartbeat();
         heartbeats.push(its_own.clone());
+        let other = Listener { socket: other, tls: tls.clone() };
         server::spawn("listen", other, proxy.clone(), options.server, stop.clone(), its_own).map_err(text)?;
     }
     status.begin(heartbeats, &stop).map_err(text)?;
     service::confirm();
     let stopped = Arc::clone(&proxy);
+    let listener = Listener { socket: listener, tls };
     server::run(listener, proxy, options.server, stop, &heartbeat).map_err(text)?;
     stopped.activity().refusals().report();
     stopped.gateway().hooks().report_left_out();
@@ -134,11 +139,15 @@ fn listeners(listen: &str) -> Result<(TcpListener, Vec<TcpListener>), String> {
     Ok((bound, Vec::new()))
 }
 
-fn announce(address: SocketAddr, prefix: &str, is_demo: bool, needs_key: bool) {
-    let base = format!("http://{address}{prefix}");
+fn scheme(is_secure: bool) -> &'static str {
+    if is_secure { "https" } else { "http" }
+}
+
+fn announce((scheme, address): (&str, SocketAddr), prefix: &str, is_demo: bool, needs_key: bool) {
+    let base = format!("{scheme}://{address}{prefix}");
     log::info!("sparkgap {} listens on {base}", env!("CARGO_PKG_VERSION"));
     if is_demo {
-        let line = start_line(address, prefix, needs_key);
+        let line = start_line((scheme, address), prefix, needs_key);
         let text = format!(
             "sparkgap listens on {base}\nStart Claude Code against it, in another terminal, with:\n\n  {line}\n\n"
         );
@@ -151,14 +160,14 @@ fn announce(address: SocketAddr, prefix: &str, is_demo: bool, needs_key: bool) {
 /// since sparkgap may not be on `PATH`. A line with a few variables before `claude` would lack most of the variables
 /// that `sparkgap claude` sets, and with `ANTHROPIC_API_KEY` the first start of Claude Code asks for a login at
 /// Anthropic.
-fn start_line(address: SocketAddr, prefix: &str, needs_key: bool) -> String {
+fn start_line((scheme, address): (&str, SocketAddr), prefix: &str, needs_key: bool) -> String {
     let ip = match address.ip() {
         // The server listens on every address of this machine; the loopback address always exists.
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         ip => ip,
     };
-    let base = format!("http://{}{prefix}", SocketAddr::new(ip, address.port()));
+    let base = format!("{scheme}://{}{prefix}", SocketAddr::new(ip, address.port()));
     let program = std::env::current_exe().ok().and_then(|program| program.to_str().map(quoted));
     let program = program.unwrap_or_else(|| "sparkgap".to_string());
     let key = if needs_key { "SPARKGAP_API_KEY=KEY " } else { "" };
@@ -176,10 +185,10 @@ mod tests {
             ("0.0.0.0:4000", "SPARKGAP_URL=http://127.0.0.1:4000/llm "),
             ("[::]:4000", "SPARKGAP_URL='http://[::1]:4000/llm' "),
         ] {
-            let line = start_line(address.parse().unwrap(), "/llm", false);
+            let line = start_line(("http", address.parse().unwrap()), "/llm", false);
             assert!(line.starts_with(expected) && line.ends_with(" claude"), "{line}");
         }
-        let line = start_line("127.0.0.1:1".parse().unwrap(), "", true);
+        let line = start_line(("https", "127.0.0.1:1".parse().unwrap()), "", true);
         assert!(line.contains(" SPARKGAP_API_KEY=KEY "), "{line}");
     }
 }

@@ -66,6 +66,12 @@ pub(super) struct Serve {
     /// ones
     #[argh(option, arg_name = "file")]
     pub(super) ca_file: Option<PathBuf>,
+    /// a PEM file of the certificate, with its chain, for HTTPS on the listening side; loaded again at SIGHUP
+    #[argh(option, arg_name = "file")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// a PEM file of the private key of --tls-cert
+    #[argh(option, arg_name = "file")]
+    pub(super) tls_key: Option<PathBuf>,
     /// a Lua file, or a folder of them: upstreams, aliases and hooks; may be repeated
     #[argh(option, arg_name = "path")]
     pub(super) hooks: Vec<PathBuf>,
@@ -192,6 +198,12 @@ pub(super) struct Check {
     /// a LiteLLM config.yaml to run as it is
     #[argh(option, arg_name = "file")]
     pub(super) litellm: Option<PathBuf>,
+    /// a PEM file of the certificate for HTTPS on the listening side
+    #[argh(option, arg_name = "file")]
+    pub(super) tls_cert: Option<PathBuf>,
+    /// a PEM file of the private key of --tls-cert
+    #[argh(option, arg_name = "file")]
+    pub(super) tls_key: Option<PathBuf>,
     /// let hooks use all of Lua's standard library
     #[argh(switch)]
     pub(super) unsafe_hooks: bool,

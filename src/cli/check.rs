@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 
 use super::arguments::Check;
 use super::output::{Failed, print, print_json};
+use super::serve::HALF_TLS;
 use crate::app::{DEMO, Sources};
 use crate::config::{self, Config};
 use crate::hooks::Loaded;
 use crate::json::Value;
 use crate::route::{Alias, AliasMember};
+use crate::server::ServerTls;
 use crate::shown::ShownText;
 
 /// A placeholder for the address of the demo upstream, which has an address only while it runs.
@@ -24,6 +26,11 @@ pub(super) fn check(typed: Check) -> Result<(), Failed> {
         unsafe_hooks: typed.unsafe_hooks,
         litellm: typed.litellm,
     };
+    match (typed.tls_cert, typed.tls_key) {
+        (Some(certificate), Some(key)) => _ = ServerTls::load(certificate, key)?,
+        (None, None) => {}
+        _ => return Err(HALF_TLS.to_owned()),
+    }
     let loaded = sources.load()?;
     match typed.json {
         true => print_json(&as_json(&loaded)),

@@ -9,8 +9,14 @@ use crate::{http, server, transport};
 
 /// `sparkgap serve`: runs until a signal ends it.
 pub(super) fn serve(typed: Serve) -> Result<(), ServeFailure> {
+    let is_whole = typed.tls_cert.is_some() == typed.tls_key.is_some();
+    is_whole.then_some(()).ok_or_else(|| ServeFailure::Configuration(HALF_TLS.to_owned()))?;
     app::serve(run_options(typed))
 }
+
+/// The mistake of only one of the two files for HTTPS.
+pub(super) const HALF_TLS: &str =
+    "--tls-cert and --tls-key belong together: give both, or neither for plain HTTP";
 
 /// `sparkgap demo`: the same with the demo upstream alone.
 pub(super) fn demo(typed: Demo) -> Result<(), ServeFailure> {
@@ -45,6 +51,7 @@ fn run_options(typed: Serve) -> RunOptions {
             litellm: typed.litellm,
         },
         ca_file: typed.ca_file,
+        tls: typed.tls_cert.zip(typed.tls_key),
         prefix: typed.prefix.as_deref().map_or(defaults.prefix, RunOptions::path_prefix),
         api_key_file: typed.api_key_file,
         allow_anonymous: typed.allow_anonymous,
@@ -144,7 +151,12 @@ mod tests {
             "debug",
             "--listen",
             "[::1]:1",
+            "--tls-cert",
+            "a.pem",
+            "--tls-key",
+            "a.key",
         ]);
+        assert_eq!(options.tls, Some(("a.pem".into(), "a.key".into())));
         let seconds = Duration::from_secs;
         let server = options.server;
         assert_eq!((server.limits.body_size_max, server.connections_max), (101, 102));

@@ -123,6 +123,11 @@ impl<S: Read + Write> Connection<S> {
         &self.stream
     }
 
+    /// The stream itself, to end it.
+    pub fn stream_mut(&mut self) -> &mut S {
+        &mut self.stream
+    }
+
     /// Makes the connection follow the end of its server: once that drains, responses say `connection: close`.
     pub fn end_with(&mut self, end: Arc<ServerEnd>) {
         self.end = Some(end);

@@ -149,5 +149,5 @@ pub(super) fn answer_preflight(client: &Client, request: &Request, request_id: &
 
 /// The server's own address on the client's connection.
 fn local_address(client: &Client) -> Option<IpAddr> {
-    client.borrow().stream().stream().local_addr().ok().map(|address| address.ip())
+    client.borrow().stream().socket().stream().local_addr().ok().map(|address| address.ip())
 }

@@ -159,7 +159,7 @@ impl Exchange {
         let now = Instant::now();
         Rc::new(Exchange {
             client: client.clone(),
-            socket: client.borrow().stream().clone(),
+            socket: client.borrow().stream().socket().clone(),
             active: Arc::clone(active),
             before_connect: Cell::new(Phase::Body),
             began: Cell::new(now),

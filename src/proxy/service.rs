@@ -26,8 +26,18 @@ use crate::transport::Wait;
 
 impl Proxy {
     /// The environment for the client of this request.
-    fn environment(&self, request: &Request, wait: &Rc<dyn Wait>) -> Result<ClientEnvironment, Error> {
-        admin::environment::of_client(&self.gateway(), request, &self.options.prefix, wait)
+    fn environment(
+        &self,
+        client: &Client,
+        request: &Request,
+        wait: &Rc<dyn Wait>,
+    ) -> Result<ClientEnvironment, Error> {
+        admin::environment::of_client(&self.gateway(), request, self.way(client), wait)
+    }
+
+    /// Whether a client's connection is HTTPS, and the prefix of every path.
+    fn way(&self, client: &Client) -> (bool, &str) {
+        (client.borrow().stream().is_secure(), &self.options.prefix)
     }
 
     /// The form that the client of this request evaluates, if it does.
@@ -55,11 +65,13 @@ impl Proxy {
             Resource::Model(id) => {
                 admin::models::find(&self.gateway(), id, request, &wait)?.to_json().into_bytes()
             }
-            Resource::Environment => self.environment(request, &wait)?.into_value().to_json().into_bytes(),
+            Resource::Environment => {
+                self.environment(client, request, &wait)?.into_value().to_json().into_bytes()
+            }
             Resource::EnvironmentIn(form) => {
                 let access = self.access();
                 let key = access.keys.secret_of(request).map(Secret::expose);
-                admin::forms::write(self.environment(request, &wait)?, form, key)?.into_bytes()
+                admin::forms::write(self.environment(client, request, &wait)?, form, key)?.into_bytes()
             }
             Resource::Health => admin::health::health(&self.gateway(), &self.activity),
             Resource::Hello | Resource::Messages | Resource::CountTokens | Resource::Relayed(_) => {

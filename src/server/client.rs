@@ -14,9 +14,11 @@ use rustix::net::sockopt;
 
 use super::handler::{Client, ServerLimits, ServerShared};
 use super::stop::{ConnectionSlot, rest, wait_readable, wait_readable_always};
+use super::stream::ClientStream;
 use super::table::ConnectionPlace;
+use super::tls::NoHandshake;
 use crate::error::{Error, Kind};
-use crate::http::{Connection, Request, RequestFailure, Socket, Waiting};
+use crate::http::{Connection, Request, RequestFailure, RequestLimits, Socket, Waiting};
 use crate::ids;
 
 /// The limits on how long, and how much of, an unread request is read and dropped after the response to it. Closing at
@@ -44,7 +46,8 @@ pub(super) fn converse(socket: Socket, client: SocketAddr, shared: &ServerShared
         log::debug!("{client}: {error}");
         return;
     }
-    let mut connection = Connection::new(socket, shared.options.limits);
+    let Some(stream) = open_stream(socket, client, shared) else { return };
+    let mut connection = Connection::new(stream, shared.options.limits);
     connection.end_with(shared.stop.end());
     let connection = Rc::new(RefCell::new(connection));
     let place = slot.place();
@@ -82,10 +85,40 @@ pub(super) fn converse(socket: Socket, client: SocketAddr, shared: &ServerShared
     }
     // From here on nothing is lost if the connection makes room for another one.
     place.wait(false);
-    let connection = connection.borrow();
+    let mut connection = connection.borrow_mut();
+    connection.stream_mut().end();
     if connection.has_unread() {
-        linger(connection.stream().stream());
+        linger(connection.stream().socket().stream());
     }
+}
+
+/// The stream of a new connection, after the handshake if the listener speaks TLS. `None`: the connection has ended.
+fn open_stream(socket: Socket, client: SocketAddr, shared: &ServerShared) -> Option<ClientStream> {
+    let Some(tls) = &shared.tls else { return Some(ClientStream::Plain(socket)) };
+    let until = Instant::now() + shared.options.head_timeout;
+    match tls.accept(socket, &shared.stop, (until, shared.options.body_timeout)) {
+        Ok(stream) => Some(stream),
+        Err(NoHandshake::Closed) => None,
+        Err(NoHandshake::Failed(error)) => {
+            log::debug!("{client}: in the TLS handshake: {error}");
+            None
+        }
+        Err(NoHandshake::PlainHttp(socket)) => {
+            refuse_plain(socket, client);
+            None
+        }
+    }
+}
+
+/// Tells a client that sends plain HTTP to a port of TLS so.
+fn refuse_plain(socket: Socket, client: SocketAddr) {
+    let mut connection = Connection::new(socket, RequestLimits::default());
+    let error = Error::invalid("this port speaks HTTPS: use https:// instead of http://");
+    if let Err(error) = connection.refuse(&error, &ids::request_id()) {
+        log::debug!("{client}: {error}");
+        return;
+    }
+    linger(connection.stream().stream());
 }
 
 /// Sets the socket's timeouts, each of which covers one read or write that makes no progress, and the probes.
@@ -120,19 +153,23 @@ fn limit_unacknowledged(_: &TcpStream, _: &ServerLimits) -> io::Result<()> {
 
 /// Waits for the next head, until `idle_until` for its first byte. The deadlines are kept here, since a timeout of the socket starts anew with every byte.
 fn read_head(
-    connection: &mut Connection<Socket>,
+    connection: &mut Connection<ClientStream>,
     shared: &ServerShared,
     idle_until: Instant,
 ) -> Result<Option<Request>, RequestFailure> {
     let mut head_until = None;
     connection.read_head_with(|stream, waiting| {
+        let mut until_head =
+            || *head_until.get_or_insert_with(|| Instant::now() + shared.options.head_timeout);
+        let socket = stream.socket().stream();
         let ready = match waiting {
-            Waiting::Idle => wait_readable(stream.stream(), &shared.stop, Some(idle_until))?,
-            Waiting::Head => {
-                let until = *head_until.get_or_insert_with(|| Instant::now() + shared.options.head_timeout);
-                wait_readable_always(stream.stream(), until)?
-            }
+            _ if stream.has_more() => true,
+            Waiting::Idle => wait_readable(socket, &shared.stop, Some(idle_until))?,
+            Waiting::Head => wait_readable_always(socket, until_head())?,
         };
+        if stream.is_secure() {
+            stream.limit_next_read(until_head());
+        }
         if ready { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
     })
 }
@@ -174,7 +211,9 @@ fn answer_late(connection: &Client, client: SocketAddr, shared: &ServerShared, p
     let connection = &mut *connection.borrow_mut();
     let Some(refusal) = connection.take_late() else { return };
     place.wait(false);
-    if let Err(error) = rest(connection.stream().stream(), &shared.stop, Instant::now() + refusal.delay) {
+    if let Err(error) =
+        rest(connection.stream().socket().stream(), &shared.stop, Instant::now() + refusal.delay)
+    {
         log::debug!("{client}: {error}");
     }
     connection.close_after_response();
@@ -194,7 +233,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// Responds with an error, unless a response has begun.
-fn answer(connection: &mut Connection<Socket>, error: &Error, client: SocketAddr) {
+fn answer(connection: &mut Connection<ClientStream>, error: &Error, client: SocketAddr) {
     if connection.response_begun() {
         return;
     }

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::stop::StopHandle;
-use crate::http::{Connection, Request, RequestLimits, Socket};
+use super::stream::ClientStream;
+use super::tls::ServerTls;
+use crate::http::{Connection, Request, RequestLimits};
 
 /// A client's connection, shared within its one thread: the handler responds on it, and the code that waits for an
 /// upstream watches it.
-pub type Client = Rc<RefCell<Connection<Socket>>>;
+pub type Client = Rc<RefCell<Connection<ClientStream>>>;
 
 /// Handles the requests of a server: reads each one's body and responds to it.
 pub trait Handler: Send + Sync + 'static {
@@ -98,4 +100,6 @@ pub(super) struct ServerShared {
     pub(super) handler: Arc<dyn Handler>,
     pub(super) options: ServerLimits,
     pub(super) stop: StopHandle,
+    /// The certificate, if the listener speaks TLS.
+    pub(super) tls: Option<Arc<ServerTls>>,
 }

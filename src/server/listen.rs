@@ -10,6 +10,7 @@ use super::heartbeat::Heartbeat;
 use super::refused::RefusedClients;
 use super::stop::{ConnectionSlot, StopHandle};
 use super::table::{Full, TableLimits};
+use super::tls::ServerTls;
 use super::{client, stop};
 use crate::http::Socket;
 use crate::threads;
@@ -33,19 +34,34 @@ struct Door {
     is_failing: bool,
 }
 
+/// A socket to accept connections on, with or without TLS.
+pub struct Listener {
+    /// The socket.
+    pub socket: TcpListener,
+    /// The certificate for TLS. `None`: plain HTTP.
+    pub tls: Option<Arc<ServerTls>>,
+}
+
+impl From<TcpListener> for Listener {
+    fn from(socket: TcpListener) -> Self {
+        Listener { socket, tls: None }
+    }
+}
+
 /// Serves until `stop` is triggered; see [`StopHandle`] for the order of the end.
 ///
 /// # Errors
 /// The listener cannot be waited for. A failure of one connection ends only that connection.
 pub fn run(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     handler: Arc<dyn Handler>,
     options: ServerLimits,
     stop: StopHandle,
     heartbeat: &Heartbeat,
 ) -> io::Result<()> {
+    let Listener { socket: listener, tls } = listener.into();
     listener.set_nonblocking(true)?;
-    let shared = Arc::new(ServerShared { handler, options, stop });
+    let shared = Arc::new(ServerShared { handler, options, stop, tls });
     let mut door = Door::default();
     while !shared.stop.is_ending() {
         let turn = [heartbeat.beat(), door.refused.next_release()].into_iter().flatten().min();
@@ -69,12 +85,13 @@ pub fn run(
 /// The thread cannot be started.
 pub fn spawn(
     name: &str,
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     handler: Arc<dyn Handler>,
     options: ServerLimits,
     stop: StopHandle,
     heartbeat: Heartbeat,
 ) -> io::Result<()> {
+    let listener = listener.into();
     threads::background(name, move || {
         if let Err(error) = run(listener, handler, options, stop, &heartbeat) {
             log::error!("a listener has failed: {error}");
@@ -92,7 +109,7 @@ fn accept(listener: &TcpListener, shared: &Arc<ServerShared>, door: &mut Door) {
             let client = SocketAddr::new(client.ip().to_canonical(), client.port());
             let socket = Socket::new(stream);
             if let Err(reason) = admit(&socket, client, shared) {
-                door.refused.refuse(socket, client, reason);
+                door.refused.refuse(socket, client, (reason, shared.tls.is_some()));
             }
         }
         Err(error)

@@ -7,6 +7,7 @@
 //! | waits for | limit | then |
 //! |---|---|---|
 //! | a request's first byte | `keep_alive`, or the stop; until a request was admitted, `keep_alive` in all | closed |
+//! | with TLS: its handshake | `head_timeout` in all | closed |
 //! | the rest of its head | `head_timeout` for the whole head | 408, closed |
 //! | more of its body | `body_timeout` without a byte | 408, closed |
 //! | the client to take more of the response | `write_timeout` without a byte | closed |
@@ -23,11 +24,16 @@ mod heartbeat;
 mod listen;
 mod refused;
 mod stop;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tls;
+mod tls_socket;
 
 pub use handler::{Client, Handler, ServerLimits};
 pub use heartbeat::Heartbeat;
-pub use listen::{run, spawn};
+pub use listen::{Listener, run, spawn};
 pub use stop::StopHandle;
+pub use stream::{ClientStream, TlsStream};
+pub use tls::{ServerTls, TlsFiles};

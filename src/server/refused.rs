@@ -25,14 +25,15 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 pub(super) struct RefusedClients(VecDeque<(Instant, Connection<Socket>)>);
 
 impl RefusedClients {
-    /// Responds with `reason`, and when to come back. The response fits the socket's empty
+    /// Responds with `reason`, and when to come back; a client of TLS is only closed (`is_tls`). The response fits the socket's empty
     /// buffer, so a client that does not read cannot block the thread. If the write fails all the same, the client sees
     /// a closed connection.
-    pub(super) fn refuse(&mut self, socket: Socket, client: SocketAddr, reason: &str) {
+    pub(super) fn refuse(&mut self, socket: Socket, client: SocketAddr, (reason, is_tls): (&str, bool)) {
         // Many refusals in a row are one warning, not one each.
         let level = if self.0.is_empty() { log::Level::Warn } else { log::Level::Debug };
         log::log!(level, "refused {client}: {reason}");
-        if socket.stream().set_nonblocking(true).is_err() {
+        // Without a handshake, which would have to be waited for, a client of TLS cannot read a reason.
+        if is_tls || socket.stream().set_nonblocking(true).is_err() {
             return;
         }
         let mut connection = Connection::new(socket, RequestLimits::default());
