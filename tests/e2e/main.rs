@@ -70,6 +70,7 @@ mod settings_file;
 mod silence;
 mod states;
 mod strangers;
+mod tls;
 
 /// Ends a test that hangs; no working test comes near it.
 pub(crate) const HANG: std::time::Duration = std::time::Duration::from_secs(60);

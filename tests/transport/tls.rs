@@ -1,5 +1,6 @@
 //! Calls over TLS. The certificates in the folder beside this file are valid for a hundred years, and serve these tests
 //! only. `ca.pem` signs `server.pem`, which is for `localhost` and 127.0.0.1; the authority's key was not kept.
+//! `other.pem` is signed by itself, so that nobody trusts it.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
