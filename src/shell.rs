@@ -26,8 +26,11 @@ pub const FAILURE: &str = "false";
 /// and the next line replaces that. A shell with `set -e` does not end at a failure inside such a list.
 const NO_FAILURE: &str = " && :;\n";
 
-/// The variable that says where Claude Code sends its requests.
-const ADDRESS: &str = "ANTHROPIC_BASE_URL";
+/// The variables that say where Claude Code sends its requests.
+pub const CLAUDE_ADDRESS: [&str; 1] = ["ANTHROPIC_BASE_URL"];
+
+/// The variables that say where clients of OpenAI's protocol send theirs; the second one is of older libraries and aider.
+pub const OPENAI_ADDRESS: [&str; 2] = ["OPENAI_BASE_URL", "OPENAI_API_BASE"];
 
 /// An address that leads nowhere: names below `invalid` do not exist (RFC 6761). With `https`, an HTTP proxy would see
 /// only this name.
@@ -92,16 +95,17 @@ impl EnvForm {
         text
     }
 
-    /// The text for whoever evaluates an answer that is an error.
-    pub fn failure(self, reason: &str) -> String {
+    /// The text for whoever evaluates an answer that is an error. `addresses` are the variables that then lead nowhere.
+    pub fn failure(self, reason: &str, addresses: &[&'static str]) -> String {
         if self == EnvForm::Settings {
             let error = Value::object([("message", Value::from(reason.to_string()))]);
-            let env = Value::object([(ADDRESS, NOWHERE.into())]);
+            let env: Object<'_> = addresses.iter().map(|name| ((*name).into(), NOWHERE.into())).collect();
+            let env = Value::from(env);
             return format!("{}\n", Value::object([("error", error), ("env", env)]).to_json());
         }
         let mut text = String::new();
         // A text that is cut somewhere has at least this.
-        self.assign(&mut text, ADDRESS, NOWHERE);
+        addresses.iter().for_each(|name| self.assign(&mut text, name, NOWHERE));
         if self == EnvForm::PowerShell {
             let _ = writeln!(text, "throw {}", self.in_quotes(&in_one_line(&format!("sparkgap: {reason}"))));
             return text;
@@ -193,21 +197,28 @@ mod tests {
         for (form, expected) in [
             (
                 EnvForm::Sh,
-                format!("export {ADDRESS}='{NOWHERE}';\nprintf '%s\\n' 'sparkgap: no'\\''x' >&2;\nfalse\n"),
+                format!(
+                    "export ANTHROPIC_BASE_URL='{NOWHERE}';\nprintf '%s\\n' 'sparkgap: no'\\''x' >&2;\nfalse\n"
+                ),
             ),
             (
                 EnvForm::Fish,
-                format!("set -gx {ADDRESS} '{NOWHERE}';\nprintf '%s\\n' 'sparkgap: no\\'x' >&2;\nfalse\n"),
+                format!(
+                    "set -gx ANTHROPIC_BASE_URL '{NOWHERE}';\nprintf '%s\\n' 'sparkgap: no\\'x' >&2;\nfalse\n"
+                ),
             ),
-            (EnvForm::PowerShell, format!("$env:{ADDRESS} = '{NOWHERE}'\nthrow 'sparkgap: no''x'\n")),
+            (
+                EnvForm::PowerShell,
+                format!("$env:ANTHROPIC_BASE_URL = '{NOWHERE}'\nthrow 'sparkgap: no''x'\n"),
+            ),
             (
                 EnvForm::Settings,
                 format!(
-                    "{{\"error\":{{\"message\":\"no'\\nx\"}},\"env\":{{\"{ADDRESS}\":\"{NOWHERE}\"}}}}\n"
+                    "{{\"error\":{{\"message\":\"no'\\nx\"}},\"env\":{{\"ANTHROPIC_BASE_URL\":\"{NOWHERE}\"}}}}\n"
                 ),
             ),
         ] {
-            assert_eq!(form.failure("no'\nx"), expected);
+            assert_eq!(form.failure("no'\nx", &CLAUDE_ADDRESS), expected);
         }
     }
 

@@ -24,6 +24,33 @@ pub fn own_variables(base_url: String, key: Option<&str>) -> Variables {
     ]
 }
 
+/// The variables for clients of OpenAI's protocol, and why.
+const OPENAI_VARIABLES: [(&str, &str); 3] = [
+    ("OPENAI_BASE_URL", "where sparkgap is, for OpenAI's libraries and most clients"),
+    ("OPENAI_API_BASE", "the same for older libraries and aider"),
+    ("OPENAI_API_KEY", "the key that sparkgap asks for; any text where it asks for none"),
+];
+
+/// True if a request for the environment asks for that of OpenAI's clients: `/env.sh?openai`.
+pub fn is_for_openai(query: Option<&str>) -> bool {
+    query.unwrap_or_default().split('&').any(|part| part == "openai" || part.starts_with("openai="))
+}
+
+/// The variables for clients of OpenAI's protocol. Only the address and the key depend on this server: these clients name
+/// their model themselves.
+pub fn openai_variables(base_url: &str, key: Option<&str>) -> Variables {
+    let [address, old_address, secret] = OPENAI_VARIABLES.map(|(name, _)| name);
+    let base = format!("{base_url}/v1");
+    vec![(address, base.clone()), (old_address, base), (secret, key.unwrap_or(ANY_KEY).to_string())]
+}
+
+/// The environment for clients of OpenAI's protocol in this form.
+pub fn write_openai(base_url: &str, form: EnvForm, key: Option<&str>) -> String {
+    let variables = openai_variables(base_url, key);
+    let text = form.script(&variables, &[]);
+    if form == EnvForm::Settings { text } else { text + &comments(&variables) }
+}
+
 /// The environment in this form, for a client that sent this key.
 ///
 /// # Errors
@@ -54,7 +81,11 @@ pub fn write(told: ClientEnvironment, form: EnvForm, key: Option<&str>) -> Resul
 /// lines are joined.
 pub fn comments(variables: &Variables) -> String {
     let mut text = String::new();
-    for (name, why) in VARIABLES.iter().filter(|(name, _)| variables.iter().any(|(told, _)| told == name)) {
+    for (name, why) in VARIABLES
+        .iter()
+        .chain(&OPENAI_VARIABLES)
+        .filter(|(name, _)| variables.iter().any(|(told, _)| told == name))
+    {
         let _ = writeln!(text, "# {name}: {why}");
     }
     text

@@ -6,6 +6,7 @@
 //! | `models` | `GET /v1/models` |
 //! | `environment` | `GET /env` |
 //! | `forms` | `GET /env.sh`, `/env.fish`, `/env.ps1`, `/env.json` |
+//! | `page` | `GET /` in a browser |
 //!
 //! Reads `fleet` and `activity`; knows nothing of how a message is served.
 
@@ -13,3 +14,4 @@ pub mod environment;
 pub mod forms;
 pub mod health;
 pub mod models;
+pub mod page;

@@ -283,7 +283,8 @@ pub(super) struct NewKey {
     pub(super) name: String,
 }
 
-/// Print the environment for Claude Code, as a running sparkgap tells it: shell lines for eval.
+/// Print the environment for Claude Code, or for a client of OpenAI's protocol, as a running sparkgap tells it: shell lines for
+/// eval.
 #[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
@@ -310,6 +311,9 @@ pub(super) struct Environment {
     /// print JSON with Claude Code's settings beside the variables
     #[argh(switch)]
     pub(super) settings: bool,
+    /// print the variables of clients of OpenAI's protocol instead of Claude Code's
+    #[argh(switch)]
+    pub(super) openai: bool,
     /// if the model server is down, wait until it answers
     #[argh(switch)]
     pub(super) wait: bool,

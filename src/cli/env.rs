@@ -9,7 +9,7 @@ use super::arguments::Environment;
 use super::claude;
 use super::output::{Failed, note};
 use super::remote::ask;
-use crate::admin::forms::comments;
+use crate::admin::forms::{comments, openai_variables};
 use crate::json::Value;
 use crate::shell::{EnvForm, FAILURE, Variables, settings_file};
 use crate::shown::plain_json;
@@ -60,19 +60,29 @@ pub(super) fn run(options: &Environment) -> Result<(), Failed> {
     let (remote, base_url, key) =
         (options.remote.as_deref(), options.base_url.as_deref(), options.api_key.as_deref());
     let mut told = ask(remote, base_url, key, may_wait)?;
-    claude::go_without_detours(&mut told.variables);
-    claude::go_without_proxy(&mut told.variables, &claude::settings_of_files());
     let is_shell = !options.json && !options.settings;
-    if is_shell {
-        claude::check_settings_files(&told.variables)?;
+    if options.openai {
+        (told.variables, told.settings) = (of_openai(&told.variables), Vec::new());
+    } else {
+        claude::go_without_detours(&mut told.variables);
+        claude::go_without_proxy(&mut told.variables, &claude::settings_of_files());
+        if is_shell {
+            claude::check_settings_files(&told.variables)?;
+        }
+        told.show_notes();
     }
-    told.show_notes();
     let text = match (options.settings, options.json) {
         (true, _) => settings_file(told.variables, told.settings),
         (false, true) => as_json(&told.variables),
         (false, false) => as_shell(&told.variables),
     };
     write(&text).map_err(|error| format!("cannot write the environment to stdout: {error}"))
+}
+
+/// The variables of OpenAI's clients, by the address and the key of those of Claude Code.
+fn of_openai(variables: &Variables) -> Variables {
+    let value = |name| variables.iter().find(|(told, _)| *told == name).map(|(_, value)| value.as_str());
+    openai_variables(value("ANTHROPIC_BASE_URL").unwrap_or_default(), value("ANTHROPIC_AUTH_TOKEN"))
 }
 
 fn write(text: &str) -> io::Result<()> {

@@ -14,13 +14,14 @@ use super::{count, messages, relayed};
 use crate::activity::{ActiveRequest, Caller};
 use crate::admin;
 use crate::admin::environment::ClientEnvironment;
+use crate::admin::forms::is_for_openai;
 use crate::config::Secret;
 use crate::error::{Error, Kind};
 use crate::http::Request;
 use crate::ids;
 use crate::openai::in_openai_form;
 use crate::server::{Client, Handler};
-use crate::shell::EnvForm;
+use crate::shell::{CLAUDE_ADDRESS, EnvForm, OPENAI_ADDRESS};
 use crate::shown::ShownText;
 use crate::transport::Wait;
 
@@ -48,6 +49,12 @@ impl Proxy {
         }
     }
 
+    /// True if a browser shows the answer to this request as a page.
+    fn is_page(&self, request: &Request) -> bool {
+        let path = request.path.strip_prefix(self.options.prefix.as_str());
+        path.is_some_and(|path| path.trim_end_matches('/').is_empty()) && admin::page::is_wanted_by(request)
+    }
+
     /// Answers a request that is not about a message: a short text.
     // `inline(never)`: keep this large frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
     // budget).
@@ -71,7 +78,15 @@ impl Proxy {
             Resource::EnvironmentIn(form) => {
                 let access = self.access();
                 let key = access.keys.secret_of(request).map(Secret::expose);
+                if is_for_openai(request.query.as_deref()) {
+                    let address = admin::environment::address(request, self.way(client))?;
+                    return Ok((200, admin::forms::write_openai(&address, form, key).into_bytes()));
+                }
                 admin::forms::write(self.environment(client, request, &wait)?, form, key)?.into_bytes()
+            }
+            Resource::Hello if self.is_page(request) => {
+                let address = admin::environment::address(request, self.way(client))?;
+                admin::page::write(&address, !self.access().keys.is_empty()).into_bytes()
             }
             Resource::Health => admin::health::health(&self.gateway(), &self.activity),
             Resource::Hello | Resource::Messages | Resource::CountTokens | Resource::Relayed(_) => {
@@ -118,16 +133,19 @@ impl Handler for Proxy {
         match told {
             Ok((status, body)) => {
                 let content_type = form.map_or("application/json", EnvForm::content_type);
-                let headers = [("content-type", content_type), ("request-id", request_id)];
+                let mut headers = match self.is_page(&request) {
+                    true => admin::page::PAGE_HEADERS.to_vec(),
+                    false => vec![("content-type", content_type)],
+                };
                 // The text for a shell holds the client's key, which no cache may keep.
-                let no_store = form.map(|_| ("cache-control", "no-store"));
-                let headers: Vec<_> = headers.into_iter().chain(no_store).collect();
+                headers.extend(form.map(|_| ("cache-control", "no-store")));
+                headers.push(("request-id", request_id));
                 client.borrow_mut().respond(status, &headers, &body)
             }
             Err(error) => {
                 let is_openai = matches!(self.resource(&request), Some(Resource::Relayed(_)));
                 let error = match form {
-                    Some(form) => in_form(error, form),
+                    Some(form) => in_form(error, form, request.query.as_deref()),
                     None if is_openai => in_openai_form(error),
                     None => error,
                 };
@@ -147,13 +165,14 @@ impl Handler for Proxy {
 }
 
 /// The error for a client that evaluates whatever it gets.
-fn in_form(error: Error, form: EnvForm) -> Error {
+fn in_form(error: Error, form: EnvForm, query: Option<&str>) -> Error {
     let reason = match error.kind {
         Kind::Authentication => {
             "the key is missing or wrong: send yours, as in curl -fsS -H 'x-api-key: sk-...'"
         }
         _ => &error.message,
     };
-    let body = form.failure(reason);
+    let addresses: &[_] = if is_for_openai(query) { &OPENAI_ADDRESS } else { &CLAUDE_ADDRESS };
+    let body = form.failure(reason, addresses);
     error.with_body(form.content_type(), body)
 }

@@ -177,3 +177,73 @@ fn other_endings_are_unknown() {
         assert_eq!(get(&server, path, "").status, 404, "{path}");
     }
 }
+
+const OPENAI: [&str; 3] = ["OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_API_KEY"];
+
+#[test]
+fn clients_of_openai_s_protocol_have_their_own_variables() {
+    let upstream = Upstream::start();
+    let server = server_with_key(&upstream, "forms-openai", KEY);
+    let url = format!("http://{}", server.address);
+    let expected = format!("{url}/v1\n{url}/v1\n{KEY}\n");
+    for shell in shells() {
+        let answer = get(&server, &format!("{}?openai", path_of(&shell)), &format!("x-api-key: {KEY}\r\n"));
+        assert_eq!((answer.status, answer.header("cache-control")), (200, Some("no-store")));
+        assert_eq!(evaluate(&shell, text(&answer), &OPENAI), (expected.clone(), Some(0)), "{shell}");
+        assert!(!text(&answer).contains("ANTHROPIC"), "{}", text(&answer));
+        let options = ["env", "--openai", "--remote", &url, "--api-key", KEY];
+        let (code, script, stderr) = super::server::output(&options);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert_eq!(evaluate(&shell, &script, &OPENAI), (expected.clone(), Some(0)), "{shell}");
+    }
+    let answer = get(&server, "/env.json?openai", &format!("x-api-key: {KEY}\r\n")).json();
+    assert_eq!(
+        answer,
+        json!({"env": {OPENAI[0]: format!("{url}/v1"), OPENAI[1]: format!("{url}/v1"), OPENAI[2]: KEY}})
+    );
+    // A wrong key leaves addresses that lead nowhere.
+    for shell in shells() {
+        let answer = get(&server, &format!("{}?openai", path_of(&shell)), "");
+        assert_eq!(answer.status, 401);
+        let script = eval(text(&answer)) + " 2>/dev/null; echo $OPENAI_BASE_URL $OPENAI_API_BASE";
+        let nowhere = "https://sparkgap-gave-no-environment.invalid";
+        assert_eq!(run(&shell, &script).0, format!("{nowhere} {nowhere}\n"), "{shell}");
+    }
+}
+
+#[test]
+fn a_browser_gets_a_page_with_the_lines() {
+    let upstream = Upstream::start();
+    let server = server_with_key(&upstream, "forms-page", KEY);
+    let browser = "accept: text/html,application/xhtml+xml;q=0.9,*/*;q=0.8\r\n";
+    let page = get(&server, "/", browser);
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'; "));
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    let url = format!("http://{}", server.address);
+    assert!(text(&page).contains(&format!("<pre>{url}/v1</pre>")), "{}", text(&page));
+    assert!(text(&page).contains(&format!("'{url}/env.sh?openai'")), "{}", text(&page));
+    // The page needs no key, so it tells neither a key nor a model.
+    assert!(!text(&page).contains(KEY) && !text(&page).contains("qwen3"), "{}", text(&page));
+    // Programs get what they always got.
+    for headers in ["", "accept: */*\r\n", "accept: application/json\r\n"] {
+        assert_eq!(text(&get(&server, "/", headers)), r#"{"name":"sparkgap"}"#);
+    }
+    assert_eq!(text(&get(&server, "/api/hello", browser)), r#"{"name":"sparkgap"}"#);
+    // A host that cannot stand in a URL gets no page.
+    for host in ["<b>", "a'b", "a\"b"] {
+        let answer =
+            server.connect().ask(format!("GET / HTTP/1.1\r\nhost: {host}\r\n{browser}\r\n").as_bytes());
+        assert_eq!(answer.status, 400, "{host}");
+        assert!(!text(&answer).contains("<b>"), "{}", text(&answer));
+    }
+    // The lines work as they stand.
+    let first = text(&page).lines().find(|line| line.contains("/env.sh'")).unwrap();
+    let line = first.split("<pre>").nth(1).unwrap().split("</pre>").next().unwrap();
+    let line = line.replace("&amp;", "&").replace("KEY", KEY).replace("claude", "echo $ANTHROPIC_AUTH_TOKEN");
+    if std::path::Path::new("/usr/bin/curl").exists() {
+        for shell in shells().iter().filter(|shell| !shell.ends_with("fish")) {
+            assert_eq!(run(shell, &line).0, format!("{KEY}\n"), "{shell}: {line}");
+        }
+    }
+}
