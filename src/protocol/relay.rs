@@ -13,7 +13,7 @@ const PATHS: [&str; 5] = ["/chat/completions", "/completions", "/responses", "/e
 
 /// The words by which servers say that they have no such path: FastAPI (vLLM, SGLang), llama.cpp, Ollama, LM Studio.
 const NO_SUCH_PATH: [&str; 5] = [
-    r#""detail":"Not Found""#,
+    "\"Not Found\"",
     "File Not Found",
     "page not found",
     "Unexpected endpoint",
@@ -115,6 +115,7 @@ mod tests {
     fn a_missing_path_is_not_a_missing_model() {
         for (status, body, expected) in [
             (404, r#"{"detail":"Not Found"}"#, true),
+            (404, r#"{"detail": "Not Found"}"#, true),
             (404, r#"{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}"#, true),
             (404, "404 page not found", true),
             (404, "", true),
