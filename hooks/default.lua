@@ -33,6 +33,7 @@ return {
     --   user_id = false,                        -- true: pass metadata.user_id on as `user`; it may name an account
     --   allow_extra = { "priority" },           -- further members that clients may pass on; default: none
     --   image_schemes = { "https", "data" },    -- addresses of images that clients may have the server fetch
+    --   timeout = 600,                          -- seconds of silence before and within an answer
     --   max_in_flight = 8,                      -- requests beyond this number wait
     --   drain = true,                           -- no new conversations: before maintenance
     --   wake = "aa:bb:cc:dd:ee:ff",             -- its network card: a request that finds it out wakes it

@@ -45,6 +45,7 @@
 ---@field user_id boolean?
 ---@field allow_extra string[]?
 ---@field image_schemes string[]?
+---@field timeout integer? The longest silence in seconds before and within an answer.
 ---@field max_in_flight integer?
 ---@field drain boolean?
 ---@field wake string? the hardware address of its network card

@@ -7,6 +7,7 @@ mod url;
 mod wake;
 
 use std::fmt;
+use std::time::Duration;
 
 pub use network::{client_network, host, host_outside, leaves_the_lan};
 pub use url::{ServerUrl, base_url};
@@ -75,6 +76,8 @@ pub struct UpstreamConfig {
     pub model: Option<String>,
     /// The most requests that it gets at a time; the rest wait. `None`: no limit, or that of a member of a pool.
     pub max_in_flight: Option<u32>,
+    /// The longest silence before and within its answers; `None`: `--first-byte-timeout` and `--idle-timeout`.
+    pub timeout: Option<Duration>,
     /// True if it gets no new conversation, and those that it has move at their next turn.
     pub drain: bool,
     /// The network card that a magic packet wakes when a request wants the upstream and it is out.
@@ -104,6 +107,7 @@ impl UpstreamConfig {
             api_key: None,
             model: None,
             max_in_flight: None,
+            timeout: None,
             drain: false,
             wake: None,
             cluster: None,

@@ -56,6 +56,11 @@ pub fn without_window_mark(model: &str) -> &str {
     model.strip_suffix(WINDOW_MARK).unwrap_or(model)
 }
 
+/// True if clients can ask for a model of this name: it is not empty, has no control characters, and no blank at an end.
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.trim() == name && !name.contains(char::is_control)
+}
+
 /// The first alias whose pattern matches `model`. A name with the mark for a large window stands for the plain name, unless
 /// an alias names the mark.
 pub fn find<'t>(aliases: &'t [Alias], model: &str) -> Option<&'t Alias> {

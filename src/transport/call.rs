@@ -83,7 +83,12 @@ impl Endpoint {
         Ok(Endpoint {
             watcher: None,
             name,
-            options: *options,
+            options: match config.timeout {
+                Some(silence) => {
+                    CallLimits { first_byte_timeout: silence, idle_timeout: silence, ..*options }
+                }
+                None => *options,
+            },
             origin,
             idle: Arc::default(),
             pulse: Arc::default(),

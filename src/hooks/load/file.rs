@@ -2,6 +2,8 @@
 //!
 //! Reading goes on after a mistake. Each file is read without the others; `load` combines them.
 
+use std::time::Duration;
+
 use mlua::{Function, Table, Value as LuaValue};
 
 use super::super::kind::{Defined, Hook};
@@ -10,7 +12,7 @@ use super::super::table::{Mistakes, TableReader, describe, keys};
 use crate::cluster::ClusterKind;
 use crate::config::{self, Secret, UpstreamConfig, WakeTarget};
 use crate::dialect::ServerKind;
-use crate::route::AliasMember;
+use crate::route::{self, AliasMember};
 use crate::settings::{LateTools, LoopMode, Settings, SystemMessages, ThinkingMode};
 use crate::shown::ShownText;
 
@@ -88,10 +90,11 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<UpstreamCon
 }
 
 /// The keys of an upstream.
-pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 26] = [
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 27] = [
     "url",
     "api_key",
     "model",
+    "timeout",
     "max_tokens",
     "window",
     "flavour",
@@ -117,9 +120,13 @@ pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 26] = [
     "auto_mode",
 ];
 
+/// The longest time limit of an upstream, in seconds: a day. An answer that takes longer has no reader.
+const TIMEOUT_MAX_S: u64 = 86_400;
+
 fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Option<UpstreamConfig> {
     let reader = TableReader::new(table, format!("upstreams.{name}"), name);
     reader.check_keys(&UPSTREAM_KEYS, 0, mistakes);
+    let timeout = reader.count("timeout", TIMEOUT_MAX_S, mistakes);
     let api_key = reader.text("api_key", "a string such as env \"SPARK_KEY\", or \"none\"", mistakes);
     let model = reader.text("model", "a model's name as a string", mistakes);
     let max_in_flight = reader.count("max_in_flight", u64::from(u32::MAX), mistakes);
@@ -144,6 +151,7 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
         model,
         max_in_flight: max_in_flight.and_then(|n| u32::try_from(n).ok()),
         auto_mode,
+        timeout: timeout.map(Duration::from_secs),
         drain,
         wake,
         cluster,
@@ -243,7 +251,7 @@ fn read_alias(position: usize, table: &Table, mistakes: &mut Mistakes<'_>) -> Op
         );
         return None;
     }
-    if landmark.is_empty() || landmark.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if !route::is_name(&landmark) {
         mistakes.add(
             &["aliases"],
             format!("alias {position}: the pattern \"{}\" can match no model name", landmark.escape_debug()),

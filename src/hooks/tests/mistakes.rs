@@ -91,8 +91,8 @@ const CASES: &[(&str, &str)] = &[
     ),
     ("return { UP, aliases = { { upstream = 'spark' } } }", "alias 1: its first item is the pattern"),
     (
-        "return { UP, aliases = { { 'a b', upstream = 'spark' } } }",
-        "alias 1: the pattern \"a b\" can match no model name",
+        "return { UP, aliases = { { 'a ', upstream = 'spark' } } }",
+        "alias 1: the pattern \"a \" can match no model name",
     ),
     (
         "return { UP, aliases = {\n { '*', upstrem = 'spark' } } }",
