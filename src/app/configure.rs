@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::hooks::{self, Hooks, Loaded};
-use crate::litellm::{self, Import, ImportError};
+use crate::litellm::{self, Import, ImportContext, ImportError};
 use crate::{config, service};
 
 /// The value of `--upstream` that stands for the built-in demo upstream.
@@ -54,15 +54,12 @@ impl Sources {
     /// translation.
     ///
     /// # Errors
-    /// Those of [`read_litellm`]; or a variable that holds an address is not set, though the file is run unchanged.
+    /// Those of [`read_litellm`].
     pub(super) fn load_options(&self) -> Result<(hooks::LoadOptions, Option<Import>), String> {
         let mut options =
             hooks::LoadOptions { unsafe_hooks: self.unsafe_hooks, ..hooks::LoadOptions::default() };
         let Some(file) = &self.litellm else { return Ok((options, None)) };
-        let mut import = read_litellm(file)?;
-        if let Some(unset) = import.unset.first() {
-            return Err(format!("{}: {}", file.display(), ImportError::from(unset)));
-        }
+        let mut import = read_litellm(file, true)?;
         options.texts = vec![(file.display().to_string(), std::mem::take(&mut import.lua))];
         options.environment = Arc::new(std::mem::take(&mut import.environment).into_iter().collect());
         Ok((options, Some(import)))
@@ -130,13 +127,30 @@ fn upstreams_with(
     urls.iter().enumerate().map(upstream).collect()
 }
 
-/// Reads and translates a LiteLLM configuration.
+/// Reads and translates a LiteLLM configuration, with the files that it includes. With `is_run` the file is run now, see
+/// [`ImportContext`].
 ///
 /// # Errors
 /// The file cannot be read, or is not a configuration that can be translated; the text names the file.
-pub fn read_litellm(file: &Path) -> Result<Import, String> {
-    let yaml = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    litellm::import(&yaml, &service::variable).map_err(|error| format!("{}: {error}", file.display()))
+pub fn read_litellm(file: &Path, is_run: bool) -> Result<Import, String> {
+    let path = file.display().to_string();
+    let yaml = std::fs::read_to_string(file).map_err(|error| format!("{path}: {error}"))?;
+    let context = ImportContext { variable: &service::variable, path: &path, read: &read_included, is_run };
+    let named = |error: ImportError| format!("{}: {error}", error.file.as_deref().unwrap_or(&path));
+    litellm::import(&yaml, context).map_err(named)
+}
+
+/// Reads a file that a LiteLLM configuration includes.
+fn read_included(path: &str) -> Result<String, String> {
+    match std::fs::metadata(path) {
+        // A pipe may never end.
+        Ok(found) if !found.is_file() => Err("not a file".to_owned()),
+        Ok(found) if found.len() > litellm::SIZE_MAX as u64 => {
+            Err(format!("larger than {} bytes", litellm::SIZE_MAX))
+        }
+        Ok(_) => std::fs::read_to_string(path).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 #[cfg(test)]

@@ -68,11 +68,11 @@ impl Reload {
         let proxy = &self.proxy;
         let certificate = self.tls.as_ref().map(|tls| tls.read_again()).transpose();
         let loaded = certificate.and_then(|certificate| {
-            let (gateway, master) = self.setup.load(Some(&proxy.gateway()))?;
-            Ok((gateway, self.keys.read_again(master.as_ref())?, certificate))
+            let it = self.setup.load(Some(&proxy.gateway()))?;
+            Ok((it.gateway, it.files, self.keys.read_again(it.master_key.as_ref())?, certificate))
         });
         match loaded {
-            Ok((gateway, keys, certificate)) => {
+            Ok((gateway, files, keys, certificate)) => {
                 let hash = gateway.hooks().hash().to_string();
                 let keys_loaded = keys
                     .as_ref()
@@ -86,7 +86,9 @@ impl Reload {
                     proxy.replace_keys(keys);
                 }
                 // Log this only now: a reader of the line may rely on the new hooks.
-                log::info!("hooks loaded: {hash}{keys_loaded}");
+                let read =
+                    if files.is_empty() { String::new() } else { format!("; read: {}", files.join(", ")) };
+                log::info!("hooks loaded: {hash}{keys_loaded}{read}");
                 proxy.gateway().refresh_in_background();
                 true
             }

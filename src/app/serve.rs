@@ -9,7 +9,7 @@ use super::clients::{self, KeySources};
 use super::handover::listen_for_successors;
 use super::options::RunOptions;
 use super::reload::{Reload, handle_signals};
-use super::setup::{Setup, Targets};
+use super::setup::{LoadedSetup, Setup, Targets};
 use super::status::Status;
 use crate::proxy::{self, Proxy};
 use crate::server::{self, Listener, ServerTls, StopHandle};
@@ -49,7 +49,7 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     let addresses = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
     let addresses = addresses.collect::<Result<Vec<_>, _>>().map_err(text)?;
     let setup = Setup::new(Arc::clone(&options), targets).map_err(Configuration)?;
-    let (gateway, master_key) = setup.load(None).map_err(Configuration)?;
+    let LoadedSetup { gateway, master_key, .. } = setup.load(None).map_err(Configuration)?;
     let keys = KeySources::new(&options);
     let read = keys.read(master_key.as_ref()).map_err(Configuration)?;
     let access = clients::access(&options, &addresses, read).map_err(Configuration)?;

@@ -1,12 +1,12 @@
 //! The upstreams, hooks and limits of one server: loaded at the start, and again at each reload.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::configure::{DEMO, found_upstreams, load, named_upstreams};
 use super::find_server::{Search, USUAL_PORTS};
 use super::options::RunOptions;
 use crate::fleet::Gateway;
-use crate::litellm::{KeyVerdict, MasterKey};
+use crate::litellm::{self, MasterKey};
 use crate::{config, demo, hooks};
 
 /// The addresses of upstreams from the command line, or found in its place.
@@ -68,13 +68,39 @@ pub(super) struct Setup {
     /// The dictionary that all sets of hooks share.
     shared: hooks::Shared,
     /// The LiteLLM file as it was at the start, if it can be read only once, such as a pipe of the shell.
-    litellm_once: Option<(hooks::LoadOptions, Option<MasterKey>)>,
+    litellm_once: Option<LitellmParts>,
+    /// The summary of the LiteLLM file that was logged last. It is logged again once it differs.
+    summary: Arc<Mutex<Vec<String>>>,
+}
+
+/// The parts of a LiteLLM file that a load needs.
+#[derive(Clone)]
+struct LitellmParts {
+    options: hooks::LoadOptions,
+    master_key: Option<MasterKey>,
+    /// The files that it includes.
+    files: Vec<String>,
+}
+
+/// A gateway with everything else that its files say.
+pub(super) struct LoadedSetup {
+    pub(super) gateway: Gateway,
+    /// The master key of the LiteLLM file, if one is run.
+    pub(super) master_key: Option<MasterKey>,
+    /// The files that were read.
+    pub(super) files: Vec<String>,
 }
 
 impl Setup {
     /// A set-up of which only a LiteLLM file that can be read once is read.
     pub(super) fn new(options: Arc<RunOptions>, targets: Targets) -> Result<Setup, String> {
-        let mut setup = Setup { options, targets, shared: hooks::Shared::default(), litellm_once: None };
+        let mut setup = Setup {
+            options,
+            targets,
+            shared: hooks::Shared::default(),
+            litellm_once: None,
+            summary: Arc::default(),
+        };
         let litellm = setup.options.sources.litellm.as_ref();
         if litellm.is_some_and(|file| std::fs::metadata(file).is_ok_and(|found| !found.is_file())) {
             setup.litellm_once = Some(setup.read_litellm()?);
@@ -82,32 +108,39 @@ impl Setup {
         Ok(setup)
     }
 
-    /// Loads the files. `old` is the gateway in force; as much of it as possible is kept. Also returns the master key of
-    /// the LiteLLM file, if one is run.
+    /// Loads the files. `old` is the gateway in force; as much of it as possible is kept.
     ///
     /// # Errors
     /// All mistakes, as text for the owner.
-    pub(super) fn load(&self, old: Option<&Gateway>) -> Result<(Gateway, Option<MasterKey>), String> {
+    pub(super) fn load(&self, old: Option<&Gateway>) -> Result<LoadedSetup, String> {
         let upstreams = self.targets.upstreams(&self.options)?;
         let once = self.litellm_once.clone();
-        let (hook_options, master_key) = once.map_or_else(|| self.read_litellm(), Ok)?;
-        let hook_options = hooks::LoadOptions { shared: self.shared.clone(), ..hook_options };
+        let parts = once.map_or_else(|| self.read_litellm(), Ok)?;
+        let LitellmParts { options, master_key, files: included } = parts;
+        let hook_options = hooks::LoadOptions { shared: self.shared.clone(), ..options };
         let loaded = load(&self.options.sources.hooks, upstreams, hook_options)?;
+        let files = loaded.hooks.files().map(str::to_owned).chain(included).collect();
         let gateway = Gateway::after(old, loaded, &self.options.calls)?;
         warn_of_upstreams_outside(&gateway);
-        Ok((gateway, master_key))
+        Ok(LoadedSetup { gateway, master_key, files })
     }
 
-    /// Reads the LiteLLM file, if one is run, and logs its unsupported keys. Also returns its master key.
-    fn read_litellm(&self) -> Result<(hooks::LoadOptions, Option<MasterKey>), String> {
-        let (hook_options, import) = self.options.sources.load_options()?;
+    /// Reads the LiteLLM file, if one is run, and logs its summary, unless that is the one that was logged last.
+    fn read_litellm(&self) -> Result<LitellmParts, String> {
+        let (options, import) = self.options.sources.load_options()?;
         let (Some(file), Some(import)) = (&self.options.sources.litellm, import) else {
-            return Ok((hook_options, None));
+            return Ok(LitellmParts { options, master_key: None, files: Vec::new() });
         };
-        for line in import.report.iter().filter(|line| line.verdict == KeyVerdict::Unsupported) {
-            log::warn!("{}: {line}", file.display());
+        let mut logged = self.summary.lock().unwrap_or_else(PoisonError::into_inner);
+        if *logged != import.summary {
+            for line in &import.summary {
+                let level = if litellm::is_loss(line) { log::Level::Warn } else { log::Level::Info };
+                log::log!(level, "{}: {line}", file.display());
+            }
+            log::info!("{0}: for a line on each key: sparkgap import --verbose {0}", file.display());
+            logged.clone_from(&import.summary);
         }
-        Ok((hook_options, import.master_key))
+        Ok(LitellmParts { options, master_key: import.master_key, files: import.files })
     }
 }
 
@@ -115,7 +148,8 @@ impl Setup {
 fn warn_of_upstreams_outside(gateway: &Gateway) {
     for served in gateway.upstreams() {
         if let Some(host) = config::host_outside(&served.upstream().config().url) {
-            log::warn!("upstream {}: {}", served.name(), config::leaves_the_lan(host));
+            let key = if served.upstream().config().api_key.is_some() { "its key" } else { "no key" };
+            log::warn!("upstream {}: {}; it gets {key}", served.name(), config::leaves_the_lan(host));
         }
     }
 }

@@ -250,6 +250,9 @@ pub(super) struct ImportFile {
     /// where the Lua goes (stdout); an existing file is left alone
     #[argh(option, arg_name = "file")]
     pub(super) output: Option<PathBuf>,
+    /// after the summary, report on each key of the file
+    #[argh(switch)]
+    pub(super) verbose: bool,
     /// print Lua and report as JSON
     #[argh(switch)]
     pub(super) json: bool,

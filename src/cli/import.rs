@@ -10,7 +10,7 @@ use crate::litellm::{Import, KeyVerdict};
 
 /// `sparkgap import FILE`: the Lua to stdout or to a file, the report to stderr or, with the Lua, as JSON.
 pub(super) fn run(options: &ImportFile) -> Result<(), Failed> {
-    let import = read_litellm(&options.file)?;
+    let import = read_litellm(&options.file, false)?;
     if let Some(output) = &options.output {
         if output.exists() {
             return Err(format!(
@@ -25,8 +25,16 @@ pub(super) fn run(options: &ImportFile) -> Result<(), Failed> {
         return Ok(());
     }
     let mut report = String::new();
-    for line in &import.report {
+    for line in &import.summary {
         let _ = writeln!(report, "{line}");
+    }
+    if options.verbose {
+        report.push('\n');
+        for line in &import.report {
+            let _ = writeln!(report, "{line}");
+        }
+    } else {
+        let _ = writeln!(report, "--verbose shows a line for each of {} keys", import.report.len());
     }
     for (name, _) in &import.environment {
         let _ = writeln!(report, "set the environment variable {name}: its value stays in the YAML");
@@ -52,9 +60,11 @@ fn as_json(import: &Import) -> Value<'_> {
             ("note", line.note.as_str().into()),
         ])
     });
+    let summary = import.summary.iter().map(|line| Value::from(line.as_str()));
     let environment = import.environment.iter().map(|(name, _)| Value::from(name.as_str()));
     Value::object([
         ("lua", import.lua.as_str().into()),
+        ("summary", summary.collect::<Vec<_>>().into()),
         ("report", lines.collect::<Vec<_>>().into()),
         ("environment", environment.collect::<Vec<_>>().into()),
     ])

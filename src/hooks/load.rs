@@ -58,6 +58,9 @@ impl LoadError {
     }
 }
 
+/// The name of the embedded default.
+pub(super) const DEFAULT_FILE: &str = "default.lua (built in)";
+
 /// Loads `sources` (files or folders; none: the embedded default) beside the upstreams of the command line.
 pub(super) fn load(
     paths: &[PathBuf],
@@ -163,7 +166,7 @@ fn read_sources(paths: &[PathBuf], texts: &[(String, String)]) -> Result<Vec<Sou
     let given = texts.iter().map(|(file, text)| Source { file: file.clone(), text: text.clone() });
     if paths.is_empty() && texts.is_empty() {
         let text = include_str!("../../hooks/default.lua").to_owned();
-        return Ok(vec![Source { file: "default.lua (built in)".to_owned(), text }]);
+        return Ok(vec![Source { file: DEFAULT_FILE.to_owned(), text }]);
     }
     let mut files = Vec::new();
     for path in paths {

@@ -72,6 +72,15 @@ impl Hooks {
         Ok(Hooks { blueprint, pool, hash, failures: Default::default(), reported })
     }
 
+    /// The files that were read, by the names that they were given by.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.blueprint
+            .sources
+            .iter()
+            .map(|source| source.file.as_str())
+            .filter(|file| *file != load::DEFAULT_FILE)
+    }
+
     /// True if any file defines this hook. Otherwise calling it does not enter a VM.
     pub fn defines(&self, hook: Hook) -> bool {
         self.blueprint.defined.iter().any(|defined| defined.hook == hook)

@@ -1,12 +1,14 @@
 //! The import itself: the text of a LiteLLM configuration -> Lua, report, keys.
 
 use super::error::ImportError;
+use super::include::{self, ReadInclude, WholeFile};
 use super::lua;
 use super::models::{self, Models};
 use super::pools;
 use super::report::{self, Line, Report};
 use super::router::Routes;
 use super::sources::{self, NamedAddresses, Unset, Variable};
+use super::summary;
 use super::verdict::KeyVerdict;
 use super::yaml;
 use crate::config::Secret;
@@ -18,14 +20,18 @@ pub struct Import {
     pub lua: String,
     /// One line for every leaf of the YAML, in its order.
     pub report: Vec<Line>,
+    /// The most important of it in about ten lines: the names, the servers, whose key goes where, and what is lost.
+    pub summary: Vec<String>,
+    /// The files under `include` that were read.
+    pub files: Vec<String>,
     /// Values that are in the YAML and that the Lua reads with `env`: keys, and the YAML's `environment_variables`. A
     /// run of the YAML itself must put them where `env` looks; an owner who keeps the Lua sets them in the service's
     /// environment.
     pub environment: Vec<(String, Secret)>,
     /// `general_settings.master_key`: the key that clients must send.
     pub master_key: Option<MasterKey>,
-    /// Addresses that the Lua reads from variables which are not set where the file is read. A run of the YAML itself
-    /// is refused for them; an owner who keeps the Lua may set them elsewhere.
+    /// Addresses that the Lua reads from variables which are not set where the file is read; an owner who keeps the Lua
+    /// may set them elsewhere. In a file that is run now their entries are left out.
     pub unset: Vec<Unset>,
 }
 
@@ -38,25 +44,56 @@ pub enum MasterKey {
     Environment(String),
 }
 
-/// Translates the text of a LiteLLM configuration. `variable` reads the environment: names of models, and addresses
-/// that LiteLLM would find there, are taken with their present values.
+/// Everything outside of the file that its meaning depends on.
+#[derive(Clone, Copy)]
+pub struct ImportContext<'v> {
+    /// Reads the environment: names of models, and addresses that LiteLLM would find there, are taken with their
+    /// present values.
+    pub variable: Variable<'v>,
+    /// The path of the file, by which the files under `include` are found.
+    pub path: &'v str,
+    /// Reads the files under `include`.
+    pub read: ReadInclude<'v>,
+    /// True if the file is run now: an entry whose address is in a variable that is not set is left out. Otherwise the Lua
+    /// asks for that variable.
+    pub is_run: bool,
+}
+
+/// Translates the text of a LiteLLM configuration.
 ///
 /// # Errors
-/// It is not YAML, larger than 1 MiB, its `model_list` or fallbacks are malformed, or none of its models can be served.
-pub fn import(yaml: &str, variable: Variable<'_>) -> Result<Import, ImportError> {
-    let root = yaml::parse(yaml)?;
+/// It is not YAML, larger than 1 MiB, has no `model_list`, a file that it includes cannot be read, or none of its models
+/// can be served. A mistake inside one entry only costs that entry, and the report names it.
+pub fn import(yaml: &str, context: ImportContext<'_>) -> Result<Import, ImportError> {
+    let named = |files: &[String], error: ImportError| {
+        let number = error.file.as_ref().and_then(|number| number.parse::<usize>().ok());
+        ImportError { file: number.and_then(|number| files.get(number).cloned()), ..error }
+    };
+    let whole =
+        include::read(yaml, context.path, context.read).map_err(|(error, files)| named(&files, error))?;
+    translate(&whole, context).map_err(|error| named(&whole.files, error))
+}
+
+fn translate(whole: &WholeFile, context: ImportContext<'_>) -> Result<Import, ImportError> {
+    let WholeFile { root, repeated, files } = whole;
     if root.entries().is_empty() {
         return Err(root.error("expected a LiteLLM configuration: a map with a model_list"));
     }
     let mut report = Report::default();
-    let mut models = models::read(&root, NamedAddresses::new(&root, variable), &mut report)?;
-    let routes = Routes::read(&root, &mut models, &mut report)?;
-    let master_key = read_master_key(&root, &mut report);
-    read_environment(&root, &mut models, &mut report);
+    report.mark(include::INCLUDE, KeyVerdict::Mapped, "read with this file, and merged as LiteLLM does");
+    let sources = NamedAddresses::new(root, context.variable, context.is_run);
+    let mut models = models::read(root, sources, &mut report)?;
+    let routes = Routes::read(root, &mut models, &mut report);
+    let master_key = read_master_key(root, &mut report);
+    read_environment(root, &mut models, &mut report);
     let aliases = pools::aliases(&mut models, &routes, &mut report);
     let lua = lua::write(&models, &aliases);
+    let mut lines: Vec<Line> = repeated.iter().map(report::repeated).collect();
+    lines.extend(report.lines(root));
+    let summary = summary::write(&models, &aliases, &lines);
     let Models { environment, unset, .. } = models;
-    Ok(Import { lua, report: report.lines(&root), environment, master_key, unset })
+    let files = files.iter().skip(1).cloned().collect();
+    Ok(Import { lua, report: lines, summary, files, environment, master_key, unset })
 }
 
 fn read_master_key(root: &yaml::Node, report: &mut Report) -> Option<MasterKey> {

@@ -14,7 +14,10 @@ pub(super) const ANCHORED: &str = "counts where *name puts it";
 const UNKNOWN_PARAMETER: &str = "not known here; if the upstream is to get it, put it under extra_body";
 
 /// The note on time limits: a short one would end every long prefill in an error.
-const TIME_LIMIT: &str = "not taken over: --first-byte-timeout (1800 s) and --idle-timeout (300 s) of sparkgap serve hold for all upstreams";
+const TIME_LIMIT: &str = "not taken over: for the same effect start sparkgap serve with --first-byte-timeout SECONDS --idle-timeout SECONDS (1800 and 300 if they are left out)";
+
+/// The note on the time limit of an entry that is not a number. `facts` reports the others.
+const WRONG_TIME_LIMIT: &str = "not a number of seconds from 1 to 86400, so it sets no limit";
 
 /// The note on settings for further tries.
 const RETRIES: &str = "sparkgap's own rule: a failed request goes to the next upstream of its name; with one upstream it is tried again there if no model has begun it; no option changes that";
@@ -38,7 +41,17 @@ const COOLDOWN: &str = "sparkgap's own rule: an upstream that shares a name or h
 
 const COSTS: &str = "sparkgap keeps no costs; on_log sees the tokens of each request";
 
-const CALLBACKS: &str = "no callbacks: on_log gets the record of each request, and code of your own becomes a hook (hooks/README.md)";
+const CALLBACKS: &str = "no callbacks: on_log gets the record of each request, /health has the counters, and code of your own becomes a hook (hooks/README.md)";
+
+const BUDGETS: &str = "no budgets: on_log sees the tokens of each request and of each key's owner";
+
+const GUARDRAILS: &str =
+    "no guardrails: on_request may refuse a request, and on_tool_call a call (hooks/examples/deny-list.lua)";
+
+const PASSED: &str =
+    "a field that an upstream refuses is left out of the next requests to it (docs/repairs.md)";
+
+const CERTIFICATES: &str = "certificates are always checked; name your own authority with --ca-file";
 
 const CACHE: &str = "answers are not cached; the upstream's prefix cache is what saves time";
 
@@ -47,21 +60,21 @@ const FALLBACK_KIND: &str =
 
 const WINDOW: &str = "the window is asked of the upstream; override it with window = on the upstream";
 
-const DATABASE: &str = "sparkgap has no database, users or virtual keys";
+const DATABASE: &str = "no virtual keys and no database: sparkgap key new NAME makes a key for each person, --api-key-file lets them in";
 
 /// Each row: a path (every index as `[]`), the verdict, the note. A row also covers the paths below it that have no
 /// row.
 const TABLE: &[(&str, KeyVerdict, &str)] = &[
     ("model_list[].litellm_params", Unsupported, UNKNOWN_PARAMETER),
-    ("model_list[].litellm_params.timeout", Unsupported, TIME_LIMIT),
-    ("model_list[].litellm_params.stream_timeout", Unsupported, TIME_LIMIT),
+    ("model_list[].litellm_params.timeout", Unsupported, WRONG_TIME_LIMIT),
+    ("model_list[].litellm_params.stream_timeout", Unsupported, WRONG_TIME_LIMIT),
     ("model_list[].litellm_params.max_retries", Ignored, RETRIES),
     ("model_list[].litellm_params.num_retries", Ignored, RETRIES),
     ("model_list[].litellm_params.extra_headers", Unsupported, HEADERS),
     ("model_list[].litellm_params.headers", Unsupported, HEADERS),
     ("model_list[].litellm_params.rpm", Unsupported, RATES),
     ("model_list[].litellm_params.tpm", Unsupported, RATES),
-    ("model_list[].litellm_params.drop_params", BuiltIn, "what an upstream does not take is not sent"),
+    ("model_list[].litellm_params.drop_params", BuiltIn, PASSED),
     (
         "model_list[].litellm_params.additional_drop_params",
         Unsupported,
@@ -72,10 +85,50 @@ const TABLE: &[(&str, KeyVerdict, &str)] = &[
     ("model_list[].litellm_params.output_cost_per_token", Ignored, COSTS),
     ("model_list[].litellm_params.tags", Unsupported, TAGS),
     ("model_list[].litellm_params.organization", Unsupported, HEADERS),
+    ("model_list[].litellm_params.ssl_verify", Unsupported, CERTIFICATES),
+    ("litellm_settings.ssl_verify", Unsupported, CERTIFICATES),
+    ("model_list[].litellm_params.max_budget", Unsupported, BUDGETS),
+    ("model_list[].litellm_params.budget_duration", Unsupported, BUDGETS),
+    ("litellm_settings.max_budget", Unsupported, BUDGETS),
+    ("litellm_settings.budget_duration", Unsupported, BUDGETS),
+    ("litellm_settings.max_user_budget", Unsupported, BUDGETS),
+    ("litellm_settings.max_internal_user_budget", Unsupported, BUDGETS),
+    ("litellm_settings.default_internal_user_params", Unsupported, DATABASE),
+    ("litellm_settings.default_team_settings", Unsupported, DATABASE),
+    ("litellm_settings.default_key_generate_params", Unsupported, DATABASE),
+    ("router_settings.provider_budget_config", Unsupported, BUDGETS),
+    ("guardrails", Unsupported, GUARDRAILS),
+    ("litellm_settings.guardrails", Unsupported, GUARDRAILS),
+    ("mcp_servers", Unsupported, "clients connect to MCP servers themselves"),
+    ("litellm_settings.cache_responses", Ignored, CACHE),
+    ("router_settings.cache_responses", Ignored, CACHE),
+    ("router_settings.redis_url", Ignored, "one process needs no Redis"),
+    ("router_settings.model_group_retry_policy", Ignored, RETRIES),
+    ("router_settings.max_retries", Ignored, RETRIES),
+    ("litellm_settings.max_retries", Ignored, RETRIES),
+    ("litellm_settings.retry_policy", Ignored, RETRIES),
+    ("litellm_settings.cooldown_time", Ignored, COOLDOWN),
+    ("litellm_settings.timeout", Unsupported, TIME_LIMIT),
+    ("litellm_settings.stream_timeout", Unsupported, TIME_LIMIT),
+    ("model_list[].litellm_params.cooldown_time", Ignored, COOLDOWN),
+    ("model_list[].litellm_params.allowed_fails", Ignored, COOLDOWN),
+    ("general_settings.database_type", Unsupported, DATABASE),
+    ("general_settings.database_connection_pool_limit", Unsupported, DATABASE),
+    ("general_settings.database_connection_timeout", Unsupported, DATABASE),
+    ("general_settings.allow_requests_on_db_unavailable", Ignored, DATABASE),
+    ("general_settings.store_prompts_in_spend_logs", Unsupported, CALLBACKS),
     (
-        "model_list[].litellm_params.ssl_verify",
+        "general_settings.custom_auth",
         Unsupported,
-        "certificates are always checked; name your own authority with --ca-file",
+        "keys are in the file of --api-key-file; on_request may refuse a request by its headers",
+    ),
+    ("general_settings.ui_access_mode", Unsupported, DATABASE),
+    ("general_settings.proxy_batch_write_at", Ignored, DATABASE),
+    ("general_settings.disable_error_logs", BuiltIn, "errors are in the log only"),
+    (
+        "general_settings.completion_model",
+        Unsupported,
+        "a name goes where the file says; for one upstream for all names, add an entry called *",
     ),
     (
         "model_list[].litellm_params.merge_reasoning_content_in_choices",
@@ -96,7 +149,7 @@ const TABLE: &[(&str, KeyVerdict, &str)] = &[
     ),
     ("model_list[].model_info.mode", Ignored, "every entry is served as a chat model"),
     ("model_list[].model_info.id", Ignored, "entries have no ids"),
-    ("litellm_settings.drop_params", BuiltIn, "what an upstream does not take is not sent"),
+    ("litellm_settings.drop_params", BuiltIn, PASSED),
     ("litellm_settings.modify_params", BuiltIn, "histories are repaired where an upstream needs it"),
     ("litellm_settings.request_timeout", Unsupported, TIME_LIMIT),
     ("litellm_settings.num_retries", Ignored, RETRIES),
@@ -147,7 +200,6 @@ const TABLE: &[(&str, KeyVerdict, &str)] = &[
     ("general_settings.background_health_checks", Unsupported, "sparkgap doctor asks the upstreams"),
     ("general_settings.alerting", Unsupported, CALLBACKS),
     ("general_settings.alerting_threshold", Unsupported, CALLBACKS),
-    ("include", Unsupported, "copy the included files into this one and import it again"),
     ("callback_settings", Unsupported, CALLBACKS),
 ];
 
@@ -187,3 +239,23 @@ pub(super) const PARAMETERS: [&str; 27] = [
     "service_tier",
     "user",
 ];
+
+/// Parameters that only Ollama's own API has. LiteLLM asks by that API; Ollama's chat completions ignore them
+/// (`ChatCompletionRequest` in its `openai/openai.go`).
+pub(super) const OF_OLLAMA_ALONE: [&str; 12] = [
+    "num_ctx",
+    "keep_alive",
+    "num_gpu",
+    "num_thread",
+    "num_predict",
+    "top_k",
+    "min_p",
+    "repeat_penalty",
+    "repeat_last_n",
+    "mirostat",
+    "mirostat_eta",
+    "mirostat_tau",
+];
+
+/// The note on these.
+pub(super) const OLLAMA: &str = "has no effect in Ollama's chat completions: put it into a Modelfile (PARAMETER num_ctx 65536), or set OLLAMA_CONTEXT_LENGTH and OLLAMA_KEEP_ALIVE where Ollama runs";

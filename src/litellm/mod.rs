@@ -1,16 +1,19 @@
 //! A LiteLLM `config.yaml` -> Lua for sparkgap, with a report on every key.
 //!
 //! ```text
-//! text ─► yaml ─► models   model_list: servers, groups of entries
-//!            │         (`providers`: prefixes and addresses, `names`: the names of upstreams, `share`: `order` and `weight`,
+//! text ─► yaml ─► include  the files under include:, merged
+//!            │
+//!            ├──► models   model_list: servers, groups of entries
+//!            │         (`facts`: windows, time limits, kinds of models; `providers`: prefixes and addresses, `names`: the names of upstreams, `share`: `order` and `weight`,
 //!            │          `target`: the server and the key of an entry, `sources`: where LiteLLM looks for them)
 //!            ├──► router   other names of groups, and fallbacks between them
 //!            ├──► pools    the alias table: who shares a name, and who waits behind
-//!            └──► report   a verdict for every leaf of the file; `keys` holds those that never change
+//!            └──► report   a verdict for every leaf of the file; `keys` holds those that never change; `summary` the
+//!                          ten lines that matter most
 //!                   └► lua  the file to write
 //! ```
 //!
-//! Pure: text in, text out. The environment is an argument, and no key is written to the Lua or the report.
+//! Pure: text in, text out. The environment and a reader of included files are arguments, and no key is written to the Lua or the report.
 //!
 //! The differences between LiteLLM and the Lua:
 //!
@@ -25,7 +28,9 @@
 //! | a name that nothing matches is a 400 | it is a 404 that names the model |
 
 mod error;
+mod facts;
 mod import;
+mod include;
 mod keys;
 mod lua;
 mod models;
@@ -36,13 +41,18 @@ mod report;
 mod router;
 mod share;
 mod sources;
+mod summary;
 mod target;
 mod upstream;
 mod verdict;
 mod yaml;
 
 pub use error::ImportError;
-pub use import::{Import, MasterKey, import};
+pub use import::{Import, ImportContext, MasterKey, import};
+pub use include::ReadInclude;
+pub use providers::HAS_MESSAGES_UPSTREAMS;
 pub use report::Line;
 pub use sources::{Unset, Variable};
+pub use summary::is_loss;
 pub use verdict::KeyVerdict;
+pub use yaml::SIZE_MAX;

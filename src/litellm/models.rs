@@ -2,7 +2,8 @@
 //!
 //! Knows which of `litellm_params` sparkgap supports; does not know routing.
 
-use super::keys::PARAMETERS;
+use super::facts::{self, EntryFacts, ModelKind};
+use super::keys::{OF_OLLAMA_ALONE, OLLAMA, PARAMETERS};
 use super::names::name_upstreams;
 use super::providers::{NO_KEY, split_model};
 use super::report::{Report, join};
@@ -13,6 +14,7 @@ use super::upstream::{ImportedUpstream, SettingText};
 use super::yaml::{Content, Node};
 use super::{ImportError, KeyVerdict};
 use crate::config::Secret;
+use crate::route;
 
 /// One change of the request's body.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub(super) struct ImportedModel {
     pub(super) tweaks: Vec<Tweak>,
     /// Its part in the requests for its name.
     pub(super) share: ListedShare,
+    /// The kind of the model.
+    pub(super) kind: ModelKind,
     /// For the report: its path, and its name in words.
     pub(super) path: String,
     pub(super) called: String,
@@ -67,6 +71,8 @@ pub(super) struct Models {
     /// For the report: the path of each setting whose line names an upstream, that upstream, and a note. Upstreams get
     /// their names last, so these lines are written then.
     named_later: Vec<(String, usize, String)>,
+    /// The settings of entries that count for their whole upstream.
+    facts: Vec<EntryFacts>,
 }
 
 /// The most entries of `model_list`: each name is compared with every other one.
@@ -96,8 +102,10 @@ pub(super) fn read(
     let mut models = Models::default();
     sources.report_unused(report);
     for (i, item) in items.iter().enumerate() {
-        models.entry(&format!("model_list[{i}]"), item, sources, report)?;
+        models.entry(&format!("model_list[{i}]"), item, sources, report);
     }
+    let facts = std::mem::take(&mut models.facts);
+    models.named_later.extend(facts::agree(&facts, &mut models.upstreams, report));
     if models.groups.is_empty() {
         let reasons: Vec<String> =
             models.left_out.iter().map(|(path, _, why)| format!("{path}: {why}")).collect();
@@ -126,55 +134,42 @@ pub(super) fn read(
 }
 
 impl Models {
-    fn entry(
-        &mut self,
-        path: &str,
-        item: &Node,
-        sources: NamedAddresses<'_>,
-        report: &mut Report,
-    ) -> Result<(), ImportError> {
-        let Some(name) = item.get("model_name").filter(|name| name.text().is_some()) else {
-            return Err(item.error(format!("{path} has no model_name, the name that clients ask for")));
+    fn entry(&mut self, path: &str, item: &Node, sources: NamedAddresses<'_>, report: &mut Report) {
+        let listed = item.get("model_name").and_then(Node::text).unwrap_or_default();
+        let read = match named_entry(item, sources) {
+            Ok((name, from, params)) => match self.read_entry(path, &name, params, sources, report) {
+                Ok(Ok(entry)) => Ok((name, from, entry)),
+                Ok(Err(why)) => Err((name, why)),
+                Err(error) => Err((name, error.to_string())),
+            },
+            Err(why) => Err((listed.to_owned(), why)),
         };
-        let Some(params) = item.get("litellm_params") else {
-            return Err(item.error(format!(
-                "{path} has no litellm_params; model: openai/NAME and api_base: URL go there"
-            )));
+        let (name, from, entry) = match read {
+            Ok(read) => read,
+            Err((name, why)) => return self.leave_out(path, item, &name, why, report),
         };
-        if params.get("model").and_then(Node::text).is_none() {
-            return Err(params.error(format!("{path}.litellm_params has no model, such as openai/NAME")));
-        }
-        let (name, from) = match present(name, sources, "its model_name") {
-            Ok(present) => present.unwrap_or_default(),
-            Err(why) => {
-                self.leave_out(path, item, name.text().unwrap_or_default(), why, report);
-                return Ok(());
-            }
-        };
-        let share = ListedShare::read(item)?;
-        let entry = match self.read_entry(path, &name, params, sources, report)? {
-            Ok(entry) => entry,
-            Err(why) => {
-                self.leave_out(path, item, &name, why, report);
-                return Ok(());
-            }
-        };
+        self.facts.push(EntryFacts::read(path, item, entry.upstream, sources));
+        let share = ListedShare::read(item);
         let called = if from.is_empty() { "this name".to_owned() } else { format!("{name}{from}") };
-        let entry = ImportedModel { share, called, ..entry };
+        let kind = facts::read_kind(path, item, report);
+        let entry = ImportedModel { share, called, kind, ..entry };
         match self.groups.iter_mut().find(|group| group.name == name) {
             Some(group) => group.entries.push(entry),
             None => self.groups.push(Group { name, entries: vec![entry], made_up: false }),
         }
-        Ok(())
     }
 
     /// Reports for every key of an entry that the entry cannot be served, and why.
     fn leave_out(&mut self, path: &str, item: &Node, name: &str, why: String, report: &mut Report) {
-        report.mark(path, KeyVerdict::Unsupported, "the entry is left out, see its model");
+        let below =
+            match item.get("litellm_params").and_then(|params| params.get("model")).and_then(Node::text) {
+                Some(_) => "the entry is left out, see its model".to_owned(),
+                None => format!("the entry is left out: {why}"),
+            };
+        report.mark(path, KeyVerdict::Unsupported, below.clone());
         for key in ["litellm_params", "model_info"].iter().filter_map(|key| Some((key, item.get(key)?))) {
-            for (below, _) in key.1.entries() {
-                let below = join(&join(path, key.0), below);
-                report.mark(below, KeyVerdict::Unsupported, "the entry is left out, see its model");
+            for (name, _) in key.1.entries() {
+                report.mark(join(&join(path, key.0), name), KeyVerdict::Unsupported, below.clone());
             }
         }
         report.mark(format!("{path}.litellm_params.model"), KeyVerdict::Unsupported, why.clone());
@@ -190,8 +185,10 @@ impl Models {
         sources: NamedAddresses<'_>,
         report: &mut Report,
     ) -> Result<Result<ImportedModel, String>, ImportError> {
-        if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Ok(Err("its model_name has a blank, which no client can ask for; rename it".to_owned()));
+        if !route::is_name(name) {
+            return Ok(Err(
+                "its model_name is empty, has control characters, or a blank at an end; rename it".to_owned(),
+            ));
         }
         let path = &format!("{entry_path}.litellm_params");
         let text = |key, what| match sources.find(params, path, &[key]) {
@@ -209,12 +206,15 @@ impl Models {
             Ok((provider, name, note)) => (provider, name, format!("{note}{}", model.1)),
             Err(why) => return Ok(Err(why)),
         };
-        let target = match target::read(params, path, provider, sources)? {
+        let target = match target::read(params, path, &provider, sources)? {
             Ok(target) => target,
             Err(why) => return Ok(Err(why)),
         };
+        if let Some(unset) = target.unset.as_ref().filter(|_| sources.is_run) {
+            return Ok(Err(ImportError::from(unset).to_string()));
+        }
         sources.report_credential(params, path, report);
-        let more = target.notes.clone();
+        let (more, flavour) = (target.notes.clone(), target.flavour);
         let has_address = target.address_path.is_some();
         let upstream = self.upstream(path, params, target, sources, report)?;
         if params.get("custom_llm_provider").is_some() {
@@ -223,10 +223,11 @@ impl Models {
         // If no key of the file gives the address, the report shows the address at the model.
         let note = if has_address { note } else { format!("{note}{more}") };
         report.mark(format!("{path}.model"), KeyVerdict::Mapped, note);
-        let tweaks = read_tweaks(path, params, report)?;
+        let tweaks = read_tweaks(path, params, flavour, report);
         self.limit(path, params, upstream, report);
         let (share, called, path) = (ListedShare::default(), name.to_owned(), entry_path.to_owned());
-        Ok(Ok(ImportedModel { upstream, model, tweaks, share, path, called }))
+        let kind = ModelKind::Chat;
+        Ok(Ok(ImportedModel { upstream, model, tweaks, share, kind, path, called }))
     }
 
     /// The upstream with this address and key; added if it does not exist yet.
@@ -259,6 +260,9 @@ impl Models {
                     key,
                     key_was_literal,
                     flavour: target.flavour,
+                    speaks_messages: target.speaks_messages,
+                    window: None,
+                    timeout: None,
                     max_in_flight: None,
                     again: None,
                 });
@@ -382,10 +386,14 @@ impl Models {
     }
 }
 
-fn read_tweaks(path: &str, params: &Node, report: &mut Report) -> Result<Vec<Tweak>, ImportError> {
+fn read_tweaks(path: &str, params: &Node, flavour: Option<&str>, report: &mut Report) -> Vec<Tweak> {
     let mut tweaks = Vec::new();
     for (key, value) in params.entries() {
         let below = join(path, key);
+        if flavour == Some("ollama") && OF_OLLAMA_ALONE.contains(&key.as_str()) && !value.is_null() {
+            report.mark(below, KeyVerdict::Unsupported, OLLAMA);
+            continue;
+        }
         if value.is_null() && (PARAMETERS.contains(&key.as_str()) || key == "extra_body") {
             report.mark(below, KeyVerdict::Ignored, "empty");
         } else if PARAMETERS.contains(&key.as_str()) {
@@ -398,7 +406,9 @@ fn read_tweaks(path: &str, params: &Node, report: &mut Report) -> Result<Vec<Twe
             tweaks.push(Tweak { field: key.clone(), value: value.clone(), force: false });
         } else if key == "extra_body" {
             let Content::Map(entries) = &value.content else {
-                return Err(value.error("extra_body must be a map; write extra_body: {field: value}"));
+                let note = "not a map, so nothing of it is sent; write extra_body: {field: value}";
+                report.mark(below, KeyVerdict::Unsupported, note);
+                continue;
             };
             report.mark(below, KeyVerdict::Mapped, "always sent");
             tweaks.extend(entries.iter().map(|(field, value)| Tweak {
@@ -408,5 +418,24 @@ fn read_tweaks(path: &str, params: &Node, report: &mut Report) -> Result<Vec<Twe
             }));
         }
     }
-    Ok(tweaks)
+    tweaks
+}
+
+/// The name of an entry, a note on where it comes from, and its parameters; or the reason why it cannot be served.
+fn named_entry<'n>(
+    item: &'n Node,
+    sources: NamedAddresses<'_>,
+) -> Result<(String, String, &'n Node), String> {
+    let Some(name) = item.get("model_name").filter(|name| name.text().is_some()) else {
+        return Err(item.error("it has no model_name, the name that clients ask for").to_string());
+    };
+    let Some(params) = item.get("litellm_params") else {
+        let what = "it has no litellm_params; model: openai/NAME and api_base: URL go there";
+        return Err(item.error(what).to_string());
+    };
+    if params.get("model").and_then(Node::text).is_none() {
+        return Err(params.error("its litellm_params have no model, such as openai/NAME").to_string());
+    }
+    let (name, from) = present(name, sources, "its model_name")?.unwrap_or_default();
+    Ok((name, from, params))
 }

@@ -105,6 +105,13 @@ pub(super) fn aliases(models: &mut Models, routes: &Routes, report: &mut Report)
 fn names_in_order<'r>(models: &Models, routes: &'r Routes) -> Vec<(Option<&'r str>, usize)> {
     let others = routes.aliases.iter().map(|(name, group)| (Some(name.as_str()), *group));
     let is_exact = |i: &usize| {
+        // A group that answers for a name of the file is in the table of other names already.
+        let stands_in = |(name, group): &(String, usize)| {
+            group == i && models.groups.get(*i).is_some_and(|it| it.made_up && it.name == *name)
+        };
+        if routes.aliases.iter().any(stands_in) {
+            return false;
+        }
         let group = models.groups.get(*i).filter(|group| !group.is_pattern());
         group.is_some_and(|group| !group.made_up || routes.after(*i).next().is_some())
     };
@@ -264,7 +271,7 @@ fn report_share(entry: &ImportedModel, place: EntryPlace, is_alone: bool, report
     };
     mark("litellm_params.order", order);
     mark(ORDER_ELSEWHERE, elsewhere);
-    mark("litellm_params.weight", weight);
+    mark("litellm_params.weight", if entry.share.is_weight_wrong { WRONG_WEIGHT } else { weight });
     if matches!(place, EntryPlace::Twice | EntryPlace::Beyond) {
         for tweak in &entry.tweaks {
             let key = if tweak.force { "extra_body" } else { tweak.field.as_str() };
@@ -278,6 +285,9 @@ const LEFT_OUT: (KeyVerdict, &str) = (Ignored, "the entry has no effect, see its
 const ALONE: (KeyVerdict, &str) = (Ignored, "the only entry of its name");
 
 const BACKUP: (KeyVerdict, &str) = (Mapped, "makes the entry a backup, see its model_name");
+
+const WRONG_WEIGHT: (KeyVerdict, &str) =
+    (Unsupported, "not a number from 0 up, so the entry has no weight; LiteLLM fails for it");
 
 const NO_SHARES: (KeyVerdict, &str) = (
     Ignored,

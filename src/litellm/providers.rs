@@ -8,130 +8,71 @@ use super::yaml::Node;
 use crate::config;
 
 /// A provider prefix that means an OpenAI-compatible server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Provider {
     pub(super) prefix: &'static str,
     pub(super) flavour: Option<&'static str>,
     /// The variables in which LiteLLM looks for an address if there is no `api_base`, in its order.
-    pub(super) addresses: &'static [&'static str],
+    pub(super) addresses: Vec<&'static str>,
     /// The address that LiteLLM uses if none of these variables is set.
     pub(super) url: Option<&'static str>,
-    /// The variable in which LiteLLM looks for a key if there is no `api_key`.
-    pub(super) key: Option<&'static str>,
+    /// The variables in which LiteLLM looks for a key if there is no `api_key`, in its order.
+    pub(super) keys: Vec<&'static str>,
+    /// True for `anthropic/`: the server has the Messages API.
+    pub(super) speaks_messages: bool,
 }
 
 /// The variable that may hold a key of the real OpenAI.
 pub(super) const OPENAI_KEY: &str = "OPENAI_API_KEY";
 
-/// The variables that all OpenAI clients share.
-const OPENAI_ADDRESSES: &[&str] = &["OPENAI_BASE_URL", "OPENAI_API_BASE"];
+/// The variable that may hold a key of the real Anthropic.
+const ANTHROPIC_KEY: &str = "ANTHROPIC_API_KEY";
 
-const OLLAMA: Provider = Provider {
-    prefix: "ollama",
-    flavour: Some("ollama"),
-    addresses: &["OLLAMA_API_BASE"],
-    url: Some("http://localhost:11434"),
-    key: Some("OLLAMA_API_KEY"),
-};
+/// Keys of clouds that must not go to a server which is only compatible with them, unless the file says so.
+pub(super) const CLOUD_KEYS: [&str; 2] = [OPENAI_KEY, ANTHROPIC_KEY];
 
-const PROVIDERS: [Provider; 9] = [
-    Provider {
-        prefix: "openai",
-        flavour: None,
-        addresses: OPENAI_ADDRESSES,
-        url: Some("https://api.openai.com/v1"),
-        key: Some(OPENAI_KEY),
-    },
-    Provider {
-        prefix: "hosted_vllm",
-        flavour: Some("vllm"),
-        addresses: &["HOSTED_VLLM_API_BASE"],
-        url: None,
-        key: Some("HOSTED_VLLM_API_KEY"),
-    },
-    OLLAMA,
-    Provider { prefix: "ollama_chat", ..OLLAMA },
-    Provider {
-        prefix: "lm_studio",
-        flavour: Some("lmstudio"),
-        addresses: &["LM_STUDIO_API_BASE"],
-        url: None,
-        key: Some("LM_STUDIO_API_KEY"),
-    },
-    Provider {
-        prefix: "llamafile",
-        flavour: Some("llama.cpp"),
-        addresses: &["LLAMAFILE_API_BASE"],
-        url: Some("http://127.0.0.1:8080/v1"),
-        key: Some("LLAMAFILE_API_KEY"),
-    },
-    Provider {
-        prefix: "custom_openai",
-        flavour: None,
-        addresses: OPENAI_ADDRESSES,
-        url: None,
-        key: Some(OPENAI_KEY),
-    },
-    Provider {
-        prefix: "openai_like",
-        flavour: None,
-        addresses: &["OPENAI_LIKE_API_BASE"],
-        url: None,
-        key: Some("OPENAI_LIKE_API_KEY"),
-    },
-    Provider {
-        prefix: "litellm_proxy",
-        flavour: None,
-        addresses: &["LITELLM_PROXY_API_BASE"],
-        url: None,
-        key: Some("LITELLM_PROXY_API_KEY"),
-    },
-];
+/// One provider a line: its prefix, its address, the variables with its key, those with its address, and its server kind.
+/// `-` stands for "no address" and "no variable". Made from LiteLLM 1.110.2, each row by asking its `get_llm_provider`.
+const PROVIDERS: &str = include_str!("providers.txt");
 
-/// `anthropic/` with an address in the file. llama.cpp, vLLM, SGLang and LM Studio have chat completions beside the
-/// Messages API, and sparkgap uses those. The provider's key variable is not used: it may hold a key for the real
-/// Anthropic.
-pub(super) const MESSAGES: Provider = Provider {
-    prefix: "anthropic",
-    flavour: None,
-    // ANTHROPIC_BASE_URL is not used: it may be the address of sparkgap itself.
-    addresses: &[],
-    url: None,
-    key: None,
-};
+/// True once upstreams have the key `protocol`: then `anthropic/` with an address becomes an upstream of the Messages API.
+/// Until then the chat completions of that server are used. A test of `hooks` compares it with the keys of an upstream.
+pub const HAS_MESSAGES_UPSTREAMS: bool = false;
+
+/// The prefix of servers with the Messages API.
+const MESSAGES: &str = "anthropic";
+
+/// The provider of a prefix.
+fn find(prefix: &str) -> Option<Provider> {
+    if prefix == MESSAGES {
+        // ANTHROPIC_BASE_URL is not used: it may be the address of sparkgap itself.
+        let keys = if HAS_MESSAGES_UPSTREAMS { vec![ANTHROPIC_KEY] } else { Vec::new() };
+        return Some(Provider {
+            prefix: MESSAGES,
+            flavour: None,
+            addresses: Vec::new(),
+            url: HAS_MESSAGES_UPSTREAMS.then_some("https://api.anthropic.com"),
+            keys,
+            speaks_messages: true,
+        });
+    }
+    let mut words =
+        PROVIDERS.lines().map(str::split_whitespace).find(|words| words.clone().next() == Some(prefix))?;
+    let list = |word: Option<&'static str>| -> Vec<&'static str> {
+        word.into_iter().flat_map(|word| word.split(',')).filter(|word| *word != "-").collect()
+    };
+    let prefix = words.next()?;
+    let url = words.next().filter(|url| *url != "-");
+    let (keys, addresses) = (list(words.next()), list(words.next()));
+    Some(Provider { prefix, flavour: words.next(), addresses, url, keys, speaks_messages: false })
+}
 
 /// Providers that LiteLLM calls through APIs of their own. Any prefix that is unknown is taken for a part of the
 /// model's name (`Intel/…`).
-const FOREIGN: [&str; 28] = [
-    "anthropic",
-    "azure",
-    "azure_ai",
-    "bedrock",
-    "vertex_ai",
-    "vertex_ai_beta",
-    "gemini",
-    "groq",
-    "mistral",
-    "deepseek",
-    "openrouter",
-    "together_ai",
-    "fireworks_ai",
-    "cohere",
-    "cohere_chat",
-    "huggingface",
-    "replicate",
-    "sagemaker",
-    "watsonx",
-    "xai",
-    "perplexity",
-    "nvidia_nim",
-    "cerebras",
-    "databricks",
-    "github",
-    "vllm",
-    "text-completion-openai",
-    "anthropic_text",
-];
+const FOREIGN: &str = "azure azure_ai azure_text bedrock bedrock_mantle sagemaker sagemaker_chat vertex_ai vertex_ai_beta gemini \
+cohere cohere_chat huggingface replicate watsonx watsonx_text databricks vllm text-completion-openai \
+text-completion-codestral anthropic_text github_copilot chatgpt ai21 petals nlp_cloud cloudflare predibase triton \
+snowflake oci voyage jina_ai deepgram elevenlabs ragflow maritalk gigachat bytez aleph_alpha palm custom auto_router";
 
 /// Words that people write as a key if the server needs no key but a client insists on one.
 pub(super) const NO_KEY: [&str; 13] = [
@@ -156,8 +97,7 @@ pub(super) fn split_model(
     model: &str,
     custom: Option<&str>,
     has_base: bool,
-) -> Result<(&'static Provider, String, String), String> {
-    let find = |prefix: &str| PROVIDERS.iter().find(|provider| provider.prefix == prefix);
+) -> Result<(Provider, String, String), String> {
     let (prefix, rest) = match custom {
         Some(prefix) => {
             (prefix, model.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')).unwrap_or(model))
@@ -168,22 +108,24 @@ pub(super) fn split_model(
         if rest.is_empty() {
             return Err(format!("no model after {prefix}/; write its name at the upstream"));
         }
-        return Ok((provider, rest.to_owned(), format!("the upstream is asked for {rest}")));
+        let instead = match provider.speaks_messages && !HAS_MESSAGES_UPSTREAMS {
+            true => "chat completions of the same server instead of its Messages API: it is asked for ",
+            false => "the upstream is asked for ",
+        };
+        return Ok((provider, rest.to_owned(), format!("{instead}{rest}")));
     }
-    if prefix == MESSAGES.prefix && !rest.is_empty() {
-        let note = format!(
-            "chat completions of the same server instead of its Messages API: it is asked for {rest}"
-        );
-        return Ok((&MESSAGES, rest.to_owned(), note));
-    }
-    if custom.is_some() || FOREIGN.contains(&prefix) {
+    if custom.is_some() || FOREIGN.split(' ').any(|foreign| foreign == prefix) {
+        let address = match prefix {
+            "gemini" => "https://generativelanguage.googleapis.com/v1beta/openai",
+            "vllm" => "http://HOST:8000/v1 of vllm serve",
+            _ => "its OpenAI-compatible address, if it has one",
+        };
         return Err(format!(
-            "{prefix}/ has an API of its own; use its OpenAI-compatible address if it has one: model: openai/NAME with api_base"
+            "{prefix}/ has an API of its own: write model: openai/NAME with api_base: {address}"
         ));
     }
-    let openai = find("openai")
-        .filter(|_| has_base || ["gpt-", "o1", "o3", "o4"].iter().any(|p| model.starts_with(p)));
-    match openai {
+    let is_openai = ["gpt-", "o1", "o3", "o4"].iter().any(|p| model.starts_with(p));
+    match find("openai").filter(|_| has_base || is_openai) {
         Some(provider) => Ok((provider, model.to_owned(), format!("no provider's prefix: the upstream is asked for {model}"))),
         None => Err("no provider's prefix and no api_base: write model: openai/NAME and api_base: http://HOST:PORT/v1".to_owned()),
     }
@@ -211,17 +153,63 @@ impl Provider {
         let url = match self.flavour {
             // Ollama's own API is at the root; chat completions are below /v1.
             Some("ollama") => url.trim_end_matches("/api"),
-            _ if self.prefix == MESSAGES.prefix => url.trim_end_matches("/messages"),
+            _ if self.speaks_messages => url.trim_end_matches("/messages"),
             _ => url,
         };
-        with_v1(url)
+        match self.prefix {
+            _ if self.speaks_messages && HAS_MESSAGES_UPSTREAMS => url.trim_end_matches("/v1").to_owned(),
+            // Docker's runner has its API below /engines or /engines/NAME.
+            "docker_model_runner" if !url.ends_with("/v1") => format!("{url}/v1"),
+            "perplexity" => url.to_owned(),
+            _ => with_v1(url),
+        }
     }
 }
 
 /// Adds `/v1` to an address without a path: these servers have their API there.
-pub(super) fn with_v1(url: &str) -> String {
+fn with_v1(url: &str) -> String {
     match url.split_once("://") {
         Some((_, rest)) if !rest.contains('/') => format!("{url}/v1"),
         _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_table_is_a_provider_with_a_valid_address() {
+        let mut before = "";
+        for line in PROVIDERS.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert!((4..=5).contains(&words.len()) && before < words[0], "{line}");
+            before = words[0];
+            let provider = find(words[0]).unwrap();
+            assert!(provider.url.is_none_or(|url| config::base_url(url).is_ok()), "{line}");
+            assert!(!FOREIGN.split(' ').any(|foreign| foreign == provider.prefix), "{line}");
+            let kind = provider.flavour.map(crate::dialect::ServerKind::from_name);
+            assert!(kind != Some(None), "{line}");
+        }
+        assert!(find("nobody").is_none() && find("").is_none());
+    }
+
+    #[test]
+    fn addresses_are_completed_where_the_provider_does_so() {
+        for (prefix, url, expected) in [
+            ("ollama", "http://box:11434/api/", "http://box:11434/v1"),
+            ("openai", "http://box:8000", "http://box:8000/v1"),
+            ("openai", "http://box:8000/v1/chat/completions", "http://box:8000/v1"),
+            ("anthropic", "http://box:8000/v1/messages", "http://box:8000/v1"),
+            (
+                "docker_model_runner",
+                "http://box:12434/engines/llama.cpp",
+                "http://box:12434/engines/llama.cpp/v1",
+            ),
+            ("docker_model_runner", "http://box:12434/engines/v1", "http://box:12434/engines/v1"),
+            ("lemonade", "http://box:8000/api/v1", "http://box:8000/api/v1"),
+        ] {
+            assert_eq!(find(prefix).unwrap().base_of(url), expected, "{prefix}");
+        }
     }
 }

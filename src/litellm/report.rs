@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::keys;
 use super::verdict::KeyVerdict;
-use super::yaml::{Content, Node};
+use super::yaml::{Content, Node, RepeatedKey};
 
 /// One leaf of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,16 @@ pub struct Line {
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:<11}  {}: {}", self.verdict, self.key, self.note)
+    }
+}
+
+/// The line on a key that a map has twice.
+pub(super) fn repeated(key: &RepeatedKey) -> Line {
+    let note = "is here a second time: the last one counts, as in LiteLLM; keep one of the two";
+    Line {
+        key: format!("{} (line {})", key.key, key.line),
+        verdict: KeyVerdict::Ignored,
+        note: note.to_owned(),
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Knows LiteLLM's rules of precedence. Knows nothing of Lua.
 
+use super::KeyVerdict;
 use super::models::{Group, Models};
 use super::report::{Report, join};
 use super::yaml::{Content, Node};
-use super::{ImportError, KeyVerdict};
 use crate::route;
 
 /// The most groups to try after the first, and the most entries of one list of fallbacks. Clients do not wait for more.
@@ -38,20 +38,23 @@ pub(super) struct FallbackTarget {
 /// One line of `fallbacks`.
 struct FallbackLine {
     of: Option<usize>,
+    /// The name of an entry that was left out, if `of` is a group that answers for it.
+    stands_in: Option<String>,
     targets: Vec<FallbackTarget>,
 }
 
 impl Routes {
-    pub(super) fn read(root: &Node, models: &mut Models, report: &mut Report) -> Result<Routes, ImportError> {
-        let aliases = read_aliases(root, models, report)?;
-        let mut general = read_fallbacks(root, "fallbacks", models, report)?;
-        read_default_fallbacks(root, models, &mut general, report)?;
-        let overflow = read_fallbacks(root, "context_window_fallbacks", models, report)?;
+    pub(super) fn read(root: &Node, models: &mut Models, report: &mut Report) -> Routes {
+        let mut aliases = read_aliases(root, models, report);
+        let mut general = read_fallbacks(root, "fallbacks", models, report);
+        read_default_fallbacks(root, models, &mut general, report);
+        let overflow = read_fallbacks(root, "context_window_fallbacks", models, report);
+        aliases.extend(general.iter().filter_map(|line| Some((line.stands_in.clone()?, line.of?))));
         let direct = per_group(&general, models.groups.len());
         let overflow = per_group(&overflow, models.groups.len());
         let fallbacks = (0..direct.len()).map(|group| chain(group, &direct)).collect();
         let targets = general.into_iter().flat_map(|line| line.targets).collect();
-        Ok(Routes { aliases, fallbacks, overflow, targets })
+        Routes { aliases, fallbacks, overflow, targets }
     }
 
     /// The groups that follow a group after an error, and those that follow it if the prompt is too long.
@@ -107,50 +110,61 @@ fn settings<'n>(root: &'n Node, key: &str, report: &mut Report) -> Option<(Strin
     router.or(litellm)
 }
 
-fn read_fallbacks(
-    root: &Node,
-    key: &str,
-    models: &mut Models,
-    report: &mut Report,
-) -> Result<Vec<FallbackLine>, ImportError> {
-    let Some((path, node)) = settings(root, key, report) else { return Ok(Vec::new()) };
-    let form = format!("{path}: expected a list such as - MODEL: [OTHER, THIRD]");
-    let Content::List(items) = &node.content else { return Err(node.error(form)) };
-    if items.is_empty() {
-        report.mark(path, KeyVerdict::Ignored, "empty");
-        return Ok(Vec::new());
-    }
+fn read_fallbacks(root: &Node, key: &str, models: &mut Models, report: &mut Report) -> Vec<FallbackLine> {
+    let Some((path, node)) = settings(root, key, report) else { return Vec::new() };
     let mut lines = Vec::new();
+    // LiteLLM fails for a map in place of the list; its meaning is clear all the same.
+    let items = match &node.content {
+        Content::List(items) => items.as_slice(),
+        Content::Map(_) => std::slice::from_ref(node),
+        Content::Scalar { .. } => {
+            report.mark(path, KeyVerdict::Unsupported, FORM);
+            return lines;
+        }
+    };
+    if items.is_empty() {
+        report.mark(path.as_str(), KeyVerdict::Ignored, "empty");
+    }
     for (i, item) in items.iter().enumerate() {
         if item.entries().is_empty() {
-            return Err(item.error(form));
+            report.mark(format!("{path}[{i}]"), KeyVerdict::Unsupported, FORM);
         }
+        let below =
+            if matches!(node.content, Content::Map(_)) { path.clone() } else { format!("{path}[{i}]") };
         for (name, targets) in item.entries() {
-            let path = join(&format!("{path}[{i}]"), name);
+            let path = join(&below, name);
             let group = models.resolve(name);
+            let mut of = group.filter(|_| name != "*");
+            let mut targets = read_targets((&path, of), targets, models, report);
+            let mut stands_in = None;
             if group.is_none() && name != "*" {
-                report.mark(path, KeyVerdict::Unsupported, no_such_model(name));
-                continue;
+                of = if key == "fallbacks" { models.stand_in(name, &mut targets, report) } else { None };
+                if of.is_none() {
+                    for path in targets.into_iter().map(|target| target.path).chain([path]) {
+                        report.mark(path, KeyVerdict::Unsupported, no_such_model(name));
+                    }
+                    continue;
+                }
+                stands_in = Some(name.clone());
             }
-            let of = group.filter(|_| name != "*");
-            let targets = read_targets((&path, of), targets, &form, models, report)?;
-            add_line(FallbackLine { of, targets }, &mut lines, report);
+            add_line(FallbackLine { of, stands_in, targets }, &mut lines, report);
         }
     }
-    Ok(lines)
+    lines
 }
+
+/// The form of `fallbacks`.
+const FORM: &str = "expected a list such as - MODEL: [OTHER, THIRD]";
 
 fn read_default_fallbacks(
     root: &Node,
     models: &mut Models,
     lines: &mut Vec<FallbackLine>,
     report: &mut Report,
-) -> Result<(), ImportError> {
-    let Some((path, node)) = settings(root, "default_fallbacks", report) else { return Ok(()) };
-    let form = format!("{path}: expected a list of model names such as [OTHER]");
-    let targets = read_targets((&path, None), node, &form, models, report)?;
-    add_line(FallbackLine { of: None, targets }, lines, report);
-    Ok(())
+) {
+    let Some((path, node)) = settings(root, "default_fallbacks", report) else { return };
+    let targets = read_targets((&path, None), node, models, report);
+    add_line(FallbackLine { of: None, stands_in: None, targets }, lines, report);
 }
 
 /// Adds a line, unless there is one for the same group: LiteLLM takes the first.
@@ -171,17 +185,30 @@ fn add_line(line: FallbackLine, lines: &mut Vec<FallbackLine>, report: &mut Repo
 fn read_targets(
     (path, of): (&str, Option<usize>),
     node: &Node,
-    form: &str,
     models: &mut Models,
     report: &mut Report,
-) -> Result<Vec<FallbackTarget>, ImportError> {
-    let Content::List(items) = &node.content else { return Err(node.error(form)) };
-    if items.len() > FALLBACKS_MAX {
-        return Err(node.error(format!("{path}: {} fallbacks; the limit is {FALLBACKS_MAX}", items.len())));
-    }
+) -> Vec<FallbackTarget> {
+    const LIST: &str = "expected a list of model names such as [OTHER]";
     let mut targets = Vec::new();
+    let items = match &node.content {
+        Content::List(items) => items.as_slice(),
+        // One name counts as a list of one.
+        Content::Scalar { .. } => std::slice::from_ref(node),
+        Content::Map(_) => {
+            report.mark(path, KeyVerdict::Unsupported, LIST);
+            return targets;
+        }
+    };
     for (i, item) in items.iter().enumerate() {
-        let path = format!("{path}[{i}]");
+        let path = match &node.content {
+            Content::List(_) => format!("{path}[{i}]"),
+            Content::Map(_) | Content::Scalar { .. } => path.to_owned(),
+        };
+        if i >= FALLBACKS_MAX {
+            let note = format!("beyond the limit of {FALLBACKS_MAX} fallbacks, so it is not asked");
+            report.mark(path, KeyVerdict::Unsupported, note);
+            continue;
+        }
         match (&item.content, item.text()) {
             (Content::Map(_), _) => {
                 report.mark(
@@ -190,7 +217,7 @@ fn read_targets(
                     "name a model of model_list; other messages or parameters belong in on_error",
                 );
             }
-            (_, None) => return Err(item.error(form)),
+            (_, None) => report.mark(path, KeyVerdict::Unsupported, LIST),
             (_, Some(name)) => match models.resolve(name) {
                 Some(group) => {
                     let note = "tried in its turn if the prompt is too long, by on_error";
@@ -201,23 +228,18 @@ fn read_targets(
             },
         }
     }
-    Ok(targets)
+    targets
 }
 
 fn no_such_model(name: &str) -> String {
     format!("no entry of model_list is called {name}, or it was left out; correct the name")
 }
 
-fn read_aliases(
-    root: &Node,
-    models: &mut Models,
-    report: &mut Report,
-) -> Result<Vec<(String, usize)>, ImportError> {
+fn read_aliases(root: &Node, models: &mut Models, report: &mut Report) -> Vec<(String, usize)> {
     let mut aliases = Vec::new();
-    let Some((path, node)) = settings(root, "model_group_alias", report) else { return Ok(aliases) };
-    let form = format!("{path}: expected a map such as OTHER_NAME: MODEL");
+    let Some((path, node)) = settings(root, "model_group_alias", report) else { return aliases };
     if !matches!(node.content, Content::Map(_)) {
-        return Err(node.error(form));
+        report.mark(path.as_str(), KeyVerdict::Unsupported, "expected a map such as OTHER_NAME: MODEL");
     }
     for (alias, target) in node.entries() {
         let path = join(&path, alias);
@@ -229,8 +251,8 @@ fn read_aliases(
             );
             continue;
         };
-        if alias.is_empty() || alias.contains(|c: char| c == '*' || c.is_whitespace() || c.is_control()) {
-            report.mark(path, KeyVerdict::Unsupported, "a name with a * or a blank; rename it");
+        if alias.contains('*') || !route::is_name(alias) {
+            report.mark(path, KeyVerdict::Unsupported, "a name with a * or a blank at an end; rename it");
             continue;
         }
         match models.resolve(name) {
@@ -244,7 +266,7 @@ fn read_aliases(
             None => report.mark(path, KeyVerdict::Unsupported, no_such_model(name)),
         }
     }
-    Ok(aliases)
+    aliases
 }
 
 impl Models {
@@ -264,6 +286,26 @@ impl Models {
         }
         self.groups.push(made_up);
         Some(self.groups.len() - 1)
+    }
+
+    /// The group that answers for a name whose entries were all left out: a copy of its first fallback, which leaves the
+    /// list. `None` if the file has no such name, or no fallback of it can be served.
+    fn stand_in(
+        &mut self,
+        name: &str,
+        targets: &mut Vec<FallbackTarget>,
+        report: &mut Report,
+    ) -> Option<usize> {
+        self.left_out.iter().find(|(_, left_out, _)| left_out == name)?;
+        let first = targets.first()?;
+        let (group, path) = (first.group, first.path.clone());
+        let entries = self.groups.get(group)?.entries.clone();
+        targets.remove(0);
+        report.mark(path, KeyVerdict::Mapped, format!("answers for {name}, whose own entry is left out"));
+        self.groups.push(Group { name: name.to_owned(), made_up: true, entries });
+        let of = self.groups.len() - 1;
+        targets.iter_mut().for_each(|target| target.of = Some(of));
+        Some(of)
     }
 
     /// The groups with a `*` in the order in which LiteLLM tries them: the longest regular expression first.

@@ -10,7 +10,6 @@
 
 use std::collections::BTreeSet;
 
-use super::ImportError;
 use super::yaml::{Node, Scalar};
 
 /// The place of `order` beside the parameters.
@@ -24,15 +23,19 @@ pub(super) struct ListedShare {
     /// True if `litellm_params` has the order; LiteLLM looks into `model_info` otherwise.
     pub(super) has_own_order: bool,
     pub(super) weight: Option<f64>,
+    /// True if the weight is not a number from 0 up. The entry is then one without weight.
+    pub(super) is_weight_wrong: bool,
 }
 
 impl ListedShare {
-    pub(super) fn read(item: &Node) -> Result<ListedShare, ImportError> {
+    pub(super) fn read(item: &Node) -> ListedShare {
         let of = |section: &str, key: &str| item.get(section)?.get(key).filter(|node| !node.is_null());
         let own = of("litellm_params", "order");
         let order = own.or(of("model_info", "order")).and_then(read_order);
-        let weight = of("litellm_params", "weight").map(read_weight).transpose()?;
-        Ok(ListedShare { order, has_own_order: own.is_some(), weight })
+        let listed = of("litellm_params", "weight");
+        let weight = listed.and_then(read_weight);
+        let is_weight_wrong = listed.is_some() && weight.is_none();
+        ListedShare { order, has_own_order: own.is_some(), weight, is_weight_wrong }
     }
 }
 
@@ -42,12 +45,12 @@ fn read_order(node: &Node) -> Option<i64> {
     text.strip_suffix(".0").unwrap_or(text).parse().ok()
 }
 
-fn read_weight(node: &Node) -> Result<f64, ImportError> {
+fn read_weight(node: &Node) -> Option<f64> {
     #[allow(clippy::cast_precision_loss, reason = "only whether it is zero counts")]
     match node.scalar() {
-        Some(Scalar::Int(n)) if n >= 0 => Ok(n as f64),
-        Some(Scalar::Float(n)) if n >= 0.0 => Ok(n),
-        _ => Err(node.error("weight must be a number from 0 up")),
+        Some(Scalar::Int(n)) if n >= 0 => Some(n as f64),
+        Some(Scalar::Float(n)) if n >= 0.0 => Some(n),
+        _ => None,
     }
 }
 

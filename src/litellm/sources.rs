@@ -36,14 +36,16 @@ const KEYS_FOR_ALL: [&str; 2] = ["api_key", "openai_key"];
 pub(super) struct NamedAddresses<'n> {
     root: &'n Node,
     process: Variable<'n>,
+    /// True if an entry whose address is in a variable that is not set is left out.
+    pub(super) is_run: bool,
 }
 
 /// A value and its path in the file.
 pub(super) type FoundSetting<'n> = (String, &'n Node);
 
 impl<'n> NamedAddresses<'n> {
-    pub(super) fn new(root: &'n Node, process: Variable<'n>) -> Self {
-        NamedAddresses { root, process }
+    pub(super) fn new(root: &'n Node, process: Variable<'n>, is_run: bool) -> Self {
+        NamedAddresses { root, process, is_run }
     }
 
     /// The value of a variable as LiteLLM sees it: text of the file, or the name of the process's variable that holds
@@ -224,6 +226,6 @@ impl From<&Unset> for ImportError {
             "{} is the environment variable {}, which is not set; set it, or write the address there",
             unset.key, unset.variable
         );
-        ImportError { line: Some(unset.line), column: Some(1), message }
+        ImportError { file: None, line: Some(unset.line), column: Some(1), message }
     }
 }

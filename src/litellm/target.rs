@@ -3,7 +3,7 @@
 //! Knows the rules of one entry; `sources` knows where to look, and `providers` knows the meaning of each prefix.
 
 use super::ImportError;
-use super::providers::{MESSAGES, OPENAI_KEY, Provider, read_url, with_v1};
+use super::providers::{CLOUD_KEYS, HAS_MESSAGES_UPSTREAMS, OPENAI_KEY, Provider, read_url};
 use super::report::join;
 use super::sources::{ADDRESSES, FoundSetting, NamedAddresses, REFERENCE, Unset};
 use super::upstream::SettingText;
@@ -17,6 +17,8 @@ pub(super) struct ModelTarget<'n> {
     pub(super) address_path: Option<String>,
     pub(super) key: ListedKey<'n>,
     pub(super) flavour: Option<&'static str>,
+    /// True if it is asked by the Messages API.
+    pub(super) speaks_messages: bool,
     /// For the report: additional notes on the address, each beginning with a semicolon.
     pub(super) notes: String,
     /// The variable that should hold the address, if it is not set.
@@ -54,7 +56,8 @@ pub(super) fn read<'n>(
     };
     let value = sources.value(&url);
     let outside = value.as_deref().and_then(config::host_outside);
-    if provider.prefix == MESSAGES.prefix && (outside.is_some() || value.is_none()) {
+    let is_cloud = outside.is_some() || value.is_none();
+    if provider.speaks_messages && is_cloud && !HAS_MESSAGES_UPSTREAMS {
         return Ok(Err(MESSAGES_ELSEWHERE.to_owned()));
     }
     let unset = match (&origin, &url, &value) {
@@ -98,7 +101,8 @@ pub(super) fn read<'n>(
         AddressSource::Variable(_) | AddressSource::Default => None,
     };
     let flavour = if is_openai { Some("openai") } else { provider.flavour };
-    Ok(Ok(ModelTarget { url, address_path, key, flavour, notes, unset, taken_from }))
+    let speaks_messages = provider.speaks_messages && HAS_MESSAGES_UPSTREAMS;
+    Ok(Ok(ModelTarget { url, address_path, key, flavour, speaks_messages, notes, unset, taken_from }))
 }
 
 /// The reason why an entry with `anthropic/` cannot be served if the file gives no address for it.
@@ -120,7 +124,7 @@ fn address<'n>(
         };
         return Ok(Ok((url, AddressSource::File(found))));
     }
-    for &name in provider.addresses {
+    for &name in &provider.addresses {
         if let Some(url) = of_variable(name, provider, sources, params)? {
             return Ok(Ok((url, AddressSource::Variable(name))));
         }
@@ -128,7 +132,7 @@ fn address<'n>(
     // The file says that the address is in a variable, so the provider's own address outside of this network is not
     // meant.
     if provider.url.is_none_or(|url| config::host_outside(url).is_some()) {
-        for &name in provider.addresses {
+        for &name in &provider.addresses {
             if let Some((variable, _)) = sources.dangling(name) {
                 return Ok(Ok((SettingText::Environment(variable), AddressSource::Variable(name))));
             }
@@ -138,8 +142,8 @@ fn address<'n>(
         (_, Some(name)) => Err(format!(
             "its litellm_credential_name is {name:?}, which credential_list does not have: add it there, or add api_base: http://HOST:PORT/v1"
         )),
-        (Some(url), None) => Ok((SettingText::Literal(with_v1(url)), AddressSource::Default)),
-        (None, None) if provider.prefix == MESSAGES.prefix => Err(MESSAGES_ELSEWHERE.to_owned()),
+        (Some(url), None) => Ok((SettingText::Literal(url.to_owned()), AddressSource::Default)),
+        (None, None) if provider.speaks_messages => Err(MESSAGES_ELSEWHERE.to_owned()),
         (None, None) => {
             Err(format!("{}/ without an api_base: add api_base: http://HOST:PORT/v1", provider.prefix))
         }
@@ -175,17 +179,25 @@ fn key<'n>(
     if let Some(found) = sources.find(params, path, &["api_key"]).or(sources.key_for_all()) {
         return (ListedKey::Given(found), String::new());
     }
-    let Some(variable) = provider.key else { return (ListedKey::None, String::new()) };
+    let is_set = |variable: &&&str| sources.given(variable).is_some() || sources.is_set(variable);
+    let Some(&variable) = provider.keys.iter().find(is_set).or(provider.keys.first()) else {
+        return (ListedKey::None, String::new());
+    };
     let is_given = sources.given(variable).is_some();
     let is_meant = match origin {
-        // The key for the real OpenAI must not go to a server that is only compatible with it.
-        AddressSource::File(_) => is_given || variable != OPENAI_KEY && sources.is_set(variable),
-        AddressSource::Variable(_) | AddressSource::Default if variable == OPENAI_KEY => true,
+        AddressSource::File(_) => is_given || !CLOUD_KEYS.contains(&variable) && sources.is_set(variable),
+        AddressSource::Variable(_) if variable == OPENAI_KEY => true,
+        // The provider's own cloud wants its key, which may be set where the service runs.
+        AddressSource::Default if provider.url.is_some_and(|url| config::host_outside(url).is_some()) => true,
         AddressSource::Variable(_) | AddressSource::Default => is_given || sources.is_set(variable),
     };
     if is_meant {
-        (ListedKey::Variable(variable), String::new())
-    } else if variable == OPENAI_KEY {
+        let note = match origin {
+            AddressSource::Default => format!("; it gets the key in {variable}"),
+            AddressSource::File(_) | AddressSource::Variable(_) => String::new(),
+        };
+        (ListedKey::Variable(variable), note)
+    } else if CLOUD_KEYS.contains(&variable) {
         let note = format!(
             "; no key is sent, where LiteLLM would send {variable}: add api_key: os.environ/{variable} if the server wants it"
         );

@@ -27,6 +27,12 @@ pub(super) struct ImportedUpstream {
     pub(super) key_was_literal: bool,
     /// The server kind that the provider prefixes name, if they agree.
     pub(super) flavour: Option<&'static str>,
+    /// True if it is asked by the Messages API.
+    pub(super) speaks_messages: bool,
+    /// The context window in tokens, if all of its entries agree on one.
+    pub(super) window: Option<u64>,
+    /// The longest silence in seconds before and within an answer: the longest of its entries' time limits.
+    pub(super) timeout: Option<u64>,
     /// The most requests at a time: the largest number of its entries.
     pub(super) max_in_flight: Option<u32>,
     /// The upstream with the same address and key, and the number of this one, if it stands for a further model of the

@@ -3,6 +3,7 @@
 //! Scalars are read as PyYAML reads them, since LiteLLM uses it: `yes` is true, `none` is a word. Does not know
 //! LiteLLM's keys.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
@@ -10,7 +11,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 use super::error::{ImportError, Place};
 
 /// The largest file, in bytes. A file of a thousand models has a quarter of this size.
-pub(super) const SIZE_MAX: usize = 1024 * 1024;
+pub const SIZE_MAX: usize = 1024 * 1024;
 
 /// The most nodes of the tree, in which every alias stands for a copy of the value that it names. The limit stops alias
 /// bombs. A file of a thousand models has 8,000.
@@ -19,10 +20,19 @@ const NODES_MAX: usize = 20_000;
 /// The deepest nesting of the tree, which is walked recursively.
 const DEPTH_MAX: usize = 64;
 
-impl From<Marker> for Place {
-    fn from(marker: Marker) -> Self {
-        Place { line: marker.line(), column: marker.col() + 1 }
-    }
+/// The most lines that are indented anew, and the most bytes that are parsed to find them: parsing starts again for each.
+const INDENTED_LINES_MAX: usize = 1000;
+const INDENTED_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// More blanks than any block of a file is indented by.
+const INDENT: &str = "                                                                                ";
+
+/// A key that a map has twice, of which the last one counts.
+#[derive(Clone, Debug)]
+pub(super) struct RepeatedKey {
+    pub(super) key: String,
+    /// The line of the second one, from 1.
+    pub(super) line: usize,
 }
 
 /// One value of the file.
@@ -135,8 +145,12 @@ fn plain(text: &str) -> Scalar<'_> {
     }
 }
 
-/// Parses a file, which must hold one document.
-pub(super) fn parse(text: &str) -> Result<Node, ImportError> {
+/// Parses a file, which must hold one document; `file` is its number in error messages. Also returns the keys that
+/// maps have twice.
+///
+/// PyYAML does not look at the indentation inside braces and brackets. The parser used here does, so that a line which it
+/// refuses for that is indented and the text parsed again.
+pub(super) fn parse(text: &str, file: usize) -> Result<(Node, Vec<RepeatedKey>), ImportError> {
     if text.len() > SIZE_MAX {
         return Err(ImportError::new(format!(
             "the file has {} bytes and the limit is {SIZE_MAX}; is it a LiteLLM configuration?",
@@ -145,17 +159,51 @@ pub(super) fn parse(text: &str) -> Result<Node, ImportError> {
     }
     // A byte order mark does not belong to the text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    YamlReader { parser: Parser::new_from_str(text), anchors: BTreeMap::new(), nodes: 0 }.document()
+    let read = |text: &str| {
+        let (parser, anchors, repeated) = (Parser::new_from_str(text), BTreeMap::new(), Vec::new());
+        YamlReader { parser, file, anchors, nodes: 0, repeated }.document()
+    };
+    let mut lines: Vec<Cow<'_, str>> = Vec::new();
+    let first = match read(text) {
+        Err(error) if error.message.starts_with(BAD_INDENT) => error,
+        result => return result,
+    };
+    let (mut error, mut bytes) = (first.clone(), 0);
+    for _ in 0..INDENTED_LINES_MAX {
+        if !error.message.starts_with(BAD_INDENT) || bytes > INDENTED_BYTES_MAX {
+            break;
+        }
+        if lines.is_empty() {
+            lines = text.lines().map(Cow::Borrowed).collect();
+        }
+        let Some(line) = error.line.and_then(|line| lines.get_mut(line.checked_sub(1)?)) else { break };
+        if line.starts_with(INDENT) {
+            break;
+        }
+        *line = Cow::Owned(format!("{INDENT}{line}"));
+        let text = lines.join("\n");
+        bytes += text.len();
+        match read(&text) {
+            Err(next) => error = next,
+            result => return result,
+        }
+    }
+    Err(first)
 }
+
+/// The words for a line inside braces or brackets that is indented less than the block around them.
+const BAD_INDENT: &str = "not YAML: invalid indentation";
 
 struct YamlReader<'t, T: saphyr_parser::Input> {
     parser: Parser<'t, T>,
+    file: usize,
     anchors: BTreeMap<usize, Node>,
     nodes: usize,
+    repeated: Vec<RepeatedKey>,
 }
 
 impl<'t, T: saphyr_parser::Input> YamlReader<'t, T> {
-    fn document(mut self) -> Result<Node, ImportError> {
+    fn document(mut self) -> Result<(Node, Vec<RepeatedKey>), ImportError> {
         let mut root = None;
         loop {
             let (event, place) = self.next()?;
@@ -172,17 +220,22 @@ impl<'t, T: saphyr_parser::Input> YamlReader<'t, T> {
                 event => root = Some(self.node(event, place, 0)?),
             }
         }
-        root.ok_or_else(|| {
+        let repeated = self.repeated;
+        root.map(|root| (root, repeated)).ok_or_else(|| {
             ImportError::new("the file is empty; expected a LiteLLM configuration with a model_list")
         })
     }
 
     fn next(&mut self) -> Result<(Event<'t>, Place), ImportError> {
         match self.parser.next() {
-            Some(Ok((event, span))) => Ok((event, span.start.into())),
-            Some(Err(error)) => Err(syntax_error(&error)),
-            None => Ok((Event::StreamEnd, Place { line: 1, column: 1 })),
+            Some(Ok((event, span))) => Ok((event, self.place(span.start))),
+            Some(Err(error)) => Err(syntax_error(&error, self.place(*error.marker()))),
+            None => Ok((Event::StreamEnd, Place { line: 1, column: 1, file: self.file })),
         }
+    }
+
+    fn place(&self, marker: Marker) -> Place {
+        Place { line: marker.line(), column: marker.col() + 1, file: self.file }
     }
 
     fn node(&mut self, event: Event<'t>, place: Place, depth: usize) -> Result<Node, ImportError> {
@@ -248,10 +301,11 @@ impl<'t, T: saphyr_parser::Input> YamlReader<'t, T> {
             let value = self.node(event, value_place, depth + 1)?;
             if key == "<<" {
                 merged.append(&mut merge_sources(value)?);
-            } else if entries.iter().any(|(other, _)| *other == key) {
-                // PyYAML silently takes the last one; here a key would be lost without a report.
-                let message = format!("the key {key} is here a second time; keep one of the two");
-                return Err(ImportError::at(place, message));
+            } else if let Some(i) = entries.iter().position(|(other, _)| *other == key) {
+                // PyYAML silently takes the last one.
+                self.repeated.push(RepeatedKey { key: key.clone(), line: place.line });
+                entries.remove(i);
+                entries.push((key, value));
             } else {
                 entries.push((key, value));
             }
@@ -324,8 +378,13 @@ fn tag_is_text(tag: Option<&Tag>, place: Place) -> Result<bool, ImportError> {
     }
 }
 
-fn syntax_error(error: &ScanError) -> ImportError {
+fn syntax_error(error: &ScanError, place: Place) -> ImportError {
     let what = error.info();
+    let what = if what == "invalid indentation in quoted scalar" {
+        "a quote is not closed, or its text is indented less than its key"
+    } else {
+        what
+    };
     let hint = if what.contains("tab") {
         "indent with spaces"
     } else if what.contains("anchor") {
@@ -333,15 +392,46 @@ fn syntax_error(error: &ScanError) -> ImportError {
     } else {
         "look at the indentation, quotes and colons here and in the line above"
     };
-    ImportError::at((*error.marker()).into(), format!("not YAML: {what}; {hint}"))
+    ImportError::at(place, format!("not YAML: {what}; {hint}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Node, ImportError> {
+        super::parse(text, 0).map(|(root, _)| root)
+    }
+
     fn error(text: &str) -> String {
         parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn braces_and_brackets_may_close_at_the_margin() {
+        for text in [
+            "a: {\n  b: 1\n}\nc: [\n1,\n2\n]\n",
+            "x:\n  - a: {\n      b: 1\n  }\n    c: [\n 1,\n2 ]\n",
+            "[\n{\n\"a\":\n{\n\"b\": 1},\n\"c\": [1, 2]\n}\n]",
+        ] {
+            let root = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            let mut map = root.get("x").unwrap_or(&root).clone();
+            if let Content::List(items) = map.content {
+                map = items[0].clone();
+            }
+            assert_eq!(map.get("a").unwrap().get("b").unwrap().scalar(), Some(Scalar::Int(1)), "{text}");
+            assert!(matches!(&map.get("c").unwrap().content, Content::List(items) if items.len() == 2));
+        }
+        assert!(error("a:\n    - b\n  - c\n").contains("line 3"), "{}", error("a:\n    - b\n  - c\n"));
+        let long = format!("a:\n  b: [\n{}]\n", "x,\n".repeat(5000));
+        assert!(error(&long).contains("invalid indentation"), "{}", error(&long));
+    }
+
+    #[test]
+    fn the_last_of_two_equal_keys_counts() {
+        let (root, repeated) = super::parse("a: 1\nb: 2\na: 3\n", 0).unwrap();
+        assert_eq!(root.get("a").unwrap().scalar(), Some(Scalar::Int(3)));
+        assert_eq!((repeated.len(), repeated[0].key.as_str(), repeated[0].line), (1, "a", 3));
     }
 
     #[test]
@@ -394,7 +484,6 @@ mod tests {
 
     #[test]
     fn mistakes_are_reported_with_their_place() {
-        assert!(error("a: 1\na: 2\n").starts_with("line 2, column 1: the key a is here a second time"));
         assert!(error("a:\n\t- b\n").starts_with("line 2, "), "{}", error("a:\n\t- b\n"));
         assert!(error("a: 1\n---\nb: 1\n").starts_with("line 2, column 1: a second document"));
         assert!(error("a: !secret x").contains("the tag !secret"));

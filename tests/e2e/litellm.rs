@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::client::{Answer, hello};
 use super::server::{Server, output};
-use super::upstream::Upstream;
+use super::upstream::{Then, Upstream};
 
 /// A file of this test's own.
 fn file(name: &str, text: &str) -> PathBuf {
@@ -162,6 +162,11 @@ fn import_writes_valid_lua_and_reports_on_each_key() {
     let (yaml, lua) = (yaml.to_str().unwrap(), lua.to_str().unwrap());
     let (code, stdout, report) = output(&["import", yaml, "--output", lua]);
     assert_eq!((code, stdout.as_str()), (Some(0), ""), "{report}");
+    assert!(
+        report.contains("3 names") && report.contains("--verbose shows a line for each of 14 keys"),
+        "{report}"
+    );
+    let (_, _, report) = output(&["import", yaml, "--verbose"]);
     assert!(report.contains("litellm_settings.drop_params"), "{report}");
     let (code, said, stderr) = output(&["check", "--hooks", lua]);
     assert_eq!(code, Some(0), "{stderr}");
@@ -245,6 +250,8 @@ fn what_leaves_the_lan_is_said_at_the_start_and_by_check_and_import() {
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!(said["upstreams"][0]["leaves_the_lan"], true);
     let (_, _, report) = output(&["import", path]);
+    assert!(report.contains("192.0.2.1:9/v1, no key: OUTSIDE OF THIS NETWORK"), "{report}");
+    let (_, _, report) = output(&["import", "--verbose", path]);
     assert!(report.contains(words), "{report}");
     let (_, said, _) = output(&["check", "--upstream", "http://192.168.68.155:8888/v1"]);
     assert!(!said.contains("leave the LAN"), "{said}");
@@ -282,7 +289,10 @@ fn refused_by_name_and_line(path: &Path, words: &str) {
     }
     let (code, lua, report) = output(&["import", path]);
     assert_eq!(code, Some(0), "the service may have it: {report}");
-    assert!(lua.contains("env \"BOX_URL\"") && report.contains("BOX_URL is not set here"), "{report}");
+    assert!(
+        lua.contains("env \"BOX_URL\"") && report.contains("the address in BOX_URL (not set here)"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -309,8 +319,58 @@ fn a_reload_reads_the_file_again() {
     server.wait_for("hooks loaded: ");
     assert_eq!((ask("sk-after", "after"), ask("sk-before", "after")), (200, 401));
     assert_eq!((first.seen().len(), second.seen().len()), (1, 1));
-    std::fs::write(&path, "model_list: 7\n").unwrap();
+    // A file that another one includes is read again, too, and the log names both.
+    let included = file("reloaded-part.yaml", &yaml("part", &second, "sk-part"));
+    std::fs::write(&path, "include: [reloaded-part.yaml]\n").unwrap();
     server.hang_up();
-    server.wait_for("reload failed; still running the previous hooks");
-    assert_eq!(ask("sk-after", "after"), 200);
+    let line = server.wait_for("reloaded-part.yaml");
+    assert!(line.contains("; read: ") && line.contains("reloaded.yaml, "), "{line}");
+    assert_eq!(ask("sk-part", "part"), 200);
+    std::fs::write(&included, "model_list: 7\n").unwrap();
+    server.hang_up();
+    let line = server.wait_for("reload failed; still running the previous hooks");
+    assert!(line.contains("reloaded-part.yaml: line 1"), "{line}");
+    assert_eq!(ask("sk-part", "part"), 200);
+}
+
+#[test]
+fn an_entry_whose_address_is_not_set_costs_only_itself() {
+    let upstream = Upstream::start();
+    let yaml = format!(
+        "model_list:\n  - model_name: a\n    litellm_params:\n      model: openai/m\n      api_base: os.environ/BOX_URL\n  \
+         - {{model_name: b, litellm_params: {{model: openai/m, api_base: '{}', api_key: none}}}}\n\
+         litellm_settings: {{ fallbacks: [{{ a: [b] }}], cache: true, callbacks: [langfuse] }}\n",
+        upstream.url()
+    );
+    let path = file("one-unset.yaml", &yaml);
+    let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &[]);
+    // Its fallback answers for it.
+    assert_eq!((ask(&server, "b").status, ask(&server, "a").status), (200, 200));
+    server.hang_up();
+    server.wait_for("hooks loaded: ");
+    let log = server.terminate_and_log();
+    let left_out = "left out: model_list[0] (a): line 5, column 1: model_list[0].litellm_params.api_base is the environment variable BOX_URL, which is not set";
+    assert!(log.contains("WARN") && log.contains(left_out), "{log}");
+    // The summary is logged once, and not again at a reload that changes nothing.
+    assert_eq!(log.matches("lost: litellm_settings.callbacks").count(), 1, "{log}");
+}
+
+#[test]
+fn a_time_limit_of_the_file_ends_a_silent_answer_and_the_next_upstream_gets_the_request() {
+    let (silent, other) = (Upstream::start(), Upstream::start());
+    let yaml = format!(
+        "model_list:\n  - {{model_name: x, litellm_params: {{model: openai/slow, api_base: '{}', api_key: none, timeout: 1}}}}\n  \
+         - {{model_name: y, litellm_params: {{model: openai/fast, api_base: '{}', api_key: none}}}}\n\
+         litellm_settings: {{ fallbacks: [{{ x: [y] }}] }}\n",
+        silent.url(),
+        other.url()
+    );
+    let path = file("time-limit.yaml", &yaml);
+    let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &[]);
+    silent.next(|call| {
+        call.wait_for_close();
+        Then::Close
+    });
+    assert_eq!(ask(&server, "x").status, 200);
+    assert_eq!(other.only_seen().body["model"], "fast");
 }

@@ -19,7 +19,7 @@ use sparkgap::litellm::{self, KeyVerdict};
 
 /// Reads a file where no environment variable is set.
 pub(crate) fn translate(yaml: &str) -> Result<litellm::Import, litellm::ImportError> {
-    litellm::import(yaml, &|_| None)
+    litellm::import(yaml, context(&|_| None, &|_| Err("no such file".to_owned())))
 }
 
 fn cases() -> Vec<PathBuf> {
@@ -40,7 +40,18 @@ fn translate_case(case: &Path, yaml: &str) -> Result<litellm::Import, litellm::I
         let mut pairs = environment.lines().filter_map(|line| line.split_once('='));
         pairs.find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
     };
-    litellm::import(yaml, &value)
+    let read = |path: &str| {
+        let path = path.strip_prefix("/etc/").unwrap_or(path);
+        fs::read_to_string(case.join(path)).map_err(|_| "no such file".to_owned())
+    };
+    litellm::import(yaml, context(&value, &read))
+}
+
+fn context<'v>(
+    variable: litellm::Variable<'v>,
+    read: litellm::ReadInclude<'v>,
+) -> litellm::ImportContext<'v> {
+    litellm::ImportContext { variable, path: "/etc/config.yaml", read, is_run: false }
 }
 
 fn check(file: &Path, actual: &str) {
@@ -56,14 +67,17 @@ fn every_case_gives_what_is_expected() {
     for case in cases() {
         match translate_case(&case, &yaml(&case)) {
             Ok(import) => {
+                let summary: String = import.summary.iter().map(|line| format!("{line}\n")).collect();
                 let report: String = import.report.iter().map(|line| format!("{line}\n")).collect();
+                let report = format!("{summary}\n{report}");
                 check(&case.join("hooks.lua"), &import.lua);
                 check(&case.join("report.txt"), &report);
                 assert!(!case.join("error.txt").exists(), "{} succeeds", case.display());
             }
             Err(error) => {
                 assert!(!case.join("hooks.lua").exists(), "{}: {error}", case.display());
-                check(&case.join("error.txt"), &format!("{error}\n"));
+                let file = error.file.as_ref().map_or(String::new(), |file| format!("{file}: "));
+                check(&case.join("error.txt"), &format!("{file}{error}\n"));
             }
         }
     }
@@ -90,11 +104,16 @@ fn every_leaf_is_in_the_report_once() {
     for case in cases() {
         let yaml = yaml(&case);
         // Where aliases are written out, the file has fewer leaves than its meaning.
-        if yaml.contains("<<:") {
+        if yaml.contains("<<:") || yaml.contains("include:") || case.ends_with("flow") {
             continue;
         }
         let Ok(import) = translate_case(&case, &yaml) else { continue };
-        let reported: Vec<&str> = import.report.iter().map(|line| line.key.as_str()).collect();
+        let reported = import.report.iter().map(|line| line.key.as_str());
+        // A key that is there twice has a line of its own, and its first value none.
+        let reported: Vec<&str> = reported.filter(|key| !key.contains(" (line ")).collect();
+        if reported.len() < import.report.len() {
+            continue;
+        }
         assert_eq!(reported, support::leaves(&yaml), "{}", case.display());
         assert_eq!(reported.iter().collect::<BTreeSet<_>>().len(), reported.len());
         for line in &import.report {

@@ -34,7 +34,9 @@ pub(crate) fn check_shape(text: &str, case: &str) {
         for pair in upstream.pairs::<String, String>() {
             let (key, value) = pair.unwrap();
             match key.as_str() {
-                "max_in_flight" => assert!(value.parse::<u32>().is_ok_and(|max| max > 0), "{case}: {value}"),
+                "max_in_flight" | "window" | "timeout" => {
+                    assert!(value.parse::<u32>().is_ok_and(|max| max > 0), "{case}: {value}")
+                }
                 "url" => assert!(value.starts_with("http"), "{case}: {name}: {value}"),
                 "api_key" => {}
                 "flavour" => {
@@ -48,7 +50,7 @@ pub(crate) fn check_shape(text: &str, case: &str) {
         table.get::<Table>("aliases").unwrap().sequence_values().map(Result::unwrap).collect();
     assert!(!aliases.is_empty(), "{case}");
     for alias in aliases {
-        assert!(!alias.get::<String>(1).unwrap().contains(char::is_whitespace));
+        assert!(sparkgap::route::is_name(&alias.get::<String>(1).unwrap()));
         let mut named = names(alias.get("upstream").unwrap());
         assert!(!named.is_empty(), "{case}: an alias without an upstream");
         named.extend(names(alias.get("backup").unwrap()));

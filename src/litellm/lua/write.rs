@@ -40,6 +40,15 @@ fn write_upstreams(upstreams: &[ImportedUpstream], out: &mut String) {
         if let Some(flavour) = upstream.flavour {
             out.push_str(&format!(", flavour = {}", quote(flavour)));
         }
+        if upstream.speaks_messages {
+            out.push_str(", protocol = \"messages\"");
+        }
+        if let Some(window) = upstream.window {
+            out.push_str(&format!(", window = {window}"));
+        }
+        if let Some(seconds) = upstream.timeout {
+            out.push_str(&format!(", timeout = {seconds}"));
+        }
         if let Some(max) = upstream.max_in_flight {
             out.push_str(&format!(", max_in_flight = {max}"));
         }

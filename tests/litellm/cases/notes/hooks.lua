@@ -5,7 +5,7 @@ return {
   api = 1,
 
   upstreams = {
-    spark = { url = "http://spark:8000/v1" },
+    spark = { url = "http://spark:8000/v1", window = 8192, timeout = 60 },
   },
 
   aliases = {

@@ -17,6 +17,7 @@ return {
     { "sonnet", upstream = "spark:8000", backup = { { "spark:8000-2", model = "big" } }, model = "qwen" },
     { "best", upstream = "spark:8000", model = "big" },
     { "other.name", upstream = "router", model = "something-else" },
+    { "a b", upstream = "spark:8000", model = "big" },
     { "gpt-4o", upstream = "spark:8000", model = "big" },
     { "claude-sonnet-4", upstream = "spark:8000", backup = { { "spark:8000-2", model = "big" } }, model = "qwen" },
     { "claude-*-haiku-*", upstream = "spark:8001", model = "small" },

@@ -1,0 +1,127 @@
+//! The summary of an import: about ten lines with the most important of the report.
+
+use std::collections::BTreeMap;
+
+use super::KeyVerdict::Unsupported;
+use super::facts::ModelKind;
+use super::models::Models;
+use super::pools::ImportedAlias;
+use super::report::Line;
+use super::upstream::SettingText;
+use crate::config;
+
+/// The most servers, and the most kinds of losses, that get a line.
+const SERVERS_MAX: usize = 6;
+const LOSSES_MAX: usize = 5;
+
+/// Beginnings of notes, by importance: a loss with an earlier one comes first. All others follow, by their number.
+const IMPORTANCE: [&str; 5] =
+    ["the entry is left out", "no entry of model_list", "not taken over", "no virtual keys", "no limits"];
+
+/// True for a line of a summary on something that is lost or that leaves this network.
+pub fn is_loss(line: &str) -> bool {
+    line.starts_with("lost: ") || line.starts_with("left out: ") || line.ends_with(OUTSIDE)
+}
+
+/// The end of a line on a server outside of this network.
+const OUTSIDE: &str = "OUTSIDE OF THIS NETWORK";
+
+/// Writes the lines.
+pub(super) fn write(models: &Models, aliases: &[ImportedAlias], report: &[Line]) -> Vec<String> {
+    let mut lines = vec![names(models, aliases)];
+    lines.extend(servers(models));
+    lines.extend(losses(models, report));
+    lines
+}
+
+/// The count of names, of those that several upstreams share, and of models that are not for chat.
+fn names(models: &Models, aliases: &[ImportedAlias]) -> String {
+    let count = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+    let mut text = count(aliases.len(), "name");
+    let pools = aliases.iter().filter(|alias| alias.members.len() > 1).count();
+    let backed = aliases.iter().filter(|alias| !alias.backup.is_empty()).count();
+    if pools > 0 {
+        text.push_str(&format!(", {pools} of them shared by several upstreams"));
+    }
+    if backed > 0 {
+        text.push_str(&format!(", {backed} with backups"));
+    }
+    let entries = || models.groups.iter().filter(|group| !group.made_up).flat_map(|group| &group.entries);
+    let others = entries().filter(|entry| entry.kind != ModelKind::Chat).count();
+    if others > 0 {
+        text.push_str(&format!("; {} for embeddings, rerank or audio", count(others, "model")));
+    }
+    text
+}
+
+/// A line for each address: the key that goes there, and whether it is outside of this network.
+fn servers(models: &Models) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut own = models.upstreams.iter().filter(|upstream| upstream.again.is_none());
+    for upstream in own.by_ref().take(SERVERS_MAX) {
+        let (url, host) = match &upstream.url {
+            SettingText::Literal(url) => (url.clone(), config::host(url)),
+            SettingText::Environment(name) => {
+                let is_unset = models.unset.iter().any(|unset| unset.variable == *name);
+                (format!("the address in {name}{}", if is_unset { " (not set here)" } else { "" }), "")
+            }
+        };
+        let key = upstream.key.as_ref().map_or("no key".to_owned(), |key| format!("gets the key in {key}"));
+        let mut line = format!("{}: {url}, {key}", upstream.name);
+        if config::host_outside(&url).is_some_and(|outside| outside == host) {
+            line.push_str(&format!(": {OUTSIDE}"));
+        } else if is_of_docker(host) {
+            line.push_str(&format!(
+                "; {host} looks like a name inside Docker: outside of it write localhost or an address"
+            ));
+        }
+        lines.push(line);
+    }
+    let more = own.count();
+    if more > 0 {
+        lines.push(format!("and {more} more servers"));
+    }
+    lines
+}
+
+/// True for a host that only Docker's own name server is likely to know: `host.docker.internal`, or a service that is
+/// called like its program.
+fn is_of_docker(host: &str) -> bool {
+    const PROGRAMS: [&str; 9] =
+        ["ollama", "vllm", "llama", "localai", "sglang", "tgi", "litellm", "tabby", "open-webui"];
+    let is_service = !host.contains('.') && PROGRAMS.iter().any(|program| host.starts_with(program));
+    is_service || host.ends_with(".docker.internal") || host.ends_with(".containers.internal")
+}
+
+/// The kinds of losses, by importance, each with an example.
+fn losses(models: &Models, report: &[Line]) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for (path, name, why) in models.left_out.iter().take(2) {
+        let name = if name.is_empty() { "without a name" } else { name };
+        lines.push(format!("left out: {path} ({name}): {why}"));
+    }
+    let left_out = models.left_out.len().saturating_sub(lines.len());
+    if left_out > 0 {
+        lines.push(format!("left out: {left_out} more entries"));
+    }
+    let is_below = |key: &str, path: &str| {
+        key.strip_prefix(path).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let is_entry = |line: &Line| models.left_out.iter().any(|(path, _, _)| is_below(&line.key, path));
+    let mut kinds: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    for line in report.iter().filter(|line| line.verdict == Unsupported && !is_entry(line)) {
+        kinds.entry(&line.note).or_insert((0, &line.key)).0 += 1;
+    }
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    let rank =
+        |note: &str| IMPORTANCE.iter().position(|start| note.starts_with(start)).unwrap_or(IMPORTANCE.len());
+    kinds.sort_by_key(|(note, (count, key))| (rank(note), std::cmp::Reverse(*count), *key));
+    for (note, (count, key)) in kinds.iter().take(LOSSES_MAX) {
+        let more = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        lines.push(format!("lost: {key}{more}: {note}"));
+    }
+    if kinds.len() > LOSSES_MAX {
+        lines.push(format!("and {} more kinds of settings that have no effect", kinds.len() - LOSSES_MAX));
+    }
+    lines
+}
