@@ -137,7 +137,9 @@ pub fn read_litellm(file: &Path, is_run: bool) -> Result<Import, String> {
     let yaml = std::fs::read_to_string(file).map_err(|error| format!("{path}: {error}"))?;
     let context = ImportContext { variable: &service::variable, path: &path, read: &read_included, is_run };
     let named = |error: ImportError| format!("{}: {error}", error.file.as_deref().unwrap_or(&path));
-    litellm::import(&yaml, context).map_err(named)
+    // Only LiteLLM's files are run as they are; a file to convert may be another program's.
+    let read = if is_run { litellm::import } else { litellm::import_any };
+    read(&yaml, context).map_err(named)
 }
 
 /// Reads a file that a LiteLLM configuration includes.

@@ -235,7 +235,7 @@ pub(super) struct HookRun {
     pub(super) upstream: Vec<String>,
 }
 
-/// Translate a LiteLLM config.yaml to Lua, with a report on each of its keys.
+/// Translate a configuration of LiteLLM, claude-code-router or llama-swap to Lua, with a report.
 #[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
@@ -244,7 +244,7 @@ pub(super) struct HookRun {
     example = "sparkgap import litellm_config.yaml > models.lua    (the report goes to stderr)"
 )]
 pub(super) struct ImportFile {
-    /// the YAML file
+    /// the YAML or JSON file
     #[argh(positional)]
     pub(super) file: PathBuf,
     /// where the Lua goes (stdout); an existing file is left alone

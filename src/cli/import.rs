@@ -1,4 +1,4 @@
-//! `import`: a LiteLLM configuration as Lua, with a report on each of its keys.
+//! `import`: another program's configuration as Lua, with a report on each of its keys.
 
 use std::fmt::Write as _;
 

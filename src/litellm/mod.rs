@@ -13,6 +13,8 @@
 //!                   └► lua  the file to write
 //! ```
 //!
+//! `kind` recognizes the configurations of other programs: `ccr` translates claude-code-router's, `llama_swap` llama-swap's.
+//!
 //! Pure: text in, text out. The environment and a reader of included files are arguments, and no key is written to the Lua or the report.
 //!
 //! The differences between LiteLLM and the Lua:
@@ -27,11 +29,14 @@
 //! | a `*` pattern matches from the start of a name | it matches the whole name |
 //! | a name that nothing matches is a 400 | it is a 404 that names the model |
 
+mod ccr;
 mod error;
 mod facts;
 mod import;
 mod include;
 mod keys;
+mod kind;
+mod llama_swap;
 mod lua;
 mod models;
 mod names;
@@ -50,6 +55,7 @@ mod yaml;
 pub use error::ImportError;
 pub use import::{Import, ImportContext, MasterKey, import};
 pub use include::ReadInclude;
+pub use kind::import_any;
 pub use providers::HAS_MESSAGES_UPSTREAMS;
 pub use report::Line;
 pub use sources::{Unset, Variable};

@@ -32,7 +32,8 @@ const ANTHROPIC_KEY: &str = "ANTHROPIC_API_KEY";
 pub(super) const CLOUD_KEYS: [&str; 2] = [OPENAI_KEY, ANTHROPIC_KEY];
 
 /// One provider a line: its prefix, its address, the variables with its key, those with its address, and its server kind.
-/// `-` stands for "no address" and "no variable". Made from LiteLLM 1.110.2, each row by asking its `get_llm_provider`.
+/// `-` stands for "no address" and "no variable"; an address without a path has no row, since upstreams have theirs below
+/// a path. Made from LiteLLM 1.110.2, each row by asking its `get_llm_provider`.
 const PROVIDERS: &str = include_str!("providers.txt");
 
 /// True once upstreams have the key `protocol`: then `anthropic/` with an address becomes an upstream of the Messages API.
@@ -160,7 +161,6 @@ impl Provider {
             _ if self.speaks_messages && HAS_MESSAGES_UPSTREAMS => url.trim_end_matches("/v1").to_owned(),
             // Docker's runner has its API below /engines or /engines/NAME.
             "docker_model_runner" if !url.ends_with("/v1") => format!("{url}/v1"),
-            "perplexity" => url.to_owned(),
             _ => with_v1(url),
         }
     }

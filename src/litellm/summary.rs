@@ -24,7 +24,7 @@ pub fn is_loss(line: &str) -> bool {
 }
 
 /// The end of a line on a server outside of this network.
-const OUTSIDE: &str = "OUTSIDE OF THIS NETWORK";
+pub(super) const OUTSIDE: &str = "OUTSIDE OF THIS NETWORK";
 
 /// Writes the lines.
 pub(super) fn write(models: &Models, aliases: &[ImportedAlias], report: &[Line]) -> Vec<String> {

@@ -179,6 +179,38 @@ fn import_writes_valid_lua_and_reports_on_each_key() {
 }
 
 #[test]
+fn a_file_of_claude_code_router_is_imported_and_its_rules_are_served() {
+    let (big, small) = (Upstream::start(), Upstream::start());
+    let chat = |upstream: &Upstream| format!("{}/chat/completions", upstream.url());
+    let json = format!(
+        r#"{{ // my router
+  "Providers": [
+    {{"name": "big", "api_base_url": "{}", "api_key": "none", "models": ["m"]}},
+    {{"name": "small", "api_base_url": "{}", "api_key": "sk-small", "models": ["s"]}},
+  ],
+  "Router": {{"default": "big,m", "background": "small,s"}}
+}}"#,
+        chat(&big),
+        chat(&small)
+    );
+    let path = file("ccr.json", &json);
+    let lua = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("ccr-imported.lua");
+    let _ = fs::remove_file(&lua);
+    let (code, _, report) = output(&["import", path.to_str().unwrap(), "--output", lua.to_str().unwrap()]);
+    assert!(code == Some(0) && report.contains("2 providers; the default is m of big"), "{report}");
+    assert!(report.contains("set the environment variable SMALL_KEY"), "{report}");
+    let server = Server::run(&["serve", "--hooks", lua.to_str().unwrap()], &[("SMALL_KEY", "sk-small")]);
+    assert_eq!((ask(&server, "claude-sonnet-5").status, ask(&server, "claude-haiku-4-5").status), (200, 200));
+    assert_eq!(big.only_seen().body["model"], "m");
+    let seen = small.only_seen();
+    assert!(
+        seen.body["model"] == "s" && seen.head.to_ascii_lowercase().contains("bearer sk-small"),
+        "{}",
+        seen.head
+    );
+}
+
+#[test]
 fn a_saved_request_shows_the_effect_of_the_hooks() {
     let hooks = file(
         "saved.lua",

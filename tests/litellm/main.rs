@@ -1,4 +1,4 @@
-//! LiteLLM configurations and what becomes of them. A case is a folder in `cases/`: `config.yaml`, and either
+//! LiteLLM configurations and what becomes of them; other programs' are in `others`. A case is a folder in `cases/`: `config.yaml`, and either
 //! `hooks.lua` with `report.txt`, or `error.txt`; `environment.txt` has a NAME=VALUE for every variable that is set. `SPARKGAP_BLESS=1` writes what is expected anew; read the diff.
 
 #![allow(
@@ -9,6 +9,7 @@
 )]
 
 mod behaviour;
+mod others;
 mod support;
 
 use std::collections::BTreeSet;

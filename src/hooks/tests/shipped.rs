@@ -91,7 +91,7 @@ fn every_example_is_short_and_is_run_here() {
         assert!((10..=40).contains(&text.lines().count()), "{name}");
         assert!(here.contains(&format!("example(\"{name}\")")), "{name}");
     }
-    assert_eq!(names.len(), 11);
+    assert_eq!(names.len(), 12);
 }
 
 #[test]
@@ -363,4 +363,42 @@ fn imported_entries_of_the_messages_api_become_what_upstreams_can_be() {
     // Once this fails: set HAS_MESSAGES_UPSTREAMS in litellm/providers.rs, and read what the cases of tests/litellm become.
     let has_key = UPSTREAM_KEYS.contains(&"protocol");
     assert_eq!(crate::litellm::HAS_MESSAGES_UPSTREAMS, has_key);
+}
+
+#[test]
+fn ccr() {
+    let loaded = example("ccr");
+    let ask = |model: &str, tokens: u64, body: &str| {
+        let change = |request: &mut HookRequest| {
+            request.model = model.to_owned();
+            request.tokens_est = tokens;
+        };
+        let (decision, body) = request_through(&loaded, change, body);
+        let Decision::Route { model, upstreams, lane: None } = decision else { panic!("{decision:?}") };
+        (format!("{} {}", upstreams.join(" "), model.unwrap()), body)
+    };
+    const PLAIN: &str = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
+    const THINKS: &str = r#"{"messages":[{"role":"user","content":"hi"}],"thinking":{"type":"adaptive"}}"#;
+    const IMAGE: &str = r#"{"messages":[{"role":"user","content":[{"type":"tool_result","content":[{"type":"image"}]}]}],"thinking":{"type":"enabled"}}"#;
+    const TAGGED: &str = r#"{"system":[{"type":"text","text":"a"},{"type":"text","text":"<CCR-SUBAGENT-MODEL>Small,qwen3:32b</CCR-SUBAGENT-MODEL>Go."}],"messages":[{"role":"user","content":"hi"}]}"#;
+    for (model, tokens, body, to) in [
+        ("claude-sonnet-5", 100, PLAIN, "spark qwen3-coder"),
+        ("claude-haiku-4-5", 100, PLAIN, "small qwen3:8b"),
+        ("claude-haiku-4-5", 100, THINKS, "small qwen3:8b"),
+        ("claude-sonnet-5", 100, THINKS, "spark qwen3-thinking"),
+        ("claude-sonnet-5", 100, &THINKS.replace("adaptive", "disabled"), "spark qwen3-coder"),
+        ("claude-haiku-4-5", 60_001, THINKS, "spark qwen3-1m"),
+        ("claude-sonnet-5", 60_001, IMAGE, "small qwen3-vl"),
+        ("small,other:7b", 60_001, THINKS, "small other:7b"),
+        ("SPARK,other", 1, PLAIN, "spark other"),
+        ("nobody,other", 1, PLAIN, "spark qwen3-coder"),
+        ("claude-haiku-4-5", 1, TAGGED, "small qwen3:32b"),
+        ("claude-sonnet-5", 1, &TAGGED.replace("Small,", "nobody/"), "spark qwen3-coder"),
+    ] {
+        let (found, after) = ask(model, tokens, body);
+        assert_eq!(found, to, "{model} {tokens} {body}");
+        assert!(!after.contains("SUBAGENT"), "{after}");
+    }
+    assert!(ask("x", 1, TAGGED).1.contains(r#""text":"Go.""#));
+    assert_eq!(mapped(&loaded, "anything"), ("spark", Some("qwen3-coder")));
 }

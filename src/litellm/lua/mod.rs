@@ -10,4 +10,5 @@ mod hooks;
 mod syntax;
 mod write;
 
+pub(super) use syntax::{key, quote};
 pub(super) use write::write;

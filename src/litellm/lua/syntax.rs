@@ -15,7 +15,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// A string literal.
-pub(super) fn quote(text: &str) -> String {
+pub(in crate::litellm) fn quote(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {
@@ -32,7 +32,7 @@ pub(super) fn quote(text: &str) -> String {
 }
 
 /// A key in a table constructor.
-pub(super) fn key(name: &str) -> String {
+pub(in crate::litellm) fn key(name: &str) -> String {
     if is_name(name) { name.to_owned() } else { format!("[{}]", quote(name)) }
 }
 

@@ -1,0 +1,27 @@
+//! Finds out whose configuration a file is: LiteLLM's, claude-code-router's or llama-swap's.
+
+use super::error::ImportError;
+use super::import::{Import, ImportContext, import};
+use super::{ccr, llama_swap, yaml};
+
+/// Translates the configuration of any of these programs. Any other file counts as LiteLLM's.
+///
+/// # Errors
+/// Those of [`import`]; for the other programs: it has no model that can be served.
+pub fn import_any(text: &str, context: ImportContext<'_>) -> Result<Import, ImportError> {
+    if text.trim_start().starts_with(['{', '/']) {
+        let plain = ccr::without_comments(text.trim_start_matches('\u{feff}'));
+        match yaml::parse(&plain, 0) {
+            Ok((root, _)) if ccr::is_one(&root) => return ccr::translate(&root),
+            // Only claude-code-router's file has comments with slashes.
+            Err(error) if plain.contains("\"Providers\"") || plain.contains("\"Router\"") => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    match yaml::parse(text, 0) {
+        Ok((root, _)) if llama_swap::is_one(&root) => llama_swap::translate(&root),
+        _ => import(text, context),
+    }
+}
