@@ -12,13 +12,8 @@ use memchr::memmem;
 const PATHS: [&str; 5] = ["/chat/completions", "/completions", "/responses", "/embeddings", "/rerank"];
 
 /// The words by which servers say that they have no such path: FastAPI (vLLM, SGLang), llama.cpp, Ollama, LM Studio.
-const NO_SUCH_PATH: [&str; 5] = [
-    "\"Not Found\"",
-    "File Not Found",
-    "page not found",
-    "Unexpected endpoint",
-    "Method Not Allowed",
-];
+const NO_SUCH_PATH: [&str; 5] =
+    ["\"Not Found\"", "File Not Found", "page not found", "Unexpected endpoint", "Method Not Allowed"];
 
 /// The part of an answer that may say that there is no such path, in bytes.
 const REFUSAL_SIZE_MAX: usize = 1024;

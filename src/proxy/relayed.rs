@@ -27,11 +27,11 @@ use super::identity::Identity;
 use super::passage::Passage;
 use super::prepare::{Hooked, Incoming, describe, model_of};
 use super::relay::error_body;
-use super::routing::{Routing, sign_of, sign_of_failure};
+use super::routing::{NextTry, Routing, sign_of, sign_of_failure};
 use super::state::Proxy;
 use super::stop::Stop;
 use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Phase, Placed, Record};
-use crate::fleet::{BoxSlot, Gateway, Resolved, Sign, Spent, Ticket};
+use crate::fleet::{BoxSlot, Gateway, Outage, Resolved, Sign, Spent, Ticket};
 
 /// The room for one read of an answer, in bytes: it begins small, and doubles for an answer that fills it.
 const READ_SIZE_MIN: usize = 2 * 1024;
@@ -71,6 +71,8 @@ struct RelayedCourse<'s> {
     path: RelayedPath<'s>,
     hooked: Hooked,
     record: Record,
+    /// The time that the request has spent without an upstream that takes it.
+    outage: Outage,
 }
 
 /// The failure of one upstream, while nothing of an answer has gone out.
@@ -104,6 +106,7 @@ pub(super) fn serve(
         path,
         hooked: Hooked::default(),
         record: Record::new(active.request_id(), caller),
+        outage: Outage::new(Duration::ZERO),
     };
     course.record.status = 200;
     let outcome = course.run();
@@ -130,6 +133,7 @@ impl RelayedCourse<'_> {
                 Some(ticket) => Some(self.place(ticket)?),
                 None => None,
             };
+            let asked_at = Instant::now();
             let asked = self.ask(&mut order, slot.as_ref())?;
             let (refusal, upstream) = match asked {
                 Ok(response) => {
@@ -138,16 +142,27 @@ impl RelayedCourse<'_> {
                 }
                 Err(refused) => refused,
             };
-            let RelayedRefusal { sign, error, words } = refusal;
+            let RelayedRefusal { sign, mut error, mut words } = refusal;
             let is_failure = matches!(sign, Sign::Full(_) | Sign::Failed | Sign::Gone);
             let ticket = slot.as_ref().filter(|_| is_failure).map(|slot| slot.ticket().clone());
             self.give_back(slot, &upstream, (sign, Spent::default()), &error.to_string());
             if let Some(ticket) = ticket {
                 order.routing.fail(upstream.served.id(), sign, error.kind == Kind::BadGateway);
-                order.ticket = order.routing.another(&ticket, self.patience());
-                if order.ticket.is_some() {
-                    log::info!("{}: {} failed: {error}", self.record.request_id, upstream.served.name());
-                    continue;
+                if sign != Sign::Failed {
+                    self.outage.spend(asked_at.elapsed());
+                }
+                self.outage.set_patience(patience(self.proxy, &self.passage));
+                match order.routing.another(&ticket, self.outage.is_spent()) {
+                    NextTry::With(ticket) => {
+                        log::info!("{}: {} failed: {error}", self.record.request_id, upstream.served.name());
+                        order.ticket = Some(ticket);
+                        continue;
+                    }
+                    NextTry::TooLate => {
+                        error = self.gateway.dispatcher().unreachable(Some(&error));
+                        words = None;
+                    }
+                    NextTry::Impossible => {}
                 }
             }
             let Some((status, kind, retry_after, body)) = words.filter(|_| !self.passage.has_head()) else {
@@ -232,18 +247,20 @@ impl RelayedCourse<'_> {
             Err(ticket) => {
                 self.exchange.active().enter(Phase::Queue);
                 let wait: Rc<dyn Wait> = self.passage.clone();
-                let patience = patience(self.proxy, &self.passage);
-                dispatcher.take(ticket, &wait, patience)?
+                self.outage.set_patience(patience(self.proxy, &self.passage));
+                let began = Instant::now();
+                let taken = dispatcher.take(ticket, &wait, &mut self.outage);
+                if taken.is_err() {
+                    // Nobody gave it a place, so no grant tells the time.
+                    place.waited += began.elapsed();
+                }
+                taken?
             }
         };
         let grant = slot.grant();
         place.why = grant.why.name();
         place.waited += grant.waited;
         Ok(slot)
-    }
-
-    fn patience(&self) -> Duration {
-        patience(self.proxy, &self.passage)
     }
 
     /// Sends the request to one upstream. Returns its response if that is successful.
