@@ -129,6 +129,8 @@ pub struct Dialect {
     pub takes_ignore_eos: bool,
     /// It answers 500 to requests for features that it was not started with.
     pub refuses_with_500: bool,
+    /// The member for the urgency of a request, of which a smaller number goes first. Nothing is sent for 0, its default.
+    pub lane_key: Option<&'static str>,
     /// The way it counts a prompt.
     pub token_count: TokenCount,
     /// The page with the figures about its own work, beside the base URL's `/v1`; `None`: it has no such page.
@@ -167,6 +169,7 @@ const UNKNOWN: Dialect = Dialect {
     lists_creation: false,
     takes_ignore_eos: false,
     refuses_with_500: false,
+    lane_key: None,
     token_count: TokenCount::None,
     // It may be one of those that have it, behind a relay that hides its kind.
     load_format: Some(LoadFormat::Metrics),
@@ -190,6 +193,7 @@ static DIALECTS: [Dialect; 7] = [
         reasoning_keys: &["reasoning"],
         usage_option: Some("continuous_usage_stats"),
         takes_ignore_eos: true,
+        lane_key: Some("priority"),
         token_count: TokenCount::Tokenize(&[(true, "/tokenize")]),
         fixes: Fixes {
             tool_parser: "start vLLM with --enable-auto-tool-choice --tool-call-parser {parser}",

@@ -83,6 +83,7 @@ const ROWS: &[RefusalRow] = &[
         pattern: r"thinking_token_budget is set but",
         repairs: |_, _| without("thinking_token_budget"),
     },
+    RefusalRow { pattern: r"priority scheduling is not enabled", repairs: |_, _| without("priority") },
     RefusalRow {
         pattern: r"chat_template is not supported for Mistral",
         repairs: |_, _| without("chat_template_kwargs"),
@@ -401,6 +402,7 @@ mod tests {
                 "thinking_token_budget is set but reasoning_config is not configured",
                 field("thinking_token_budget"),
             ),
+            ("Got priority 1 but Priority scheduling is not enabled.", field("priority")),
             ("chat_template is not supported for Mistral tokenizers.", field("chat_template_kwargs")),
             ("At most 1 image(s) may be provided in one prompt.", vec![Repair::ImagesMax(1)]),
             (

@@ -175,6 +175,12 @@ impl Incoming<'_> {
         let target = resolved.target();
         let mut chat = chat_request(messages, &target)?;
         self.check_client(hooked)?;
+        // A server without priority scheduling refuses it once; the repair of that refusal leaves it out from then on.
+        let lane = record.place.map_or(0, |place| place.lane.number());
+        let lane_key = resolved.flavour.dialect().lane_key.filter(|_| lane > 0);
+        if let (Some(key), Some(body)) = (lane_key, chat.body.as_object_mut()) {
+            body.push(key, u64::from(lane));
+        }
         let hooks = self.gateway.hooks();
         let mut is_changed = false;
         if let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &hooked.shown) {

@@ -351,6 +351,28 @@ fn a_person_goes_before_an_agent_and_background_work() {
 }
 
 #[test]
+fn vllm_gets_the_lane_as_priority_until_it_refuses_it() {
+    let upstream = Upstream::start();
+    let lua = format!(
+        "return {{ api = 1, upstreams = {{ {} }} }}",
+        named("one", &upstream.url(), ", max_in_flight = 4")
+    );
+    let (server, _) = serve_file("pool_priority", &lua, &["one"]);
+    let ask = |class: &str| {
+        let headers = format!("x-claude-code-request-class: {class}\r\n");
+        assert_eq!(ask(&server, &headers, &hello()).status, 200, "{class}");
+    };
+    let sent = || upstream.seen().iter().map(|seen| seen.body["priority"].clone()).collect::<Vec<_>>();
+    ["main", "subagent", "auxiliary"].into_iter().for_each(ask);
+    assert_eq!(sent(), [Value::Null, json!(1), json!(2)], "nothing is sent for the default");
+    let refusal =
+        r#"{"error":{"message":"Got priority 1 but Priority scheduling is not enabled.","code":400}}"#;
+    upstream.next_answer(400, refusal);
+    ["subagent"; 2].into_iter().for_each(ask);
+    assert_eq!(sent().split_off(3), [json!(1), Value::Null, Value::Null], "it is not asked again");
+}
+
+#[test]
 fn the_line_has_512_places() {
     let upstream = Upstream::start();
     let (server, mut first, gate) = occupied("pool_line", &upstream);
