@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::phase::Phase;
 use super::record::{Caller, RequestDetails};
+use super::times::{Moment, Moments, PhaseTimes, since};
 
 /// The requests in progress.
 #[derive(Debug, Default)]
@@ -84,6 +85,7 @@ pub struct ActiveRequest {
     /// An index into [`Phase::ALL`].
     phase: AtomicU8,
     is_streaming: AtomicBool,
+    moments: Moments,
     details: Mutex<RequestDetails>,
 }
 
@@ -104,6 +106,7 @@ impl ActiveRequest {
             began: Instant::now(),
             phase: AtomicU8::new(Phase::Body as u8),
             is_streaming: AtomicBool::new(false),
+            moments: Moments::default(),
             details: Mutex::new(RequestDetails::new(caller)),
         }
     }
@@ -126,6 +129,21 @@ impl ActiveRequest {
     /// Sets the phase that the request is in from now on.
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Notes when a moment of the request was; a later note replaces an earlier one.
+    pub fn mark(&self, moment: Moment, at: Instant) {
+        self.moments.mark(moment, since(self.began, at));
+    }
+
+    /// Adds time in which a connection was made, or an upstream's models were awaited.
+    pub fn add_connect(&self, time: Duration) {
+        self.moments.add_connect(time);
+    }
+
+    /// The times of the phases so far.
+    pub fn times(&self) -> PhaseTimes {
+        self.moments.times()
     }
 
     /// Marks the answer as being streamed until the returned value is dropped.

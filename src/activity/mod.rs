@@ -7,23 +7,29 @@
 //! | `counters` | [`Counters`]: the numbers since the start |
 //! | `changes` | [`BehaviorChanges`]: calls found in text, and loops |
 //! | `phase` | [`Phase`]: the phases of a request |
+//! | `times` | [`PhaseTimes`]: when a request reached which phase |
+//! | `history` | [`History`]: the records of the last requests, bounded |
 //! | `refusals` | [`RefusalLog`]: the lines of refused requests, and the number of those left out |
-//! | `record` | [`Record`]: the line in the log, and the argument of `on_log` |
+//! | `record` | [`Record`]: the line in the log, and the same as JSON |
 //!
 //! `/health`, the log line, `on_log` and systemd's status line read these values; they do not count for themselves.
 
 mod changes;
 mod counters;
+mod history;
 mod in_flight;
 mod phase;
 mod record;
 mod refusals;
 mod shared;
+mod times;
 
 pub use changes::BehaviorChanges;
 pub use counters::Counters;
+pub use history::{FinishedRequest, History};
 pub use in_flight::{ActiveRequest, InFlight, InFlightSlot, Streaming};
 pub use phase::Phase;
-pub use record::{CLIENT_GONE, Caller, Placed, Record, RequestDetails};
+pub use record::{CLIENT_GONE, Caller, Placed, Record, RequestDetails, kept_name};
 pub use refusals::RefusalLog;
 pub use shared::Activity;
+pub use times::{Moment, PhaseTimes};

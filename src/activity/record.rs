@@ -3,13 +3,14 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::changes::BehaviorChanges;
+use super::times::PhaseTimes;
 use crate::anthropic::{StopReason, Usage};
 use crate::json::Value;
 use crate::lane::Lane;
-use crate::shown::ShownText;
+use crate::shown::{ShownText, cut};
 
 /// The caller of a request, for hooks and the log. The log shows the address, and the owner of the key or a dash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,14 @@ pub struct RequestDetails {
     pub upstream_model: String,
     /// True if the client asked for a stream.
     pub is_streamed: bool,
+    /// The client's session; `None` if its headers name none.
+    pub session: Option<Arc<str>>,
+    /// The client's agent within the session; `None` for the main one.
+    pub agent: Option<Arc<str>>,
+    /// How urgent the request is.
+    pub lane: Lane,
+    /// The estimated tokens of the prompt; 0 until it was translated.
+    pub prompt_estimate: u64,
 }
 
 impl RequestDetails {
@@ -57,9 +66,24 @@ impl RequestDetails {
             upstream: String::new(),
             upstream_model: String::new(),
             is_streamed: false,
+            session: None,
+            agent: None,
+            lane: Lane::default(),
+            prompt_estimate: 0,
         }
     }
 }
+
+/// The name of a session or an agent, cut to [`NAME_SIZE_MAX`] bytes.
+pub fn kept_name(name: Option<&str>) -> Option<Arc<str>> {
+    name.map(|name| cut(name, NAME_SIZE_MAX).into())
+}
+
+/// The most bytes of the name of a session or an agent that are kept. Claude Code's have 36.
+const NAME_SIZE_MAX: usize = 128;
+
+/// The most bytes of an error that are kept with a record.
+const ERROR_SIZE_MAX: usize = 1024;
 
 /// The place of a request at one of several upstreams, or at one with a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,16 +117,22 @@ pub struct Record {
     pub stop_reason: Option<StopReason>,
     /// The tokens of prompt and answer, as the client got them.
     pub usage: Usage,
+    /// True if the upstream said how many tokens of the prompt were cached. If not, none counts as cached.
+    pub is_cache_told: bool,
     /// The number of values in the arguments of tool calls that were coerced to the types in their schema.
     pub coercions: usize,
     /// The number of places in the arguments of tool calls that were not JSON and were repaired.
     pub repairs: usize,
     /// Calls found in text, and loops.
     pub behavior: BehaviorChanges,
+    /// The number of changes to the request after refusals of its upstream, so that it was taken.
+    pub request_repairs: usize,
     /// The moment at which the head of the request was here.
     pub began: Instant,
-    /// The time until the first byte of the model's answer.
-    pub first_byte: Option<Duration>,
+    /// The same moment by the clock of the machine.
+    pub began_at: SystemTime,
+    /// The times of the phases.
+    pub times: PhaseTimes,
     /// The reason why the request failed.
     pub error: Option<String>,
     /// The place that the request had, if its upstream is one of several, or has a queue.
@@ -121,11 +151,14 @@ impl Record {
             status: 0,
             stop_reason: None,
             usage: Usage::default(),
+            is_cache_told: false,
             coercions: 0,
             repairs: 0,
             behavior: BehaviorChanges::default(),
+            request_repairs: 0,
             began: Instant::now(),
-            first_byte: None,
+            began_at: SystemTime::now(),
+            times: PhaseTimes::default(),
             error: None,
             place: None,
         }
@@ -143,32 +176,89 @@ impl Record {
         self.error.is_some() && self.status != CLIENT_GONE
     }
 
-    /// The record as `on_log` sees it.
+    /// Ends the record: no time passes in it any more.
+    pub fn end(&mut self) {
+        self.times.end = Some(self.began.elapsed());
+        if let Some(error) = self.error.as_mut().filter(|error| error.len() > ERROR_SIZE_MAX) {
+            // A copy, so that the memory of the long one is given back.
+            *error = cut(error, ERROR_SIZE_MAX).to_owned();
+        }
+    }
+
+    /// The tokens of the whole prompt, as the client got them.
+    pub fn prompt_tokens(&self) -> u64 {
+        self.usage.input + self.usage.cache_read + self.usage.cache_creation
+    }
+
+    /// The time in the line for a place.
+    pub fn queue_time(&self) -> Duration {
+        self.place.map_or(Duration::ZERO, |place| place.waited)
+    }
+
+    /// How urgent the request was.
+    pub fn lane(&self) -> Lane {
+        self.place.map_or(self.details.lane, |place| place.lane)
+    }
+
+    /// The time since the head of the request was here, or until its end.
+    fn total(&self) -> Duration {
+        self.times.end.unwrap_or_else(|| self.began.elapsed())
+    }
+
+    /// The number of bytes that it takes, about.
+    pub(super) fn size(&self) -> usize {
+        let RequestDetails { client_model, upstream, upstream_model, session, agent, .. } = &self.details;
+        let texts = [&self.request_id, client_model, upstream, upstream_model].map(String::len);
+        let shared = [session, agent].map(|name| name.as_deref().map_or(0, str::len));
+        let error = self.error.as_deref().map_or(0, str::len);
+        size_of::<Record>() + texts.iter().chain(&shared).sum::<usize>() + error
+    }
+
+    /// The record as JSON: for `on_log`, the log in JSON, and the readers of the history. No other place names these keys;
+    /// hooks/README.md lists them.
     // `inline(never)`: keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
     // budget).
     #[inline(never)]
     pub fn to_value(&self) -> Value<'static> {
         let millis = |time: Duration| Value::from(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        let (details, usage) = (&self.details, self.usage);
+        let moment = |time: Option<Duration>| time.map_or(Value::Null, millis);
+        let name =
+            |name: &Option<Arc<str>>| name.as_deref().map_or(Value::Null, |name| name.to_owned().into());
+        let tenths = |number: f64| Value::from((number * 10.0).round() / 10.0);
+        let (details, usage, times) = (&self.details, self.usage, &self.times);
+        let speed = times.tokens_per_second(usage.output);
         let mut record = Value::object([
             ("request_id", self.request_id.clone().into()),
+            ("time", humantime::format_rfc3339_millis(self.began_at).to_string().into()),
+            ("client", details.caller.address.to_string().into()),
+            ("user", name(&details.caller.user)),
+            ("session", name(&details.session)),
+            ("agent", name(&details.agent)),
             ("model", details.client_model.clone().into()),
             ("upstream", details.upstream.clone().into()),
             ("upstream_model", details.upstream_model.clone().into()),
             ("stream", details.is_streamed.into()),
             ("status", u64::from(self.status).into()),
             ("stop_reason", self.stop_reason.map_or(Value::Null, |reason| reason.name().into())),
-            ("input_tokens", (usage.input + usage.cache_read + usage.cache_creation).into()),
+            ("input_tokens", self.prompt_tokens().into()),
             ("cached_tokens", usage.cache_read.into()),
+            ("new_tokens", (usage.input + usage.cache_creation).into()),
             ("output_tokens", usage.output.into()),
+            ("tokens_per_second", speed.map_or(Value::Null, tenths)),
             ("coerced_arguments", (self.coercions as u64).into()),
             ("repaired_arguments", (self.repairs as u64).into()),
-            ("first_byte_ms", self.first_byte.map_or(Value::Null, millis)),
-            ("total_ms", millis(self.began.elapsed())),
+            ("request_repairs", (self.request_repairs as u64).into()),
+            ("received_ms", moment(times.received)),
+            ("queue_ms", self.place.map_or(Value::Null, |place| millis(place.waited))),
+            ("connect_ms", millis(times.connect)),
+            ("sent_ms", moment(times.sent)),
+            ("head_ms", moment(times.head)),
+            ("first_byte_ms", moment(times.first_byte)),
+            ("first_word_ms", moment(times.first_word)),
+            ("total_ms", millis(self.total())),
             ("error", self.error.clone().map_or(Value::Null, Value::from)),
             ("why", self.place.map_or(Value::Null, |place| place.why.into())),
-            ("lane", self.place.map_or(Value::Null, |place| u64::from(place.lane.number()).into())),
-            ("queue_ms", self.place.map_or(Value::Null, |place| millis(place.waited))),
+            ("lane", u64::from(self.lane().number()).into()),
         ]);
         if let Some(object) = record.as_object_mut() {
             self.behavior.members().into_iter().for_each(|(name, value)| object.push(name, value));
@@ -201,8 +291,7 @@ impl fmt::Display for Record {
             self.status,
         )?;
         if let Some(reason) = self.stop_reason {
-            let usage = self.usage;
-            let prompt = usage.input + usage.cache_read + usage.cache_creation;
+            let (prompt, usage) = (self.prompt_tokens(), self.usage);
             write!(f, " {} in {prompt} out {} cached {}", reason.name(), usage.output, usage.cache_read)?;
         }
         for (count, what) in [(self.coercions, "coerced"), (self.repairs, "repaired")] {
@@ -214,10 +303,10 @@ impl fmt::Display for Record {
         if let Some(Placed { lane, why, waited }) = self.place {
             write!(f, " {} lane {} queued {} ms", OrDash(why), lane.number(), waited.as_millis())?;
         }
-        if let Some(first) = self.first_byte {
+        if let Some(first) = self.times.first_byte {
             write!(f, " first {} ms", first.as_millis())?;
         }
-        write!(f, " total {} ms", self.began.elapsed().as_millis())?;
+        write!(f, " total {} ms", self.total().as_millis())?;
         match &self.error {
             Some(error) => write!(f, ": {}", OrDash(error)),
             None => Ok(()),

@@ -1,6 +1,9 @@
 //! The registry and the counters as one value, which all threads share.
 
+use std::sync::Arc;
+
 use super::counters::Counters;
+use super::history::{FinishedRequest, History};
 use super::in_flight::{InFlight, InFlightSlot};
 use super::phase::Phase;
 use super::record::{Caller, Record};
@@ -12,6 +15,7 @@ use crate::json::{Object, Value};
 pub struct Activity {
     counters: Counters,
     in_flight: InFlight,
+    history: History,
     refusals: RefusalLog,
 }
 
@@ -29,6 +33,13 @@ impl Activity {
     /// Counts a client that has left, and the phase that its request was in.
     pub fn add_cancelled(&self, phase: Phase) {
         self.counters.add_cancelled(phase);
+    }
+
+    /// Ends the record of a request: logs its line, and keeps it in the history.
+    pub fn finish(&self, mut record: Record) -> Arc<FinishedRequest> {
+        record.end();
+        self.log(&record);
+        self.history.push(record)
     }
 
     /// Writes the line of a request that has ended. One that was refused before an upstream was chosen may be one of a
@@ -50,6 +61,11 @@ impl Activity {
     /// The requests in progress.
     pub fn in_flight(&self) -> &InFlight {
         &self.in_flight
+    }
+
+    /// The records of the last requests.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Adds the numbers for `/health` to an object.

@@ -48,6 +48,8 @@ pub struct Counts {
     pub completion: u64,
     /// The tokens read from the cache: `prompt_tokens_details.cached_tokens`, or one of [`CACHED_KEYS`].
     pub cached: u64,
+    /// True if the server said how many tokens were cached.
+    pub is_cache_told: bool,
     /// The tokens written to the cache: one of [`CREATED_KEYS`].
     pub cache_created: u64,
     /// `completion_tokens_details.reasoning_tokens`
@@ -204,7 +206,9 @@ impl Counts {
 
     fn read_cache(&mut self, key: &str, value: Tape<'_, '_>) {
         if CACHED_KEYS.contains(&key) {
-            self.cached = self.cached.max(count(value).unwrap_or(0));
+            let told = count(value);
+            self.cached = self.cached.max(told.unwrap_or(0));
+            self.is_cache_told |= told.is_some();
         } else if CREATED_KEYS.contains(&key) {
             self.cache_created = self.cache_created.max(count(value).unwrap_or(0));
         }
@@ -213,7 +217,9 @@ impl Counts {
     /// Reads llama.cpp's `return_progress`: exact counts before the first token.
     fn read_progress(progress: Tape<'_, '_>) -> Option<Counts> {
         let prompt = number(progress, "total")?;
-        Some(Counts { prompt, cached: number(progress, "cache").unwrap_or(0), ..Counts::default() })
+        let cached = number(progress, "cache");
+        let is_cache_told = cached.is_some();
+        Some(Counts { prompt, cached: cached.unwrap_or(0), is_cache_told, ..Counts::default() })
     }
 
     /// Combines both counts, with the larger of each: servers repeat their counts, and the last need not be the
@@ -224,6 +230,7 @@ impl Counts {
             prompt: self.prompt.max(other.prompt),
             completion: self.completion.max(other.completion),
             cached: self.cached.max(other.cached),
+            is_cache_told: self.is_cache_told || other.is_cache_told,
             cache_created: self.cache_created.max(other.cache_created),
             reasoning: self.reasoning.max(other.reasoning),
         }

@@ -95,6 +95,11 @@ impl Attempt {
         }
     }
 
+    /// The number of changes that were made after refusals and that helped.
+    pub(super) fn repairs_made(&self) -> usize {
+        self.repairs.iter().filter(|made| made.has_helped).count()
+    }
+
     /// Sends the request until a response is successful, and returns that response.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::anthropic::{Event, StopReason, Usage};
+use crate::anthropic::{Delta, Event, StopReason, Usage};
 use crate::error::{Error, Kind, Retry};
 use crate::http::Socket;
 use crate::ids;
@@ -25,7 +25,7 @@ use super::filter::Filter;
 use super::options::ClientPatience;
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{ActiveRequest, Phase};
+use crate::activity::{ActiveRequest, Moment, Phase};
 
 pub(super) const STREAM_HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -49,6 +49,8 @@ pub(super) struct Exchange {
     active: Arc<ActiveRequest>,
     /// The phase to return to after a connection is made: waiting for the upstream's head, or asking it for its models.
     before_connect: Cell<Phase>,
+    /// When that connection was begun.
+    connect_began: Cell<Instant>,
     /// When the client began to wait: its request had arrived in full.
     began: Cell<Instant>,
     patience: ClientPatience,
@@ -81,6 +83,8 @@ enum Output {
 pub(super) struct Summary {
     /// When the model's first content arrived. Heads, roles and progress, which servers send earlier, do not count.
     pub(super) first: Option<Instant>,
+    /// When the first text or tool call arrived.
+    pub(super) first_word: Option<Instant>,
     pub(super) end: Option<(StopReason, Usage)>,
     /// The number of values in tool call arguments that were coerced, and of places that were repaired.
     pub(super) changes: (usize, usize),
@@ -113,7 +117,7 @@ impl AnswerUnderWay {
         &mut self,
         step: impl FnOnce(&mut MessageStream, &mut crate::translate::Emit<'_>) -> T,
     ) -> Result<T, Error> {
-        let AnswerUnderWay { stream, filter, output, summary: Summary { first, end, .. } } = self;
+        let AnswerUnderWay { stream, filter, output, summary: Summary { first, first_word, end, .. } } = self;
         let mut pass = |event: &Event<'_>| {
             // Record an end only if the client gets it.
             if let Event::MessageDelta { stop_reason, usage, .. } = event {
@@ -130,9 +134,17 @@ impl AnswerUnderWay {
             } else {
                 pass(event);
             }
+            let is_first = first.is_none();
             match event {
                 Event::MessageStart { .. } | Event::Ping | Event::Usage { .. } | Event::Error { .. } => {}
-                _ => _ = first.get_or_insert_with(Instant::now),
+                _ if first_word.is_some() => {}
+                _ => {
+                    let first = *first.get_or_insert_with(Instant::now);
+                    if is_word(event) {
+                        // The first piece needs no second look at the clock.
+                        *first_word = Some(if is_first { first } else { Instant::now() });
+                    }
+                }
             }
         });
         match filter.as_ref().and_then(Filter::failure) {
@@ -162,6 +174,7 @@ impl Exchange {
             socket: client.borrow().stream().socket().clone(),
             active: Arc::clone(active),
             before_connect: Cell::new(Phase::Body),
+            connect_began: Cell::new(now),
             began: Cell::new(now),
             patience,
             last_event: Cell::new(now),
@@ -233,6 +246,7 @@ impl Exchange {
         let now = Instant::now();
         self.began.set(now);
         self.last_event.set(now);
+        self.active.mark(Moment::Received, now);
         self.active.enter(Phase::Hook);
     }
 
@@ -271,7 +285,7 @@ impl Exchange {
             self.with(|answer| {
                 answer.stream.restart(plan);
                 // From here on only the content of the other upstream counts.
-                answer.summary.first = None;
+                (answer.summary.first, answer.summary.first_word) = (None, None);
             });
         } else {
             self.expect(plan, ids::message_id(), filter());
@@ -334,7 +348,12 @@ impl Exchange {
 
     /// True if content of the answer has come.
     pub(super) fn has_content(&self) -> bool {
-        self.with(|answer| answer.summary.first.is_some()) == Some(true)
+        self.first_content().is_some()
+    }
+
+    /// When the first content of the answer came, if it has.
+    pub(super) fn first_content(&self) -> Option<Instant> {
+        self.with(|answer| answer.summary.first).flatten()
     }
 
     /// Whether the upstream has told how its answer ended, and if so, whether it has told its counts.
@@ -416,6 +435,12 @@ impl Exchange {
     }
 }
 
+/// True for a piece of the answer that the client's user sees: text or a tool call, not reasoning.
+fn is_word(event: &Event<'_>) -> bool {
+    use Event::{BlockDelta, ToolUseStart};
+    matches!(event, ToolUseStart { .. } | BlockDelta { delta: Delta::Text(_) | Delta::InputJson(_), .. })
+}
+
 impl Wait for Exchange {
     fn client(&self) -> Option<BorrowedFd<'_>> {
         Some(self.socket.as_fd())
@@ -459,7 +484,12 @@ impl Wait for Exchange {
             (true, Phase::Connect) => {}
             (true, before) => {
                 self.before_connect.set(before);
+                self.connect_began.set(Instant::now());
                 self.active.enter(Phase::Connect);
+            }
+            (false, Phase::Connect) => {
+                self.active.add_connect(self.connect_began.get().elapsed());
+                self.active.enter(self.before_connect.get());
             }
             (false, _) => self.active.enter(self.before_connect.get()),
         }

@@ -1,7 +1,7 @@
 //! The client and the conversation of a request: for the choice of an upstream, and for the headers that the
 //! upstream gets.
 
-use crate::activity::Caller;
+use crate::activity::{Caller, RequestDetails, kept_name};
 use crate::cluster::{ClusterHints, ClusterKind};
 use crate::hash::Fnv;
 use crate::http::Request;
@@ -18,6 +18,19 @@ const AGENT: &str = "x-claude-code-agent-id";
 
 /// The header by which Claude Code names the agent that has started this one.
 const PARENT: &str = "x-claude-code-parent-agent-id";
+
+/// Notes the names of session and agent and the lane, by the headers.
+pub(super) fn describe(request: &Request, details: &mut RequestDetails) {
+    details.session = kept_name(request.header(SESSION));
+    details.agent = kept_name(request.header(AGENT));
+    details.lane = lane(request);
+}
+
+/// The lane that the headers name.
+fn lane(request: &Request) -> Lane {
+    let class = |name| request.header(name);
+    Lane::of(class("x-claude-code-request-class"), class("x-claude-1p-request-class"))
+}
 
 /// A request as far as it tells whose it is.
 #[derive(Clone, Copy)]
@@ -66,8 +79,7 @@ impl Identity<'_> {
 
     /// The lane that the headers name.
     pub(super) fn lane(&self) -> Lane {
-        let class = |name| self.request.header(name);
-        Lane::of(class("x-claude-code-request-class"), class("x-claude-1p-request-class"))
+        lane(self.request)
     }
 
     /// The headers that the upstream of this request gets beside the usual ones: Claude Code's own names of session and agents,

@@ -18,16 +18,16 @@ use crate::transport::{ExtraHeaders, Wait, has_left};
 
 use super::attempt::Attempt;
 use super::body::read_body;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Summary};
 use super::filter::Filter;
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use super::prepare::{Hooked, Incoming};
 use super::relay::Relay;
 use super::rescued;
 use super::routing::{NextTry, Routing, sign_of};
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Phase, Placed, Record};
+use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Moment, Phase, PhaseTimes, Placed, Record};
 use crate::fleet::{BoxSlot, Gateway, Outage, Resolved, Served, Sign, Spent, Ticket};
 
 /// How many times one request may ask an upstream, counting those that `on_error` names. Stops a hook that names the same
@@ -85,32 +85,45 @@ pub(super) fn serve(
 ) -> io::Result<()> {
     let exchange = Exchange::new(proxy, client, active);
     let mut record = Record::new(active.request_id(), caller);
+    record.began = active.began();
+    identity::describe(&request, &mut record.details);
     let gateway = proxy.gateway();
     let mut hooked = Hooked::default();
     let stages = Stages { proxy, gateway: &gateway, exchange: &exchange, caller };
     let outage = Outage::new(Duration::ZERO);
     let mut course = Course { hooked: &mut hooked, record: &mut record, routing: None, outage };
     let outcome = answer(stages, request, &mut course);
-    let (summary, _) = exchange.summary();
+    let (summary, counts) = exchange.summary();
+    record.is_cache_told = counts.is_cache_told;
+    note(&mut record, &summary, active);
+    let (result, left) = conclude(&exchange, outcome, &mut record);
+    if let Some(phase) = left {
+        proxy.activity.add_cancelled(phase);
+    }
+    let finished = proxy.activity.finish(record);
+    if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
+        gateway.hooks().on_log(&mut finished.record.to_value(), &mut shown.borrow_mut());
+    }
+    result
+}
+
+/// Fills in the facts about the answer.
+fn note(record: &mut Record, summary: &Summary, active: &ActiveRequest) {
     (record.coercions, record.repairs) = summary.changes;
     record.behavior.is_loop_broken |= summary.has_looped;
     if let (rescued, Some(family)) = summary.rescued {
         (record.behavior.rescued, record.behavior.rescued_form) = (rescued, family.name);
     }
-    record.first_byte = summary.first.map(|first| first.duration_since(record.began));
+    let since = |moment: Option<Instant>| moment.map(|at| at.saturating_duration_since(active.began()));
+    record.times = PhaseTimes {
+        first_byte: since(summary.first),
+        first_word: since(summary.first_word),
+        ..active.times()
+    };
     if let Some((reason, usage)) = summary.end {
         record.stop_reason = Some(reason);
         record.usage = usage;
     }
-    let (result, left) = conclude(&exchange, outcome, &mut record);
-    if let Some(phase) = left {
-        proxy.activity.add_cancelled(phase);
-    }
-    proxy.activity.log(&record);
-    if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
-        gateway.hooks().on_log(&mut record.to_value(), &mut shown.borrow_mut());
-    }
-    result
 }
 
 /// Sends the last bytes of the answer, or the error. Also returns the phase of the request if the client had left.
@@ -243,7 +256,12 @@ fn ask(
     let wait: Rc<dyn Wait> = exchange.clone();
     let opened = attempt.open(exchange, &wait);
     course.record.details.upstream_model.clone_from(&attempt.resolved.model);
+    course.record.request_repairs += attempt.repairs_made();
     let response = opened?;
+    exchange.active().mark(Moment::Head, Instant::now());
+    if let Some(sent) = response.sent() {
+        exchange.active().mark(Moment::Sent, sent);
+    }
     if attempt.renewals > 0 {
         exchange.set_limits(&attempt.asked);
         exchange.active().describe(&course.record.details);

@@ -206,6 +206,10 @@ impl Incoming<'_> {
             let what = "the tools of a request are too large to be kept while its answer runs";
             self.gateway.warn_once(what, "arguments of some are not coerced to their schemas");
         }
+        record.details.prompt_estimate = chat.plan.asked.prompt_tokens;
+        if let Some(lane) = hooked.lane {
+            record.details.lane = lane;
+        }
         chat.plan.context_window_beta = self.request.headers.lists("anthropic-beta", CONTEXT_WINDOW_BETA);
         Ok(finish(chat))
     }

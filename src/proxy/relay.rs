@@ -15,6 +15,7 @@ use crate::transport::{self, Response};
 use super::exchange::Exchange;
 use super::footprint;
 use super::stop::Stop;
+use crate::activity::Moment;
 
 /// The largest whole (not streamed) answer, and the largest error, that is accepted from an upstream. A million tokens
 /// are about 4 MB.
@@ -201,6 +202,9 @@ impl Relay<'_> {
             match next {
                 AnswerStage::Prompt => {}
                 AnswerStage::Content => {
+                    if let Some(first) = self.exchange.first_content() {
+                        self.exchange.active().mark(Moment::FirstByte, first);
+                    }
                     response.mark_content();
                     if let Some(slot) = self.slot {
                         slot.first_token();

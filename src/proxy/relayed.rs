@@ -30,7 +30,7 @@ use super::relay::error_body;
 use super::routing::{NextTry, Routing, sign_of, sign_of_failure};
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Phase, Placed, Record};
+use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Moment, Phase, Placed, Record};
 use crate::fleet::{BoxSlot, Gateway, Outage, Resolved, Sign, Spent, Ticket};
 
 /// The room for one read of an answer, in bytes: it begins small, and doubles for an answer that fills it.
@@ -111,10 +111,12 @@ pub(super) fn serve(
     course.record.status = 200;
     let outcome = course.run();
     let result = course.conclude(outcome);
-    let RelayedCourse { gateway, hooked, record, .. } = course;
-    proxy.activity.log(&record);
+    let RelayedCourse { gateway, hooked, mut record, .. } = course;
+    record.times = active.times();
+    record.times.first_word = record.times.first_byte;
+    let finished = proxy.activity.finish(record);
     if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
-        gateway.hooks().on_log(&mut record.to_value(), &mut shown.borrow_mut());
+        gateway.hooks().on_log(&mut finished.record.to_value(), &mut shown.borrow_mut());
     }
     result
 }
@@ -372,14 +374,16 @@ impl RelayedCourse<'_> {
         active.enter(if is_stream { Phase::Stream } else { Phase::Whole });
         let _streaming = is_stream.then(|| active.begin_stream());
         let mut answer = PassingAnswer::default();
-        let mut first = None;
+        active.mark(Moment::Head, Instant::now());
+        if let Some(sent) = response.sent() {
+            active.mark(Moment::Sent, sent);
+        }
         let passed = if is_stream || !self.passage.has_head() {
-            self.copy(response, &mut answer, (slot.as_ref(), &mut first))
+            self.copy(response, &mut answer, slot.as_ref())
         } else {
             let what = "the upstream was asked for a stream, and sent something else";
             Err(Error::new(Kind::BadGateway, what).into())
         };
-        self.record.first_byte = first.map(|first: Instant| first.duration_since(self.record.began));
         let counts = answer.counts().unwrap_or_default();
         if passed.is_ok() {
             self.note_end(&answer, counts);
@@ -407,12 +411,12 @@ impl RelayedCourse<'_> {
         &self,
         mut response: Response,
         answer: &mut PassingAnswer,
-        (slot, first): (Option<&BoxSlot>, &mut Option<Instant>),
+        slot: Option<&BoxSlot>,
     ) -> Result<(), Stop> {
         let is_stream = is_event_stream(&response);
         let kind = response.content_type.clone();
         let (mark, needed) = self.path.content_mark();
-        let (mut marks, mut size) = (0, 0_usize);
+        let (mut marks, mut size, mut has_content) = (0, 0_usize, false);
         // The client may go on from this response as soon as it has its end.
         let mut is_noted = !self.path.is_responses();
         let mut buffer = vec![0; READ_SIZE_MIN];
@@ -437,10 +441,11 @@ impl RelayedCourse<'_> {
             if size > ANSWER_SIZE_MAX {
                 return Err(Stop::Cut(Error::new(Kind::BadGateway, "the upstream's answer is too long")));
             }
-            if first.is_none() {
+            if !has_content {
                 marks += if is_stream { memchr::memmem::find_iter(bytes, mark).count() } else { needed };
-                if marks >= needed {
-                    *first = Some(Instant::now());
+                has_content = marks >= needed;
+                if has_content {
+                    self.exchange.active().mark(Moment::FirstByte, Instant::now());
                     response.mark_content();
                     slot.into_iter().for_each(BoxSlot::first_token);
                 }
