@@ -322,6 +322,28 @@ impl<'a> Object<'a> {
     }
 
     fn write(&self, out: &mut Vec<u8>) {
+        self.write_entries(out, |_, value, out| value.write(out));
+    }
+
+    /// Appends the object as [`Value::write`] does. `see` is shown each item of the arrays that stand directly in the object,
+    /// with their key and the bytes that were written for it.
+    pub fn write_items(&self, out: &mut Vec<u8>, mut see: impl FnMut(&str, &Value<'a>, &[u8])) {
+        self.write_entries(out, |key, value, out| {
+            let Value::Array(items) = value else { return value.write(out) };
+            out.push(b'[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                let start = out.len();
+                item.write(out);
+                see(key, item, out.get(start..).unwrap_or_default());
+            }
+            out.push(b']');
+        });
+    }
+
+    fn write_entries(&self, out: &mut Vec<u8>, mut write: impl FnMut(&str, &Value<'a>, &mut Vec<u8>)) {
         out.push(b'{');
         for (i, (key, value)) in self.0.iter().enumerate() {
             if i > 0 {
@@ -329,7 +351,7 @@ impl<'a> Object<'a> {
             }
             write_str(key, out);
             out.push(b':');
-            value.write(out);
+            write(key, value, out);
         }
         out.push(b'}');
     }

@@ -26,7 +26,7 @@
 //! | 5 | `fleet`, `probe`, `demo` |
 //! | 4 | `translate` (pure), `hooks`, `transport`, `server`, `activity`, `litellm`, `access` |
 //! | 3 | `config`, `anthropic` (pure), `openai` (pure), `rescue` (pure), `http` |
-//! | 2 | `error` (pure), `settings` (pure), `cluster` (pure), `shell` (pure), `logger` |
+//! | 2 | `error` (pure), `settings` (pure), `prefix` (pure), `cluster` (pure), `shell` (pure), `logger` |
 //! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `lane` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `claude_code` (pure), `ids`, `threads`, `wake`, `hang_up`, `service` |
 
 pub mod claude_code;
@@ -47,6 +47,7 @@ pub mod wake;
 pub mod cluster;
 pub mod error;
 pub mod logger;
+pub mod prefix;
 pub mod settings;
 pub mod shell;
 

@@ -10,6 +10,7 @@ use crate::json::{Object, Value};
 #[derive(Debug, Default)]
 pub struct Counters {
     requests: AtomicU64,
+    pings: AtomicU64,
     cancelled: [AtomicU64; Phase::ALL.len()],
     rescued: AtomicU64,
     broken_loops: AtomicU64,
@@ -39,6 +40,24 @@ impl Counters {
         (self.rescued.load(Ordering::Relaxed), self.broken_loops.load(Ordering::Relaxed))
     }
 
+    /// Counts pings that a client got.
+    pub fn add_pings(&self, count: u64) {
+        self.pings.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// The number of pings that clients got.
+    pub fn pings(&self) -> u64 {
+        self.pings.load(Ordering::Relaxed)
+    }
+
+    /// The number of clients that have left in each phase.
+    pub fn cancelled_counts(&self) -> impl Iterator<Item = (Phase, u64)> {
+        Phase::ALL
+            .into_iter()
+            .zip(&self.cancelled)
+            .map(|(phase, count)| (phase, count.load(Ordering::Relaxed)))
+    }
+
     /// The number of requests of any kind but those of probes.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
@@ -47,8 +66,8 @@ impl Counters {
     /// The number of clients that have left, by the names of the phases.
     pub fn cancelled(&self) -> Object<'static> {
         let mut cancelled = Object::new();
-        for (phase, count) in Phase::ALL.iter().zip(&self.cancelled) {
-            cancelled.push(phase.name(), Value::from(count.load(Ordering::Relaxed)));
+        for (phase, count) in self.cancelled_counts() {
+            cancelled.push(phase.name(), Value::from(count));
         }
         cancelled
     }

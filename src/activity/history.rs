@@ -25,7 +25,7 @@ pub struct FinishedRequest {
 
 /// The records of the last requests.
 #[derive(Debug, Default)]
-pub struct History(Mutex<Rows>);
+pub struct RequestHistory(Mutex<Rows>);
 
 #[derive(Debug, Default)]
 struct Rows {
@@ -34,7 +34,7 @@ struct Rows {
     rows: VecDeque<Arc<FinishedRequest>>,
 }
 
-impl History {
+impl RequestHistory {
     /// Adds the record of a request that has ended. The oldest ones are dropped where there are too many.
     pub fn push(&self, record: Record) -> Arc<FinishedRequest> {
         let mut rows = self.rows();
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn the_last_records_are_kept_in_their_order() {
-        let history = History::default();
+        let history = RequestHistory::default();
         (0..ROWS_MAX + 5).for_each(|_| _ = history.push(record("req_1", 0)));
         let rows = history.after(0);
         assert_eq!((rows.len(), rows[0].number), (ROWS_MAX, 6));
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn long_errors_take_the_place_of_several_records() {
-        let history = History::default();
+        let history = RequestHistory::default();
         let state = || {
             let bytes = history.rows().bytes;
             (bytes <= BYTES_MAX, history.after(0).len())

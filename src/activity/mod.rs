@@ -6,9 +6,11 @@
 //! | `in_flight` | [`InFlight`]: the requests in progress, for whoever wants to read them |
 //! | `counters` | [`Counters`]: the numbers since the start |
 //! | `changes` | [`BehaviorChanges`]: calls found in text, and loops |
+//! | `metrics` | [`Metrics`]: histograms and counters for Prometheus |
+//! | `prefixes` | [`Prefixes`]: the last turns of conversations, and whether the next one lost their prefix |
 //! | `phase` | [`Phase`]: the phases of a request |
 //! | `times` | [`PhaseTimes`]: when a request reached which phase |
-//! | `history` | [`History`]: the records of the last requests, bounded |
+//! | `history` | [`RequestHistory`]: the records of the last requests, bounded |
 //! | `refusals` | [`RefusalLog`]: the lines of refused requests, and the number of those left out |
 //! | `record` | [`Record`]: the line in the log, and the same as JSON |
 //!
@@ -18,7 +20,9 @@ mod changes;
 mod counters;
 mod history;
 mod in_flight;
+mod metrics;
 mod phase;
+mod prefixes;
 mod record;
 mod refusals;
 mod shared;
@@ -26,9 +30,11 @@ mod times;
 
 pub use changes::BehaviorChanges;
 pub use counters::Counters;
-pub use history::{FinishedRequest, History};
+pub use history::{FinishedRequest, RequestHistory};
 pub use in_flight::{ActiveRequest, InFlight, InFlightSlot, Streaming};
+pub use metrics::{ClientTotals, Histogram, Metrics, OTHER, RequestLabels, RequestOutcome, UpstreamMetrics};
 pub use phase::Phase;
+pub use prefixes::{OpenTurn, Prefixes};
 pub use record::{CLIENT_GONE, Caller, Placed, Record, RequestDetails, kept_name};
 pub use refusals::RefusalLog;
 pub use shared::Activity;

@@ -10,6 +10,7 @@ use super::times::PhaseTimes;
 use crate::anthropic::{StopReason, Usage};
 use crate::json::Value;
 use crate::lane::Lane;
+use crate::prefix::{Grouped, PrefixVerdict};
 use crate::shown::{ShownText, cut};
 
 /// The caller of a request, for hooks and the log. The log shows the address, and the owner of the key or a dash.
@@ -133,6 +134,9 @@ pub struct Record {
     pub began_at: SystemTime,
     /// The times of the phases.
     pub times: PhaseTimes,
+    /// How much of the conversation's prefix its upstream had cached; `None` for a first turn, and for a request without
+    /// counts.
+    pub prefix: Option<PrefixVerdict>,
     /// The reason why the request failed.
     pub error: Option<String>,
     /// The place that the request had, if its upstream is one of several, or has a queue.
@@ -159,6 +163,7 @@ impl Record {
             began: Instant::now(),
             began_at: SystemTime::now(),
             times: PhaseTimes::default(),
+            prefix: None,
             error: None,
             place: None,
         }
@@ -198,6 +203,26 @@ impl Record {
     /// How urgent the request was.
     pub fn lane(&self) -> Lane {
         self.place.map_or(self.details.lane, |place| place.lane)
+    }
+
+    /// The line about a lost prefix, if it was lost: where, how many tokens, about how long they took to read, and why.
+    pub fn lost_prefix(&self) -> Option<String> {
+        let verdict = self.prefix.as_ref()?;
+        let (lost, cause) = verdict.miss()?;
+        let at = verdict.at.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+        let time = self
+            .read_time(lost)
+            .map(|time| format!(", about {} s", time.as_secs().max(1)))
+            .unwrap_or_default();
+        Some(format!("{} prefix lost{at}: {} tokens{time}: {}", self.request_id, Grouped(lost), cause.name()))
+    }
+
+    /// The time that the upstream took to read this many tokens of the prompt, by the speed of this request.
+    fn read_time(&self, tokens: u64) -> Option<Duration> {
+        let prefill = self.times.first_byte?.checked_sub(self.times.sent?)?;
+        let read = self.prompt_tokens().checked_sub(self.usage.cache_read).filter(|read| *read > 0)?;
+        let micros = prefill.as_micros().saturating_mul(tokens.min(read).into()) / u128::from(read);
+        Some(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
     }
 
     /// The time since the head of the request was here, or until its end.
@@ -256,6 +281,7 @@ impl Record {
             ("first_byte_ms", moment(times.first_byte)),
             ("first_word_ms", moment(times.first_word)),
             ("total_ms", millis(self.total())),
+            ("prefix", self.prefix.as_ref().map_or(Value::Null, prefix_value)),
             ("error", self.error.clone().map_or(Value::Null, Value::from)),
             ("why", self.place.map_or(Value::Null, |place| place.why.into())),
             ("lane", u64::from(self.lane().number()).into()),
@@ -265,6 +291,18 @@ impl Record {
         }
         record
     }
+}
+
+/// The verdict on a prefix as JSON.
+fn prefix_value(verdict: &PrefixVerdict) -> Value<'static> {
+    let number = |tokens: Option<u64>| tokens.map_or(Value::Null, Value::from);
+    let at = verdict.at.as_ref().map_or(Value::Null, |at| at.to_string().into());
+    Value::object([
+        ("kept", number(verdict.kept)),
+        ("lost", number(verdict.lost)),
+        ("cause", verdict.cause.map_or(Value::Null, |cause| cause.name().into())),
+        ("at", at),
+    ])
 }
 
 /// A text from outside in a log line; a dash if it is empty.

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::counters::Counters;
-use super::history::{FinishedRequest, History};
+use super::history::{FinishedRequest, RequestHistory};
 use super::in_flight::{InFlight, InFlightSlot};
+use super::metrics::Metrics;
 use super::phase::Phase;
+use super::prefixes::Prefixes;
 use super::record::{Caller, Record};
 use super::refusals::RefusalLog;
 use crate::json::{Object, Value};
@@ -15,7 +17,9 @@ use crate::json::{Object, Value};
 pub struct Activity {
     counters: Counters,
     in_flight: InFlight,
-    history: History,
+    history: RequestHistory,
+    metrics: Metrics,
+    prefixes: Prefixes,
     refusals: RefusalLog,
 }
 
@@ -35,10 +39,15 @@ impl Activity {
         self.counters.add_cancelled(phase);
     }
 
-    /// Ends the record of a request: logs its line, and keeps it in the history.
-    pub fn finish(&self, mut record: Record) -> Arc<FinishedRequest> {
+    /// Ends the record of a request: counts it, logs its line, and keeps it in the history. `alias`: the pattern of the alias
+    /// that names its model, if one does.
+    pub fn finish(&self, mut record: Record, alias: Option<&str>) -> Arc<FinishedRequest> {
         record.end();
+        self.metrics.add(&record, alias);
         self.log(&record);
+        if let Some(line) = record.lost_prefix() {
+            log::info!("{line}");
+        }
         self.history.push(record)
     }
 
@@ -63,8 +72,23 @@ impl Activity {
         &self.in_flight
     }
 
+    /// The numbers for Prometheus.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The last turns of the conversations.
+    pub fn prefixes(&self) -> &Prefixes {
+        &self.prefixes
+    }
+
+    /// The numbers since the start that `/health` shows, too.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
     /// The records of the last requests.
-    pub fn history(&self) -> &History {
+    pub fn history(&self) -> &RequestHistory {
         &self.history
     }
 

@@ -3,6 +3,7 @@
 //! | file | path |
 //! |---|---|
 //! | `health` | `GET /health`, `GET /ready` |
+//! | `metrics` | `GET /metrics` |
 //! | `models` | `GET /v1/models` |
 //! | `environment` | `GET /env` |
 //! | `forms` | `GET /env.sh`, `/env.fish`, `/env.ps1`, `/env.json` |
@@ -13,5 +14,6 @@
 pub mod environment;
 pub mod forms;
 pub mod health;
+pub mod metrics;
 pub mod models;
 pub mod page;

@@ -39,6 +39,10 @@ pub struct RunOptions {
     pub patience: ClientPatience,
     /// The memory that all requests may take together, in bytes; `None`: half of what the process may take.
     pub memory_max: Option<usize>,
+    /// True if `/metrics` needs no key.
+    pub metrics_open: bool,
+    /// True if `/metrics` has numbers of each client as well.
+    pub metrics_by_client: bool,
     /// The least important log lines that are written.
     pub log_level: log::LevelFilter,
 }
@@ -60,6 +64,8 @@ impl Default for RunOptions {
             calls: transport::CallLimits::default(),
             patience: ClientPatience::default(),
             memory_max: None,
+            metrics_open: false,
+            metrics_by_client: false,
             log_level: log::LevelFilter::Info,
         }
     }

@@ -60,6 +60,8 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
         body_timeout: options.server.body_timeout,
         body_total_timeout: options.server.body_total_timeout,
         patience: options.patience,
+        metrics_open: options.metrics_open,
+        metrics_by_client: options.metrics_by_client,
     };
     let proxy = Arc::new(Proxy::new(gateway, access, proxy_options));
     let status = Status::new(&proxy);

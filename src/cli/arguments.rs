@@ -156,6 +156,12 @@ pub(super) struct Serve {
     /// seconds that requests in progress get when the server is told to stop (%drain%)
     #[argh(option, arg_name = "s", from_str_fn(seconds_or_zero))]
     pub(super) drain: Option<Duration>,
+    /// let everyone read /metrics without a key: a scraper that has none
+    #[argh(switch)]
+    pub(super) metrics_open: bool,
+    /// give /metrics the numbers of each client as well, by the owner of its key or by its address
+    #[argh(switch)]
+    pub(super) metrics_by_client: bool,
     /// error, warn, info, debug or trace (%log_level%); trace shows bodies, unredacted
     #[argh(option, arg_name = "level")]
     pub(super) log_level: Option<log::LevelFilter>,

@@ -85,6 +85,8 @@ fn run_options(typed: Serve) -> RunOptions {
             wait_for_upstream: or(typed.wait_for_upstream, patience.wait_for_upstream),
         },
         memory_max: typed.memory_max,
+        metrics_open: typed.metrics_open,
+        metrics_by_client: typed.metrics_by_client,
         log_level: typed.log_level.unwrap_or(defaults.log_level),
     }
 }
@@ -147,6 +149,8 @@ mod tests {
             "115",
             "--prefix",
             "llm/",
+            "--metrics-open",
+            "--metrics-by-client",
             "--log-level",
             "debug",
             "--listen",
@@ -166,6 +170,7 @@ mod tests {
         assert_eq!((server.drain, options.calls.connect_timeout), (seconds(107), seconds(108)));
         assert_eq!(options.calls.first_byte_timeout, seconds(109));
         assert_eq!(options.calls.idle_timeout, seconds(110));
+        assert!(options.metrics_open && options.metrics_by_client);
         let patience = options.patience;
         assert_eq!((patience.open_after, patience.ping_every), (seconds(0), seconds(112)));
         assert_eq!((patience.usage_every, options.prefix.as_str()), (seconds(113), "/llm"));

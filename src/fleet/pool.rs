@@ -483,7 +483,7 @@ impl Gateway {
     }
 
     /// The alias that `model` stands for.
-    fn alias(&self, model: &str) -> Option<&Alias> {
+    pub fn alias(&self, model: &str) -> Option<&Alias> {
         route::find(&self.aliases, self.requested(model))
     }
 

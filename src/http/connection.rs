@@ -133,6 +133,12 @@ impl<S: Read + Write> Connection<S> {
         self.end = Some(end);
     }
 
+    /// The number of connections that follow the end of the same server, this one included: each shares its state, and so
+    /// does the server.
+    pub fn open_connections(&self) -> usize {
+        self.end.as_ref().map_or(1, |end| Arc::strong_count(end).saturating_sub(1))
+    }
+
     /// True if the server stops, and lets requests in progress finish.
     pub fn is_draining(&self) -> bool {
         self.end.as_ref().is_some_and(|end| end.is_draining.load(Ordering::Relaxed))

@@ -110,7 +110,7 @@ fn asked(
     }
     let (messages, routing) = incoming.routed(&body, &hooked, record)?;
     let resolved = routing.resolve_for_count(gateway.dispatcher())?;
-    let (estimate, body) = incoming.translated(&messages, &resolved, &hooked, record, |chat| {
+    let (estimate, body) = incoming.translated(&messages, &resolved, &hooked, record, |chat, _| {
         (chat.plan.asked.prompt_tokens, question(resolved.flavour, chat.body))
     })?;
     exchange.active().describe(&record.details);

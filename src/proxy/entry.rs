@@ -72,7 +72,8 @@ impl Proxy {
             );
             return Err(Error::new(Kind::MethodNotAllowed, what).allow(methods));
         }
-        if !resource.is_open() {
+        let is_open = resource.is_open() || (resource == Resource::Metrics && self.options.metrics_open);
+        if !is_open {
             caller.user = access.keys.admit(request)?;
             client.borrow_mut().set_known();
         }

@@ -55,6 +55,8 @@ pub(super) struct Exchange {
     began: Cell<Instant>,
     patience: ClientPatience,
     last_event: Cell<Instant>,
+    /// The pings that were sent.
+    pings: Cell<u64>,
     /// When the client last got an event other than a ping.
     last_progress: Cell<Instant>,
     /// The memory for bodies and answers that this request holds.
@@ -178,6 +180,7 @@ impl Exchange {
             began: Cell::new(now),
             patience,
             last_event: Cell::new(now),
+            pings: Cell::new(0),
             last_progress: Cell::new(now),
             share: proxy.budget.bodies(),
             answer: RefCell::new(None),
@@ -424,6 +427,11 @@ impl Exchange {
         }
     }
 
+    /// The number of pings that were sent.
+    pub(super) fn pings(&self) -> u64 {
+        self.pings.get()
+    }
+
     /// The summary for the log, and the token counts from which the gateway learns how the model counts.
     pub(super) fn summary(&self) -> (Summary, Counts) {
         let told = |answer: &mut AnswerUnderWay| {
@@ -465,6 +473,7 @@ impl Wait for Exchange {
             false => answer.step(MessageStream::open),
             true if pings => {
                 answer.output.event(&Event::Ping);
+                self.pings.set(self.pings.get() + 1);
                 Ok(())
             }
             true => {

@@ -57,9 +57,8 @@ impl Identity<'_> {
     /// The hash of the conversation: Claude Code names its session and, for a conversation of its own, its agent. Other clients
     /// are known by what stays the same: the beginning, with this hash, and the first message.
     pub(super) fn conversation(&self, head: Fnv) -> Fnv {
-        if let Some(session) = self.request.header(SESSION) {
-            let agent = self.request.header(AGENT).unwrap_or_default();
-            return Fnv::EMPTY.push(session.as_bytes()).push(b"\n").push(agent.as_bytes());
+        if let Some(session) = self.session() {
+            return session;
         }
         let mut first = Vec::new();
         let messages = self.body.get("messages").and_then(Value::as_array).unwrap_or_default();
@@ -67,6 +66,13 @@ impl Identity<'_> {
             message.write(&mut first);
         }
         head.push(&first)
+    }
+
+    /// The hash of the session and its agent, the same as [`Identity::conversation`]; `None` if the client names no session.
+    pub(super) fn session(&self) -> Option<Fnv> {
+        let session = self.request.header(SESSION)?;
+        let agent = self.request.header(AGENT).unwrap_or_default();
+        Some(Fnv::EMPTY.push(session.as_bytes()).push(b"\n").push(agent.as_bytes()))
     }
 
     /// The hash of the client: of the owner of its key, otherwise of its address.

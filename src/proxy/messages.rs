@@ -11,6 +11,8 @@ use crate::hooks::{ErrorDecision, Hook};
 use crate::http::Request;
 use crate::ids;
 use crate::json::{Document, Value};
+use crate::openai::Counts;
+use crate::prefix::ChainBuilder;
 use crate::server::Client;
 use crate::shown::ShownText;
 use crate::translate::{Asked, Plan};
@@ -27,6 +29,7 @@ use super::rescued;
 use super::routing::{NextTry, Routing, sign_of};
 use super::state::Proxy;
 use super::stop::Stop;
+use super::turn::ChainedRequest;
 use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Moment, Phase, PhaseTimes, Placed, Record};
 use crate::fleet::{BoxSlot, Gateway, Outage, Resolved, Served, Sign, Spent, Ticket};
 
@@ -70,6 +73,8 @@ struct Course<'s> {
     routing: Option<Routing>,
     /// The time without an upstream that takes the request, over all its tries.
     outage: Outage,
+    /// The chain of the body that was sent last, and how it differs from that of the turn before.
+    turn: Option<ChainedRequest>,
 }
 
 /// Serves one request, and logs one line however it ends.
@@ -91,16 +96,21 @@ pub(super) fn serve(
     let mut hooked = Hooked::default();
     let stages = Stages { proxy, gateway: &gateway, exchange: &exchange, caller };
     let outage = Outage::new(Duration::ZERO);
-    let mut course = Course { hooked: &mut hooked, record: &mut record, routing: None, outage };
+    let mut course = Course { hooked: &mut hooked, record: &mut record, routing: None, outage, turn: None };
     let outcome = answer(stages, request, &mut course);
     let (summary, counts) = exchange.summary();
-    record.is_cache_told = counts.is_cache_told;
+    course.record.is_cache_told = counts.is_cache_told;
+    if let Some(turn) = course.turn.take() {
+        let is_same_body = course.record.request_repairs == 0 && outcome.is_ok();
+        course.record.prefix = turn.end(&proxy.activity, counts, is_same_body);
+    }
     note(&mut record, &summary, active);
     let (result, left) = conclude(&exchange, outcome, &mut record);
+    proxy.activity.counters().add_pings(exchange.pings());
     if let Some(phase) = left {
         proxy.activity.add_cancelled(phase);
     }
-    let finished = proxy.activity.finish(record);
+    let finished = proxy.finish(&gateway, record);
     if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
         gateway.hooks().on_log(&mut finished.record.to_value(), &mut shown.borrow_mut());
     }
@@ -368,12 +378,18 @@ impl<'s> Stages<'s> {
         let cluster = resolved.served.upstream().config().cluster;
         let identity = Identity { request: incoming.request, caller: self.caller, body };
         let headers = identity.headers(cluster, course.hooked.lane);
-        let (body, plan) =
-            incoming.translated(messages, &resolved, course.hooked, course.record, |chat| {
+        let (body, plan, chains) =
+            incoming.translated(messages, &resolved, course.hooked, course.record, |chat, own| {
                 let mut body = Vec::new();
-                chat.body.write(&mut body);
-                (body, chat.plan)
+                let chain = ChainBuilder::write(&chat.body, &mut body);
+                (body, chat.plan, (chain, own))
             })?;
+        // The turn of an earlier try at another upstream ends without an answer.
+        if let Some(earlier) = course.turn.take() {
+            earlier.end(&self.proxy.activity, Counts::default(), false);
+        }
+        course.turn =
+            Some(ChainedRequest::begin(&self.proxy.activity, identity.session(), chains, &resolved));
         Ok(Prepared { resolved, body, headers, plan, slot })
     }
 

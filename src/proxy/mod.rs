@@ -18,6 +18,7 @@
 //! | `footprint` | estimates the memory of one request before it is allocated |
 //! | `filter` | `on_event` and `on_tool_call` between translation and client |
 //! | `identity` | the client and the conversation of a request, for the choice of an upstream and for the upstream's headers |
+//! | `turn` | the chain of a request's body, from its translation to the verdict on its prefix |
 //! | `routing` | the upstreams that can answer a request, and those that have failed with it |
 //! | `preview` | the request that would be sent, for `sparkgap hook` |
 //! | `rescued` | the warning about tool calls that a server did not recognize |
@@ -49,6 +50,7 @@ mod routing;
 mod service;
 mod state;
 mod stop;
+mod turn;
 
 pub use options::{ClientPatience, ProxyOptions};
 pub use preview::{Preview, preview};

@@ -42,4 +42,8 @@ pub struct ProxyOptions {
     pub body_total_timeout: Duration,
     /// The signs of life in silence.
     pub patience: ClientPatience,
+    /// True if `/metrics` needs no key.
+    pub metrics_open: bool,
+    /// True if `/metrics` has numbers of each client as well.
+    pub metrics_by_client: bool,
 }

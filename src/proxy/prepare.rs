@@ -11,6 +11,7 @@ use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::{Request, SECRET_HEADERS, Socket};
 use crate::json::{Document, ParseError, Value};
 use crate::lane::Lane;
+use crate::prefix::{Chain, ChainBuilder};
 use crate::translate::{self, ChatRequest, chat_request};
 use crate::transport::{Wait, has_left};
 
@@ -167,7 +168,7 @@ impl Incoming<'_> {
         resolved: &Resolved,
         hooked: &Hooked,
         record: &mut Record,
-        finish: impl FnOnce(ChatRequest<'_>) -> T,
+        finish: impl FnOnce(ChatRequest<'_>, Option<Chain>) -> T,
     ) -> Result<T, Stop> {
         resolved.served.name().clone_into(&mut record.details.upstream);
         record.details.upstream_model.clone_from(&resolved.model);
@@ -183,9 +184,12 @@ impl Incoming<'_> {
         }
         let hooks = self.gateway.hooks();
         let mut is_changed = false;
+        let mut own = None;
         if let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &hooked.shown) {
             let shown = &mut *shown.borrow_mut();
             shown.upstream = Some(resolved.served.name().to_string());
+            // So that a change by the hook can be told from one by the client.
+            own = Some(ChainBuilder::write(&chat.body, &mut Vec::new()));
             hooks.on_upstream_request(&mut chat.body, shown)?;
             is_changed = true;
         }
@@ -211,7 +215,7 @@ impl Incoming<'_> {
             record.details.lane = lane;
         }
         chat.plan.context_window_beta = self.request.headers.lists("anthropic-beta", CONTEXT_WINDOW_BETA);
-        Ok(finish(chat))
+        Ok(finish(chat, own))
     }
 
     /// Stops the request if its client has left. Called between stages. Within a stage nothing checks, since the

@@ -42,8 +42,8 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
         let mut record = Record::new("preview", &caller);
         let (messages, routing) = incoming.routed(&body, &hooked, &mut record)?;
         let resolved = routing.resolve(None)?;
-        let body =
-            incoming.translated(&messages, &resolved, &hooked, &mut record, |chat| chat.body.into_owned())?;
+        let body = incoming
+            .translated(&messages, &resolved, &hooked, &mut record, |chat, _| chat.body.into_owned())?;
         Ok((resolved, body))
     });
     match sent {

@@ -23,7 +23,7 @@ use crate::transport::{ExtraHeaders, Failure, Path, Response, Wait, has_left};
 
 use super::body::read_body;
 use super::exchange::Exchange;
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use super::passage::Passage;
 use super::prepare::{Hooked, Incoming, describe, model_of};
 use super::relay::error_body;
@@ -96,6 +96,9 @@ pub(super) fn serve(
 ) -> io::Result<()> {
     let exchange = Exchange::new(proxy, client, active);
     let passage = Passage::new(exchange.clone(), proxy.options.patience, path.is_responses());
+    let mut record = Record::new(active.request_id(), caller);
+    record.began = active.began();
+    identity::describe(request, &mut record.details);
     let mut course = RelayedCourse {
         proxy,
         gateway: proxy.gateway(),
@@ -105,7 +108,7 @@ pub(super) fn serve(
         caller,
         path,
         hooked: Hooked::default(),
-        record: Record::new(active.request_id(), caller),
+        record,
         outage: Outage::new(Duration::ZERO),
     };
     course.record.status = 200;
@@ -114,7 +117,7 @@ pub(super) fn serve(
     let RelayedCourse { gateway, hooked, mut record, .. } = course;
     record.times = active.times();
     record.times.first_word = record.times.first_byte;
-    let finished = proxy.activity.finish(record);
+    let finished = proxy.finish(&gateway, record);
     if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
         gateway.hooks().on_log(&mut finished.record.to_value(), &mut shown.borrow_mut());
     }

@@ -21,6 +21,8 @@ pub(super) enum Resource<'p> {
     Health,
     /// Whether a request could be answered now, for load balancers.
     Ready,
+    /// The numbers for Prometheus.
+    Metrics,
 }
 
 impl<'p> Resource<'p> {
@@ -33,6 +35,7 @@ impl<'p> Resource<'p> {
             "" | "/api/hello" => Some(Resource::Hello),
             "/health" => Some(Resource::Health),
             "/ready" => Some(Resource::Ready),
+            "/metrics" => Some(Resource::Metrics),
             "/env" => Some(Resource::Environment),
             _ => match path.strip_prefix("/env.") {
                 Some(ending) => EnvForm::of_ending(ending).map(Resource::EnvironmentIn),
@@ -42,10 +45,14 @@ impl<'p> Resource<'p> {
         }
     }
 
-    /// True if no key is needed: the answer reveals nothing about the models. Probes ask for these again and again, so
-    /// they do not count as requests.
+    /// True if no key is needed: the answer reveals nothing about the models.
     pub(super) fn is_open(self) -> bool {
         matches!(self, Resource::Hello | Resource::Health | Resource::Ready)
+    }
+
+    /// True for what probes and scrapers ask for again and again: it does not count as a request.
+    pub(super) fn is_probe(self) -> bool {
+        self.is_open() || self == Resource::Metrics
     }
 
     pub(super) fn methods(self) -> &'static [&'static str] {
@@ -57,7 +64,8 @@ impl<'p> Resource<'p> {
             | Resource::EnvironmentIn(_)
             | Resource::Hello
             | Resource::Health
-            | Resource::Ready => &["GET", "HEAD"],
+            | Resource::Ready
+            | Resource::Metrics => &["GET", "HEAD"],
         }
     }
 }

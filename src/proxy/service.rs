@@ -92,6 +92,10 @@ impl Proxy {
             Resource::Hello | Resource::Messages | Resource::CountTokens | Resource::Relayed(_) => {
                 br#"{"name":"sparkgap"}"#.to_vec()
             }
+            Resource::Metrics => {
+                let connections = client.borrow().open_connections();
+                admin::metrics::metrics(&self.gateway(), &self.activity, connections)
+            }
             Resource::Ready => {
                 let is_draining = client.borrow().is_draining();
                 return Ok(admin::health::ready(&self.gateway(), is_draining));
@@ -112,7 +116,7 @@ impl Handler for Proxy {
         let active = slot.request();
         let request_id = active.request_id();
         let admission = self.let_in(client, &request, &mut caller);
-        if !matches!(admission, Ok(Admission::Resource(resource)) if resource.is_open()) {
+        if !matches!(admission, Ok(Admission::Resource(resource)) if resource.is_probe()) {
             self.activity.add_request();
         }
         let told = match admission {
@@ -132,7 +136,9 @@ impl Handler for Proxy {
         let form = self.form_of(&request);
         match told {
             Ok((status, body)) => {
-                let content_type = form.map_or("application/json", EnvForm::content_type);
+                let is_metrics = self.resource(&request) == Some(Resource::Metrics);
+                let usual = if is_metrics { admin::metrics::CONTENT_TYPE } else { "application/json" };
+                let content_type = form.map_or(usual, EnvForm::content_type);
                 let mut headers = match self.is_page(&request) {
                     true => admin::page::PAGE_HEADERS.to_vec(),
                     false => vec![("content-type", content_type)],

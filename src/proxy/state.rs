@@ -6,7 +6,7 @@ use super::budget::Budget;
 use super::homes::ResponseHomes;
 use super::options::ProxyOptions;
 use crate::access::{Access, Guesses, Keys};
-use crate::activity::Activity;
+use crate::activity::{Activity, FinishedRequest, Record};
 use crate::fleet::Gateway;
 
 /// Answers every request of every client.
@@ -25,13 +25,17 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy that serves the clients that `access` admits from this gateway.
     pub fn new(gateway: Gateway, access: Access, options: ProxyOptions) -> Self {
+        let activity = Activity::default();
+        if options.metrics_by_client {
+            activity.metrics().count_clients();
+        }
         Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
             budget: Budget::new(options.memory_max),
             options,
             access: RwLock::new(Arc::new(access)),
             guesses: Mutex::default(),
-            activity: Activity::default(),
+            activity,
             homes: Mutex::default(),
         }
     }
@@ -44,6 +48,12 @@ impl Proxy {
     /// The current gateway. Requests in flight keep the one that they began with.
     pub fn gateway(&self) -> Arc<Gateway> {
         Arc::clone(&self.gateway.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends the record of a request to this gateway: see [`Activity::finish`].
+    pub(super) fn finish(&self, gateway: &Gateway, record: Record) -> Arc<FinishedRequest> {
+        let alias = gateway.alias(&record.details.client_model).map(|alias| alias.pattern.as_str());
+        self.activity.finish(record, alias)
     }
 
     /// The clients that are admitted now.
