@@ -4,13 +4,14 @@
 //! (`tests/support/physics`), in turn behind each router: sparkgap, haproxy (hash of the session's header) and LiteLLM
 //! (shuffle, least busy). All clocks run 20 times as fast. Options: `--boxes N`, `--users N`, `--seconds N`, `--pace N`,
 //! `--seed N`, and `--only NAME` (sparkgap, haproxy, litellm-shuffle, litellm-least-busy; repeatable). A router that is
-//! not installed has no row (`benches/install-peers`).
+//! not installed has no row (`benches/install-peers`). The last line is the time of one choice, without sockets.
 //!
 //! | file | duty |
 //! |---|---|
 //! | `router` | the programs that spread requests, each with its configuration |
 //! | `people` | the sessions, whose requests go over sockets |
 //! | `wire` | one request and its streamed answer |
+//! | `choice` | the time of a choice alone |
 
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +22,7 @@
     reason = "a benchmark that cannot go on has nothing better to do than to stop; and it prints"
 )]
 
+mod choice;
 mod people;
 #[path = "../../tests/support/physics/mod.rs"]
 mod physics;
@@ -61,6 +63,7 @@ fn main() {
         }
     }
     println!("\nTimes are those of the boxes, whose clock ran {} times as fast.", setting.pace);
+    println!("One choice among eight boxes takes {:.1} us.", choice::time().as_secs_f64() * 1e6);
 }
 
 /// Measures one router on boxes of its own, whose memory is empty.

@@ -8,6 +8,7 @@
 //! | `simulation` | sessions, a router and boxes on one clock |
 //! | `server` | the model server's HTTP and its faults |
 //! | `ranking` | how long people wait under each policy |
+//! | `elsewhere` | the same at other places, from other seeds |
 //!
 //! The simulation and the model run on a virtual clock, so nothing waits; the server's clock runs fast.
 
@@ -26,6 +27,7 @@
 mod physics;
 
 mod cost;
+mod elsewhere;
 mod model;
 mod policy;
 mod ranking;

@@ -50,6 +50,15 @@ impl Rates {
         Rates { prefill, prefill_context, decode: decode.collect() }
     }
 
+    /// Rates of a box that takes this many times as long for prompts alone.
+    pub fn slower_prefill(&self, times: f64) -> Rates {
+        Rates {
+            prefill: self.prefill * times,
+            prefill_context: self.prefill_context * times,
+            decode: self.decode.clone(),
+        }
+    }
+
     /// A box that takes `times` as long for everything.
     #[must_use]
     pub fn slower(&self, times: f64) -> Rates {
