@@ -376,6 +376,7 @@ impl RelayedCourse<'_> {
         let is_stream = is_event_stream(&response);
         active.enter(if is_stream { Phase::Stream } else { Phase::Whole });
         let _streaming = is_stream.then(|| active.begin_stream());
+        let kind = response.content_type.clone();
         let mut answer = PassingAnswer::default();
         active.mark(Moment::Head, Instant::now());
         if let Some(sent) = response.sent() {
@@ -406,10 +407,11 @@ impl RelayedCourse<'_> {
                 self.gateway.tell_change(&self.record.details.upstream, change, &why);
             }
         }
-        passed
+        // Only now: the client's next turn finds that its place is free, and where the conversation is.
+        passed.and_then(|()| self.passage.finish(kind.as_deref()).map_err(Stop::Client))
     }
 
-    /// Reads the answer and writes it, one write for each read.
+    /// Reads the answer and writes it, one write for each read; its end is not sent yet.
     fn copy(
         &self,
         mut response: Response,
@@ -428,12 +430,11 @@ impl RelayedCourse<'_> {
         }
         loop {
             let count = match response.read(&mut buffer) {
-                Ok(0) => return self.passage.finish(kind.as_deref()).map_err(Stop::Client),
+                Ok(0) => return Ok(()),
                 Ok(count) => count,
                 Err(Failure::ClientGone) => return Err(Stop::ClientGone),
-                Err(_) if answer.is_done() => {
-                    return self.passage.finish(kind.as_deref()).map_err(Stop::Client);
-                }
+                // The answer is whole, so nothing that happens to the connection can harm it.
+                Err(_) if answer.is_done() => return Ok(()),
                 Err(failure) => return Err(self.lost(&failure, answer, is_stream)),
             };
             let bytes = buffer.get(..count).unwrap_or_default();
