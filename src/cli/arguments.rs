@@ -301,8 +301,9 @@ pub(super) struct NewKey {
     example = "eval \"$(sparkgap env)\" && claude",
     example = "eval \"$(sparkgap env --remote http://box:4000 || echo false)\" && claude\n    On a laptop: claude does not run if the box is down, or if there is no sparkgap on the laptop.",
     example = "sparkgap env --json\n    For the env of Claude Code's settings.json.",
+    example = "eval \"$(sparkgap env --openai)\" && codex\n    For clients of OpenAI's protocol.",
     example = "sparkgap env --settings > settings.json\n    A whole settings file, with what no environment variable can set.",
-    note = "The environment variables SPARKGAP_URL and SPARKGAP_API_KEY stand for --remote and --api-key.\nThe lines are for sh, dash, bash, zsh and fish. After any failure they are only `false`, so that what stands behind && does not run; a settings file of Claude Code that leads elsewhere is such a failure."
+    note = "The environment variables SPARKGAP_URL and SPARKGAP_API_KEY stand for --remote and --api-key. SPARKGAP_CA_FILE names a PEM file of the authorities that an https address is checked against.\nThe lines are for sh, dash, bash, zsh and fish. After any failure they are only `false`, so that what stands behind && does not run; a settings file of Claude Code that leads elsewhere is such a failure."
 )]
 pub(super) struct Environment {
     /// where to ask (%local_url%)

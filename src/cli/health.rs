@@ -15,6 +15,7 @@ const ANSWER_SIZE_MAX: usize = 1024 * 1024;
 
 /// `sparkgap health`: asks the server, and fails with the reason unless it answers with 200.
 pub(super) fn run(options: &HealthProbe) -> Result<(), Failed> {
+    remote::trust_named_authorities()?;
     let url = remote::address(options.url.as_deref());
     let server = Endpoint::new(&remote::server(&url, remote::key(None).as_deref()), &CallLimits::default())?;
     let path = if options.ready { "/ready" } else { "/health" };

@@ -9,7 +9,7 @@ use crate::config::{self, Secret};
 use crate::json::{self, Value};
 use crate::shell::Variables;
 use crate::shown::is_command;
-use crate::transport::{CallLimits, Endpoint, Page, Path, QuestionLimits};
+use crate::transport::{CallLimits, Endpoint, Page, Path, QuestionLimits, trust};
 
 /// The default address of sparkgap, used if neither an option nor `SPARKGAP_URL` names another one.
 pub(super) const LOCAL: &str = "http://127.0.0.1:4000";
@@ -70,6 +70,7 @@ pub(super) fn ask(
     key: Option<&str>,
     may_wait: impl FnOnce(&str) -> bool,
 ) -> Result<RemoteEnvironment, Failed> {
+    trust_named_authorities()?;
     let remote = address(remote.or(base_url));
     let base_url = base_url.map_or_else(|| remote.clone(), with_scheme);
     let key = self::key(key);
@@ -78,6 +79,14 @@ pub(super) fn ask(
     let not_ours = |what: &str| format!("{remote} is not a sparkgap that knows `env`: {what}");
     let answer = json::parse(&mut body).map_err(|error| not_ours(&error.to_string()))?;
     read_answer(&answer, own_variables(base_url, key.as_deref())).map_err(|what| not_ours(&what))
+}
+
+/// Trusts the authorities in the file that `SPARKGAP_CA_FILE` names, if it is set: for a sparkgap with a private certificate.
+pub(super) fn trust_named_authorities() -> Result<(), Failed> {
+    match std::env::var_os("SPARKGAP_CA_FILE").filter(|file| !file.is_empty()) {
+        Some(file) => trust(file.as_ref()).map_err(|why| format!("SPARKGAP_CA_FILE: {why}")),
+        None => Ok(()),
+    }
 }
 
 /// Adds the answer's variables to `variables`, and reads its settings and notes.

@@ -65,7 +65,18 @@ impl ClientStream {
 
 impl TlsStream {
     pub(super) fn new(socket: Socket, connection: Box<ServerConnection>, read_time: Duration) -> Self {
-        TlsStream { socket, connection, has_more: false, read_time, read_until: Cell::new(None) }
+        let mut stream =
+            TlsStream { socket, connection, has_more: false, read_time, read_until: Cell::new(None) };
+        // The first request may have come with the end of the handshake. An error is found by the first read.
+        let _ = stream.note_more();
+        stream
+    }
+
+    /// Notes whether bytes were decrypted that nobody has read yet.
+    fn note_more(&mut self) -> io::Result<()> {
+        let state = self.connection.process_new_packets().map_err(io::Error::other)?;
+        self.has_more = state.plaintext_bytes_to_read() > 0;
+        Ok(())
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -77,8 +88,7 @@ impl TlsStream {
             io::ErrorKind::UnexpectedEof => Ok(0),
             _ => Err(error),
         })?;
-        let state = self.connection.process_new_packets().map_err(io::Error::other)?;
-        self.has_more = state.plaintext_bytes_to_read() > 0;
+        self.note_more()?;
         Ok(read)
     }
 

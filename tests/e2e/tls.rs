@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::HANG;
 use super::client::{hello, hello_stream, post};
-use super::server::{Server, output};
+use super::server::{Server, output, output_in};
 use super::upstream::{Then, Upstream, delta};
 
 type Secure = StreamOwned<ClientConnection, TcpStream>;
@@ -99,6 +99,29 @@ fn requests_that_come_together_are_all_answered() {
         let answer = read_until(&mut client, r#"{"name":"sparkgap"}"#);
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
+}
+
+#[test]
+fn a_request_that_comes_with_the_end_of_the_handshake_is_answered() {
+    let upstream = Upstream::start();
+    let server = start(&upstream, &[]);
+    let mut client = connect(&server);
+    let (tls, socket) = (&mut client.conn, &mut client.sock);
+    // Until the server's part is here, nothing but the handshake can be sent.
+    while tls.wants_write() {
+        tls.write_tls(socket).unwrap();
+    }
+    while tls.is_handshaking() {
+        tls.read_tls(socket).unwrap();
+        tls.process_new_packets().unwrap();
+    }
+    tls.writer().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut together = Vec::new();
+    while tls.wants_write() {
+        tls.write_tls(&mut together).unwrap();
+    }
+    socket.write_all(&together).unwrap();
+    assert!(read_until(&mut client, "}").starts_with("HTTP/1.1 200 "));
 }
 
 #[test]
@@ -247,4 +270,21 @@ fn mistakes_are_named_at_the_start_and_by_check() {
     let whole = ["check", "--tls-cert", &certificate, "--tls-key", &key];
     let (code, _, stderr) = output(&[&whole[..], &upstream].concat());
     assert_eq!(code, Some(0), "{stderr}");
+}
+
+#[test]
+fn commands_ask_a_server_with_a_private_certificate() {
+    let upstream = Upstream::start();
+    let server = start(&upstream, &[]);
+    let url = format!("https://{}", server.address);
+    let (ca, other) = (file("ca.pem"), file("other.pem"));
+    let trusting = [("SPARKGAP_CA_FILE", ca.as_str())];
+    assert_eq!(output_in(&["health", &url], &trusting), (Some(0), "healthy\n".into(), String::new()));
+    let (code, lines, stderr) = output_in(&["env", "--remote", &url], &trusting);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(lines.contains(&format!("export ANTHROPIC_BASE_URL='{url}';")), "{lines}");
+    for ca_file in ["", &other, "/no/such"] {
+        let (code, _, stderr) = output_in(&["health", &url], &[("SPARKGAP_CA_FILE", ca_file)]);
+        assert!(code == Some(1) && !stderr.is_empty(), "{ca_file}: {stderr}");
+    }
 }
