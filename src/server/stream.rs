@@ -25,7 +25,7 @@ pub struct TlsStream {
     has_more: bool,
     /// The time for one read: a record may arrive byte by byte.
     read_time: Duration,
-    /// The end of the next read, if it is not to have that time.
+    /// An earlier end of the next read, if it has one.
     read_until: Cell<Option<Instant>>,
 }
 
