@@ -92,6 +92,7 @@ const TABLE: &[(&str, KeyVerdict, &str)] = &[
     ("litellm_settings.max_budget", Unsupported, BUDGETS),
     ("litellm_settings.budget_duration", Unsupported, BUDGETS),
     ("litellm_settings.max_user_budget", Unsupported, BUDGETS),
+    ("litellm_settings.max_end_user_budget", Unsupported, BUDGETS),
     ("litellm_settings.max_internal_user_budget", Unsupported, BUDGETS),
     ("litellm_settings.default_internal_user_params", Unsupported, DATABASE),
     ("litellm_settings.default_team_settings", Unsupported, DATABASE),

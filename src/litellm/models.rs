@@ -109,6 +109,9 @@ pub(super) fn read(
     if models.groups.is_empty() {
         let reasons: Vec<String> =
             models.left_out.iter().map(|(path, _, why)| format!("{path}: {why}")).collect();
+        if items.is_empty() {
+            return Err(list.error("model_list is empty; expected - model_name: … with litellm_params"));
+        }
         let message = format!("no entry of model_list can be served; {}", reasons.join("; "));
         return Err(list.error(message.trim_end_matches("; ")));
     }

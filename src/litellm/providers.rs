@@ -70,7 +70,7 @@ fn find(prefix: &str) -> Option<Provider> {
 
 /// Providers that LiteLLM calls through APIs of their own. Any prefix that is unknown is taken for a part of the
 /// model's name (`Intel/…`).
-const FOREIGN: &str = "azure azure_ai azure_text bedrock bedrock_mantle sagemaker sagemaker_chat vertex_ai vertex_ai_beta gemini \
+const FOREIGN: &str = "azure azure_ai azure_text bedrock bedrock_mantle sagemaker sagemaker_chat vertex_ai vertex_ai_beta \
 cohere cohere_chat huggingface replicate watsonx watsonx_text databricks vllm text-completion-openai \
 text-completion-codestral anthropic_text github_copilot chatgpt ai21 petals nlp_cloud cloudflare predibase triton \
 snowflake oci voyage jina_ai deepgram elevenlabs ragflow maritalk gigachat bytez aleph_alpha palm custom auto_router";
@@ -109,15 +109,20 @@ pub(super) fn split_model(
         if rest.is_empty() {
             return Err(format!("no model after {prefix}/; write its name at the upstream"));
         }
-        let instead = match provider.speaks_messages && !HAS_MESSAGES_UPSTREAMS {
-            true => "chat completions of the same server instead of its Messages API: it is asked for ",
-            false => "the upstream is asked for ",
+        // Fireworks calls its own models by a path, which LiteLLM adds.
+        let is_short = prefix == "fireworks_ai" && !rest.starts_with("accounts/");
+        let rest = if is_short { &format!("accounts/fireworks/models/{rest}") } else { rest };
+        let instead = match prefix {
+            MESSAGES if !HAS_MESSAGES_UPSTREAMS => {
+                "chat completions of the same server instead of its Messages API: it is asked for "
+            }
+            "gemini" => "chat completions of Gemini instead of its own API: it is asked for ",
+            _ => "the upstream is asked for ",
         };
         return Ok((provider, rest.to_owned(), format!("{instead}{rest}")));
     }
     if custom.is_some() || FOREIGN.split(' ').any(|foreign| foreign == prefix) {
         let address = match prefix {
-            "gemini" => "https://generativelanguage.googleapis.com/v1beta/openai",
             "vllm" => "http://HOST:8000/v1 of vllm serve",
             _ => "its OpenAI-compatible address, if it has one",
         };
@@ -192,6 +197,24 @@ mod tests {
             assert!(kind != Some(None), "{line}");
         }
         assert!(find("nobody").is_none() && find("").is_none());
+    }
+
+    #[test]
+    fn models_lose_their_provider_and_nothing_else() {
+        for (model, custom, expected) in [
+            ("openai/openai/gpt-oss-120b", None, "openai/gpt-oss-120b"),
+            ("openrouter/qwen/qwen3-coder", None, "qwen/qwen3-coder"),
+            ("Intel/Qwen3", None, "Intel/Qwen3"),
+            ("org/m", Some("hosted_vllm"), "org/m"),
+            ("hosted_vllm/m", Some("hosted_vllm"), "m"),
+            ("fireworks_ai/deepseek-v3", None, "accounts/fireworks/models/deepseek-v3"),
+            ("fireworks_ai/accounts/me/models/x", None, "accounts/me/models/x"),
+        ] {
+            assert_eq!(split_model(model, custom, true).unwrap().1, expected);
+        }
+        for (model, custom) in [("openai/", None), ("bedrock/x", None), ("m", Some("azure")), ("x", None)] {
+            assert!(split_model(model, custom, false).is_err(), "{model}");
+        }
     }
 
     #[test]

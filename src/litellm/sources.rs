@@ -202,9 +202,12 @@ pub(super) fn present(
     let text = SettingText::read(text);
     match (&text, sources.value(&text)) {
         (SettingText::Environment(name), Some(value)) => Ok(Some((value, format!(" ({name} as it is now)")))),
-        (SettingText::Environment(name), None) => Err(format!(
-            "{what} comes from the environment variable {name}, which is not set; set it, or write the name here"
-        )),
+        (SettingText::Environment(name), None) => {
+            let why = format!(
+                "{what} comes from the environment variable {name}, which is not set; set it, or write the name here"
+            );
+            Err(node.error(why).to_string())
+        }
         (SettingText::Literal(_), value) => Ok(value.map(|value| (value, String::new()))),
     }
 }

@@ -1,7 +1,7 @@
 -- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
 -- It is yours now: change it as you like. `sparkgap check` tells what it means.
--- Left out: model_list[9] (gemini): gemini/ has an API of its own: write model: openai/NAME with api_base: https://generativelanguage.googleapis.com/v1beta/openai.
--- Left out: model_list[10] (library): vllm/ has an API of its own: write model: openai/NAME with api_base: http://HOST:8000/v1 of vllm serve.
+-- Left out: model_list[9] (cloudy): azure/ has an API of its own: write model: openai/NAME with api_base: its OpenAI-compatible address, if it has one.
+-- Left out: model_list[11] (library): vllm/ has an API of its own: write model: openai/NAME with api_base: http://HOST:8000/v1 of vllm serve.
 
 return {
   api = 1,
@@ -14,6 +14,7 @@ return {
     ["openrouter.ai"] = { url = "https://openrouter.ai/api/v1", api_key = env "OPENROUTER_API_KEY" },
     ["box:2"] = { url = "http://box:2/v1", api_key = env "NVIDIA_NIM_API_KEY" },
     together_ai_api_base = { url = env "TOGETHER_AI_API_BASE", api_key = env "TOGETHERAI_API_KEY" },
+    ["generativelanguage.googleapis.com"] = { url = "https://generativelanguage.googleapis.com/v1beta/openai", api_key = env "GEMINI_API_KEY" },
   },
 
   aliases = {
@@ -26,5 +27,6 @@ return {
     { "deepseek", upstream = "box:1", model = "deepseek-chat" },
     { "nim", upstream = "box:2", model = "meta/llama" },
     { "moved", upstream = "together_ai_api_base", model = "m" },
+    { "gemini", upstream = "generativelanguage.googleapis.com", model = "gemini-2.5-pro" },
   },
 }

@@ -1,6 +1,6 @@
 -- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
 -- It is yours now: change it as you like. `sparkgap check` tells what it means.
--- Left out: model_list[7] (os.environ/UNSET_NAME): its model_name comes from the environment variable UNSET_NAME, which is not set; set it, or write the name here.
+-- Left out: model_list[7] (os.environ/UNSET_NAME): line 17, column 17: its model_name comes from the environment variable UNSET_NAME, which is not set; set it, or write the name here.
 
 return {
   api = 1,
