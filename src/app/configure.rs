@@ -136,7 +136,10 @@ pub fn read_litellm(file: &Path, is_run: bool) -> Result<Import, String> {
     let path = file.display().to_string();
     let yaml = std::fs::read_to_string(file).map_err(|error| format!("{path}: {error}"))?;
     let context = ImportContext { variable: &service::variable, path: &path, read: &read_included, is_run };
-    let named = |error: ImportError| format!("{}: {error}", error.file.as_deref().unwrap_or(&path));
+    let named = |error: ImportError| match error.file {
+        Some(_) => error.to_string(),
+        None => format!("{path}: {error}"),
+    };
     // Only LiteLLM's files are run as they are; a file to convert may be another program's.
     let read = if is_run { litellm::import } else { litellm::import_any };
     read(&yaml, context).map_err(named)

@@ -1,20 +1,21 @@
 //! The failure of an import.
 
 use std::fmt;
+use std::rc::Rc;
 
 /// Where a node begins; both count from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) line: usize,
     pub(super) column: usize,
-    /// The number of the file: 0 for the main one, otherwise that of an included file in the order of reading.
-    pub(super) file: usize,
+    /// The path of an included file; `None`: the main one.
+    pub(super) file: Option<Rc<str>>,
 }
 
 /// The reason why a file cannot be translated: it is not YAML, or not a LiteLLM configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportError {
-    /// The included file that has the mistake; `None`: the file itself.
+    /// The path of the included file that has the mistake; `None`: the file itself.
     pub file: Option<String>,
     /// The line, from 1, if it is known.
     pub line: Option<usize>,
@@ -30,15 +31,17 @@ impl ImportError {
     }
 
     pub(super) fn at(place: Place, message: impl Into<String>) -> Self {
-        let (line, column) = (Some(place.line), Some(place.column));
-        // The number stands for the name, which only the reader of all files knows.
-        let file = (place.file > 0).then(|| place.file.to_string());
-        ImportError { file, line, column, message: message.into() }
+        let Place { line, column, file } = place;
+        let file = file.as_deref().map(str::to_owned);
+        ImportError { file, line: Some(line), column: Some(column), message: message.into() }
     }
 }
 
 impl fmt::Display for ImportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{file}: ")?;
+        }
         if let (Some(line), Some(column)) = (self.line, self.column) {
             write!(f, "line {line}, column {column}: ")?;
         }

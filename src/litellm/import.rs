@@ -65,13 +65,8 @@ pub struct ImportContext<'v> {
 /// It is not YAML, larger than 1 MiB, has no `model_list`, a file that it includes cannot be read, or none of its models
 /// can be served. A mistake inside one entry only costs that entry, and the report names it.
 pub fn import(yaml: &str, context: ImportContext<'_>) -> Result<Import, ImportError> {
-    let named = |files: &[String], error: ImportError| {
-        let number = error.file.as_ref().and_then(|number| number.parse::<usize>().ok());
-        ImportError { file: number.and_then(|number| files.get(number).cloned()), ..error }
-    };
-    let whole =
-        include::read(yaml, context.path, context.read).map_err(|(error, files)| named(&files, error))?;
-    translate(&whole, context).map_err(|error| named(&whole.files, error))
+    let whole = include::read(yaml, context.path, context.read)?;
+    translate(&whole, context)
 }
 
 fn translate(whole: &WholeFile, context: ImportContext<'_>) -> Result<Import, ImportError> {

@@ -3,6 +3,8 @@
 //!
 //! Reads no file itself: a function that does is an argument.
 
+use std::rc::Rc;
+
 use super::ImportError;
 use super::yaml::{self, Content, Node, RepeatedKey};
 
@@ -27,17 +29,10 @@ pub(super) struct WholeFile {
 ///
 /// # Errors
 /// A file is not YAML or cannot be read, `include` is not a list of paths, or it names more than 64 files or 1 MiB.
-/// An error of an included file holds the number of the file.
-pub(super) fn read(
-    text: &str,
-    path: &str,
-    read: ReadInclude<'_>,
-) -> Result<WholeFile, (ImportError, Vec<String>)> {
+pub(super) fn read(text: &str, path: &str, read: ReadInclude<'_>) -> Result<WholeFile, ImportError> {
     let mut files = vec![path.to_owned()];
-    match read_into(text, &mut files, read) {
-        Ok((root, repeated)) => Ok(WholeFile { root, repeated, files }),
-        Err(error) => Err((error, files)),
-    }
+    let (root, repeated) = read_into(text, &mut files, read)?;
+    Ok(WholeFile { root, repeated, files })
 }
 
 fn read_into(
@@ -45,7 +40,7 @@ fn read_into(
     files: &mut Vec<String>,
     read: ReadInclude<'_>,
 ) -> Result<(Node, Vec<RepeatedKey>), ImportError> {
-    let (mut root, mut repeated) = yaml::parse(text, 0)?;
+    let (mut root, mut repeated) = yaml::parse(text, None)?;
     let mut bytes = text.len();
     let main = files.first().cloned().unwrap_or_default();
     let mut pending = entries(&root, &main)?;
@@ -71,7 +66,7 @@ fn read_into(
             return Err(node.error(limit));
         }
         files.push(path.clone());
-        let (included, more) = yaml::parse(&text, files.len() - 1)?;
+        let (included, more) = yaml::parse(&text, Some(&Rc::from(path.as_str())))?;
         repeated.extend(more);
         let next = entries(&included, &path)?;
         merge(&mut root, included)?;
@@ -135,8 +130,7 @@ mod tests {
             let found = files.iter().find(|(name, _)| *name == path);
             found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| "no such file".to_owned())
         };
-        read(main, "/etc/main.yaml", &find)
-            .map_err(|(error, files)| format!("{error} {:?} {files:?}", error.file))
+        read(main, "/etc/main.yaml", &find).map_err(|error| error.to_string())
     }
 
     fn list(whole: &WholeFile, key: &str) -> Vec<String> {
@@ -165,7 +159,7 @@ mod tests {
         let missing = whole("include: [a.yaml]\n", &[]).err().unwrap();
         assert!(missing.starts_with("line 1, column 11: include: /etc/a.yaml: no such file"), "{missing}");
         let broken = whole("include: [a.yaml]\n", &[("/etc/a.yaml", "x: 1\ny: [\n")]).err().unwrap();
-        assert!(broken.contains("not YAML") && broken.contains("Some(\"1\")"), "{broken}");
+        assert!(broken.starts_with("/etc/a.yaml: line ") && broken.contains("not YAML"), "{broken}");
         for (main, file) in
             [("include: a.yaml\n", "{}"), ("include: [[a]]\n", "{}"), ("include: [a.yaml]\n", "[1]")]
         {

@@ -11,7 +11,7 @@ use super::{ccr, llama_swap, yaml};
 pub fn import_any(text: &str, context: ImportContext<'_>) -> Result<Import, ImportError> {
     if text.trim_start().starts_with(['{', '/']) {
         let plain = ccr::without_comments(text.trim_start_matches('\u{feff}'));
-        match yaml::parse(&plain, 0) {
+        match yaml::parse(&plain, None) {
             Ok((root, _)) if ccr::is_one(&root) => return ccr::translate(&root),
             // Only claude-code-router's file has comments with slashes.
             Err(error) if plain.contains("\"Providers\"") || plain.contains("\"Router\"") => {
@@ -20,7 +20,7 @@ pub fn import_any(text: &str, context: ImportContext<'_>) -> Result<Import, Impo
             _ => {}
         }
     }
-    match yaml::parse(text, 0) {
+    match yaml::parse(text, None) {
         Ok((root, _)) if llama_swap::is_one(&root) => llama_swap::translate(&root),
         _ => import(text, context),
     }

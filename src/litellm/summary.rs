@@ -7,10 +7,10 @@ use super::facts::ModelKind;
 use super::models::Models;
 use super::pools::ImportedAlias;
 use super::report::Line;
-use super::upstream::SettingText;
+use super::upstream::{ImportedUpstream, SettingText};
 use crate::config;
 
-/// The most servers, and the most kinds of losses, that get a line.
+/// The most servers inside this network, and the most kinds of losses, that get a line.
 const SERVERS_MAX: usize = 6;
 const LOSSES_MAX: usize = 5;
 
@@ -57,8 +57,15 @@ fn names(models: &Models, aliases: &[ImportedAlias]) -> String {
 /// A line for each address: the key that goes there, and whether it is outside of this network.
 fn servers(models: &Models) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut own = models.upstreams.iter().filter(|upstream| upstream.again.is_none());
-    for upstream in own.by_ref().take(SERVERS_MAX) {
+    let is_outside = |upstream: &&ImportedUpstream| match &upstream.url {
+        SettingText::Literal(url) => config::host_outside(url).is_some(),
+        SettingText::Environment(_) => false,
+    };
+    let own = || models.upstreams.iter().filter(|upstream| upstream.again.is_none());
+    // Every server outside of this network has a line.
+    let outside = own().filter(is_outside);
+    let mut inside = own().filter(|upstream| !is_outside(upstream));
+    for upstream in outside.chain(inside.by_ref().take(SERVERS_MAX)) {
         let (url, host) = match &upstream.url {
             SettingText::Literal(url) => (url.clone(), config::host(url)),
             SettingText::Environment(name) => {
@@ -68,7 +75,7 @@ fn servers(models: &Models) -> Vec<String> {
         };
         let key = upstream.key.as_ref().map_or("no key".to_owned(), |key| format!("gets the key in {key}"));
         let mut line = format!("{}: {url}, {key}", upstream.name);
-        if config::host_outside(&url).is_some_and(|outside| outside == host) {
+        if is_outside(&upstream) {
             line.push_str(&format!(": {OUTSIDE}"));
         } else if is_of_docker(host) {
             line.push_str(&format!(
@@ -77,9 +84,9 @@ fn servers(models: &Models) -> Vec<String> {
         }
         lines.push(line);
     }
-    let more = own.count();
+    let more = inside.count();
     if more > 0 {
-        lines.push(format!("and {more} more servers"));
+        lines.push(format!("and {more} more of this network"));
     }
     lines
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
@@ -114,7 +115,7 @@ impl Node {
 
     /// An error at the place of this value.
     pub(super) fn error(&self, message: impl Into<String>) -> ImportError {
-        ImportError::at(self.place, message)
+        ImportError::at(self.place.clone(), message)
     }
 }
 
@@ -145,12 +146,12 @@ fn plain(text: &str) -> Scalar<'_> {
     }
 }
 
-/// Parses a file, which must hold one document; `file` is its number in error messages. Also returns the keys that
+/// Parses a file, which must hold one document; `file` is its path if another file includes it. Also returns the keys that
 /// maps have twice.
 ///
 /// PyYAML does not look at the indentation inside braces and brackets. The parser used here does, so that a line which it
 /// refuses for that is indented and the text parsed again.
-pub(super) fn parse(text: &str, file: usize) -> Result<(Node, Vec<RepeatedKey>), ImportError> {
+pub(super) fn parse(text: &str, file: Option<&Rc<str>>) -> Result<(Node, Vec<RepeatedKey>), ImportError> {
     if text.len() > SIZE_MAX {
         return Err(ImportError::new(format!(
             "the file has {} bytes and the limit is {SIZE_MAX}; is it a LiteLLM configuration?",
@@ -161,7 +162,7 @@ pub(super) fn parse(text: &str, file: usize) -> Result<(Node, Vec<RepeatedKey>),
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let read = |text: &str| {
         let (parser, anchors, repeated) = (Parser::new_from_str(text), BTreeMap::new(), Vec::new());
-        YamlReader { parser, file, anchors, nodes: 0, repeated }.document()
+        YamlReader { parser, file: file.cloned(), anchors, nodes: 0, repeated }.document()
     };
     let mut lines: Vec<Cow<'_, str>> = Vec::new();
     let first = match read(text) {
@@ -196,7 +197,7 @@ const BAD_INDENT: &str = "not YAML: invalid indentation";
 
 struct YamlReader<'t, T: saphyr_parser::Input> {
     parser: Parser<'t, T>,
-    file: usize,
+    file: Option<Rc<str>>,
     anchors: BTreeMap<usize, Node>,
     nodes: usize,
     repeated: Vec<RepeatedKey>,
@@ -230,16 +231,16 @@ impl<'t, T: saphyr_parser::Input> YamlReader<'t, T> {
         match self.parser.next() {
             Some(Ok((event, span))) => Ok((event, self.place(span.start))),
             Some(Err(error)) => Err(syntax_error(&error, self.place(*error.marker()))),
-            None => Ok((Event::StreamEnd, Place { line: 1, column: 1, file: self.file })),
+            None => Ok((Event::StreamEnd, Place { line: 1, column: 1, file: self.file.clone() })),
         }
     }
 
     fn place(&self, marker: Marker) -> Place {
-        Place { line: marker.line(), column: marker.col() + 1, file: self.file }
+        Place { line: marker.line(), column: marker.col() + 1, file: self.file.clone() }
     }
 
     fn node(&mut self, event: Event<'t>, place: Place, depth: usize) -> Result<Node, ImportError> {
-        self.count(1, place)?;
+        self.count(1, &place)?;
         if depth > DEPTH_MAX {
             return Err(ImportError::at(
                 place,
@@ -249,16 +250,16 @@ impl<'t, T: saphyr_parser::Input> YamlReader<'t, T> {
         let (content, anchor) = match event {
             Event::Alias(id) => return self.alias(id, place),
             Event::Scalar(text, style, anchor, tag) => {
-                let text_by_tag = tag_is_text(tag.as_deref(), place)?;
+                let text_by_tag = tag_is_text(tag.as_deref(), &place)?;
                 let plain = style == ScalarStyle::Plain && !text_by_tag;
                 (Content::Scalar { text: text.into_owned(), plain }, anchor)
             }
             Event::SequenceStart(anchor, tag) => {
-                tag_is_text(tag.as_deref(), place)?;
+                tag_is_text(tag.as_deref(), &place)?;
                 (self.list(depth)?, anchor)
             }
             Event::MappingStart(anchor, tag) => {
-                tag_is_text(tag.as_deref(), place)?;
+                tag_is_text(tag.as_deref(), &place)?;
                 (self.map(depth)?, anchor)
             }
             _ => return Err(ImportError::at(place, "a value is missing here")),
@@ -288,7 +289,8 @@ impl<'t, T: saphyr_parser::Input> YamlReader<'t, T> {
             if matches!(event, Event::MappingEnd | Event::StreamEnd) {
                 break;
             }
-            let key = match self.node(event, place, depth + 1)?.content {
+            let line = place.line;
+            let key = match self.node(event, place.clone(), depth + 1)?.content {
                 Content::Scalar { text, .. } => text,
                 Content::List(_) | Content::Map(_) => {
                     return Err(ImportError::at(
@@ -303,7 +305,7 @@ impl<'t, T: saphyr_parser::Input> YamlReader<'t, T> {
                 merged.append(&mut merge_sources(value)?);
             } else if let Some(i) = entries.iter().position(|(other, _)| *other == key) {
                 // PyYAML silently takes the last one.
-                self.repeated.push(RepeatedKey { key: key.clone(), line: place.line });
+                self.repeated.push(RepeatedKey { key: key.clone(), line });
                 entries.remove(i);
                 entries.push((key, value));
             } else {
@@ -322,17 +324,17 @@ impl<'t, T: saphyr_parser::Input> YamlReader<'t, T> {
         let Some(node) = self.anchors.get(&id).cloned() else {
             return Err(ImportError::at(place, "this alias (*name) is inside the very value that it names"));
         };
-        self.count(size(&node), place)?;
+        self.count(size(&node), &place)?;
         Ok(node)
     }
 
-    fn count(&mut self, nodes: usize, place: Place) -> Result<(), ImportError> {
+    fn count(&mut self, nodes: usize, place: &Place) -> Result<(), ImportError> {
         self.nodes += nodes;
         if self.nodes <= NODES_MAX {
             return Ok(());
         }
         Err(ImportError::at(
-            place,
+            place.clone(),
             format!(
                 "more than {NODES_MAX} values once aliases (*name) are written out; write the file without them"
             ),
@@ -368,13 +370,14 @@ fn merge_sources(value: Node) -> Result<Vec<(String, Node)>, ImportError> {
 }
 
 /// True if a tag says that the value is text. Only YAML's own tags are known.
-fn tag_is_text(tag: Option<&Tag>, place: Place) -> Result<bool, ImportError> {
+fn tag_is_text(tag: Option<&Tag>, place: &Place) -> Result<bool, ImportError> {
     match tag {
         None => Ok(false),
         Some(tag) if tag.is_yaml_core_schema() => Ok(tag.suffix == "str"),
-        Some(tag) => {
-            Err(ImportError::at(place, format!("the tag {tag} is not known to LiteLLM either; remove it")))
-        }
+        Some(tag) => Err(ImportError::at(
+            place.clone(),
+            format!("the tag {tag} is not known to LiteLLM either; remove it"),
+        )),
     }
 }
 
@@ -400,7 +403,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Node, ImportError> {
-        super::parse(text, 0).map(|(root, _)| root)
+        super::parse(text, None).map(|(root, _)| root)
     }
 
     fn error(text: &str) -> String {
@@ -429,7 +432,7 @@ mod tests {
 
     #[test]
     fn the_last_of_two_equal_keys_counts() {
-        let (root, repeated) = super::parse("a: 1\nb: 2\na: 3\n", 0).unwrap();
+        let (root, repeated) = super::parse("a: 1\nb: 2\na: 3\n", None).unwrap();
         assert_eq!(root.get("a").unwrap().scalar(), Some(Scalar::Int(3)));
         assert_eq!((repeated.len(), repeated[0].key.as_str(), repeated[0].line), (1, "a", 3));
     }

@@ -77,8 +77,7 @@ fn every_case_gives_what_is_expected() {
             }
             Err(error) => {
                 assert!(!case.join("hooks.lua").exists(), "{}: {error}", case.display());
-                let file = error.file.as_ref().map_or(String::new(), |file| format!("{file}: "));
-                check(&case.join("error.txt"), &format!("{file}{error}\n"));
+                check(&case.join("error.txt"), &format!("{error}\n"));
             }
         }
     }

@@ -1,5 +1,6 @@
 -- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
 -- It is yours now: change it as you like. `sparkgap check` tells what it means.
+-- Left out: model_list[2] (c): /etc/more/router.yaml: line 5, column 50: api_base: "desk:8000" does not begin with http:// or https://; expected http://HOST:PORT/v1.
 
 return {
   api = 1,
