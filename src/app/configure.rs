@@ -42,6 +42,16 @@ impl Sources {
         self.load_with(self.upstreams()?)
     }
 
+    /// Reads and checks all sources. Also returns the summary of the LiteLLM file, which is empty without one.
+    ///
+    /// # Errors
+    /// All mistakes, as text for the owner.
+    pub fn load_with_summary(&self) -> Result<(Loaded, Vec<String>), String> {
+        let (options, import) = self.load_options()?;
+        let loaded = load(&self.hooks, self.upstreams()?, options)?;
+        Ok((loaded, import.map_or_else(Vec::new, |import| import.summary)))
+    }
+
     /// Reads and checks the files, with `upstreams` instead of those of the command line.
     ///
     /// # Errors

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use super::arguments::Check;
-use super::output::{Failed, print, print_json};
+use super::output::{Failed, note, print, print_json};
 use super::serve::HALF_TLS;
 use crate::app::{DEMO, Sources};
 use crate::config::{self, Config};
 use crate::hooks::Loaded;
 use crate::json::Value;
+use crate::litellm;
 use crate::route::{Alias, AliasMember};
 use crate::server::ServerTls;
 use crate::shown::ShownText;
@@ -31,11 +32,13 @@ pub(super) fn check(typed: Check) -> Result<(), Failed> {
         (None, None) => {}
         _ => return Err(HALF_TLS.to_owned()),
     }
-    let loaded = sources.load()?;
+    let (loaded, summary) = sources.load_with_summary()?;
     match typed.json {
         true => print_json(&as_json(&loaded)),
         false => print(&as_text(&loaded)),
     }
+    // On stderr, so that the JSON on stdout stays whole.
+    summary.iter().filter(|line| litellm::is_loss(line)).for_each(|line| note(&format!("{line}\n")));
     Ok(())
 }
 

@@ -375,6 +375,13 @@ fn an_entry_whose_address_is_not_set_costs_only_itself() {
         upstream.url()
     );
     let path = file("one-unset.yaml", &yaml);
+    let (code, said, losses) = output(&["check", "--litellm", path.to_str().unwrap()]);
+    assert!(
+        code == Some(0)
+            && !said.contains("left out: ")
+            && losses.contains("left out: model_list[0] (a): line 5"),
+        "{losses}"
+    );
     let server = Server::run(&["serve", "--litellm", path.to_str().unwrap()], &[]);
     // Its fallback answers for it.
     assert_eq!((ask(&server, "b").status, ask(&server, "a").status), (200, 200));
