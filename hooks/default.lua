@@ -50,6 +50,18 @@ return {
     -- { "claude-*haiku*", upstream = "small", model = "Intel/Qwen3.5-27B-int4-AutoRound" },
     { "*" },
   },
+  -- price = { input = 0.5, cached = 0.05, output = 2 } in an alias: money for a million tokens, for `sparkgap usage`.
+
+  -- Limits of clients, by the owner's name in the file of keys. All are optional; a day is one of UTC.
+  -- keys = {
+  --   anna = {
+  --     max_in_flight = 3,                         -- requests at a time
+  --     requests_per_minute = 60,
+  --     tokens_per_day = 5000000,                  -- of prompts and answers
+  --     models = { "claude-*" },                   -- the names that it may ask for; default: all
+  --     lane = 1,                                  -- 0: a person waits, 1: an agent, 2: nobody; default: by Claude Code's headers
+  --   },
+  -- },
 
   -- The hooks. All are optional; a hook that is not defined costs nothing. README.md is the manual.
   --

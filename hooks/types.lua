@@ -57,6 +57,19 @@
 ---@field upstream string|(string|AliasMember)[]|nil
 ---@field backup string|(string|AliasMember)[]|nil
 ---@field model string?
+---@field price Price?
+
+---@class Price
+---@field input number? of a million tokens of prompts
+---@field cached number? of those of them that a cache served
+---@field output number? of a million tokens of answers
+
+---@class ClientLimits
+---@field max_in_flight integer?
+---@field requests_per_minute integer?
+---@field tokens_per_day integer?
+---@field models string[]?
+---@field lane 0|1|2|nil
 
 ---@class AliasMember
 ---@field [1] string the name of an upstream
@@ -91,6 +104,7 @@
 ---@field api integer?
 ---@field upstreams table<string, Upstream>?
 ---@field aliases Alias[]?
+---@field keys table<string, ClientLimits>?
 ---@field policy "open"|"closed"|nil
 ---@field on_event_types string[]?
 ---@field on_load fun(cfg: table)?

@@ -6,11 +6,13 @@
 mod address;
 mod guesses;
 mod keys;
+mod limits;
 mod page;
 
 pub use address::Network;
 pub use guesses::Guesses;
 pub use keys::Keys;
+pub use limits::LimitCounts;
 pub use page::{HostName, Origin, check_content_type};
 
 use std::net::IpAddr;

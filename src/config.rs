@@ -2,13 +2,16 @@
 //!
 //! Knows neither Lua nor the command line: `hooks` and `cli` fill it in.
 
+mod limits;
 mod network;
 mod url;
 mod wake;
 
 use std::fmt;
 use std::time::Duration;
+use std::sync::Arc;
 
+pub use limits::ClientLimits;
 pub use network::{client_network, host, host_outside, leaves_the_lan};
 pub use url::{ServerUrl, base_url};
 pub use wake::WakeTarget;
@@ -124,6 +127,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// The aliases in their order; the first match wins.
     pub aliases: Vec<Alias>,
+    /// The limits of clients by the owners of their keys.
+    pub limits: Vec<Arc<ClientLimits>>,
 }
 
 impl Config {

@@ -131,6 +131,8 @@ pub enum Retry {
     Never,
     /// `retry-after: N` seconds, and `x-should-retry: true`.
     After(u32),
+    /// `retry-after: N` seconds, and `x-should-retry: false`: too long to wait for.
+    NotBefore(u32),
 }
 
 /// The seconds after which a client should try again if this process had no open files left: other requests end, and
@@ -273,6 +275,9 @@ impl Error {
         let mut headers = match self.retry {
             Retry::Unsaid if !self.kind.is_final() => Vec::new(),
             Retry::Unsaid | Retry::Never => vec![("x-should-retry", "false".into())],
+            Retry::NotBefore(seconds) => {
+                vec![("retry-after", seconds.to_string()), ("x-should-retry", "false".into())]
+            }
             Retry::After(seconds) => {
                 vec![("retry-after", seconds.to_string()), ("x-should-retry", "true".into())]
             }

@@ -25,7 +25,7 @@
 //! | 6 | `protocol`, `admin`, `doctor` |
 //! | 5 | `fleet`, `probe`, `demo` |
 //! | 4 | `translate` (pure), `hooks`, `transport`, `server`, `activity`, `litellm`, `access` |
-//! | 3 | `config`, `anthropic` (pure), `openai` (pure), `rescue` (pure), `http` |
+//! | 3 | `config`, `anthropic` (pure), `openai` (pure), `rescue` (pure), `http`, `state` |
 //! | 2 | `error` (pure), `settings` (pure), `prefix` (pure), `cluster` (pure), `shell` (pure), `logger` |
 //! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `lane` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `claude_code` (pure), `ids`, `threads`, `wake`, `hang_up`, `service` |
 
@@ -56,6 +56,7 @@ pub mod config;
 pub mod http;
 pub mod openai;
 pub mod rescue;
+pub mod state;
 
 pub mod access;
 pub mod activity;

@@ -30,6 +30,28 @@ pub struct Alias {
     /// The model to ask them for; `None`: each upstream's own first one. A `*` in it, as in a member's model, stands for the
     /// text that the `*` at the same place of the pattern matched.
     pub model: Option<String>,
+    /// The price of its tokens, for the usage of clients.
+    pub price: Option<Price>,
+}
+
+/// The price of a million tokens, in millionths of a unit of money.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Price {
+    /// Of a prompt, those that no cache served.
+    pub input: u64,
+    /// Of a prompt, those that a cache served.
+    pub cached: u64,
+    /// Of an answer.
+    pub output: u64,
+}
+
+impl Price {
+    /// The cost of a request, in millionths of a unit of money. `prompt` includes the cached tokens.
+    pub fn cost(&self, prompt: u64, cached: u64, output: u64) -> u64 {
+        let rest = prompt.saturating_sub(cached).saturating_mul(self.input);
+        let sum = rest.saturating_add(cached.saturating_mul(self.cached));
+        sum.saturating_add(output.saturating_mul(self.output)) / 1_000_000
+    }
 }
 
 impl Alias {
@@ -181,6 +203,7 @@ mod tests {
                 members: vec![AliasMember::new("b"), small.clone()],
                 backup: Vec::new(),
                 model: Some(model.into()),
+                price: None,
             };
             assert_eq!(alias.model_for(alias.members.first(), name).as_deref(), Some(expected), "{pattern}");
             assert_eq!(alias.model_for(None, name).as_deref(), Some(expected), "{pattern}");
@@ -195,6 +218,7 @@ mod tests {
             members: vec![AliasMember::new(upstream)],
             backup: Vec::new(),
             model: None,
+            price: None,
         };
         let table = [alias("claude-*", "a"), alias("*", "b")];
         let found = |model| find(&table, model).map(|alias| alias.members[0].upstream.as_str());
@@ -210,6 +234,7 @@ mod tests {
             members: Vec::new(),
             backup: Vec::new(),
             model: None,
+            price: None,
         };
         let table = [alias("planner"), alias("big"), alias("big[1m]"), alias("*")];
         let found = |model| find(&table, model).map(|alias| alias.pattern.as_str());
@@ -223,5 +248,13 @@ mod tests {
             assert_eq!(found(model), Some(pattern), "{model}");
         }
         assert_eq!(without_window_mark("[1m]"), "");
+    }
+
+    #[test]
+    fn a_cost_is_the_sum_of_its_parts() {
+        let price = Price { input: 2_000_000, cached: 200_000, output: 10_000_000 };
+        assert_eq!(price.cost(1_000_000, 400_000, 100_000), 1_200_000 + 80_000 + 1_000_000);
+        assert_eq!(price.cost(10, 20, 0), 4, "more cached tokens than tokens");
+        assert_eq!(price.cost(u64::MAX, 0, u64::MAX), u64::MAX / 1_000_000, "no overflow");
     }
 }

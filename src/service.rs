@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -62,6 +62,13 @@ fn credential(folder: &Path, name: &str) -> Option<String> {
     file.take(CREDENTIAL_SIZE_MAX).read_to_string(&mut value).ok()?;
     value.truncate(value.trim_end().len());
     Some(value)
+}
+
+/// The folder that the service manager keeps for the service over restarts (`StateDirectory=`), if it does.
+pub fn state_folder() -> Option<PathBuf> {
+    let folders = std::env::var_os("STATE_DIRECTORY")?;
+    // Several folders are separated by colons.
+    std::env::split_paths(&folders).find(|folder| !folder.as_os_str().is_empty())
 }
 
 /// True if stderr is the journal. The variable alone does not show it: a program that is started from a terminal

@@ -29,7 +29,8 @@ const IMPURE: [&str; 10] = [
 ];
 
 /// Names, and the only rooms that may have them.
-const ALONE: [(&str, &[&str]); 7] = [
+const ALONE: [(&str, &[&str]); 8] = [
+    ("rusqlite::", &["state"]),
     ("mlua::", &["hooks"]),
     ("rustls::", &["transport", "server"]),
     ("ureq::", &["transport"]),

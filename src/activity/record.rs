@@ -226,7 +226,7 @@ impl Record {
     }
 
     /// The time since the head of the request was here, or until its end.
-    fn total(&self) -> Duration {
+    pub fn total(&self) -> Duration {
         self.times.end.unwrap_or_else(|| self.began.elapsed())
     }
 

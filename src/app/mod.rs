@@ -9,6 +9,7 @@
 //! | `serve` | [`serve`]: from the options to a running server and its end |
 //! | `reload` | signals: `SIGHUP` loads the files again, `SIGINT` and `SIGTERM` end the server |
 //! | `handover` | the running process's side of a reload by a new process |
+//! | `kept` | the state folder: opened, saved every minute, closed |
 //! | `status` | the reports to the service manager |
 //! | `find_server` | [`Search`]: the search for a model server on the usual local ports |
 
@@ -16,6 +17,7 @@ mod clients;
 mod configure;
 mod find_server;
 mod handover;
+mod kept;
 mod options;
 mod reload;
 mod serve;

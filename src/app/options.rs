@@ -43,6 +43,8 @@ pub struct RunOptions {
     pub metrics_open: bool,
     /// True if `/metrics` has numbers of each client as well.
     pub metrics_by_client: bool,
+    /// The folder for requests, usage and learned facts; `None`: that of the service manager, if it makes one.
+    pub state: Option<PathBuf>,
     /// The least important log lines that are written.
     pub log_level: log::LevelFilter,
 }
@@ -66,6 +68,7 @@ impl Default for RunOptions {
             memory_max: None,
             metrics_open: false,
             metrics_by_client: false,
+            state: None,
             log_level: log::LevelFilter::Info,
         }
     }

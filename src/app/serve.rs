@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::clients::{self, KeySources};
 use super::handover::listen_for_successors;
+use super::kept::KeptState;
 use super::options::RunOptions;
 use super::reload::{Reload, handle_signals};
 use super::setup::{LoadedSetup, Setup, Targets};
@@ -64,6 +65,7 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
         metrics_by_client: options.metrics_by_client,
     };
     let proxy = Arc::new(Proxy::new(gateway, access, proxy_options));
+    let shared = setup.shared();
     let status = Status::new(&proxy);
     let stop = StopHandle::new().map_err(text)?;
     let reload =
@@ -71,9 +73,10 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     handle_signals(reload, stop.clone()).map_err(ServeFailure::System)?;
     // A successor waits here until the process before it hands the sockets over.
     service::await_turn().map_err(text)?;
+    let kept = KeptState::open(options.state.clone(), &proxy, shared).map_err(text)?;
     let sockets = std::iter::once(&listener).chain(&others).map(TcpListener::try_clone);
     let sockets = sockets.collect::<Result<Vec<_>, _>>().map_err(text)?;
-    if let Err(error) = listen_for_successors(sockets, Arc::clone(&status), stop.clone()) {
+    if let Err(error) = listen_for_successors(sockets, Arc::clone(&status), stop.clone(), kept.clone()) {
         log::warn!("reloads by a new process are not possible: {error}");
     }
     // In the background, so that a start does not wait for a machine that is off.
@@ -96,6 +99,9 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     server::run(listener, proxy, options.server, stop, &heartbeat).map_err(text)?;
     stopped.activity().refusals().report();
     stopped.gateway().hooks().report_left_out();
+    if let Some(kept) = kept {
+        kept.close();
+    }
     log::info!("stopped");
     Ok(())
 }

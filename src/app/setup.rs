@@ -108,6 +108,11 @@ impl Setup {
         Ok(setup)
     }
 
+    /// The dictionary of hooks.
+    pub(super) fn shared(&self) -> hooks::Shared {
+        self.shared.clone()
+    }
+
     /// Loads the files. `old` is the gateway in force; as much of it as possible is kept.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgValue, FromArgs};
 
 use crate::access::{HostName, Network, Origin};
+use crate::state::UsageGroup;
 
 /// Claude Code, and any Anthropic SDK client, on your own models: takes the Anthropic Messages API, speaks
 /// OpenAI-compatible chat completions to vLLM, llama.cpp, SGLang, Ollama or LM Studio.
@@ -38,6 +39,8 @@ pub(super) enum Command {
     Doctor(Doctor),
     Reload(ReloadCommand),
     Bench(Bench),
+    Usage(UsageCommand),
+    Requests(RequestsCommand),
     Health(HealthProbe),
     Generate(GenerateText),
     Version(Version),
@@ -162,6 +165,9 @@ pub(super) struct Serve {
     /// give /metrics the numbers of each client as well, by the owner of its key or by its address
     #[argh(switch)]
     pub(super) metrics_by_client: bool,
+    /// a folder for the requests, usage and learned facts that a restart must not forget (systemd's StateDirectory=, else none)
+    #[argh(option, arg_name = "dir")]
+    pub(super) state: Option<PathBuf>,
     /// error, warn, info, debug or trace (%log_level%); trace shows bodies, unredacted
     #[argh(option, arg_name = "level")]
     pub(super) log_level: Option<log::LevelFilter>,
@@ -427,6 +433,61 @@ pub(super) struct Bench {
     pub(super) json: bool,
 }
 
+/// Say who used how many tokens: sums from the state folder, by days of UTC.
+#[derive(ArgsInfo, FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "usage",
+    example = "sparkgap usage\n    Each client's requests and tokens of the last 7 days.",
+    example = "sparkgap usage --by day --since 30d --csv > usage.csv",
+    example = "sudo sparkgap usage --by model\n    The folder of the service can be read by root only.",
+    note = "Requests count that reached an upstream. A cost needs the key price in the alias; hooks/README.md shows it."
+)]
+pub(super) struct UsageCommand {
+    /// client, model or day (client)
+    #[argh(option, arg_name = "what", from_str_fn(usage_group), default = "UsageGroup::Client")]
+    pub(super) by: UsageGroup,
+    /// how far to look back, such as 12h, 7d or 30d, to the beginning of that day (7d)
+    #[argh(option, arg_name = "time", from_str_fn(look_back), default = "days(7)")]
+    pub(super) since: Duration,
+    /// the folder of serve --state (/var/lib/sparkgap, that of the service)
+    #[argh(option, arg_name = "dir")]
+    pub(super) state: Option<PathBuf>,
+    /// print a JSON object for each line
+    #[argh(switch)]
+    pub(super) json: bool,
+    /// print CSV
+    #[argh(switch)]
+    pub(super) csv: bool,
+}
+
+/// List requests that have ended, the newest last, from the state folder.
+#[derive(ArgsInfo, FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "requests",
+    example = "sparkgap requests --failed --since 1h",
+    example = "sparkgap requests --session 0b5e6f9c-1d2a-4c3b-8e7f-9a0b1c2d3e4f --json",
+    note = "It shows the newest 1,000 of those that are kept: at most 30 days, 1,000,000 requests and 512 MiB."
+)]
+pub(super) struct RequestsCommand {
+    /// only those that failed, or whose client left
+    #[argh(switch)]
+    pub(super) failed: bool,
+    /// only those of this session of Claude Code
+    #[argh(option, arg_name = "id")]
+    pub(super) session: Option<String>,
+    /// how far to look back, such as 30m, 12h or 7d (1d)
+    #[argh(option, arg_name = "time", from_str_fn(look_back), default = "days(1)")]
+    pub(super) since: Duration,
+    /// the folder of serve --state (/var/lib/sparkgap, that of the service)
+    #[argh(option, arg_name = "dir")]
+    pub(super) state: Option<PathBuf>,
+    /// print a JSON object for each
+    #[argh(switch)]
+    pub(super) json: bool,
+}
+
 /// Ask a running sparkgap whether it is well, for probes. Exit code 1 if it is not well, or if none runs at that address.
 #[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
@@ -495,6 +556,22 @@ fn read_seconds(text: &str, min: u32) -> Result<Duration, String> {
     let number = number
         .ok_or_else(|| format!("'{text}' is not a number of seconds between {min} and {}", u32::MAX))?;
     Ok(Duration::from_secs(number.into()))
+}
+
+/// A time to look back, with its unit.
+fn look_back(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("'{text}' is not a time such as 30m, 12h or 7d"))
+}
+
+/// This many days.
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 24 * 60 * 60)
+}
+
+/// The column that usage is summed up by.
+fn usage_group(text: &str) -> Result<UsageGroup, String> {
+    let found = UsageGroup::NAMES.iter().find(|(_, name)| *name == text);
+    found.map(|(group, _)| *group).ok_or_else(|| format!("'{text}' is not client, model or day"))
 }
 
 /// A size in bytes, with `K`, `M` or `G` for a power of 1,024. Less than 16M would be too little for any request.

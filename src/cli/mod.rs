@@ -6,9 +6,10 @@
 //! | `run` | [`run`]: from the process's arguments to a command and its exit code |
 //! | `help` | help texts with the defaults in them |
 //! | `serve` | `serve` and `demo`: what was typed -> `app::RunOptions` |
-//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload` | the commands of these names |
+//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload`, `usage`, `requests` | the commands of these names |
 //! | `settings_file` | `claude --settings` and `--undo`: the person's settings file |
 //! | `remote` | the questions of `env`, `claude` and `bench` to a running sparkgap |
+//! | `history` | the state folder that `usage` and `requests` read |
 //! | `progress`, `output` | lines for stderr and stdout |
 
 mod arguments;
@@ -20,6 +21,7 @@ mod env;
 mod generate;
 mod health;
 mod help;
+mod history;
 mod hook;
 mod import;
 mod key;
@@ -27,8 +29,10 @@ mod output;
 mod progress;
 mod reload;
 mod remote;
+mod requests;
 mod run;
 mod serve;
 mod settings_file;
+mod usage;
 
 pub use run::run;

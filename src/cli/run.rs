@@ -7,7 +7,10 @@ use argh::FromArgs;
 
 use super::arguments::{Command, CommandLine};
 use super::output::{note, print};
-use super::{bench, check, claude, doctor, env, generate, health, help, hook, import, key, reload, serve};
+use super::{
+    bench, check, claude, doctor, env, generate, health, help, hook, import, key, reload, requests, serve,
+    usage,
+};
 use crate::app::ServeFailure;
 use crate::logger;
 
@@ -73,6 +76,8 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
         Command::Doctor(typed) => doctor::run(typed),
         Command::Reload(typed) => reload::run(&typed),
         Command::Bench(typed) => bench::run(&typed),
+        Command::Usage(typed) => usage::run(typed),
+        Command::Requests(typed) => requests::run(typed),
         Command::Health(typed) => health::run(&typed),
         Command::Generate(typed) => {
             print(&generate::text(typed.kind));
@@ -145,7 +150,7 @@ mod tests {
     fn help_has_examples_and_the_defaults() {
         for command in [
             "", "serve", "demo", "check", "hook", "import", "key", "env", "doctor", "bench", "health",
-            "generate", "reload",
+            "generate", "reload", "usage", "requests",
         ] {
             let arguments: Vec<&str> =
                 [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
@@ -172,6 +177,9 @@ mod tests {
             &["--connect-timeout", "1.5"],
             &["--first-byte-timeout", "4294967296"],
             &["--open-after", "18446744073709551615"],
+            &["usage", "--since", "soon"],
+            &["usage", "--by", "key"],
+            &["requests", "--since", "-1d"],
         ] {
             assert!(parse(arguments).is_err_and(|early| early.status.is_err()), "{arguments:?}");
         }

@@ -87,6 +87,7 @@ fn run_options(typed: Serve) -> RunOptions {
         memory_max: typed.memory_max,
         metrics_open: typed.metrics_open,
         metrics_by_client: typed.metrics_by_client,
+        state: typed.state,
         log_level: typed.log_level.unwrap_or(defaults.log_level),
     }
 }
@@ -159,8 +160,11 @@ mod tests {
             "a.pem",
             "--tls-key",
             "a.key",
+            "--state",
+            "/s",
         ]);
         assert_eq!(options.tls, Some(("a.pem".into(), "a.key".into())));
+        assert_eq!(options.state, Some("/s".into()));
         let seconds = Duration::from_secs;
         let server = options.server;
         assert_eq!((server.limits.body_size_max, server.connections_max), (101, 102));

@@ -259,6 +259,23 @@ impl Dispatch {
         boxes.iter_mut().filter_map(due).collect()
     }
 
+    /// The speeds of an upstream's models, as text.
+    pub(super) fn speeds(&self, id: BoxId) -> Vec<(String, String)> {
+        let speeds = self.boxes.get(&id).into_iter().flat_map(|state| &state.speeds);
+        speeds.map(|(model, speed)| (model.clone(), speed.to_text())).collect()
+    }
+
+    /// Takes over the speed of a model from before a restart. Ignores a text that is not a speed, and one for which there
+    /// is no room.
+    pub(super) fn restore_speed(&mut self, id: BoxId, model: &str, text: &str) {
+        let Some(state) = self.boxes.get_mut(&id).filter(|state| state.speeds.len() < MODELS_MAX) else {
+            return;
+        };
+        if let Some(speed) = Speed::from_text(text) {
+            state.speeds.entry(model.to_owned()).or_insert(speed);
+        }
+    }
+
     /// Removes an upstream that was taken out of the configuration. Requests that it works on end as they do.
     pub(super) fn remove(&mut self, id: BoxId) {
         self.boxes.remove(&id);

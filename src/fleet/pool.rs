@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::{self, Config};
+use crate::config::{self, ClientLimits, Config};
 use crate::dialect::ServerKind;
 use crate::error::{Error, Kind, Retry};
 use crate::hash::Fnv;
 use crate::hooks::{Hook, Hooks, Loaded};
 use crate::openai::{Counts, Repair};
-use crate::route::{self, Alias, AliasMember};
+use crate::route::{self, Alias, AliasMember, Price};
 use crate::settings::Settings;
 use crate::shown::ShownText;
 use crate::threads;
@@ -171,6 +171,7 @@ pub struct Gateway {
     dispatcher: Arc<Dispatcher>,
     upstreams: Vec<Arc<Served>>,
     aliases: Vec<Alias>,
+    limits: Vec<Arc<ClientLimits>>,
     /// The names of the upstreams that an alias names.
     named: HashSet<String>,
     hooks: Hooks,
@@ -364,7 +365,7 @@ impl Gateway {
     /// # Errors
     /// Those of [`Gateway::new`].
     pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &CallLimits) -> Result<Self, String> {
-        let Loaded { hooks, config: Config { upstreams, aliases } } = loaded;
+        let Loaded { hooks, config: Config { upstreams, aliases, limits } } = loaded;
         let dispatcher = old.map(|old| Arc::clone(&old.dispatcher)).unwrap_or_default();
         let named = named(&aliases);
         let pooled = pooled(&upstreams, &aliases, &named);
@@ -402,7 +403,7 @@ impl Gateway {
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
         let (warned, news) = Default::default();
-        Ok(Gateway { dispatcher, upstreams, aliases, named, hooks, warned, news })
+        Ok(Gateway { dispatcher, upstreams, aliases, limits, named, hooks, warned, news })
     }
 
     /// Chooses among upstreams, and queues requests.
@@ -418,6 +419,34 @@ impl Gateway {
     /// The alias table.
     pub fn aliases(&self) -> &[Alias] {
         &self.aliases
+    }
+
+    /// The speeds of all upstreams' models as text, each under the names of both, for a restart.
+    pub fn speeds(&self) -> Vec<(String, String)> {
+        let of = |served: &Arc<Served>| {
+            let speeds = self.dispatcher.speeds(served.id()).into_iter();
+            let name = served.name().to_owned();
+            speeds.map(move |(model, speed)| (format!("{name}\n{model}"), speed)).collect::<Vec<_>>()
+        };
+        self.upstreams.iter().flat_map(of).collect()
+    }
+
+    /// Takes over a speed of [`Gateway::speeds`]. Ignores that of an upstream which is no longer configured.
+    pub fn restore_speed(&self, names: &str, speed: &str) {
+        let Some((name, model)) = names.split_once('\n') else { return };
+        if let Some(served) = self.upstream(name) {
+            self.dispatcher.restore_speed(served.id(), model, speed);
+        }
+    }
+
+    /// The limits of the clients whose key has this owner, if it has any.
+    pub fn limits_of(&self, owner: &str) -> Option<Arc<ClientLimits>> {
+        self.limits.iter().find(|limits| limits.name == owner).cloned()
+    }
+
+    /// The price of the tokens of a model, by its client's name.
+    pub fn price(&self, model: &str) -> Option<Price> {
+        self.alias(model)?.price
     }
 
     /// The hooks.

@@ -264,6 +264,16 @@ impl Dispatcher {
         self.line().dispatch.takes_new(id, Instant::now())
     }
 
+    /// The speeds of an upstream's models, as text.
+    pub(super) fn speeds(&self, id: BoxId) -> Vec<(String, String)> {
+        self.line().dispatch.speeds(id)
+    }
+
+    /// Takes over the speed of a model from before a restart.
+    pub(super) fn restore_speed(&self, id: BoxId, model: &str, text: &str) {
+        self.line().dispatch.restore_speed(id, model, text);
+    }
+
     /// The state of an upstream.
     pub fn report(&self, id: BoxId) -> Option<BoxReport> {
         self.line().dispatch.report(id, Instant::now())

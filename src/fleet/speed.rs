@@ -95,6 +95,23 @@ impl Speed {
         whole(float(held) * self.trust)
     }
 
+    /// Its numbers as text, for the state folder.
+    pub(super) fn to_text(self) -> String {
+        let Speed { prefill, step, answer, trust, has_prefill, has_step } = self;
+        format!("{prefill} {step} {answer} {trust} {} {}", u8::from(has_prefill), u8::from(has_step))
+    }
+
+    /// Reads [`Speed::to_text`]. `None`: it is not such a text, or has a number that cannot be true.
+    pub(super) fn from_text(text: &str) -> Option<Self> {
+        let mut words =
+            text.split(' ').map(|word| word.parse().ok().filter(|number| (0.0..1e9).contains(number)));
+        let mut next = || words.next().flatten();
+        let (prefill, step, answer, trust) = (next()?, next()?, next()?, next()?);
+        let (has_prefill, has_step) = (next()? > 0.0, next()? > 0.0);
+        let is_possible = prefill > 0.0 && step > 0.0 && answer > 0.0 && trust <= 1.0;
+        is_possible.then_some(Speed { prefill, step, answer, trust, has_prefill, has_step })
+    }
+
     /// Learns from a prompt that was alone: the server read the last `uncached` of `prompt` tokens in this time.
     pub(super) fn learn_prefill(&mut self, uncached: u64, prompt: u64, seconds: f64) {
         let (uncached, prompt) = (float(uncached), float(prompt));
@@ -180,6 +197,21 @@ mod tests {
         assert!(is_near(speed.step_seconds(4), 0.01, 1e-9));
         assert!(is_near(speed.step_seconds(1), 0.005, 1e-9));
         assert!(speed.slowdown_seconds(0) == 0.0 && speed.slowdown_seconds(4) > speed.slowdown_seconds(1));
+    }
+
+    #[test]
+    fn it_survives_as_text() {
+        let mut speed = Speed::default();
+        assert_eq!(Speed::from_text(&speed.to_text()), Some(speed));
+        speed.learn_prefill(20_000, 20_000, 4.0);
+        speed.learn_answer(1_000, 10.0, 4);
+        speed.learn_cached(10_000, 2_500);
+        assert_eq!(Speed::from_text(&speed.to_text()), Some(speed));
+        for text in
+            ["", "1 1 1 1 1", "0 1 1 1 1 1", "1 1 1 2 1 1", "NaN 1 1 1 1 1", "1 inf 1 1 1 1", "1 -1 1 1 1 1"]
+        {
+            assert_eq!(Speed::from_text(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! form.
 
 mod file;
+mod limits;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mlua::Value as LuaValue;
 
@@ -16,7 +18,7 @@ use super::outcome::message_of;
 use super::source::Source;
 use super::table::{Mistake, Mistakes, describe};
 use super::vm::Vm;
-use crate::config::{Config, UpstreamConfig};
+use crate::config::{ClientLimits, Config, UpstreamConfig};
 use crate::json::Value;
 use crate::route::Alias;
 pub(super) use file::EVENT_TYPES;
@@ -254,6 +256,7 @@ fn assemble(
     let first_given = command_line.first().map(|upstream| upstream.name.clone());
     let mut upstreams = command_line;
     let mut aliases: Vec<(&Source, FileAlias)> = Vec::new();
+    let mut limits: Vec<Arc<ClientLimits>> = Vec::new();
     for (source, file) in files.iter_mut() {
         let mut found = Mistakes::new(&source.file, &source.text);
         for upstream in file.upstreams.drain(..) {
@@ -265,6 +268,15 @@ fn assemble(
             } else {
                 upstreams.push(upstream);
             }
+        }
+        for client in file.limits.drain(..) {
+            if limits.iter().any(|other| other.name == client.name) {
+                found.add(
+                    &[&client.name],
+                    format!("keys.{}: this key's limits stand in another file already", client.name),
+                );
+            }
+            limits.push(Arc::new(client));
         }
         mistakes.append(&mut found.list);
         aliases.extend(file.aliases.drain(..).map(|alias| (*source, alias)));
@@ -297,8 +309,9 @@ fn assemble(
                 found.add(&[upstream, &alias.pattern], super::nearest::unknown(&what, upstream, &names));
                 mistakes.append(&mut found.list);
             }
-            Alias { pattern: alias.pattern, members: alias.members, backup: alias.backup, model: alias.model }
+            let FileAlias { pattern, members, backup, model, price, .. } = alias;
+            Alias { pattern, members, backup, model, price }
         })
         .collect();
-    Config { upstreams, aliases }
+    Config { upstreams, aliases, limits }
 }

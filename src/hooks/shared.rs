@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::json::{Number, Value};
+use crate::json::{Document, Number, Value};
 
 /// The most keys.
 pub const KEYS_MAX: usize = 10_000;
@@ -16,6 +16,9 @@ pub const KEY_BYTES_MAX: usize = 1024;
 pub const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// The most bytes of all values together.
 pub const TOTAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// The most bytes of keys and values that a restart does not forget.
+pub const SAVED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The dictionary. Clones share one.
 #[derive(Clone, Default)]
@@ -95,6 +98,41 @@ impl Shared {
         })
     }
 
+    /// The keys and values that have not expired, as text for the state folder, as far as they fit in [`SAVED_BYTES_MAX`].
+    /// `seconds` are those since 1970 at `now`.
+    pub fn saved(&self, seconds: u64, now: Instant) -> Vec<(String, String)> {
+        let mut left = SAVED_BYTES_MAX;
+        self.with(|state| {
+            let mut saved = Vec::new();
+            for (key, entry) in state.entries.iter().filter(|(_, entry)| entry.live(now)) {
+                let expires =
+                    entry.expires.map_or(0, |at| seconds + at.saturating_duration_since(now).as_secs());
+                let text = format!("{expires} {}", entry.value.to_json());
+                let Some(rest) = left.checked_sub(key.len() + text.len()) else { continue };
+                left = rest;
+                saved.push((key.clone(), text));
+            }
+            saved
+        })
+    }
+
+    /// Takes over a value of [`Shared::saved`] from before a restart. Ignores one that has expired since, and a text that
+    /// is not such a value.
+    pub fn restore(&self, key: &str, text: &str, seconds: u64, now: Instant) {
+        let Some((expires, json)) = text.split_once(' ') else { return };
+        let Ok(expires) = expires.parse::<u64>() else { return };
+        let left = expires.saturating_sub(seconds);
+        if expires > 0 && left == 0 {
+            return;
+        }
+        let ttl = (expires > 0).then(|| Duration::from_secs(left));
+        let mut document = Document::from(json.as_bytes().to_vec());
+        if let Ok(value) = document.parse() {
+            // It met the limits when it was set.
+            let _ = self.set(key, Some(value.into_owned()), ttl, now);
+        }
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut SharedTable) -> T) -> T {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -135,6 +173,39 @@ impl SharedTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_survive_as_text_until_they_expire() {
+        let (shared, now) = (Shared::default(), Instant::now());
+        let value = Value::object([("a\n", Value::from("ü"))]);
+        shared.set("kept", Some(value.clone()), None, now).unwrap();
+        shared.set("short", Some(true.into()), Some(Duration::from_secs(60)), now).unwrap();
+        shared.set("over", Some(true.into()), Some(Duration::ZERO), now).unwrap();
+        let saved = shared.saved(1000, now);
+        assert_eq!(saved.len(), 2);
+        for (later, is_there) in [(1030, true), (1060, false)] {
+            let restored = Shared::default();
+            saved.iter().for_each(|(key, text)| restored.restore(key, text, later, now));
+            assert_eq!(restored.get("kept", now), Some(value.clone()));
+            assert_eq!(restored.get("short", now).is_some(), is_there);
+            assert_eq!(restored.get("short", now + Duration::from_secs(30)), None);
+        }
+        let restored = Shared::default();
+        for text in ["", "x 1", "0", "0 {", "-1 1"] {
+            restored.restore("bad", text, 0, now);
+        }
+        assert_eq!(restored.get("bad", now), None);
+    }
+
+    #[test]
+    fn only_so_much_is_saved() {
+        let (shared, now) = (Shared::default(), Instant::now());
+        let large = "x".repeat(VALUE_BYTES_MAX - 2);
+        for i in 0..100 {
+            shared.set(&i.to_string(), Some(large.clone().into()), None, now).unwrap();
+        }
+        assert_eq!(shared.saved(0, now).len(), SAVED_BYTES_MAX / VALUE_BYTES_MAX - 1);
+    }
 
     #[test]
     fn values_expire_and_counts_keep_their_window() {

@@ -11,7 +11,7 @@ use crate::translate::estimate;
 use crate::transport::{ExtraHeaders, passes};
 
 /// The header by which Claude Code names its session.
-const SESSION: &str = "x-claude-code-session-id";
+pub(super) const SESSION: &str = "x-claude-code-session-id";
 
 /// The header by which Claude Code names a sub-agent within the session.
 const AGENT: &str = "x-claude-code-agent-id";

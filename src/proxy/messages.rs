@@ -20,6 +20,7 @@ use crate::transport::{ExtraHeaders, Wait, has_left};
 
 use super::attempt::Attempt;
 use super::body::read_body;
+use super::client_slot::ClientSlot;
 use super::exchange::{Exchange, Summary};
 use super::filter::Filter;
 use super::identity::{self, Identity};
@@ -75,6 +76,8 @@ struct Course<'s> {
     outage: Outage,
     /// The chain of the body that was sent last, and how it differs from that of the turn before.
     turn: Option<ChainedRequest>,
+    /// Its place among the requests of its client, if its key has limits.
+    client_slot: Option<ClientSlot>,
 }
 
 /// Serves one request, and logs one line however it ends.
@@ -96,8 +99,19 @@ pub(super) fn serve(
     let mut hooked = Hooked::default();
     let stages = Stages { proxy, gateway: &gateway, exchange: &exchange, caller };
     let outage = Outage::new(Duration::ZERO);
-    let mut course = Course { hooked: &mut hooked, record: &mut record, routing: None, outage, turn: None };
-    let outcome = answer(stages, request, &mut course);
+    let mut course = Course {
+        hooked: &mut hooked,
+        record: &mut record,
+        routing: None,
+        outage,
+        turn: None,
+        client_slot: None,
+    };
+    let outcome = proxy.client_slot(&gateway, caller, client).map_err(Stop::from).and_then(|slot| {
+        course.client_slot = slot;
+        answer(stages, request, &mut course)
+    });
+    let client_slot = course.client_slot.take();
     let (summary, counts) = exchange.summary();
     course.record.is_cache_told = counts.is_cache_told;
     if let Some(turn) = course.turn.take() {
@@ -105,6 +119,14 @@ pub(super) fn serve(
         course.record.prefix = turn.end(&proxy.activity, counts, is_same_body);
     }
     note(&mut record, &summary, active);
+    // The place is free before the client has its whole answer, since its next request may come at once.
+    if let Some(mut slot) = client_slot {
+        slot.used = match summary.end {
+            // An answer whose usage never came, since its client left, counts as much as it might have used.
+            None if summary.first.is_some() => slot.reserved(),
+            _ => record.prompt_tokens() + record.usage.output,
+        };
+    }
     let (result, left) = conclude(&exchange, outcome, &mut record);
     proxy.activity.counters().add_pings(exchange.pings());
     if let Some(phase) = left {
@@ -339,10 +361,15 @@ impl<'s> Stages<'s> {
         course: &mut Course<'_>,
     ) -> Result<NextTurn, Stop> {
         let (messages, routing) = incoming.routed(body, course.hooked, course.record)?;
+        let mut key_lane = None;
+        if let Some(client) = &mut course.client_slot {
+            client.check(&course.record.details.client_model, body)?;
+            key_lane = client.limits().lane;
+        }
         let mut slot = None;
         if routing.needs_place() {
             let identity = Identity { request: incoming.request, caller: self.caller, body };
-            let ticket = routing.ticket(&identity, course.hooked.lane);
+            let ticket = routing.ticket(&identity, course.hooked.lane.or(key_lane));
             course.record.place = Some(Placed::new(ticket.lane));
             match self.gateway.dispatcher().take_at_once(ticket)? {
                 Ok(taken) => slot = Some(taken),

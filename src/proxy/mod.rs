@@ -13,12 +13,14 @@
 //! | `attempt` | asks one upstream; repairs and repeats the request where that helps |
 //! | `body` | reads the complete body of a request |
 //! | `budget` | limits the memory that all requests take together |
+//! | `client_slot` | the place of a request among those of its client, if its key has limits |
 //! | `count` | `POST /v1/messages/count_tokens` |
 //! | `exchange` | the client's side of one request: sends events or a whole message, and signs of life in silence |
 //! | `footprint` | estimates the memory of one request before it is allocated |
 //! | `filter` | `on_event` and `on_tool_call` between translation and client |
 //! | `identity` | the client and the conversation of a request, for the choice of an upstream and for the upstream's headers |
 //! | `turn` | the chain of a request's body, from its translation to the verdict on its prefix |
+//! | `keep` | the row of a request for the state folder |
 //! | `routing` | the upstreams that can answer a request, and those that have failed with it |
 //! | `preview` | the request that would be sent, for `sparkgap hook` |
 //! | `rescued` | the warning about tool calls that a server did not recognize |
@@ -30,6 +32,7 @@
 mod attempt;
 mod body;
 mod budget;
+mod client_slot;
 mod count;
 mod entry;
 mod exchange;
@@ -37,6 +40,7 @@ mod filter;
 mod footprint;
 mod homes;
 mod identity;
+mod keep;
 mod messages;
 mod options;
 mod passage;

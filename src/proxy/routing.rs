@@ -162,7 +162,7 @@ pub(super) enum NextTry {
 pub(super) fn sign_of(error: &Error) -> Sign {
     let time = match error.retry {
         Retry::After(seconds) => Some(Duration::from_secs(seconds.into())),
-        Retry::Unsaid | Retry::Never => None,
+        Retry::Unsaid | Retry::Never | Retry::NotBefore(_) => None,
     };
     match error.kind {
         Kind::RateLimit | Kind::Overloaded => Sign::Full(time),

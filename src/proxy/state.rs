@@ -1,13 +1,18 @@
 //! The state that all requests share.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::budget::Budget;
+use super::client_slot::ClientSlot;
 use super::homes::ResponseHomes;
+use super::keep::{now, row_of};
 use super::options::ProxyOptions;
-use crate::access::{Access, Guesses, Keys};
-use crate::activity::{Activity, FinishedRequest, Record};
+use crate::access::{Access, Guesses, Keys, LimitCounts};
+use crate::activity::{Activity, Caller, FinishedRequest, Record};
+use crate::error::Error;
 use crate::fleet::Gateway;
+use crate::server::Client;
+use crate::state::Store;
 
 /// Answers every request of every client.
 #[derive(Debug)]
@@ -20,6 +25,9 @@ pub struct Proxy {
     pub(super) budget: Budget,
     /// The upstreams that made the latest responses.
     pub(super) homes: Mutex<ResponseHomes>,
+    pub(super) limits: Arc<Mutex<LimitCounts>>,
+    /// The state folder, if there is one.
+    pub(super) store: OnceLock<Arc<Store>>,
 }
 
 impl Proxy {
@@ -37,6 +45,21 @@ impl Proxy {
             guesses: Mutex::default(),
             activity,
             homes: Mutex::default(),
+            limits: Arc::default(),
+            store: OnceLock::new(),
+        }
+    }
+
+    /// Keeps the requests in this folder from now on. A second folder is ignored.
+    pub fn keep_in(&self, store: Arc<Store>) {
+        let _ = self.store.set(store);
+    }
+
+    /// Takes over the tokens that clients have used today, before this start.
+    pub fn restore_tokens(&self, tokens_today: Vec<(String, u64)>) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        for (client, tokens) in tokens_today {
+            limits.restore(client, tokens, now().as_secs());
         }
     }
 
@@ -50,10 +73,28 @@ impl Proxy {
         Arc::clone(&self.gateway.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Ends the record of a request to this gateway: see [`Activity::finish`].
+    /// A place of a request among those of its client, if the client's key has limits.
+    ///
+    /// # Errors
+    /// Those of [`ClientSlot::take`].
+    pub(super) fn client_slot(
+        &self,
+        gateway: &Gateway,
+        caller: &Caller,
+        client: &Client,
+    ) -> Result<Option<ClientSlot>, Error> {
+        let limits = caller.user.as_deref().and_then(|user| gateway.limits_of(user));
+        limits.map(|limits| ClientSlot::take(Arc::clone(&self.limits), limits, client)).transpose()
+    }
+
+    /// Ends the record of a request to this gateway: see [`Activity::finish`]. It is kept in the state folder as well.
     pub(super) fn finish(&self, gateway: &Gateway, record: Record) -> Arc<FinishedRequest> {
         let alias = gateway.alias(&record.details.client_model).map(|alias| alias.pattern.as_str());
-        self.activity.finish(record, alias)
+        let finished = self.activity.finish(record, alias);
+        if let Some(store) = self.store.get() {
+            store.add(row_of(&finished.record, gateway));
+        }
+        finished
     }
 
     /// The clients that are admitted now.

@@ -68,6 +68,7 @@ mod restarts;
 mod service;
 mod settings_file;
 mod silence;
+mod state;
 mod states;
 mod strangers;
 mod tls;

@@ -90,7 +90,7 @@ impl Server {
         Server::spawn(command.env_clear().stdin(Stdio::from(socket)))
     }
 
-    fn spawn(command: &mut Command) -> Server {
+    pub(crate) fn spawn(command: &mut Command) -> Server {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
         let (grows, grown) = channel();

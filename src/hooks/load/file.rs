@@ -9,10 +9,11 @@ use mlua::{Function, Table, Value as LuaValue};
 use super::super::kind::{Defined, Hook};
 use super::super::nearest;
 use super::super::table::{Mistakes, TableReader, describe, keys};
+use super::limits::{read_limits, read_price};
 use crate::cluster::ClusterKind;
-use crate::config::{self, Secret, UpstreamConfig, WakeTarget};
+use crate::config::{self, ClientLimits, Secret, UpstreamConfig, WakeTarget};
 use crate::dialect::ServerKind;
-use crate::route::{self, AliasMember};
+use crate::route::{self, AliasMember, Price};
 use crate::settings::{LateTools, LoopMode, Settings, SystemMessages, ThinkingMode};
 use crate::shown::ShownText;
 
@@ -24,6 +25,7 @@ const API_VERSION: i64 = 1;
 pub(super) struct FileTable {
     pub(super) upstreams: Vec<UpstreamConfig>,
     pub(super) aliases: Vec<FileAlias>,
+    pub(super) limits: Vec<ClientLimits>,
     pub(super) defined: Vec<(Defined, Function)>,
 }
 
@@ -33,12 +35,14 @@ pub(super) struct FileAlias {
     pub(super) members: Vec<AliasMember>,
     pub(super) backup: Vec<AliasMember>,
     pub(super) model: Option<String>,
+    pub(super) price: Option<Price>,
     /// Its place in the file's list, from 1.
     pub(super) position: usize,
 }
 
 /// The keys of a file's table beside the hooks.
-pub(in crate::hooks) const FILE_KEYS: [&str; 5] = ["api", "upstreams", "aliases", "policy", "on_event_types"];
+pub(in crate::hooks) const FILE_KEYS: [&str; 6] =
+    ["api", "upstreams", "aliases", "keys", "policy", "on_event_types"];
 
 /// Reads the table that a file has returned; `index` is the file's place among the files.
 pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_>) -> FileTable {
@@ -61,6 +65,10 @@ pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_
     let example = "a list of aliases such as { { \"claude-*\", upstream = \"spark\" } }";
     if let Some(aliases) = reader.table("aliases", example, mistakes) {
         file.aliases = read_aliases(&aliases, mistakes);
+    }
+    let example = "a table by the owners of keys such as { anna = { max_in_flight = 3 } }";
+    if let Some(limits) = reader.table("keys", example, mistakes) {
+        file.limits = read_limits(&limits, mistakes);
     }
     file.defined = read_hooks(&reader, index, mistakes);
     file
@@ -237,10 +245,11 @@ fn read_alias(position: usize, table: &Table, mistakes: &mut Mistakes<'_>) -> Op
     let first: LuaValue = table.raw_get(1).unwrap_or(LuaValue::Nil);
     let landmark = first.as_string().map(|text| text.to_string_lossy()).unwrap_or_default();
     let reader = TableReader::new(table, format!("alias {position}"), landmark.as_str());
-    reader.check_keys(&["upstream", "backup", "model"], 1, mistakes);
+    reader.check_keys(&["upstream", "backup", "model", "price"], 1, mistakes);
     let members = read_members(&reader, "upstream", mistakes);
     let backup = read_members(&reader, "backup", mistakes);
     let model = reader.text("model", "a model's name as a string", mistakes);
+    let price = read_price(&reader, mistakes);
     if !first.is_string() {
         let got = describe(&first);
         mistakes.add(
@@ -258,7 +267,7 @@ fn read_alias(position: usize, table: &Table, mistakes: &mut Mistakes<'_>) -> Op
         );
         return None;
     }
-    Some(FileAlias { pattern: landmark, members, backup, model, position })
+    Some(FileAlias { pattern: landmark, members, backup, model, price, position })
 }
 
 /// The form of the upstreams of an alias.

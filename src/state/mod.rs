@@ -1,0 +1,26 @@
+//! The state folder: the requests that have ended, the usage of each client, and the facts that a restart must not forget.
+//!
+//! | file | duty |
+//! |---|---|
+//! | `row` | [`RequestRow`], [`Fact`] and their limits |
+//! | `schema` | the tables, their migrations, and how a file is opened |
+//! | `folder` | the lock, and a corrupt file that is set aside |
+//! | `writer` | the thread that writes |
+//! | `store` | [`Store`]: hands rows to that thread without waiting |
+//! | `reader` | [`Reader`]: the questions of the commands |
+//!
+//! The only room that uses SQLite. It reads no wall clock: times come with the rows. Whoever serves requests never waits
+//! for the disk, since rows go through a bounded channel, and a row that finds it full is counted and dropped.
+
+mod folder;
+mod reader;
+mod row;
+mod schema;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use reader::{Reader, RequestFilter, UsageGroup, UsageRow};
+pub use row::{Fact, MICRO, RequestRow, day_of};
+pub use store::{SavedState, Store};

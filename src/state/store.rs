@@ -1,0 +1,130 @@
+//! The handle of the state folder for those who serve requests: it never waits for the disk.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::row::{Fact, RequestRow, day_of};
+use super::writer::{ToWriter, Writer};
+use crate::threads;
+
+pub use super::writer::SavedState;
+
+/// The most rows that wait for the disk: about 2 MB with the longest texts.
+const WAITING_MAX: usize = 1024;
+
+/// How long a start waits for the folder, and an end for the last rows. A disk that hangs must not keep a server from
+/// either.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The time between two lines about rows that were dropped.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// The state folder of a running server.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    messages: SyncSender<ToWriter>,
+    dropped: Mutex<DroppedRows>,
+    /// True once a new process has the folder. Its facts are newer than those of this one.
+    is_handed_over: AtomicBool,
+}
+
+/// The rows that found the channel full.
+#[derive(Debug, Default)]
+struct DroppedRows {
+    untold: u64,
+    told: Option<Instant>,
+}
+
+impl Store {
+    /// Opens a folder in a thread of its own, and returns what it has. `now` is in seconds since 1970. A folder that
+    /// cannot be used is only logged, and tried again every minute.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn open(folder: PathBuf, now: u64) -> std::io::Result<(Store, SavedState)> {
+        let (messages, received) = sync_channel(WAITING_MAX);
+        let (loaded, saved) = sync_channel(1);
+        let mut writer = Writer::new(folder.clone(), day_of(now));
+        threads::background("state", move || {
+            // Nobody takes it any more if the disk was too slow.
+            let _ = loaded.send(writer.load());
+            writer.run(&received);
+        })?;
+        let saved = match saved.recv_timeout(PATIENCE) {
+            Ok(saved) => saved,
+            Err(_) => {
+                log::error!(
+                    "state folder {}: the disk does not answer; going on without what was saved there",
+                    folder.display()
+                );
+                SavedState::default()
+            }
+        };
+        Ok((
+            Store { folder, messages, dropped: Mutex::default(), is_handed_over: AtomicBool::default() },
+            saved,
+        ))
+    }
+
+    /// Adds a request that has ended. Drops it if too many wait for the disk.
+    pub fn add(&self, row: RequestRow) {
+        if let Err(TrySendError::Full(_)) = self.messages.try_send(ToWriter::Row(Box::new(row.bounded()))) {
+            self.tell_dropped();
+        }
+    }
+
+    /// Saves facts in place of all saved ones of these kinds. Returns false if the disk is behind, or a new process has
+    /// the folder.
+    pub fn save(&self, kinds: Vec<&'static str>, facts: Vec<Fact>) -> bool {
+        !self.is_handed_over.load(Ordering::Relaxed)
+            && self.messages.try_send(ToWriter::Facts(kinds, facts)).is_ok()
+    }
+
+    /// Writes everything, and lets a new process have the folder. This process goes on to write the requests that it
+    /// finishes.
+    pub fn hand_over(&self) {
+        self.is_handed_over.store(true, Ordering::Relaxed);
+        self.await_end(ToWriter::HandOver);
+    }
+
+    /// Takes the folder back: the new process has ended.
+    pub fn take_back(&self) {
+        self.is_handed_over.store(false, Ordering::Relaxed);
+        let _ = self.messages.try_send(ToWriter::TakeBack);
+    }
+
+    /// Writes everything and closes the file.
+    pub fn close(&self) {
+        self.await_end(ToWriter::Close);
+    }
+
+    /// Sends a last message and waits until the writer has dropped its sender, but not for a disk that hangs.
+    fn await_end(&self, message: impl FnOnce(SyncSender<()>) -> ToWriter) {
+        let (sender, done): (_, Receiver<()>) = sync_channel(1);
+        let is_sent = self.messages.try_send(message(sender)).is_ok();
+        if !is_sent || done.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            log::error!(
+                "state folder {}: the disk is too slow; the last requests are missing in it",
+                self.folder.display()
+            );
+        }
+    }
+
+    /// Counts a dropped row, and logs the number at most once a minute.
+    fn tell_dropped(&self) {
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        dropped.untold += 1;
+        if dropped.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            dropped.told = Some(Instant::now());
+            let count = std::mem::take(&mut dropped.untold);
+            log::error!(
+                "state folder {}: the disk is too slow; requests missing in it: {count}",
+                self.folder.display()
+            );
+        }
+    }
+}

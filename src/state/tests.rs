@@ -1,0 +1,224 @@
+//! The folder as a server and the commands use it, with each thing that can be wrong with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::folder::FolderLock;
+use super::schema::{FILE, open};
+use super::{Fact, Reader, RequestFilter, RequestRow, Store, UsageGroup};
+
+/// Noon of 2026-11-30 by UTC, in seconds.
+const NOON: u64 = 1_796_040_000;
+
+const TODAY: &str = "2026-11-30";
+
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("sparkgap-state-{name}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    folder
+}
+
+fn row(client: &str, prompt: u64) -> RequestRow {
+    RequestRow {
+        id: "req_1".to_owned(),
+        ended_ms: NOON * 1000,
+        client: client.to_owned(),
+        upstream: "spark".to_owned(),
+        upstream_model: "qwen".to_owned(),
+        status: 200,
+        prompt,
+        output: 7,
+        cost: 3,
+        ..RequestRow::default()
+    }
+}
+
+/// Writes rows by a server that ends in order.
+fn write(folder: &Path, rows: &[RequestRow]) {
+    let (store, _) = Store::open(folder.to_owned(), NOON).unwrap();
+    rows.iter().for_each(|row| store.add(row.clone()));
+    store.close();
+}
+
+fn requests(folder: &Path, filter: RequestFilter) -> Vec<RequestRow> {
+    let filter = RequestFilter { rows_max: 100, ..filter };
+    Reader::open(folder).unwrap().requests(&filter).unwrap()
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn rows_come_back_as_they_were() {
+    let folder = folder("rows");
+    let full = RequestRow {
+        session: "s'1".to_owned(),
+        model: "claude".to_owned(),
+        is_streamed: true,
+        status: 499,
+        stop_reason: "end_turn".to_owned(),
+        cached: 5,
+        lane: Some(1),
+        queue_ms: Some(0),
+        first_byte_ms: Some(12),
+        total_ms: 34,
+        error: "the client \u{1b}[31m has left".to_owned(),
+        ..row("anna", 10)
+    };
+    write(&folder, &[row("guest", 1), full.clone()]);
+    assert_eq!(requests(&folder, RequestFilter::default()), [row("guest", 1), full.clone()]);
+    assert_eq!(
+        requests(&folder, RequestFilter { failed: true, ..Default::default() }),
+        std::slice::from_ref(&full)
+    );
+    let session = Some("s'1".to_owned());
+    assert_eq!(requests(&folder, RequestFilter { session, ..Default::default() }), [full]);
+    let since_ms = NOON * 1000 + 1;
+    assert_eq!(requests(&folder, RequestFilter { since_ms, ..Default::default() }), []);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn usage_adds_up_over_restarts_and_counts_no_refused_request() {
+    let folder = folder("usage");
+    let refused = RequestRow { upstream: String::new(), status: 429, ..row("anna", 1000) };
+    for _ in 0..2 {
+        write(&folder, &[row("anna", 10), row("guest", 1), row("anna", 20), refused.clone()]);
+    }
+    let reader = Reader::open(&folder).unwrap();
+    let told = |by, since| {
+        let rows = reader.usage(by, since).unwrap();
+        let told = |row: super::UsageRow| (row.name, row.requests, row.prompt, row.output, row.cost);
+        rows.into_iter().map(told).collect::<Vec<_>>()
+    };
+    let expected = [("anna".to_owned(), 4, 60, 28, 12), ("guest".to_owned(), 2, 2, 14, 6)];
+    assert_eq!(told(UsageGroup::Client, TODAY), expected);
+    assert_eq!(told(UsageGroup::Day, ""), [(TODAY.to_owned(), 6, 62, 42, 18)]);
+    assert_eq!(told(UsageGroup::Model, "2026-12-01"), []);
+    // The tokens of today are there for the budgets of the next start, and those of yesterday are not.
+    let (store, saved) = Store::open(folder.clone(), NOON).unwrap();
+    assert_eq!(saved.tokens_today, [("anna".to_owned(), 88), ("guest".to_owned(), 16)]);
+    store.close();
+    let (store, saved) = Store::open(folder.clone(), NOON + 24 * 60 * 60).unwrap();
+    assert_eq!(saved.tokens_today, []);
+    store.close();
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn facts_of_a_kind_replace_each_other() {
+    let folder = folder("facts");
+    let fact = |kind: &str, key: &str| Fact { kind: kind.into(), key: key.into(), value: "1".into() };
+    let (store, saved) = Store::open(folder.clone(), NOON).unwrap();
+    assert_eq!(saved.facts, []);
+    store.save(vec!["speed"], vec![fact("speed", "a"), fact("speed", "b")]);
+    store.save(vec!["shared"], vec![fact("shared", "c")]);
+    store.save(vec!["speed"], vec![fact("speed", "b")]);
+    store.close();
+    let (store, saved) = Store::open(folder.clone(), NOON).unwrap();
+    assert_eq!(saved.facts, [fact("shared", "c"), fact("speed", "b")]);
+    store.close();
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_corrupt_file_is_kept_under_another_name() {
+    let folder = folder("corrupt");
+    fs::create_dir_all(&folder).unwrap();
+    for times in 1..=2 {
+        fs::write(folder.join(FILE), "not a database, whatever it says of itself".repeat(100)).unwrap();
+        write(&folder, &[row("anna", 10)]);
+        assert_eq!(requests(&folder, RequestFilter::default()).len(), 1, "{times}");
+    }
+    let first = format!("{FILE}.corrupt-{TODAY}");
+    let kept: Vec<_> = names(&folder)
+        .into_iter()
+        .filter(|name| !name.ends_with("-wal") && !name.ends_with("-shm"))
+        .collect();
+    assert_eq!(kept, ["lock".to_owned(), FILE.to_owned(), first.clone(), format!("{first}-2")]);
+    assert!(fs::read_to_string(folder.join(first)).unwrap().starts_with("not a database"));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_file_that_breaks_while_it_is_used_loses_no_batch() {
+    let folder = folder("breaks");
+    let rows: Vec<_> = (0..200).map(|i| row(&format!("client {i}"), i)).collect();
+    write(&folder, &rows);
+    // The pages after the first are overwritten, so the file opens and fails later.
+    let mut bytes = fs::read(folder.join(FILE)).unwrap();
+    bytes.iter_mut().skip(4096).for_each(|byte| *byte = 0x55);
+    fs::write(folder.join(FILE), &bytes).unwrap();
+    write(&folder, &[row("anna", 10)]);
+    assert_eq!(requests(&folder, RequestFilter::default()), [row("anna", 10)]);
+    assert!(names(&folder).contains(&format!("{FILE}.corrupt-{TODAY}")));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn only_one_process_writes_and_a_new_one_may_take_over() {
+    let folder = folder("lock");
+    let (old, _) = Store::open(folder.clone(), NOON).unwrap();
+    assert!(FolderLock::take(&folder).unwrap().is_none());
+    let (second, _) = Store::open(folder.clone(), NOON).unwrap();
+    second.add(row("second", 1));
+    second.close();
+    old.hand_over();
+    let (new, _) = Store::open(folder.clone(), NOON).unwrap();
+    // Both write while the old one finishes its streams.
+    new.add(row("new", 1));
+    old.add(row("old", 1));
+    old.close();
+    new.close();
+    let mut clients: Vec<_> =
+        requests(&folder, RequestFilter::default()).into_iter().map(|row| row.client).collect();
+    clients.sort();
+    assert_eq!(clients, ["new", "old"]);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_newer_version_is_left_alone() {
+    let folder = folder("newer");
+    write(&folder, &[row("anna", 10)]);
+    let database = open(&folder).unwrap();
+    database.execute_batch("PRAGMA user_version = 99").unwrap();
+    drop(database);
+    write(&folder, &[row("guest", 1)]);
+    assert_eq!(requests(&folder, RequestFilter::default()), [row("anna", 10)]);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn old_rows_go_and_a_clock_that_was_ahead_does_no_harm() {
+    let folder = folder("old");
+    let day = 24 * 60 * 60 * 1000;
+    let at = |ended_ms| RequestRow { ended_ms, ..row("anna", 1) };
+    let (ahead, now) = (at(u64::from(u32::MAX) * 1000), at(NOON * 1000));
+    write(&folder, &[at(NOON * 1000 - 31 * day), at(NOON * 1000 - 29 * day), ahead.clone(), now.clone()]);
+    assert_eq!(requests(&folder, RequestFilter::default()), [at(NOON * 1000 - 29 * day), ahead, now]);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_stops_nothing() {
+    let folder = folder("unusable");
+    fs::write(&folder, "a file in its place").unwrap();
+    write(&folder, &[row("anna", 10)]);
+    assert!(Reader::open(&folder).unwrap_err().contains("--state DIR"));
+    fs::remove_file(&folder).unwrap();
+}
+
+#[test]
+fn numbers_beyond_all_measure_are_cut() {
+    let folder = folder("numbers");
+    let wild = RequestRow { output: u64::MAX, cost: u64::MAX, total_ms: u64::MAX, ..row("anna", u64::MAX) };
+    write(&folder, &[wild.clone(), wild]);
+    assert_eq!(Reader::open(&folder).unwrap().usage(UsageGroup::Day, "").unwrap()[0].requests, 2);
+    fs::remove_dir_all(&folder).unwrap();
+}

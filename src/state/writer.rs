@@ -1,0 +1,338 @@
+//! The thread that writes: it alone waits for the disk.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, params};
+
+use super::folder::{FolderLock, set_aside};
+use super::row::{Fact, RequestRow, day_of};
+use super::schema::{Unusable, open};
+
+/// The most messages that one transaction takes.
+const BATCH_MAX: usize = 256;
+
+/// The time between two tries to use a folder that failed, and between two lines about it.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// The time for which rows of requests are kept.
+const AGE_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+
+/// The most rows of requests.
+const REQUESTS_MAX: u64 = 1_000_000;
+
+/// The most rows of usage: 400 days of 500 clients and models.
+const USAGE_MAX: u64 = 200_000;
+
+/// The most bytes of the file. Beyond it the oldest fifth of the requests goes.
+const FILE_SIZE_MAX: u64 = 512 * 1024 * 1024;
+
+/// The number of rows after which those that are too old are deleted.
+const PRUNE_EVERY: usize = 1000;
+
+/// A message to the writer.
+pub(super) enum ToWriter {
+    /// A request has ended.
+    Row(Box<RequestRow>),
+    /// The facts of these kinds replace those that are saved.
+    Facts(Vec<&'static str>, Vec<Fact>),
+    /// Everything before this message is to be written; a new process may then have the folder. The sender is dropped
+    /// when that is done.
+    HandOver(SyncSender<()>),
+    /// The same, and the thread ends.
+    Close(SyncSender<()>),
+    /// The new process has ended, so the folder is this one's again.
+    TakeBack,
+}
+
+/// The facts and the tokens of one day that the file has.
+#[derive(Debug, Default)]
+pub struct SavedState {
+    /// The facts that were saved last.
+    pub facts: Vec<Fact>,
+    /// The prompt and output tokens of each client today.
+    pub tokens_today: Vec<(String, u64)>,
+}
+
+/// Kinds of facts, and all facts of these kinds.
+type SavedKinds = (Vec<&'static str>, Vec<Fact>);
+
+/// The writer's side of the folder.
+pub(super) struct Writer {
+    folder: PathBuf,
+    /// The day on which the process began, for the names of corrupt files until a row tells a later one.
+    day: String,
+    lock: Option<FolderLock>,
+    database: Option<Connection>,
+    /// When the folder was tried last, if that failed.
+    tried: Option<Instant>,
+    /// When a line about a failure was written last, and the rows that were lost since.
+    told: Option<Instant>,
+    lost: u64,
+    /// The rows since the last deletion.
+    unpruned: usize,
+    /// True once a new process has the folder: the file is then written without the lock.
+    is_handed_over: bool,
+}
+
+impl Writer {
+    pub(super) fn new(folder: PathBuf, day: String) -> Writer {
+        let (lock, database, tried, told, lost, is_handed_over) = Default::default();
+        Writer { folder, day, lock, database, tried, told, lost, unpruned: PRUNE_EVERY, is_handed_over }
+    }
+
+    /// Opens the folder, and reads what it has.
+    pub(super) fn load(&mut self) -> SavedState {
+        let day = self.day.clone();
+        let Some(database) = self.database() else { return SavedState::default() };
+        match read_saved(database, &day) {
+            Ok(saved) => saved,
+            Err(error) => {
+                self.fail(error, 0);
+                SavedState::default()
+            }
+        }
+    }
+
+    /// Writes what comes, until it is closed or nobody can send any more.
+    pub(super) fn run(mut self, messages: &Receiver<ToWriter>) {
+        while let Ok(first) = messages.recv() {
+            let (mut rows, mut facts, mut end) = (Vec::new(), Vec::new(), None);
+            let mut next = Some(first);
+            while let Some(message) = next.take() {
+                match message {
+                    ToWriter::Row(row) => rows.push(*row),
+                    ToWriter::Facts(kinds, saved) => facts.push((kinds, saved)),
+                    ToWriter::TakeBack => (self.is_handed_over, self.database) = (false, None),
+                    ToWriter::HandOver(done) => end = Some((done, false)),
+                    ToWriter::Close(done) => end = Some((done, true)),
+                }
+                if end.is_none() && rows.len() < BATCH_MAX {
+                    next = messages.try_recv().ok();
+                }
+            }
+            self.write(&rows, &facts);
+            if let Some((done, is_last)) = end {
+                self.lock = None;
+                self.is_handed_over = true;
+                if is_last {
+                    self.database = None;
+                }
+                // Its receiver waits for this.
+                drop(done);
+                if is_last {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Writes a batch. A file that turns out to be corrupt is replaced, and the batch goes to the new one.
+    fn write(&mut self, rows: &[RequestRow], facts: &[SavedKinds]) {
+        if rows.is_empty() && facts.is_empty() {
+            return;
+        }
+        if let Some(row) = rows.last() {
+            self.day = row.day();
+        }
+        self.unpruned += rows.len();
+        let prunes = self.unpruned >= PRUNE_EVERY && !rows.is_empty();
+        for _ in 0..2 {
+            let Some(database) = self.database() else { break };
+            match write_batch(database, rows, facts, prunes) {
+                Ok(()) => {
+                    if prunes {
+                        self.unpruned = 0;
+                    }
+                    return;
+                }
+                Err(error) => {
+                    let is_corrupt = matches!(error, Unusable::Corrupt(_));
+                    self.fail(error, if is_corrupt { 0 } else { rows.len() });
+                    if !is_corrupt {
+                        return;
+                    }
+                }
+            }
+        }
+        self.lost += rows.len() as u64;
+    }
+
+    /// The open file. `None`: it cannot be used now; the log says why.
+    fn database(&mut self) -> Option<&mut Connection> {
+        if self.database.is_none() && self.tried.is_none_or(|tried| tried.elapsed() >= PAUSE) {
+            match self.open() {
+                Ok(opened) => (self.database, self.tried) = (Some(opened), None),
+                Err(Unusable::Corrupt(why)) => {
+                    self.fail(Unusable::Corrupt(why), 0);
+                    match self.open() {
+                        Ok(opened) => self.database = Some(opened),
+                        Err(error) => self.fail(error, 0),
+                    }
+                }
+                Err(error) => self.fail(error, 0),
+            }
+        }
+        self.database.as_mut()
+    }
+
+    fn open(&mut self) -> Result<Connection, Unusable> {
+        if self.lock.is_none() && !self.is_handed_over {
+            let taken =
+                FolderLock::take(&self.folder).map_err(|error| Unusable::Failed(error.to_string()))?;
+            let used =
+                || Unusable::Failed("another sparkgap uses it; give this one a folder of its own".to_owned());
+            self.lock = Some(taken.ok_or_else(used)?);
+        }
+        open(&self.folder)
+    }
+
+    /// Logs a failure, at most once a minute, and sets a corrupt file aside.
+    fn fail(&mut self, error: Unusable, lost: usize) {
+        self.lost += lost as u64;
+        let folder = self.folder.display();
+        let why = match error {
+            Unusable::Corrupt(why) => {
+                // Close it first, so that nothing is written to the file under its new name.
+                self.database = None;
+                match set_aside(&self.folder, &self.day) {
+                    Ok(name) => {
+                        log::error!(
+                            "state folder {folder}: {why}; the file is kept as {name}, and a new one is begun"
+                        );
+                        return;
+                    }
+                    Err(error) => format!("{why}; it cannot be set aside: {error}"),
+                }
+            }
+            Unusable::Failed(why) => why,
+        };
+        if self.database.is_none() {
+            self.tried = Some(Instant::now());
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= PAUSE) {
+            self.told = Some(Instant::now());
+            let lost = match std::mem::take(&mut self.lost) {
+                0 => String::new(),
+                lost => format!("; {lost} requests are missing in it"),
+            };
+            log::error!("state folder {folder}: {why}{lost}; going on without history");
+        }
+    }
+}
+
+fn read_saved(database: &Connection, day: &str) -> Result<SavedState, Unusable> {
+    let mut facts = database.prepare("SELECT kind, key, value FROM learned")?;
+    let facts =
+        facts.query_map([], |row| Ok(Fact { kind: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))?;
+    let facts = facts.collect::<Result<Vec<_>, _>>()?;
+    let mut tokens =
+        database.prepare("SELECT client, sum(prompt + output) FROM usage WHERE day = ?1 GROUP BY client")?;
+    let tokens_today = tokens.query_map([day], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let tokens_today = tokens_today.collect::<Result<Vec<_>, _>>()?;
+    Ok(SavedState { facts, tokens_today })
+}
+
+fn write_batch(
+    database: &mut Connection,
+    rows: &[RequestRow],
+    facts: &[SavedKinds],
+    prunes: bool,
+) -> Result<(), Unusable> {
+    let change = database.transaction()?;
+    if !rows.is_empty() {
+        insert(&change, rows)?;
+    }
+    for (kinds, facts) in facts {
+        for kind in kinds {
+            change.execute("DELETE FROM learned WHERE kind = ?1", [kind])?;
+        }
+        let mut insert = change.prepare("INSERT OR REPLACE INTO learned VALUES (?1, ?2, ?3)")?;
+        for fact in facts {
+            insert.execute([&fact.kind, &fact.key, &fact.value])?;
+        }
+    }
+    if let (true, Some(newest)) = (prunes, rows.last()) {
+        prune(&change, newest.ended_ms)?;
+    }
+    change.commit()?;
+    Ok(())
+}
+
+/// Adds requests, and counts them for their clients. One that reached no upstream is not counted: its model's name is the
+/// client's invention.
+fn insert(change: &Connection, rows: &[RequestRow]) -> Result<(), rusqlite::Error> {
+    let mut requests = change.prepare(
+        "INSERT INTO requests VALUES
+         (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+    )?;
+    let mut usage = change.prepare(
+        "INSERT INTO usage VALUES (?1, ?2, ?3, 1, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET
+         requests = requests + 1, prompt = prompt + ?4, cached = cached + ?5, output = output + ?6, cost = cost + ?7",
+    )?;
+    for row in rows {
+        requests.execute(params![
+            row.id,
+            row.ended_ms,
+            row.client,
+            row.session,
+            row.model,
+            row.upstream,
+            row.upstream_model,
+            row.is_streamed,
+            row.status,
+            row.stop_reason,
+            row.prompt,
+            row.cached,
+            row.output,
+            row.cost,
+            row.lane,
+            row.queue_ms,
+            row.first_byte_ms,
+            row.total_ms,
+            row.error,
+        ])?;
+        if !row.upstream.is_empty() {
+            let (prompt, cached, output) = (row.prompt, row.cached, row.output);
+            usage.execute(params![
+                row.day(),
+                row.client,
+                row.upstream_model,
+                prompt,
+                cached,
+                output,
+                row.cost
+            ])?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes the rows that are too old or too many. `now` is the time of the newest row. A row of a clock that was ahead
+/// goes with its number.
+fn prune(change: &Connection, now: u64) -> Result<(), rusqlite::Error> {
+    change.execute("DELETE FROM requests WHERE ended < ?1", [now.saturating_sub(AGE_MAX_MS)])?;
+    change.execute(
+        "DELETE FROM requests WHERE number <= (SELECT max(number) FROM requests) - ?1",
+        [REQUESTS_MAX],
+    )?;
+    change.execute(
+        "DELETE FROM usage WHERE day < (SELECT day FROM usage ORDER BY day DESC LIMIT 1 OFFSET ?1)",
+        [USAGE_MAX],
+    )?;
+    change.execute(
+        "DELETE FROM usage WHERE day < ?1",
+        [day_of(now.saturating_sub(400 * 24 * 60 * 60 * 1000) / 1000)],
+    )?;
+    let number = |question: &str| change.query_row(question, [], |row| row.get::<_, u64>(0));
+    let pages = number("PRAGMA page_count")?.saturating_sub(number("PRAGMA freelist_count")?);
+    if pages.saturating_mul(number("PRAGMA page_size")?) > FILE_SIZE_MAX {
+        change.execute(
+            "DELETE FROM requests WHERE number <=
+             (SELECT min(number) + (max(number) - min(number)) / 5 FROM requests)",
+            [],
+        )?;
+    }
+    Ok(())
+}
