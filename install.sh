@@ -26,7 +26,8 @@ usage: ./install.sh [options]
   --no-start       install, and leave the service as it is
   --rollback       exchange the program and its units for the ones that the last upgrade replaced
   --uninstall      remove all but the configuration
-  --purge          remove the configuration too: hooks, credentials, drop-ins
+  --purge          remove the configuration too: hooks, credentials, drop-ins; and the
+                   history of requests and usage
   --dry-run        test the values, and say what would be done
   --version        print the versions of the program here and of the installed one
 
@@ -144,6 +145,7 @@ paths() {
     bin=$destdir$prefix/bin
     share=$destdir$prefix/share/sparkgap
     etc=$destdir/etc/sparkgap
+    state=$destdir/var/lib/sparkgap
     dropins=$destdir/etc/systemd/system
     # systemd reads units from this folder too; the one in /etc belongs to the owner.
     case $prefix in
@@ -563,11 +565,16 @@ do_uninstall() {
         run systemctl daemon-reload
         [ -n "$dry" ] || systemctl reset-failed sparkgap.service sparkgap.socket 2>/dev/null || true
     fi
-    if [ "$action" = uninstall ] && [ -d "$etc" ]; then say "kept       $etc (--purge removes it)"; fi
+    if [ "$action" = uninstall ]; then
+        # With DynamicUser= systemd keeps the folder below private, and the other path is a link to it.
+        for kept in "$etc" "$state"; do
+            if [ -d "$kept" ]; then say "kept       $kept (--purge removes it)"; fi
+        done
+    fi
 }
 
 do_purge() {
-    remove "$etc" "$dropins/sparkgap.socket.d" "$dropins/sparkgap.service.d"
+    remove "$etc" "$state" "$destdir/var/lib/private/sparkgap" "$dropins/sparkgap.socket.d" "$dropins/sparkgap.service.d"
     if [ -n "$systemd" ]; then run systemctl daemon-reload; fi
 }
 

@@ -36,6 +36,7 @@ mod bad_input;
 mod bench;
 mod boxes;
 mod calls;
+mod client_limits;
 mod closed;
 mod clusters;
 mod commands;
