@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::fleet::SaveTime;
 use crate::hooks::Shared;
 use crate::proxy::Proxy;
 use crate::state::{Fact, Store};
@@ -18,6 +19,9 @@ const SHARED: &str = "shared";
 
 /// The kind of the facts about the speed of upstreams.
 const SPEED: &str = "speed";
+
+/// The kind of the facts that answers and refusals of upstreams have shown.
+const LEARNED: &str = "learned";
 
 /// The folder, and the facts that are saved there.
 pub(super) struct KeptState {
@@ -43,11 +47,12 @@ impl KeptState {
         let (store, saved) = Store::open(folder, seconds())?;
         let store = Arc::new(store);
         proxy.restore_tokens(saved.tokens_today);
-        let (now, gateway) = (Instant::now(), proxy.gateway());
+        let (time, gateway) = (SaveTime { seconds: seconds(), now: Instant::now() }, proxy.gateway());
         for Fact { kind, key, value } in saved.facts {
             match kind.as_str() {
-                SHARED => shared.restore(&key, &value, seconds(), now),
+                SHARED => shared.restore(&key, &value, time.seconds, time.now),
                 SPEED => gateway.restore_speed(&key, &value),
+                LEARNED => gateway.restore_learned(&key, &value, time),
                 // A newer version may have saved others.
                 _ => {}
             }
@@ -61,16 +66,19 @@ impl KeptState {
 
     /// Saves the facts of now.
     fn save(&self) {
+        let time = SaveTime { seconds: seconds(), now: Instant::now() };
+        let gateway = self.proxy.gateway();
         let fact = |kind: &str| {
             let kind = kind.to_owned();
             move |(key, value)| Fact { kind: kind.clone(), key, value }
         };
-        let shared = self.shared.saved(seconds(), Instant::now()).into_iter().map(fact(SHARED));
-        let speeds = self.proxy.gateway().speeds().into_iter().map(fact(SPEED));
-        let mut facts: Vec<Fact> = shared.chain(speeds).collect();
+        let shared = self.shared.saved(time.seconds, time.now).into_iter().map(fact(SHARED));
+        let speeds = gateway.speeds().into_iter().map(fact(SPEED));
+        let learned = gateway.learned(time).into_iter().map(fact(LEARNED));
+        let mut facts: Vec<Fact> = shared.chain(speeds).chain(learned).collect();
         facts.sort_unstable_by(|a, b| (&a.kind, &a.key).cmp(&(&b.kind, &b.key)));
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last != facts && self.store.save(vec![SHARED, SPEED], facts.clone()) {
+        if *last != facts && self.store.save(vec![SHARED, SPEED, LEARNED], facts.clone()) {
             *last = facts;
         }
     }

@@ -53,22 +53,24 @@ const WINDOW_TOLERANCE: u64 = 16;
 #[derive(Debug, Default)]
 pub(super) struct Learned {
     generation: u64,
-    models: HashMap<String, LearnedModel>,
+    pub(super) models: HashMap<String, LearnedModel>,
     /// The hash of the question, the count, and the time when it was counted.
     counts: VecDeque<(u64, u64, Instant)>,
+    /// The listing that facts from before a restart are about; `None` once it was compared with the server's.
+    pub(super) restored: Option<u64>,
     /// True once the log has warned that the server cuts prompts.
     warned_of_cut_prompt: bool,
 }
 
 /// The learned facts about one model.
 #[derive(Debug, Default)]
-struct LearnedModel {
-    answers: VecDeque<(Instant, CountedPrompt)>,
-    window: Option<(Instant, ToldWindow)>,
+pub(super) struct LearnedModel {
+    pub(super) answers: VecDeque<(Instant, CountedPrompt)>,
+    pub(super) window: Option<(Instant, ToldWindow)>,
     /// The repairs, in the order in which they are made.
-    repairs: VecDeque<(Instant, Repair)>,
+    pub(super) repairs: VecDeque<(Instant, Repair)>,
     /// The new tokens of prompts that were read in a second.
-    prefills: VecDeque<(Instant, u64)>,
+    pub(super) prefills: VecDeque<(Instant, u64)>,
 }
 
 impl LearnedModel {
@@ -97,6 +99,14 @@ impl Learned {
     pub(super) fn follow(&mut self, generation: u64) {
         if self.generation != generation {
             *self = Learned { generation, ..Learned::default() };
+        }
+    }
+
+    /// Forgets facts from before a restart if the server's listing is another one by now. `identity` is its hash; 0: it
+    /// is not known yet.
+    pub(super) fn compare_listing(&mut self, identity: u64) {
+        if identity != 0 && self.restored.take().is_some_and(|restored| restored != identity) {
+            *self = Learned { generation: self.generation, ..Learned::default() };
         }
     }
 
@@ -186,12 +196,19 @@ impl Learned {
     /// Learns from the time until an answer began how fast the model reads. `tokens` are those of its prompt that were not
     /// cached.
     pub(super) fn learn_prefill(&mut self, model: &str, tokens: u64, time: Duration, now: Instant) {
-        let Some(model) = self.model(model, now).filter(|_| tokens >= PREFILL_TOKENS_MIN) else { return };
+        if tokens >= PREFILL_TOKENS_MIN {
+            let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+            self.restore_prefill(model, tokens.saturating_mul(1000) / milliseconds, now);
+        }
+    }
+
+    /// Notes how many new tokens of a prompt the model has read in a second.
+    pub(super) fn restore_prefill(&mut self, model: &str, rate: u64, now: Instant) {
+        let Some(model) = self.model(model, now) else { return };
         if model.prefills.len() >= PREFILLS_MAX {
             model.prefills.pop_front();
         }
-        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-        model.prefills.push_back((now, tokens.saturating_mul(1000) / milliseconds));
+        model.prefills.push_back((now, rate));
     }
 
     /// The new tokens of a prompt that the model reads in a second, if enough answers have shown it.

@@ -6,6 +6,7 @@
 //! | `discovery` | `GET /models` -> server kind, models, context windows |
 //! | `memory` | the facts last discovered, and when they are asked for again |
 //! | `learned` | the facts that answers and refusals have shown, and for how long they are believed |
+//! | `learned_text` | these facts as text, for the state folder |
 //! | `pool` | [`Gateway`]: all upstreams, aliases and hooks in use, replaced as one set |
 //! | `dispatch` | which request gets which upstream, and which waits |
 //! | `choose` | the upstream that answers a request soonest |
@@ -29,6 +30,7 @@ mod dispatch;
 mod hang;
 mod health;
 mod learned;
+mod learned_text;
 mod load;
 mod load_watch;
 mod memory;
@@ -47,6 +49,7 @@ pub use conversations::BoxId;
 pub use discovery::{Discovered, Model};
 pub use dispatch::{BoxReport, Candidate, Dispatch, Grant, Spent, Ticket};
 pub use health::{HealthState, Sign, StateChange};
+pub use learned_text::SaveTime;
 pub use load::{Load, LoadPage};
 pub use memory::Availability;
 pub use outage::Outage;

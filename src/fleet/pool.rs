@@ -23,6 +23,7 @@ use super::conversations::BoxId;
 use super::discovery::Discovered;
 use super::health::{HealthState, StateChange};
 use super::learned::{Learned, is_same_window};
+use super::learned_text::SaveTime;
 use super::load_watch::LoadWatch;
 use super::news::StateNews;
 use super::slot::Dispatcher;
@@ -120,6 +121,7 @@ impl Served {
     fn learned(&self) -> MutexGuard<'_, Learned> {
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         learned.follow(self.upstream.generation());
+        learned.compare_listing(self.upstream.discovered().identity());
         learned
     }
 
@@ -436,6 +438,33 @@ impl Gateway {
         let Some((name, model)) = names.split_once('\n') else { return };
         if let Some(served) = self.upstream(name) {
             self.dispatcher.restore_speed(served.id(), model, speed);
+        }
+    }
+
+    /// The learned facts about all upstreams' models as text, each under the names of both, for a restart.
+    pub fn learned(&self, time: SaveTime) -> Vec<(String, String)> {
+        let of = |served: &Arc<Served>| {
+            let (name, learned) = (served.name(), served.learned());
+            // Facts that were not compared yet are about the listing that they came with.
+            let identity = learned.restored.unwrap_or_else(|| served.upstream.discovered().identity());
+            let texts = learned.to_texts(time).into_iter().filter(|(_, text)| !text.is_empty());
+            texts
+                .map(|(model, text)| (format!("{name}\n{model}"), format!("{identity}\n{text}")))
+                .collect::<Vec<_>>()
+        };
+        self.upstreams.iter().flat_map(of).collect()
+    }
+
+    /// Takes over facts of [`Gateway::learned`]. They are forgotten when the server turns out to list something else.
+    pub fn restore_learned(&self, names: &str, text: &str, time: SaveTime) {
+        let (Some((name, model)), Some((identity, text))) = (names.split_once('\n'), text.split_once('\n'))
+        else {
+            return;
+        };
+        if let (Some(served), Ok(identity)) = (self.upstream(name), identity.parse()) {
+            let mut learned = served.learned();
+            learned.restored = Some(identity);
+            learned.restore(model, text, time);
         }
     }
 

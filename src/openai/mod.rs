@@ -14,6 +14,7 @@
 //! | `passing` | the id, the counts and the reason in an answer that is passed on |
 //! | `refusal` | the texts of refusals, and the changes that help |
 //! | `repair` | [`Repair`]: the changes |
+//! | `repair_text` | the changes as text, for the state folder |
 //!
 //! Knows the chat completions wire format of vLLM, llama.cpp, SGLang, Ollama and LM Studio; knows nothing of
 //! the Messages API or of sockets.
@@ -29,6 +30,7 @@ mod overflow;
 mod passing;
 mod refusal;
 mod repair;
+mod repair_text;
 mod upstream_error;
 
 pub use chunk::{Choice, Chunk, ChunkDelta, Counts, ToolCallDelta};

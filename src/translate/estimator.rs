@@ -70,6 +70,16 @@ impl CountedPrompt {
         (least..=most).contains(&told).then_some(answer)
     }
 
+    /// An answer by its two numbers of tokens: estimated, and told.
+    pub fn of_counts(estimated: u64, told: u64) -> Option<CountedPrompt> {
+        CountedPrompt::new(Prompt { text: estimated, images: 0 }, told)
+    }
+
+    /// The tokens of the prompt, estimated and as the upstream counted them.
+    pub fn counts(&self) -> (u32, u32) {
+        (self.estimated, self.told)
+    }
+
     /// True if `larger` answers a clearly larger prompt, and yet its count is not larger. A server that cuts prompts
     /// counts so.
     pub fn is_cut_in(&self, larger: &CountedPrompt) -> bool {

@@ -14,7 +14,8 @@ const TOKENS: u64 = 25;
 fn start(upstream: &Upstream, name: &str, limits: &str, more: &[&str]) -> Server {
     let keys = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("limits-{name}.keys"));
     std::fs::write(&keys, "sk-anna-0123456789 anna\nsk-guest-0123456789 guest\n").unwrap();
-    let hooks = hooks_file(&format!("limits-{name}"), &format!("return {{ keys = {{ anna = {{ {limits} }} }} }}"));
+    let hooks =
+        hooks_file(&format!("limits-{name}"), &format!("return {{ keys = {{ anna = {{ {limits} }} }} }}"));
     let arguments = ["--api-key-file", keys.to_str().unwrap(), "--hooks", &hooks];
     Server::start_with(upstream, &[&arguments, more].concat())
 }

@@ -159,3 +159,36 @@ fn a_server_that_has_handed_over_ends_its_streams_when_it_is_told_to() {
     assert!(old.ended().success());
     gate.open();
 }
+
+#[test]
+fn a_reload_hands_the_state_folder_over() {
+    let upstream = Upstream::start();
+    let gate = echo(&upstream, 2);
+    let manager = Manager::new("handover-state");
+    let state = manager.folder.join("state");
+    let state = state.to_str().unwrap();
+    let hooks = hooks_file(
+        "handover-state",
+        r#"return { on_log = function(rec) log.info("call " .. shared.incr("calls", 1) .. " of this folder") end }"#,
+    );
+    let arguments = ["--upstream", &upstream.url(), "--state", state, "--hooks", &hooks];
+    let mut old = manager.serve(&arguments);
+    Client::connect(old.address).ask(&super::client::post(b"{"));
+    let streams = streams(&old, 2);
+    let (is_done, log) = manager.reload(&arguments);
+    assert!(is_done && !log.contains("without history"), "{log}");
+    let _new = manager.main_process();
+    // The new process writes while the old one finishes its streams, and adds them.
+    Client::connect(old.address).post(&hello()).message();
+    gate.open();
+    finish(streams);
+    assert!(old.ended().success());
+    let until = std::time::Instant::now() + HANG;
+    loop {
+        let (_, rows, stderr) = super::server::output(&["requests", "--state", state]);
+        if rows.lines().count() == 4 {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{rows}{stderr}");
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::HANG;
-use super::client::{hello, post_with};
+use super::client::{hello, post, post_with};
 use super::server::{Server, hooks_file, output, output_in};
 use super::upstream::{MODEL, Upstream};
 
@@ -110,6 +110,38 @@ fn what_hooks_share_survives_a_restart() {
     }
 }
 
+/// A model that was found to read no images, before and after a restart.
+#[test]
+fn a_repair_survives_a_restart_unless_the_server_lists_another_model() {
+    let (upstream, folder) = (Upstream::start(), folder("learned"));
+    let image = serde_json::json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}});
+    let mut body = hello();
+    body["messages"][0]["content"] = serde_json::json!([image, {"type": "text", "text": "Hi"}]);
+    let refuse = || {
+        let error = serde_json::json!({"error": {"message": format!("{MODEL} is not a multimodal model"), "type": "BadRequestError", "code": 400}});
+        upstream.next_answer(400, &error.to_string());
+    };
+    let asked = |upstream: &Upstream| upstream.seen().len();
+    refuse();
+    let server = start(&upstream, &folder);
+    server.connect().post(&body).message();
+    assert_eq!(asked(&upstream), 2, "refused once, then repaired");
+    assert!(server.terminate());
+    let server = start(&upstream, &folder);
+    server.connect().post(&body).message();
+    assert_eq!(asked(&upstream), 3, "repaired at once");
+    let sent = upstream.seen().pop().unwrap().body.to_string();
+    assert!(!sent.contains("image_url"), "{sent}");
+    assert!(server.terminate());
+    let other = serde_json::json!({"data": [{"id": "other", "object": "model", "owned_by": "vllm", "max_model_len": 8192}]});
+    upstream.set_page("/v1/models", 200, &other.to_string());
+    let server = start(&upstream, &folder);
+    server.connect().post(&body).message();
+    let sent = upstream.seen().pop().unwrap().body.to_string();
+    assert!(sent.contains("image_url"), "another model is not repaired: {sent}");
+    assert!(server.terminate());
+}
+
 #[test]
 fn a_process_that_is_killed_leaves_a_file_that_opens() {
     let (upstream, folder) = (Upstream::start(), folder("killed"));
@@ -205,10 +237,12 @@ fn no_request_waits_for_a_disk_that_hangs() {
     let server = start(&upstream, &folder);
     server.wait_for("the disk does not answer; going on without what was saved there");
     let mut client = server.connect();
-    // More requests than the channel holds.
+    client.post(&hello()).message();
+    // More requests than the channel holds. They are refused, since that is faster, and kept all the same.
     for _ in 0..1100 {
-        client.post(&hello()).message();
+        assert_eq!(client.ask(&post(b"{")).status, 400);
     }
+    client.post(&hello()).message();
     server.wait_for("the disk is too slow; requests missing in it: 1");
     assert!(server.terminate(), "it ends all the same");
 }
