@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -21,7 +22,8 @@ impl FolderLock {
     /// # Errors
     /// The folder cannot be written.
     pub(super) fn take(folder: &Path) -> io::Result<Option<FolderLock>> {
-        fs::create_dir_all(folder)?;
+        // For its user alone: the rows name people and what they asked for.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(FolderLock(file))),
