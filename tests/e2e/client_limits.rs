@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::mpsc::channel;
 
-use super::client::{Answer, hello, post_with};
+use super::client::{Answer, hello, hello_stream, post_with};
 use super::server::{Server, hooks_file};
-use super::upstream::{Upstream, text_chunks};
+use super::upstream::{Then, Upstream, text_chunks};
 
 /// The tokens that an answer of the upstream says it used, prompt and answer together.
 const TOKENS: u64 = 25;
@@ -115,6 +115,29 @@ fn fifty_requests_at_once_exceed_a_budget_by_one_at_most() {
     let served = statuses.iter().filter(|status| **status == 200).count() as u64;
     assert!((1..).contains(&served) && (served - 1) * TOKENS < 250, "{statuses:?}");
     assert!(statuses.iter().all(|status| [200, 429].contains(status)), "{statuses:?}");
+}
+
+/// Otherwise a client could have most of each answer for nothing.
+#[test]
+fn an_answer_whose_client_leaves_counts_as_much_as_it_may_have_used() {
+    let upstream = Upstream::start();
+    let server = start(&upstream, "leaves", "tokens_per_day = 100, max_in_flight = 1", &[]);
+    upstream.next(|call| {
+        call.stream_head();
+        text_chunks("Some words ").iter().take(2).for_each(|chunk| call.chunk(chunk));
+        call.wait_for_close();
+        Then::Close
+    });
+    let mut body = hello_stream();
+    body["max_tokens"] = 100.into();
+    let mut client = server.connect();
+    client.send(&post_with("x-api-key: sk-anna-0123456789\r\n", body.to_string().as_bytes()));
+    client.head();
+    client.read_until("Some");
+    is_limited(&ask(&server, "anna"), "has 1 requests in progress", "true");
+    drop(client);
+    server.wait_for("the client has left");
+    is_limited(&ask(&server, "anna"), "has used its 100 tokens of today", "false");
 }
 
 #[test]
