@@ -8,8 +8,8 @@ mod url;
 mod wake;
 
 use std::fmt;
-use std::time::Duration;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use limits::ClientLimits;
 pub use network::{client_network, host, host_outside, leaves_the_lan};

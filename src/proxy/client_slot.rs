@@ -13,6 +13,9 @@ use crate::translate::estimate;
 /// The tokens of an answer that are reserved if the client names no limit.
 const ANSWER_TOKENS: u64 = 4096;
 
+/// The members that limit an answer, of the Messages API and of OpenAI's protocol.
+const ANSWER_LIMITS: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
+
 /// A request that counts for its client until this value is dropped, after a panic as well.
 pub(super) struct ClientSlot {
     counts: Arc<Mutex<LimitCounts>>,
@@ -72,7 +75,8 @@ impl ClientSlot {
         if limits.tokens_per_day.is_none() || self.reserved > 0 {
             return Ok(());
         }
-        let answer = body.get("max_tokens").and_then(Value::as_u64).unwrap_or(ANSWER_TOKENS);
+        let named = ANSWER_LIMITS.iter().find_map(|key| body.get(key).and_then(Value::as_u64));
+        let answer = named.unwrap_or(ANSWER_TOKENS);
         let tokens = estimate::prompt_tokens(body).saturating_add(answer);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.reserve(limits, tokens, now().as_secs())?;

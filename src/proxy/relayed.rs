@@ -22,6 +22,7 @@ use crate::translate::{Asked, failure_error};
 use crate::transport::{ExtraHeaders, Failure, Path, Response, Wait, has_left};
 
 use super::body::read_body;
+use super::client_slot::ClientSlot;
 use super::exchange::Exchange;
 use super::identity::{self, Identity};
 use super::passage::Passage;
@@ -73,6 +74,8 @@ struct RelayedCourse<'s> {
     record: Record,
     /// The time that the request has spent without an upstream that takes it.
     outage: Outage,
+    /// Its place among the requests of its client, if its key has limits.
+    client_slot: Option<ClientSlot>,
 }
 
 /// The failure of one upstream, while nothing of an answer has gone out.
@@ -110,9 +113,20 @@ pub(super) fn serve(
         hooked: Hooked::default(),
         record,
         outage: Outage::new(Duration::ZERO),
+        client_slot: None,
     };
     course.record.status = 200;
-    let outcome = course.run();
+    let outcome = proxy.client_slot(&course.gateway, caller, client).map_err(Stop::from).and_then(|slot| {
+        course.client_slot = slot;
+        course.run()
+    });
+    if let Some(mut slot) = course.client_slot.take() {
+        slot.used = match course.record.stop_reason {
+            // An answer whose counts never came, since its client left, counts as much as it might have used.
+            None if active.times().first_byte.is_some() => slot.reserved(),
+            _ => course.record.prompt_tokens() + course.record.usage.output,
+        };
+    }
     let result = course.conclude(outcome);
     let RelayedCourse { gateway, hooked, mut record, .. } = course;
     record.times = active.times();
@@ -212,6 +226,11 @@ impl RelayedCourse<'_> {
         go_home(self.proxy, &self.gateway, &mut self.hooked, &tree);
         let model = model_of(&tree);
         check_model(model)?;
+        let mut key_lane = None;
+        if let Some(client) = &mut self.client_slot {
+            client.check(model, &tree)?;
+            key_lane = client.limits().lane;
+        }
         // All upstreams speak OpenAI's protocol. One that does not is to be left out here, and said so in the error.
         let (requested, destinations) = incoming.destinations(model, &self.hooked)?;
         let view = conversation_view(&tree);
@@ -224,7 +243,7 @@ impl RelayedCourse<'_> {
             }
         }
         let routing = Routing::new(requested, destinations);
-        let ticket = routing.needs_place().then(|| routing.ticket(&identity, self.hooked.lane));
+        let ticket = routing.needs_place().then(|| routing.ticket(&identity, self.hooked.lane.or(key_lane)));
         exchange.active().describe(&self.record.details);
         Ok(Order { body, routing, ticket, headers })
     }

@@ -173,3 +173,31 @@ fn mistakes_in_limits_and_prices_are_named() {
         assert!(code == Some(1) && stderr.contains(expected), "{lua}: {stderr}");
     }
 }
+
+/// A limit that holds on one path only would be a way around it.
+#[test]
+fn the_limits_hold_for_openai_s_protocol_too() {
+    let upstream = Upstream::start();
+    let limits = "tokens_per_day = 60, models = { 'gpt-*' }";
+    let server = start(&upstream, "openai", limits, &[]);
+    let ask = |model: &str| {
+        let body = format!(r#"{{"model":"{model}","max_completion_tokens":20,"messages":[]}}"#);
+        let head = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nx-api-key: sk-anna-0123456789\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        server.connect().ask(&[head, body].concat().into_bytes())
+    };
+    let refused = ask("claude-x");
+    let message = &refused.json()["error"]["message"];
+    assert_eq!(refused.status, 403, "{message}");
+    assert!(message.as_str().unwrap().contains("may use these models: gpt-*"), "{message}");
+    let said = r#"{"id":"x","choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":40,"completion_tokens":25}}"#;
+    upstream.next_answer(200, said);
+    let first = ask("gpt-5");
+    assert_eq!((first.status, first.header("anthropic-ratelimit-tokens-limit")), (200, Some("60")));
+    let second = ask("gpt-5");
+    assert_eq!(second.status, 429, "{}", second.text());
+    assert_eq!(second.header("x-should-retry"), Some("false"));
+}
