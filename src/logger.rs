@@ -9,13 +9,15 @@
 mod limited;
 mod queue;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::shown::ShownText;
+use crate::json::{Object, Value};
+use crate::shown::{ShownText, plain_json};
 use crate::{service, threads};
 pub use limited::LimitedLines;
 use queue::LineQueue;
@@ -33,13 +35,53 @@ static LINES: OnceLock<LineQueue> = OnceLock::new();
 /// The level that the operator chose at the start.
 static CHOSEN: OnceLock<LevelFilter> = OnceLock::new();
 
+/// The form that the operator chose at the start.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+fn format() -> LogFormat {
+    FORMAT.get().copied().unwrap_or_default()
+}
+
+/// Writes a line about a request. As JSON it has the request's record as well, which `value` makes.
+pub fn log_request(level: Level, text: fmt::Arguments<'_>, value: impl FnOnce() -> Value<'static>) {
+    if level > log::max_level() {
+        return;
+    }
+    match (format(), LINES.get()) {
+        (LogFormat::Json, Some(lines)) => lines.push(json_line(level, text, Some(value())).as_bytes()),
+        _ => log::log!(level, "{text}"),
+    }
+}
+
 struct Logger {
     /// `None`: no thread could be started, so each line is written at once.
     lines: Option<&'static LineQueue>,
 }
 
+/// The form of the log's lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(format!("'{text}' is not a format of the log; use text or json")),
+        }
+    }
+}
+
 /// Starts logging. Under systemd each line begins with its priority instead of the time.
-pub fn start(level: LevelFilter) {
+pub fn start(level: LevelFilter, format: LogFormat) {
     // A second start happens in tests, and keeps the first logger.
     if log::max_level() != LevelFilter::Off {
         return;
@@ -47,6 +89,7 @@ pub fn start(level: LevelFilter) {
     let lines = LINES.get_or_init(|| LineQueue::new(lost_line));
     let writer = threads::background("log", || lines.write_all(write_whole));
     let logger = Logger { lines: writer.is_ok().then_some(lines) };
+    let _ = FORMAT.set(format);
     let _ = CHOSEN.set(level);
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
         log::set_max_level(level);
@@ -124,11 +167,35 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// A whole line with its end.
-fn line(level: Level, text: std::fmt::Arguments<'_>) -> String {
+fn is_journal() -> bool {
     static IS_JOURNAL: OnceLock<bool> = OnceLock::new();
+    *IS_JOURNAL.get_or_init(service::stderr_is_journal)
+}
+
+/// A whole line in JSON, with its end. Under systemd its priority comes first, which the journal takes off.
+fn json_line(level: Level, text: fmt::Arguments<'_>, request: Option<Value<'_>>) -> String {
+    let mut message = String::with_capacity(LINE_SIZE);
+    let _ = message.write_fmt(text);
+    fit(&mut message, 0, if level == Level::Trace { usize::MAX } else { TEXT_SIZE_MAX });
+    let mut object = Object::new();
+    object.push("time", humantime::format_rfc3339_millis(SystemTime::now()).to_string());
+    object.push("level", level.as_str().to_ascii_lowercase());
+    object.push("message", message);
+    if let Some(request) = request {
+        object.push("request", request);
+    }
+    let json = object.to_json();
+    let start = if is_journal() { format!("<{}>", priority(level)) } else { String::new() };
+    format!("{start}{}\n", plain_json(&json))
+}
+
+/// A whole line with its end.
+fn line(level: Level, text: fmt::Arguments<'_>) -> String {
+    if format() == LogFormat::Json {
+        return json_line(level, text, None);
+    }
     let mut line = String::with_capacity(LINE_SIZE);
-    let _ = match IS_JOURNAL.get_or_init(service::stderr_is_journal) {
+    let _ = match is_journal() {
         true => write!(line, "<{}>", priority(level)),
         false => {
             let time = humantime::format_rfc3339_millis(SystemTime::now());
@@ -189,6 +256,20 @@ mod tests {
         let mut line = format!("<6>{}", "a".repeat(TEXT_SIZE_MAX));
         fit(&mut line, 3, TEXT_SIZE_MAX);
         assert_eq!(line.len(), 3 + TEXT_SIZE_MAX);
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_without_commands() {
+        let request = Value::object([("model", "a\u{1b}[2J\u{202e}\u{e0041}\n\"".into())]);
+        let line = json_line(Level::Warn, format_args!("x\u{7f}\ny"), Some(request));
+        let json = line.trim_end_matches('\n');
+        assert!(json.is_ascii() && !json.bytes().any(|byte| byte.is_ascii_control()), "{json}");
+        let read: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!((&read["level"], &read["message"]), (&"warn".into(), &"x\\u{7f}\\ny".into()));
+        assert_eq!(read["request"]["model"], "a\u{1b}[2J\u{202e}\u{e0041}\n\"", "the text itself is kept");
+        let long = json_line(Level::Info, format_args!("{}", "x".repeat(10 * TEXT_SIZE_MAX)), None);
+        assert!(long.len() < TEXT_SIZE_MAX + 100, "{}", long.len());
+        assert!("yaml".parse::<LogFormat>().is_err_and(|error| error.contains("text or json")));
     }
 
     #[test]

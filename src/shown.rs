@@ -71,7 +71,10 @@ pub fn plain_json(json: &str) -> Cow<'_, str> {
     let mut plain = String::with_capacity(json.len());
     for c in json.chars() {
         if is_escaped(c) {
-            let _ = write!(plain, "\\u{:04x}", u32::from(c));
+            // JSON escapes have four digits: a character beyond them takes two.
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(plain, "\\u{unit:04x}");
+            }
         } else {
             plain.push(c);
         }

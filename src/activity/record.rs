@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::changes::BehaviorChanges;
 use super::times::PhaseTimes;
 use crate::anthropic::{StopReason, Usage};
-use crate::json::Value;
+use crate::json::{Object, Value};
 use crate::lane::Lane;
 use crate::prefix::{Grouped, PrefixVerdict};
 use crate::shown::{ShownText, cut};
@@ -281,7 +281,6 @@ impl Record {
             ("first_byte_ms", moment(times.first_byte)),
             ("first_word_ms", moment(times.first_word)),
             ("total_ms", millis(self.total())),
-            ("prefix", self.prefix.as_ref().map_or(Value::Null, prefix_value)),
             ("error", self.error.clone().map_or(Value::Null, Value::from)),
             ("why", self.place.map_or(Value::Null, |place| place.why.into())),
             ("lane", u64::from(self.lane().number()).into()),
@@ -289,20 +288,23 @@ impl Record {
         if let Some(object) = record.as_object_mut() {
             self.behavior.members().into_iter().for_each(|(name, value)| object.push(name, value));
         }
+        if let (Some(verdict), Some(record)) = (&self.prefix, record.as_object_mut()) {
+            record.push("prefix", prefix_value(verdict));
+        }
         record
     }
 }
 
-/// The verdict on a prefix as JSON.
+/// The verdict on a prefix as JSON. Unknown members are left out.
 fn prefix_value(verdict: &PrefixVerdict) -> Value<'static> {
-    let number = |tokens: Option<u64>| tokens.map_or(Value::Null, Value::from);
-    let at = verdict.at.as_ref().map_or(Value::Null, |at| at.to_string().into());
-    Value::object([
-        ("kept", number(verdict.kept)),
-        ("lost", number(verdict.lost)),
-        ("cause", verdict.cause.map_or(Value::Null, |cause| cause.name().into())),
-        ("at", at),
-    ])
+    let members = [
+        ("kept", verdict.kept.map(Value::from)),
+        ("lost", verdict.lost.map(Value::from)),
+        ("cause", verdict.cause.map(|cause| cause.name().into())),
+        ("at", verdict.at.as_ref().map(|at| at.to_string().into())),
+    ];
+    let members = members.into_iter().filter_map(|(key, value)| Some((key.into(), value?)));
+    Value::from(members.collect::<Object<'_>>())
 }
 
 /// A text from outside in a log line; a dash if it is empty.

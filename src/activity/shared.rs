@@ -11,6 +11,7 @@ use super::prefixes::Prefixes;
 use super::record::{Caller, Record};
 use super::refusals::RefusalLog;
 use crate::json::{Object, Value};
+use crate::logger;
 
 /// The requests in progress, and the numbers since the start of this process.
 #[derive(Debug, Default)]
@@ -58,7 +59,8 @@ impl Activity {
         if record.is_refused() {
             self.refusals.log(record.details.caller.address, format_args!("{record}"));
         } else {
-            log::log!(if record.is_failed() { log::Level::Warn } else { log::Level::Info }, "{record}");
+            let level = if record.is_failed() { log::Level::Warn } else { log::Level::Info };
+            logger::log_request(level, format_args!("{record}"), || record.to_value());
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::configure::Sources;
 use crate::access::{HostName, Network, Origin};
+use crate::logger::LogFormat;
 use crate::proxy::ClientPatience;
 use crate::{server, transport};
 
@@ -47,6 +48,8 @@ pub struct RunOptions {
     pub state: Option<PathBuf>,
     /// The least important log lines that are written.
     pub log_level: log::LevelFilter,
+    /// The form of log lines.
+    pub log_format: LogFormat,
 }
 
 impl Default for RunOptions {
@@ -70,6 +73,7 @@ impl Default for RunOptions {
             metrics_by_client: false,
             state: None,
             log_level: log::LevelFilter::Info,
+            log_format: LogFormat::Text,
         }
     }
 }

@@ -35,7 +35,7 @@ pub enum ServeFailure {
 /// The server cannot start, or its listener failed.
 pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     use ServeFailure::Configuration;
-    logger::start(options.log_level);
+    logger::start(options.log_level, options.log_format);
     let text = |error: io::Error| ServeFailure::System(error.to_string());
     let options = Arc::new(options);
     let (listener, others) = listeners(&options.listen).map_err(ServeFailure::System)?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgValue, FromArgs};
 
 use crate::access::{HostName, Network, Origin};
+use crate::logger::LogFormat;
 use crate::state::UsageGroup;
 
 /// Claude Code, and any Anthropic SDK client, on your own models: takes the Anthropic Messages API, speaks
@@ -171,6 +172,9 @@ pub(super) struct Serve {
     /// error, warn, info, debug or trace (%log_level%); trace shows bodies, unredacted
     #[argh(option, arg_name = "level")]
     pub(super) log_level: Option<log::LevelFilter>,
+    /// text or json, one object a line (text)
+    #[argh(option, arg_name = "format")]
+    pub(super) log_format: Option<LogFormat>,
 }
 
 /// Serve with the built-in demo upstream: no model server needed.

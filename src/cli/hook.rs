@@ -26,7 +26,7 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
     });
     let headers = headers.collect::<Result<Vec<_>, Failed>>()?;
     // The purpose of this command is to show the log lines of hooks, and the reasons why they fail.
-    logger::start(log::LevelFilter::Info);
+    logger::start(log::LevelFilter::Info, logger::LogFormat::Text);
     let gateway_of = |hooks: &[std::path::PathBuf], urls: &[String]| {
         let sources = Sources { upstreams: urls.to_vec(), hooks: hooks.to_vec(), ..Sources::default() };
         Gateway::new(sources.load()?, &transport::CallLimits::default())

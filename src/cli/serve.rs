@@ -89,6 +89,7 @@ fn run_options(typed: Serve) -> RunOptions {
         metrics_by_client: typed.metrics_by_client,
         state: typed.state,
         log_level: typed.log_level.unwrap_or(defaults.log_level),
+        log_format: typed.log_format.unwrap_or(defaults.log_format),
     }
 }
 
@@ -152,6 +153,8 @@ mod tests {
             "llm/",
             "--metrics-open",
             "--metrics-by-client",
+            "--log-format",
+            "json",
             "--log-level",
             "debug",
             "--listen",
@@ -174,6 +177,7 @@ mod tests {
         assert_eq!((server.drain, options.calls.connect_timeout), (seconds(107), seconds(108)));
         assert_eq!(options.calls.first_byte_timeout, seconds(109));
         assert_eq!(options.calls.idle_timeout, seconds(110));
+        assert_eq!(options.log_format, crate::logger::LogFormat::Json);
         assert!(options.metrics_open && options.metrics_by_client);
         let patience = options.patience;
         assert_eq!((patience.open_after, patience.ping_every), (seconds(0), seconds(112)));

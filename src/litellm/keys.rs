@@ -26,7 +26,7 @@ const HEADERS: &str = "sparkgap adds no headers of its own; a key belongs in api
 
 const LOG_LEVEL: &str = "the log has one line per request; for more see sparkgap serve --help";
 
-const JSON_LOGS: &str = "the log is plain text for the journal; journalctl -o json makes JSON of it";
+const JSON_LOGS: &str = "sparkgap serve --log-format json writes one object a line";
 
 const RATES: &str =
     "no limits and no shares by the minute; max_parallel_requests bounds the requests at a time";

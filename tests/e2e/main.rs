@@ -58,6 +58,7 @@ mod limits;
 mod litellm;
 mod logs;
 mod memory;
+mod metrics;
 mod models;
 mod odd_answers;
 mod paths;

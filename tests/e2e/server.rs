@@ -107,7 +107,7 @@ impl Server {
         let mut server = Server { child, address: ([127, 0, 0, 1], 0).into(), grown, log };
         let line = server.wait_for(" listens on http");
         let (_, rest) = line.split_once("://").unwrap();
-        server.address = rest.split('/').next().unwrap().parse().unwrap();
+        server.address = rest.split(['/', '"']).next().unwrap().parse().unwrap();
         server
     }
 
