@@ -21,7 +21,7 @@ const NAME_SIZE_MAX: usize = 256;
 
 /// The most calls in one answer, and the most pieces of them: names, keys and values.
 const CALLS_MAX: usize = 256;
-const PIECES_MAX: usize = 4096;
+const PIECES_MAX: usize = 2048;
 
 /// The last entry of a table of steps has the number before this one.
 const BODY_END: u8 = u8::MAX;
@@ -64,7 +64,7 @@ enum Word<T> {
     Wrong,
 }
 
-/// What a word of the frame means.
+/// The meaning of a word of the frame.
 #[derive(Clone, Copy)]
 enum FrameWord {
     Section,

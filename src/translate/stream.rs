@@ -113,14 +113,14 @@ impl MessageStream {
     pub fn new(mut plan: Plan, message_id: String) -> Self {
         let calls = StreamedCalls::new(&mut plan);
         let writer = BlockWriter::new(message_id, plan.thinking_omitted);
-        let rescues = plan.rescues && !plan.no_tool_call && !plan.discard && calls.has_tools();
+        let may_call = !plan.no_tool_call && !plan.discard && calls.has_tools();
         MessageStream {
             is_discarded: plan.discard,
             is_without_calls: plan.no_tool_call,
             is_never_empty: plan.never_empty && !plan.discard,
             knows_window_reason: plan.context_window_beta,
             marks: ThinkMarks::new(plan.repeated, plan.think_tags),
-            lost: LostCalls::new(rescues),
+            lost: LostCalls::new(plan.rescues, may_call),
             lines: RepeatedLines::new(plan.ends_repeated_lines && !plan.discard),
             content: AnswerContent::new(writer, calls, plan.stop_sequences, plan.thinking_asked),
             told: ToldEnd::default(),
@@ -385,7 +385,11 @@ impl MessageStream {
         if self.marks.is_waiting() {
             self.with_marks(emit, ThinkMarks::settle);
         }
-        self.marks.switch_off();
+        if self.lost.is_wanted() {
+            self.marks.follow_reasoning()
+        } else {
+            self.marks.switch_off()
+        }
         self.with_lost(emit, |lost, content, sink| lost.reasoning(text, content, sink));
     }
 

@@ -66,6 +66,7 @@ mod patience;
 mod pool;
 mod relayed;
 mod repairs;
+mod rescue;
 mod restarts;
 mod service;
 mod settings_file;

@@ -15,6 +15,8 @@ use super::writer::AnswerSink;
 pub(super) struct LostCalls {
     /// False if no call is to be looked for.
     is_on: bool,
+    /// True if the operator wants slips of the model and the server to be mended.
+    is_wanted: bool,
     text: CallDetector,
     reasoning: CallDetector,
     rescued: usize,
@@ -22,14 +24,20 @@ pub(super) struct LostCalls {
 }
 
 impl LostCalls {
-    pub(super) fn new(is_on: bool) -> Self {
+    pub(super) fn new(is_wanted: bool, has_tools: bool) -> Self {
         LostCalls {
-            is_on,
+            is_on: is_wanted && has_tools,
+            is_wanted,
             text: CallDetector::new(false),
             reasoning: CallDetector::new(true),
             rescued: 0,
             family: None,
         }
+    }
+
+    /// True if the operator wants slips of the model and the server to be mended.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted
     }
 
     /// True if text is held.

@@ -19,6 +19,8 @@ enum MarkState {
     /// The text so far may become [`THINK_START`], or the client's own beginning repeated.
     #[default]
     Undecided,
+    /// The server has sent reasoning. The text behind it may still begin with a mark that its parser left there.
+    Behind,
     /// Reasoning, up to [`THINK_END`].
     Inside,
     Off,
@@ -66,12 +68,13 @@ impl ThinkMarks {
                 }
             }
             MarkState::Undecided => self.push_undecided(text, show),
+            MarkState::Behind => self.push_behind(text, show),
         }
     }
 
     /// Handles the end of the text: something else follows, so kept text that might have become a mark is not a mark.
     pub(super) fn settle(&mut self, show: &mut ShowMarked<'_>) {
-        if self.is_waiting() {
+        if matches!(self.state, MarkState::Undecided | MarkState::Behind) && !self.text.is_empty() {
             self.begin_without_mark(show);
         }
         self.end.flush(&mut |text| show(MarkedText::Reasoning(text)));
@@ -82,9 +85,23 @@ impl ThinkMarks {
         self.state = MarkState::Off;
     }
 
+    /// Takes notice of reasoning that the server sent as such. Text may follow that begins with a mark: one that ends
+    /// reasoning is dropped, and one that begins it begins more of it.
+    pub(super) fn follow_reasoning(&mut self) {
+        let is_at_start = matches!(self.state, MarkState::Undecided | MarkState::Behind);
+        self.state = if is_at_start { MarkState::Behind } else { MarkState::Off };
+        self.begins_inside = false;
+        self.repeated = None;
+    }
+
     /// True if text is kept that may become a mark.
     pub(super) fn is_waiting(&self) -> bool {
-        self.state == MarkState::Undecided && !self.text.is_empty()
+        match self.state {
+            MarkState::Undecided => !self.text.is_empty(),
+            // White space alone says nothing.
+            MarkState::Behind => self.start < self.text.len(),
+            MarkState::Inside | MarkState::Off => false,
+        }
     }
 
     /// The bytes of text that are kept.
@@ -116,6 +133,26 @@ impl ThinkMarks {
         } else {
             self.begin_without_mark(show);
         }
+    }
+
+    /// Takes text behind reasoning that may still become a mark.
+    fn push_behind(&mut self, text: &str, show: &mut ShowMarked<'_>) {
+        self.text.push_str(text);
+        let seen = self.text.get(self.start..).unwrap_or_default().trim_start();
+        self.start = self.text.len() - seen.len();
+        let (rest, then) = if let Some(rest) = seen.strip_prefix(THINK_END) {
+            (rest.to_string(), MarkState::Off)
+        } else if let Some(rest) = seen.strip_prefix(THINK_START) {
+            (rest.to_string(), MarkState::Inside)
+        } else {
+            if !THINK_END.starts_with(seen) && !THINK_START.starts_with(seen) {
+                self.begin_without_mark(show);
+            }
+            return;
+        };
+        self.state = then;
+        self.text = String::new();
+        self.push(&rest, show);
     }
 
     /// Handles text that begins neither with the mark nor with the client's own beginning: the kept text is ordinary
