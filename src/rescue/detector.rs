@@ -15,21 +15,13 @@ use memchr::memchr2;
 use super::families::{CallFamily, FAMILIES};
 use super::form::{CallForm, is_in_name};
 use super::found::FoundCall;
+use super::offered::OfferedTools;
 
 /// The most text that is held, in bytes. A longer call goes out as text: an answer of 128,000 tokens has half of it.
 pub const HELD_SIZE_MAX: usize = 1024 * 1024;
 
 /// The memory that an idle detector keeps for the next held text, in bytes.
 const KEPT_SIZE_MAX: usize = 256;
-
-/// The tools that a request offers.
-pub trait OfferedTools {
-    /// True if this is the name of an offered tool, perhaps with control tokens or a namespace around it.
-    fn offers(&self, name: &str) -> bool;
-
-    /// True if the name of an offered tool begins with this text, or this text with such a name.
-    fn may_offer(&self, beginning: &str) -> bool;
-}
 
 /// The part of a pushed text that may be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +75,21 @@ impl CallDetector {
     }
 
     /// Takes the next piece of the text.
+    #[inline]
     pub fn push(&mut self, text: &str, tools: &dyn OfferedTools) -> Release {
+        // Nearly all pieces of an answer: nothing is held, and no tag begins in them.
+        let bytes = text.as_bytes();
+        if let (true, false, false, Some(last)) =
+            (self.held.is_empty(), self.is_at_start, has_bracket(bytes), bytes.last())
+        {
+            self.last = *last;
+            return Release::Pushed;
+        }
+        self.push_rare(text, tools)
+    }
+
+    #[inline(never)] // keep the path of nearly all pieces short
+    fn push_rare(&mut self, text: &str, tools: &dyn OfferedTools) -> Release {
         if !self.is_holding() && !self.may_begin_in(text, tools) {
             self.is_at_start = self.is_at_start && text.trim_ascii().is_empty();
             self.last = text.bytes().last().unwrap_or(self.last);
@@ -238,6 +244,18 @@ impl CallDetector {
         self.last = shown.bytes().last().unwrap_or(self.last);
         self.ready = end;
     }
+}
+
+/// The size in bytes up to which a plain loop is faster than a search by SIMD, whose set-up costs more than the search.
+const SHORT_MAX: usize = 16;
+
+/// True if a text has a byte with which a tag may begin.
+#[inline]
+fn has_bracket(text: &[u8]) -> bool {
+    if text.len() > SHORT_MAX {
+        return memchr2(b'<', b'[', text).is_some();
+    }
+    text.iter().any(|byte| matches!(byte, b'<' | b'['))
 }
 
 /// True if a text that begins with `<` or `[` may begin with a tag that opens a call. A second byte decides for most.

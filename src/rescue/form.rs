@@ -11,9 +11,9 @@
 //!
 //! The text may end wherever the place is Frame and at least one call has come.
 
-use super::detector::OfferedTools;
 use super::families::{CallFamily, SEPARATORS, TURN_ENDS};
 use super::found::{FoundCall, FoundText, push_calls};
+use super::offered::OfferedTools;
 use super::readers::{CallKey, Keep, Step, ValueEvent, ValueReader, call_key};
 
 /// The longest name of a tool or an argument, with the tokens around it, in bytes.

@@ -10,6 +10,7 @@
 //! | `form` | follows the text of one call, or of several, in the form of one row |
 //! | `readers` | the bodies of calls: JSON, parameters in tags, pairs, Python |
 //! | `found` | the calls that were found |
+//! | `offered` | the tools of the request |
 //!
 //! Whether a call is taken is decided above: its arguments must fit the tool's schema, which this room does not know.
 //!
@@ -19,8 +20,10 @@ mod detector;
 mod families;
 mod form;
 mod found;
+mod offered;
 mod readers;
 
-pub use detector::{CallDetector, HELD_SIZE_MAX, OfferedTools, Release};
+pub use detector::{CallDetector, HELD_SIZE_MAX, Release};
 pub use families::{CallFamily, FAMILIES};
 pub use found::{FoundArguments, FoundCall, FoundText};
+pub use offered::OfferedTools;

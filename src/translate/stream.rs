@@ -409,7 +409,9 @@ impl MessageStream {
                 MarkedText::Reasoning(text) => lost.reasoning(text, content, sink),
                 MarkedText::Text(text) => lost.text(text, content, sink),
             };
-            met = met.take().or(here);
+            if here.is_some() {
+                met = here;
+            }
         });
         if let Some(sequence) = met {
             told.stop(sequence);

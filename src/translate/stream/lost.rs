@@ -56,6 +56,7 @@ impl LostCalls {
     }
 
     /// Takes text. Returns the stop sequence that was met in the text that is shown, if any.
+    #[inline]
     pub(super) fn text(
         &mut self,
         text: &str,
@@ -70,6 +71,7 @@ impl LostCalls {
             self.release_reasoning(content, sink);
         }
         match self.text.push(text, content.calls()) {
+            // This is nearly every piece of an answer.
             Release::Pushed => content.stoppable_text(text, sink),
             Release::Ready => self.show_text(content, sink),
             Release::Nothing => None,
@@ -83,11 +85,12 @@ impl LostCalls {
         content: &mut AnswerContent,
         sink: &mut AnswerSink<'_, '_>,
     ) -> Option<String> {
-        let mut met = None;
-        if self.text.is_holding() && !text.trim().is_empty() {
+        let met = if self.text.is_holding() && !text.trim().is_empty() {
             self.text.release();
-            met = self.show_text(content, sink);
-        }
+            self.show_text(content, sink)
+        } else {
+            None
+        };
         match if self.is_on { self.reasoning.push(text, content.calls()) } else { Release::Pushed } {
             Release::Pushed => content.reasoning(text, sink),
             Release::Ready => self.show_reasoning(content, sink),
