@@ -258,10 +258,20 @@ fn has_bracket(text: &[u8]) -> bool {
     text.iter().any(|byte| matches!(byte, b'<' | b'['))
 }
 
-/// True if a text that begins with `<` or `[` may begin with a tag that opens a call. A second byte decides for most.
+/// True if a text that begins with `<` or `[` may begin with a tag that opens a call. The next two bytes decide for most:
+/// they are those of the tags in the table of families.
 fn may_be_tag(text: &[u8]) -> bool {
     match text {
-        [b'<', b't' | b'f' | b'i' | b'm' | b'|' | b'T' | b's' | b'a' | 0xef, ..] | [b'[', b'T', ..] => {
+        [b'<', b't' | b'f' | b'i' | b'm' | b'|' | b'T' | b's' | b'a' | 0xef] | [b'[', b'T'] => true,
+        [b'<', b't', b'o', ..]
+        | [b'<', b'f', b'u', ..]
+        | [b'<', b'i', b'n', ..]
+        | [b'<', b'm', b'i', ..]
+        | [b'<', b's', b'e', ..]
+        | [b'<', b'a', b'n', ..]
+        | [b'<', b'T', b'O', ..]
+        | [b'<', b'|' | 0xef, ..]
+        | [b'[', b'T', b'O', ..] => {
             let mut triggers = FAMILIES.iter().filter(|family| !family.is_whole_answer);
             triggers.any(|family| family.triggers().any(|word| shares_beginning(text, word.as_bytes())))
         }
@@ -293,4 +303,24 @@ fn compare(text: &str, trigger: &str, tools: &dyn OfferedTools) -> (bool, bool) 
 /// True if one of the two begins with the other.
 fn shares_beginning(text: &[u8], word: &[u8]) -> bool {
     text.starts_with(word) || word.starts_with(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_beginning_of_each_tag_is_noticed() {
+        for family in FAMILIES.iter().filter(|family| !family.is_whole_answer) {
+            for trigger in family.triggers() {
+                for end in 1..=trigger.len() {
+                    let part = trigger.as_bytes().get(..end).unwrap_or_default();
+                    assert!(has_bracket(part) && may_be_tag(part), "{trigger} {end}");
+                }
+            }
+        }
+        for text in ["<tag", "<-", "< ", "[1]", "<td>", "<file", "[Tag"] {
+            assert!(!may_be_tag(text.as_bytes()), "{text}");
+        }
+    }
 }

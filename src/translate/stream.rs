@@ -355,6 +355,7 @@ impl MessageStream {
     }
 
     /// Takes text. Returns false if a stop sequence was met.
+    #[inline]
     fn text(&mut self, text: &str, emit: &mut Emit<'_>) -> bool {
         let end = self.lines.push(text);
         let text = end.and_then(|end| text.get(..end)).unwrap_or(text);

@@ -27,10 +27,12 @@ impl RepeatedLines {
 
     /// Takes a piece of the text. Returns the size of the part up to the end of the last line that is shown, if the text is
     /// to end there.
+    #[inline]
     pub(super) fn push(&mut self, text: &str) -> Option<usize> {
-        if !self.is_on {
-            return None;
-        }
+        if self.is_on { self.read(text) } else { None }
+    }
+
+    fn read(&mut self, text: &str) -> Option<usize> {
         let mut end = 0;
         for line in text.split_inclusive('\n') {
             end += line.len();
