@@ -17,6 +17,7 @@ use super::conversations::{BoxId, Conversations};
 use super::hang::Silence;
 use super::health::{Health, HealthState, Sign, StateChange};
 use super::load::{Load, LoadPage};
+use super::memory::QuestionEnd;
 use super::outage::Reach;
 use super::residents::{Expected, Residents};
 use super::speed::{Speed, whole};
@@ -533,10 +534,13 @@ impl Dispatch {
         state.health.take(sign, now).map(|change| (id, change))
     }
 
-    /// Takes in whether the background's question to an upstream was answered. Returns the change of the upstream's
-    /// state, if there was one.
-    pub(super) fn probed(&mut self, id: BoxId, is_answered: bool, now: Instant) -> Option<StateChange> {
-        self.boxes.get_mut(&id)?.health.probed(is_answered, now)
+    /// Takes in how the background's question to an upstream ended. Returns the change of the upstream's state, if there
+    /// was one.
+    pub(super) fn probed(&mut self, id: BoxId, end: QuestionEnd, now: Instant) -> Option<StateChange> {
+        let state = self.boxes.get_mut(&id)?;
+        state.silence.note_question(end);
+        // A server that is mute may only be busy: its streams tell.
+        state.health.probed(end != QuestionEnd::Unreached, now)
     }
 
     /// Takes in the figures of a server about its own work. If the owner set no number of places, the server's own one
@@ -965,7 +969,7 @@ mod tests {
         let (first, got) = send(&mut dispatch, ticket(7, 100), now);
         assert!(got.is_none() && dispatch.lacks_upstream(first, now) == Some(Reach::Out));
         let (second, _) = send(&mut dispatch, ticket(8, 100), now);
-        dispatch.probed(A, true, now);
+        dispatch.probed(A, QuestionEnd::Answered, now);
         assert_eq!(dispatch.serve(now), [first], "one trial at a time");
         assert_eq!(collected(&mut dispatch, first), Some((A, Why::Only)));
         assert_eq!(dispatch.lacks_upstream(second, now), Some(Reach::Out));

@@ -3,7 +3,7 @@
 //! | its own figures | it hangs if |
 //! |---|---|
 //! | say that requests run, and three of them in a row are the same | all of its streams are silent for too long |
-//! | are missing, or say that nothing runs | all of its streams are silent for too long, and there are two or more |
+//! | are missing, or say that nothing runs | all of its streams are silent for too long, and there are two or more, or it does not answer the question for its models |
 //! | change | never |
 //!
 //! "Too long" is three times the predicted prefill of the prompts that it has, and at least the operator's limit.
@@ -13,6 +13,7 @@
 use std::time::{Duration, Instant};
 
 use super::load::LoadPage;
+use super::memory::QuestionEnd;
 
 /// The equal pages in a row that show that an engine stands still.
 const PAGES_MIN: u32 = 3;
@@ -33,6 +34,8 @@ pub(super) struct Silence {
     page: Option<LoadPage>,
     /// The equal pages in a row, in this silence.
     equal_pages: u32,
+    /// True if it did not answer the last question for its models: a machine that stands still breaks no connection.
+    is_mute: bool,
 }
 
 impl Silence {
@@ -43,6 +46,11 @@ impl Silence {
             |before: LoadPage| (before.tokens, before.load.cache_use) == (page.tokens, page.load.cache_use);
         self.equal_pages = if before.is_some_and(is_same) { self.equal_pages.saturating_add(1) } else { 0 };
         before.is_some_and(|before| before.tokens != page.tokens)
+    }
+
+    /// Takes in how the background's question for its models ended.
+    pub(super) fn note_question(&mut self, end: QuestionEnd) {
+        self.is_mute = end != QuestionEnd::Answered;
     }
 
     /// Looks at an upstream with this number of requests, of whose answers `heard` pieces have come so far. `is_fresh`: its
@@ -69,7 +77,7 @@ impl Silence {
         let hangs = match page {
             Some(_) if self.equal_pages < PAGES_MIN => false,
             Some(page) if page.load.running > 0 => true,
-            _ => requests >= STREAMS_MIN,
+            _ => requests >= STREAMS_MIN || self.is_mute,
         };
         hangs.then(|| {
             (self.since, self.equal_pages) = (Some(now), 0);
@@ -120,6 +128,21 @@ mod tests {
         // An engine that hung while it was idle still says that nothing runs.
         assert_eq!(noticed(1, 0, |_| Some(page(0, 5))), None);
         assert_eq!(noticed(2, 0, |_| Some(page(0, 5))), Some(61));
+    }
+
+    #[test]
+    fn one_silent_stream_is_enough_if_the_question_for_the_models_is_not_answered() {
+        let (mut silence, begun) = (Silence::default(), Instant::now());
+        silence.take(&page(1, 5));
+        let mut look = |end, second, is_fresh| {
+            silence.note_question(end);
+            silence.look((7, 1), SECOND, LIMIT, is_fresh, begun + second * SECOND).is_some()
+        };
+        let (mute, answered) = (QuestionEnd::Mute, QuestionEnd::Answered);
+        assert!(!look(mute, 0, false) && !look(mute, 60, false), "not silent for long");
+        assert!(!look(answered, 61, false), "it lists its models");
+        assert!(!look(mute, 61, true), "its figures are fresh, and have not been the same for long");
+        assert!(look(mute, 61, false));
     }
 
     #[test]

@@ -63,6 +63,17 @@ impl Availability {
     }
 }
 
+/// The end of a question to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuestionEnd {
+    /// It answered, with a listing or not.
+    Answered,
+    /// It took the connection, and said nothing in time: it is busy, or its machine stands still.
+    Mute,
+    /// It could not be reached.
+    Unreached,
+}
+
 /// The facts, and the state of the questions for them.
 #[derive(Debug)]
 pub(super) struct DiscoveryMemory {
@@ -156,9 +167,14 @@ impl DiscoveryMemory {
         }
     }
 
-    /// The number of questions that have ended, and whether the last one reached the server.
-    pub(super) fn last_question(&self) -> (u64, bool) {
-        (self.ended, self.availability() == Availability::Up)
+    /// The number of questions that have ended, and how the last one ended.
+    pub(super) fn last_question(&self) -> (u64, QuestionEnd) {
+        let end = match (self.availability(), &self.failure) {
+            (Availability::Up, Some(Failure::Timeout(_))) => QuestionEnd::Mute,
+            (Availability::Up, _) => QuestionEnd::Answered,
+            _ => QuestionEnd::Unreached,
+        };
+        (self.ended, end)
     }
 
     /// The number of the server that runs now; a restart or another listing raises it.
@@ -502,6 +518,11 @@ mod tests {
         }
         memory.told(Err(Failure::Status(404)), now);
         assert_eq!(memory.availability(), Availability::Up, "it answers, though not with a listing");
+        assert_eq!(memory.last_question().1, QuestionEnd::Answered);
+        memory.told(Err(Failure::Timeout("before the first byte")), now);
+        assert_eq!(memory.availability(), Availability::Up, "it may be busy");
+        assert_eq!(memory.last_question().1, QuestionEnd::Mute);
+        memory.told(Err(Failure::Status(404)), now);
         memory.notice_refused();
         assert_eq!(memory.availability(), Availability::Down);
         assert!(memory.watch(now, wake).is_some(), "a sign of another server is followed at once");

@@ -51,7 +51,7 @@ pub use dispatch::{BoxReport, Candidate, Dispatch, Grant, Spent, Ticket};
 pub use health::{HealthState, Sign, StateChange};
 pub use learned_text::SaveTime;
 pub use load::{Load, LoadPage};
-pub use memory::Availability;
+pub use memory::{Availability, QuestionEnd};
 pub use outage::Outage;
 pub use pool::{Destination, Gateway, LISTING_PREFIX, Resolved, Served};
 pub use slot::{BoxSlot, Dispatcher, NoSlot};

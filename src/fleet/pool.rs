@@ -713,12 +713,12 @@ impl Gateway {
                 watch.ask_if_due(&served.upstream, served.id(), &self.dispatcher);
                 self.notice_hang(served);
             }
-            let (ended, is_reached) = served.upstream.last_question();
+            let (ended, end) = served.upstream.last_question();
             // Without places no request would tell that it is well again.
             if served.questions.swap(ended, Ordering::Relaxed) == ended || !served.needs_place() {
                 continue;
             }
-            if let Some(change) = self.dispatcher.probed(served.id(), is_reached) {
+            if let Some(change) = self.dispatcher.probed(served.id(), end) {
                 self.tell_change(served.name(), change, "it does not answer");
             }
         }

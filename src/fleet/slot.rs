@@ -15,6 +15,7 @@ use super::conversations::BoxId;
 use super::dispatch::{BoxReport, Dispatch, Grant, Spent, Ticket};
 use super::health::{Sign, StateChange};
 use super::load::LoadPage;
+use super::memory::QuestionEnd;
 use super::outage::Outage;
 use super::tally::Tally;
 use super::waking::{Sleeper, WakeCall};
@@ -235,12 +236,12 @@ impl Dispatcher {
         self.line().dispatch.look(id, limit, Instant::now())
     }
 
-    /// Takes in whether the background's question to an upstream was answered. Returns the change of the upstream's state, if
+    /// Takes in how the background's question to an upstream ended. Returns the change of the upstream's state, if
     /// there was one.
-    pub fn probed(&self, id: BoxId, is_answered: bool) -> Option<StateChange> {
+    pub fn probed(&self, id: BoxId, end: QuestionEnd) -> Option<StateChange> {
         let mut line = self.line();
         let now = Instant::now();
-        let change = line.dispatch.probed(id, is_answered, now);
+        let change = line.dispatch.probed(id, end, now);
         line.serve(now);
         change
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::discovery::Discovered;
-use super::memory::{Availability, DiscoveryMemory, NextStep};
+use super::memory::{Availability, DiscoveryMemory, NextStep, QuestionEnd};
 use crate::config;
 use crate::dialect::ServerKind;
 use crate::openai::UpstreamError;
@@ -191,7 +191,7 @@ impl Upstream {
     }
 
     /// The number of questions that have ended, and whether the last one reached the server.
-    pub(super) fn last_question(&self) -> (u64, bool) {
+    pub(super) fn last_question(&self) -> (u64, QuestionEnd) {
         self.memory.lock().last_question()
     }
 
