@@ -206,7 +206,9 @@ impl Answer {
         let number = |key: &str| usage.and_then(|usage| usage.get(key)?.as_u64()).unwrap_or(0);
         let cached = number("cache_read_input_tokens");
         let prompt = number("input_tokens") + cached + number("cache_creation_input_tokens");
-        let told = Counts { prompt, completion: number("output_tokens"), cached, ..Counts::default() };
+        let is_cache_told = usage.is_some_and(|usage| usage.get("cache_read_input_tokens").is_some());
+        let completion = number("output_tokens");
+        let told = Counts { prompt, completion, cached, is_cache_told, ..Counts::default() };
         self.counts = self.counts.merge(told);
     }
 }

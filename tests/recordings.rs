@@ -36,6 +36,9 @@ const PLACES: PlacesMax = PlacesMax(400);
 /// The recordings whose requests had stop strings.
 const STOPS: [(&str, &str); 2] = [("stop_in_reasoning", "greets"), ("stop_string", "can I")];
 
+/// The recordings whose requests allowed no call, or offered no tool.
+const NO_CALLS: [&str; 2] = ["tool_choice_none", "notools_offered"];
+
 struct Recording {
     name: String,
     flavour: ServerKind,
@@ -83,7 +86,11 @@ impl Recording {
             lessons: Lessons::default(),
             settings: &settings,
         };
-        let (_, plan) = request(MESSAGES.as_bytes(), &target).unwrap();
+        // A call in the text of an answer is a call only if the request allowed one.
+        let choice = if NO_CALLS.iter().any(|name| self.name.contains(name)) { "none" } else { "auto" };
+        let messages =
+            MESSAGES.replace("\"tools\":", &format!(r#""tool_choice":{{"type":"{choice}"}},"tools":"#));
+        let (_, plan) = request(messages.as_bytes(), &target).unwrap();
         let stops = STOPS.iter().filter(|(name, _)| self.name.contains(name));
         let stop_sequences = stops.map(|(_, stop)| stop.to_string()).collect();
         Exchange {
