@@ -175,7 +175,6 @@ struct Tables {
     aliases: HashSet<Arc<str>>,
     upstreams: BTreeMap<Arc<str>, Arc<UpstreamMetrics>>,
     requests: BTreeMap<RequestLabels, u64>,
-    why: BTreeMap<&'static str, u64>,
     clients: Option<BTreeMap<Arc<str>, ClientTotals>>,
 }
 
@@ -264,11 +263,6 @@ impl Metrics {
         self.tables().requests.iter().map(|(labels, count)| (labels.clone(), *count)).collect()
     }
 
-    /// The number of choices of an upstream by reason.
-    pub fn choices(&self) -> Vec<(&'static str, u64)> {
-        self.tables().why.iter().map(|(why, count)| (*why, *count)).collect()
-    }
-
     /// The totals of each client; `None` if they are not counted.
     pub fn clients(&self) -> Option<Vec<(Arc<str>, ClientTotals)>> {
         let tables = self.tables();
@@ -296,9 +290,6 @@ impl Tables {
         alias: Option<&str>,
         totals: ClientTotals,
     ) -> Option<Arc<UpstreamMetrics>> {
-        if let Some(why) = record.place.map(|place| place.why).filter(|why| !why.is_empty()) {
-            *self.why.entry(why).or_default() += 1;
-        }
         let (lane, outcome) = (record.lane().number(), RequestOutcome::of(record));
         let name = record.details.upstream.as_str();
         let upstream = match self.upstreams.get_key_value(name) {

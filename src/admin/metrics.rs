@@ -17,6 +17,13 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The states of an upstream, in the order in which they are written.
 const STATES: [&str; 3] = ["well", "full", "out"];
 
+/// The counters of the choice of upstreams: kind, name of the series, label, and help.
+const TALLIES: [(&str, &str, &str, &str); 3] = [
+    ("choice", "pool_decisions_total", "why", "Choices of an upstream for a request, by reason."),
+    ("state", "upstream_changes_total", "state", "Changes of upstreams to this state."),
+    ("refused", "turned_away_total", "why", "Requests that got no upstream."),
+];
+
 /// The answer. `connections`: the open connections of clients.
 pub fn metrics(gateway: &Gateway, activity: &Activity, connections: usize) -> Vec<u8> {
     let mut page = MetricsPage(String::with_capacity(16 * 1024));
@@ -186,9 +193,11 @@ impl MetricsPage {
 
     fn totals(&mut self, gateway: &Gateway, activity: &Activity) {
         let metrics = activity.metrics();
-        self.family("pool_decisions_total", "counter", "Choices of an upstream for a request, by reason.");
-        for (why, count) in metrics.choices() {
-            self.series("pool_decisions_total", &[("why", why)], count);
+        for (kind, name, label, help) in TALLIES {
+            self.family(name, "counter", help);
+            for (_, value, count) in gateway.dispatcher().tally().iter().filter(|(its, ..)| *its == kind) {
+                self.series(name, &[(label, value)], count);
+            }
         }
         self.family(
             "cancelled_total",
@@ -203,11 +212,19 @@ impl MetricsPage {
         for hook in Hook::ALL {
             self.series("hook_failures_total", &[("hook", hook.name())], gateway.hooks().failures(hook));
         }
-        let help = "Corrections in the arguments of tool calls: values given the type of their schema, repaired JSON.";
+        let (coerced, repaired) = (&metrics.coercions, &metrics.repairs);
+        let (rescued, broken_loops) = activity.counters().behavior();
+        let help = "Corrections of tool calls: arguments given the type of their schema, repaired JSON, calls found in text.";
         self.family("tool_repairs_total", "counter", help);
-        for (kind, count) in [("coerced", &metrics.coercions), ("repaired", &metrics.repairs)] {
-            self.series("tool_repairs_total", &[("kind", kind)], count.load(Ordering::Relaxed));
+        for (kind, count) in [
+            ("coerced", coerced.load(Ordering::Relaxed)),
+            ("repaired", repaired.load(Ordering::Relaxed)),
+            ("rescued", rescued),
+        ] {
+            self.series("tool_repairs_total", &[("kind", kind)], count);
         }
+        let help = "Turns in which calls were forbidden, and texts that were ended, because of a loop.";
+        self.single("broken_loops_total", "counter", help, broken_loops);
         let help = "Log lines that were dropped, since stderr took none for too long.";
         self.single("log_lines_lost_total", "counter", help, logger::lost_lines());
         self.family("build_info", "gauge", "Always 1; the version is its label.");
