@@ -17,6 +17,8 @@ return {
     --   model = "Intel/Qwen3.6-35B-A3B-int4-AutoRound",  -- used if an alias names no model; default: the server's first
     --   max_tokens = 8192,                      -- a cap on what clients ask for
     --   window = 131072,                        -- the context window in tokens, if the server does not tell it
+    --   protocol = "messages",                  -- it speaks the Messages API itself; default: "chat", OpenAI's
+    --   auth = "client",                        -- it gets each client's own key; default: "key", api_key
     --   flavour = "vllm",                       -- vllm, llama.cpp, sglang, ollama, lmstudio, openai, unknown; default: detected
     --   thinking = "auto",                      -- "off", "on"; "auto": as the client asks
     --   vision = true,                          -- false: images are replaced by a line of text
@@ -62,6 +64,9 @@ return {
   --     lane = 1,                                  -- 0: a person waits, 1: an agent, 2: nobody; default: by Claude Code's headers
   --   },
   -- },
+
+  -- Requests that an upstream never gets, whatever aliases and hooks say.
+  -- never_to = { cloud = { paths = { "/srv/secret" }, match = { "PRIVATE KEY" }, keys = { "intern-*" } } },
 
   -- The hooks. All are optional; a hook that is not defined costs nothing. README.md is the manual.
   --

@@ -29,6 +29,8 @@
 ---@field model string?
 ---@field max_tokens integer?
 ---@field window integer?
+---@field protocol "chat"|"messages"|nil
+---@field auth "key"|"client"|nil
 ---@field flavour "vllm"|"llama.cpp"|"sglang"|"ollama"|"lmstudio"|"openai"|"unknown"|nil
 ---@field thinking "off"|"on"|"auto"|nil
 ---@field vision boolean?
@@ -75,6 +77,12 @@
 ---@field [1] string the name of an upstream
 ---@field model string?
 
+---@class NeverTo
+---@field paths string[]?
+---@field match (string|{ pattern: string })[]?
+---@field keys string[]?
+---@field header table<string, string>?
+
 ---@class ToolCall
 ---@field id string
 ---@field name string
@@ -105,6 +113,7 @@
 ---@field upstreams table<string, Upstream>?
 ---@field aliases Alias[]?
 ---@field keys table<string, ClientLimits>?
+---@field never_to table<string, NeverTo>?
 ---@field policy "open"|"closed"|nil
 ---@field on_event_types string[]?
 ---@field on_load fun(cfg: table)?

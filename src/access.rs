@@ -11,7 +11,7 @@ mod page;
 
 pub use address::Network;
 pub use guesses::Guesses;
-pub use keys::Keys;
+pub use keys::{Keys, OWN_KEY_HEADER, bearer};
 pub use limits::LimitCounts;
 pub use page::{HostName, Origin, check_content_type};
 

@@ -4,6 +4,7 @@
 
 mod limits;
 mod network;
+mod protocol;
 mod url;
 mod wake;
 
@@ -13,11 +14,13 @@ use std::time::Duration;
 
 pub use limits::ClientLimits;
 pub use network::{client_network, host, host_outside, leaves_the_lan};
-pub use url::{ServerUrl, base_url};
+pub use protocol::{UpstreamAuth, UpstreamProtocol};
+pub use url::{ServerUrl, base_url, messages_url};
 pub use wake::WakeTarget;
 
 use crate::cluster::ClusterKind;
 use crate::json::Value;
+use crate::policy::NeverTo;
 use crate::route::{Alias, AliasMember};
 use crate::settings::Settings;
 
@@ -73,6 +76,10 @@ pub struct UpstreamConfig {
     pub name: String,
     /// Its base URL with the `/v1`, without a slash at the end: `http://192.168.68.155:8888/v1`.
     pub url: String,
+    /// The API that it speaks.
+    pub protocol: UpstreamProtocol,
+    /// The owner of the key that it gets.
+    pub auth: UpstreamAuth,
     /// The key that it gets as `Authorization: Bearer`. Without a key no such header is sent.
     pub api_key: Option<Secret>,
     /// The model to ask for if an alias names none; otherwise the first one that the server lists.
@@ -107,6 +114,8 @@ impl UpstreamConfig {
         UpstreamConfig {
             name: name.into(),
             url: url.into(),
+            protocol: UpstreamProtocol::Chat,
+            auth: UpstreamAuth::Own,
             api_key: None,
             model: None,
             max_in_flight: None,
@@ -129,6 +138,8 @@ pub struct Config {
     pub aliases: Vec<Alias>,
     /// The limits of clients by the owners of their keys.
     pub limits: Vec<Arc<ClientLimits>>,
+    /// The rules that keep requests from upstreams.
+    pub never_to: Vec<NeverTo>,
 }
 
 impl Config {

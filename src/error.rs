@@ -165,6 +165,19 @@ struct RareParts {
     allow: &'static [&'static str],
     /// The type and the text of the body, if the client does not read the Messages API's envelope.
     body: Option<(&'static str, String)>,
+    /// The answer of an upstream that speaks the Messages API, which the client gets as it came.
+    relayed: Option<RelayedAnswer>,
+}
+
+/// An upstream's answer that the client gets as it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RelayedAnswer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers that go to the client.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
 }
 
 impl Error {
@@ -225,6 +238,18 @@ impl Error {
     pub fn with_body(mut self, content_type: &'static str, body: String) -> Self {
         self.rare.get_or_insert_default().body = Some((content_type, body));
         self
+    }
+
+    /// Sets the upstream's answer, which the client gets as it came instead of an envelope.
+    #[must_use]
+    pub fn relayed(mut self, answer: RelayedAnswer) -> Self {
+        self.rare.get_or_insert_default().relayed = Some(answer);
+        self
+    }
+
+    /// The upstream's answer, if the client is to get it as it came.
+    pub fn relayed_answer(&self) -> Option<&RelayedAnswer> {
+        self.rare.as_ref()?.relayed.as_ref()
     }
 
     /// Adds more detail for the log.

@@ -11,8 +11,8 @@ mod integers;
 mod list;
 mod parser;
 mod pretty;
+pub mod spans;
 mod spares;
-mod splice;
 mod strict;
 mod surrogates;
 
@@ -22,7 +22,7 @@ use std::collections::HashMap;
 pub use document::Document;
 pub use list::{List, Share};
 pub use parser::{ParseError, Parser, SpareParser, Tape, parse};
-pub use splice::splice_member;
+pub use spans::splice_member;
 
 /// How deep arrays and objects may nest. The tree is walked recursively on a connection's 256 KiB stack,
 /// so the limit is a matter of safety; no client or server comes near it.

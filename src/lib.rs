@@ -26,8 +26,8 @@
 //! | 5 | `fleet`, `probe`, `demo` |
 //! | 4 | `translate` (pure), `hooks`, `transport`, `server`, `activity`, `litellm`, `access` |
 //! | 3 | `config`, `anthropic` (pure), `openai` (pure), `rescue` (pure), `http`, `state` |
-//! | 2 | `error` (pure), `settings` (pure), `prefix` (pure), `cluster` (pure), `shell` (pure), `logger` |
-//! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `lane` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `claude_code` (pure), `ids`, `threads`, `wake`, `hang_up`, `service` |
+//! | 2 | `error` (pure), `settings` (pure), `prefix` (pure), `cluster` (pure), `shell` (pure), `policy` (pure), `logger` |
+//! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `lane` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `claude_code` (pure), `lua_pattern` (pure), `ids`, `threads`, `wake`, `hang_up`, `service` |
 
 pub mod claude_code;
 pub mod dialect;
@@ -37,6 +37,7 @@ pub mod ids;
 pub mod json;
 pub mod lane;
 pub mod line;
+pub mod lua_pattern;
 pub mod route;
 pub mod service;
 pub mod shown;
@@ -47,6 +48,7 @@ pub mod wake;
 pub mod cluster;
 pub mod error;
 pub mod logger;
+pub mod policy;
 pub mod prefix;
 pub mod settings;
 pub mod shell;

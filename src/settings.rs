@@ -77,6 +77,9 @@ pub struct Settings {
     /// user turns. It is for templates that drop that reasoning and do not know `preserve_thinking` (Qwen3.5), and for
     /// vLLM.
     pub thinking_in_text: bool,
+    /// Send earlier thinking that has another maker's signature as the model's own reasoning. False where conversations move
+    /// between this upstream and one that speaks the Messages API: there it is another model's.
+    pub foreign_thinking: bool,
     /// Decides whether `thinking.budget_tokens` is passed on; `None`: to llama.cpp only.
     pub thinking_budget: Option<bool>,
     /// Repair tool arguments of the wrong type (`"5"` where the schema wants a number).
@@ -113,6 +116,7 @@ impl Default for Settings {
             system_messages: SystemMessages::Fold,
             preserve_thinking: true,
             thinking_in_text: false,
+            foreign_thinking: true,
             thinking_budget: None,
             coerce_arguments: true,
             rescue_tool_calls: true,

@@ -16,6 +16,9 @@ const KEY_SIZE_MIN: usize = 16;
 /// The beginning of most keys, and of those of `sparkgap key new`.
 const KEY_PREFIX: &str = "sk-";
 
+/// The header for a key of sparkgap beside one that the client sends to its upstream (`auth = "client"`).
+pub const OWN_KEY_HEADER: &str = "x-sparkgap-key";
+
 /// The valid keys. An empty list admits every client.
 #[derive(Clone, Default)]
 pub struct Keys(Vec<Key>);
@@ -127,10 +130,16 @@ impl Keys {
         self.key_of(request).map(|key| &key.secret)
     }
 
-    /// The key that counts: the first valid one of all `x-api-key` headers, otherwise of all `authorization` headers of
+    /// True if this is a valid key, which must not go to an upstream.
+    pub fn is_valid(&self, key: &[u8]) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// The key that counts: the first valid one of all `x-sparkgap-key` and `x-api-key` headers, otherwise of all `authorization` headers of
     /// the scheme Bearer.
     fn key_of(&self, request: &Request) -> Option<&Key> {
-        let sent = request.headers.values("x-api-key");
+        let own = request.headers.values(OWN_KEY_HEADER);
+        let sent = own.chain(request.headers.values("x-api-key"));
         let bearers = request.headers.values("authorization").filter_map(bearer);
         sent.chain(bearers).find_map(|sent| self.find(sent))
     }
@@ -178,7 +187,7 @@ fn has_odd_characters(secret: &str) -> bool {
 }
 
 /// The token of an `authorization` header, if its scheme is Bearer.
-fn bearer(value: &[u8]) -> Option<&[u8]> {
+pub fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(value.iter().position(|byte| *byte == b' ')?)?;
     scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii())
 }

@@ -37,6 +37,16 @@ pub enum StopReason {
 }
 
 impl StopReason {
+    /// All of them.
+    pub const ALL: [StopReason; 6] = [
+        StopReason::EndTurn,
+        StopReason::MaxTokens,
+        StopReason::StopSequence,
+        StopReason::ToolUse,
+        StopReason::Refusal,
+        StopReason::ContextWindow,
+    ];
+
     /// The name in the API.
     pub fn name(self) -> &'static str {
         match self {

@@ -88,9 +88,32 @@ pub fn base_url(text: &str) -> Result<String, String> {
     Ok(format!("{scheme}://{}{path}", url.authority))
 }
 
+/// Checks the base URL of a server of the Messages API and returns its usual form, which ends with `/v1`. Clients of that
+/// API add `/v1/messages` to an address, so people write addresses with and without the `/v1`.
+///
+/// # Errors
+/// As [`ServerUrl::parse`].
+pub fn messages_url(text: &str) -> Result<String, String> {
+    let url = base_url(text)?;
+    Ok(if url.ends_with("/v1") { url } else { format!("{url}/v1") })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn base_urls_of_the_messages_api_end_with_its_version() {
+        for (text, expected) in [
+            ("https://api.anthropic.com", Some("https://api.anthropic.com/v1")),
+            ("https://api.anthropic.com/v1/", Some("https://api.anthropic.com/v1")),
+            ("https://api.example.com/anthropic", Some("https://api.example.com/anthropic/v1")),
+            ("https://api.example.com/api/v1", Some("https://api.example.com/api/v1")),
+            ("api.example.com", None),
+        ] {
+            assert_eq!(messages_url(text).ok().as_deref(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn base_urls() {

@@ -7,6 +7,7 @@
 //! | `memory` | the facts last discovered, and when they are asked for again |
 //! | `learned` | the facts that answers and refusals have shown, and for how long they are believed |
 //! | `learned_text` | these facts as text, for the state folder |
+//! | `ledger` | which model has made which block of thinking |
 //! | `pool` | [`Gateway`]: all upstreams, aliases and hooks in use, replaced as one set |
 //! | `dispatch` | which request gets which upstream, and which waits |
 //! | `choose` | the upstream that answers a request soonest |
@@ -31,6 +32,7 @@ mod hang;
 mod health;
 mod learned;
 mod learned_text;
+mod ledger;
 mod load;
 mod load_watch;
 mod memory;
@@ -50,6 +52,7 @@ pub use discovery::{Discovered, Model};
 pub use dispatch::{BoxReport, Candidate, Dispatch, Grant, Spent, Ticket};
 pub use health::{HealthState, Sign, StateChange};
 pub use learned_text::SaveTime;
+pub use ledger::ThinkingLedger;
 pub use load::{Load, LoadPage};
 pub use memory::{Availability, QuestionEnd};
 pub use outage::Outage;

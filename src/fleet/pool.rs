@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::{self, ClientLimits, Config};
+use crate::config::{self, ClientLimits, Config, UpstreamProtocol};
 use crate::dialect::ServerKind;
 use crate::error::{Error, Kind, Retry};
 use crate::hash::Fnv;
 use crate::hooks::{Hook, Hooks, Loaded};
 use crate::openai::{Counts, Repair};
+use crate::policy::NeverTo;
 use crate::route::{self, Alias, AliasMember, Price};
 use crate::settings::Settings;
 use crate::shown::ShownText;
@@ -112,6 +113,10 @@ impl Served {
         let discovered = self.upstream.discovered();
         let bare = requested.strip_prefix(LISTING_PREFIX).unwrap_or(requested);
         let plain = route::without_window_mark(bare);
+        if self.upstream.speaks_messages() {
+            // It knows the names that clients use, and its own list was not asked for.
+            return named.map(str::to_string).or(self.upstream.model()).unwrap_or_else(|| plain.to_string());
+        }
         let listed = [requested, bare, plain].into_iter().find(|name| discovered.find(name).is_some());
         let model = named.or(listed).map(str::to_string).or_else(|| self.upstream.model());
         model.unwrap_or_else(|| requested.to_string())
@@ -174,6 +179,8 @@ pub struct Gateway {
     upstreams: Vec<Arc<Served>>,
     aliases: Vec<Alias>,
     limits: Vec<Arc<ClientLimits>>,
+    /// The rules that keep requests from upstreams.
+    never_to: Vec<NeverTo>,
     /// The names of the upstreams that an alias names.
     named: HashSet<String>,
     hooks: Hooks,
@@ -367,11 +374,13 @@ impl Gateway {
     /// # Errors
     /// Those of [`Gateway::new`].
     pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &CallLimits) -> Result<Self, String> {
-        let Loaded { hooks, config: Config { upstreams, aliases, limits } } = loaded;
+        let Loaded { hooks, config: Config { upstreams, aliases, limits, never_to } } = loaded;
         let dispatcher = old.map(|old| Arc::clone(&old.dispatcher)).unwrap_or_default();
         let named = named(&aliases);
         let pooled = pooled(&upstreams, &aliases, &named);
-        let serve = |config: config::UpstreamConfig| {
+        let passes = upstreams.iter().any(|config| config.protocol == UpstreamProtocol::Messages);
+        let serve = |mut config: config::UpstreamConfig| {
+            config.settings.foreign_thinking = !passes;
             let before = old.and_then(|old| old.upstream(&config.name));
             let is_pooled = pooled.contains(&config.name);
             let places = config.max_in_flight.or(is_pooled.then_some(PLACES));
@@ -405,7 +414,7 @@ impl Gateway {
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
         let (warned, news) = Default::default();
-        Ok(Gateway { dispatcher, upstreams, aliases, limits, named, hooks, warned, news })
+        Ok(Gateway { dispatcher, upstreams, aliases, limits, never_to, named, hooks, warned, news })
     }
 
     /// Chooses among upstreams, and queues requests.
@@ -476,6 +485,16 @@ impl Gateway {
     /// The price of the tokens of a model, by its client's name.
     pub fn price(&self, model: &str) -> Option<Price> {
         self.alias(model)?.price
+    }
+
+    /// The rules that keep requests from the upstream of this name.
+    pub fn never_to<'g>(&'g self, upstream: &'g str) -> impl Iterator<Item = &'g NeverTo> {
+        self.never_to.iter().filter(move |rules| rules.upstream == upstream)
+    }
+
+    /// True if an upstream speaks the Messages API, so that requests may pass in the client's own bytes.
+    pub fn speaks_messages(&self) -> bool {
+        self.upstreams.iter().any(|served| served.upstream.speaks_messages())
     }
 
     /// The hooks.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::discovery::Discovered;
 use super::memory::{Availability, DiscoveryMemory, NextStep, QuestionEnd};
-use crate::config;
+use crate::config::{self, UpstreamProtocol};
 use crate::dialect::ServerKind;
 use crate::openai::UpstreamError;
 use crate::threads;
@@ -75,6 +75,11 @@ impl Upstream {
         let memory = Arc::new(SharedMemory(Mutex::new(DiscoveryMemory::new(&config.settings))));
         let watcher: Arc<dyn Watcher> = memory.clone();
         let endpoint = Arc::new(Endpoint::new(&config, options)?.watched_by(watcher));
+        if config.protocol == UpstreamProtocol::Messages {
+            // It is never asked for its models, so nothing ever waits for the answer.
+            let unasked = Discovered::unasked(&config.settings);
+            memory.lock().told(Ok(Arc::new(unasked)), Instant::now());
+        }
         Ok(Upstream { config: Arc::new(config), endpoint, memory })
     }
 
@@ -91,6 +96,12 @@ impl Upstream {
     /// Its configuration.
     pub fn config(&self) -> &config::UpstreamConfig {
         &self.config
+    }
+
+    /// True if it speaks the Messages API itself. Such an upstream is asked nothing but the requests of clients: it may be a
+    /// server on the internet, which is not to hear from sparkgap before a client wants it.
+    pub fn speaks_messages(&self) -> bool {
+        self.config.protocol == UpstreamProtocol::Messages
     }
 
     /// Its address, for calls that show nothing about the state of the server.
@@ -182,7 +193,7 @@ impl Upstream {
 
     /// True if the discovered facts may be wrong by now: the server has never answered, or a call has failed since.
     pub fn is_stale(&self) -> bool {
-        self.memory.lock().is_stale()
+        !self.speaks_messages() && self.memory.lock().is_stale()
     }
 
     /// The state of the server by the last question. The questions of [`Upstream::keep_current`] keep it current.
@@ -197,6 +208,9 @@ impl Upstream {
 
     /// Has the facts asked for in the background if that is due without any request.
     pub(super) fn keep_current(&self) {
+        if self.speaks_messages() {
+            return;
+        }
         let wake = || Wake::new().ok().map(Arc::new);
         // Not in the `if`, which would hold the lock while the thread is started.
         let end = self.memory.lock().watch(Instant::now(), wake);
@@ -232,6 +246,9 @@ impl Upstream {
     /// Has the facts asked for in the background if that is due. Returns the end of the question if a request should
     /// wait for it: nothing is known, or the facts may be wrong.
     pub(super) fn renew(&self) -> Option<Arc<Wake>> {
+        if self.speaks_messages() {
+            return None;
+        }
         let interval = self.endpoint.limits().discovery_interval;
         let wake = || Wake::new().ok().map(Arc::new);
         // Not in the `match`, which would hold the lock while the thread is started.

@@ -11,10 +11,10 @@ use super::guard::Guard;
 use super::log_lines::HookLog;
 use super::options::LoadOptions;
 use super::outcome::message_of;
-use super::pattern::{Capture, PatternSearch, is_plain};
 use super::shared::Shared;
 use crate::hash::Fnv;
 use crate::json::{self, Value};
+use crate::lua_pattern::{Capture, PatternSearch, is_plain};
 use crate::service;
 
 /// The longest text that one call may log, in characters; the rest is cut.

@@ -5,6 +5,7 @@
 
 mod file;
 mod limits;
+mod never_to;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use super::table::{Mistake, Mistakes, describe};
 use super::vm::Vm;
 use crate::config::{ClientLimits, Config, UpstreamConfig};
 use crate::json::Value;
+use crate::policy::NeverTo;
 use crate::route::Alias;
 pub(super) use file::EVENT_TYPES;
 #[cfg(test)]
@@ -257,6 +259,7 @@ fn assemble(
     let mut upstreams = command_line;
     let mut aliases: Vec<(&Source, FileAlias)> = Vec::new();
     let mut limits: Vec<Arc<ClientLimits>> = Vec::new();
+    let mut never_to: Vec<(&Source, NeverTo)> = Vec::new();
     for (source, file) in files.iter_mut() {
         let mut found = Mistakes::new(&source.file, &source.text);
         for upstream in file.upstreams.drain(..) {
@@ -280,6 +283,7 @@ fn assemble(
         }
         mistakes.append(&mut found.list);
         aliases.extend(file.aliases.drain(..).map(|alias| (*source, alias)));
+        never_to.extend(file.never_to.drain(..).map(|rules| (*source, rules)));
     }
     let star = aliases
         .iter()
@@ -313,5 +317,14 @@ fn assemble(
             Alias { pattern, members, backup, model, price }
         })
         .collect();
-    Config { upstreams, aliases, limits }
+    for (source, rules) in
+        never_to.iter().filter(|(_, rules)| complete && !names.contains(&rules.upstream.as_str()))
+    {
+        let mut found = Mistakes::new(&source.file, &source.text);
+        let unknown = super::nearest::unknown("never_to: no upstream", &rules.upstream, &names);
+        found.add(&[&rules.upstream], unknown);
+        mistakes.append(&mut found.list);
+    }
+    let never_to = never_to.into_iter().map(|(_, rules)| rules).collect();
+    Config { upstreams, aliases, limits, never_to }
 }

@@ -32,7 +32,7 @@
 //! | deep recursion | Lua's own limit for Lua calls; `guard` measures the C stack at every call |
 //! | large strings and tables | the VM's memory limit, 64 MiB |
 //! | large writes into the request | 64 MiB per call (`guard`) |
-//! | string patterns | a matcher of our own that knows the time (`pattern`) |
+//! | string patterns | a matcher of our own that knows the time (`lua_pattern`) |
 //! | other C functions that loop by themselves | written in Lua, or limits of their own (`prelude.lua`) |
 //! | loops in Rust | `Guard::step` |
 //! | finalisers, `__close`, `__mode`, coroutines, `load` | removed: the time limit would not reach them |
@@ -53,7 +53,6 @@ mod log_lines;
 mod nearest;
 mod options;
 mod outcome;
-mod pattern;
 mod pool;
 mod request;
 mod set;

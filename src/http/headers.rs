@@ -3,7 +3,8 @@
 use std::fmt;
 
 /// The headers that carry keys. Hooks cannot read them.
-pub const SECRET_HEADERS: [&str; 4] = ["x-api-key", "authorization", "proxy-authorization", "cookie"];
+pub const SECRET_HEADERS: [&str; 5] =
+    ["x-api-key", "x-sparkgap-key", "authorization", "proxy-authorization", "cookie"];
 
 /// Headers in their order. Names are kept in lower case.
 #[derive(Clone, Default)]

@@ -5,7 +5,7 @@ use ::http::{HeaderName, HeaderValue, StatusCode};
 
 use super::connection::Connection;
 use super::state::{Coding, State};
-use crate::error::Error;
+use crate::error::{Error, RelayedAnswer};
 
 /// The room that is reserved for a usual head and the framing of a body, in bytes: growing in steps costs more than the
 /// head itself.
@@ -55,12 +55,28 @@ impl<S: Read + Write> Connection<S> {
     /// # Errors
     /// Those of [`Connection::respond`].
     pub fn respond_error(&mut self, error: &Error, request_id: &str) -> io::Result<()> {
+        if let Some(answer) = error.relayed_answer() {
+            return self.respond_relayed(answer, request_id);
+        }
         let mut body = Vec::new();
         error.body(request_id, &mut body);
         let told = error.headers();
         let mut headers = vec![("content-type", error.content_type()), ("request-id", request_id)];
         headers.extend(told.iter().map(|(name, value)| (*name, value.as_str())));
         self.respond(error.status(), &headers, &body)
+    }
+
+    /// Responds with an upstream's answer as it came. It gets our id only if the upstream gave none.
+    ///
+    /// # Errors
+    /// Those of [`Connection::respond`].
+    pub fn respond_relayed(&mut self, answer: &RelayedAnswer, request_id: &str) -> io::Result<()> {
+        let headers = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut headers: Vec<(&str, &str)> = headers.collect();
+        if !headers.iter().any(|(name, _)| *name == "request-id") {
+            headers.push(("request-id", request_id));
+        }
+        self.respond(answer.status, &headers, &answer.body)
     }
 
     /// Refuses a client whose request is not read: responds with the error and closes.

@@ -7,7 +7,7 @@ use super::KeyVerdict::{BuiltIn, Ignored, Mapped, Unsupported};
 use super::error::ImportError;
 use super::import::Import;
 use super::lua::{key, quote};
-use super::providers::{HAS_MESSAGES_UPSTREAMS, NO_KEY};
+use super::providers::NO_KEY;
 use super::report::{Report, join};
 use super::summary::OUTSIDE;
 use super::yaml::{Content, Node, Scalar};
@@ -208,15 +208,9 @@ fn read_provider(
     Ok(CcrProvider { name, lua, models, line })
 }
 
-/// The base URL of chat completions.
+/// The base URL of an upstream.
 fn base_url(address: &str, speaks_messages: bool) -> Result<String, String> {
     const GEMINI: &str = "https://generativelanguage.googleapis.com/v1beta";
-    if speaks_messages && !HAS_MESSAGES_UPSTREAMS {
-        return Err(
-            "its transformer is Anthropic: upstreams are asked by chat completions, so write such an address"
-                .to_owned(),
-        );
-    }
     let url = address.trim_end_matches('/').trim_end_matches("/chat/completions");
     let url = match speaks_messages {
         true => url.trim_end_matches("/messages").trim_end_matches("/v1").to_owned(),
@@ -224,7 +218,10 @@ fn base_url(address: &str, speaks_messages: bool) -> Result<String, String> {
         false if url.strip_prefix(GEMINI).is_some_and(|rest| rest == "/models") => format!("{GEMINI}/openai"),
         false => url.to_owned(),
     };
-    config::base_url(&url)
+    match speaks_messages {
+        true => config::messages_url(&url),
+        false => config::base_url(&url),
+    }
 }
 
 /// The variable that `$NAME` or `${NAME}` stands for.

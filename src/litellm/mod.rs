@@ -56,7 +56,6 @@ pub use error::ImportError;
 pub use import::{Import, ImportContext, MasterKey, import};
 pub use include::ReadInclude;
 pub use kind::import_any;
-pub use providers::HAS_MESSAGES_UPSTREAMS;
 pub use report::Line;
 pub use sources::{Unset, Variable};
 pub use summary::is_loss;

@@ -36,10 +36,6 @@ pub(super) const CLOUD_KEYS: [&str; 2] = [OPENAI_KEY, ANTHROPIC_KEY];
 /// a path. Made from LiteLLM 1.110.2, each row by asking its `get_llm_provider`.
 const PROVIDERS: &str = include_str!("providers.txt");
 
-/// True once upstreams have the key `protocol`: then `anthropic/` with an address becomes an upstream of the Messages API.
-/// Until then the chat completions of that server are used. A test of `hooks` compares it with the keys of an upstream.
-pub const HAS_MESSAGES_UPSTREAMS: bool = false;
-
 /// The prefix of servers with the Messages API.
 const MESSAGES: &str = "anthropic";
 
@@ -47,13 +43,12 @@ const MESSAGES: &str = "anthropic";
 fn find(prefix: &str) -> Option<Provider> {
     if prefix == MESSAGES {
         // ANTHROPIC_BASE_URL is not used: it may be the address of sparkgap itself.
-        let keys = if HAS_MESSAGES_UPSTREAMS { vec![ANTHROPIC_KEY] } else { Vec::new() };
         return Some(Provider {
             prefix: MESSAGES,
             flavour: None,
             addresses: Vec::new(),
-            url: HAS_MESSAGES_UPSTREAMS.then_some("https://api.anthropic.com"),
-            keys,
+            url: Some("https://api.anthropic.com"),
+            keys: vec![ANTHROPIC_KEY],
             speaks_messages: true,
         });
     }
@@ -113,9 +108,6 @@ pub(super) fn split_model(
         let is_short = prefix == "fireworks_ai" && !rest.starts_with("accounts/");
         let rest = if is_short { &format!("accounts/fireworks/models/{rest}") } else { rest };
         let instead = match prefix {
-            MESSAGES if !HAS_MESSAGES_UPSTREAMS => {
-                "chat completions of the same server instead of its Messages API: it is asked for "
-            }
             "gemini" => "chat completions of Gemini instead of its own API: it is asked for ",
             _ => "the upstream is asked for ",
         };
@@ -153,7 +145,7 @@ pub(super) fn read_url(node: &Node, provider: &Provider) -> Result<SettingText, 
 }
 
 impl Provider {
-    /// Turns an address as people write it for this provider into the base URL of chat completions.
+    /// Turns an address as people write it for this provider into the base URL of its upstream.
     pub(super) fn base_of(&self, url: &str) -> String {
         let url = url.trim_end_matches('/').trim_end_matches("/chat/completions");
         let url = match self.flavour {
@@ -163,7 +155,7 @@ impl Provider {
             _ => url,
         };
         match self.prefix {
-            _ if self.speaks_messages && HAS_MESSAGES_UPSTREAMS => url.trim_end_matches("/v1").to_owned(),
+            _ if self.speaks_messages => url.trim_end_matches("/v1").to_owned(),
             // Docker's runner has its API below /engines or /engines/NAME.
             "docker_model_runner" if !url.ends_with("/v1") => format!("{url}/v1"),
             _ => with_v1(url),
@@ -223,7 +215,7 @@ mod tests {
             ("ollama", "http://box:11434/api/", "http://box:11434/v1"),
             ("openai", "http://box:8000", "http://box:8000/v1"),
             ("openai", "http://box:8000/v1/chat/completions", "http://box:8000/v1"),
-            ("anthropic", "http://box:8000/v1/messages", "http://box:8000/v1"),
+            ("anthropic", "http://box:8000/v1/messages", "http://box:8000"),
             (
                 "docker_model_runner",
                 "http://box:12434/engines/llama.cpp",

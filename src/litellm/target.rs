@@ -3,7 +3,7 @@
 //! Knows the rules of one entry; `sources` knows where to look, and `providers` knows the meaning of each prefix.
 
 use super::ImportError;
-use super::providers::{CLOUD_KEYS, HAS_MESSAGES_UPSTREAMS, OPENAI_KEY, Provider, read_url};
+use super::providers::{CLOUD_KEYS, OPENAI_KEY, Provider, read_url};
 use super::report::join;
 use super::sources::{ADDRESSES, FoundSetting, NamedAddresses, REFERENCE, Unset};
 use super::upstream::SettingText;
@@ -56,10 +56,6 @@ pub(super) fn read<'n>(
     };
     let value = sources.value(&url);
     let outside = value.as_deref().and_then(config::host_outside);
-    let is_cloud = outside.is_some() || value.is_none();
-    if provider.speaks_messages && is_cloud && !HAS_MESSAGES_UPSTREAMS {
-        return Ok(Err(MESSAGES_ELSEWHERE.to_owned()));
-    }
     let unset = match (&origin, &url, &value) {
         (AddressSource::File((key, node)), SettingText::Environment(variable), None) => {
             Some(Unset { line: node.place.line, key: key.clone(), variable: variable.clone() })
@@ -101,12 +97,9 @@ pub(super) fn read<'n>(
         AddressSource::Variable(_) | AddressSource::Default => None,
     };
     let flavour = if is_openai { Some("openai") } else { provider.flavour };
-    let speaks_messages = provider.speaks_messages && HAS_MESSAGES_UPSTREAMS;
+    let speaks_messages = provider.speaks_messages;
     Ok(Ok(ModelTarget { url, address_path, key, flavour, speaks_messages, notes, unset, taken_from }))
 }
-
-/// The reason why an entry with `anthropic/` cannot be served if the file gives no address for it.
-const MESSAGES_ELSEWHERE: &str = "anthropic/ is not an OpenAI-compatible server; point that client's ANTHROPIC_BASE_URL at Anthropic itself, or use a local model";
 
 fn address<'n>(
     params: &'n Node,
@@ -143,7 +136,6 @@ fn address<'n>(
             "its litellm_credential_name is {name:?}, which credential_list does not have: add it there, or add api_base: http://HOST:PORT/v1"
         )),
         (Some(url), None) => Ok((SettingText::Literal(url.to_owned()), AddressSource::Default)),
-        (None, None) if provider.speaks_messages => Err(MESSAGES_ELSEWHERE.to_owned()),
         (None, None) => {
             Err(format!("{}/ without an api_base: add api_base: http://HOST:PORT/v1", provider.prefix))
         }

@@ -6,13 +6,16 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::anthropic::MessagesRequest;
+use crate::error::RelayedAnswer;
 use crate::http::Request;
 use crate::json::Value;
 use crate::server::Client;
-use crate::transport::Wait;
+use crate::transport::{ExtraHeaders, Wait};
 
 use super::body::read_body;
 use super::exchange::Exchange;
+use super::passing::{self, PassedRequest};
 use super::prepare::{Hooked, Incoming};
 use super::state::Proxy;
 use super::stop::Stop;
@@ -22,6 +25,21 @@ use crate::protocol::tokenize::{ask_token_count, question};
 
 /// The `max_tokens` to assume, since a request to count has none: larger than any thinking budget.
 const MAX_TOKENS: u64 = 1 << 32;
+
+/// The question for a count.
+enum Question {
+    /// For an upstream whose server kind counts in its own way: its body, and the estimate to answer if it does not.
+    Own { resolved: Resolved, estimate: u64, body: Vec<u8> },
+    /// For an upstream that speaks the Messages API itself.
+    Passed { resolved: Resolved, body: Vec<u8>, headers: ExtraHeaders, passed: PassedRequest },
+}
+
+/// The answer to a count.
+enum Counted {
+    Tokens(u64),
+    /// An upstream's own answer.
+    Passed(RelayedAnswer),
+}
 
 /// Serves one request to count tokens.
 ///
@@ -41,7 +59,8 @@ pub(super) fn serve(
     let mut record = Record::new(request_id, caller);
     let counted = count(proxy, &exchange, (request, caller), &mut record);
     match counted.map_err(|stop| exchange.end_of(stop)) {
-        Ok(count) => {
+        Ok(Counted::Passed(answer)) => client.borrow_mut().respond_relayed(&answer, request_id),
+        Ok(Counted::Tokens(count)) => {
             let body = Value::object([("input_tokens", count.into())]).to_json();
             client.borrow_mut().respond(200, &headers, body.as_bytes())
         }
@@ -72,20 +91,28 @@ fn count(
     exchange: &Rc<Exchange>,
     from: (&Request, &Caller),
     record: &mut Record,
-) -> Result<u64, Stop> {
-    let (resolved, estimate, body) = asked(proxy, exchange, from, record)?;
+) -> Result<Counted, Stop> {
+    let (resolved, estimate, body) = match asked(proxy, exchange, from, record)? {
+        Question::Own { resolved, estimate, body } => (resolved, estimate, body),
+        Question::Passed { resolved, body, headers, passed } => {
+            exchange.share().set(body.len());
+            let wait: Rc<dyn Wait> = exchange.clone();
+            let counted = passing::count_tokens(&resolved, (&body, &headers), &passed, &wait)?;
+            return Ok(Counted::Passed(counted));
+        }
+    };
     exchange.share().set(body.len());
     let wait: Rc<dyn Wait> = exchange.clone();
     let key = key(&body);
     if let Some(count) = resolved.served.count(key) {
-        return Ok(count);
+        return Ok(Counted::Tokens(count));
     }
     match ask_token_count(&resolved, &body, &wait) {
         Some(count) => {
             resolved.learn_count(key, count);
-            Ok(count)
+            Ok(Counted::Tokens(count))
         }
-        None => Ok(estimate),
+        None => Ok(Counted::Tokens(estimate)),
     }
 }
 
@@ -97,7 +124,7 @@ fn asked(
     exchange: &Rc<Exchange>,
     (request, caller): (&Request, &Caller),
     record: &mut Record,
-) -> Result<(Resolved, u64, Vec<u8>), Stop> {
+) -> Result<Question, Stop> {
     let gateway = proxy.gateway();
     let mut document = read_body(proxy, exchange, request)?;
     let room = Some(proxy.budget.trees());
@@ -110,11 +137,19 @@ fn asked(
     }
     let (messages, routing) = incoming.routed(&body, &hooked, record)?;
     let resolved = routing.resolve_for_count(gateway.dispatcher())?;
+    if resolved.served.upstream().speaks_messages() {
+        let with = (&proxy.access().keys, &proxy.thinking);
+        let to = (passing::COUNT_TOKENS, &resolved);
+        let (body, headers, passed) = passing::prepare(&incoming, to, &hooked, record, with)?;
+        exchange.active().describe(&record.details);
+        return Ok(Question::Passed { resolved, body, headers, passed });
+    }
+    let messages = messages.map_or_else(|| MessagesRequest::read(&body), Ok)?;
     let (estimate, body) = incoming.translated(&messages, &resolved, &hooked, record, |chat, _| {
         (chat.plan.asked.prompt_tokens, question(resolved.flavour, chat.body))
     })?;
     exchange.active().describe(&record.details);
-    Ok((resolved, estimate, body))
+    Ok(Question::Own { resolved, estimate, body })
 }
 
 /// The key under which an upstream's count is remembered.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::anthropic::{Delta, Event, StopReason, Usage};
-use crate::error::{Error, Kind, Retry};
+use crate::error::{Error, Kind, RelayedAnswer, Retry};
 use crate::http::Socket;
 use crate::ids;
 use crate::json::{Parser, Value};
@@ -62,6 +62,8 @@ pub(super) struct Exchange {
     /// The memory for bodies and answers that this request holds.
     share: MemoryShare,
     answer: RefCell<Option<AnswerUnderWay>>,
+    /// True if the expected answer passes as the upstream sends it: then nothing but pings may go before it.
+    passes: Cell<bool>,
 }
 
 /// An answer on its way to the client.
@@ -78,6 +80,8 @@ enum Output {
     Events { bytes: Vec<u8>, has_head: bool },
     /// A client that does not stream: the message put together from the events.
     Fold(MessageFold),
+    /// The upstream's own bytes, which go to the client as they come. `is_open`: the body still lacks its end.
+    Passed { is_open: bool },
 }
 
 /// Facts about an answer, for the log.
@@ -101,6 +105,7 @@ impl Output {
         match self {
             Output::Events { bytes, .. } => event.encode(bytes),
             Output::Fold(fold) => fold.event(event),
+            Output::Passed { .. } => {}
         }
     }
 }
@@ -184,6 +189,7 @@ impl Exchange {
             last_progress: Cell::new(now),
             share: proxy.budget.bodies(),
             answer: RefCell::new(None),
+            passes: Cell::new(false),
         })
     }
 
@@ -205,7 +211,7 @@ impl Exchange {
     pub(super) fn gathered_size(&self) -> usize {
         self.with(|answer| {
             let folded = match &answer.output {
-                Output::Events { .. } => 0,
+                Output::Events { .. } | Output::Passed { .. } => 0,
                 Output::Fold(fold) => fold.size(),
             };
             // A tool call of a message that is put together is in both.
@@ -267,9 +273,11 @@ impl Exchange {
     #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     pub(super) fn expect(&self, plan: Plan, message_id: String, filter: Option<Filter>) {
         let output = match plan.stream {
-            true => Output::Events { bytes: Vec::new(), has_head: false },
+            // Pings may have gone out before.
+            true => Output::Events { bytes: Vec::new(), has_head: self.has_written() },
             false => Output::Fold(MessageFold::default()),
         };
+        self.passes.set(false);
         let stream = MessageStream::new(plan, message_id);
         *self.answer.borrow_mut() =
             Some(AnswerUnderWay { stream, filter, output, summary: Summary::default() });
@@ -284,7 +292,7 @@ impl Exchange {
     /// Expects the answer of another upstream. If the client has got the beginning of an answer, it goes on there.
     #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     pub(super) fn expect_elsewhere(&self, plan: Plan, filter: impl FnOnce() -> Option<Filter>) {
-        if self.started() {
+        if self.has_message() {
             self.with(|answer| {
                 answer.stream.restart(plan);
                 // From here on only the content of the other upstream counts.
@@ -314,7 +322,62 @@ impl Exchange {
 
     /// True if a streamed answer has begun. Then an error is sent as an event.
     pub(super) fn started(&self) -> bool {
+        self.streams() && (self.has_message() || self.has_written())
+    }
+
+    /// True if a message of sparkgap's own has begun.
+    pub(super) fn has_message(&self) -> bool {
         self.streams() && self.with(|answer| answer.stream.started()) == Some(true)
+    }
+
+    /// Expects an answer that passes as the upstream sends it.
+    pub(super) fn expect_passing(&self, plan: Plan) {
+        self.expect(plan, ids::message_id(), None);
+        self.passes.set(true);
+    }
+
+    /// Begins to pass a stream on, with the upstream's headers if none were sent yet.
+    pub(super) fn begin_passing(&self, status: u16, headers: &[(String, String)]) -> io::Result<()> {
+        if !self.has_written() {
+            let [_, cache, buffering] = STREAM_HEADERS;
+            let mut all = vec![cache, buffering];
+            all.extend(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            if !all.iter().any(|(name, _)| *name == "request-id") {
+                all.push(("request-id", self.request_id()));
+            }
+            self.client.borrow_mut().start_stream(status, &all)?;
+        }
+        self.with(|answer| answer.output = Output::Passed { is_open: true });
+        Ok(())
+    }
+
+    /// Passes bytes of the upstream's stream on, in one write.
+    pub(super) fn pass(&self, bytes: &[u8]) -> io::Result<()> {
+        log::trace!("{} to the client: {}", self.request_id(), String::from_utf8_lossy(bytes));
+        self.client.borrow_mut().write(bytes)
+    }
+
+    /// Passes a whole answer on.
+    pub(super) fn pass_whole(&self, answer: &RelayedAnswer) -> io::Result<()> {
+        self.with(|answer| answer.output = Output::Passed { is_open: false });
+        self.client.borrow_mut().respond_relayed(answer, self.request_id())
+    }
+
+    /// Notes that content of an answer that passes has come. `is_word`: text or a tool call, not reasoning.
+    pub(super) fn mark_content(&self, is_word: bool) {
+        self.with(|answer| {
+            let Summary { first, first_word, .. } = &mut answer.summary;
+            let now = Instant::now();
+            first.get_or_insert(now);
+            if is_word {
+                first_word.get_or_insert(now);
+            }
+        });
+    }
+
+    /// Notes how an answer that passes has ended, for the log.
+    pub(super) fn mark_end(&self, reason: Option<StopReason>, usage: Usage) {
+        self.with(|answer| answer.summary.end = Some((reason.unwrap_or(StopReason::EndTurn), usage)));
     }
 
     /// True if bytes of the answer were written to the client. Then a refusal can only be sent as an event.
@@ -416,7 +479,8 @@ impl Exchange {
         self.flush()?;
         let Some(answer) = self.answer.borrow_mut().take() else { return Ok(()) };
         match answer.output {
-            Output::Events { .. } => self.client.borrow_mut().finish(),
+            Output::Events { .. } | Output::Passed { is_open: true } => self.client.borrow_mut().finish(),
+            Output::Passed { is_open: false } => Ok(()),
             Output::Fold(fold) => {
                 let mut message = Vec::new();
                 fold.finish(&mut message);
@@ -437,9 +501,26 @@ impl Exchange {
         let told = |answer: &mut AnswerUnderWay| {
             let stream = &answer.stream;
             let (changes, rescued, has_looped) = (stream.changes(), stream.rescued(), stream.has_looped());
-            (Summary { changes, rescued, has_looped, ..answer.summary }, stream.counts())
+            let counts = match (&answer.output, answer.summary.end) {
+                (Output::Passed { .. }, Some((_, usage))) => counts_of(usage),
+                _ => stream.counts(),
+            };
+            (Summary { changes, rescued, has_looped, ..answer.summary }, counts)
         };
         self.with(told).unwrap_or_default()
+    }
+}
+
+/// The counts of an answer of the Messages API, which always tells what was cached.
+fn counts_of(usage: Usage) -> Counts {
+    let Usage { input, cache_read, cache_creation, output, .. } = usage;
+    Counts {
+        prompt: input.saturating_add(cache_read).saturating_add(cache_creation),
+        completion: output,
+        cached: cache_read,
+        is_cache_told: true,
+        cache_created: cache_creation,
+        ..Counts::default()
     }
 }
 
@@ -465,6 +546,10 @@ impl Wait for Exchange {
     }
 
     fn on_silence(&self) -> io::Result<()> {
+        if self.passes.get() {
+            self.with(|answer| answer.output.event(&Event::Ping));
+            return self.flush();
+        }
         let progress = self.last_progress.get();
         let pings = self.started() && progress.elapsed() < self.patience.usage_every;
         // An error here is dropped: the filter keeps a failed hook's error, and the next step returns it. These steps

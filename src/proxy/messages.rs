@@ -15,8 +15,8 @@ use crate::openai::Counts;
 use crate::prefix::ChainBuilder;
 use crate::server::Client;
 use crate::shown::ShownText;
-use crate::translate::{Asked, Plan};
-use crate::transport::{ExtraHeaders, Wait, has_left};
+use crate::translate::{Asked, Plan, estimate};
+use crate::transport::{ExtraHeaders, Response, Wait, has_left};
 
 use super::attempt::Attempt;
 use super::body::read_body;
@@ -24,6 +24,7 @@ use super::client_slot::ClientSlot;
 use super::exchange::{Exchange, Summary};
 use super::filter::Filter;
 use super::identity::{self, Identity};
+use super::passing::{self, MessagesAnswer, PassedRequest};
 use super::prepare::{Hooked, Incoming};
 use super::relay::Relay;
 use super::rescued;
@@ -53,6 +54,8 @@ struct Prepared {
     /// The headers that its upstream gets beside the usual ones.
     headers: ExtraHeaders,
     plan: Plan,
+    /// `None`: the request was translated.
+    passed: Option<Box<PassedRequest>>,
     /// Its place, if its upstream is one of several, or gets a limited number of requests at a time.
     slot: Option<BoxSlot>,
 }
@@ -220,7 +223,7 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
     let mut request = Some(request);
     let mut tried = Vec::new();
     loop {
-        let Prepared { resolved, body, headers, plan, slot } = match (turn, &request) {
+        let Prepared { resolved, body, headers, plan, passed, slot } = match (turn, &request) {
             (NextTurn::Now(prepared), _) => *prepared,
             (NextTurn::Later(ticket), Some(request)) => stages.wait_in_line(ticket, request, course)?,
             (NextTurn::Later(_), None) => return Err(Stop::ClientGone), // a request that waits keeps its head
@@ -232,7 +235,11 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
         let saved_size = course.hooked.saved.as_ref().map_or(0, Vec::len);
         let kept_size = saved_size + plan.kept_size();
         exchange.share().set(body.len() + kept_size);
-        exchange.expect_elsewhere(plan, || stages.filter(course));
+        match &passed {
+            Some(_) if exchange.has_message() => return Err(passing::too_late()),
+            Some(_) => exchange.expect_passing(plan),
+            None => exchange.expect_elsewhere(plan, || stages.filter(course)),
+        }
         let served = Arc::clone(&resolved.served);
         let mut attempt = Attempt::new(resolved, asked, body);
         attempt.has_others = course.routing.as_ref().is_some_and(Routing::is_repeatable);
@@ -245,7 +252,11 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
         }
         exchange.active().describe(&course.record.details);
         let asked_at = Instant::now();
-        let answered = ask(stages, &mut attempt, (slot.as_ref(), kept_size), course, &mut request);
+        let sizes = (slot.as_ref(), kept_size);
+        let answered = match passed {
+            Some(passed) => stages.pass(&mut attempt, *passed, sizes, course, &mut request),
+            None => ask(stages, &mut attempt, sizes, course, &mut request),
+        };
         let ticket =
             slot.and_then(|slot| stages.give_back(slot, &attempt, (&answered, asked_at), &served, course));
         let error = match answered {
@@ -290,10 +301,7 @@ fn ask(
     course.record.details.upstream_model.clone_from(&attempt.resolved.model);
     course.record.request_repairs += attempt.repairs_made();
     let response = opened?;
-    exchange.active().mark(Moment::Head, Instant::now());
-    if let Some(sent) = response.sent() {
-        exchange.active().mark(Moment::Sent, sent);
-    }
+    mark_head(exchange, &response);
     if attempt.renewals > 0 {
         exchange.set_limits(&attempt.asked);
         exchange.active().describe(&course.record.details);
@@ -318,6 +326,14 @@ fn ask(
     relayed
 }
 
+/// Notes the times at which the upstream had the request, and at which its answer began.
+fn mark_head(exchange: &Exchange, response: &Response) {
+    exchange.active().mark(Moment::Head, Instant::now());
+    if let Some(sent) = response.sent() {
+        exchange.active().mark(Moment::Sent, sent);
+    }
+}
+
 impl<'s> Stages<'s> {
     fn incoming<'i>(&'i self, request: &'i Request) -> Incoming<'i> {
         let wait: Rc<dyn Wait> = self.exchange.clone();
@@ -336,6 +352,10 @@ impl<'s> Stages<'s> {
     fn first(&self, request: &Request, course: &mut Course<'_>) -> Result<NextTurn, Stop> {
         let exchange = self.exchange;
         let mut document = read_body(self.proxy, exchange, request)?;
+        if self.gateway.speaks_messages() {
+            // For the copy that is kept of the client's bytes.
+            exchange.claim(2 * document.bytes().len())?;
+        }
         log::trace!(
             "{} from the client: {}",
             course.record.request_id,
@@ -385,14 +405,14 @@ impl<'s> Stages<'s> {
             course.hooked.save(body);
         }
         course.routing = Some(routing);
-        Ok(NextTurn::Now(Box::new(self.ready(incoming, (body, &messages), slot, course)?)))
+        Ok(NextTurn::Now(Box::new(self.ready(incoming, (body, messages.as_ref()), slot, course)?)))
     }
 
     /// Translates the request to the body for the upstream of its place.
     fn ready(
         &self,
         incoming: &Incoming<'_>,
-        (body, messages): (&Value<'_>, &MessagesRequest<'_>),
+        (body, messages): (&Value<'_>, Option<&MessagesRequest<'_>>),
         slot: Option<BoxSlot>,
         course: &mut Course<'_>,
     ) -> Result<Prepared, Stop> {
@@ -402,6 +422,39 @@ impl<'s> Stages<'s> {
             place.why = grant.why.name();
             place.waited += grant.waited;
         }
+        let is_repeatable = routing.is_repeatable();
+        // The turn of an earlier try at another upstream ends without an answer.
+        if let Some(earlier) = course.turn.take() {
+            earlier.end(&self.proxy.activity, Counts::default(), false);
+        }
+        if resolved.served.upstream().speaks_messages() {
+            let keys = &self.proxy.access().keys;
+            let with = (keys, &self.proxy.thinking);
+            let hooked = &*course.hooked;
+            let prepared =
+                passing::prepare(incoming, (passing::MESSAGES, &resolved), hooked, course.record, with)?;
+            let (body_sent, headers, passed) = prepared;
+            self.drop_saved(is_repeatable, course);
+            let details = &mut course.record.details;
+            details.prompt_estimate = estimate::prompt_tokens(body);
+            let plan = bare_plan(&details.client_model, details.prompt_estimate, details.is_streamed);
+            return Ok(Prepared {
+                resolved,
+                body: body_sent,
+                headers,
+                plan,
+                passed: Some(Box::new(passed)),
+                slot,
+            });
+        }
+        let read;
+        let messages = match messages {
+            Some(messages) => messages,
+            None => {
+                read = MessagesRequest::read(body)?;
+                &read
+            }
+        };
         let cluster = resolved.served.upstream().config().cluster;
         let identity = Identity { request: incoming.request, caller: self.caller, body };
         let headers = identity.headers(cluster, course.hooked.lane);
@@ -411,13 +464,46 @@ impl<'s> Stages<'s> {
                 let chain = ChainBuilder::write(&chat.body, &mut body);
                 (body, chat.plan, (chain, own))
             })?;
-        // The turn of an earlier try at another upstream ends without an answer.
-        if let Some(earlier) = course.turn.take() {
-            earlier.end(&self.proxy.activity, Counts::default(), false);
-        }
         course.turn =
             Some(ChainedRequest::begin(&self.proxy.activity, identity.session(), chains, &resolved));
-        Ok(Prepared { resolved, body, headers, plan, slot })
+        self.drop_saved(is_repeatable, course);
+        Ok(Prepared { resolved, body, headers, plan, passed: None, slot })
+    }
+
+    /// Drops the copy of the body, unless the request may be sent again.
+    fn drop_saved(&self, is_repeatable: bool, course: &mut Course<'_>) {
+        if !is_repeatable && !self.gateway.hooks().defines(Hook::Error) {
+            course.hooked.saved = None;
+        }
+    }
+
+    /// Asks an upstream that speaks the Messages API, and passes its answer on as it comes.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+    fn pass(
+        &self,
+        attempt: &mut Attempt,
+        mut passed: PassedRequest,
+        (slot, kept_size): (Option<&BoxSlot>, usize),
+        course: &mut Course<'_>,
+        request: &mut Option<Request>,
+    ) -> Result<(), Stop> {
+        let exchange = self.exchange;
+        let wait: Rc<dyn Wait> = exchange.clone();
+        let ledger = &self.proxy.thinking;
+        exchange.active().enter(Phase::Head);
+        let response = passing::open(attempt, &mut passed, ledger, &wait)?;
+        mark_head(exchange, &response);
+        // The answer may take minutes, so drop the request, unless it may be sent again.
+        (attempt.body, attempt.headers) = Default::default();
+        exchange.share().set(kept_size);
+        if course.hooked.saved.is_none() {
+            *request = None;
+        }
+        let is_streamed = exchange.streams();
+        exchange.active().enter(if is_streamed { Phase::Stream } else { Phase::Whole });
+        let _streaming = is_streamed.then(|| exchange.active().begin_stream());
+        let resolved = &attempt.resolved;
+        MessagesAnswer { exchange, resolved, passed: &passed, ledger, slot, kept_size }.run(response)
     }
 
     /// Waits for a place with the client watched, and translates the request for the upstream that it gets.
@@ -435,8 +521,11 @@ impl<'s> Stages<'s> {
         if !exchange.is_expecting() {
             let details = &course.record.details;
             let plan = bare_plan(&details.client_model, ticket.prompt, details.is_streamed);
-            // The client gets pings while it waits.
-            exchange.expect(plan, ids::message_id(), self.filter(course));
+            // The client gets pings while it waits, and no message if the answer may be one of the upstream's own.
+            match course.routing.as_ref().is_some_and(Routing::may_pass) {
+                true => exchange.expect_passing(plan),
+                false => exchange.expect(plan, ids::message_id(), self.filter(course)),
+            }
         }
         exchange.active().describe(&course.record.details);
         exchange.active().enter(Phase::Queue);
@@ -449,13 +538,13 @@ impl<'s> Stages<'s> {
         }
         let slot = taken?;
         let is_repeatable = course.routing.as_ref().is_some_and(Routing::is_repeatable);
-        let is_kept = is_repeatable || self.gateway.hooks().defines(Hook::Error);
+        let may_pass = course.routing.as_ref().is_some_and(Routing::may_pass);
+        let is_kept = is_repeatable || may_pass || self.gateway.hooks().defines(Hook::Error);
         let saved = if is_kept { course.hooked.saved.clone() } else { course.hooked.saved.take() };
         let mut document = Document::from(saved.unwrap_or_default());
         let incoming = self.incoming(request);
         let body = incoming.parse(&mut document)?;
-        let messages = MessagesRequest::read(&body)?;
-        self.ready(&incoming, (&body, &messages), Some(slot), course)
+        self.ready(&incoming, (&body, None), Some(slot), course)
     }
 
     /// The longest wait for upstreams of which none answers. A client that does not stream gets no pings, so it does not
@@ -479,7 +568,7 @@ impl<'s> Stages<'s> {
     ) -> Option<Ticket> {
         let sign = match answered {
             Ok(()) => Sign::Answered,
-            Err(Stop::Error(error)) => attempt.sign.unwrap_or_else(|| sign_of(error)),
+            Err(Stop::Error(error) | Stop::Cut(error)) => attempt.sign.unwrap_or_else(|| sign_of(error)),
             Err(_) if self.exchange.has_content() => Sign::Answered,
             Err(_) => Sign::Unknown,
         };
@@ -492,11 +581,13 @@ impl<'s> Stages<'s> {
         let ticket = is_failure.then(|| slot.ticket().clone());
         if let (Some(_), Some(routing)) = (&ticket, &mut course.routing) {
             let is_lost = matches!(answered, Err(Stop::Error(error)) if error.kind == Kind::BadGateway);
-            routing.fail(served.id(), sign, is_lost);
+            let is_passed = served.upstream().speaks_messages();
+            routing.fail(served.id(), if is_passed { Sign::Failed } else { sign }, is_lost && !is_passed);
         }
+        let sign = if passing::is_clients_limit(attempt, answered) { Sign::Unknown } else { sign };
         if let Some(change) = slot.end(sign, spent) {
             let why = match answered {
-                Err(Stop::Error(error)) => error.to_string(),
+                Err(Stop::Error(error) | Stop::Cut(error)) => error.to_string(),
                 _ => "it answered a request".to_string(),
             };
             self.gateway.tell_change(served.name(), change, &why);

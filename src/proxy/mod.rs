@@ -22,6 +22,7 @@
 //! | `turn` | the chain of a request's body, from its translation to the verdict on its prefix |
 //! | `keep` | the row of a request for the state folder |
 //! | `routing` | the upstreams that can answer a request, and those that have failed with it |
+//! | `passing` | a request to an upstream that speaks the Messages API itself, and its answer, byte for byte |
 //! | `preview` | the request that would be sent, for `sparkgap hook` |
 //! | `rescued` | the warning about tool calls that a server did not recognize |
 //! | `relayed` | the paths of OpenAI's protocol, passed on byte for byte |
@@ -44,6 +45,7 @@ mod keep;
 mod messages;
 mod options;
 mod passage;
+mod passing;
 mod prepare;
 mod preview;
 mod relay;

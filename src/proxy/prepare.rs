@@ -6,12 +6,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::anthropic::{MODEL_LENGTH_MAX, MessagesRequest, Thinking};
-use crate::error::Error;
+use crate::error::{Error, Kind, Retry};
 use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::{Request, SECRET_HEADERS, Socket};
 use crate::json::{Document, ParseError, Value};
 use crate::lane::Lane;
+use crate::policy::RequestFacts;
 use crate::prefix::{Chain, ChainBuilder};
+use crate::protocol::messages::texts_beside;
 use crate::translate::{self, ChatRequest, chat_request};
 use crate::transport::{Wait, has_left};
 
@@ -21,7 +23,7 @@ use super::footprint;
 use super::routing::Routing;
 use super::stop::Stop;
 use crate::activity::{Caller, Record};
-use crate::fleet::{Destination, Gateway, Resolved};
+use crate::fleet::{Destination, Gateway, Resolved, Served};
 
 /// The beta of clients that know the stop reason `model_context_window_exceeded`.
 const CONTEXT_WINDOW_BETA: &str = "model-context-window-exceeded-2025-08-26";
@@ -88,6 +90,10 @@ impl Incoming<'_> {
     ) -> Result<Value<'b>, Stop> {
         hooked.is_watched = document.bytes().len() >= WATCHED_SIZE_MIN;
         self.check_client(hooked)?;
+        if self.gateway.speaks_messages() {
+            // An upstream may get the client's own bytes, which do not survive the parser.
+            hooked.saved = Some(document.bytes().to_vec());
+        }
         let mut body = self.parse(document)?;
         self.check_client(hooked)?;
         let hooks = self.gateway.hooks();
@@ -97,7 +103,12 @@ impl Incoming<'_> {
         }
         if let (true, Some(shown)) = (hooks.defines(Hook::Request), &hooked.shown) {
             let looked_up: &dyn Fn(&str) -> &str = &|model| self.gateway.requested(model);
+            let before = hooked.saved.is_some().then(|| body.to_json());
             let decision = hooks.on_request(&mut shown.borrow_mut(), &mut body, looked_up)?;
+            // A hook that changed nothing changes no byte.
+            if let Some(after) = before.map(|before| (before, body.to_json())).filter(|(a, b)| a != b) {
+                hooked.saved = Some(after.1.into_bytes());
+            }
             match decision {
                 Decision::Continue => {}
                 Decision::Route { model, upstreams, lane } => {
@@ -132,18 +143,32 @@ impl Incoming<'_> {
         Ok(tree)
     }
 
-    /// The second stage: check, and the upstreams that can answer.
+    /// The second stage: check, and the upstreams that can answer. The request is `None` if only an upstream that speaks the
+    /// Messages API itself can judge it: it may know more than sparkgap.
     pub(super) fn routed<'b>(
         &self,
         body: &'b Value<'b>,
         hooked: &Hooked,
         record: &mut Record,
-    ) -> Result<(MessagesRequest<'b>, Routing), Stop> {
+    ) -> Result<(Option<MessagesRequest<'b>>, Routing), Stop> {
         describe(body, record);
-        let messages = MessagesRequest::read(body)?;
-        let (requested, destinations) = self.destinations(messages.model, hooked)?;
+        let read = MessagesRequest::read(body);
+        let model = model_of(body);
+        let may_pass = self.gateway.speaks_messages() && (1..=MODEL_LENGTH_MAX).contains(&model.len());
+        let messages = match read {
+            Err(error) if !may_pass => return Err(error.into()),
+            read => read,
+        };
+        let (requested, mut destinations) = self.destinations(model, hooked)?;
+        self.remove_forbidden(&mut destinations, body)?;
+        if let Err(error) = &messages {
+            destinations.retain(|destination| destination.served.upstream().speaks_messages());
+            if destinations.is_empty() {
+                return Err(error.clone().into());
+            }
+        }
         let routing = Routing::new(requested, destinations);
-        Ok((messages, routing))
+        Ok((messages.ok(), routing))
     }
 
     /// The upstreams that can answer a request for `model`, and the model that it is to have: a hook may have chosen both.
@@ -159,6 +184,66 @@ impl Incoming<'_> {
             self.gateway.refresh(requested, chosen, wait).map_err(|_| Stop::ClientGone)?;
         }
         Ok((requested, self.gateway.destinations(requested, chosen, own_model)?))
+    }
+
+    /// Removes the upstreams that must not get this request: by `never_to`, or because a hook of policy closed could not see
+    /// their answers.
+    ///
+    /// # Errors
+    /// 403: none of them may get it.
+    fn remove_forbidden(&self, destinations: &mut Vec<Destination>, body: &Value<'_>) -> Result<(), Stop> {
+        let mut why = None;
+        destinations.retain(|destination| {
+            let allowed = self
+                .check_never_to(&destination.served, body)
+                .and_then(|()| self.check_hooks(&destination.served));
+            why = allowed.as_ref().err().cloned().or(why.take());
+            allowed.is_ok()
+        });
+        match why {
+            Some(error) if destinations.is_empty() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the rules that keep requests from an upstream.
+    ///
+    /// # Errors
+    /// 403: a rule keeps this request back.
+    pub(super) fn check_never_to(&self, served: &Served, body: &Value<'_>) -> Result<(), Error> {
+        let name = served.name();
+        let beside = texts_beside(self.request);
+        let header = |name: &str| self.request.header(name);
+        let user = self.caller.user.as_deref();
+        let facts = RequestFacts { body, beside: &beside, user, header: &header };
+        let Some(held) = self.gateway.never_to(name).find_map(|rules| rules.held(&facts)) else {
+            return Ok(());
+        };
+        log::info!("never_to: a request was kept from upstream {name}: {}", held.words());
+        let what =
+            format!("never_to: this request may not go to '{name}': {}; ask for another model", held.words());
+        Err(Error::new(Kind::Permission, what).retry(Retry::Never))
+    }
+
+    /// Checks that no hook of policy closed would have to see the answer of an upstream whose answers pass as they are.
+    fn check_hooks(&self, served: &Served) -> Result<(), Error> {
+        if !served.upstream().speaks_messages() {
+            return Ok(());
+        }
+        for hook in [Hook::Event, Hook::ToolCall] {
+            let name = hook.name();
+            if self.gateway.hooks().is_closed(hook) {
+                let what = format!(
+                    "the hook {name} has policy closed and cannot see the answers of '{}', which pass as they are",
+                    served.name()
+                );
+                return Err(Error::new(Kind::Permission, what).retry(Retry::Never));
+            }
+            if self.gateway.hooks().defines(hook) {
+                self.gateway.warn_once("not called for upstreams with protocol = \"messages\"", name);
+            }
+        }
+        Ok(())
     }
 
     /// The third stage: translate, `on_upstream_request`. `finish` extracts the parts of the result to keep.

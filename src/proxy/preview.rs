@@ -2,10 +2,13 @@
 
 use std::net::Ipv4Addr;
 
+use crate::anthropic::MessagesRequest;
 use crate::error::Error;
 use crate::http::Request;
-use crate::json::{Document, Value};
+use crate::json::{self, Document, Value};
+use crate::translate::ThinkingMaker;
 
+use super::passing::passed_body;
 use super::prepare::{Hooked, Incoming};
 use super::stop::Stop;
 use crate::activity::{Caller, Record};
@@ -42,6 +45,14 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
         let mut record = Record::new("preview", &caller);
         let (messages, routing) = incoming.routed(&body, &hooked, &mut record)?;
         let resolved = routing.resolve(None)?;
+        if resolved.served.upstream().speaks_messages() {
+            let unknown = |_| ThinkingMaker::Unknown;
+            let mut body = passed_body(&incoming, &resolved, &hooked, &mut record, &unknown)?.body;
+            let body = json::parse(&mut body).map(Value::into_owned);
+            let not_json = |error| Error::invalid(format!("The request body is not valid JSON: {error}"));
+            return Ok((resolved, body.map_err(not_json)?));
+        }
+        let messages = messages.map_or_else(|| MessagesRequest::read(&body), Ok)?;
         let body = incoming
             .translated(&messages, &resolved, &hooked, &mut record, |chat, _| chat.body.into_owned())?;
         Ok((resolved, body))

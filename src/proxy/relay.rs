@@ -19,11 +19,11 @@ use crate::activity::Moment;
 
 /// The largest whole (not streamed) answer, and the largest error, that is accepted from an upstream. A million tokens
 /// are about 4 MB.
-const WHOLE_SIZE_MAX: usize = 16 * 1024 * 1024;
+pub(super) const WHOLE_SIZE_MAX: usize = 16 * 1024 * 1024;
 const ERROR_SIZE_MAX: usize = 256 * 1024;
 
 /// The largest streamed answer, in bytes of events. A token takes about 200. The limit stops a model that never ends.
-const ANSWER_SIZE_MAX: usize = 256 * 1024 * 1024;
+pub(super) const ANSWER_SIZE_MAX: usize = 256 * 1024 * 1024;
 
 /// The most of an answer that is gathered: for a client that does not stream, the message that is put together; for one that
 /// does, tool calls, what waits behind them, and reasoning that is to be omitted. A million tokens are about 4 MB.
@@ -39,7 +39,7 @@ const MEASURED_STEP_MIN: usize = 64 * 1024;
 const MEASURED_PART: usize = 16;
 
 /// How many bytes of a whole answer are read at once.
-const WHOLE_READ_SIZE: usize = 64 * 1024;
+pub(super) const WHOLE_READ_SIZE: usize = 64 * 1024;
 
 /// The most values of a whole answer, or of one event. Limits the memory of the parser's tape: 24 bytes a value.
 const VALUES_MAX: usize = 1_000_000;
@@ -313,7 +313,7 @@ fn page_instead(response: Response) -> Stop {
     Error::new(Kind::BadGateway, message).into()
 }
 
-fn too_long() -> Stop {
+pub(super) fn too_long() -> Stop {
     Error::new(Kind::BadGateway, "the upstream's answer is too long").into()
 }
 

@@ -49,6 +49,11 @@ impl Routing {
         self.destinations.len() > 1
     }
 
+    /// True if an upstream speaks the Messages API, so that its answer passes as it is.
+    pub(super) fn may_pass(&self) -> bool {
+        self.destinations.iter().any(|destination| destination.served.upstream().speaks_messages())
+    }
+
     /// True if the request may be sent again after a failure: another upstream can answer, or the only one can be woken.
     pub(super) fn is_repeatable(&self) -> bool {
         self.is_pool() || self.destinations.iter().any(|destination| destination.served.can_be_woken())

@@ -10,7 +10,7 @@ use super::options::ProxyOptions;
 use crate::access::{Access, Guesses, Keys, LimitCounts};
 use crate::activity::{Activity, Caller, FinishedRequest, Record};
 use crate::error::Error;
-use crate::fleet::Gateway;
+use crate::fleet::{Gateway, ThinkingLedger};
 use crate::server::Client;
 use crate::state::Store;
 
@@ -28,6 +28,8 @@ pub struct Proxy {
     pub(super) limits: Arc<Mutex<LimitCounts>>,
     /// The state folder, if there is one.
     pub(super) store: OnceLock<Arc<Store>>,
+    /// The models that have made blocks of thinking.
+    pub(super) thinking: ThinkingLedger,
 }
 
 impl Proxy {
@@ -47,6 +49,7 @@ impl Proxy {
             homes: Mutex::default(),
             limits: Arc::default(),
             store: OnceLock::new(),
+            thinking: ThinkingLedger::default(),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::shown::cut;
 use super::blocks;
 use super::late::Late;
 use super::plan::Target;
+use super::signature::is_foreign;
 use super::tool_id;
 use answer::{AssistantCall, AssistantTurn, append};
 use loops::CallLoop;
@@ -255,7 +256,12 @@ impl<'r> Builder<'r, '_> {
             _ => AssistantTurn::default(),
         };
         answer.text_ended = true; // the text of a second message begins a new paragraph
-        message.content.iter().for_each(|block| answer.push(block));
+        let settings = self.target.settings;
+        let is_kept = |block: &&Block<'_>| match block {
+            Block::Thinking { signature, .. } => settings.foreign_thinking || !is_foreign(signature),
+            _ => true,
+        };
+        message.content.iter().filter(is_kept).for_each(|block| answer.push(block));
         if !answer.is_empty(last) {
             self.turns.push(ChatMessage::Assistant(answer));
         }

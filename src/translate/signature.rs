@@ -71,6 +71,11 @@ fn carrying(digest: &str, text: &str) -> String {
     format!("{TEXT_PREFIX}{digest}.{}", URL_SAFE_NO_PAD.encode(text))
 }
 
+/// True if sparkgap has made this signature.
+pub(super) fn is_ours(signature: &str) -> bool {
+    signature.starts_with(DIGEST_PREFIX) || signature.starts_with(TEXT_PREFIX)
+}
+
 /// The newlines that belong before the text that directly follows a block with this signature.
 pub(super) fn newlines_after(signature: &str) -> &'static str {
     let rest = signature.strip_prefix(TEXT_PREFIX).or_else(|| signature.strip_prefix(DIGEST_PREFIX));
@@ -90,6 +95,11 @@ pub fn signature_carrying(text: &str) -> String {
 pub fn signature_with(signature: &str, text: &str) -> String {
     let digest = Fnv::EMPTY.push(text.as_bytes());
     carrying(&before_newlines(digest, newlines_after(signature).len()), text)
+}
+
+/// True if another maker, such as Anthropic's API, has made this signature.
+pub(super) fn is_foreign(signature: &str) -> bool {
+    !signature.is_empty() && !is_ours(signature)
 }
 
 /// The reasoning of a thinking block: its text, or the text in its signature if the signature is ours and intact.

@@ -19,7 +19,7 @@ use super::pulse::Pulse;
 use super::response::{Response, send_request};
 use super::tls;
 use super::wait::{Call, CallLimits, Wait};
-use crate::config::{self, Secret, ServerUrl};
+use crate::config::{self, Secret, ServerUrl, UpstreamProtocol};
 
 /// Room for a request's head in bytes; enough for most.
 const HEAD_SIZE: usize = 512;
@@ -71,9 +71,20 @@ impl Endpoint {
     pub fn new(config: &config::UpstreamConfig, options: &CallLimits) -> Result<Self, String> {
         let fail = |why: String| format!("upstream '{}': {why}", config.name);
         let url = ServerUrl::parse(&config.url).map_err(|why| fail(format!("{why}: {EXPECTED}")))?;
-        let mut headers = format!("host: {}\r\n{HEADERS}", url.authority);
+        let mut headers = format!("host: {}\r\n{IDENTITY}", url.authority);
+        let is_passed = config.protocol == UpstreamProtocol::Messages;
+        if !is_passed {
+            headers.push_str(HEADERS);
+        }
         if let Some(key) = &config.api_key {
-            push_header(&mut headers, "authorization", &format!("Bearer {}", key.expose())).map_err(fail)?;
+            let key = key.expose();
+            if is_passed {
+                push_header(&mut headers, "x-api-key", key).map_err(fail)?;
+            }
+            // Anthropic's API has its own header for keys; other servers, such as vLLM, read only the usual one.
+            if !is_passed || !url.host.ends_with(ANTHROPIC) {
+                push_header(&mut headers, "authorization", &format!("Bearer {key}")).map_err(fail)?;
+            }
         }
         let name = config.name.clone();
         let base = url.path.clone();
@@ -320,12 +331,14 @@ impl fmt::Debug for Endpoint {
 /// The type of most bodies.
 const JSON: &str = "application/json";
 
-/// Headers for every upstream. No compression, because it would delay events.
-const HEADERS: &str = concat!(
-    "user-agent: sparkgap/",
-    env!("CARGO_PKG_VERSION"),
-    "\r\naccept: */*\r\naccept-encoding: identity\r\n"
-);
+/// The end of the name of the host of Anthropic's API.
+const ANTHROPIC: &str = "anthropic.com";
+
+/// For every upstream. No compression, because it would delay events.
+const IDENTITY: &str = "accept-encoding: identity\r\n";
+
+/// Further headers for every upstream that does not get those of the client.
+const HEADERS: &str = concat!("user-agent: sparkgap/", env!("CARGO_PKG_VERSION"), "\r\naccept: */*\r\n");
 
 /// The end of an error about a URL.
 const EXPECTED: &str = "expected a URL like http://192.168.1.20:8000/v1";

@@ -1,10 +1,18 @@
 //! Headers that one request has beside those of every request to its upstream.
 
+use std::fmt;
+
+use ::http::{HeaderName, HeaderValue};
+
 /// The longest value that is passed on, in bytes. Names of sessions are UUIDs.
 const VALUE_SIZE_MAX: usize = 256;
 
+/// The longest value of a client's header that is passed on as it came, in bytes. Claude Code's list of betas has 400; an OAuth
+/// token may have some thousand.
+const PASSED_SIZE_MAX: usize = 16 * 1024;
+
 /// Further headers of one request, as they are sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct ExtraHeaders(String);
 
 impl ExtraHeaders {
@@ -18,9 +26,30 @@ impl ExtraHeaders {
         }
     }
 
+    /// Adds a header of a client as it came. Returns false, and adds nothing, if a header cannot have this name or this value, or
+    /// if the value is longer than 16 KiB.
+    pub fn pass(&mut self, name: &str, value: &str) -> bool {
+        let is_valid = value.len() <= PASSED_SIZE_MAX
+            && HeaderName::from_bytes(name.as_bytes()).is_ok()
+            && HeaderValue::from_str(value).is_ok();
+        if is_valid {
+            for part in [name, ": ", value, "\r\n"] {
+                self.0.push_str(part);
+            }
+        }
+        is_valid
+    }
+
     /// The lines of the headers.
     pub(super) fn lines(&self) -> &str {
         &self.0
+    }
+}
+
+/// Prints the number of lines only, since the values may be keys.
+impl fmt::Debug for ExtraHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} headers", self.0.lines().count())
     }
 }
 

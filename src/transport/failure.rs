@@ -83,7 +83,7 @@ impl Failure {
     }
 
     /// Edits the text that may hold words of the server.
-    pub(super) fn edit_words(mut self, edit: impl Fn(&mut String)) -> Self {
+    pub fn edit_words(mut self, edit: impl Fn(&mut String)) -> Self {
         if let Failure::Protocol(words) = &mut self {
             edit(words);
         }

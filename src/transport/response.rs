@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::head::{self, Framing, ResponseHead};
 use super::idle::Idle;
 use super::wait::Call;
-use crate::http::{fitting, is_encoded};
+use crate::http::{Headers, fitting, is_encoded};
 
 /// Room for a response's head and an event or two, in bytes, since they often come together; doubled for a larger head.
 const BEGINNING_SIZE: usize = 2048;
@@ -95,6 +95,8 @@ pub struct Response {
     pub is_dropped: bool,
     /// `server`, as sent.
     pub server: Option<String>,
+    /// All headers.
+    pub headers: Headers,
     /// Whether its body began within [`super::CallLimits::loss_at_once`] after the request was sent: then nothing can have
     /// been computed for it.
     pub is_at_once: bool,
@@ -147,6 +149,7 @@ impl Response {
             retry_after: headers.get("retry-after").and_then(|seconds| seconds.trim().parse().ok()),
             is_dropped: status >= 400 && headers.get(DROPPED).is_some(),
             server: text("server"),
+            headers,
             is_at_once: false,
             beginning: rest,
             body: Body::Open(open),

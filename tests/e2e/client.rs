@@ -123,6 +123,12 @@ impl Client {
         body
     }
 
+    /// Reads the head of a stream without chunks or with them, and the body until it holds this text.
+    pub(crate) fn read_until_head_and(&mut self, text: &str) {
+        self.head();
+        self.read_until(text);
+    }
+
     pub(crate) fn ask(&mut self, bytes: &[u8]) -> Answer {
         self.send(bytes);
         self.receive()

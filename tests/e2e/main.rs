@@ -20,6 +20,8 @@
 
 #[path = "../support/json_prefix.rs"]
 mod json_prefix;
+#[path = "../support/messages_api.rs"]
+mod messages_api;
 #[path = "../support/physics/mod.rs"]
 mod physics;
 #[path = "../support/validator.rs"]
@@ -38,6 +40,7 @@ mod boxes;
 mod calls;
 mod client_limits;
 mod closed;
+mod cloud;
 mod clusters;
 mod commands;
 mod connections;
@@ -60,6 +63,7 @@ mod logs;
 mod memory;
 mod metrics;
 mod models;
+mod moving;
 mod odd_answers;
 mod paths;
 mod patience;

@@ -215,6 +215,20 @@ fn the_names_of_llama_swap_are_aliases_of_one_upstream() {
 }
 
 #[test]
+fn a_provider_of_the_messages_api_becomes_an_upstream_of_it() {
+    for address in ["https://a.example/anthropic", "https://a.example/anthropic/v1/messages"] {
+        let text = r#"{"Providers":[{"name":"c","api_base_url":"@","api_key":"$K","models":["m"],"transformer":{"use":["Anthropic"]}}],"Router":{"default":"c,m"}}"#;
+        let lua = import(&text.replace('@', address)).unwrap().lua;
+        assert!(
+            lua.contains(
+                r#"url = "https://a.example/anthropic/v1", api_key = env "K", protocol = "messages""#
+            ),
+            "{lua}"
+        );
+    }
+}
+
+#[test]
 fn other_files_are_errors_that_say_what_is_expected() {
     for (text, expected) in [
         (r#"{"Providers":[],"Router":{"default":"a,b"}}"#, "no provider can be served"),
@@ -226,10 +240,6 @@ fn other_files_are_errors_that_say_what_is_expected() {
         ),
         ("{\"Providers\": [\n{\"name\": \"a\n]}", "line 2"),
         (r#"{"Providers":[{"name":"a,b","api_base_url":"http://a"}],"Router":{}}"#, "has a comma"),
-        (
-            r#"{"Providers":[{"name":"claude","api_base_url":"http://a/v1/messages","transformer":{"use":["Anthropic"]}}],"Router":{}}"#,
-            "Anthropic",
-        ),
         ("models:\n  ' ': {cmd: x}\n", "expected models"),
         ("models: {}\n", "no model_list"),
         ("{}", "expected a LiteLLM configuration"),

@@ -39,6 +39,7 @@ pub(crate) fn check_shape(text: &str, case: &str) {
                 }
                 "url" => assert!(value.starts_with("http"), "{case}: {name}: {value}"),
                 "api_key" => {}
+                "protocol" => assert_eq!(value, "messages", "{case}: {name}"),
                 "flavour" => {
                     assert!(sparkgap::dialect::ServerKind::from_name(&value).is_some(), "{case}: {value}")
                 }

@@ -10,9 +10,11 @@ use super::super::kind::{Defined, Hook};
 use super::super::nearest;
 use super::super::table::{Mistakes, TableReader, describe, keys};
 use super::limits::{read_limits, read_price};
+use super::never_to::read_never_to;
 use crate::cluster::ClusterKind;
-use crate::config::{self, ClientLimits, Secret, UpstreamConfig, WakeTarget};
+use crate::config::{self, ClientLimits, Secret, UpstreamAuth, UpstreamConfig, UpstreamProtocol, WakeTarget};
 use crate::dialect::ServerKind;
+use crate::policy::NeverTo;
 use crate::route::{self, AliasMember, Price};
 use crate::settings::{LateTools, LoopMode, Settings, SystemMessages, ThinkingMode};
 use crate::shown::ShownText;
@@ -26,6 +28,7 @@ pub(super) struct FileTable {
     pub(super) upstreams: Vec<UpstreamConfig>,
     pub(super) aliases: Vec<FileAlias>,
     pub(super) limits: Vec<ClientLimits>,
+    pub(super) never_to: Vec<NeverTo>,
     pub(super) defined: Vec<(Defined, Function)>,
 }
 
@@ -41,8 +44,8 @@ pub(super) struct FileAlias {
 }
 
 /// The keys of a file's table beside the hooks.
-pub(in crate::hooks) const FILE_KEYS: [&str; 6] =
-    ["api", "upstreams", "aliases", "keys", "policy", "on_event_types"];
+pub(in crate::hooks) const FILE_KEYS: [&str; 7] =
+    ["api", "upstreams", "aliases", "keys", "never_to", "policy", "on_event_types"];
 
 /// Reads the table that a file has returned; `index` is the file's place among the files.
 pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_>) -> FileTable {
@@ -69,6 +72,10 @@ pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_
     let example = "a table by the owners of keys such as { anna = { max_in_flight = 3 } }";
     if let Some(limits) = reader.table("keys", example, mistakes) {
         file.limits = read_limits(&limits, mistakes);
+    }
+    let example = "a table by upstream such as { cloud = { paths = { \"/srv/secret\" } } }";
+    if let Some(rules) = reader.table("never_to", example, mistakes) {
+        file.never_to = read_never_to(&rules, mistakes);
     }
     file.defined = read_hooks(&reader, index, mistakes);
     file
@@ -98,8 +105,10 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<UpstreamCon
 }
 
 /// The keys of an upstream.
-pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 27] = [
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 29] = [
     "url",
+    "protocol",
+    "auth",
     "api_key",
     "model",
     "timeout",
@@ -143,6 +152,8 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
     let wake = read_wake(&reader, mistakes);
     let cluster = reader.choice("cluster", &ClusterKind::NAMES, mistakes);
     let settings = read_settings(&reader, mistakes);
+    let protocol = reader.choice("protocol", &UpstreamProtocol::NAMES, mistakes).unwrap_or_default();
+    let auth = reader.choice("auth", &UpstreamAuth::NAMES, mistakes).unwrap_or_default();
     let before = mistakes.list.len();
     let url = reader.text("url", "a string such as \"http://192.168.68.155:8888/v1\"", mistakes);
     let Some(url) = url else {
@@ -151,10 +162,17 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
         }
         return None;
     };
-    let url = config::base_url(&url).map_err(|what| reader.wrong("url", &what, mistakes)).ok()?;
+    let url = match protocol {
+        UpstreamProtocol::Messages => config::messages_url(&url),
+        UpstreamProtocol::Chat => config::base_url(&url),
+    };
+    let url = url.map_err(|what| reader.wrong("url", &what, mistakes)).ok()?;
+    check_auth(&reader, (protocol, auth), (&url, api_key.is_some()), mistakes);
     Some(UpstreamConfig {
         name: name.to_owned(),
         url,
+        protocol,
+        auth,
         api_key: api_key.filter(|key| !key.is_empty() && key != "none").map(Secret::new),
         model,
         max_in_flight: max_in_flight.and_then(|n| u32::try_from(n).ok()),
@@ -165,6 +183,27 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
         cluster,
         settings,
     })
+}
+
+/// Checks whose key an upstream gets.
+fn check_auth(
+    reader: &TableReader<'_>,
+    (protocol, auth): (UpstreamProtocol, UpstreamAuth),
+    (url, has_key): (&str, bool),
+    mistakes: &mut Mistakes<'_>,
+) {
+    if auth == UpstreamAuth::Own {
+        return;
+    }
+    if protocol != UpstreamProtocol::Messages {
+        reader.wrong("auth", "\"client\" needs protocol = \"messages\"", mistakes);
+    }
+    if has_key {
+        reader.wrong("auth", "\"client\" and api_key exclude each other; remove one of them", mistakes);
+    }
+    if let Some(fault) = UpstreamAuth::fault_of(url) {
+        reader.wrong("auth", &fault, mistakes);
+    }
 }
 
 /// Reads the network card that a magic packet wakes.
@@ -199,6 +238,7 @@ fn read_settings(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Setti
         coerce_arguments: reader.boolean("coerce_arguments", mistakes).unwrap_or(default.coerce_arguments),
         rescue_tool_calls: reader.boolean("rescue_tool_calls", mistakes).unwrap_or(default.rescue_tool_calls),
         thinking_in_text: reader.boolean("thinking_in_text", mistakes).unwrap_or(default.thinking_in_text),
+        foreign_thinking: default.foreign_thinking,
         think_tags: reader.boolean("think_tags", mistakes).unwrap_or(default.think_tags),
         never_empty: reader.boolean("never_empty", mistakes).unwrap_or(default.never_empty),
         loops: reader.choice("loops", &loops, mistakes).unwrap_or(default.loops),

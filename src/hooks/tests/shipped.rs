@@ -359,13 +359,6 @@ fn the_types_and_the_tables_of_the_manual_list_every_key() {
 }
 
 #[test]
-fn imported_entries_of_the_messages_api_become_what_upstreams_can_be() {
-    // Once this fails: set HAS_MESSAGES_UPSTREAMS in litellm/providers.rs, and read what the cases of tests/litellm become.
-    let has_key = UPSTREAM_KEYS.contains(&"protocol");
-    assert_eq!(crate::litellm::HAS_MESSAGES_UPSTREAMS, has_key);
-}
-
-#[test]
 fn ccr() {
     let loaded = example("ccr");
     let ask = |model: &str, tokens: u64, body: &str| {

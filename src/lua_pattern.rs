@@ -12,7 +12,9 @@
 //!
 //! while a hook has 0.05 s: texts of 200 bytes, or patterns with two repetitions, would have to be refused. So this
 //! matcher does the same as Lua's (`lstrlib.c` of Lua 5.4, function by function) and checks the limits every few
-//! thousand steps. `prelude.lua` builds `find`, `match`, `gmatch` and `gsub` on it. It works on bytes only.
+//! thousand steps. `prelude.lua` builds `find`, `match`, `gmatch` and `gsub` on it, and `never_to` uses it. It works on bytes only.
+//!
+//! Pure.
 
 /// The deepest recursion of a match, as in Lua.
 const DEPTH_MAX: usize = 200;
@@ -27,13 +29,13 @@ const DEPTH_PER_CHECK: usize = 16;
 const ESCAPE: u8 = b'%';
 
 /// True if nothing in the pattern is special to `string.find`, which then looks for it as it is.
-pub(super) fn is_plain(pattern: &[u8]) -> bool {
+pub fn is_plain(pattern: &[u8]) -> bool {
     !pattern.iter().any(|byte| b"^$*+?.([%-".contains(byte))
 }
 
 /// One capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Capture {
+pub enum Capture {
     /// A capture whose `(` was reached and whose `)` was not: its beginning, from 0.
     Open(usize),
     /// A position capture, `()`: the position, from 0.
@@ -44,27 +46,36 @@ pub(super) enum Capture {
 
 /// The match that a search found: its beginning and its end, from 0, and the captures.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Match {
-    pub(super) start: usize,
-    pub(super) end: usize,
-    pub(super) captures: Vec<Capture>,
+pub struct Match {
+    /// Its beginning.
+    pub start: usize,
+    /// Its end.
+    pub end: usize,
+    /// Its captures, in their order.
+    pub captures: Vec<Capture>,
 }
 
 /// One search.
-pub(super) struct PatternSearch<'s> {
-    pub(super) text: &'s [u8],
-    pub(super) pattern: &'s [u8],
+#[allow(missing_debug_implementations, reason = "it holds a function")]
+pub struct PatternSearch<'s> {
+    /// The text that is searched.
+    pub text: &'s [u8],
+    /// The pattern.
+    pub pattern: &'s [u8],
     /// True if `^` at the beginning of the pattern ties the match to `start`.
-    pub(super) anchors: bool,
+    pub anchors: bool,
     /// The end of the match before. A match that ends there too does not count.
-    pub(super) not_ending_at: Option<usize>,
+    pub not_ending_at: Option<usize>,
     /// Checks the limits: fails if the time is over, or if the stack has grown too deep.
-    pub(super) go_on: &'s dyn Fn() -> Result<(), String>,
+    pub go_on: &'s dyn Fn() -> Result<(), String>,
 }
 
 impl PatternSearch<'_> {
     /// The first match that begins at `start` or later.
-    pub(super) fn run(&self, start: usize) -> Result<Option<Match>, String> {
+    ///
+    /// # Errors
+    /// The pattern is malformed, the match nests too deep, or a limit was reached.
+    pub fn run(&self, start: usize) -> Result<Option<Match>, String> {
         let anchored = self.anchors && self.pattern.first() == Some(&b'^');
         let first = usize::from(anchored);
         let mut matcher = Matcher { search: self, captures: Vec::new(), depth: 0, steps: 0 };

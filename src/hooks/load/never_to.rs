@@ -1,0 +1,106 @@
+//! Reads `never_to`: the rules that keep requests from upstreams.
+
+use mlua::{Table, Value as LuaValue};
+
+use super::super::table::{Mistakes, TableReader, describe, keys};
+use crate::policy::NeverTo;
+
+/// The keys of the rules for one upstream.
+pub(in crate::hooks) const NEVER_TO_KEYS: [&str; 4] = ["paths", "match", "keys", "header"];
+
+/// The most rules for one upstream, and the most bytes of one: each request is searched for all of them.
+const RULES_MAX: usize = 1000;
+const RULE_SIZE_MAX: usize = 1000;
+
+/// Reads the table `never_to = { cloud = { … } }`.
+pub(super) fn read_never_to(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<NeverTo> {
+    let mut rules = Vec::new();
+    for key in keys(table) {
+        let name = key.as_string().map(|name| name.to_string_lossy()).unwrap_or_default();
+        match table.raw_get(key) {
+            Ok(LuaValue::Table(entry)) if !name.is_empty() => rules.push(read_rules(&name, &entry, mistakes)),
+            other => {
+                let got = describe(&other.unwrap_or(LuaValue::Nil));
+                let form =
+                    "a table by the upstream's name, such as { cloud = { paths = { \"/srv/secret\" } } }";
+                mistakes.add(&["never_to", &name], format!("never_to: expected {form}, got {got}"));
+            }
+        }
+    }
+    rules
+}
+
+fn read_rules(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> NeverTo {
+    let reader = TableReader::new(table, format!("never_to.{name}"), name);
+    reader.check_keys(&NEVER_TO_KEYS, 0, mistakes);
+    let mut rules = NeverTo { upstream: name.to_owned(), ..NeverTo::default() };
+    for item in list(&reader, "paths", "a list of paths such as { \"/srv/secret\" }", mistakes) {
+        rules.paths.extend(text(&reader, "paths", &item, mistakes));
+    }
+    for item in
+        list(&reader, "match", "a list such as { \"PRIVATE KEY\", { pattern = \"AKIA%w+\" } }", mistakes)
+    {
+        match &item {
+            LuaValue::Table(entry) => {
+                let inside = TableReader::new(entry, format!("never_to.{name}.match"), "match");
+                inside.check_keys(&["pattern"], 0, mistakes);
+                rules.patterns.extend(text(&reader, "match", &inside.value("pattern"), mistakes));
+            }
+            item => rules.texts.extend(text(&reader, "match", item, mistakes)),
+        }
+    }
+    for item in list(&reader, "keys", "a list of names of clients such as { \"intern-*\" }", mistakes) {
+        rules.keys.extend(text(&reader, "keys", &item, mistakes));
+    }
+    let form = "a table such as { [\"x-project\"] = \"secret*\" }";
+    if let Some(headers) = reader.table("header", form, mistakes) {
+        for key in keys(&headers) {
+            let header = key.as_string().map(|name| name.to_string_lossy().to_ascii_lowercase());
+            let value = text(&reader, "header", &headers.raw_get(key).unwrap_or(LuaValue::Nil), mistakes);
+            match (header, value) {
+                (Some(header), Some(value)) => rules.headers.push((header, value)),
+                (None, _) => reader.wrong("header", &format!("expected {form}"), mistakes),
+                (Some(_), None) => {}
+            }
+        }
+    }
+    if rules.paths.len() + rules.texts.len() + rules.patterns.len() > RULES_MAX {
+        reader.wrong("match", &format!("more than {RULES_MAX} paths, texts and patterns"), mistakes);
+    }
+    if rules == (NeverTo { upstream: name.to_owned(), ..NeverTo::default() }) {
+        mistakes.add(&[name], format!("never_to.{name}: has no rule; give paths, match, keys or header"));
+    }
+    rules
+}
+
+/// The items of a list.
+fn list(reader: &TableReader<'_>, key: &str, form: &str, mistakes: &mut Mistakes<'_>) -> Vec<LuaValue> {
+    let Some(table) = reader.table(key, form, mistakes) else { return Vec::new() };
+    let items: Vec<LuaValue> = table.sequence_values::<LuaValue>().filter_map(Result::ok).collect();
+    if items.is_empty() || items.len() != keys(&table).len() {
+        // A rule that env "NAME" left out must not go unnoticed.
+        reader.wrong(key, &format!("expected {form}, without gaps and other keys"), mistakes);
+    }
+    items
+}
+
+/// One text of a rule.
+fn text(
+    reader: &TableReader<'_>,
+    key: &str,
+    value: &LuaValue,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<String> {
+    let Some(text) = value.as_string().map(|text| text.to_string_lossy()) else {
+        reader.wrong(key, &format!("expected a string, got {}", describe(value)), mistakes);
+        return None;
+    };
+    let fault = NeverTo::fault_of(&text).map(str::to_owned);
+    let fault =
+        fault.or_else(|| (text.len() > RULE_SIZE_MAX).then(|| format!("longer than {RULE_SIZE_MAX} bytes")));
+    if let Some(fault) = fault {
+        reader.wrong(key, &fault, mistakes);
+        return None;
+    }
+    Some(text)
+}

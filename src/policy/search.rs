@@ -1,0 +1,210 @@
+//! Finds a text, a path or a pattern in a request, wherever it stands: in any string and any key, in a string that holds
+//! JSON, in base64, with its letters percent-encoded, or split over neighbouring blocks.
+
+use std::cell::Cell;
+
+use memchr::memmem;
+
+use super::decode::{decode_runs, decode_whole, shorten_paths, squeeze, unescape, unpercent};
+use crate::json::{Object, Value};
+use crate::lua_pattern::PatternSearch;
+
+/// How often escapes within escapes are undone. A tool's result that holds a log of JSON requests has three.
+const ESCAPE_LEVELS_MAX: usize = 4;
+
+/// How often base64 within base64 is decoded.
+const BASE64_LEVELS_MAX: usize = 3;
+
+/// The most checks of the matcher for patterns in one request, each after some thousand steps: about a second. A request that
+/// takes longer counts as one that cannot be checked.
+const PATTERN_CHECKS_MAX: usize = 100_000;
+
+/// Members whose strings are names of the API or ids. They are searched on their own, and do not stand between two pieces of
+/// a text that is split over blocks.
+const NAMES: [&str; 11] = [
+    "type",
+    "role",
+    "id",
+    "tool_use_id",
+    "media_type",
+    "signature",
+    "ttl",
+    "model",
+    "name",
+    "stop_reason",
+    "cache_control",
+];
+
+/// The texts, paths and patterns that are sought.
+#[derive(Debug, Default)]
+pub(super) struct Needles {
+    /// Texts, squeezed.
+    pub(super) texts: Vec<String>,
+    /// Paths, squeezed and shortened.
+    pub(super) paths: Vec<String>,
+    /// Lua patterns.
+    pub(super) patterns: Vec<String>,
+}
+
+/// The result of a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SearchResult {
+    Text,
+    Path,
+    Pattern,
+    /// A part of the request cannot be searched.
+    Opaque,
+}
+
+/// The strings of a request.
+#[derive(Default)]
+struct Strings {
+    /// Texts, one behind the other.
+    joined: String,
+    /// Names, ids and keys, one a line.
+    names: String,
+    /// True if a document's data is neither text nor an image.
+    has_opaque: bool,
+}
+
+impl Strings {
+    fn collect(&mut self, value: &Value<'_>, is_name: bool) {
+        match value {
+            Value::String(text) if is_name => self.push_name(text),
+            Value::String(text) => self.joined.push_str(text),
+            Value::Array(items) => items.iter().for_each(|item| self.collect(item, is_name)),
+            Value::Object(object) => self.collect_object(object),
+            Value::BigInteger(digits) => self.push_name(digits),
+            Value::Number(_) => self.push_name(&value.to_json()),
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    fn push_name(&mut self, text: &str) {
+        self.names.push_str(text);
+        self.names.push('\n');
+    }
+
+    fn collect_object(&mut self, object: &Object<'_>) {
+        let text = |key: &str| object.get(key).and_then(Value::as_str);
+        if let (Some("base64"), Some(data)) = (text("type"), text("data")) {
+            let is_image = text("media_type").is_some_and(|kind| kind.starts_with("image/"));
+            let is_text = || decode_whole(data).is_some_and(|bytes| std::str::from_utf8(&bytes).is_ok());
+            self.has_opaque |= !is_image && !is_text();
+        }
+        for (key, value) in object.iter() {
+            self.push_name(key);
+            // A tool's input may have any names, so a text there is a text.
+            let is_name = NAMES.contains(&key) && value.as_str().is_some();
+            if is_name && value.as_str().is_some_and(|text| text.len() > NAME_SIZE_MAX) {
+                self.collect(value, false);
+            }
+            self.collect(value, is_name);
+        }
+    }
+}
+
+/// The longest name or id, in bytes; a longer text under such a key is a text as well.
+const NAME_SIZE_MAX: usize = 64;
+
+impl Needles {
+    /// True if nothing is sought.
+    pub(super) fn is_empty(&self) -> bool {
+        self.texts.is_empty() && self.paths.is_empty() && self.patterns.is_empty()
+    }
+
+    /// Searches a request, and texts that go with it. The work is linear in their size, except for patterns, which have a
+    /// limit.
+    pub(super) fn find_in(&self, request: &Value<'_>, beside: &[&str]) -> Option<SearchResult> {
+        if self.is_empty() {
+            return None;
+        }
+        let mut strings = Strings::default();
+        strings.collect(request, false);
+        beside.iter().for_each(|text| strings.push_name(text));
+        if strings.has_opaque {
+            return Some(SearchResult::Opaque);
+        }
+        let checks = Cell::new(0);
+        let Strings { joined, names, .. } = strings;
+        // Each string on its own first, because a pattern may ask for a border that the next string hides.
+        self.find_by_patterns_in(request, &checks)
+            .or_else(|| self.find_deep(&names, &checks, BASE64_LEVELS_MAX))
+            .or_else(|| self.find_deep(&joined, &checks, BASE64_LEVELS_MAX))
+    }
+
+    fn find_by_patterns_in(&self, value: &Value<'_>, checks: &Cell<usize>) -> Option<SearchResult> {
+        if self.patterns.is_empty() {
+            return None;
+        }
+        match value {
+            Value::String(text) => self.find_by_patterns(text, checks),
+            Value::Array(items) => items.iter().find_map(|item| self.find_by_patterns_in(item, checks)),
+            Value::Object(object) => {
+                object.iter().find_map(|(_, value)| self.find_by_patterns_in(value, checks))
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) => None,
+        }
+    }
+
+    /// Searches a text as it is, and with its escapes, its percent signs and its base64 undone. `base64_levels`: how often
+    /// base64 in it is decoded.
+    fn find_deep(&self, text: &str, checks: &Cell<usize>, base64_levels: usize) -> Option<SearchResult> {
+        let mut level = None::<String>;
+        for _ in 0..=ESCAPE_LEVELS_MAX {
+            let current = level.as_deref().unwrap_or(text);
+            let found = self
+                .find(current, checks)
+                .or_else(|| self.find(&unpercent(current)?, checks))
+                .or_else(|| self.find_in_base64(current, checks, base64_levels));
+            if found.is_some() {
+                return found;
+            }
+            level = Some(unescape(current)?);
+        }
+        // More escapes within escapes than anything writes that has nothing to hide. Bytes that only look like base64 have
+        // any number of them.
+        let is_whole = base64_levels == BASE64_LEVELS_MAX;
+        Some(SearchResult::Opaque).filter(|_| is_whole && level.is_some_and(|level| level.contains("\\\\")))
+    }
+
+    fn find_in_base64(&self, text: &str, checks: &Cell<usize>, levels: usize) -> Option<SearchResult> {
+        let levels = levels.checked_sub(1)?;
+        let mut found = None;
+        decode_runs(text, &mut |decoded| {
+            found = self.find_deep(decoded, checks, levels);
+            found.is_some()
+        });
+        found
+    }
+
+    fn find(&self, text: &str, checks: &Cell<usize>) -> Option<SearchResult> {
+        let squeezed = squeeze(text);
+        let has = |text: &str, needle: &String| memmem::find(text.as_bytes(), needle.as_bytes()).is_some();
+        if self.texts.iter().any(|needle| has(&squeezed, needle)) {
+            return Some(SearchResult::Text);
+        }
+        if !self.paths.is_empty() {
+            let shortened = shorten_paths(&squeezed);
+            if self.paths.iter().any(|needle| has(&shortened, needle)) {
+                return Some(SearchResult::Path);
+            }
+        }
+        self.find_by_patterns(text, checks)
+    }
+
+    fn find_by_patterns(&self, text: &str, checks: &Cell<usize>) -> Option<SearchResult> {
+        let go_on = || {
+            checks.set(checks.get() + 1);
+            if checks.get() > PATTERN_CHECKS_MAX { Err("too much work".to_owned()) } else { Ok(()) }
+        };
+        self.patterns.iter().find_map(|pattern| {
+            let (text, pattern) = (text.as_bytes(), pattern.as_bytes());
+            let search = PatternSearch { text, pattern, anchors: true, not_ending_at: None, go_on: &go_on };
+            match search.run(0) {
+                Ok(found) => found.map(|_| SearchResult::Pattern),
+                Err(_) => Some(SearchResult::Opaque),
+            }
+        })
+    }
+}

@@ -1,0 +1,409 @@
+//! A request to an upstream that speaks the Messages API itself: the client's bytes go on, and the upstream's bytes come back,
+//! as they are.
+//!
+//! Changed are only the model's name and blocks of thinking that the model would refuse (`translate::hand_over`), and what
+//! hooks change. Until the upstream's first byte the client gets pings; after it nothing of sparkgap's own: an answer that
+//! breaks off ends the connection, and the client asks again.
+
+use std::rc::Rc;
+
+use crate::access::Keys;
+use crate::anthropic::Usage;
+use crate::config::{Secret, UpstreamAuth};
+use crate::error::{Error, Kind, RelayedAnswer, Retry};
+use crate::fleet::{BoxSlot, Resolved, ThinkingLedger};
+use crate::hash::Fnv;
+use crate::hooks::Hook;
+use crate::http::Request;
+use crate::json::{self, SpareParser};
+use crate::protocol::messages::{
+    self, AnswerFacts, answer_headers, message_of, pass_headers, read_event, read_whole,
+};
+use crate::shown::ShownText;
+use crate::sse::Decoder;
+use crate::translate::{HandedOver, ThinkingMaker, hand_over, is_thinking_refusal, thinking_id};
+use crate::transport::{self, ExtraHeaders, Path, Response, Wait};
+
+use super::attempt::Attempt;
+use super::exchange::Exchange;
+use super::prepare::{Hooked, Incoming};
+use super::relay::{ANSWER_SIZE_MAX, WHOLE_READ_SIZE, WHOLE_SIZE_MAX, error_body, too_long};
+use super::routing::{sign_of, sign_of_failure};
+use super::stop::Stop;
+use crate::activity::Record;
+
+/// The resources of the Messages API, below the base URL.
+pub(super) const MESSAGES: &str = "/messages";
+pub(super) const COUNT_TOKENS: &str = "/messages/count_tokens";
+
+/// The facts about a request that passes as it is.
+#[derive(Debug, Default)]
+pub(super) struct PassedRequest {
+    /// The path with the client's query.
+    path: String,
+    /// The client's own keys.
+    secrets: Vec<Secret>,
+    /// The blocks of thinking in the request.
+    kept: Vec<u64>,
+    /// True once all thinking was removed, because the upstream refused some.
+    is_bare: bool,
+}
+
+impl PassedRequest {
+    /// Hides the client's keys, and those of the upstream, in a text for the log.
+    fn hide_keys(&self, resolved: &Resolved, text: &mut String) {
+        self.secrets.iter().for_each(|secret| secret.hide_in(text));
+        resolved.served.upstream().endpoint().hide_keys(text);
+    }
+}
+
+/// The body for the upstream: the client's bytes with the changes that the model needs.
+///
+/// # Errors
+/// A hook of policy closed failed, or what it added may not go to this upstream.
+pub(super) fn passed_body(
+    incoming: &Incoming<'_>,
+    resolved: &Resolved,
+    hooked: &Hooked,
+    record: &mut Record,
+    maker: &dyn Fn(u64) -> ThinkingMaker,
+) -> Result<HandedOver, Stop> {
+    resolved.served.name().clone_into(&mut record.details.upstream);
+    record.details.upstream_model.clone_from(&resolved.model);
+    let original = hooked.saved.as_deref().unwrap_or_default();
+    let hooks = incoming.gateway.hooks();
+    let mut changed = None;
+    if let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &hooked.shown) {
+        let mut bytes = original.to_vec();
+        let not_json = |error| Error::invalid(format!("The request body is not valid JSON: {error}"));
+        let mut body = json::parse(&mut bytes).map_err(not_json)?;
+        let before = body.to_json();
+        let shown = &mut *shown.borrow_mut();
+        shown.upstream = Some(resolved.served.name().to_string());
+        hooks.on_upstream_request(&mut body, shown)?;
+        let after = body.to_json();
+        if after != before {
+            incoming.check_never_to(&resolved.served, &body)?;
+            changed = Some(after);
+        }
+    }
+    let body = changed.as_deref().map_or(original, str::as_bytes);
+    Ok(hand_over(body, &resolved.model, maker))
+}
+
+/// Prepares a request for an upstream that speaks the Messages API: its body, its headers, and the facts for its answer.
+///
+/// # Errors
+/// Those of [`passed_body`] and of [`pass_headers`].
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+pub(super) fn prepare(
+    incoming: &Incoming<'_>,
+    (resource, resolved): (&str, &Resolved),
+    hooked: &Hooked,
+    record: &mut Record,
+    (keys, ledger): (&Keys, &ThinkingLedger),
+) -> Result<(Vec<u8>, ExtraHeaders, PassedRequest), Stop> {
+    let request: &Request = incoming.request;
+    let headers = pass_headers(request, resolved.served.upstream().config(), keys)?;
+    let maker = |block| ledger.maker(block, &resolved.model);
+    let HandedOver { body, kept, removed } = passed_body(incoming, resolved, hooked, record, &maker)?;
+    if removed > 0 {
+        log::debug!("{}: {removed} blocks of another model's thinking removed", record.request_id);
+    }
+    let (path, secrets) = (messages::path(resource, request), headers.secrets);
+    Ok((body, headers.headers, PassedRequest { path, secrets, kept, is_bare: false }))
+}
+
+/// Sends a request until the head of a successful answer is here. A request whose thinking is refused is sent once more
+/// without any.
+///
+/// # Errors
+/// The upstream's refusal, which the client gets byte for byte; it could not be reached; or the client has left.
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+pub(super) fn open(
+    attempt: &mut Attempt,
+    passed: &mut PassedRequest,
+    ledger: &ThinkingLedger,
+    wait: &Rc<dyn Wait>,
+) -> Result<Response, Stop> {
+    loop {
+        let Attempt { resolved, headers, body, .. } = &*attempt;
+        let upstream = resolved.served.upstream();
+        let sent = upstream.post_with(Path::Api(&passed.path), headers, body, wait);
+        let response = match sent {
+            Ok(response) => response,
+            Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
+            Err(failure) => {
+                attempt.sign = Some(sign_of_failure(&failure));
+                let failure = hidden(failure, passed, &attempt.resolved);
+                return Err(failure.to_error(attempt.resolved.served.name()).into());
+            }
+        };
+        let error = match first_error(&response).filter(|_| attempt.has_others) {
+            Some(error) => error,
+            None if (200..300).contains(&response.status) => return Ok(response),
+            None => {
+                let error = refused(response, passed, resolved);
+                let is_refusal = error.kind == Kind::InvalidRequest && is_thinking_refusal(&error.message);
+                if is_refusal && !passed.is_bare {
+                    let bare = hand_over(body, &resolved.model, &|_| ThinkingMaker::Other);
+                    if bare.body != *body {
+                        log::info!(
+                            "upstream {}: it refused the thinking of a conversation, which is sent without: {error}",
+                            resolved.served.name()
+                        );
+                        ledger.disown(&passed.kept);
+                        passed.is_bare = true;
+                        attempt.body = bare.body;
+                        continue;
+                    }
+                }
+                error
+            }
+        };
+        attempt.sign = Some(sign_of(&error));
+        return Err(error.into());
+    }
+}
+
+/// The failure without the client's keys, which the upstream may have repeated.
+fn hidden(failure: transport::Failure, passed: &PassedRequest, resolved: &Resolved) -> transport::Failure {
+    failure.edit_words(|words| passed.hide_keys(resolved, words))
+}
+
+/// The upstream's answer as an error for the client.
+fn refused(response: Response, passed: &PassedRequest, resolved: &Resolved) -> Error {
+    let (status, retry_after) = (response.status, response.retry_after);
+    let mut headers = answer_headers(&response.headers);
+    let mut body = error_body(response);
+    // The upstream's key is sparkgap's: no client may see it.
+    let endpoint = resolved.served.upstream().endpoint();
+    if let Ok(text) = std::str::from_utf8(&body) {
+        let mut text = text.to_owned();
+        endpoint.hide_keys(&mut text);
+        body = text.into_bytes();
+    }
+    headers.iter_mut().for_each(|(_, value)| endpoint.hide_keys(value));
+    let answer = RelayedAnswer { status, headers, body };
+    messages::refusal(answer, retry_after, resolved.served.name(), &|text| passed.hide_keys(resolved, text))
+}
+
+/// The error that a stream begins with. The API may notice only after its head that it has no room.
+fn first_error(response: &Response) -> Option<Error> {
+    let data = response.beginning().strip_prefix(b"event: error\n")?.strip_prefix(b"data: ")?;
+    let data = data.split(|byte| *byte == b'\n').next()?;
+    let is_busy = memchr::memmem::find(data, b"overloaded_error").is_some();
+    let kind = if is_busy { Kind::Overloaded } else { Kind::Api };
+    Some(Error::new(kind, message_of(data)))
+}
+
+/// True if an upstream's answer names the limit of the client's own key, which says nothing about other clients.
+pub(super) fn is_clients_limit(attempt: &Attempt, answered: &Result<(), Stop>) -> bool {
+    let config = attempt.resolved.served.upstream().config();
+    let is_limit = matches!(answered, Err(Stop::Error(error)) if error.kind == Kind::RateLimit);
+    config.auth == UpstreamAuth::Client && is_limit
+}
+
+/// An answer on its way from an upstream that speaks the Messages API.
+pub(super) struct MessagesAnswer<'a> {
+    pub(super) exchange: &'a Exchange,
+    pub(super) resolved: &'a Resolved,
+    pub(super) passed: &'a PassedRequest,
+    pub(super) ledger: &'a ThinkingLedger,
+    pub(super) slot: Option<&'a BoxSlot>,
+    /// The bytes that the request holds while its answer runs.
+    pub(super) kept_size: usize,
+}
+
+impl MessagesAnswer<'_> {
+    /// Passes the answer on.
+    ///
+    /// # Errors
+    /// The upstream broke its answer off, or the client has left.
+    pub(super) fn run(&self, response: Response) -> Result<(), Stop> {
+        let kind = response.headers.get("content-type").unwrap_or_default();
+        if kind.starts_with("text/event-stream") { self.stream(response) } else { self.whole(response) }
+    }
+
+    /// The end of an answer that has lost its upstream.
+    fn lost(&self, failure: transport::Failure, has_begun: bool) -> Stop {
+        if failure == transport::Failure::ClientGone {
+            return Stop::ClientGone;
+        }
+        let failure = hidden(failure, self.passed, self.resolved);
+        let error = failure.to_error(self.resolved.served.name());
+        if has_begun { Stop::Cut(error) } else { error.into() }
+    }
+
+    /// Passes a stream on, one write for each read.
+    fn stream(&self, mut response: Response) -> Result<(), Stop> {
+        let exchange = self.exchange;
+        let head = (response.status, answer_headers(&response.headers));
+        let mut head = Some(head);
+        let mut decoder = Decoder::default();
+        let mut reader = AnswerReader::default();
+        let mut size = 0;
+        response.await_content();
+        loop {
+            let space = decoder.space();
+            let count = match response.read(space) {
+                Ok(0) if head.is_some() => {
+                    let what = "the upstream's answer is empty";
+                    return Err(Error::new(Kind::BadGateway, what).into());
+                }
+                Ok(count) => count,
+                Err(failure) => return Err(self.lost(failure, head.is_none())),
+            };
+            size += count;
+            if size > ANSWER_SIZE_MAX {
+                return Err(Stop::Cut(Error::new(Kind::BadGateway, "the upstream's answer is too long")));
+            }
+            if let Some((status, headers)) = head.take() {
+                exchange.begin_passing(status, &headers).map_err(Stop::Client)?;
+            }
+            if count > 0 {
+                exchange.pass(space.get(..count).unwrap_or_default()).map_err(Stop::Client)?;
+                decoder.advance(count);
+            } else {
+                decoder.end();
+            }
+            self.read_events(&mut decoder, &mut reader, &response);
+            if let Some(slot) = self.slot {
+                slot.hear();
+            }
+            if count == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads the events that have come, for the log, the health of the upstream, and the ledger.
+    fn read_events(&self, decoder: &mut Decoder, reader: &mut AnswerReader, response: &Response) {
+        let mut parser = SpareParser::take();
+        loop {
+            let event = match decoder.next_event() {
+                Ok(Some(event)) => event,
+                Ok(None) => return,
+                // It passes as it is; reading goes on with the next event.
+                Err(_) => {
+                    *decoder = Decoder::default();
+                    return;
+                }
+            };
+            if event.is_error {
+                let mut words = message_of(event.data);
+                self.passed.hide_keys(self.resolved, &mut words);
+                let (id, name) = (self.exchange.request_id(), self.resolved.served.name());
+                log::warn!(
+                    "{id}: upstream {name} ended its answer with an error: {}",
+                    ShownText::new(&words)
+                );
+                continue;
+            }
+            let facts = read_event(&mut parser, event.data, &mut reader.usage);
+            // Reasoning comes first, and is not what the client's user waits for.
+            let is_word = !reader.has_word && facts.is_word;
+            if is_word || (facts.is_content && !reader.has_content) {
+                self.exchange.mark_content(is_word);
+                reader.has_word |= is_word;
+            }
+            if facts.is_content && !std::mem::replace(&mut reader.has_content, true) {
+                response.mark_content();
+                if let Some(slot) = self.slot {
+                    slot.first_token();
+                }
+            }
+            self.note(facts, reader);
+        }
+    }
+
+    fn note(&self, facts: AnswerFacts, reader: &mut AnswerReader) {
+        if let Some(piece) = facts.signature {
+            reader.signature = Some(reader.signature.unwrap_or(Fnv::EMPTY).push(piece.as_bytes()));
+        }
+        if facts.is_block_end
+            && let Some(signature) = reader.signature.take()
+        {
+            self.ledger.note(signature.mixed(), &self.resolved.model);
+        }
+        if let Some(reason) = facts.stop {
+            self.exchange.mark_end(reason, reader.usage);
+        }
+    }
+
+    /// Passes an answer on that is not a stream.
+    #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+    fn whole(&self, mut response: Response) -> Result<(), Stop> {
+        let (status, headers) = (response.status, answer_headers(&response.headers));
+        if self.exchange.started() {
+            let what = "the upstream answered a request for a stream with a whole message";
+            return Err(Error::new(Kind::BadGateway, what).into());
+        }
+        let mut body = Vec::new();
+        loop {
+            self.exchange.claim(self.kept_size + 2 * body.len())?;
+            let filled = body.len();
+            body.resize(filled + WHOLE_READ_SIZE, 0);
+            let read = response.read(body.get_mut(filled..).unwrap_or_default());
+            let count = read.map_err(|failure| self.lost(failure, false))?;
+            body.truncate(filled + count);
+            if body.len() > WHOLE_SIZE_MAX {
+                return Err(too_long());
+            }
+            if count == 0 {
+                break;
+            }
+        }
+        let mut usage = Usage::default();
+        let (reason, signatures) = read_whole(&body, &mut usage);
+        for signature in signatures {
+            self.ledger.note(thinking_id(&signature), &self.resolved.model);
+        }
+        self.exchange.mark_content(true);
+        self.exchange.mark_end(reason, usage);
+        let answer = RelayedAnswer { status, headers, body };
+        self.exchange.pass_whole(&answer).map_err(Stop::Client)
+    }
+}
+
+/// The facts read from an answer so far.
+#[derive(Debug, Default)]
+struct AnswerReader {
+    usage: Usage,
+    has_content: bool,
+    /// True once text or a tool call has come.
+    has_word: bool,
+    /// The hash of the signature of the open block, as far as it has come.
+    signature: Option<Fnv>,
+}
+
+/// Passes a question for the number of tokens on, and returns the upstream's answer.
+///
+/// # Errors
+/// The upstream could not be reached, or the client has left.
+pub(super) fn count_tokens(
+    resolved: &Resolved,
+    (body, headers): (&[u8], &ExtraHeaders),
+    passed: &PassedRequest,
+    wait: &Rc<dyn Wait>,
+) -> Result<RelayedAnswer, Stop> {
+    let sent = resolved.served.upstream().post_with(Path::Api(&passed.path), headers, body, wait);
+    let response = match sent {
+        Ok(response) => response,
+        Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
+        Err(failure) => {
+            let failure = hidden(failure, passed, resolved);
+            return Err(failure.to_error(resolved.served.name()).into());
+        }
+    };
+    let (status, headers) = (response.status, answer_headers(&response.headers));
+    let mut body = String::from_utf8_lossy(&error_body(response)).into_owned();
+    resolved.served.upstream().endpoint().hide_keys(&mut body);
+    Ok(RelayedAnswer { status, headers, body: body.into_bytes() })
+}
+
+/// The error for a request whose answer began with events of sparkgap's own: another server's message cannot follow them.
+pub(super) fn too_late() -> Stop {
+    let what = "the answer had begun before another upstream could give it";
+    Stop::Cut(Error::new(Kind::Overloaded, what).retry(Retry::Unsaid))
+}
