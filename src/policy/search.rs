@@ -63,6 +63,8 @@ struct Strings {
     joined: String,
     /// Names, ids and keys, one a line.
     names: String,
+    /// The bytes of images, as text.
+    images: Vec<String>,
     /// True if a document's data is neither text nor an image.
     has_opaque: bool,
 }
@@ -87,13 +89,22 @@ impl Strings {
 
     fn collect_object(&mut self, object: &Object<'_>) {
         let text = |key: &str| object.get(key).and_then(Value::as_str);
+        let mut image = None;
         if let (Some("base64"), Some(data)) = (text("type"), text("data")) {
+            let bytes = decode_whole(data);
             let is_image = text("media_type").is_some_and(|kind| kind.starts_with("image/"));
-            let is_text = || decode_whole(data).is_some_and(|bytes| std::str::from_utf8(&bytes).is_ok());
-            self.has_opaque |= !is_image && !is_text();
+            let is_text = bytes.as_ref().is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
+            self.has_opaque |= !is_image && !is_text;
+            image = bytes.filter(|_| is_image && !is_text);
         }
+        // Decoded here, once: as a text, it would be decoded from each of its first four characters.
+        let has_image = image.is_some();
+        self.images.extend(image.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
         for (key, value) in object.iter() {
             self.push_name(key);
+            if has_image && key == "data" {
+                continue;
+            }
             // A tool's input may have any names, so a text there is a text.
             let is_name = NAMES.contains(&key) && value.as_str().is_some();
             if is_name && value.as_str().is_some_and(|text| text.len() > NAME_SIZE_MAX) {
@@ -126,11 +137,12 @@ impl Needles {
             return Some(SearchResult::Opaque);
         }
         let checks = Cell::new(0);
-        let Strings { joined, names, .. } = strings;
+        let Strings { joined, names, images, .. } = strings;
         // Each string on its own first, because a pattern may ask for a border that the next string hides.
         self.find_by_patterns_in(request, &checks)
             .or_else(|| self.find_deep(&names, &checks, BASE64_LEVELS_MAX))
             .or_else(|| self.find_deep(&joined, &checks, BASE64_LEVELS_MAX))
+            .or_else(|| images.iter().find_map(|image| self.find_deep(image, &checks, BASE64_LEVELS_MAX - 1)))
     }
 
     fn find_by_patterns_in(&self, value: &Value<'_>, checks: &Cell<usize>) -> Option<SearchResult> {
