@@ -71,7 +71,7 @@ return {
   -- The hooks. All are optional; a hook that is not defined costs nothing. README.md is the manual.
   --
   -- on_load = function(cfg) end,                     once per VM; error() refuses the load
-  -- on_request = function(req) end,                  may return { model =, upstream =, lane = }, { reject =, message = },
+  -- on_request = function(req) end,                  may return { model =, upstream =, lane =, record = }, { reject =, message = },
   --                                                  { respond = }
   -- on_upstream_request = function(body, req) end,   body is what will be sent: body.temperature = 0.7
   -- on_event = function(ev, req) end,                may change ev; false drops it

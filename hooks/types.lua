@@ -97,6 +97,7 @@
 ---@class Decision
 ---@field model string?
 ---@field upstream string?
+---@field record boolean?
 ---@field reject integer?
 ---@field message string?
 ---@field respond string|table|nil

@@ -12,6 +12,10 @@
 //! | `times` | [`PhaseTimes`]: when a request reached which phase |
 //! | `history` | [`RequestHistory`]: the records of the last requests, bounded |
 //! | `refusals` | [`RefusalLog`]: the lines of refused requests, and the number of those left out |
+//! | `tap` | [`Tap`]: notes the bytes of one request at four places, with their times |
+//! | `redact` | takes keys and images out of recorded bytes |
+//! | `steps` | [`RecordedStep`]: the steps of a recording, read again |
+//! | `recorder` | [`Recorder`]: decides which requests are recorded, and makes a recording fit for the disk |
 //! | `record` | [`Record`]: the line in the log, and the same as JSON |
 //!
 //! `/health`, the log line, `on_log` and systemd's status line read these values; they do not count for themselves.
@@ -24,8 +28,12 @@ mod metrics;
 mod phase;
 mod prefixes;
 mod record;
+mod recorder;
+mod redact;
 mod refusals;
 mod shared;
+mod steps;
+mod tap;
 mod times;
 
 pub use changes::BehaviorChanges;
@@ -36,6 +44,10 @@ pub use metrics::{ClientTotals, Histogram, Metrics, OTHER, RequestLabels, Reques
 pub use phase::Phase;
 pub use prefixes::{OpenTurn, Prefixes};
 pub use record::{CLIENT_GONE, Caller, Placed, Record, RequestDetails, kept_name};
+pub use recorder::{CleanRecording, RecordMode, RecordOptions, Recorder};
+pub use redact::{KNOWN_SIZE_MIN, hide_keys};
 pub use refusals::RefusalLog;
 pub use shared::Activity;
+pub use steps::{RecordedStep, read_steps};
+pub use tap::{PLACES, RECORDING_SIZE_MAX, Recording, RecordingMemory, StepKind, Tap};
 pub use times::{Moment, PhaseTimes};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::configure::Sources;
 use crate::access::{HostName, Network, Origin};
+use crate::activity::RecordOptions;
 use crate::logger::LogFormat;
 use crate::proxy::ClientPatience;
 use crate::{server, transport};
@@ -46,6 +47,8 @@ pub struct RunOptions {
     pub metrics_by_client: bool,
     /// The folder for requests, usage and learned facts; `None`: that of the service manager, if it makes one.
     pub state: Option<PathBuf>,
+    /// The requests that are recorded in that folder.
+    pub record: RecordOptions,
     /// The least important log lines that are written.
     pub log_level: log::LevelFilter,
     /// The form of log lines.
@@ -72,6 +75,7 @@ impl Default for RunOptions {
             metrics_open: false,
             metrics_by_client: false,
             state: None,
+            record: RecordOptions::default(),
             log_level: log::LevelFilter::Info,
             log_format: LogFormat::Text,
         }

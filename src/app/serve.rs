@@ -12,6 +12,7 @@ use super::options::RunOptions;
 use super::reload::{Reload, handle_signals};
 use super::setup::{LoadedSetup, Setup, Targets};
 use super::status::Status;
+use crate::activity::RecordMode;
 use crate::proxy::{self, Proxy};
 use crate::server::{self, Listener, ServerTls, StopHandle};
 use crate::shell::quoted;
@@ -37,6 +38,7 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     use ServeFailure::Configuration;
     logger::start(options.log_level, options.log_format);
     let text = |error: io::Error| ServeFailure::System(error.to_string());
+    check_record(&options).map_err(Configuration)?;
     let options = Arc::new(options);
     let (listener, others) = listeners(&options.listen).map_err(ServeFailure::System)?;
     let address = listener.local_addr().map_err(text)?;
@@ -63,6 +65,7 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
         patience: options.patience,
         metrics_open: options.metrics_open,
         metrics_by_client: options.metrics_by_client,
+        record: options.record,
     };
     let proxy = Arc::new(Proxy::new(gateway, access, proxy_options));
     let shared = setup.shared();
@@ -104,6 +107,15 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     }
     log::info!("stopped");
     Ok(())
+}
+
+/// Checks that recordings have a folder.
+fn check_record(options: &RunOptions) -> Result<(), String> {
+    let has_folder = options.state.is_some() || service::state_folder().is_some();
+    match options.record.mode == RecordMode::Off || has_folder {
+        true => Ok(()),
+        false => Err("--record needs a folder to write to: add --state DIR".to_owned()),
+    }
 }
 
 /// The sockets to listen on: those of the service manager, otherwise one on the given address. Returns the first socket

@@ -7,6 +7,7 @@ use std::time::Duration;
 use argh::{ArgsInfo, FromArgValue, FromArgs};
 
 use crate::access::{HostName, Network, Origin};
+use crate::activity::RecordMode;
 use crate::logger::LogFormat;
 use crate::state::UsageGroup;
 
@@ -42,6 +43,8 @@ pub(super) enum Command {
     Bench(Bench),
     Usage(UsageCommand),
     Requests(RequestsCommand),
+    Show(ShowCommand),
+    Replay(ReplayCommand),
     Health(HealthProbe),
     Generate(GenerateText),
     Version(Version),
@@ -169,6 +172,15 @@ pub(super) struct Serve {
     /// a folder for the requests, usage and learned facts that a restart must not forget (systemd's StateDirectory=, else none)
     #[argh(option, arg_name = "dir")]
     pub(super) state: Option<PathBuf>,
+    /// off, errors or all (off): keep bodies and answers of requests in the folder of --state, without keys; see sparkgap show
+    #[argh(option, arg_name = "which", from_str_fn(record_mode))]
+    pub(super) record: Option<RecordMode>,
+    /// the most bytes of all recordings, such as 256M (%record_size%); the oldest ones go
+    #[argh(option, arg_name = "size", from_str_fn(size))]
+    pub(super) record_size: Option<usize>,
+    /// keep images in recordings, which otherwise are cut to their size
+    #[argh(switch)]
+    pub(super) record_images: bool,
     /// error, warn, info, debug or trace (%log_level%); trace shows bodies, unredacted
     #[argh(option, arg_name = "level")]
     pub(super) log_level: Option<log::LevelFilter>,
@@ -492,6 +504,61 @@ pub(super) struct RequestsCommand {
     pub(super) json: bool,
 }
 
+/// Show a recorded request: the client's body, the upstream's body, the upstream's answer and the client's answer.
+#[derive(ArgsInfo, FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "show",
+    example = "sparkgap show last",
+    example = "sparkgap show req_0123456789abcdefghijklmn --har > request.har",
+    example = "sparkgap show last --curl | sh\n    Send the same body to the model server without sparkgap.",
+    note = "serve --record errors (or all) makes recordings; `sparkgap requests` marks the requests that have one.\nKeys are replaced by stars, but a recording holds conversations: look at it before you pass it on."
+)]
+pub(super) struct ShowCommand {
+    /// the request's id, or `last` for the newest recording
+    #[argh(positional)]
+    pub(super) id: String,
+    /// print it as HAR, which browsers and other tools read
+    #[argh(switch)]
+    pub(super) har: bool,
+    /// print a curl command that sends the recorded body to the upstream
+    #[argh(switch)]
+    pub(super) curl: bool,
+    /// print how the upstream's body differs from that of the turn before
+    #[argh(switch)]
+    pub(super) diff: bool,
+    /// the folder of serve --state (/var/lib/sparkgap, that of the service)
+    #[argh(option, arg_name = "dir")]
+    pub(super) state: Option<PathBuf>,
+}
+
+/// Send a recorded request to its upstream again and compare the answers, or translate the recorded answer again.
+#[derive(ArgsInfo, FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "replay",
+    example = "sparkgap replay last --offline\n    Translate the recorded answer again: exit code 1 if the client's bytes differ.",
+    example = "sparkgap replay last --to http://192.168.68.155:8888/v1",
+    note = "Without --to the upstream of that time is asked; SPARKGAP_UPSTREAM_KEY or --upstream-key-file holds its key, since recordings hold none."
+)]
+pub(super) struct ReplayCommand {
+    /// the request's id, or `last` for the newest recording
+    #[argh(positional)]
+    pub(super) id: String,
+    /// base URL of the server to ask
+    #[argh(option, arg_name = "url")]
+    pub(super) to: Option<String>,
+    /// a file that holds the key for that server
+    #[argh(option, arg_name = "file")]
+    pub(super) upstream_key_file: Option<PathBuf>,
+    /// ask no server: translate the recorded answer again
+    #[argh(switch)]
+    pub(super) offline: bool,
+    /// the folder of serve --state (/var/lib/sparkgap, that of the service)
+    #[argh(option, arg_name = "dir")]
+    pub(super) state: Option<PathBuf>,
+}
+
 /// Ask a running sparkgap whether it is well, for probes. Exit code 1 if it is not well, or if none runs at that address.
 #[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
@@ -576,6 +643,11 @@ fn days(days: u64) -> Duration {
 fn usage_group(text: &str) -> Result<UsageGroup, String> {
     let found = UsageGroup::NAMES.iter().find(|(_, name)| *name == text);
     found.map(|(group, _)| *group).ok_or_else(|| format!("'{text}' is not client, model or day"))
+}
+
+/// The requests that are recorded.
+fn record_mode(text: &str) -> Result<RecordMode, String> {
+    RecordMode::from_name(text).ok_or_else(|| format!("'{text}' is not off, errors or all"))
 }
 
 /// A size in bytes, with `K`, `M` or `G` for a power of 1,024. Less than 16M would be too little for any request.

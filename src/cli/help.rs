@@ -74,7 +74,7 @@ fn wrapped(entry: &str) -> String {
 
 /// The placeholders' names and the defaults.
 pub(super) fn defaults() -> Vec<(&'static str, String)> {
-    let RunOptions { listen, server, calls, patience, log_level, .. } = RunOptions::default();
+    let RunOptions { listen, server, calls, patience, log_level, record, .. } = RunOptions::default();
     let BenchPlan { rounds, sizes, .. } = BenchPlan::default();
     let sizes: Vec<String> = sizes.iter().map(u64::to_string).collect();
     let seconds = |time: std::time::Duration| time.as_secs().to_string();
@@ -96,6 +96,7 @@ pub(super) fn defaults() -> Vec<(&'static str, String)> {
         ("ping_every", seconds(patience.ping_every)),
         ("usage_every", seconds(patience.usage_every)),
         ("wait_for_upstream", seconds(patience.wait_for_upstream)),
+        ("record_size", format!("{}M", record.size_max >> 20)),
         ("log_level", log_level.as_str().to_lowercase()),
         ("local_url", LOCAL.to_owned()),
         ("rounds", rounds.to_string()),

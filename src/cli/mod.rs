@@ -6,10 +6,10 @@
 //! | `run` | [`run`]: from the process's arguments to a command and its exit code |
 //! | `help` | help texts with the defaults in them |
 //! | `serve` | `serve` and `demo`: what was typed -> `app::RunOptions` |
-//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload`, `usage`, `requests` | the commands of these names |
+//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload`, `usage`, `requests`, `show`, `replay` | the commands of these names |
 //! | `settings_file` | `claude --settings` and `--undo`: the person's settings file |
 //! | `remote` | the questions of `env`, `claude` and `bench` to a running sparkgap |
-//! | `history` | the state folder that `usage` and `requests` read |
+//! | `history` | the state folder that `usage`, `requests`, `show` and `replay` read |
 //! | `progress`, `output` | lines for stderr and stdout |
 
 mod arguments;
@@ -29,10 +29,12 @@ mod output;
 mod progress;
 mod reload;
 mod remote;
+mod replay;
 mod requests;
 mod run;
 mod serve;
 mod settings_file;
+mod show;
 mod usage;
 
 pub use run::run;

@@ -67,6 +67,9 @@ fn to_line(row: &RequestRow) -> String {
     if let Some(first) = row.first_byte_ms {
         line.push_str(&format!(" first {first} ms"));
     }
+    if row.is_recorded {
+        line.push_str(" recorded");
+    }
     if !row.error.is_empty() {
         line.push_str(&format!(": {}", or_dash(&row.error)));
     }
@@ -97,6 +100,7 @@ fn to_json(row: &RequestRow) -> Value<'_> {
         ("first_byte_ms", number(row.first_byte_ms)),
         ("total_ms", row.total_ms.into()),
         ("error", text(&row.error)),
+        ("recorded", row.is_recorded.into()),
     ])
 }
 

@@ -8,8 +8,8 @@ use argh::FromArgs;
 use super::arguments::{Command, CommandLine};
 use super::output::{note, print};
 use super::{
-    bench, check, claude, doctor, env, generate, health, help, hook, import, key, reload, requests, serve,
-    usage,
+    bench, check, claude, doctor, env, generate, health, help, hook, import, key, reload, replay, requests,
+    serve, show, usage,
 };
 use crate::app::ServeFailure;
 use crate::logger;
@@ -78,6 +78,8 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
         Command::Bench(typed) => bench::run(&typed),
         Command::Usage(typed) => usage::run(typed),
         Command::Requests(typed) => requests::run(typed),
+        Command::Show(typed) => show::run(&typed),
+        Command::Replay(typed) => replay::run(&typed),
         Command::Health(typed) => health::run(&typed),
         Command::Generate(typed) => {
             print(&generate::text(typed.kind));
@@ -150,7 +152,7 @@ mod tests {
     fn help_has_examples_and_the_defaults() {
         for command in [
             "", "serve", "demo", "check", "hook", "import", "key", "env", "doctor", "bench", "health",
-            "generate", "reload", "usage", "requests",
+            "generate", "reload", "usage", "requests", "show", "replay",
         ] {
             let arguments: Vec<&str> =
                 [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();

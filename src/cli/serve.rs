@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::arguments::{Demo, Serve};
+use crate::activity::RecordOptions;
 use crate::app::{self, DEMO, RunOptions, ServeFailure, Sources};
 use crate::proxy::ClientPatience;
 use crate::{http, server, transport};
@@ -88,6 +89,11 @@ fn run_options(typed: Serve) -> RunOptions {
         metrics_open: typed.metrics_open,
         metrics_by_client: typed.metrics_by_client,
         state: typed.state,
+        record: RecordOptions {
+            mode: typed.record.unwrap_or(defaults.record.mode),
+            size_max: typed.record_size.unwrap_or(defaults.record.size_max),
+            keeps_images: typed.record_images,
+        },
         log_level: typed.log_level.unwrap_or(defaults.log_level),
         log_format: typed.log_format.unwrap_or(defaults.log_format),
     }
@@ -98,6 +104,7 @@ mod tests {
     use argh::FromArgs as _;
 
     use super::*;
+    use crate::activity::RecordMode;
 
     fn options(arguments: &[&str]) -> RunOptions {
         run_options(Serve::from_args(&["serve"], arguments).unwrap())
@@ -106,6 +113,13 @@ mod tests {
     #[test]
     fn without_options_everything_is_the_default() {
         assert_eq!(format!("{:?}", options(&[])), format!("{:?}", RunOptions::default()));
+    }
+
+    #[test]
+    fn the_options_of_the_recorder_belong_together() {
+        let options = options(&["--record", "errors", "--record-size", "17M", "--record-images"]);
+        let record = RecordOptions { mode: RecordMode::Errors, size_max: 17 << 20, keeps_images: true };
+        assert_eq!(options.record, record);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub enum Decision {
         upstreams: Vec<String>,
         /// How urgent the request is, instead of what its headers say.
         lane: Option<Lane>,
+        /// Whether the request is recorded, instead of what the operator set.
+        record: Option<bool>,
     },
     /// The client gets this error.
     Reject(Error),
@@ -78,16 +80,16 @@ impl Hooks {
         looked_up: &dyn Fn(&str) -> &str,
     ) -> Result<Decision, Error> {
         let model_of = |body: &Value<'_>| body.get("model").and_then(Value::as_str).map(str::to_string);
-        let mut route = (None, Vec::new(), None);
+        let mut route = (None, Vec::new(), None, None);
         let mut named = model_of(body);
         for (index, defined) in self.of(Hook::Request) {
             let decision =
                 self.call(index, defined, body, request, &|returned, _| self.read_decision(returned))?;
             match decision {
                 None | Some(Decision::Continue) => {}
-                Some(Decision::Route { model, upstreams, lane }) => {
+                Some(Decision::Route { model, upstreams, lane, record }) => {
                     let upstreams = if upstreams.is_empty() { route.1 } else { upstreams };
-                    route = (model.or(route.0), upstreams, lane.or(route.2));
+                    route = (model.or(route.0), upstreams, lane.or(route.2), record.or(route.3));
                 }
                 Some(last @ (Decision::Reject(_) | Decision::Respond(_))) => return Ok(last),
             }
@@ -194,7 +196,7 @@ impl Hooks {
     }
 
     fn read_decision(&self, returned: Returned<'_>) -> Result<Decision, String> {
-        const KEYS: [&str; 6] = ["model", "upstream", "lane", "reject", "message", "respond"];
+        const KEYS: [&str; 7] = ["model", "upstream", "lane", "record", "reject", "message", "respond"];
         let Some(mut object) = returned_table(returned, Hook::Request, &KEYS)? else {
             return Ok(Decision::Continue);
         };
@@ -216,7 +218,11 @@ impl Hooks {
                 None => return Err("the returned lane must be 0, 1 or 2".to_owned()),
             },
         };
-        Ok(routed((text(&object, "model")?, self.upstreams(&object)?, lane)))
+        let record = match object.get("record") {
+            None => None,
+            Some(told) => Some(told.as_bool().ok_or("the returned record must be true or false")?),
+        };
+        Ok(routed((text(&object, "model")?, self.upstreams(&object)?, lane, record)))
     }
 
     fn read_error_decision(&self, returned: Returned<'_>, error: &Error) -> Result<ErrorDecision, String> {
@@ -277,11 +283,13 @@ impl Hooks {
     }
 }
 
-/// The decision for a model, upstreams and a lane. Without any of them the alias table decides.
-fn routed((model, upstreams, lane): (Option<String>, Vec<String>, Option<Lane>)) -> Decision {
-    match (model, lane) {
-        (None, None) if upstreams.is_empty() => Decision::Continue,
-        (model, lane) => Decision::Route { model, upstreams, lane },
+/// The decision for a model, upstreams, a lane and a recording. Without any of them the alias table decides.
+fn routed(
+    (model, upstreams, lane, record): (Option<String>, Vec<String>, Option<Lane>, Option<bool>),
+) -> Decision {
+    match (model, lane, record) {
+        (None, None, None) if upstreams.is_empty() => Decision::Continue,
+        (model, lane, record) => Decision::Route { model, upstreams, lane, record },
     }
 }
 

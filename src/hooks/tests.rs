@@ -137,8 +137,12 @@ fn on_request_sees_the_request_and_routes() {
             return { model = req.body.model .. "!", upstream = "main" }
         end }"#,
     );
-    let route =
-        Decision::Route { model: Some("m!".to_owned()), upstreams: vec!["main".to_owned()], lane: None };
+    let route = Decision::Route {
+        model: Some("m!".to_owned()),
+        upstreams: vec!["main".to_owned()],
+        lane: None,
+        record: None,
+    };
     assert_eq!(decide(&hooks, r#"{"model":"m"}"#), Ok(route));
     assert_eq!(hooks.failures(Hook::Request), 0);
 }
@@ -219,8 +223,12 @@ fn the_hooks_of_all_files_run_in_their_order() {
     let mut body = Value::object([]);
     let decision = loaded.hooks.on_request(&mut request(), &mut body, &|model| model).unwrap();
     assert_eq!(body.to_json(), r#"{"seen":"ab"}"#);
-    let expected =
-        Decision::Route { model: Some("second".into()), upstreams: vec!["main".into()], lane: None };
+    let expected = Decision::Route {
+        model: Some("second".into()),
+        upstreams: vec!["main".into()],
+        lane: None,
+        record: None,
+    };
     assert_eq!(decision, expected);
     let places: Vec<_> = loaded.hooks.places().iter().map(|p| (p.hook, p.line)).collect();
     assert_eq!(places, [(Hook::Request, Some(1)), (Hook::Request, Some(1))]);

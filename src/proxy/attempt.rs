@@ -19,10 +19,11 @@ use crate::transport::{self, ExtraHeaders, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
 
 use super::exchange::Exchange;
+use super::recorded::refusal_facts;
 use super::relay::{error_at_once, error_body};
 use super::routing::sign_of_failure;
 use super::stop::Stop;
-use crate::activity::Phase;
+use crate::activity::{Phase, StepKind, Tap};
 use crate::fleet::{Resolved, Sign};
 
 /// Further tries after the first, made only while nothing has gone to the client.
@@ -66,6 +67,8 @@ pub(super) struct Attempt {
     pub(super) sign: Option<Sign>,
     /// True if another upstream can answer: then nothing is tried here again.
     pub(super) has_others: bool,
+    /// Notes what passes, if the request is recorded.
+    pub(super) tap: Tap,
 }
 
 /// A repair of one request.
@@ -92,6 +95,7 @@ impl Attempt {
             before_guess,
             sign,
             has_others,
+            tap: Tap::default(),
         }
     }
 
@@ -140,6 +144,7 @@ impl Attempt {
         loop {
             let served = &self.resolved.served;
             let path = Path::Api("/chat/completions");
+            self.tap.bytes(StepKind::Sent, &self.body);
             let response = match served.upstream().post_with(path, &self.headers, &self.body, wait) {
                 Ok(response) => response,
                 Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
@@ -183,8 +188,17 @@ impl Attempt {
             _ if response.is_dropped => 503,
             status => status,
         };
-        let mut failure =
-            at_once.unwrap_or_else(|| read_failure(status, &mut error_body(response), retry_after));
+        let mut failure = match at_once {
+            Some(failure) => {
+                self.tap.note(StepKind::Refusal, response.beginning(), || refusal_facts(200, None));
+                failure
+            }
+            None => {
+                let mut body = error_body(response);
+                self.tap.note(StepKind::Refusal, &body, || refusal_facts(status, retry_after));
+                read_failure(status, &mut body, retry_after)
+            }
+        };
         if status == 404 && self.is_renewed_after_404(wait) {
             return Ok(None);
         }

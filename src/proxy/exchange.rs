@@ -23,9 +23,10 @@ use crate::transport::Wait;
 use super::budget::MemoryShare;
 use super::filter::Filter;
 use super::options::ClientPatience;
+use super::recorded::asked_facts;
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{ActiveRequest, Moment, Phase};
+use crate::activity::{ActiveRequest, Moment, Phase, StepKind, Tap};
 
 pub(super) const STREAM_HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -59,6 +60,8 @@ pub(super) struct Exchange {
     pings: Cell<u64>,
     /// When the client last got an event other than a ping.
     last_progress: Cell<Instant>,
+    /// Notes what passes, if the request is recorded.
+    tap: Tap,
     /// The memory for bodies and answers that this request holds.
     share: MemoryShare,
     answer: RefCell<Option<AnswerUnderWay>>,
@@ -187,10 +190,16 @@ impl Exchange {
             last_event: Cell::new(now),
             pings: Cell::new(0),
             last_progress: Cell::new(now),
+            tap: Tap::default(),
             share: proxy.budget.bodies(),
             answer: RefCell::new(None),
             passes: Cell::new(false),
         })
+    }
+
+    /// Notes what passes, if the request is recorded.
+    pub(super) fn tap(&self) -> &Tap {
+        &self.tap
     }
 
     /// The memory for bodies and answers that this request holds.
@@ -272,6 +281,7 @@ impl Exchange {
     /// Creates the answer, so that it can begin even before the upstream says anything.
     #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     pub(super) fn expect(&self, plan: Plan, message_id: String, filter: Option<Filter>) {
+        self.tap.note(StepKind::Expect, b"", || asked_facts(&plan.asked, Some(&message_id), plan.stream));
         let output = match plan.stream {
             // Pings may have gone out before.
             true => Output::Events { bytes: Vec::new(), has_head: self.has_written() },
@@ -293,6 +303,7 @@ impl Exchange {
     #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     pub(super) fn expect_elsewhere(&self, plan: Plan, filter: impl FnOnce() -> Option<Filter>) {
         if self.has_message() {
+            self.tap.note(StepKind::Expect, b"", || asked_facts(&plan.asked, None, plan.stream));
             self.with(|answer| {
                 answer.stream.restart(plan);
                 // From here on only the content of the other upstream counts.
@@ -305,6 +316,7 @@ impl Exchange {
 
     /// Makes the expected answer one to a request with other limits.
     pub(super) fn set_limits(&self, asked: &Asked) {
+        self.tap.note(StepKind::Limits, b"", || asked_facts(asked, None, self.streams()));
         self.with(|answer| answer.stream.set_limits(asked));
     }
 
@@ -461,6 +473,7 @@ impl Exchange {
                 client.start_stream(200, &[kind, cache, buffering, ("request-id", self.request_id())])?;
             }
             log::trace!("{} to the client: {}", self.request_id(), String::from_utf8_lossy(bytes));
+            self.tap.bytes(StepKind::Answer, bytes);
             client.write(bytes)?;
             bytes.clear();
             if bytes.capacity() > EVENTS_KEPT_MAX {
@@ -484,6 +497,7 @@ impl Exchange {
             Output::Fold(fold) => {
                 let mut message = Vec::new();
                 fold.finish(&mut message);
+                self.tap.bytes(StepKind::Answer, &message);
                 log::trace!("{} to the client: {}", self.request_id(), String::from_utf8_lossy(&message));
                 let headers = [("content-type", "application/json"), ("request-id", self.request_id())];
                 self.client.borrow_mut().respond(200, &headers, &message)
@@ -555,14 +569,19 @@ impl Wait for Exchange {
         // An error here is dropped: the filter keeps a failed hook's error, and the next step returns it. These steps
         // call no hook.
         let _ = self.with(|answer| match answer.stream.started() {
-            false => answer.step(MessageStream::open),
+            false => {
+                self.tap.bytes(StepKind::Open, b"");
+                answer.step(MessageStream::open)
+            }
             true if pings => {
+                self.tap.bytes(StepKind::Ping, b"");
                 answer.output.event(&Event::Ping);
                 self.pings.set(self.pings.get() + 1);
                 Ok(())
             }
             true => {
                 log::debug!("{} had only pings for long: the usage so far", self.request_id());
+                self.tap.bytes(StepKind::Usage, b"");
                 answer.step(MessageStream::tell_usage)
             }
         });

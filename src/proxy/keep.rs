@@ -39,5 +39,6 @@ pub(super) fn row_of(record: &Record, gateway: &Gateway) -> RequestRow {
         first_byte_ms: record.times.first_byte.map(millis),
         total_ms: millis(record.total()),
         error: record.error.clone().unwrap_or_default(),
+        is_recorded: false,
     }
 }

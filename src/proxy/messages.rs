@@ -26,13 +26,16 @@ use super::filter::Filter;
 use super::identity::{self, Identity};
 use super::passing::{self, MessagesAnswer, PassedRequest};
 use super::prepare::{Hooked, Incoming};
+use super::recorded;
 use super::relay::Relay;
 use super::rescued;
 use super::routing::{NextTry, Routing, sign_of};
 use super::state::Proxy;
 use super::stop::Stop;
 use super::turn::ChainedRequest;
-use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Moment, Phase, PhaseTimes, Placed, Record};
+use crate::activity::{
+    ActiveRequest, CLIENT_GONE, Caller, Moment, Phase, PhaseTimes, Placed, Record, StepKind,
+};
 use crate::fleet::{BoxSlot, Gateway, Outage, Resolved, Served, Sign, Spent, Ticket};
 
 /// How many times one request may ask an upstream, counting those that `on_error` names. Stops a hook that names the same
@@ -95,6 +98,9 @@ pub(super) fn serve(
     active: &Arc<ActiveRequest>,
 ) -> io::Result<()> {
     let exchange = Exchange::new(proxy, client, active);
+    proxy.recorder.begin(exchange.tap(), active.began());
+    recorded::note_head(exchange.tap(), &request);
+    let keys = recorded::keys_of(&request);
     let mut record = Record::new(active.request_id(), caller);
     record.began = active.began();
     identity::describe(&request, &mut record.details);
@@ -135,7 +141,9 @@ pub(super) fn serve(
     if let Some(phase) = left {
         proxy.activity.add_cancelled(phase);
     }
+    recorded::hide_in_record(&mut record, &keys);
     let finished = proxy.finish(&gateway, record);
+    recorded::keep_recording(proxy, exchange.tap(), &finished.record);
     if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
         gateway.hooks().on_log(&mut finished.record.to_value(), &mut shown.borrow_mut());
     }
@@ -202,11 +210,13 @@ fn conclude(
 /// Ends an answer with an error: an event if the client already has a part of the answer, otherwise a status.
 fn tell_error(exchange: &Exchange, error: &Error, is_event: bool, record: &mut Record) -> io::Result<()> {
     record.error = Some(error.to_string());
+    exchange.tap().note(StepKind::Failed, b"", || recorded::error_facts(error, is_event));
     if is_event {
         exchange.fail(error);
         return exchange.finish();
     }
     record.status = error.status();
+    recorded::note_error(exchange.tap(), error, exchange.request_id());
     exchange.client().borrow_mut().respond_error(error, exchange.request_id())
 }
 
@@ -244,6 +254,7 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
         let mut attempt = Attempt::new(resolved, asked, body);
         attempt.has_others = course.routing.as_ref().is_some_and(Routing::is_repeatable);
         attempt.headers = headers;
+        attempt.tap = exchange.tap().clone();
         // Check for a client that left: nobody watched it while hooks ran or a large body was translated. It may also
         // have left while an upstream worked in vain.
         let unwatched = course.hooked.shown.is_some() || course.hooked.is_watched || !tried.is_empty();
@@ -361,10 +372,15 @@ impl<'s> Stages<'s> {
             course.record.request_id,
             String::from_utf8_lossy(document.bytes())
         );
+        exchange.tap().bytes(StepKind::Request, document.bytes());
         exchange.received();
         let incoming = self.incoming(request);
         course.hooked.client = Some(exchange.socket().clone());
         let body = incoming.hooked(&mut document, course.hooked);
+        if let (Ok(body), true) = (&body, self.gateway.hooks().defines(Hook::Request)) {
+            let decision = (course.hooked.record, exchange.active().began());
+            recorded::note_hooked(self.proxy, exchange.tap(), (request, body), decision);
+        }
         // The log names the model even if a hook refuses or answers the request.
         if let Some(shown) = course.hooked.shown.as_ref().map(|shown| shown.borrow()) {
             course.record.details.client_model.clone_from(&course.hooked.client_model);
@@ -464,6 +480,7 @@ impl<'s> Stages<'s> {
                 let chain = ChainBuilder::write(&chat.body, &mut body);
                 (body, chat.plan, (chain, own))
             })?;
+        recorded::note_target(self.exchange.tap(), &resolved, plan.context_window_beta);
         course.turn =
             Some(ChainedRequest::begin(&self.proxy.activity, identity.session(), chains, &resolved));
         self.drop_saved(is_repeatable, course);

@@ -20,6 +20,8 @@
 //! | `filter` | `on_event` and `on_tool_call` between translation and client |
 //! | `identity` | the client and the conversation of a request, for the choice of an upstream and for the upstream's headers |
 //! | `turn` | the chain of a request's body, from its translation to the verdict on its prefix |
+//! | `recorded` | the facts that the recording of a request needs |
+//! | `replay` | [`replay_offline`]: translates the answer of a recorded request again |
 //! | `keep` | the row of a request for the state folder |
 //! | `routing` | the upstreams that can answer a request, and those that have failed with it |
 //! | `passing` | a request to an upstream that speaks the Messages API itself, and its answer, byte for byte |
@@ -48,8 +50,10 @@ mod passage;
 mod passing;
 mod prepare;
 mod preview;
+mod recorded;
 mod relay;
 mod relayed;
+mod replay;
 mod rescued;
 mod resource;
 mod routing;
@@ -60,4 +64,5 @@ mod turn;
 
 pub use options::{ClientPatience, ProxyOptions};
 pub use preview::{Preview, preview};
+pub use replay::{replay_answer, replay_offline};
 pub use state::Proxy;

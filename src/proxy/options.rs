@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::activity::RecordOptions;
+
 /// The signs of life that a streaming client gets while its upstream is silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientPatience {
@@ -46,4 +48,6 @@ pub struct ProxyOptions {
     pub metrics_open: bool,
     /// True if `/metrics` has numbers of each client as well.
     pub metrics_by_client: bool,
+    /// The requests that are recorded.
+    pub record: RecordOptions,
 }

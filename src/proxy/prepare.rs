@@ -59,6 +59,8 @@ pub(super) struct Hooked {
     pub(super) upstreams: Vec<String>,
     /// The lane that `on_request` chose.
     pub(super) lane: Option<Lane>,
+    /// Whether `on_request` wants the request recorded; `None`: it does not say.
+    pub(super) record: Option<bool>,
     /// The body after `on_request`, kept only if the request may be sent to another upstream, or waits for one.
     pub(super) saved: Option<Vec<u8>>,
     /// True if the body is so large that the client may leave before all stages are done. Then it is watched between
@@ -111,8 +113,9 @@ impl Incoming<'_> {
             }
             match decision {
                 Decision::Continue => {}
-                Decision::Route { model, upstreams, lane } => {
+                Decision::Route { model, upstreams, lane, record } => {
                     (hooked.model, hooked.upstreams, hooked.lane) = (model, upstreams, lane);
+                    hooked.record = record;
                 }
                 Decision::Reject(error) => return Err(error.into()),
                 Decision::Respond(message) => return Err(Stop::Respond(message)),

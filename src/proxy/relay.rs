@@ -15,7 +15,7 @@ use crate::transport::{self, Response};
 use super::exchange::Exchange;
 use super::footprint;
 use super::stop::Stop;
-use crate::activity::Moment;
+use crate::activity::{Moment, StepKind};
 
 /// The largest whole (not streamed) answer, and the largest error, that is accepted from an upstream. A million tokens
 /// are about 4 MB.
@@ -131,8 +131,12 @@ impl Relay<'_> {
         let mut stage = AnswerStage::Prompt;
         response.await_content();
         loop {
-            let count = match response.read(decoder.space()) {
-                Ok(count) => count,
+            let space = decoder.space();
+            let count = match response.read(space) {
+                Ok(count) => {
+                    exchange.tap().bytes(StepKind::Piece, space.get(..count).unwrap_or_default());
+                    count
+                }
                 Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
                 // The answer is whole, so nothing that happens to the connection can harm it.
                 Err(_) if stage.is_finished() => return Ok(None),
@@ -254,6 +258,7 @@ impl Relay<'_> {
                 break;
             }
         }
+        exchange.tap().bytes(StepKind::Whole, &body);
         check_values(&body)?;
         log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
         let taken = exchange.whole(&mut Parser::default(), &mut body).map_err(Stop::Refused)?;

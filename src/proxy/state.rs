@@ -8,7 +8,7 @@ use super::homes::ResponseHomes;
 use super::keep::{now, row_of};
 use super::options::ProxyOptions;
 use crate::access::{Access, Guesses, Keys, LimitCounts};
-use crate::activity::{Activity, Caller, FinishedRequest, Record};
+use crate::activity::{Activity, Caller, FinishedRequest, Record, Recorder};
 use crate::error::Error;
 use crate::fleet::{Gateway, ThinkingLedger};
 use crate::server::Client;
@@ -22,6 +22,7 @@ pub struct Proxy {
     access: RwLock<Arc<Access>>,
     pub(super) guesses: Mutex<Guesses>,
     pub(super) activity: Activity,
+    pub(super) recorder: Recorder,
     pub(super) budget: Budget,
     /// The upstreams that made the latest responses.
     pub(super) homes: Mutex<ResponseHomes>,
@@ -42,6 +43,7 @@ impl Proxy {
         Proxy {
             gateway: RwLock::new(Arc::new(gateway)),
             budget: Budget::new(options.memory_max),
+            recorder: Recorder::new(options.record),
             options,
             access: RwLock::new(Arc::new(access)),
             guesses: Mutex::default(),

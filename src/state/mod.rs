@@ -3,6 +3,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `row` | [`RequestRow`], [`Fact`] and their limits |
+//! | `recordings` | [`RecordingRow`]: the recorded requests, with a limit in bytes |
 //! | `schema` | the tables, their migrations, and how a file is opened |
 //! | `folder` | the lock, and a corrupt file that is set aside |
 //! | `writer` | the thread that writes |
@@ -14,6 +15,7 @@
 
 mod folder;
 mod reader;
+mod recordings;
 mod row;
 mod schema;
 mod store;
@@ -22,5 +24,6 @@ mod tests;
 mod writer;
 
 pub use reader::{Reader, RequestFilter, UsageGroup, UsageRow};
+pub use recordings::RecordingRow;
 pub use row::{Fact, MICRO, RequestRow, day_of};
 pub use store::{SavedState, Store};

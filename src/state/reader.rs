@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Row};
 
+use super::recordings::{RecordingRow, read_recording, read_turn_before};
 use super::row::RequestRow;
 use super::schema::open_to_read;
 
@@ -103,16 +104,50 @@ impl Reader {
     /// # Errors
     /// The file cannot be read: text for the operator.
     pub fn requests(&self, filter: &RequestFilter) -> Result<Vec<RequestRow>, String> {
-        let question = "SELECT id, ended, client, session, model, upstream, upstream_model, streamed, status,
-             stop_reason, prompt, cached, output, cost, lane, queue_ms, first_byte_ms, total_ms, error
+        // A file that an older version has written has no recordings.
+        let tables = "SELECT count(*) FROM sqlite_master WHERE name = 'recordings'";
+        let has_recordings = self.0.query_row(tables, [], |row| row.get::<_, u32>(0)).unwrap_or(0) > 0;
+        let is_recorded = match has_recordings {
+            true => "EXISTS (SELECT 1 FROM recordings WHERE recordings.id = requests.id)",
+            false => "0",
+        };
+        let question = format!(
+            "SELECT id, ended, client, session, model, upstream, upstream_model, streamed, status,
+             stop_reason, prompt, cached, output, cost, lane, queue_ms, first_byte_ms, total_ms, error, {is_recorded}
              FROM requests WHERE ended >= ?1 AND (NOT ?2 OR status >= 400 OR error <> '')
-             AND (?3 IS NULL OR session = ?3) ORDER BY number DESC LIMIT ?4";
+             AND (?3 IS NULL OR session = ?3) ORDER BY number DESC LIMIT ?4"
+        );
         let wanted = rusqlite::params![filter.since_ms, filter.failed, filter.session, filter.rows_max];
-        let run = || self.0.prepare(question)?.query_map(wanted, read_request)?.collect();
+        let run = || self.0.prepare(&question)?.query_map(wanted, read_request)?.collect();
         let found: Result<Vec<RequestRow>, rusqlite::Error> = run();
         let mut found = found.map_err(|error| error.to_string())?;
         found.reverse();
         Ok(found)
+    }
+}
+
+impl Reader {
+    /// The recording of a request; `last` stands for the newest one.
+    ///
+    /// # Errors
+    /// There is none, or the file cannot be read: text for the operator.
+    pub fn recording(&self, id: &str) -> Result<RecordingRow, String> {
+        let found = read_recording(&self.0, id).map_err(|error| error.to_string())?;
+        found.ok_or_else(|| {
+            "there is no recording of this request: `sparkgap requests` marks those that have one; serve --record errors, or all, makes them"
+                .to_owned()
+        })
+    }
+
+    /// The recording of the turn before in the same session, if there is one.
+    ///
+    /// # Errors
+    /// The file cannot be read: text for the operator.
+    pub fn turn_before(&self, row: &RecordingRow) -> Result<Option<RecordingRow>, String> {
+        if row.session.is_empty() {
+            return Ok(None);
+        }
+        read_turn_before(&self.0, row).map_err(|error| error.to_string())
     }
 }
 
@@ -137,5 +172,6 @@ fn read_request(row: &Row<'_>) -> Result<RequestRow, rusqlite::Error> {
         first_byte_ms: row.get(16)?,
         total_ms: row.get(17)?,
         error: row.get(18)?,
+        is_recorded: row.get(19)?,
     })
 }

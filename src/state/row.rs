@@ -64,6 +64,8 @@ pub struct RequestRow {
     pub total_ms: u64,
     /// The reason why it failed; empty if it did not.
     pub error: String,
+    /// True if there is a recording of it. Only read, never written.
+    pub is_recorded: bool,
 }
 
 impl RequestRow {

@@ -13,7 +13,8 @@ const BUSY_TIME: Duration = Duration::from_secs(5);
 
 /// The changes that lead from an empty file to the tables of today. The number of those that were made stands in the file
 /// (`user_version`). A change that was released is never edited; the next one is added behind it.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE requests (
     number INTEGER PRIMARY KEY,
     id TEXT NOT NULL,
@@ -54,7 +55,27 @@ CREATE TABLE learned (
     value TEXT NOT NULL,
     PRIMARY KEY (kind, key)
 ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+CREATE TABLE recordings (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    session TEXT NOT NULL,
+    ended INTEGER NOT NULL,
+    cut INTEGER NOT NULL,
+    head TEXT NOT NULL,
+    steps TEXT NOT NULL,
+    client BLOB NOT NULL,
+    hooked BLOB NOT NULL,
+    sent BLOB NOT NULL,
+    upstream BLOB NOT NULL,
+    answer BLOB NOT NULL
+) STRICT;
+CREATE INDEX recordings_by_session ON recordings (session);
+CREATE INDEX recordings_by_size ON recordings (size);
+",
+];
 
 /// The reason why a file cannot be used.
 #[derive(Debug)]

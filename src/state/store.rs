@@ -1,11 +1,13 @@
 //! The handle of the state folder for those who serve requests: it never waits for the disk.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::recordings::RecordingRow;
 use super::row::{Fact, RequestRow, day_of};
 use super::writer::{ToWriter, Writer};
 use crate::threads;
@@ -14,6 +16,9 @@ pub use super::writer::SavedState;
 
 /// The most rows that wait for the disk: about 2 MB with the longest texts.
 const WAITING_MAX: usize = 1024;
+
+/// The most bytes of recordings that wait for the disk.
+const RECORDINGS_WAITING_MAX: usize = 64 * 1024 * 1024;
 
 /// How long a start waits for the folder, and an end for the last rows. A disk that hangs must not keep a server from
 /// either.
@@ -28,6 +33,8 @@ pub struct Store {
     folder: PathBuf,
     messages: SyncSender<ToWriter>,
     dropped: Mutex<DroppedRows>,
+    /// The bytes of recordings that wait for the disk.
+    waiting: Arc<AtomicUsize>,
     /// True once a new process has the folder. Its facts are newer than those of this one.
     is_handed_over: AtomicBool,
 }
@@ -65,7 +72,13 @@ impl Store {
             }
         };
         Ok((
-            Store { folder, messages, dropped: Mutex::default(), is_handed_over: AtomicBool::default() },
+            Store {
+                folder,
+                messages,
+                dropped: Mutex::default(),
+                waiting: Arc::default(),
+                is_handed_over: AtomicBool::default(),
+            },
             saved,
         ))
     }
@@ -73,6 +86,18 @@ impl Store {
     /// Adds a request that has ended. Drops it if too many wait for the disk.
     pub fn add(&self, row: RequestRow) {
         if let Err(TrySendError::Full(_)) = self.messages.try_send(ToWriter::Row(Box::new(row.bounded()))) {
+            self.tell_dropped();
+        }
+    }
+
+    /// Adds a recorded request; the oldest ones beyond `size_max` bytes are deleted. Drops it if too many wait for the disk.
+    pub fn add_recording(&self, row: RecordingRow, size_max: u64) {
+        let size = row.size();
+        let before = self.waiting.fetch_add(size, Ordering::Relaxed);
+        let message = ToWriter::Recording(Box::new(row), size_max, Arc::clone(&self.waiting));
+        let is_full = before > 0 && before.saturating_add(size) > RECORDINGS_WAITING_MAX;
+        if is_full || self.messages.try_send(message).is_err() {
+            self.waiting.fetch_sub(size, Ordering::Relaxed);
             self.tell_dropped();
         }
     }

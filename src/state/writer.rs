@@ -1,12 +1,15 @@
 //! The thread that writes: it alone waits for the disk.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
 use super::folder::{FolderLock, set_aside};
+use super::recordings::{RecordingRow, insert_recordings, recordings_size};
 use super::row::{Fact, RequestRow, day_of};
 use super::schema::{Unusable, open};
 
@@ -35,6 +38,9 @@ const PRUNE_EVERY: usize = 1000;
 pub(super) enum ToWriter {
     /// A request has ended.
     Row(Box<RequestRow>),
+    /// A recorded request, and the most bytes of all recordings. The number of its bytes is taken off the counter once it
+    /// was written.
+    Recording(Box<RecordingRow>, u64, Arc<AtomicUsize>),
     /// The facts of these kinds replace those that are saved.
     Facts(Vec<&'static str>, Vec<Fact>),
     /// Everything before this message is to be written; a new process may then have the folder. The sender is dropped
@@ -98,11 +104,16 @@ impl Writer {
     /// Writes what comes, until it is closed or nobody can send any more.
     pub(super) fn run(mut self, messages: &Receiver<ToWriter>) {
         while let Ok(first) = messages.recv() {
-            let (mut rows, mut facts, mut end) = (Vec::new(), Vec::new(), None);
+            let (mut rows, mut recordings, mut facts, mut end) = (Vec::new(), Vec::new(), Vec::new(), None);
+            let mut written = Vec::new();
             let mut next = Some(first);
             while let Some(message) = next.take() {
                 match message {
                     ToWriter::Row(row) => rows.push(*row),
+                    ToWriter::Recording(row, size_max, waiting) => {
+                        written.push((waiting, row.size()));
+                        recordings.push((*row, size_max));
+                    }
                     ToWriter::Facts(kinds, saved) => facts.push((kinds, saved)),
                     ToWriter::TakeBack => (self.is_handed_over, self.database) = (false, None),
                     ToWriter::HandOver(done) => end = Some((done, false)),
@@ -112,7 +123,11 @@ impl Writer {
                     next = messages.try_recv().ok();
                 }
             }
-            self.write(&rows, &facts);
+            self.write(&rows, &recordings, &facts);
+            drop(recordings);
+            for (waiting, size) in written {
+                waiting.fetch_sub(size, Ordering::Relaxed);
+            }
             if let Some((done, is_last)) = end {
                 self.lock = None;
                 self.is_handed_over = true;
@@ -129,8 +144,8 @@ impl Writer {
     }
 
     /// Writes a batch. A file that turns out to be corrupt is replaced, and the batch goes to the new one.
-    fn write(&mut self, rows: &[RequestRow], facts: &[SavedKinds]) {
-        if rows.is_empty() && facts.is_empty() {
+    fn write(&mut self, rows: &[RequestRow], recordings: &[(RecordingRow, u64)], facts: &[SavedKinds]) {
+        if rows.is_empty() && recordings.is_empty() && facts.is_empty() {
             return;
         }
         if let Some(row) = rows.last() {
@@ -140,7 +155,7 @@ impl Writer {
         let prunes = self.unpruned >= PRUNE_EVERY && !rows.is_empty();
         for _ in 0..2 {
             let Some(database) = self.database() else { break };
-            match write_batch(database, rows, facts, prunes) {
+            match write_batch(database, rows, recordings, facts, prunes) {
                 Ok(()) => {
                     if prunes {
                         self.unpruned = 0;
@@ -237,12 +252,16 @@ fn read_saved(database: &Connection, day: &str) -> Result<SavedState, Unusable> 
 fn write_batch(
     database: &mut Connection,
     rows: &[RequestRow],
+    recordings: &[(RecordingRow, u64)],
     facts: &[SavedKinds],
     prunes: bool,
 ) -> Result<(), Unusable> {
     let change = database.transaction()?;
     if !rows.is_empty() {
         insert(&change, rows)?;
+    }
+    if !recordings.is_empty() {
+        insert_recordings(&change, recordings)?;
     }
     for (kinds, facts) in facts {
         for kind in kinds {
@@ -327,7 +346,9 @@ fn prune(change: &Connection, now: u64) -> Result<(), rusqlite::Error> {
     )?;
     let number = |question: &str| change.query_row(question, [], |row| row.get::<_, u64>(0));
     let pages = number("PRAGMA page_count")?.saturating_sub(number("PRAGMA freelist_count")?);
-    if pages.saturating_mul(number("PRAGMA page_size")?) > FILE_SIZE_MAX {
+    // Recordings have a limit of their own.
+    let size = pages.saturating_mul(number("PRAGMA page_size")?).saturating_sub(recordings_size(change)?);
+    if size > FILE_SIZE_MAX {
         change.execute(
             "DELETE FROM requests WHERE number <=
              (SELECT min(number) + (max(number) - min(number)) / 5 FROM requests)",

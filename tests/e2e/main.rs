@@ -68,6 +68,7 @@ mod odd_answers;
 mod paths;
 mod patience;
 mod pool;
+mod recorder;
 mod relayed;
 mod repairs;
 mod rescue;

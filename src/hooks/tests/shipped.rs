@@ -31,7 +31,7 @@ fn request_through(loaded: &Loaded, change: impl FnOnce(&mut HookRequest), body:
 }
 
 fn to(upstream: &str) -> Decision {
-    Decision::Route { model: None, upstreams: vec![upstream.to_owned()], lane: None }
+    Decision::Route { model: None, upstreams: vec![upstream.to_owned()], lane: None, record: None }
 }
 
 #[test]
@@ -367,7 +367,9 @@ fn ccr() {
             request.tokens_est = tokens;
         };
         let (decision, body) = request_through(&loaded, change, body);
-        let Decision::Route { model, upstreams, lane: None } = decision else { panic!("{decision:?}") };
+        let Decision::Route { model, upstreams, lane: None, record: None } = decision else {
+            panic!("{decision:?}")
+        };
         (format!("{} {}", upstreams.join(" "), model.unwrap()), body)
     };
     const PLAIN: &str = r#"{"messages":[{"role":"user","content":"hi"}]}"#;
