@@ -8,12 +8,14 @@ mod guesses;
 mod keys;
 mod limits;
 mod page;
+mod sessions;
 
 pub use address::Network;
 pub use guesses::Guesses;
 pub use keys::{Keys, OWN_KEY_HEADER, bearer};
 pub use limits::LimitCounts;
 pub use page::{HostName, Origin, check_content_type};
+pub use sessions::PageSessions;
 
 use std::net::IpAddr;
 

@@ -119,10 +119,15 @@ impl Keys {
         if self.is_empty() {
             return Ok(None);
         }
-        match self.key_of(request) {
-            Some(key) => Ok(key.name.clone()),
-            None => Err(Error::new(Kind::Authentication, "invalid x-api-key").retry(Retry::Never)),
-        }
+        self.key_of(request).map(|key| key.name.clone()).ok_or_else(wrong_key)
+    }
+
+    /// Admits whoever has this key, as [`Keys::admit`] does.
+    ///
+    /// # Errors
+    /// 401 if it is not a valid key.
+    pub fn admit_key(&self, key: &Secret) -> Result<Option<Arc<str>>, Error> {
+        self.find(key.expose().as_bytes()).map(|key| key.name.clone()).ok_or_else(wrong_key)
     }
 
     /// The key that admits a request, for its client only. `None`: no key is needed, or none is valid.
@@ -155,6 +160,10 @@ impl Keys {
         }
         found
     }
+}
+
+fn wrong_key() -> Error {
+    Error::new(Kind::Authentication, "invalid x-api-key").retry(Retry::Never)
 }
 
 /// The reason why the first word of a line cannot be a key, or the rest of the line cannot be a name.

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::activity::Activity;
-use crate::fleet::{Availability, Gateway, Load, Served};
+use crate::fleet::{Availability, Gateway, HealthState, Load, Served};
 use crate::hooks::Hook;
 use crate::json::{Object, Value};
 use crate::logger;
@@ -29,26 +29,42 @@ pub fn health(gateway: &Gateway, activity: &Activity) -> Vec<u8> {
 /// The members of pools, and other upstreams with a queue: how each one is, and its requests.
 fn pool(gateway: &Gateway) -> Value<'_> {
     let now = Instant::now();
+    let members = gateway
+        .upstreams()
+        .iter()
+        .filter_map(|served| Some((served.name().into(), member(gateway, served, now)?.into())));
+    Value::from(members.collect::<Object<'_>>())
+}
+
+/// How an upstream is, and its requests, if they need a place.
+pub(super) fn member(gateway: &Gateway, served: &Served, now: Instant) -> Option<Object<'static>> {
     let number = |count: usize| Value::from(u64::try_from(count).unwrap_or(u64::MAX));
     let load = |load: Load| {
         let cache_use = load.cache_use.map_or(Value::Null, Value::from);
         let (running, waiting) = (u64::from(load.running), u64::from(load.waiting));
         Value::object([("running", running.into()), ("waiting", waiting.into()), ("cache_use", cache_use)])
     };
-    let members = gateway.upstreams().iter().filter(|served| served.needs_place()).filter_map(|served| {
-        let report = gateway.dispatcher().report(served.id())?;
-        let (state, since) = report.health;
-        let member = Value::object([
-            ("state", state.name().into()),
-            ("for_seconds", now.saturating_duration_since(since).as_secs().into()),
-            ("in_flight", number(report.running)),
-            ("max_in_flight", report.places.map_or(Value::Null, |places| u64::from(places).into())),
-            ("waiting", Value::Array(report.waiting.into_iter().map(number).collect())),
-            ("load", report.load.map_or(Value::Null, load)),
-        ]);
-        Some((served.name().into(), member))
-    });
-    Value::from(members.collect::<Object<'_>>())
+    let report = gateway.dispatcher().report(served.id()).filter(|_| served.needs_place())?;
+    let (state, since) = report.health;
+    let mut member = Object::new();
+    member.push("state", state.name());
+    member.push("for_seconds", now.saturating_duration_since(since).as_secs());
+    member.push("in_flight", number(report.running));
+    member.push("max_in_flight", report.places.map_or(Value::Null, |places| u64::from(places).into()));
+    member.push("waiting", Value::Array(report.waiting.into_iter().map(number).collect()));
+    member.push("load", report.load.map_or(Value::Null, load));
+    Some(member)
+}
+
+/// The state of an upstream in a word: `well`, `full` or `out`.
+pub(super) fn state(gateway: &Gateway, served: &Served) -> &'static str {
+    let report = gateway.dispatcher().report(served.id()).filter(|_| served.needs_place());
+    match report.map(|report| report.health.0) {
+        Some(state @ (HealthState::Full | HealthState::Out)) => state.name(),
+        Some(_) => "well",
+        None if served.upstream().availability() == Availability::Down => "out",
+        None => "well",
+    }
 }
 
 /// The status and the answer of `/ready`, as JSON: 200 if an upstream gets requests, 503 if none does or the server stops.

@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::activity::{Activity, ClientTotals, Histogram, Phase, UpstreamMetrics};
-use crate::fleet::{Availability, Gateway, HealthState};
+use crate::fleet::Gateway;
 use crate::hooks::Hook;
 use crate::logger;
 
@@ -176,13 +176,7 @@ impl MetricsPage {
         let help = "The state of each upstream: 1 for the one that it is in, 0 for the others.";
         self.family("upstream_state", "gauge", help);
         for served in gateway.upstreams() {
-            let report = gateway.dispatcher().report(served.id()).filter(|_| served.needs_place());
-            let now = match report.map(|report| report.health.0) {
-                Some(state @ (HealthState::Full | HealthState::Out)) => state.name(),
-                Some(_) => "well",
-                None if served.upstream().availability() == Availability::Down => "out",
-                None => "well",
-            };
+            let now = super::health::state(gateway, served);
             for state in STATES {
                 let labels = [("upstream", served.name()), ("state", state)];
                 self.series("upstream_state", &labels, u8::from(state == now));

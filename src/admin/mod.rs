@@ -8,6 +8,7 @@
 //! | `environment` | `GET /env` |
 //! | `forms` | `GET /env.sh`, `/env.fish`, `/env.ps1`, `/env.json` |
 //! | `page` | `GET /` in a browser |
+//! | `ui` | `GET /ui`, the live page |
 //!
 //! Reads `fleet` and `activity`; knows nothing of how a message is served.
 
@@ -17,3 +18,4 @@ pub mod health;
 pub mod metrics;
 pub mod models;
 pub mod page;
+pub mod ui;

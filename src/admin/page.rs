@@ -26,19 +26,40 @@ pub fn is_wanted_by(request: &Request) -> bool {
     types.split(',').any(|kind| kind.split(';').next().unwrap_or_default().trim() == "text/html")
 }
 
+/// The lines that start Claude Code against this address, each with the name of its shell. Where a key is needed, `KEY` stands
+/// in its place.
+pub(super) fn claude_lines(address: &str, needs_key: bool) -> [(&'static str, String); 4] {
+    let settings = format!(
+        "{} -o sparkgap.json && claude --settings sparkgap.json",
+        get(address, needs_key, "/env.json")
+    );
+    [
+        ("sh, bash, zsh", eval(address, needs_key, ("/env.sh", "claude"))),
+        ("fish", eval(address, needs_key, ("/env.fish", "claude"))),
+        ("PowerShell", power_shell(address, needs_key, ("/env.ps1", "claude"))),
+        ("a settings file", settings),
+    ]
+}
+
+fn get(address: &str, needs_key: bool, path: &str) -> String {
+    let key = if needs_key { "-H 'x-api-key: KEY' " } else { "" };
+    format!("curl -fsS {key}{}", in_quotes(&format!("{address}{path}")))
+}
+
+fn eval(address: &str, needs_key: bool, (path, command): (&str, &str)) -> String {
+    format!("eval \"$({} || echo false)\" && {command}", get(address, needs_key, path))
+}
+
+fn power_shell(address: &str, needs_key: bool, (path, command): (&str, &str)) -> String {
+    let headers = if needs_key { " -Headers @{ 'x-api-key' = 'KEY' }" } else { "" };
+    let address = address.replace('\'', "''");
+    format!(
+        "try {{ Invoke-RestMethod '{address}{path}'{headers} | Invoke-Expression; {command} }} catch {{ $_ }}"
+    )
+}
+
 /// The page for a client that reached us by this address.
 pub fn write(address: &str, needs_key: bool) -> String {
-    let key = if needs_key { "-H 'x-api-key: KEY' " } else { "" };
-    let get = |path: &str| format!("curl -fsS {key}{}", in_quotes(&format!("{address}{path}")));
-    let eval = |path: &str, command: &str| format!("eval \"$({} || echo false)\" && {command}", get(path));
-    let headers = if needs_key { " -Headers @{ 'x-api-key' = 'KEY' }" } else { "" };
-    let power_shell = |path: &str, command: &str| {
-        let address = address.replace('\'', "''");
-        format!(
-            "try {{ Invoke-RestMethod '{address}{path}'{headers} | Invoke-Expression; {command} }} catch {{ $_ }}"
-        )
-    };
-    let settings = format!("{} -o sparkgap.json && claude --settings sparkgap.json", get("/env.json"));
     let any_key = if needs_key { "your key" } else { "any text" };
     let mut page = String::from(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"color-scheme\" content=\"light dark\"><meta name=\"viewport\" content=\"width=device-width\"><title>sparkgap</title></head><body>\n<h1>sparkgap</h1>\n",
@@ -46,26 +67,22 @@ pub fn write(address: &str, needs_key: bool) -> String {
     if needs_key {
         page.push_str("<p>Put your key in the place of KEY.</p>\n");
     }
-    section(
-        &mut page,
-        "Claude Code",
-        &[
-            ("sh, bash, zsh", &eval("/env.sh", "claude")),
-            ("fish", &eval("/env.fish", "claude")),
-            ("PowerShell", &power_shell("/env.ps1", "claude")),
-            ("a settings file", &settings),
-        ],
-    );
+    let openai = |path| (path, "your-client");
+    let claude = claude_lines(address, needs_key);
+    section(&mut page, "Claude Code", &claude.each_ref().map(|(name, line)| (*name, line.as_str())));
     section(
         &mut page,
         "Clients of OpenAI's protocol",
         &[
             ("base URL", &format!("{address}/v1")),
             ("API key", any_key),
-            ("sh, bash, zsh", &eval("/env.sh?openai", "your-client")),
-            ("fish", &eval("/env.fish?openai", "your-client")),
-            ("PowerShell", &power_shell("/env.ps1?openai", "your-client")),
+            ("sh, bash, zsh", &eval(address, needs_key, openai("/env.sh?openai"))),
+            ("fish", &eval(address, needs_key, openai("/env.fish?openai"))),
+            ("PowerShell", &power_shell(address, needs_key, openai("/env.ps1?openai"))),
         ],
+    );
+    page.push_str(
+        "<p><a href=\"ui\">The live page</a> shows the boxes, the requests and the conversations.</p>\n",
     );
     page.push_str("</body></html>\n");
     page

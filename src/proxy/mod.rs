@@ -9,6 +9,7 @@
 //! | `entry` | admission: who sends a request, for which resource, and whether it is admitted |
 //! | `prepare` | a client's bytes to a chat completion: hooks, checks, route, translation |
 //! | `learned` | the facts about an upstream's models that answers and refusals revealed, and how long they are trusted |
+//! | `live` | the live page: its keys and sessions |
 //! | `messages` | `POST /v1/messages`, stage by stage |
 //! | `attempt` | asks one upstream; repairs and repeats the request where that helps |
 //! | `body` | reads the complete body of a request |
@@ -44,6 +45,7 @@ mod footprint;
 mod homes;
 mod identity;
 mod keep;
+mod live;
 mod messages;
 mod options;
 mod passage;

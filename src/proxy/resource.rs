@@ -1,5 +1,6 @@
 //! The resources, with their paths and methods.
 
+use crate::admin::ui::UiPath;
 use crate::protocol::relay::RelayedPath;
 use crate::shell::EnvForm;
 
@@ -23,6 +24,8 @@ pub(super) enum Resource<'p> {
     Ready,
     /// The numbers for Prometheus.
     Metrics,
+    /// The live page.
+    Ui(UiPath),
 }
 
 impl<'p> Resource<'p> {
@@ -40,14 +43,16 @@ impl<'p> Resource<'p> {
             _ => match path.strip_prefix("/env.") {
                 Some(ending) => EnvForm::of_ending(ending).map(Resource::EnvironmentIn),
                 None => (path.strip_prefix("/v1/models/").map(Resource::Model))
-                    .or_else(|| RelayedPath::find(path).map(Resource::Relayed)),
+                    .or_else(|| RelayedPath::find(path).map(Resource::Relayed))
+                    .or_else(|| UiPath::find(path).map(Resource::Ui)),
             },
         }
     }
 
-    /// True if no key is needed: the answer reveals nothing about the models.
+    /// True if no key is needed: the answer reveals nothing about the models. The live page asks for one itself, since its
+    /// browser may have a session instead.
     pub(super) fn is_open(self) -> bool {
-        matches!(self, Resource::Hello | Resource::Health | Resource::Ready)
+        matches!(self, Resource::Hello | Resource::Health | Resource::Ready | Resource::Ui(_))
     }
 
     /// True for what probes and scrapers ask for again and again: it does not count as a request.
@@ -58,6 +63,7 @@ impl<'p> Resource<'p> {
     pub(super) fn methods(self) -> &'static [&'static str] {
         match self {
             Resource::Messages | Resource::CountTokens | Resource::Relayed(_) => &["POST"],
+            Resource::Ui(path) => path.methods(),
             Resource::Models
             | Resource::Model(_)
             | Resource::Environment

@@ -89,9 +89,11 @@ impl Proxy {
                 admin::page::write(&address, !self.access().keys.is_empty()).into_bytes()
             }
             Resource::Health => admin::health::health(&self.gateway(), &self.activity),
-            Resource::Hello | Resource::Messages | Resource::CountTokens | Resource::Relayed(_) => {
-                br#"{"name":"sparkgap"}"#.to_vec()
-            }
+            Resource::Hello
+            | Resource::Messages
+            | Resource::CountTokens
+            | Resource::Relayed(_)
+            | Resource::Ui(_) => br#"{"name":"sparkgap"}"#.to_vec(),
             Resource::Metrics => {
                 let connections = client.borrow().open_connections();
                 admin::metrics::metrics(&self.gateway(), &self.activity, connections)
@@ -128,6 +130,12 @@ impl Handler for Proxy {
             }
             Ok(Admission::Resource(Resource::Relayed(path))) => {
                 return relayed::serve(self, client, &request, &caller, (active, path));
+            }
+            Ok(Admission::Resource(Resource::Ui(path))) => {
+                let id = request_id.to_owned();
+                // A browser that looks is not one of the requests that it looks at.
+                drop(slot);
+                return self.serve_page(client, &request, (path, &id), &caller);
             }
             Ok(Admission::Resource(resource)) => self.tell(resource, client, &request, active),
             Ok(Admission::Preflight) => return answer_preflight(client, &request, request_id),

@@ -7,8 +7,9 @@ use super::client_slot::ClientSlot;
 use super::homes::ResponseHomes;
 use super::keep::{now, row_of};
 use super::options::ProxyOptions;
-use crate::access::{Access, Guesses, Keys, LimitCounts};
+use crate::access::{Access, Guesses, Keys, LimitCounts, PageSessions};
 use crate::activity::{Activity, Caller, FinishedRequest, Record, Recorder};
+use crate::admin::ui::LivePage;
 use crate::error::Error;
 use crate::fleet::{Gateway, ThinkingLedger};
 use crate::server::Client;
@@ -31,6 +32,9 @@ pub struct Proxy {
     pub(super) store: OnceLock<Arc<Store>>,
     /// The models that have made blocks of thinking.
     pub(super) thinking: ThinkingLedger,
+    /// The browsers that have shown a key to the live page.
+    pub(super) sessions: Mutex<PageSessions>,
+    pub(super) live: LivePage,
 }
 
 impl Proxy {
@@ -52,6 +56,8 @@ impl Proxy {
             limits: Arc::default(),
             store: OnceLock::new(),
             thinking: ThinkingLedger::default(),
+            sessions: Mutex::default(),
+            live: LivePage::default(),
         }
     }
 
