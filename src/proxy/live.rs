@@ -91,9 +91,13 @@ impl Proxy {
     ) -> Result<io::Result<()>, Error> {
         let is_secure = client.borrow().stream().is_secure();
         let cookie = PageSessions::set_cookie(id, &self.options.prefix, is_secure);
-        let headers =
-            [("set-cookie", cookie.as_str()), ("cache-control", "no-store"), ("request-id", request_id)];
-        Ok(client.borrow_mut().respond(204, &headers, b""))
+        let headers = [
+            ("content-type", "application/json"),
+            ("set-cookie", cookie.as_str()),
+            ("cache-control", "no-store"),
+            ("request-id", request_id),
+        ];
+        Ok(client.borrow_mut().respond(200, &headers, b"{}"))
     }
 
     /// Streams the events for a browser that may look.

@@ -80,6 +80,7 @@ mod state;
 mod states;
 mod strangers;
 mod tls;
+mod ui;
 
 /// Ends a test that hangs; no working test comes near it.
 pub(crate) const HANG: std::time::Duration = std::time::Duration::from_secs(60);

@@ -47,6 +47,10 @@ function seconds(ms) {
   if (ms < 60000) return `${(ms / 1000).toFixed(ms < 10000 ? 2 : 1)} s`;
   return `${Math.floor(ms / 60000)} m ${Math.floor((ms % 60000) / 1000)} s`;
 }
+function age(s) {
+  if (s < 60) return `${s} s`;
+  return s < 3600 ? `${Math.floor(s / 60)} min` : s < 172800 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} days`;
+}
 const percent = (share) => (Number.isFinite(share) ? `${Math.round(share * 100)} %` : "–");
 const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 const who = (row) => row.user || row.client;
@@ -223,7 +227,7 @@ function updateBox(card, box) {
   card.state.className = `pill ${box.state}`;
   text(card.state, box.state);
   const models = box.models.map((model) => `${model.id}${model.window ? ` (${tokens(model.window)})` : ""}`).join(", ");
-  text(card.sub, `${box.kind}${models ? ` · ${models}` : ""}${member ? ` · ${box.state} for ${seconds(member.for_seconds * 1000)}` : ""}`);
+  text(card.sub, `${box.kind}${models ? ` · ${models}` : ""}${member ? ` · ${box.state} for ${age(member.for_seconds)}` : ""}`);
   text(card.why, box.why || "");
   const rows = recent(box.name, 300000);
   const prompt = rows.reduce((sum, row) => sum + row.input_tokens, 0);
@@ -574,8 +578,10 @@ function show() {
   $("login").hidden = !isLoggedOut;
   document.title = `sparkgap: ${document.querySelector(`nav a[href="#${state.view}"]`).firstChild.textContent.trim()}`;
   for (const link of document.querySelectorAll("nav a")) {
-    if (link.hash === `#${state.view}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.hash === `#${state.view}`) {
+      link.setAttribute("aria-current", "page");
+      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else link.removeAttribute("aria-current");
   }
   if (isNew) scrollTo(0, 0);
   draw();
@@ -698,5 +704,6 @@ $("request-table").addEventListener("keydown", (event) => {
 document.addEventListener("visibilitychange", () => (document.hidden ? stop?.abort() : isLoggedOut || follow()));
 addEventListener("hashchange", show);
 addEventListener("resize", () => draw());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
 show();
 follow();
