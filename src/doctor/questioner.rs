@@ -24,7 +24,8 @@ pub(super) struct Questioner<'u> {
 
 impl<'u> Questioner<'u> {
     pub(super) fn new(upstream: &'u Upstream, model: &str) -> Self {
-        Questioner { upstream, known: Repair::known(model), learned: Vec::new(), tried: Vec::new() }
+        let known = Repair::known(model, upstream.discovered().refuses_extensions());
+        Questioner { upstream, known, learned: Vec::new(), tried: Vec::new() }
     }
 
     /// The repairs that the model's name calls for and that change this question.

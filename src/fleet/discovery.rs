@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use super::details::{Detail, DetailPage};
+use super::entry::{ChatFitness, fitness, id, kind_of, window};
 use crate::dialect::ServerKind;
 use crate::json::{self, Value};
 use crate::settings::Settings;
@@ -20,6 +22,12 @@ pub struct Discovered {
     by_name: Vec<usize>,
     /// The context window that the owner set; it also holds for models that are not listed.
     window: Option<u64>,
+    /// True if the server refuses members that OpenAI's API does not have, by the marks of its listing.
+    refuses_extensions: bool,
+    /// The further page that tells more about these models, if such a server has one.
+    page: Option<&'static DetailPage>,
+    /// The name of the default model, once one was chosen among models of which only some are loaded.
+    chosen: Option<String>,
     /// A hash of everything in the listing that stays the same while the server runs. A different hash means another
     /// server, other models, or another configuration of them.
     identity: u64,
@@ -32,17 +40,9 @@ pub struct Model {
     pub id: String,
     /// Its context window in tokens; `None` if neither the owner set it nor the server reports it.
     pub window: Option<u64>,
+    /// The window that its own definition sets, which holds once it is loaded (Ollama's `num_ctx`).
+    defined_window: Option<u64>,
     fitness: ChatFitness,
-}
-
-/// How well a model fits requests that name no model, the best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum ChatFitness {
-    Chats,
-    /// It would have to be loaded first, in place of another one.
-    Unloaded,
-    /// Its name says that it does other work.
-    OtherWork,
 }
 
 impl Discovered {
@@ -50,10 +50,8 @@ impl Discovered {
     pub(super) fn unasked(settings: &Settings) -> Self {
         Discovered {
             flavour: settings.flavour.unwrap_or_default(),
-            models: Vec::new(),
-            by_name: Vec::new(),
             window: settings.window,
-            identity: 0,
+            ..Discovered::default()
         }
     }
 
@@ -70,19 +68,90 @@ impl Discovered {
             // A LoRA adapter has the window of the model that it adapts.
             let parent = || own_windows.get(entry.get("parent")?.as_str()?).copied();
             let window = settings.window.or_else(|| window(entry)).or_else(parent);
-            Some(Model { id: id(entry)?.to_owned(), window, fitness: fitness(entry) })
+            Some(Model { id: id(entry)?.to_owned(), window, defined_window: None, fitness: fitness(entry) })
         });
         let models: Vec<Model> = models.collect();
         let mut by_name: Vec<usize> = (0..models.len()).collect();
         // The sort keeps the order of equal names, so the first of them is found.
         by_name.sort_by(|a, b| name_at(&models, *a).cmp(&name_at(&models, *b)));
+        let flavour = settings.flavour.unwrap_or_else(|| kind_of(data, server));
         Ok(Discovered {
-            flavour: settings.flavour.unwrap_or_else(|| flavour(data, server)),
+            flavour,
+            page: DetailPage::of(flavour, data, models.iter().any(|model| model.window.is_none())),
             models,
             by_name,
             window: settings.window,
+            refuses_extensions: is_strict(data),
+            chosen: None,
             identity: identity(&listing, data, server),
         })
+    }
+
+    /// The further page of this server, which says more about its models.
+    pub(super) fn page(&self) -> Option<&'static DetailPage> {
+        self.page
+    }
+
+    /// The models that no page has described yet and whose window is unknown, at most `most` of them.
+    pub(super) fn undefined(&self, most: usize) -> Vec<String> {
+        let unknown = self.models.iter().filter(|model| model.window.is_none());
+        unknown.take(most).map(|model| model.id.clone()).collect()
+    }
+
+    /// Adds what a further page says about the models. The owner's window stays.
+    pub(super) fn add(&mut self, details: &[Detail]) {
+        let by_name: HashMap<&str, &Detail> =
+            details.iter().map(|detail| (detail.id.as_str(), detail)).collect();
+        for model in &mut self.models {
+            let Some(detail) = by_name.get(model.id.as_str()) else {
+                // A page that names the loaded models leaves out the others.
+                if details.iter().any(|detail| detail.lists_loaded) && model.fitness < ChatFitness::Unloaded {
+                    model.fitness = ChatFitness::Unloaded;
+                }
+                continue;
+            };
+            model.window = self.window.or(detail.window).or(model.window);
+            model.defined_window = detail.defined_window.or(model.defined_window);
+            model.fitness = model.fitness.max(detail.fitness);
+        }
+    }
+
+    /// Adds what a page says about the only model that is loaded, whatever its name.
+    pub(super) fn add_to_all(&mut self, window: u64) {
+        self.models.iter_mut().for_each(|model| model.window = self.window.or(Some(window)));
+    }
+
+    /// Takes over what stays true from the facts before, if the same models are listed: the windows that the models'
+    /// definitions set, and the choice of a default, which must not change whenever a server unloads an idle model.
+    pub(super) fn keep_from(&mut self, before: &Discovered) {
+        if self.identity == before.identity {
+            for (model, old) in self.models.iter_mut().zip(&before.models) {
+                model.defined_window = old.defined_window;
+            }
+            self.chosen.clone_from(&before.chosen);
+        }
+    }
+
+    /// Ends the addition of details: the window of a definition holds where no other one is known, and a default model
+    /// that is loaded stays the default. Only Ollama unloads by itself, so elsewhere the person has chosen another model.
+    pub(super) fn settle(&mut self) {
+        for model in &mut self.models {
+            model.window = model.window.or(model.defined_window);
+        }
+        if self.chosen.is_none() && self.flavour == ServerKind::Ollama {
+            let loaded = self.default_model().filter(|model| model.fitness == ChatFitness::Chats);
+            self.chosen = loaded.map(|model| model.id.clone());
+        }
+    }
+
+    /// True if the same models were listed, with the same settings.
+    pub(super) fn lists_the_same_as(&self, other: &Discovered) -> bool {
+        self.identity == other.identity
+    }
+
+    /// True if the server refuses members that OpenAI's API does not have.
+    pub fn refuses_extensions(&self) -> bool {
+        self.refuses_extensions
     }
 
     /// The listed model of this name. Its cost grows with the logarithm of the listing's length.
@@ -95,7 +164,13 @@ impl Discovered {
     /// The model for requests that name no model: the first that chats and is loaded, otherwise the first that chats,
     /// otherwise the first.
     pub fn default_model(&self) -> Option<&Model> {
-        self.models.iter().min_by_key(|model| model.fitness)
+        let chosen = self.chosen.as_deref().and_then(|name| self.find(name));
+        chosen.or_else(|| self.models.iter().min_by_key(|model| model.fitness))
+    }
+
+    /// The models that could be the default one as well, in the order of the listing.
+    pub fn candidates(&self) -> impl Iterator<Item = &Model> {
+        self.models.iter().filter(|model| model.fitness < ChatFitness::OtherWork)
     }
 
     /// The listing's number, which is the same for the same listing; 0 before the first one.
@@ -116,45 +191,6 @@ impl Discovered {
 
 fn name_at(models: &[Model], at: usize) -> Option<&str> {
     models.get(at).map(|model| model.id.as_str())
-}
-
-/// The members of a listed model that hold its context window, the one that holds for a request first. Ollama and LM
-/// Studio have none.
-const WINDOW_PATHS: [&[&str]; 8] = [
-    &["max_model_len"],                  // vLLM, SGLang, NIM
-    &["meta", "n_ctx"],                  // llama.cpp, for one slot
-    &["parameters", "max_seq_len"],      // TabbyAPI
-    &["max_context_window"],             // Lemonade
-    &["top_provider", "context_length"], // OpenRouter
-    &["context_length"],                 // OpenRouter, Together
-    &["context_window"],                 // Groq
-    &["max_context_length"],             // Mistral
-];
-
-/// Parts of the names of models that do not chat: embedders, rerankers, and models that hear or speak.
-const OTHER_WORK: [&str; 6] = ["embed", "rerank", "bge-", "whisper", "tts-", "-tts"];
-
-fn id<'e>(entry: &'e Value<'_>) -> Option<&'e str> {
-    entry.get("id")?.as_str()
-}
-
-fn window(entry: &Value<'_>) -> Option<u64> {
-    let told = |path: &&[&str]| {
-        let value = path.iter().try_fold(entry, |value, key| value.get(key))?;
-        value.as_u64().filter(|&tokens| tokens > 0)
-    };
-    WINDOW_PATHS.iter().find_map(told)
-}
-
-fn fitness(entry: &Value<'_>) -> ChatFitness {
-    let name = id(entry).unwrap_or_default().to_ascii_lowercase();
-    // llama.cpp's router tells which models are loaded.
-    let status = entry.get("status").and_then(|status| status.get("value")).and_then(Value::as_str);
-    match status {
-        _ if OTHER_WORK.iter().any(|part| name.contains(part)) => ChatFitness::OtherWork,
-        Some("unloaded") => ChatFitness::Unloaded,
-        _ => ChatFitness::Chats,
-    }
 }
 
 /// The members of a listed model that stay the same while the server runs. `created` is not among them: vLLM and
@@ -182,16 +218,21 @@ fn identity(listing: &Value<'_>, data: &[Value<'_>], server: Option<&str>) -> u6
     hasher.finish()
 }
 
-fn flavour(data: &[Value<'_>], server: Option<&str>) -> ServerKind {
-    let owners = data.iter().filter_map(|entry| entry.get("owned_by")?.as_str());
-    match owners.map(ServerKind::from_owned_by).find(|&flavour| flavour != ServerKind::Unknown) {
-        Some(flavour) => flavour,
-        None => server.map_or(ServerKind::Unknown, ServerKind::from_server_header),
-    }
+/// True if the marks of a listing are those of a service that refuses members which OpenAI's API does not have: Cerebras,
+/// Groq and Mistral's own service do, and each answers a first request with 400 or 422.
+fn is_strict(data: &[Value<'_>]) -> bool {
+    let has = |entry: &Value<'_>, key: &str| entry.get(key).is_some();
+    data.iter().any(|entry| {
+        let owner = entry.get("owned_by").and_then(Value::as_str).unwrap_or_default();
+        owner.eq_ignore_ascii_case("cerebras")
+            || (owner == "mistralai" && has(entry, "capabilities"))
+            || (has(entry, "active") && has(entry, "context_window"))
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::details::Details;
     use super::*;
 
     fn parse(text: &str, server: Option<&str>, settings: &Settings) -> Result<Discovered, String> {
@@ -298,5 +339,85 @@ mod tests {
         assert_eq!((window(""), window("ab"), window("c")), (None, None, None));
         assert_eq!(told.models[0].id, "b", "the listing keeps its order");
         assert!(Discovered::unasked(&Settings::default()).find("a").is_none());
+    }
+
+    /// A listing with what its further page adds.
+    fn told(listing: &str, page: &str, settings: &Settings) -> Discovered {
+        let mut found = Discovered::parse(&mut listing.as_bytes().to_vec(), None, settings).unwrap();
+        match found.page().and_then(|it| it.read(&mut page.as_bytes().to_vec())) {
+            Some(Details::Models(details)) => found.add(&details),
+            Some(Details::Window(window)) => found.add_to_all(window),
+            None => {}
+        }
+        found.settle();
+        found
+    }
+
+    #[test]
+    fn a_page_tells_the_windows_that_the_listing_does_not() {
+        for (listing, page) in [
+            (
+                r#"{"data":[{"id":"m","owned_by":"library"}]}"#,
+                r#"{"models":[{"name":"m","model":"m","context_length":4096}]}"#,
+            ),
+            (
+                r#"{"data":[{"id":"m","owned_by":"organization_owner"}]}"#,
+                r#"{"data":[{"id":"m","state":"loaded","max_context_length":131072,"loaded_context_length":4096}]}"#,
+            ),
+            (
+                r#"{"data":[{"id":"m","owned_by":"llamacpp"}]}"#,
+                r#"{"default_generation_settings":{"n_ctx":4096}}"#,
+            ),
+            (
+                r#"{"data":[{"id":"m","owned_by":"tabbyAPI"}]}"#,
+                r#"{"id":"m","parameters":{"max_seq_len":4096}}"#,
+            ),
+            (r#"{"data":[{"id":"m","owned_by":"koboldcpp"}]}"#, r#"{"value":4096}"#),
+            (
+                r#"{"data":[{"id":"m","owned_by":"openai","created":1677610602}]}"#,
+                r#"{"data":[{"model_name":"m","model_info":{"max_input_tokens":4096}}]}"#,
+            ),
+        ] {
+            assert_eq!(told(listing, page, &Settings::default()).window("m"), Some(4096), "{listing}");
+            let set = Settings { window: Some(1000), ..Settings::default() };
+            assert_eq!(told(listing, page, &set).window("m"), Some(1000), "the owner's word: {listing}");
+            for other in ["", "[]", "{}", r#"{"models":7}"#, r#"{"data":[7,{"id":8}]}"#, "<html>"] {
+                assert_eq!(told(listing, other, &Settings::default()).window("m"), None, "{other}");
+            }
+        }
+    }
+
+    #[test]
+    fn servers_whose_listing_says_all_are_not_asked() {
+        for listing in [
+            r#"{"data":[{"id":"m","owned_by":"vllm"}]}"#,
+            r#"{"data":[{"id":"m","owned_by":"llamacpp","meta":{"n_ctx":9}}]}"#,
+            r#"{"data":[{"id":"a","owned_by":"llamacpp"},{"id":"b","owned_by":"llamacpp"}]}"#,
+            r#"{"data":[{"id":"x/y:free","context_length":9}]}"#,
+            r#"{"data":[{"id":"a:1"},{"id":"b"}]}"#,
+            r#"{"data":[{"id":"gpt-5","owned_by":"openai"}]}"#,
+        ] {
+            let found = Discovered::parse(&mut listing.as_bytes().to_vec(), None, &Settings::default());
+            assert_eq!(found.unwrap().page(), None, "{listing}");
+        }
+    }
+
+    #[test]
+    fn a_loaded_model_that_chats_is_the_default_and_stays_it() {
+        let listing = r#"{"data":[{"id":"a","owned_by":"library"},{"id":"b","owned_by":"library"}]}"#;
+        let before = told(listing, r#"{"models":[{"name":"b"}]}"#, &Settings::default());
+        assert_eq!(before.default_model().map(|model| model.id.as_str()), Some("b"));
+        // Ollama unloads an idle model after five minutes.
+        let mut after =
+            Discovered::parse(&mut listing.as_bytes().to_vec(), None, &Settings::default()).unwrap();
+        after.keep_from(&before);
+        after.settle();
+        assert_eq!(after.default_model().map(|model| model.id.as_str()), Some("b"));
+        let of_other = r#"{"data":[{"id":"a","owned_by":"library"}]}"#;
+        let mut other =
+            Discovered::parse(&mut of_other.as_bytes().to_vec(), None, &Settings::default()).unwrap();
+        other.keep_from(&before);
+        other.settle();
+        assert_eq!(other.default_model().map(|model| model.id.as_str()), Some("a"));
     }
 }

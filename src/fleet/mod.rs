@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `upstream` | [`Upstream`]: one address, and what its server reports |
 //! | `discovery` | `GET /models` -> server kind, models, context windows |
+//! | `entry` | one model of that listing |
+//! | `details` | a further page of some servers, with windows and loaded models |
 //! | `memory` | the facts last discovered, and when they are asked for again |
 //! | `learned` | the facts that answers and refusals have shown, and for how long they are believed |
 //! | `learned_text` | these facts as text, for the state folder |
@@ -26,8 +28,10 @@
 
 mod choose;
 mod conversations;
+mod details;
 mod discovery;
 mod dispatch;
+mod entry;
 mod hang;
 mod health;
 mod learned;

@@ -132,7 +132,7 @@ impl Served {
 
     /// The repairs that requests for the model need: those that its name tells, and those that were learned.
     fn repairs(&self, model: &str) -> Vec<Repair> {
-        let mut repairs = Repair::known(model);
+        let mut repairs = Repair::known(model, self.upstream.discovered().refuses_extensions());
         repairs.extend(self.learned().repairs(model, Instant::now()));
         repairs.sort_by_key(Repair::rank);
         repairs

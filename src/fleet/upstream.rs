@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::details::{self, DetailPage, Details};
 use super::discovery::Discovered;
 use super::memory::{Availability, DiscoveryMemory, NextStep, QuestionEnd};
 use crate::config::{self, UpstreamProtocol};
@@ -13,7 +14,8 @@ use crate::dialect::ServerKind;
 use crate::openai::UpstreamError;
 use crate::threads;
 use crate::transport::{
-    CallLimits, Endpoint, ExtraHeaders, Failure, Path, QuestionLimits, Response, Wait, Watcher, wait_for,
+    self, CallLimits, Endpoint, ExtraHeaders, Failure, Path, QuestionLimits, Response, Wait, Watcher,
+    wait_for,
 };
 use crate::wake::Wake;
 
@@ -26,6 +28,15 @@ const RENEWAL_MAX: Duration = Duration::from_secs(2);
 
 /// The questions that one request waits for: one that was running already, and one that it began.
 const QUESTIONS_AWAITED_MAX: usize = 2;
+
+/// How long the further pages about models may take, all together: a server that has them answers within milliseconds.
+const DETAILS_MAX: Duration = Duration::from_secs(2);
+
+/// The most bytes of a further page that are read: Ollama's page about one model has its licence and its template.
+const DETAIL_SIZE_MAX: usize = 1024 * 1024;
+
+/// The most models whose definitions are asked for, once for each listing.
+const DEFINITIONS_MAX: usize = 16;
 
 /// The number of models that a log line names at most.
 const NAMED_MAX: usize = 20;
@@ -328,7 +339,12 @@ impl Upstream {
     fn log(&self, result: &Result<Arc<Discovered>, Failure>, is_news: bool) {
         let name = self.name();
         match result {
-            Ok(found) if is_news => log::info!("upstream {name}: {}", description(found)),
+            Ok(found) if is_news => {
+                log::info!("upstream {name}: {}", description(found));
+                if let Some(choice) = self.choice(found) {
+                    log::info!("upstream {name}: {choice}");
+                }
+            }
             Ok(_) => {}
             Err(failure) if is_news => {
                 log::warn!(
@@ -337,6 +353,23 @@ impl Upstream {
             }
             Err(failure) => log::debug!("upstream {name}: discovery failed: {failure}"),
         }
+    }
+
+    /// The choice of the model for requests that name none of the listed ones, for the log; `None` if there was none to
+    /// choose.
+    fn choice(&self, found: &Discovered) -> Option<String> {
+        let chosen = found.default_model().filter(|_| self.config.model.is_none())?;
+        let others: Vec<&str> =
+            found.candidates().map(|model| model.id.as_str()).filter(|name| *name != chosen.id).collect();
+        let count = others.len();
+        let more = if count > NAMED_MAX { ", …" } else { "" };
+        let named = others.into_iter().take(NAMED_MAX).collect::<Vec<_>>().join(", ");
+        (count > 0).then(|| {
+            format!(
+                "requests for a name that it does not list get {}, and could get {named}{more}: choose with model = \"NAME\" for this upstream in a Lua file, or with an alias",
+                chosen.id
+            )
+        })
     }
 
     /// The model to request if neither alias nor client names one: the configured one, otherwise the listing's default.
@@ -356,7 +389,50 @@ impl Upstream {
             return Err(Failure::Status(page.status));
         }
         let parsed = Discovered::parse(&mut page.body, page.server.as_deref(), &self.config.settings);
-        parsed.map_err(Failure::Protocol)
+        let mut found = parsed.map_err(Failure::Protocol)?;
+        if let Some(page) = found.page() {
+            self.add_details(&mut found, page);
+        }
+        Ok(found)
+    }
+
+    /// Adds what a further page says about the listed models. A server without that page leaves the facts as they are.
+    fn add_details(&self, found: &mut Discovered, page: &DetailPage) {
+        let began = Instant::now();
+        let before = self.discovered();
+        found.keep_from(&before);
+        let limits = QuestionLimits { time: DETAILS_MAX.min(self.question_timeout()), size: DETAIL_SIZE_MAX };
+        let answer = self.endpoint.question(page.path, limits).ok().filter(|answer| answer.status == 200);
+        let Some(read) = answer.and_then(|mut answer| page.read(&mut answer.body)) else {
+            // A page that failed once does not make known windows unknown.
+            if found.lists_the_same_as(&before) {
+                *found = (*before).clone();
+            }
+            return;
+        };
+        if let Some(kind) = page.kind.filter(|_| self.config.settings.flavour.is_none()) {
+            found.flavour = kind;
+        }
+        match read {
+            Details::Window(window) => found.add_to_all(window),
+            Details::Models(models) => found.add(&models),
+        }
+        // The definitions stay the same for as long as the listing does, so they are asked for once.
+        if page.kind == Some(ServerKind::Ollama) && !found.lists_the_same_as(&before) {
+            for model in found.undefined(DEFINITIONS_MAX) {
+                if began.elapsed() > DETAILS_MAX {
+                    break;
+                }
+                let question = details::definition_question(&model);
+                let asked =
+                    self.endpoint.ask(details::DEFINITION_PATH, question.as_bytes(), &transport::nobody());
+                let body = asked.ok().filter(|answer| answer.status == 200);
+                let body = body.and_then(|answer| answer.read_all(DETAIL_SIZE_MAX).ok());
+                let detail = body.and_then(|mut body| details::read_definition(&model, &mut body));
+                found.add(detail.as_slice());
+            }
+        }
+        found.settle();
     }
 }
 

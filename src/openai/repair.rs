@@ -92,13 +92,22 @@ const MISTRAL: [&str; 9] = [
 ];
 
 impl Repair {
-    /// The changes that a model of this name needs before anything was refused.
-    pub fn known(model: &str) -> Vec<Repair> {
+    /// The changes that a model of this name needs before anything was refused. `is_strict`: its server refuses members
+    /// that OpenAI's API does not have. Mistral's tokenizer and such servers have no use for arguments of a template.
+    pub fn known(model: &str, is_strict: bool) -> Vec<Repair> {
         let model = model.to_ascii_lowercase();
-        if MISTRAL.iter().any(|name| model.contains(name)) {
-            return vec![Repair::Alternation, Repair::CallIds, Repair::ToolNames];
+        let is_mistral = MISTRAL.iter().any(|name| model.contains(name));
+        let mut repairs = Vec::new();
+        if is_mistral {
+            repairs.extend([Repair::Alternation, Repair::CallIds, Repair::ToolNames]);
         }
-        Vec::new()
+        if is_mistral || is_strict {
+            repairs.push(Repair::Without("chat_template_kwargs".into()));
+        }
+        if is_strict {
+            repairs.push(Repair::Without("top_k".into()));
+        }
+        repairs
     }
 
     /// The place of the change among others, from 0: changes that merge messages come before those that split them, and
@@ -206,10 +215,13 @@ mod tests {
         for name in
             ["mistralai/Devstral-Small-2-24B-Instruct-2512", "Mistral-7B", "magistral:24b", "pixtral-12b"]
         {
-            assert!(Repair::known(name).contains(&Repair::CallIds), "{name}");
+            assert!(Repair::known(name, false).contains(&Repair::CallIds), "{name}");
         }
         for name in ["qwen3-coder", "gpt-oss-120b", "gemma-3", ""] {
-            assert_eq!(Repair::known(name), [], "{name}");
+            assert_eq!(Repair::known(name, false), [], "{name}");
+            let without: Vec<Repair> =
+                ["chat_template_kwargs", "top_k"].map(|name| Repair::Without(name.into())).into();
+            assert_eq!(Repair::known(name, true), without, "{name}");
         }
     }
 }

@@ -172,3 +172,44 @@ fn several_upstreams_are_asked_for_their_models_at_the_same_time() {
     let answer = client.receive();
     assert_eq!((answer.status, &answer.json()["data"][0]["max_model_len"]), (200, &json!(WINDOW)));
 }
+
+#[test]
+fn a_further_page_tells_the_kind_the_loaded_model_and_its_window() {
+    let upstream = Upstream::start();
+    let names = ["hf.co/unsloth/Nemotron:Q4_K_M", "hf.co/unsloth/Qwen3-Coder:Q4_K_M"];
+    let listed = names.map(|name| json!({"id": name, "object": "model", "owned_by": "unsloth"}));
+    upstream.set_page("/v1/models", 200, &json!({"data": listed}).to_string());
+    let loaded = json!({"models": names.map(|name| json!({"name": name, "context_length": 32_768}))});
+    upstream.set_page("/api/ps", 200, &loaded.to_string());
+    let server = Server::start(&upstream);
+    server.connect().post(&hello()).message();
+    let seen = upstream.only_seen();
+    assert_eq!(seen.body["model"], names[0]);
+    // Ollama has no arguments of templates.
+    assert_eq!(seen.body.get("chat_template_kwargs"), None);
+    let request = b"GET /v1/models HTTP/1.1\r\nanthropic-version: 2023-06-01\r\n\r\n";
+    let listing = server.connect().ask(request).json();
+    assert!(listing.to_string().contains("32768"), "{listing}");
+}
+
+#[test]
+fn members_that_a_cloud_refuses_are_not_sent_to_it() {
+    let upstream = Upstream::start();
+    let mut body = hello();
+    body["top_k"] = json!(20);
+    for (listed, is_sent) in [
+        (json!({"id": "gpt-oss-120b", "owned_by": "Cerebras"}), false),
+        (json!({"id": "a", "owned_by": "Meta", "active": true, "context_window": 131_072}), false),
+        (json!({"id": "b", "owned_by": "openai", "created": 1_677_610_602_u64}), true),
+        (json!({"id": "c", "owned_by": "system", "max_model_len": 131_072}), true),
+        (json!({"id": "mistralai/Devstral-Small", "owned_by": "vllm"}), true),
+    ] {
+        upstream.set_page("/v1/models", 200, &json!({"data": [listed]}).to_string());
+        let server = Server::start(&upstream);
+        server.connect().post(&body).message();
+        let sent = upstream.seen().pop().unwrap().body;
+        assert_eq!(sent.get("top_k").is_some(), is_sent, "{listed}");
+        let has_switch = is_sent && listed["owned_by"] != "vllm";
+        assert_eq!(sent.get("chat_template_kwargs").is_some(), has_switch, "{listed}");
+    }
+}
