@@ -14,6 +14,10 @@ return {
     -- spark = {
     --   url = "http://192.168.68.155:8888/v1",  -- required
     --   api_key = env "SPARK_KEY",              -- nil or "none": no key is sent
+    --   headers = { ["x-team"] = "blue" },      -- further headers of every request; default: none
+    --   http_proxy = "http://10.0.0.1:3128",    -- a proxy that allows CONNECT to this server; default: none
+    --   ca_file = "/etc/sparkgap/ca.pem",       -- the authority of its certificate; default: that of --ca-file
+    --   tls_verify = true,                      -- false: its certificate is not checked
     --   model = "Intel/Qwen3.6-35B-A3B-int4-AutoRound",  -- used if an alias names no model; default: the server's first
     --   max_tokens = 8192,                      -- a cap on what clients ask for
     --   window = 131072,                        -- the context window in tokens, if the server does not tell it

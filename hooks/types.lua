@@ -1,5 +1,7 @@
 ---@meta
 -- For the Lua language server: it may lie beside your hooks, sparkgap does not load it.
+-- `req.body`, `body`, `ev`, `call`, `err` and `rec` are views of the JSON. They are used like tables, and type(view) is
+-- "table"; only `next` and the raw functions tell the difference. json.is_array and json.is_object tell lists from objects.
 
 ---@alias Json string|number|boolean|table|lightuserdata
 
@@ -12,8 +14,8 @@
 ---@field headers table<string, string> names in any case; without those that carry keys
 ---@field client_ip string
 ---@field user string? the owner of the client's key
----@field session string?
----@field agent string?
+---@field session string? Claude Code's session, the same for all its requests until it is cleared
+---@field agent string? the sub-agent within the session; nil for the main conversation
 ---@field tokens_est integer
 ---@field has_tools boolean
 ---@field has_images boolean
@@ -26,6 +28,10 @@
 ---@class Upstream
 ---@field url string
 ---@field api_key string?
+---@field headers table<string, string>? further headers of every request
+---@field http_proxy string? "http://10.0.0.1:3128"
+---@field ca_file string? a PEM file
+---@field tls_verify boolean?
 ---@field model string?
 ---@field max_tokens integer?
 ---@field window integer?
@@ -162,6 +168,12 @@ function json.decode(text) end
 ---@param list table?
 ---@return table
 function json.array(list) end
+---@param value any
+---@return boolean true for a list: a view of an array, json.array(), a table 1..n that is not empty
+function json.is_array(value) end
+---@param value any
+---@return boolean true for a view or a table that is not a list; {} is an object
+function json.is_object(value) end
 
 ---@param name string
 ---@return string?

@@ -2,6 +2,7 @@
 //!
 //! Knows neither Lua nor the command line: `hooks` and `cli` fill it in.
 
+mod connection;
 mod limits;
 mod network;
 mod protocol;
@@ -12,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use connection::{ConnectionSettings, HEADER_SIZE_MAX, HEADERS_MAX};
 pub use limits::ClientLimits;
 pub use network::{client_network, host, host_outside, leaves_the_lan};
 pub use protocol::{UpstreamAuth, UpstreamProtocol};
@@ -97,6 +99,8 @@ pub struct UpstreamConfig {
     /// Whether Claude Code's auto mode works with it; `None`: that is decided by the window. `false` is for a server that
     /// reads prompts too slowly for auto mode's checks.
     pub auto_mode: Option<bool>,
+    /// How its connections are made.
+    pub connection: ConnectionSettings,
     /// The settings that shape the translation for it.
     pub settings: Settings,
 }
@@ -124,6 +128,7 @@ impl UpstreamConfig {
             wake: None,
             cluster: None,
             auto_mode: None,
+            connection: ConnectionSettings::default(),
             settings: Settings::default(),
         }
     }

@@ -83,6 +83,22 @@ pub fn is_name(name: &str) -> bool {
     !name.is_empty() && name.trim() == name && !name.contains(char::is_control)
 }
 
+/// The pattern that the writer of a regular expression means; `None` for a pattern of this table. Names of models have
+/// neither `^`, `$`, `|` nor a backslash. A point before a `*` may be a part of a name (`gpt-4.*`, `us.anthropic.*`), but
+/// not where no letter or digit stands before it, nor twice.
+pub fn plain_pattern(pattern: &str) -> Option<String> {
+    let points: Vec<usize> = pattern.match_indices(".*").map(|(at, _)| at).collect();
+    let is_bare = |at: &usize| {
+        !pattern.get(..*at).is_some_and(|before| before.ends_with(|c: char| c.is_alphanumeric()))
+    };
+    let is_expression =
+        pattern.contains(['^', '$', '|', '\\']) || points.len() > 1 || points.iter().any(is_bare);
+    is_expression.then(|| {
+        let first = pattern.split('|').next().unwrap_or_default().replace(".*", "*");
+        first.chars().filter(|c| !"^$\\()".contains(*c)).collect()
+    })
+}
+
 /// The first alias whose pattern matches `model`. A name with the mark for a large window stands for the plain name, unless
 /// an alias names the mark.
 pub fn find<'t>(aliases: &'t [Alias], model: &str) -> Option<&'t Alias> {
@@ -256,5 +272,25 @@ mod tests {
         assert_eq!(price.cost(1_000_000, 400_000, 100_000), 1_200_000 + 80_000 + 1_000_000);
         assert_eq!(price.cost(10, 20, 0), 4, "more cached tokens than tokens");
         assert_eq!(price.cost(u64::MAX, 0, u64::MAX), u64::MAX / 1_000_000, "no overflow");
+    }
+
+    #[test]
+    fn a_regular_expression_is_told_from_a_pattern() {
+        for (pattern, plain) in [
+            ("claude-.*haiku.*", "claude-*haiku*"),
+            (".*", "*"),
+            (".*haiku", "*haiku"),
+            ("^claude-opus$", "claude-opus"),
+            ("(opus|sonnet)", "opus"),
+            (r"claude-3\.5", "claude-3.5"),
+            ("^", ""),
+        ] {
+            assert_eq!(plain_pattern(pattern).as_deref(), Some(plain), "{pattern}");
+        }
+        for pattern in
+            ["*", "claude-*haiku*", "gpt-4.*", "us.anthropic.*", "a.b", "qwen3:8b", "x (local)", "*[1m]"]
+        {
+            assert_eq!(plain_pattern(pattern), None, "{pattern}");
+        }
     }
 }

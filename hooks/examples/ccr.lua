@@ -19,7 +19,7 @@ local function named(text)
 end
 local TAG = "<CCR%-SUBAGENT%-MODEL>(.-)</CCR%-SUBAGENT%-MODEL>"
 local function find(list, matches) -- in a list of blocks or tools; a plain text has none
-  for _, item in ipairs(type(list) == "userdata" and list or {}) do
+  for _, item in ipairs(json.is_array(list) and list or {}) do
     if matches(item) then return item end
   end
 end

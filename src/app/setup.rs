@@ -149,9 +149,17 @@ impl Setup {
     }
 }
 
-/// Logs a warning that names every upstream outside of this network: conversations with it leave the LAN.
+/// Logs a warning that names every upstream outside of this network, since conversations with it leave the LAN, and every
+/// upstream whose certificate is not checked.
 fn warn_of_upstreams_outside(gateway: &Gateway) {
     for served in gateway.upstreams() {
+        let config = served.upstream().config();
+        if !config.connection.verifies_tls {
+            log::warn!(
+                "upstream {}: tls_verify = false: its certificate is not checked, so any machine on the way can read and change everything; ca_file = \"FILE\" trusts its own authority instead",
+                served.name()
+            );
+        }
         if let Some(host) = config::host_outside(&served.upstream().config().url) {
             let key = if served.upstream().config().api_key.is_some() { "its key" } else { "no key" };
             log::warn!("upstream {}: {}; it gets {key}", served.name(), config::leaves_the_lan(host));

@@ -3,10 +3,12 @@
 //! Every mistake that one run can find is reported, each with its file, its line if that is known, and the expected
 //! form.
 
+mod connection;
 mod file;
 mod limits;
 mod never_to;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -260,15 +262,22 @@ fn assemble(
     let mut aliases: Vec<(&Source, FileAlias)> = Vec::new();
     let mut limits: Vec<Arc<ClientLimits>> = Vec::new();
     let mut never_to: Vec<(&Source, NeverTo)> = Vec::new();
+    // The file of each upstream; those of the command line are not among them.
+    let mut owners: HashMap<String, &str> = HashMap::new();
     for (source, file) in files.iter_mut() {
         let mut found = Mistakes::new(&source.file, &source.text);
         for upstream in file.upstreams.drain(..) {
             if upstreams.iter().any(|other| other.name == upstream.name) {
+                let place = owners.get(&upstream.name).copied().unwrap_or("the command line");
                 found.add(
                     &[&upstream.name],
-                    format!("upstreams.{}: an upstream of this name exists already", upstream.name),
+                    format!(
+                        "upstreams.{}: an upstream of this name exists already, from {place}; give one of them another name",
+                        upstream.name
+                    ),
                 );
             } else {
+                owners.insert(upstream.name.clone(), &source.file);
                 upstreams.push(upstream);
             }
         }

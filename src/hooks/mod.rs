@@ -47,6 +47,7 @@ mod calls;
 mod convert;
 mod globals;
 mod guard;
+mod hints;
 mod kind;
 mod load;
 mod log_lines;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::hints::with_hint;
 use crate::json::Value;
 
 /// The value that a hook returned.
@@ -29,6 +30,7 @@ pub(super) fn message_of(error: &mlua::Error) -> String {
     let text = error.to_string();
     let message = text.strip_prefix("runtime error: ").unwrap_or(&text);
     let message = at_the_caller(message).map_or(Cow::Borrowed(message), Cow::Owned);
+    let message = with_hint(&message).map_or(message, Cow::Owned);
     match message.char_indices().nth(MESSAGE_CHARS_MAX) {
         Some((end, _)) => format!("{}…", message.get(..end).unwrap_or_default()),
         None => message.into_owned(),

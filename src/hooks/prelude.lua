@@ -472,6 +472,65 @@ function json.encode(value)
   return access(ENCODE, nil, value)
 end
 
+-- Views are tables to Lua code: `type` says so, and `next` tells an empty one from another. `json.null` is the only other
+-- userdata, a light one without a metatable of its own.
+local function is_view(value)
+  return kind(value) == "userdata" and get_metatable(value) ~= nil
+end
+
+function type(...)
+  local name = kind(...)
+  if name == "userdata" and is_view((...)) then
+    return "table"
+  end
+  return name
+end
+
+function _G.next(t, key)
+  if not is_view(t) then
+    return next(t, key)
+  elseif key ~= nil then
+    error("next: a view is walked with pairs", 2)
+  end
+  local keys = access(KEYS, t)
+  if keys then
+    key = keys[1]
+  else
+    key = 1
+  end
+  local value
+  if key ~= nil then
+    value = access(GET, t, key)
+  end
+  if value ~= nil then
+    return key, value
+  end
+end
+
+-- True if the value becomes an array in JSON.
+function json.is_array(value)
+  if is_view(value) then
+    return access(KEYS, value) == nil
+  elseif kind(value) ~= "table" then
+    return false
+  elseif getmetatable(value) == "json.array" then
+    return true
+  end
+  local count = 0
+  for _ in next, value do
+    count = count + 1
+    if raw_get(value, count) == nil then
+      return false
+    end
+  end
+  return count > 0
+end
+
+-- True if the value becomes an object in JSON.
+function json.is_object(value)
+  return (kind(value) == "table" or is_view(value)) and not json.is_array(value)
+end
+
 -- The functions in C or Rust that stay as they are: they read no more than a bounded part of their arguments, or one
 -- argument once, or they watch the limits themselves.
 local HARMLESS = {}

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ::http::{HeaderName, HeaderValue};
 use rustls::pki_types::ServerName;
+use ureq::tls::TlsConfig;
 
 use super::connection::UpstreamConnection;
 use super::dial::ServerOrigin;
@@ -17,9 +18,9 @@ use super::failure::Failure;
 use super::idle::Idle;
 use super::pulse::Pulse;
 use super::response::{Response, send_request};
-use super::tls;
+use super::tls::TlsSettings;
 use super::wait::{Call, CallLimits, Wait};
-use crate::config::{self, Secret, ServerUrl, UpstreamProtocol};
+use crate::config::{self, ConnectionSettings, Secret, ServerUrl, UpstreamProtocol};
 
 /// Room for a request's head in bytes; enough for most.
 const HEAD_SIZE: usize = 512;
@@ -53,6 +54,10 @@ pub struct Endpoint {
     origin: ServerOrigin,
     idle: Arc<Idle>,
     pulse: Arc<Pulse>,
+    /// The TLS configuration of questions; `None`: no TLS.
+    question_tls: Option<TlsConfig>,
+    /// The proxy of questions.
+    http_proxy: Option<String>,
     /// The base URL's beginning: scheme, host and port.
     site: String,
     /// The base URL's path without a trailing slash.
@@ -89,8 +94,12 @@ impl Endpoint {
         let name = config.name.clone();
         let base = url.path.clone();
         let site = format!("{}://{}", if url.is_secure { "https" } else { "http" }, url.authority);
-        let origin = origin(url).map_err(fail)?;
-        let secrets = config.api_key.iter().cloned().collect();
+        for (name, value) in &config.connection.headers {
+            push_header(&mut headers, name, value.expose()).map_err(fail)?;
+        }
+        let (origin, question_tls) = origin(url, &config.connection).map_err(fail)?;
+        let values = config.connection.headers.iter().map(|(_, value)| value);
+        let secrets = config.api_key.iter().chain(values).cloned().collect();
         Ok(Endpoint {
             watcher: None,
             name,
@@ -101,6 +110,8 @@ impl Endpoint {
                 None => *options,
             },
             origin,
+            question_tls,
+            http_proxy: config.connection.http_proxy.clone(),
             idle: Arc::default(),
             pulse: Arc::default(),
             site,
@@ -163,6 +174,16 @@ impl Endpoint {
     /// The time to connect.
     pub(super) fn connect_timeout(&self) -> Duration {
         self.options.connect_timeout
+    }
+
+    /// The TLS configuration of questions; `None`: no TLS.
+    pub(super) fn question_tls(&self) -> Option<&TlsConfig> {
+        self.question_tls.as_ref()
+    }
+
+    /// The URL of the proxy that all connections go through.
+    pub(super) fn http_proxy(&self) -> Option<&str> {
+        self.http_proxy.as_deref()
     }
 
     /// The URL of a path.
@@ -343,23 +364,26 @@ const HEADERS: &str = concat!("user-agent: sparkgap/", env!("CARGO_PKG_VERSION")
 /// The end of an error about a URL.
 const EXPECTED: &str = "expected a URL like http://192.168.1.20:8000/v1";
 
-fn origin(url: ServerUrl) -> Result<ServerOrigin, String> {
+fn origin(
+    url: ServerUrl,
+    settings: &ConnectionSettings,
+) -> Result<(ServerOrigin, Option<TlsConfig>), String> {
     let ServerUrl { is_secure, host, port, .. } = url;
-    let tls = if is_secure {
-        let name = ServerName::try_from(host.clone());
-        let name = name.map_err(|_| format!("no certificate can be for a host of the name '{host}'"))?;
-        Some((tls::config().map_err(|error| format!("TLS: {error}"))?, name))
-    } else {
-        None
-    };
-    Ok(ServerOrigin { host, port, tls })
+    let proxy = settings.http_proxy.as_deref().map(ConnectionSettings::proxy_address).transpose()?;
+    if !is_secure {
+        return Ok((ServerOrigin { host, port, proxy, tls: None }, None));
+    }
+    let name = ServerName::try_from(host.clone());
+    let name = name.map_err(|_| format!("no certificate can be for a host of the name '{host}'"))?;
+    let tls = TlsSettings::of(settings)?;
+    Ok((ServerOrigin { host, port, proxy, tls: Some((tls.calls, name)) }, Some(tls.questions)))
 }
 
 /// Appends a header. The checks of the http crate reject line ends.
 fn push_header(headers: &mut String, name: &str, value: &str) -> Result<(), String> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("'{name}' is not a valid header name"))?;
     HeaderValue::from_str(value)
-        .map_err(|_| "the key holds characters that no header takes (a line end?)".to_owned())?;
+        .map_err(|_| "the key or a header holds characters that no header takes (a line end?)".to_owned())?;
     for part in [name, ": ", value, "\r\n"] {
         headers.push_str(part);
     }

@@ -11,6 +11,10 @@ use rustls::ClientConnection;
 use super::dial::{ServerOrigin, dial};
 use super::failure::Failure;
 use super::wait::{Call, Direction, Stage};
+use crate::shown::ShownText;
+
+/// The longest head of a proxy's answer to `CONNECT`, in bytes.
+const TUNNEL_HEAD_SIZE_MAX: usize = 8 * 1024;
 
 /// A connection to an upstream. Dropping it closes it.
 pub(super) struct UpstreamConnection {
@@ -32,6 +36,9 @@ impl UpstreamConnection {
         call.begin_connect();
         let stream = dial(call, origin)?;
         call.advance(Stage::Handshake);
+        if origin.proxy.is_some() {
+            open_tunnel(&stream, origin, call)?;
+        }
         let mut connection = UpstreamConnection { stream, tls: None, send_broken: false };
         if let Some((config, name)) = &origin.tls {
             let tls = ClientConnection::new(config.clone(), name.clone());
@@ -107,6 +114,36 @@ impl UpstreamConnection {
         self.tls.as_ref().is_none_or(|tls| tls.wants_read())
             && matches!((&self.stream).read(&mut byte), Err(error) if error.kind() == ErrorKind::WouldBlock)
     }
+}
+
+/// Asks the proxy at the other end for a tunnel to the upstream.
+fn open_tunnel(stream: &TcpStream, origin: &ServerOrigin, call: &Call) -> Result<(), Failure> {
+    let mut socket = BlockingSocket::new(stream, call);
+    // An IPv6 address has its brackets here only.
+    let host = if origin.host.contains(':') { format!("[{}]", origin.host) } else { origin.host.clone() };
+    let target = format!("{host}:{}", origin.port);
+    let question = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n\r\n");
+    let sent = write_all(&mut socket, [question.as_bytes(), b""]);
+    if let Err(error) = sent {
+        return Err(socket.failure(&error, Failure::Reset));
+    }
+    let mut head = Vec::new();
+    // Byte by byte: the first byte behind the head belongs to the tunnel.
+    while !head.ends_with(b"\r\n\r\n") && head.len() < TUNNEL_HEAD_SIZE_MAX {
+        let mut byte = [0];
+        match socket.read(&mut byte) {
+            Ok(0) => break,
+            Ok(_) => head.extend(byte),
+            Err(error) => return Err(socket.failure(&error, Failure::Reset)),
+        }
+    }
+    let text = String::from_utf8_lossy(&head);
+    let line = text.lines().next().unwrap_or_default();
+    let is_open = line.starts_with("HTTP/1.") && line.split(' ').nth(1).is_some_and(|it| it.starts_with('2'));
+    if is_open && head.ends_with(b"\r\n\r\n") {
+        return Ok(());
+    }
+    Err(Failure::Refused(format!("the proxy does not connect to {target}: {}", ShownText::new(line))))
 }
 
 fn write_all(stream: &mut impl Write, [mut first, mut second]: [&[u8]; 2]) -> io::Result<()> {

@@ -27,16 +27,22 @@ pub(super) struct ServerOrigin {
     /// A name or an address, without brackets.
     pub(super) host: String,
     pub(super) port: u16,
+    /// The host and the port of the proxy that connections go through.
+    pub(super) proxy: Option<(String, u16)>,
     /// The TLS configuration, and the name that the certificate must have; `None`: no TLS.
     pub(super) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
-/// Connects to the first of the host's addresses that accepts the connection.
+/// Connects to the first of the host's addresses, or its proxy's, that accepts the connection.
 ///
 /// # Errors
 /// The last address's failure; the client has left, or no descriptors are left.
 pub(super) fn dial(call: &Call, origin: &ServerOrigin) -> Result<TcpStream, Failure> {
-    let addresses = lookup::addresses(call, &origin.host, origin.port)?;
+    let (host, port) = match &origin.proxy {
+        Some((host, port)) => (host, *port),
+        None => (&origin.host, origin.port),
+    };
+    let addresses = lookup::addresses(call, host, port)?;
     let mut last_failure = Failure::Refused("the host name has no address".into());
     for (index, address) in addresses.iter().enumerate() {
         let limit = share(call.limit(Direction::Send), addresses.len() - index);

@@ -4,17 +4,16 @@
 //! connection of its own, so that it also shows whether the server accepts new connections. ARCHITECTURE.md says why
 //! there are two HTTP clients.
 //!
-//! Both clients follow the same rules: the same authorities and provider for TLS, no proxy of the environment, and no
+//! Both clients follow the same rules: the same authorities and provider for TLS, no proxy but the upstream's own, and no
 //! redirect, so a key never goes to another host.
 
 use std::io;
 use std::time::Duration;
 
-use ureq::{Error, Timeout};
+use ureq::{Error, Proxy, Timeout};
 
 use super::call::{Endpoint, Path};
 use super::failure::{Failure, WHILE_CONNECTING, WHILE_LOOKING_UP};
-use super::tls;
 use crate::http::is_encoded;
 
 /// The largest head of an answer, in bytes: as for calls.
@@ -51,12 +50,14 @@ impl Endpoint {
     /// The answer does not arrive within the limits, or cannot be read. Redirects and compressed bodies are not
     /// supported.
     pub fn question(&self, path: Path<'_>, limits: QuestionLimits) -> Result<Page, Failure> {
+        let proxy = self.http_proxy().map(Proxy::new).transpose();
+        let proxy = proxy.map_err(|error| Failure::Protocol(format!("http_proxy: {error}")))?;
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(REDIRECTS_MAX)
             .max_redirects_will_error(false)
-            .proxy(None)
-            .tls_config(tls::question_config())
+            .proxy(proxy)
+            .tls_config(self.question_tls().cloned().unwrap_or_default())
             .timeout_global(Some(limits.time))
             .timeout_connect(Some(self.connect_timeout().min(limits.time)))
             .max_response_header_size(HEAD_SIZE_MAX)

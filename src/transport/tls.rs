@@ -1,16 +1,18 @@
-//! The authorities that TLS trusts: the built-in ones (Mozilla's), or those of the owner's file.
+//! The authorities that TLS trusts: the built-in ones (Mozilla's), those of the owner's file, or those of one upstream's.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-/// The owner's authorities. The process has one set, since trust belongs to the machine, like the configuration of its
-/// resolver.
+use crate::config::ConnectionSettings;
+
+/// The owner's authorities for all upstreams that have no file of their own.
 static ROOTS: OnceLock<Trusted> = OnceLock::new();
 
 /// The same authorities, in the form of each client.
@@ -24,6 +26,12 @@ struct Trusted {
 /// # Errors
 /// The file cannot be read, or holds no certificate; the text says which.
 pub fn trust(file: &Path) -> Result<(), String> {
+    // The first call's file stays in force; the command line makes only one call.
+    let _ = ROOTS.set(read_authorities(file)?);
+    Ok(())
+}
+
+fn read_authorities(file: &Path) -> Result<Trusted, String> {
     let pem = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let mut roots = RootCertStore::empty();
     let mut certificates = Vec::new();
@@ -36,31 +44,83 @@ pub fn trust(file: &Path) -> Result<(), String> {
     if roots.is_empty() {
         return Err(format!("{} holds no PEM certificate", file.display()));
     }
-    // The first call's file stays in force; the command line makes only one call.
-    let questions = RootCerts::new_with_certs(&certificates);
-    let _ = ROOTS.set(Trusted { calls: Arc::new(roots), questions });
-    Ok(())
+    Ok(Trusted { calls: Arc::new(roots), questions: RootCerts::new_with_certs(&certificates) })
 }
 
-/// The TLS configuration of one upstream's connections.
-///
-/// # Errors
-/// Those of rustls.
-pub(super) fn config() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let built_in = || Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect());
-    let roots: Arc<RootCertStore> = ROOTS.get().map_or_else(built_in, |trusted| Arc::clone(&trusted.calls));
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions()?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+/// The TLS configuration of one upstream, for each client.
+pub(super) struct TlsSettings {
+    pub(super) calls: Arc<ClientConfig>,
+    pub(super) questions: TlsConfig,
 }
 
-/// The TLS configuration of questions: the same authorities, and the same provider of cryptography.
-pub(super) fn question_config() -> TlsConfig {
-    let roots = ROOTS.get().map_or(RootCerts::WebPki, |trusted| trusted.questions.clone());
-    TlsConfig::builder()
-        .root_certs(roots)
-        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
-        .build()
+impl TlsSettings {
+    /// The settings of an upstream: the authorities of its own file, otherwise those of the process.
+    ///
+    /// # Errors
+    /// Its file cannot be read, or holds no certificate; those of rustls.
+    pub(super) fn of(settings: &ConnectionSettings) -> Result<TlsSettings, String> {
+        let own = settings.ca_file.as_deref().map(read_authorities).transpose();
+        let own = own.map_err(|why| format!("ca_file: {why}"))?;
+        let trusted = own.as_ref().or(ROOTS.get());
+        let built_in = || Arc::new(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect());
+        let roots: Arc<RootCertStore> = trusted.map_or_else(built_in, |trusted| Arc::clone(&trusted.calls));
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let builder =
+            builder.with_safe_default_protocol_versions().map_err(|error| format!("TLS: {error}"))?;
+        let calls = if settings.verifies_tls {
+            builder.with_root_certificates(roots).with_no_client_auth()
+        } else {
+            let verifier = Arc::new(Unverified(Arc::clone(&provider)));
+            builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
+        };
+        let questions = TlsConfig::builder()
+            .root_certs(trusted.map_or(RootCerts::WebPki, |trusted| trusted.questions.clone()))
+            .disable_verification(!settings.verifies_tls)
+            .unversioned_rustls_crypto_provider(provider)
+            .build();
+        Ok(TlsSettings { calls: Arc::new(calls), questions })
+    }
+}
+
+/// Accepts every certificate, for an upstream with `tls_verify = false`. Signatures are still checked, so that the
+/// connection belongs to whoever holds the certificate's key.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod calls;
 mod client_leaves;
+mod connections;
 mod discovery;
 mod failures;
 mod support;

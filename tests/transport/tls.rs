@@ -17,9 +17,9 @@ use sparkgap::transport::{Failure, trust};
 
 use crate::support::*;
 
-type Stream = StreamOwned<ServerConnection, TcpStream>;
+pub(crate) type Stream = StreamOwned<ServerConnection, TcpStream>;
 
-fn file(name: &str) -> PathBuf {
+pub(crate) fn file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transport/tls").join(name)
 }
 
@@ -28,7 +28,7 @@ fn trust_ours() {
 }
 
 /// The scripted side of a TLS connection, before its handshake.
-fn accept_tls(listener: &TcpListener) -> Stream {
+pub(crate) fn accept_tls(listener: &TcpListener) -> Stream {
     let certificate = CertificateDer::from_pem_file(file("server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(file("server.key")).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -9,6 +9,7 @@ use mlua::{Function, Table, Value as LuaValue};
 use super::super::kind::{Defined, Hook};
 use super::super::nearest;
 use super::super::table::{Mistakes, TableReader, describe, keys};
+use super::connection::read_connection;
 use super::limits::{read_limits, read_price};
 use super::never_to::read_never_to;
 use crate::cluster::ClusterKind;
@@ -105,12 +106,16 @@ fn read_upstreams(table: &Table, mistakes: &mut Mistakes<'_>) -> Vec<UpstreamCon
 }
 
 /// The keys of an upstream.
-pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 29] = [
+pub(in crate::hooks) const UPSTREAM_KEYS: [&str; 33] = [
     "url",
     "protocol",
     "auth",
     "api_key",
     "model",
+    "headers",
+    "http_proxy",
+    "ca_file",
+    "tls_verify",
     "timeout",
     "max_tokens",
     "window",
@@ -154,6 +159,7 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
     let settings = read_settings(&reader, mistakes);
     let protocol = reader.choice("protocol", &UpstreamProtocol::NAMES, mistakes).unwrap_or_default();
     let auth = reader.choice("auth", &UpstreamAuth::NAMES, mistakes).unwrap_or_default();
+    let connection = read_connection(&reader, api_key.is_some(), mistakes);
     let before = mistakes.list.len();
     let url = reader.text("url", "a string such as \"http://192.168.68.155:8888/v1\"", mistakes);
     let Some(url) = url else {
@@ -181,6 +187,7 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
         drain,
         wake,
         cluster,
+        connection,
         settings,
     })
 }
@@ -304,6 +311,15 @@ fn read_alias(position: usize, table: &Table, mistakes: &mut Mistakes<'_>) -> Op
         mistakes.add(
             &["aliases"],
             format!("alias {position}: the pattern \"{}\" can match no model name", landmark.escape_debug()),
+        );
+        return None;
+    }
+    if let Some(plain) = route::plain_pattern(&landmark) {
+        mistakes.add(
+            &[&landmark, "aliases"],
+            format!(
+                "alias {position}: the pattern \"{landmark}\" is a regular expression, which no name matches; here * alone matches any run of characters: \"{plain}\""
+            ),
         );
         return None;
     }

@@ -86,6 +86,30 @@ const CASES: &[(&str, &str)] = &[
         "flavour: expected one of \"vllm\",",
     ),
     (
+        "return { upstreams = { spark = { url = 'http://a', headers = { 'x' } } } }",
+        "headers: expected a table such as { [\"x-team\"] = \"blue\" }, got the number 1",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a', headers = { host = 'b' } } } }",
+        "headers: \"host\": sparkgap sets this header itself",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a', api_key = 'k', headers = { Authorization = 'b' } } } }",
+        "headers: \"Authorization\": api_key is sent in this header",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a', headers = { x = ('y'):rep(4097) } } } }",
+        "headers: \"x\": its value has 4097 bytes; 4096 is the most",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a',\n http_proxy = 'proxy:3128' } } }",
+        "10-test.lua:2: upstreams.spark.http_proxy: expected the address of a proxy",
+    ),
+    (
+        "return { upstreams = { spark = { url = 'http://a', tls_verify = 0 } } }",
+        "tls_verify: expected true or false, got the number 0",
+    ),
+    (
         "return { UP, aliases = { 'x' } }",
         "alias 1: expected { \"pattern\", upstream = \"…\" }, got the string \"x\"",
     ),
@@ -123,6 +147,19 @@ const CASES: &[(&str, &str)] = &[
         "10-test.lua:3: on_load: no 1",
     ),
     ("return {}", "10-test.lua: no upstream: give --upstream URL"),
+    (
+        "local a = require 'x'",
+        "10-test.lua:1: attempt to call a nil value (global 'require'); hooks have no modules",
+    ),
+    ("local f = io.open 'x'", "(global 'io'); hooks have no files"),
+    ("local k = os.getenv 'X'", "(field 'getenv'); use env \"NAME\""),
+    ("if 1 != 2 then end", "near '!'; Lua writes `~=` for `!=`"),
+    ("if a && b then end", "Lua writes `and` for `&&`"),
+    (
+        "return { UP, aliases = {\n { 'claude-.*haiku.*', upstream = 'spark' } } }",
+        "10-test.lua:2: alias 1: the pattern \"claude-.*haiku.*\" is a regular expression, which no name matches; here * alone \
+         matches any run of characters: \"claude-*haiku*\"",
+    ),
     ("\u{1b}LuaS", "10-test.lua: attempt to load a binary chunk"),
 ];
 
@@ -151,7 +188,11 @@ fn all_mistakes_are_reported_at_once() {
 fn a_name_is_given_once() {
     let file = "return { upstreams = { spark = { url = 'http://a' } } }";
     let error = load_files(&[("1.lua", file), ("2.lua", file)]).err().unwrap().to_string();
-    assert!(error.ends_with("2.lua:1: upstreams.spark: an upstream of this name exists already"), "{error}");
+    assert!(
+        error.contains("2.lua:1: upstreams.spark: an upstream of this name exists already, from "),
+        "{error}"
+    );
+    assert!(error.ends_with("1.lua; give one of them another name"), "{error}");
 }
 
 #[test]

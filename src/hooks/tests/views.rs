@@ -38,7 +38,14 @@ fn reading_changes_nothing() {
         assert(indices == 3)
         assert(json.encode(body.messages[1]) == '{"role":"user","content":"hi"}')
         assert(json.encode({ body.messages[1].role, body.e }) == '["user",[]]')
-        assert(type(body) == "userdata" and getmetatable(body) == false)
+        assert(type(body) == "table" and getmetatable(body) == false)
+        assert(type(json.null) == "userdata" and type(nil) == "nil" and not pcall(type))
+        assert(next(body) == "z" and next(body.messages) == 1 and next(body.e) == nil and next({}) == nil)
+        assert(not pcall(next, body, "z"))
+        assert(json.is_array(body.messages) and not json.is_object(body.messages) and json.is_array(body.e))
+        assert(json.is_object(body) and not json.is_array(body) and json.is_object(body.messages[1]))
+        assert(json.is_array({ 1, 2 }) and json.is_array(json.array()) and json.is_object({}) and json.is_object({ a = 1 }))
+        assert(json.is_object({ 1, a = 2 }) and not json.is_array("x") and not json.is_object(nil) and not json.is_object(json.null))
     "#;
     assert_eq!(on(lua), BODY);
 }
@@ -54,6 +61,10 @@ fn writes_change_the_body() {
         ("body.z = json.null", "\"z\":1", "\"z\":null"),
         ("body.a = 'ü\"'", "\"a\":null", "\"a\":\"ü\\\"\""),
         ("body.a = {}", "\"a\":null", "\"a\":{}"),
+        ("body.e = {}", "", ""),
+        ("body.messages[2].content = {}", r#"[{"type":"text","text":"yo"}]"#, "[]"),
+        ("body.messages[1].content = {}", "\"hi\"", "[]"),
+        ("body.z = {}", "\"z\":1", "\"z\":{}"),
         ("body.a = json.array()", "\"a\":null", "\"a\":[]"),
         ("body.a = json.array({ 1 })", "\"a\":null", "\"a\":[1]"),
         (

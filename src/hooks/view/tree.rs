@@ -8,6 +8,9 @@ use mlua::Value as LuaValue;
 
 use crate::json::{Object, Value};
 
+/// The members of a request's body that hold a list in both formats.
+const LISTS: [&str; 4] = ["messages", "tools", "stop", "stop_sequences"];
+
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PathStep {
@@ -125,6 +128,13 @@ fn write_entry<'a>(
         let old = object.remove(&key)?;
         return Some(Undo::InsertKey(path.to_vec(), place, key, old));
     };
+    let is_list = |old: Option<&Value<'_>>| match old {
+        Some(old) => old.as_array().is_some() || (&*key == "content" && old.as_str().is_some()),
+        None => path.is_empty() && LISTS.contains(&&*key),
+    };
+    // Lua's empty table is a list and an object at once. Where a list stood or belongs, it is a list.
+    let is_empty = value.as_object().is_some_and(Object::is_empty);
+    let value = if is_empty && is_list(object.get(&key)) { Value::Array(Vec::new().into()) } else { value };
     if let Some(slot) = object.get_mut(&key) {
         let old = std::mem::replace(slot, value);
         return Some(Undo::Replace(joined(path, PathStep::Key(key)), old));
