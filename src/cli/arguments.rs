@@ -240,13 +240,14 @@ pub(super) struct Check {
     pub(super) json: bool,
 }
 
-/// Run hooks on a saved request and show what they change; never touches the network.
+/// Run all hooks on a saved request and on samples, and show what they change; never touches the network.
 #[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(
     subcommand,
     name = "hook",
     example = "sparkgap hook 10-models.lua --request saved.json",
-    note = "A saved request is the JSON body of a POST /v1/messages, such as --log-level trace shows."
+    example = "sparkgap hook 10-models.lua --tool-call call.json",
+    note = "A saved request is the JSON body of a POST /v1/messages, such as --log-level trace shows. The other files hold one JSON object, a list of objects, or one in each line. Without a file, a hook that is defined gets a small built-in sample."
 )]
 pub(super) struct HookRun {
     /// the Lua file, or a folder of them
@@ -254,7 +255,19 @@ pub(super) struct HookRun {
     pub(super) file: PathBuf,
     /// the request's body
     #[argh(option, arg_name = "file")]
-    pub(super) request: PathBuf,
+    pub(super) request: Option<PathBuf>,
+    /// events for on_event, with type and text
+    #[argh(option, arg_name = "file")]
+    pub(super) event: Option<PathBuf>,
+    /// tool calls for on_tool_call, with id, name and input
+    #[argh(option, arg_name = "file")]
+    pub(super) tool_call: Option<PathBuf>,
+    /// errors for on_error, with status, message and upstream
+    #[argh(option, arg_name = "file")]
+    pub(super) error: Option<PathBuf>,
+    /// records for on_log
+    #[argh(option, arg_name = "file")]
+    pub(super) log: Option<PathBuf>,
     /// a header of the request, as "NAME: VALUE"; may be repeated
     #[argh(option)]
     pub(super) header: Vec<String>,

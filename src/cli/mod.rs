@@ -7,6 +7,8 @@
 //! | `help` | help texts with the defaults in them |
 //! | `serve` | `serve` and `demo`: what was typed -> `app::RunOptions` |
 //! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload`, `usage`, `requests`, `show`, `replay` | the commands of these names |
+//! | `difference`, `hook_samples` | parts of `hook`: the differences of two values; the samples for hooks that run later |
+//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload` | the commands of these names |
 //! | `settings_file` | `claude --settings` and `--undo`: the person's settings file |
 //! | `remote` | the questions of `env`, `claude` and `bench` to a running sparkgap |
 //! | `history` | the state folder that `usage`, `requests`, `show` and `replay` read |
@@ -16,6 +18,7 @@ mod arguments;
 mod bench;
 mod check;
 mod claude;
+mod difference;
 mod doctor;
 mod env;
 mod generate;
@@ -23,6 +26,7 @@ mod health;
 mod help;
 mod history;
 mod hook;
+mod hook_samples;
 mod import;
 mod key;
 mod output;

@@ -67,4 +67,5 @@ mod turn;
 pub use options::{ClientPatience, ProxyOptions};
 pub use preview::{Preview, preview};
 pub use replay::{replay_answer, replay_offline};
+pub use preview::{Preview, preview, preview_with_request};
 pub use state::Proxy;

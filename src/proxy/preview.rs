@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::anthropic::MessagesRequest;
 use crate::error::Error;
+use crate::hooks::HookRequest;
 use crate::http::Request;
 use crate::json::{self, Document, Value};
 use crate::translate::ThinkingMaker;
@@ -34,6 +35,15 @@ pub enum Preview {
 
 /// Runs the stages up to the upstream on a saved body, with only what is already known of the upstreams.
 pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> Preview {
+    preview_with_request(gateway, body, headers).0
+}
+
+/// The same, and the request as its hooks see it afterwards; `None` if no hook sees a request.
+pub fn preview_with_request(
+    gateway: &Gateway,
+    body: &[u8],
+    headers: &[(String, String)],
+) -> (Preview, Option<HookRequest>) {
     let headers = headers.iter().map(|(name, value)| (name, value)).collect();
     let request =
         Request { method: "POST".into(), path: "/v1/messages".into(), query: None, authority: None, headers };
@@ -57,7 +67,8 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
             .translated(&messages, &resolved, &hooked, &mut record, |chat, _| chat.body.into_owned())?;
         Ok((resolved, body))
     });
-    match sent {
+    let shown = hooked.shown.map(|shown| shown.borrow().clone());
+    let outcome = match sent {
         Ok((resolved, body)) => {
             Preview::Sent { upstream: resolved.served.name().to_string(), model: resolved.model, body }
         }
@@ -66,5 +77,6 @@ pub fn preview(gateway: &Gateway, body: &[u8], headers: &[(String, String)]) -> 
         Err(Stop::ClientGone) => Preview::Refused(Error::invalid("the client has left")),
         Err(Stop::Cut(error)) => Preview::Refused(error),
         Err(Stop::Client(error)) => Preview::Refused(Error::invalid(error.to_string())),
-    }
+    };
+    (outcome, shown)
 }

@@ -471,3 +471,55 @@ fn newlines_behind_omitted_reasoning_come_back_whatever_on_event_does() {
     assert_eq!(told["content"], "\n\nfound", "{told}");
     assert!(told.to_string().contains("changed") && !told.to_string().contains("musing"), "{told}");
 }
+
+#[test]
+fn the_hook_command_runs_every_hook_on_samples() {
+    let lua = r#"return {
+        upstreams = { spark = { url = "http://127.0.0.1:9/v1" } },
+        on_request = function(req) req.ctx.seen = req.model end,
+        on_event = function(ev) if ev.type == "text" then ev.text = ev.text:upper() elseif ev.type == "thinking" then return false end end,
+        on_tool_call = function(call, req) call.input.seen = req.ctx.seen end,
+        on_error = function(err) if err.status == 503 then return { retry = "other" } end return { status = 529, message = "later" } end,
+        on_log = function(rec) if rec.total_ms == 1 then error("on purpose") end end,
+        on_upstream_state = function(name, state) log.info(name .. " is " .. state) end,
+    }"#;
+    let hooks = file("samples", lua);
+    let hooks = hooks.to_str().unwrap();
+    let (code, stdout, stderr) = output(&["hook", hooks]);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    for part in [
+        "\ndropped\n",
+        "- text: \"Hello.\"\n+ text: \"HELLO.\"\n",
+        "+ input.seen: \"claude-sonnet-5\"\n",
+        "\nanother upstream is asked\n",
+        "\nunchanged\n",
+    ] {
+        assert!(stdout.contains(part), "{part}: {stdout}");
+    }
+    assert!(stderr.contains("spark is out"), "{stderr}");
+
+    let sample = |name: &str, text: &str| {
+        let path = std::path::Path::new(hooks).with_file_name(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let events = sample(
+        "events.jsonl",
+        "{\"type\":\"text\",\"text\":\"one\"}\n{\"type\":\"text\",\"text\":\"two\"}\n",
+    );
+    let error = sample("error.json", r#"{"status":404,"message":"no such model"}"#);
+    let (code, stdout, _) = output(&["hook", hooks, "--event", &events, "--error", &error]);
+    assert_eq!(code, Some(0), "{stdout}");
+    assert!(stdout.contains("+ text: \"ONE\"") && stdout.contains("+ text: \"TWO\""), "{stdout}");
+    assert!(stdout.contains("answered  ") && stdout.contains("later"), "{stdout}");
+    let record = sample("record.json", r#"{"total_ms":1}"#);
+    let (code, stdout, stderr) = output(&["hook", hooks, "--log", &record]);
+    assert!(code == Some(1) && stderr.contains("on purpose"), "{stdout}{stderr}");
+    for bad in ["", "[]", "7", "{"] {
+        let (code, _, stderr) = output(&["hook", hooks, "--log", &sample("bad.json", bad)]);
+        assert!(code == Some(1) && stderr.contains("bad.json: "), "{bad}: {stderr}");
+    }
+    let only = file("samples-none", "return { on_request = function() end }");
+    let (code, _, stderr) = output(&["hook", only.to_str().unwrap(), "--event", &events]);
+    assert!(code == Some(1) && stderr.contains("no file defines on_event"), "{stderr}");
+}
