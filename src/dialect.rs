@@ -198,7 +198,7 @@ static DIALECTS: [Dialect; 7] = [
         fixes: Fixes {
             tool_parser: "start vLLM with --enable-auto-tool-choice --tool-call-parser {parser}",
             reasoning_parser: "start vLLM with --reasoning-parser {parser}",
-            window: "start vLLM with --max-model-len {window}, or as much as fits",
+            window: "start vLLM with --max-model-len {window}, or as much as fits: --kv-cache-dtype fp8 halves the memory of the cache, and --max-num-seqs 8 is enough for a few people",
             cached_tokens: Some("start vLLM with --enable-prompt-tokens-details"),
             prefix_cache: "start vLLM without --no-enable-prefix-caching",
         },

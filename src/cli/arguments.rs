@@ -415,6 +415,12 @@ pub(super) struct Doctor {
     /// let hooks use all of Lua's standard library
     #[argh(switch)]
     pub(super) unsafe_hooks: bool,
+    /// a model to examine (the one that requests get); may be repeated
+    #[argh(option, arg_name = "name")]
+    pub(super) model: Vec<String>,
+    /// examine all models of each server that chat
+    #[argh(switch)]
+    pub(super) all: bool,
     /// say it as JSON
     #[argh(switch)]
     pub(super) json: bool,

@@ -73,7 +73,7 @@ fn equal_ends(one: &str, other: &str) -> (usize, usize) {
     (start, same.take(left).count())
 }
 
-/// A text as JSON, without the equal parts at its ends but for a few characters.
+/// A text as JSON, without the equal parts at its ends, of which a few characters stay.
 fn changed_part(text: &str, start: usize, end: usize) -> String {
     let (skipped, dropped) = (start.saturating_sub(CONTEXT_CHARS), end.saturating_sub(CONTEXT_CHARS));
     let kept = text.chars().count().saturating_sub(skipped + dropped);

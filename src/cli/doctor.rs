@@ -7,13 +7,16 @@ use super::output::{Failed, note, print, print_json};
 use super::progress::ProgressLine;
 use crate::app::{Search, Sources, found_upstreams};
 use crate::config::{self, Config};
-use crate::doctor::{Level, Step, Verdict, examine};
+use crate::doctor::{Level, Patient, Step, Verdict, examine};
 use crate::fleet::Upstream;
 use crate::hooks::Loaded;
 use crate::json::Value;
 use crate::route::Alias;
 use crate::shown::ShownText;
 use crate::transport;
+
+/// The most models that `--all` examines at one server: each takes some seconds, or a minute where it must be loaded.
+const EXAMINED_MAX: usize = 64;
 
 /// `sparkgap doctor`. Fails if anything is wrong.
 pub(super) fn run(options: Doctor) -> Result<(), Failed> {
@@ -28,19 +31,24 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
         litellm: None,
     };
     let loaded = if sources.name_upstreams() { sources.load() } else { sources.load_with(found(&sources)?) };
-    let Loaded { config, .. } = loaded?;
+    let Loaded { config, hooks } = loaded?;
     let mut patients = Vec::new();
     for upstream in &config.upstreams {
         let upstream = Upstream::new(upstream.clone(), &transport::CallLimits::default())?;
-        let verdicts = examined(&upstream, &named(&config, upstream.name()), options.json);
-        patients.push((upstream, verdicts));
+        let named = named(&config, upstream.name());
+        for model in wanted(&upstream, &options.model, options.all) {
+            let patient =
+                Patient { upstream: &upstream, hooks: &hooks, named: &named, model: model.as_deref() };
+            let verdicts = examined(patient, options.json);
+            patients.push((upstream.clone(), model, verdicts));
+        }
     }
     if options.json {
         print_json(&as_json(&patients));
     }
     let wrong =
         |verdicts: &[Verdict]| verdicts.iter().filter(|verdict| verdict.level == Level::Wrong).count();
-    match patients.iter().map(|(_, verdicts)| wrong(verdicts)).sum() {
+    match patients.iter().map(|(_, _, verdicts)| wrong(verdicts)).sum() {
         0 => Ok(()),
         1 => Err("1 check failed".into()),
         count => Err(format!("{count} checks failed")),
@@ -84,13 +92,27 @@ fn named(config: &Config, upstream: &str) -> Vec<String> {
     named
 }
 
-/// Examines one upstream, and meanwhile shows a progress line.
-fn examined(upstream: &Upstream, named: &[String], json: bool) -> Vec<Verdict> {
-    let progress = ProgressLine::new();
-    if !json {
-        print(&format!("{} {}\n", ShownText::new(upstream.name()), upstream.config().url));
+/// The models of an upstream that are examined, one after the other; `None` stands for the one that requests get. A server
+/// that cannot be asked for all of them has that one examination, which tells why.
+fn wanted(upstream: &Upstream, named: &[String], all: bool) -> Vec<Option<String>> {
+    if !named.is_empty() {
+        return named.iter().cloned().map(Some).collect();
     }
-    examine(upstream, named, &mut |step| match step {
+    let found = if all { upstream.discover().ok() } else { None };
+    let all = found.iter().flat_map(|found| found.candidates().map(|model| Some(model.id.clone())));
+    let all: Vec<Option<String>> = all.take(EXAMINED_MAX).collect();
+    if all.is_empty() { vec![None] } else { all }
+}
+
+/// Examines one upstream, and meanwhile shows a progress line.
+fn examined(patient: Patient<'_>, json: bool) -> Vec<Verdict> {
+    let progress = ProgressLine::new();
+    let upstream = patient.upstream;
+    if !json {
+        let model = patient.model.map_or(String::new(), |model| format!(" {}", ShownText::new(model)));
+        print(&format!("{} {}{model}\n", ShownText::new(upstream.name()), upstream.config().url));
+    }
+    examine(patient, &mut |step| match step {
         Step::Begin(check) => progress.say(&format!("checking {}: {check}", upstream.name())),
         Step::End(verdict) => {
             progress.clear();
@@ -110,7 +132,7 @@ fn as_text(verdict: &Verdict) -> String {
     text
 }
 
-fn as_json(patients: &[(Upstream, Vec<Verdict>)]) -> Value<'_> {
+fn as_json(patients: &[(Upstream, Option<String>, Vec<Verdict>)]) -> Value<'_> {
     let verdict = |verdict: &Verdict| {
         Value::object([
             ("check", verdict.check.into()),
@@ -119,10 +141,11 @@ fn as_json(patients: &[(Upstream, Vec<Verdict>)]) -> Value<'_> {
             ("fix", verdict.fix.clone().map_or(Value::Null, Value::from)),
         ])
     };
-    let patient = |(upstream, verdicts): &(Upstream, Vec<Verdict>)| {
+    let patient = |(upstream, model, verdicts): &(Upstream, Option<String>, Vec<Verdict>)| {
         Value::object([
             ("upstream", upstream.name().to_string().into()),
             ("url", upstream.config().url.clone().into()),
+            ("model", model.clone().map_or(Value::Null, Value::from)),
             ("checks", verdicts.iter().map(verdict).collect::<Vec<_>>().into()),
         ])
     };

@@ -6,6 +6,7 @@ use super::questioner::Questioner;
 use super::verdict::{ServerFacts, Step, Verdict};
 use super::{judge, questions};
 use crate::fleet::{Discovered, Upstream};
+use crate::hooks::Hooks;
 use crate::ids;
 use crate::openai::Repair;
 use crate::transport::{Path, QuestionLimits};
@@ -17,31 +18,46 @@ const REPEATED_TOKENS: u64 = 1500;
 /// The token limit of an answer that serves only to time its first token.
 const FIRST_TOKEN: u64 = 2;
 
-/// Examines one upstream. `named` holds the models that aliases ask it for. If the server does not answer, the other
-/// checks are skipped.
-pub fn examine(upstream: &Upstream, named: &[String], on_step: &mut dyn FnMut(Step<'_>)) -> Vec<Verdict> {
-    let mut examination = Examination { upstream, verdicts: Vec::new(), on_step };
-    examination.run(named);
+/// The subject of an examination.
+#[derive(Clone, Copy)]
+pub struct Patient<'p> {
+    /// The upstream.
+    pub upstream: &'p Upstream,
+    /// The hooks that its requests go through.
+    pub hooks: &'p Hooks,
+    /// The models that aliases ask it for.
+    pub named: &'p [String],
+    /// The model to examine; `None`: the first of `named`, otherwise the upstream's own.
+    pub model: Option<&'p str>,
+}
+
+/// Examines one upstream by one of its models. If the server does not answer, the other checks are skipped.
+pub fn examine(patient: Patient<'_>, on_step: &mut dyn FnMut(Step<'_>)) -> Vec<Verdict> {
+    let mut examination = Examination { patient, upstream: patient.upstream, verdicts: Vec::new(), on_step };
+    examination.run();
     examination.verdicts
 }
 
 struct Examination<'e> {
+    patient: Patient<'e>,
     upstream: &'e Upstream,
     verdicts: Vec<Verdict>,
     on_step: &'e mut dyn FnMut(Step<'_>),
 }
 
 impl Examination<'_> {
-    fn run(&mut self, named: &[String]) {
+    fn run(&mut self) {
         let Some(found) = self.listing() else { return };
-        self.tell(judge::models(&found, named));
         let config = self.upstream.config();
-        let model = named.first().cloned().or_else(|| self.upstream.model());
+        let Patient { named, model, .. } = self.patient;
+        let model = model.map(str::to_string).or_else(|| named.first().cloned());
+        let model = model.or_else(|| self.upstream.model());
+        self.tell(judge::models(&found, named, model.as_deref()));
         let Some(model) = model else { return };
         let flavour = config.settings.flavour.unwrap_or(found.flavour);
         let server = ServerFacts { flavour, model };
         self.tell(judge::window(config.settings.window.or_else(|| found.window(&server.model)), flavour));
-        let asker = &mut Questioner::new(self.upstream, &server.model);
+        let asker = &mut Questioner::new(self.upstream, self.patient.hooks, &server.model);
         self.tools(&server, asker);
         self.reasoning(&server, asker);
         self.speed(&server, asker);
@@ -96,16 +112,24 @@ impl Examination<'_> {
     fn cache(&mut self, server: &ServerFacts, window: Option<u64>, asker: &mut Questioner<'_>) {
         self.begin(judge::CACHE);
         let tokens = window.map_or(REPEATED_TOKENS, |window| REPEATED_TOKENS.min(window / 2));
-        let question = questions::long(server, &ids::request_id(), tokens, FIRST_TOKEN);
-        let first = asker.ask(&question, |_| false);
-        if let Some(verdict) = judge::auto_mode(&first, self.upstream.config().auto_mode) {
+        let before = self.cache_hits();
+        let mut round = || {
+            let question = questions::long(server, &ids::request_id(), tokens, FIRST_TOKEN);
+            (asker.ask(&question, |_| false), asker.ask(&question, |_| false))
+        };
+        let mut rounds = vec![round()];
+        // A new prompt finds nothing, so the growth of the counter is that of the repeated one.
+        let hits = before.zip(self.cache_hits()).map(|(before, after)| after - before);
+        if let Some((first, second)) = rounds.first()
+            && judge::needs_rounds(first, second, hits)
+        {
+            rounds.extend((1..judge::CACHE_ROUNDS).map(|_| round()));
+        }
+        let auto_mode = self.upstream.config().auto_mode;
+        if let Some(verdict) = rounds.first().and_then(|(first, _)| judge::auto_mode(first, auto_mode)) {
             self.tell(verdict);
         }
-        let before = self.cache_hits();
-        let second = asker.ask(&question, |_| false);
-        let after = self.cache_hits();
-        let hits = before.zip(after).map(|(before, after)| after - before);
-        for verdict in judge::cache(&first, &second, hits, server) {
+        for verdict in judge::cache(&rounds, hits, server) {
             self.tell(verdict);
         }
     }

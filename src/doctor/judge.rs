@@ -49,8 +49,18 @@ const CALL_MARKUP: [&str; 6] = [
 /// A cached prompt takes at most this share of the time that it took at first; a smaller gain may be chance.
 const CACHED_SHARE: f64 = 0.6;
 
-/// The least time that a cached prompt must save, since a shorter one may be chance.
-const CACHED_GAIN_MIN: Duration = Duration::from_millis(20);
+/// A prompt that is read anew takes at least this share of the time that it took at first.
+const UNCACHED_SHARE: f64 = 0.85;
+
+/// The least time to the first token of a new prompt from which on the times of a repeated one mean anything. Below, they
+/// are mostly the server's overhead.
+const TELLING_TIME_MIN: Duration = Duration::from_millis(300);
+
+/// The answers to a new prompt and to the same one again.
+pub(super) type CacheRound = (Result<Answer, Trouble>, Result<Answer, Trouble>);
+
+/// The rounds of a new and a repeated prompt whose times must agree.
+pub(super) const CACHE_ROUNDS: usize = 3;
 
 /// The longest text of a verdict, in characters.
 const TEXT_CHARS_MAX: usize = 300;
@@ -131,8 +141,9 @@ fn unreached(url: &str, failure: &Failure) -> Verdict {
     wrong(REACHABLE, text, fix)
 }
 
-/// Checks that the server has models, among them those that the aliases name.
-pub(super) fn models(found: &Discovered, named: &[String]) -> Verdict {
+/// Checks that the server has models, among them those that the aliases name. `examined` is the one that the other checks
+/// are about.
+pub(super) fn models(found: &Discovered, named: &[String], examined: Option<&str>) -> Verdict {
     let mut names: Vec<&str> = found.models.iter().map(|model| model.id.as_str()).collect();
     if names.is_empty() {
         return wrong(MODELS, "the server lists no model", "load or pull a model at the server");
@@ -144,8 +155,18 @@ pub(super) fn models(found: &Discovered, named: &[String]) -> Verdict {
     if more > 0 {
         list.push_str(&format!(" and {more} more"));
     }
-    if missing.is_empty() {
-        return fine(MODELS, list);
+    if let (true, Some(examined)) = (missing.is_empty(), examined) {
+        let is_choice = found.models.len() > 1;
+        let hint = if is_choice { "; --model NAME examines another one, --all all that chat" } else { "" };
+        return match found.find(examined) {
+            None => wrong(
+                MODELS,
+                format!("{examined} is to be examined, but the server has {list}"),
+                "name one of the server's models with --model",
+            ),
+            Some(_) if is_choice => fine(MODELS, format!("{list}; examined: {examined}{hint}")),
+            Some(_) => fine(MODELS, list),
+        };
     }
     wrong(
         MODELS,
@@ -193,9 +214,7 @@ pub(super) fn forced_call(
             None,
         ),
         Err(trouble) => match refusal(trouble, server) {
-            Some(words) => {
-                wrong(FORCED_CALL, format!("the server refuses it: {words}"), fixes::tool_parser(server))
-            }
+            Some(words) => refused_call(FORCED_CALL, words, server),
             None => unanswered(FORCED_CALL, trouble),
         },
         Ok(answer) => match called(answer) {
@@ -214,11 +233,7 @@ pub(super) fn forced_call(
 pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &ServerFacts) -> Verdict {
     match answer {
         Err(trouble) => match refusal(trouble, server) {
-            Some(words) => wrong(
-                AUTO_CALL,
-                format!("the server refuses it, as it has no tool parser: {words}"),
-                fixes::tool_parser(server),
-            ),
+            Some(words) => refused_call(AUTO_CALL, words, server),
             None => unanswered(AUTO_CALL, trouble),
         },
         Ok(answer) => match called(answer) {
@@ -236,6 +251,21 @@ pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &ServerFacts) 
             ),
         },
     }
+}
+
+/// Words in refusals of servers that were started without a parser for calls, in small letters.
+const NO_PARSER: [&str; 5] =
+    ["tool-call-parser", "tool choice requires", "--jinja", "does not support tools", "tool parser"];
+
+/// The verdict on a refused question with a tool. Only the server's own words tell a missing parser from another cause.
+fn refused_call(check: &'static str, words: &str, server: &ServerFacts) -> Verdict {
+    let said = words.to_lowercase();
+    if NO_PARSER.iter().any(|part| said.contains(part)) {
+        let text = format!("the server refuses it, as it has no tool parser: {words}");
+        return wrong(check, text, fixes::tool_parser(server));
+    }
+    let fix = "the refusal names its cause; a member of the request can be taken out by on_upstream_request in a Lua file";
+    wrong(check, format!("the server refuses a question with a tool: {words}"), fix)
 }
 
 /// The error text of a server that refuses such a request; `None` if the trouble is another one.
@@ -327,36 +357,65 @@ pub(super) fn auto_mode(cold: &Result<Answer, Trouble>, is_set: Option<bool>) ->
     Some(doubtful(AUTO_MODE, text, Some(fixes::no_auto_mode())))
 }
 
-/// Checks that a repeated prompt is served from the cache, and that the server reports it. `hits` is the growth of the
-/// server's own counter of cached tokens.
-pub(super) fn cache(
+/// True if further rounds may show by their times whether the cache works: the server reports no cached tokens and counts
+/// none, and reading takes long enough.
+pub(super) fn needs_rounds(
     first: &Result<Answer, Trouble>,
     second: &Result<Answer, Trouble>,
     hits: Option<f64>,
-    server: &ServerFacts,
-) -> Vec<Verdict> {
-    let (first, second) = match (first, second) {
-        (Ok(first), Ok(second)) => (first, second),
-        (Err(trouble), _) | (_, Err(trouble)) => return vec![unanswered(CACHE, trouble)],
+) -> bool {
+    let reads_slowly = |answer: &Answer| answer.first.is_some_and(|time| time >= TELLING_TIME_MIN);
+    match (first, second) {
+        (Ok(first), Ok(second)) => second.counts.cached == 0 && hits.is_none() && reads_slowly(first),
+        _ => false,
+    }
+}
+
+/// Checks that a repeated prompt is served from the cache, and that the server reports it. `rounds` are the answers to a
+/// new prompt and to the same one again; `hits` is the growth of the server's own counter of cached tokens in the first
+/// round. Reported tokens decide, then the counter, then the times if all rounds clearly agree.
+pub(super) fn cache(rounds: &[CacheRound], hits: Option<f64>, server: &ServerFacts) -> Vec<Verdict> {
+    let second = match rounds.first() {
+        Some((Ok(_), Ok(second))) => second,
+        Some((Err(trouble), _) | (_, Err(trouble))) => return vec![unanswered(CACHE, trouble)],
+        None => return Vec::new(),
     };
     let (prompt, cached) = (second.counts.prompt, second.counts.cached);
-    let (Some(before), Some(after)) = (first.first, second.first) else {
+    let time_of = |answer: &Result<Answer, Trouble>| answer.as_ref().ok().and_then(|answer| answer.first);
+    let times = rounds.iter().map(|(new, again)| time_of(new).zip(time_of(again)));
+    let Some(times) = times.collect::<Option<Vec<_>>>() else {
         return vec![doubtful(CACHE, "the answers to a long prompt are empty", None)];
     };
-    let times = format!("first token after {} ms, then {} ms", before.as_millis(), after.as_millis());
+    let shown: Vec<String> = times
+        .iter()
+        .map(|(new, again)| format!("{} ms, then {} ms", new.as_millis(), again.as_millis()))
+        .collect();
+    let shown = format!("first token after {}", shown.join("; "));
     if cached > 0 {
-        let text = format!("{cached} of {prompt} tokens of a repeated prompt came from it ({times})");
+        let text = format!("{cached} of {prompt} tokens of a repeated prompt came from it ({shown})");
         return vec![fine(CACHE, text), fine(CACHED_TOKENS, "reported")];
     }
-    let is_faster = after.as_secs_f64() < before.as_secs_f64() * CACHED_SHARE
-        && before.saturating_sub(after) >= CACHED_GAIN_MIN;
     let half = u32::try_from(prompt / 2).map_or(f64::MAX, f64::from).max(1.0);
-    let works = hits.map_or(is_faster, |hits| hits >= half);
-    let cache = if works {
-        fine(CACHE, format!("a repeated prompt is served from it ({times})"))
-    } else {
-        let text = format!("a repeated prompt does not seem to be served from it ({times})");
-        doubtful(CACHE, text, Some(fixes::prefix_cache(server.flavour)))
+    let share = |(new, again): &(Duration, Duration)| again.as_secs_f64() / new.as_secs_f64().max(0.001);
+    let is_telling = times.len() >= CACHE_ROUNDS && times.iter().all(|(new, _)| *new >= TELLING_TIME_MIN);
+    let works = match hits {
+        Some(hits) => Some(hits >= half),
+        None if is_telling && times.iter().all(|times| share(times) <= CACHED_SHARE) => Some(true),
+        None if is_telling && times.iter().all(|times| share(times) >= UNCACHED_SHARE) => Some(false),
+        None => None,
+    };
+    let cache = match works {
+        Some(true) => fine(CACHE, format!("a repeated prompt is served from it ({shown})")),
+        Some(false) => {
+            let text = format!("a repeated prompt is not served from it ({shown})");
+            doubtful(CACHE, text, Some(fixes::prefix_cache(server.flavour)))
+        }
+        None => {
+            let text = format!(
+                "not known: the server reports no cached tokens, and its times do not tell clearly ({shown})"
+            );
+            doubtful(CACHE, text, None)
+        }
     };
     let text = "not reported: usage and costs in Claude Code show every prompt as new";
     vec![cache, doubtful(CACHED_TOKENS, text, fixes::cached_tokens(server.flavour))]
@@ -574,18 +633,68 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_shows_in_times_or_in_the_counter() {
-        let levels = |first, second, hits| {
-            let verdicts = cache(&first, &second, hits, &server());
-            verdicts.iter().map(|verdict| verdict.level.name()).collect::<Vec<_>>().join(" ")
+    fn a_cache_shows_in_tokens_in_the_counter_or_clearly_in_the_times() {
+        let levels = |rounds: Vec<CacheRound>, hits| {
+            let verdicts = cache(&rounds, hits, &server());
+            verdicts.iter().map(shown).collect::<Vec<_>>()
         };
-        assert_eq!(levels(timed(900, 1500, 0), timed(100, 1500, 1408), None), "ok ok");
-        assert_eq!(levels(timed(900, 1500, 0), timed(100, 1500, 0), None), "ok warn");
-        assert_eq!(levels(timed(900, 1500, 0), timed(800, 1500, 0), Some(1408.0)), "ok warn");
-        assert_eq!(levels(timed(900, 1500, 0), timed(800, 1500, 0), None), "warn warn");
-        assert_eq!(levels(timed(900, 1500, 0), timed(100, 1500, 0), Some(0.0)), "warn warn");
-        assert_eq!(levels(timed(900, 1500, 0), answer("", &[]), None), "warn");
-        assert_eq!(levels(Err(Trouble::Refused(400, "x".into())), timed(1, 1, 1), None), "fail");
+        let round = |new, again| (timed(new, 1500, 0), timed(again, 1500, 0));
+        let begins = |told: &[String], beginnings: &[&str]| {
+            assert_eq!(told.len(), beginnings.len(), "{told:?}");
+            let all = told.iter().zip(beginnings).all(|(told, beginning)| told.starts_with(beginning));
+            assert!(all, "{told:?}");
+        };
+        begins(
+            &levels(vec![(timed(900, 1500, 0), timed(100, 1500, 1408))], None),
+            &["ok 1408 of", "ok reported"],
+        );
+        begins(
+            &levels(vec![round(900, 100), round(800, 100), round(900, 90)], None),
+            &["ok a repeated", "warn not"],
+        );
+        begins(&levels(vec![round(900, 800)], Some(1408.0)), &["ok a repeated", "warn not"]);
+        begins(
+            &levels(vec![round(900, 880), round(900, 900), round(900, 950)], None),
+            &["warn a repeated prompt is not", "warn not"],
+        );
+        begins(&levels(vec![round(900, 100)], Some(0.0)), &["warn a repeated prompt is not", "warn not"]);
+        // Too few rounds, rounds that do not agree, and a server that reads too fast to tell.
+        for rounds in [
+            vec![round(900, 100)],
+            vec![round(900, 100), round(900, 100), round(900, 880)],
+            vec![round(30, 1), round(25, 1), round(25, 1)],
+        ] {
+            let told = levels(rounds, None);
+            begins(&told, &["warn not known", "warn not reported"]);
+            assert!(!told[0].contains("--no-enable-prefix-caching"), "no guess: {told:?}");
+        }
+        begins(&levels(vec![(timed(900, 1500, 0), answer("", &[]))], None), &["warn the answers"]);
+        begins(
+            &levels(vec![(Err(Trouble::Refused(400, "x".into())), timed(1, 1, 1))], None),
+            &["fail no answer"],
+        );
+        assert!(needs_rounds(&timed(900, 1500, 0), &timed(100, 1500, 0), None));
+        for (new, again, hits) in [
+            (timed(900, 1500, 0), timed(100, 1500, 1408), None),
+            (timed(900, 1500, 0), timed(100, 1500, 0), Some(0.0)),
+            (timed(20, 1500, 0), timed(1, 1500, 0), None),
+            (timed(900, 1500, 0), Err(Trouble::Broken("x".into())), None),
+        ] {
+            assert!(!needs_rounds(&new, &again, hits));
+        }
+    }
+
+    #[test]
+    fn a_missing_parser_is_told_only_if_the_server_says_so() {
+        let refused = |words: &str| Err(Trouble::Refused(400, words.into()));
+        for verdict in [
+            auto_call(&refused("chat_template is not supported for Mistral tokenizers."), &server()),
+            forced_call(&refused("chat_template is not supported for Mistral tokenizers."), &[], &server()),
+        ] {
+            let told = shown(&verdict);
+            assert!(verdict.level == Level::Wrong && !told.contains("parser"), "{told}");
+            assert!(told.contains("Mistral tokenizers") && told.contains("on_upstream_request"), "{told}");
+        }
     }
 
     #[test]
@@ -599,7 +708,7 @@ mod tests {
     #[test]
     fn missing_models_are_named() {
         let none = Discovered::default();
-        assert!(shown(&models(&none, &[])).contains("lists no model"));
+        assert!(shown(&models(&none, &[], None)).contains("lists no model"));
     }
 
     #[test]

@@ -17,5 +17,5 @@ mod questioner;
 mod questions;
 mod verdict;
 
-pub use examine::examine;
+pub use examine::{Patient, examine};
 pub use verdict::{Level, Step, Verdict};

@@ -1,7 +1,8 @@
-//! Asks a server as requests do: with the repairs that its model is known to need, and with those that its refusals call
-//! for. So no check judges a refusal that no request ever meets.
+//! Asks a server as requests do: with the repairs that its model is known to need, with those that its refusals call for,
+//! and with the edits of `on_upstream_request`. So no check judges a refusal that no request ever meets.
 
 use crate::fleet::Upstream;
+use crate::hooks::{Hook, HookRequest, Hooks};
 use crate::json::Value;
 use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::probe::{self, Answer, Format, Trouble};
@@ -14,6 +15,9 @@ const REPAIRS_MAX: usize = 16;
 /// The repairs that the questions to one model needed so far.
 pub(super) struct Questioner<'u> {
     upstream: &'u Upstream,
+    hooks: &'u Hooks,
+    /// The questions as hooks see them.
+    request: HookRequest,
     /// The repairs that the model's name calls for.
     known: Vec<Repair>,
     /// The repairs that helped against refusals, the oldest first.
@@ -23,9 +27,18 @@ pub(super) struct Questioner<'u> {
 }
 
 impl<'u> Questioner<'u> {
-    pub(super) fn new(upstream: &'u Upstream, model: &str) -> Self {
+    pub(super) fn new(upstream: &'u Upstream, hooks: &'u Hooks, model: &str) -> Self {
+        let request = HookRequest {
+            model: model.to_owned(),
+            stream: true,
+            path: "/v1/messages".into(),
+            method: "POST".into(),
+            client_ip: "127.0.0.1".into(),
+            upstream: Some(upstream.name().to_owned()),
+            ..HookRequest::default()
+        };
         let known = Repair::known(model, upstream.discovered().refuses_extensions());
-        Questioner { upstream, known, learned: Vec::new(), tried: Vec::new() }
+        Questioner { upstream, hooks, request, known, learned: Vec::new(), tried: Vec::new() }
     }
 
     /// The repairs that the model's name calls for and that change this question.
@@ -55,8 +68,7 @@ impl<'u> Questioner<'u> {
         self.make_repairs(&mut body);
         let (mut refused, mut in_vain): (Vec<Repair>, Vec<Repair>) = Default::default();
         loop {
-            let endpoint = self.upstream.endpoint();
-            let asked = probe::ask(endpoint, Path::Api("/chat/completions"), Format::Chat, &body, &enough);
+            let asked = self.ask_once(&body, &enough);
             let named = asked.as_ref().err().map(named_repairs).unwrap_or_default();
             // The same refusal again: the last change did not help.
             if !named.is_empty() && named == refused {
@@ -78,6 +90,18 @@ impl<'u> Questioner<'u> {
             self.make_repairs(&mut body);
             refused = named;
         }
+    }
+
+    /// Asks once, with the edits of the owner's hooks.
+    fn ask_once(&mut self, body: &Value<'_>, enough: &impl Fn(&Answer) -> bool) -> Result<Answer, Trouble> {
+        let mut sent = body.clone();
+        if self.hooks.defines(Hook::UpstreamRequest) {
+            self.request.has_tools = sent.get("tools").is_some();
+            let edited = self.hooks.on_upstream_request(&mut sent, &mut self.request);
+            edited.map_err(|error| Trouble::Broken(format!("not sent: {error}")))?;
+        }
+        let endpoint = self.upstream.endpoint();
+        probe::ask(endpoint, Path::Api("/chat/completions"), Format::Chat, &sent, enough)
     }
 
     /// Makes all repairs that the question is known to need, in the order in which requests get them.

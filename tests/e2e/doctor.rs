@@ -231,3 +231,61 @@ fn a_missing_model_is_reported() {
     );
     assert_eq!(code, Some(1));
 }
+
+#[test]
+fn questions_go_through_the_operators_hooks() {
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 200, MODELS);
+    let lua = format!(
+        r#"return {{ upstreams = {{ v = {{ url = "{}" }} }}, on_upstream_request = function(body, req)
+            body.chat_template_kwargs = nil
+            body.seen = req.upstream
+        end }}"#,
+        upstream.url()
+    );
+    let path = super::server::hooks_file("doctor_hooks", &lua);
+    output(&["doctor", "--json", "--hooks", &path]);
+    let asked = upstream.seen();
+    assert!(asked.len() >= 8);
+    for seen in asked {
+        assert_eq!((seen.body.get("chat_template_kwargs"), &seen.body["seen"]), (None, &json!("v")));
+    }
+    // A hook of policy closed that fails stops each request, and so each question.
+    let closed = lua
+        .replace("return {", "return { policy = 'closed',")
+        .replace("body.seen = req.upstream", "error('no')");
+    let path = super::server::hooks_file("doctor_closed", &closed);
+    let (code, text, _) = output(&["doctor", "--hooks", &path]);
+    assert!(code == Some(1) && text.contains("not sent: "), "{text}");
+}
+
+#[test]
+fn the_examined_model_is_named_and_can_be_chosen() {
+    let listing = r#"{"data":[{"id":"embed"},{"id":"a"},{"id":"b"}]}"#;
+    let report = |arguments: &[&str]| {
+        let upstream = Upstream::start();
+        upstream.set_page("/v1/models", 200, listing);
+        let url = upstream.url();
+        let (_, text, _) = output(&[&["doctor", "--json", "--upstream", &url], arguments].concat());
+        let report: Value = serde_json::from_str(&text).unwrap();
+        let models: Vec<String> =
+            upstream.seen().into_iter().map(|seen| seen.body["model"].as_str().unwrap().to_owned()).collect();
+        (report, models)
+    };
+    let (told, asked) = report(&[]);
+    assert!(asked.iter().all(|model| model == "a"), "{asked:?}");
+    let text = told[0]["checks"][2]["text"].as_str().unwrap();
+    assert!(text.contains("examined: a; --model NAME examines another one"), "{text}");
+    let (told, asked) = report(&["--model", "b"]);
+    assert!(asked.iter().all(|model| model == "b") && told[0]["model"] == "b", "{asked:?}");
+    let (told, asked) = report(&["--all"]);
+    assert_eq!(told.as_array().unwrap().len(), 2, "{told}");
+    assert!(
+        asked.contains(&"a".to_owned())
+            && asked.contains(&"b".to_owned())
+            && !asked.contains(&"embed".to_owned())
+    );
+    let (told, _) = report(&["--model", "c"]);
+    assert_eq!(told[0]["checks"][2]["level"], "fail");
+    assert!(told[0]["checks"][2]["text"].as_str().unwrap().contains("c is to be examined"), "{told}");
+}
