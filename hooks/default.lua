@@ -72,6 +72,9 @@ return {
   -- Requests that an upstream never gets, whatever aliases and hooks say.
   -- never_to = { cloud = { paths = { "/srv/secret" }, match = { "PRIVATE KEY" }, keys = { "intern-*" } } },
 
+  -- The search engine for web searches: a SearXNG whose settings.yml has json in search.formats (docs/search.md).
+  -- search = { searxng = "http://192.168.68.155:8080" },
+
   -- The hooks. All are optional; a hook that is not defined costs nothing. README.md is the manual.
   --
   -- on_load = function(cfg) end,                     once per VM; error() refuses the load
@@ -81,6 +84,8 @@ return {
   -- on_event = function(ev, req) end,                may change ev; false drops it
   -- on_event_types = { "text" },                     the types of events that on_event gets; default: all types
   -- on_tool_call = function(call, req) end,          may change call.name and call.input
+  -- on_search = function(query, req) end,            may return another query, { results = { { title =, url =, snippet = } } },
+  --                                                  { error = "unavailable" }
   -- on_error = function(err, req) end,               may return { retry = "other" }, { model =, upstream = },
   --                                                  { status =, message = }
   -- on_log = function(rec, req) end,                 after the end of every request

@@ -115,12 +115,27 @@
 ---@field status integer?
 ---@field message string?
 
+---@class SearchHit
+---@field title string?
+---@field url string
+---@field snippet string?
+---@field page_age string?
+
+---@class SearchDecision
+---@field query string?
+---@field results SearchHit[]?
+---@field error "unavailable"|"too_many_requests"|"query_too_long"|"invalid_tool_input"|"max_uses_exceeded"|nil
+
+---@class SearchEngine
+---@field searxng string the base URL of a SearXNG
+
 ---@class Hooks
 ---@field api integer?
 ---@field upstreams table<string, Upstream>?
 ---@field aliases Alias[]?
 ---@field keys table<string, ClientLimits>?
 ---@field never_to table<string, NeverTo>?
+---@field search SearchEngine?
 ---@field policy "open"|"closed"|nil
 ---@field on_event_types string[]?
 ---@field on_load fun(cfg: table)?
@@ -128,6 +143,7 @@
 ---@field on_upstream_request (fun(body: table, req: Request): table?)?
 ---@field on_event (fun(ev: table, req: Request): table|false|nil)?
 ---@field on_tool_call (fun(call: ToolCall, req: Request): table?)?
+---@field on_search (fun(query: string, req: Request): string|SearchDecision|nil)?
 ---@field on_error (fun(err: UpstreamError, req: Request): ErrorDecision?)?
 ---@field on_log fun(rec: table, req: Request)?
 ---@field on_upstream_state fun(name: string, state: "well"|"full"|"out", why: string)?

@@ -6,6 +6,7 @@ mod connection;
 mod limits;
 mod network;
 mod protocol;
+mod search;
 mod url;
 mod wake;
 
@@ -17,6 +18,7 @@ pub use connection::{ConnectionSettings, HEADER_SIZE_MAX, HEADERS_MAX};
 pub use limits::ClientLimits;
 pub use network::{client_network, host, host_outside, leaves_the_lan};
 pub use protocol::{UpstreamAuth, UpstreamProtocol};
+pub use search::SearchConfig;
 pub use url::{ServerUrl, base_url, messages_url};
 pub use wake::WakeTarget;
 
@@ -145,6 +147,8 @@ pub struct Config {
     pub limits: Vec<Arc<ClientLimits>>,
     /// The rules that keep requests from upstreams.
     pub never_to: Vec<NeverTo>,
+    /// The search engine of web searches.
+    pub search: Option<SearchConfig>,
 }
 
 impl Config {

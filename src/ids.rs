@@ -15,7 +15,7 @@ const WORDS: u64 = 3;
 const DIGITS_PER_WORD: usize = 8;
 
 /// The length of an id with the longest prefix, in bytes.
-const ID_SIZE_MAX: usize = "toolu_".len() + 24;
+const ID_SIZE_MAX: usize = "srvtoolu_".len() + 24;
 
 /// An id for one request: `req_` and 24 characters.
 pub fn request_id() -> String {
@@ -30,6 +30,11 @@ pub fn message_id() -> String {
 /// An id for one tool use: `toolu_` and 24 characters.
 pub fn tool_use_id() -> String {
     id("toolu_")
+}
+
+/// An id for one use of a server's tool: `srvtoolu_` and 24 characters.
+pub fn server_tool_use_id() -> String {
+    id("srvtoolu_")
 }
 
 /// A new key for a client: `sk-` and 24 characters, 142 bits from the operating system's source for secrets.

@@ -23,7 +23,7 @@
 //! | 8 | `app`, `latency` |
 //! | 7 | `proxy` |
 //! | 6 | `protocol`, `admin`, `doctor` |
-//! | 5 | `fleet`, `probe`, `demo` |
+//! | 5 | `fleet`, `probe`, `demo`, `search` |
 //! | 4 | `translate` (pure), `hooks`, `transport`, `server`, `activity`, `litellm`, `access` |
 //! | 3 | `config`, `anthropic` (pure), `openai` (pure), `rescue` (pure), `http`, `state` |
 //! | 2 | `error` (pure), `settings` (pure), `prefix` (pure), `cluster` (pure), `shell` (pure), `policy` (pure), `logger` |
@@ -71,6 +71,7 @@ pub mod transport;
 pub mod demo;
 pub mod fleet;
 pub mod probe;
+pub mod search;
 
 pub mod admin;
 pub mod doctor;

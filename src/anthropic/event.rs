@@ -1,7 +1,7 @@
 //! The events of a streamed answer, and their encoding.
 
 use crate::error::Error;
-use crate::json::{write_str, write_u64};
+use crate::json::{Value, write_str, write_u64};
 use crate::sse;
 
 /// The cost of an answer, in tokens. `input + cache_read + cache_creation` is the whole prompt.
@@ -17,6 +17,8 @@ pub struct Usage {
     pub output: u64,
     /// Tokens of reasoning; `None` if the upstream does not report them.
     pub thinking: Option<u64>,
+    /// Web searches that were made for the answer.
+    pub searches: u64,
 }
 
 /// The reason why an answer ended.
@@ -106,6 +108,22 @@ pub enum Event<'e> {
         /// The name of the tool.
         name: &'e str,
     },
+    /// A use of a tool that is not the client's opens: a web search. Its input follows as that of a tool use does.
+    ServerToolUseStart {
+        /// The block's index.
+        index: u32,
+        /// The id: `srvtoolu_…`.
+        id: &'e str,
+        /// The name of the tool.
+        name: &'e str,
+    },
+    /// The result of such a tool. It comes whole, and only its end follows.
+    ServerToolResult {
+        /// The block's index.
+        index: u32,
+        /// The block.
+        block: &'e Value<'e>,
+    },
     /// A piece of the open block.
     BlockDelta {
         /// The block's index.
@@ -152,9 +170,11 @@ impl Event<'_> {
         match self {
             Event::MessageStart { .. } => "message_start",
             Event::Ping => "ping",
-            Event::TextStart { .. } | Event::ThinkingStart { .. } | Event::ToolUseStart { .. } => {
-                "content_block_start"
-            }
+            Event::TextStart { .. }
+            | Event::ThinkingStart { .. }
+            | Event::ToolUseStart { .. }
+            | Event::ServerToolUseStart { .. }
+            | Event::ServerToolResult { .. } => "content_block_start",
             Event::BlockDelta { .. } => "content_block_delta",
             Event::BlockStop { .. } => "content_block_stop",
             Event::Usage { .. } | Event::MessageDelta { .. } => "message_delta",
@@ -185,13 +205,15 @@ impl Event<'_> {
                     br#","content_block":{"type":"thinking","thinking":"","signature":""}}"#,
                 );
             }
-            Event::ToolUseStart { index, id, name } => {
+            Event::ToolUseStart { index, id, name } => write_call_start("tool_use", *index, id, name, out),
+            Event::ServerToolUseStart { index, id, name } => {
+                write_call_start("server_tool_use", *index, id, name, out);
+            }
+            Event::ServerToolResult { index, block } => {
                 write_indexed(br#"{"type":"content_block_start","index":"#, *index, out);
-                out.extend_from_slice(br#","content_block":{"type":"tool_use","id":"#);
-                write_str(id, out);
-                out.extend_from_slice(br#","name":"#);
-                write_str(name, out);
-                out.extend_from_slice(br#","input":{}}}"#);
+                out.extend_from_slice(br#","content_block":"#);
+                block.write(out);
+                out.push(b'}');
             }
             Event::BlockDelta { index, delta } => {
                 write_indexed(br#"{"type":"content_block_delta","index":"#, *index, out);
@@ -223,6 +245,17 @@ impl Event<'_> {
 fn write_indexed(head: &[u8], index: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(head);
     write_u64(u64::from(index), out);
+}
+
+fn write_call_start(kind: &str, index: u32, id: &str, name: &str, out: &mut Vec<u8>) {
+    write_indexed(br#"{"type":"content_block_start","index":"#, index, out);
+    out.extend_from_slice(br#","content_block":{"type":"#);
+    write_str(kind, out);
+    out.extend_from_slice(br#","id":"#);
+    write_str(id, out);
+    out.extend_from_slice(br#","name":"#);
+    write_str(name, out);
+    out.extend_from_slice(br#","input":{}}}"#);
 }
 
 fn write_message_start(id: &str, model: &str, usage: Usage, out: &mut Vec<u8>) {
@@ -302,6 +335,13 @@ impl Usage {
             member(br#","output_tokens_details":{"thinking_tokens":"#, thinking, out);
             out.push(b'}');
         }
-        out.extend_from_slice(br#","server_tool_use":null,"service_tier":"standard"}"#);
+        match self.searches {
+            0 => out.extend_from_slice(br#","server_tool_use":null"#),
+            searches => {
+                member(br#","server_tool_use":{"web_search_requests":"#, searches, out);
+                out.push(b'}');
+            }
+        }
+        out.extend_from_slice(br#","service_tier":"standard"}"#);
     }
 }

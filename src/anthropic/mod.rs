@@ -4,9 +4,14 @@
 
 mod event;
 mod request;
+mod search;
 
 pub(crate) use event::write_stop;
 pub use event::{Delta, Event, StopReason, Usage};
 pub use request::{
     Block, Effort, MODEL_LENGTH_MAX, Message, MessagesRequest, Role, Thinking, Tool, ToolChoice, ToolResult,
+};
+pub use search::{
+    SearchFailure, SearchHit, SearchOutcome, WEB_SEARCH, WebSearchTool, search_call, search_result,
+    search_text,
 };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::{self, ClientLimits, Config, UpstreamProtocol};
+use crate::config::{self, ClientLimits, Config, SearchConfig, UpstreamProtocol};
 use crate::dialect::ServerKind;
 use crate::error::{Error, Kind, Retry};
 use crate::hash::Fnv;
@@ -181,6 +181,7 @@ pub struct Gateway {
     limits: Vec<Arc<ClientLimits>>,
     /// The rules that keep requests from upstreams.
     never_to: Vec<NeverTo>,
+    search: Option<SearchConfig>,
     /// The names of the upstreams that an alias names.
     named: HashSet<String>,
     hooks: Hooks,
@@ -374,7 +375,7 @@ impl Gateway {
     /// # Errors
     /// Those of [`Gateway::new`].
     pub fn after(old: Option<&Gateway>, loaded: Loaded, options: &CallLimits) -> Result<Self, String> {
-        let Loaded { hooks, config: Config { upstreams, aliases, limits, never_to } } = loaded;
+        let Loaded { hooks, config: Config { upstreams, aliases, limits, never_to, search } } = loaded;
         let dispatcher = old.map(|old| Arc::clone(&old.dispatcher)).unwrap_or_default();
         let named = named(&aliases);
         let pooled = pooled(&upstreams, &aliases, &named);
@@ -414,7 +415,7 @@ impl Gateway {
         };
         let upstreams = upstreams.into_iter().map(serve).collect::<Result<Vec<_>, String>>()?;
         let (warned, news) = Default::default();
-        Ok(Gateway { dispatcher, upstreams, aliases, limits, never_to, named, hooks, warned, news })
+        Ok(Gateway { dispatcher, upstreams, aliases, limits, never_to, search, named, hooks, warned, news })
     }
 
     /// Chooses among upstreams, and queues requests.
@@ -480,6 +481,11 @@ impl Gateway {
     /// The limits of the clients whose key has this owner, if it has any.
     pub fn limits_of(&self, owner: &str) -> Option<Arc<ClientLimits>> {
         self.limits.iter().find(|limits| limits.name == owner).cloned()
+    }
+
+    /// The search engine of web searches.
+    pub fn search(&self) -> Option<&SearchConfig> {
+        self.search.as_ref()
     }
 
     /// The price of the tokens of a model, by its client's name.

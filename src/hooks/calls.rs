@@ -191,7 +191,7 @@ impl Hooks {
         }
     }
 
-    fn of(&self, hook: Hook) -> impl Iterator<Item = (usize, &Defined)> {
+    pub(super) fn of(&self, hook: Hook) -> impl Iterator<Item = (usize, &Defined)> {
         self.blueprint.defined.iter().enumerate().filter(move |(_, defined)| defined.hook == hook)
     }
 
@@ -371,7 +371,7 @@ impl Returned<'_> {
 }
 
 /// The table that a hook returned; any key that is not in the list is an error.
-fn returned_table<'a>(
+pub(super) fn returned_table<'a>(
     returned: Returned<'a>,
     hook: Hook,
     known: &[&str],
@@ -398,7 +398,7 @@ fn returned_table<'a>(
 }
 
 /// The string under `key`.
-fn text(object: &Object<'_>, key: &str) -> Result<Option<String>, String> {
+pub(super) fn text(object: &Object<'_>, key: &str) -> Result<Option<String>, String> {
     match object.get(key) {
         None => Ok(None),
         Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.to_string())),

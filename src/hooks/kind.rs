@@ -13,6 +13,8 @@ pub enum Hook {
     Event,
     /// `on_tool_call(call, req)`
     ToolCall,
+    /// `on_search(query, req)`
+    Search,
     /// `on_error(err, req)`
     Error,
     /// `on_log(rec, req)`
@@ -23,12 +25,13 @@ pub enum Hook {
 
 impl Hook {
     /// All hooks, in the order in which they run for a request; last the one that belongs to no request.
-    pub const ALL: [Hook; 8] = [
+    pub const ALL: [Hook; 9] = [
         Hook::Load,
         Hook::Request,
         Hook::UpstreamRequest,
         Hook::Event,
         Hook::ToolCall,
+        Hook::Search,
         Hook::Error,
         Hook::Log,
         Hook::UpstreamState,
@@ -42,6 +45,7 @@ impl Hook {
             Hook::UpstreamRequest => "on_upstream_request",
             Hook::Event => "on_event",
             Hook::ToolCall => "on_tool_call",
+            Hook::Search => "on_search",
             Hook::Error => "on_error",
             Hook::Log => "on_log",
             Hook::UpstreamState => "on_upstream_state",

@@ -7,6 +7,7 @@ mod connection;
 mod file;
 mod limits;
 mod never_to;
+mod search;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -264,6 +265,7 @@ fn assemble(
     let mut never_to: Vec<(&Source, NeverTo)> = Vec::new();
     // The file of each upstream; those of the command line are not among them.
     let mut owners: HashMap<String, &str> = HashMap::new();
+    let mut search = None;
     for (source, file) in files.iter_mut() {
         let mut found = Mistakes::new(&source.file, &source.text);
         for upstream in file.upstreams.drain(..) {
@@ -289,6 +291,12 @@ fn assemble(
                 );
             }
             limits.push(Arc::new(client));
+        }
+        if let Some(engine) = file.search.take() {
+            if search.is_some() {
+                found.add(&["search"], "search: another file names a search engine already");
+            }
+            search = Some(engine);
         }
         mistakes.append(&mut found.list);
         aliases.extend(file.aliases.drain(..).map(|alias| (*source, alias)));
@@ -335,5 +343,5 @@ fn assemble(
         mistakes.append(&mut found.list);
     }
     let never_to = never_to.into_iter().map(|(_, rules)| rules).collect();
-    Config { upstreams, aliases, limits, never_to }
+    Config { upstreams, aliases, limits, never_to, search }
 }

@@ -15,6 +15,7 @@
 //! | `on_upstream_request` | before sending | the chat completions body |
 //! | `on_event` | per stream event | the event |
 //! | `on_tool_call` | per complete tool call | `{ id, name, input }` |
+//! | `on_search` | before a web search | the query, a string |
 //! | `on_error` | the upstream failed before its first byte | `{ status, type, message, upstream }` |
 //! | `on_log` | after the end | the log record |
 //! | `on_upstream_state` | the state of an upstream changed; no request | none: three strings |
@@ -56,6 +57,7 @@ mod options;
 mod outcome;
 mod pool;
 mod request;
+mod search;
 mod set;
 pub mod shared;
 mod source;
@@ -70,6 +72,7 @@ pub use kind::{Hook, HookPlace};
 pub use load::LoadError;
 pub use options::{HookLimits, LoadOptions};
 pub use request::{Context, HookRequest};
+pub use search::SearchDecision;
 pub use set::{Hooks, Loaded};
 pub use shared::Shared;
 pub use table::Mistake;

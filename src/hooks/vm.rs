@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mlua::chunk::ChunkMode;
-use mlua::{Function, Lua, LuaOptions, StdLib, Table, Value as LuaValue};
+use mlua::{Function, Lua, LuaOptions, ObjectLike as _, StdLib, Table, Value as LuaValue};
 
 use super::guard::Guard;
 use super::kind::Hook;
@@ -155,10 +155,10 @@ fn apply<'a>(
     frame: &Frame<'_, 'a>,
 ) -> mlua::Result<(Returned<'a>, Option<Value<'static>>)> {
     let request = frame.request_view(lua)?;
-    let returned: LuaValue = if hook == Hook::Request {
-        function.call(request)?
-    } else {
-        function.call((frame.subject_view(lua)?, request))?
+    let returned: LuaValue = match hook {
+        Hook::Request => function.call(request)?,
+        Hook::Search => function.call((frame.subject_view(lua)?.get::<LuaValue>("query")?, request))?,
+        _ => function.call((frame.subject_view(lua)?, request))?,
     };
     let returned = match returned {
         LuaValue::Nil => Returned::Nothing,

@@ -153,10 +153,13 @@ impl Filter {
             Event::ThinkingStart { index } => {
                 self.open = Some(PassingBlock { index: *index, lacks: Lacks::Signature });
             }
-            Event::ToolUseStart { index, .. } => {
+            Event::ToolUseStart { index, .. } | Event::ServerToolUseStart { index, .. } => {
                 self.open = Some(PassingBlock { index: *index, lacks: Lacks::Json })
             }
             Event::BlockDelta { index, delta: Delta::Signature(_) | Delta::InputJson(_) } => {
+                self.open = Some(PassingBlock { index: *index, lacks: Lacks::Nothing });
+            }
+            Event::ServerToolResult { index, .. } => {
                 self.open = Some(PassingBlock { index: *index, lacks: Lacks::Nothing });
             }
             Event::BlockStop { .. } => self.open = None,

@@ -13,6 +13,7 @@ use crate::ids;
 use crate::json::{Document, Value};
 use crate::openai::Counts;
 use crate::prefix::ChainBuilder;
+use crate::search::SideSearch;
 use crate::server::Client;
 use crate::shown::ShownText;
 use crate::translate::{Asked, Plan, estimate};
@@ -25,11 +26,12 @@ use super::exchange::{Exchange, Summary};
 use super::filter::Filter;
 use super::identity::{self, Identity};
 use super::passing::{self, MessagesAnswer, PassedRequest};
-use super::prepare::{Hooked, Incoming};
+use super::prepare::{Hooked, Incoming, describe};
 use super::recorded;
 use super::relay::Relay;
 use super::rescued;
 use super::routing::{NextTry, Routing, sign_of};
+use super::search::{answer_search, find_search};
 use super::state::Proxy;
 use super::stop::Stop;
 use super::turn::ChainedRequest;
@@ -225,7 +227,7 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
     let exchange = stages.exchange;
     let wait: Rc<dyn Wait> = exchange.clone();
     let staged = stages.first(&request, course);
-    if let Err(Stop::Respond(_)) = &staged {
+    if matches!(staged, Err(Stop::Respond(_))) && !exchange.is_expecting() {
         // The hooks that see answers also see one that a hook gave.
         exchange.expect(plan_of(course), ids::message_id(), stages.filter(course));
     }
@@ -386,7 +388,30 @@ impl<'s> Stages<'s> {
             course.record.details.client_model.clone_from(&course.hooked.client_model);
             course.record.details.is_streamed = shown.stream;
         }
-        self.route(&incoming, &body?, course)
+        let body = body?;
+        if let Some(search) = find_search(self.gateway, &body) {
+            return Err(self.search(&body, search, course));
+        }
+        self.route(&incoming, &body, course)
+    }
+
+    /// Answers a request that is one web search. The client gets pings while the engine is asked.
+    fn search(&self, body: &Value<'_>, search: SideSearch, course: &mut Course<'_>) -> Stop {
+        describe(body, course.record);
+        let checked = MessagesRequest::read(body).and_then(|_| match &mut course.client_slot {
+            Some(client) => client.check(&course.record.details.client_model, body),
+            None => Ok(()),
+        });
+        if let Err(error) = checked {
+            return error.into();
+        }
+        let details = &course.record.details;
+        let plan = bare_plan(&details.client_model, 1, details.is_streamed);
+        self.exchange.expect(plan, ids::message_id(), self.filter(course));
+        self.exchange.active().describe(details);
+        let answered =
+            answer_search(self.gateway, course.hooked.shown.as_ref(), search, self.exchange.as_ref());
+        answered.map_or_else(|stop| stop, Stop::Respond)
     }
 
     /// Finds the upstream of a request, and translates the request for it. If no place is free, the request must wait.

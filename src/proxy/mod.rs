@@ -27,6 +27,7 @@
 //! | `routing` | the upstreams that can answer a request, and those that have failed with it |
 //! | `passing` | a request to an upstream that speaks the Messages API itself, and its answer, byte for byte |
 //! | `preview` | the request that would be sent, for `sparkgap hook` |
+//! | `search` | requests that are one web search |
 //! | `rescued` | the warning about tool calls that a server did not recognize |
 //! | `relayed` | the paths of OpenAI's protocol, passed on byte for byte |
 //! | `passage` | the client's side of a request that is passed on |
@@ -59,13 +60,13 @@ mod replay;
 mod rescued;
 mod resource;
 mod routing;
+mod search;
 mod service;
 mod state;
 mod stop;
 mod turn;
 
 pub use options::{ClientPatience, ProxyOptions};
-pub use preview::{Preview, preview};
-pub use replay::{replay_answer, replay_offline};
 pub use preview::{Preview, preview, preview_with_request};
+pub use replay::{replay_answer, replay_offline};
 pub use state::Proxy;

@@ -23,7 +23,7 @@ pub(super) enum Stop {
     ClientGone,
     /// The client's connection failed: it cannot be written to.
     Client(io::Error),
-    /// The message of a hook, which is the answer.
+    /// The message of a hook, or the results of a web search, which is the answer.
     Respond(Value<'static>),
 }
 

@@ -103,6 +103,7 @@ pub(super) fn usage(counts: Counts, prompt_estimate: u64, output_estimate: u64) 
         cache_creation,
         output: if counts.completion > 0 { counts.completion } else { output_estimate },
         thinking: counts.reasoning,
+        searches: 0,
     }
 }
 

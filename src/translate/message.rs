@@ -31,6 +31,8 @@ enum CollectedBlock {
         name: String,
         input: String,
     },
+    /// A block that came whole, as JSON.
+    Whole(String),
 }
 
 impl MessageFold {
@@ -48,14 +50,11 @@ impl MessageFold {
             Event::ThinkingStart { .. } => {
                 self.open = Some(CollectedBlock::Thinking { text: String::new(), signature: String::new() });
             }
-            Event::ToolUseStart { id, name, .. } => {
-                let mut head = br#"{"type":"tool_use","id":"#.to_vec();
-                write_str(id, &mut head);
-                head.extend_from_slice(br#","name":"#);
-                write_str(name, &mut head);
-                self.open =
-                    Some(CollectedBlock::ToolUse { head, name: name.to_string(), input: String::new() });
+            Event::ToolUseStart { id, name, .. } => self.open_call(br#"{"type":"tool_use","id":"#, id, name),
+            Event::ServerToolUseStart { id, name, .. } => {
+                self.open_call(br#"{"type":"server_tool_use","id":"#, id, name);
             }
+            Event::ServerToolResult { block, .. } => self.open = Some(CollectedBlock::Whole(block.to_json())),
             Event::BlockDelta { delta, .. } => match (&mut self.open, delta) {
                 (Some(CollectedBlock::Text(text)), Delta::Text(more)) => text.push_str(more),
                 (Some(CollectedBlock::Thinking { text, .. }), Delta::Thinking(more)) => text.push_str(more),
@@ -73,11 +72,19 @@ impl MessageFold {
         }
     }
 
+    fn open_call(&mut self, start: &[u8], id: &str, name: &str) {
+        let mut head = start.to_vec();
+        write_str(id, &mut head);
+        head.extend_from_slice(br#","name":"#);
+        write_str(name, &mut head);
+        self.open = Some(CollectedBlock::ToolUse { head, name: name.to_string(), input: String::new() });
+    }
+
     /// The size in bytes of the content that was folded so far.
     pub fn size(&self) -> usize {
         let open = match &self.open {
             None => 0,
-            Some(CollectedBlock::Text(text)) => text.len(),
+            Some(CollectedBlock::Text(text) | CollectedBlock::Whole(text)) => text.len(),
             Some(CollectedBlock::Thinking { text, signature }) => text.len() + signature.len(),
             Some(CollectedBlock::ToolUse { head, input, name }) => head.len() + input.len() + name.len(),
         };
@@ -96,6 +103,7 @@ impl MessageFold {
                 write_str(&text, out);
                 out.push(b'}');
             }
+            CollectedBlock::Whole(json) => out.extend_from_slice(json.as_bytes()),
             CollectedBlock::Thinking { text, signature } => {
                 out.extend_from_slice(br#"{"type":"thinking","thinking":"#);
                 write_str(&text, out);

@@ -73,6 +73,7 @@ mod relayed;
 mod repairs;
 mod rescue;
 mod restarts;
+mod search;
 mod service;
 mod settings_file;
 mod silence;

@@ -168,6 +168,14 @@ impl Judge {
                     return Err("input is not {}, or no name".into());
                 }
             }
+            "server_tool_use" => {
+                keys(block, &["type", "id", "name", "input"])?;
+                server_tool_id(string(block, "id")?)?;
+                if block["input"] != Value::Object(serde_json::Map::new()) {
+                    return Err("input is not {}".into());
+                }
+            }
+            "web_search_tool_result" => search_result(block)?,
             _ => return Err("an unknown block type".into()),
         }
         let (text, signature, json) = Default::default();
@@ -183,7 +191,9 @@ impl Judge {
         let delta = &value["delta"];
         let (wanted, key, into) = match (open.kind.as_str(), string(delta, "type")?) {
             ("text", kind) => (kind == "text_delta", "text", &mut open.text),
-            ("tool_use", kind) => (kind == "input_json_delta", "partial_json", &mut open.json),
+            ("tool_use" | "server_tool_use", kind) => {
+                (kind == "input_json_delta", "partial_json", &mut open.json)
+            }
             ("thinking", "signature_delta") => (open.signature.is_empty(), "signature", &mut open.signature),
             (_, kind) => (kind == "thinking_delta" && open.signature.is_empty(), "thinking", &mut open.text),
         };
@@ -205,6 +215,7 @@ impl Judge {
         let open = self.open.take().ok_or("no block is open")?;
         let block = self.blocks.last_mut().ok_or("no block")?;
         match open.kind.as_str() {
+            "web_search_tool_result" => {}
             "text" if open.text.trim().is_empty() => return Err("a text block of white space".into()),
             "text" => block["text"] = open.text.into(),
             "thinking" if open.signature.is_empty() => return Err("no signature".into()),
@@ -291,6 +302,12 @@ fn whole_block(block: &Value) -> Verdict<()> {
             tool_id(string(block, "id")?)?;
             if block["input"].is_object() { Ok(()) } else { Err("input is no object".into()) }
         }
+        "server_tool_use" => {
+            keys(block, &["type", "id", "name", "input"])?;
+            server_tool_id(string(block, "id")?)?;
+            if block["input"]["query"].is_string() { Ok(()) } else { Err("a search without a query".into()) }
+        }
+        "web_search_tool_result" => search_result(block),
         kind => Err(format!("block type {kind}")),
     }
 }
@@ -351,6 +368,34 @@ fn usage(usage: &Value, last: bool) -> Verdict<()> {
         }
     }
     Ok(())
+}
+
+/// Judges the result of a web search, as the SDKs describe it.
+fn search_result(block: &Value) -> Verdict<()> {
+    keys(block, &["type", "tool_use_id", "content"])?;
+    server_tool_id(string(block, "tool_use_id")?)?;
+    let content = &block["content"];
+    let Some(hits) = content.as_array() else {
+        keys(content, &["type", "error_code"])?;
+        is(content, "type", "web_search_tool_result_error")?;
+        let known =
+            ["unavailable", "too_many_requests", "query_too_long", "invalid_tool_input", "max_uses_exceeded"];
+        let code = string(content, "error_code")?;
+        return if known.contains(&code) { Ok(()) } else { Err(format!("error_code {code}")) };
+    };
+    for hit in hits {
+        keys(hit, &["type", "title", "url", "encrypted_content", "page_age"])?;
+        is(hit, "type", "web_search_result")?;
+        if string(hit, "title")?.is_empty() || string(hit, "url")?.is_empty() {
+            return Err(format!("no title or address: {hit}"));
+        }
+        string(hit, "encrypted_content")?;
+    }
+    Ok(())
+}
+
+fn server_tool_id(id: &str) -> Verdict<()> {
+    if id.starts_with("srvtoolu_") { tool_id(id) } else { Err(format!("server tool id {id:?}")) }
 }
 
 fn tool_id(id: &str) -> Verdict<()> {

@@ -12,8 +12,11 @@ use super::super::table::{Mistakes, TableReader, describe, keys};
 use super::connection::read_connection;
 use super::limits::{read_limits, read_price};
 use super::never_to::read_never_to;
+use super::search::read_search;
 use crate::cluster::ClusterKind;
-use crate::config::{self, ClientLimits, Secret, UpstreamAuth, UpstreamConfig, UpstreamProtocol, WakeTarget};
+use crate::config::{
+    self, ClientLimits, SearchConfig, Secret, UpstreamAuth, UpstreamConfig, UpstreamProtocol, WakeTarget,
+};
 use crate::dialect::ServerKind;
 use crate::policy::NeverTo;
 use crate::route::{self, AliasMember, Price};
@@ -30,6 +33,7 @@ pub(super) struct FileTable {
     pub(super) aliases: Vec<FileAlias>,
     pub(super) limits: Vec<ClientLimits>,
     pub(super) never_to: Vec<NeverTo>,
+    pub(super) search: Option<SearchConfig>,
     pub(super) defined: Vec<(Defined, Function)>,
 }
 
@@ -45,8 +49,8 @@ pub(super) struct FileAlias {
 }
 
 /// The keys of a file's table beside the hooks.
-pub(in crate::hooks) const FILE_KEYS: [&str; 7] =
-    ["api", "upstreams", "aliases", "keys", "never_to", "policy", "on_event_types"];
+pub(in crate::hooks) const FILE_KEYS: [&str; 8] =
+    ["api", "upstreams", "aliases", "keys", "never_to", "search", "policy", "on_event_types"];
 
 /// Reads the table that a file has returned; `index` is the file's place among the files.
 pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_>) -> FileTable {
@@ -78,6 +82,8 @@ pub(super) fn read_table(table: &Table, index: usize, mistakes: &mut Mistakes<'_
     if let Some(rules) = reader.table("never_to", example, mistakes) {
         file.never_to = read_never_to(&rules, mistakes);
     }
+    let example = "a table such as { searxng = \"http://box:8888\" }";
+    file.search = reader.table("search", example, mistakes).and_then(|table| read_search(&table, mistakes));
     file.defined = read_hooks(&reader, index, mistakes);
     file
 }

@@ -266,6 +266,7 @@ fn call_every_hook(hooks: &Hooks) {
         let input = Value::object([("path", "/a".into())]);
         let mut call = Value::object([("id", "t".into()), ("name", "Read".into()), ("input", input)]);
         hooks.on_tool_call(&mut call, &mut request).unwrap();
+        hooks.on_search("the intranet", &mut request).unwrap();
         hooks.on_error(&Error::new(Kind::BadGateway, "x"), "spark", &mut request).unwrap();
         hooks.on_log(&mut Value::object([("output_tokens", 5u64.into())]), &mut request);
         hooks.on_upstream_state("spark", "out", "connection refused");

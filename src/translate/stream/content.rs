@@ -1,6 +1,7 @@
 //! The content of an answer: decides which block each piece belongs to, and what waits until its block may open.
 
 use crate::anthropic::Delta;
+use crate::json::Value;
 use crate::openai::ToolCallDelta;
 
 use super::super::stop::StopMatcher;
@@ -173,6 +174,12 @@ impl AnswerContent {
         let at = self.calls.push_whole(id, name, arguments);
         self.begin_call(at, sink);
         self.close(sink);
+    }
+
+    /// Takes a whole block of a tool that is not the client's.
+    pub(super) fn server_block(&mut self, block: &Value<'_>, sink: &mut AnswerSink<'_, '_>) {
+        self.close(sink);
+        self.writer.write_server_block(block, sink);
     }
 
     /// Ends the content, with an empty block of text if there is no other one and the message must not be empty.

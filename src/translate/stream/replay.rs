@@ -5,8 +5,8 @@ use crate::json::Value;
 use super::{AnswerSink, Emit, MessageStream};
 
 impl MessageStream {
-    /// Emits a message that a hook returned: its `content`, a string or an array of text and tool_use blocks, and its
-    /// `stop_reason`.
+    /// Emits a message that a hook returned, or the results of a search: its `content`, a string or an array of text and
+    /// tool_use blocks and of those of a web search, and its `stop_reason`.
     pub fn replay(&mut self, message: &Value<'_>, emit: &mut Emit<'_>) {
         self.marks.switch_off();
         self.told.finish(match message.get("stop_reason").and_then(Value::as_str) {
@@ -24,7 +24,9 @@ impl MessageStream {
                 break;
             }
             let field = |key: &str| block.get(key).and_then(Value::as_str);
-            if let Some(text) = block.as_str().or_else(|| field("text")) {
+            if let Some("server_tool_use" | "web_search_tool_result") = field("type") {
+                content.server_block(block, sink);
+            } else if let Some(text) = block.as_str().or_else(|| field("text")) {
                 content.text(text, sink);
             } else if let (Some("tool_use"), Some(name)) = (field("type"), field("name")) {
                 let input = block.get("input").map_or_else(|| "{}".to_string(), Value::to_json);

@@ -17,11 +17,13 @@ pub(super) struct Tokens {
     output: f64,
     /// True if nothing is shown, so that nothing counts as output.
     is_discarded: bool,
+    /// Web searches that were made.
+    searches: u64,
 }
 
 impl Tokens {
     pub(super) fn new(asked: Asked, is_discarded: bool) -> Self {
-        Tokens { asked, counts: Counts::default(), output: 0.0, is_discarded }
+        Tokens { asked, counts: Counts::default(), output: 0.0, is_discarded, searches: 0 }
     }
 
     /// The model as the client named it.
@@ -48,10 +50,16 @@ impl Tokens {
         self.output += estimate::text_tokens(text);
     }
 
+    /// Counts a web search.
+    pub(super) fn add_search(&mut self) {
+        self.searches += 1;
+    }
+
     /// The answer's usage so far. At the end of the answer the output must not be 0: it is at least `output_min`.
     pub(super) fn usage(&self, output_min: u64) -> Usage {
         let estimate = estimate::whole(self.output).max(output_min);
         let mut usage = usage(self.counts, self.asked.prompt_tokens, estimate);
+        usage.searches = self.searches;
         if self.is_discarded {
             usage.output = 0;
         }

@@ -1,6 +1,7 @@
 //! Writes the events of a message's blocks, one block after another: start, deltas, stop, with the indices 0, 1, 2 …
 
 use crate::anthropic::{Delta, Event};
+use crate::json::Value;
 
 use super::super::signature::{NEWLINES_MAX, Signature};
 use super::Emit;
@@ -122,6 +123,23 @@ impl BlockWriter {
     ) {
         self.begin(OpenBlock::ToolUse(at), sink);
         (sink.emit)(&Event::ToolUseStart { index: self.index(), id, name });
+    }
+
+    /// Writes a whole block of a tool that is not the client's: a `server_tool_use`, or the result of one. The block before
+    /// it has ended.
+    pub(super) fn write_server_block(&mut self, block: &Value<'_>, sink: &mut AnswerSink<'_, '_>) {
+        self.begin(OpenBlock::Nothing, sink);
+        let index = self.index();
+        let field = |key: &str| block.get(key).and_then(Value::as_str).unwrap_or_default();
+        if field("type") == "server_tool_use" {
+            (sink.emit)(&Event::ServerToolUseStart { index, id: field("id"), name: field("name") });
+            let input = block.get("input").map_or_else(|| "{}".to_string(), Value::to_json);
+            (sink.emit)(&Event::BlockDelta { index, delta: Delta::InputJson(&input) });
+        } else {
+            sink.tokens.add_search();
+            (sink.emit)(&Event::ServerToolResult { index, block });
+        }
+        (sink.emit)(&Event::BlockStop { index });
     }
 
     /// Writes a piece of the open block. Reasoning may be withheld.
