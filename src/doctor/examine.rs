@@ -59,9 +59,12 @@ impl Examination<'_> {
         self.tell(judge::window(config.settings.window.or_else(|| found.window(&server.model)), flavour));
         let asker = &mut Questioner::new(self.upstream, self.patient.hooks, &server.model);
         self.tools(&server, asker);
-        self.reasoning(&server, asker);
+        let thinks = self.reasoning(&server, asker);
         self.speed(&server, asker);
         self.cache(&server, found.window(&server.model), asker);
+        if thinks {
+            self.history(&server, asker);
+        }
         self.repairs(&server, asker);
     }
 
@@ -94,13 +97,30 @@ impl Examination<'_> {
         self.tell(judge::auto_call(&auto, server));
     }
 
-    fn reasoning(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
+    /// Returns true if reasoning arrives in its own field.
+    fn reasoning(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) -> bool {
         self.begin(judge::REASONING);
         // One piece of text or reasoning shows where the reasoning goes, so the rest is not read.
         let answer = asker.ask(&questions::thought(server), |answer| {
             !answer.reasoning.is_empty() || judge::has_think_tag(&answer.text)
         });
         self.tell(judge::reasoning(&answer, server));
+        answer.is_ok_and(|answer| !answer.reasoning.is_empty())
+    }
+
+    /// Checks whether the template keeps earlier reasoning.
+    fn history(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
+        self.begin(judge::HISTORY);
+        let settings = &self.upstream.config().settings;
+        let mut ask = |words| {
+            let reasoning = questions::prose("I think", words);
+            let question = questions::remembered(server, settings, reasoning)?;
+            Some(asker.ask(&question, |_| false))
+        };
+        let answers = ask(judge::REMEMBERED_WORDS).zip(ask(0));
+        if let Some(verdict) = answers.and_then(|(long, short)| judge::kept_reasoning(&long, &short)) {
+            self.tell(verdict);
+        }
     }
 
     fn speed(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {

@@ -23,6 +23,7 @@ pub(super) const WINDOW: &str = "window";
 pub(super) const FORCED_CALL: &str = "forced tool call";
 pub(super) const AUTO_CALL: &str = "auto tool call";
 pub(super) const REASONING: &str = "reasoning";
+pub(super) const HISTORY: &str = "kept reasoning";
 pub(super) const SPEED: &str = "speed";
 pub(super) const AUTO_MODE: &str = "auto mode";
 pub(super) const CACHE: &str = "prefix cache";
@@ -320,6 +321,28 @@ pub(super) fn reasoning(answer: &Result<Answer, Trouble>, server: &ServerFacts) 
         }
         Ok(_) => fine(REASONING, "arrives in its own field"),
     }
+}
+
+/// The words of reasoning by which two otherwise equal conversations differ.
+pub(super) const REMEMBERED_WORDS: u64 = 200;
+
+/// Checks that the reasoning of earlier answers stays in the prompt, by the counts of two conversations, of which the
+/// first has [`REMEMBERED_WORDS`] more of it. A chat template that drops it changes the prompt from the last answer on with
+/// each new message of a person, which costs the prefix cache. `None`: the counts do not tell.
+pub(super) fn kept_reasoning(
+    long: &Result<Answer, Trouble>,
+    short: &Result<Answer, Trouble>,
+) -> Option<Verdict> {
+    let count = |answer: &Result<Answer, Trouble>| {
+        answer.as_ref().ok().map(|answer| answer.counts.prompt).filter(|tokens| *tokens > 0)
+    };
+    let more = count(long)?.saturating_sub(count(short)?);
+    if more >= REMEMBERED_WORDS / 2 {
+        return Some(fine(HISTORY, "the reasoning of earlier answers stays in the prompt"));
+    }
+    let text = "the chat template drops the reasoning of earlier answers, so each message of a person has the prompt read anew from the last answer on";
+    let fix = "set thinking_in_text = true for this upstream in a Lua file (made for Qwen3.5), and compare the answers";
+    (more < REMEMBERED_WORDS / 10).then(|| doubtful(HISTORY, text, Some(fix.into())))
 }
 
 /// Reports how fast the server is.
@@ -715,5 +738,16 @@ mod tests {
     fn the_speed_is_reported() {
         assert!(shown(&speed(&timed(250, 10, 0))).contains("250 ms"));
         assert_eq!(speed(&answer("", &[])).level, Level::Doubtful);
+    }
+
+    #[test]
+    fn dropped_reasoning_shows_in_the_counts() {
+        let told = |long, short| {
+            kept_reasoning(&timed(1, long, 0), &timed(1, short, 0)).map(|verdict| shown(&verdict))
+        };
+        assert!(told(250, 45).unwrap().starts_with("ok "));
+        assert!(told(45, 45).unwrap().contains("thinking_in_text = true"));
+        assert_eq!((told(100, 45), told(0, 0), told(250, 0)), (None, None, None));
+        assert_eq!(kept_reasoning(&Err(Trouble::Broken("x".into())), &timed(1, 45, 0)), None);
     }
 }

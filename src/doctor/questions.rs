@@ -71,8 +71,39 @@ const REFUSABLE_FORMAT: &str = r#"{"model":"m","max_tokens":2,"output_config":{"
 "schema":{"type":"object","properties":{"title":{"type":"string","pattern":"^(?!\\s).+$"}},"required":["title"],
 "additionalProperties":false}}},"messages":[{"role":"user","content":"A title for a chat that says HELLO"}]}"#;
 
-/// The chat completions for these requests. One that cannot be made for this kind of server is left out.
-pub(super) fn refusable(server: &ServerFacts, settings: &Settings) -> Vec<Value<'static>> {
+/// A conversation whose first answer had this reasoning, as Claude Code sends it; `None` if it cannot be made.
+pub(super) fn remembered(
+    server: &ServerFacts,
+    settings: &Settings,
+    reasoning: String,
+) -> Option<Value<'static>> {
+    let block = |kind: &'static str, key: &'static str, text: String| {
+        Value::object([("type", kind.into()), (key, text.into())])
+    };
+    let mut thought = Object::new();
+    thought.push("type", "thinking");
+    thought.push("thinking", reasoning);
+    thought.push("signature", "");
+    let message = |role: &'static str, content: Vec<Value<'static>>| {
+        Value::object([("role", role.into()), ("content", content.into())])
+    };
+    let messages = vec![
+        message("user", vec![block("text", "text", "Say HELLO".into())]),
+        message("assistant", vec![thought.into(), block("text", "text", "Hello.".into())]),
+        message("user", vec![block("text", "text", "Once more, say HELLO".into())]),
+    ];
+    let thinking = Value::object([("type", "adaptive".into())]);
+    let request = Value::object([
+        ("model", "m".into()),
+        ("max_tokens", 2u64.into()),
+        ("thinking", thinking),
+        ("messages", messages.into()),
+    ]);
+    chat_of(&request, server, settings)
+}
+
+/// The chat completion that a request to this server becomes.
+fn chat_of(request: &Value<'_>, server: &ServerFacts, settings: &Settings) -> Option<Value<'static>> {
     let target = Target {
         model: &server.model,
         flavour: server.flavour,
@@ -80,12 +111,13 @@ pub(super) fn refusable(server: &ServerFacts, settings: &Settings) -> Vec<Value<
         lessons: Lessons::default(),
         settings,
     };
-    let chat = |text: &str| {
-        let mut bytes = text.as_bytes().to_vec();
-        let body = json::parse(&mut bytes).ok()?;
-        let request = MessagesRequest::read(&body).ok()?;
-        Some(chat_request(&request, &target).ok()?.body.into_owned())
-    };
+    let request = MessagesRequest::read(request).ok()?;
+    Some(chat_request(&request, &target).ok()?.body.into_owned())
+}
+
+/// The chat completions for these requests. One that cannot be made for this kind of server is left out.
+pub(super) fn refusable(server: &ServerFacts, settings: &Settings) -> Vec<Value<'static>> {
+    let chat = |text: &str| chat_of(&json::parse(&mut text.as_bytes().to_vec()).ok()?, server, settings);
     [REFUSABLE_TOOLS, REFUSABLE_FORMAT].into_iter().filter_map(chat).collect()
 }
 
@@ -155,5 +187,12 @@ mod tests {
                 assert!(asked.contains(part), "{part}: {asked}");
             }
         }
+    }
+
+    #[test]
+    fn a_remembered_conversation_holds_its_reasoning() {
+        let server = ServerFacts { flavour: ServerKind::Vllm, model: "qwen3".into() };
+        let asked = remembered(&server, &Settings::default(), "river stone".into()).unwrap().to_json();
+        assert!(asked.contains("river stone") && asked.contains("Once more"), "{asked}");
     }
 }

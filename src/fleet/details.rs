@@ -94,15 +94,13 @@ pub(super) struct Detail {
     pub(super) defined_window: Option<u64>,
     /// Whether it chats and is loaded.
     pub(super) fitness: ChatFitness,
-    /// True if the page names the loaded models only.
-    pub(super) lists_loaded: bool,
 }
 
 /// The facts on a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Details {
-    /// About each of these models.
-    Models(Vec<Detail>),
+    /// About each of these models; true if they are the loaded ones.
+    Models(Vec<Detail>, bool),
     /// About the server: the window of its only model.
     Window(u64),
 }
@@ -138,11 +136,11 @@ impl DetailPage {
         let Some(list) = self.list else {
             return match self.name {
                 "" => tokens_at(&page, self.window).map(Details::Window),
-                _ => Some(Details::Models(self.detail(&page).into_iter().collect())),
+                _ => Some(Details::Models(self.detail(&page).into_iter().collect(), self.lists_loaded)),
             };
         };
         let list = page.get(list)?.as_array()?;
-        Some(Details::Models(list.iter().filter_map(|entry| self.detail(entry)).collect()))
+        Some(Details::Models(list.iter().filter_map(|entry| self.detail(entry)).collect(), self.lists_loaded))
     }
 
     fn detail(&self, entry: &Value<'_>) -> Option<Detail> {
@@ -151,7 +149,6 @@ impl DetailPage {
             window: tokens_at(entry, self.window),
             defined_window: None,
             fitness: entry::fitness(entry),
-            lists_loaded: self.lists_loaded,
         })
     }
 }
@@ -181,7 +178,7 @@ pub(super) fn read_definition(model: &str, body: &mut [u8]) -> Option<Detail> {
         id: model.to_owned(),
         defined_window: window.and_then(|tokens| tokens.trim().parse().ok()).filter(|tokens| *tokens > 0),
         fitness: if chats { ChatFitness::Chats } else { ChatFitness::OtherWork },
-        ..Detail::default()
+        window: None,
     })
 }
 

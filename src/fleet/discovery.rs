@@ -98,14 +98,15 @@ impl Discovered {
         unknown.take(most).map(|model| model.id.clone()).collect()
     }
 
-    /// Adds what a further page says about the models. The owner's window stays.
-    pub(super) fn add(&mut self, details: &[Detail]) {
+    /// Adds what a further page says about the models. `lists_loaded`: it names the loaded models only. The owner's window
+    /// stays.
+    pub(super) fn add(&mut self, details: &[Detail], lists_loaded: bool) {
         let by_name: HashMap<&str, &Detail> =
             details.iter().map(|detail| (detail.id.as_str(), detail)).collect();
         for model in &mut self.models {
             let Some(detail) = by_name.get(model.id.as_str()) else {
                 // A page that names the loaded models leaves out the others.
-                if details.iter().any(|detail| detail.lists_loaded) && model.fitness < ChatFitness::Unloaded {
+                if lists_loaded && model.fitness < ChatFitness::Unloaded {
                     model.fitness = ChatFitness::Unloaded;
                 }
                 continue;
@@ -122,11 +123,14 @@ impl Discovered {
     }
 
     /// Takes over what stays true from the facts before, if the same models are listed: the windows that the models'
-    /// definitions set, and the choice of a default, which must not change whenever a server unloads an idle model.
+    /// definitions set, their work, and the choice of a default, which must not change whenever a server unloads an idle model.
     pub(super) fn keep_from(&mut self, before: &Discovered) {
         if self.identity == before.identity {
             for (model, old) in self.models.iter_mut().zip(&before.models) {
                 model.defined_window = old.defined_window;
+                if old.fitness == ChatFitness::OtherWork {
+                    model.fitness = old.fitness;
+                }
             }
             self.chosen.clone_from(&before.chosen);
         }
@@ -345,7 +349,7 @@ mod tests {
     fn told(listing: &str, page: &str, settings: &Settings) -> Discovered {
         let mut found = Discovered::parse(&mut listing.as_bytes().to_vec(), None, settings).unwrap();
         match found.page().and_then(|it| it.read(&mut page.as_bytes().to_vec())) {
-            Some(Details::Models(details)) => found.add(&details),
+            Some(Details::Models(details, lists_loaded)) => found.add(&details, lists_loaded),
             Some(Details::Window(window)) => found.add_to_all(window),
             None => {}
         }
@@ -413,6 +417,9 @@ mod tests {
         after.keep_from(&before);
         after.settle();
         assert_eq!(after.default_model().map(|model| model.id.as_str()), Some("b"));
+        // Where none is loaded, the choice is open until one is.
+        let idle = told(listing, r#"{"models":[]}"#, &Settings::default());
+        assert_eq!((idle.default_model().map(|model| model.id.as_str()), &idle.chosen), (Some("a"), &None));
         let of_other = r#"{"data":[{"id":"a","owned_by":"library"}]}"#;
         let mut other =
             Discovered::parse(&mut of_other.as_bytes().to_vec(), None, &Settings::default()).unwrap();

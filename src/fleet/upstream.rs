@@ -415,7 +415,7 @@ impl Upstream {
         }
         match read {
             Details::Window(window) => found.add_to_all(window),
-            Details::Models(models) => found.add(&models),
+            Details::Models(models, lists_loaded) => found.add(&models, lists_loaded),
         }
         // The definitions stay the same for as long as the listing does, so they are asked for once.
         if page.kind == Some(ServerKind::Ollama) && !found.lists_the_same_as(&before) {
@@ -429,7 +429,7 @@ impl Upstream {
                 let body = asked.ok().filter(|answer| answer.status == 200);
                 let body = body.and_then(|answer| answer.read_all(DETAIL_SIZE_MAX).ok());
                 let detail = body.and_then(|mut body| details::read_definition(&model, &mut body));
-                found.add(detail.as_slice());
+                found.add(detail.as_slice(), false);
             }
         }
         found.settle();

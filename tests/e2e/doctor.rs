@@ -44,20 +44,23 @@ fn a_healthy_server_gets_no_complaint() {
     upstream.next_chunks(text_chunks("One two three four."));
     upstream.next_chunks(cached(0));
     upstream.next_chunks(cached(1408));
+    for tokens in [260, 60] {
+        upstream.next_chunks(vec![delta(json!({"content": "Hello"})), finish("stop"), usage(tokens, 2)]);
+    }
     let (code, checks) = examined(&upstream, &[]);
     assert_eq!(
         levels(&checks),
         "reachable: ok, key: ok, models: ok, window: ok, forced tool call: ok, auto tool call: ok, reasoning: ok, speed: ok, auto mode: ok, \
-         prefix cache: ok, cached tokens: ok, repairs: ok"
+         prefix cache: ok, cached tokens: ok, kept reasoning: ok, repairs: ok"
     );
     assert_eq!(code, Some(0));
-    // The cache gets the same question twice; thinking is on only for the question about reasoning.
+    // The cache gets the same question twice; thinking is on only for the questions about reasoning.
     let bodies: Vec<Value> = upstream.seen().into_iter().map(|seen| seen.body).collect();
     assert_eq!(bodies[4], bodies[5]);
     let thinks = |body: &Value| body["chat_template_kwargs"]["enable_thinking"] == true;
     assert_eq!(
         bodies.iter().map(thinks).collect::<Vec<_>>(),
-        [false, false, true, false, false, false, false, false]
+        [false, false, true, false, false, false, true, true, false, false]
     );
     assert_eq!((&bodies[0]["tool_choice"], &bodies[1]["tool_choice"]), (&json!("required"), &json!("auto")));
 }

@@ -226,3 +226,37 @@ fn questions_that_need_no_model_have_a_limit_of_their_own() {
         script.join().unwrap();
     }
 }
+
+#[test]
+fn the_definition_of_a_model_is_asked_for_once_for_each_listing() {
+    let page = |body: &str| {
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    };
+    let listing =
+        page(r#"{"data":[{"id":"nomic:1","owned_by":"library"},{"id":"m:1","owned_by":"library"}]}"#);
+    let none = page(r#"{"models":[]}"#);
+    let (url, script) = answering(vec![
+        listing.clone(),
+        none.clone(),
+        page(r#"{"capabilities":["embedding"]}"#),
+        page(r#"{"parameters":"num_ctx 16384","capabilities":["completion","tools"]}"#),
+        listing.clone(),
+        none,
+        listing.clone(),
+        // A page that fails once leaves everything as it was.
+        "HTTP/1.1 500 x\r\ncontent-length: 0\r\n\r\n".to_owned(),
+        listing,
+        page(r#"{"models":[{"name":"m:1","context_length":4096}]}"#),
+    ]);
+    let upstream = upstream(&url);
+    for window in [16_384, 16_384, 16_384, 4096] {
+        let found = upstream.discover().unwrap();
+        assert_eq!((found.flavour, found.window("m:1")), (ServerKind::Ollama, Some(window)));
+        assert_eq!(upstream.model().as_deref(), Some("m:1"));
+    }
+    assert_eq!(upstream.generation(), 0, "another window of a model is not another server");
+    let heads: Vec<String> =
+        script.join().unwrap().iter().map(|head| head.lines().next().unwrap().to_owned()).collect();
+    let asked = |start: &str| heads.iter().filter(|head| head.starts_with(start)).count();
+    assert_eq!((asked("GET /v1/models "), asked("GET /api/ps "), asked("POST /api/show ")), (4, 4, 2));
+}
