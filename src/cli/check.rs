@@ -6,7 +6,7 @@ use super::arguments::Check;
 use super::output::{Failed, note, print, print_json};
 use super::serve::HALF_TLS;
 use crate::app::{DEMO, Sources};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConnectionSettings};
 use crate::hooks::Loaded;
 use crate::json::Value;
 use crate::litellm;
@@ -56,6 +56,7 @@ fn as_text(loaded: &Loaded) -> String {
         if let Some(cluster) = upstream.cluster {
             let _ = writeln!(text, "  {:16} it is a cluster: {}", "", cluster.name());
         }
+        add_connection(&upstream.connection, &mut text);
         if let Some(host) = config::host_outside(&upstream.url) {
             let _ = writeln!(text, "  {:16} {}", "", config::leaves_the_lan(host));
         }
@@ -73,6 +74,24 @@ fn as_text(loaded: &Loaded) -> String {
     }
     let _ = writeln!(text, "hash {}", loaded.hooks.hash());
     text
+}
+
+/// Adds lines on how the connections to an upstream are made, if that is not the usual way.
+fn add_connection(connection: &ConnectionSettings, text: &mut String) {
+    let mut add = |line: String| _ = writeln!(text, "  {:16} {line}", "");
+    if !connection.headers.is_empty() {
+        let names: Vec<&str> = connection.headers.iter().map(|(name, _)| name.as_str()).collect();
+        add(format!("it gets the headers {}", names.join(", ")));
+    }
+    if let Some(proxy) = &connection.http_proxy {
+        add(format!("through the proxy {proxy}"));
+    }
+    if let Some(file) = &connection.ca_file {
+        add(format!("its certificate is checked against {}", file.display()));
+    }
+    if !connection.verifies_tls {
+        add("its certificate is not checked (tls_verify = false)".into());
+    }
 }
 
 /// The upstreams of an alias with their models: `spark1 qwen3, spark2 qwen3; backup small qwen3:8b`.

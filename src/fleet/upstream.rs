@@ -366,7 +366,7 @@ impl Upstream {
         let named = others.into_iter().take(NAMED_MAX).collect::<Vec<_>>().join(", ");
         (count > 0).then(|| {
             format!(
-                "requests for a name that it does not list get {}, and could get {named}{more}: choose with model = \"NAME\" for this upstream in a Lua file, or with an alias",
+                "a request for a name that it does not list gets {} (it also has {named}{more}); model = \"NAME\" for this upstream in a Lua file, or an alias, chooses another one",
                 chosen.id
             )
         })

@@ -523,3 +523,24 @@ fn the_hook_command_runs_every_hook_on_samples() {
     let (code, _, stderr) = output(&["hook", only.to_str().unwrap(), "--event", &events]);
     assert!(code == Some(1) && stderr.contains("no file defines on_event"), "{stderr}");
 }
+
+#[test]
+fn check_shows_how_connections_are_made_without_any_value_of_a_header() {
+    let path = file(
+        "connections",
+        r#"return { upstreams = { a = { url = "https://127.0.0.1:1/v1", tls_verify = false, http_proxy = "http://127.0.0.1:2",
+            headers = { ["x-team"] = "a-secret-value" } } } }"#,
+    );
+    let (code, text, stderr) = output(&["check", "--hooks", path.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for line in [
+        "it gets the headers x-team",
+        "through the proxy http://127.0.0.1:2",
+        "its certificate is not checked (tls_verify = false)",
+    ] {
+        assert!(text.lines().any(|shown| shown.trim() == line), "{line}: {text}");
+    }
+    assert!(!text.contains("a-secret-value"), "{text}");
+    let server = serve(&path);
+    server.wait_for("upstream a: tls_verify = false: its certificate is not checked");
+}
