@@ -22,7 +22,7 @@ use super::outcome::message_of;
 use super::source::Source;
 use super::table::{Mistake, Mistakes, describe};
 use super::vm::Vm;
-use crate::config::{ClientLimits, Config, UpstreamConfig};
+use crate::config::{ClientLimits, Config, SearchConfig, UpstreamConfig};
 use crate::json::Value;
 use crate::policy::NeverTo;
 use crate::route::Alias;
@@ -252,24 +252,29 @@ fn read_file(vm: &Vm, source: &Source, index: usize) -> (FileTable, Vec<Mistake>
     (file, mistakes.list)
 }
 
-/// Combines the files: lists the upstreams with the default first, and finds the upstream of each alias.
-fn assemble(
+/// The parts of all files, each beside its file where a later check needs it.
+#[derive(Default)]
+struct Gathered<'s> {
+    upstreams: Vec<UpstreamConfig>,
+    aliases: Vec<(&'s Source, FileAlias)>,
+    limits: Vec<Arc<ClientLimits>>,
+    never_to: Vec<(&'s Source, NeverTo)>,
+    search: Option<SearchConfig>,
+}
+
+/// Gathers the parts of all files behind the upstreams of the command line. A name that stands twice is a mistake.
+fn gather<'s>(
     command_line: Vec<UpstreamConfig>,
-    files: &mut [(&Source, FileTable)],
+    files: &mut [(&'s Source, FileTable)],
     mistakes: &mut Vec<Mistake>,
-) -> Config {
-    let first_given = command_line.first().map(|upstream| upstream.name.clone());
-    let mut upstreams = command_line;
-    let mut aliases: Vec<(&Source, FileAlias)> = Vec::new();
-    let mut limits: Vec<Arc<ClientLimits>> = Vec::new();
-    let mut never_to: Vec<(&Source, NeverTo)> = Vec::new();
+) -> Gathered<'s> {
+    let mut all = Gathered { upstreams: command_line, ..Gathered::default() };
     // The file of each upstream; those of the command line are not among them.
     let mut owners: HashMap<String, &str> = HashMap::new();
-    let mut search = None;
     for (source, file) in files.iter_mut() {
         let mut found = Mistakes::new(&source.file, &source.text);
         for upstream in file.upstreams.drain(..) {
-            if upstreams.iter().any(|other| other.name == upstream.name) {
+            if all.upstreams.iter().any(|other| other.name == upstream.name) {
                 let place = owners.get(&upstream.name).copied().unwrap_or("the command line");
                 found.add(
                     &[&upstream.name],
@@ -280,28 +285,39 @@ fn assemble(
                 );
             } else {
                 owners.insert(upstream.name.clone(), &source.file);
-                upstreams.push(upstream);
+                all.upstreams.push(upstream);
             }
         }
         for client in file.limits.drain(..) {
-            if limits.iter().any(|other| other.name == client.name) {
+            if all.limits.iter().any(|other| other.name == client.name) {
                 found.add(
                     &[&client.name],
                     format!("keys.{}: this key's limits stand in another file already", client.name),
                 );
             }
-            limits.push(Arc::new(client));
+            all.limits.push(Arc::new(client));
         }
         if let Some(engine) = file.search.take() {
-            if search.is_some() {
+            if all.search.is_some() {
                 found.add(&["search"], "search: another file names a search engine already");
             }
-            search = Some(engine);
+            all.search = Some(engine);
         }
         mistakes.append(&mut found.list);
-        aliases.extend(file.aliases.drain(..).map(|alias| (*source, alias)));
-        never_to.extend(file.never_to.drain(..).map(|rules| (*source, rules)));
+        all.aliases.extend(file.aliases.drain(..).map(|alias| (*source, alias)));
+        all.never_to.extend(file.never_to.drain(..).map(|rules| (*source, rules)));
     }
+    all
+}
+
+/// Combines the files: lists the upstreams with the default first, and finds the upstream of each alias.
+fn assemble(
+    command_line: Vec<UpstreamConfig>,
+    files: &mut [(&Source, FileTable)],
+    mistakes: &mut Vec<Mistake>,
+) -> Config {
+    let first_given = command_line.first().map(|upstream| upstream.name.clone());
+    let Gathered { mut upstreams, aliases, limits, never_to, search } = gather(command_line, files, mistakes);
     let star = aliases
         .iter()
         .find(|(_, alias)| alias.pattern == "*")
