@@ -27,7 +27,7 @@ pub fn health(gateway: &Gateway, activity: &Activity) -> Vec<u8> {
 }
 
 /// The members of pools, and other upstreams with a queue: how each one is, and its requests.
-fn pool(gateway: &Gateway) -> Value<'_> {
+pub(super) fn pool(gateway: &Gateway) -> Value<'_> {
     let now = Instant::now();
     let members = gateway
         .upstreams()

@@ -2,6 +2,7 @@
 //!
 //! | file | path |
 //! |---|---|
+//! | `activity` | `GET /activity` |
 //! | `health` | `GET /health`, `GET /ready` |
 //! | `metrics` | `GET /metrics` |
 //! | `models` | `GET /v1/models` |
@@ -12,6 +13,7 @@
 //!
 //! Reads `fleet` and `activity`; knows nothing of how a message is served.
 
+pub mod activity;
 pub mod environment;
 pub mod forms;
 pub mod health;

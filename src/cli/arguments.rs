@@ -45,6 +45,8 @@ pub(super) enum Command {
     Requests(RequestsCommand),
     Show(ShowCommand),
     Replay(ReplayCommand),
+    Top(Top),
+    StatusLine(StatusLine),
     Health(HealthProbe),
     Generate(GenerateText),
     Version(Version),
@@ -576,6 +578,42 @@ pub(super) struct ReplayCommand {
     /// the folder of serve --state (/var/lib/sparkgap, that of the service)
     #[argh(option, arg_name = "dir")]
     pub(super) state: Option<PathBuf>,
+}
+
+/// Show boxes, requests in progress and the last requests of a running sparkgap, anew each second.
+#[derive(ArgsInfo, FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "top",
+    example = "sparkgap top",
+    example = "sparkgap top http://box:4000 --once",
+    note = "The environment variable SPARKGAP_URL stands for URL, SPARKGAP_API_KEY holds the key that sparkgap asks for. The owner of a key with a name is shown their own requests only."
+)]
+pub(super) struct Top {
+    /// its URL; without one, the usual port of this machine is asked
+    #[argh(positional)]
+    pub(super) url: Option<String>,
+    /// print it once; also if the output is not a terminal
+    #[argh(switch)]
+    pub(super) once: bool,
+    /// print a JSON object for each second
+    #[argh(switch)]
+    pub(super) json: bool,
+}
+
+/// Print one line for the status line of Claude Code, which gives JSON on stdin: box, context fill, cached share of the last
+/// turn, tokens a second, requests that wait.
+#[derive(ArgsInfo, FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "statusline",
+    example = "sparkgap claude --settings\n    Write it into your settings file, with the rest of the environment.",
+    note = "It asks the sparkgap of ANTHROPIC_BASE_URL, or of SPARKGAP_URL. If none answers within 150 ms it prints only what Claude Code itself has told."
+)]
+pub(super) struct StatusLine {
+    /// its URL
+    #[argh(positional)]
+    pub(super) url: Option<String>,
 }
 
 /// Ask a running sparkgap whether it is well, for probes. Exit code 1 if it is not well, or if none runs at that address.

@@ -18,7 +18,7 @@ use crate::admin::forms::ANY_KEY;
 use crate::claude_code::DETOURS;
 use crate::config;
 use crate::json::{self, Value};
-use crate::shell::Variables;
+use crate::shell::{Variables, quoted};
 
 /// The help for `sparkgap claude`, above Claude Code's own.
 const HELP: &str = "Usage: sparkgap claude [ARGUMENTS]
@@ -103,6 +103,8 @@ fn write_settings() -> Result<(), Failed> {
     for folder in MANAGED {
         check_managed(Path::new(folder), &variables)?;
     }
+    let mut settings = settings;
+    settings.push(status_line());
     let mut base_url = String::new();
     file.change(|own| {
         go_without_proxy(&mut variables, std::slice::from_ref(&own));
@@ -114,6 +116,14 @@ fn write_settings() -> Result<(), Failed> {
         file.path().display()
     ));
     Ok(())
+}
+
+/// The setting that has Claude Code run `sparkgap statusline`: always this program's own path, never a text of a server.
+pub(super) fn status_line() -> (&'static str, Value<'static>) {
+    let program = std::env::current_exe().ok();
+    let program = program.as_deref().and_then(Path::to_str).unwrap_or("sparkgap");
+    let command = format!("{} statusline", quoted(program));
+    ("statusLine", Value::object([("type", "command".into()), ("command", command.into())]))
 }
 
 /// `sparkgap claude --settings --undo`.

@@ -72,7 +72,12 @@ pub(super) fn run(options: &Environment) -> Result<(), Failed> {
         told.show_notes();
     }
     let text = match (options.settings, options.json) {
-        (true, _) => settings_file(told.variables, told.settings),
+        (true, _) => {
+            if !options.openai {
+                told.settings.push(claude::status_line());
+            }
+            settings_file(told.variables, told.settings)
+        }
         (false, true) => as_json(&told.variables),
         (false, false) => as_shell(&told.variables),
     };

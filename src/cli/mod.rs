@@ -6,14 +6,16 @@
 //! | `run` | [`run`]: from the process's arguments to a command and its exit code |
 //! | `help` | help texts with the defaults in them |
 //! | `serve` | `serve` and `demo`: what was typed -> `app::RunOptions` |
-//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload`, `usage`, `requests`, `show`, `replay` | the commands of these names |
 //! | `difference`, `hook_samples` | parts of `hook`: the differences of two values; the samples for hooks that run later |
 //! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload` | the commands of these names |
+//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload`, `usage`, `requests`, `show`, `replay`, `statusline`, `top` | the commands of these names |
 //! | `settings_file` | `claude --settings` and `--undo`: the person's settings file |
+//! | `activity` | the question of `top` and `statusline` to a running sparkgap |
 //! | `remote` | the questions of `env`, `claude` and `bench` to a running sparkgap |
 //! | `history` | the state folder that `usage`, `requests`, `show` and `replay` read |
 //! | `progress`, `output` | lines for stderr and stdout |
 
+mod activity;
 mod arguments;
 mod bench;
 mod check;
@@ -39,6 +41,8 @@ mod run;
 mod serve;
 mod settings_file;
 mod show;
+mod statusline;
+mod top;
 mod usage;
 
 pub use run::run;

@@ -9,7 +9,7 @@ use super::arguments::{Command, CommandLine};
 use super::output::{note, print};
 use super::{
     bench, check, claude, doctor, env, generate, health, help, hook, import, key, reload, replay, requests,
-    serve, show, usage,
+    serve, show, statusline, top, usage,
 };
 use crate::app::ServeFailure;
 use crate::logger;
@@ -80,6 +80,8 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
         Command::Requests(typed) => requests::run(typed),
         Command::Show(typed) => show::run(&typed),
         Command::Replay(typed) => replay::run(&typed),
+        Command::Top(typed) => top::run(&typed),
+        Command::StatusLine(typed) => statusline::run(&typed),
         Command::Health(typed) => health::run(&typed),
         Command::Generate(typed) => {
             print(&generate::text(typed.kind));
@@ -151,8 +153,25 @@ mod tests {
     #[test]
     fn help_has_examples_and_the_defaults() {
         for command in [
-            "", "serve", "demo", "check", "hook", "import", "key", "env", "doctor", "bench", "health",
-            "generate", "reload", "usage", "requests", "show", "replay",
+            "",
+            "serve",
+            "demo",
+            "check",
+            "hook",
+            "import",
+            "key",
+            "env",
+            "doctor",
+            "bench",
+            "health",
+            "generate",
+            "reload",
+            "usage",
+            "requests",
+            "show",
+            "replay",
+            "top",
+            "statusline",
         ] {
             let arguments: Vec<&str> =
                 [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();

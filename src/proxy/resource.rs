@@ -26,6 +26,8 @@ pub(super) enum Resource<'p> {
     Metrics,
     /// The live page.
     Ui(UiPath),
+    /// The requests in progress, and the last ones.
+    Activity,
 }
 
 impl<'p> Resource<'p> {
@@ -39,6 +41,7 @@ impl<'p> Resource<'p> {
             "/health" => Some(Resource::Health),
             "/ready" => Some(Resource::Ready),
             "/metrics" => Some(Resource::Metrics),
+            "/activity" => Some(Resource::Activity),
             "/env" => Some(Resource::Environment),
             _ => match path.strip_prefix("/env.") {
                 Some(ending) => EnvForm::of_ending(ending).map(Resource::EnvironmentIn),
@@ -57,7 +60,7 @@ impl<'p> Resource<'p> {
 
     /// True for what probes and scrapers ask for again and again: it does not count as a request.
     pub(super) fn is_probe(self) -> bool {
-        self.is_open() || self == Resource::Metrics
+        self.is_open() || matches!(self, Resource::Metrics | Resource::Activity)
     }
 
     pub(super) fn methods(self) -> &'static [&'static str] {
@@ -71,7 +74,8 @@ impl<'p> Resource<'p> {
             | Resource::Hello
             | Resource::Health
             | Resource::Ready
-            | Resource::Metrics => &["GET", "HEAD"],
+            | Resource::Metrics
+            | Resource::Activity => &["GET", "HEAD"],
         }
     }
 }

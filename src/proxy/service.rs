@@ -64,7 +64,7 @@ impl Proxy {
         resource: Resource<'_>,
         client: &Client,
         request: &Request,
-        active: &Arc<ActiveRequest>,
+        (active, caller): (&Arc<ActiveRequest>, &Caller),
     ) -> Result<(u16, Vec<u8>), Error> {
         let wait: Rc<dyn Wait> = Exchange::new(self, client, active);
         let body = match resource {
@@ -97,6 +97,10 @@ impl Proxy {
             Resource::Metrics => {
                 let connections = client.borrow().open_connections();
                 admin::metrics::metrics(&self.gateway(), &self.activity, connections)
+            }
+            Resource::Activity => {
+                let (query, user) = (request.query.as_deref(), caller.user.as_deref());
+                admin::activity::activity(&self.gateway(), &self.activity, query, user)
             }
             Resource::Ready => {
                 let is_draining = client.borrow().is_draining();
@@ -137,7 +141,7 @@ impl Handler for Proxy {
                 drop(slot);
                 return self.serve_page(client, &request, (path, &id), &caller);
             }
-            Ok(Admission::Resource(resource)) => self.tell(resource, client, &request, active),
+            Ok(Admission::Resource(resource)) => self.tell(resource, client, &request, (active, &caller)),
             Ok(Admission::Preflight) => return answer_preflight(client, &request, request_id),
             Err(error) => Err(error),
         };

@@ -29,6 +29,7 @@ mod validator;
 
 mod client;
 mod server;
+mod top;
 mod upstream;
 
 mod abuse;

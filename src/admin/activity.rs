@@ -1,0 +1,71 @@
+//! `GET /activity`: the requests in progress, and the last ones that have ended, for `sparkgap top` and `sparkgap statusline`.
+
+use crate::activity::{ActiveRequest, Activity, Phase, Record};
+use crate::fleet::Gateway;
+use crate::json::{Object, Value};
+
+use super::health::pool;
+
+/// The most requests in progress that are told, the oldest first.
+const IN_FLIGHT_MAX: usize = 200;
+
+/// The ended requests that are told unless `limit=` asks for fewer.
+const FINISHED_MAX: usize = 50;
+
+/// The answer, as JSON. The query may name a `session`, of which only the requests of the main agent are told, and a `limit`.
+/// The owner of a key with a name is told of their own requests only.
+pub fn activity(gateway: &Gateway, activity: &Activity, query: Option<&str>, user: Option<&str>) -> Vec<u8> {
+    let value = |name: &str| {
+        let parts = query.unwrap_or_default().split('&');
+        parts.filter_map(|part| part.strip_prefix(name)?.strip_prefix('=')).next()
+    };
+    let session = value("session");
+    let limit = value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(FINISHED_MAX).min(FINISHED_MAX);
+    let is_own = |owner: Option<&str>| user.is_none() || owner == user;
+    let requests = activity.in_flight().requests();
+    let waiting = requests.iter().filter(|request| request.phase() == Phase::Queue).count();
+    // A request whose model is not known yet, and whose body is here, is one about the server itself.
+    let is_message = |request: &ActiveRequest| {
+        let details = request.details();
+        !details.client_model.is_empty()
+            && is_own(details.caller.user.as_deref())
+            && session.is_none_or(|session| details.session.as_deref() == Some(session))
+    };
+    let shown = requests.iter().filter(|request| is_message(request)).take(IN_FLIGHT_MAX);
+    let shown: Vec<Value<'static>> = shown.map(|request| in_progress(request)).collect();
+    let is_asked = |record: &Record| {
+        let details = &record.details;
+        is_own(details.caller.user.as_deref())
+            && session
+                .is_none_or(|session| details.session.as_deref() == Some(session) && details.agent.is_none())
+    };
+    let history = activity.history().after(0);
+    let finished = history.iter().rev().map(|row| &row.record).filter(|record| is_asked(record)).take(limit);
+    let mut finished: Vec<Value<'static>> = finished.map(Record::to_value).collect();
+    finished.reverse();
+    let mut told = Object::new();
+    told.push("version", env!("CARGO_PKG_VERSION"));
+    told.push("boxes", pool(gateway));
+    told.push("waiting", waiting as u64);
+    told.push("in_flight", shown);
+    told.push("finished", finished);
+    Value::from(told).to_json().into_bytes()
+}
+
+/// A request in progress, with the keys of one that has ended. Facts that are not known yet are null or 0.
+fn in_progress(request: &ActiveRequest) -> Value<'static> {
+    let details = request.details();
+    let mut record = Record::new(request.request_id(), &details.caller);
+    let elapsed = request.began().elapsed();
+    record.began = request.began();
+    record.began_at = record.began_at.checked_sub(elapsed).unwrap_or(record.began_at);
+    record.times = request.times();
+    let prompt_estimate = details.prompt_estimate;
+    record.details = details;
+    let mut value = record.to_value();
+    if let Some(object) = value.as_object_mut() {
+        object.push("phase", request.phase().name());
+        object.push("prompt_estimate", prompt_estimate);
+    }
+    value
+}
