@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::{hello, hello_stream, post, post_with};
 use super::server::{Server, hooks_file, output};
-use super::upstream::{Then, Upstream, text_chunks};
+use super::upstream::{Gate, Then, Upstream, text_chunks};
 
 /// A key of the form that no pattern knows.
 const CANARY: &str = "canary.4711/of+a=client";
@@ -301,4 +301,65 @@ fn recordings_have_a_limit() {
     assert!(kept[4] && !kept[0], "{kept:?}");
     let size = fs::metadata(folder.join("sparkgap.db")).unwrap().len();
     assert!(size < 40 << 20, "{size}");
+}
+
+/// Pings in silence, a client that leaves, and an answer that goes on at another upstream.
+#[test]
+fn odd_exchanges_are_replayed_to_the_same_bytes() {
+    let (first, second, folder) = (Upstream::start(), Upstream::start(), folder("odd"));
+    let more = ["--upstream", &second.url(), "--record", "all", "--open-after", "0", "--ping-every", "1"]
+        .map(str::to_owned);
+    let server = start(&first, &folder, &more.each_ref().map(String::as_str));
+    let reasoning = |text: &str| super::upstream::delta(json!({"reasoning_content": text}));
+    for upstream in [&first, &second] {
+        let gate = Gate::default();
+        let waits = gate.clone();
+        upstream.next(move |call| {
+            call.stream_head();
+            call.chunk(&reasoning("Let me"));
+            waits.wait();
+            text_chunks("Hi there").iter().for_each(|chunk| call.chunk(chunk));
+            call.done()
+        });
+        // Whichever box it goes to, it breaks off there after some reasoning, if nothing is left in its script.
+        let mut body = hello_stream();
+        body["thinking"] = json!({"type": "enabled", "budget_tokens": 1024});
+        body["max_tokens"] = 2000.into();
+        let mut client = server.connect();
+        client.send(&post(body.to_string().as_bytes()));
+        client.head();
+        gate.open();
+        while client.piece().is_some() {}
+        for broken in [&first, &second] {
+            broken.next(move |call| {
+                call.stream_head();
+                call.chunk(&super::upstream::delta(json!({"reasoning_content": "Hm"})));
+                call.close();
+                Then::Close
+            });
+        }
+        client.send(&post(body.to_string().as_bytes()));
+        client.head();
+        while client.piece().is_some_and(|piece| !piece.is_empty()) {}
+    }
+    // A client that leaves in the middle.
+    let gate = Gate::default();
+    for upstream in [&first, &second] {
+        let waits = gate.clone();
+        upstream.next(move |call| {
+            call.stream_head();
+            text_chunks("Half of it").iter().take(2).for_each(|chunk| call.chunk(chunk));
+            waits.wait();
+            Then::Close
+        });
+    }
+    let mut client = server.connect();
+    client.send(&post(hello_stream().to_string().as_bytes()));
+    client.head();
+    client.read_until("Half");
+    drop(client);
+    server.wait_until(|health| health["cancelled"]["stream"] == 1);
+    gate.open();
+    assert!(server.terminate());
+    assert!(replay_all(&folder) >= 5);
 }
