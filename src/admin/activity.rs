@@ -1,6 +1,6 @@
 //! `GET /activity`: the requests in progress, and the last ones that have ended, for `sparkgap top` and `sparkgap statusline`.
 
-use crate::activity::{ActiveRequest, Activity, Phase, Record};
+use crate::activity::{ActiveRequest, Activity, Caller, Phase, Record};
 use crate::fleet::Gateway;
 use crate::json::{Object, Value};
 
@@ -13,29 +13,28 @@ const IN_FLIGHT_MAX: usize = 200;
 const FINISHED_MAX: usize = 50;
 
 /// The answer, as JSON. The query may name a `session`, of which only the requests of the main agent are told, and a `limit`.
-/// The owner of a key with a name is told of their own requests only.
-pub fn activity(gateway: &Gateway, activity: &Activity, query: Option<&str>, user: Option<&str>) -> Vec<u8> {
+/// Only the requests that the caller may see are told.
+pub fn activity(gateway: &Gateway, activity: &Activity, query: Option<&str>, caller: &Caller) -> Vec<u8> {
     let value = |name: &str| {
         let parts = query.unwrap_or_default().split('&');
         parts.filter_map(|part| part.strip_prefix(name)?.strip_prefix('=')).next()
     };
     let session = value("session");
     let limit = value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(FINISHED_MAX).min(FINISHED_MAX);
-    let is_own = |owner: Option<&str>| user.is_none() || owner == user;
     let requests = activity.in_flight().requests();
     let waiting = requests.iter().filter(|request| request.phase() == Phase::Queue).count();
     // A request whose model is not known yet, and whose body is here, is one about the server itself.
     let is_message = |request: &ActiveRequest| {
         let details = request.details();
         !details.client_model.is_empty()
-            && is_own(details.caller.user.as_deref())
+            && may_see(caller, &details.caller)
             && session.is_none_or(|session| details.session.as_deref() == Some(session))
     };
     let shown = requests.iter().filter(|request| is_message(request)).take(IN_FLIGHT_MAX);
     let shown: Vec<Value<'static>> = shown.map(|request| in_progress(request)).collect();
     let is_asked = |record: &Record| {
         let details = &record.details;
-        is_own(details.caller.user.as_deref())
+        may_see(caller, &details.caller)
             && session
                 .is_none_or(|session| details.session.as_deref() == Some(session) && details.agent.is_none())
     };
@@ -50,6 +49,16 @@ pub fn activity(gateway: &Gateway, activity: &Activity, query: Option<&str>, use
     told.push("in_flight", shown);
     told.push("finished", finished);
     Value::from(told).to_json().into_bytes()
+}
+
+/// True if a caller may see a request of this owner: the owner of a key with a name sees their own requests, anybody else on
+/// this machine all of them, and anybody else those of their address.
+fn may_see(caller: &Caller, owner: &Caller) -> bool {
+    match &caller.user {
+        Some(_) => owner.user == caller.user,
+        None if caller.address.is_loopback() => true,
+        None => owner.user.is_none() && owner.address == caller.address,
+    }
 }
 
 /// A request in progress, with the keys of one that has ended. Facts that are not known yet are null or 0.
@@ -68,4 +77,28 @@ fn in_progress(request: &ActiveRequest) -> Value<'static> {
         object.push("prompt_estimate", prompt_estimate);
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sees_what() {
+        let of = |address: [u8; 4], user: Option<&str>| Caller {
+            user: user.map(Into::into),
+            ..Caller::new(address.into())
+        };
+        let (here, there, other) = ([127, 0, 0, 1], [192, 168, 1, 7], [192, 168, 1, 8]);
+        for (caller, owner, expected) in [
+            (of(here, None), of(there, Some("anna")), true),
+            (of(here, Some("bert")), of(here, Some("anna")), false),
+            (of(there, Some("anna")), of(other, Some("anna")), true),
+            (of(there, None), of(there, None), true),
+            (of(there, None), of(other, None), false),
+            (of(there, None), of(there, Some("anna")), false),
+        ] {
+            assert_eq!(may_see(&caller, &owner), expected, "{caller} {owner}");
+        }
+    }
 }

@@ -202,7 +202,7 @@ fn entry(
         ("headers", headers),
         ("queryString", nothing()),
         ("postData", post),
-        ("headersSize", Value::Null),
+        ("headersSize", Value::from(-1_i64)),
         ("bodySize", size(body)),
     ]);
     let content = Value::object([("size", size(answer)), ("mimeType", kind.into()), ("text", text(answer))]);
@@ -214,7 +214,7 @@ fn entry(
         ("headers", nothing()),
         ("content", content),
         ("redirectURL", "".into()),
-        ("headersSize", Value::Null),
+        ("headersSize", Value::from(-1_i64)),
         ("bodySize", size(answer)),
     ]);
     let timings = Value::object([("send", 0_u64.into()), ("wait", millis.into()), ("receive", 0_u64.into())]);

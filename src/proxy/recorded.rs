@@ -111,7 +111,11 @@ pub(super) fn note_hooked(
     (request, body): (&Request, &Value<'_>),
     (decision, began): (Option<bool>, Instant),
 ) {
-    if let Some(is_wanted) = decision {
+    if decision == Some(true) && proxy.store.get().is_none() {
+        proxy
+            .gateway()
+            .warn_once("a hook asks for recordings, but there is no folder to write to", "add --state DIR");
+    } else if let Some(is_wanted) = decision {
         let is_new = !tap.is_on();
         proxy.recorder.follow(tap, is_wanted, began);
         if is_new && is_wanted {

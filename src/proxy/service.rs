@@ -99,8 +99,8 @@ impl Proxy {
                 admin::metrics::metrics(&self.gateway(), &self.activity, connections)
             }
             Resource::Activity => {
-                let (query, user) = (request.query.as_deref(), caller.user.as_deref());
-                admin::activity::activity(&self.gateway(), &self.activity, query, user)
+                let query = request.query.as_deref();
+                admin::activity::activity(&self.gateway(), &self.activity, query, caller)
             }
             Resource::Ready => {
                 let is_draining = client.borrow().is_draining();

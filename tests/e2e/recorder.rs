@@ -363,3 +363,16 @@ fn odd_exchanges_are_replayed_to_the_same_bytes() {
     assert!(server.terminate());
     assert!(replay_all(&folder) >= 5);
 }
+
+#[test]
+fn a_hook_without_a_folder_is_told_so_once() {
+    let upstream = Upstream::start();
+    let hooks =
+        hooks_file("recorder-nowhere", "return { on_request = function(req) return { record = true } end }");
+    let server = Server::start_with(&upstream, &["--hooks", &hooks]);
+    for _ in 0..2 {
+        server.connect().post(&hello()).message();
+    }
+    let log = server.terminate_and_log();
+    assert_eq!(log.matches("no folder to write to: add --state DIR").count(), 1, "{log}");
+}
