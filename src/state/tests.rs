@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::folder::FolderLock;
 use super::schema::{FILE, open};
-use super::{Fact, Reader, RequestFilter, RequestRow, Store, UsageGroup};
+use super::{Fact, Reader, RecordingRow, RequestFilter, RequestRow, Store, UsageGroup};
 
 /// Noon of 2026-11-30 by UTC, in seconds.
 const NOON: u64 = 1_796_040_000;
@@ -220,5 +221,81 @@ fn numbers_beyond_all_measure_are_cut() {
     let wild = RequestRow { output: u64::MAX, cost: u64::MAX, total_ms: u64::MAX, ..row("anna", u64::MAX) };
     write(&folder, &[wild.clone(), wild]);
     assert_eq!(Reader::open(&folder).unwrap().usage(UsageGroup::Day, "").unwrap()[0].requests, 2);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+fn recording(id: &str, session: &str, size: usize) -> RecordingRow {
+    let places = [vec![b'x'; size], Vec::new(), b"{}".to_vec(), Vec::new(), Vec::new()];
+    RecordingRow {
+        id: id.to_owned(),
+        session: session.to_owned(),
+        ended_ms: NOON * 1000,
+        places,
+        ..RecordingRow::default()
+    }
+}
+
+#[test]
+fn the_oldest_recordings_go() {
+    let folder = folder("recordings");
+    let (store, _) = Store::open(folder.clone(), NOON).unwrap();
+    for (id, session) in [("req_1", "s"), ("req_2", "s"), ("req_3", "other"), ("req_4", "s")] {
+        store.add_recording(recording(id, session, 1000), 3500);
+    }
+    store.add(row("anna", 1));
+    store.close();
+    let reader = Reader::open(&folder).unwrap();
+    assert!(reader.recording("req_1").unwrap_err().contains("no recording"));
+    assert_eq!(reader.recording("req_3").unwrap(), recording("req_3", "other", 1000));
+    let last = reader.recording("last").unwrap();
+    assert_eq!(last.id, "req_4");
+    assert_eq!(reader.turn_before(&last).unwrap().unwrap().id, "req_2");
+    assert_eq!(reader.turn_before(&recording("req_2", "s", 1)).unwrap(), None);
+    assert_eq!(reader.turn_before(&recording("req_9", "", 1)).unwrap(), None);
+    assert!(!requests(&folder, RequestFilter::default())[0].is_recorded);
+    // One that is larger than the limit stays until the next one comes.
+    let (store, _) = Store::open(folder.clone(), NOON).unwrap();
+    store.add_recording(recording("req_1", "s", 9000), 3500);
+    store.close();
+    assert!(reader.recording("req_1").is_ok() && reader.recording("req_4").is_err());
+    assert!(requests(&folder, RequestFilter::default())[0].is_recorded);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_file_of_an_older_version_is_read_and_brought_up_to_date() {
+    let folder = folder("older");
+    write(&folder, &[row("anna", 10)]);
+    let database = open(&folder).unwrap();
+    database.execute_batch("DROP TABLE recordings; PRAGMA user_version = 1").unwrap();
+    drop(database);
+    assert_eq!(requests(&folder, RequestFilter::default()), [row("anna", 10)]);
+    assert!(Reader::open(&folder).unwrap().recording("last").is_err());
+    let (store, _) = Store::open(folder.clone(), NOON).unwrap();
+    store.add_recording(recording("req_1", "s", 9), 9000);
+    store.close();
+    assert!(requests(&folder, RequestFilter::default())[0].is_recorded);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn recordings_that_wait_for_a_disk_that_hangs_have_a_limit() {
+    let folder = folder("recordings-hang");
+    let (store, _) = Store::open(folder.clone(), NOON).unwrap();
+    // Another process writes, so that the writer waits.
+    let other = open(&folder).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for number in 0..20 {
+        store.add_recording(recording(&format!("req_{number}"), "", 8 << 20), 1 << 30);
+    }
+    other.execute_batch("COMMIT").unwrap();
+    drop(other);
+    store.close();
+    let reader = Reader::open(&folder).unwrap();
+    // A slow disk may need longer than a server waits for it at its end.
+    let until = Instant::now() + Duration::from_secs(60);
+    while reader.recording("req_0").is_err() && Instant::now() < until {}
+    let kept = (0..20).filter(|number| reader.recording(&format!("req_{number}")).is_ok()).count();
+    assert!((1..=9).contains(&kept), "{kept}");
     fs::remove_dir_all(&folder).unwrap();
 }
