@@ -22,7 +22,7 @@
 //! | 9 | `cli` |
 //! | 8 | `app`, `latency` |
 //! | 7 | `proxy` |
-//! | 6 | `protocol`, `admin`, `doctor` |
+//! | 6 | `protocol`, `admin`, `doctor`, `exam` |
 //! | 5 | `fleet`, `probe`, `demo`, `search` |
 //! | 4 | `translate` (pure), `hooks`, `transport`, `server`, `activity`, `litellm`, `access` |
 //! | 3 | `config`, `anthropic` (pure), `openai` (pure), `rescue` (pure), `http`, `state` |
@@ -75,6 +75,7 @@ pub mod search;
 
 pub mod admin;
 pub mod doctor;
+pub mod exam;
 pub mod protocol;
 
 pub mod proxy;

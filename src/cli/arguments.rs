@@ -39,6 +39,7 @@ pub(super) enum Command {
     Environment(Environment),
     Claude(Claude),
     Doctor(Doctor),
+    Exam(Exam),
     Reload(ReloadCommand),
     Bench(Bench),
     Usage(UsageCommand),
@@ -424,6 +425,36 @@ pub(super) struct Doctor {
     #[argh(switch)]
     pub(super) all: bool,
     /// say it as JSON
+    #[argh(switch)]
+    pub(super) json: bool,
+}
+
+/// Set a model 30 short tasks as Claude Code would, and say how many it passes, passes repaired and fails.
+#[derive(ArgsInfo, FromArgs, Debug)]
+#[argh(
+    subcommand,
+    name = "exam",
+    example = "sparkgap exam --upstream http://192.168.68.155:8888/v1",
+    example = "sparkgap exam --hooks /etc/sparkgap/hooks --model qwen3 --json",
+    note = "It takes one to ten minutes, by the speed of the model. Tasks that fail are a result: the exit code is 0."
+)]
+pub(super) struct Exam {
+    /// base URL of an OpenAI-compatible server, or "demo"; may be repeated
+    #[argh(option, arg_name = "url")]
+    pub(super) upstream: Vec<String>,
+    /// a file that holds the key for the upstreams of --upstream
+    #[argh(option, arg_name = "file")]
+    pub(super) upstream_key_file: Option<PathBuf>,
+    /// a PEM file of the authorities that certificates of https upstreams are checked against
+    #[argh(option, arg_name = "file")]
+    pub(super) ca_file: Option<PathBuf>,
+    /// a Lua file, or a folder of them, for upstreams and their settings; may be repeated
+    #[argh(option, arg_name = "path")]
+    pub(super) hooks: Vec<PathBuf>,
+    /// the model to examine, by its name at the upstream (the upstream's own)
+    #[argh(option, arg_name = "name")]
+    pub(super) model: Option<String>,
+    /// print JSON
     #[argh(switch)]
     pub(super) json: bool,
 }

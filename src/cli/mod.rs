@@ -7,8 +7,7 @@
 //! | `help` | help texts with the defaults in them |
 //! | `serve` | `serve` and `demo`: what was typed -> `app::RunOptions` |
 //! | `difference`, `hook_samples` | parts of `hook`: the differences of two values; the samples for hooks that run later |
-//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload` | the commands of these names |
-//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `bench`, `health`, `generate`, `reload`, `usage`, `requests`, `show`, `replay`, `statusline`, `top` | the commands of these names |
+//! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `exam`, `bench`, `health`, `generate`, `reload`, `usage`, `requests`, `show`, `replay`, `statusline`, `top` | the commands of these names |
 //! | `settings_file` | `claude --settings` and `--undo`: the person's settings file |
 //! | `activity` | the question of `top` and `statusline` to a running sparkgap |
 //! | `remote` | the questions of `env`, `claude` and `bench` to a running sparkgap |
@@ -23,6 +22,7 @@ mod claude;
 mod difference;
 mod doctor;
 mod env;
+mod exam;
 mod generate;
 mod health;
 mod help;

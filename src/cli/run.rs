@@ -8,8 +8,8 @@ use argh::FromArgs;
 use super::arguments::{Command, CommandLine};
 use super::output::{note, print};
 use super::{
-    bench, check, claude, doctor, env, generate, health, help, hook, import, key, reload, replay, requests,
-    serve, show, statusline, top, usage,
+    bench, check, claude, doctor, env, exam, generate, health, help, hook, import, key, reload, replay,
+    requests, serve, show, statusline, top, usage,
 };
 use crate::app::ServeFailure;
 use crate::logger;
@@ -74,6 +74,7 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
             claude::run(&typed.arguments.into_iter().map(OsString::from).collect::<Vec<_>>())
         }
         Command::Doctor(typed) => doctor::run(typed),
+        Command::Exam(typed) => exam::run(typed),
         Command::Reload(typed) => reload::run(&typed),
         Command::Bench(typed) => bench::run(&typed),
         Command::Usage(typed) => usage::run(typed),
@@ -162,6 +163,7 @@ mod tests {
             "key",
             "env",
             "doctor",
+            "exam",
             "bench",
             "health",
             "generate",

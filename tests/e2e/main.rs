@@ -51,6 +51,7 @@ mod ending;
 mod environment;
 mod errors;
 mod evaluation;
+mod exam;
 mod failover;
 mod forms;
 mod framing;

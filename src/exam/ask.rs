@@ -1,0 +1,225 @@
+//! Asks an upstream for the answer to one request of the Messages API, through the translation that the requests of clients
+//! go through, with the repairs that refusals call for.
+
+use std::time::{Duration, Instant};
+
+use crate::anthropic::{Event, MessagesRequest};
+use crate::dialect::ServerKind;
+use crate::fleet::Upstream;
+use crate::ids;
+use crate::json::{self, Parser, Value};
+use crate::openai::{Repair, UpstreamError, read_failure};
+use crate::rescue::CallFamily;
+use crate::shown::ShownText;
+use crate::sse::Decoder;
+use crate::translate::{
+    Asked, Lessons, MessageFold, MessageStream, Plan, Progress, Target, chat_request, failure_error,
+    make_repair, possible_repairs,
+};
+use crate::transport::{Path, Response, nobody};
+
+/// The most repairs of one request.
+const REPAIRS_MAX: usize = 6;
+
+/// The largest answer in bytes, and the largest error. The tasks' limits of tokens make answers of some KB.
+const ANSWER_SIZE_MAX: usize = 8 * 1024 * 1024;
+const ERROR_SIZE_MAX: usize = 64 * 1024;
+
+/// The longest time of one answer. A model that takes longer for some words is of no use to a coding agent.
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(300);
+
+/// The least number of tokens from which a speed is computed.
+const SPEED_TOKENS_MIN: u64 = 8;
+
+/// The model that is examined.
+pub(super) struct Examinee<'u> {
+    pub(super) upstream: &'u Upstream,
+    /// Its name at the upstream.
+    pub(super) model: String,
+    pub(super) flavour: ServerKind,
+    pub(super) window: Option<u64>,
+    /// The repairs that requests to it need: by its name, and by its refusals so far.
+    pub(super) repairs: Vec<Repair>,
+}
+
+/// An answer as a client of sparkgap gets it.
+#[derive(Debug)]
+pub(super) struct ExamAnswer {
+    /// The Message.
+    pub(super) message: Vec<u8>,
+    /// The number of calls that were found in the text, and the family of their form.
+    pub(super) rescued: (usize, Option<&'static CallFamily>),
+    /// The number of values of arguments that were coerced, and of places that were repaired.
+    pub(super) changes: (usize, usize),
+    /// True if the text was ended because it repeated one line.
+    pub(super) has_looped: bool,
+    /// Tokens a second from the first piece on.
+    pub(super) speed: Option<f64>,
+}
+
+impl Examinee<'_> {
+    /// Asks for the answer to a request.
+    ///
+    /// # Errors
+    /// The words of the error that a client would get.
+    pub(super) fn ask(&mut self, mut request: Vec<u8>) -> Result<ExamAnswer, String> {
+        let body = json::parse(&mut request).map_err(|error| error.to_string())?;
+        let messages = MessagesRequest::read(&body).map_err(|error| error.to_string())?;
+        let settings = self.upstream.config().settings.clone();
+        let model = self.model.clone();
+        let (flavour, window) = (self.flavour, self.window);
+        let target =
+            Target { model: &model, flavour, window, lessons: Lessons::default(), settings: &settings };
+        let chat = chat_request(&messages, &target).map_err(|error| error.to_string())?;
+        let (mut chat, plan) = (chat.body, chat.plan);
+        let mut tried: Vec<Repair> = Vec::new();
+        loop {
+            self.repair(&mut chat, &tried);
+            let failure = match self.post(&chat, plan.clone()) {
+                Ok(answer) => {
+                    self.repairs.extend(tried.into_iter().filter(Repair::is_lasting));
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            let named = match &failure {
+                UpstreamError::Refused { repairs, .. } => repairs.clone(),
+                _ => Vec::new(),
+            };
+            let is_made = |repair: &Repair| self.repairs.contains(repair) || tried.contains(repair);
+            let possible = possible_repairs(&named, &chat, &is_made);
+            let made = possible.into_iter().find(|repair| make_repair(repair, &mut chat));
+            match made.filter(|_| tried.len() < REPAIRS_MAX) {
+                Some(made) => tried.push(made),
+                None => return Err(self.words_of(failure, &plan.asked)),
+            }
+        }
+    }
+
+    /// Makes all repairs that requests are known to need, in the order in which requests get them.
+    fn repair(&self, body: &mut Value<'_>, tried: &[Repair]) {
+        let mut all: Vec<&Repair> = self.repairs.iter().chain(tried).collect();
+        all.sort_by_key(|repair| repair.rank());
+        all.into_iter().for_each(|repair| _ = make_repair(repair, body));
+    }
+
+    fn words_of(&self, mut failure: UpstreamError, asked: &Asked) -> String {
+        self.upstream.hide_keys(&mut failure);
+        ShownText::new(&failure_error(failure, asked).to_string()).to_string()
+    }
+
+    fn post(&self, chat: &Value<'_>, plan: Plan) -> Result<ExamAnswer, UpstreamError> {
+        let name = self.upstream.name();
+        let lost = |failure: crate::transport::Failure| UpstreamError::Other(failure.to_error(name));
+        let path = Path::Api("/chat/completions");
+        let response = self.upstream.post(path, chat.to_json().as_bytes(), &nobody()).map_err(lost)?;
+        if response.status != 200 {
+            let status = response.status;
+            return Err(read_failure(status, &mut response.read_some(ERROR_SIZE_MAX), None));
+        }
+        let mut reading = AnswerReading::new(plan);
+        if response.beginning().trim_ascii_start().starts_with(b"{") {
+            let mut body = response.read_all(ANSWER_SIZE_MAX).map_err(lost)?;
+            reading.whole(&mut body)?;
+        } else {
+            reading.events(response).map_err(|error| match error {
+                AnswerFailure::Lost(failure) => lost(failure),
+                AnswerFailure::Said(failure) => failure,
+                AnswerFailure::TooLong => UpstreamError::Other(crate::error::Error::invalid(
+                    "the answer is too long, or takes too long",
+                )),
+            })?;
+        }
+        reading.end()
+    }
+}
+
+/// The reason why an answer could not be read.
+enum AnswerFailure {
+    Lost(crate::transport::Failure),
+    Said(UpstreamError),
+    TooLong,
+}
+
+/// An answer on its way from an upstream to a Message.
+struct AnswerReading {
+    stream: MessageStream,
+    fold: MessageFold,
+    parser: Parser,
+    /// When the first piece of the answer came, and when the last event came.
+    times: (Option<Instant>, Instant),
+}
+
+impl AnswerReading {
+    fn new(plan: Plan) -> AnswerReading {
+        AnswerReading {
+            stream: MessageStream::new(plan, ids::message_id()),
+            fold: MessageFold::default(),
+            parser: Parser::default(),
+            times: (None, Instant::now()),
+        }
+    }
+
+    fn whole(&mut self, body: &mut [u8]) -> Result<(), UpstreamError> {
+        let AnswerReading { stream, fold, parser, .. } = self;
+        stream.whole(parser, body, &mut |event| fold.event(event)).map(|_| ())
+    }
+
+    fn events(&mut self, mut response: Response) -> Result<(), AnswerFailure> {
+        let began = Instant::now();
+        let mut decoder = Decoder::default();
+        let mut size = 0;
+        loop {
+            let count = response.read(decoder.space()).map_err(AnswerFailure::Lost)?;
+            size += count;
+            if size > ANSWER_SIZE_MAX || began.elapsed() > ANSWER_TIME {
+                return Err(AnswerFailure::TooLong);
+            }
+            if count == 0 {
+                decoder.end();
+            } else {
+                decoder.advance(count);
+            }
+            self.times.1 = Instant::now();
+            while let Some(event) = decoder.next_event().map_err(|_| AnswerFailure::TooLong)? {
+                let AnswerReading { stream, fold, parser, times } = self;
+                let mut emit = |event: &Event<'_>| {
+                    if !matches!(event, Event::MessageStart { .. } | Event::Ping) {
+                        times.0.get_or_insert(times.1);
+                    }
+                    fold.event(event);
+                };
+                match stream
+                    .data(parser, event.data, event.is_error, &mut emit)
+                    .map_err(AnswerFailure::Said)?
+                {
+                    Progress::More => {}
+                    // Dropping the response makes the server stop.
+                    Progress::Done | Progress::Cancel => return Ok(()),
+                }
+            }
+            if count == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn end(mut self) -> Result<ExamAnswer, UpstreamError> {
+        let fold = &mut self.fold;
+        self.stream.end(&mut |event| fold.event(event)).map_err(UpstreamError::Other)?;
+        let mut message = Vec::new();
+        self.fold.finish(&mut message);
+        let tokens = self.stream.counts().completion;
+        let time = self.times.0.map(|first| self.times.1.saturating_duration_since(first).as_secs_f64());
+        let measured = time.filter(|time| tokens >= SPEED_TOKENS_MIN && *time > 0.001);
+        let speed =
+            measured.and_then(|time| Some(f64::from(u32::try_from(tokens).ok()?.saturating_sub(1)) / time));
+        Ok(ExamAnswer {
+            message,
+            rescued: self.stream.rescued(),
+            changes: self.stream.changes(),
+            has_looped: self.stream.has_looped(),
+            speed,
+        })
+    }
+}
