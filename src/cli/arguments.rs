@@ -362,6 +362,9 @@ pub(super) struct Environment {
     /// print the variables of clients of OpenAI's protocol instead of Claude Code's
     #[argh(switch)]
     pub(super) openai: bool,
+    /// which system prompt Claude Code sends: lean, about 1,700 tokens, or full, about 7,000 (it decides by the model's name)
+    #[argh(option, arg_name = "size")]
+    pub(super) prompt: Option<String>,
     /// if the model server is down, wait until it answers
     #[argh(switch)]
     pub(super) wait: bool,

@@ -14,6 +14,9 @@ use crate::json::Value;
 use crate::shell::{EnvForm, FAILURE, Variables, settings_file};
 use crate::shown::plain_json;
 
+/// Claude Code's switch between its two system prompts. Without it, names that Claude Code knows get the full one.
+const PROMPT_VARIABLE: &str = "CLAUDE_CODE_SIMPLE_SYSTEM_PROMPT";
+
 /// True if these arguments mean the shell lines of `sparkgap env`, even if options precede the command, which is a
 /// mistake.
 pub(super) fn is_meant(arguments: &[OsString]) -> bool {
@@ -49,6 +52,7 @@ pub(super) fn end_failed(has_begun: bool) {
 
 /// `sparkgap env`. The shell lines continue what [`begin`] has written.
 pub(super) fn run(options: &Environment) -> Result<(), Failed> {
+    let prompt = prompt_variable(options)?;
     let may_wait = |reason: &str| {
         if options.wait {
             note(&format!("{reason}\nwaiting; press Ctrl-C to give up\n"));
@@ -64,6 +68,7 @@ pub(super) fn run(options: &Environment) -> Result<(), Failed> {
     if options.openai {
         (told.variables, told.settings) = (of_openai(&told.variables), Vec::new());
     } else {
+        told.variables.extend(prompt);
         claude::go_without_detours(&mut told.variables);
         claude::go_without_proxy(&mut told.variables, &claude::settings_of_files());
         if is_shell {
@@ -82,6 +87,20 @@ pub(super) fn run(options: &Environment) -> Result<(), Failed> {
         (false, false) => as_shell(&told.variables),
     };
     write(&text).map_err(|error| format!("cannot write the environment to stdout: {error}"))
+}
+
+/// The variable that chooses Claude Code's system prompt, if an option does.
+fn prompt_variable(options: &Environment) -> Result<Option<(&'static str, String)>, Failed> {
+    let value = match options.prompt.as_deref() {
+        None => return Ok(None),
+        Some(_) if options.openai => {
+            return Err("--prompt is for Claude Code, --openai for other clients".into());
+        }
+        Some("lean") => "1",
+        Some("full") => "0",
+        Some(_) => return Err("--prompt: expected lean or full".into()),
+    };
+    Ok(Some((PROMPT_VARIABLE, value.to_owned())))
 }
 
 /// The variables of OpenAI's clients, by the address and the key of those of Claude Code.

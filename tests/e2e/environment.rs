@@ -125,6 +125,26 @@ fn the_lines_for_the_shell_are_set_with_and_without_quotes() {
 }
 
 #[test]
+fn the_size_of_the_system_prompt_can_be_chosen() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let url = format!("http://{}", server.address);
+    for (size, value) in [("lean", "1"), ("full", "0")] {
+        let (_, text, _) = output(&["env", "--json", "--remote", &url, "--prompt", size]);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["CLAUDE_CODE_SIMPLE_SYSTEM_PROMPT"], value);
+    }
+    let (_, text, _) = output(&["env", "--remote", &url]);
+    assert!(!text.contains("SIMPLE_SYSTEM_PROMPT"), "{text}");
+    for wrong in [&["--prompt", "short"][..], &["--prompt", "lean", "--openai"]] {
+        let (code, text, stderr) = output(&[&["env", "--remote", &url], wrong].concat());
+        assert!(
+            code == Some(1) && text.starts_with("false") && stderr.contains("--prompt"),
+            "{text} {stderr}"
+        );
+    }
+}
+
+#[test]
 fn the_shell_loses_what_would_lead_claude_code_elsewhere() {
     let upstream = Upstream::start();
     let server = Server::start(&upstream);

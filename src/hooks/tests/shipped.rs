@@ -91,7 +91,7 @@ fn every_example_is_short_and_is_run_here() {
         assert!((10..=40).contains(&text.lines().count()), "{name}");
         assert!(here.contains(&format!("example(\"{name}\")")), "{name}");
     }
-    assert_eq!(names.len(), 12);
+    assert_eq!(names.len(), 13);
 }
 
 #[test]
@@ -147,6 +147,33 @@ fn without_one_tool() {
     );
     assert_eq!(run(r#"{"tools":[{"name":"WebSearch"}]}"#), "{}");
     assert_eq!(run("{}"), "{}");
+}
+
+#[test]
+fn without_unused_tools() {
+    let loaded = example("without-unused-tools");
+    let run = |count: usize, more: &str| {
+        let call = r#"{"role":"assistant","content":[{"type":"text","text":"x"},{"type":"tool_use","name":"Skill"}]}"#;
+        let late = r#"{"role":"assistant","content":[{"type":"tool_use","name":"Late"}]}"#;
+        let other = r#"{"role":"user","content":"x"}"#;
+        let mut messages = vec![other; count];
+        messages[1] = call;
+        messages[count - 1] = late;
+        let tools = r#"[{"name":"Cron"},{"name":"Bash"},{"name":"Late"},{"name":"Skill"}]"#;
+        let body = format!(r#"{{"tools":{tools},"messages":[{}]{more}}}"#, messages.join(","));
+        let after = request_through(&loaded, |_| {}, &body).1;
+        after.split(r#","messages""#).next().unwrap().replace(r#"{"name":"#, "").replace('}', "")
+    };
+    let all = r#"{"tools":["Cron","Bash","Late","Skill"]"#;
+    assert_eq!(run(20, ""), all);
+    for count in [21, 60] {
+        assert_eq!(run(count, ""), r#"{"tools":["Bash","Skill"]"#);
+    }
+    assert_eq!(
+        run(21, r#","tool_choice":{"type":"tool","name":"Cron"}"#),
+        r#"{"tools":["Cron","Bash","Skill"]"#
+    );
+    assert_eq!(request_through(&loaded, |_| {}, "{}").1, "{}");
 }
 
 #[test]
