@@ -6,12 +6,13 @@ use super::arguments::Doctor;
 use super::output::{Failed, note, print, print_json};
 use super::progress::ProgressLine;
 use crate::app::{Search, Sources, found_upstreams};
-use crate::config::{self, Config};
+use crate::config::{self, Config, SearchConfig};
 use crate::doctor::{Level, Patient, Step, Verdict, examine};
 use crate::fleet::Upstream;
 use crate::hooks::Loaded;
 use crate::json::Value;
 use crate::route::Alias;
+use crate::search::try_searxng;
 use crate::shown::ShownText;
 use crate::transport;
 
@@ -32,6 +33,7 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
     };
     let loaded = if sources.name_upstreams() { sources.load() } else { sources.load_with(found(&sources)?) };
     let Loaded { config, hooks } = loaded?;
+    let search = config.search.as_ref().map(|engine| (engine, search_verdict(engine)));
     let mut patients = Vec::new();
     for upstream in &config.upstreams {
         let upstream = Upstream::new(upstream.clone(), &transport::CallLimits::default())?;
@@ -44,15 +46,29 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
         }
     }
     if options.json {
-        print_json(&as_json(&patients));
+        print_json(&as_json(&patients, search.as_ref()));
+    }
+    if let Some((engine, verdict)) = search.as_ref().filter(|_| !options.json) {
+        print(&format!("search {}\n{}", engine.searxng, as_text(verdict)));
     }
     let wrong =
         |verdicts: &[Verdict]| verdicts.iter().filter(|verdict| verdict.level == Level::Wrong).count();
-    match patients.iter().map(|(_, _, verdicts)| wrong(verdicts)).sum() {
+    let of_search = search.as_ref().map_or(0, |(_, verdict)| wrong(std::slice::from_ref(verdict)));
+    match patients.iter().map(|(_, _, verdicts)| wrong(verdicts)).sum::<usize>() + of_search {
         0 => Ok(()),
         1 => Err("1 check failed".into()),
         count => Err(format!("{count} checks failed")),
     }
+}
+
+/// The verdict on the search engine of web searches.
+fn search_verdict(engine: &SearchConfig) -> Verdict {
+    let (level, text) = match try_searxng(engine) {
+        Ok(0) => (Level::Doubtful, "it answers, but without results: its engines may be blocked".to_owned()),
+        Ok(_) => (Level::Fine, "it answers in JSON with results".to_owned()),
+        Err(why) => (Level::Wrong, why),
+    };
+    Verdict { check: "web search", level, text, fix: None }
 }
 
 /// A server on a local port, for a command line that names no server. A note on the key goes to stderr, since it is not
@@ -132,7 +148,10 @@ fn as_text(verdict: &Verdict) -> String {
     text
 }
 
-fn as_json(patients: &[(Upstream, Option<String>, Vec<Verdict>)]) -> Value<'_> {
+fn as_json<'p>(
+    patients: &'p [(Upstream, Option<String>, Vec<Verdict>)],
+    search: Option<&'p (&SearchConfig, Verdict)>,
+) -> Value<'p> {
     let verdict = |verdict: &Verdict| {
         Value::object([
             ("check", verdict.check.into()),
@@ -149,5 +168,8 @@ fn as_json(patients: &[(Upstream, Option<String>, Vec<Verdict>)]) -> Value<'_> {
             ("checks", verdicts.iter().map(verdict).collect::<Vec<_>>().into()),
         ])
     };
-    patients.iter().map(patient).collect::<Vec<_>>().into()
+    let engine = search.map(|(engine, found)| {
+        Value::object([("search", engine.searxng.clone().into()), ("checks", vec![verdict(found)].into())])
+    });
+    patients.iter().map(patient).chain(engine).collect::<Vec<_>>().into()
 }

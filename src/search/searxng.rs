@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::page::read_hits;
-use crate::anthropic::{SearchFailure, SearchOutcome, WebSearchTool};
+use crate::anthropic::{SearchFailure, SearchHit, SearchOutcome, WebSearchTool};
 use crate::config::{SearchConfig, UpstreamConfig};
 use crate::shown::ShownText;
 use crate::transport::{CallLimits, Endpoint, Path, QuestionLimits};
@@ -42,36 +42,60 @@ impl Drop for SearchSlot {
     }
 }
 
+/// A failed search.
+struct FailedSearch {
+    kind: SearchFailure,
+    /// The reason, with the setting that would help.
+    why: String,
+}
+
 /// Searches, and waits for the results. The reason for a failure is logged, since the client learns only its kind.
 ///
 /// # Errors
 /// The engine does not answer within its limits, refuses, or is asked by too many at a time.
 pub fn ask_searxng(config: &SearchConfig, query: &str, tool: &WebSearchTool) -> SearchOutcome {
+    search(config, query, tool).map_err(|FailedSearch { kind, why }| {
+        log::warn!("web search by {}: {}", config.searxng, ShownText::new(&why));
+        kind
+    })
+}
+
+/// Tries the engine, and returns the number of results.
+///
+/// # Errors
+/// The reason why it does not work, with the setting that would help.
+pub fn try_searxng(config: &SearchConfig) -> Result<usize, String> {
+    let found = search(config, "sparkgap", &WebSearchTool::default());
+    found.map(|hits| hits.len()).map_err(|failed| failed.why)
+}
+
+fn search(config: &SearchConfig, query: &str, tool: &WebSearchTool) -> Result<Vec<SearchHit>, FailedSearch> {
+    use SearchFailure::{QueryTooLong, TooManyRequests, Unavailable};
+    let fail = |kind, why: &str| FailedSearch { kind, why: why.to_owned() };
     let Some(_slot) = SearchSlot::take() else {
-        log::warn!("web search: more than {SEARCHES_MAX} searches at a time; refused one");
-        return Err(SearchFailure::TooManyRequests);
-    };
-    let fail = |why: &str| {
-        log::warn!("web search: the SearXNG at {} failed: {}", config.searxng, ShownText::new(why));
-        SearchFailure::Unavailable
+        return Err(fail(TooManyRequests, &format!("refused, since {SEARCHES_MAX} searches are running")));
     };
     let upstream = UpstreamConfig::new("search", config.searxng.clone());
-    let endpoint = Endpoint::new(&upstream, &CallLimits::default()).map_err(|why| fail(&why))?;
+    let endpoint = Endpoint::new(&upstream, &CallLimits::default()).map_err(|why| fail(Unavailable, &why))?;
     let limits = QuestionLimits { time: SEARCH_TIME, size: PAGE_SIZE_MAX };
     let path = format!("/search?q={}&format=json", percent_encoded(&with_sites(query, tool)));
-    let mut page =
-        endpoint.question(Path::Api(&path), limits).map_err(|failure| fail(&failure.to_string()))?;
+    let page = endpoint.question(Path::Api(&path), limits);
+    let mut page = page.map_err(|failure| fail(Unavailable, &failure.to_string()))?;
     match page.status {
         200 => read_hits(&mut page.body, tool).ok_or_else(|| {
-            fail("its page is not JSON with results; check that the URL is the base URL of a SearXNG")
+            let why = "its page is not JSON with results; check that the URL is the base URL of a SearXNG";
+            fail(Unavailable, why)
         }),
-        403 => Err(fail("403: add json to search.formats in SearXNG's settings.yml and restart it")),
-        429 => {
-            _ = fail("429: its limiter refuses; set server.limiter to false in SearXNG's settings.yml");
-            Err(SearchFailure::TooManyRequests)
-        }
-        414 => Err(SearchFailure::QueryTooLong),
-        status => Err(fail(&format!("status {status}"))),
+        403 => Err(fail(
+            Unavailable,
+            "status 403; add json to search.formats in SearXNG's settings.yml and restart it",
+        )),
+        429 => Err(fail(
+            TooManyRequests,
+            "status 429 by its limiter; set server.limiter to false in SearXNG's settings.yml",
+        )),
+        414 => Err(fail(QueryTooLong, "status 414")),
+        status => Err(fail(Unavailable, &format!("status {status}"))),
     }
 }
 

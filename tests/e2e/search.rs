@@ -8,7 +8,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::client::{Client, post};
-use super::server::{Server, hooks_file};
+use super::server::{Server, hooks_file, output};
 use super::upstream::Upstream;
 
 /// A request as Claude Code's WebSearch sends it.
@@ -108,7 +108,7 @@ fn a_failed_search_tells_client_and_operator_why() {
         ("b", 429, "Too Many Requests", "too_many_requests", "server.limiter"),
         ("c", 200, "<html>a page for people</html>", "unavailable", "is not JSON with results"),
         ("d", 500, "x", "unavailable", "status 500"),
-        ("e", 302, "x", "unavailable", "failed: "),
+        ("e", 302, "x", "unavailable", "redirect"),
     ] {
         searxng.set_page(&format!("/search?q={query}&format=json"), status, body);
         assert_eq!(code(&ask(query)), expected, "{query}");
@@ -126,6 +126,29 @@ fn a_failed_search_tells_client_and_operator_why() {
     let mut body = search("a");
     body["max_tokens"] = json!("many");
     assert_eq!(server.connect().post(&body).error().1, "max_tokens: Input should be a valid integer");
+}
+
+#[test]
+fn doctor_tries_the_engine() {
+    let (upstream, searxng) = (Upstream::start(), Upstream::start());
+    let lua = format!(
+        r#"return {{ upstreams = {{ box = {{ url = "{}" }} }}, {} }}"#,
+        upstream.url(),
+        engine(&searxng)
+    );
+    let hooks = hooks_file("search-doctor", &lua);
+    for (status, page, level, words) in [
+        (200, page(), "ok", "with results"),
+        (200, r#"{"results":[]}"#.to_owned(), "warn", "without results"),
+        (403, String::new(), "fail", "add json to search.formats"),
+    ] {
+        searxng.set_page("/search?q=sparkgap&format=json", status, &page);
+        let (_, out, err) = output(&["doctor", "--json", "--hooks", &hooks]);
+        let told: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out} {err}"));
+        let check = &told.as_array().unwrap().last().unwrap()["checks"][0];
+        assert_eq!((&check["check"], &check["level"]), (&json!("web search"), &json!(level)));
+        assert!(check["text"].as_str().unwrap().contains(words), "{check}");
+    }
 }
 
 #[test]
