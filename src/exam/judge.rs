@@ -74,10 +74,12 @@ fn judge_calls(calls: &[(&str, &Value<'_>)], wanted: &[ExpectedCall], text: &str
         }
         let Some(call) = left.iter().find(|call| call.0 == *name) else {
             let names: Vec<&str> = calls.iter().map(|call| call.0).collect();
-            return Err(format!("expected {} calls, one of {name}; got {}", wanted.len(), names.join(", ")));
+            let count =
+                if wanted.len() == 1 { "a call".to_owned() } else { format!("{} calls, one", wanted.len()) };
+            return Err(format!("expected {count} of {name}; got {}", names.join(", ")));
         };
         let (path, found) = misfit(call.1, members).unwrap_or_default();
-        return Err(format!("the input of {name} has the wrong {path}: {}", quoted(&found)));
+        return Err(format!("the input of {name} has the wrong {path}: {}", beginning(&found)));
     }
     match left.first() {
         Some(call) => Err(format!("called {} once too often", call.0)),
@@ -120,8 +122,12 @@ pub(super) fn calls_of<'m>(message: &'m Value<'m>) -> Vec<(&'m str, &'m Value<'m
 
 /// The beginning of a model's words, in quotation marks.
 fn quoted(text: &str) -> String {
-    let cut: String = text.chars().take(QUOTED_MAX).collect();
-    format!("\"{}\"", cut.escape_debug())
+    format!("\"{}\"", beginning(text))
+}
+
+/// The beginning of a text in one line.
+fn beginning(text: &str) -> String {
+    text.chars().take(QUOTED_MAX).collect::<String>().replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -144,7 +150,7 @@ mod tests {
         assert_eq!(judged(&good, "tool_use", READ), Ok(()));
         for (content, why) in [
             (r#"{"type":"text","text":"I would read /a."}"#.to_owned(), "expected a call, got the text"),
-            (call("Bash", "{}"), "one of Read; got Bash"),
+            (call("Bash", "{}"), "expected a call of Read; got Bash"),
             (call("Read", r#"{"file_path":"/b"}"#), "the wrong file_path"),
             (call("Read", "{}"), "nothing"),
             (format!("{good},{good}"), "called Read once too often"),

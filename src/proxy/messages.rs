@@ -31,7 +31,7 @@ use super::recorded;
 use super::relay::Relay;
 use super::rescued;
 use super::routing::{NextTry, Routing, sign_of};
-use super::search::{answer_search, find_search};
+use super::search::{SEARCH_UPSTREAM, answer_search, find_search};
 use super::state::Proxy;
 use super::stop::Stop;
 use super::turn::ChainedRequest;
@@ -398,6 +398,7 @@ impl<'s> Stages<'s> {
     /// Answers a request that is one web search. The client gets pings while the engine is asked.
     fn search(&self, body: &Value<'_>, search: SideSearch, course: &mut Course<'_>) -> Stop {
         describe(body, course.record);
+        SEARCH_UPSTREAM.clone_into(&mut course.record.details.upstream);
         let checked = MessagesRequest::read(body).and_then(|_| match &mut course.client_slot {
             Some(client) => client.check(&course.record.details.client_model, body),
             None => Ok(()),

@@ -17,6 +17,9 @@ use crate::wake::Wake;
 use super::filter::Shown;
 use super::stop::Stop;
 
+/// The name that stands for the search engine in the log and in metrics, in the place of an upstream's.
+pub(super) const SEARCH_UPSTREAM: &str = "search";
+
 /// The search that a request consists of, if searches are set up.
 pub(super) fn find_search(gateway: &Gateway, body: &Value<'_>) -> Option<SideSearch> {
     let is_set_up = gateway.search().is_some() || gateway.hooks().defines(Hook::Search);

@@ -77,6 +77,8 @@ fn a_search_is_answered_without_a_model() {
     let answer = server.connect().post(&whole(search("rust 2027")));
     assert_eq!(answer.message()[1]["content"][0]["url"], "https://rust-lang.org/");
     assert_eq!(answer.json()["usage"]["server_tool_use"], json!({"web_search_requests": 1}));
+    let line = server.wait_for(answer.header("request-id").unwrap());
+    assert!(line.contains(" -> search/") && line.contains(" 200 "), "{line}");
     assert!(upstream.seen().is_empty(), "the model was asked");
 }
 
@@ -118,6 +120,7 @@ fn a_failed_search_tells_client_and_operator_why() {
     assert_eq!(code(&ask(&"ö".repeat(1_001))), "query_too_long");
     let failed = server.connect().post(&search("a"));
     assert_eq!(failed.whole_events().len(), 3);
+    assert_eq!(failed.data("message_delta")[0]["usage"]["server_tool_use"], Value::Null);
 
     // Requests that are no search, or not a valid one.
     let mut body = search("a");

@@ -136,7 +136,10 @@ impl BlockWriter {
             let input = block.get("input").map_or_else(|| "{}".to_string(), Value::to_json);
             (sink.emit)(&Event::BlockDelta { index, delta: Delta::InputJson(&input) });
         } else {
-            sink.tokens.add_search();
+            // As at the API, a search that failed does not count.
+            if block.get("content").and_then(Value::as_array).is_some() {
+                sink.tokens.add_search();
+            }
             (sink.emit)(&Event::ServerToolResult { index, block });
         }
         (sink.emit)(&Event::BlockStop { index });
