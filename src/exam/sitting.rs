@@ -35,7 +35,7 @@ pub fn sit_exam(
     let settings = &upstream.config().settings;
     let flavour = settings.flavour.unwrap_or(found.flavour);
     let window = settings.window.or_else(|| found.window(&model));
-    let known = Repair::known(&model);
+    let known = Repair::known(&model, found.refuses_extensions());
     let mut examinee = Examinee { upstream, flavour, window, repairs: known.clone(), model: model.clone() };
     let tools = tools_json();
     let mut results = Vec::new();
