@@ -17,6 +17,8 @@ pub struct RunOptions {
     pub listen: String,
     /// The places that upstreams, aliases and hooks come from.
     pub sources: Sources,
+    /// True for a demo with several boxes and people who work with them.
+    pub is_busy: bool,
     /// A PEM file of the authorities that certificates of upstreams are checked against; `None` for the built-in ones.
     pub ca_file: Option<PathBuf>,
     /// PEM files of the certificate (with its chain) and of the key for TLS on the listening side; `None`: plain HTTP.
@@ -60,6 +62,7 @@ impl Default for RunOptions {
         RunOptions {
             listen: "127.0.0.1:4000".to_owned(),
             sources: Sources::default(),
+            is_busy: false,
             ca_file: None,
             tls: None,
             prefix: String::new(),

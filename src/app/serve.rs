@@ -16,7 +16,7 @@ use crate::activity::RecordMode;
 use crate::proxy::{self, Proxy};
 use crate::server::{self, Listener, ServerTls, StopHandle};
 use crate::shell::quoted;
-use crate::{logger, service, threads, transport};
+use crate::{demo, logger, service, threads, transport};
 
 /// The time between two looks at which upstreams are to be asked how they are.
 const WATCH_PERIOD: Duration = Duration::from_secs(1);
@@ -87,6 +87,11 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     let watched = Arc::clone(&proxy);
     threads::every("watch", WATCH_PERIOD, move || watched.gateway().keep_current()).map_err(text)?;
     announce((scheme(tls.is_some()), address), &options.prefix, is_demo, needs_key);
+    if options.is_busy {
+        demo::begin(address).map_err(text)?;
+        let line = format!("Look at the boxes at http://{address}/ui: made-up people work with them.\n\n");
+        let _ = io::stdout().write_all(line.as_bytes());
+    }
     let heartbeat = Status::heartbeat();
     let mut heartbeats = vec![heartbeat.clone()];
     for other in others {

@@ -29,8 +29,12 @@ impl Targets {
             urls.push(find(options)?);
         }
         let mut is_demo = false;
+        // Each box of a busy demo is slower than the one before.
+        let mut times = 1.0;
         for url in urls.iter_mut().filter(|url| *url == DEMO) {
-            *url = demo::start().map_err(|error| format!("cannot start the demo upstream: {error}"))?;
+            let started = if options.is_busy { demo::start_box(times) } else { demo::start() };
+            times += 0.8;
+            *url = started.map_err(|error| format!("cannot start the demo upstream: {error}"))?;
             is_demo = true;
         }
         Ok(Targets { urls, is_named, is_demo })

@@ -197,12 +197,16 @@ pub(super) struct Serve {
 #[argh(
     subcommand,
     name = "demo",
-    example = "sparkgap demo\n    then, in another terminal, the line that it prints: it starts Claude Code."
+    example = "sparkgap demo\n    then, in another terminal, the line that it prints: it starts Claude Code.",
+    example = "sparkgap demo --busy\n    then open http://127.0.0.1:4000/ui in a browser."
 )]
 pub(super) struct Demo {
     /// address to listen on, or a port of all addresses (%listen%)
     #[argh(option)]
     pub(super) listen: Option<String>,
+    /// three boxes with the speed of real ones, and made-up people who work with them: open /ui in a browser
+    #[argh(switch)]
+    pub(super) busy: bool,
     /// error, warn, info, debug or trace (%log_level%)
     #[argh(option, arg_name = "level")]
     pub(super) log_level: Option<log::LevelFilter>,

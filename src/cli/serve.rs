@@ -19,13 +19,20 @@ pub(super) fn serve(typed: Serve) -> Result<(), ServeFailure> {
 pub(super) const HALF_TLS: &str =
     "--tls-cert and --tls-key belong together: give both, or neither for plain HTTP";
 
+/// The boxes of a busy demo.
+const BUSY_BOXES: usize = 3;
+
 /// `sparkgap demo`: the same with the demo upstream alone.
 pub(super) fn demo(typed: Demo) -> Result<(), ServeFailure> {
     let defaults = RunOptions::default();
     app::serve(RunOptions {
         listen: typed.listen.unwrap_or(defaults.listen),
         log_level: typed.log_level.unwrap_or(defaults.log_level),
-        sources: Sources { upstreams: vec![DEMO.to_owned()], ..defaults.sources },
+        sources: Sources {
+            upstreams: vec![DEMO.to_owned(); if typed.busy { BUSY_BOXES } else { 1 }],
+            ..defaults.sources
+        },
+        is_busy: typed.busy,
         ..defaults
     })
 }
@@ -51,6 +58,7 @@ fn run_options(typed: Serve) -> RunOptions {
             unsafe_hooks: typed.unsafe_hooks,
             litellm: typed.litellm,
         },
+        is_busy: false,
         ca_file: typed.ca_file,
         tls: typed.tls_cert.zip(typed.tls_key),
         prefix: typed.prefix.as_deref().map_or(defaults.prefix, RunOptions::path_prefix),

@@ -54,6 +54,20 @@ fn the_demo_prints_the_line_that_starts_claude_code() {
 }
 
 #[test]
+fn the_busy_demo_has_boxes_and_people() {
+    let server = Server::run(&["demo", "--busy"], &[]);
+    server.wait_until(|health| {
+        health["pool"].as_object().unwrap().len() == 3 && health["requests"].as_u64() >= Some(3)
+    });
+    let mut client = server.connect();
+    client.send(b"GET /ui/events HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    let text = client.read_until("\"finished\":[{");
+    assert!(text.contains("claude-opus-5-5") && text.contains("\"agent\":"), "{text}");
+    assert!(server.terminate());
+}
+
+#[test]
 fn check_prints_how_names_are_mapped() {
     let (code, text, _) = output(&["check", "--upstream", "http://127.0.0.1:1/v1"]);
     assert_eq!(code, Some(0));

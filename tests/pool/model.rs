@@ -2,7 +2,8 @@
 
 use crate::physics::cache::{BLOCK, PrefixCache};
 use crate::physics::engine::{Engine, Event, EventKind, Job, Profile, chain};
-use crate::physics::rates::{GPT_OSS_TOTALS, Rates};
+use crate::physics::rates::Rates;
+use sparkgap::demo::GPT_OSS_TOTALS;
 
 /// A prompt of its own, which shares nothing with prompts of other seeds.
 fn job(seed: u64, prompt: u64, output: u64) -> Job {

@@ -2,7 +2,7 @@
 //!
 //! | file | duty |
 //! |---|---|
-//! | `rates` | the seconds that reading a prompt and writing a token take, fitted to published figures |
+//! | `rates` | the seconds that reading a prompt and writing a token take: those of `sparkgap demo --busy` |
 //! | `cache` | the memory for keys and values: blocks of 16 tokens, shared by equal beginnings, oldest unused block out first |
 //! | `engine` | one box: a queue, places, continuous batching; pure, on a clock that is an argument |
 //! | `traffic` | people who work with Claude Code: the requests that they cause, and when |

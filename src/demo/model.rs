@@ -8,6 +8,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use super::pace::PacedBox;
 use crate::http::{self, Request};
 use crate::json::{self, Object, Value};
 use crate::server::{self, Client, Handler, Heartbeat, ServerLimits, StopHandle};
@@ -17,6 +18,10 @@ pub const MODEL: &str = "demo";
 
 const WINDOW: u64 = 131_072;
 
+/// The most tokens of a paced answer, and those of one of its chunks.
+const PACED_TOKENS_MAX: u64 = 400;
+const PACED_STEP: u32 = 4;
+
 /// The number of characters of a tool's result that are shown at most.
 const RESULT_CHARS_MAX: usize = 200;
 
@@ -25,14 +30,27 @@ const RESULT_CHARS_MAX: usize = 200;
 /// # Errors
 /// No free port, or no thread, is available.
 pub fn start() -> io::Result<String> {
+    listen(DemoHandler(None))
+}
+
+/// Starts a demo upstream that takes the time of a real box, `times` as long as one DGX Spark: see [`start`].
+///
+/// # Errors
+/// Those of [`start`].
+pub fn start_box(times: f64) -> io::Result<String> {
+    listen(DemoHandler(Some(PacedBox::new(times))))
+}
+
+fn listen(handler: DemoHandler) -> io::Result<String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = listener.local_addr()?;
     let (limits, heartbeat) = (ServerLimits::default(), Heartbeat::new(None));
-    server::spawn("demo", listener, Arc::new(DemoHandler), limits, StopHandle::new()?, heartbeat)?;
+    server::spawn("demo", listener, Arc::new(handler), limits, StopHandle::new()?, heartbeat)?;
     Ok(format!("http://{address}/v1"))
 }
 
-struct DemoHandler;
+/// Answers as the demo. With a pace it takes the time of a real box.
+struct DemoHandler(Option<PacedBox>);
 
 impl Handler for DemoHandler {
     fn handle(&self, client: &Client, request: Request, _: SocketAddr) -> io::Result<()> {
@@ -47,8 +65,15 @@ impl Handler for DemoHandler {
         let kind = [("content-type", "application/json")];
         match (request.method.as_str(), request.path.as_str()) {
             ("GET", "/v1/models") => client.borrow_mut().respond(200, &kind, models().to_json().as_bytes()),
+            ("GET", "/metrics") if self.0.is_some() => {
+                let page = self.0.as_ref().map(PacedBox::metrics).unwrap_or_default();
+                client.borrow_mut().respond(200, &[("content-type", "text/plain")], page.as_bytes())
+            }
             ("POST", "/v1/chat/completions") => match json::parse(&mut bytes) {
-                Ok(chat) => stream(client, &chat),
+                Ok(chat) => match &self.0 {
+                    None => stream(client, &chat),
+                    Some(paced) => stream_paced(client, &chat, paced),
+                },
                 Err(error) => client.borrow_mut().respond(400, &kind, failure(&error.to_string()).as_bytes()),
             },
             _ => client.borrow_mut().respond(404, &kind, failure("Not Found").as_bytes()),
@@ -110,6 +135,43 @@ fn stream(client: &Client, chat: &Value<'_>) -> io::Result<()> {
     let counts = [("prompt_tokens", prompt.into()), ("completion_tokens", output.into())];
     let usage = Value::object([("choices", Vec::new().into()), ("usage", Value::object(counts))]);
     client.write(format!("data: {}\n\ndata: [DONE]\n\n", usage.to_json()).as_bytes())?;
+    client.finish()
+}
+
+/// Answers with words, as many as the request allows, at the pace of a real box.
+fn stream_paced(client: &Client, chat: &Value<'_>, paced: &PacedBox) -> io::Result<()> {
+    let number = |name: &str| chat.get(name).and_then(Value::as_u64);
+    let output = number("max_completion_tokens").or_else(|| number("max_tokens")).unwrap_or(PACED_TOKENS_MAX);
+    let prompt = chat.get("messages").map(Value::to_json).unwrap_or_default();
+    let read = paced.read(prompt.as_bytes());
+    let mut client = client.borrow_mut();
+    client.start_stream(200, &[("content-type", "text/event-stream")])?;
+    let mut written = 0;
+    while written < output.min(PACED_TOKENS_MAX) {
+        let choice = Value::object([
+            ("index", 0u64.into()),
+            ("delta", Value::object([("content", "made-up words ".into())])),
+            ("finish_reason", Value::Null),
+        ]);
+        client.write(
+            format!("data: {}\n\n", Value::object([("choices", vec![choice].into())]).to_json()).as_bytes(),
+        )?;
+        paced.write(PACED_STEP);
+        written += u64::from(PACED_STEP);
+    }
+    let end = Value::object([
+        ("index", 0u64.into()),
+        ("delta", Object::new().into()),
+        ("finish_reason", "stop".into()),
+    ]);
+    let cached = Value::object([("cached_tokens", read.cached.into())]);
+    let counts = [
+        ("prompt_tokens", read.tokens.into()),
+        ("completion_tokens", written.into()),
+        ("prompt_tokens_details", cached),
+    ];
+    let last = Value::object([("choices", vec![end].into()), ("usage", Value::object(counts))]);
+    client.write(format!("data: {}\n\ndata: [DONE]\n\n", last.to_json()).as_bytes())?;
     client.finish()
 }
 
