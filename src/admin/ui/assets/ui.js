@@ -406,7 +406,7 @@ function requestRow(row) {
   ].forEach((value, i) => value !== null && (tr.fields[i].textContent = value));
   tr.fields[2].title = row.session || "";
   if (row.input_tokens) tr.fields[6].append(bar(row.cached_tokens / row.input_tokens));
-  tr.fields[11].append(el("span", { class: row.outcome === "error" ? "bad" : isLost(row) ? "full" : "", textContent: isLost(row) ? `${end}, prefix lost` : end, title: row.error || "" }));
+  tr.fields[11].append(el("span", { class: row.outcome === "error" ? "bad" : isLost(row) ? "full" : "", textContent: isLost(row) && row.outcome === "ok" ? "prefix lost" : end, title: row.error || end }));
   tr.row = row;
   return tr;
 }
