@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(fast.read(&[b'b'; 640]).cached, 0);
         assert_eq!(fast.read(b"").tokens, 0);
         (0..100).for_each(|_| _ = fast.read(&longer));
-        assert_eq!(fast.lock().prompts.len(), PROMPTS_MAX);
-        assert_eq!((fast.lock().running, fast.lock().writing), (0, 0));
+        let state = fast.lock();
+        assert_eq!((state.prompts.len(), state.running, state.writing), (PROMPTS_MAX, 0, 0));
     }
 }
