@@ -14,6 +14,7 @@ pub struct Counters {
     cancelled: [AtomicU64; Phase::ALL.len()],
     rescued: AtomicU64,
     broken_loops: AtomicU64,
+    failovers: AtomicU64,
 }
 
 impl Counters {
@@ -38,6 +39,16 @@ impl Counters {
     /// The number of tool calls that were found in text, and of loops that were broken.
     pub fn behavior(&self) -> (u64, u64) {
         (self.rescued.load(Ordering::Relaxed), self.broken_loops.load(Ordering::Relaxed))
+    }
+
+    /// Counts a request that goes to another upstream after the failure of one.
+    pub fn add_failover(&self) {
+        self.failovers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number of times that a request went to another upstream after the failure of one.
+    pub fn failovers(&self) -> u64 {
+        self.failovers.load(Ordering::Relaxed)
     }
 
     /// Counts pings that a client got.

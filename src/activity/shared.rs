@@ -102,6 +102,7 @@ impl Activity {
         let (rescued, broken_loops) = self.counters.behavior();
         object.push("rescued_calls", Value::from(rescued));
         object.push("broken_loops", Value::from(broken_loops));
+        object.push("failovers", Value::from(self.counters.failovers()));
     }
 }
 
@@ -121,7 +122,7 @@ mod tests {
             activity.add_to(&mut object);
             Value::from(object).to_json()
         };
-        let cancelled = r#""cancelled":{"body":0,"hook":0,"queue":1,"connect":0,"head":0,"stream":0,"whole":0,"unread":0},"rescued_calls":0,"broken_loops":0}"#;
+        let cancelled = r#""cancelled":{"body":0,"hook":0,"queue":1,"connect":0,"head":0,"stream":0,"whole":0,"unread":0},"rescued_calls":0,"broken_loops":0,"failovers":0}"#;
         assert_eq!(text(), format!(r#"{{"requests":1,"streams":1,{cancelled}"#));
         drop(stream);
         drop(slot);

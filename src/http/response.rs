@@ -174,7 +174,10 @@ impl<S: Read + Write> Connection<S> {
         // Writing to a Vec cannot fail.
         let _ = write!(self.output, "HTTP/1.1 {status} {}\r\n", reason(code));
         for (name, value) in headers {
-            self.push_header(name, value);
+            // An upstream may send headers of the names of those that were added: sparkgap's own limits are the tighter ones.
+            if !self.is_added(name) {
+                self.push_header(name, value);
+            }
         }
         self.output.extend_from_slice(&self.extra);
         if self.closing {
@@ -183,6 +186,11 @@ impl<S: Read + Write> Connection<S> {
             self.push_header("connection", "keep-alive");
         }
         Ok(())
+    }
+
+    fn is_added(&self, name: &str) -> bool {
+        let mut lines = self.extra.split(|byte| *byte == b'\n');
+        lines.any(|line| line.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b":")))
     }
 
     fn push_header(&mut self, name: &str, value: &str) {

@@ -32,8 +32,13 @@ pub struct RequestFacts<'r> {
     pub beside: &'r [&'r str],
     /// The name of the owner of the client's key.
     pub user: Option<&'r str>,
+    /// True if the request has a part beside the body that is not text.
+    pub is_opaque: bool,
     /// The value of a header.
     pub header: &'r dyn Fn(&str) -> Option<&'r str>,
+    /// True once nobody waits for the verdict any more. Then the search stops, and the request counts as one that cannot be
+    /// checked.
+    pub is_stopped: &'r dyn Fn() -> bool,
 }
 
 /// The rule that keeps a request back.
@@ -78,7 +83,11 @@ impl NeverTo {
         if self.headers.iter().any(is_listed) {
             return Some(Held::Header);
         }
-        self.needles().find_in(facts.body, facts.beside).map(|found| match found {
+        let needles = self.needles();
+        if facts.is_opaque && !needles.is_empty() {
+            return Some(Held::Unchecked);
+        }
+        needles.find_in(facts.body, facts.beside, facts.is_stopped).map(|found| match found {
             SearchResult::Path => Held::Path,
             SearchResult::Text | SearchResult::Pattern => Held::Match,
             SearchResult::Opaque => Held::Unchecked,
@@ -125,7 +134,12 @@ mod tests {
     fn held(body: &str) -> Option<Held> {
         let mut bytes = body.as_bytes().to_vec();
         let body = json::parse(&mut bytes).unwrap();
-        rules().held(&RequestFacts { body: &body, beside: &[], user: None, header: &|_| None })
+        rules().held(&facts_of(&body))
+    }
+
+    fn facts_of<'r>(body: &'r Value<'r>) -> RequestFacts<'r> {
+        let (header, is_stopped) = (&|_: &str| None, &|| false);
+        RequestFacts { body, beside: &[], user: None, is_opaque: false, header, is_stopped }
     }
 
     fn quoted(text: &str) -> String {
@@ -280,16 +294,48 @@ mod tests {
         assert_eq!(held(&pdf), Some(Held::Unchecked));
         let slow = NeverTo { patterns: vec![".-.-.-.-b".into()], ..NeverTo::default() };
         let text = Value::object([("a", "a".repeat(2000).into())]);
-        let facts = RequestFacts { body: &text, beside: &[], user: None, header: &|_| None };
+        let facts = facts_of(&text);
         assert_eq!(slow.held(&facts), Some(Held::Unchecked));
         let broken = NeverTo { patterns: vec!["[a".into()], ..NeverTo::default() };
         assert_eq!(broken.held(&facts), Some(Held::Unchecked));
+        let data = STANDARD.encode(b"\xff\xfe\x00");
+        for part in [
+            format!(r#"{{"type":"input_audio","input_audio":{{"data":"{data}","format":"wav"}}}}"#),
+            format!(r#"{{"type":"file","file":{{"filename":"a.pdf","file_data":"{data}"}}}}"#),
+            format!(r#"{{"type":"input_file","file_data":"data:application/pdf;base64,{data}"}}"#),
+            format!(
+                r#"{{"type":"document","source":{{"type":"url","url":"data:application/pdf;base64,{data}"}}}}"#
+            ),
+        ] {
+            let body = format!(r#"{{"messages":[{{"role":"user","content":[{part}]}}]}}"#);
+            assert_eq!(held(&body), Some(Held::Unchecked), "{body}");
+            let text = body.replace(&data, &STANDARD.encode("hello there"));
+            assert_eq!(held(&text), None, "{text}");
+        }
+        let empty = Value::Null;
+        let recording = RequestFacts { is_opaque: true, ..facts_of(&empty) };
+        assert_eq!(rules().held(&recording), Some(Held::Unchecked));
+        let by_key = NeverTo { keys: vec!["a".into()], ..NeverTo::default() };
+        assert_eq!(by_key.held(&recording), None, "no rule looks at the text");
+    }
+
+    #[test]
+    fn a_search_that_nobody_waits_for_stops() {
+        let (short, long) = (Value::from("a b"), Value::from("a b ".repeat(1 << 20)));
+        let held = |body| {
+            let asked = std::cell::Cell::new(0);
+            let is_stopped = &|| asked.replace(asked.get() + 1) == 0;
+            let held = rules().held(&RequestFacts { is_stopped, ..facts_of(body) });
+            (held, asked.get())
+        };
+        assert_eq!(held(&long), (Some(Held::Unchecked), 1));
+        assert_eq!(held(&short), (None, 0), "it is as good as done");
     }
 
     #[test]
     fn clients_and_headers_are_kept_back() {
         let body = Value::Null;
-        let facts = |user, header| RequestFacts { body: &body, beside: &["beta=true"], user, header };
+        let facts = |user, header| RequestFacts { beside: &["beta=true"], user, header, ..facts_of(&body) };
         assert_eq!(rules().held(&facts(Some("intern-7"), &|_| None)), Some(Held::Key));
         assert_eq!(rules().held(&facts(Some("anna"), &|_| None)), None);
         let project = |name: &str| (name == "x-project").then_some("secret-9");

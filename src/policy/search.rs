@@ -21,11 +21,13 @@ const PATTERN_CHECKS_MAX: usize = 100_000;
 
 /// Members whose strings are names of the API or ids. They are searched on their own, and do not stand between two pieces of
 /// a text that is split over blocks.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 13] = [
     "type",
     "role",
     "id",
     "tool_use_id",
+    "tool_call_id",
+    "call_id",
     "media_type",
     "signature",
     "ttl",
@@ -34,6 +36,31 @@ const NAMES: [&str; 11] = [
     "stop_reason",
     "cache_control",
 ];
+
+/// The bytes that are searched between two questions whether the search may go on.
+const BYTES_BETWEEN_STOPS: usize = 256 * 1024;
+
+/// The work of one search so far.
+struct SearchWork<'s> {
+    /// The checks of the matcher for patterns.
+    checks: Cell<usize>,
+    /// The bytes since the last question whether to stop.
+    bytes: Cell<usize>,
+    /// True if nobody waits for the result any more.
+    is_stopped: &'s dyn Fn() -> bool,
+}
+
+impl SearchWork<'_> {
+    /// Adds bytes to search. Returns false if the search is to stop.
+    fn goes_on(&self, size: usize) -> bool {
+        self.bytes.set(self.bytes.get() + size);
+        if self.bytes.get() < BYTES_BETWEEN_STOPS {
+            return true;
+        }
+        self.bytes.set(0);
+        !(self.is_stopped)()
+    }
+}
 
 /// The texts, paths and patterns that are sought.
 #[derive(Debug, Default)]
@@ -69,11 +96,14 @@ struct Strings {
     has_opaque: bool,
 }
 
+/// The beginning of a URL that holds data itself.
+const DATA_URL: &str = "data:";
+
 impl Strings {
     fn collect(&mut self, value: &Value<'_>, is_name: bool) {
         match value {
             Value::String(text) if is_name => self.push_name(text),
-            Value::String(text) => self.joined.push_str(text),
+            Value::String(text) => self.collect_text(text),
             Value::Array(items) => items.iter().for_each(|item| self.collect(item, is_name)),
             Value::Object(object) => self.collect_object(object),
             Value::BigInteger(digits) => self.push_name(digits),
@@ -87,19 +117,36 @@ impl Strings {
         self.names.push('\n');
     }
 
-    fn collect_object(&mut self, object: &Object<'_>) {
-        let text = |key: &str| object.get(key).and_then(Value::as_str);
-        let mut image = None;
-        if let (Some("base64"), Some(data)) = (text("type"), text("data")) {
-            let bytes = decode_whole(data);
-            let is_image = text("media_type").is_some_and(|kind| kind.starts_with("image/"));
-            let is_text = bytes.as_ref().is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
-            self.has_opaque |= !is_image && !is_text;
-            image = bytes.filter(|_| is_image && !is_text);
+    fn collect_text(&mut self, text: &str) {
+        let url = text.strip_prefix(DATA_URL).and_then(|rest| rest.split_once(";base64,"));
+        match url {
+            Some((kind, data)) if self.collect_data(kind, data) => self.push_name(kind),
+            _ => self.joined.push_str(text),
         }
-        // Decoded here, once: as a text, it would be decoded from each of its first four characters.
+    }
+
+    /// Decodes data in base64. Returns true for an image that is not text: as a text, it would be decoded once more from each
+    /// of its first four characters.
+    fn collect_data(&mut self, kind: &str, data: &str) -> bool {
+        let bytes = decode_whole(data);
+        let is_image = kind.starts_with("image/");
+        let is_text = bytes.as_ref().is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
+        self.has_opaque |= !is_image && !is_text;
+        let image = bytes.filter(|_| is_image && !is_text);
         let has_image = image.is_some();
         self.images.extend(image.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+        has_image
+    }
+
+    fn collect_object(&mut self, object: &Object<'_>) {
+        let text = |key: &str| object.get(key).and_then(Value::as_str);
+        // A document of the Messages API; a recording or a file of OpenAI's protocol.
+        let data = text("data").filter(|_| text("type") == Some("base64"));
+        let recording = || object.get("input_audio").and_then(|audio| audio.get("data")?.as_str());
+        let file = || text("file_data").filter(|data| !data.starts_with(DATA_URL));
+        let data = data.or_else(recording).or_else(file);
+        let kind = text("media_type").unwrap_or_default();
+        let has_image = data.is_some_and(|data| self.collect_data(kind, data));
         for (key, value) in object.iter() {
             self.push_name(key);
             if has_image && key == "data" {
@@ -125,8 +172,13 @@ impl Needles {
     }
 
     /// Searches a request, and texts that go with it. The work is linear in their size, except for patterns, which have a
-    /// limit.
-    pub(super) fn find_in(&self, request: &Value<'_>, beside: &[&str]) -> Option<SearchResult> {
+    /// limit. A search that `is_stopped` ends has found a part that cannot be searched.
+    pub(super) fn find_in(
+        &self,
+        request: &Value<'_>,
+        beside: &[&str],
+        is_stopped: &dyn Fn() -> bool,
+    ) -> Option<SearchResult> {
         if self.is_empty() {
             return None;
         }
@@ -136,24 +188,24 @@ impl Needles {
         if strings.has_opaque {
             return Some(SearchResult::Opaque);
         }
-        let checks = Cell::new(0);
+        let work = &SearchWork { checks: Cell::new(0), bytes: Cell::new(0), is_stopped };
         let Strings { joined, names, images, .. } = strings;
         // Each string on its own first, because a pattern may ask for a border that the next string hides.
-        self.find_by_patterns_in(request, &checks)
-            .or_else(|| self.find_deep(&names, &checks, BASE64_LEVELS_MAX))
-            .or_else(|| self.find_deep(&joined, &checks, BASE64_LEVELS_MAX))
-            .or_else(|| images.iter().find_map(|image| self.find_deep(image, &checks, BASE64_LEVELS_MAX - 1)))
+        self.find_by_patterns_in(request, work)
+            .or_else(|| self.find_deep(&names, work, BASE64_LEVELS_MAX))
+            .or_else(|| self.find_deep(&joined, work, BASE64_LEVELS_MAX))
+            .or_else(|| images.iter().find_map(|image| self.find_deep(image, work, BASE64_LEVELS_MAX - 1)))
     }
 
-    fn find_by_patterns_in(&self, value: &Value<'_>, checks: &Cell<usize>) -> Option<SearchResult> {
+    fn find_by_patterns_in(&self, value: &Value<'_>, work: &SearchWork<'_>) -> Option<SearchResult> {
         if self.patterns.is_empty() {
             return None;
         }
         match value {
-            Value::String(text) => self.find_by_patterns(text, checks),
-            Value::Array(items) => items.iter().find_map(|item| self.find_by_patterns_in(item, checks)),
+            Value::String(text) => self.find_by_patterns(text, work),
+            Value::Array(items) => items.iter().find_map(|item| self.find_by_patterns_in(item, work)),
             Value::Object(object) => {
-                object.iter().find_map(|(_, value)| self.find_by_patterns_in(value, checks))
+                object.iter().find_map(|(_, value)| self.find_by_patterns_in(value, work))
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::BigInteger(_) => None,
         }
@@ -161,14 +213,14 @@ impl Needles {
 
     /// Searches a text as it is, and with its escapes, its percent signs and its base64 undone. `base64_levels`: how often
     /// base64 in it is decoded.
-    fn find_deep(&self, text: &str, checks: &Cell<usize>, base64_levels: usize) -> Option<SearchResult> {
+    fn find_deep(&self, text: &str, work: &SearchWork<'_>, base64_levels: usize) -> Option<SearchResult> {
         let mut level = None::<String>;
         for _ in 0..=ESCAPE_LEVELS_MAX {
             let current = level.as_deref().unwrap_or(text);
             let found = self
-                .find(current, checks)
-                .or_else(|| self.find(&unpercent(current)?, checks))
-                .or_else(|| self.find_in_base64(current, checks, base64_levels));
+                .find(current, work)
+                .or_else(|| self.find(&unpercent(current)?, work))
+                .or_else(|| self.find_in_base64(current, work, base64_levels));
             if found.is_some() {
                 return found;
             }
@@ -180,17 +232,20 @@ impl Needles {
         Some(SearchResult::Opaque).filter(|_| is_whole && level.is_some_and(|level| level.contains("\\\\")))
     }
 
-    fn find_in_base64(&self, text: &str, checks: &Cell<usize>, levels: usize) -> Option<SearchResult> {
+    fn find_in_base64(&self, text: &str, work: &SearchWork<'_>, levels: usize) -> Option<SearchResult> {
         let levels = levels.checked_sub(1)?;
         let mut found = None;
         decode_runs(text, &mut |decoded| {
-            found = self.find_deep(decoded, checks, levels);
+            found = self.find_deep(decoded, work, levels);
             found.is_some()
         });
         found
     }
 
-    fn find(&self, text: &str, checks: &Cell<usize>) -> Option<SearchResult> {
+    fn find(&self, text: &str, work: &SearchWork<'_>) -> Option<SearchResult> {
+        if !work.goes_on(text.len()) {
+            return Some(SearchResult::Opaque);
+        }
         let squeezed = squeeze(text);
         let has = |text: &str, needle: &String| memmem::find(text.as_bytes(), needle.as_bytes()).is_some();
         if self.texts.iter().any(|needle| has(&squeezed, needle)) {
@@ -202,13 +257,13 @@ impl Needles {
                 return Some(SearchResult::Path);
             }
         }
-        self.find_by_patterns(text, checks)
+        self.find_by_patterns(text, work)
     }
 
-    fn find_by_patterns(&self, text: &str, checks: &Cell<usize>) -> Option<SearchResult> {
+    fn find_by_patterns(&self, text: &str, work: &SearchWork<'_>) -> Option<SearchResult> {
         let go_on = || {
-            checks.set(checks.get() + 1);
-            if checks.get() > PATTERN_CHECKS_MAX { Err("too much work".to_owned()) } else { Ok(()) }
+            work.checks.set(work.checks.get() + 1);
+            if work.checks.get() > PATTERN_CHECKS_MAX { Err("too much work".to_owned()) } else { Ok(()) }
         };
         self.patterns.iter().find_map(|pattern| {
             let (text, pattern) = (text.as_bytes(), pattern.as_bytes());

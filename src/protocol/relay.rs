@@ -43,6 +43,11 @@ impl<'p> RelayedPath<'p> {
         self.0.starts_with("/audio/")
     }
 
+    /// True if the answers are what a model says in a conversation.
+    pub fn gives_words(self) -> bool {
+        matches!(self.0, "/chat/completions" | "/completions" | "/responses")
+    }
+
     /// True for `/v1/responses`, where an answer's id may be named by the next request.
     pub fn is_responses(self) -> bool {
         self.0 == "/responses"

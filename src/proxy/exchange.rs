@@ -83,8 +83,10 @@ enum Output {
     Events { bytes: Vec<u8>, has_head: bool },
     /// A client that does not stream: the message put together from the events.
     Fold(MessageFold),
-    /// The upstream's own bytes, which go to the client as they come. `is_open`: the body still lacks its end.
-    Passed { is_open: bool },
+    /// The upstream's own bytes, which go to the client as they come.
+    Passed,
+    /// A whole answer of the upstream.
+    PassedWhole(RelayedAnswer),
 }
 
 /// Facts about an answer, for the log.
@@ -108,7 +110,7 @@ impl Output {
         match self {
             Output::Events { bytes, .. } => event.encode(bytes),
             Output::Fold(fold) => fold.event(event),
-            Output::Passed { .. } => {}
+            Output::Passed | Output::PassedWhole(_) => {}
         }
     }
 }
@@ -220,7 +222,8 @@ impl Exchange {
     pub(super) fn gathered_size(&self) -> usize {
         self.with(|answer| {
             let folded = match &answer.output {
-                Output::Events { .. } | Output::Passed { .. } => 0,
+                Output::Events { .. } | Output::Passed => 0,
+                Output::PassedWhole(answer) => answer.body.len(),
                 Output::Fold(fold) => fold.size(),
             };
             // A tool call of a message that is put together is in both.
@@ -359,7 +362,7 @@ impl Exchange {
             }
             self.client.borrow_mut().start_stream(status, &all)?;
         }
-        self.with(|answer| answer.output = Output::Passed { is_open: true });
+        self.with(|answer| answer.output = Output::Passed);
         Ok(())
     }
 
@@ -369,10 +372,9 @@ impl Exchange {
         self.client.borrow_mut().write(bytes)
     }
 
-    /// Passes a whole answer on.
-    pub(super) fn pass_whole(&self, answer: &RelayedAnswer) -> io::Result<()> {
-        self.with(|answer| answer.output = Output::Passed { is_open: false });
-        self.client.borrow_mut().respond_relayed(answer, self.request_id())
+    /// Takes a whole answer, which [`Exchange::finish`] passes on.
+    pub(super) fn pass_whole(&self, whole: RelayedAnswer) {
+        self.with(|answer| answer.output = Output::PassedWhole(whole));
     }
 
     /// Notes that content of an answer that passes has come. `is_word`: text or a tool call, not reasoning.
@@ -492,8 +494,10 @@ impl Exchange {
         self.flush()?;
         let Some(answer) = self.answer.borrow_mut().take() else { return Ok(()) };
         match answer.output {
-            Output::Events { .. } | Output::Passed { is_open: true } => self.client.borrow_mut().finish(),
-            Output::Passed { is_open: false } => Ok(()),
+            Output::Events { .. } | Output::Passed => self.client.borrow_mut().finish(),
+            Output::PassedWhole(answer) => {
+                self.client.borrow_mut().respond_relayed(&answer, self.request_id())
+            }
             Output::Fold(fold) => {
                 let mut message = Vec::new();
                 fold.finish(&mut message);
@@ -516,7 +520,7 @@ impl Exchange {
             let stream = &answer.stream;
             let (changes, rescued, has_looped) = (stream.changes(), stream.rescued(), stream.has_looped());
             let counts = match (&answer.output, answer.summary.end) {
-                (Output::Passed { .. }, Some((_, usage))) => counts_of(usage),
+                (Output::Passed | Output::PassedWhole(_), Some((_, usage))) => counts_of(usage),
                 _ => stream.counts(),
             };
             (Summary { changes, rescued, has_looped, ..answer.summary }, counts)

@@ -285,6 +285,7 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
         let error = match again {
             NextTry::With(ticket) => {
                 log::info!("{}: {} failed: {error}", course.record.request_id, served.name());
+                stages.proxy.activity.counters().add_failover();
                 turn = NextTurn::Later(ticket);
                 continue;
             }
@@ -678,6 +679,7 @@ impl<'s> Stages<'s> {
         };
         let Some(next) = upstream.as_deref().or(model.as_deref()) else { return Err(error.into()) };
         log::info!("{}: {failed} failed, trying {}: {error}", course.record.request_id, ShownText::new(next));
+        self.proxy.activity.counters().add_failover();
         let mut document = Document::from(saved.clone());
         course.hooked.reroute(model, upstream);
         self.route(&incoming, &incoming.parse(&mut document)?, course)

@@ -83,7 +83,7 @@ pub(super) fn passed_body(
         hooks.on_upstream_request(&mut body, shown)?;
         let after = body.to_json();
         if after != before {
-            incoming.check_never_to(&resolved.served, &body)?;
+            incoming.check_never_to(&resolved.served, (&body, &[]))?;
             changed = Some(after);
         }
     }
@@ -361,8 +361,8 @@ impl MessagesAnswer<'_> {
         }
         self.exchange.mark_content(true);
         self.exchange.mark_end(reason, usage);
-        let answer = RelayedAnswer { status, headers, body };
-        self.exchange.pass_whole(&answer).map_err(Stop::Client)
+        self.exchange.pass_whole(RelayedAnswer { status, headers, body });
+        Ok(())
     }
 }
 

@@ -163,7 +163,8 @@ impl Incoming<'_> {
             read => read,
         };
         let (requested, mut destinations) = self.destinations(model, hooked)?;
-        self.remove_forbidden(&mut destinations, body)?;
+        let passes = |served: &Served| served.upstream().speaks_messages();
+        self.remove_forbidden(&mut destinations, (body, &[]), &passes)?;
         if let Err(error) = &messages {
             destinations.retain(|destination| destination.served.upstream().speaks_messages());
             if destinations.is_empty() {
@@ -190,35 +191,55 @@ impl Incoming<'_> {
     }
 
     /// Removes the upstreams that must not get this request: by `never_to`, or because a hook of policy closed could not see
-    /// their answers.
+    /// their answers. `form`: the bytes of a request whose body only stands for them. `passes`: whether the answers of an
+    /// upstream pass as they are.
     ///
     /// # Errors
-    /// 403: none of them may get it.
-    fn remove_forbidden(&self, destinations: &mut Vec<Destination>, body: &Value<'_>) -> Result<(), Stop> {
+    /// 403: none of them may get it. The client has left during the search.
+    pub(super) fn remove_forbidden(
+        &self,
+        destinations: &mut Vec<Destination>,
+        (body, form): (&Value<'_>, &[u8]),
+        passes: &dyn Fn(&Served) -> bool,
+    ) -> Result<(), Stop> {
         let mut why = None;
         destinations.retain(|destination| {
-            let allowed = self
-                .check_never_to(&destination.served, body)
-                .and_then(|()| self.check_hooks(&destination.served));
+            let served = &destination.served;
+            let allowed = self.check_never_to(served, (body, form)).and_then(|()| match passes(served) {
+                true => self.check_hooks(served),
+                false => Ok(()),
+            });
             why = allowed.as_ref().err().cloned().or(why.take());
             allowed.is_ok()
         });
         match why {
+            Some(_) if self.has_left() => Err(Stop::ClientGone),
             Some(error) if destinations.is_empty() => Err(error.into()),
             _ => Ok(()),
         }
+    }
+
+    fn has_left(&self) -> bool {
+        self.wait.as_ref().is_some_and(|wait| has_left(wait.as_ref()))
     }
 
     /// Checks the rules that keep requests from an upstream.
     ///
     /// # Errors
     /// 403: a rule keeps this request back.
-    pub(super) fn check_never_to(&self, served: &Served, body: &Value<'_>) -> Result<(), Error> {
+    pub(super) fn check_never_to(
+        &self,
+        served: &Served,
+        (body, form): (&Value<'_>, &[u8]),
+    ) -> Result<(), Error> {
         let name = served.name();
-        let beside = texts_beside(self.request);
+        let mut beside = texts_beside(self.request);
+        let text = std::str::from_utf8(form);
+        beside.extend(text);
         let header = |name: &str| self.request.header(name);
         let user = self.caller.user.as_deref();
-        let facts = RequestFacts { body, beside: &beside, user, header: &header };
+        let (is_opaque, is_stopped) = (text.is_err(), &|| self.has_left());
+        let facts = RequestFacts { body, beside: &beside, user, is_opaque, header: &header, is_stopped };
         let Some(held) = self.gateway.never_to(name).find_map(|rules| rules.held(&facts)) else {
             return Ok(());
         };
@@ -230,9 +251,6 @@ impl Incoming<'_> {
 
     /// Checks that no hook of policy closed would have to see the answer of an upstream whose answers pass as they are.
     fn check_hooks(&self, served: &Served) -> Result<(), Error> {
-        if !served.upstream().speaks_messages() {
-            return Ok(());
-        }
         for hook in [Hook::Event, Hook::ToolCall] {
             let name = hook.name();
             if self.gateway.hooks().is_closed(hook) {
@@ -243,7 +261,7 @@ impl Incoming<'_> {
                 return Err(Error::new(Kind::Permission, what).retry(Retry::Never));
             }
             if self.gateway.hooks().defines(hook) {
-                self.gateway.warn_once("not called for upstreams with protocol = \"messages\"", name);
+                self.gateway.warn_once("not called for answers that pass as they are", name);
             }
         }
         Ok(())

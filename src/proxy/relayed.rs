@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use crate::anthropic::{MODEL_LENGTH_MAX, StopReason, Usage};
 use crate::cluster::ClusterKind;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Retry};
 use crate::hooks::Hook;
 use crate::http::Request;
 use crate::json::{self, Document, Value, splice_member};
 use crate::openai::{PassedCounts, PassingAnswer, conversation_view, form_field, is_form, read_failure};
 use crate::protocol::relay::{RelayedPath, says_no_such_path};
 use crate::server::Client;
+use crate::shown::ShownText;
 use crate::translate::{Asked, failure_error};
 use crate::transport::{ExtraHeaders, Failure, Path, Response, Wait, has_left};
 
@@ -32,7 +33,7 @@ use super::routing::{NextTry, Routing, sign_of, sign_of_failure};
 use super::state::Proxy;
 use super::stop::Stop;
 use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Moment, Phase, Placed, Record};
-use crate::fleet::{BoxSlot, Gateway, Outage, Resolved, Sign, Spent, Ticket};
+use crate::fleet::{BoxSlot, Destination, Gateway, Outage, Resolved, Sign, Spent, Ticket};
 
 /// The room for one read of an answer, in bytes: it begins small, and doubles for an answer that fills it.
 const READ_SIZE_MIN: usize = 2 * 1024;
@@ -174,6 +175,7 @@ impl RelayedCourse<'_> {
                 match order.routing.another(&ticket, self.outage.is_spent()) {
                     NextTry::With(ticket) => {
                         log::info!("{}: {} failed: {error}", self.record.request_id, upstream.served.name());
+                        self.proxy.activity.counters().add_failover();
                         order.ticket = Some(ticket);
                         continue;
                     }
@@ -231,8 +233,12 @@ impl RelayedCourse<'_> {
             client.check(model, &tree)?;
             key_lane = client.limits().lane;
         }
-        // All upstreams speak OpenAI's protocol. One that does not is to be left out here, and said so in the error.
-        let (requested, destinations) = incoming.destinations(model, &self.hooked)?;
+        let (requested, mut destinations) = incoming.destinations(model, &self.hooked)?;
+        remove_messages_upstreams(&mut destinations, model)?;
+        let form = if let PassedBody::Form(bytes, ..) = &body { bytes.as_slice() } else { &[] };
+        // Hooks that see answers are about the words of a model, which these paths give.
+        let has_words = self.path.gives_words();
+        incoming.remove_forbidden(&mut destinations, (&tree, form), &|_| has_words)?;
         let view = conversation_view(&tree);
         let identity = Identity { request, caller, body: &view };
         let mut headers = Vec::new();
@@ -347,6 +353,10 @@ impl RelayedCourse<'_> {
             hooks.on_upstream_request(&mut tree, shown)?;
             let after = tree.to_json();
             if before != after {
+                let wait = Some(self.wait());
+                let (gateway, request, caller) = (&self.gateway, self.request, self.caller);
+                let incoming = Incoming { gateway, wait, room: None, request, caller };
+                incoming.check_never_to(&resolved.served, (&tree, &[]))?;
                 bytes = after.into_bytes();
             }
         }
@@ -585,6 +595,26 @@ fn is_event_stream(response: &Response) -> bool {
 }
 
 const EVENT_STREAM: &str = "text/event-stream";
+
+/// Removes the upstreams that do not speak OpenAI's protocol.
+///
+/// # Errors
+/// 404: none is left.
+fn remove_messages_upstreams(destinations: &mut Vec<Destination>, model: &str) -> Result<(), Error> {
+    let removed = destinations.iter().find(|destination| destination.served.upstream().speaks_messages());
+    let name = removed.map(|destination| destination.served.name().to_owned());
+    destinations.retain(|destination| !destination.served.upstream().speaks_messages());
+    match name {
+        Some(name) if destinations.is_empty() => {
+            let what = format!(
+                "model {}: its upstream '{name}' has the Messages API only: ask for it at /v1/messages, or for another model here",
+                ShownText::new(model)
+            );
+            Err(Error::new(Kind::NotFound, what).retry(Retry::Never))
+        }
+        _ => Ok(()),
+    }
+}
 
 fn no_model() -> Error {
     Error::invalid("model: Field required: name a model, such as one of GET /v1/models")

@@ -580,3 +580,122 @@ fn requests_that_must_not_leave_do_not() {
     assert_eq!(client.ask(&post_with(KEY, opus(body).as_bytes())).status, 500);
     assert_eq!(api.got().len(), 1);
 }
+
+/// A request to a path of OpenAI's protocol.
+fn post_openai(path: &str, kind: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n{KEY}content-length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+#[test]
+fn openai_paths_leave_these_upstreams_out_and_obey_the_same_rules() {
+    const CHAT: &str = "/v1/chat/completions";
+    const SONNET: &str = r#"{ "claude-sonnet-*", upstream = "cloud", backup = { "box" } },"#;
+    let (api, boxed) = (MessagesApi::start(), Upstream::start());
+    let rules = r#"never_to = { box = { match = { "TOP SECRET" } } },
+        on_request = function(req) if req.headers["x-route"] then return { upstream = "cloud" } end end,
+        on_upstream_request = function(body) if body.late then body.more = "top secret" end end,"#;
+    let server = start("openai", &api, &boxed, &format!("{OPUS}{SONNET}"), rules);
+    let ask = |path: &str, kind: &str, body: &str| {
+        let answer = server.connect().ask(&post_openai(path, kind, body));
+        let message = answer.json()["error"]["message"].as_str().unwrap_or_default().to_owned();
+        (answer.status, message)
+    };
+    let chat = |model: &str, text: &str| {
+        json!({"model": model, "messages": [{"role": "user", "content": text}]}).to_string()
+    };
+    for path in [CHAT, "/v1/completions", "/v1/responses", "/v1/embeddings"] {
+        let (status, message) = ask(path, "application/json", &chat("claude-opus-5", "hi"));
+        assert!(status == 404 && message.contains("'cloud' has the Messages API only"), "{message}");
+    }
+    boxed.next_answer(200, "{}");
+    assert_eq!(ask(CHAT, "application/json", &chat("claude-sonnet-5", "hi")).0, 200);
+    let form = |text: &str| {
+        format!(
+            "--x\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nm\r\n--x\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\n{text}\r\n--x--\r\n"
+        )
+    };
+    let late = r#"{"model":"m","late":true,"messages":[]}"#;
+    let seen = boxed.seen().len();
+    for (path, kind, body) in [
+        (CHAT, "application/json", chat("claude-sonnet-5", "Top secret!")),
+        (CHAT, "application/json", chat("m", "top  secret")),
+        (CHAT, "application/json", late.to_owned()),
+        ("/v1/embeddings", "application/json", r#"{"model":"m","input":["a","TOP SECRET"]}"#.to_owned()),
+        ("/v1/audio/transcriptions", "multipart/form-data; boundary=x", form("top secret")),
+    ] {
+        let (status, message) = ask(path, kind, &body);
+        assert!(status == 403 && message.contains("`match`"), "{status} {message}: {body}");
+        assert!(!message.to_lowercase().contains("secret"), "{message}");
+    }
+    let mut binary = post_openai("/v1/audio/transcriptions", "multipart/form-data; boundary=x", &form("a b"));
+    binary.iter_mut().rev().filter(|byte| **byte == b'b').take(1).for_each(|byte| *byte = 0xff);
+    let answer = server.connect().ask(&binary);
+    assert!(answer.status == 403 && answer.text().contains("cannot be searched"), "{}", answer.text());
+    assert_eq!(boxed.seen().len(), seen);
+    // A hook that must see every answer does not see these.
+    let closed = r#"policy = "closed", on_tool_call = function() end,"#;
+    let server = start("openai-closed", &api, &boxed, "", closed);
+    let answer = server.connect().ask(&post_openai(CHAT, "application/json", &chat("m", "hi")));
+    assert!(answer.status == 403 && answer.text().contains("on_tool_call"), "{}", answer.text());
+    boxed.next_answer(200, "{}");
+    let answer = server.connect().ask(&post_openai("/v1/embeddings", "application/json", &chat("m", "hi")));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(api.got().is_empty(), "{:?}", api.got());
+}
+
+#[test]
+fn answers_that_pass_count_like_all_others() {
+    let (api, boxed) = (MessagesApi::start(), Upstream::start());
+    let keys = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("cloud-limits.keys");
+    std::fs::write(&keys, "sk-anna-0123456789 anna\n").unwrap();
+    // An answer of the API takes 36 tokens.
+    let rules = r#"keys = { anna = { tokens_per_day = 50 } },"#;
+    let arguments = ["--api-key-file", keys.to_str().unwrap(), "--log-format", "json"];
+    let server = start_with("counted", &api.url(), &boxed, BACKED, rules, &arguments);
+    let key = format!("{KEY}x-sparkgap-key: sk-anna-0123456789\r\n");
+    let send = |body: Value| {
+        let mut body = body;
+        body["max_tokens"] = 1.into();
+        ask(&server, &key, &opus(body))
+    };
+    // The upstream's own header of this name gives way to the client's limit.
+    let mut events = stream(
+        &json!({"id": "m", "type": "message", "role": "assistant", "model": "x", "stop_reason": "end_turn",
+        "content": [{"type": "text", "text": "Hi."}],
+        "usage": {"input_tokens": 7, "cache_read_input_tokens": 11, "cache_creation_input_tokens": 13, "output_tokens": 5}}),
+    );
+    let head = b"HTTP/1.1 200 OK\r\n";
+    let own = b"anthropic-ratelimit-tokens-limit: 9\r\n";
+    events.splice(head.len()..head.len(), own.iter().copied());
+    api.next_bytes(events);
+    let first = send(hello_stream());
+    assert_eq!(first.status, 200, "{}", first.text());
+    let limits: Vec<&String> = first
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "anthropic-ratelimit-tokens-limit")
+        .map(|(_, value)| value)
+        .collect();
+    assert_eq!(limits, ["50"]);
+    let line = server.wait_for("\"model\":\"claude-opus-5\"");
+    for part in
+        ["\"upstream\":\"cloud\"", "\"output_tokens\":5", "\"stop_reason\":\"end_turn\"", "\"status\":200"]
+    {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    let second = send(hello());
+    assert_eq!((second.status, second.header("anthropic-ratelimit-tokens-remaining")), (200, Some("14")));
+    assert_eq!(send(hello()).status, 429);
+    let page = server
+        .connect()
+        .ask(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nx-api-key: sk-anna-0123456789\r\n\r\n");
+    for line in [
+        "sparkgap_output_tokens_total{upstream=\"cloud\"} 10",
+        "sparkgap_prompt_tokens_total{upstream=\"cloud\",kind=\"cached\"} 22",
+    ] {
+        assert!(page.text().lines().any(|found| found == line), "{line}\n{}", page.text());
+    }
+    assert_eq!(server.health()["failovers"], 0);
+}
