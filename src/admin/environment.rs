@@ -3,8 +3,10 @@
 //! Knows Claude Code's variables and the gateway; `forms` knows shells, and adds the client's key.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::claude_code::{AUTO_CHECK_SECONDS, AUTO_CHECK_TOKENS, AUTO_PREFILL_MIN, AUTO_WINDOW_MIN};
+use crate::config::UpstreamAuth;
 use crate::error::Error;
 use crate::http::Request;
 use crate::json::{Object, Value};
@@ -12,13 +14,17 @@ use crate::settings::LateTools;
 use crate::shell::Variables;
 use crate::transport::Wait;
 
-use crate::fleet::{Gateway, LISTING_PREFIX, Resolved};
+use crate::fleet::{Gateway, LISTING_PREFIX, Resolved, Served};
 use crate::hooks::Hook;
 
 /// Every variable that is ever sent, and why. A client that fetches `/env` accepts only these variables.
-pub const VARIABLES: [(&str, &str); 32] = [
+pub const VARIABLES: [(&str, &str); 33] = [
     ("ANTHROPIC_BASE_URL", "where sparkgap is"),
-    ("ANTHROPIC_AUTH_TOKEN", "the key that sparkgap asks for; any text where it asks for none"),
+    (
+        "ANTHROPIC_AUTH_TOKEN",
+        "the key that sparkgap asks for; any text where it asks for none; empty where Claude Code sends your own key or login",
+    ),
+    ("ANTHROPIC_CUSTOM_HEADERS", "the key that sparkgap asks for, beside your own"),
     ("ANTHROPIC_API_KEY", "empty, so that no key of an Anthropic account is ever sent to this gateway"),
     ("ANTHROPIC_MODEL", "the main model, by a name that is served here"),
     ("ANTHROPIC_DEFAULT_OPUS_MODEL", "what 'opus' means here"),
@@ -174,6 +180,8 @@ pub struct ClientEnvironment {
     pub(super) settings: Vec<(&'static str, Value<'static>)>,
     /// Sentences for the person, each in one line.
     pub(super) notes: Vec<String>,
+    /// True if an upstream gets its clients' own keys.
+    pub(super) takes_keys: bool,
 }
 
 /// The address by which the client of this request reached us. `is_secure`: its connection is HTTPS.
@@ -209,7 +217,16 @@ pub fn of_client(
         settings.push(("disableAutoMode", "disable".into()));
         notes.push(note);
     }
-    Ok(ClientEnvironment { base_url, variables: variables(gateway, &tiers), settings, notes })
+    let takes = |served: &&Arc<Served>| served.upstream().config().auth == UpstreamAuth::Client;
+    let taker = gateway.upstreams().iter().find(takes);
+    notes.extend(taker.map(|taker| {
+        format!(
+            "models on upstream {} get your own key: log in with /login in Claude Code, or set ANTHROPIC_API_KEY",
+            taker.name()
+        )
+    }));
+    let (variables, takes_keys) = (variables(gateway, &tiers), taker.is_some());
+    Ok(ClientEnvironment { base_url, variables, settings, notes, takes_keys })
 }
 
 impl ClientEnvironment {
@@ -234,6 +251,7 @@ impl ClientEnvironment {
             ("settings", settings.into()),
             ("notes", notes.into()),
             ("why", why.into()),
+            ("takes_keys", self.takes_keys.into()),
         ])
     }
 }

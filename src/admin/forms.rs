@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 
 use super::environment::{ClientEnvironment, VARIABLES};
+use crate::access::OWN_KEY_HEADER;
 use crate::claude_code::DETOURS;
 use crate::error::{Error, Kind};
 use crate::shell::{EnvForm, Variables, settings_file};
@@ -15,13 +16,26 @@ use crate::shown::is_command;
 /// The value of `ANTHROPIC_AUTH_TOKEN` if sparkgap needs no key: Claude Code does not start without a token.
 pub const ANY_KEY: &str = "local";
 
-/// The variables that say where sparkgap is and which key it gets.
-pub fn own_variables(base_url: String, key: Option<&str>) -> Variables {
-    vec![
-        ("ANTHROPIC_BASE_URL", base_url),
-        ("ANTHROPIC_AUTH_TOKEN", key.unwrap_or(ANY_KEY).to_string()),
-        ("ANTHROPIC_API_KEY", String::new()),
-    ]
+/// The variable with further headers for Claude Code's requests.
+pub const CUSTOM_HEADERS: &str = "ANTHROPIC_CUSTOM_HEADERS";
+
+/// The variables that say where sparkgap is and which key it gets. `takes_keys`: an upstream gets its clients' own keys, so
+/// Claude Code sends the person's key or login, and sparkgap's key beside it.
+pub fn own_variables(base_url: String, key: Option<&str>, takes_keys: bool) -> Variables {
+    let mut found = vec![("ANTHROPIC_BASE_URL", base_url)];
+    if takes_keys {
+        found.push(("ANTHROPIC_AUTH_TOKEN", String::new()));
+        found.extend(key.map(|key| (CUSTOM_HEADERS, format!("{OWN_KEY_HEADER}: {key}"))));
+    } else {
+        found.push(("ANTHROPIC_AUTH_TOKEN", key.unwrap_or(ANY_KEY).to_string()));
+        found.push(("ANTHROPIC_API_KEY", String::new()));
+    }
+    found
+}
+
+/// True if these variables let Claude Code send the person's own key or login.
+pub fn leaves_key(variables: &Variables) -> bool {
+    variables.iter().any(|(name, value)| *name == "ANTHROPIC_AUTH_TOKEN" && value.is_empty())
 }
 
 /// The variables for clients of OpenAI's protocol, and why.
@@ -56,8 +70,8 @@ pub fn write_openai(base_url: &str, form: EnvForm, key: Option<&str>) -> String 
 /// # Errors
 /// 502: a server calls its model by a name with control characters, which must not reach a terminal.
 pub fn write(told: ClientEnvironment, form: EnvForm, key: Option<&str>) -> Result<String, Error> {
-    let ClientEnvironment { base_url, variables: others, mut settings, notes } = told;
-    let mut variables = own_variables(base_url, key);
+    let ClientEnvironment { base_url, variables: others, mut settings, notes, takes_keys } = told;
+    let mut variables = own_variables(base_url, key, takes_keys);
     variables.extend(others);
     if let Some((name, _)) = variables.iter().find(|(_, value)| value.contains(is_command)) {
         return Err(Error::new(
@@ -71,7 +85,9 @@ pub fn write(told: ClientEnvironment, form: EnvForm, key: Option<&str>) -> Resul
     variables.extend(DETOURS.map(|name| (name, String::new())));
     if form == EnvForm::Settings {
         // The program that this setting names would print the key of another server.
-        settings.push(("apiKeyHelper", "".into()));
+        if !takes_keys {
+            settings.push(("apiKeyHelper", "".into()));
+        }
         return Ok(settings_file(variables, settings));
     }
     Ok(form.script(&variables, &notes) + &comments(&variables))

@@ -14,7 +14,7 @@ use std::process::Command;
 use super::output::{Failed, note, print};
 use super::remote::{LOCAL, RemoteEnvironment, ask};
 use super::settings_file::{FILE_SIZE_MAX, SettingsFile};
-use crate::admin::forms::ANY_KEY;
+use crate::admin::forms::{ANY_KEY, CUSTOM_HEADERS, leaves_key};
 use crate::claude_code::DETOURS;
 use crate::config;
 use crate::json::{self, Value};
@@ -40,7 +40,7 @@ Claude Code's own help:
 ";
 
 /// Variables that hold a key: a settings file that sets one would send a key of another server here.
-const KEYS: [&str; 2] = ["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY"];
+const KEYS: [&str; 3] = ["ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_API_KEY", CUSTOM_HEADERS];
 
 /// Variables that put an HTTP proxy between Claude Code and every server, this machine's own included.
 const PROXIES: [&str; 6] =
@@ -240,7 +240,7 @@ fn merged(
     let whole = settings.as_object_mut().ok_or_else(wrong)?;
     let mut env = whole.get("env").and_then(Value::as_object).cloned().unwrap_or_default();
     for (name, value) in variables {
-        let is_secret = *name == "ANTHROPIC_AUTH_TOKEN" && value != ANY_KEY;
+        let is_secret = (*name == "ANTHROPIC_AUTH_TOKEN" && value != ANY_KEY) || *name == CUSTOM_HEADERS;
         if !is_secret || shows_key {
             env.set(*name, value.clone());
         }
@@ -255,7 +255,9 @@ fn merged(
         }
     }
     // This setting names a program that prints the key of another server: Claude Code would send that key beside ours.
-    whole.set("apiKeyHelper", "");
+    if !leaves_key(variables) {
+        whole.set("apiKeyHelper", "");
+    }
     Ok(settings)
 }
 
@@ -322,8 +324,9 @@ fn has_other_key(settings: &Value<'_>, variables: &Variables) -> bool {
     let env = settings.get("env");
     KEYS.iter().any(|name| {
         let ours = variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        env.and_then(|env| env.get(name))
-            .is_some_and(|value| value.as_str().is_none_or(|value| ours != Some(value)))
+        // A key that we leave to the person is not another one.
+        let given = env.and_then(|env| env.get(name)).filter(|_| ours.is_some());
+        given.is_some_and(|value| value.as_str().is_none_or(|value| ours != Some(value)))
     })
 }
 
@@ -366,6 +369,7 @@ fn check_managed(folder: &Path, variables: &Variables) -> Result<(), Failed> {
                 .is_some_and(|managed| variables.iter().any(|(known, ours)| known == name && ours != managed))
         });
         let other = ["forceLoginMethod", "forceLoginGatewayUrl", "apiKeyHelper"].into_iter();
+        let other = other.filter(|name| *name != "apiKeyHelper" || !leaves_key(variables));
         let other = other.filter(|name| settings.get(name).is_some()).find(|name| {
             // With a token, Claude Code asks for no login at Anthropic; a login at a gateway would send requests
             // elsewhere.
@@ -478,6 +482,18 @@ mod tests {
             assert_eq!(text("ANTHROPIC_AUTH_TOKEN"), shows_key.then_some("sk-our-lan"));
             assert_eq!(merged.get("model").and_then(Value::as_str), Some("opus"));
         }
+        // Where the person's own key goes on, it and the program that prints it stay as they are.
+        let left = vec![
+            ("ANTHROPIC_AUTH_TOKEN", String::new()),
+            (CUSTOM_HEADERS, "x-sparkgap-key: sk-our-lan".to_string()),
+        ];
+        let own = value(r#"{"apiKeyHelper":"mine","env":{"ANTHROPIC_API_KEY":"sk-ant-mine"}}"#);
+        assert!(!has_other_key(&own, &left) && has_other_key(&own, &variables()));
+        let kept = merged(own, &left, Vec::new(), false).unwrap();
+        assert_eq!(kept.get("apiKeyHelper").and_then(Value::as_str), Some("mine"));
+        let env = kept.get("env").unwrap();
+        assert_eq!(env.get("ANTHROPIC_API_KEY").and_then(Value::as_str), Some("sk-ant-mine"));
+        assert_eq!(env.get(CUSTOM_HEADERS), None, "it is secret");
         assert!(merged(value("[]"), &variables(), Vec::new(), false).is_err());
         for wrong in ["{\"env\":", "/no/such/file.json", "{]}"] {
             let failed = own_settings(OsStr::new(wrong)).unwrap_err();

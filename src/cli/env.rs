@@ -9,7 +9,7 @@ use super::arguments::Environment;
 use super::claude;
 use super::output::{Failed, note};
 use super::remote::ask;
-use crate::admin::forms::{comments, openai_variables};
+use crate::admin::forms::{CUSTOM_HEADERS, comments, openai_variables};
 use crate::json::Value;
 use crate::shell::{EnvForm, FAILURE, Variables, settings_file};
 use crate::shown::plain_json;
@@ -106,7 +106,9 @@ fn prompt_variable(options: &Environment) -> Result<Option<(&'static str, String
 /// The variables of OpenAI's clients, by the address and the key of those of Claude Code.
 fn of_openai(variables: &Variables) -> Variables {
     let value = |name| variables.iter().find(|(told, _)| *told == name).map(|(_, value)| value.as_str());
-    openai_variables(value("ANTHROPIC_BASE_URL").unwrap_or_default(), value("ANTHROPIC_AUTH_TOKEN"))
+    let header = value(CUSTOM_HEADERS).and_then(|header| header.split_once(": ")).map(|(_, key)| key);
+    let key = header.or(value("ANTHROPIC_AUTH_TOKEN").filter(|key| !key.is_empty()));
+    openai_variables(value("ANTHROPIC_BASE_URL").unwrap_or_default(), key)
 }
 
 fn write(text: &str) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::output::{Failed, note};
 use crate::admin::environment::{PREFERENCES, SETTINGS, VARIABLES};
-use crate::admin::forms::own_variables;
+use crate::admin::forms::{CUSTOM_HEADERS, own_variables};
 use crate::config::{self, Secret};
 use crate::json::{self, Value};
 use crate::shell::Variables;
@@ -78,7 +78,9 @@ pub(super) fn ask(
     let mut body = fetch_patiently(&server, &remote, may_wait)?;
     let not_ours = |what: &str| format!("{remote} is not a sparkgap that knows `env`: {what}");
     let answer = json::parse(&mut body).map_err(|error| not_ours(&error.to_string()))?;
-    read_answer(&answer, own_variables(base_url, key.as_deref())).map_err(|what| not_ours(&what))
+    let takes_keys = answer.get("takes_keys").and_then(Value::as_bool).unwrap_or(false);
+    let own = own_variables(base_url, key.as_deref(), takes_keys);
+    read_answer(&answer, own).map_err(|what| not_ours(&what))
 }
 
 /// Trusts the authorities in the file that `SPARKGAP_CA_FILE` names, if it is set: for a sparkgap with a private certificate.
@@ -98,7 +100,8 @@ fn read_answer(answer: &Value<'_>, mut variables: Variables) -> Result<RemoteEnv
     // Accept only these names: a server must not set anything else in the user's shell. Refuse backslashes: fish
     // interprets them within quotes too, so a backslash could end the quotes.
     for (name, _) in VARIABLES {
-        let is_told = variables.iter().any(|(known, _)| *known == name);
+        // Headers are never another machine's to choose.
+        let is_told = name == CUSTOM_HEADERS || variables.iter().any(|(known, _)| *known == name);
         if let Some(value) = env.get(name).and_then(Value::as_str).filter(|_| !is_told) {
             if value.contains(|c: char| c == '\\' || is_command(c)) {
                 return Err(format!("its {name} has a backslash or a control character"));
@@ -225,7 +228,7 @@ mod tests {
             "settings":{"skipWebFetchPreflight":true,"disableAutoMode":"disable","apiKeyHelper":"rm -rf ~"},
             "notes":["one\u001b[2J\nline",7,"two"]}"#;
         let answer = json::parse(&mut text.as_bytes().to_vec()).unwrap().into_owned();
-        let told = read_answer(&answer, own_variables("http://box".into(), None)).unwrap();
+        let told = read_answer(&answer, own_variables("http://box".into(), None, false)).unwrap();
         let settings = told.settings.iter().map(|(name, value)| format!("{name}={}", value.to_json()));
         assert_eq!(
             settings.collect::<Vec<_>>(),

@@ -56,10 +56,15 @@ impl Proxy {
             return Ok(Admission::Preflight);
         }
         let unknown = || {
-            Error::new(
-                Kind::NotFound,
-                format!("Not found: {} {}", request.method, ShownText::new(&request.path)),
-            )
+            let path = request.path.strip_prefix(self.options.prefix.as_str()).unwrap_or_default();
+            let is_other = ["/v1/messages/batches", "/v1/files"].iter().any(|other| path.starts_with(other));
+            let more = if is_other {
+                "; batches and files do not pass: send them to their server itself, or a single request to /v1/messages"
+            } else {
+                ""
+            };
+            let what = format!("Not found: {} {}{more}", request.method, ShownText::new(&request.path));
+            Error::new(Kind::NotFound, what)
         };
         let resource = self.resource(request).ok_or_else(unknown)?;
         let methods = resource.methods();

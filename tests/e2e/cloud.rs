@@ -699,3 +699,44 @@ fn answers_that_pass_count_like_all_others() {
     }
     assert_eq!(server.health()["failovers"], 0);
 }
+
+#[test]
+fn the_environment_leaves_the_person_s_key_to_claude_code() {
+    let (api, boxed) = (MessagesApi::start(), Upstream::start());
+    let keys = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("cloud-env.keys");
+    std::fs::write(&keys, "sk-anna-0123456789 anna\n").unwrap();
+    let named = r#"{ "claude-cloud", upstream = "cloud", model = "claude-opus-5" },"#;
+    let arguments = ["--api-key-file", keys.to_str().unwrap()];
+    let server = start_with("env", &api.url(), &boxed, named, "", &arguments);
+    let get = |path: &str| {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nanthropic-version: x\r\nx-sparkgap-key: sk-anna-0123456789\r\n\r\n"
+        );
+        server.connect().ask(request.as_bytes())
+    };
+    let url = format!("http://{}", server.address);
+    let run = |arguments: &[&str]| {
+        let (code, out, error) =
+            output(&[&["env", "--remote", &url, "--api-key", "sk-anna-0123456789"], arguments].concat());
+        assert_eq!(code, Some(0), "{out}{error}");
+        (out, error)
+    };
+    let (script, notes) = run(&[]);
+    assert!(notes.contains("models on upstream cloud get your own key"), "{notes}");
+    for script in [script, get("/env.sh").text().to_owned()] {
+        assert!(script.contains("ANTHROPIC_CUSTOM_HEADERS='x-sparkgap-key: sk-anna-0123456789'"), "{script}");
+        assert!(script.contains("ANTHROPIC_AUTH_TOKEN=''"), "{script}");
+        assert!(!script.contains("ANTHROPIC_API_KEY="), "{script}");
+    }
+    let (script, _) = run(&["--openai"]);
+    assert!(script.contains("OPENAI_API_KEY='sk-anna-0123456789'"), "{script}");
+    // The names of aliases that lead there are listed; the upstream itself is not asked.
+    let listing = get("/v1/models").json();
+    let found = listing["data"].as_array().unwrap().iter().find(|model| model["id"] == "claude-cloud");
+    assert_eq!(found.unwrap()["display_name"], "claude-cloud (claude-opus-5)");
+    for path in ["/v1/messages/batches", "/v1/messages/batches/b/results", "/v1/files"] {
+        let (kind, message) = get(path).error();
+        assert!(kind == "not_found_error" && message.contains("batches and files do not pass"), "{message}");
+    }
+    assert!(api.got().is_empty(), "{:?}", api.got());
+}
