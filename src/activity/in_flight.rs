@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::phase::Phase;
-use super::record::{Caller, RequestDetails};
+use super::record::{Caller, Record, RequestDetails};
 use super::times::{Moment, Moments, PhaseTimes, since};
+use crate::json::Value;
 
 /// The requests in progress.
 #[derive(Debug, Default)]
@@ -165,6 +166,24 @@ impl ActiveRequest {
     /// A copy of the facts that are known by now.
     pub fn details(&self) -> RequestDetails {
         self.lock().clone()
+    }
+
+    /// The request with the keys of one that has ended ([`Record::to_value`]), its phase, and the estimate of its prompt. Facts
+    /// that are not known yet are null or 0.
+    pub fn to_value(&self) -> Value<'static> {
+        let details = self.details();
+        let mut record = Record::new(self.request_id(), &details.caller);
+        record.began = self.began;
+        record.began_at = record.began_at.checked_sub(self.began.elapsed()).unwrap_or(record.began_at);
+        record.times = self.times();
+        let prompt_estimate = details.prompt_estimate;
+        record.details = details;
+        let mut value = record.to_value();
+        if let Some(object) = value.as_object_mut() {
+            object.push("phase", self.phase().name());
+            object.push("prompt_estimate", prompt_estimate);
+        }
+        value
     }
 
     fn lock(&self) -> MutexGuard<'_, RequestDetails> {

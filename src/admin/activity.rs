@@ -31,7 +31,7 @@ pub fn activity(gateway: &Gateway, activity: &Activity, query: Option<&str>, cal
             && session.is_none_or(|session| details.session.as_deref() == Some(session))
     };
     let shown = requests.iter().filter(|request| is_message(request)).take(IN_FLIGHT_MAX);
-    let shown: Vec<Value<'static>> = shown.map(|request| in_progress(request)).collect();
+    let shown: Vec<Value<'static>> = shown.map(|request| request.to_value()).collect();
     let is_asked = |record: &Record| {
         let details = &record.details;
         may_see(caller, &details.caller)
@@ -59,24 +59,6 @@ fn may_see(caller: &Caller, owner: &Caller) -> bool {
         None if caller.address.is_loopback() => true,
         None => owner.user.is_none() && owner.address == caller.address,
     }
-}
-
-/// A request in progress, with the keys of one that has ended. Facts that are not known yet are null or 0.
-fn in_progress(request: &ActiveRequest) -> Value<'static> {
-    let details = request.details();
-    let mut record = Record::new(request.request_id(), &details.caller);
-    let elapsed = request.began().elapsed();
-    record.began = request.began();
-    record.began_at = record.began_at.checked_sub(elapsed).unwrap_or(record.began_at);
-    record.times = request.times();
-    let prompt_estimate = details.prompt_estimate;
-    record.details = details;
-    let mut value = record.to_value();
-    if let Some(object) = value.as_object_mut() {
-        object.push("phase", request.phase().name());
-        object.push("prompt_estimate", prompt_estimate);
-    }
-    value
 }
 
 #[cfg(test)]

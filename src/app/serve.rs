@@ -57,17 +57,7 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     let read = keys.read(master_key.as_ref()).map_err(Configuration)?;
     let access = clients::access(&options, &addresses, read).map_err(Configuration)?;
     let needs_key = !access.keys.is_empty();
-    let proxy_options = proxy::ProxyOptions {
-        prefix: options.prefix.clone(),
-        memory_max: options.memory_max,
-        body_timeout: options.server.body_timeout,
-        body_total_timeout: options.server.body_total_timeout,
-        patience: options.patience,
-        metrics_open: options.metrics_open,
-        metrics_by_client: options.metrics_by_client,
-        record: options.record,
-    };
-    let proxy = Arc::new(Proxy::new(gateway, access, proxy_options));
+    let proxy = Arc::new(Proxy::new(gateway, access, proxy_options(&options)));
     let shared = setup.shared();
     let status = Status::new(&proxy);
     let stop = StopHandle::new().map_err(text)?;
@@ -112,6 +102,20 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     }
     log::info!("stopped");
     Ok(())
+}
+
+/// The part of the options that each request needs.
+fn proxy_options(options: &RunOptions) -> proxy::ProxyOptions {
+    proxy::ProxyOptions {
+        prefix: options.prefix.clone(),
+        memory_max: options.memory_max,
+        body_timeout: options.server.body_timeout,
+        body_total_timeout: options.server.body_total_timeout,
+        patience: options.patience,
+        metrics_open: options.metrics_open,
+        metrics_by_client: options.metrics_by_client,
+        record: options.record,
+    }
 }
 
 /// Checks that recordings have a folder.

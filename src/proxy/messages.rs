@@ -26,7 +26,7 @@ use super::exchange::{Exchange, Summary};
 use super::filter::Filter;
 use super::identity::{self, Identity};
 use super::passing::{self, MessagesAnswer, PassedRequest};
-use super::prepare::{Hooked, Incoming, describe};
+use super::prepare::{Hooked, Incoming, describe, model_of};
 use super::recorded;
 use super::relay::Relay;
 use super::rescued;
@@ -390,10 +390,26 @@ impl<'s> Stages<'s> {
             course.record.details.is_streamed = shown.stream;
         }
         let body = body?;
-        if let Some(search) = find_search(self.gateway, &body) {
+        if let Some(search) = find_search(self.gateway, &body)
+            && !self.searches_itself(&incoming, &body, course)?
+        {
             return Err(self.search(&body, search, course));
         }
         self.route(&incoming, &body, course)
+    }
+
+    /// True if a request leads to an upstream that speaks the Messages API: that one makes its own searches.
+    fn searches_itself(
+        &self,
+        incoming: &Incoming<'_>,
+        body: &Value<'_>,
+        course: &Course<'_>,
+    ) -> Result<bool, Stop> {
+        if !self.gateway.speaks_messages() {
+            return Ok(false);
+        }
+        let (_, destinations) = incoming.destinations(model_of(body), course.hooked)?;
+        Ok(destinations.first().is_some_and(|first| first.served.upstream().speaks_messages()))
     }
 
     /// Answers a request that is one web search. The client gets pings while the engine is asked.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::activity::{ActiveRequest, Activity, FinishedRequest, Phase, Record};
+use crate::activity::{ActiveRequest, Activity, FinishedRequest, Phase};
 use crate::admin::health::{member, state};
 use crate::fleet::{Availability, Gateway, Served};
 use crate::json::{Object, Value};
@@ -27,7 +27,7 @@ pub(super) fn now(gateway: &Gateway, activity: &Activity) -> Object<'static> {
         request.phase() != Phase::Body || !request.details().client_model.is_empty()
     };
     let shown: Vec<Value<'static>> =
-        requests.iter().filter(is_shown).take(IN_FLIGHT_MAX).map(|request| active(request)).collect();
+        requests.iter().filter(is_shown).take(IN_FLIGHT_MAX).map(|request| request.to_value()).collect();
     now.push("in_flight", shown);
     let mut totals = Object::new();
     activity.add_to(&mut totals);
@@ -59,24 +59,6 @@ fn one_box(gateway: &Gateway, served: &Served) -> Value<'static> {
     });
     shown.push("models", models.collect::<Vec<_>>());
     Value::from(shown).into_owned()
-}
-
-/// A request in progress, with the keys of a finished one. Facts that are not known yet are null or 0.
-fn active(request: &ActiveRequest) -> Value<'static> {
-    let details = request.details();
-    let mut record = Record::new(request.request_id(), &details.caller);
-    let elapsed = request.began().elapsed();
-    record.began = request.began();
-    record.began_at = record.began_at.checked_sub(elapsed).unwrap_or(record.began_at);
-    record.times = request.times();
-    let prompt_estimate = details.prompt_estimate;
-    record.details = details;
-    let mut value = record.to_value();
-    if let Some(object) = value.as_object_mut() {
-        object.push("phase", request.phase().name());
-        object.push("prompt_estimate", prompt_estimate);
-    }
-    value
 }
 
 /// A request that has ended, with its number since the start.
