@@ -9,6 +9,7 @@
 //! | thinking with a signature of ours, or with none | removed: sparkgap made it of a local model's reasoning |
 //! | thinking, or redacted thinking, of another model | removed |
 //! | of the same model, or of one that is not known | kept |
+//! | a web search that sparkgap made, with its result | written as text: the API accepts only results that it has encrypted |
 //!
 //! In a turn that calls tools the API wants the thinking before the first call, if the request asks for thinking. Where it
 //! was removed, the request no longer asks.
@@ -20,6 +21,10 @@ use std::ops::Range;
 use super::signature::is_ours;
 use crate::hash::Fnv;
 use crate::json::spans::{self, Member, Splice};
+use crate::json::{self, Value};
+
+/// The type of a block with the result of a web search.
+const SEARCH_RESULT: &str = "web_search_tool_result";
 
 /// The model that has made a block of thinking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +65,8 @@ pub fn hand_over(body: &[u8], model: &str, maker: &dyn Fn(u64) -> ThinkingMaker)
         }
     }
     // Nearly all requests of a client without thinking are done here.
-    if memchr::memmem::find(body, b"thinking").is_some() {
+    let has = |word: &[u8]| memchr::memmem::find(body, word).is_some();
+    if has(b"thinking") || has(SEARCH_RESULT.as_bytes()) {
         change.messages(&root);
     }
     let Change { splices, kept, removed, .. } = change;
@@ -152,6 +158,7 @@ impl Change<'_> {
         let Some(content) = spans::last(self.body, &members, "content") else { return (part, false) };
         let places = spans::items(self.body, content.value.clone());
         let mut is_removed = vec![false; places.len()];
+        let searches = self.own_searches(&places);
         let mut is_first = true;
         for (block, removed) in places.iter().zip(&mut is_removed) {
             let members = spans::members(self.body, block.clone());
@@ -165,6 +172,14 @@ impl Change<'_> {
                 let signature = self.text_of(&members, name).unwrap_or_default();
                 *removed = self.is_refused(&signature);
             }
+            let id = if kind == SEARCH_RESULT { "tool_use_id" } else { "id" };
+            if matches!(kind.as_str(), SEARCH_RESULT | "server_tool_use")
+                && self.text_of(&members, id).is_some_and(|id| searches.contains(&id))
+            {
+                self.write_as_text(block, &kind);
+                is_first = false;
+                continue;
+            }
             part.has_result |= kind == "tool_result";
             part.has_call |= kind == "tool_use" || kind == "server_tool_use";
             if !*removed && std::mem::take(&mut is_first) {
@@ -176,6 +191,28 @@ impl Change<'_> {
         part.was_cut = count > 0;
         self.remove(&places, &is_removed);
         (part, count > 0 && count == places.len())
+    }
+
+    /// The ids of the searches among these blocks that sparkgap made: their results have nothing encrypted.
+    fn own_searches(&self, blocks: &[Range<usize>]) -> Vec<String> {
+        let own = blocks.iter().filter_map(|block| {
+            let members = spans::members(self.body, block.clone());
+            self.text_of(&members, "type").filter(|kind| kind == SEARCH_RESULT)?;
+            let content = spans::last(self.body, &members, "content")?;
+            let first = spans::items(self.body, content.value.clone()).into_iter().next()?;
+            let encrypted = self.text_of(&spans::members(self.body, first), "encrypted_content")?;
+            self.text_of(&members, "tool_use_id").filter(|_| encrypted.is_empty())
+        });
+        own.collect()
+    }
+
+    /// Replaces a block by a block of its text.
+    fn write_as_text(&mut self, block: &Range<usize>, kind: &str) {
+        let mut bytes = self.body.get(block.clone()).unwrap_or_default().to_vec();
+        let Ok(value) = json::parse(&mut bytes) else { return };
+        let text = value.as_object().and_then(|object| super::blocks::text(kind, object)).unwrap_or_default();
+        let written = Value::object([("type", "text".into()), ("text", Value::String(text))]);
+        self.replace(block.clone(), written.to_json().into_bytes());
     }
 
     /// True if the model would refuse a block with this signature.
@@ -337,6 +374,30 @@ mod tests {
         ] {
             assert_eq!(is_thinking_refusal(words), expected, "{words}");
         }
+    }
+
+    #[test]
+    fn searches_of_sparkgap_are_written_as_text_and_others_stay() {
+        let search = |id: &str, encrypted: &str| {
+            format!(
+                r#"{{"type":"server_tool_use","id":"{id}","name":"web_search","input":{{"query":"rust"}}}}, {{"type":"web_search_tool_result","tool_use_id":"{id}","content":[{{"type":"web_search_result","title":"T","url":"https://t/","encrypted_content":"{encrypted}"}}]}}"#
+            )
+        };
+        let body = |blocks: &str| {
+            format!(r#"{{"model":"claude-a", "messages":[{{"role":"assistant","content":[{blocks}]}}]}}"#)
+        };
+        let theirs = search("srvtoolu_1", "abc");
+        assert_eq!(text(&body(&theirs), ""), body(&theirs));
+        let both = text(&body(&format!("{theirs} , {}", search("srvtoolu_2", ""))), "");
+        assert!(both.contains(&theirs) && !both.contains("srvtoolu_2"), "{both}");
+        let tree: serde_json::Value = serde_json::from_str(&both).unwrap();
+        let blocks = tree["messages"][0]["content"].as_array().unwrap();
+        assert_eq!(blocks.len(), 4);
+        assert!(
+            blocks[2]["type"] == "text" && blocks[2]["text"].as_str().unwrap().contains("rust"),
+            "{both}"
+        );
+        assert!(blocks[3]["text"].as_str().unwrap().contains("https://t/"), "{both}");
     }
 
     #[test]
