@@ -68,12 +68,13 @@ impl<'p> RelayedPath<'p> {
 /// True if the beginning of an answer of this status says that the server does not have the path. The same statuses also
 /// say that a model or a response does not exist.
 pub fn says_no_such_path(status: u16, beginning: &[u8]) -> bool {
-    let beginning = beginning.get(..REFUSAL_SIZE_MAX).unwrap_or(beginning);
+    let beginning = beginning.get(..REFUSAL_SIZE_MAX).unwrap_or(beginning).trim_ascii();
     // LM Studio says so with status 200.
     matches!(status, 200 | 404 | 405)
         && (status != 200 || beginning.starts_with(b"{\"error\""))
         && (NO_SUCH_PATH.iter().any(|words| memmem::find(beginning, words.as_bytes()).is_some())
-            || (status != 200 && beginning.trim_ascii().is_empty()))
+            // A page of HTML comes from a proxy or another program, and not from a server of models.
+            || (status != 200 && (beginning.is_empty() || beginning.starts_with(b"<"))))
 }
 
 #[cfg(test)]
@@ -119,6 +120,7 @@ mod tests {
             (404, r#"{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}"#, true),
             (404, "404 page not found", true),
             (404, "", true),
+            (404, "\n<html><h1>404</h1></html>", true),
             (405, r#"{"detail":"Method Not Allowed"}"#, true),
             (200, r#"{"error":"Unexpected endpoint or method. (POST /v1/rerank)"}"#, true),
             (404, r#"{"error":{"message":"The model `x` does not exist.","code":404}}"#, false),

@@ -15,7 +15,9 @@ use crate::error::{Error, Kind, Retry};
 use crate::hooks::Hook;
 use crate::http::Request;
 use crate::json::{self, Document, Value, splice_member};
-use crate::openai::{PassedCounts, PassingAnswer, conversation_view, form_field, is_form, read_failure};
+use crate::openai::{
+    PassedCounts, PassingAnswer, conversation_view, form_field, in_openai_form, is_form, read_failure,
+};
 use crate::protocol::relay::{RelayedPath, says_no_such_path};
 use crate::server::Client;
 use crate::shown::ShownText;
@@ -261,7 +263,7 @@ impl RelayedCourse<'_> {
         if !is_form(kind) {
             return Ok((PassedBody::Json(bytes), came));
         }
-        let place = form_field(&bytes, kind, "model");
+        let place = form_field(&bytes, kind, "model").map_err(Error::invalid)?;
         let model = place.clone().and_then(|place| std::str::from_utf8(bytes.get(place)?).ok());
         let (Some(model), Some(place)) = (model, place) else { return Err(no_model().into()) };
         let document = Value::object([("model", model.into())]).to_json();
@@ -329,6 +331,12 @@ impl RelayedCourse<'_> {
         };
         let is_missing = says_no_such_path(response.status, response.beginning());
         match response.status {
+            // The whole answer was awaited until its first byte or its end.
+            200..300 if response.beginning().is_empty() => {
+                let failure = Failure::Reset("an answer without one byte".to_owned());
+                let (sign, error) = (sign_of_failure(&failure), failure.to_error(served.name()));
+                Ok(Err((RelayedRefusal { sign, error, words: None }, resolved)))
+            }
             200..300 if !is_missing => Ok(Ok(response)),
             _ => Ok(Err((self.refusal(response, is_missing, &resolved), resolved))),
         }
@@ -384,7 +392,12 @@ impl RelayedCourse<'_> {
         let mut failure = read_failure(status, &mut body.clone(), retry_after);
         upstream.hide_keys(&mut failure);
         let asked = Asked { model: self.record.details.client_model.clone(), ..Asked::default() };
-        let error = failure_error(failure, &asked);
+        let mut error = failure_error(failure, &asked);
+        if status == 402 {
+            // The account is sparkgap's, not the client's.
+            let what = format!("upstream '{}' wants a payment from the account of its key", upstream.name());
+            error = Error::new(Kind::BadGateway, what).source(error.message).retry(Retry::Never);
+        }
         let body = String::from_utf8(body).map(|mut text| {
             upstream.hide_keys_in(&mut text);
             text.into_bytes()
@@ -557,7 +570,8 @@ impl RelayedCourse<'_> {
         };
         self.record.error = Some(error.to_string());
         if !self.passage.has_head() {
-            self.record.status = error.status();
+            // The status of the client, which is not that of Anthropic's clients for a busy server.
+            self.record.status = in_openai_form(error.clone()).status();
         }
         self.passage.fail(error).or_else(|error| self.left(error))
     }

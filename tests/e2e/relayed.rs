@@ -398,22 +398,59 @@ fn a_form_has_its_model_replaced() {
     let seen = upstream.seen().pop().unwrap();
     assert!(seen.head.starts_with(&format!("POST {path} ")) && seen.head.contains(kind), "{}", seen.head);
     assert_eq!(String::from_utf8(seen.raw).unwrap(), form("qwen3"));
-    for (kind, body) in
-        [(kind, "--x1--\r\n"), (kind, ""), ("content-type: multipart/form-data\r\n", &form("m"))]
-    {
+    let second = "--x1\r\nContent-Disposition: form-data; NAME=\"model\"\r\n\r\nother\r\n--x1--\r\n";
+    let odd = second.replace("\"model\"", "\"m\\odel\"");
+    for (kind, body, said) in [
+        (kind, "--x1--\r\n", "model: Field required"),
+        (kind, "", "model: Field required"),
+        (kind, &form("m").replace("--x1--\r\n", second), "model: the form has this field more than once"),
+        (
+            kind,
+            &form("m").replace("--x1--\r\n", &odd),
+            "the form has a field whose name can be read in two ways",
+        ),
+        ("content-type: multipart/form-data\r\n", &form("m"), "content-type: name the boundary"),
+    ] {
         let answer = server.connect().ask(&request(path, kind, body.as_bytes()));
-        assert!(
-            answer.status == 400 && error(&answer).0.starts_with("model: Field required"),
-            "{}",
-            answer.text()
-        );
+        assert!(answer.status == 400 && error(&answer).0.starts_with(said), "{}", answer.text());
     }
+    assert_eq!(upstream.seen().len(), 1, "an odd form reached the upstream");
     // Only audio comes as a form, and no page of the web may send one.
     let answer = server.connect().ask(&request(CHAT, kind, form("m").as_bytes()));
     assert_eq!(answer.status, 415, "{}", error(&answer).0);
     let page = format!("{kind}origin: https://evil.example\r\n");
     let answer = server.connect().ask(&request(path, &page, form("m").as_bytes()));
     assert_eq!(answer.status, 403, "{}", error(&answer).0);
+}
+
+#[test]
+fn an_answer_without_one_byte_is_a_failure() {
+    let (first, second) = (Upstream::start(), Upstream::start());
+    let server = pool("empty", &[&first, &second]);
+    for upstream in [&first, &second] {
+        upstream.next_answer(200, "");
+    }
+    // Both members fail in turn.
+    let answer = ask(&server, CHAT, r#"{"model":"m","messages":[]}"#);
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(error(&answer).0.ends_with("closed the connection without an answer"), "{}", answer.text());
+    assert_eq!((first.seen().len(), second.seen().len()), (1, 1));
+    // The log has the status that the client got.
+    server.wait_for(" whole 503 ");
+    let server = Server::start(&first);
+    first.next_answer(200, "");
+    assert_eq!(ask(&server, CHAT, r#"{"model":"m","messages":[]}"#).status, 502);
+}
+
+#[test]
+fn a_payment_that_an_upstream_wants_is_not_the_client_s() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    upstream.next_answer(402, r#"{"error":{"message":"Insufficient credits"}}"#);
+    let answer = ask(&server, CHAT, r#"{"model":"m","messages":[]}"#);
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert!(!answer.text().contains("Insufficient"), "{}", answer.text());
+    server.wait_for("Insufficient credits");
 }
 
 #[test]
