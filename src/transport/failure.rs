@@ -19,6 +19,10 @@ pub(super) const WHILE_CONNECTING: &str = "while connecting";
 /// The name of the same limit while the host's name is looked up: a name server that is down is not the upstream's fault.
 pub(super) const WHILE_LOOKING_UP: &str = "while looking up the name of its host: is the name server up?";
 
+/// The remedy for a certificate that was made by `openssl req -x509` without further options.
+const REMAKE: &str =
+    "make it again with `-addext basicConstraints=critical,CA:FALSE`, and trust the new one (docs/tls.md)";
+
 /// A failed call. The texts are for the log: they may hold the upstream's address, but never its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -149,6 +153,9 @@ impl fmt::Display for Failure {
             Failure::Hung => f.write_str("hangs: silent, though it accepts connections"),
             Failure::Stopped => f.write_str("stopped: silent, and it refuses new connections"),
             Failure::Timeout(what) => write!(f, "timed out {what}"),
+            Failure::Tls(why) if why.contains("CaUsedAsEndEntity") => {
+                write!(f, "TLS: {why}: the server's certificate is one of an authority; {REMAKE}")
+            }
             Failure::Tls(why) => write!(f, "TLS: {why}"),
             Failure::Protocol(why) => write!(f, "invalid response: {why}"),
             Failure::TooLarge(size) => write!(f, "an answer of more than {size} bytes"),
@@ -213,6 +220,14 @@ mod tests {
         let failure = Failure::redirected(302, "/sk-4711/")
             .edit_words(|words| *words = words.replace("sk-4711", "***"));
         assert!(failure.to_string().contains("'/***/'"), "{failure}");
+    }
+
+    #[test]
+    fn the_certificate_of_an_authority_has_a_remedy() {
+        let text =
+            Failure::Tls("invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))".into()).to_string();
+        assert!(text.contains("basicConstraints=critical,CA:FALSE"), "{text}");
+        assert!(!Failure::Tls("UnknownIssuer".into()).to_string().contains("CA:FALSE"));
     }
 
     #[test]
