@@ -70,10 +70,11 @@ impl Handler for DemoHandler {
                 client.borrow_mut().respond(200, &[("content-type", "text/plain")], page.as_bytes())
             }
             ("POST", "/v1/chat/completions") => match json::parse(&mut bytes) {
-                Ok(chat) => match &self.0 {
+                Ok(chat) if chat.get("stream").and_then(Value::as_bool) == Some(true) => match &self.0 {
                     None => stream(client, &chat),
                     Some(paced) => stream_paced(client, &chat, paced),
                 },
+                Ok(chat) => client.borrow_mut().respond(200, &kind, whole(&chat).to_json().as_bytes()),
                 Err(error) => client.borrow_mut().respond(400, &kind, failure(&error.to_string()).as_bytes()),
             },
             _ => client.borrow_mut().respond(404, &kind, failure("Not Found").as_bytes()),
@@ -103,6 +104,39 @@ struct DemoAnswer {
     call: Option<(String, String)>,
 }
 
+/// The answer to a client that does not stream.
+fn whole(chat: &Value<'_>) -> Value<'static> {
+    let DemoAnswer { reasoning, text, call } = answer(chat);
+    let usage = usage(chat, &reasoning, &text);
+    let finish = if call.is_some() { "tool_calls" } else { "stop" };
+    let mut message = Object::new();
+    message.push("role", "assistant");
+    message.push("content", text);
+    if !reasoning.is_empty() {
+        message.push("reasoning", reasoning);
+    }
+    if let Some((name, arguments)) = call {
+        let function = Value::object([("name", name.into()), ("arguments", arguments.into())]);
+        let id = crate::ids::tool_use_id().into();
+        let call = Value::object([("id", id), ("type", "function".into()), ("function", function)]);
+        message.push("tool_calls", vec![call]);
+    }
+    let choice = [("index", 0u64.into()), ("message", message.into()), ("finish_reason", finish.into())];
+    Value::object([
+        ("object", "chat.completion".into()),
+        ("model", MODEL.into()),
+        ("choices", vec![Value::object(choice)].into()),
+        ("usage", usage),
+    ])
+}
+
+/// The token counts of an answer.
+fn usage(chat: &Value<'_>, reasoning: &str, text: &str) -> Value<'static> {
+    let output = u64::try_from(text.len() + reasoning.len()).unwrap_or(0) / 4 + 1;
+    let prompt = crate::translate::estimate::prompt_tokens(chat);
+    Value::object([("prompt_tokens", prompt.into()), ("completion_tokens", output.into())])
+}
+
 fn stream(client: &Client, chat: &Value<'_>) -> io::Result<()> {
     let answer = answer(chat);
     let mut client = client.borrow_mut();
@@ -130,10 +164,8 @@ fn stream(client: &Client, chat: &Value<'_>) -> io::Result<()> {
         send(Value::object([("tool_calls", vec![Value::object(call)].into())]), Value::Null)?;
     }
     send(Object::new().into(), finish.into())?;
-    let output = u64::try_from(answer.text.len() + answer.reasoning.len()).unwrap_or(0) / 4 + 1;
-    let prompt = crate::translate::estimate::prompt_tokens(chat);
-    let counts = [("prompt_tokens", prompt.into()), ("completion_tokens", output.into())];
-    let usage = Value::object([("choices", Vec::new().into()), ("usage", Value::object(counts))]);
+    let counts = usage(chat, &answer.reasoning, &answer.text);
+    let usage = Value::object([("choices", Vec::new().into()), ("usage", counts)]);
     client.write(format!("data: {}\n\ndata: [DONE]\n\n", usage.to_json()).as_bytes())?;
     client.finish()
 }

@@ -45,6 +45,24 @@ fn the_demo_without_tools_says_so() {
 }
 
 #[test]
+fn the_demo_streams_only_on_request() {
+    let server = Server::run(&["demo"], &[]);
+    for (more, kind) in [("", "json"), (",\"stream\":false", "json"), (",\"stream\":true", "event-stream")] {
+        let body = format!(r#"{{"model":"demo","messages":[{{"role":"user","content":"Hi"}}]{more}}}"#);
+        let length = body.len();
+        let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json";
+        let request = format!("{head}\r\ncontent-length: {length}\r\n\r\n{body}");
+        let answer = server.connect().ask(request.as_bytes());
+        assert!(answer.header("content-type").unwrap().ends_with(kind), "{answer:?}");
+        if kind == "json" {
+            let choice = &answer.json()["choices"][0];
+            assert_eq!(choice["finish_reason"], "stop");
+            assert!(choice["message"]["content"].as_str().unwrap().contains("demo"), "{choice}");
+        }
+    }
+}
+
+#[test]
 fn the_demo_prints_the_line_that_starts_claude_code() {
     let text = first_output(&["demo", "--listen", "127.0.0.1:0"], " claude\n");
     let base = text.strip_prefix("sparkgap listens on ").unwrap().lines().next().unwrap();
