@@ -47,8 +47,8 @@ pub struct CallDetector {
     forms: Vec<CallForm>,
     /// True until something else than white space was shown: some forms count only for a whole answer.
     is_at_start: bool,
-    /// The last byte that was shown. A trigger behind a quote is only mentioned.
-    last: u8,
+    /// The last eight bytes that were shown, the last one lowest. A trigger behind a quote is only mentioned.
+    last: u64,
 }
 
 impl CallDetector {
@@ -60,7 +60,7 @@ impl CallDetector {
             at: 0,
             forms: Vec::new(),
             is_at_start: !is_part,
-            last: b'\n',
+            last: 0,
         }
     }
 
@@ -79,10 +79,8 @@ impl CallDetector {
     pub fn push(&mut self, text: &str, tools: &dyn OfferedTools) -> Release {
         // Nearly all pieces of an answer: nothing is held, and no tag begins in them.
         let bytes = text.as_bytes();
-        if let (true, false, false, Some(last)) =
-            (self.held.is_empty(), self.is_at_start, has_bracket(bytes), bytes.last())
-        {
-            self.last = *last;
+        if self.held.is_empty() && !self.is_at_start && !has_bracket(bytes) {
+            self.last = with_last(self.last, bytes);
             return Release::Pushed;
         }
         self.push_rare(text, tools)
@@ -92,7 +90,7 @@ impl CallDetector {
     fn push_rare(&mut self, text: &str, tools: &dyn OfferedTools) -> Release {
         if !self.is_holding() && !self.may_begin_in(text, tools) {
             self.is_at_start = self.is_at_start && text.trim_ascii().is_empty();
-            self.last = text.bytes().last().unwrap_or(self.last);
+            self.last = with_last(self.last, text.as_bytes());
             return Release::Pushed;
         }
         self.push_held(text, tools)
@@ -150,15 +148,14 @@ impl CallDetector {
         self.find_tag(text.as_bytes(), 0, self.last).is_some()
     }
 
-    /// The next place from `from` on at which a tag may begin that opens a call. `last` is the byte before the text.
-    fn find_tag(&self, text: &[u8], from: usize, last: u8) -> Option<usize> {
+    /// The next place from `from` on at which a tag may begin that opens a call. `last` are the bytes before the text.
+    fn find_tag(&self, text: &[u8], from: usize, last: u64) -> Option<usize> {
         let mut from = from;
         loop {
             let rest = text.get(from..)?;
             let at = from + memchr2(b'<', b'[', rest)?;
-            let before = at.checked_sub(1).and_then(|before| text.get(before).copied()).unwrap_or(last);
             let here = text.get(at..).unwrap_or_default();
-            if !matches!(before, b'`' | b'"' | b'\'') && may_be_tag(here) {
+            if may_be_tag(here) && !ends_in_quote(with_last(last, text.get(..at).unwrap_or_default())) {
                 return Some(at);
             }
             from = at + 1;
@@ -241,13 +238,31 @@ impl CallDetector {
         }
         let shown = self.held.get(self.ready..end).unwrap_or_default();
         self.is_at_start = self.is_at_start && shown.trim_ascii().is_empty();
-        self.last = shown.bytes().last().unwrap_or(self.last);
+        self.last = with_last(self.last, shown.as_bytes());
         self.ready = end;
     }
 }
 
 /// The size in bytes up to which a plain loop is faster than a search by SIMD, whose set-up costs more than the search.
 const SHORT_MAX: usize = 16;
+
+/// The last eight bytes of a text, after these of the text before it.
+#[inline]
+fn with_last(last: u64, text: &[u8]) -> u64 {
+    let end = text.get(text.len().saturating_sub(8)..).unwrap_or_default();
+    end.iter().fold(last, |last, byte| last << 8 | u64::from(*byte))
+}
+
+/// The quotation marks of texts and of HTML, behind which a tag is only mentioned.
+const QUOTES: [&str; 19] = [
+    "`", "\"", "'", "\u{2018}", "\u{2019}", "\u{201a}", "\u{201b}", "\u{201c}", "\u{201d}", "\u{201e}",
+    "\u{ab}", "\u{bb}", "\u{2039}", "\u{203a}", "&quot;", "&apos;", "&#34;", "&#39;", "&#x27;",
+];
+
+/// True if the last bytes that were shown end in a quotation mark.
+fn ends_in_quote(last: u64) -> bool {
+    QUOTES.iter().any(|quote| last.to_be_bytes().ends_with(quote.as_bytes()))
+}
 
 /// True if a text has a byte with which a tag may begin.
 #[inline]

@@ -51,6 +51,8 @@ pub(super) struct CallForm {
     pieces: Vec<Piece>,
     calls: usize,
     is_in_section: bool,
+    /// A section has begun in which no call has come yet.
+    is_section_empty: bool,
     /// A word that closes the last call may come.
     may_close: bool,
     /// The turn has ended: only more such tokens may come.
@@ -88,6 +90,7 @@ impl CallForm {
             pieces: Vec::new(),
             calls: 0,
             is_in_section: false,
+            is_section_empty: false,
             may_close: false,
             has_ended: false,
         }
@@ -129,7 +132,7 @@ impl CallForm {
 
     /// True if the text may end here, at this size.
     pub(super) fn is_complete(&self, size: usize) -> bool {
-        self.place == FormPlace::Frame && self.calls > 0 && self.start == size
+        self.place == FormPlace::Frame && self.calls > 0 && self.start == size && !self.is_section_empty
     }
 
     /// The calls in the text. `None` if one of them is not valid.
@@ -188,7 +191,7 @@ impl CallForm {
         };
         self.start = at + 1;
         match meaning {
-            FrameWord::Section => self.is_in_section = true,
+            FrameWord::Section => (self.is_in_section, self.is_section_empty) = (true, true),
             FrameWord::SectionEnd => self.is_in_section = false,
             FrameWord::Close => self.may_close = false,
             FrameWord::Separator => {}
@@ -208,6 +211,7 @@ impl CallForm {
         self.name_end = None;
         if next == BODY_END {
             self.calls += 1;
+            self.is_section_empty = false;
             self.may_close = true;
             self.place = FormPlace::Frame;
         } else {
@@ -396,8 +400,8 @@ fn is_bracket(word: &str) -> bool {
     matches!(word, "{" | "[")
 }
 
-/// The text without the newline at each end that the form puts around a value.
+/// The text without the line break at each end that the form puts around a value: `\n`, or `\r\n` from some models.
 fn without_newlines(text: &str) -> String {
-    let text = text.strip_prefix('\n').unwrap_or(text);
-    text.strip_suffix('\n').unwrap_or(text).to_owned()
+    let text = text.strip_prefix("\r\n").or_else(|| text.strip_prefix('\n')).unwrap_or(text);
+    text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(text).to_owned()
 }

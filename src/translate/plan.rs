@@ -85,6 +85,8 @@ pub struct Plan {
     pub repeated: Option<String>,
     /// No tool call is passed on, because the client forbade calls.
     pub no_tool_call: bool,
+    /// The tool that the client wants called, if it named one: no call of another is looked for in text.
+    pub forced_tool: Option<String>,
     /// Only the first tool call is passed on.
     pub one_tool_call: bool,
     /// Whether values in arguments are given the types of the schema.
@@ -115,7 +117,12 @@ pub struct Plan {
 impl Plan {
     /// The approximate number of bytes that it keeps beside its own size.
     pub fn kept_size(&self) -> usize {
-        let texts = self.stop_sequences.iter().chain(&self.repeated).chain([&self.asked.model]);
+        let texts = self
+            .stop_sequences
+            .iter()
+            .chain(&self.repeated)
+            .chain(&self.forced_tool)
+            .chain([&self.asked.model]);
         let texts = texts.map(|text| text.len() + KEPT_ITEM_SIZE).sum::<usize>();
         let tools = self
             .tools

@@ -267,6 +267,10 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         think_tags: false,
         repeated: None,
         no_tool_call: request.tool_choice == Some(ToolChoice::None),
+        forced_tool: match request.tool_choice {
+            Some(ToolChoice::Tool(name)) => Some(name.to_owned()),
+            _ => None,
+        },
         one_tool_call: request.one_tool_call,
         taken_ids: TakenIds::of(&request.messages),
         coerces: target.settings.coerce_arguments,

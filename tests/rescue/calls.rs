@@ -85,9 +85,18 @@ fn a_call_counts_only_under_the_conditions() {
     let default = plan("", &Settings::default());
     let off = plan("", &Settings { rescue_tool_calls: false, ..Settings::default() });
     let none = plan(r#","tool_choice":{"type":"none"}"#, &Settings::default());
+    let forced = plan(r#","tool_choice":{"type":"tool","name":"Read"}"#, &Settings::default());
+    let exact = plan("", &Settings { coerce_arguments: false, ..Settings::default() });
     for (what, plan, text, finish) in [
         ("off", &off, CALL.to_owned(), "stop"),
         ("the client forbids calls", &none, CALL.to_owned(), "stop"),
+        ("the client chose another tool", &forced, CALL.to_owned(), "stop"),
+        ("values keep their types", &exact, CALL.replace("\"pwd\"", "\"pwd\", \"timeout\": \"5\""), "stop"),
+        ("a second call only begins", &default, format!("{CALL}\n<tool_call>\n"), "stop"),
+        ("text stands between two calls", &default, format!("{CALL}\nand\n`{CALL}"), "stop"),
+        ("a quotation mark precedes", &default, format!("Write \u{201c}{CALL}"), "stop"),
+        ("another one precedes", &default, format!("Schreib \u{201e}{CALL}"), "stop"),
+        ("one of HTML precedes", &default, format!("Write &quot;{CALL}"), "stop"),
         ("text follows", &default, format!("{CALL}\nDone."), "stop"),
         ("a backtick precedes", &default, format!("Write `{CALL}"), "stop"),
         ("the answer was cut", &default, CALL.to_owned(), "length"),
@@ -104,6 +113,19 @@ fn a_call_counts_only_under_the_conditions() {
             assert_eq!((told.calls.len(), told.rescued), (0, 0), "{what}");
             assert_eq!(told.text, text, "{what}");
         }
+    }
+}
+
+#[test]
+fn one_line_break_of_either_kind_is_taken_from_a_value() {
+    let plan = plan("", &Settings::default());
+    for end in ["\n", "\r\n"] {
+        let text = format!(
+            "<tool_call>{end}<function=Bash>{end}<parameter=command>{end}a{end}b{end}{end}</parameter>{end}</function>{end}</tool_call>"
+        );
+        let told = told(&plan, "content", &[&text], "stop");
+        let end = end.escape_debug();
+        assert_eq!(told.calls, [("Bash".to_owned(), format!("{{\"command\":\"a{end}b{end}\"}}"))]);
     }
 }
 

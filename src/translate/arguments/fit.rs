@@ -7,10 +7,15 @@ use crate::rescue::{FoundArguments, FoundText};
 use super::schema::{Schema, Types};
 use super::{Arguments, Ending, Outcome, is_legal_value};
 
-/// The arguments as one JSON object. `None` if they do not fit the schema: then the text is not taken for a call.
-pub(in crate::translate) fn fit(found: &FoundArguments, schema: Option<&Schema>) -> Option<String> {
+/// The arguments as one JSON object. `None` if they do not fit the schema: then the text is not taken for a call. Without
+/// `is_coercing`, values that the model wrote as JSON keep their types; texts, which have none, always get the schema's.
+pub(in crate::translate) fn fit(
+    found: &FoundArguments,
+    schema: Option<&Schema>,
+    is_coercing: bool,
+) -> Option<String> {
     let object = match found {
-        FoundArguments::Json(text) => coerce(text, schema)?,
+        FoundArguments::Json(text) => coerce(text, schema.filter(|_| is_coercing))?,
         FoundArguments::Texts(texts) => {
             let mut object = Vec::with_capacity(2 + texts.len());
             object.push(b'{');
@@ -105,7 +110,7 @@ mod tests {
             (&[("path", "a"), ("path", "b")], None),
             (&[("path", "a"), ("other", "b")], None),
         ] {
-            assert_eq!(fit(&texts(given), schema().as_ref()).as_deref(), expected, "{given:?}");
+            assert_eq!(fit(&texts(given), schema().as_ref(), true).as_deref(), expected, "{given:?}");
         }
     }
 
@@ -123,10 +128,14 @@ mod tests {
             (r#"{"path":"a""#, None),
         ] {
             let found = FoundArguments::Json(given.to_owned());
-            assert_eq!(fit(&found, schema().as_ref()).as_deref(), expected, "{given}");
+            assert_eq!(fit(&found, schema().as_ref(), true).as_deref(), expected, "{given}");
         }
+        let text = FoundArguments::Json(r#"{"path":"a","line":"5"}"#.to_owned());
+        assert_eq!(fit(&text, schema().as_ref(), false), None);
+        let whole = FoundArguments::Json(r#"{"path":"a","line":5}"#.to_owned());
+        assert_eq!(fit(&whole, schema().as_ref(), false).as_deref(), Some(r#"{"path":"a","line":5}"#));
         let empty = FoundArguments::Json("{}".to_owned());
-        assert_eq!(fit(&empty, None).as_deref(), Some("{}"));
-        assert_eq!(fit(&texts(&[]), None).as_deref(), Some("{}"));
+        assert_eq!(fit(&empty, None, true).as_deref(), Some("{}"));
+        assert_eq!(fit(&texts(&[]), None, true).as_deref(), Some("{}"));
     }
 }

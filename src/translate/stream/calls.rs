@@ -84,6 +84,8 @@ pub(super) struct StreamedCalls {
     tools: Vec<(String, Option<Schema>)>,
     /// Tools whose names were shortened, sorted by the name that was sent.
     renamed: Vec<(String, String)>,
+    /// The only tool that may be called, if the client named it.
+    forced: Option<String>,
     taken_ids: TakenIds,
     /// Whether only the first call is shown.
     is_only_one: bool,
@@ -112,7 +114,8 @@ impl StreamedCalls {
         renamed.sort_by(|(sent, _), (other, _)| sent.cmp(other));
         let taken_ids = std::mem::take(&mut plan.taken_ids);
         let (is_only_one, is_coercing) = (plan.one_tool_call, plan.coerces);
-        StreamedCalls { list: Vec::new(), tools, renamed, taken_ids, is_only_one, is_coercing }
+        let forced = plan.forced_tool.take();
+        StreamedCalls { list: Vec::new(), tools, forced, renamed, taken_ids, is_only_one, is_coercing }
     }
 
     /// True if the request offers tools.
@@ -150,11 +153,14 @@ impl StreamedCalls {
     }
 
     /// The name of the offered tool that a call in text is for, and its arguments as JSON. `None` if no tool of that name
-    /// is offered, or if the arguments do not fit its schema.
+    /// is offered, if the client chose another one, or if the arguments do not fit its schema.
     pub(super) fn fit(&self, found: &FoundCall) -> Option<(String, String)> {
         let name = offered(&self.tools, &found.name);
         let schema = by_name(&self.tools, name)?;
-        Some((name.to_owned(), fit(&found.arguments, schema.as_ref())?))
+        if self.forced.as_ref().is_some_and(|forced| forced != name) {
+            return None;
+        }
+        Some((name.to_owned(), fit(&found.arguments, schema.as_ref(), self.is_coercing)?))
     }
 
     /// Takes a piece. JSON of the open call, which is at the place `open`, is appended to `json`.
