@@ -35,7 +35,7 @@ impl<'r> CallLoop<'r> {
     /// Takes a call with its result, and adds a line to a result that is one of many equal ones.
     pub(super) fn add(&mut self, name: &'r str, input: Option<&'r Value<'r>>, result: &mut Cow<'r, str>) {
         let is_same = self.last.as_ref().is_some_and(|(last_name, last_input, last_result)| {
-            *last_name == name && *last_input == input && last_result == result
+            *last_name == name && is_same_input(*last_input, input) && last_result == result
         });
         if !is_same {
             self.last = Some((name, input, result.clone()));
@@ -51,6 +51,19 @@ impl<'r> CallLoop<'r> {
             );
             result.to_mut().push_str(&line);
         }
+    }
+}
+
+/// True if two inputs have the same members in whatever order.
+fn is_same_input(a: Option<&Value<'_>>, b: Option<&Value<'_>>) -> bool {
+    match (a.and_then(Value::as_object), b.and_then(Value::as_object)) {
+        (Some(first), Some(second)) => {
+            let mut sorted = [first, second].map(|object| object.iter().collect::<Vec<_>>());
+            sorted.iter_mut().for_each(|members| members.sort_by_key(|(key, _)| *key));
+            let [first, second] = sorted;
+            first == second
+        }
+        _ => a == b,
     }
 }
 
@@ -80,6 +93,9 @@ mod tests {
         ] {
             assert_eq!(add(name, input, result), expected, "{name} {result}");
         }
+        let pair = |a, b| Value::object([(a, 1u64.into()), (b, 1u64.into())]);
+        assert!(is_same_input(Some(&pair("a", "b")), Some(&pair("b", "a"))));
+        assert!(!is_same_input(Some(&pair("a", "b")), Some(&pair("b", "c"))));
         calls.reset();
         assert_eq!(calls.length(), 0);
     }
