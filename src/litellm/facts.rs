@@ -5,7 +5,7 @@
 
 use super::KeyVerdict::{Ignored, Mapped, Unsupported};
 use super::report::{Report, join};
-use super::sources::{NamedAddresses, present};
+use super::sources::{NamedAddresses, present, report_unset};
 use super::upstream::ImportedUpstream;
 use super::yaml::Node;
 
@@ -66,9 +66,16 @@ pub(super) fn read_kind(path: &str, item: &Node, report: &mut Report) -> ModelKi
 
 impl EntryFacts {
     /// Reads the facts of the entry at `path`, which is served by the upstream of this index.
-    pub(super) fn read(path: &str, item: &Node, upstream: usize, sources: NamedAddresses<'_>) -> EntryFacts {
-        let of = |section: &str, key: &str| {
+    pub(super) fn read(
+        path: &str,
+        item: &Node,
+        upstream: usize,
+        sources: NamedAddresses<'_>,
+        report: &mut Report,
+    ) -> EntryFacts {
+        let mut of = |section: &str, key: &str| {
             let node = item.get(section)?.get(key)?;
+            report_unset(node, &join(&join(path, section), key), sources, report);
             let (text, _) = present(node, sources, key).ok()??;
             text.trim().parse::<f64>().ok().filter(|number| *number > 0.0)
         };

@@ -8,7 +8,7 @@ use super::names::name_upstreams;
 use super::providers::{NO_KEY, split_model};
 use super::report::{Report, join};
 use super::share::ListedShare;
-use super::sources::{ADDRESSES, NamedAddresses, Unset, present};
+use super::sources::{ADDRESSES, NamedAddresses, Unset, name_variables, present, report_unset};
 use super::target::{self, ListedKey, ModelTarget};
 use super::upstream::{ImportedUpstream, SettingText};
 use super::yaml::{Content, Node};
@@ -151,7 +151,7 @@ impl Models {
             Ok(read) => read,
             Err((name, why)) => return self.leave_out(path, item, &name, why, report),
         };
-        self.facts.push(EntryFacts::read(path, item, entry.upstream, sources));
+        self.facts.push(EntryFacts::read(path, item, entry.upstream, sources, report));
         let share = ListedShare::read(item);
         let called = if from.is_empty() { "this name".to_owned() } else { format!("{name}{from}") };
         let kind = facts::read_kind(path, item, report);
@@ -226,8 +226,8 @@ impl Models {
         // If no key of the file gives the address, the report shows the address at the model.
         let note = if has_address { note } else { format!("{note}{more}") };
         report.mark(format!("{path}.model"), KeyVerdict::Mapped, note);
-        let tweaks = read_tweaks(path, params, flavour, report);
-        self.limit(path, params, upstream, report);
+        let tweaks = read_tweaks(path, params, flavour, sources, report);
+        self.limit(path, params, upstream, sources, report);
         let (share, called, path) = (ListedShare::default(), name.to_owned(), entry_path.to_owned());
         let kind = ModelKind::Chat;
         Ok(Ok(ImportedModel { upstream, model, tweaks, share, kind, path, called }))
@@ -291,10 +291,21 @@ impl Models {
 
     /// Takes `max_parallel_requests` as the upstream's limit. The entries of one server share it, so the largest number
     /// counts.
-    fn limit(&mut self, path: &str, params: &Node, upstream: usize, report: &mut Report) {
+    fn limit(
+        &mut self,
+        path: &str,
+        params: &Node,
+        upstream: usize,
+        sources: NamedAddresses<'_>,
+        report: &mut Report,
+    ) {
         let Some(node) = params.get(PARALLEL).filter(|node| !node.is_null()) else { return };
         let path = join(path, PARALLEL);
-        match node.text().and_then(|text| text.parse::<u32>().ok()) {
+        if report_unset(node, &path, sources, report) {
+            return;
+        }
+        let text = present(node, sources, PARALLEL).ok().flatten();
+        match text.and_then(|(text, _)| text.trim().parse::<u32>().ok()) {
             Some(0) => report.mark(path, KeyVerdict::Ignored, "0 sets no limit, as in LiteLLM"),
             Some(max) => {
                 if let Some(upstream) = self.upstreams.get_mut(upstream) {
@@ -389,7 +400,13 @@ impl Models {
     }
 }
 
-fn read_tweaks(path: &str, params: &Node, flavour: Option<&str>, report: &mut Report) -> Vec<Tweak> {
+fn read_tweaks(
+    path: &str,
+    params: &Node,
+    flavour: Option<&str>,
+    sources: NamedAddresses<'_>,
+    report: &mut Report,
+) -> Vec<Tweak> {
     let mut tweaks = Vec::new();
     for (key, value) in params.entries() {
         let below = join(path, key);
@@ -405,19 +422,19 @@ fn read_tweaks(path: &str, params: &Node, flavour: Option<&str>, report: &mut Re
             } else {
                 "sent where the client sends none"
             };
-            report.mark(below, KeyVerdict::Mapped, note);
-            tweaks.push(Tweak { field: key.clone(), value: value.clone(), force: false });
+            report.mark(below.as_str(), KeyVerdict::Mapped, note);
+            let value = name_variables(value, &below, sources, report);
+            tweaks.push(Tweak { field: key.clone(), value, force: false });
         } else if key == "extra_body" {
             let Content::Map(entries) = &value.content else {
                 let note = "not a map, so nothing of it is sent; write extra_body: {field: value}";
                 report.mark(below, KeyVerdict::Unsupported, note);
                 continue;
             };
-            report.mark(below, KeyVerdict::Mapped, "always sent");
-            tweaks.extend(entries.iter().map(|(field, value)| Tweak {
-                field: field.clone(),
-                value: value.clone(),
-                force: true,
+            report.mark(below.as_str(), KeyVerdict::Mapped, "always sent");
+            tweaks.extend(entries.iter().map(|(field, value)| {
+                let value = name_variables(value, &join(&below, field), sources, report);
+                Tweak { field: field.clone(), value, force: true }
             }));
         }
     }

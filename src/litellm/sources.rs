@@ -212,6 +212,56 @@ pub(super) fn present(
     }
 }
 
+/// A value of an entry in which each reference names the variable that holds the value. The report names each variable that
+/// is not set: the Lua leaves out that value alone.
+pub(super) fn name_variables(
+    node: &Node,
+    path: &str,
+    sources: NamedAddresses<'_>,
+    report: &mut Report,
+) -> Node {
+    let mut named = node.clone();
+    match &mut named.content {
+        Content::List(items) => {
+            for (i, item) in items.iter_mut().enumerate() {
+                *item = name_variables(item, &format!("{path}[{i}]"), sources, report);
+            }
+        }
+        Content::Map(entries) => {
+            for (key, item) in entries {
+                *item = name_variables(item, &join(path, key), sources, report);
+            }
+        }
+        Content::Scalar { text, .. } => {
+            report_unset(node, path, sources, report);
+            if let SettingText::Environment(name) = SettingText::read(text) {
+                *text = format!("{REFERENCE}{}", sources.name_of(&name));
+            }
+        }
+    }
+    named
+}
+
+/// Reports a value that is in a variable which is not set, with its line. Returns true if it did.
+pub(super) fn report_unset(
+    node: &Node,
+    path: &str,
+    sources: NamedAddresses<'_>,
+    report: &mut Report,
+) -> bool {
+    let text = node.text().map(SettingText::read);
+    let Some(text @ SettingText::Environment(name)) = text.as_ref() else { return false };
+    if sources.value(text).is_some() {
+        return false;
+    }
+    let why = format!("the environment variable {name} is not set; set it, or write the value here");
+    report.mark(path, Unsupported, format!("{UNSET_VALUE}: {}", node.error(why)));
+    true
+}
+
+/// The beginning of the note on a value that is in a variable which is not set.
+pub(super) const UNSET_VALUE: &str = "this value is left out";
+
 /// An address that is in a variable which is not set where the file is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unset {

@@ -7,12 +7,16 @@ use super::facts::ModelKind;
 use super::models::Models;
 use super::pools::ImportedAlias;
 use super::report::Line;
+use super::sources::UNSET_VALUE;
 use super::upstream::{ImportedUpstream, SettingText};
 use crate::config;
 
 /// The most servers inside this network, and the most kinds of losses, that get a line.
 const SERVERS_MAX: usize = 6;
 const LOSSES_MAX: usize = 5;
+
+/// The most values of variables that are not set that get a line each.
+const UNSET_MAX: usize = 8;
 
 /// Beginnings of notes, by importance: a loss with an earlier one comes first. All others follow, by their number.
 const IMPORTANCE: [&str; 5] =
@@ -115,8 +119,15 @@ fn losses(models: &Models, report: &[Line]) -> Vec<String> {
         key.strip_prefix(path).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
     };
     let is_entry = |line: &Line| models.left_out.iter().any(|(path, _, _)| is_below(&line.key, path));
+    let is_unset = |line: &&Line| line.note.starts_with(UNSET_VALUE);
+    let unset = report.iter().filter(is_unset);
+    lines.extend(unset.clone().take(UNSET_MAX).map(|line| format!("lost: {}: {}", line.key, line.note)));
+    if unset.clone().count() > UNSET_MAX {
+        lines.push(format!("lost: {} more values of variables that are not set", unset.count() - UNSET_MAX));
+    }
     let mut kinds: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
-    for line in report.iter().filter(|line| line.verdict == Unsupported && !is_entry(line)) {
+    let is_other = |line: &&Line| line.verdict == Unsupported && !is_entry(line) && !is_unset(line);
+    for line in report.iter().filter(is_other) {
         kinds.entry(&line.note).or_insert((0, &line.key)).0 += 1;
     }
     let mut kinds: Vec<_> = kinds.into_iter().collect();

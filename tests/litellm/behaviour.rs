@@ -226,3 +226,48 @@ model_list:
         assert_eq!(members(&config, model).0, [expected], "{model}");
     }
 }
+
+#[test]
+fn a_variable_that_is_not_set_costs_one_value_and_is_named_with_its_line() {
+    const YAML: &str = "model_list:
+- model_name: a
+  litellm_params:
+    model: openai/m
+    api_base: http://one:1/v1
+    api_key: none
+    top_p: 0.3
+    temperature: os.environ/T
+    timeout: os.environ/TO
+    max_parallel_requests: os.environ/PA
+    extra_body:
+      list: [os.environ/LX, {deep: os.environ/DX}, x]
+      kept: os.environ/K
+      tail: 1
+      chat_template_kwargs: {kind: os.environ/K}
+";
+    let import = super::translate(YAML).unwrap();
+    let said = import.report.iter().map(|line| format!("{line}\n")).collect::<String>();
+    for (variable, line) in [("T", 8), ("TO", 9), ("PA", 10), ("LX", 12), ("DX", 12), ("K", 13)] {
+        let named = said.lines().any(|said| {
+            said.contains(&format!("line {line}, "))
+                && said.contains(&format!("the environment variable {variable} is not set"))
+        });
+        assert!(named, "{variable}\n{said}");
+    }
+    assert!(import.summary.iter().any(|line| line.contains("variable T is not set")), "{:?}", import.summary);
+    let file = File::new(YAML);
+    file.lua.load("env = function(name) return name == 'DX' and 'd' or nil end").exec().unwrap();
+    let body = file.on_upstream_request(
+        &file.request("a", "one"),
+        "return { kept = 'mine', chat_template_kwargs = { kind = 'k' } }",
+    );
+    assert_eq!(body.get::<f64>("top_p").unwrap(), 0.3);
+    assert_eq!(body.get::<i64>("tail").unwrap(), 1);
+    assert_eq!(body.get::<String>("kept").unwrap(), "mine");
+    assert!(!body.contains_key("temperature").unwrap());
+    let kwargs: Table = body.get("chat_template_kwargs").unwrap();
+    assert_eq!(kwargs.get::<String>("kind").unwrap(), "k");
+    let list: Table = body.get("list").unwrap();
+    assert_eq!(list.raw_len(), 2);
+    assert_eq!(list.get::<Table>(1).unwrap().get::<String>("deep").unwrap(), "d");
+}

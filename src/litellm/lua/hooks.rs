@@ -6,9 +6,21 @@ use std::collections::BTreeSet;
 use super::syntax::{self, quote, value};
 use crate::litellm::models::{ImportedModel, Models, Tweak};
 use crate::litellm::pools::{ImportedAlias, ImportedMember};
+use crate::litellm::yaml::Node;
 
 /// Fields of the body in which sparkgap has entries of its own: an `extra_body` adds to them.
 const MERGED: [&str; 2] = ["chat_template_kwargs", "stream_options"];
+
+const LIST: &str = r#"-- A list without the values of variables that are not set.
+local function list(...)
+  local items = {}
+  for i = 1, select('#', ...) do
+    items[#items + 1] = (select(i, ...))
+  end
+  return json.array(items)
+end
+
+"#;
 
 const RULE_OF_NAME: &str = r#"-- The rule for a name. The mark for a large window does not belong to it.
 local function rule_of(name)
@@ -111,6 +123,10 @@ impl<'a> Rules<'a> {
         if self.entries.is_empty() {
             return;
         }
+        let entries = self.entries.iter().filter_map(|place| entry(self.models, *place));
+        if entries.flat_map(|entry| &entry.tweaks).any(|tweak| syntax::needs_list(&tweak.value)) {
+            out.push_str(LIST);
+        }
         out.push_str("-- The parameters that entries of model_list set.\nlocal parameters = {\n");
         for (i, place) in self.entries.iter().enumerate() {
             let Some(entry) = entry(self.models, *place) else { continue };
@@ -162,11 +178,20 @@ fn write_tweak(tweak: &Tweak, out: &mut String) {
     if tweak.force && MERGED.contains(&tweak.field.as_str()) && !parts.is_empty() {
         out.push_str(&format!("    {field} = {field} or {{}}\n"));
         for (name, part) in parts {
-            out.push_str(&format!("    {} = {}\n", syntax::index(&field, name), value(part)));
+            let field = syntax::index(&field, name);
+            out.push_str(&format!("    {field} = {}\n", forced(&field, part)));
         }
     } else if tweak.force {
-        out.push_str(&format!("    {field} = {}\n", value(&tweak.value)));
+        out.push_str(&format!("    {field} = {}\n", forced(&field, &tweak.value)));
     } else {
         out.push_str(&format!("    if {field} == nil then {field} = {} end\n", value(&tweak.value)));
+    }
+}
+
+/// The value that a field gets whatever the client sent. A variable that is not set changes nothing.
+fn forced(field: &str, node: &Node) -> String {
+    match syntax::is_reference(node) {
+        true => format!("{} or {field}", value(node)),
+        false => value(node),
     }
 }

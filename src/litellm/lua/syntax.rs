@@ -63,8 +63,11 @@ pub(super) fn value(node: &Node) -> String {
     match &node.content {
         Content::List(items) if items.is_empty() => "json.array()".to_owned(),
         Content::List(items) => {
-            let items: Vec<String> = items.iter().map(value).collect();
-            format!("{{ {} }}", items.join(", "))
+            let written: Vec<String> = items.iter().map(value).collect();
+            match items.iter().any(is_reference) {
+                true => format!("list({})", written.join(", ")),
+                false => format!("{{ {} }}", written.join(", ")),
+            }
         }
         Content::Map(entries) if entries.is_empty() => "{}".to_owned(),
         Content::Map(entries) => {
@@ -82,6 +85,20 @@ pub(super) fn value(node: &Node) -> String {
                 None => quote(text),
             },
         },
+    }
+}
+
+/// True for a reference to an environment variable.
+pub(super) fn is_reference(node: &Node) -> bool {
+    matches!(node.scalar(), Some(Scalar::Text(text)) if text.starts_with("os.environ/"))
+}
+
+/// True if the value has a list with references.
+pub(super) fn needs_list(node: &Node) -> bool {
+    match &node.content {
+        Content::List(items) => items.iter().any(|item| is_reference(item) || needs_list(item)),
+        Content::Map(entries) => entries.iter().any(|(_, item)| needs_list(item)),
+        Content::Scalar { .. } => false,
     }
 }
 

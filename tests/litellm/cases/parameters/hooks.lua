@@ -18,7 +18,7 @@ local parameters = {
     body.guided_json = { type = "object", required = json.array(), nothing = json.null }
     body["end"] = true
     body.priority = 1
-    body.cache_salt = env "SALT"
+    body.cache_salt = env "SALT" or body.cache_salt
   end,
 }
 
