@@ -50,10 +50,14 @@ impl Routes {
         read_default_fallbacks(root, models, &mut general, report);
         let overflow = read_fallbacks(root, "context_window_fallbacks", models, report);
         aliases.extend(general.iter().filter_map(|line| Some((line.stands_in.clone()?, line.of?))));
+        let (by_default, answered) = models.stand_in_by_default(&general, report);
+        aliases.extend(by_default);
         let direct = per_group(&general, models.groups.len());
         let overflow = per_group(&overflow, models.groups.len());
         let fallbacks = (0..direct.len()).map(|group| chain(group, &direct)).collect();
-        let targets = general.into_iter().flat_map(|line| line.targets).collect();
+        // The verdict on a fallback that answers for a name is known already.
+        let targets = general.into_iter().flat_map(|line| line.targets);
+        let targets = targets.filter(|target| answered.as_ref() != Some(&target.path)).collect();
         Routes { aliases, fallbacks, overflow, targets }
     }
 
@@ -306,6 +310,43 @@ impl Models {
         let of = self.groups.len() - 1;
         targets.iter_mut().for_each(|target| target.of = Some(of));
         Some(of)
+    }
+
+    /// The names whose entries were all left out, and that have no fallbacks of their own: the first default fallback answers
+    /// for them. Returns these names with their groups, and the path of that fallback. A pattern gets a group alone, which
+    /// has its place among the patterns.
+    fn stand_in_by_default(
+        &mut self,
+        lines: &[FallbackLine],
+        report: &mut Report,
+    ) -> (Vec<(String, usize)>, Option<String>) {
+        let mut aliases = Vec::new();
+        let mut answered = Vec::new();
+        let first = lines.iter().find(|line| line.of.is_none()).and_then(|line| line.targets.first());
+        let names = self.left_out.iter().map(|(_, name, _)| name.clone()).collect::<Vec<_>>();
+        for name in names.into_iter().filter(|name| route::is_name(name)) {
+            let covers = |group: &Group| {
+                group.name == name || group.is_pattern() && route::captures(&group.name, &name).is_some()
+            };
+            let Some(first) = first.filter(|_| !self.groups.iter().any(covers)) else { continue };
+            let Some(entries) = self.groups.get(first.group).map(|group| group.entries.clone()) else {
+                continue;
+            };
+            self.groups.push(Group { name: name.clone(), made_up: true, entries });
+            answered.push(name.clone());
+            if !name.contains('*') {
+                aliases.push((name, self.groups.len() - 1));
+            }
+        }
+        let path = first.filter(|_| !answered.is_empty()).map(|first| first.path.clone());
+        if let Some(path) = &path {
+            let some = answered.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = if answered.len() > 3 { ", …" } else { "" };
+            let note =
+                format!("answers for {some}{more}, whose own entry is left out; and a backup of other names");
+            report.mark(path.as_str(), KeyVerdict::Mapped, note);
+        }
+        (aliases, path)
     }
 
     /// The groups with a `*` in the order in which LiteLLM tries them: the longest regular expression first.

@@ -271,3 +271,29 @@ fn a_variable_that_is_not_set_costs_one_value_and_is_named_with_its_line() {
     assert_eq!(list.raw_len(), 2);
     assert_eq!(list.get::<Table>(1).unwrap().get::<String>("deep").unwrap(), "d");
 }
+
+#[test]
+fn a_default_fallback_answers_for_names_that_are_left_out() {
+    for setting in ["default_fallbacks: [local, other]", "fallbacks: [{'*': [local, other]}]"] {
+        let mut yaml = entries(&[("local", "one", ""), ("other", "two", ""), ("gpt-*", "six", "")]);
+        for name in ["claude-sonnet-4", "claude-sonnet-4", "claude-*", "gpt-4"] {
+            yaml.push_str(&format!("- {{model_name: '{name}', litellm_params: {{model: bedrock/x}}}}\n"));
+        }
+        let yaml = format!("{yaml}litellm_settings: {{{setting}}}\n");
+        let config = config(&yaml);
+        for name in ["claude-sonnet-4", "claude-opus-4"] {
+            let expected = (vec!["one one-m".to_owned()], vec!["two two-m".to_owned()]);
+            assert_eq!(members(&config, name), expected, "{setting} {name}");
+        }
+        assert_eq!(members(&config, "gpt-4").0, ["six six-m"]);
+        assert_eq!(members(&config, "other").1, ["one one-m"]);
+        let report = super::translate(&yaml).unwrap().report;
+        assert!(report.iter().any(|line| line.note.contains("answers for claude-sonnet-4")), "{report:?}");
+    }
+    // A fallback that is left out itself answers for nothing.
+    let yaml = format!(
+        "{}- {{model_name: x, litellm_params: {{model: bedrock/x}}}}\nlitellm_settings: {{default_fallbacks: [x, 7, gone]}}\n",
+        entries(&[("a", "one", "")])
+    );
+    assert!(route::find(&config(&yaml).aliases, "x").is_none());
+}
