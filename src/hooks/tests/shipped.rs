@@ -423,5 +423,26 @@ fn ccr() {
         assert!(!after.contains("SUBAGENT"), "{after}");
     }
     assert!(ask("x", 1, TAGGED).1.contains(r#""text":"Go.""#));
+    // A tag in a plain text, in the system prompt or the first message, is removed as well.
+    const TAG: &str = "<CCR-SUBAGENT-MODEL>small,tagged</CCR-SUBAGENT-MODEL>";
+    for body in [
+        format!(r#"{{"system":"{TAG}Go.","messages":[{{"role":"user","content":"hi"}}]}}"#),
+        format!(r#"{{"system":"Hi.","messages":[{{"role":"user","content":"{TAG}Go."}}]}}"#),
+    ] {
+        let (found, after) = ask("claude-sonnet-5", 1, &body);
+        assert_eq!(found, "small tagged");
+        assert!(after.contains("\"Go.\"") && !after.contains("SUBAGENT"), "{after}");
+    }
+    // The other paths of OpenAI's protocol have no messages.
+    for body in [
+        r#"{"input":"hi"}"#,
+        r#"{"prompt":"hi","messages":[]}"#,
+        r#"{"input":[{"role":"user","content":"hi"}],"messages":"hi"}"#,
+        r#"{"messages":["hi",7]}"#,
+        r#"{"messages":[7]}"#,
+    ] {
+        assert_eq!(ask("claude-sonnet-5", 1, body).0, "spark qwen3-coder", "{body}");
+        assert_eq!(ask("small,other", 1, body).0, "small other", "{body}");
+    }
     assert_eq!(mapped(&loaded, "anything"), ("spark", Some("qwen3-coder")));
 }
