@@ -23,7 +23,7 @@ const RULES: &str = "-- The rules,";
 const PROVIDERS_MAX: usize = 200;
 
 /// The routes that have the same meaning in the example.
-const ROUTES: [&str; 6] = ["default", "background", "think", "longContext", "image", "webSearch"];
+const ROUTES: [&str; 5] = ["default", "background", "think", "longContext", "image"];
 
 /// Transformers that adapt a request to a server, as sparkgap does by itself.
 const BUILT_IN: [&str; 12] = [
@@ -57,7 +57,11 @@ const KEYS: [(&str, super::KeyVerdict, &str); 13] = [
         Ignored,
         "not taken over: --first-byte-timeout (1800 s) and --idle-timeout (300 s) of sparkgap serve",
     ),
-    ("PROXY_URL", Unsupported, "sparkgap connects to its upstreams directly"),
+    (
+        "PROXY_URL",
+        Unsupported,
+        "write http_proxy = \"http://HOST:PORT\" on each upstream that is reached through it",
+    ),
     ("NON_INTERACTIVE_MODE", Ignored, "sparkgap starts no client"),
     ("CLAUDE_PATH", Ignored, "sparkgap claude finds Claude Code by itself"),
     ("CUSTOM_ROUTER_PATH", Unsupported, "write its rules into on_request of the Lua"),
@@ -68,7 +72,7 @@ const KEYS: [(&str, super::KeyVerdict, &str); 13] = [
 
 /// True if the tree is a configuration of claude-code-router.
 pub(super) fn is_one(root: &Node) -> bool {
-    field(root, "Providers").is_some() && field(root, "Router").is_some()
+    ["Providers", "Router"].iter().any(|name| field(root, name).is_some()) && root.get("model_list").is_none()
 }
 
 /// The value of a key that may be written in lower case, too, with its name.
@@ -106,7 +110,8 @@ pub(super) fn translate(root: &Node) -> Result<Import, ImportError> {
     lua.push_str(&routes);
     lua.push_str("}\n");
     lua.push_str(EXAMPLE.find(RULES).and_then(|start| EXAMPLE.get(start..)).unwrap_or_default());
-    let mut summary = vec![format!("{} providers; the default is {default}", providers.len())];
+    let s = if providers.len() == 1 { "" } else { "s" };
+    let mut summary = vec![format!("{} provider{s}; the default is {default}", providers.len())];
     summary.extend(providers.iter().take(8).map(|provider| provider.line.clone()));
     let lines = report.lines(root);
     let lost = lines.iter().filter(|line| line.verdict == Unsupported).take(6);
@@ -127,7 +132,11 @@ fn read_providers(
     environment: &mut Vec<(String, Secret)>,
     report: &mut Report,
 ) -> Result<Vec<CcrProvider>, ImportError> {
-    let (name, list) = field(root, "Providers").ok_or_else(|| root.error("no Providers"))?;
+    let (name, list) = field(root, "Providers").ok_or_else(|| {
+        root.error(
+            "no Providers; expected claude-code-router's \"Providers\": [{\"name\": …, \"api_base_url\": …}]",
+        )
+    })?;
     let Content::List(items) = &list.content else { return Err(list.error("Providers must be a list")) };
     if items.len() > PROVIDERS_MAX {
         return Err(list.error(format!("{} providers; the limit is {PROVIDERS_MAX}", items.len())));
@@ -148,7 +157,13 @@ fn read_providers(
         }
     }
     if providers.is_empty() {
-        return Err(list.error(format!("no provider can be served; {}", reasons.join("; "))));
+        return Err(list.error(match reasons.is_empty() {
+            true => {
+                "no provider can be served: Providers is empty; expected {\"name\": …, \"api_base_url\": …}"
+                    .to_owned()
+            }
+            false => format!("no provider can be served; {}", reasons.join("; ")),
+        }));
     }
     Ok(providers)
 }
@@ -187,7 +202,11 @@ fn read_provider(
     match read_key(path, text("api_key"), &name, environment, report) {
         Some(variable) => {
             lua.push_str(&format!(", api_key = env {}", quote(&variable)));
-            line.push_str(&format!(", gets the key in {variable}"));
+            let is_literal = environment.iter().any(|(name, _)| *name == variable);
+            line.push_str(&match is_literal {
+                true => format!(", gets its key of the file (in the Lua: {variable})"),
+                false => format!(", gets the key in {variable}"),
+            });
         }
         None => line.push_str(", no key"),
     }
@@ -241,7 +260,7 @@ fn read_key(
     report: &mut Report,
 ) -> Option<String> {
     let path = join(path, "api_key");
-    let text = key?;
+    let text = key.unwrap_or_default();
     if NO_KEY.contains(&text.to_ascii_lowercase().as_str()) {
         report.mark(path, Mapped, "no key is sent");
         return None;
@@ -309,7 +328,9 @@ fn read_router(
     providers: &[CcrProvider],
     report: &mut Report,
 ) -> Result<(String, String), ImportError> {
-    let (section, router) = field(root, "Router").ok_or_else(|| root.error("no Router"))?;
+    let (section, router) = field(root, "Router").ok_or_else(|| {
+        root.error("no Router; expected claude-code-router's \"Router\": {\"default\": \"PROVIDER,MODEL\"}")
+    })?;
     let mut lua = String::new();
     let mut default = None;
     for route in ROUTES {
@@ -336,7 +357,14 @@ fn read_router(
             default = Some(format!("{model} of {}", found.name));
         }
     }
-    if let Some(Scalar::Int(tokens)) = router.get("longContextThreshold").and_then(Node::scalar) {
+    if router.get("webSearch").is_some_and(|node| !matches!(node.text().map(str::trim), None | Some(""))) {
+        let note = "no model is asked for a web search: set search = { searxng = \"http://HOST:PORT\" } in the Lua (docs/search.md)";
+        report.mark(join(section, "webSearch"), Unsupported, note);
+    } else {
+        report.mark(join(section, "webSearch"), Ignored, "empty");
+    }
+    let threshold = router.get("longContextThreshold").and_then(Node::text);
+    if let Some(tokens) = threshold.and_then(|text| text.trim().parse::<u32>().ok()) {
         report.mark(join(section, "longContextThreshold"), Mapped, "in tokens, which sparkgap estimates");
         lua.push_str(&format!("  longContextThreshold = {tokens},\n"));
     }

@@ -3,7 +3,7 @@
 //! llama-swap starts the models, and applies its filters and profiles to what it gets. So names are passed on as they
 //! are, and the Lua repeats none of its settings.
 
-use super::KeyVerdict::{BuiltIn, Ignored, Mapped};
+use super::KeyVerdict::{BuiltIn, Ignored, Mapped, Unsupported};
 use super::error::ImportError;
 use super::import::Import;
 use super::lua::quote;
@@ -21,6 +21,9 @@ const KEY: &str = "LLAMA_SWAP_KEY";
 /// The most names, models and their other names together.
 const NAMES_MAX: usize = 2000;
 
+/// The most macros of one command that are looked at.
+const MACROS_MAX: usize = 64;
+
 const MODEL_ID: &str = "${MODEL_ID}";
 
 /// True if the tree is a configuration of llama-swap.
@@ -28,7 +31,11 @@ pub(super) fn is_one(root: &Node) -> bool {
     let models = root.get("models").map(Node::entries).unwrap_or_default();
     let is_model = |model: &Node| ["cmd", "proxy"].iter().any(|key| model.get(key).is_some());
     root.get("model_list").is_none()
-        && (models.iter().any(|(_, model)| is_model(model)) || root.get("peers").is_some())
+        && (root
+            .get("models")
+            .is_some_and(|models| models.entries().is_empty() && matches!(models.content, Content::Map(_)))
+            || models.iter().any(|(_, model)| is_model(model))
+            || root.get("peers").is_some())
 }
 
 /// Translates the file.
@@ -40,6 +47,7 @@ pub(super) fn translate(root: &Node) -> Result<Import, ImportError> {
     for (section, _) in root.entries() {
         report.mark(section, BuiltIn, "llama-swap does it");
     }
+    let macros = root.get("macros").map(Node::entries).unwrap_or_default();
     let (mut names, mut chat) = (Vec::new(), Vec::new());
     for (id, model) in root.get("models").map(Node::entries).unwrap_or_default() {
         let path = join("models", id);
@@ -52,11 +60,15 @@ pub(super) fn translate(root: &Node) -> Result<Import, ImportError> {
         for (name, _) in by_id.map(Node::entries).unwrap_or_default() {
             add(&name.replace(MODEL_ID, id), &mut names);
         }
-        if aliases.is_some() {
-            report.mark(join(&path, "aliases"), Mapped, "names of their own");
+        for (i, alias) in items(aliases).enumerate() {
+            let alias_path = format!("{}[{i}]", join(&path, "aliases"));
+            match is_usable(alias) {
+                true => report.mark(alias_path, Mapped, "a name of its own"),
+                false => report.mark(alias_path, Unsupported, NO_NAME),
+            }
         }
         report.mark(join(&path, "filters"), BuiltIn, "llama-swap applies them to what sparkgap sends");
-        if is_chat(id, model) {
+        if is_chat(id, model, macros) {
             chat.extend(names.get(first).cloned());
         }
     }
@@ -73,14 +85,21 @@ pub(super) fn translate(root: &Node) -> Result<Import, ImportError> {
     };
     let key = items(root.get("apiKeys")).next();
     let environment = key.filter(|key| !key.contains("${")).map(|key| (KEY.to_owned(), Secret::new(key)));
-    report.mark("apiKeys", Mapped, format!("sparkgap sends the one in the variable {KEY}"));
+    report.mark(
+        "apiKeys",
+        Ignored,
+        "sparkgap sends the first one alone; keys for its own clients: --api-key-file FILE",
+    );
+    report.mark("apiKeys[0]", Mapped, format!("sparkgap sends the one in the variable {KEY}"));
     report.mark("macros", Ignored, "llama-swap fills them in");
     let lines = report.lines(root);
     let with_key = if key.is_some() { format!(", gets the key in {KEY}") } else { ", no key".to_owned() };
-    let summary = vec![
+    let mut summary = vec![
         format!("{} names of llama-swap; any other name goes to {first}", names.len()),
         format!("llama_swap: {ADDRESS}{with_key}; write its address there, if that is another one"),
     ];
+    let lost = lines.iter().filter(|line| line.verdict == Unsupported).take(6);
+    summary.extend(lost.map(|line| format!("lost: {}: {}", line.key, line.note)));
     let lua = write(&names, &first, key.is_some());
     let environment = environment.into_iter().collect();
     Ok(Import {
@@ -113,10 +132,17 @@ fn write(names: &[String], first: &str, has_key: bool) -> String {
     lua
 }
 
+/// The note on an alias that cannot be a name here.
+const NO_NAME: &str =
+    "not a name here: it is empty, has a *, a macro or a blank at an end; add it to the aliases of the Lua";
+
+fn is_usable(name: &str) -> bool {
+    route::is_name(name) && !name.contains('*') && !name.contains("${")
+}
+
 /// Adds a name that clients can ask for, once. A `*` would be a pattern.
 fn add(name: &str, names: &mut Vec<String>) {
-    let is_usable = route::is_name(name) && !name.contains('*') && !name.contains("${");
-    if is_usable && names.len() <= NAMES_MAX && !names.iter().any(|other| other == name) {
+    if is_usable(name) && names.len() <= NAMES_MAX && !names.iter().any(|other| other == name) {
         names.push(name.to_owned());
     }
 }
@@ -131,10 +157,27 @@ fn items(list: Option<&Node>) -> impl Iterator<Item = &str> {
 }
 
 /// False for a model that its settings or its name show to be for embeddings, rerank or audio.
-fn is_chat(id: &str, model: &Node) -> bool {
+/// Macros count where its command or another macro names them.
+fn is_chat(id: &str, model: &Node, macros: &[(String, Node)]) -> bool {
     const FLAGS: [&str; 5] = ["--embedding", "--reranking", "--rerank", "whisper-server", "sd-server"];
     const NAMES: [&str; 4] = ["embed", "rerank", "whisper", "bge-"];
     let cmd = model.get("cmd").and_then(Node::text).unwrap_or_default();
     let id = id.to_ascii_lowercase();
-    !FLAGS.iter().any(|flag| cmd.contains(flag)) && !NAMES.iter().any(|name| id.contains(name))
+    let own = model.get("macros").map(Node::entries).unwrap_or_default();
+    let mut texts = vec![cmd];
+    let mut used: Vec<&str> = Vec::new();
+    while let Some(text) = texts.pop() {
+        if FLAGS.iter().any(|flag| text.contains(flag)) {
+            return false;
+        }
+        for name in text.split("${").skip(1).filter_map(|rest| rest.split('}').next()) {
+            if used.contains(&name) || used.len() >= MACROS_MAX {
+                continue;
+            }
+            used.push(name);
+            let found = own.iter().chain(macros).find(|(other, _)| other == name);
+            texts.extend(found.and_then(|(_, node)| node.text()));
+        }
+    }
+    !NAMES.iter().any(|name| id.contains(name))
 }

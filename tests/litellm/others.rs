@@ -73,7 +73,6 @@ const CCR: [CcrFile; 10] = [
             "default = { \"deepseek\", \"deepseek-chat\" },",
             "background = { \"ollama\", \"qwen2.5-coder:latest\" },",
             "longContextThreshold = 60000,",
-            "webSearch = { \"openrouter\", \"google/gemini-2.5-flash\" },",
         ],
     ),
     // One box for everything.
@@ -163,6 +162,25 @@ fn ten_files_of_claude_code_router_fit_the_example() {
 }
 
 #[test]
+fn a_model_for_web_searches_is_replaced_by_an_engine() {
+    let import = import(CCR[0].0).unwrap();
+    assert!(!import.lua.contains("webSearch"), "{}", import.lua);
+    let said = import.summary.join("\n");
+    assert!(said.contains("lost: Router.webSearch: ") && said.contains("search = { searxng = "), "{said}");
+}
+
+#[test]
+fn empty_keys_and_quoted_numbers_are_known() {
+    let import = import(
+        r#"{"Providers":[{"name":"a","api_base_url":"http://a:1","api_key":"","models":["m"]}],
+"Router":{"default":"a,m","longContextThreshold":"70000"}}"#,
+    )
+    .unwrap();
+    assert!(import.lua.contains("longContextThreshold = 70000,"), "{}", import.lua);
+    assert_eq!(import.summary, ["1 provider; the default is m of a", "a: http://a:1/v1, no key"]);
+}
+
+#[test]
 fn the_report_names_what_stays_behind() {
     let import = import(CCR[9].0).unwrap();
     let said = import.summary.join("\n");
@@ -199,6 +217,11 @@ fn the_names_of_llama_swap_are_aliases_of_one_upstream() {
             "a",
         ),
         ("peers:\n  far: {proxy: 'http://far:1', models: [b]}\n", vec!["b"], "b"),
+        (
+            "macros: {e: '${f} -x', f: 'llama-server --embedding ${e}'}\nmodels:\n  vec: {cmd: '${e} -m x'}\n  chat: {cmd: x}\n",
+            vec!["vec", "chat"],
+            "chat",
+        ),
     ] {
         let import = import(text).unwrap();
         let config = config(&import);
@@ -212,6 +235,21 @@ fn the_names_of_llama_swap_are_aliases_of_one_upstream() {
         assert_eq!(key, text.contains("sk-swap").then_some("sk-swap"));
         assert!(!import.lua.contains("sk-swap"));
     }
+}
+
+#[test]
+fn llama_swap_keys_and_aliases_without_effect_are_not_called_mapped() {
+    let import = import("apiKeys: [sk-1, sk-2]\nmodels:\n  a: {cmd: x, aliases: [b, 'g*']}\n").unwrap();
+    let said: String = import.report.iter().map(|line| format!("{line}\n")).collect();
+    for (key, verdict) in [
+        ("apiKeys[0]", "mapped"),
+        ("apiKeys[1]", "ignored"),
+        ("models.a.aliases[0]", "mapped"),
+        ("models.a.aliases[1]", "unsupported"),
+    ] {
+        assert!(said.lines().any(|line| line.starts_with(verdict) && line.contains(key)), "{key}\n{said}");
+    }
+    assert!(import.summary.iter().any(|line| line.starts_with("lost: models.a.aliases[1]: ")), "{said}");
 }
 
 #[test]
@@ -241,7 +279,10 @@ fn other_files_are_errors_that_say_what_is_expected() {
         ("{\"Providers\": [\n{\"name\": \"a\n]}", "line 2"),
         (r#"{"Providers":[{"name":"a,b","api_base_url":"http://a"}],"Router":{}}"#, "has a comma"),
         ("models:\n  ' ': {cmd: x}\n", "expected models"),
-        ("models: {}\n", "no model_list"),
+        ("models: {}\n", "expected models"),
+        (r#"{"Providers":[]}"#, "Providers is empty"),
+        (r#"{"Providers":[{"name":"a","api_base_url":"http://a"}]}"#, "no Router; expected"),
+        (r#"{"Router":{"default":"a,b"}}"#, "no Providers; expected"),
         ("{}", "expected a LiteLLM configuration"),
     ] {
         let error = import(text).map(|import| import.lua).unwrap_err().to_string();
