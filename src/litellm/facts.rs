@@ -47,13 +47,21 @@ pub(super) fn read_kind(path: &str, item: &Node, report: &mut Report) -> ModelKi
         "chat" | "completion" | "responses" => {
             (ModelKind::Chat, Mapped, "a chat model, like every entry without a mode")
         }
-        "embedding" => {
-            (ModelKind::Embeddings, Mapped, "no chat model: its name is for clients of /v1/embeddings")
-        }
-        "rerank" => (ModelKind::Rerank, Mapped, "no chat model: its name is for clients of /v1/rerank"),
-        "audio_transcription" | "audio_speech" => {
-            (ModelKind::Audio, Mapped, "no chat model: its name is for clients of /v1/audio/…")
-        }
+        "embedding" => (
+            ModelKind::Embeddings,
+            Mapped,
+            "no chat model: meant for clients of /v1/embeddings; requests for chat are not kept from it",
+        ),
+        "rerank" => (
+            ModelKind::Rerank,
+            Mapped,
+            "no chat model: meant for clients of /v1/rerank; requests for chat are not kept from it",
+        ),
+        "audio_transcription" | "audio_speech" => (
+            ModelKind::Audio,
+            Mapped,
+            "no chat model: meant for clients of /v1/audio/…; requests for chat are not kept from it",
+        ),
         _ => (
             ModelKind::Other,
             Unsupported,

@@ -22,14 +22,14 @@ const WRONG_TIME_LIMIT: &str = "not a number of seconds from 1 to 86400, so it s
 /// The note on settings for further tries.
 const RETRIES: &str = "sparkgap's own rule: a failed request goes to the next upstream of its name; with one upstream it is tried again there if no model has begun it; no option changes that";
 
-const HEADERS: &str = "sparkgap adds no headers of its own; a key belongs in api_key, for others put a reverse proxy before the upstream";
+const HEADERS: &str =
+    "a key belongs in api_key; for others write headers = { [\"x-name\"] = \"VALUE\" } on the upstream";
 
 const LOG_LEVEL: &str = "the log has one line per request; for more see sparkgap serve --help";
 
 const JSON_LOGS: &str = "sparkgap serve --log-format json writes one object a line";
 
-const RATES: &str =
-    "no limits and no shares by the minute; max_parallel_requests bounds the requests at a time";
+const RATES: &str = "no limits of an entry by the minute: max_parallel_requests bounds its requests at a time, and requests_per_minute under keys those of each client (docs/usage.md)";
 
 const ONE_STRATEGY: &str = "one strategy: of those that share a name, the upstream that answers soonest gets the request (docs/pool.md)";
 
@@ -39,11 +39,11 @@ const TAGS: &str = "no routing by tags; on_request may choose an upstream";
 
 const COOLDOWN: &str = "sparkgap's own rule: an upstream that shares a name or has a backup is out after a refused connection or three failures in a row, and is tried again after 1 s, then 2, 4 … 30 s";
 
-const COSTS: &str = "sparkgap keeps no costs; on_log sees the tokens of each request";
+const COSTS: &str = "not taken over: write price = { input = …, output = … } for a million tokens on the alias; sparkgap usage adds the costs up (docs/usage.md)";
 
-const CALLBACKS: &str = "no callbacks: on_log gets the record of each request, /health has the counters, and code of your own becomes a hook (hooks/README.md)";
+const CALLBACKS: &str = "no callbacks: Prometheus reads /metrics (docs/metrics.md), on_log gets the record of each request, and code of your own becomes a hook (hooks/README.md)";
 
-const BUDGETS: &str = "no budgets: on_log sees the tokens of each request and of each key's owner";
+const BUDGETS: &str = "no budgets in money: keys = { NAME = { tokens_per_day = … } } limits a client, and sparkgap usage shows the costs of aliases with a price (docs/usage.md)";
 
 const GUARDRAILS: &str =
     "no guardrails: on_request may refuse a request, and on_tool_call a call (hooks/examples/deny-list.lua)";
@@ -51,7 +51,8 @@ const GUARDRAILS: &str =
 const PASSED: &str =
     "a field that an upstream refuses is left out of the next requests to it (docs/repairs.md)";
 
-const CERTIFICATES: &str = "certificates are always checked; name your own authority with --ca-file";
+const CERTIFICATES: &str =
+    "not taken over: name your own authority in ca_file on the upstream, or write tls_verify = false there";
 
 const CACHE: &str = "answers are not cached; the upstream's prefix cache is what saves time";
 
@@ -60,7 +61,7 @@ const FALLBACK_KIND: &str =
 
 const WINDOW: &str = "the window is asked of the upstream; override it with window = on the upstream";
 
-const DATABASE: &str = "no virtual keys and no database: sparkgap key new NAME makes a key for each person, --api-key-file lets them in";
+const DATABASE: &str = "no virtual keys: sparkgap key new NAME makes a key for each person, --api-key-file lets them in, and keys = { NAME = { … } } limits each of them (docs/usage.md)";
 
 /// Each row: a path (every index as `[]`), the verdict, the note. A row also covers the paths below it that have no
 /// row.
@@ -194,7 +195,7 @@ const TABLE: &[(&str, KeyVerdict, &str)] = &[
     ("router_settings.set_verbose", Ignored, LOG_LEVEL),
     ("general_settings.database_url", Unsupported, DATABASE),
     ("general_settings.store_model_in_db", Unsupported, DATABASE),
-    ("general_settings.disable_spend_logs", BuiltIn, COSTS),
+    ("general_settings.disable_spend_logs", Ignored, "without a state folder (--state) nothing is kept"),
     ("general_settings.max_parallel_requests", Unsupported, PARALLEL),
     ("general_settings.global_max_parallel_requests", Unsupported, PARALLEL),
     ("general_settings.health_check_interval", Unsupported, "sparkgap doctor asks the upstreams"),

@@ -142,7 +142,7 @@ impl Models {
         let read = match named_entry(item, sources) {
             Ok((name, from, params)) => match self.read_entry(path, &name, params, sources, report) {
                 Ok(Ok(entry)) => Ok((name, from, entry)),
-                Ok(Err(why)) => Err((name, why)),
+                Ok(Err(why)) => Err((name, with_line(item, why))),
                 Err(error) => Err((name, error.to_string())),
             },
             Err(why) => Err((listed.to_owned(), why)),
@@ -458,4 +458,13 @@ fn named_entry<'n>(
     }
     let (name, from) = present(name, sources, "its model_name")?.unwrap_or_default();
     Ok((name, from, params))
+}
+
+/// The reason why an entry is left out, with the line of its model unless the reason names one.
+fn with_line(item: &Node, why: String) -> String {
+    let model = item.get("litellm_params").and_then(|params| params.get("model"));
+    match why.contains("line ") && why.contains(", column ") {
+        true => why,
+        false => model.unwrap_or(item).error(why).to_string(),
+    }
 }

@@ -8,6 +8,7 @@ use super::models::Models;
 use super::pools::ImportedAlias;
 use super::report::Line;
 use super::sources::UNSET_VALUE;
+use super::target::WITHOUT_KEY;
 use super::upstream::{ImportedUpstream, SettingText};
 use crate::config;
 
@@ -77,7 +78,11 @@ fn servers(models: &Models) -> Vec<String> {
                 (format!("the address in {name}{}", if is_unset { " (not set here)" } else { "" }), "")
             }
         };
-        let key = upstream.key.as_ref().map_or("no key".to_owned(), |key| format!("gets the key in {key}"));
+        let key = match &upstream.key {
+            Some(key) if upstream.key_was_literal => format!("gets its key of the file (in the Lua: {key})"),
+            Some(key) => format!("gets the key in {key}"),
+            None => "no key".to_owned(),
+        };
         let mut line = format!("{}: {url}, {key}", upstream.name);
         if is_outside(&upstream) {
             line.push_str(&format!(": {OUTSIDE}"));
@@ -119,6 +124,15 @@ fn losses(models: &Models, report: &[Line]) -> Vec<String> {
         key.strip_prefix(path).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
     };
     let is_entry = |line: &Line| models.left_out.iter().any(|(path, _, _)| is_below(&line.key, path));
+    let keyless = |line: &Line| Some((line.key.clone(), line.note.split_once(WITHOUT_KEY)?.1.to_owned()));
+    let mut keyless = report.iter().filter_map(keyless);
+    if let Some((key, rest)) = keyless.next() {
+        let more = match keyless.count() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        lines.push(format!("{key}{more}: {WITHOUT_KEY}{rest}"));
+    }
     let is_unset = |line: &&Line| line.note.starts_with(UNSET_VALUE);
     let unset = report.iter().filter(is_unset);
     lines.extend(unset.clone().take(UNSET_MAX).map(|line| format!("lost: {}: {}", line.key, line.note)));

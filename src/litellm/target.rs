@@ -10,6 +10,9 @@ use super::upstream::SettingText;
 use super::yaml::Node;
 use crate::config;
 
+/// The note on a key of a cloud that is not sent to a server which is only compatible with it.
+pub(super) const WITHOUT_KEY: &str = "no key is sent, where LiteLLM would send";
+
 /// The server that an entry's requests go to.
 pub(super) struct ModelTarget<'n> {
     pub(super) url: SettingText,
@@ -190,9 +193,8 @@ fn key<'n>(
         };
         (ListedKey::Variable(variable), note)
     } else if CLOUD_KEYS.contains(&variable) {
-        let note = format!(
-            "; no key is sent, where LiteLLM would send {variable}: add api_key: os.environ/{variable} if the server wants it"
-        );
+        let note =
+            format!("; {WITHOUT_KEY} {variable}: add api_key: os.environ/{variable} if the server wants it");
         (ListedKey::None, note)
     } else {
         (ListedKey::None, String::new())

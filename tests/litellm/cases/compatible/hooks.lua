@@ -1,7 +1,7 @@
 -- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
 -- It is yours now: change it as you like. `sparkgap check` tells what it means.
--- Left out: model_list[9] (cloudy): azure/ has an API of its own: write model: openai/NAME with api_base: its OpenAI-compatible address, if it has one.
--- Left out: model_list[11] (library): vllm/ has an API of its own: write model: openai/NAME with api_base: http://HOST:8000/v1 of vllm serve.
+-- Left out: model_list[9] (cloudy): line 12, column 53: azure/ has an API of its own: write model: openai/NAME with api_base: its OpenAI-compatible address, if it has one.
+-- Left out: model_list[11] (library): line 14, column 53: vllm/ has an API of its own: write model: openai/NAME with api_base: http://HOST:8000/v1 of vllm serve.
 
 return {
   api = 1,

@@ -1,6 +1,6 @@
 -- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
 -- It is yours now: change it as you like. `sparkgap check` tells what it means.
--- Left out: model_list[5] (not-there): its litellm_credential_name is "gone", which credential_list does not have: add it there, or add api_base: http://HOST:PORT/v1.
+-- Left out: model_list[5] (not-there): line 14, column 30: its litellm_credential_name is "gone", which credential_list does not have: add it there, or add api_base: http://HOST:PORT/v1.
 
 return {
   api = 1,

@@ -1,7 +1,7 @@
 -- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
 -- It is yours now: change it as you like. `sparkgap check` tells what it means.
--- Left out: model_list[1] (azure): azure/ has an API of its own: write model: openai/NAME with api_base: its OpenAI-compatible address, if it has one.
--- Left out: model_list[2] (no-address): hosted_vllm/ without an api_base: add api_base: http://HOST:PORT/v1.
+-- Left out: model_list[1] (azure): line 9, column 30: azure/ has an API of its own: write model: openai/NAME with api_base: its OpenAI-compatible address, if it has one.
+-- Left out: model_list[2] (no-address): line 11, column 30: hosted_vllm/ without an api_base: add api_base: http://HOST:PORT/v1.
 -- Left out: model_list[3] (hidden): line 13, column 30: the model's name comes from the environment variable MODEL, which is not set; set it, or write the name here.
 
 -- The parameters that entries of model_list set.

@@ -8,7 +8,7 @@
 -- Left out: model_list[8] (): line 17, column 5: it has no model_name, the name that clients ask for.
 -- Left out: model_list[9] (): line 18, column 5: it has no model_name, the name that clients ask for.
 -- Left out: model_list[10] (): line 19, column 5: it has no model_name, the name that clients ask for.
--- Left out: model_list[12] ( edge): its model_name is empty, has control characters, or a blank at an end; rename it.
+-- Left out: model_list[12] ( edge): line 23, column 30: its model_name is empty, has control characters, or a blank at an end; rename it.
 
 return {
   api = 1,

@@ -1,8 +1,8 @@
 -- Made from a LiteLLM configuration by `sparkgap import`; its report says what became of each key.
 -- It is yours now: change it as you like. `sparkgap check` tells what it means.
--- Left out: model_list[0] (opus): bedrock/ has an API of its own: write model: openai/NAME with api_base: its OpenAI-compatible address, if it has one.
--- Left out: model_list[1] (sonnet): azure/ has an API of its own: write model: openai/NAME with api_base: its OpenAI-compatible address, if it has one.
--- Left out: model_list[2] (haiku): vertex_ai/ has an API of its own: write model: openai/NAME with api_base: its OpenAI-compatible address, if it has one.
+-- Left out: model_list[0] (opus): line 3, column 50: bedrock/ has an API of its own: write model: openai/NAME with api_base: its OpenAI-compatible address, if it has one.
+-- Left out: model_list[1] (sonnet): line 4, column 52: azure/ has an API of its own: write model: openai/NAME with api_base: its OpenAI-compatible address, if it has one.
+-- Left out: model_list[2] (haiku): line 5, column 51: vertex_ai/ has an API of its own: write model: openai/NAME with api_base: its OpenAI-compatible address, if it has one.
 
 return {
   api = 1,
