@@ -255,11 +255,16 @@ impl Hooks {
 
     /// The names under `upstream`: one name, or a list of names.
     fn upstreams(&self, object: &Object<'_>) -> Result<Vec<String>, String> {
+        let form = || "the returned upstream must be a name, or a list of different names".to_owned();
         let Some(Value::Array(list)) = object.get("upstream") else {
+            // An empty table of Lua is an object.
+            if matches!(object.get("upstream"), Some(Value::Object(_))) {
+                return Err(form());
+            }
             return Ok(self.upstream(object)?.into_iter().collect());
         };
         if list.is_empty() || list.len() > self.blueprint.upstreams.len() {
-            return Err("the returned upstream must be a name, or a list of different names".to_owned());
+            return Err(form());
         }
         list.iter()
             .map(|name| match name.as_str() {

@@ -301,6 +301,11 @@ fn read_alias(position: usize, table: &Table, mistakes: &mut Mistakes<'_>) -> Op
     reader.check_keys(&["upstream", "backup", "model", "price"], 1, mistakes);
     let members = read_members(&reader, "upstream", mistakes);
     let backup = read_members(&reader, "backup", mistakes);
+    if let Some(again) = backup.iter().find(|it| members.iter().any(|other| other.upstream == it.upstream)) {
+        let again =
+            format!("names the upstream '{}', which `upstream` names already; name it once", again.upstream);
+        reader.wrong("backup", &again, mistakes);
+    }
     let model = reader.text("model", "a model's name as a string", mistakes);
     let price = read_price(&reader, mistakes);
     if !first.is_string() {
@@ -383,7 +388,7 @@ fn read_member(
     entry: &Table,
     mistakes: &mut Mistakes<'_>,
 ) -> Option<AliasMember> {
-    let inside = TableReader::new(entry, key, key);
+    let inside = TableReader::new(entry, format!("an item of {key}"), key);
     inside.check_keys(&["model"], 1, mistakes);
     let model = inside.text("model", "a model's name as a string", mistakes);
     let Ok(LuaValue::String(name)) = entry.raw_get(1) else {

@@ -126,6 +126,14 @@ const CASES: &[(&str, &str)] = &[
         "return { UP, aliases = {\n { '*', upstream = 'sprk' } } }",
         "10-test.lua:2: alias 1 (\"*\"): no upstream 'sprk'; did you mean 'spark'?",
     ),
+    (
+        "return { UP, aliases = {\n { '*', upstream = { 'spark', { 'b', modle = 'x' } } } } }",
+        "10-test.lua:2: unknown key in an item of upstream 'modle'; did you mean 'model'?",
+    ),
+    (
+        "return { UP, aliases = {\n { '*', upstream = 'spark', backup = { 'spark' } } } }",
+        "10-test.lua:2: alias 1.backup: names the upstream 'spark', which `upstream` names already; name it once",
+    ),
     ("return { UP, aliases = { { '*', 'spark' } } }", "unexpected item [the number 2] in alias 1"),
     ("return { UP, aliases = { x = {} } }", "aliases: expected a list"),
     (
