@@ -18,7 +18,6 @@ use super::hang::Silence;
 use super::health::{Health, HealthState, Sign, StateChange};
 use super::load::{Load, LoadPage};
 use super::memory::QuestionEnd;
-use super::outage::Reach;
 use super::residents::{Expected, Residents};
 use super::speed::{Speed, whole};
 use super::waking::{Sleeper, WakeCall};
@@ -317,9 +316,9 @@ impl Dispatch {
         self.granted.remove(&number)
     }
 
-    /// Tells how far the upstreams of a waiting request are from taking it. `None`: one of them is well, and only busy, or
-    /// the request does not wait for health.
-    pub(super) fn lacks_upstream(&self, number: u64, now: Instant) -> Option<Reach> {
+    /// The time until the first full upstream of a waiting request takes requests again, zero if all are out. `None`: one of
+    /// them is well, and only busy, or the request does not wait for health.
+    pub(super) fn lacks_upstream(&self, number: u64, now: Instant) -> Option<Duration> {
         let waiter = self.line.iter().find(|waiter| waiter.number == number)?;
         let healths = || {
             let candidates = waiter.ticket.candidates.iter();
@@ -329,7 +328,7 @@ impl Dispatch {
         if !waiter.ticket.waits_for_health || healths().any(takes_requests) {
             return None;
         }
-        Some(if healths().all(Health::is_out) { Reach::Out } else { Reach::Full })
+        Some(healths().filter_map(|health| health.full_for(now)).min().unwrap_or_default())
     }
 
     /// True while an upstream is out and its trial is not due yet.
@@ -592,7 +591,7 @@ impl Dispatch {
             }
         }
         Some(BoxReport {
-            health: state.health.state(),
+            health: state.health.state_at(now),
             running: state.running.len(),
             places: state.places,
             waiting,
@@ -967,12 +966,12 @@ mod tests {
             dispatch.end(number, Sign::Gone, Spent::default(), now);
         }
         let (first, got) = send(&mut dispatch, ticket(7, 100), now);
-        assert!(got.is_none() && dispatch.lacks_upstream(first, now) == Some(Reach::Out));
+        assert!(got.is_none() && dispatch.lacks_upstream(first, now) == Some(Duration::ZERO));
         let (second, _) = send(&mut dispatch, ticket(8, 100), now);
         dispatch.probed(A, QuestionEnd::Answered, now);
         assert_eq!(dispatch.serve(now), [first], "one trial at a time");
         assert_eq!(collected(&mut dispatch, first), Some((A, Why::Only)));
-        assert_eq!(dispatch.lacks_upstream(second, now), Some(Reach::Out));
+        assert_eq!(dispatch.lacks_upstream(second, now), Some(Duration::ZERO));
         finish(&mut dispatch, first, 100, now);
         assert_eq!(dispatch.serve(now), [second]);
     }
@@ -1138,7 +1137,7 @@ mod tests {
         dispatch.end(running[0], Sign::Gone, Spent::default(), now);
         assert_eq!(dispatch.lacks_upstream(waiting, now), None, "the other one is only busy");
         dispatch.end(running[1], Sign::Full(None), Spent::default(), now);
-        assert_eq!(dispatch.lacks_upstream(waiting, now), Some(Reach::Full));
+        assert_eq!(dispatch.lacks_upstream(waiting, now), Some(5 * SECOND));
         assert_eq!(dispatch.lacks_upstream(waiting, now + 5 * SECOND), None, "it takes requests again");
         assert!(!dispatch.takes_new(A, now) && !dispatch.takes_new(B, now));
     }

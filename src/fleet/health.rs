@@ -110,6 +110,22 @@ impl Health {
         (state, self.since)
     }
 
+    /// The state that requests find now, and since when: one whose time of being full is over is well.
+    pub(super) fn state_at(&self, now: Instant) -> (HealthState, Instant) {
+        match self.condition {
+            Condition::Full { until } if now >= until => (HealthState::Well, until),
+            _ => self.state(),
+        }
+    }
+
+    /// The time until it takes requests again, if it is full.
+    pub(super) fn full_for(&self, now: Instant) -> Option<Duration> {
+        match self.condition {
+            Condition::Full { until } => Some(until.saturating_duration_since(now)),
+            _ => None,
+        }
+    }
+
     /// True if it may get a request now. If it is out, that request is its trial: see [`Health::begin`].
     pub(super) fn admits(&self, now: Instant) -> bool {
         match self.condition {
@@ -336,6 +352,13 @@ mod tests {
         let (mut health, now) = health();
         assert_eq!(state(health.take(Sign::Full(None), now)), Some(HealthState::Full));
         assert!(!health.admits(now + 4 * SECOND) && health.admits(now + 5 * SECOND));
+        assert_eq!(health.full_for(now + 4 * SECOND), Some(SECOND));
+        assert_eq!(health.state_at(now + 4 * SECOND), (HealthState::Full, now));
+        assert_eq!(
+            health.state_at(now + 9 * SECOND),
+            (HealthState::Well, now + 5 * SECOND),
+            "nobody has asked it"
+        );
         assert_eq!(health.take(Sign::Full(Some(9 * SECOND)), now), None);
         assert!(!health.admits(now + 8 * SECOND) && health.admits(now + 9 * SECOND));
         health.take(Sign::Full(Some(Duration::ZERO)), now);

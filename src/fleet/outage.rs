@@ -8,19 +8,6 @@
 
 use std::time::Duration;
 
-/// The least patience with upstreams that are full. They say when they take requests again, and not later than this, so a
-/// client that gets no pings can wait for them as well.
-const FULL_PATIENCE: Duration = Duration::from_secs(120);
-
-/// How far a request's upstreams are from taking it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// All of them are out.
-    Out,
-    /// None of them takes requests now, and one of them is full.
-    Full,
-}
-
 /// The time that one request has spent without an upstream that takes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Outage {
@@ -44,18 +31,10 @@ impl Outage {
         self.spent = self.spent.saturating_add(time);
     }
 
-    /// True if no more time may be spent on another try of upstreams that were all tried.
+    /// True if no more time may be spent: on a wait while all upstreams are out or full, or on another try of upstreams that
+    /// were all tried.
     pub fn is_spent(&self) -> bool {
         self.spent >= self.patience
-    }
-
-    /// True if a request whose upstreams are like this must not wait longer.
-    pub(super) fn is_over(&self, reach: Reach) -> bool {
-        self.spent
-            >= match reach {
-                Reach::Out => self.patience,
-                Reach::Full => self.patience.max(FULL_PATIENCE),
-            }
     }
 
     /// The rest of the patience; `None` once it is spent.
@@ -74,20 +53,12 @@ mod tests {
     fn all_waits_of_a_request_count_together() {
         let mut outage = Outage::new(10 * SECOND);
         outage.spend(6 * SECOND);
-        assert!(!outage.is_spent() && !outage.is_over(Reach::Out));
+        assert!(!outage.is_spent());
         assert_eq!(outage.left(), Some(4 * SECOND));
         outage.spend(4 * SECOND);
-        assert!(outage.is_spent() && outage.is_over(Reach::Out));
+        assert!(outage.is_spent());
         assert_eq!(outage.left(), None);
         outage.spend(Duration::MAX);
         assert_eq!(outage.left(), None);
-    }
-
-    #[test]
-    fn a_client_without_pings_waits_for_full_upstreams_alone() {
-        let mut outage = Outage::new(Duration::ZERO);
-        assert!(outage.is_over(Reach::Out) && !outage.is_over(Reach::Full));
-        outage.spend(FULL_PATIENCE);
-        assert!(outage.is_over(Reach::Full));
     }
 }

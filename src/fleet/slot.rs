@@ -152,9 +152,10 @@ impl Dispatcher {
             if let Some(granted) = line.dispatch.collect(number) {
                 return Ok(self.slot(&line, number, granted));
             }
-            if line.dispatch.lacks_upstream(number, began).is_some_and(|reach| outage.is_over(reach)) {
+            if let Some(full_for) = line.dispatch.lacks_upstream(number, began).filter(|_| outage.is_spent())
+            {
                 line.dispatch.leave(number, began);
-                return Err(NoSlot::Refused(self.unreachable(None)));
+                return Err(NoSlot::Refused(self.no_upstream(full_for)));
             }
             let wake = match Wake::new() {
                 Ok(wake) => Arc::new(wake),
@@ -180,10 +181,10 @@ impl Dispatcher {
             {
                 return Ok(self.slot(&line, number, granted));
             }
-            if let Some(reach) = line.dispatch.lacks_upstream(number, now) {
+            if let Some(full_for) = line.dispatch.lacks_upstream(number, now) {
                 outage.spend(now.saturating_duration_since(looked));
-                if waited != Err(Failure::ClientGone) && outage.is_over(reach) {
-                    break NoSlot::Refused(self.unreachable(None));
+                if waited != Err(Failure::ClientGone) && outage.is_spent() {
+                    break NoSlot::Refused(self.no_upstream(full_for));
                 }
             }
             looked = now;
@@ -218,6 +219,16 @@ impl Dispatcher {
         let told = if let Retry::After(seconds) = last.retry { seconds } else { 0 };
         overloaded(&format!("{words}; the last one: {}", last.message))
             .retry(Retry::After(told.max(RETRY_AFTER_S)))
+    }
+
+    /// The error of a request that must not wait for its upstreams: all are out, or one is full for this time.
+    fn no_upstream(&self, full_for: Duration) -> Error {
+        if full_for.is_zero() {
+            return self.unreachable(None);
+        }
+        self.tally.add_given_up();
+        let seconds = u32::try_from(full_for.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+        overloaded("all of this model's upstreams are busy").retry(Retry::After(seconds))
     }
 
     fn too_many(&self) -> NoSlot {
@@ -400,6 +411,19 @@ mod tests {
         assert_eq!(count(&dispatcher, "refused", "outage"), 2);
         assert_eq!(count(&dispatcher, "choice", "only"), 1);
         assert_eq!(dispatcher.report(ticket.candidates[0].id).unwrap().waiting, [0, 0, 0]);
+    }
+
+    #[test]
+    fn one_without_patience_is_told_when_a_full_upstream_takes_requests_again() {
+        let dispatcher = Arc::new(Dispatcher::default());
+        let (_, mut ticket) = unreachable();
+        ticket.candidates[0].id = dispatcher.add(1);
+        let slot = dispatcher.take_at_once(ticket.clone()).unwrap().unwrap();
+        slot.end(Sign::Full(Some(Duration::from_secs(100))), Spent::default());
+        let taken = dispatcher.take(ticket, &nobody(), &mut Outage::new(Duration::ZERO));
+        let Err(NoSlot::Refused(error)) = taken else { panic!("{taken:?}") };
+        let Retry::After(seconds) = error.retry else { panic!("{error:?}") };
+        assert!(error.status() == 529 && (60..=101).contains(&seconds), "{seconds}");
     }
 
     #[test]
