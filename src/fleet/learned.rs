@@ -23,6 +23,9 @@ use crate::translate::{ANSWERS_MAX, CountedPrompt, Lessons, ToldWindow};
 /// The time for which a learned fact is believed.
 const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The most missing models of one upstream that are remembered: their names may come from clients.
+const MISSING_MAX: usize = 32;
+
 /// The most models of an upstream about which facts are kept. Clients can make names up; beyond this number, all facts
 /// are forgotten, and those about the models in use are learned again.
 const MODELS_MAX: usize = 1000;
@@ -58,6 +61,8 @@ pub(super) struct Learned {
     counts: VecDeque<(u64, u64, Instant)>,
     /// The listing that facts from before a restart are about; `None` once it was compared with the server's.
     pub(super) restored: Option<u64>,
+    /// The models that the server has said it does not have.
+    missing: Vec<(Instant, String)>,
     /// True once the log has warned that the server cuts prompts.
     warned_of_cut_prompt: bool,
 }
@@ -141,6 +146,25 @@ impl Learned {
     /// Forgets all repairs: the operator has loaded the configuration again, maybe because of them.
     pub(super) fn forget_repairs(&mut self) {
         self.models.values_mut().for_each(|model| model.repairs.clear());
+        self.missing.clear();
+    }
+
+    /// Notes that the server does not have this model. Returns true if that was not known before.
+    pub(super) fn learn_missing(&mut self, model: &str, now: Instant) -> bool {
+        if self.is_missing(model, now) {
+            return false;
+        }
+        self.missing.retain(|(at, name)| !is_old(*at, now) && name != model);
+        if self.missing.len() >= MISSING_MAX {
+            self.missing.remove(0);
+        }
+        self.missing.push((now, model.to_owned()));
+        true
+    }
+
+    /// True if the server has said that it does not have this model.
+    pub(super) fn is_missing(&self, model: &str, now: Instant) -> bool {
+        self.missing.iter().any(|(at, name)| name == model && !is_old(*at, now))
     }
 
     /// Notes the window that a refusal named; `before` is the window that was known. A different window means that the
@@ -329,6 +353,23 @@ mod tests {
         assert!(!learned.learn_repair("m", &Repair::NoImages, now), "it is known");
         learned.forget_repairs();
         assert_eq!(knows(&mut learned, now), [true, true, false, false, true]);
+    }
+
+    #[test]
+    fn a_missing_model_is_known_until_the_server_changes() {
+        let (mut learned, now) = (Learned::default(), Instant::now());
+        assert!(learned.learn_missing("m", now) && !learned.learn_missing("m", now));
+        assert!(
+            learned.is_missing("m", now)
+                && !learned.is_missing("n", now)
+                && !learned.is_missing("m", now + AGE_MAX)
+        );
+        learned.follow(1);
+        assert!(!learned.is_missing("m", now));
+        (0..99).for_each(|number| assert!(learned.learn_missing(&number.to_string(), now)));
+        assert_eq!(learned.missing.len(), MISSING_MAX);
+        learned.forget_repairs();
+        assert!(!learned.is_missing("98", now), "a reload");
     }
 
     #[test]

@@ -91,6 +91,16 @@ impl Served {
         discovered.find(model).is_some() || discovered.find(bare).is_some()
     }
 
+    /// True if the upstream has told its models, and this one is not among them.
+    pub fn listing_lacks(&self, model: &str) -> bool {
+        !self.upstream.discovered().models.is_empty() && !self.lists(model)
+    }
+
+    /// True if the upstream has refused a request of a pool because it does not have this model.
+    pub fn is_known_to_lack(&self, model: &str) -> bool {
+        self.learned().is_missing(model, Instant::now())
+    }
+
     /// Its number in the dispatch.
     pub fn id(&self) -> BoxId {
         self.entry.id
@@ -294,6 +304,18 @@ impl Resolved {
             learned.is_some_and(|mut learned| learned.learn_repair(&self.model, repair, Instant::now()));
         if is_news {
             log::warn!("upstream {}: {} {repair}", self.served.name(), ShownText::new(&self.model));
+        }
+    }
+
+    /// Notes that the upstream does not have this model, until it lists something else or is restarted. The log says so once.
+    pub fn learn_lack(&self) {
+        if self.learned().is_some_and(|mut learned| learned.learn_missing(&self.model, Instant::now())) {
+            log::warn!(
+                "upstream {}: it does not have the model {}: the other upstreams of its pool get the requests until it lists \
+                 other models; load the model there, or name the one that it has in the alias",
+                self.served.name(),
+                ShownText::new(&self.model)
+            );
         }
     }
 
@@ -648,7 +670,12 @@ impl Gateway {
         };
         let named = renamed.as_deref().or(own_model);
         let mut found = vec![Destination::new(first, named, 0)];
-        if !self.is_named(first) {
+        if self.is_untold(first) {
+            // Nobody has told its models yet: whichever answers first gets the requests.
+            let others =
+                self.upstreams.iter().filter(|other| !Arc::ptr_eq(other, first) && self.is_untold(other));
+            found.extend(others.map(|other| Destination::new(other, named, 0)));
+        } else if !self.is_named(first) {
             let own = first.model_for(model, named);
             let others =
                 self.upstreams.iter().filter(|other| !Arc::ptr_eq(other, first) && !self.is_named(other));
@@ -656,6 +683,12 @@ impl Gateway {
             found.extend(others.map(|other| Destination::new(other, Some(&own), 0)));
         }
         found
+    }
+
+    /// True if an upstream that no alias names has never told its models, and the operator has not named one either.
+    fn is_untold(&self, served: &Arc<Served>) -> bool {
+        let upstream = &served.upstream;
+        !self.is_named(served) && !upstream.speaks_messages() && upstream.model().is_none()
     }
 
     /// The upstream of requests for which none is known: the first one, unless it has never told its models and another one
@@ -743,8 +776,22 @@ impl Gateway {
             if served.questions.swap(ended, Ordering::Relaxed) == ended || !served.needs_place() {
                 continue;
             }
+            self.warn_of_lacks(served);
             if let Some(change) = self.dispatcher.probed(served.id(), end) {
                 self.tell_change(served.name(), change, "it does not answer");
+            }
+        }
+    }
+
+    /// Warns once if an upstream does not list a model that a pool's alias asks it for.
+    fn warn_of_lacks(&self, served: &Served) {
+        for alias in self.aliases.iter().filter(|alias| names(alias).nth(1).is_some()) {
+            let members = alias.members.iter().chain(&alias.backup);
+            let models =
+                members.filter(|it| it.upstream == served.name()).filter_map(|it| alias.model_of(it));
+            for model in models.filter(|model| !model.contains('*') && served.listing_lacks(model)) {
+                let words = format!("{}: it does not list the model {model} of the alias", served.name());
+                self.warn_once("upstream", &format!("{words} '{}'", alias.pattern));
             }
         }
     }

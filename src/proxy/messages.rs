@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::anthropic::MessagesRequest;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::hooks::{ErrorDecision, Hook};
 use crate::http::Request;
 use crate::ids;
@@ -30,7 +30,7 @@ use super::prepare::{Hooked, Incoming, describe, model_of};
 use super::recorded;
 use super::relay::Relay;
 use super::rescued;
-use super::routing::{NextTry, Routing, sign_of};
+use super::routing::{NextTry, Routing, is_lost, sign_of};
 use super::search::{SEARCH_UPSTREAM, answer_search, find_search};
 use super::state::Proxy;
 use super::stop::Stop;
@@ -638,9 +638,13 @@ impl<'s> Stages<'s> {
         if is_failure && sign != Sign::Failed {
             course.outage.spend(asked_at.elapsed());
         }
-        let ticket = is_failure.then(|| slot.ticket().clone());
+        let is_elsewhere = match (answered, &mut course.routing) {
+            (Err(Stop::Error(error)), Some(routing)) => routing.note_lack(error, &attempt.resolved),
+            _ => false,
+        };
+        let ticket = (is_failure || is_elsewhere).then(|| slot.ticket().clone());
         if let (Some(_), Some(routing)) = (&ticket, &mut course.routing) {
-            let is_lost = matches!(answered, Err(Stop::Error(error)) if error.kind == Kind::BadGateway);
+            let is_lost = matches!(answered, Err(Stop::Error(error)) if is_lost(error));
             let is_passed = served.upstream().speaks_messages();
             routing.fail(served.id(), if is_passed { Sign::Failed } else { sign }, is_lost && !is_passed);
         }

@@ -31,7 +31,7 @@ use super::identity::{self, Identity};
 use super::passage::Passage;
 use super::prepare::{Hooked, Incoming, describe, model_of};
 use super::relay::error_body;
-use super::routing::{NextTry, Routing, sign_of, sign_of_failure};
+use super::routing::{NextTry, Routing, is_lost, sign_of, sign_of_failure};
 use super::state::Proxy;
 use super::stop::Stop;
 use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Moment, Phase, Placed, Record};
@@ -166,11 +166,13 @@ impl RelayedCourse<'_> {
             };
             let RelayedRefusal { sign, mut error, mut words } = refusal;
             let is_failure = matches!(sign, Sign::Full(_) | Sign::Failed | Sign::Gone);
-            let ticket = slot.as_ref().filter(|_| is_failure).map(|slot| slot.ticket().clone());
+            let is_elsewhere = order.routing.note_lack(&error, &upstream);
+            let ticket =
+                slot.as_ref().filter(|_| is_failure || is_elsewhere).map(|slot| slot.ticket().clone());
             self.give_back(slot, &upstream, (sign, Spent::default()), &error.to_string());
             if let Some(ticket) = ticket {
-                order.routing.fail(upstream.served.id(), sign, error.kind == Kind::BadGateway);
-                if sign != Sign::Failed {
+                order.routing.fail(upstream.served.id(), sign, is_lost(&error));
+                if is_failure && sign != Sign::Failed {
                     self.outage.spend(asked_at.elapsed());
                 }
                 self.outage.set_patience(patience(self.proxy, &self.passage));

@@ -21,15 +21,22 @@ pub(super) struct Routing {
     tried: Vec<BoxId>,
     /// The upstreams that have failed when their model may have begun to work on the request.
     failed: Vec<BoxId>,
+    /// The upstreams that have no model for the request, as an earlier or this request has shown.
+    lacking: Vec<BoxId>,
     /// True if an upstream has answered with a server error, which another try would most likely bring again.
     has_error: bool,
 }
 
 impl Routing {
     pub(super) fn new(requested: &str, destinations: Vec<Destination>) -> Self {
+        let lacking = destinations.iter().filter(|it| it.served.is_known_to_lack(&it.model(requested)));
+        let lacking: Vec<BoxId> = lacking.map(|it| it.served.id()).collect();
+        // If all lack it, they are asked again, since the request has nowhere else to go.
+        let lacking = if lacking.len() < destinations.len() { lacking } else { Vec::new() };
         Routing {
             requested: requested.to_string(),
             destinations,
+            lacking,
             tried: Vec::new(),
             failed: Vec::new(),
             has_error: false,
@@ -61,7 +68,12 @@ impl Routing {
 
     /// True if an upstream was not tried yet.
     fn has_others(&self) -> bool {
-        self.destinations.iter().any(|destination| !self.tried.contains(&destination.served.id()))
+        self.able().any(|destination| !self.tried.contains(&destination.served.id()))
+    }
+
+    /// The upstreams that are not known to lack the model.
+    fn able(&self) -> impl Iterator<Item = &Destination> {
+        self.destinations.iter().filter(|destination| !self.lacking.contains(&destination.served.id()))
     }
 
     /// How often an upstream has failed with this request.
@@ -90,8 +102,7 @@ impl Routing {
     /// # Errors
     /// Those of [`Routing::resolve`].
     pub(super) fn resolve_for_count(&self, dispatcher: &Dispatcher) -> Result<Resolved, Error> {
-        let mut destinations = self.destinations.iter();
-        match destinations.find(|destination| dispatcher.takes_new(destination.served.id())) {
+        match self.able().find(|destination| dispatcher.takes_new(destination.served.id())) {
             Some(destination) => Ok(destination.resolve(&self.requested)),
             None => self.resolve(None),
         }
@@ -125,7 +136,7 @@ impl Routing {
             1 => may_fail_again,
             _ => false,
         };
-        self.destinations.iter().filter(usable).map(candidate).collect()
+        self.able().filter(usable).map(candidate).collect()
     }
 
     /// The ticket for another try after a failure. `None`: no upstream is left for this request. Once all were tried, those
@@ -137,9 +148,27 @@ impl Routing {
             return NextTry::Impossible;
         }
         if !self.has_others() && is_spent {
-            return NextTry::TooLate;
+            // Each upstream has answered with an error of its own, so it can be reached.
+            let has_all_failed = self.able().all(|destination| self.failures(destination) > 0);
+            return if has_all_failed { NextTry::Impossible } else { NextTry::TooLate };
         }
         NextTry::With(Ticket { candidates, is_failover: true, ..ticket.clone() })
+    }
+
+    /// True if the error says that an upstream of this pool has no such model, which then is noted, so that other upstreams
+    /// get the request.
+    pub(super) fn note_lack(&mut self, error: &Error, resolved: &Resolved) -> bool {
+        // An API of the cloud gets the client's own name of a model, so its 404 is about the request.
+        let is_local = !resolved.served.upstream().speaks_messages();
+        let is_lack = is_local && self.is_pool() && error.kind == Kind::NotFound && {
+            let words = error.source.as_ref().unwrap_or(&error.message).to_ascii_lowercase();
+            words.contains("model") || resolved.served.listing_lacks(&resolved.model)
+        };
+        if is_lack {
+            self.lacking.push(resolved.served.id());
+            resolved.learn_lack();
+        }
+        is_lack
     }
 
     /// Notes that an upstream was busy, could not be reached, or has failed with this request. `is_lost`: its connection
@@ -161,6 +190,12 @@ pub(super) enum NextTry {
     TooLate,
     /// No upstream is left for it.
     Impossible,
+}
+
+/// True if an error says that a connection broke, so that its upstream may have been killed. Refused credentials and invalid
+/// answers stay the same, so clients are not to try again after them.
+pub(super) fn is_lost(error: &Error) -> bool {
+    error.kind == Kind::BadGateway && error.retry != Retry::Never
 }
 
 /// The sign that an error gives about its upstream.

@@ -97,8 +97,8 @@ fn a_higher_order_gets_requests_only_while_the_lowest_cannot_answer() {
     assert_eq!(ask(&server, "x").status, 200);
     assert_eq!(second.only_seen().body["model"], "backup");
     // A request that is wrong in itself goes nowhere else.
-    first.next_answer(404, r#"{"error":{"message":"no such model"}}"#);
-    assert_eq!(ask(&server, "x").status, 404);
+    first.next_answer(400, r#"{"error":{"message":"not to our taste"}}"#);
+    assert_eq!(ask(&server, "x").status, 400);
     assert_eq!(second.seen().len(), 1);
 }
 

@@ -70,6 +70,7 @@ mod odd_answers;
 mod paths;
 mod patience;
 mod pool;
+mod pool_errors;
 mod recorder;
 mod relayed;
 mod repairs;
