@@ -53,6 +53,13 @@ impl LimitCounts {
         count.tokens = count.tokens.saturating_add(tokens);
     }
 
+    /// Raises the tokens that a client has used today to a sum that has those of this process in it.
+    pub fn raise(&mut self, client: String, tokens: u64, now: u64) {
+        let count = self.0.entry(client).or_default();
+        count.follow(now);
+        count.tokens = count.tokens.max(tokens);
+    }
+
     /// Begins a request. [`LimitCounts::end`] ends it.
     ///
     /// # Errors
@@ -216,6 +223,21 @@ mod tests {
         counts.end(&limits, 0, 100, LATE + 61);
         assert!(counts.begin(&limits, LATE).is_err(), "the clock was set back over midnight");
         assert!(counts.begin(&limits, LATE - 3 * DAY_S).is_ok(), "the clock was wrong");
+    }
+
+    #[test]
+    fn another_process_adds_to_a_budget() {
+        let limits = ClientLimits { tokens_per_day: Some(100), ..limits() };
+        let mut counts = LimitCounts::default();
+        counts.restore("anna".to_owned(), 30, LATE);
+        counts.begin(&limits, LATE).unwrap();
+        counts.end(&limits, 0, 20, LATE);
+        // The sum may lack the last tokens of this process, and then it changes nothing.
+        counts.raise("anna".to_owned(), 40, LATE);
+        assert!(counts.headers(&limits, LATE).iter().any(|(_, value)| value == "50"));
+        counts.raise("anna".to_owned(), 100, LATE);
+        assert!(counts.begin(&limits, LATE).is_err());
+        assert!(counts.begin(&limits, LATE + 60).is_ok(), "the next day has begun");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::fleet::SaveTime;
 use crate::hooks::Shared;
 use crate::proxy::Proxy;
-use crate::state::{Fact, Store};
+use crate::state::{Fact, LateState, SavedState, Store};
 use crate::{service, threads};
 
 /// The time between two saves of what was learned.
@@ -44,23 +44,23 @@ impl KeptState {
         shared: Shared,
     ) -> io::Result<Option<Arc<KeptState>>> {
         let Some(folder) = folder.or_else(service::state_folder) else { return Ok(None) };
-        let (store, saved) = Store::open(folder, seconds())?;
+        let (late_proxy, late_shared) = (Arc::clone(proxy), shared.clone());
+        let take_late = move |late| match late {
+            LateState::Taken(saved) => restore(saved, &late_proxy, &late_shared),
+            LateState::Tokens(tokens) => late_proxy.raise_tokens(tokens),
+        };
+        let (store, saved) = Store::open(folder, seconds(), take_late)?;
         let store = Arc::new(store);
-        proxy.restore_tokens(saved.tokens_today);
-        let (time, gateway) = (SaveTime { seconds: seconds(), now: Instant::now() }, proxy.gateway());
-        for Fact { kind, key, value } in saved.facts {
-            match kind.as_str() {
-                SHARED => shared.restore(&key, &value, time.seconds, time.now),
-                SPEED => gateway.restore_speed(&key, &value),
-                LEARNED => gateway.restore_learned(&key, &value, time),
-                // A newer version may have saved others.
-                _ => {}
-            }
-        }
+        restore(saved, proxy, &shared);
         proxy.keep_in(Arc::clone(&store));
         let kept = Arc::new(KeptState { store, proxy: Arc::clone(proxy), shared, last: Mutex::default() });
         let saved = Arc::clone(&kept);
-        threads::every("save", SAVE_PERIOD, move || saved.save())?;
+        // The process before this one adds the requests that it still finishes.
+        let wants_tokens = service::is_successor();
+        threads::every("save", SAVE_PERIOD, move || {
+            saved.store.look(seconds(), wants_tokens);
+            saved.save();
+        })?;
         Ok(Some(kept))
     }
 
@@ -98,6 +98,21 @@ impl KeptState {
     pub(super) fn close(&self) {
         self.save();
         self.store.close();
+    }
+}
+
+/// Gives what was saved to those that it belongs to. A value of `shared` that hooks have set since the start is replaced.
+fn restore(saved: SavedState, proxy: &Proxy, shared: &Shared) {
+    proxy.restore_tokens(saved.tokens_today);
+    let (time, gateway) = (SaveTime { seconds: seconds(), now: Instant::now() }, proxy.gateway());
+    for Fact { kind, key, value } in saved.facts {
+        match kind.as_str() {
+            SHARED => shared.restore(&key, &value, time.seconds, time.now),
+            SPEED => gateway.restore_speed(&key, &value),
+            LEARNED => gateway.restore_learned(&key, &value, time),
+            // A newer version may have saved others.
+            _ => {}
+        }
     }
 }
 

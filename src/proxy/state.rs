@@ -74,6 +74,14 @@ impl Proxy {
         }
     }
 
+    /// Raises the tokens of today to sums that another process has added to, which has the requests of this one as well.
+    pub fn raise_tokens(&self, tokens_today: Vec<(String, u64)>) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        for (client, tokens) in tokens_today {
+            limits.raise(client, tokens, now().as_secs());
+        }
+    }
+
     /// The requests in progress, and the numbers since the start.
     pub fn activity(&self) -> &Activity {
         &self.activity

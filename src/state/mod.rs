@@ -26,4 +26,4 @@ mod writer;
 pub use reader::{Reader, RequestFilter, UsageGroup, UsageRow};
 pub use recordings::RecordingRow;
 pub use row::{Fact, MICRO, RequestRow, day_of};
-pub use store::{SavedState, Store};
+pub use store::{LateState, SavedState, Store};

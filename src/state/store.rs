@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::row::{Fact, RequestRow, day_of};
 use super::writer::{ToWriter, Writer};
 use crate::threads;
 
-pub use super::writer::SavedState;
+pub use super::writer::{LateState, SavedState};
 
 /// The most rows that wait for the disk: about 2 MB with the longest texts.
 const WAITING_MAX: usize = 1024;
@@ -37,6 +37,8 @@ pub struct Store {
     waiting: Arc<AtomicUsize>,
     /// True once a new process has the folder. Its facts are newer than those of this one.
     is_handed_over: AtomicBool,
+    /// True once the folder was read. Before that, facts would replace those that are saved there.
+    is_loaded: Arc<AtomicBool>,
 }
 
 /// The rows that found the channel full.
@@ -48,17 +50,27 @@ struct DroppedRows {
 
 impl Store {
     /// Opens a folder in a thread of its own, and returns what it has. `now` is in seconds since 1970. A folder that
-    /// cannot be used is only logged, and tried again every minute.
+    /// cannot be used is only logged, and tried again with [`Store::look`]. What it turns out to have then goes to
+    /// `take_late`, in that thread.
     ///
     /// # Errors
     /// The thread cannot be started.
-    pub fn open(folder: PathBuf, now: u64) -> std::io::Result<(Store, SavedState)> {
+    pub fn open(
+        folder: PathBuf,
+        now: u64,
+        take_late: impl Fn(LateState) + Send + 'static,
+    ) -> std::io::Result<(Store, SavedState)> {
         let (messages, received) = sync_channel(WAITING_MAX);
-        let (loaded, saved) = sync_channel(1);
-        let mut writer = Writer::new(folder.clone(), day_of(now));
+        // Without room, so that a send fails if the start has waited for too long.
+        let (loaded, saved) = sync_channel(0);
+        let is_loaded = Arc::<AtomicBool>::default();
+        let mut writer =
+            Writer::new(folder.clone(), day_of(now), Arc::clone(&is_loaded), Box::new(take_late));
         threads::background("state", move || {
-            // Nobody takes it any more if the disk was too slow.
-            let _ = loaded.send(writer.load());
+            let first = writer.load();
+            if let Err(SendError(late)) = loaded.send(first) {
+                writer.load_late(late);
+            }
             writer.run(&received);
         })?;
         let saved = match saved.recv_timeout(PATIENCE) {
@@ -78,6 +90,7 @@ impl Store {
                 dropped: Mutex::default(),
                 waiting: Arc::default(),
                 is_handed_over: AtomicBool::default(),
+                is_loaded,
             },
             saved,
         ))
@@ -102,10 +115,19 @@ impl Store {
         }
     }
 
-    /// Saves facts in place of all saved ones of these kinds. Returns false if the disk is behind, or a new process has
-    /// the folder.
+    /// Tries a folder again that could not be used until now. `wants_tokens`: tells the tokens of today once more if it
+    /// can be used, since another process adds to them. `now` is in seconds since 1970.
+    pub fn look(&self, now: u64, wants_tokens: bool) {
+        if wants_tokens || !self.is_loaded.load(Ordering::Acquire) {
+            let _ = self.messages.try_send(ToWriter::Look(now, wants_tokens));
+        }
+    }
+
+    /// Saves facts in place of all saved ones of these kinds. Returns false if the disk is behind, a new process has the
+    /// folder, or the folder could not be read yet.
     pub fn save(&self, kinds: Vec<&'static str>, facts: Vec<Fact>) -> bool {
         !self.is_handed_over.load(Ordering::Relaxed)
+            && self.is_loaded.load(Ordering::Acquire)
             && self.messages.try_send(ToWriter::Facts(kinds, facts)).is_ok()
     }
 

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use super::folder::FolderLock;
 use super::schema::{FILE, open};
-use super::{Fact, Reader, RecordingRow, RequestFilter, RequestRow, Store, UsageGroup};
+use super::{Fact, LateState, Reader, RecordingRow, RequestFilter, RequestRow, Store, UsageGroup};
 
 /// Noon of 2026-11-30 by UTC, in seconds.
 const NOON: u64 = 1_796_040_000;
@@ -36,7 +37,7 @@ fn row(client: &str, prompt: u64) -> RequestRow {
 
 /// Writes rows by a server that ends in order.
 fn write(folder: &Path, rows: &[RequestRow]) {
-    let (store, _) = Store::open(folder.to_owned(), NOON).unwrap();
+    let (store, _) = Store::open(folder.to_owned(), NOON, |_| {}).unwrap();
     rows.iter().for_each(|row| store.add(row.clone()));
     store.close();
 }
@@ -102,10 +103,10 @@ fn usage_adds_up_over_restarts_and_counts_no_refused_request() {
     assert_eq!(told(UsageGroup::Day, ""), [(TODAY.to_owned(), 6, 62, 42, 18)]);
     assert_eq!(told(UsageGroup::Model, "2026-12-01"), []);
     // The tokens of today are there for the budgets of the next start, and those of yesterday are not.
-    let (store, saved) = Store::open(folder.clone(), NOON).unwrap();
+    let (store, saved) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
     assert_eq!(saved.tokens_today, [("anna".to_owned(), 88), ("guest".to_owned(), 16)]);
     store.close();
-    let (store, saved) = Store::open(folder.clone(), NOON + 24 * 60 * 60).unwrap();
+    let (store, saved) = Store::open(folder.clone(), NOON + 24 * 60 * 60, |_| {}).unwrap();
     assert_eq!(saved.tokens_today, []);
     store.close();
     fs::remove_dir_all(&folder).unwrap();
@@ -115,13 +116,13 @@ fn usage_adds_up_over_restarts_and_counts_no_refused_request() {
 fn facts_of_a_kind_replace_each_other() {
     let folder = folder("facts");
     let fact = |kind: &str, key: &str| Fact { kind: kind.into(), key: key.into(), value: "1".into() };
-    let (store, saved) = Store::open(folder.clone(), NOON).unwrap();
+    let (store, saved) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
     assert_eq!(saved.facts, []);
     store.save(vec!["speed"], vec![fact("speed", "a"), fact("speed", "b")]);
     store.save(vec!["shared"], vec![fact("shared", "c")]);
     store.save(vec!["speed"], vec![fact("speed", "b")]);
     store.close();
-    let (store, saved) = Store::open(folder.clone(), NOON).unwrap();
+    let (store, saved) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
     assert_eq!(saved.facts, [fact("shared", "c"), fact("speed", "b")]);
     store.close();
     fs::remove_dir_all(&folder).unwrap();
@@ -164,13 +165,13 @@ fn a_file_that_breaks_while_it_is_used_loses_no_batch() {
 #[test]
 fn only_one_process_writes_and_a_new_one_may_take_over() {
     let folder = folder("lock");
-    let (old, _) = Store::open(folder.clone(), NOON).unwrap();
+    let (old, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
     assert!(FolderLock::take(&folder).unwrap().is_none());
-    let (second, _) = Store::open(folder.clone(), NOON).unwrap();
+    let (second, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
     second.add(row("second", 1));
     second.close();
     old.hand_over();
-    let (new, _) = Store::open(folder.clone(), NOON).unwrap();
+    let (new, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
     // Both write while the old one finishes its streams.
     new.add(row("new", 1));
     old.add(row("old", 1));
@@ -180,6 +181,45 @@ fn only_one_process_writes_and_a_new_one_may_take_over() {
         requests(&folder, RequestFilter::default()).into_iter().map(|row| row.client).collect();
     clients.sort();
     assert_eq!(clients, ["new", "old"]);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Waits for the next thing that a folder had after the start.
+fn next_late(late: &Receiver<LateState>) -> LateState {
+    late.recv_timeout(Duration::from_secs(30)).unwrap()
+}
+
+#[test]
+fn a_late_taker_loads_before_it_saves() {
+    let folder = folder("late");
+    let fact = |value: &str| Fact { kind: "shared".into(), key: "n".into(), value: value.to_owned() };
+    let (first, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
+    first.add(row("anna", 30));
+    assert!(first.save(vec!["shared"], vec![fact("30")]));
+    let (sender, late) = channel();
+    let take_late = move |state| sender.send(state).unwrap();
+    let (second, saved) = Store::open(folder.clone(), NOON, take_late).unwrap();
+    assert_eq!((saved.facts.len(), saved.tokens_today.len()), (0, 0), "another process has it");
+    second.add(row("early", 1));
+    assert!(!second.save(vec!["shared"], vec![fact("1")]), "it has not read the folder");
+    second.look(NOON, false);
+    first.close();
+    assert!(late.try_recv().is_err());
+    second.look(NOON, false);
+    let LateState::Taken(saved) = next_late(&late) else { panic!("the folder is taken first") };
+    assert_eq!(saved.facts, [fact("30")]);
+    assert_eq!(saved.tokens_today, [("anna".to_owned(), 37)]);
+    assert!(second.save(vec!["shared"], vec![fact("31")]));
+    second.add(row("anna", 10));
+    second.look(NOON, false);
+    second.look(NOON, true);
+    let LateState::Tokens(tokens) = next_late(&late) else { panic!("a folder is taken once") };
+    let anna = |tokens: &[(String, u64)]| tokens.iter().find(|(client, _)| client == "anna").map(|it| it.1);
+    assert!(anna(&tokens).is_some_and(|tokens| [37, 54].contains(&tokens)), "{tokens:?}");
+    second.close();
+    let (third, saved) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
+    assert_eq!((saved.facts, anna(&saved.tokens_today)), (vec![fact("31")], Some(54)));
+    third.close();
     fs::remove_dir_all(&folder).unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,22 @@ pub(super) enum ToWriter {
     Close(SyncSender<()>),
     /// The new process has ended, so the folder is this one's again.
     TakeBack,
+    /// Try a folder again that could not be used. The time is in seconds since 1970. True: tell the tokens of today
+    /// again, since another process adds to them.
+    Look(u64, bool),
 }
+
+/// Something that the folder had after the start.
+#[derive(Debug)]
+pub enum LateState {
+    /// The folder can be used only now. This was saved there.
+    Taken(SavedState),
+    /// The tokens of each client today, those of this process with them.
+    Tokens(Vec<(String, u64)>),
+}
+
+/// Takes over what the folder had after the start. Called in the writer's thread.
+pub(super) type TakeLate = Box<dyn Fn(LateState) + Send>;
 
 /// The facts and the tokens of one day that the file has.
 #[derive(Debug, Default)]
@@ -76,27 +91,82 @@ pub(super) struct Writer {
     /// When a line about a failure was written last, and the rows that were lost since.
     told: Option<Instant>,
     lost: u64,
+    /// True once the log has a line about a failure, and none yet that the folder works again.
+    is_told: bool,
     /// The rows since the last deletion.
     unpruned: usize,
     /// True once a new process has the folder: the file is then written without the lock.
     is_handed_over: bool,
+    /// True once the folder was read. Before that nothing is written: it would replace what another process saved.
+    is_loaded: Arc<AtomicBool>,
+    take_late: TakeLate,
 }
 
 impl Writer {
-    pub(super) fn new(folder: PathBuf, day: String) -> Writer {
-        let (lock, database, tried, told, lost, is_handed_over) = Default::default();
-        Writer { folder, day, lock, database, tried, told, lost, unpruned: PRUNE_EVERY, is_handed_over }
+    pub(super) fn new(
+        folder: PathBuf,
+        day: String,
+        is_loaded: Arc<AtomicBool>,
+        take_late: TakeLate,
+    ) -> Writer {
+        let (lock, database, tried, told, lost, is_told, is_handed_over) = Default::default();
+        let unpruned = PRUNE_EVERY;
+        Writer {
+            folder,
+            day,
+            lock,
+            database,
+            tried,
+            told,
+            lost,
+            is_told,
+            unpruned,
+            is_handed_over,
+            is_loaded,
+            take_late,
+        }
     }
 
     /// Opens the folder, and reads what it has.
     pub(super) fn load(&mut self) -> SavedState {
+        self.read().unwrap_or_default()
+    }
+
+    /// Gives what the folder has to those who began without it.
+    pub(super) fn load_late(&self, saved: SavedState) {
+        let folder = self.folder.display();
+        log::info!("state folder {folder}: taken; what was saved there is loaded");
+        (self.take_late)(LateState::Taken(saved));
+    }
+
+    /// Reads the folder for the first time. `None`: it cannot be used now; the log says why.
+    fn read(&mut self) -> Option<SavedState> {
         let day = self.day.clone();
-        let Some(database) = self.database() else { return SavedState::default() };
-        match read_saved(database, &day) {
-            Ok(saved) => saved,
+        match read_saved(self.database()?, &day) {
+            Ok(saved) => {
+                self.is_loaded.store(true, Ordering::Release);
+                Some(saved)
+            }
             Err(error) => {
                 self.fail(error, 0);
-                SavedState::default()
+                None
+            }
+        }
+    }
+
+    /// Tries a folder again that could not be used, and tells the tokens of today if that is wanted.
+    fn look(&mut self, now: u64, wants_tokens: bool) {
+        self.day = day_of(now);
+        if !self.is_loaded.load(Ordering::Acquire) {
+            self.tried = None;
+            if let Some(saved) = self.read() {
+                self.load_late(saved);
+                self.tell_works();
+            }
+        } else if let (true, Some(database)) = (wants_tokens, &self.database) {
+            match read_tokens(database, &self.day) {
+                Ok(tokens) => (self.take_late)(LateState::Tokens(tokens)),
+                Err(error) => self.fail(error, 0),
             }
         }
     }
@@ -116,6 +186,7 @@ impl Writer {
                     }
                     ToWriter::Facts(kinds, saved) => facts.push((kinds, saved)),
                     ToWriter::TakeBack => (self.is_handed_over, self.database) = (false, None),
+                    ToWriter::Look(now, wants_tokens) => self.look(now, wants_tokens),
                     ToWriter::HandOver(done) => end = Some((done, false)),
                     ToWriter::Close(done) => end = Some((done, true)),
                 }
@@ -133,6 +204,7 @@ impl Writer {
                 self.is_handed_over = true;
                 if is_last {
                     self.database = None;
+                    self.tell_lost();
                 }
                 // Its receiver waits for this.
                 drop(done);
@@ -153,6 +225,15 @@ impl Writer {
         }
         self.unpruned += rows.len();
         let prunes = self.unpruned >= PRUNE_EVERY && !rows.is_empty();
+        if !self.is_loaded.load(Ordering::Acquire) {
+            match self.read() {
+                Some(saved) => self.load_late(saved),
+                None => {
+                    self.lost += rows.len() as u64;
+                    return;
+                }
+            }
+        }
         for _ in 0..2 {
             let Some(database) = self.database() else { break };
             match write_batch(database, rows, recordings, facts, prunes) {
@@ -160,6 +241,7 @@ impl Writer {
                     if prunes {
                         self.unpruned = 0;
                     }
+                    self.tell_works();
                     return;
                 }
                 Err(error) => {
@@ -206,7 +288,7 @@ impl Writer {
     /// Logs a failure, at most once a minute, and sets a corrupt file aside.
     fn fail(&mut self, error: Unusable, lost: usize) {
         self.lost += lost as u64;
-        let folder = self.folder.display();
+        let folder = self.folder.display().to_string();
         let why = match error {
             Unusable::Corrupt(why) => {
                 // Close it first, so that nothing is written to the file under its new name.
@@ -227,12 +309,35 @@ impl Writer {
             self.tried = Some(Instant::now());
         }
         if self.told.is_none_or(|told| told.elapsed() >= PAUSE) {
-            self.told = Some(Instant::now());
-            let lost = match std::mem::take(&mut self.lost) {
-                0 => String::new(),
-                lost => format!("; {lost} requests are missing in it"),
-            };
+            (self.told, self.is_told) = (Some(Instant::now()), true);
+            let lost = self.take_lost();
             log::error!("state folder {folder}: {why}{lost}; going on without history");
+        }
+    }
+
+    /// Logs once after a failure that the folder works again, and the number of requests that it lacks.
+    fn tell_works(&mut self) {
+        if self.is_told {
+            // The next failure is told at once, with its own reason.
+            (self.is_told, self.told) = (false, None);
+            let lost = self.take_lost();
+            log::info!("state folder {}: works again{lost}", self.folder.display());
+        }
+    }
+
+    /// Logs the number of requests that no line has told yet.
+    fn tell_lost(&mut self) {
+        if self.lost > 0 {
+            let lost = self.take_lost();
+            log::error!("state folder {}: closed{lost}", self.folder.display());
+        }
+    }
+
+    /// The end of a line about requests that were lost since the line before.
+    fn take_lost(&mut self) -> String {
+        match std::mem::take(&mut self.lost) {
+            0 => String::new(),
+            lost => format!("; {lost} requests are missing in it"),
         }
     }
 }
@@ -242,11 +347,15 @@ fn read_saved(database: &Connection, day: &str) -> Result<SavedState, Unusable> 
     let facts =
         facts.query_map([], |row| Ok(Fact { kind: row.get(0)?, key: row.get(1)?, value: row.get(2)? }))?;
     let facts = facts.collect::<Result<Vec<_>, _>>()?;
+    Ok(SavedState { facts, tokens_today: read_tokens(database, day)? })
+}
+
+/// The prompt and output tokens of each client on a day.
+fn read_tokens(database: &Connection, day: &str) -> Result<Vec<(String, u64)>, Unusable> {
     let mut tokens =
         database.prepare("SELECT client, sum(prompt + output) FROM usage WHERE day = ?1 GROUP BY client")?;
     let tokens_today = tokens.query_map([day], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let tokens_today = tokens_today.collect::<Result<Vec<_>, _>>()?;
-    Ok(SavedState { facts, tokens_today })
+    Ok(tokens_today.collect::<Result<Vec<_>, _>>()?)
 }
 
 fn write_batch(
