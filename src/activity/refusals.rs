@@ -5,8 +5,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use super::record::Record;
 use crate::config::client_network;
-use crate::logger::LimitedLines;
+use crate::logger::{self, LimitedLines};
 
 /// The most lines a second for one client's network: enough to see what its requests are.
 const LINES_MAX: u32 = 20;
@@ -24,9 +25,11 @@ impl Default for RefusalLog {
 }
 
 impl RefusalLog {
-    /// Logs the line of a refused request of this address, or counts it if the client's network had too many.
-    pub fn log(&self, address: IpAddr, line: fmt::Arguments<'_>) {
-        self.0.log(client_network(address), log::Level::Info, line);
+    /// Logs the line of a refused request, or counts it if the client's network had too many.
+    pub fn log(&self, record: &Record, line: fmt::Arguments<'_>) {
+        if self.0.admits(client_network(record.details.caller.address), log::Level::Info) {
+            logger::log_request(log::Level::Info, line, || record.to_value());
+        }
     }
 
     /// Logs the numbers of lines that were left out, if there are any.

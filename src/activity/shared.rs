@@ -57,7 +57,7 @@ impl Activity {
     pub fn log(&self, record: &Record) {
         self.counters.add_behavior(&record.behavior);
         if record.is_refused() {
-            self.refusals.log(record.details.caller.address, format_args!("{record}"));
+            self.refusals.log(record, format_args!("{record}"));
         } else {
             let level = if record.is_failed() { log::Level::Warn } else { log::Level::Info };
             logger::log_request(level, format_args!("{record}"), || record.to_value());

@@ -177,7 +177,13 @@ impl Hooks {
     }
 
     /// Runs after the end. It cannot change the request any more, so policy closed has no effect here.
+    /// Hooks see nil in the place of a null of the record, so that `if rec.error then` means what it says.
     pub fn on_log(&self, record: &mut Value<'_>, request: &mut HookRequest) {
+        if let Some(object) = record.as_object_mut() {
+            let nulls = object.iter().filter(|(_, value)| value.is_null());
+            let nulls: Vec<String> = nulls.map(|(key, _)| key.to_owned()).collect();
+            nulls.iter().for_each(|key| _ = object.remove(key));
+        }
         for (index, defined) in self.of(Hook::Log) {
             // `call` has counted and logged a failure.
             let _ = self.call(index, defined, record, request, &|_, _| Ok(()));

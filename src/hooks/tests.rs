@@ -244,14 +244,15 @@ fn ctx_goes_from_hook_to_hook() {
                 req.ctx.n = req.ctx.n + 1
                 body.n = req.ctx.n
             end,
-            on_log = function(rec, req) log.info(req.ctx.n, rec.status) assert(req.ctx.n == 2 and rec.status == 200) end,
+            on_log = function(rec, req) log.info(req.ctx.n, rec.status) assert(req.ctx.n == 2 and rec.status == 200 and rec.error == nil) end,
         }"#,
     );
     let mut request = request();
     let mut body = Value::object([]);
     hooks.on_request(&mut request, &mut Value::object([]), &|model| model).unwrap();
     hooks.on_upstream_request(&mut body, &mut request).unwrap();
-    hooks.on_log(&mut Value::object([("status", 200u64.into())]), &mut request);
+    let mut record = Value::object([("status", 200u64.into()), ("error", Value::Null)]);
+    hooks.on_log(&mut record, &mut request);
     assert_eq!(body.to_json(), r#"{"n":2}"#);
     assert_eq!(hooks.failures(Hook::UpstreamRequest) + hooks.failures(Hook::Log), 0);
 }

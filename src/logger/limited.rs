@@ -88,17 +88,21 @@ impl<S: Copy + Eq + Hash + Ord + Send + 'static> LimitedLines<S> {
 
     /// Logs a line of this source, or counts it if the source had too many.
     pub fn log(&self, source: S, level: Level, line: fmt::Arguments<'_>) {
+        if self.admits(source, level) {
+            log::log!(level, "{line}");
+        }
+    }
+
+    /// True if a line of this source may be logged now. If not, it is counted.
+    pub fn admits(&self, source: S, level: Level) -> bool {
         if !log::log_enabled!(level) {
-            return;
+            return false;
         }
         let (is_written, begins_report) = {
             let mut counts = self.counts();
             let is_written = counts.is_written(source, Instant::now());
             (is_written, !is_written && !std::mem::replace(&mut counts.is_reported, true))
         };
-        if is_written {
-            log::log!(level, "{line}");
-        }
         if begins_report {
             let later = self.clone();
             let work = move || {
@@ -110,6 +114,7 @@ impl<S: Copy + Eq + Hash + Ord + Send + 'static> LimitedLines<S> {
                 self.counts().is_reported = false;
             }
         }
+        is_written
     }
 
     /// Logs the numbers of lines that were left out, if there are any.

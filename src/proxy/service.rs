@@ -11,7 +11,7 @@ use super::exchange::Exchange;
 use super::resource::Resource;
 use super::state::Proxy;
 use super::{count, messages, relayed};
-use crate::activity::{ActiveRequest, Caller};
+use crate::activity::{ActiveRequest, Caller, Record};
 use crate::admin;
 use crate::admin::environment::ClientEnvironment;
 use crate::admin::forms::is_for_openai;
@@ -172,7 +172,7 @@ impl Handler for Proxy {
                     request.method,
                     ShownText::new(&request.path)
                 );
-                self.activity.refusals().log(caller.address, line);
+                self.activity.refusals().log(&refused(active, &caller, &error), line);
                 if error.kind == Kind::Authentication {
                     return self.refuse_wrong_key(client, caller.address, error, request_id);
                 }
@@ -180,6 +180,16 @@ impl Handler for Proxy {
             }
         }
     }
+}
+
+/// The record of a request that was refused before it was one to a model.
+fn refused(active: &ActiveRequest, caller: &Caller, error: &Error) -> Record {
+    let mut record = Record::new(active.request_id(), caller);
+    record.began = active.began();
+    record.status = error.status();
+    record.error = Some(error.to_string());
+    record.end();
+    record
 }
 
 /// The error for a client that evaluates whatever it gets.

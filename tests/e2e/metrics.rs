@@ -183,3 +183,18 @@ fn the_log_in_json_has_the_record_of_a_request() {
     assert!(request["first_byte_ms"].is_u64() && request["lane"] == 0, "{request}");
     assert!(line["message"].as_str().unwrap().contains("evil\\u{1b}[2J"), "{line}");
 }
+
+#[test]
+fn the_log_in_json_has_the_record_of_a_refused_request() {
+    let upstream = Upstream::start();
+    let server = Server::start_with(&upstream, &["--log-format", "json"]);
+    assert_eq!(server.connect().ask(&post_with(SESSION, b"{")).status, 400);
+    assert_eq!(server.connect().ask(b"GET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n").status, 404);
+    let log = server.terminate_and_log();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for status in [400, 404] {
+        let request = lines.iter().map(|line| &line["request"]).find(|request| request["status"] == status);
+        let request = request.unwrap();
+        assert!(request["error"].is_string() && request["client"] == "127.0.0.1", "{request}");
+    }
+}
