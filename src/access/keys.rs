@@ -101,6 +101,11 @@ impl Keys {
         self.0.push(Key { secret, name: Some(name).filter(|name| !name.is_empty()).map(Arc::from) });
     }
 
+    /// True if one of the keys has this owner.
+    pub fn has_owner(&self, name: &str) -> bool {
+        self.0.iter().any(|key| key.name.as_deref() == Some(name))
+    }
+
     /// The number of keys.
     pub fn count(&self) -> usize {
         self.0.len()

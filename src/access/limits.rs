@@ -109,6 +109,12 @@ impl LimitCounts {
         Ok(())
     }
 
+    /// Takes a request in progress off the number of its minute: it was refused for something else than a limit of time.
+    pub fn uncount(&mut self, limits: &ClientLimits, now: u64) {
+        let count = self.count(limits, now);
+        count.requests = count.requests.saturating_sub(1);
+    }
+
     /// Ends a request that has reserved and used so many tokens.
     pub fn end(&mut self, limits: &ClientLimits, reserved: u64, used: u64, now: u64) {
         let count = self.count(limits, now);

@@ -85,6 +85,7 @@ impl Reload {
                 if let Some(keys) = keys {
                     proxy.replace_keys(keys);
                 }
+                proxy.warn_of_unknown_owners();
                 // Log this only now: a reader of the line may rely on the new hooks.
                 let read =
                     if files.is_empty() { String::new() } else { format!("; read: {}", files.join(", ")) };

@@ -58,6 +58,7 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     let access = clients::access(&options, &addresses, read).map_err(Configuration)?;
     let needs_key = !access.keys.is_empty();
     let proxy = Arc::new(Proxy::new(gateway, access, proxy_options(&options)));
+    proxy.warn_of_unknown_owners();
     let shared = setup.shared();
     let status = Status::new(&proxy);
     let stop = StopHandle::new().map_err(text)?;

@@ -505,6 +505,11 @@ impl Gateway {
         self.limits.iter().find(|limits| limits.name == owner).cloned()
     }
 
+    /// The owners of keys that have limits.
+    pub fn limited_owners(&self) -> impl Iterator<Item = &str> {
+        self.limits.iter().map(|limits| limits.name.as_str())
+    }
+
     /// The search engine of web searches.
     pub fn search(&self) -> Option<&SearchConfig> {
         self.search.as_ref()

@@ -67,6 +67,8 @@ impl ClientSlot {
     pub(super) fn check(&mut self, model: &str, body: &Value<'_>) -> Result<(), Error> {
         let limits = &self.limits;
         if !limits.allow(model) {
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.uncount(limits, now().as_secs());
             let what =
                 format!("the key of '{}' may use these models: {}", limits.name, limits.models.join(", "));
             return Err(Error::new(Kind::Permission, what).retry(Retry::Never));

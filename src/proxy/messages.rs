@@ -123,6 +123,7 @@ pub(super) fn serve(
         answer(stages, request, &mut course)
     });
     let client_slot = course.client_slot.take();
+    let is_by_client = outcome.as_ref().is_err_and(Stop::is_by_client);
     let (summary, counts) = exchange.summary();
     course.record.is_cache_told = counts.is_cache_told;
     if let Some(turn) = course.turn.take() {
@@ -134,8 +135,10 @@ pub(super) fn serve(
     if let Some(mut slot) = client_slot {
         slot.used = match summary.end {
             // An answer whose usage never came, since its client left, counts as much as it might have used.
-            None if summary.first.is_some() => slot.reserved(),
-            _ => record.prompt_tokens() + record.usage.output,
+            None if summary.first.is_some() && is_by_client => slot.reserved(),
+            // One that its upstream cut off costs only what the upstream has told until then.
+            None => counts.prompt.saturating_add(counts.completion),
+            Some(_) => record.prompt_tokens() + record.usage.output,
         };
     }
     let (result, left) = conclude(&exchange, outcome, &mut record);

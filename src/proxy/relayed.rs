@@ -126,7 +126,11 @@ pub(super) fn serve(
     if let Some(mut slot) = course.client_slot.take() {
         slot.used = match course.record.stop_reason {
             // An answer whose counts never came, since its client left, counts as much as it might have used.
-            None if active.times().first_byte.is_some() => slot.reserved(),
+            None if active.times().first_byte.is_some()
+                && outcome.as_ref().is_err_and(Stop::is_by_client) =>
+            {
+                slot.reserved()
+            }
             _ => course.record.prompt_tokens() + course.record.usage.output,
         };
     }

@@ -13,6 +13,7 @@ use crate::admin::ui::LivePage;
 use crate::error::Error;
 use crate::fleet::{Gateway, ThinkingLedger};
 use crate::server::Client;
+use crate::shown::ShownText;
 use crate::state::Store;
 
 /// Answers every request of every client.
@@ -114,6 +115,17 @@ impl Proxy {
             store.add(row_of(&finished.record, gateway));
         }
         finished
+    }
+
+    /// Warns of limits for owners who have no key: the name may be misspelt, and then the limits hold for nobody.
+    pub fn warn_of_unknown_owners(&self) {
+        let (gateway, access) = (self.gateway(), self.access());
+        for name in gateway.limited_owners().filter(|name| !access.keys.has_owner(name)) {
+            log::warn!(
+                "keys: '{}' has limits, but no key: give a line of the file of keys (--api-key-file) this owner",
+                ShownText::new(name)
+            );
+        }
     }
 
     /// The clients that are admitted now.

@@ -27,6 +27,13 @@ pub(super) enum Stop {
     Respond(Value<'static>),
 }
 
+impl Stop {
+    /// True if the client ended the request.
+    pub(super) fn is_by_client(&self) -> bool {
+        matches!(self, Stop::ClientGone | Stop::Client(_))
+    }
+}
+
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
         Stop::Error(error)

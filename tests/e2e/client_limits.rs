@@ -140,6 +140,54 @@ fn an_answer_whose_client_leaves_counts_as_much_as_it_may_have_used() {
     is_limited(&ask(&server, "anna"), "has used its 100 tokens of today", "false");
 }
 
+/// The client has no part in it, and asks again.
+#[test]
+fn an_answer_that_its_upstream_breaks_off_costs_no_reservation() {
+    let upstream = Upstream::start();
+    let server = start(&upstream, "broken-off", "tokens_per_day = 100", &[]);
+    upstream.next(|call| {
+        call.stream_head();
+        text_chunks("Some words ").iter().take(2).for_each(|chunk| call.chunk(chunk));
+        Then::Close
+    });
+    let mut body = hello_stream();
+    body["max_tokens"] = 100.into();
+    let text = server
+        .connect()
+        .ask(&post_with("x-api-key: sk-anna-0123456789\r\n", body.to_string().as_bytes()))
+        .text()
+        .to_owned();
+    assert!(text.contains("Some") && text.contains("event: error"), "{text}");
+    let next = ask(&server, "anna");
+    assert_eq!((next.status, next.header("anthropic-ratelimit-tokens-remaining")), (200, Some("100")));
+}
+
+#[test]
+fn a_model_that_is_not_allowed_costs_no_request_of_the_minute() {
+    let upstream = Upstream::start();
+    let limits = "requests_per_minute = 1, models = { 'claude-*' }";
+    let server = start(&upstream, "models-minute", limits, &[]);
+    let mut body = hello();
+    body["model"] = "gpt-5".into();
+    for _ in 0..2 {
+        let refused = post_with("x-api-key: sk-anna-0123456789\r\n", body.to_string().as_bytes());
+        assert_eq!(server.connect().ask(&refused).status, 403);
+    }
+    body["model"] = "claude-sonnet-5".into();
+    let request = post_with("x-api-key: sk-anna-0123456789\r\n", body.to_string().as_bytes());
+    assert_eq!(server.connect().ask(&request).status, 200);
+    assert_eq!(server.connect().ask(&request).status, 429);
+}
+
+#[test]
+fn limits_for_an_owner_without_a_key_are_a_warning() {
+    let upstream = Upstream::start();
+    let server = start(&upstream, "no-owner", "}, zz = { max_in_flight = 1", &[]);
+    server.wait_for("keys: 'zz' has limits, but no key");
+    server.hang_up();
+    server.wait_for("hooks loaded: ");
+}
+
 #[test]
 fn a_key_may_use_its_models_only() {
     let upstream = Upstream::start();
