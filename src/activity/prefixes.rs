@@ -3,7 +3,7 @@
 //! A chain is compared and kept when its body is written, so that a running answer holds only the comparison. It counts
 //! as read by the upstream once its answer has ended with counts; the chain of a request that failed is dropped again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::prefix::{Chain, Comparison, PrefixVerdict, Reading, judge};
@@ -31,8 +31,9 @@ struct Turns {
     used: BTreeMap<u64, u64>,
     clock: u64,
     bytes: usize,
-    /// The upstreams that have told their cached tokens. Some leave the number out where it is 0.
-    tellers: HashSet<u64>,
+    /// The upstreams that have told their cached tokens, with the last server of each that did. Some leave the number out
+    /// where it is 0.
+    tellers: HashMap<u64, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -88,8 +89,11 @@ impl Prefixes {
         let before = candidates.max_by_key(|(shared, number, ..)| (*shared, *number));
         let before = before.map(|(_, _, turn, reading)| {
             let mut found = chain.compare(&turn.chain);
-            if let (Some(_), Some(own), Some(before)) = (&found.place, &own, &turn.own) {
-                found.is_by_hook = own.compare(before).place.is_none();
+            // A turn without such a hook is its own: the hook may have been loaded between the two.
+            if own.is_some() || turn.own.is_some() {
+                let (own, before) =
+                    (own.as_ref().unwrap_or(&chain), turn.own.as_ref().unwrap_or(&turn.chain));
+                found.tell_hooks(&own.compare(before));
             }
             (turn.number, reading, found)
         });
@@ -111,10 +115,17 @@ impl Prefixes {
             turns.remove(open.key, open.number);
             return None;
         };
-        if now.cached.is_some() && turns.tellers.len() < UPSTREAMS_MAX {
-            turns.tellers.insert(now.upstream);
-        } else if turns.tellers.contains(&now.upstream) {
-            now.cached = now.cached.or(Some(0));
+        let told = turns.tellers.get(&now.upstream).copied();
+        if now.cached.is_some() {
+            if told.is_some() || turns.tellers.len() < UPSTREAMS_MAX {
+                turns.tellers.insert(now.upstream, now.generation);
+            }
+        } else if let Some(told) = told {
+            // A server that was started anew may not tell any more. Its first turn of a conversation finds nothing anyway.
+            let before = open.before.as_ref().map(|(_, before, _)| before);
+            let is_first =
+                before.is_some_and(|it| it.upstream == now.upstream && it.generation != now.generation);
+            now.cached = (told == now.generation || is_first).then_some(0);
         }
         let conversation = turns.known.get_mut(&open.key);
         let turn = conversation.and_then(|it| it.turns.iter_mut().find(|turn| turn.number == open.number));
@@ -156,6 +167,76 @@ impl Turns {
             let forgotten = self.known.remove(&oldest);
             let size: usize = forgotten.iter().flat_map(|it| &it.turns).map(ChainedTurn::size).sum();
             self.bytes = self.bytes.saturating_sub(size);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::Value;
+    use crate::prefix::{Cause, ChainBuilder};
+
+    /// The chain of a body of a few thousand tokens.
+    fn chain(model: &str, effort: &str, start: &str, turns: u64) -> Chain {
+        let message = |role: &str, text: String| {
+            Value::object([("role", role.to_owned().into()), ("content", text.into())])
+        };
+        let system = message("system", format!("{start}{}", "word ".repeat(4000)));
+        let more = (0..turns).map(|turn| message("user", format!("{turn} {}", "text ".repeat(2000))));
+        let body = Value::object([
+            ("model", model.to_owned().into()),
+            ("reasoning_effort", effort.to_owned().into()),
+            ("messages", std::iter::once(system).chain(more).collect::<Vec<_>>().into()),
+        ]);
+        ChainBuilder::write(&body, &mut Vec::new())
+    }
+
+    fn reading(cached: Option<u64>, generation: u64) -> Option<Reading> {
+        Some(Reading { prompt: 5000, cached, upstream: 1, generation })
+    }
+
+    /// The cause of the next turn of one conversation.
+    fn turn(prefixes: &Prefixes, chain: Chain, own: Option<Chain>, read: Option<Reading>) -> Option<Cause> {
+        let open = prefixes.begin(7, chain, own);
+        prefixes.end(open, read).and_then(|verdict| verdict.cause)
+    }
+
+    #[test]
+    fn a_server_that_tells_no_more_after_a_restart_is_not_judged() {
+        let prefixes = Prefixes::default();
+        let turns = [
+            (Some(0), 1, None),
+            (Some(5000), 1, None),
+            // It left the number out where it was 0.
+            (None, 1, Some(Cause::Evicted)),
+            (None, 2, Some(Cause::BoxRestarted)),
+            (None, 2, Some(Cause::NotReported)),
+            (None, 2, Some(Cause::NotReported)),
+            (Some(5000), 2, None),
+            (None, 2, Some(Cause::Evicted)),
+        ];
+        for (number, (cached, generation, expected)) in (1..).zip(turns) {
+            let chain = chain("m", "low", "", number);
+            assert_eq!(turn(&prefixes, chain, None, reading(cached, generation)), expected, "turn {number}");
+        }
+    }
+
+    #[test]
+    fn changes_by_a_hook_are_the_hook_s() {
+        let own = |turns| chain("m", "low", "", turns);
+        for changed in [chain("x", "low", "", 2), chain("m", "high", "", 2), chain("m", "low", "hooked", 2)] {
+            // The hook was there before, or was loaded between the turns.
+            for own_before in [Some(own(1)), None] {
+                let prefixes = Prefixes::default();
+                turn(&prefixes, own(1), own_before, reading(Some(0), 1));
+                let cause = turn(&prefixes, changed.clone(), Some(own(2)), reading(Some(0), 1));
+                assert_eq!(cause, Some(Cause::Hook));
+            }
+            let prefixes = Prefixes::default();
+            turn(&prefixes, own(1), Some(own(1)), reading(Some(0), 1));
+            let cause = turn(&prefixes, changed.clone(), Some(changed.clone()), reading(Some(0), 1));
+            assert!(cause.is_some_and(|cause| cause != Cause::Hook), "the client's: {cause:?}");
         }
     }
 }

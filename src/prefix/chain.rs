@@ -132,6 +132,7 @@ impl Chain {
             is_effort_changed: self.effort != before.effort,
             is_thinking_changed: self.thinking != before.thinking,
             is_by_hook: false,
+            is_setting_by_hook: false,
         }
     }
 
@@ -193,6 +194,22 @@ pub struct Comparison {
     pub is_thinking_changed: bool,
     /// The change was made by a hook, not by the client.
     pub is_by_hook: bool,
+    /// The other model, effort or argument of the template comes from a hook, not from the client.
+    pub is_setting_by_hook: bool,
+}
+
+impl Comparison {
+    /// Finds the changes that hooks made: `own` compares the bodies before the hooks.
+    pub fn tell_hooks(&mut self, own: &Comparison) {
+        self.is_by_hook = self.place.is_some() && own.place.is_none();
+        let settings = [
+            (self.is_model_changed, own.is_model_changed),
+            (self.is_effort_changed, own.is_effort_changed),
+            (self.is_thinking_changed, own.is_thinking_changed),
+        ];
+        let first = settings.into_iter().find(|(is_changed, _)| *is_changed);
+        self.is_setting_by_hook = first.is_some_and(|(_, is_own)| !is_own);
+    }
 }
 
 /// A place in a body.
@@ -226,6 +243,7 @@ impl fmt::Display for ChangePlace {
             ChangePlace::Tool { number, name: Some(name) } => {
                 write!(f, "tool {number} ({})", ShownText::new(name))
             }
+            ChangePlace::System { character: 0 } => f.write_str("system prompt, near its beginning"),
             ChangePlace::System { character } => write!(f, "system prompt, about character {character}"),
             ChangePlace::Message { number, role } => write!(f, "message {number} ({role})"),
         }

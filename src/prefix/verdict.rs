@@ -149,16 +149,17 @@ pub fn judge(found: &Comparison, before: &Reading, now: &Reading) -> PrefixVerdi
 
 /// The cause of a miss. Of two, the one that explains more.
 fn cause(found: &Comparison, before: &Reading, now: &Reading, cached: u64) -> Cause {
+    let by_client = |cause| Some(if found.is_setting_by_hook { Cause::Hook } else { cause });
     let other = if found.is_model_changed {
-        Some(Cause::Model)
+        by_client(Cause::Model)
     } else if before.upstream != now.upstream {
         Some(Cause::BoxMoved)
     } else if before.generation != now.generation {
         Some(Cause::BoxRestarted)
     } else if found.is_effort_changed {
-        Some(Cause::Effort)
+        by_client(Cause::Effort)
     } else if found.is_thinking_changed {
-        Some(Cause::Thinking)
+        by_client(Cause::Thinking)
     } else {
         None
     };
@@ -177,8 +178,8 @@ fn cause(found: &Comparison, before: &Reading, now: &Reading, cached: u64) -> Ca
         (Some(change), Some(other)) => {
             let is_enough = cached >= share(kept, EXPLAINED_MIN);
             // Without its cache an upstream keeps nothing, however early the change was.
-            let is_empty =
-                kept < LOST_MIN && matches!(other, Cause::Model | Cause::BoxMoved | Cause::BoxRestarted);
+            let is_empty = kept < LOST_MIN
+                && (found.is_model_changed || matches!(other, Cause::BoxMoved | Cause::BoxRestarted));
             if is_enough && !is_empty { change } else { other }
         }
         (None, Some(other)) => other,
