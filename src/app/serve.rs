@@ -49,8 +49,7 @@ pub fn serve(options: RunOptions) -> Result<(), ServeFailure> {
     let tls = tls.map_err(Configuration)?.map(Arc::new);
     let targets = Targets::of(&options).map_err(Configuration)?;
     let is_demo = targets.is_demo;
-    let addresses = std::iter::once(&listener).chain(&others).map(TcpListener::local_addr);
-    let addresses = addresses.collect::<Result<Vec<_>, _>>().map_err(text)?;
+    let addresses = addresses_of(&listener, &others).map_err(text)?;
     let setup = Setup::new(Arc::clone(&options), targets).map_err(Configuration)?;
     let LoadedSetup { gateway, master_key, .. } = setup.load(None).map_err(Configuration)?;
     let keys = KeySources::new(&options);
@@ -117,6 +116,11 @@ fn proxy_options(options: &RunOptions) -> proxy::ProxyOptions {
         metrics_by_client: options.metrics_by_client,
         record: options.record,
     }
+}
+
+/// The addresses of all sockets.
+fn addresses_of(first: &TcpListener, others: &[TcpListener]) -> io::Result<Vec<SocketAddr>> {
+    std::iter::once(first).chain(others).map(TcpListener::local_addr).collect()
 }
 
 /// Checks that recordings have a folder.

@@ -50,7 +50,7 @@ struct DroppedRows {
 
 impl Store {
     /// Opens a folder in a thread of its own, and returns what it has. `now` is in seconds since 1970. A folder that
-    /// cannot be used is only logged, and tried again with [`Store::look`]. What it turns out to have then goes to
+    /// cannot be used is only logged, and tried again with [`Store::look`]. Everything that it has then goes to
     /// `take_late`, in that thread.
     ///
     /// # Errors
