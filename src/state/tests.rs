@@ -278,7 +278,7 @@ fn recording(id: &str, session: &str, size: usize) -> RecordingRow {
 #[test]
 fn the_oldest_recordings_go() {
     let folder = folder("recordings");
-    let (store, _) = Store::open(folder.clone(), NOON).unwrap();
+    let (store, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
     for (id, session) in [("req_1", "s"), ("req_2", "s"), ("req_3", "other"), ("req_4", "s")] {
         store.add_recording(recording(id, session, 1000), 3500);
     }
@@ -294,7 +294,7 @@ fn the_oldest_recordings_go() {
     assert_eq!(reader.turn_before(&recording("req_9", "", 1)).unwrap(), None);
     assert!(!requests(&folder, RequestFilter::default())[0].is_recorded);
     // One that is larger than the limit stays until the next one comes.
-    let (store, _) = Store::open(folder.clone(), NOON).unwrap();
+    let (store, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
     store.add_recording(recording("req_1", "s", 9000), 3500);
     store.close();
     assert!(reader.recording("req_1").is_ok() && reader.recording("req_4").is_err());
@@ -311,7 +311,7 @@ fn a_file_of_an_older_version_is_read_and_brought_up_to_date() {
     drop(database);
     assert_eq!(requests(&folder, RequestFilter::default()), [row("anna", 10)]);
     assert!(Reader::open(&folder).unwrap().recording("last").is_err());
-    let (store, _) = Store::open(folder.clone(), NOON).unwrap();
+    let (store, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
     store.add_recording(recording("req_1", "s", 9), 9000);
     store.close();
     assert!(requests(&folder, RequestFilter::default())[0].is_recorded);
@@ -321,7 +321,7 @@ fn a_file_of_an_older_version_is_read_and_brought_up_to_date() {
 #[test]
 fn recordings_that_wait_for_a_disk_that_hangs_have_a_limit() {
     let folder = folder("recordings-hang");
-    let (store, _) = Store::open(folder.clone(), NOON).unwrap();
+    let (store, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
     // Another process writes, so that the writer waits.
     let other = open(&folder).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
