@@ -75,7 +75,7 @@ fn a_lost_prefix_is_logged_counted_and_told() {
     // vLLM leaves the number out where it is 0.
     answer_with(&upstream, 54_000, None);
     ask(&mut client, &turn("B", &["one ", "TWO ", "three ", "four ", "five "]));
-    server.wait_for("told system_prompt_changed system prompt, about character 0 53000 0b5c8f9e");
+    server.wait_for("told system_prompt_changed system prompt, near its beginning 53000 0b5c8f9e");
     let page = metrics(&server);
     for (series, expected) in [
         (r#"sparkgap_prefix_misses_total{cause="messages_rewritten"}"#, 1.0),
@@ -112,7 +112,7 @@ fn a_hook_that_changes_the_prompt_is_the_cause() {
         answer_with(&upstream, 50_000, Some(0));
         ask(&mut client, &turn("A", messages));
     }
-    server.wait_for("prefix lost at system prompt, about character 0: 50,000 tokens");
+    server.wait_for("prefix lost at system prompt, near its beginning: 50,000 tokens");
     assert!(server.wait_for(": hook").contains("prefix lost"));
 }
 
