@@ -432,11 +432,11 @@ fn an_answer_without_one_byte_is_a_failure() {
     }
     // Both members fail in turn.
     let answer = ask(&server, CHAT, r#"{"model":"m","messages":[]}"#);
-    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(answer.status, 502, "{}", answer.text());
     assert!(error(&answer).0.ends_with("closed the connection without an answer"), "{}", answer.text());
     assert_eq!((first.seen().len(), second.seen().len()), (1, 1));
     // The log has the status that the client got.
-    server.wait_for(" whole 503 ");
+    server.wait_for(" whole 502 ");
     let server = Server::start(&first);
     first.next_answer(200, "");
     assert_eq!(ask(&server, CHAT, r#"{"model":"m","messages":[]}"#).status, 502);
