@@ -455,6 +455,11 @@ impl RelayedCourse<'_> {
                 self.gateway.tell_change(&self.record.details.upstream, change, &why);
             }
         }
+        if passed.is_ok()
+            && let Some(mut slot) = self.client_slot.take()
+        {
+            slot.used = self.record.prompt_tokens() + self.record.usage.output;
+        }
         // Only now: the client's next turn finds that its place is free, and where the conversation is.
         passed.and_then(|()| self.passage.finish(kind.as_deref()).map_err(Stop::Client))
     }

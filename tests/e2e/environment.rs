@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -17,7 +18,11 @@ struct File(std::path::PathBuf);
 
 impl File {
     fn new(name: &str, text: &str) -> File {
-        let folder = std::env::temp_dir().join(format!("sparkgap-env-{}-{name}", std::process::id()));
+        // Two tests may have files of one name at a time.
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("sparkgap-env-{}-{number}-{name}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let file = folder.join(name);
         fs::write(&file, text).unwrap();
