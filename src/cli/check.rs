@@ -50,6 +50,10 @@ fn as_text(loaded: &Loaded) -> String {
         let default = if i == 0 { ", the default" } else { "" };
         let name = ShownText::new(&upstream.name).to_string();
         let _ = writeln!(text, "  {name:16} {} ({model}, {key}{default})", upstream.url);
+        let before = loaded.config.upstreams.iter().take(i).find(|other| other.url == upstream.url);
+        if let Some(other) = before {
+            let _ = writeln!(text, "  {:16} the address of {} as well", "", ShownText::new(&other.name));
+        }
         if let Some(target) = upstream.wake {
             let _ = writeln!(text, "  {:16} a magic packet to {target} wakes it", "");
         }
@@ -107,6 +111,9 @@ fn destinations(config: &Config, alias: &Alias) -> String {
         [] => one(config.upstream_of(alias).unwrap_or_default(), alias.model.as_deref()),
         members => list(members),
     };
+    if alias.members.is_empty() && config.upstreams.len() > 1 {
+        text.push_str("; all upstreams that list the model share its requests");
+    }
     if !alias.backup.is_empty() {
         let _ = write!(text, "; backup {}", list(&alias.backup));
     }

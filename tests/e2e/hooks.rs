@@ -405,9 +405,15 @@ fn check_and_on_load_show_all_members_of_a_pool_and_its_backups() {
     {
         assert!(text.lines().any(|shown| shown.trim() == line), "{text}");
     }
-    for end in ["-> one q8, two q4; backup small q8", "-> one its own model"] {
+    for end in [
+        "-> one q8, two q4; backup small q8",
+        "-> one its own model",
+        "-> one its own model; all upstreams that list the model share its requests",
+    ] {
         assert!(text.lines().any(|line| line.ends_with(end)), "{text}");
     }
+    let twice = ["check", "--upstream", "http://127.0.0.1:1/v1", "--upstream", "http://127.0.0.1:1/v1"];
+    assert!(output(&twice).1.contains("the address of default as well"), "an address that is given twice");
     let (_, text, _) = output(&["check", "--json", "--hooks", path]);
     let checked: Value = serde_json::from_str(&text).unwrap();
     let upstream = |name: &str| {
