@@ -35,7 +35,8 @@ impl<'r> CallLoop<'r> {
     /// Takes a call with its result, and adds a line to a result that is one of many equal ones.
     pub(super) fn add(&mut self, name: &'r str, input: Option<&'r Value<'r>>, result: &mut Cow<'r, str>) {
         let is_same = self.last.as_ref().is_some_and(|(last_name, last_input, last_result)| {
-            *last_name == name && is_same_input(*last_input, input) && last_result == result
+            // Results differ most often, and are the cheapest to compare.
+            *last_name == name && last_result == result && is_same_input(*last_input, input)
         });
         if !is_same {
             self.last = Some((name, input, result.clone()));
@@ -57,7 +58,8 @@ impl<'r> CallLoop<'r> {
 /// True if two inputs have the same members in whatever order.
 fn is_same_input(a: Option<&Value<'_>>, b: Option<&Value<'_>>) -> bool {
     match (a.and_then(Value::as_object), b.and_then(Value::as_object)) {
-        (Some(first), Some(second)) => {
+        (Some(first), Some(second)) if first.len() != second.len() => false,
+        (Some(first), Some(second)) if first != second => {
             let mut sorted = [first, second].map(|object| object.iter().collect::<Vec<_>>());
             sorted.iter_mut().for_each(|members| members.sort_by_key(|(key, _)| *key));
             let [first, second] = sorted;
