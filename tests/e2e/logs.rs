@@ -226,7 +226,9 @@ fn the_log_is_complete_at_the_end() {
         let line = format!("hook: of-{request} {i} {}\n", "x".repeat(4000));
         assert!(log.contains(&line), "of-{request} {i}");
     }
-    assert!(log.trim_end().ends_with("INFO  stopped"), "{log}");
+    // The thread that heard the signal may write its own line last.
+    let last: Vec<&str> = log.lines().rev().take(2).collect();
+    assert!(last.iter().any(|line| line.ends_with("INFO  stopped")), "{last:?}");
 }
 
 #[test]
