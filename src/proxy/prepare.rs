@@ -233,6 +233,10 @@ impl Incoming<'_> {
         (body, form): (&Value<'_>, &[u8]),
     ) -> Result<(), Error> {
         let name = served.name();
+        let mut rules = self.gateway.never_to(name).peekable();
+        if rules.peek().is_none() {
+            return Ok(());
+        }
         let mut beside = texts_beside(self.request);
         let text = std::str::from_utf8(form);
         beside.extend(text);
@@ -240,9 +244,7 @@ impl Incoming<'_> {
         let user = self.caller.user.as_deref();
         let (is_opaque, is_stopped) = (text.is_err(), &|| self.has_left());
         let facts = RequestFacts { body, beside: &beside, user, is_opaque, header: &header, is_stopped };
-        let Some(held) = self.gateway.never_to(name).find_map(|rules| rules.held(&facts)) else {
-            return Ok(());
-        };
+        let Some(held) = rules.find_map(|rules| rules.held(&facts)) else { return Ok(()) };
         log::info!("never_to: a request was kept from upstream {name}: {}", held.words());
         let what =
             format!("never_to: this request may not go to '{name}': {}; ask for another model", held.words());

@@ -29,9 +29,12 @@ pub(super) struct Routing {
 
 impl Routing {
     pub(super) fn new(requested: &str, destinations: Vec<Destination>) -> Self {
-        let lacking = destinations.iter().filter(|it| it.served.is_known_to_lack(&it.model(requested)));
-        let lacking: Vec<BoxId> = lacking.map(|it| it.served.id()).collect();
-        // If all lack it, they are asked again, since the request has nowhere else to go.
+        let is_lacking = |it: &&Destination| it.served.is_known_to_lack(&it.model(requested));
+        // If all lack it, they are asked again, since the request has nowhere else to go. So a single one is not looked up.
+        let lacking: Vec<BoxId> = match destinations.as_slice() {
+            [_] => Vec::new(),
+            several => several.iter().filter(is_lacking).map(|it| it.served.id()).collect(),
+        };
         let lacking = if lacking.len() < destinations.len() { lacking } else { Vec::new() };
         Routing {
             requested: requested.to_string(),
