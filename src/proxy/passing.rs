@@ -13,9 +13,8 @@ use crate::config::{Secret, UpstreamAuth};
 use crate::error::{Error, Kind, RelayedAnswer, Retry};
 use crate::fleet::{BoxSlot, Resolved, ThinkingLedger};
 use crate::hash::Fnv;
-use crate::hooks::Hook;
 use crate::http::Request;
-use crate::json::{self, SpareParser};
+use crate::json::SpareParser;
 use crate::protocol::messages::{
     self, AnswerFacts, answer_headers, message_of, pass_headers, read_event, read_whole,
 };
@@ -71,24 +70,8 @@ pub(super) fn passed_body(
     resolved.served.name().clone_into(&mut record.details.upstream);
     record.details.upstream_model.clone_from(&resolved.model);
     let original = hooked.saved.as_deref().unwrap_or_default();
-    let hooks = incoming.gateway.hooks();
-    let mut changed = None;
-    if let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &hooked.shown) {
-        let mut bytes = original.to_vec();
-        let not_json = |error| Error::invalid(format!("The request body is not valid JSON: {error}"));
-        let mut body = json::parse(&mut bytes).map_err(not_json)?;
-        let before = body.to_json();
-        let shown = &mut *shown.borrow_mut();
-        shown.upstream = Some(resolved.served.name().to_string());
-        hooks.on_upstream_request(&mut body, shown)?;
-        let after = body.to_json();
-        if after != before {
-            incoming.check_never_to(&resolved.served, (&body, &[]))?;
-            changed = Some(after);
-        }
-    }
-    let body = changed.as_deref().map_or(original, str::as_bytes);
-    Ok(hand_over(body, &resolved.model, maker))
+    let changed = incoming.hooked_bytes(original, &resolved.served, hooked)?;
+    Ok(hand_over(changed.as_deref().unwrap_or(original), &resolved.model, maker))
 }
 
 /// Prepares a request for an upstream that speaks the Messages API: its body, its headers, and the facts for its answer.

@@ -9,7 +9,7 @@ use crate::anthropic::{MODEL_LENGTH_MAX, MessagesRequest, Thinking};
 use crate::error::{Error, Kind, Retry};
 use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::{Request, SECRET_HEADERS, Socket};
-use crate::json::{Document, ParseError, Value};
+use crate::json::{self, Document, ParseError, Value};
 use crate::lane::Lane;
 use crate::policy::RequestFacts;
 use crate::prefix::{Chain, ChainBuilder};
@@ -61,7 +61,8 @@ pub(super) struct Hooked {
     pub(super) lane: Option<Lane>,
     /// Whether `on_request` wants the request recorded; `None`: it does not say.
     pub(super) record: Option<bool>,
-    /// The body after `on_request`, kept only if the request may be sent to another upstream, or waits for one.
+    /// The body after `on_request`, kept only if it passes as bytes, if the request may be sent to another upstream, or
+    /// if it waits for one.
     pub(super) saved: Option<Vec<u8>>,
     /// True if the body is so large that the client may leave before all stages are done. Then it is watched between
     /// them.
@@ -94,7 +95,7 @@ impl Incoming<'_> {
         self.check_client(hooked)?;
         if self.gateway.speaks_messages() {
             // An upstream may get the client's own bytes, which do not survive the parser.
-            hooked.saved = Some(document.bytes().to_vec());
+            hooked.saved.get_or_insert_with(|| document.bytes().to_vec());
         }
         let mut body = self.parse(document)?;
         self.check_client(hooked)?;
@@ -132,13 +133,11 @@ impl Incoming<'_> {
     /// # Errors
     /// 400 if the body is not JSON or would take far more memory than it has bytes. 413 and 529, see [`MemoryShare::claim`].
     pub(super) fn parse<'d>(&self, document: &'d mut Document) -> Result<Value<'d>, Stop> {
-        let not_json =
-            |error: ParseError| Error::invalid(format!("The request body is not valid JSON: {error}"));
         let body = footprint::BodyFootprint::read(document.bytes())?;
         if let (Some(room), Some(wait)) = (&self.room, &self.wait) {
             room.claim(body.tree(), wait.as_ref())?;
         }
-        let tree = document.parse().map_err(not_json)?;
+        let tree = document.parse().map_err(|error| not_json(&error))?;
         let size = body.translated(&tree)?;
         if let Some(room) = &self.room {
             room.set(size);
@@ -326,6 +325,35 @@ impl Incoming<'_> {
         Ok(finish(chat, own))
     }
 
+    /// Runs `on_upstream_request` on a body that passes as bytes. Returns the changed body; `None`: it passes as it is.
+    ///
+    /// # Errors
+    /// A hook of policy closed failed, or what it added may not go to this upstream.
+    pub(super) fn hooked_bytes(
+        &self,
+        bytes: &[u8],
+        served: &Served,
+        hooked: &Hooked,
+    ) -> Result<Option<Vec<u8>>, Stop> {
+        let hooks = self.gateway.hooks();
+        let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &hooked.shown) else {
+            return Ok(None);
+        };
+        let mut copy = bytes.to_vec();
+        let mut body = json::parse(&mut copy).map_err(|error| not_json(&error))?;
+        let before = body.to_json();
+        let shown = &mut *shown.borrow_mut();
+        shown.upstream = Some(served.name().to_owned());
+        hooks.on_upstream_request(&mut body, shown)?;
+        let after = body.to_json();
+        // A hook that changed nothing changes no byte.
+        if after == before {
+            return Ok(None);
+        }
+        self.check_never_to(served, (&body, &[]))?;
+        Ok(Some(after.into_bytes()))
+    }
+
     /// Stops the request if its client has left. Called between stages. Within a stage nothing checks, since the
     /// translation has no access to sockets; a stage's time is linear in the body's size.
     ///
@@ -387,6 +415,11 @@ impl Incoming<'_> {
 pub(super) fn describe(body: &Value<'_>, record: &mut Record) {
     record.details.client_model = model_of(body).chars().take(MODEL_LENGTH_MAX).collect();
     record.details.is_streamed = is_streamed(body);
+}
+
+/// The error for a body that cannot be parsed.
+pub(super) fn not_json(error: &ParseError) -> Error {
+    Error::invalid(format!("The request body is not valid JSON: {error}"))
 }
 
 fn is_streamed(body: &Value<'_>) -> bool {

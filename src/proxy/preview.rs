@@ -10,7 +10,7 @@ use crate::json::{self, Document, Value};
 use crate::translate::ThinkingMaker;
 
 use super::passing::passed_body;
-use super::prepare::{Hooked, Incoming};
+use super::prepare::{Hooked, Incoming, not_json};
 use super::stop::Stop;
 use crate::activity::{Caller, Record};
 use crate::fleet::Gateway;
@@ -59,8 +59,7 @@ pub fn preview_with_request(
             let unknown = |_| ThinkingMaker::Unknown;
             let mut body = passed_body(&incoming, &resolved, &hooked, &mut record, &unknown)?.body;
             let body = json::parse(&mut body).map(Value::into_owned);
-            let not_json = |error| Error::invalid(format!("The request body is not valid JSON: {error}"));
-            return Ok((resolved, body.map_err(not_json)?));
+            return Ok((resolved, body.map_err(|error| not_json(&error))?));
         }
         let messages = messages.map_or_else(|| MessagesRequest::read(&body), Ok)?;
         let body = incoming

@@ -14,7 +14,7 @@ use crate::cluster::ClusterKind;
 use crate::error::{Error, Kind, Retry};
 use crate::hooks::Hook;
 use crate::http::Request;
-use crate::json::{self, Document, Value, splice_member};
+use crate::json::{Document, Value, splice_member};
 use crate::openai::{
     PassedCounts, PassingAnswer, conversation_view, form_field, in_openai_form, is_form, read_failure,
 };
@@ -212,14 +212,9 @@ impl RelayedCourse<'_> {
         exchange.received();
         // The bytes and the copy that is parsed.
         exchange.claim(2 * came.bytes().len())?;
-        let (mut body, mut document) = self.read(came)?;
-        let hooks = self.gateway.hooks();
-        let before = match &body {
-            PassedBody::Json(bytes) if hooks.defines(Hook::Request) => {
-                json::parse(&mut bytes.clone()).ok().map(|tree| tree.to_json())
-            }
-            _ => None,
-        };
+        let (form, mut document) = self.read(came)?;
+        // These bytes pass, unless `on_request` changes the body.
+        self.hooked.saved = Some(document.bytes().to_vec());
         let room = Some(self.proxy.budget.trees());
         let (request, caller) = (self.request, self.caller);
         let wait = Some(self.wait());
@@ -228,11 +223,8 @@ impl RelayedCourse<'_> {
         let tree = incoming.hooked(&mut document, &mut self.hooked)?;
         describe(&tree, &mut self.record);
         self.passage.begin(self.record.details.is_streamed);
-        if let Some(changed) = before.map(|before| (before, tree.to_json())).filter(|(a, b)| a != b) {
-            body = PassedBody::Json(changed.1.into_bytes());
-        }
-        // Nothing is sent to another upstream behind the back of these hooks.
-        self.hooked.saved = None;
+        let saved = self.hooked.saved.take().unwrap_or_default();
+        let body = form.unwrap_or(PassedBody::Json(saved));
         go_home(self.proxy, &self.gateway, &mut self.hooked, &tree);
         let model = model_of(&tree);
         check_model(model)?;
@@ -262,18 +254,18 @@ impl RelayedCourse<'_> {
         Ok(Order { body, routing, ticket, headers })
     }
 
-    /// The body as it is to be passed on, and the document that hooks and the route are for. Of a form that is its model.
-    fn read(&self, came: Document) -> Result<(PassedBody, Document), Stop> {
+    /// The document that hooks and the route are for: the JSON that came, or the model of a form, which is returned too.
+    fn read(&self, came: Document) -> Result<(Option<PassedBody>, Document), Stop> {
         let kind = self.request.header("content-type").unwrap_or_default();
-        let bytes = came.bytes().to_vec();
         if !is_form(kind) {
-            return Ok((PassedBody::Json(bytes), came));
+            return Ok((None, came));
         }
+        let bytes = came.bytes().to_vec();
         let place = form_field(&bytes, kind, "model").map_err(Error::invalid)?;
         let model = place.clone().and_then(|place| std::str::from_utf8(bytes.get(place)?).ok());
         let (Some(model), Some(place)) = (model, place) else { return Err(no_model().into()) };
         let document = Value::object([("model", model.into())]).to_json();
-        Ok((PassedBody::Form(bytes, kind.to_owned(), place), Document::from(document.into_bytes())))
+        Ok((Some(PassedBody::Form(bytes, kind.to_owned(), place)), Document::from(document.into_bytes())))
     }
 
     /// Waits for a place with the client watched.
@@ -356,25 +348,12 @@ impl RelayedCourse<'_> {
             }
             PassedBody::Json(bytes) => splice_member(bytes, "model", &resolved.model),
         };
-        let mut bytes = bytes.ok_or_else(no_model)?;
-        let hooks = self.gateway.hooks();
-        if let (true, Some(shown)) = (hooks.defines(Hook::UpstreamRequest), &self.hooked.shown) {
-            let mut copy = bytes.clone();
-            let mut tree = json::parse(&mut copy).map_err(|error| Error::invalid(error.to_string()))?;
-            let before = tree.to_json();
-            let shown = &mut *shown.borrow_mut();
-            shown.upstream = Some(resolved.served.name().to_owned());
-            hooks.on_upstream_request(&mut tree, shown)?;
-            let after = tree.to_json();
-            if before != after {
-                let wait = Some(self.wait());
-                let (gateway, request, caller) = (&self.gateway, self.request, self.caller);
-                let incoming = Incoming { gateway, wait, room: None, request, caller };
-                incoming.check_never_to(&resolved.served, (&tree, &[]))?;
-                bytes = after.into_bytes();
-            }
-        }
-        Ok(("application/json".to_owned(), bytes))
+        let bytes = bytes.ok_or_else(no_model)?;
+        let wait = Some(self.wait());
+        let (gateway, request, caller) = (&self.gateway, self.request, self.caller);
+        let incoming = Incoming { gateway, wait, room: None, request, caller };
+        let changed = incoming.hooked_bytes(&bytes, &resolved.served, &self.hooked)?;
+        Ok(("application/json".to_owned(), changed.unwrap_or(bytes)))
     }
 
     /// Reads an unsuccessful response.
