@@ -26,7 +26,7 @@ use crate::transport::{self, ExtraHeaders, Path, Response, Wait};
 use super::attempt::Attempt;
 use super::exchange::Exchange;
 use super::prepare::{Hooked, Incoming};
-use super::relay::{ANSWER_SIZE_MAX, WHOLE_READ_SIZE, WHOLE_SIZE_MAX, error_body, too_long};
+use super::relay::{ANSWER_SIZE_MAX, error_body, read_whole_answer, too_long};
 use super::routing::{sign_of, sign_of_failure};
 use super::stop::Stop;
 use crate::activity::Record;
@@ -239,7 +239,7 @@ impl MessagesAnswer<'_> {
             };
             size += count;
             if size > ANSWER_SIZE_MAX {
-                return Err(Stop::Cut(Error::new(Kind::BadGateway, "the upstream's answer is too long")));
+                return Err(Stop::Cut(too_long()));
             }
             if let Some((status, headers)) = head.take() {
                 exchange.begin_passing(status, &headers).map_err(Stop::Client)?;
@@ -322,20 +322,9 @@ impl MessagesAnswer<'_> {
             let what = "the upstream answered a request for a stream with a whole message";
             return Err(Error::new(Kind::BadGateway, what).into());
         }
-        let mut body = Vec::new();
-        loop {
-            self.exchange.claim(self.kept_size + 2 * body.len())?;
-            let filled = body.len();
-            body.resize(filled + WHOLE_READ_SIZE, 0);
-            let read = response.read(body.get_mut(filled..).unwrap_or_default());
-            let count = read.map_err(|failure| self.lost(failure, false))?;
-            body.truncate(filled + count);
-            if body.len() > WHOLE_SIZE_MAX {
-                return Err(too_long());
-            }
-            if count == 0 {
-                break;
-            }
+        let (body, cut) = read_whole_answer(&mut response, self.exchange, (self.kept_size, 2))?;
+        if let Some(failure) = cut {
+            return Err(self.lost(failure, false));
         }
         let mut usage = Usage::default();
         let (reason, signatures) = read_whole(&body, &mut usage);

@@ -19,7 +19,7 @@ use crate::activity::{Moment, StepKind};
 
 /// The largest whole (not streamed) answer, and the largest error, that is accepted from an upstream. A million tokens
 /// are about 4 MB.
-pub(super) const WHOLE_SIZE_MAX: usize = 16 * 1024 * 1024;
+const WHOLE_SIZE_MAX: usize = 16 * 1024 * 1024;
 const ERROR_SIZE_MAX: usize = 256 * 1024;
 
 /// The largest streamed answer, in bytes of events. A token takes about 200. The limit stops a model that never ends.
@@ -39,7 +39,7 @@ const MEASURED_STEP_MIN: usize = 64 * 1024;
 const MEASURED_PART: usize = 16;
 
 /// How many bytes of a whole answer are read at once.
-pub(super) const WHOLE_READ_SIZE: usize = 64 * 1024;
+const WHOLE_READ_SIZE: usize = 64 * 1024;
 
 /// The most values of a whole answer, or of one event. Limits the memory of the parser's tape: 24 bytes a value.
 const VALUES_MAX: usize = 1_000_000;
@@ -50,7 +50,7 @@ const COUNTED_SIZE_MIN: usize = 1024 * 1024;
 /// How long to wait for the end of a body after the answer and its counts are complete. Usually it is there already; a
 /// server that delays it has a quirk. After a stop sequence that only the proxy knows, this is how long the model may go on,
 /// because only its own end tells the counts, of which the cached tokens are known nowhere else.
-const REST_TIME: Duration = Duration::from_millis(250);
+pub(super) const REST_TIME: Duration = Duration::from_millis(250);
 
 /// How long to wait for the counts after the upstream has told how its answer ended. They follow at once, or never.
 const COUNTS_TIME: Duration = Duration::from_secs(2);
@@ -145,7 +145,7 @@ impl Relay<'_> {
             decoder.advance(count);
             size += count;
             if size > ANSWER_SIZE_MAX {
-                return Err(too_long());
+                return Err(too_long().into());
             }
             if count == 0 {
                 decoder.end();
@@ -225,7 +225,7 @@ impl Relay<'_> {
     fn hold_gathered(&self) -> Result<(), Stop> {
         let size = self.exchange.gathered_size();
         if size > GATHERED_SIZE_MAX {
-            return Err(too_long());
+            return Err(too_long().into());
         }
         self.exchange.claim(self.kept_size + GATHERED_FACTOR * size).map(|_| ())
     }
@@ -234,30 +234,9 @@ impl Relay<'_> {
     #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
     fn whole(&self, mut response: Response) -> Result<(), Stop> {
         let exchange = self.exchange;
-        let mut body = Vec::new();
-        let mut cut = None;
-        loop {
-            // Room for the bytes, the parser's copy of them, and the message put together from them.
-            exchange.claim(self.kept_size + (2 + GATHERED_FACTOR) * body.len())?;
-            let filled = body.len();
-            body.resize(filled + WHOLE_READ_SIZE, 0);
-            let read = response.read(body.get_mut(filled..).unwrap_or_default());
-            let count = match read {
-                Ok(count) => count,
-                Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
-                Err(failure) => {
-                    cut = Some(failure);
-                    0
-                }
-            };
-            body.truncate(filled + count);
-            if body.len() > WHOLE_SIZE_MAX {
-                return Err(too_long());
-            }
-            if count == 0 {
-                break;
-            }
-        }
+        // Room for the bytes, the parser's copy of them, and the message put together from them.
+        let (mut body, cut) =
+            read_whole_answer(&mut response, exchange, (self.kept_size, 2 + GATHERED_FACTOR))?;
         exchange.tap().bytes(StepKind::Whole, &body);
         check_values(&body)?;
         log::trace!("{} from the upstream: {}", exchange.request_id(), String::from_utf8_lossy(&body));
@@ -305,6 +284,33 @@ fn drain(mut rest: Response) {
     }
 }
 
+/// Reads an answer that is not a stream, to its end or to the failure that cuts it, which is returned as well. Claims room for
+/// `times` its size, beside the bytes that the request keeps.
+///
+/// # Errors
+/// The client has left, there is no memory, or the answer is too long.
+pub(super) fn read_whole_answer(
+    response: &mut Response,
+    exchange: &Exchange,
+    (kept_size, times): (usize, usize),
+) -> Result<(Vec<u8>, Option<transport::Failure>), Stop> {
+    let mut body = Vec::new();
+    loop {
+        exchange.claim(kept_size + times * body.len())?;
+        let filled = body.len();
+        body.resize(filled + WHOLE_READ_SIZE, 0);
+        let read = response.read(body.get_mut(filled..).unwrap_or_default());
+        body.truncate(filled + read.as_ref().copied().unwrap_or(0));
+        match read {
+            Ok(_) if body.len() > WHOLE_SIZE_MAX => return Err(too_long().into()),
+            Ok(0) => return Ok((body, None)),
+            Ok(_) => {}
+            Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
+            Err(failure) => return Ok((body, Some(failure))),
+        }
+    }
+}
+
 /// The end of a request whose upstream answered with a page for people, such as the login of a reverse proxy.
 #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 fn page_instead(response: Response) -> Stop {
@@ -318,8 +324,9 @@ fn page_instead(response: Response) -> Stop {
     Error::new(Kind::BadGateway, message).into()
 }
 
-pub(super) fn too_long() -> Stop {
-    Error::new(Kind::BadGateway, "the upstream's answer is too long").into()
+/// The error for an answer beyond a limit of size.
+pub(super) fn too_long() -> Error {
+    Error::new(Kind::BadGateway, "the upstream's answer is too long")
 }
 
 /// Refuses JSON from the upstream whose tape would be far larger than the JSON itself.

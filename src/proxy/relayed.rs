@@ -30,7 +30,7 @@ use super::exchange::Exchange;
 use super::identity::{self, Identity};
 use super::passage::Passage;
 use super::prepare::{Hooked, Incoming, describe, model_of};
-use super::relay::error_body;
+use super::relay::{ANSWER_SIZE_MAX, REST_TIME, error_body, too_long};
 use super::routing::{NextTry, Routing, is_lost, sign_of, sign_of_failure};
 use super::state::Proxy;
 use super::stop::Stop;
@@ -40,12 +40,6 @@ use crate::fleet::{BoxSlot, Destination, Gateway, Outage, Resolved, Sign, Spent,
 /// The room for one read of an answer, in bytes: it begins small, and doubles for an answer that fills it.
 const READ_SIZE_MIN: usize = 2 * 1024;
 const READ_SIZE_MAX: usize = 32 * 1024;
-
-/// The largest answer, in bytes. The limit stops a model that never ends.
-const ANSWER_SIZE_MAX: usize = 256 * 1024 * 1024;
-
-/// How long to wait for the end of a stream after its last event.
-const REST_TIME: Duration = Duration::from_millis(250);
 
 /// The body of a request as it came, until it is known which upstream gets it.
 enum PassedBody {
@@ -475,7 +469,7 @@ impl RelayedCourse<'_> {
             self.passage.write(kind.as_deref(), bytes).map_err(Stop::Client)?;
             size += count;
             if size > ANSWER_SIZE_MAX {
-                return Err(Stop::Cut(Error::new(Kind::BadGateway, "the upstream's answer is too long")));
+                return Err(Stop::Cut(too_long()));
             }
             if !has_content {
                 marks += if is_stream { memchr::memmem::find_iter(bytes, mark).count() } else { needed };
@@ -504,13 +498,8 @@ impl RelayedCourse<'_> {
             served.upstream().mark_stale();
         }
         let error = failure.to_error(name);
-        if is_stream && (answer.is_between_events() || !self.passage.has_answer()) {
-            Stop::Error(error)
-        } else if self.passage.has_answer() {
-            Stop::Cut(error)
-        } else {
-            Stop::Error(error)
-        }
+        let can_be_told = !self.passage.has_answer() || (is_stream && answer.is_between_events());
+        if can_be_told { Stop::Error(error) } else { Stop::Cut(error) }
     }
 
     /// Notes the counts and the reason of an answer that is complete.
