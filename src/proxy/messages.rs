@@ -30,7 +30,7 @@ use super::prepare::{Hooked, Incoming, describe, model_of};
 use super::recorded;
 use super::relay::Relay;
 use super::rescued;
-use super::routing::{NextTry, Routing, is_lost, sign_of};
+use super::routing::{NextTry, Routing, give_back, note_grant, sign_of, wait_for_place};
 use super::search::{SEARCH_UPSTREAM, answer_search, find_search};
 use super::state::Proxy;
 use super::stop::Stop;
@@ -452,9 +452,12 @@ impl<'s> Stages<'s> {
         if routing.needs_place() {
             let identity = Identity { request: incoming.request, caller: self.caller, body };
             let ticket = routing.ticket(&identity, course.hooked.lane.or(key_lane));
-            course.record.place = Some(Placed::new(ticket.lane));
+            let place = course.record.place.insert(Placed::new(ticket.lane));
             match self.gateway.dispatcher().take_at_once(ticket)? {
-                Ok(taken) => slot = Some(taken),
+                Ok(taken) => {
+                    note_grant(&taken, place);
+                    slot = Some(taken);
+                }
                 Err(ticket) => {
                     course.hooked.save(body);
                     course.routing = Some(routing);
@@ -480,10 +483,6 @@ impl<'s> Stages<'s> {
     ) -> Result<Prepared, Stop> {
         let Some(routing) = &course.routing else { return Err(Stop::ClientGone) };
         let resolved = routing.resolve(slot.as_ref())?;
-        if let (Some(grant), Some(place)) = (slot.as_ref().map(BoxSlot::grant), &mut course.record.place) {
-            place.why = grant.why.name();
-            place.waited += grant.waited;
-        }
         let is_repeatable = routing.is_repeatable();
         // The turn of an earlier try at another upstream ends without an answer.
         if let Some(earlier) = course.turn.take() {
@@ -593,13 +592,8 @@ impl<'s> Stages<'s> {
         exchange.active().describe(&course.record.details);
         exchange.active().enter(Phase::Queue);
         course.outage.set_patience(self.patience());
-        let began = Instant::now();
-        let taken = self.gateway.dispatcher().take(ticket, &wait, &mut course.outage);
-        if let (Err(_), Some(place)) = (&taken, &mut course.record.place) {
-            // Nobody gave it a place, so no grant tells the time.
-            place.waited += began.elapsed();
-        }
-        let slot = taken?;
+        let place = course.record.place.get_or_insert_with(|| Placed::new(ticket.lane));
+        let slot = wait_for_place(self.gateway.dispatcher(), ticket, &wait, &mut course.outage, place)?;
         let is_repeatable = course.routing.as_ref().is_some_and(Routing::is_repeatable);
         let may_pass = course.routing.as_ref().is_some_and(Routing::may_pass);
         let is_kept = is_repeatable || may_pass || self.gateway.hooks().defines(Hook::Error);
@@ -610,13 +604,8 @@ impl<'s> Stages<'s> {
         self.ready(&incoming, (&body, None), Some(slot), course)
     }
 
-    /// The longest wait for upstreams of which none answers. A client that does not stream gets no pings, so it does not
-    /// wait.
     fn patience(&self) -> Duration {
-        match self.exchange.streams() {
-            true => self.proxy.options.patience.wait_for_upstream,
-            false => Duration::ZERO,
-        }
+        self.proxy.options.patience.for_upstreams(self.exchange.streams())
     }
 
     /// Gives a place back, and notes how its upstream is. Returns the ticket if the upstream was busy or has failed, and not
@@ -637,28 +626,16 @@ impl<'s> Stages<'s> {
         };
         let (_, counts) = self.exchange.summary();
         let spent = Spent { prompt: counts.prompt, cached: counts.cached, completion: counts.completion };
-        let is_failure = matches!(sign, Sign::Full(_) | Sign::Failed | Sign::Gone);
-        if is_failure && sign != Sign::Failed {
+        if matches!(sign, Sign::Full(_) | Sign::Gone) {
             course.outage.spend(asked_at.elapsed());
         }
-        let is_elsewhere = match (answered, &mut course.routing) {
-            (Err(Stop::Error(error)), Some(routing)) => routing.note_lack(error, &attempt.resolved),
-            _ => false,
-        };
-        let ticket = (is_failure || is_elsewhere).then(|| slot.ticket().clone());
-        if let (Some(_), Some(routing)) = (&ticket, &mut course.routing) {
-            let is_lost = matches!(answered, Err(Stop::Error(error)) if is_lost(error));
-            let is_passed = served.upstream().speaks_messages();
-            routing.fail(served.id(), if is_passed { Sign::Failed } else { sign }, is_lost && !is_passed);
-        }
+        let error = if let Err(Stop::Error(error)) = answered { Some(error) } else { None };
+        let routing = course.routing.as_mut();
+        let may_follow = routing.is_some_and(|routing| routing.note_end(&attempt.resolved, sign, error));
+        let ticket = may_follow.then(|| slot.ticket().clone());
         let sign = if passing::is_clients_limit(attempt, answered) { Sign::Unknown } else { sign };
-        if let Some(change) = slot.end(sign, spent) {
-            let why = match answered {
-                Err(Stop::Error(error) | Stop::Cut(error)) => error.to_string(),
-                _ => "it answered a request".to_string(),
-            };
-            self.gateway.tell_change(served.name(), change, &why);
-        }
+        let error = answered.as_ref().err().and_then(Stop::upstream_error);
+        give_back(self.gateway, slot, served.name(), (sign, spent), error);
         ticket
     }
 

@@ -20,6 +20,14 @@ pub struct ClientPatience {
     pub wait_for_upstream: Duration,
 }
 
+impl ClientPatience {
+    /// The longest wait for upstreams of which none answers. A client that does not stream gets no signs of life, so it does
+    /// not wait.
+    pub(super) fn for_upstreams(self, is_streamed: bool) -> Duration {
+        if is_streamed { self.wait_for_upstream } else { Duration::ZERO }
+    }
+}
+
 impl Default for ClientPatience {
     fn default() -> Self {
         ClientPatience {

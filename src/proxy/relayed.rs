@@ -31,7 +31,7 @@ use super::identity::{self, Identity};
 use super::passage::Passage;
 use super::prepare::{Hooked, Incoming, describe, model_of};
 use super::relay::{ANSWER_SIZE_MAX, REST_TIME, error_body, too_long};
-use super::routing::{NextTry, Routing, is_lost, sign_of, sign_of_failure};
+use super::routing::{NextTry, Routing, give_back, note_grant, sign_of, sign_of_failure, wait_for_place};
 use super::state::Proxy;
 use super::stop::Stop;
 use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Moment, Phase, Placed, Record};
@@ -163,17 +163,17 @@ impl RelayedCourse<'_> {
                 Err(refused) => refused,
             };
             let RelayedRefusal { sign, mut error, mut words } = refusal;
-            let is_failure = matches!(sign, Sign::Full(_) | Sign::Failed | Sign::Gone);
-            let is_elsewhere = order.routing.note_lack(&error, &upstream);
-            let ticket =
-                slot.as_ref().filter(|_| is_failure || is_elsewhere).map(|slot| slot.ticket().clone());
-            self.give_back(slot, &upstream, (sign, Spent::default()), &error.to_string());
+            if matches!(sign, Sign::Full(_) | Sign::Gone) {
+                self.outage.spend(asked_at.elapsed());
+            }
+            let may_follow = order.routing.note_end(&upstream, sign, Some(&error));
+            let ticket = slot.as_ref().filter(|_| may_follow).map(|slot| slot.ticket().clone());
+            if let Some(slot) = slot {
+                let end = (sign, Spent::default());
+                give_back(&self.gateway, slot, upstream.served.name(), end, Some(&error));
+            }
             if let Some(ticket) = ticket {
-                order.routing.fail(upstream.served.id(), sign, is_lost(&error));
-                if is_failure && sign != Sign::Failed {
-                    self.outage.spend(asked_at.elapsed());
-                }
-                self.outage.set_patience(patience(self.proxy, &self.passage));
+                self.outage.set_patience(self.patience());
                 match order.routing.another(&ticket, self.outage.is_spent()) {
                     NextTry::With(ticket) => {
                         log::info!("{}: {} failed: {error}", self.record.request_id, upstream.served.name());
@@ -264,27 +264,24 @@ impl RelayedCourse<'_> {
 
     /// Waits for a place with the client watched.
     fn place(&mut self, ticket: Ticket) -> Result<BoxSlot, Stop> {
+        let (wait, patience) = (self.wait(), self.patience());
         let place = self.record.place.get_or_insert_with(|| Placed::new(ticket.lane));
         let dispatcher = self.gateway.dispatcher();
-        let slot = match dispatcher.take_at_once(ticket)? {
-            Ok(slot) => slot,
+        match dispatcher.take_at_once(ticket)? {
+            Ok(slot) => {
+                note_grant(&slot, place);
+                Ok(slot)
+            }
             Err(ticket) => {
                 self.exchange.active().enter(Phase::Queue);
-                let wait: Rc<dyn Wait> = self.passage.clone();
-                self.outage.set_patience(patience(self.proxy, &self.passage));
-                let began = Instant::now();
-                let taken = dispatcher.take(ticket, &wait, &mut self.outage);
-                if taken.is_err() {
-                    // Nobody gave it a place, so no grant tells the time.
-                    place.waited += began.elapsed();
-                }
-                taken?
+                self.outage.set_patience(patience);
+                Ok(wait_for_place(dispatcher, ticket, &wait, &mut self.outage, place)?)
             }
-        };
-        let grant = slot.grant();
-        place.why = grant.why.name();
-        place.waited += grant.waited;
-        Ok(slot)
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.proxy.options.patience.for_upstreams(self.passage.is_streamed())
     }
 
     /// Sends the request to one upstream. Returns its response if that is successful.
@@ -413,20 +410,16 @@ impl RelayedCourse<'_> {
         if passed.is_ok() {
             self.note_end(&answer, counts);
         }
-        let sign = match &passed {
-            Ok(()) => Sign::Answered,
-            Err(Stop::Error(error) | Stop::Cut(error)) => sign_of(error),
-            Err(_) => Sign::Unknown,
+        let error = passed.as_ref().err().and_then(Stop::upstream_error);
+        let sign = match error {
+            Some(error) => sign_of(error),
+            None if passed.is_ok() => Sign::Answered,
+            None => Sign::Unknown,
         };
         let PassedCounts { prompt, cached, completion } = counts;
         if let Some(slot) = slot {
-            let why = match &passed {
-                Err(Stop::Error(error) | Stop::Cut(error)) => error.to_string(),
-                _ => "it answered a request".to_owned(),
-            };
-            if let Some(change) = slot.end(sign, Spent { prompt, cached, completion }) {
-                self.gateway.tell_change(&self.record.details.upstream, change, &why);
-            }
+            let spent = Spent { prompt, cached, completion };
+            give_back(&self.gateway, slot, &self.record.details.upstream, (sign, spent), error);
         }
         if passed.is_ok()
             && let Some(mut slot) = self.client_slot.take()
@@ -525,12 +518,6 @@ impl RelayedCourse<'_> {
         true
     }
 
-    fn give_back(&self, slot: Option<BoxSlot>, upstream: &Resolved, (sign, spent): (Sign, Spent), why: &str) {
-        if let Some(change) = slot.and_then(|slot| slot.end(sign, spent)) {
-            self.gateway.tell_change(upstream.served.name(), change, why);
-        }
-    }
-
     /// Sends the error, if the request ended with one, and fills in the record.
     fn conclude(&mut self, outcome: Result<(), Stop>) -> io::Result<()> {
         let error = match outcome.map_err(|stop| self.exchange.end_of(stop)) {
@@ -574,12 +561,6 @@ fn go_home(proxy: &Proxy, gateway: &Gateway, hooked: &mut Hooked, tree: &Value<'
     if hooked.upstreams.is_empty() {
         hooked.upstreams.extend(homes.find(id).filter(|name| gateway.upstream(name).is_some()));
     }
-}
-
-/// The longest wait for upstreams of which none answers. A client that does not stream gets no sign of life, so it does not
-/// wait.
-fn patience(proxy: &Proxy, passage: &Passage) -> Duration {
-    if passage.is_streamed() { proxy.options.patience.wait_for_upstream } else { Duration::ZERO }
 }
 
 fn is_event_stream(response: &Response) -> bool {

@@ -1,13 +1,19 @@
 //! The upstreams that can answer one request, those that have failed with it, and its place in the line for them.
 
-use std::time::Duration;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::identity::Identity;
+use crate::activity::Placed;
 use crate::error::{Error, Kind, Retry};
-use crate::fleet::{BoxId, BoxSlot, Candidate, Destination, Dispatcher, Resolved, Sign, Ticket};
+use crate::fleet::{
+    BoxId, BoxSlot, Candidate, Destination, Dispatcher, Gateway, NoSlot, Outage, Resolved, Sign, Spent,
+    Ticket,
+};
 use crate::lane::Lane;
 use crate::translate::estimate;
-use crate::transport::Failure;
+use crate::transport::{Failure, Wait};
 
 /// Added to the rank of an upstream that has failed once, so that it comes behind all members and backups.
 const FAILED_RANK: usize = 10_000;
@@ -158,9 +164,22 @@ impl Routing {
         NextTry::With(Ticket { candidates, is_failover: true, ..ticket.clone() })
     }
 
+    /// Takes in how a try has ended. Returns true if another one may follow: the upstream was busy, could not be reached, has
+    /// failed or lacks the model, and has not only refused this request.
+    pub(super) fn note_end(&mut self, resolved: &Resolved, sign: Sign, error: Option<&Error>) -> bool {
+        let is_failure = matches!(sign, Sign::Full(_) | Sign::Failed | Sign::Gone);
+        let is_elsewhere = error.is_some_and(|error| self.note_lack(error, resolved));
+        if is_failure || is_elsewhere {
+            let is_passed = resolved.served.upstream().speaks_messages();
+            let sign = if is_passed { Sign::Failed } else { sign };
+            self.fail(resolved.served.id(), sign, !is_passed && error.is_some_and(is_lost));
+        }
+        is_failure || is_elsewhere
+    }
+
     /// True if the error says that an upstream of this pool has no such model, which then is noted, so that other upstreams
     /// get the request.
-    pub(super) fn note_lack(&mut self, error: &Error, resolved: &Resolved) -> bool {
+    fn note_lack(&mut self, error: &Error, resolved: &Resolved) -> bool {
         // An API of the cloud gets the client's own name of a model, so its 404 is about the request.
         let is_local = !resolved.served.upstream().speaks_messages();
         let is_lack = is_local && self.is_pool() && error.kind == Kind::NotFound && {
@@ -176,12 +195,54 @@ impl Routing {
 
     /// Notes that an upstream was busy, could not be reached, or has failed with this request. `is_lost`: its connection
     /// broke, so it may have been killed.
-    pub(super) fn fail(&mut self, id: BoxId, sign: Sign, is_lost: bool) {
+    fn fail(&mut self, id: BoxId, sign: Sign, is_lost: bool) {
         self.tried.push(id);
         if sign == Sign::Failed {
             self.failed.push(id);
             self.has_error |= !is_lost;
         }
+    }
+}
+
+/// Waits for a place with the client watched, and notes the wait and the choice.
+///
+/// # Errors
+/// Those of [`Dispatcher::take`].
+pub(super) fn wait_for_place(
+    dispatcher: &Arc<Dispatcher>,
+    ticket: Ticket,
+    wait: &Rc<dyn Wait>,
+    outage: &mut Outage,
+    place: &mut Placed,
+) -> Result<BoxSlot, NoSlot> {
+    let began = Instant::now();
+    let taken = dispatcher.take(ticket, wait, outage);
+    match &taken {
+        Ok(slot) => note_grant(slot, place),
+        // Nobody gave it a place, so no grant tells the time.
+        Err(_) => place.waited += began.elapsed(),
+    }
+    taken
+}
+
+/// Notes why an upstream was chosen, and the time in the line.
+pub(super) fn note_grant(slot: &BoxSlot, place: &mut Placed) {
+    let grant = slot.grant();
+    place.why = grant.why.name();
+    place.waited += grant.waited;
+}
+
+/// Gives a place back, and tells how the state of its upstream has changed, if it has. `error`: the upstream's failure.
+pub(super) fn give_back(
+    gateway: &Arc<Gateway>,
+    slot: BoxSlot,
+    name: &str,
+    (sign, spent): (Sign, Spent),
+    error: Option<&Error>,
+) {
+    if let Some(change) = slot.end(sign, spent) {
+        let why = error.map_or_else(|| "it answered a request".to_owned(), Error::to_string);
+        gateway.tell_change(name, change, &why);
     }
 }
 
@@ -197,7 +258,7 @@ pub(super) enum NextTry {
 
 /// True if an error says that a connection broke, so that its upstream may have been killed. Refused credentials and invalid
 /// answers stay the same, so clients are not to try again after them.
-pub(super) fn is_lost(error: &Error) -> bool {
+fn is_lost(error: &Error) -> bool {
     error.kind == Kind::BadGateway && error.retry != Retry::Never
 }
 

@@ -28,6 +28,14 @@ pub(super) enum Stop {
 }
 
 impl Stop {
+    /// The failure of the upstream, if it is the reason.
+    pub(super) fn upstream_error(&self) -> Option<&Error> {
+        match self {
+            Stop::Error(error) | Stop::Cut(error) => Some(error),
+            Stop::Refused(_) | Stop::ClientGone | Stop::Client(_) | Stop::Respond(_) => None,
+        }
+    }
+
     /// True if the client ended the request.
     pub(super) fn is_by_client(&self) -> bool {
         matches!(self, Stop::ClientGone | Stop::Client(_))
