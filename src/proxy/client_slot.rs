@@ -21,8 +21,8 @@ pub(super) struct ClientSlot {
     counts: Arc<Mutex<LimitCounts>>,
     limits: Arc<ClientLimits>,
     reserved: u64,
-    /// The tokens that the request has used; known at its end.
-    pub(super) used: u64,
+    /// The tokens that the request has used; 0 until its end.
+    used: u64,
 }
 
 impl ClientSlot {
@@ -58,6 +58,11 @@ impl ClientSlot {
     /// The estimated tokens of the prompt and the most tokens of the answer; 0 without a budget.
     pub(super) fn reserved(&self) -> u64 {
         self.reserved
+    }
+
+    /// Ends the request, which has used this many tokens.
+    pub(super) fn end(mut self, used: u64) {
+        self.used = used;
     }
 
     /// Checks the model, and reserves the tokens that the request may use.

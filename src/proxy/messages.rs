@@ -132,14 +132,15 @@ pub(super) fn serve(
     }
     note(&mut record, &summary, active);
     // The place is free before the client has its whole answer, since its next request may come at once.
-    if let Some(mut slot) = client_slot {
-        slot.used = match summary.end {
+    if let Some(slot) = client_slot {
+        let used = match summary.end {
             // An answer whose usage never came, since its client left, counts as much as it might have used.
             None if summary.first.is_some() && is_by_client => slot.reserved(),
             // One that its upstream cut off costs only what the upstream has told until then.
             None => counts.prompt.saturating_add(counts.completion),
             Some(_) => record.prompt_tokens() + record.usage.output,
         };
+        slot.end(used);
     }
     let (result, left) = conclude(&exchange, outcome, &mut record);
     proxy.activity.counters().add_pings(exchange.pings());

@@ -117,17 +117,8 @@ pub(super) fn serve(
         course.client_slot = slot;
         course.run()
     });
-    if let Some(mut slot) = course.client_slot.take() {
-        slot.used = match course.record.stop_reason {
-            // An answer whose counts never came, since its client left, counts as much as it might have used.
-            None if active.times().first_byte.is_some()
-                && outcome.as_ref().is_err_and(Stop::is_by_client) =>
-            {
-                slot.reserved()
-            }
-            _ => course.record.prompt_tokens() + course.record.usage.output,
-        };
-    }
+    // Free before the client has its error, since its next request may come at once.
+    course.client_slot = None;
     let result = course.conclude(outcome);
     let RelayedCourse { gateway, hooked, mut record, .. } = course;
     record.times = active.times();
@@ -421,10 +412,14 @@ impl RelayedCourse<'_> {
             let spent = Spent { prompt, cached, completion };
             give_back(&self.gateway, slot, &self.record.details.upstream, (sign, spent), error);
         }
-        if passed.is_ok()
-            && let Some(mut slot) = self.client_slot.take()
-        {
-            slot.used = self.record.prompt_tokens() + self.record.usage.output;
+        if let Some(client) = self.client_slot.take() {
+            let has_content = active.times().first_byte.is_some();
+            let used = match &passed {
+                // An answer whose counts never came, since its client left, counts as much as it might have used.
+                Err(stop) if stop.is_by_client() && has_content => client.reserved(),
+                _ => self.record.prompt_tokens() + self.record.usage.output,
+            };
+            client.end(used);
         }
         // Only now: the client's next turn finds that its place is free, and where the conversation is.
         passed.and_then(|()| self.passage.finish(kind.as_deref()).map_err(Stop::Client))
