@@ -13,7 +13,7 @@ use crate::hash::Fnv;
 use crate::hooks::{Hook, Hooks, Loaded};
 use crate::openai::{Counts, Repair};
 use crate::policy::NeverTo;
-use crate::route::{self, Alias, AliasMember, Price};
+use crate::route::{self, Alias, AliasMember};
 use crate::settings::Settings;
 use crate::shown::ShownText;
 use crate::threads;
@@ -513,11 +513,6 @@ impl Gateway {
     /// The search engine of web searches.
     pub fn search(&self) -> Option<&SearchConfig> {
         self.search.as_ref()
-    }
-
-    /// The price of the tokens of a model, by its client's name.
-    pub fn price(&self, model: &str) -> Option<Price> {
-        self.alias(model)?.price
     }
 
     /// The rules that keep requests from the upstream of this name.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::activity::Record;
-use crate::fleet::Gateway;
+use crate::route::Price;
 use crate::state::RequestRow;
 
 /// The time since 1970 by the system's clock; zero if the clock is before that.
@@ -11,9 +11,13 @@ pub(super) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// A time in whole milliseconds.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The row of a request that has ended now.
-pub(super) fn row_of(record: &Record, gateway: &Gateway) -> RequestRow {
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+pub(super) fn row_of(record: &Record, price: Option<Price>) -> RequestRow {
     let (details, usage) = (&record.details, record.usage);
     let (prompt, cached) = (record.prompt_tokens(), usage.cache_read);
     let caller = &details.caller;
@@ -31,9 +35,7 @@ pub(super) fn row_of(record: &Record, gateway: &Gateway) -> RequestRow {
         prompt,
         cached,
         output: usage.output,
-        cost: gateway
-            .price(&details.client_model)
-            .map_or(0, |price| price.cost(prompt, cached, usage.output)),
+        cost: price.map_or(0, |price| price.cost(prompt, cached, usage.output)),
         lane: record.place.map(|place| place.lane.number()),
         queue_ms: record.place.map(|place| millis(place.waited)),
         first_byte_ms: record.times.first_byte.map(millis),

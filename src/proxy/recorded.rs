@@ -13,7 +13,7 @@ use crate::state::RecordingRow;
 use crate::translate::Asked;
 use crate::translate::estimate::Prompt;
 
-use super::keep::row_of;
+use super::keep::{millis, now};
 use super::state::Proxy;
 
 /// The headers of a client whose values are kept. Of the others only the names are.
@@ -326,7 +326,6 @@ pub(super) fn read_target(facts: &Value<'_>) -> Option<RecordedTarget> {
 pub(super) fn keep_recording(proxy: &Proxy, tap: &Tap, record: &Record) {
     let Some(store) = proxy.store.get() else { return };
     let Some(clean) = proxy.recorder.end(tap, record.is_failed()) else { return };
-    let facts = row_of(record, &proxy.gateway());
     let mut head = Object::new();
     head.push("record", record.to_value());
     let mut head = Value::from(head).to_json().into_bytes();
@@ -339,9 +338,9 @@ pub(super) fn keep_recording(proxy: &Proxy, tap: &Tap, record: &Record) {
     }
     head.push('}');
     let row = RecordingRow {
-        id: facts.id,
-        session: facts.session,
-        ended_ms: facts.ended_ms,
+        id: record.request_id.clone(),
+        session: record.details.session.as_deref().unwrap_or_default().to_owned(),
+        ended_ms: millis(now()),
         head,
         steps: clean.steps,
         places: clean.places,

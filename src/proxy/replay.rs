@@ -3,7 +3,7 @@
 //! The steps of the recording stand for all that the translation depends on: the pieces in which the upstream's bytes
 //! came, the pings between them, the ids, the settings and the estimates of that time. Hooks that see events are not run.
 
-use crate::activity::{RecordedStep, StepKind, read_steps};
+use crate::activity::{CLIENT_GONE, RecordedStep, StepKind, read_steps};
 use crate::anthropic::{Event, MessagesRequest};
 use crate::error::{Error, Kind};
 use crate::json::{self, Parser, Value};
@@ -15,9 +15,6 @@ use crate::translate::{
 };
 
 use super::recorded::{RecordedTarget, read_asked, read_error, read_target};
-
-/// The status of a request whose client has left.
-const CLIENT_GONE: u64 = 499;
 
 /// Translates the recorded bytes of the upstream again. Returns the body of the client's answer.
 ///
@@ -258,7 +255,7 @@ impl Replay<'_> {
         let head = json::parse(&mut head).unwrap_or(Value::Null);
         let status = head.get("record").and_then(|record| record.get("status")).and_then(Value::as_u64);
         let mut out = run.out;
-        if !run.is_streamed && status != Some(CLIENT_GONE) {
+        if !run.is_streamed && status != Some(u64::from(CLIENT_GONE)) {
             run.fold.finish(&mut out);
         }
         Ok(out)

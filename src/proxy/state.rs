@@ -109,10 +109,10 @@ impl Proxy {
 
     /// Ends the record of a request to this gateway: see [`Activity::finish`]. It is kept in the state folder as well.
     pub(super) fn finish(&self, gateway: &Gateway, record: Record) -> Arc<FinishedRequest> {
-        let alias = gateway.alias(&record.details.client_model).map(|alias| alias.pattern.as_str());
-        let finished = self.activity.finish(record, alias);
+        let alias = gateway.alias(&record.details.client_model);
+        let finished = self.activity.finish(record, alias.map(|alias| alias.pattern.as_str()));
         if let Some(store) = self.store.get() {
-            store.add(row_of(&finished.record, gateway));
+            store.add(row_of(&finished.record, alias.and_then(|alias| alias.price)));
         }
         finished
     }
