@@ -156,19 +156,23 @@ fn hidden(failure: transport::Failure, passed: &PassedRequest, resolved: &Resolv
 
 /// The upstream's answer as an error for the client.
 fn refused(response: Response, passed: &PassedRequest, resolved: &Resolved) -> Error {
-    let (status, retry_after) = (response.status, response.retry_after);
-    let mut headers = answer_headers(&response.headers);
-    let mut body = error_body(response);
-    // The upstream's key is sparkgap's: no client may see it.
-    let endpoint = resolved.served.upstream().endpoint();
-    if let Ok(text) = std::str::from_utf8(&body) {
-        let mut text = text.to_owned();
-        endpoint.hide_keys(&mut text);
-        body = text.into_bytes();
-    }
-    headers.iter_mut().for_each(|(_, value)| endpoint.hide_keys(value));
-    let answer = RelayedAnswer { status, headers, body };
+    let retry_after = response.retry_after;
+    let answer = clean_answer(response, resolved);
     messages::refusal(answer, retry_after, resolved.served.name(), &|text| passed.hide_keys(resolved, text))
+}
+
+/// The upstream's answer for the client, without the upstream's key: that is sparkgap's, and no client may see it. Of a body
+/// without the key every byte stays, also one that is not UTF-8.
+fn clean_answer(response: Response, resolved: &Resolved) -> RelayedAnswer {
+    let endpoint = resolved.served.upstream().endpoint();
+    let (status, mut headers) = (response.status, answer_headers(&response.headers));
+    headers.iter_mut().for_each(|(_, value)| endpoint.hide_keys(value));
+    let body = error_body(response);
+    let text = String::from_utf8_lossy(&body);
+    let mut hidden = text.clone().into_owned();
+    endpoint.hide_keys(&mut hidden);
+    let body = if hidden == text { body } else { hidden.into_bytes() };
+    RelayedAnswer { status, headers, body }
 }
 
 /// The error that a stream begins with. The API may notice only after its head that it has no room.
@@ -368,10 +372,7 @@ pub(super) fn count_tokens(
             return Err(failure.to_error(resolved.served.name()).into());
         }
     };
-    let (status, headers) = (response.status, answer_headers(&response.headers));
-    let mut body = String::from_utf8_lossy(&error_body(response)).into_owned();
-    resolved.served.upstream().endpoint().hide_keys(&mut body);
-    Ok(RelayedAnswer { status, headers, body: body.into_bytes() })
+    Ok(clean_answer(response, resolved))
 }
 
 /// The error for a request whose answer began with events of sparkgap's own: another server's message cannot follow them.

@@ -203,6 +203,31 @@ fn a_hook_that_changes_nothing_changes_no_byte_and_one_that_does_is_heard() {
 }
 
 #[test]
+fn the_upstream_s_own_key_reaches_no_client() {
+    const OWN: &str = "sk-ant-own-0123456789";
+    let api = MessagesApi::start();
+    let lua = format!(
+        r#"return {{ api = 1, upstreams = {{ cloud = {{ url = "{}", protocol = "messages", api_key = "{OWN}" }} }} }}"#,
+        api.url()
+    );
+    let server = Server::run(&["serve", "--hooks", &hooks_file("cloud-own-key", &lua)], &[]);
+    server.wait_for("listens on");
+    // One byte that is not UTF-8 does not let the key through, and stays if there is no key.
+    for (key, path) in [(OWN, ""), (OWN, "/count_tokens"), ("none", ""), ("none", "/count_tokens")] {
+        let body = [b"bad key \xff", key.as_bytes(), b"."].concat();
+        let head = format!("HTTP/1.1 400 Bad\r\nrequest-id: {key}\r\ncontent-length: {}\r\n\r\n", body.len());
+        api.next_bytes([head.as_bytes(), &body].concat());
+        let request = String::from_utf8(post_with("", opus(hello()).as_bytes())).unwrap();
+        let request = request.replace("/v1/messages ", &format!("/v1/messages{path} "));
+        let answer = server.connect().ask(request.as_bytes());
+        assert_eq!(answer.status, 400);
+        assert_eq!(answer.body == body, key != OWN, "{path}: {}", String::from_utf8_lossy(&answer.body));
+        assert!(!String::from_utf8_lossy(&answer.body).contains(OWN));
+        assert_ne!(answer.header("request-id"), Some(OWN));
+    }
+}
+
+#[test]
 fn a_client_s_key_reaches_its_upstream_and_nothing_else() {
     let keys = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cloud-keys");
     std::fs::write(&keys, "sk-sparkgap-0123456789 anna\n").unwrap();
