@@ -54,14 +54,21 @@ pub fn hide_keys(bytes: &mut [u8], known: &[String]) {
     for (beginnings, size_min) in [(&BEGINNINGS[..], KEY_SIZE_MIN), (&SCHEMES[..], KNOWN_SIZE_MIN)] {
         for beginning in beginnings {
             let found: Vec<usize> = memmem::find_iter(bytes, beginning).collect();
+            // A beginning within the run behind an earlier one has the same end, so it was decided with that one: each byte
+            // is looked at once, also in `sk-sk-sk-…`.
+            let mut decided = 0;
             for at in found {
                 let from = at + beginning.len();
                 let is_word = at > 0 && bytes.get(at - 1).is_some_and(u8::is_ascii_alphanumeric);
+                if is_word || from <= decided {
+                    continue;
+                }
                 let is_header = size_min == KNOWN_SIZE_MIN;
                 let end = run(bytes, from, |byte| is_key_byte(byte) || (is_header && is_base64(byte)));
+                decided = end;
                 // A word in prose has no digit.
                 let has_digit = bytes.get(from..end).is_some_and(|key| key.iter().any(u8::is_ascii_digit));
-                if !is_word && has_digit && end - from >= size_min {
+                if has_digit && end - from >= size_min {
                     star(bytes, from, end);
                 }
             }
@@ -176,6 +183,21 @@ mod tests {
         ] {
             assert_eq!(hidden(text), text);
         }
+    }
+
+    #[test]
+    fn many_beginnings_of_keys_take_linear_time() {
+        // With time that grows with the square, this test would not end within minutes.
+        let many = "sk-".repeat(300_000);
+        assert_eq!(hidden(&many), many);
+        let key = format!("{many}1");
+        assert_eq!(hidden(&key), format!("sk-{}", "*".repeat(key.len() - 3)));
+        assert_eq!(
+            hidden("desk-sk-abcdefgh12345678 sk-abc sk-abcdefgh12345678"),
+            "desk-sk-**************** sk-abc sk-****************"
+        );
+        let named = "secret=".repeat(100_000);
+        assert_eq!(hidden(&named), format!("secret={}", "*".repeat(named.len() - 7)));
     }
 
     #[test]
