@@ -63,9 +63,14 @@ impl Store {
         let (messages, received) = sync_channel(WAITING_MAX);
         // Without room, so that a send fails if the start has waited for too long.
         let (loaded, saved) = sync_channel(0);
-        let is_loaded = Arc::<AtomicBool>::default();
-        let mut writer =
-            Writer::new(folder.clone(), day_of(now), Arc::clone(&is_loaded), Box::new(take_late));
+        let (is_loaded, waiting) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let mut writer = Writer::new(
+            folder.clone(),
+            day_of(now),
+            Arc::clone(&is_loaded),
+            Arc::clone(&waiting),
+            Box::new(take_late),
+        );
         threads::background("state", move || {
             let first = writer.load();
             if let Err(SendError(late)) = loaded.send(first) {
@@ -88,7 +93,7 @@ impl Store {
                 folder,
                 messages,
                 dropped: Mutex::default(),
-                waiting: Arc::default(),
+                waiting,
                 is_handed_over: AtomicBool::default(),
                 is_loaded,
             },
@@ -107,7 +112,7 @@ impl Store {
     pub fn add_recording(&self, row: RecordingRow, size_max: u64) {
         let size = row.size();
         let before = self.waiting.fetch_add(size, Ordering::Relaxed);
-        let message = ToWriter::Recording(Box::new(row), size_max, Arc::clone(&self.waiting));
+        let message = ToWriter::Recording(Box::new(row), size_max);
         let is_full = before > 0 && before.saturating_add(size) > RECORDINGS_WAITING_MAX;
         if is_full || self.messages.try_send(message).is_err() {
             self.waiting.fetch_sub(size, Ordering::Relaxed);

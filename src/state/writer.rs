@@ -31,6 +31,9 @@ const USAGE_MAX: u64 = 200_000;
 /// The most bytes of the file. Beyond it the oldest fifth of the requests goes.
 const FILE_SIZE_MAX: u64 = 512 * 1024 * 1024;
 
+/// The time for which usage is kept.
+const USAGE_AGE_MAX_MS: u64 = 400 * 24 * 60 * 60 * 1000;
+
 /// The number of rows after which those that are too old are deleted.
 const PRUNE_EVERY: usize = 1000;
 
@@ -38,9 +41,9 @@ const PRUNE_EVERY: usize = 1000;
 pub(super) enum ToWriter {
     /// A request has ended.
     Row(Box<RequestRow>),
-    /// A recorded request, and the most bytes of all recordings. The number of its bytes is taken off the counter once it
-    /// was written.
-    Recording(Box<RecordingRow>, u64, Arc<AtomicUsize>),
+    /// A recorded request, and the most bytes of all recordings. Its size is taken off [`Writer::waiting`] once it was
+    /// written.
+    Recording(Box<RecordingRow>, u64),
     /// The facts of these kinds replace those that are saved.
     Facts(Vec<&'static str>, Vec<Fact>),
     /// Everything before this message is to be written; a new process may then have the folder. The sender is dropped
@@ -99,6 +102,8 @@ pub(super) struct Writer {
     is_handed_over: bool,
     /// True once the folder was read. Before that nothing is written: it would replace what another process saved.
     is_loaded: Arc<AtomicBool>,
+    /// The bytes of recordings that were sent and are not written yet.
+    waiting: Arc<AtomicUsize>,
     take_late: TakeLate,
 }
 
@@ -107,22 +112,22 @@ impl Writer {
         folder: PathBuf,
         day: String,
         is_loaded: Arc<AtomicBool>,
+        waiting: Arc<AtomicUsize>,
         take_late: TakeLate,
     ) -> Writer {
-        let (lock, database, tried, told, lost, is_told, is_handed_over) = Default::default();
-        let unpruned = PRUNE_EVERY;
         Writer {
             folder,
             day,
-            lock,
-            database,
-            tried,
-            told,
-            lost,
-            is_told,
-            unpruned,
-            is_handed_over,
+            lock: None,
+            database: None,
+            tried: None,
+            told: None,
+            lost: 0,
+            is_told: false,
+            unpruned: PRUNE_EVERY,
+            is_handed_over: false,
             is_loaded,
+            waiting,
             take_late,
         }
     }
@@ -175,13 +180,13 @@ impl Writer {
     pub(super) fn run(mut self, messages: &Receiver<ToWriter>) {
         while let Ok(first) = messages.recv() {
             let (mut rows, mut recordings, mut facts, mut end) = (Vec::new(), Vec::new(), Vec::new(), None);
-            let mut written = Vec::new();
+            let mut written = 0;
             let mut next = Some(first);
             while let Some(message) = next.take() {
                 match message {
                     ToWriter::Row(row) => rows.push(*row),
-                    ToWriter::Recording(row, size_max, waiting) => {
-                        written.push((waiting, row.size()));
+                    ToWriter::Recording(row, size_max) => {
+                        written += row.size();
                         recordings.push((*row, size_max));
                     }
                     ToWriter::Facts(kinds, saved) => facts.push((kinds, saved)),
@@ -196,9 +201,7 @@ impl Writer {
             }
             self.write(&rows, &recordings, &facts);
             drop(recordings);
-            for (waiting, size) in written {
-                waiting.fetch_sub(size, Ordering::Relaxed);
-            }
+            self.waiting.fetch_sub(written, Ordering::Relaxed);
             if let Some((done, is_last)) = end {
                 self.lock = None;
                 self.is_handed_over = true;
@@ -449,10 +452,8 @@ fn prune(change: &Connection, now: u64) -> Result<(), rusqlite::Error> {
         "DELETE FROM usage WHERE day < (SELECT day FROM usage ORDER BY day DESC LIMIT 1 OFFSET ?1)",
         [USAGE_MAX],
     )?;
-    change.execute(
-        "DELETE FROM usage WHERE day < ?1",
-        [day_of(now.saturating_sub(400 * 24 * 60 * 60 * 1000) / 1000)],
-    )?;
+    change
+        .execute("DELETE FROM usage WHERE day < ?1", [day_of(now.saturating_sub(USAGE_AGE_MAX_MS) / 1000)])?;
     let number = |question: &str| change.query_row(question, [], |row| row.get::<_, u64>(0));
     let pages = number("PRAGMA page_count")?.saturating_sub(number("PRAGMA freelist_count")?);
     // Recordings have a limit of their own.
