@@ -1,13 +1,13 @@
 //! `requests`: the requests that have ended, from the state folder.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::arguments::RequestsCommand;
 use super::history::{ago, money, open};
 use super::output::{Failed, note, print, print_json};
 use crate::json::Value;
 use crate::shown::ShownText;
-use crate::state::{RequestFilter, RequestRow};
+use crate::state::{RequestFilter, RequestRow, moment};
 
 /// The most rows that are printed: what a person can look through.
 const ROWS_MAX: u32 = 1000;
@@ -37,9 +37,7 @@ pub(super) fn run(options: RequestsCommand) -> Result<(), Failed> {
 
 /// The time of the end, by UTC.
 fn time_of(row: &RequestRow) -> String {
-    // The formatter knows years of four digits.
-    let at = UNIX_EPOCH + Duration::from_millis(row.ended_ms.min(253_402_300_799_000));
-    humantime::format_rfc3339_millis(at).to_string()
+    humantime::format_rfc3339_millis(moment(Duration::from_millis(row.ended_ms))).to_string()
 }
 
 /// A text, or a dash for an empty one.

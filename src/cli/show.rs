@@ -10,7 +10,7 @@ use crate::activity::{RecordedStep, StepKind, read_steps};
 use crate::json::{self, Value};
 use crate::shell::quoted;
 use crate::shown::ShownText;
-use crate::state::RecordingRow;
+use crate::state::{RecordingRow, moment};
 
 /// The lines around a difference that are shown as they are.
 const CONTEXT_LINES: usize = 3;
@@ -177,9 +177,10 @@ fn to_har(row: &RecordingRow) -> Value<'static> {
 /// The moment that lies this many microseconds behind the beginning of the request.
 fn later<'v>(began: &Value<'v>, row: &RecordingRow, at: u64) -> Value<'v> {
     let parsed = began.as_str().and_then(|time| humantime::parse_rfc3339(time).ok());
-    let began = parsed.unwrap_or_else(|| UNIX_EPOCH + Duration::from_millis(row.ended_ms.min(1 << 45)));
-    let at = began + Duration::from_micros(at.min(1 << 45));
-    humantime::format_rfc3339_millis(at).to_string().into()
+    let began = parsed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let began = began.unwrap_or_else(|| Duration::from_millis(row.ended_ms));
+    let at = began.saturating_add(Duration::from_micros(at));
+    humantime::format_rfc3339_millis(moment(at)).to_string().into()
 }
 
 fn entry(
@@ -269,6 +270,12 @@ mod tests {
         let row = RecordingRow { head: "{".to_owned(), steps: "x\n".to_owned(), ..RecordingRow::default() };
         assert!(to_text(&row).contains("null") && to_curl(&row).is_err());
         assert!(to_har(&row).to_json().contains("\"status\":0"));
+        let late = RecordingRow {
+            head: r#"{"record":{"time":"9999-12-31T23:59:59Z"}}"#.to_owned(),
+            steps: format!("1 k 0 {{\"url\":\"http://box/v1\"}}\n{} b 0 \n", u64::MAX),
+            ..RecordingRow::default()
+        };
+        assert!(to_har(&late).to_json().contains("\"startedDateTime\":\"9999-12-31T23:59:59.000Z\""));
     }
 
     #[test]

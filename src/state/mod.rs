@@ -25,5 +25,5 @@ mod writer;
 
 pub use reader::{Reader, RequestFilter, UsageGroup, UsageRow};
 pub use recordings::RecordingRow;
-pub use row::{Fact, MICRO, RequestRow, day_of};
+pub use row::{Fact, MICRO, RequestRow, day_of, moment};
 pub use store::{LateState, SavedState, Store};

@@ -1,6 +1,8 @@
 //! The values that go to the disk, each cut to a limit.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::shown::cut;
 
 /// The most bytes of a name that a client chose, such as a model's or a session's.
 const NAME_SIZE_MAX: usize = 256;
@@ -73,8 +75,8 @@ impl RequestRow {
     #[must_use]
     pub fn bounded(mut self) -> Self {
         let names = [&mut self.client, &mut self.session, &mut self.model, &mut self.upstream_model];
-        names.into_iter().for_each(|name| cut(name, NAME_SIZE_MAX));
-        cut(&mut self.error, ERROR_SIZE_MAX);
+        names.into_iter().for_each(|name| name.truncate(cut(name, NAME_SIZE_MAX).len()));
+        self.error.truncate(cut(&self.error, ERROR_SIZE_MAX).len());
         for tokens in [&mut self.prompt, &mut self.cached, &mut self.output] {
             *tokens = TOKENS_MAX.min(*tokens);
         }
@@ -107,18 +109,17 @@ pub struct Fact {
     pub value: String,
 }
 
-/// The day of a moment by UTC, `YYYY-MM-DD`. UTC, since the standard library knows no time zones.
-pub fn day_of(seconds: u64) -> String {
-    let at = UNIX_EPOCH + Duration::from_secs(seconds.min(SECONDS_MAX));
-    let mut text = humantime::format_rfc3339_seconds(at).to_string();
-    text.truncate(10);
-    text
+/// The moment that lies this long behind the beginning of 1970, at most the last one of the year 9999: the formatter knows
+/// years of four digits, and fails at others.
+pub fn moment(since_1970: Duration) -> SystemTime {
+    UNIX_EPOCH + since_1970.min(Duration::from_secs(SECONDS_MAX))
 }
 
-/// Cuts a text at the last character that ends within `size_max` bytes.
-fn cut(text: &mut String, size_max: usize) {
-    let end = (0..=size_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    text.truncate(end.unwrap_or(0));
+/// The day of a moment by UTC, `YYYY-MM-DD`. UTC, since the standard library knows no time zones.
+pub fn day_of(seconds: u64) -> String {
+    let mut text = humantime::format_rfc3339_seconds(moment(Duration::from_secs(seconds))).to_string();
+    text.truncate(10);
+    text
 }
 
 #[cfg(test)]
