@@ -5,6 +5,7 @@ use crate::fleet::Gateway;
 use crate::json::{Object, Value};
 
 use super::health::pool;
+use super::query::parameter;
 
 /// The most requests in progress that are told, the oldest first.
 const IN_FLIGHT_MAX: usize = 200;
@@ -15,15 +16,12 @@ const FINISHED_MAX: usize = 50;
 /// The answer, as JSON. The query may name a `session`, of which only the requests of the main agent are told, and a `limit`.
 /// Only the requests that the caller may see are told.
 pub fn activity(gateway: &Gateway, activity: &Activity, query: Option<&str>, caller: &Caller) -> Vec<u8> {
-    let value = |name: &str| {
-        let parts = query.unwrap_or_default().split('&');
-        parts.filter_map(|part| part.strip_prefix(name)?.strip_prefix('=')).next()
-    };
-    let session = value("session");
-    let limit = value("limit").and_then(|limit| limit.parse().ok()).unwrap_or(FINISHED_MAX).min(FINISHED_MAX);
+    let session = parameter(query, "session");
+    let limit = parameter(query, "limit").and_then(|limit| limit.parse().ok());
+    let limit = limit.unwrap_or(FINISHED_MAX).min(FINISHED_MAX);
     let requests = activity.in_flight().requests();
     let waiting = requests.iter().filter(|request| request.phase() == Phase::Queue).count();
-    // A request whose model is not known yet, and whose body is here, is one about the server itself.
+    // Without a model it is a question about the server itself, or a message whose body is not here yet.
     let is_message = |request: &ActiveRequest| {
         let details = request.details();
         !details.client_model.is_empty()

@@ -10,6 +10,7 @@
 //! | `forms` | `GET /env.sh`, `/env.fish`, `/env.ps1`, `/env.json` |
 //! | `page` | `GET /` in a browser |
 //! | `ui` | `GET /ui`, the live page |
+//! | `query` | none of its own: reads the parameters of the other paths |
 //!
 //! Reads `fleet` and `activity`; knows nothing of how a message is served.
 
@@ -20,4 +21,5 @@ pub mod health;
 pub mod metrics;
 pub mod models;
 pub mod page;
+mod query;
 pub mod ui;

@@ -16,6 +16,7 @@ use crate::transport::Wait;
 use crate::fleet::{Gateway, LISTING_PREFIX, Served};
 
 use super::environment::describe;
+use super::query::parameter;
 
 /// The number of models on a page if the client does not set it, and the most (the API's limits).
 const PAGE_SIZE: usize = 20;
@@ -45,7 +46,7 @@ pub fn list(gateway: &Gateway, request: &Request, wait: &Rc<dyn Wait>) -> Result
         let data: Vec<Value<'static>> = models.iter().map(Listed::as_openai).collect();
         return Ok(Value::object([("object", "list".into()), ("data", data.into())]));
     }
-    let (page, has_more) = page(&models, request.query.as_deref().unwrap_or(""))?;
+    let (page, has_more) = page(&models, request.query.as_deref())?;
     let id = |model: Option<&Listed>| model.map_or(Value::Null, |model| model.id.clone().into());
     Ok(Value::object([
         ("data", page.iter().map(Listed::as_anthropic).collect::<Vec<_>>().into()),
@@ -122,19 +123,18 @@ fn is_anthropic(request: &Request) -> bool {
     has("anthropic-version") || has("x-api-key") || has("anthropic-beta") || is_shown_by_claude_code(&agent)
 }
 
-fn page<'m>(models: &'m [Listed], query: &str) -> Result<(&'m [Listed], bool), Error> {
-    let parameter = |name: &str| {
-        let found = query.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name));
-        found.map(|(_, value)| percent_decode_str(value).decode_utf8_lossy().into_owned())
+fn page<'m>(models: &'m [Listed], query: Option<&str>) -> Result<(&'m [Listed], bool), Error> {
+    let decoded = |name: &str| {
+        parameter(query, name).map(|value| percent_decode_str(value).decode_utf8_lossy().into_owned())
     };
-    let limit = match parameter("limit") {
+    let limit = match decoded("limit") {
         None => PAGE_SIZE,
         Some(text) => match text.parse() {
             Ok(limit @ 1..=PAGE_SIZE_MAX) => limit,
             _ => return Err(Error::invalid(format!("limit: Input should be between 1 and {PAGE_SIZE_MAX}"))),
         },
     };
-    let position = |name: &str| match parameter(name) {
+    let position = |name: &str| match decoded(name) {
         None => Ok(None),
         Some(id) => match models.iter().position(|model| model.id == id) {
             Some(at) => Ok(Some(at)),
@@ -199,7 +199,7 @@ mod tests {
     fn pages() {
         let models = models();
         let ids = |query: &str| {
-            page(&models, query)
+            page(&models, Some(query))
                 .map(|(page, more)| (page.iter().map(|m| m.id.clone()).collect::<Vec<_>>().join(" "), more))
         };
         for (query, expected, more) in [

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, Timespec, poll};
 use super::rows;
 use crate::activity::Activity;
 use crate::admin::page::claude_lines;
+use crate::admin::query::parameter;
 use crate::error::Error;
 use crate::fleet::Gateway;
 use crate::hang_up;
@@ -171,11 +172,7 @@ fn hello(live: &LivePage, source: &LiveSource<'_>) -> Vec<u8> {
 
 /// The number of the last request that the browser knows.
 fn last_known(query: Option<&str>, run: &str) -> u64 {
-    let value = |name: &str| {
-        let parts = query.unwrap_or_default().split('&');
-        parts.filter_map(|part| part.strip_prefix(name)?.strip_prefix('=')).next()
-    };
-    let after = value("after").filter(|_| value("run") == Some(run));
+    let after = parameter(query, "after").filter(|_| parameter(query, "run") == Some(run));
     after.and_then(|after| after.parse().ok()).unwrap_or(0)
 }
 

@@ -22,7 +22,7 @@ pub(super) fn now(gateway: &Gateway, activity: &Activity) -> Object<'static> {
     now.push("now", u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX));
     now.push("boxes", gateway.upstreams().iter().map(|served| one_box(gateway, served)).collect::<Vec<_>>());
     let requests = activity.in_flight().requests();
-    // A request whose model is not known yet, and whose body is here, is one about the server itself.
+    // In this phase, without a model, it is a question about the server itself, or a message whose body is not here yet.
     let is_shown = |request: &&Arc<ActiveRequest>| {
         request.phase() != Phase::Body || !request.details().client_model.is_empty()
     };
