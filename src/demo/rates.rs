@@ -66,11 +66,8 @@ impl Rates {
     /// A box that takes `times` as long for everything.
     #[must_use]
     pub fn slower(&self, times: f64) -> Rates {
-        Rates {
-            prefill: self.prefill * times,
-            prefill_context: self.prefill_context * times,
-            decode: self.decode.iter().map(|(streams, seconds)| (*streams, seconds + times.ln())).collect(),
-        }
+        let slower = |(streams, seconds): &(f64, f64)| (*streams, seconds + times.ln());
+        Rates { decode: self.decode.iter().map(slower).collect(), ..self.slower_prefill(times) }
     }
 
     /// The seconds for `tokens` of a prompt that stand behind `context` others.
