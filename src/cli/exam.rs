@@ -58,20 +58,17 @@ pub(super) fn run(mut options: Exam) -> Result<(), Failed> {
 fn as_text(report: &ExamReport, upstream: &Upstream) -> String {
     let model = ShownText::new(&report.model);
     let mut text = format!("{model} at {} ({})\n", upstream.config().url, report.flavour.name());
+    let _ = writeln!(text, "  {:20} {:>6}  {:>8}  {:>6}", "", "passed", "repaired", "failed");
     let mut line = |name: &str, counts: [usize; 3]| {
         let [passed, repaired, failed] = counts;
         let _ = writeln!(text, "  {name:20} {passed:>6}  {repaired:>8}  {failed:>6}");
     };
     let mut sums = [0; 3];
-    let rows = report.rows();
-    rows.iter().for_each(|row| {
+    report.rows().iter().for_each(|row| {
         line(row.kind, row.counts);
         sums.iter_mut().zip(row.counts).for_each(|(sum, count)| *sum += count);
     });
     line("all", sums);
-    let head = format!("  {:20} {:>6}  {:>8}  {:>6}\n", "", "passed", "repaired", "failed");
-    let at = text.find('\n').map_or(0, |end| end + 1);
-    text.insert_str(at, &head);
     if let Some(speed) = report.speed() {
         let _ = writeln!(text, "  tokens a second: {speed:.1} (median)");
     }
