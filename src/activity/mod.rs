@@ -12,7 +12,7 @@
 //! | `times` | [`PhaseTimes`]: when a request reached which phase |
 //! | `history` | [`RequestHistory`]: the records of the last requests, bounded |
 //! | `refusals` | [`RefusalLog`]: the lines of refused requests, and the number of those left out |
-//! | `tap` | [`Tap`]: notes the bytes of one request at four places, with their times |
+//! | `tap` | [`Tap`]: notes the bytes of one request at five places, with their times |
 //! | `redact` | takes keys and images out of recorded bytes |
 //! | `steps` | [`RecordedStep`]: the steps of a recording, read again |
 //! | `recorder` | [`Recorder`]: decides which requests are recorded, and makes a recording fit for the disk |

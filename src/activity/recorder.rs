@@ -91,19 +91,17 @@ impl Recorder {
         if is_wanted {
             tap.begin(&self.memory, began);
         }
-        tap.with(|recording| (recording.is_wanted, recording.is_unwanted) = (is_wanted, !is_wanted));
+        tap.with(|recording| recording.is_wanted = Some(is_wanted));
     }
 
     /// Ends a recording. `None`: it is not to be kept.
     pub fn end(&self, tap: &Tap, is_failed: bool) -> Option<CleanRecording> {
         let recording = tap.take()?;
-        let is_kept = match self.options.mode {
-            _ if recording.is_wanted => true,
-            _ if recording.is_unwanted => false,
+        let is_kept = recording.is_wanted.unwrap_or(match self.options.mode {
             RecordMode::Off => false,
             RecordMode::Errors => is_failed,
             RecordMode::All => true,
-        };
+        });
         is_kept.then(|| self.clean(recording))
     }
 

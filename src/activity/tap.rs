@@ -1,5 +1,5 @@
-//! One tap in a request, which notes the bytes that pass at four places, with their times: the client's body, the
-//! upstream's body, the upstream's bytes, and the client's bytes.
+//! One tap in a request, which notes the bytes that pass at five places, with their times: the client's body, the same after
+//! hooks, the upstream's body, the upstream's bytes, and the client's bytes.
 //!
 //! A tap that is off costs one check. One that is on copies bytes into memory, within limits; nothing is written to the disk
 //! before the request has ended. The steps that are not bytes (a ping, an error) say why the client's bytes are as they are,
@@ -117,10 +117,8 @@ pub struct Recording {
     held: usize,
     /// True if something was left out because it exceeded a limit.
     pub is_cut: bool,
-    /// True if a hook asked for this recording.
-    pub is_wanted: bool,
-    /// True if a hook forbade it.
-    pub is_unwanted: bool,
+    /// The decision of a hook, if one made it: true to keep this recording, false to drop it.
+    pub is_wanted: Option<bool>,
     /// The keys that the request and its upstreams used. They are replaced before anything is written.
     pub secrets: Vec<String>,
     /// The head of the client's request as JSON.
@@ -136,8 +134,7 @@ impl Recording {
             steps: Vec::new(),
             held: 0,
             is_cut: false,
-            is_wanted: false,
-            is_unwanted: false,
+            is_wanted: None,
             secrets: Vec::new(),
             head: String::new(),
         }
