@@ -1,4 +1,4 @@
-//! The state folder that `usage` and `requests` read, and the time that they look back.
+//! The state folder that `usage`, `requests`, `show` and `replay` read, and the time that the first two look back.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

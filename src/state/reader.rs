@@ -1,4 +1,4 @@
-//! The questions of the commands `usage` and `requests`, which read the file while a server writes it.
+//! The questions of the commands `usage`, `requests`, `show` and `replay`, which read the file while a server writes it.
 
 use std::path::Path;
 
@@ -124,9 +124,7 @@ impl Reader {
         found.reverse();
         Ok(found)
     }
-}
 
-impl Reader {
     /// The recording of a request; `last` stands for the newest one.
     ///
     /// # Errors
