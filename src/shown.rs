@@ -99,6 +99,16 @@ impl fmt::Display for ShownText<'_> {
     }
 }
 
+/// A text from outside within a line of words; a dash if it is empty.
+#[derive(Clone, Copy, Debug)]
+pub struct OrDash<'t>(pub &'t str);
+
+impl fmt::Display for OrDash<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() { f.write_str("-") } else { ShownText::new(self.0).fmt(f) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

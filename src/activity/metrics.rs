@@ -124,11 +124,14 @@ pub enum RequestOutcome {
 
 impl RequestOutcome {
     fn of(record: &Record) -> RequestOutcome {
-        match () {
-            () if record.status == CLIENT_GONE => RequestOutcome::Cancelled,
-            () if record.is_refused() => RequestOutcome::Refused,
-            () if record.is_failed() => RequestOutcome::Error,
-            () => RequestOutcome::Ok,
+        if record.status == CLIENT_GONE {
+            RequestOutcome::Cancelled
+        } else if record.is_refused() {
+            RequestOutcome::Refused
+        } else if record.is_failed() {
+            RequestOutcome::Error
+        } else {
+            RequestOutcome::Ok
         }
     }
 
@@ -169,7 +172,7 @@ pub struct ClientTotals {
     pub output: u64,
 }
 
-/// Names that were used before: each is kept once.
+/// The numbers by their labels. A name that was used before is shared, not copied.
 #[derive(Debug, Default)]
 struct Tables {
     aliases: HashSet<Arc<str>>,
@@ -292,22 +295,9 @@ impl Tables {
     ) -> Option<Arc<UpstreamMetrics>> {
         let (lane, outcome) = (record.lane().number(), RequestOutcome::of(record));
         let name = record.details.upstream.as_str();
-        let upstream = match self.upstreams.get_key_value(name) {
-            _ if name.is_empty() => None,
-            Some((name, metrics)) => Some((Arc::clone(name), Arc::clone(metrics))),
-            None => {
-                let name: Arc<str> = if self.upstreams.len() < NAMES_MAX { name } else { OTHER }.into();
-                let new = || Arc::new(UpstreamMetrics::new());
-                let metrics = Arc::clone(self.upstreams.entry(Arc::clone(&name)).or_insert_with(new));
-                Some((name, metrics))
-            }
-        };
-        let alias = self.alias(alias);
-        let (name, metrics) = match upstream {
-            Some((name, metrics)) => (name, Some(metrics)),
-            None => (Arc::default(), None),
-        };
-        let labels = RequestLabels { alias, upstream: name, lane, outcome };
+        let (upstream, metrics) = (!name.is_empty()).then(|| self.upstream(name)).unzip();
+        let labels =
+            RequestLabels { alias: self.alias(alias), upstream: upstream.unwrap_or_default(), lane, outcome };
         let is_known = self.requests.len() < REQUEST_SERIES_MAX || self.requests.contains_key(&labels);
         let labels = if is_known {
             labels
@@ -316,8 +306,7 @@ impl Tables {
         };
         *self.requests.entry(labels).or_default() += 1;
         if let Some(clients) = &mut self.clients {
-            let caller = &record.details.caller;
-            let name = caller.user.clone().unwrap_or_else(|| caller.address.to_string().into());
+            let name = record.details.caller.name();
             let is_known = clients.len() < CLIENTS_MAX || clients.contains_key(&name);
             let client = clients.entry(if is_known { name } else { OTHER.into() }).or_default();
             client.requests += totals.requests;
@@ -326,6 +315,17 @@ impl Tables {
             client.output += totals.output;
         }
         metrics
+    }
+
+    /// The label of an upstream, kept once, and its numbers.
+    fn upstream(&mut self, name: &str) -> (Arc<str>, Arc<UpstreamMetrics>) {
+        if let Some((name, metrics)) = self.upstreams.get_key_value(name) {
+            return (Arc::clone(name), Arc::clone(metrics));
+        }
+        let name: Arc<str> = if self.upstreams.len() < NAMES_MAX { name } else { OTHER }.into();
+        let new = || Arc::new(UpstreamMetrics::new());
+        let metrics = Arc::clone(self.upstreams.entry(Arc::clone(&name)).or_insert_with(new));
+        (name, metrics)
     }
 
     /// The label of an alias, kept once.

@@ -11,7 +11,7 @@ use crate::anthropic::{StopReason, Usage};
 use crate::json::{Object, Value};
 use crate::lane::Lane;
 use crate::prefix::{Grouped, PrefixVerdict};
-use crate::shown::{ShownText, cut};
+use crate::shown::{OrDash, cut};
 
 /// The caller of a request, for hooks and the log. The log shows the address, and the owner of the key or a dash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,11 @@ impl Caller {
     /// A caller of whom only the address is known so far.
     pub fn new(address: IpAddr) -> Self {
         Caller { address, user: None }
+    }
+
+    /// The name that usage is counted by: the owner of the key, otherwise the address.
+    pub fn name(&self) -> Arc<str> {
+        self.user.clone().unwrap_or_else(|| self.address.to_string().into())
     }
 }
 
@@ -168,9 +173,7 @@ impl Record {
             place: None,
         }
     }
-}
 
-impl Record {
     /// True if the request was refused before any upstream was chosen.
     pub fn is_refused(&self) -> bool {
         self.status >= 400 && self.status != CLIENT_GONE && self.details.upstream.is_empty()
@@ -239,8 +242,8 @@ impl Record {
         size_of::<Record>() + texts.iter().chain(&shared).sum::<usize>() + error
     }
 
-    /// The record as JSON: for `on_log`, the log in JSON, and the readers of the history. No other place names these keys;
-    /// hooks/README.md lists them.
+    /// The record as JSON: for `on_log`, the log in JSON, `/activity` and the live page. hooks/README.md lists the keys;
+    /// `sparkgap requests --json` has some of them under the same names.
     // `inline(never)`: keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory
     // budget).
     #[inline(never)]
@@ -305,15 +308,6 @@ fn prefix_value(verdict: &PrefixVerdict) -> Value<'static> {
     ];
     let members = members.into_iter().filter_map(|(key, value)| Some((key.into(), value?)));
     Value::from(members.collect::<Object<'_>>())
-}
-
-/// A text from outside in a log line; a dash if it is empty.
-struct OrDash<'t>(&'t str);
-
-impl fmt::Display for OrDash<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() { f.write_str("-") } else { ShownText::new(self.0).fmt(f) }
-    }
 }
 
 impl fmt::Display for Record {

@@ -45,6 +45,7 @@ impl Activity {
     pub fn finish(&self, mut record: Record, alias: Option<&str>) -> Arc<FinishedRequest> {
         record.end();
         self.metrics.add(&record, alias);
+        self.counters.add_behavior(&record.behavior);
         self.log(&record);
         if let Some(line) = record.lost_prefix() {
             log::info!("{line}");
@@ -55,7 +56,6 @@ impl Activity {
     /// Writes the line of a request that has ended. One that was refused before an upstream was chosen may be one of a
     /// flood, so its line is among the refusals.
     pub fn log(&self, record: &Record) {
-        self.counters.add_behavior(&record.behavior);
         if record.is_refused() {
             self.refusals.log(record, format_args!("{record}"));
         } else {

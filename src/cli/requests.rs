@@ -6,7 +6,7 @@ use super::arguments::RequestsCommand;
 use super::history::{ago, money, open};
 use super::output::{Failed, note, print, print_json};
 use crate::json::Value;
-use crate::shown::ShownText;
+use crate::shown::OrDash;
 use crate::state::{RequestFilter, RequestRow, moment};
 
 /// The most rows that are printed: what a person can look through.
@@ -40,15 +40,10 @@ fn time_of(row: &RequestRow) -> String {
     humantime::format_rfc3339_millis(moment(Duration::from_millis(row.ended_ms))).to_string()
 }
 
-/// A text, or a dash for an empty one.
-fn or_dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { ShownText::new(text).to_string() }
-}
-
 fn to_line(row: &RequestRow) -> String {
     let [client, model, upstream, upstream_model, stop_reason] =
         [&row.client, &row.model, &row.upstream, &row.upstream_model, &row.stop_reason]
-            .map(|text| or_dash(text));
+            .map(|text| OrDash(text));
     let mut line = format!(
         "{} {} {client} {model} -> {upstream}/{upstream_model} {} {stop_reason} in {} cached {} out {} total {} ms",
         time_of(row),
@@ -69,7 +64,7 @@ fn to_line(row: &RequestRow) -> String {
         line.push_str(" recorded");
     }
     if !row.error.is_empty() {
-        line.push_str(&format!(": {}", or_dash(&row.error)));
+        line.push_str(&format!(": {}", OrDash(&row.error)));
     }
     line.push('\n');
     line

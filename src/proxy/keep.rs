@@ -20,11 +20,10 @@ pub(super) fn millis(time: Duration) -> u64 {
 pub(super) fn row_of(record: &Record, price: Option<Price>) -> RequestRow {
     let (details, usage) = (&record.details, record.usage);
     let (prompt, cached) = (record.prompt_tokens(), usage.cache_read);
-    let caller = &details.caller;
     RequestRow {
         id: record.request_id.clone(),
         ended_ms: millis(now()),
-        client: caller.user.as_deref().map_or_else(|| caller.address.to_string(), str::to_owned),
+        client: details.caller.name().to_string(),
         session: details.session.as_deref().unwrap_or_default().to_owned(),
         model: details.client_model.clone(),
         upstream: details.upstream.clone(),
