@@ -95,7 +95,7 @@ pub(super) fn run(arguments: &[OsString]) -> Result<(), Failed> {
 /// `sparkgap claude --settings`: writes the environment into the person's settings file.
 fn write_settings() -> Result<(), Failed> {
     let file = settings_file()?;
-    let RemoteEnvironment { mut variables, settings, .. } = {
+    let RemoteEnvironment { mut variables, mut settings, .. } = {
         let told = ask(None, None, None, offer_to_wait)?;
         told.show_notes();
         told
@@ -103,7 +103,6 @@ fn write_settings() -> Result<(), Failed> {
     for folder in MANAGED {
         check_managed(Path::new(folder), &variables)?;
     }
-    let mut settings = settings;
     settings.push(status_line());
     let mut base_url = String::new();
     file.change(|own| {

@@ -10,8 +10,9 @@ use crate::{http, server, transport};
 
 /// `sparkgap serve`: runs until a signal ends it.
 pub(super) fn serve(typed: Serve) -> Result<(), ServeFailure> {
-    let is_whole = typed.tls_cert.is_some() == typed.tls_key.is_some();
-    is_whole.then_some(()).ok_or_else(|| ServeFailure::Configuration(HALF_TLS.to_owned()))?;
+    if typed.tls_cert.is_some() != typed.tls_key.is_some() {
+        return Err(ServeFailure::Configuration(HALF_TLS.to_owned()));
+    }
     app::serve(run_options(typed))
 }
 
