@@ -13,7 +13,8 @@ const IN_FLIGHT_MAX: usize = 200;
 /// The ended requests that are told unless `limit=` asks for fewer.
 const FINISHED_MAX: usize = 50;
 
-/// The answer, as JSON. The query may name a `session`, of which only the requests of the main agent are told, and a `limit`.
+/// The answer, as JSON. The query may name a `session` and a `limit` of ended requests. Of a session's ended requests only those
+/// of its main agent are told.
 /// Only the requests that the caller may see are told.
 pub fn activity(gateway: &Gateway, activity: &Activity, query: Option<&str>, caller: &Caller) -> Vec<u8> {
     let session = parameter(query, "session");

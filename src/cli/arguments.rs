@@ -516,7 +516,7 @@ pub(super) struct Bench {
     example = "sparkgap usage\n    Each client's requests and tokens of the last 7 days.",
     example = "sparkgap usage --by day --since 30d --csv > usage.csv",
     example = "sudo sparkgap usage --by model\n    The folder of the service can be read by root only.",
-    note = "Requests count that reached an upstream. A cost needs the key price in the alias; hooks/README.md shows it."
+    note = "Only requests that reached an upstream are counted. A cost needs the key price in the alias; hooks/README.md shows it."
 )]
 pub(super) struct UsageCommand {
     /// client, model or day (client)
