@@ -9,7 +9,7 @@ use super::import::Import;
 use super::lua::{key, quote};
 use super::providers::NO_KEY;
 use super::report::{Report, join};
-use super::summary::OUTSIDE;
+use super::summary::{OUTSIDE, key_words};
 use super::yaml::{Content, Node, Scalar};
 use crate::config::{self, Secret};
 
@@ -113,18 +113,7 @@ pub(super) fn translate(root: &Node) -> Result<Import, ImportError> {
     let s = if providers.len() == 1 { "" } else { "s" };
     let mut summary = vec![format!("{} provider{s}; the default is {default}", providers.len())];
     summary.extend(providers.iter().take(8).map(|provider| provider.line.clone()));
-    let lines = report.lines(root);
-    let lost = lines.iter().filter(|line| line.verdict == Unsupported).take(6);
-    summary.extend(lost.map(|line| format!("lost: {}: {}", line.key, line.note)));
-    Ok(Import {
-        lua,
-        report: lines,
-        summary,
-        files: Vec::new(),
-        environment,
-        master_key: None,
-        unset: Vec::new(),
-    })
+    Ok(Import::of_another(lua, report.lines(root), summary, environment))
 }
 
 fn read_providers(
@@ -190,26 +179,24 @@ fn read_provider(
     let speaks_messages = uses.iter().any(|(name, _)| name.eq_ignore_ascii_case("anthropic"));
     let address =
         text("api_base_url").ok_or("it has no api_base_url; write http://HOST:PORT/v1/chat/completions")?;
-    let url = match variable(address) {
-        Some(variable) => format!("env {}", quote(variable)),
-        None => quote(&base_url(address, speaks_messages)?),
+    let (url, is_outside) = match variable(address) {
+        Some(variable) => (format!("env {}", quote(variable)), false),
+        None => {
+            let url = base_url(address, speaks_messages)?;
+            (quote(&url), config::host_outside(&url).is_some())
+        }
     };
     report.mark(join(path, "name"), Mapped, format!("the upstream {name}"));
     report.mark(join(path, "api_base_url"), Mapped, format!("url = {url}"));
     report.mark(join(path, "models"), BuiltIn, "the server is asked for its models");
     let mut lua = format!("  {} = {{ url = {url}", key(&name));
-    let mut line = format!("{name}: {}", url.trim_matches('"'));
-    match read_key(path, text("api_key"), &name, environment, report) {
-        Some(variable) => {
-            lua.push_str(&format!(", api_key = env {}", quote(&variable)));
-            let is_literal = environment.iter().any(|(name, _)| *name == variable);
-            line.push_str(&match is_literal {
-                true => format!(", gets its key of the file (in the Lua: {variable})"),
-                false => format!(", gets the key in {variable}"),
-            });
-        }
-        None => line.push_str(", no key"),
+    let key = read_key(path, text("api_key"), &name, environment, report);
+    if let Some(variable) = &key {
+        lua.push_str(&format!(", api_key = env {}", quote(variable)));
     }
+    let was_literal = environment.iter().any(|(name, _)| key.as_ref() == Some(name));
+    let key = key_words(key.as_deref(), was_literal);
+    let mut line = format!("{name}: {}, {key}", url.trim_matches('"'));
     if speaks_messages {
         lua.push_str(", protocol = \"messages\"");
     }
@@ -217,7 +204,7 @@ fn read_provider(
         lua.push_str(&format!(", max_tokens = {max}"));
     }
     lua.push_str(" },\n");
-    if variable(address).is_none() && config::host_outside(url.trim_matches('"')).is_some() {
+    if is_outside {
         line.push_str(&format!(": {OUTSIDE}"));
     }
     let models = match item.get("models").map(|node| &node.content) {
@@ -229,17 +216,16 @@ fn read_provider(
 
 /// The base URL of an upstream.
 fn base_url(address: &str, speaks_messages: bool) -> Result<String, String> {
-    const GEMINI: &str = "https://generativelanguage.googleapis.com/v1beta";
+    const GEMINI: &str = "https://generativelanguage.googleapis.com/v1beta/models";
+    const GEMINI_CHAT: &str = "https://generativelanguage.googleapis.com/v1beta/openai";
     let url = address.trim_end_matches('/').trim_end_matches("/chat/completions");
-    let url = match speaks_messages {
-        true => url.trim_end_matches("/messages").trim_end_matches("/v1").to_owned(),
+    match url {
+        _ if speaks_messages => {
+            config::messages_url(url.trim_end_matches("/messages").trim_end_matches("/v1"))
+        }
         // Gemini's own API has chat completions beside it.
-        false if url.strip_prefix(GEMINI).is_some_and(|rest| rest == "/models") => format!("{GEMINI}/openai"),
-        false => url.to_owned(),
-    };
-    match speaks_messages {
-        true => config::messages_url(&url),
-        false => config::base_url(&url),
+        GEMINI => config::base_url(GEMINI_CHAT),
+        url => config::base_url(url),
     }
 }
 

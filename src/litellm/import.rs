@@ -35,6 +35,20 @@ pub struct Import {
     pub unset: Vec<Unset>,
 }
 
+impl Import {
+    /// The translation of another program's file: it includes no files, names no key for clients, and leaves no address
+    /// open. Its losses are added to the summary.
+    pub(super) fn of_another(
+        lua: String,
+        report: Vec<Line>,
+        mut summary: Vec<String>,
+        environment: Vec<(String, Secret)>,
+    ) -> Import {
+        summary.extend(summary::first_losses(&report));
+        Import { lua, report, summary, files: Vec::new(), environment, master_key: None, unset: Vec::new() }
+    }
+}
+
 /// The source of the key that clients must send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MasterKey {

@@ -8,6 +8,7 @@ use super::error::ImportError;
 use super::import::Import;
 use super::lua::quote;
 use super::report::{Report, join};
+use super::summary::key_words;
 use super::yaml::{Content, Node};
 use crate::config::Secret;
 use crate::route;
@@ -92,25 +93,13 @@ pub(super) fn translate(root: &Node) -> Result<Import, ImportError> {
     );
     report.mark("apiKeys[0]", Mapped, format!("sparkgap sends the one in the variable {KEY}"));
     report.mark("macros", Ignored, "llama-swap fills them in");
-    let lines = report.lines(root);
-    let with_key = if key.is_some() { format!(", gets the key in {KEY}") } else { ", no key".to_owned() };
-    let mut summary = vec![
+    let with_key = key_words(key.map(|_| KEY), false);
+    let summary = vec![
         format!("{} names of llama-swap; any other name goes to {first}", names.len()),
-        format!("llama_swap: {ADDRESS}{with_key}; write its address there, if that is another one"),
+        format!("llama_swap: {ADDRESS}, {with_key}; write its address there, if that is another one"),
     ];
-    let lost = lines.iter().filter(|line| line.verdict == Unsupported).take(6);
-    summary.extend(lost.map(|line| format!("lost: {}: {}", line.key, line.note)));
     let lua = write(&names, &first, key.is_some());
-    let environment = environment.into_iter().collect();
-    Ok(Import {
-        lua,
-        report: lines,
-        summary,
-        files: Vec::new(),
-        environment,
-        master_key: None,
-        unset: Vec::new(),
-    })
+    Ok(Import::of_another(lua, report.lines(root), summary, environment.into_iter().collect()))
 }
 
 fn write(names: &[String], first: &str, has_key: bool) -> String {

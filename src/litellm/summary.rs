@@ -19,6 +19,9 @@ const LOSSES_MAX: usize = 5;
 /// The most values of variables that are not set that get a line each.
 const UNSET_MAX: usize = 8;
 
+/// The most losses of another program's file that get a line.
+const LOST_MAX: usize = 6;
+
 /// Beginnings of notes, by importance: a loss with an earlier one comes first. All others follow, by their number.
 const IMPORTANCE: [&str; 5] =
     ["the entry is left out", "no entry of model_list", "not taken over", "no virtual keys", "no limits"];
@@ -78,11 +81,7 @@ fn servers(models: &Models) -> Vec<String> {
                 (format!("the address in {name}{}", if is_unset { " (not set here)" } else { "" }), "")
             }
         };
-        let key = match &upstream.key {
-            Some(key) if upstream.key_was_literal => format!("gets its key of the file (in the Lua: {key})"),
-            Some(key) => format!("gets the key in {key}"),
-            None => "no key".to_owned(),
-        };
+        let key = key_words(upstream.key.as_deref(), upstream.key_was_literal);
         let mut line = format!("{}: {url}, {key}", upstream.name);
         if is_outside(&upstream) {
             line.push_str(&format!(": {OUTSIDE}"));
@@ -98,6 +97,21 @@ fn servers(models: &Models) -> Vec<String> {
         lines.push(format!("and {more} more of this network"));
     }
     lines
+}
+
+/// The words for the key that a server gets: the variable that holds it, and whether the file held it itself.
+pub(super) fn key_words(variable: Option<&str>, was_literal: bool) -> String {
+    match variable {
+        Some(variable) if was_literal => format!("gets its key of the file (in the Lua: {variable})"),
+        Some(variable) => format!("gets the key in {variable}"),
+        None => "no key".to_owned(),
+    }
+}
+
+/// The first lost settings of another program's file, each with its note.
+pub(super) fn first_losses(report: &[Line]) -> impl Iterator<Item = String> {
+    let lost = report.iter().filter(|line| line.verdict == Unsupported).take(LOST_MAX);
+    lost.map(|line| format!("lost: {}: {}", line.key, line.note))
 }
 
 /// True for a host that only Docker's own name server is likely to know: `host.docker.internal`, or a service that is
