@@ -10,7 +10,7 @@ use super::router::Routes;
 use super::sources::{self, NamedAddresses, Unset, Variable};
 use super::summary;
 use super::verdict::KeyVerdict;
-use super::yaml;
+use super::yaml::{self, ParsedFile};
 use crate::config::Secret;
 
 /// A LiteLLM configuration, translated.
@@ -79,7 +79,16 @@ pub struct ImportContext<'v> {
 /// It is not YAML, larger than 1 MiB, has no `model_list`, a file that it includes cannot be read, or none of its models
 /// can be served. A mistake inside one entry only costs that entry, and the report names it.
 pub fn import(yaml: &str, context: ImportContext<'_>) -> Result<Import, ImportError> {
-    let whole = include::read(yaml, context.path, context.read)?;
+    import_parsed(yaml::parse(yaml, None)?, yaml.len(), context)
+}
+
+/// Translates a LiteLLM configuration of `bytes` bytes that is parsed already.
+pub(super) fn import_parsed(
+    parsed: ParsedFile,
+    bytes: usize,
+    context: ImportContext<'_>,
+) -> Result<Import, ImportError> {
+    let whole = include::read(parsed, bytes, context.path, context.read)?;
     translate(&whole, context)
 }
 

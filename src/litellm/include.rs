@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::ImportError;
-use super::yaml::{self, Content, Node, RepeatedKey};
+use super::yaml::{self, Content, Node, ParsedFile, RepeatedKey};
 
 /// The most included files.
 const FILES_MAX: usize = 64;
@@ -25,28 +25,22 @@ pub(super) struct WholeFile {
     pub(super) files: Vec<String>,
 }
 
-/// Parses a file and everything that it includes. `path` is its own path, by which those of the others are found.
+/// Adds everything that a parsed file of `bytes` bytes includes. `main` is its path, by which those of the others are
+/// found.
 ///
 /// # Errors
-/// A file is not YAML or cannot be read, `include` is not a list of paths, or it names more than 64 files or 1 MiB.
-pub(super) fn read(text: &str, path: &str, read: ReadInclude<'_>) -> Result<WholeFile, ImportError> {
-    let mut files = vec![path.to_owned()];
-    let (root, repeated) = read_into(text, &mut files, read)?;
-    Ok(WholeFile { root, repeated, files })
-}
-
-fn read_into(
-    text: &str,
-    files: &mut Vec<String>,
+/// An included file is not YAML or cannot be read, `include` is not a list of paths, or it names more than 64 files or 1 MiB.
+pub(super) fn read(
+    (mut root, mut repeated): ParsedFile,
+    mut bytes: usize,
+    main: &str,
     read: ReadInclude<'_>,
-) -> Result<(Node, Vec<RepeatedKey>), ImportError> {
-    let (mut root, mut repeated) = yaml::parse(text, None)?;
-    let mut bytes = text.len();
-    let main = files.first().cloned().unwrap_or_default();
-    let mut pending = entries(&root, &main)?;
+) -> Result<WholeFile, ImportError> {
+    let mut files = vec![main.to_owned()];
+    let mut pending = entries(&root, main)?;
     pending.reverse();
     while let Some((entry, declared_in, node)) = pending.pop() {
-        let (near, at_root) = (beside(&declared_in, &entry), beside(&main, &entry));
+        let (near, at_root) = (beside(&declared_in, &entry), beside(main, &entry));
         if files.contains(&near) {
             continue;
         }
@@ -73,7 +67,7 @@ fn read_into(
         // Files that an included one names come after those that are named already.
         pending.splice(0..0, next.into_iter().rev());
     }
-    Ok((root, repeated))
+    Ok(WholeFile { root, repeated, files })
 }
 
 /// The paths under `include`, each with the path of the file that names it, and the node for errors.
@@ -130,7 +124,8 @@ mod tests {
             let found = files.iter().find(|(name, _)| *name == path);
             found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| "no such file".to_owned())
         };
-        read(main, "/etc/main.yaml", &find).map_err(|error| error.to_string())
+        let parsed = yaml::parse(main, None).map_err(|error| error.to_string())?;
+        read(parsed, main.len(), "/etc/main.yaml", &find).map_err(|error| error.to_string())
     }
 
     fn list(whole: &WholeFile, key: &str) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Finds out whose configuration a file is: LiteLLM's, claude-code-router's or llama-swap's.
 
 use super::error::ImportError;
-use super::import::{Import, ImportContext, import};
+use super::import::{Import, ImportContext, import_parsed};
 use super::{ccr, llama_swap, yaml};
 
 /// Translates the configuration of any of these programs. Any other file counts as LiteLLM's.
@@ -20,8 +20,9 @@ pub fn import_any(text: &str, context: ImportContext<'_>) -> Result<Import, Impo
             _ => {}
         }
     }
-    match yaml::parse(text, None) {
-        Ok((root, _)) if llama_swap::is_one(&root) => llama_swap::translate(&root),
-        _ => import(text, context),
+    let (root, repeated) = yaml::parse(text, None)?;
+    match llama_swap::is_one(&root) {
+        true => llama_swap::translate(&root),
+        false => import_parsed((root, repeated), text.len(), context),
     }
 }

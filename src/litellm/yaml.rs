@@ -36,6 +36,9 @@ pub(super) struct RepeatedKey {
     pub(super) line: usize,
 }
 
+/// The tree of a file, and the keys that its maps have twice.
+pub(super) type ParsedFile = (Node, Vec<RepeatedKey>);
+
 /// One value of the file.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -146,12 +149,11 @@ fn plain(text: &str) -> Scalar<'_> {
     }
 }
 
-/// Parses a file, which must hold one document; `file` is its path if another file includes it. Also returns the keys that
-/// maps have twice.
+/// Parses a file, which must hold one document; `file` is its path if another file includes it.
 ///
 /// PyYAML does not look at the indentation inside braces and brackets. The parser used here does, so that a line which it
 /// refuses for that is indented and the text parsed again.
-pub(super) fn parse(text: &str, file: Option<&Rc<str>>) -> Result<(Node, Vec<RepeatedKey>), ImportError> {
+pub(super) fn parse(text: &str, file: Option<&Rc<str>>) -> Result<ParsedFile, ImportError> {
     if text.len() > SIZE_MAX {
         return Err(ImportError::new(format!(
             "the file has {} bytes and the limit is {SIZE_MAX}; is it a LiteLLM configuration?",
@@ -164,18 +166,15 @@ pub(super) fn parse(text: &str, file: Option<&Rc<str>>) -> Result<(Node, Vec<Rep
         let (parser, anchors, repeated) = (Parser::new_from_str(text), BTreeMap::new(), Vec::new());
         YamlReader { parser, file: file.cloned(), anchors, nodes: 0, repeated }.document()
     };
-    let mut lines: Vec<Cow<'_, str>> = Vec::new();
     let first = match read(text) {
         Err(error) if error.message.starts_with(BAD_INDENT) => error,
         result => return result,
     };
+    let mut lines: Vec<Cow<'_, str>> = text.lines().map(Cow::Borrowed).collect();
     let (mut error, mut bytes) = (first.clone(), 0);
     for _ in 0..INDENTED_LINES_MAX {
         if !error.message.starts_with(BAD_INDENT) || bytes > INDENTED_BYTES_MAX {
             break;
-        }
-        if lines.is_empty() {
-            lines = text.lines().map(Cow::Borrowed).collect();
         }
         let Some(line) = error.line.and_then(|line| lines.get_mut(line.checked_sub(1)?)) else { break };
         if line.starts_with(INDENT) {
@@ -204,7 +203,7 @@ struct YamlReader<'t, T: saphyr_parser::Input> {
 }
 
 impl<'t, T: saphyr_parser::Input> YamlReader<'t, T> {
-    fn document(mut self) -> Result<(Node, Vec<RepeatedKey>), ImportError> {
+    fn document(mut self) -> Result<ParsedFile, ImportError> {
         let mut root = None;
         loop {
             let (event, place) = self.next()?;
