@@ -9,8 +9,10 @@ use super::{ccr, llama_swap, yaml};
 /// # Errors
 /// Those of [`import`]; for the other programs: it has no model that can be served.
 pub fn import_any(text: &str, context: ImportContext<'_>) -> Result<Import, ImportError> {
+    // Editors on Windows begin files with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if text.trim_start().starts_with(['{', '/']) {
-        let plain = ccr::without_comments(text.trim_start_matches('\u{feff}'));
+        let plain = ccr::without_comments(text);
         match yaml::parse(&plain, None) {
             Ok((root, _)) if ccr::is_one(&root) => return ccr::translate(&root),
             // Only claude-code-router's file has comments with slashes.

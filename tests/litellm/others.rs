@@ -181,6 +181,15 @@ fn empty_keys_and_quoted_numbers_are_known() {
 }
 
 #[test]
+fn a_byte_order_mark_does_not_hide_whose_file_it_is() {
+    let commented = format!("// Written by an editor on Windows.\n{}", CCR[0].0);
+    for text in [commented.as_str(), "models:\n  a: {cmd: llama-server}\n"] {
+        let marked = import(&format!("\u{feff}{text}")).unwrap();
+        assert_eq!(marked.lua, import(text).unwrap().lua);
+    }
+}
+
+#[test]
 fn the_report_names_what_stays_behind() {
     let import = import(CCR[9].0).unwrap();
     let said = import.summary.join("\n");
