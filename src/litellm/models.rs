@@ -141,15 +141,14 @@ impl Models {
         let listed = item.get("model_name").and_then(Node::text).unwrap_or_default();
         let read = match named_entry(item, sources) {
             Ok((name, from, params)) => match self.read_entry(path, &name, params, sources, report) {
-                Ok(Ok(entry)) => Ok((name, from, entry)),
-                Ok(Err(why)) => Err((name, with_line(item, why))),
-                Err(error) => Err((name, error.to_string())),
+                Ok(entry) => Ok((name, from, entry)),
+                Err(error) => Err((name, error)),
             },
-            Err(why) => Err((listed.to_owned(), why)),
+            Err(error) => Err((listed.to_owned(), error)),
         };
         let (name, from, entry) = match read {
             Ok(read) => read,
-            Err((name, why)) => return self.leave_out(path, item, &name, why, report),
+            Err((name, error)) => return self.leave_out(path, item, &name, error.to_string(), report),
         };
         self.facts.push(EntryFacts::read(path, item, entry.upstream, sources, report));
         let share = ListedShare::read(item);
@@ -187,34 +186,26 @@ impl Models {
         params: &Node,
         sources: NamedAddresses<'_>,
         report: &mut Report,
-    ) -> Result<Result<ImportedModel, String>, ImportError> {
+    ) -> Result<ImportedModel, ImportError> {
+        // A reason without a place of its own gets the line of the model.
+        let at_model = |why: String| params.get("model").unwrap_or(params).error(why);
         if !route::is_name(name) {
-            return Ok(Err(
-                "its model_name is empty, has control characters, or a blank at an end; rename it".to_owned(),
-            ));
+            let why = "its model_name is empty, has control characters, or a blank at an end; rename it";
+            return Err(at_model(why.to_owned()));
         }
         let path = &format!("{entry_path}.litellm_params");
         let text = |key, what| match sources.find(params, path, &[key]) {
             Some((_, node)) => present(node, sources, what).map(Option::unwrap_or_default),
             None => Ok((String::new(), String::new())),
         };
-        let (model, custom) =
-            match (text("model", "the model's name"), text("custom_llm_provider", "the provider")) {
-                (Ok(model), Ok((custom, _))) => (model, Some(custom).filter(|custom| !custom.is_empty())),
-                (Err(why), _) | (_, Err(why)) => return Ok(Err(why)),
-            };
+        let (model, from) = text("model", "the model's name")?;
+        let custom = Some(text("custom_llm_provider", "the provider")?.0).filter(|custom| !custom.is_empty());
         let has_base =
             sources.find(params, path, &ADDRESSES).is_some() || sources.address_for_all().is_some();
-        let (provider, model, note) = match split_model(&model.0, custom.as_deref(), has_base) {
-            Ok((provider, name, note)) => (provider, name, format!("{note}{}", model.1)),
-            Err(why) => return Ok(Err(why)),
-        };
-        let target = match target::read(params, path, &provider, sources)? {
-            Ok(target) => target,
-            Err(why) => return Ok(Err(why)),
-        };
+        let (provider, model, note) = split_model(&model, custom.as_deref(), has_base).map_err(at_model)?;
+        let target = target::read(params, path, &provider, sources)?.map_err(at_model)?;
         if let Some(unset) = target.unset.as_ref().filter(|_| sources.is_run) {
-            return Ok(Err(ImportError::from(unset).to_string()));
+            return Err(unset.into());
         }
         sources.report_credential(params, path, report);
         let (more, flavour) = (target.notes.clone(), target.flavour);
@@ -224,13 +215,13 @@ impl Models {
             self.named_later.push((format!("{path}.custom_llm_provider"), upstream, String::new()));
         }
         // If no key of the file gives the address, the report shows the address at the model.
-        let note = if has_address { note } else { format!("{note}{more}") };
+        let note = if has_address { format!("{note}{from}") } else { format!("{note}{from}{more}") };
         report.mark(format!("{path}.model"), KeyVerdict::Mapped, note);
         let tweaks = read_tweaks(path, params, flavour, sources, report);
         self.limit(path, params, upstream, sources, report);
         let (share, called, path) = (ListedShare::default(), name.to_owned(), entry_path.to_owned());
         let kind = ModelKind::Chat;
-        Ok(Ok(ImportedModel { upstream, model, tweaks, share, kind, path, called }))
+        Ok(ImportedModel { upstream, model, tweaks, share, kind, path, called })
     }
 
     /// The upstream with this address and key; added if it does not exist yet.
@@ -445,26 +436,17 @@ fn read_tweaks(
 fn named_entry<'n>(
     item: &'n Node,
     sources: NamedAddresses<'_>,
-) -> Result<(String, String, &'n Node), String> {
+) -> Result<(String, String, &'n Node), ImportError> {
     let Some(name) = item.get("model_name").filter(|name| name.text().is_some()) else {
-        return Err(item.error("it has no model_name, the name that clients ask for").to_string());
+        return Err(item.error("it has no model_name, the name that clients ask for"));
     };
     let Some(params) = item.get("litellm_params") else {
         let what = "it has no litellm_params; model: openai/NAME and api_base: URL go there";
-        return Err(item.error(what).to_string());
+        return Err(item.error(what));
     };
     if params.get("model").and_then(Node::text).is_none() {
-        return Err(params.error("its litellm_params have no model, such as openai/NAME").to_string());
+        return Err(params.error("its litellm_params have no model, such as openai/NAME"));
     }
     let (name, from) = present(name, sources, "its model_name")?.unwrap_or_default();
     Ok((name, from, params))
-}
-
-/// The reason why an entry is left out, with the line of its model unless the reason names one.
-fn with_line(item: &Node, why: String) -> String {
-    let model = item.get("litellm_params").and_then(|params| params.get("model"));
-    match why.contains("line ") && why.contains(", column ") {
-        true => why,
-        false => model.unwrap_or(item).error(why).to_string(),
-    }
 }

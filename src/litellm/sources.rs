@@ -197,7 +197,7 @@ pub(super) fn present(
     node: &Node,
     sources: NamedAddresses<'_>,
     what: &str,
-) -> Result<Option<(String, String)>, String> {
+) -> Result<Option<(String, String)>, ImportError> {
     let Some(text) = node.text() else { return Ok(None) };
     let text = SettingText::read(text);
     match (&text, sources.value(&text)) {
@@ -206,7 +206,7 @@ pub(super) fn present(
             let why = format!(
                 "{what} comes from the environment variable {name}, which is not set; set it, or write the name here"
             );
-            Err(node.error(why).to_string())
+            Err(node.error(why))
         }
         (SettingText::Literal(_), value) => Ok(value.map(|value| (value, String::new()))),
     }
