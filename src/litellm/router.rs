@@ -3,7 +3,7 @@
 //! Knows LiteLLM's rules of precedence. Knows nothing of Lua.
 
 use super::KeyVerdict;
-use super::models::{Group, Models};
+use super::models::{Group, ImportedModel, Models};
 use super::report::{Report, join};
 use super::yaml::{Content, Node};
 use crate::route;
@@ -284,12 +284,17 @@ impl Models {
             Some((group, route::captures(&group.name, name)?))
         });
         let (group, parts) = pattern?;
-        let mut made_up = Group { name: name.to_owned(), made_up: true, entries: group.entries.clone() };
-        for entry in &mut made_up.entries {
+        let mut entries = group.entries.clone();
+        for entry in &mut entries {
             entry.model = fill(&entry.model, &parts, name);
         }
-        self.groups.push(made_up);
-        Some(self.groups.len() - 1)
+        Some(self.make_up(name, entries))
+    }
+
+    /// Adds a group for a name that no entry has.
+    fn make_up(&mut self, name: &str, entries: Vec<ImportedModel>) -> usize {
+        self.groups.push(Group { name: name.to_owned(), made_up: true, entries });
+        self.groups.len() - 1
     }
 
     /// The group that answers for a name whose entries were all left out: a copy of its first fallback, which leaves the
@@ -306,8 +311,7 @@ impl Models {
         let entries = self.groups.get(group)?.entries.clone();
         targets.remove(0);
         report.mark(path, KeyVerdict::Mapped, format!("answers for {name}, whose own entry is left out"));
-        self.groups.push(Group { name: name.to_owned(), made_up: true, entries });
-        let of = self.groups.len() - 1;
+        let of = self.make_up(name, entries);
         targets.iter_mut().for_each(|target| target.of = Some(of));
         Some(of)
     }
@@ -332,10 +336,10 @@ impl Models {
             let Some(entries) = self.groups.get(first.group).map(|group| group.entries.clone()) else {
                 continue;
             };
-            self.groups.push(Group { name: name.clone(), made_up: true, entries });
+            let group = self.make_up(&name, entries);
             answered.push(name.clone());
             if !name.contains('*') {
-                aliases.push((name, self.groups.len() - 1));
+                aliases.push((name, group));
             }
         }
         let path = first.filter(|_| !answered.is_empty()).map(|first| first.path.clone());

@@ -1,5 +1,6 @@
 //! Lua's syntax for names, strings, patterns and plain values.
 
+use crate::litellm::sources::REFERENCE;
 use crate::litellm::yaml::{Content, Node, Scalar};
 
 const RESERVED: [&str; 22] = [
@@ -80,7 +81,7 @@ pub(super) fn value(node: &Node) -> String {
             Some(Scalar::Int(n)) => n.to_string(),
             Some(Scalar::Float(n)) => format!("{n:?}"),
             Some(Scalar::Null) => "json.null".to_owned(),
-            Some(Scalar::Text(_)) | None => match text.strip_prefix("os.environ/") {
+            Some(Scalar::Text(_)) | None => match text.strip_prefix(REFERENCE) {
                 Some(name) => format!("env {}", quote(name)),
                 None => quote(text),
             },
@@ -90,7 +91,7 @@ pub(super) fn value(node: &Node) -> String {
 
 /// True for a reference to an environment variable.
 pub(super) fn is_reference(node: &Node) -> bool {
-    matches!(node.scalar(), Some(Scalar::Text(text)) if text.starts_with("os.environ/"))
+    matches!(node.scalar(), Some(Scalar::Text(text)) if text.starts_with(REFERENCE))
 }
 
 /// True if the value has a list with references.
