@@ -237,7 +237,10 @@ impl Models {
         self.unset.extend(target.unset);
         self.taken_over.extend(target.taken_from);
         let key_was_literal = key.as_ref().is_some_and(|key| key.starts_with('\0'));
-        let is_same = |other: &ImportedUpstream| other.url == target.url && other.key == key;
+        // The same variable may hold the address of a server that entries ask by different APIs.
+        let is_same = |other: &ImportedUpstream| {
+            other.url == target.url && other.key == key && other.speaks_messages == target.speaks_messages
+        };
         let i = match self.upstreams.iter().position(is_same) {
             Some(i) => {
                 if let Some(other) = self.upstreams.get_mut(i).filter(|other| other.flavour != target.flavour)

@@ -297,3 +297,17 @@ fn a_default_fallback_answers_for_names_that_are_left_out() {
     );
     assert!(route::find(&config(&yaml).aliases, "x").is_none());
 }
+
+#[test]
+fn one_variable_for_two_apis_makes_two_upstreams() {
+    let yaml = "model_list:
+  - model_name: chat
+    litellm_params: { model: openai/m, api_base: os.environ/BOX, api_key: none }
+  - model_name: messages
+    litellm_params: { model: anthropic/m, api_base: os.environ/BOX, api_key: none }
+";
+    let lua = super::translate(yaml).unwrap().lua;
+    let upstreams: Vec<&str> = lua.lines().filter(|line| line.contains("url = env \"BOX\"")).collect();
+    assert_eq!(upstreams.len(), 2, "{lua}");
+    assert!(!upstreams[0].contains("protocol") && upstreams[1].contains("protocol = \"messages\""), "{lua}");
+}
