@@ -237,6 +237,12 @@ pub(super) fn keys(table: &Table) -> Vec<LuaValue> {
     keys
 }
 
+/// True for a table with at least one item, whose items are numbered from 1 without gaps, and without other keys.
+pub(super) fn is_list(table: &Table) -> bool {
+    let keys = keys(table);
+    !keys.is_empty() && keys.iter().enumerate().all(|(i, key)| key.as_usize() == Some(i + 1))
+}
+
 /// The description of a value in a message: `a number`, `the string "x"`.
 pub(super) fn describe(value: &LuaValue) -> String {
     const QUOTED_CHARS_MAX: usize = 60;

@@ -8,7 +8,7 @@ use mlua::{Function, Table, Value as LuaValue};
 
 use super::super::kind::{Defined, Hook};
 use super::super::nearest;
-use super::super::table::{Mistakes, TableReader, describe, keys};
+use super::super::table::{Mistakes, TableReader, describe, is_list, keys};
 use super::connection::read_connection;
 use super::limits::{read_limits, read_price};
 use super::never_to::read_never_to;
@@ -353,8 +353,7 @@ fn read_members(reader: &TableReader<'_>, key: &str, mistakes: &mut Mistakes<'_>
         }
     };
     let mut members: Vec<AliasMember> = Vec::new();
-    let keys = keys(&list);
-    if keys.is_empty() || keys.iter().enumerate().any(|(i, key)| key.as_usize() != Some(i + 1)) {
+    if !is_list(&list) {
         reader.wrong(key, &format!("expected {MEMBERS_FORM}"), mistakes);
         return members;
     }

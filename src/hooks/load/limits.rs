@@ -2,7 +2,7 @@
 
 use mlua::{Table, Value as LuaValue};
 
-use super::super::table::{Mistakes, TableReader, describe, keys};
+use super::super::table::{Mistakes, TableReader, describe, is_list, keys};
 use crate::config::ClientLimits;
 use crate::lane::Lane;
 use crate::route::Price;
@@ -61,7 +61,7 @@ fn read_models(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Vec<Str
         .map(|text| text.to_string_lossy())
         .collect();
     // An empty list would allow every model, which is the contrary of what it looks like.
-    if patterns.is_empty() || patterns.len() < keys(&list).len() {
+    if !is_list(&list) || patterns.len() < list.raw_len() {
         reader.wrong("models", &format!("expected {FORM}"), mistakes);
     }
     patterns

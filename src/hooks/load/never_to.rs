@@ -2,7 +2,7 @@
 
 use mlua::{Table, Value as LuaValue};
 
-use super::super::table::{Mistakes, TableReader, describe, keys};
+use super::super::table::{Mistakes, TableReader, describe, is_list, keys};
 use crate::policy::NeverTo;
 
 /// The keys of the rules for one upstream.
@@ -76,12 +76,11 @@ fn read_rules(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> NeverTo
 /// The items of a list.
 fn list(reader: &TableReader<'_>, key: &str, form: &str, mistakes: &mut Mistakes<'_>) -> Vec<LuaValue> {
     let Some(table) = reader.table(key, form, mistakes) else { return Vec::new() };
-    let items: Vec<LuaValue> = table.sequence_values::<LuaValue>().filter_map(Result::ok).collect();
-    if items.is_empty() || items.len() != keys(&table).len() {
+    if !is_list(&table) {
         // A rule that env "NAME" left out must not go unnoticed.
         reader.wrong(key, &format!("expected {form}, without gaps and other keys"), mistakes);
     }
-    items
+    table.sequence_values::<LuaValue>().filter_map(Result::ok).collect()
 }
 
 /// One text of a rule.
@@ -95,9 +94,8 @@ fn text(
         reader.wrong(key, &format!("expected a string, got {}", describe(value)), mistakes);
         return None;
     };
-    let fault = NeverTo::fault_of(&text).map(str::to_owned);
-    let fault =
-        fault.or_else(|| (text.len() > RULE_SIZE_MAX).then(|| format!("longer than {RULE_SIZE_MAX} bytes")));
+    let too_long = || (text.len() > RULE_SIZE_MAX).then(|| format!("longer than {RULE_SIZE_MAX} bytes"));
+    let fault = NeverTo::fault_of(&text).map(str::to_owned).or_else(too_long);
     if let Some(fault) = fault {
         reader.wrong(key, &fault, mistakes);
         return None;
