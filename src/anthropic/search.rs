@@ -33,7 +33,7 @@ pub enum SearchFailure {
     TooManyRequests,
     /// The query is longer than the limit.
     QueryTooLong,
-    /// There is no query.
+    /// The query is missing or empty.
     InvalidToolInput,
     /// The request has used all of its searches.
     MaxUsesExceeded,
@@ -55,7 +55,7 @@ impl SearchFailure {
     }
 }
 
-/// The results of a search, or the reason why there are none.
+/// The results of a search, or the reason why it failed.
 pub type SearchOutcome = Result<Vec<SearchHit>, SearchFailure>;
 
 /// A declaration of the tool: the rules for its searches.

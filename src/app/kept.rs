@@ -34,7 +34,7 @@ pub(super) struct KeptState {
 
 impl KeptState {
     /// Opens the folder of the option, otherwise that of the service manager, and gives what it has to those that it
-    /// belongs to. `None`: there is no folder.
+    /// belongs to. Returns `None` if neither names one.
     ///
     /// # Errors
     /// A thread cannot be started. A folder that cannot be used is logged, and the server goes on without it.

@@ -14,7 +14,8 @@ const CONTEXT_CHARS: usize = 40;
 /// alike.
 const ABSENT: Value<'static> = Value::Null;
 
-/// Adds one line for every value that was taken away (`-`) or added (`+`), with its path below `path`.
+/// Appends to `text` a line for each value that only `before` has (`-`) and for each that only `after` has (`+`), with its path
+/// below `path`.
 pub(super) fn add_changes(path: &str, before: &Value<'_>, after: &Value<'_>, text: &mut String) {
     if before == after {
         return;

@@ -30,9 +30,9 @@ pub(super) fn run(options: &ShowCommand) -> Result<(), Failed> {
     } else if options.curl {
         print_exactly(&to_curl(&row)?);
     } else if options.diff {
-        let before = reader.turn_before(&row)?.ok_or(
-            "there is no recording of an earlier turn of its session, so there is nothing to compare with",
-        )?;
+        let before = reader
+            .turn_before(&row)?
+            .ok_or("no earlier turn of its session was recorded, so there is nothing to compare with")?;
         print(&difference(&pretty(sent_of(&before)), &pretty(sent_of(&row))));
     } else {
         print(&to_text(&row));
