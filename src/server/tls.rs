@@ -109,7 +109,7 @@ fn read(certificate: &PathBuf, key: &PathBuf) -> Result<Arc<ServerConfig>, Strin
     }
     let pem = read_file(key).map_err(in_key)?;
     let secret = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| match error {
-        PemError::NoItemsFound if pem.windows(NO_PASSWORD.len()).any(|bytes| bytes == NO_PASSWORD) => {
+        PemError::NoItemsFound if pem.windows(ENCRYPTED.len()).any(|bytes| bytes == ENCRYPTED) => {
             in_key("the key is encrypted: write it without a password (openssl pkey -in OLD -out NEW)".into())
         }
         PemError::NoItemsFound => in_key("no PEM private key (BEGIN PRIVATE KEY) in it".into()),
@@ -132,7 +132,7 @@ fn read(certificate: &PathBuf, key: &PathBuf) -> Result<Arc<ServerConfig>, Strin
 }
 
 /// The mark of an encrypted key.
-const NO_PASSWORD: &[u8] = b"ENCRYPTED PRIVATE KEY";
+const ENCRYPTED: &[u8] = b"ENCRYPTED PRIVATE KEY";
 
 /// Reads a file up to a size that no certificate has.
 fn read_file(file: &PathBuf) -> Result<Vec<u8>, String> {
