@@ -125,10 +125,10 @@ impl Upstream {
     /// # Errors
     /// Those of [`Endpoint::post`].
     pub fn post(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
-        self.post_with(path, &ExtraHeaders::default(), body, wait)
+        self.noted(self.endpoint.post(path, body, wait))
     }
 
-    /// Sends JSON by [`Upstream::post`], with further headers.
+    /// Sends a body by [`Endpoint::post_with`].
     ///
     /// # Errors
     /// Those of [`Endpoint::post`].
@@ -136,24 +136,10 @@ impl Upstream {
         &self,
         path: Path<'_>,
         extra: &ExtraHeaders,
-        body: &[u8],
-        wait: &Rc<dyn Wait>,
-    ) -> Result<Response, Failure> {
-        self.noted(self.endpoint.post_with(path, extra, body, wait))
-    }
-
-    /// Sends a body of any type by [`Upstream::post`]: `body` is its type and its bytes.
-    ///
-    /// # Errors
-    /// Those of [`Endpoint::post`].
-    pub fn pass(
-        &self,
-        path: Path<'_>,
-        extra: &ExtraHeaders,
         body: (&str, &[u8]),
         wait: &Rc<dyn Wait>,
     ) -> Result<Response, Failure> {
-        self.noted(self.endpoint.pass(path, extra, body, wait))
+        self.noted(self.endpoint.post_with(path, extra, body, wait))
     }
 
     /// Hides the key of this upstream in a text that it has sent.

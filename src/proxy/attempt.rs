@@ -15,7 +15,7 @@ use crate::shown::ShownText;
 use crate::translate::{
     Asked, ToldWindow, failure_error, likely_room, make_repair, possible_repairs, retarget,
 };
-use crate::transport::{self, ExtraHeaders, Path, Response, Wait, wait_for};
+use crate::transport::{self, ExtraHeaders, JSON, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
 
 use super::exchange::Exchange;
@@ -145,7 +145,7 @@ impl Attempt {
             let served = &self.resolved.served;
             let path = Path::Api("/chat/completions");
             self.tap.bytes(StepKind::Sent, &self.body);
-            let response = match served.upstream().post_with(path, &self.headers, &self.body, wait) {
+            let response = match served.upstream().post_with(path, &self.headers, (JSON, &self.body), wait) {
                 Ok(response) => response,
                 Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
                 Err(failure) => {

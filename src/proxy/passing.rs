@@ -21,7 +21,7 @@ use crate::protocol::messages::{
 use crate::shown::ShownText;
 use crate::sse::Decoder;
 use crate::translate::{HandedOver, ThinkingMaker, hand_over, is_thinking_refusal, thinking_id};
-use crate::transport::{self, ExtraHeaders, Path, Response, Wait};
+use crate::transport::{self, ExtraHeaders, JSON, Path, Response, Wait};
 
 use super::attempt::Attempt;
 use super::exchange::Exchange;
@@ -112,7 +112,7 @@ pub(super) fn open(
     loop {
         let Attempt { resolved, headers, body, .. } = &*attempt;
         let upstream = resolved.served.upstream();
-        let sent = upstream.post_with(Path::Api(&passed.path), headers, body, wait);
+        let sent = upstream.post_with(Path::Api(&passed.path), headers, (JSON, body), wait);
         let response = match sent {
             Ok(response) => response,
             Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
@@ -363,7 +363,7 @@ pub(super) fn count_tokens(
     passed: &PassedRequest,
     wait: &Rc<dyn Wait>,
 ) -> Result<RelayedAnswer, Stop> {
-    let sent = resolved.served.upstream().post_with(Path::Api(&passed.path), headers, body, wait);
+    let sent = resolved.served.upstream().post_with(Path::Api(&passed.path), headers, (JSON, body), wait);
     let response = match sent {
         Ok(response) => response,
         Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),

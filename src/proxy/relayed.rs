@@ -301,7 +301,7 @@ impl RelayedCourse<'_> {
             Some(query) => format!("{}?{query}", self.path.below_base()),
             None => self.path.below_base().to_owned(),
         };
-        let response = match served.upstream().pass(Path::Api(&below), &headers, (&kind, &body), &wait) {
+        let response = match served.upstream().post_with(Path::Api(&below), &headers, (&kind, &body), &wait) {
             Ok(response) => response,
             Err(Failure::ClientGone) => return Err(Stop::ClientGone),
             Err(failure) => {

@@ -13,7 +13,7 @@ use ureq::tls::TlsConfig;
 
 use super::connection::UpstreamConnection;
 use super::dial::ServerOrigin;
-use super::extra::ExtraHeaders;
+use super::extra::{ExtraHeaders, push_line};
 use super::failure::Failure;
 use super::idle::Idle;
 use super::pulse::Pulse;
@@ -203,28 +203,15 @@ impl Endpoint {
     /// # Errors
     /// The response does not arrive, or cannot be read.
     pub fn post(&self, path: Path<'_>, body: &[u8], wait: &Rc<dyn Wait>) -> Result<Response, Failure> {
-        self.post_with(path, &ExtraHeaders::default(), body, wait)
+        self.post_with(path, &ExtraHeaders::default(), (JSON, body), wait)
     }
 
-    /// Sends JSON by [`Endpoint::post`], with further headers.
+    /// Sends a body by [`Endpoint::post`], with further headers. `body` is its type, such as [`JSON`], and its bytes. A type that
+    /// is not valid in a header is not sent.
     ///
     /// # Errors
     /// Those of [`Endpoint::post`].
     pub fn post_with(
-        &self,
-        path: Path<'_>,
-        extra: &ExtraHeaders,
-        body: &[u8],
-        wait: &Rc<dyn Wait>,
-    ) -> Result<Response, Failure> {
-        self.post_within(self.options, path, extra, (JSON, body), wait)
-    }
-
-    /// Sends a body of this type by [`Endpoint::post`], with further headers. A type that is not valid in a header is not sent.
-    ///
-    /// # Errors
-    /// Those of [`Endpoint::post`].
-    pub fn pass(
         &self,
         path: Path<'_>,
         extra: &ExtraHeaders,
@@ -350,7 +337,7 @@ impl fmt::Debug for Endpoint {
 }
 
 /// The type of most bodies.
-const JSON: &str = "application/json";
+pub const JSON: &str = "application/json";
 
 /// The end of the name of the host of Anthropic's API.
 const ANTHROPIC: &str = "anthropic.com";
@@ -384,9 +371,7 @@ fn push_header(headers: &mut String, name: &str, value: &str) -> Result<(), Stri
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("'{name}' is not a valid header name"))?;
     HeaderValue::from_str(value)
         .map_err(|_| "the key or a header holds characters that no header takes (a line end?)".to_owned())?;
-    for part in [name, ": ", value, "\r\n"] {
-        headers.push_str(part);
-    }
+    push_line(headers, name, value);
     Ok(())
 }
 

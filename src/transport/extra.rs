@@ -20,9 +20,7 @@ impl ExtraHeaders {
     /// from clients.
     pub fn push(&mut self, name: &'static str, value: &str) {
         if passes(value) {
-            for part in [name, ": ", value, "\r\n"] {
-                self.0.push_str(part);
-            }
+            push_line(&mut self.0, name, value);
         }
     }
 
@@ -33,9 +31,7 @@ impl ExtraHeaders {
             && HeaderName::from_bytes(name.as_bytes()).is_ok()
             && HeaderValue::from_str(value).is_ok();
         if is_valid {
-            for part in [name, ": ", value, "\r\n"] {
-                self.0.push_str(part);
-            }
+            push_line(&mut self.0, name, value);
         }
         is_valid
     }
@@ -50,6 +46,13 @@ impl ExtraHeaders {
 impl fmt::Debug for ExtraHeaders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} headers", self.0.lines().count())
+    }
+}
+
+/// Appends the line of a header, whose name and value are valid.
+pub(super) fn push_line(lines: &mut String, name: &str, value: &str) {
+    for part in [name, ": ", value, "\r\n"] {
+        lines.push_str(part);
     }
 }
 

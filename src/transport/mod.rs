@@ -41,7 +41,7 @@ mod socket;
 mod tls;
 mod wait;
 
-pub use call::{Endpoint, Path, Watcher};
+pub use call::{Endpoint, JSON, Path, Watcher};
 pub use extra::{ExtraHeaders, passes};
 pub use failure::Failure;
 pub use magic::send_magic_packet;
