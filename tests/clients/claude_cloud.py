@@ -12,9 +12,9 @@ import sys
 import tempfile
 import threading
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from claude_code import Claude, chats, text_of
+from server import Handler, serve
 from sparkgap import Sparkgap
 from upstream import Upstream
 
@@ -33,14 +33,12 @@ class Cloud:
         self.lock = threading.Lock()
         cloud = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Messages(Handler):
             def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                body = json.loads(self.body())
                 cloud.keys.add(self.headers.get("x-api-key") or self.headers.get("authorization"))
                 if self.path.split("?")[0].endswith("/count_tokens"):
-                    self.give(200, "application/json", json.dumps({"input_tokens": 1000}))
+                    self.answer("application/json", json.dumps({"input_tokens": 1000}))
                     return
                 with cloud.lock:
                     cloud.asked.append(body)
@@ -49,25 +47,14 @@ class Cloud:
                         cloud.refused.append(why)
                 if why:
                     error = {"type": "error", "error": {"type": "invalid_request_error", "message": why}}
-                    self.give(400, "application/json", json.dumps(error))
+                    self.answer("application/json", json.dumps(error), status=400)
                 else:
-                    self.give(200, "text/event-stream", events(body))
+                    self.answer("text/event-stream", events(body))
 
-            def give(self, status, kind, text):
-                data = text.encode()
-                self.send_response(status)
-                self.send_header("content-type", kind)
-                self.send_header("request-id", "req_cloud")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+            def answer(self, kind, text, status=200):
+                self.give(status, kind, text, [("request-id", "req_cloud")])
 
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = serve(Messages)
 
     @staticmethod
     def judge(body):

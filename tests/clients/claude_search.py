@@ -4,14 +4,12 @@
 SPARKGAP and CLAUDE: the binaries.
 """
 
-import json
 import pathlib
 import tempfile
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from claude_code import Claude, chats
+from server import Handler, serve
 from sparkgap import Sparkgap
 from upstream import Upstream
 
@@ -21,7 +19,7 @@ RESULTS = [
 ]
 
 
-class Searxng(BaseHTTPRequestHandler):
+class Searxng(Handler):
     """Answers in SearXNG's JSON format."""
 
     asked = []
@@ -29,23 +27,14 @@ class Searxng(BaseHTTPRequestHandler):
     def do_GET(self):
         query = parse_qs(urlsplit(self.path).query)
         self.asked.append(query)
-        page = json.dumps({"query": query["q"][0], "results": RESULTS, "answers": [], "unresponsive_engines": []}).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(page)))
-        self.end_headers()
-        self.wfile.write(page)
-
-    def log_message(self, *_):
-        pass
+        self.whole(200, {"query": query["q"][0], "results": RESULTS, "answers": [], "unresponsive_engines": []})
 
 
 def main():
-    searxng = ThreadingHTTPServer(("127.0.0.1", 0), Searxng)
-    threading.Thread(target=searxng.serve_forever, daemon=True).start()
+    searxng = serve(Searxng)
     with tempfile.TemporaryDirectory(prefix="sparkgap-search-") as home:
         hooks = pathlib.Path(home, "search.lua")
-        hooks.write_text(f'return {{ search = {{ searxng = "http://127.0.0.1:{searxng.server_port}" }} }}')
+        hooks.write_text(f'return {{ search = {{ searxng = "{searxng}" }} }}')
         upstream = Upstream()
         with Sparkgap("serve", "--upstream", upstream.url, "--hooks", str(hooks)) as proxy:
             claude = Claude(proxy, home)

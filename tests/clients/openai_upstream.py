@@ -9,7 +9,8 @@ import json
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from server import Handler, serve
 
 MODEL = "Intel/Qwen3.6-35B-A3B-int4-AutoRound"
 TEXT = "Hello from the scripted upstream."
@@ -78,30 +79,12 @@ class Upstream:
     def __init__(self):
         upstream, self.seen, self.left = self, [], threading.Event()
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
-            def whole(self, status, value):
-                data = json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
+        class OpenAi(Handler):
             def events(self, events):
-                self.send_response(200)
-                self.send_header("content-type", "text/event-stream")
-                self.send_header("transfer-encoding", "chunked")
-                self.end_headers()
+                self.begin_pieces("text/event-stream")
                 for event in events:
-                    data = event.encode()
-                    self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-                    self.wfile.flush()
-                self.wfile.write(b"0\r\n\r\n")
+                    self.piece(event)
+                self.piece("")
 
             def do_GET(self):
                 if self.path != "/v1/models":
@@ -110,7 +93,7 @@ class Upstream:
                 return self.whole(200, {"object": "list", "data": [model]})
 
             def do_POST(self):
-                raw = self.rfile.read(int(self.headers["content-length"]))
+                raw = self.body()
                 upstream.seen.append((self.path, raw))
                 if self.path == "/v1/audio/transcriptions":
                     return self.whole(200, {"text": TEXT})
@@ -141,10 +124,7 @@ class Upstream:
                     yield f"data: {json.dumps(chat_chunk({'content': 'on '}))}\n\n"
                     time.sleep(0.05)
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"{serve(OpenAi)}/v1"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ import re
 import socket
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
+
+import server
 
 MODEL = "Intel/Qwen3.6-35B-A3B-int4-AutoRound"
 WINDOW = 131_072
@@ -264,21 +266,9 @@ def chunks(chat):
         yield {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [], "usage": usage}
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Handler(server.Handler):
     # Else each small chunk waits for the other side's delayed acknowledgement.
     disable_nagle_algorithm = True
-
-    def log_message(self, *_):
-        pass
-
-    def whole(self, status, body):
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
 
     def do_GET(self):
         if self.path != "/v1/models":
@@ -287,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
         self.whole(200, {"object": "list", "data": [model]})
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.body())
         upstream = self.server.upstream
         if self.path != "/v1/chat/completions":
             upstream.unserved.append(self.path)
@@ -306,10 +296,7 @@ class Handler(BaseHTTPRequestHandler):
     def stream(self, chat):
         told = chunks(chat)
         first = next(told)
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream; charset=utf-8")
-        self.send_header("transfer-encoding", "chunked")
-        self.end_headers()
+        self.begin_pieces("text/event-stream; charset=utf-8")
         for chunk in [first, *told]:
             if chunk is None:
                 chat.box.before_cut()
@@ -318,11 +305,7 @@ class Handler(BaseHTTPRequestHandler):
                 return
             self.piece(f"data: {json.dumps(chunk)}\n\n")
         self.piece("data: [DONE]\n\n")
-        self.wfile.write(b"0\r\n\r\n")
-
-    def piece(self, text):
-        data = text.encode()
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.piece("")
 
 
 class Listener(ThreadingHTTPServer):

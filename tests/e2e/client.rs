@@ -123,7 +123,7 @@ impl Client {
         body
     }
 
-    /// Reads the head of a stream without chunks or with them, and the body until it holds this text.
+    /// Reads the head of an answer in chunks, and its body until it holds this text.
     pub(crate) fn read_until_head_and(&mut self, text: &str) {
         self.head();
         self.read_until(text);
