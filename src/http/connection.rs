@@ -133,8 +133,8 @@ impl<S: Read + Write> Connection<S> {
         self.end = Some(end);
     }
 
-    /// The number of connections that follow the end of the same server, this one included: each shares its state, and so
-    /// does the server.
+    /// The number of open connections of the same server, this one included. It counts those who share the server's end: each
+    /// connection, and the server itself.
     pub fn open_connections(&self) -> usize {
         self.end.as_ref().map_or(1, |end| Arc::strong_count(end).saturating_sub(1))
     }

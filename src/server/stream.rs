@@ -1,7 +1,7 @@
 //! The stream of a client's connection: its socket, with or without TLS.
 
 use std::cell::Cell;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use rustls::ServerConnection;
@@ -129,13 +129,6 @@ impl Write for ClientStream {
         match self {
             ClientStream::Plain(socket) => socket.write(bytes),
             ClientStream::Tls(tls) => tls.write(bytes),
-        }
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            ClientStream::Plain(socket) => socket.write_vectored(parts),
-            ClientStream::Tls(tls) => tls.write(parts.first().map_or(&[], |part| part)),
         }
     }
 
