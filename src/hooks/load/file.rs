@@ -156,6 +156,7 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
     reader.check_keys(&UPSTREAM_KEYS, 0, mistakes);
     let timeout = reader.count("timeout", TIMEOUT_MAX_S, mistakes);
     let api_key = reader.text("api_key", "a string such as env \"SPARK_KEY\", or \"none\"", mistakes);
+    let api_key = api_key.filter(|key| !key.is_empty() && key != "none");
     let model = reader.text("model", "a model's name as a string", mistakes);
     let max_in_flight = reader.count("max_in_flight", u64::from(u32::MAX), mistakes);
     let auto_mode = reader.boolean("auto_mode", mistakes);
@@ -185,7 +186,7 @@ fn read_upstream(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> Opti
         url,
         protocol,
         auth,
-        api_key: api_key.filter(|key| !key.is_empty() && key != "none").map(Secret::new),
+        api_key: api_key.map(Secret::new),
         model,
         max_in_flight: max_in_flight.and_then(|n| u32::try_from(n).ok()),
         auto_mode,

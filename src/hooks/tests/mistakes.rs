@@ -193,6 +193,18 @@ fn all_mistakes_are_reported_at_once() {
 }
 
 #[test]
+fn the_word_for_no_key_excludes_no_other_key() {
+    for settings in ["headers = { Authorization = 'Basic b' }", "protocol = 'messages', auth = 'client'"] {
+        for key in ["none", ""] {
+            let text = format!(
+                "return {{ upstreams = {{ spark = {{ url = 'http://a', api_key = '{key}', {settings} }} }} }}"
+            );
+            assert_eq!(load(&text).unwrap().config.upstreams[0].api_key, None, "{text}");
+        }
+    }
+}
+
+#[test]
 fn a_name_is_given_once() {
     let file = "return { upstreams = { spark = { url = 'http://a' } } }";
     let error = load_files(&[("1.lua", file), ("2.lua", file)]).err().unwrap().to_string();
