@@ -149,7 +149,7 @@ const TABLE: &[(&str, KeyVerdict, &str)] = &[
         Ignored,
         "images are sent until the upstream refuses them; vision = false on the upstream leaves them out at once",
     ),
-    ("model_list[].model_info.mode", Ignored, "every entry is served as a chat model"),
+    ("model_list[].model_info.mode", Ignored, "empty: a chat model, like every entry without a mode"),
     ("model_list[].model_info.id", Ignored, "entries have no ids"),
     ("litellm_settings.drop_params", BuiltIn, PASSED),
     ("litellm_settings.modify_params", BuiltIn, "histories are repaired where an upstream needs it"),

@@ -311,3 +311,15 @@ fn one_variable_for_two_apis_makes_two_upstreams() {
     assert_eq!(upstreams.len(), 2, "{lua}");
     assert!(!upstreams[0].contains("protocol") && upstreams[1].contains("protocol = \"messages\""), "{lua}");
 }
+
+#[test]
+fn a_mode_without_a_value_is_reported_as_empty() {
+    let yaml = "model_list:
+  - model_name: a
+    litellm_params: { model: openai/m, api_base: \"http://box:1/v1\", api_key: none }
+    model_info: { mode: }
+";
+    let report = super::translate(yaml).unwrap().report;
+    let line = report.iter().find(|line| line.key == "model_list[0].model_info.mode").unwrap();
+    assert!(line.note.starts_with("empty: "), "{line}");
+}
