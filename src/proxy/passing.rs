@@ -208,7 +208,7 @@ impl MessagesAnswer<'_> {
     /// # Errors
     /// The upstream broke its answer off, or the client has left.
     pub(super) fn run(&self, response: Response) -> Result<(), Stop> {
-        let kind = response.headers.get("content-type").unwrap_or_default();
+        let kind = response.content_type().unwrap_or_default();
         if kind.starts_with("text/event-stream") { self.stream(response) } else { self.whole(response) }
     }
 

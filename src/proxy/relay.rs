@@ -81,7 +81,7 @@ impl Relay<'_> {
     /// # Errors
     /// The upstream or a hook broke the answer off, or the client has left.
     pub(super) fn run(&self, response: Response) -> Result<(), Stop> {
-        let is_of = |kind| response.content_type.as_deref().is_some_and(|named| named.starts_with(kind));
+        let is_of = |kind| response.content_type().is_some_and(|named| named.starts_with(kind));
         let is_json = is_of("application/json");
         // Some servers send JSON without saying so, and some say so of events. No line of an event begins with a brace.
         let beginning = response.beginning().trim_ascii_start();

@@ -354,7 +354,7 @@ impl RelayedCourse<'_> {
             // Another model may be served there by now.
             upstream.mark_stale();
         }
-        let kind = response.content_type.clone().unwrap_or_else(|| "text/plain".to_owned());
+        let kind = response.content_type().unwrap_or("text/plain").to_owned();
         let body = error_body(response);
         let mut failure = read_failure(status, &mut body.clone(), retry_after);
         upstream.hide_keys(&mut failure);
@@ -385,7 +385,7 @@ impl RelayedCourse<'_> {
         let is_stream = is_event_stream(&response);
         active.enter(if is_stream { Phase::Stream } else { Phase::Whole });
         let _streaming = is_stream.then(|| active.begin_stream());
-        let kind = response.content_type.clone();
+        let kind = response.content_type().map(str::to_owned);
         let mut answer = PassingAnswer::default();
         active.mark(Moment::Head, Instant::now());
         if let Some(sent) = response.sent() {
@@ -433,7 +433,7 @@ impl RelayedCourse<'_> {
         slot: Option<&BoxSlot>,
     ) -> Result<(), Stop> {
         let is_stream = is_event_stream(&response);
-        let kind = response.content_type.clone();
+        let kind = response.content_type().map(str::to_owned);
         let (mark, needed) = self.path.content_mark();
         let (mut marks, mut size, mut has_content) = (0, 0_usize, false);
         // The client may go on from this response as soon as it has its end.
@@ -559,7 +559,7 @@ fn go_home(proxy: &Proxy, gateway: &Gateway, hooked: &mut Hooked, tree: &Value<'
 }
 
 fn is_event_stream(response: &Response) -> bool {
-    let kind = response.content_type.as_deref().unwrap_or_default();
+    let kind = response.content_type().unwrap_or_default();
     kind.get(..EVENT_STREAM.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENT_STREAM))
 }
 

@@ -87,14 +87,10 @@ const DROPPED: &str = "x-llm-d-request-dropped-reason";
 pub struct Response {
     /// The HTTP status; never that of a redirect.
     pub status: u16,
-    /// `content-type`, as sent.
-    pub content_type: Option<String>,
     /// `retry-after`, if it is a number of seconds.
     pub retry_after: Option<u32>,
     /// True if the gateway of a cluster has dropped the request instead of passing it to an engine (llm-d).
     pub is_dropped: bool,
-    /// `server`, as sent.
-    pub server: Option<String>,
     /// All headers.
     pub headers: Headers,
     /// Whether its body began within [`super::CallLimits::loss_at_once`] after the request was sent: then nothing can have
@@ -142,13 +138,10 @@ impl Response {
         let mut open = Open { connection, framing, keep_alive, fault: None };
         let begun = open.unframe(&mut rest)?;
         rest.truncate(begun);
-        let text = |name| headers.get(name).map(str::to_owned);
         let mut response = Response {
             status,
-            content_type: text("content-type"),
             retry_after: headers.get("retry-after").and_then(|seconds| seconds.trim().parse().ok()),
             is_dropped: status >= 400 && headers.get(DROPPED).is_some(),
-            server: text("server"),
             headers,
             is_at_once: false,
             beginning: rest,
@@ -166,6 +159,11 @@ impl Response {
         response.is_at_once = response.call.is_soon();
         response.call.set_begun(true);
         Ok(response)
+    }
+
+    /// `content-type`, as sent.
+    pub fn content_type(&self) -> Option<&str> {
+        self.headers.get("content-type")
     }
 
     /// The beginning of the body before the first read; usually the first event of a stream.
