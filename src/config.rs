@@ -65,7 +65,7 @@ const STARS: &str = "***";
 
 /// The shortest key that is hidden in texts, in bytes. Shorter ones are placeholders such as `none`, `local` or `EMPTY`
 /// for a server that wants any key, and may be a part of any word.
-const HIDDEN_SIZE_MIN: usize = 8;
+pub const HIDDEN_SIZE_MIN: usize = 8;
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -45,7 +45,7 @@ pub use phase::Phase;
 pub use prefixes::{OpenTurn, Prefixes};
 pub use record::{CLIENT_GONE, Caller, Placed, Record, RequestDetails, kept_name};
 pub use recorder::{CleanRecording, RecordMode, RecordOptions, Recorder};
-pub use redact::{KNOWN_SIZE_MIN, hide_keys};
+pub use redact::hide_keys;
 pub use refusals::RefusalLog;
 pub use shared::Activity;
 pub use steps::{RecordedStep, read_steps};

@@ -5,8 +5,7 @@
 
 use memchr::memmem;
 
-/// A known key shorter than this is not searched for: it would also stand in ordinary words.
-pub const KNOWN_SIZE_MIN: usize = 8;
+use crate::config::HIDDEN_SIZE_MIN;
 
 /// The least number of characters behind the beginning of a key.
 const KEY_SIZE_MIN: usize = 16;
@@ -47,30 +46,32 @@ const IMAGE_SIZE_MIN: usize = 1024;
 
 /// Replaces the keys in these bytes by stars.
 pub fn hide_keys(bytes: &mut [u8], known: &[String]) {
-    for secret in known.iter().filter(|secret| secret.len() >= KNOWN_SIZE_MIN) {
+    for secret in known.iter().filter(|secret| secret.len() >= HIDDEN_SIZE_MIN) {
         let found: Vec<usize> = memmem::find_iter(bytes, secret.as_bytes()).collect();
         found.into_iter().for_each(|at| star(bytes, at, at + secret.len()));
     }
-    for (beginnings, size_min) in [(&BEGINNINGS[..], KEY_SIZE_MIN), (&SCHEMES[..], KNOWN_SIZE_MIN)] {
+    for (beginnings, size_min, is_header) in
+        [(&BEGINNINGS[..], KEY_SIZE_MIN, false), (&SCHEMES[..], HIDDEN_SIZE_MIN, true)]
+    {
         for beginning in beginnings {
-            let found: Vec<usize> = memmem::find_iter(bytes, beginning).collect();
-            // A beginning within the run behind an earlier one has the same end, so it was decided with that one: each byte
-            // is looked at once, also in `sk-sk-sk-…`.
-            let mut decided = 0;
-            for at in found {
+            let finder = memmem::Finder::new(beginning);
+            let mut searched = 0;
+            while let Some(at) = bytes.get(searched..).and_then(|rest| finder.find(rest)) {
+                let at = searched + at;
                 let from = at + beginning.len();
-                let is_word = at > 0 && bytes.get(at - 1).is_some_and(u8::is_ascii_alphanumeric);
-                if is_word || from <= decided {
+                searched = from;
+                if at > 0 && bytes.get(at - 1).is_some_and(u8::is_ascii_alphanumeric) {
                     continue;
                 }
-                let is_header = size_min == KNOWN_SIZE_MIN;
                 let end = run(bytes, from, |byte| is_key_byte(byte) || (is_header && is_base64(byte)));
-                decided = end;
                 // A word in prose has no digit.
                 let has_digit = bytes.get(from..end).is_some_and(|key| key.iter().any(u8::is_ascii_digit));
                 if has_digit && end - from >= size_min {
                     star(bytes, from, end);
                 }
+                // A beginning within this run has the same end, so it was decided with this one: each byte is looked at
+                // once, also in `sk-sk-sk-…`.
+                searched = from.max((end + 1).saturating_sub(beginning.len()));
             }
         }
     }
@@ -98,7 +99,7 @@ fn value_behind(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
         false => is_key_byte(byte) || is_base64(byte),
     };
     let end = run(bytes, from, is_value);
-    (end - from >= KNOWN_SIZE_MIN).then_some((from, end))
+    (end - from >= HIDDEN_SIZE_MIN).then_some((from, end))
 }
 
 /// The end of the bytes from `from` on that are of a kind.
@@ -195,6 +196,11 @@ mod tests {
         assert_eq!(
             hidden("desk-sk-abcdefgh12345678 sk-abc sk-abcdefgh12345678"),
             "desk-sk-**************** sk-abc sk-****************"
+        );
+        assert_eq!(
+            hidden("Bearer a-Bearer abcdefg8"),
+            "Bearer a-Bearer ********",
+            "its beginning has a space"
         );
         let named = "secret=".repeat(100_000);
         assert_eq!(hidden(&named), format!("secret={}", "*".repeat(named.len() - 7)));

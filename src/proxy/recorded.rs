@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use crate::activity::{KNOWN_SIZE_MIN, Record, Recording, StepKind, Tap, hide_keys};
+use crate::activity::{Record, Recording, StepKind, Tap, hide_keys};
+use crate::config::HIDDEN_SIZE_MIN;
 use crate::dialect::ServerKind;
 use crate::error::{Error, Kind};
 use crate::fleet::Resolved;
@@ -64,7 +65,7 @@ pub(super) fn keys_of(request: &Request) -> Vec<String> {
 /// Replaces the request's own keys in the texts of its record, which go to the log: an upstream may repeat them.
 pub(super) fn hide_in_record(record: &mut Record, keys: &[String]) {
     let has_key =
-        |text: &str| keys.iter().any(|key| key.len() >= KNOWN_SIZE_MIN && text.contains(key.as_str()));
+        |text: &str| keys.iter().any(|key| key.len() >= HIDDEN_SIZE_MIN && text.contains(key.as_str()));
     let hidden = |text: &str| {
         let mut bytes = text.as_bytes().to_vec();
         hide_keys(&mut bytes, keys);
