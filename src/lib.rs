@@ -27,8 +27,9 @@
 //! | 4 | `translate` (pure), `hooks`, `transport`, `server`, `activity`, `litellm`, `access` |
 //! | 3 | `config`, `anthropic` (pure), `openai` (pure), `rescue` (pure), `http`, `state` |
 //! | 2 | `error` (pure), `settings` (pure), `prefix` (pure), `cluster` (pure), `shell` (pure), `policy` (pure), `logger` |
-//! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `lane` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `claude_code` (pure), `lua_pattern` (pure), `ids`, `threads`, `wake`, `hang_up`, `service` |
+//! | 1 | `json` (pure), `sse` (pure), `hash` (pure), `route` (pure), `lane` (pure), `dialect` (pure), `line` (pure), `shown` (pure), `claude_code` (pure), `lua_pattern` (pure), `base64_text` (pure), `ids`, `threads`, `wake`, `hang_up`, `service` |
 
+pub mod base64_text;
 pub mod claude_code;
 pub mod dialect;
 pub mod hang_up;

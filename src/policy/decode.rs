@@ -1,20 +1,10 @@
 //! Undoes the usual ways to write a text in another text, so that a search finds it there: escapes, percent signs, base64,
 //! blanks, capital letters.
 
-use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use crate::base64_text::decode_base64_run;
 
 /// The shortest run of base64 that is decoded, in characters: six bytes of text.
 const RUN_SIZE_MIN: usize = 8;
-
-/// Accepts base64 with or without `=` at its end, also one that was cut.
-const LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
 
 /// The text with its escapes undone, as in a JSON document that stands in a string. `None`: it has none.
 pub(super) fn unescape(text: &str) -> Option<String> {
@@ -107,14 +97,8 @@ fn decode_run(run: &[u8], start: usize, found: &mut dyn FnMut(&str) -> bool) -> 
     let run = run.get(start..).unwrap_or_default();
     // One character alone holds no byte.
     let size = if run.len() % 4 == 1 { run.len() - 1 } else { run.len() };
-    let decoded = LENIENT.decode(run.get(..size).unwrap_or_default());
-    decoded.is_ok_and(|bytes| found(&String::from_utf8_lossy(&bytes)))
-}
-
-/// The bytes of base64 as it stands in a `data` member.
-pub(super) fn decode_whole(data: &str) -> Option<Vec<u8>> {
-    let compact: Vec<u8> = data.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    LENIENT.decode(compact).ok()
+    let decoded = decode_base64_run(run.get(..size).unwrap_or_default());
+    decoded.is_some_and(|bytes| found(&String::from_utf8_lossy(&bytes)))
 }
 
 /// The text in small letters, without blanks and without characters that are not seen: line ends and indents in the midst of

@@ -5,7 +5,8 @@ use std::cell::Cell;
 
 use memchr::memmem;
 
-use super::decode::{decode_runs, decode_whole, shorten_paths, squeeze, unescape, unpercent};
+use super::decode::{decode_runs, shorten_paths, squeeze, unescape, unpercent};
+use crate::base64_text::decode_base64;
 use crate::json::{Object, Value};
 use crate::lua_pattern::PatternSearch;
 
@@ -128,7 +129,7 @@ impl Strings {
     /// Decodes data in base64. Returns true for an image that is not text: as a text, it would be decoded once more from each
     /// of its first four characters.
     fn collect_data(&mut self, kind: &str, data: &str) -> bool {
-        let bytes = decode_whole(data);
+        let bytes = decode_base64(data);
         let is_image = kind.starts_with("image/");
         let is_text = bytes.as_ref().is_some_and(|bytes| std::str::from_utf8(bytes).is_ok());
         self.has_opaque |= !is_image && !is_text;

@@ -3,10 +3,7 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-
+use crate::base64_text::decode_base64;
 use crate::json::{Object, Value};
 
 const DOCUMENT_OMITTED: &str = "[document omitted]";
@@ -37,14 +34,6 @@ const TEXT_TYPES: [&str; 15] = [
     "graphql",
     "sh",
 ];
-
-/// Base64 with or without padding: clients send both.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
 
 /// Types without text that no model misses. Dropping any other type is worth a warning to the operator.
 const MEANINGLESS: [&str; 6] = [
@@ -133,13 +122,11 @@ fn is_text_type(media_type: &str) -> bool {
 /// The text of a source in base64.
 fn encoded<'r>(source: &'r Object<'r>) -> Cow<'r, str> {
     let data = string(source, "data").unwrap_or_default();
-    // Some encoders break their lines, as in a mail.
-    let data: Vec<u8> = data.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    match BASE64.decode(data).map(String::from_utf8) {
-        Ok(Ok(text)) => Cow::Owned(text),
+    match decode_base64(data).map(String::from_utf8) {
+        Some(Ok(text)) => Cow::Owned(text),
         // Another encoding than UTF-8: the letters of English are right all the same.
-        Ok(Err(error)) => Cow::Owned(String::from_utf8_lossy(error.as_bytes()).into_owned()),
-        Err(_) => Cow::Borrowed(NOT_BASE64),
+        Some(Err(error)) => Cow::Owned(String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        None => Cow::Borrowed(NOT_BASE64),
     }
 }
 
