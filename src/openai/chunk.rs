@@ -181,7 +181,8 @@ fn is_empty(choices: Tape<'_, '_>) -> bool {
 }
 
 impl Counts {
-    fn read(usage: Tape<'_, '_>) -> Option<Counts> {
+    /// Reads a `usage`, of a chat completion or of a response. `None`: it is not an object.
+    pub(super) fn read(usage: Tape<'_, '_>) -> Option<Counts> {
         let mut counts = Counts::default();
         for (key, value) in usage.as_object()?.iter() {
             match key {

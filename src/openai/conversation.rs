@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::json::Value;
+use crate::shown::cut;
 
 /// The bytes of a bare prompt that tell its conversation. A prompt without messages grows at its end from turn to turn.
 const PROMPT_HEAD_MAX: usize = 1024;
@@ -48,9 +49,7 @@ fn tool<'b>(tool: &'b Value<'b>) -> Value<'b> {
 }
 
 fn split_prompt(prompt: &str) -> (&str, &str) {
-    let end = prompt.len().min(PROMPT_HEAD_MAX);
-    let end = (0..=end).rev().find(|at| prompt.is_char_boundary(*at)).unwrap_or(0);
-    prompt.split_at_checked(end).unwrap_or((prompt, ""))
+    prompt.split_at_checked(cut(prompt, PROMPT_HEAD_MAX).len()).unwrap_or((prompt, ""))
 }
 
 #[cfg(test)]

@@ -39,6 +39,6 @@ pub use envelope::{in_openai_form, openai_error_event};
 pub use failure::{read_error_chunk, read_failure};
 pub use form::{form_field, is_form};
 pub use markup::page_text;
-pub use passing::{PassedCounts, PassingAnswer};
+pub use passing::PassingAnswer;
 pub use repair::{EFFORTS, Repair};
 pub use upstream_error::UpstreamError;

@@ -1,7 +1,10 @@
 //! Reads what a log and a pool need from an answer that is passed on byte for byte: the id at its beginning, and the counts
-//! and the reason at its end. Nothing is allocated after the first bytes.
+//! and the reason at its end. Nothing is allocated between its first bytes and its end.
 
 use memchr::memmem;
+
+use super::chunk::Counts;
+use crate::json::{Parser, spans};
 
 /// The bytes at the beginning in which an id is looked for.
 const HEAD_SIZE: usize = 512;
@@ -11,17 +14,6 @@ const TAIL_SIZE: usize = 4096;
 
 /// The longest id of a response that is remembered, in bytes.
 const ID_SIZE_MAX: usize = 128;
-
-/// The token counts of an answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PassedCounts {
-    /// The tokens of the prompt.
-    pub prompt: u64,
-    /// The part of them that a cache served.
-    pub cached: u64,
-    /// The tokens of the answer.
-    pub completion: u64,
-}
 
 /// The beginning and the end of an answer that passes.
 #[derive(Debug, Default)]
@@ -66,7 +58,7 @@ impl PassingAnswer {
     }
 
     /// The counts that the server gave last.
-    pub fn counts(&self) -> Option<PassedCounts> {
+    pub fn counts(&self) -> Option<Counts> {
         let mut tail = self.tail.as_slice();
         let usage = loop {
             let at = memmem::rfind(tail, b"\"usage\"")?;
@@ -77,15 +69,8 @@ impl PassingAnswer {
             // The events before the last one say `"usage":null`.
             tail = tail.get(..at)?;
         };
-        let number = |names: [&[u8]; 2]| {
-            let found = names.into_iter().find_map(|name| number(after_key(usage, name, false)?));
-            found.unwrap_or(0)
-        };
-        Some(PassedCounts {
-            prompt: number([b"\"prompt_tokens\"", b"\"input_tokens\""]),
-            cached: number([b"\"cached_tokens\"", b"\"cache_read_tokens\""]),
-            completion: number([b"\"completion_tokens\"", b"\"output_tokens\""]),
-        })
+        let mut object = usage.get(spans::whole(usage))?.to_vec();
+        Parser::default().read(&mut object, Counts::read).ok()?
     }
 
     /// True if the answer says that it ended for this reason: `stop`, `length`, `tool_calls`, or `incomplete` for a response.
@@ -115,11 +100,6 @@ fn after_key<'b>(bytes: &'b [u8], key: &[u8], is_last: bool) -> Option<&'b [u8]>
     }
 }
 
-fn number(bytes: &[u8]) -> Option<u64> {
-    let end = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(bytes.get(..end)?).ok()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +108,10 @@ mod tests {
         let mut answer = PassingAnswer::default();
         text.as_bytes().chunks(piece).for_each(|bytes| answer.see(bytes));
         answer
+    }
+
+    fn counts(prompt: u64, cached: u64, completion: u64) -> Counts {
+        Counts { prompt, cached, completion, is_cache_told: true, ..Counts::default() }
     }
 
     #[test]
@@ -139,7 +123,7 @@ mod tests {
         );
         for piece in [1, 7, 1000, 5000, 1 << 20] {
             let answer = seen(&chat, piece);
-            let counts = PassedCounts { prompt: 20, cached: 16, completion: 5 };
+            let counts = counts(20, 16, 5);
             assert_eq!((answer.counts(), answer.id()), (Some(counts), Some("chatcmpl-1")), "{piece}");
             assert!(answer.ended_with("length") && !answer.ended_with("stop"));
             assert!(answer.is_done() && answer.is_between_events());
@@ -147,7 +131,7 @@ mod tests {
         }
         let response = r#"{"id": "resp_1", "output": [], "status": "incomplete", "usage": {"input_tokens": 3, "input_tokens_details": {"cached_tokens": 1}, "output_tokens": 4}}"#;
         let answer = seen(response, 10);
-        assert_eq!(answer.counts(), Some(PassedCounts { prompt: 3, cached: 1, completion: 4 }));
+        assert_eq!(answer.counts(), Some(counts(3, 1, 4)));
         assert!(answer.ended_with("incomplete") && !answer.is_done() && !answer.is_between_events());
     }
 
@@ -171,7 +155,7 @@ mod tests {
         assert_eq!(seen(&format!(r#"{{"id":"{}"}}"#, "x".repeat(129)), 64).id(), None);
         assert_eq!(
             seen(r#"{"usage":{"prompt_tokens":99999999999999999999}}"#, 64).counts(),
-            Some(PassedCounts::default())
+            Some(Counts::default())
         );
     }
 }

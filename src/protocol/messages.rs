@@ -18,6 +18,7 @@ use crate::config::{Secret, UpstreamAuth, UpstreamConfig};
 use crate::error::{Error, Kind, RelayedAnswer, Retry};
 use crate::http::{Headers, Request};
 use crate::json::{Parser, Value, parse};
+use crate::shown::cut;
 use crate::transport::ExtraHeaders;
 
 /// The version of the API for a client that names none: the API refuses a request without one.
@@ -145,9 +146,7 @@ pub fn message_of(body: &[u8]) -> String {
     let mut bytes = body.to_vec();
     let parsed = parse(&mut bytes);
     let message = parsed.as_ref().ok().and_then(|body| body.get("error")?.get("message")?.as_str());
-    let message = message.unwrap_or_default();
-    let end = (0..=message.len().min(MESSAGE_SIZE_MAX)).rev().find(|at| message.is_char_boundary(*at));
-    message.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
+    cut(message.unwrap_or_default(), MESSAGE_SIZE_MAX).to_owned()
 }
 
 /// The facts in one event of an answer, or in a whole one.

@@ -13,7 +13,7 @@ use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::protocol::tokenize::{ask_token_count, question};
 use crate::shown::ShownText;
 use crate::translate::{
-    Asked, ToldWindow, failure_error, likely_room, make_repair, possible_repairs, retarget,
+    Asked, ToldWindow, failure_error, likely_room, make_repair, make_repairs, possible_repairs, retarget,
 };
 use crate::transport::{self, ExtraHeaders, JSON, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
@@ -333,9 +333,7 @@ impl Attempt {
     /// Makes all repairs that this request is known to need.
     fn make_known_repairs(&self, body: &mut Value<'_>) {
         let made = self.repairs.iter().filter(|made| !made.is_undone).map(|made| &made.change);
-        let mut all: Vec<&Repair> = self.resolved.repairs.iter().chain(made).collect();
-        all.sort_by_key(|repair| repair.rank());
-        all.into_iter().for_each(|repair| _ = make_repair(repair, body));
+        make_repairs(self.resolved.repairs.iter().chain(made), body);
     }
 
     /// Remembers the repairs that helped.

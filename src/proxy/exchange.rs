@@ -26,7 +26,7 @@ use super::options::ClientPatience;
 use super::recorded::asked_facts;
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{ActiveRequest, Moment, Phase, StepKind, Tap};
+use crate::activity::{ActiveRequest, CLIENT_GONE, Moment, Phase, Record, StepKind, Tap};
 
 pub(super) const STREAM_HEADERS: [(&str, &str); 3] = [
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -269,6 +269,27 @@ impl Exchange {
         self.last_event.set(now);
         self.active.mark(Moment::Received, now);
         self.active.enter(Phase::Hook);
+    }
+
+    /// Notes when the upstream had the request, if that is known, and that its answer begins now.
+    pub(super) fn mark_head(&self, sent: Option<Instant>) {
+        self.active.mark(Moment::Head, Instant::now());
+        if let Some(sent) = sent {
+            self.active.mark(Moment::Sent, sent);
+        }
+    }
+
+    /// Notes that the client has left, or takes nothing of its answer. Returns the phase in which it did.
+    pub(super) fn note_left(&self, error: &io::Error, record: &mut Record) -> Phase {
+        use io::ErrorKind::{TimedOut, WouldBlock};
+        let is_stuck = matches!(error.kind(), TimedOut | WouldBlock);
+        let phase = if is_stuck { Phase::Unread } else { self.active.phase() };
+        record.status = CLIENT_GONE;
+        record.error = Some(match is_stuck {
+            true => "the client took nothing of its answer for too long".to_string(),
+            false => format!("the client has left ({})", phase.name()),
+        });
+        phase
     }
 
     /// True if the answer is sent event by event.

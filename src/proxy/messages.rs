@@ -17,7 +17,7 @@ use crate::search::SideSearch;
 use crate::server::Client;
 use crate::shown::ShownText;
 use crate::translate::{Asked, Plan, estimate};
-use crate::transport::{ExtraHeaders, Response, Wait, has_left};
+use crate::transport::{ExtraHeaders, Wait, has_left};
 
 use super::attempt::Attempt;
 use super::body::read_body;
@@ -35,9 +35,7 @@ use super::search::{SEARCH_UPSTREAM, answer_search, find_search};
 use super::state::Proxy;
 use super::stop::Stop;
 use super::turn::ChainedRequest;
-use crate::activity::{
-    ActiveRequest, CLIENT_GONE, Caller, Moment, Phase, PhaseTimes, Placed, Record, StepKind,
-};
+use crate::activity::{ActiveRequest, Caller, Phase, PhaseTimes, Placed, Record, StepKind, Streaming};
 use crate::fleet::{BoxSlot, Gateway, Outage, Resolved, Served, Sign, Spent, Ticket};
 
 /// How many times one request may ask an upstream, counting those that `on_error` names. Stops a hook that names the same
@@ -150,9 +148,7 @@ pub(super) fn serve(
     recorded::hide_in_record(&mut record, &keys);
     let finished = proxy.finish(&gateway, record);
     recorded::keep_recording(proxy, exchange.tap(), &finished.record);
-    if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
-        gateway.hooks().on_log(&mut finished.record.to_value(), &mut shown.borrow_mut());
-    }
+    hooked.log(gateway.hooks(), &finished.record);
     result
 }
 
@@ -199,17 +195,7 @@ fn conclude(
         // Translated text that was not written yet is withheld: the client gets an error status instead.
         Err(Stop::Refused(error)) => tell_error(exchange, &error, exchange.has_written(), record),
     };
-    let left = said.as_ref().err().map(|error| {
-        use io::ErrorKind::{TimedOut, WouldBlock};
-        let is_stuck = matches!(error.kind(), TimedOut | WouldBlock);
-        let phase = if is_stuck { Phase::Unread } else { exchange.active().phase() };
-        record.status = CLIENT_GONE;
-        record.error = Some(match is_stuck {
-            true => "the client took nothing of its answer for too long".to_string(),
-            false => format!("the client has left ({})", phase.name()),
-        });
-        phase
-    });
+    let left = said.as_ref().err().map(|error| exchange.note_left(error, record));
     (said, left)
 }
 
@@ -319,19 +305,12 @@ fn ask(
     course.record.details.upstream_model.clone_from(&attempt.resolved.model);
     course.record.request_repairs += attempt.repairs_made();
     let response = opened?;
-    mark_head(exchange, &response);
+    exchange.mark_head(response.sent());
     if attempt.renewals > 0 {
         exchange.set_limits(&attempt.asked);
         exchange.active().describe(&course.record.details);
     }
-    // The answer may take minutes, so drop the request, unless it may be sent again.
-    (attempt.body, attempt.headers) = Default::default();
-    exchange.share().set(kept_size);
-    if course.hooked.saved.is_none() {
-        *request = None;
-    }
-    exchange.active().enter(if exchange.streams() { Phase::Stream } else { Phase::Whole });
-    let _streaming = exchange.streams().then(|| exchange.active().begin_stream());
+    let _streaming = begin_answer(exchange, attempt, kept_size, course, request);
     let sent = response.sent();
     let Attempt { resolved, asked, .. } = attempt;
     let relayed = Relay { exchange, resolved, asked, kept_size, slot }.run(response);
@@ -344,12 +323,23 @@ fn ask(
     relayed
 }
 
-/// Notes the times at which the upstream had the request, and at which its answer began.
-fn mark_head(exchange: &Exchange, response: &Response) {
-    exchange.active().mark(Moment::Head, Instant::now());
-    if let Some(sent) = response.sent() {
-        exchange.active().mark(Moment::Sent, sent);
+/// Drops the request, unless it may be sent again, since its answer may take minutes. The returned value marks a stream until
+/// it is dropped.
+fn begin_answer<'e>(
+    exchange: &'e Exchange,
+    attempt: &mut Attempt,
+    kept_size: usize,
+    course: &Course<'_>,
+    request: &mut Option<Request>,
+) -> Option<Streaming<'e>> {
+    (attempt.body, attempt.headers) = Default::default();
+    exchange.share().set(kept_size);
+    if course.hooked.saved.is_none() {
+        *request = None;
     }
+    let is_streamed = exchange.streams();
+    exchange.active().enter(if is_streamed { Phase::Stream } else { Phase::Whole });
+    is_streamed.then(|| exchange.active().begin_stream())
 }
 
 impl<'s> Stages<'s> {
@@ -555,16 +545,8 @@ impl<'s> Stages<'s> {
         let ledger = &self.proxy.thinking;
         exchange.active().enter(Phase::Head);
         let response = passing::open(attempt, &mut passed, ledger, &wait)?;
-        mark_head(exchange, &response);
-        // The answer may take minutes, so drop the request, unless it may be sent again.
-        (attempt.body, attempt.headers) = Default::default();
-        exchange.share().set(kept_size);
-        if course.hooked.saved.is_none() {
-            *request = None;
-        }
-        let is_streamed = exchange.streams();
-        exchange.active().enter(if is_streamed { Phase::Stream } else { Phase::Whole });
-        let _streaming = is_streamed.then(|| exchange.active().begin_stream());
+        exchange.mark_head(response.sent());
+        let _streaming = begin_answer(exchange, attempt, kept_size, course, request);
         let resolved = &attempt.resolved;
         MessagesAnswer { exchange, resolved, passed: &passed, ledger, slot, kept_size }.run(response)
     }

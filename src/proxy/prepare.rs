@@ -77,6 +77,13 @@ impl Hooked {
         self.saved.get_or_insert_with(|| body.to_json().into_bytes());
     }
 
+    /// Runs `on_log` for a request that has ended.
+    pub(super) fn log(&self, hooks: &Hooks, record: &Record) {
+        if let (true, Some(shown)) = (hooks.defines(Hook::Log), &self.shown) {
+            hooks.on_log(&mut record.to_value(), &mut shown.borrow_mut());
+        }
+    }
+
     /// Sends the request elsewhere. Without a model the one that a hook chose before still counts.
     pub(super) fn reroute(&mut self, model: Option<String>, upstream: Option<String>) {
         self.model = model.or(self.model.take());

@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 use crate::anthropic::{MODEL_LENGTH_MAX, StopReason, Usage};
 use crate::cluster::ClusterKind;
 use crate::error::{Error, Kind, Retry};
-use crate::hooks::Hook;
 use crate::http::Request;
 use crate::json::{Document, Value, splice_member};
 use crate::openai::{
-    PassedCounts, PassingAnswer, conversation_view, form_field, in_openai_form, is_form, read_failure,
+    Counts, PassingAnswer, conversation_view, form_field, in_openai_form, is_form, read_failure,
 };
 use crate::protocol::relay::{RelayedPath, says_no_such_path};
 use crate::server::Client;
@@ -34,7 +33,7 @@ use super::relay::{ANSWER_SIZE_MAX, REST_TIME, error_body, too_long};
 use super::routing::{NextTry, Routing, give_back, note_grant, sign_of, sign_of_failure, wait_for_place};
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Moment, Phase, Placed, Record};
+use crate::activity::{ActiveRequest, Caller, Moment, Phase, Placed, Record};
 use crate::fleet::{BoxSlot, Destination, Gateway, Outage, Resolved, Sign, Spent, Ticket};
 
 /// The room for one read of an answer, in bytes: it begins small, and doubles for an answer that fills it.
@@ -124,9 +123,7 @@ pub(super) fn serve(
     record.times = active.times();
     record.times.first_word = record.times.first_byte;
     let finished = proxy.finish(&gateway, record);
-    if let (true, Some(shown)) = (gateway.hooks().defines(Hook::Log), &hooked.shown) {
-        gateway.hooks().on_log(&mut finished.record.to_value(), &mut shown.borrow_mut());
-    }
+    hooked.log(gateway.hooks(), &finished.record);
     result
 }
 
@@ -366,7 +363,7 @@ impl RelayedCourse<'_> {
             error = Error::new(Kind::BadGateway, what).source(error.message).retry(Retry::Never);
         }
         let body = String::from_utf8(body).map(|mut text| {
-            upstream.hide_keys_in(&mut text);
+            upstream.endpoint().hide_keys(&mut text);
             text.into_bytes()
         });
         // An upstream that refuses sparkgap's key says nothing about the client's.
@@ -387,10 +384,7 @@ impl RelayedCourse<'_> {
         let _streaming = is_stream.then(|| active.begin_stream());
         let kind = response.content_type().map(str::to_owned);
         let mut answer = PassingAnswer::default();
-        active.mark(Moment::Head, Instant::now());
-        if let Some(sent) = response.sent() {
-            active.mark(Moment::Sent, sent);
-        }
+        exchange.mark_head(response.sent());
         let passed = if is_stream || !self.passage.has_head() {
             self.copy(response, &mut answer, slot.as_ref())
         } else {
@@ -407,7 +401,7 @@ impl RelayedCourse<'_> {
             None if passed.is_ok() => Sign::Answered,
             None => Sign::Unknown,
         };
-        let PassedCounts { prompt, cached, completion } = counts;
+        let Counts { prompt, cached, completion, .. } = counts;
         if let Some(slot) = slot {
             let spent = Spent { prompt, cached, completion };
             give_back(&self.gateway, slot, &self.record.details.upstream, (sign, spent), error);
@@ -491,8 +485,8 @@ impl RelayedCourse<'_> {
     }
 
     /// Notes the counts and the reason of an answer that is complete.
-    fn note_end(&mut self, answer: &PassingAnswer, counts: PassedCounts) {
-        let PassedCounts { prompt, cached, completion } = counts;
+    fn note_end(&mut self, answer: &PassingAnswer, counts: Counts) {
+        let Counts { prompt, cached, completion, .. } = counts;
         let input = prompt.saturating_sub(cached);
         self.record.usage = Usage { input, cache_read: cached, output: completion, ..Usage::default() };
         let reasons = [
@@ -539,11 +533,7 @@ impl RelayedCourse<'_> {
 
     /// Notes that the client has left.
     fn left(&mut self, error: io::Error) -> io::Result<()> {
-        use io::ErrorKind::{TimedOut, WouldBlock};
-        let is_stuck = matches!(error.kind(), TimedOut | WouldBlock);
-        let phase = if is_stuck { Phase::Unread } else { self.exchange.active().phase() };
-        self.record.status = CLIENT_GONE;
-        self.record.error = Some(format!("the client has left ({})", phase.name()));
+        let phase = self.exchange.note_left(&error, &mut self.record);
         self.proxy.activity.add_cancelled(phase);
         Err(error)
     }
