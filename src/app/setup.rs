@@ -65,7 +65,6 @@ fn find(options: &RunOptions) -> Result<String, String> {
 }
 
 /// Everything that a reload loads again from the same files.
-#[derive(Clone)]
 pub(super) struct Setup {
     options: Arc<RunOptions>,
     targets: Targets,
@@ -74,7 +73,7 @@ pub(super) struct Setup {
     /// The LiteLLM file as it was at the start, if it can be read only once, such as a pipe of the shell.
     litellm_once: Option<LitellmParts>,
     /// The summary of the LiteLLM file that was logged last. It is logged again once it differs.
-    summary: Arc<Mutex<Vec<String>>>,
+    summary: Mutex<Vec<String>>,
 }
 
 /// The parts of a LiteLLM file that a load needs.
@@ -103,7 +102,7 @@ impl Setup {
             targets,
             shared: hooks::Shared::default(),
             litellm_once: None,
-            summary: Arc::default(),
+            summary: Mutex::default(),
         };
         let litellm = setup.options.sources.litellm.as_ref();
         if litellm.is_some_and(|file| std::fs::metadata(file).is_ok_and(|found| !found.is_file())) {

@@ -6,7 +6,7 @@ use crate::hooks::{Hook, HookRequest, Hooks};
 use crate::json::Value;
 use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::probe::{self, Answer, Format, Trouble};
-use crate::translate::{make_repair, possible_repairs};
+use crate::translate::{make_repair, make_repairs, possible_repairs};
 use crate::transport::Path;
 
 /// The most repairs of one question, as many as a model may need.
@@ -104,11 +104,9 @@ impl<'u> Questioner<'u> {
         probe::ask(endpoint, Path::Api("/chat/completions"), Format::Chat, &sent, enough)
     }
 
-    /// Makes all repairs that the question is known to need, in the order in which requests get them.
+    /// Makes all repairs that the question is known to need.
     fn make_repairs(&self, body: &mut Value<'_>) {
-        let mut all: Vec<&Repair> = self.known.iter().chain(&self.learned).chain(&self.tried).collect();
-        all.sort_by_key(|repair| repair.rank());
-        all.into_iter().for_each(|repair| _ = make_repair(repair, body));
+        make_repairs(self.known.iter().chain(&self.learned).chain(&self.tried), body);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::shown::ShownText;
 use crate::sse::Decoder;
 use crate::translate::{
     Asked, Lessons, MessageFold, MessageStream, Plan, Progress, Target, chat_request, failure_error,
-    make_repair, possible_repairs,
+    make_repair, make_repairs, possible_repairs,
 };
 use crate::transport::{Path, Response, nobody};
 
@@ -74,7 +74,7 @@ impl Examinee<'_> {
         let (mut chat, plan) = (chat.body, chat.plan);
         let mut tried: Vec<Repair> = Vec::new();
         loop {
-            self.repair(&mut chat, &tried);
+            make_repairs(self.repairs.iter().chain(&tried), &mut chat);
             let failure = match self.post(&chat, plan.clone()) {
                 Ok(answer) => {
                     self.repairs.extend(tried.into_iter().filter(Repair::is_lasting));
@@ -94,13 +94,6 @@ impl Examinee<'_> {
                 None => return Err(self.words_of(failure, &plan.asked)),
             }
         }
-    }
-
-    /// Makes all repairs that requests are known to need, in the order in which requests get them.
-    fn repair(&self, body: &mut Value<'_>, tried: &[Repair]) {
-        let mut all: Vec<&Repair> = self.repairs.iter().chain(tried).collect();
-        all.sort_by_key(|repair| repair.rank());
-        all.into_iter().for_each(|repair| _ = make_repair(repair, body));
     }
 
     fn words_of(&self, mut failure: UpstreamError, asked: &Asked) -> String {

@@ -527,8 +527,7 @@ impl Dispatch {
         }
         if sign == Sign::Gone {
             // Whatever server answers next was started anew, with an empty cache.
-            state.residents = Residents::default();
-            self.conversations.forget(id);
+            state.forget_cache(id, &mut self.conversations);
         }
         state.health.take(sign, now).map(|change| (id, change))
     }
@@ -574,8 +573,7 @@ impl Dispatch {
         let (predicted, is_fresh) = (state.prefill_at_most(), state.fresh_load(now).is_some());
         let silent = state.silence.look(heard, predicted, limit, is_fresh, now)?;
         let change = state.health.stand_still(now);
-        state.residents = Residents::default();
-        self.conversations.forget(id);
+        state.forget_cache(id, &mut self.conversations);
         Some((silent, change))
     }
 
@@ -678,6 +676,12 @@ impl BoxState {
         let Some(places) = self.places else { return true };
         let kept = u32::from(lane != Lane::Person && places >= 2);
         self.running.len() < usize::try_from(places - kept).unwrap_or(usize::MAX)
+    }
+
+    /// Forgets all that its cache had.
+    fn forget_cache(&mut self, id: BoxId, conversations: &mut Conversations) {
+        self.residents = Residents::default();
+        conversations.forget(id);
     }
 
     /// Notes that its cache has the beginning and the rest of a conversation from now on: key and tokens of each.

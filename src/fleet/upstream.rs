@@ -142,11 +142,6 @@ impl Upstream {
         self.noted(self.endpoint.post_with(path, extra, body, wait))
     }
 
-    /// Hides the key of this upstream in a text that it has sent.
-    pub fn hide_keys_in(&self, text: &mut String) {
-        self.endpoint.hide_keys(text);
-    }
-
     /// Sends a question that needs no model, by [`Endpoint::ask`].
     ///
     /// # Errors

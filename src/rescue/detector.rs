@@ -249,8 +249,10 @@ const SHORT_MAX: usize = 16;
 /// The last eight bytes of a text, after these of the text before it.
 #[inline]
 fn with_last(last: u64, text: &[u8]) -> u64 {
-    let end = text.get(text.len().saturating_sub(8)..).unwrap_or_default();
-    end.iter().fold(last, |last, byte| last << 8 | u64::from(*byte))
+    match text.last_chunk() {
+        Some(end) => u64::from_be_bytes(*end),
+        None => text.iter().fold(last, |last, byte| last << 8 | u64::from(*byte)),
+    }
 }
 
 /// The quotation marks of texts and of HTML, behind which a tag is only mentioned.

@@ -14,7 +14,7 @@
 use super::families::{CallFamily, SEPARATORS, TURN_ENDS};
 use super::found::{FoundCall, FoundText, push_calls};
 use super::offered::OfferedTools;
-use super::readers::{CallKey, Keep, Step, ValueEvent, ValueReader, call_key};
+use super::readers::{CallKey, END, Keep, Step, ValueEvent, ValueReader, call_key};
 
 /// The longest name of a tool or an argument, with the tokens around it, in bytes.
 const NAME_SIZE_MAX: usize = 256;
@@ -23,14 +23,11 @@ const NAME_SIZE_MAX: usize = 256;
 const CALLS_MAX: usize = 256;
 const PIECES_MAX: usize = 2048;
 
-/// The last entry of a table of steps has the number before this one.
-const BODY_END: u8 = u8::MAX;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FormPlace {
     Frame,
-    /// At a step of the body; a value has begun if `true`.
-    Step(u8, bool),
+    /// At a step of the body.
+    Step(u8),
 }
 
 /// A piece of a call: its use, and where it stands in the text.
@@ -41,7 +38,7 @@ type Piece = (Keep, usize, usize);
 pub(super) struct CallForm {
     family: &'static CallFamily,
     place: FormPlace,
-    /// Where the word, the text or the value begins that is read.
+    /// Where the word, the text or the value begins that is read; the next place if none has begun.
     start: usize,
     /// Where the name ends that is read, once it has ended.
     name_end: Option<usize>,
@@ -102,20 +99,27 @@ impl CallForm {
 
     /// Takes the byte at the place `at` of `text`. Returns false if the text is not a call in this form.
     pub(super) fn push(&mut self, text: &[u8], at: usize, tools: &dyn OfferedTools) -> bool {
-        match self.place {
-            FormPlace::Frame => self.frame(text, at, tools),
-            FormPlace::Step(step, has_begun) => match self.family.body.get(usize::from(step)) {
-                Some(Step::Words(words)) => self.words(text, at, words),
-                Some(Step::Until(keep @ (Keep::Name | Keep::Key), words)) => {
-                    self.name(text, at, (*keep, words), tools)
-                }
-                Some(Step::Until(keep, words)) => self.until(text, at, *keep, words),
-                Some(Step::Json(keep, begin, next)) => {
-                    self.json(text, at, (*keep, begin, *next), has_begun, tools)
-                }
-                Some(Step::Python(next)) => self.python(text, at, *next, has_begun, tools),
-                None => false,
+        let Some(&byte) = text.get(at) else { return false };
+        let step = match self.place {
+            FormPlace::Frame => None,
+            FormPlace::Step(step) => match self.family.body.get(usize::from(step)) {
+                None => return false,
+                step => step,
             },
+        };
+        // White space may stand before everything but a text, to which it belongs.
+        let is_text = matches!(step, Some(Step::Until(keep, _)) if !matches!(keep, Keep::Name | Keep::Key));
+        if self.start == at && byte.is_ascii_whitespace() && !is_text {
+            self.start = at + 1;
+            return true;
+        }
+        match step {
+            None => self.frame(text, at, tools),
+            Some(Step::Words(words)) => self.words(text, at, words),
+            Some(Step::Until(keep, words)) if is_text => self.until(text, at, *keep, words),
+            Some(Step::Until(keep, words)) => self.name(text, at, (*keep, words), tools),
+            Some(Step::Json(keep, begin, next)) => self.json(text, at, (*keep, begin, *next), tools),
+            Some(Step::Python(next)) => self.python(text, at, *next, tools),
         }
     }
 
@@ -176,10 +180,6 @@ impl CallForm {
     }
 
     fn frame(&mut self, text: &[u8], at: usize, tools: &dyn OfferedTools) -> bool {
-        if self.start == at && text.get(at).is_some_and(u8::is_ascii_whitespace) {
-            self.start = at + 1;
-            return true;
-        }
         let (word, meaning) = match next_word(text, self.start, at, self.frame_words()) {
             Word::Found(word, meaning) => (word, meaning),
             Word::Part => return true,
@@ -209,22 +209,18 @@ impl CallForm {
     fn go(&mut self, next: u8, start: usize) -> bool {
         self.start = start;
         self.name_end = None;
-        if next == BODY_END {
+        if next == END {
             self.calls += 1;
             self.is_section_empty = false;
             self.may_close = true;
             self.place = FormPlace::Frame;
         } else {
-            self.place = FormPlace::Step(next, false);
+            self.place = FormPlace::Step(next);
         }
         self.calls <= CALLS_MAX && self.pieces.len() <= PIECES_MAX
     }
 
     fn words(&mut self, text: &[u8], at: usize, words: &'static [(&'static str, u8)]) -> bool {
-        if self.start == at && text.get(at).is_some_and(u8::is_ascii_whitespace) {
-            self.start = at + 1;
-            return true;
-        }
         match next_word(text, self.start, at, words.iter().copied()) {
             Word::Found(_, next) => self.go(next, at + 1),
             Word::Part => true,
@@ -232,7 +228,7 @@ impl CallForm {
         }
     }
 
-    /// Reads the name of a tool or an argument. Blank space may surround it, and control tokens may follow it.
+    /// Reads the name of a tool or an argument. Blank space and control tokens may follow it.
     fn name(
         &mut self,
         text: &[u8],
@@ -242,11 +238,6 @@ impl CallForm {
     ) -> bool {
         let Some(&byte) = text.get(at) else { return false };
         if self.name_end.is_none() {
-            let is_leading = self.start == at && byte.is_ascii_whitespace();
-            if is_leading {
-                self.start = at + 1;
-                return true;
-            }
             if is_in_name(char::from(byte)) {
                 let is_short = at - self.start < NAME_SIZE_MAX;
                 // The last character may not be whole yet.
@@ -295,23 +286,18 @@ impl CallForm {
         text: &[u8],
         at: usize,
         (keep, begin, next): (Keep, &[u8], u8),
-        has_begun: bool,
         tools: &dyn OfferedTools,
     ) -> bool {
         let Some(&byte) = text.get(at) else { return false };
-        if !has_begun {
-            if byte.is_ascii_whitespace() {
-                self.start = at + 1;
-                return true;
-            }
+        if self.start == at {
             if !begin.contains(&byte) {
                 return false;
             }
             // The members of a call are reported: those of the object, or of each object in the array.
             let level = if keep == Keep::Calls { 1 + u32::from(byte == b'[') } else { 0 };
-            self.begin_value(ValueReader::new(false, level), at);
+            self.begin_value(ValueReader::new(false, level));
         }
-        let is_between = has_begun && keep == Keep::Calls && self.value.depth() == 1;
+        let is_between = keep == Keep::Calls && self.value.depth() == 1;
         let is_list = text.get(self.start) == Some(&b'[');
         let may_stand = byte.is_ascii_whitespace() || matches!(byte, b'{' | b',' | b']');
         if is_between && is_list && !may_stand {
@@ -336,21 +322,10 @@ impl CallForm {
         }
     }
 
-    fn python(
-        &mut self,
-        text: &[u8],
-        at: usize,
-        next: u8,
-        has_begun: bool,
-        tools: &dyn OfferedTools,
-    ) -> bool {
+    fn python(&mut self, text: &[u8], at: usize, next: u8, tools: &dyn OfferedTools) -> bool {
         let Some(&byte) = text.get(at) else { return false };
-        if !has_begun {
-            if byte.is_ascii_whitespace() {
-                self.start = at + 1;
-                return true;
-            }
-            self.begin_value(ValueReader::new(true, 0), at);
+        if self.start == at {
+            self.begin_value(ValueReader::new(true, 0));
         }
         let (end, is_before) = match self.value.push(byte, at) {
             ValueEvent::Done => (at + 1, false),
@@ -362,13 +337,9 @@ impl CallForm {
         self.go(next, end) && (!is_before || self.push(text, at, tools))
     }
 
-    fn begin_value(&mut self, reader: ValueReader, at: usize) {
+    fn begin_value(&mut self, reader: ValueReader) {
         self.value = reader;
         self.member = None;
-        self.start = at;
-        if let FormPlace::Step(step, _) = self.place {
-            self.place = FormPlace::Step(step, true);
-        }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
 use super::page::read_hits;
 use crate::anthropic::{SearchFailure, SearchHit, SearchOutcome, WebSearchTool};
 use crate::config::{SearchConfig, UpstreamConfig};
@@ -108,19 +110,12 @@ fn with_sites(query: &str, tool: &WebSearchTool) -> String {
     format!("{query} {}", sites.join(" OR "))
 }
 
+/// The characters without a meaning of their own in a query are letters, digits and these four.
+const SPECIAL: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
 /// A text as a value in a URL's query.
 fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                encoded.push(char::from(byte))
-            }
-            b' ' => encoded.push('+'),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
+    utf8_percent_encode(text, SPECIAL).to_string().replace("%20", "+")
 }
 
 #[cfg(test)]

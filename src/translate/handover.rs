@@ -16,6 +16,7 @@
 //!
 //! Pure: the caller knows which model has made a block.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use super::signature::is_ours;
@@ -70,8 +71,7 @@ pub fn hand_over(body: &[u8], model: &str, maker: &dyn Fn(u64) -> ThinkingMaker)
         change.messages(&root);
     }
     let Change { splices, kept, removed, .. } = change;
-    let body = if splices.is_empty() { body.to_vec() } else { spans::splice(body, splices) };
-    HandedOver { body, kept, removed }
+    HandedOver { body: spans::splice(body, splices), kept, removed }
 }
 
 /// True if the API's words in an error of status 400 say that a block of thinking cannot be accepted.
@@ -158,25 +158,31 @@ impl Change<'_> {
         let Some(content) = spans::last(self.body, &members, "content") else { return (part, false) };
         let places = spans::items(self.body, content.value.clone());
         let mut is_removed = vec![false; places.len()];
-        let searches = self.own_searches(&places);
+        let blocks: Vec<(Vec<Member>, String)> = places
+            .iter()
+            .map(|block| {
+                let members = spans::members(self.body, block.clone());
+                let kind = self.text_of(&members, "type").unwrap_or_default();
+                (members, kind)
+            })
+            .collect();
+        let searches = self.own_searches(&blocks);
         let mut is_first = true;
-        for (block, removed) in places.iter().zip(&mut is_removed) {
-            let members = spans::members(self.body, block.clone());
-            let kind = self.text_of(&members, "type").unwrap_or_default();
+        for ((block, (members, kind)), removed) in places.iter().zip(&blocks).zip(&mut is_removed) {
             let name = match kind.as_str() {
                 "thinking" => Some("signature"),
                 "redacted_thinking" => Some("data"),
                 _ => None,
             };
             if let Some(name) = name {
-                let signature = self.text_of(&members, name).unwrap_or_default();
+                let signature = self.text_of(members, name).unwrap_or_default();
                 *removed = self.is_refused(&signature);
             }
             let id = if kind == SEARCH_RESULT { "tool_use_id" } else { "id" };
             if matches!(kind.as_str(), SEARCH_RESULT | "server_tool_use")
-                && self.text_of(&members, id).is_some_and(|id| searches.contains(&id))
+                && self.text_of(members, id).is_some_and(|id| searches.contains(&id))
             {
-                self.write_as_text(block, &kind);
+                self.write_as_text(block, kind);
                 is_first = false;
                 continue;
             }
@@ -194,14 +200,13 @@ impl Change<'_> {
     }
 
     /// The ids of the searches among these blocks that sparkgap made: their results have nothing encrypted.
-    fn own_searches(&self, blocks: &[Range<usize>]) -> Vec<String> {
-        let own = blocks.iter().filter_map(|block| {
-            let members = spans::members(self.body, block.clone());
-            self.text_of(&members, "type").filter(|kind| kind == SEARCH_RESULT)?;
-            let content = spans::last(self.body, &members, "content")?;
+    fn own_searches(&self, blocks: &[(Vec<Member>, String)]) -> HashSet<String> {
+        let results = blocks.iter().filter(|(_, kind)| kind == SEARCH_RESULT);
+        let own = results.filter_map(|(members, _)| {
+            let content = spans::last(self.body, members, "content")?;
             let first = spans::items(self.body, content.value.clone()).into_iter().next()?;
             let encrypted = self.text_of(&spans::members(self.body, first), "encrypted_content")?;
-            self.text_of(&members, "tool_use_id").filter(|_| encrypted.is_empty())
+            self.text_of(members, "tool_use_id").filter(|_| encrypted.is_empty())
         });
         own.collect()
     }

@@ -201,11 +201,11 @@ impl<'r> Builder<'r, '_> {
     /// Puts the results directly behind the calls just made, in the order of the calls. A result that answers no call
     /// becomes text of the user, unless it is empty. The images that tools returned follow all results.
     fn results(&mut self, results: &[&'r ToolResult<'r>]) {
-        let open = self.open_calls();
-        let heads = self.open_heads();
+        let open = self.open_calls().to_vec();
+        let ids: Vec<&str> = open.iter().map(|call| call.id).collect();
         let mut after = Vec::new();
-        let paired = results::pair(&open, results);
-        for ((id, (name, input)), result) in open.iter().zip(heads).zip(paired.of_calls) {
+        let paired = results::pair(&ids, results);
+        for (AssistantCall { id, name, input }, result) in open.into_iter().zip(paired.of_calls) {
             let result = result.and_then(|at| results.get(at));
             let content = result.map(|result| result_text(result, &mut after, self.target, &mut self.late));
             let mut content = content.unwrap_or(Cow::Borrowed(NO_RESULT));
@@ -227,19 +227,11 @@ impl<'r> Builder<'r, '_> {
         self.user_parts(after);
     }
 
-    /// The ids of the calls in the last answer, which have no result yet.
-    fn open_calls(&self) -> Vec<&'r str> {
+    /// The calls in the last answer, which have no result yet.
+    fn open_calls(&self) -> &[AssistantCall<'r>] {
         match self.turns.last() {
-            Some(ChatMessage::Assistant(answer)) => answer.calls.iter().map(|call| call.id).collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// The names and arguments of the same calls.
-    fn open_heads(&self) -> Vec<(&'r str, Option<&'r Value<'r>>)> {
-        match self.turns.last() {
-            Some(ChatMessage::Assistant(answer)) => answer.calls.iter().map(AssistantCall::head).collect(),
-            _ => Vec::new(),
+            Some(ChatMessage::Assistant(answer)) => &answer.calls,
+            _ => &[],
         }
     }
 
@@ -280,7 +272,7 @@ impl<'r> Builder<'r, '_> {
     }
 
     fn finish(mut self) -> Result<History<'r>, Error> {
-        let open = self.open_calls();
+        let open: Vec<&str> = self.open_calls().iter().map(|call| call.id).collect();
         if !open.is_empty() {
             let what = "`tool_use` ids were found without `tool_result` blocks immediately after";
             return Err(Error::invalid(format!("messages: {what}: {}", open.join(", "))));

@@ -56,7 +56,7 @@ pub use handover::{HandedOver, ThinkingMaker, hand_over, is_thinking_refusal, th
 pub use history::IMAGE_OMITTED;
 pub use message::MessageFold;
 pub use plan::{Asked, Lessons, Plan, Target, ToldWindow};
-pub use repair::{make_repair, possible_repairs};
+pub use repair::{make_repair, make_repairs, possible_repairs};
 pub use request::{ChatRequest, chat_request, likely_room, retarget};
 pub use signature::{carried_reasoning, signature_carrying, signature_with};
 pub use stream::{Emit, MessageStream, Progress};

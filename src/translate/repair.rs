@@ -59,6 +59,13 @@ fn repair_for(repair: &Repair, body: &Value<'_>, is_tried: &dyn Fn(&Repair) -> b
     }
 }
 
+/// Makes changes that a request is known to need, in the order in which none undoes another.
+pub fn make_repairs<'r>(repairs: impl Iterator<Item = &'r Repair>, body: &mut Value<'_>) {
+    let mut all: Vec<&Repair> = repairs.collect();
+    all.sort_by_key(|repair| repair.rank());
+    all.into_iter().for_each(|repair| _ = make_repair(repair, body));
+}
+
 /// Makes the change. Returns false if the body had nothing to change.
 pub fn make_repair(repair: &Repair, body: &mut Value<'_>) -> bool {
     let Some(body) = body.as_object_mut() else { return false };

@@ -511,3 +511,20 @@ fn a_stream_that_breaks_never_looks_complete() {
         assert_eq!(rest.ends_with("0\r\n\r\n"), is_told, "{rest}");
     }
 }
+
+#[test]
+fn a_client_s_own_key_is_not_in_the_log() {
+    const KEY: &str = "sk-client-0123456789";
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    upstream.next_answer(400, &json!({"error": {"message": format!("{KEY} is no model")}}).to_string());
+    let headers = format!(
+        "content-type: application/json\r\nauthorization: Bearer {KEY}\r\nx-claude-code-session-id: {KEY}\r\n"
+    );
+    let body = json!({"model": KEY, "messages": []}).to_string();
+    let answer = server.connect().ask(&request(CHAT, &headers, body.as_bytes()));
+    assert_eq!(answer.status, 400);
+    server.wait_for(" 400 ");
+    let log = server.terminate_and_log();
+    assert!(!log.contains(KEY), "{log}");
+}

@@ -82,7 +82,7 @@ fn each_request_has_the_headers_of_its_upstream() {
     }
     // Its value may be a key, which a server may repeat in an error.
     let mut text = "no access with blue-key-1".to_owned();
-    upstream.hide_keys_in(&mut text);
+    upstream.endpoint().hide_keys(&mut text);
     assert_eq!(text, "no access with ***");
     for (name, value) in [("x team", "a"), ("x-team", "a\r\nb: c")] {
         let headers = vec![(name.to_owned(), Secret::new(value))];

@@ -19,6 +19,6 @@ mod value;
 pub(super) use named::{HARMONY, MISTRAL, NAMED, SEPARATED, SEPARATED_FENCED, SEPARATED_TAG};
 pub(super) use object::{ARRAY, CallKey, OBJECT, call_key};
 pub(super) use python::{PYTHON, python_to_json};
-pub(super) use steps::{Keep, Step};
+pub(super) use steps::{END, Keep, Step};
 pub(super) use tagged::{DSML, INVOKE, INVOKE_LINES, INVOKE_PREFIXED, PAIRS, PARAMETERS, STEP_INVOKE};
 pub(super) use value::{ValueEvent, ValueReader};

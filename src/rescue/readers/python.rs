@@ -3,6 +3,7 @@
 use crate::json;
 
 use super::steps::{END, Keep, Step};
+use super::value::is_in_word;
 
 /// A list of calls.
 pub(in super::super) static PYTHON: [Step; 6] = [
@@ -23,9 +24,7 @@ pub(in super::super) fn python_to_json(value: &str) -> Option<String> {
     while let Some(first) = rest.chars().next() {
         let taken = match first {
             '"' | '\'' => push_text(rest, &mut json)?,
-            c if c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.' | '_') => {
-                push_word(rest, &mut json)
-            }
+            c if is_in_word(c) => push_word(rest, &mut json),
             c => {
                 json.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
                 c.len_utf8()
@@ -40,7 +39,6 @@ pub(in super::super) fn python_to_json(value: &str) -> Option<String> {
 }
 
 fn push_word(rest: &str, json: &mut Vec<u8>) -> usize {
-    let is_in_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.' | '_');
     let len = rest.find(|c| !is_in_word(c)).unwrap_or(rest.len());
     let word = rest.get(..len).unwrap_or_default();
     let word = match word {

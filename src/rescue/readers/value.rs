@@ -87,7 +87,7 @@ impl ValueReader {
                 self.text(byte, at, (quote, is_key, is_escaped))
             }
             ValuePlace::Word => match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'+' | b'-' | b'.' | b'_' => ValueEvent::More,
+                _ if is_in_word(char::from(byte)) => ValueEvent::More,
                 _ if self.depth == 0 => ValueEvent::DoneBefore,
                 _ => {
                     self.place = ValuePlace::AfterValue;
@@ -169,6 +169,11 @@ impl ValueReader {
         self.place = ValuePlace::AfterValue;
         if self.depth == 0 { ValueEvent::Done } else { ValueEvent::More }
     }
+}
+
+/// True if a number or a literal may have this character.
+pub(super) fn is_in_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.' | '_')
 }
 
 #[cfg(test)]

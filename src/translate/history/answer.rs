@@ -23,18 +23,11 @@ pub(super) struct AssistantTurn<'r> {
     newlines: &'static str,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct AssistantCall<'r> {
     pub(super) id: &'r str,
-    name: &'r str,
-    input: Option<&'r Value<'r>>,
-}
-
-impl<'r> AssistantCall<'r> {
-    /// The tool and its arguments.
-    pub(super) fn head(&self) -> (&'r str, Option<&'r Value<'r>>) {
-        (self.name, self.input)
-    }
+    pub(super) name: &'r str,
+    pub(super) input: Option<&'r Value<'r>>,
 }
 
 impl<'r> AssistantTurn<'r> {
