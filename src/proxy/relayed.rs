@@ -29,6 +29,7 @@ use super::exchange::Exchange;
 use super::identity::{self, Identity};
 use super::passage::Passage;
 use super::prepare::{Hooked, Incoming, describe, model_of};
+use super::recorded::{hide_in_record, keys_of};
 use super::relay::{ANSWER_SIZE_MAX, REST_TIME, error_body, too_long};
 use super::routing::{NextTry, Routing, give_back, note_grant, sign_of, sign_of_failure, wait_for_place};
 use super::state::Proxy;
@@ -122,6 +123,7 @@ pub(super) fn serve(
     let RelayedCourse { gateway, hooked, mut record, .. } = course;
     record.times = active.times();
     record.times.first_word = record.times.first_byte;
+    hide_in_record(&mut record, &keys_of(request));
     let finished = proxy.finish(&gateway, record);
     hooked.log(gateway.hooks(), &finished.record);
     result
