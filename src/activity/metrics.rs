@@ -293,7 +293,7 @@ impl Tables {
         alias: Option<&str>,
         totals: ClientTotals,
     ) -> Option<Arc<UpstreamMetrics>> {
-        let (lane, outcome) = (record.lane().number(), RequestOutcome::of(record));
+        let (lane, outcome) = (record.details.lane.number(), RequestOutcome::of(record));
         let name = record.details.upstream.as_str();
         let (upstream, metrics) = (!name.is_empty()).then(|| self.upstream(name)).unzip();
         let labels =

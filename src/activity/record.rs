@@ -57,7 +57,7 @@ pub struct RequestDetails {
     pub session: Option<Arc<str>>,
     /// The client's agent within the session; `None` for the main one.
     pub agent: Option<Arc<str>>,
-    /// How urgent the request is.
+    /// How urgent the request is: by `on_request`, else by the limits of its key, else by its headers.
     pub lane: Lane,
     /// The estimated tokens of the prompt; 0 until it was translated.
     pub prompt_estimate: u64,
@@ -92,22 +92,13 @@ const NAME_SIZE_MAX: usize = 128;
 const ERROR_SIZE_MAX: usize = 1024;
 
 /// The place of a request at one of several upstreams, or at one with a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Placed {
-    /// How urgent the request was.
-    pub lane: Lane,
     /// The reason for the choice of the upstream: `home`, `cost`, `moved`, `failover` or `only`; empty until one was
     /// chosen.
     pub why: &'static str,
     /// The time in the line.
     pub waited: Duration,
-}
-
-impl Placed {
-    /// The place of a request that has no upstream yet.
-    pub fn new(lane: Lane) -> Self {
-        Placed { lane, why: "", waited: Duration::ZERO }
-    }
 }
 
 /// The facts about a request, filled in as they happen.
@@ -203,11 +194,6 @@ impl Record {
         self.place.map_or(Duration::ZERO, |place| place.waited)
     }
 
-    /// How urgent the request was.
-    pub fn lane(&self) -> Lane {
-        self.place.map_or(self.details.lane, |place| place.lane)
-    }
-
     /// The line about a lost prefix, if it was lost: where, how many tokens, about how long they took to read, and why.
     pub fn lost_prefix(&self) -> Option<String> {
         let verdict = self.prefix.as_ref()?;
@@ -286,7 +272,7 @@ impl Record {
             ("total_ms", millis(self.total())),
             ("error", self.error.clone().map_or(Value::Null, Value::from)),
             ("why", self.place.map_or(Value::Null, |place| place.why.into())),
-            ("lane", u64::from(self.lane().number()).into()),
+            ("lane", u64::from(details.lane.number()).into()),
         ]);
         if let Some(object) = record.as_object_mut() {
             self.behavior.members().into_iter().for_each(|(name, value)| object.push(name, value));
@@ -334,8 +320,9 @@ impl fmt::Display for Record {
             }
         }
         write!(f, "{}", self.behavior)?;
-        if let Some(Placed { lane, why, waited }) = self.place {
-            write!(f, " {} lane {} queued {} ms", OrDash(why), lane.number(), waited.as_millis())?;
+        if let Some(Placed { why, waited }) = self.place {
+            let lane = details.lane.number();
+            write!(f, " {} lane {lane} queued {} ms", OrDash(why), waited.as_millis())?;
         }
         if let Some(first) = self.times.first_byte {
             write!(f, " first {} ms", first.as_millis())?;

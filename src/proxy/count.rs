@@ -16,7 +16,7 @@ use crate::transport::{ExtraHeaders, Wait};
 use super::body::read_body;
 use super::exchange::Exchange;
 use super::passing::{self, PassedRequest};
-use super::prepare::{Hooked, Incoming};
+use super::prepare::{Hooked, Incoming, settle_lane};
 use super::state::Proxy;
 use super::stop::Stop;
 use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Record};
@@ -135,6 +135,7 @@ fn asked(
     if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
         object.push("max_tokens", MAX_TOKENS);
     }
+    settle_lane(&hooked, None, record);
     let (messages, routing) = incoming.routed(&body, &hooked, record)?;
     let resolved = routing.resolve_for_count(gateway.dispatcher())?;
     if resolved.served.upstream().speaks_messages() {

@@ -83,14 +83,9 @@ impl Identity<'_> {
         }
     }
 
-    /// The lane that the headers name.
-    pub(super) fn lane(&self) -> Lane {
-        lane(self.request)
-    }
-
     /// The headers that the upstream of this request gets beside the usual ones: Claude Code's own names of session and agents,
-    /// and those of its cluster. `lane` is the lane that a hook chose.
-    pub(super) fn headers(&self, cluster: Option<ClusterKind>, lane: Option<Lane>) -> ExtraHeaders {
+    /// and those of its cluster, which are told the lane.
+    pub(super) fn headers(&self, cluster: Option<ClusterKind>, lane: Lane) -> ExtraHeaders {
         let mut headers = ExtraHeaders::default();
         for name in [SESSION, AGENT, PARENT] {
             if let Some(value) = self.request.header(name) {
@@ -105,7 +100,7 @@ impl Identity<'_> {
         headers
     }
 
-    fn hints(&self, lane: Option<Lane>) -> ClusterHints {
+    fn hints(&self, lane: Lane) -> ClusterHints {
         let named = |name| self.request.header(name).filter(|value| passes(value));
         let (session, agent) = (named(SESSION), named(AGENT));
         let conversation = match (session, agent) {
@@ -120,7 +115,6 @@ impl Identity<'_> {
             Some(parent) => format!("{session}:{parent}"),
             None => session.to_string(),
         });
-        let lane = lane.unwrap_or_else(|| self.lane());
         ClusterHints { conversation, parent, client: self.client().hex(), lane }
     }
 }

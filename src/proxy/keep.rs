@@ -35,7 +35,7 @@ pub(super) fn row_of(record: &Record, price: Option<Price>) -> RequestRow {
         cached,
         output: usage.output,
         cost: price.map_or(0, |price| price.cost(prompt, cached, usage.output)),
-        lane: record.place.map(|place| place.lane.number()),
+        lane: record.place.map(|_| details.lane.number()),
         queue_ms: record.place.map(|place| millis(place.waited)),
         first_byte_ms: record.times.first_byte.map(millis),
         total_ms: millis(record.total()),

@@ -26,7 +26,7 @@ use super::exchange::{Exchange, Summary};
 use super::filter::Filter;
 use super::identity::{self, Identity};
 use super::passing::{self, MessagesAnswer, PassedRequest};
-use super::prepare::{Hooked, Incoming, describe, model_of};
+use super::prepare::{Hooked, Incoming, describe, model_of, settle_lane};
 use super::recorded;
 use super::relay::Relay;
 use super::rescued;
@@ -439,11 +439,12 @@ impl<'s> Stages<'s> {
             client.check(&course.record.details.client_model, body)?;
             key_lane = client.limits().lane;
         }
+        settle_lane(course.hooked, key_lane, course.record);
         let mut slot = None;
         if routing.needs_place() {
             let identity = Identity { request: incoming.request, caller: self.caller, body };
-            let ticket = routing.ticket(&identity, course.hooked.lane.or(key_lane));
-            let place = course.record.place.insert(Placed::new(ticket.lane));
+            let ticket = routing.ticket(&identity, course.record.details.lane);
+            let place = course.record.place.insert(Placed::default());
             match self.gateway.dispatcher().take_at_once(ticket)? {
                 Ok(taken) => {
                     note_grant(&taken, place);
@@ -509,7 +510,7 @@ impl<'s> Stages<'s> {
         };
         let cluster = resolved.served.upstream().config().cluster;
         let identity = Identity { request: incoming.request, caller: self.caller, body };
-        let headers = identity.headers(cluster, course.hooked.lane);
+        let headers = identity.headers(cluster, course.record.details.lane);
         let (body, plan, chains) =
             incoming.translated(messages, &resolved, course.hooked, course.record, |chat, own| {
                 let mut body = Vec::new();
@@ -575,7 +576,7 @@ impl<'s> Stages<'s> {
         exchange.active().describe(&course.record.details);
         exchange.active().enter(Phase::Queue);
         course.outage.set_patience(self.patience());
-        let place = course.record.place.get_or_insert_with(|| Placed::new(ticket.lane));
+        let place = course.record.place.get_or_insert_default();
         let slot = wait_for_place(self.gateway.dispatcher(), ticket, &wait, &mut course.outage, place)?;
         let is_repeatable = course.routing.as_ref().is_some_and(Routing::is_repeatable);
         let may_pass = course.routing.as_ref().is_some_and(Routing::may_pass);

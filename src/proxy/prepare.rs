@@ -291,7 +291,7 @@ impl Incoming<'_> {
         let mut chat = chat_request(messages, &target)?;
         self.check_client(hooked)?;
         // A server without priority scheduling refuses it once; the repair of that refusal leaves it out from then on.
-        let lane = record.place.map_or(0, |place| place.lane.number());
+        let lane = record.place.map_or(0, |_| record.details.lane.number());
         let lane_key = resolved.flavour.dialect().lane_key.filter(|_| lane > 0);
         if let (Some(key), Some(body)) = (lane_key, chat.body.as_object_mut()) {
             body.push(key, u64::from(lane));
@@ -325,9 +325,6 @@ impl Incoming<'_> {
             self.gateway.warn_once(what, "arguments of some are not coerced to their schemas");
         }
         record.details.prompt_estimate = chat.plan.asked.prompt_tokens;
-        if let Some(lane) = hooked.lane {
-            record.details.lane = lane;
-        }
         chat.plan.context_window_beta = self.request.headers.lists("anthropic-beta", CONTEXT_WINDOW_BETA);
         Ok(finish(chat, own))
     }
@@ -414,6 +411,14 @@ impl Incoming<'_> {
             client: client.cloned(),
             ..hooks::HookRequest::default()
         }
+    }
+}
+
+/// Settles how urgent a request is, before it asks for a place: a hook's word goes before that of its key's limits, and both
+/// before its headers, which were noted first.
+pub(super) fn settle_lane(hooked: &Hooked, of_key: Option<Lane>, record: &mut Record) {
+    if let Some(lane) = hooked.lane.or(of_key) {
+        record.details.lane = lane;
     }
 }
 

@@ -28,13 +28,13 @@ use super::client_slot::ClientSlot;
 use super::exchange::Exchange;
 use super::identity::{self, Identity};
 use super::passage::Passage;
-use super::prepare::{Hooked, Incoming, describe, model_of};
+use super::prepare::{Hooked, Incoming, describe, model_of, settle_lane};
 use super::recorded::{hide_in_record, keys_of};
 use super::relay::{ANSWER_SIZE_MAX, REST_TIME, error_body, too_long};
 use super::routing::{NextTry, Routing, give_back, note_grant, sign_of, sign_of_failure, wait_for_place};
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{ActiveRequest, Caller, Moment, Phase, Placed, Record};
+use crate::activity::{ActiveRequest, Caller, Moment, Phase, Record};
 use crate::fleet::{BoxSlot, Destination, Gateway, Outage, Resolved, Sign, Spent, Ticket};
 
 /// The room for one read of an answer, in bytes: it begins small, and doubles for an answer that fills it.
@@ -217,6 +217,8 @@ impl RelayedCourse<'_> {
             client.check(model, &tree)?;
             key_lane = client.limits().lane;
         }
+        settle_lane(&self.hooked, key_lane, &mut self.record);
+        let lane = self.record.details.lane;
         let (requested, mut destinations) = incoming.destinations(model, &self.hooked)?;
         remove_messages_upstreams(&mut destinations, model)?;
         let form = if let PassedBody::Form(bytes, ..) = &body { bytes.as_slice() } else { &[] };
@@ -229,11 +231,11 @@ impl RelayedCourse<'_> {
         for destination in &destinations {
             let cluster = destination.served.upstream().config().cluster;
             if headers.iter().all(|(known, _)| *known != cluster) {
-                headers.push((cluster, identity.headers(cluster, self.hooked.lane)));
+                headers.push((cluster, identity.headers(cluster, lane)));
             }
         }
         let routing = Routing::new(requested, destinations);
-        let ticket = routing.needs_place().then(|| routing.ticket(&identity, self.hooked.lane.or(key_lane)));
+        let ticket = routing.needs_place().then(|| routing.ticket(&identity, lane));
         exchange.active().describe(&self.record.details);
         Ok(Order { body, routing, ticket, headers })
     }
@@ -255,7 +257,7 @@ impl RelayedCourse<'_> {
     /// Waits for a place with the client watched.
     fn place(&mut self, ticket: Ticket) -> Result<BoxSlot, Stop> {
         let (wait, patience) = (self.wait(), self.patience());
-        let place = self.record.place.get_or_insert_with(|| Placed::new(ticket.lane));
+        let place = self.record.place.get_or_insert_default();
         let dispatcher = self.gateway.dispatcher();
         match dispatcher.take_at_once(ticket)? {
             Ok(slot) => {

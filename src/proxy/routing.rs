@@ -117,15 +117,15 @@ impl Routing {
         }
     }
 
-    /// The ticket for a place at one of the upstreams. `lane` is the lane that a hook chose.
-    pub(super) fn ticket(&self, identity: &Identity<'_>, lane: Option<Lane>) -> Ticket {
+    /// The ticket for a place at one of the upstreams, in this lane.
+    pub(super) fn ticket(&self, identity: &Identity<'_>, lane: Lane) -> Ticket {
         let head = identity.head();
         Ticket {
             candidates: self.candidates(),
             conversation: identity.conversation(head.0).mixed(),
             head: (head.0.mixed(), head.1),
             prompt: estimate::prompt_tokens(identity.body).max(head.1),
-            lane: lane.unwrap_or_else(|| identity.lane()),
+            lane,
             client: identity.client().mixed(),
             waits_for_health: self.is_repeatable(),
             is_failover: false,

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 
 use super::client::{Answer, hello, hello_stream, post_with};
 use super::server::{Server, hooks_file};
-use super::upstream::{Then, Upstream, text_chunks};
+use super::upstream::{Gate, Then, Upstream, text_chunks};
 
 /// The tokens that an answer of the upstream says it used, prompt and answer together.
 const TOKENS: u64 = 25;
@@ -198,6 +198,48 @@ fn a_key_may_use_its_models_only() {
     assert_eq!(answer.header("x-should-retry"), Some("false"));
     assert_eq!(upstream.seen().len(), 0);
     assert_eq!(ask(&server, "guest").status, 200);
+}
+
+#[test]
+fn the_lane_of_a_key_is_that_of_its_waiting_requests() {
+    let upstream = Upstream::start();
+    let keys = Path::new(env!("CARGO_TARGET_TMPDIR")).join("limits-lane.keys");
+    std::fs::write(&keys, "sk-anna-0123456789 anna\nsk-guest-0123456789 guest\n").unwrap();
+    let lua = format!(
+        "return {{ api = 1, keys = {{ anna = {{ lane = 2 }} }}, upstreams = {{ one = {{ url = '{}', max_in_flight = 1 }} }} }}",
+        upstream.url()
+    );
+    let (hooks, keys) = (hooks_file("limits-lane", &lua), keys.to_str().unwrap());
+    let server = Server::run(&["serve", "--hooks", &hooks, "--api-key-file", keys, "--open-after", "1"], &[]);
+    server.wait_for("upstream one: ");
+    let (gate, (came, has_come)) = (Gate::default(), channel());
+    let opened = gate.clone();
+    upstream.next(move |call| {
+        came.send(()).unwrap();
+        opened.wait();
+        call.whole(200, r#"{"choices":[{"message":{"content":"First."},"finish_reason":"stop"}]}"#)
+    });
+    let mut first = server.connect();
+    first.send(&request("guest"));
+    has_come.recv_timeout(super::HANG).unwrap();
+    let mut waiting = server.connect();
+    let key = "x-api-key: sk-anna-0123456789\r\n";
+    waiting.send(&post_with(key, hello_stream().to_string().as_bytes()));
+    // It is in the line when it gets the beginning of an answer.
+    waiting.head();
+    let metrics =
+        server.connect().ask(format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\n{key}\r\n").as_bytes());
+    let queued: Vec<&str> =
+        metrics.text().lines().filter(|line| line.starts_with("sparkgap_queued{")).collect();
+    assert_eq!(
+        queued,
+        ["0", "1", "2"].map(|lane| format!("sparkgap_queued{{lane=\"{lane}\"}} {}", u8::from(lane == "2")))
+    );
+    gate.open();
+    first.receive().message();
+    waiting.read_until("message_stop");
+    let line = server.wait_for(" anna claude");
+    assert!(line.contains(" only lane 2 queued "), "{line}");
 }
 
 #[test]
