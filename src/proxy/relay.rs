@@ -88,7 +88,7 @@ impl Relay<'_> {
         let is_event = EVENT_LINES.iter().any(|line| beginning.starts_with(line));
         let is_page = is_of("text/html") || (is_of("text/plain") && !beginning.is_empty());
         if beginning.starts_with(b"<") || (is_page && !is_event && !beginning.starts_with(b"{")) {
-            return Err(page_instead(response));
+            return Err(page_instead(response, self.resolved));
         }
         if (is_json && !is_event) || beginning.starts_with(b"{") {
             return self.whole(response);
@@ -313,10 +313,12 @@ pub(super) fn read_whole_answer(
 
 /// The end of a request whose upstream answered with a page for people, such as the login of a reverse proxy.
 #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
-fn page_instead(response: Response) -> Stop {
+fn page_instead(response: Response, resolved: &Resolved) -> Stop {
     let body = error_body(response);
     let page = String::from_utf8_lossy(&body);
-    let text = page_text(page.trim_start()).unwrap_or_else(|| page.to_string());
+    let mut text = page_text(page.trim_start()).unwrap_or_else(|| page.to_string());
+    // Such a page may repeat the headers of its request.
+    resolved.served.upstream().endpoint().hide_keys(&mut text);
     let message = format!(
         "the upstream answered with a page instead of a model's answer, check its address: {}",
         ShownText::new(text.trim())

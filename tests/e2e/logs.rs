@@ -258,3 +258,17 @@ fn hooks_that_log_in_a_loop_do_not_fill_the_log() {
     // Up to twice as many, since on a busy machine the requests may be in two different seconds.
     assert!((100..=200).contains(&written), "{log}");
 }
+
+#[test]
+fn a_trace_has_no_key_of_the_upstream() {
+    const KEY: &str = "sk-live-9f8e7d6c5b4a";
+    let upstream = Upstream::start();
+    let arguments = ["serve", "--upstream", &upstream.url(), "--log-level", "trace"];
+    let server = Server::run(&arguments, &[("SPARKGAP_UPSTREAM_KEY", KEY)]);
+    server.wait_for("upstream default: ");
+    server.connect().post(&hello()).message();
+    let log = server.terminate_and_log();
+    assert!(log.contains("to the upstream") || log.contains("TRACE"), "{log}");
+    // A dump in lines of sixteen bytes would have it in pieces.
+    assert!(!log.contains(KEY) && !log.contains("sk-live"), "{log}");
+}

@@ -159,3 +159,27 @@ fn a_role_that_comes_at_once_does_not_end_the_time_for_the_prompt() {
     let message = "upstream 'default' timed out before the first byte";
     assert_eq!((answer.status, answer.error().1.as_str()), (504, message));
 }
+
+#[test]
+fn a_page_that_repeats_the_key_is_told_without_it() {
+    const KEY: &str = "sk-live-9f8e7d6c5b4a";
+    let upstream = Upstream::start();
+    let arguments = ["serve", "--upstream", &upstream.url()];
+    let server = Server::run(&arguments, &[("SPARKGAP_UPSTREAM_KEY", KEY)]);
+    for kind in ["text/plain", "text/html"] {
+        let page = format!("GET / HTTP/1.1\nauthorization: {KEY}\n");
+        upstream.next(move |call| {
+            let size = page.len();
+            call.write(&format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {size}\r\n\r\n{page}"
+            ));
+            Then::Keep
+        });
+        let answer = server.connect().post(&hello());
+        let (_, message) = answer.error();
+        assert_eq!(answer.status, 502, "{message}");
+        assert!(message.contains("authorization: ***") && !message.contains(KEY), "{message}");
+    }
+    let log = server.terminate_and_log();
+    assert!(!log.contains(KEY), "{log}");
+}
