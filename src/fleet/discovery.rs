@@ -26,6 +26,8 @@ pub struct Discovered {
     refuses_extensions: bool,
     /// The further page that tells more about these models, if such a server has one.
     page: Option<&'static DetailPage>,
+    /// The place of the first of the models that fit best as the default one. A listing may be long, and is asked for it often.
+    fittest: Option<usize>,
     /// The name of the default model, once one was chosen among models of which only some are loaded.
     chosen: Option<String>,
     /// A hash of everything in the listing that stays the same while the server runs. A different hash means another
@@ -78,6 +80,7 @@ impl Discovered {
         Ok(Discovered {
             flavour,
             page: DetailPage::of(flavour, data, models.iter().any(|model| model.window.is_none())),
+            fittest: fittest(&models),
             models,
             by_name,
             window: settings.window,
@@ -142,6 +145,7 @@ impl Discovered {
         for model in &mut self.models {
             model.window = model.window.or(model.defined_window);
         }
+        self.fittest = fittest(&self.models);
         if self.chosen.is_none() && self.flavour == ServerKind::Ollama {
             let loaded = self.default_model().filter(|model| model.fitness == ChatFitness::Chats);
             self.chosen = loaded.map(|model| model.id.clone());
@@ -169,7 +173,7 @@ impl Discovered {
     /// otherwise the first.
     pub fn default_model(&self) -> Option<&Model> {
         let chosen = self.chosen.as_deref().and_then(|name| self.find(name));
-        chosen.or_else(|| self.models.iter().min_by_key(|model| model.fitness))
+        chosen.or_else(|| self.models.get(self.fittest?))
     }
 
     /// The models that could be the default one as well, in the order of the listing.
@@ -191,6 +195,10 @@ impl Discovered {
             (None, _) => self.window,
         }
     }
+}
+
+fn fittest(models: &[Model]) -> Option<usize> {
+    Some(models.iter().enumerate().min_by_key(|(_, model)| model.fitness)?.0)
 }
 
 fn name_at(models: &[Model], at: usize) -> Option<&str> {
