@@ -13,6 +13,7 @@ use crate::litellm;
 use crate::route::{Alias, AliasMember};
 use crate::server::ServerTls;
 use crate::shown::ShownText;
+use crate::transport::{CallLimits, Endpoint};
 
 /// A placeholder for the address of the demo upstream, which has an address only while it runs.
 const DEMO_URL: &str = "http://127.0.0.1/v1";
@@ -33,6 +34,10 @@ pub(super) fn check(typed: Check) -> Result<(), Failed> {
         _ => return Err(HALF_TLS.to_owned()),
     }
     let (loaded, summary) = sources.load_with_summary()?;
+    for upstream in &loaded.config.upstreams {
+        // Reads its file of authorities and checks its headers, as a start does.
+        Endpoint::new(upstream, &CallLimits::default())?;
+    }
     match typed.json {
         true => print_json(&as_json(&loaded)),
         false => print(&as_text(&loaded)),

@@ -62,8 +62,16 @@ impl ConnectionSettings {
     /// # Errors
     /// The text says what is expected.
     pub fn proxy_address(url: &str) -> Result<(String, u16), String> {
-        let expected =
-            || format!("expected the address of a proxy such as \"http://10.0.0.1:3128\", got \"{url}\"");
+        let expected = || {
+            let form = "expected the address of a proxy such as \"http://10.0.0.1:3128\"";
+            // A name and a password may stand in it.
+            match url.contains('@') {
+                true => format!(
+                    "{form}, without a name and a password: a proxy that asks for them cannot be used"
+                ),
+                false => format!("{form}, got \"{url}\""),
+            }
+        };
         let parsed = ServerUrl::parse(url).map_err(|_| expected())?;
         let is_plain = !parsed.is_secure && matches!(parsed.path.as_str(), "" | "/");
         if is_plain { Ok((parsed.host, parsed.port)) } else { Err(expected()) }
@@ -81,6 +89,8 @@ mod tests {
             let error = ConnectionSettings::proxy_address(url).unwrap_err();
             assert!(error.starts_with("expected the address of a proxy"), "{error}");
         }
+        let error = ConnectionSettings::proxy_address("http://user:secret@a:1").unwrap_err();
+        assert!(error.contains("without a name and a password") && !error.contains("secret"), "{error}");
     }
 
     #[test]

@@ -132,6 +132,12 @@ impl Served {
         model.unwrap_or_else(|| requested.to_string())
     }
 
+    /// The context window of a model in tokens, if the owner set it or the server lists it.
+    fn window(&self, model: &str) -> Option<u64> {
+        let set = self.upstream.config().settings.window;
+        set.or_else(|| self.upstream.discovered().window(model))
+    }
+
     /// The learned facts; those about an earlier server are forgotten first.
     fn learned(&self) -> MutexGuard<'_, Learned> {
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,6 +181,11 @@ impl Destination {
         self.served.model_for(requested, self.named.as_deref())
     }
 
+    /// The context window of that model there in tokens, if the owner set it or the server lists it.
+    pub fn window(&self, requested: &str) -> Option<u64> {
+        self.served.window(&self.model(requested))
+    }
+
     /// The facts that are known now about a request for `requested` there.
     pub fn resolve(&self, requested: &str) -> Resolved {
         Resolved::of(&self.served, requested, self.named.as_deref())
@@ -199,6 +210,12 @@ pub struct Gateway {
     warned: Mutex<HashSet<String>>,
     /// The changes of upstreams that `on_upstream_state` is still to be told.
     news: StateNews,
+}
+
+/// The known windows of those that share the requests for a model.
+fn windows(destinations: &[Destination], requested: &str) -> impl Iterator<Item = u64> {
+    let members = destinations.iter().filter(|destination| destination.rank == 0);
+    members.filter_map(|member| member.window(requested))
 }
 
 /// The destination of a request, and the facts that are known about it.
@@ -245,7 +262,7 @@ impl Resolved {
         settings.vision &= !repairs.contains(&Repair::NoImages);
         Resolved {
             flavour: settings.flavour.unwrap_or(discovered.flavour),
-            listed_window: settings.window.or_else(|| discovered.window(&model)),
+            listed_window: served.window(&model),
             lessons,
             settings,
             repairs,
@@ -411,7 +428,10 @@ impl Gateway {
                 Some(watch) if is_pooled => Some(Arc::clone(watch)),
                 _ => is_pooled.then(Arc::default),
             };
-            let same = before.filter(|before| before.upstream.config().has_same_server(&config));
+            let same = before.filter(|before| {
+                before.upstream.config().has_same_server(&config)
+                    && before.upstream.endpoint().has_current_authorities(&config)
+            });
             if let Some(same) = same {
                 // An operator who changed the model server tells so by a reload.
                 same.learned().forget_repairs();
@@ -708,16 +728,18 @@ impl Gateway {
         self.named.contains(served.name())
     }
 
-    /// The first destination of a request; see [`Gateway::destinations`].
+    /// The first destination of a request; see [`Gateway::destinations`]. Its window is the smallest of those that share
+    /// its requests, since a conversation may go to any of them.
     ///
     /// # Errors
     /// Those of [`Gateway::destinations`].
     pub fn resolve(&self, requested: &str) -> Result<Resolved, Error> {
         let destinations = self.destinations(requested, &[], None)?;
-        destinations
-            .first()
-            .map(|first| first.resolve(requested))
-            .ok_or_else(|| Error::new(Kind::NotFound, format!("model: {requested}")).retry(Retry::Never))
+        let found = destinations.first().map(|first| first.resolve(requested));
+        let mut found = found
+            .ok_or_else(|| Error::new(Kind::NotFound, format!("model: {requested}")).retry(Retry::Never))?;
+        found.listed_window = windows(&destinations, requested).min();
+        Ok(found)
     }
 
     /// Renews the facts that a request needs, where that is due, and waits where they may be wrong: for the upstream that
@@ -777,8 +799,33 @@ impl Gateway {
                 continue;
             }
             self.warn_of_lacks(served);
+            self.warn_of_windows(served);
             if let Some(change) = self.dispatcher.probed(served.id(), end) {
                 self.tell_change(served.name(), change, "it does not answer");
+            }
+        }
+    }
+
+    /// Warns once if the upstreams that share an alias's requests with this one have different windows.
+    fn warn_of_windows(&self, served: &Arc<Served>) {
+        let own = served.upstream.model();
+        let names = self.aliases.iter().map(|alias| alias.pattern.as_str()).chain(own.as_deref());
+        for name in names {
+            let Ok(destinations) = self.destinations(name, &[], None) else { continue };
+            let shares = |it: &Destination| it.rank == 0 && Arc::ptr_eq(&it.served, served);
+            let (least, most) = (windows(&destinations, name).min(), windows(&destinations, name).max());
+            if let (Some(least), Some(most)) = (least, most)
+                && least < most
+                && destinations.iter().any(shares)
+            {
+                let words = format!(
+                    "clients are told the smallest window of its upstreams ({least} tokens; the largest has {most})"
+                );
+                let todo = "give them the same, or an alias each";
+                self.warn_once(
+                    "model",
+                    &format!("{name}: {words}, since a conversation may go to any of them: {todo}"),
+                );
             }
         }
     }

@@ -18,7 +18,7 @@ use super::failure::Failure;
 use super::idle::Idle;
 use super::pulse::Pulse;
 use super::response::{Response, send_request};
-use super::tls::TlsSettings;
+use super::tls::{TlsSettings, authorities_hash};
 use super::wait::{Call, CallLimits, Wait};
 use crate::config::{self, ConnectionSettings, Secret, ServerUrl, UpstreamProtocol};
 
@@ -56,6 +56,8 @@ pub struct Endpoint {
     pulse: Arc<Pulse>,
     /// The TLS configuration of questions; `None`: no TLS.
     question_tls: Option<TlsConfig>,
+    /// The hash of its own file of authorities.
+    authorities: Option<u64>,
     /// The proxy of questions.
     http_proxy: Option<String>,
     /// The base URL's beginning: scheme, host and port.
@@ -111,6 +113,7 @@ impl Endpoint {
             },
             origin,
             question_tls,
+            authorities: authorities_hash(&config.connection),
             http_proxy: config.connection.http_proxy.clone(),
             idle: Arc::default(),
             pulse: Arc::default(),
@@ -177,6 +180,11 @@ impl Endpoint {
     }
 
     /// The TLS configuration of questions; `None`: no TLS.
+    /// True if its own file of authorities, if it has one, still has the same content.
+    pub fn has_current_authorities(&self, config: &config::UpstreamConfig) -> bool {
+        self.authorities == authorities_hash(&config.connection)
+    }
+
     pub(super) fn question_tls(&self) -> Option<&TlsConfig> {
         self.question_tls.as_ref()
     }

@@ -11,6 +11,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::config::ConnectionSettings;
+use crate::hash::Fnv;
 
 /// The owner's authorities for all upstreams that have no file of their own.
 static ROOTS: OnceLock<Trusted> = OnceLock::new();
@@ -45,6 +46,12 @@ fn read_authorities(file: &Path) -> Result<Trusted, String> {
         return Err(format!("{} holds no PEM certificate", file.display()));
     }
     Ok(Trusted { calls: Arc::new(roots), questions: RootCerts::new_with_certs(&certificates) })
+}
+
+/// A hash of an upstream's own file of authorities. `None`: it has no such file, or it cannot be read.
+pub(super) fn authorities_hash(settings: &ConnectionSettings) -> Option<u64> {
+    let pem = std::fs::read(settings.ca_file.as_deref()?).ok()?;
+    Some(Fnv::EMPTY.push(&pem).mixed())
 }
 
 /// The TLS configuration of one upstream, for each client.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::client::{hello, hello_stream};
-use super::server::{Server, output};
+use super::server::{Server, hooks_file, output};
 use super::upstream::{MODEL, Upstream};
 
 /// A file of this test's own.
@@ -414,6 +414,12 @@ fn check_and_on_load_show_all_members_of_a_pool_and_its_backups() {
     }
     let twice = ["check", "--upstream", "http://127.0.0.1:1/v1", "--upstream", "http://127.0.0.1:1/v1"];
     assert!(output(&twice).1.contains("the address of default as well"), "an address that is given twice");
+    for (name, key) in [("ca", r#"ca_file = "/no/such.pem""#), ("head", r#"headers = { ["x a"] = "b" }"#)] {
+        let lua =
+            format!(r#"return {{ api = 1, upstreams = {{ a = {{ url = "https://a.example", {key} }} }} }}"#);
+        let (code, _, stderr) = output(&["check", "--hooks", &hooks_file(&format!("refused-{name}"), &lua)]);
+        assert!(code == Some(1) && stderr.contains("upstream 'a': "), "{stderr}");
+    }
     let (_, text, _) = output(&["check", "--json", "--hooks", path]);
     let checked: Value = serde_json::from_str(&text).unwrap();
     let upstream = |name: &str| {

@@ -122,3 +122,17 @@ fn the_authority_of_one_upstream_is_its_own() {
         assert!(error.contains(complaint), "{error}");
     }
 }
+
+#[test]
+fn a_file_of_authorities_that_has_changed_is_noticed() {
+    let path = std::env::temp_dir().join(format!("sparkgap-authority-{}.pem", std::process::id()));
+    std::fs::copy(file("ca.pem"), &path).unwrap();
+    let connection = ConnectionSettings { ca_file: Some(path.clone()), ..ConnectionSettings::default() };
+    let config = UpstreamConfig { connection, ..config("https://h/v1") };
+    let upstream = Upstream::new(config.clone(), &CallLimits::default()).unwrap();
+    assert!(upstream.endpoint().has_current_authorities(&config));
+    std::fs::copy(file("other.pem"), &path).unwrap();
+    assert!(!upstream.endpoint().has_current_authorities(&config));
+    std::fs::remove_file(&path).unwrap();
+    assert!(!upstream.endpoint().has_current_authorities(&config));
+}
