@@ -18,6 +18,9 @@ use crate::transport::{Failure, Wait};
 /// Added to the rank of an upstream that has failed once, so that it comes behind all members and backups.
 const FAILED_RANK: usize = 10_000;
 
+/// Added to the rank of an upstream whose window is smaller than the prompt, so that it comes behind all that fit.
+const SMALL_RANK: usize = 1_000;
+
 /// The upstreams of one request.
 pub(super) struct Routing {
     /// The model as the request names it.
@@ -120,11 +123,12 @@ impl Routing {
     /// The ticket for a place at one of the upstreams, in this lane.
     pub(super) fn ticket(&self, identity: &Identity<'_>, lane: Lane) -> Ticket {
         let head = identity.head();
+        let prompt = estimate::prompt_tokens(identity.body).max(head.1);
         Ticket {
-            candidates: self.candidates(),
+            candidates: self.candidates(prompt),
             conversation: identity.conversation(head.0).mixed(),
             head: (head.0.mixed(), head.1),
-            prompt: estimate::prompt_tokens(identity.body).max(head.1),
+            prompt,
             lane,
             client: identity.client().mixed(),
             waits_for_health: self.is_repeatable(),
@@ -132,12 +136,18 @@ impl Routing {
         }
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
+    fn candidates(&self, prompt: u64) -> Vec<Candidate> {
+        let is_small = |destination: &Destination| {
+            self.destinations.len() > 1
+                && destination.window(&self.requested).is_some_and(|window| window < prompt)
+        };
         let candidate = |destination: &Destination| Candidate {
             id: destination.served.id(),
             model: destination.model(&self.requested),
             // One that has failed is the last resort: it may be back before one that was out all the time.
-            rank: destination.rank + self.failures(destination) * FAILED_RANK,
+            rank: destination.rank
+                + self.failures(destination) * FAILED_RANK
+                + usize::from(is_small(destination)) * SMALL_RANK,
         };
         let may_fail_again = self.has_others() || !self.has_error;
         let usable = |destination: &&Destination| match self.failures(destination) {
@@ -152,7 +162,7 @@ impl Routing {
     /// that were busy, could not be reached or have lost the request are waited for, as long as the request has patience
     /// (`is_spent`): their health decides when each one gets a request again.
     pub(super) fn another(&self, ticket: &Ticket, is_spent: bool) -> NextTry {
-        let candidates = self.candidates();
+        let candidates = self.candidates(ticket.prompt);
         if !self.is_repeatable() || candidates.is_empty() {
             return NextTry::Impossible;
         }

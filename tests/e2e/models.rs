@@ -213,3 +213,33 @@ fn members_that_a_cloud_refuses_are_not_sent_to_it() {
         assert_eq!(sent.get("chat_template_kwargs").is_some(), has_switch, "{listed}");
     }
 }
+
+/// An upstream that serves a model with this window.
+fn with_window(window: u64) -> Upstream {
+    let upstream = Upstream::start();
+    let models = json!([{"id": MODEL, "owned_by": "vllm", "max_model_len": window}]);
+    upstream.set_page("/v1/models", 200, &json!({"object": "list", "data": models}).to_string());
+    upstream
+}
+
+#[test]
+fn of_different_windows_clients_are_told_the_smallest_and_prompts_go_where_they_fit() {
+    let (large, small) = (with_window(131_072), with_window(8_192));
+    for order in [[&large, &small], [&small, &large]] {
+        let [first, second] = order.map(Upstream::url);
+        let server = Server::run(&["serve", "--upstream", &first, "--upstream", &second], &[]);
+        server.wait_for(
+            "clients are told the smallest window of its upstreams (8192 tokens; the largest has 131072)",
+        );
+        let listing = server.connect().ask(b"GET /v1/models HTTP/1.1\r\n\r\n").json();
+        assert_eq!(listing["data"][0]["max_model_len"], 8_192, "{listing}");
+        let before = small.seen().len();
+        for turn in 0..6 {
+            let mut body = hello();
+            body["messages"][0]["content"] =
+                format!("{turn} {}", "some words of a long prompt ".repeat(4_000)).into();
+            server.connect().post(&body).message();
+        }
+        assert_eq!(small.seen().len(), before, "a prompt went where it does not fit");
+    }
+}
