@@ -3,6 +3,8 @@
 //! Both ways carry the same question: straight to the upstream it has the very body that sparkgap would send. The ways
 //! take turns within each round, so that other work of the machine slows both alike.
 
+use std::time::Duration;
+
 use crate::fleet::Gateway;
 use crate::ids;
 use crate::json::Value;
@@ -10,6 +12,9 @@ use crate::probe::{self, Answer, Format};
 use crate::proxy::{Preview, preview};
 use crate::shown::ShownText;
 use crate::transport::{Endpoint, Path};
+
+/// The most time from the head of an answer to its end. A server with many requests may be slow.
+const ANSWER_TIME: Duration = Duration::from_secs(1800);
 
 /// Tokens of a window that are left free beside the prompt and its answer: for the chat template, and for a tokenizer
 /// that makes more tokens of the words.
@@ -157,8 +162,13 @@ impl Way<'_> {
         let answer = match self {
             Way::Messages(server, model) => {
                 let body = question(model, seed, size, answer_tokens);
-                let asked =
-                    probe::ask(server, Path::Root("/v1/messages"), Format::Messages, &body, |_| false);
+                let asked = probe::ask(
+                    server,
+                    Path::Root("/v1/messages"),
+                    Format::Messages,
+                    &body,
+                    (ANSWER_TIME, |_| false),
+                );
                 asked.map_err(|trouble| {
                     format!("{} did not answer for {}: {trouble}", server.name(), ShownText::new(model))
                 })?
@@ -185,8 +195,14 @@ fn ask_straight(gateway: &Gateway, question: &Value<'_>) -> Result<Answer, Strin
     let Some(served) = gateway.upstream(&upstream) else {
         return Err(format!("there is no upstream '{upstream}'"));
     };
-    probe::ask(served.upstream().endpoint(), Path::Api("/chat/completions"), Format::Chat, &body, |_| false)
-        .map_err(|trouble| format!("upstream '{upstream}' did not answer: {trouble}"))
+    probe::ask(
+        served.upstream().endpoint(),
+        Path::Api("/chat/completions"),
+        Format::Chat,
+        &body,
+        (ANSWER_TIME, |_| false),
+    )
+    .map_err(|trouble| format!("upstream '{upstream}' did not answer: {trouble}"))
 }
 
 /// A prompt of about `size` tokens that begins with `seed`. A prefix cache has it only if it saw the same seed before.

@@ -6,13 +6,19 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::json::{self, Parser, Tape, Value};
-use crate::openai::{Chunk, Counts};
+use crate::openai::{Chunk, Counts, page_text};
 use crate::shown::ShownText;
 use crate::sse::Decoder;
 use crate::transport::{Endpoint, Failure, Path, Response, nobody};
 
 /// The number of bytes of an error's body that are read at most.
 const ERROR_SIZE_MAX: usize = 64 * 1024;
+
+/// The most bytes of an answer. The questions want short ones, so a model that writes more does not end.
+const ANSWER_SIZE_MAX: usize = 16 * 1024 * 1024;
+
+/// How long to wait for the counts and the end of a stream whose model has finished.
+const REST_TIME: Duration = Duration::from_secs(2);
 
 /// The format of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +44,8 @@ pub struct Answer {
     pub first: Option<Duration>,
     /// The time from the question to the last event.
     pub last: Duration,
+    /// True once the server has told how the answer ended.
+    pub is_finished: bool,
 }
 
 impl Answer {
@@ -74,21 +82,29 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// Asks, and reads the answer until its end or until `enough` is true. Dropping the rest makes the server stop.
+/// Asks, and reads the answer until its end or until `enough` is true. Dropping the rest makes the server stop. `time` is the
+/// most from the head of the answer to its end.
 ///
 /// # Errors
-/// [`Trouble`]: the call failed, the server refused, or the answer is broken.
+/// [`Trouble`]: the call failed, the server refused, or the answer is broken, too long, or not whole in time.
 pub fn ask(
     server: &Endpoint,
     path: Path<'_>,
     format: Format,
     body: &Value<'_>,
-    enough: impl Fn(&Answer) -> bool,
+    (time, enough): (Duration, impl Fn(&Answer) -> bool),
 ) -> Result<Answer, Trouble> {
     let began = Instant::now();
     let response = server.post(path, body.to_json().as_bytes(), &nobody()).map_err(Trouble::Failure)?;
     let answer = match response.status {
-        200 => read(response, format, began, enough),
+        200 => {
+            response.limit_rest(time);
+            match is_whole(&response) {
+                Some(true) => read_whole(response, format, began),
+                Some(false) => read(response, format, began, enough),
+                None => Err(read_page(response)),
+            }
+        }
         _ => Err(read_refusal(response)),
     };
     answer.map_err(|mut trouble| {
@@ -111,6 +127,35 @@ fn read_refusal(response: Response) -> Trouble {
     Trouble::Refused(status, words.unwrap_or(text))
 }
 
+/// True for an answer in one JSON object, false for a stream of events. `None`: it is a page for people.
+fn is_whole(response: &Response) -> Option<bool> {
+    let kind = response.content_type().unwrap_or_default();
+    let beginning = response.beginning().trim_ascii_start();
+    match beginning.first() {
+        Some(b'<') => None,
+        Some(b'{') => Some(true),
+        _ if kind.starts_with("text/html") => None,
+        _ => Some(kind.starts_with("application/json")),
+    }
+}
+
+fn read_page(response: Response) -> Trouble {
+    let body = response.read_some(ERROR_SIZE_MAX);
+    let page = String::from_utf8_lossy(&body);
+    let text = page_text(page.trim_start()).unwrap_or_else(|| page.to_string());
+    Trouble::Broken(format!("a page in place of an answer, check the address: {text}"))
+}
+
+/// Reads an answer that did not come as a stream.
+fn read_whole(response: Response, format: Format, began: Instant) -> Result<Answer, Trouble> {
+    let mut body = response.read_all(ANSWER_SIZE_MAX).map_err(Trouble::Failure)?;
+    let mut answer = Answer::default();
+    answer.take(&mut body, format, &mut Parser::default())?;
+    answer.last = began.elapsed();
+    answer.first = Some(answer.last);
+    Ok(answer)
+}
+
 fn read(
     mut response: Response,
     format: Format,
@@ -118,24 +163,32 @@ fn read(
     enough: impl Fn(&Answer) -> bool,
 ) -> Result<Answer, Trouble> {
     let (mut answer, mut decoder, mut parser) = (Answer::default(), Decoder::default(), Parser::default());
+    let (mut received, mut is_limited) = (0, false);
     loop {
-        let count = response.read(decoder.space()).map_err(Trouble::Failure)?;
+        let count = match response.read(decoder.space()) {
+            Ok(count) => count,
+            // It is whole: only the end of its stream did not come.
+            Err(_) if answer.is_finished => return Ok(answer),
+            Err(failure) => return Err(Trouble::Failure(failure)),
+        };
         let at = began.elapsed();
         if count == 0 {
             decoder.end();
         } else {
             decoder.advance(count);
         }
+        received += count;
+        if received > ANSWER_SIZE_MAX {
+            return Err(Trouble::Broken(format!(
+                "the answer has more than {ANSWER_SIZE_MAX} bytes: it does not end"
+            )));
+        }
         while let Some(event) = decoder.next_event().map_err(|error| Trouble::Broken(error.to_string()))? {
             if event.data == b"[DONE]" {
                 continue;
             }
             let size = answer.size();
-            let taken = parser.read(event.data, |tape| match format {
-                Format::Chat => answer.take_chunk(tape),
-                Format::Messages => answer.take_event(&Value::from_tape(tape)),
-            });
-            taken.map_err(|error| Trouble::Broken(format!("an event is not valid JSON: {error}")))??;
+            answer.take(event.data, format, &mut parser)?;
             if answer.size() > size {
                 answer.first.get_or_insert(at);
             }
@@ -145,6 +198,10 @@ fn read(
         }
         if count == 0 || enough(&answer) {
             return Ok(answer);
+        }
+        if answer.is_finished && !is_limited {
+            response.limit_rest(REST_TIME);
+            is_limited = true;
         }
     }
 }
@@ -156,6 +213,15 @@ impl Answer {
         self.text.len() + self.reasoning.len() + calls
     }
 
+    /// Takes one event, or a whole answer.
+    fn take(&mut self, json: &mut [u8], format: Format, parser: &mut Parser) -> Result<(), Trouble> {
+        let taken = parser.read(json, |tape| match format {
+            Format::Chat => self.take_chunk(tape),
+            Format::Messages => self.take_event(&Value::from_tape(tape)),
+        });
+        taken.map_err(|error| Trouble::Broken(format!("the answer is not valid JSON: {error}")))?
+    }
+
     fn take_chunk(&mut self, tape: Tape<'_, '_>) -> Result<(), Trouble> {
         let chunk = Chunk::read(tape);
         if let Some(error) = chunk.error {
@@ -163,9 +229,11 @@ impl Answer {
         }
         self.counts = chunk.counts.map_or(self.counts, |counts| self.counts.merge(counts));
         let Some(choice) = chunk.choice else { return Ok(()) };
-        choice.delta.reasonings().for_each(|text| self.reasoning.push_str(text));
-        choice.delta.texts().for_each(|text| self.text.push_str(text));
-        for call in choice.delta.tool_calls() {
+        self.is_finished |= choice.finish_reason.is_some();
+        let piece = choice.message().filter(|_| choice.is_whole).unwrap_or(choice.delta);
+        piece.reasonings().for_each(|text| self.reasoning.push_str(text));
+        piece.texts().for_each(|text| self.text.push_str(text));
+        for call in piece.tool_calls() {
             if let Some(name) = call.name {
                 self.calls.push((name.to_string(), String::new()));
             }
@@ -181,7 +249,10 @@ impl Answer {
         match text(event.get("type")).as_str() {
             "error" => return Err(Trouble::Broken(event.to_json())),
             "message_start" => self.take_usage(event.get("message").and_then(|message| message.get("usage"))),
-            "message_delta" => self.take_usage(event.get("usage")),
+            "message_delta" => {
+                self.is_finished = true;
+                self.take_usage(event.get("usage"));
+            }
             "content_block_start" => {
                 let block = event.get("content_block");
                 if block.is_some_and(|block| text(block.get("type")) == "tool_use") {

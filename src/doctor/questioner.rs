@@ -1,6 +1,8 @@
 //! Asks a server as requests do: with the repairs that its model is known to need, with those that its refusals call for,
 //! and with the edits of `on_upstream_request`. So no check judges a refusal that no request ever meets.
 
+use std::time::Duration;
+
 use crate::fleet::Upstream;
 use crate::hooks::{Hook, HookRequest, Hooks};
 use crate::json::Value;
@@ -8,6 +10,9 @@ use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::probe::{self, Answer, Format, Trouble};
 use crate::translate::{make_repair, make_repairs, possible_repairs};
 use crate::transport::Path;
+
+/// The most time from the head of an answer to its end: the answers are short.
+const ANSWER_TIME: Duration = Duration::from_secs(300);
 
 /// The most repairs of one question, as many as a model may need.
 const REPAIRS_MAX: usize = 16;
@@ -101,7 +106,7 @@ impl<'u> Questioner<'u> {
             edited.map_err(|error| Trouble::Broken(format!("not sent: {error}")))?;
         }
         let endpoint = self.upstream.endpoint();
-        probe::ask(endpoint, Path::Api("/chat/completions"), Format::Chat, &sent, enough)
+        probe::ask(endpoint, Path::Api("/chat/completions"), Format::Chat, &sent, (ANSWER_TIME, enough))
     }
 
     /// Makes all repairs that the question is known to need.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::server::{output, output_in};
-use super::upstream::{Upstream, delta, finish, text_chunks, usage};
+use super::upstream::{Then, Upstream, delta, finish, text_chunks, usage};
 
 const MODELS: &str = r#"{"object":"list","data":[{"id":"qwen3","owned_by":"vllm","max_model_len":131072}]}"#;
 
@@ -291,4 +291,38 @@ fn the_examined_model_is_named_and_can_be_chosen() {
     let (told, _) = report(&["--model", "c"]);
     assert_eq!(told[0]["checks"][2]["level"], "fail");
     assert!(told[0]["checks"][2]["text"].as_str().unwrap().contains("c is to be examined"), "{told}");
+}
+
+#[test]
+fn answers_in_odd_forms_are_read_as_requests_read_them() {
+    let function = json!({"name": "get_weather", "arguments": r#"{"city": "Paris"}"#});
+    let calls = json!([{"id": "a", "type": "function", "function": function}]);
+    let whole = json!({"choices": [{"index": 0, "finish_reason": "tool_calls", "message": {"content": null, "tool_calls": calls}}]});
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 200, MODELS);
+    // One object of JSON; then a stream that stays open behind its end.
+    upstream.next_answer(200, &whole.to_string());
+    let (held, release) = std::sync::mpsc::channel::<()>();
+    upstream.next(move |upstream| {
+        upstream.stream_head();
+        call(r#"{"city": "Paris"}"#).iter().for_each(|chunk| upstream.chunk(chunk));
+        let _ = release.recv();
+        Then::Close
+    });
+    // A page for people; then a stream that never ends.
+    upstream.next(|upstream| {
+        upstream.whole_with(200, "content-type: text/html\r\n", "<html><body>Sign in</body></html>")
+    });
+    upstream.next(|upstream| {
+        upstream.stream_head();
+        let piece = format!("data: {}\n\n", delta(json!({"content": "x".repeat(10_000)})));
+        while upstream.try_piece(&piece).is_ok() {}
+        Then::Close
+    });
+    let (_, checks) = examined(&upstream, &[]);
+    drop(held);
+    assert!(levels(&checks).contains("forced tool call: ok, auto tool call: ok"), "{checks}");
+    let text = checks.to_string();
+    assert!(text.contains("a page in place of an answer, check the address: Sign in"), "{checks}");
+    assert!(text.contains("it does not end"), "{checks}");
 }
