@@ -6,8 +6,10 @@
 //! copies every string. The order matters because the upstream's prefix cache compares bytes, and the copies
 //! because a request is up to 32 MiB of strings that we only pass on.
 
+mod changes;
 mod document;
 mod integers;
+mod lines;
 mod list;
 mod parser;
 mod pretty;
@@ -19,7 +21,9 @@ mod surrogates;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+pub use changes::{add_changes, shortened};
 pub use document::Document;
+pub use lines::{PrettyLine, PrettyLines};
 pub use list::{List, Share};
 pub use parser::{ParseError, Parser, SpareParser, Tape, parse};
 pub use spans::splice_member;

@@ -15,6 +15,7 @@
 //! | `tap` | [`Tap`]: notes the bytes of one request at five places, with their times |
 //! | `redact` | takes keys and images out of recorded bytes |
 //! | `steps` | [`RecordedStep`]: the steps of a recording, read again |
+//! | `difference` | the difference of two recorded bodies, as lines for a person |
 //! | `recorder` | [`Recorder`]: decides which requests are recorded, and makes a recording fit for the disk |
 //! | `record` | [`Record`]: the line in the log, and the same as JSON |
 //!
@@ -22,6 +23,7 @@
 
 mod changes;
 mod counters;
+mod difference;
 mod history;
 mod in_flight;
 mod metrics;
@@ -38,6 +40,7 @@ mod times;
 
 pub use changes::BehaviorChanges;
 pub use counters::Counters;
+pub use difference::body_difference;
 pub use history::{FinishedRequest, RequestHistory};
 pub use in_flight::{ActiveRequest, InFlight, InFlightSlot, Streaming};
 pub use metrics::{ClientTotals, Histogram, Metrics, OTHER, RequestLabels, RequestOutcome, UpstreamMetrics};

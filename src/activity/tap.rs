@@ -86,6 +86,11 @@ impl StepKind {
         Self::ALL.iter().find(|row| row.1 == mark).map(|row| row.0)
     }
 
+    /// True for bytes of an upstream's answer.
+    pub fn is_of_upstream(self) -> bool {
+        matches!(self, StepKind::Refusal | StepKind::Piece | StepKind::Whole)
+    }
+
     /// The index of the place that its bytes are kept at.
     pub fn place(self) -> Option<usize> {
         self.row().1

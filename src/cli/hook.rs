@@ -4,12 +4,12 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use super::arguments::HookRun;
-use super::difference::add_changes;
 use super::hook_samples::run_on_samples;
 use super::output::{Failed, print};
 use crate::app::Sources;
 use crate::fleet::Gateway;
 use crate::hooks;
+use crate::json::add_changes;
 use crate::logger;
 use crate::proxy::{Preview, preview, preview_with_request};
 use crate::transport;

@@ -4,11 +4,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::arguments::HookRun;
-use super::difference::{add_changes, shortened};
 use super::output::Failed;
 use crate::error::{Error, Kind};
 use crate::hooks::{ErrorDecision, Hook, HookRequest, Hooks};
-use crate::json::{self, Value};
+use crate::json::{self, Value, add_changes, shortened};
 
 /// The most bytes of a file of samples.
 const SAMPLES_SIZE_MAX: u64 = 16 * 1024 * 1024;

@@ -6,7 +6,7 @@
 //! | `run` | [`run`]: from the process's arguments to a command and its exit code |
 //! | `help` | help texts with the defaults in them |
 //! | `serve` | `serve` and `demo`: what was typed -> `app::RunOptions` |
-//! | `difference`, `hook_samples` | parts of `hook`: the differences of two values; the samples for hooks that run later |
+//! | `hook_samples` | a part of `hook`: the samples for hooks that run later |
 //! | `check`, `hook`, `import`, `key`, `env`, `claude`, `doctor`, `exam`, `bench`, `health`, `generate`, `reload`, `usage`, `requests`, `show`, `replay`, `statusline`, `top` | the commands of these names |
 //! | `settings_file` | `claude --settings` and `--undo`: the person's settings file |
 //! | `activity` | the question of `top` and `statusline` to a running sparkgap |
@@ -19,7 +19,6 @@ mod arguments;
 mod bench;
 mod check;
 mod claude;
-mod difference;
 mod doctor;
 mod env;
 mod exam;

@@ -6,14 +6,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::arguments::ShowCommand;
 use super::history::open;
 use super::output::{Failed, note, print, print_exactly, print_json};
-use crate::activity::{RecordedStep, StepKind, read_steps};
+use crate::activity::{RecordedStep, StepKind, body_difference, read_steps};
 use crate::json::{self, Value};
 use crate::shell::quoted;
 use crate::shown::ShownText;
 use crate::state::{RecordingRow, moment};
-
-/// The lines around a difference that are shown as they are.
-const CONTEXT_LINES: usize = 3;
 
 /// `sparkgap show`.
 pub(super) fn run(options: &ShowCommand) -> Result<(), Failed> {
@@ -33,7 +30,7 @@ pub(super) fn run(options: &ShowCommand) -> Result<(), Failed> {
         let before = reader
             .turn_before(&row)?
             .ok_or("no earlier turn of its session was recorded, so there is nothing to compare with")?;
-        print(&difference(&pretty(sent_of(&before)), &pretty(sent_of(&row))));
+        print(&body_difference(sent_of(&before), sent_of(&row), usize::MAX, usize::MAX));
     } else {
         print(&to_text(&row));
     }
@@ -104,33 +101,6 @@ fn to_curl(row: &RecordingRow) -> Result<String, Failed> {
     Ok(format!(
         "curl -sSN {target} -H 'content-type: application/json' \\\n  ${{SPARKGAP_UPSTREAM_KEY:+-H \"authorization: Bearer $SPARKGAP_UPSTREAM_KEY\"}} --data-binary @- <<'SPARKGAP_BODY'\n{body}\nSPARKGAP_BODY\n"
     ))
-}
-
-/// The lines that differ between two texts, with some lines around them: the part between the longest common beginning and
-/// the longest common end.
-fn difference(before: &str, now: &str) -> String {
-    let (before, now): (Vec<&str>, Vec<&str>) = (before.lines().collect(), now.lines().collect());
-    let same = before.iter().zip(&now).take_while(|(old, new)| old == new).count();
-    let (old, new) = (before.get(same..).unwrap_or_default(), now.get(same..).unwrap_or_default());
-    if old.is_empty() && new.is_empty() {
-        return "the bodies are the same\n".to_owned();
-    }
-    let end = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
-    let mut text = format!("@@ line {} @@\n", same + 1);
-    let mut add = |mark: char, lines: &[&str]| {
-        lines.iter().for_each(|line| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{mark} {line}");
-        });
-    };
-    add(' ', before.get(same.saturating_sub(CONTEXT_LINES)..same).unwrap_or_default());
-    add('-', old.get(..old.len() - end).unwrap_or_default());
-    add('+', new.get(..new.len() - end).unwrap_or_default());
-    add(
-        ' ',
-        new.get(new.len() - end..).unwrap_or_default().get(..CONTEXT_LINES.min(end)).unwrap_or_default(),
-    );
-    text
 }
 
 /// The recording as HAR 1.2: one entry for the client's request, and one for the upstream's.
@@ -276,13 +246,5 @@ mod tests {
             ..RecordingRow::default()
         };
         assert!(to_har(&late).to_json().contains("\"startedDateTime\":\"9999-12-31T23:59:59.000Z\""));
-    }
-
-    #[test]
-    fn a_difference_is_the_part_that_changed() {
-        assert_eq!(difference("a\nb\nc", "a\nb\nc"), "the bodies are the same\n");
-        assert_eq!(difference("a\nb\nc", "a\nx\ny\nc"), "@@ line 2 @@\n  a\n- b\n+ x\n+ y\n  c\n");
-        assert_eq!(difference("a\na", "a\na\na"), "@@ line 3 @@\n  a\n  a\n+ a\n");
-        assert_eq!(difference("", "n"), "@@ line 1 @@\n+ n\n");
     }
 }

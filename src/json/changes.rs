@@ -1,11 +1,15 @@
 //! The differences of two JSON values, as lines for a person.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::json::Value;
+use super::Value;
 
 /// The most characters of a value that are shown. Between two texts, the equal parts at both ends are left out first.
 const SHOWN_CHARS_MAX: usize = 2000;
+
+/// The most bytes of changes, about: what a person can read. The rest is left out.
+const SIZE_MAX: usize = 256 * 1024;
 
 /// The characters that are shown of the equal part before and behind a change.
 const CONTEXT_CHARS: usize = 40;
@@ -16,23 +20,31 @@ const ABSENT: Value<'static> = Value::Null;
 
 /// Appends to `text` a line for each value that only `before` has (`-`) and for each that only `after` has (`+`), with its path
 /// below `path`.
-pub(super) fn add_changes(path: &str, before: &Value<'_>, after: &Value<'_>, text: &mut String) {
+pub fn add_changes(path: &str, before: &Value<'_>, after: &Value<'_>, text: &mut String) {
     if before == after {
         return;
     }
+    // A path is only written where something changed: there may be many entries below a long one.
+    let mut below = |old: &Value<'_>, new: &Value<'_>, step: &dyn std::fmt::Display| {
+        if old != new && text.len() < SIZE_MAX {
+            add_changes(&format!("{path}{step}"), old, new, text);
+        }
+    };
     match (before, after) {
         (Value::Object(old), Value::Object(new)) => {
+            let (befores, afters): (HashMap<_, _>, HashMap<_, _>) =
+                (old.iter().collect(), new.iter().collect());
             for (key, value) in old.iter() {
-                add_changes(&format!("{path}.{key}"), value, new.get(key).unwrap_or(&ABSENT), text);
+                below(value, afters.get(key).unwrap_or(&&ABSENT), &format_args!(".{key}"));
             }
-            for (key, value) in new.iter().filter(|(key, _)| old.get(key).is_none()) {
-                add_changes(&format!("{path}.{key}"), &ABSENT, value, text);
+            for (key, value) in new.iter().filter(|(key, _)| !befores.contains_key(key)) {
+                below(&ABSENT, value, &format_args!(".{key}"));
             }
         }
         (Value::Array(old), Value::Array(new)) => {
             for i in 0..old.len().max(new.len()) {
                 let (old, new) = (old.get(i).unwrap_or(&ABSENT), new.get(i).unwrap_or(&ABSENT));
-                add_changes(&format!("{path}[{}]", i + 1), old, new, text);
+                below(old, new, &format_args!("[{}]", i + 1));
             }
         }
         (Value::String(old), Value::String(new)) => {
@@ -56,7 +68,7 @@ fn shown_path(path: &str) -> &str {
 }
 
 /// The beginning of a text, with the number of characters that are left out.
-pub(super) fn shortened(text: &str) -> String {
+pub fn shortened(text: &str) -> String {
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         None => text.to_owned(),
         Some((end, _)) => {
@@ -86,13 +98,13 @@ fn changed_part(text: &str, start: usize, end: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::parse;
     use super::*;
-    use crate::json;
 
     fn changes(before: &str, after: &str) -> String {
         let (mut before, mut after) = (before.as_bytes().to_vec(), after.as_bytes().to_vec());
         let mut text = String::new();
-        add_changes("", &json::parse(&mut before).unwrap(), &json::parse(&mut after).unwrap(), &mut text);
+        add_changes("", &parse(&mut before).unwrap(), &parse(&mut after).unwrap(), &mut text);
         text
     }
 
@@ -105,6 +117,18 @@ mod tests {
             ),
             "- b[2].c: \"x\"\n+ b[2].c: \"y\"\n+ b[3]: 3\n- d: true\n+ f: {}\n"
         );
+    }
+
+    #[test]
+    fn many_changes_below_long_names_end() {
+        let name = "n".repeat(100_000);
+        let many = |value: usize| {
+            let entries: Vec<String> = (0..20_000).map(|at| format!("\"{at}\":{}", at * value)).collect();
+            format!("{{\"{name}\":{{{}}}}}", entries.join(","))
+        };
+        assert_eq!(changes(&many(1), &many(1)), "");
+        let told = changes(&many(1), &many(2));
+        assert!((SIZE_MAX..2 * SIZE_MAX).contains(&told.len()), "{}", told.len());
     }
 
     #[test]
