@@ -52,7 +52,7 @@ pub fn activity(gateway: &Gateway, activity: &Activity, query: Option<&str>, cal
 
 /// True if a caller may see a request of this owner: the owner of a key with a name sees their own requests, anybody else on
 /// this machine all of them, and anybody else those of their address.
-fn may_see(caller: &Caller, owner: &Caller) -> bool {
+pub(super) fn may_see(caller: &Caller, owner: &Caller) -> bool {
     match &caller.user {
         Some(_) => owner.user == caller.user,
         None if caller.address.is_loopback() => true,

@@ -1,14 +1,14 @@
 //! The live page: who may look at it, and its answers.
 
 use std::io;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::state::Proxy;
 use crate::access::PageSessions;
 use crate::activity::Caller;
 use crate::admin::environment::address;
-use crate::admin::ui::{LiveSource, PAGE_HEADERS, UiPath, stream};
+use crate::admin::ui::{LiveSource, PAGE_HEADERS, RecordingSource, UiPath, read_recorded, stream};
 use crate::config::Secret;
 use crate::error::{Error, Kind, Retry};
 use crate::http::{Request, RequestFailure};
@@ -25,7 +25,7 @@ impl Proxy {
         &self,
         client: &Client,
         request: &Request,
-        (path, request_id): (UiPath, &str),
+        (path, request_id): (UiPath<'_>, &str),
         caller: &Caller,
     ) -> io::Result<()> {
         if let Some((content_type, bytes)) = path.file() {
@@ -47,6 +47,7 @@ impl Proxy {
                 self.sessions().close(request);
                 self.answer_with_cookie(client, "", request_id)
             }
+            UiPath::Recording(id) => self.show_recording(client, request, (id, request_id), caller),
             _ => self.show_events(client, request, request_id),
         };
         match answered {
@@ -123,15 +124,41 @@ impl Proxy {
         Ok(stream(&self.live, client, &source, (request_id, request.query.as_deref())))
     }
 
-    /// Admits a browser by its session, or any client by its key.
-    fn admit_browser(&self, request: &Request) -> Result<(), Error> {
+    /// Answers with a part of the recording of request `id`.
+    fn show_recording(
+        &self,
+        client: &Client,
+        request: &Request,
+        (id, request_id): (&str, &str),
+        caller: &Caller,
+    ) -> Result<io::Result<()>, Error> {
+        let user = self.admit_browser(request)?;
+        client.borrow_mut().set_known();
+        let source = RecordingSource {
+            activity: &self.activity,
+            store: self.store.get(),
+            mode: self.recorder.options().mode,
+            caller: Caller { user, ..caller.clone() },
+        };
+        let body = read_recorded(&self.recording_reads, &source, (id, request.query.as_deref()))?;
+        let headers = [
+            ("content-type", "application/json"),
+            ("cache-control", "no-store"),
+            ("x-content-type-options", "nosniff"),
+            ("request-id", request_id),
+        ];
+        Ok(client.borrow_mut().respond(200, &headers, &body))
+    }
+
+    /// Admits a browser by its session, or any client by its key. Returns the key's owner, if it has one.
+    fn admit_browser(&self, request: &Request) -> Result<Option<Arc<str>>, Error> {
         let access = self.access();
-        if access.keys.admit(request).is_ok() {
-            return Ok(());
+        if let Ok(user) = access.keys.admit(request) {
+            return Ok(user);
         }
         let key = self.sessions().key_of(request, Instant::now());
         let needed = || Error::new(Kind::Authentication, "enter your key").retry(Retry::Never);
-        access.keys.admit_key(&key.ok_or_else(needed)?).map(|_| ())
+        access.keys.admit_key(&key.ok_or_else(needed)?)
     }
 
     fn sessions(&self) -> MutexGuard<'_, PageSessions> {

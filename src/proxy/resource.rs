@@ -25,7 +25,7 @@ pub(super) enum Resource<'p> {
     /// The numbers for Prometheus.
     Metrics,
     /// The live page.
-    Ui(UiPath),
+    Ui(UiPath<'p>),
     /// The requests in progress, and the last ones.
     Activity,
 }

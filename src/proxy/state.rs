@@ -9,7 +9,7 @@ use super::keep::{now, row_of};
 use super::options::ProxyOptions;
 use crate::access::{Access, Guesses, Keys, LimitCounts, PageSessions};
 use crate::activity::{Activity, Caller, FinishedRequest, Record, Recorder};
-use crate::admin::ui::LivePage;
+use crate::admin::ui::{LivePage, RecordingReads};
 use crate::error::Error;
 use crate::fleet::{Gateway, ThinkingLedger};
 use crate::server::Client;
@@ -36,6 +36,8 @@ pub struct Proxy {
     /// The browsers that have shown a key to the live page.
     pub(super) sessions: Mutex<PageSessions>,
     pub(super) live: LivePage,
+    /// The recordings that browsers read now.
+    pub(super) recording_reads: RecordingReads,
 }
 
 impl Proxy {
@@ -59,6 +61,7 @@ impl Proxy {
             thinking: ThinkingLedger::default(),
             sessions: Mutex::default(),
             live: LivePage::default(),
+            recording_reads: RecordingReads::default(),
         }
     }
 

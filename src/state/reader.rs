@@ -1,4 +1,4 @@
-//! The questions of the commands `usage`, `requests`, `show` and `replay`, which read the file while a server writes it.
+//! The questions of the live page and of the commands `usage`, `requests`, `show` and `replay`, which read the file while a server writes it.
 
 use std::path::Path;
 
@@ -130,11 +130,18 @@ impl Reader {
     /// # Errors
     /// There is none, or the file cannot be read: text for the operator.
     pub fn recording(&self, id: &str) -> Result<RecordingRow, String> {
-        let found = read_recording(&self.0, id).map_err(|error| error.to_string())?;
-        found.ok_or_else(|| {
+        self.find_recording(id)?.ok_or_else(|| {
             "there is no recording of this request: `sparkgap requests` marks those that have one; serve --record errors, or all, makes them"
                 .to_owned()
         })
+    }
+
+    /// The recording of a request, if there is one; `last` stands for the newest one.
+    ///
+    /// # Errors
+    /// The file cannot be read: text for the operator.
+    pub fn find_recording(&self, id: &str) -> Result<Option<RecordingRow>, String> {
+        read_recording(&self.0, id).map_err(|error| error.to_string())
     }
 
     /// The recording of the turn before in the same session, if there is one.

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, TrySend
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::reader::Reader;
 use super::recordings::RecordingRow;
 use super::row::{Fact, RequestRow, day_of};
 use super::writer::{ToWriter, Writer};
@@ -118,6 +119,14 @@ impl Store {
             self.waiting.fetch_sub(size, Ordering::Relaxed);
             self.tell_dropped();
         }
+    }
+
+    /// Opens the file for reading. It waits for the disk, and so does each question, but the thread that writes does not.
+    ///
+    /// # Errors
+    /// There is no file, or it cannot be read: text for the operator.
+    pub fn reader(&self) -> Result<Reader, String> {
+        Reader::open(&self.folder)
     }
 
     /// Tries a folder again that could not be used until now. `wants_tokens`: tells the tokens of today once more if it

@@ -2,7 +2,7 @@
 
 /// A resource of the live page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UiPath {
+pub enum UiPath<'p> {
     /// The page itself.
     Page,
     /// Its colours and its layout.
@@ -13,6 +13,8 @@ pub enum UiPath {
     Charts,
     /// The events that feed it.
     Events,
+    /// The recording of the request with this id.
+    Recording(&'p str),
     /// Takes a key, and gives a session.
     Login,
     /// Ends the session.
@@ -33,14 +35,17 @@ pub const PAGE_HEADERS: [(&str, &str); 5] = [
     ("content-encoding", "gzip"),
 ];
 
+/// The most characters of a request's id behind `req_`. Ours have 24.
+const REQUEST_ID_SIZE_MAX: usize = 64;
+
 const PAGE: &[u8] = include_bytes!("assets/index.html.gz");
 const STYLE: &[u8] = include_bytes!("assets/ui.css.gz");
 const SCRIPT: &[u8] = include_bytes!("assets/ui.js.gz");
 const CHARTS: &[u8] = include_bytes!("assets/uPlot.js.gz");
 
-impl UiPath {
+impl<'p> UiPath<'p> {
     /// The resource of a path without the slash at its end, if it is one of the live page.
-    pub fn find(path: &str) -> Option<UiPath> {
+    pub fn find(path: &'p str) -> Option<Self> {
         match path.strip_prefix("/ui")? {
             "" => Some(UiPath::Page),
             "/ui.css" => Some(UiPath::Style),
@@ -49,7 +54,7 @@ impl UiPath {
             "/events" => Some(UiPath::Events),
             "/login" => Some(UiPath::Login),
             "/logout" => Some(UiPath::Logout),
-            _ => None,
+            other => other.strip_prefix("/recording/").filter(|id| is_request_id(id)).map(UiPath::Recording),
         }
     }
 
@@ -60,6 +65,7 @@ impl UiPath {
             UiPath::Page | UiPath::Style | UiPath::Script | UiPath::Charts | UiPath::Events => {
                 &["GET", "HEAD"]
             }
+            UiPath::Recording(_) => &["GET"],
         }
     }
 
@@ -71,9 +77,15 @@ impl UiPath {
             UiPath::Style => Some(("text/css; charset=utf-8", STYLE)),
             UiPath::Script => Some(("text/javascript; charset=utf-8", SCRIPT)),
             UiPath::Charts => Some(("text/javascript; charset=utf-8", CHARTS)),
-            UiPath::Events | UiPath::Login | UiPath::Logout => None,
+            UiPath::Events | UiPath::Recording(_) | UiPath::Login | UiPath::Logout => None,
         }
     }
+}
+
+/// True for a text of the form of a request's id, such as `req_` and 24 characters.
+fn is_request_id(text: &str) -> bool {
+    let rest = text.strip_prefix("req_").unwrap_or_default();
+    (1..=REQUEST_ID_SIZE_MAX).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]
@@ -138,7 +150,12 @@ mod tests {
     fn paths() {
         assert_eq!(UiPath::find("/ui"), Some(UiPath::Page));
         assert_eq!(UiPath::find("/ui/events"), Some(UiPath::Events));
-        for path in ["", "/", "/u", "/uix", "/ui/", "/ui/x", "/ui/../ui", "/UI"] {
+        assert_eq!(UiPath::find("/ui/recording/req_0aZ"), Some(UiPath::Recording("req_0aZ")));
+        let long = format!("/ui/recording/req_{}", "a".repeat(REQUEST_ID_SIZE_MAX + 1));
+        for id in ["", "last", "req_", "req_a/b", "req_..", "req_%2e", "req_a b", "req_\u{e9}", "REQ_a"] {
+            assert_eq!(UiPath::find(&format!("/ui/recording/{id}")), None, "{id}");
+        }
+        for path in ["", "/", "/u", "/uix", "/ui/", "/ui/x", "/ui/../ui", "/UI", "/ui/recording", &long] {
             assert_eq!(UiPath::find(path), None, "{path}");
         }
     }

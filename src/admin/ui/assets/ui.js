@@ -481,6 +481,37 @@ function facts(pairs) {
 // The facts that stand elsewhere in the dialog, or are this page's own.
 const TITLES = ["request_id", "error", "prefix", "start", "end", "words", "outcome", "number", "input_tokens", "cached_tokens", "new_tokens", "output_tokens", "tokens_per_second"];
 
+// The parts of a recording, by their names in `ui/recording`. Each is asked for when it is opened.
+const PARTS = [["client_body", "Client's body"], ["hook_changes", "Changes by hooks"], ["upstream_body", "Upstream's body"],
+  ["difference", "Difference to the turn before"], ["upstream_answer", "Upstream's answer"], ["client_answer", "Client's answer"]];
+
+function recorded(id, [part, title]) {
+  const shown = el("div", { "aria-live": "polite" });
+  const details = el("details", {}, el("summary", { textContent: title }), shown);
+  // One that failed is asked for again when it is opened again.
+  details.addEventListener("toggle", () => details.open && shown.dataset.state !== "done" && load(id, part, title, shown));
+  return details;
+}
+
+async function load(id, part, title, shown) {
+  const note = (words, name = "note") => el("p", { class: name, textContent: words });
+  shown.replaceChildren(note("loading"));
+  try {
+    const answer = await fetch(`ui/recording/${encodeURIComponent(id)}?part=${part}`, { cache: "no-store" });
+    if (answer.status === 401) return ask();
+    const told = await answer.json();
+    if (!answer.ok) return shown.replaceChildren(note(told.error.message, "why"));
+    const lines = el("pre", { tabIndex: 0, role: "region", "aria-label": title });
+    if (part === "difference" || part === "hook_changes") {
+      for (const line of told.text.split(/(?<=\n)/)) lines.append(line[0] === "-" || line[0] === "+" ? el("span", { class: line[0] === "-" ? "gone" : "added", textContent: line }) : line);
+    } else lines.textContent = told.text;
+    shown.replaceChildren(...told.notes.map((words) => note(words)), ...(told.text ? [lines] : []));
+    shown.dataset.state = "done";
+  } catch {
+    shown.replaceChildren(note("The server cannot be reached.", "why"));
+  }
+}
+
 function open(row) {
   text($("detail-title"), row.request_id);
   const body = $("detail-body");
@@ -493,7 +524,7 @@ function open(row) {
     body.append(el("h3", { textContent: "Prefix" }), facts([["kept", count(row.prefix.kept)], ["lost", count(row.prefix.lost)], ["cause", row.prefix.cause], ["at", row.prefix.at]]));
   }
   body.append(el("h3", { textContent: "Other facts" }), facts(Object.entries(row).filter(([name]) => !TITLES.includes(name)).map(([name, value]) => [name, value !== null && typeof value === "object" ? JSON.stringify(value) : value])));
-  body.append(el("p", { class: "note" }, "If it was recorded, ", el("code", { textContent: `sparkgap show ${row.request_id}` }), " prints what was sent."));
+  body.append(el("h3", { textContent: "What was sent" }), ...PARTS.map((part) => recorded(row.request_id, part)));
   if (!$("detail").open) $("detail").showModal();
 }
 
@@ -655,6 +686,7 @@ function ask() {
   drawn = 0;
   $("request-table").tBodies[0].replaceChildren();
   $("detail").close();
+  $("detail-body").replaceChildren();
   $("logout").hidden = true;
   link("key needed", false);
   show();

@@ -1,0 +1,164 @@
+//! The recording of one request, for a browser: `GET /ui/recording/ID?part=NAME`.
+//!
+//! A thread of its own reads the file, one at a time, so that a slow disk holds up nobody but those who look at recordings,
+//! and what it makes us hold has a limit: two recordings, which the difference of two turns needs.
+
+use std::net::Ipv4Addr;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::parts::{RecordedPart, show};
+use crate::activity::{Activity, Caller, RecordMode};
+use crate::admin::activity::may_see;
+use crate::admin::query::parameter;
+use crate::error::{Error, Kind, Retry};
+use crate::json::{self, Value};
+use crate::state::{RecordingRow, Store};
+use crate::threads;
+
+/// How long a browser waits for its turn, and then for the disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The turn of the thread that reads a recording. True while one does.
+#[derive(Debug, Default)]
+pub struct RecordingReads(Arc<(Mutex<bool>, Condvar)>);
+
+/// The sources of an answer, and who asks.
+pub struct RecordingSource<'s> {
+    /// The requests, now and before.
+    pub activity: &'s Activity,
+    /// The state folder, if there is one.
+    pub store: Option<&'s Arc<Store>>,
+    /// The requests that are recorded.
+    pub mode: RecordMode,
+    /// The client that asks. It gets what it may see at `/activity`.
+    pub caller: Caller,
+}
+
+/// The right to read, given back when it is dropped.
+struct ReadTurn(Arc<(Mutex<bool>, Condvar)>);
+
+impl Drop for ReadTurn {
+    fn drop(&mut self) {
+        let (is_taken, freed) = &*self.0;
+        *is_taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        freed.notify_one();
+    }
+}
+
+impl RecordingReads {
+    /// Waits until nobody reads. `None`: somebody still does.
+    fn enter(&self) -> Option<ReadTurn> {
+        let (is_taken, freed) = &*self.0;
+        let is_taken = is_taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = freed.wait_timeout_while(is_taken, PATIENCE, |is_taken| *is_taken);
+        let (mut is_taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if *is_taken {
+            return None;
+        }
+        *is_taken = true;
+        Some(ReadTurn(Arc::clone(&self.0)))
+    }
+}
+
+/// The part of a recording that the query names (`part=…`), as JSON.
+///
+/// # Errors
+/// 400 for an unknown part, 404 if there is no recording, 409 while the request runs, 403 if it is another client's, 503 if
+/// the disk does not answer; each with what to do.
+pub fn read_recorded(
+    reads: &RecordingReads,
+    source: &RecordingSource<'_>,
+    (id, query): (&str, Option<&str>),
+) -> Result<Vec<u8>, Error> {
+    let part = parameter(query, "part").and_then(RecordedPart::from_name).ok_or_else(|| {
+        let names = RecordedPart::NAMES.map(|(_, name)| name).join(", ");
+        Error::invalid(format!("part: name one of {names}, as in ?part=client_body"))
+    })?;
+    let busy = || {
+        let what = "the disk of the state folder does not answer; try again";
+        Error::new(Kind::Api, what).with_status(503).retry(Retry::After(1))
+    };
+    let store = Arc::clone(source.store.ok_or_else(|| missing(source, id))?);
+    let turn = reads.enter().ok_or_else(busy)?;
+    let (sender, received) = sync_channel(1);
+    let (wanted, caller) = (id.to_owned(), source.caller.clone());
+    let work = move || {
+        let read = read(&store, (&wanted, part), &caller);
+        drop(turn);
+        let _ = sender.send(read);
+    };
+    threads::background("recording", work).map_err(Error::exhausted)?;
+    match received.recv_timeout(PATIENCE) {
+        Ok(read) => read?.ok_or_else(|| missing(source, id)),
+        Err(RecvTimeoutError::Timeout) => Err(busy()),
+        Err(RecvTimeoutError::Disconnected) => Err(Error::new(Kind::Api, "Internal server error")),
+    }
+}
+
+/// Reads a part. `None`: there is no recording of this request.
+fn read(store: &Store, (id, part): (&str, RecordedPart), caller: &Caller) -> Result<Option<Vec<u8>>, Error> {
+    let failed = |why: String| {
+        let what =
+            format!("the state folder cannot be read now; on the server, `sparkgap show {id}` tells why");
+        Error::new(Kind::Api, what).source(why)
+    };
+    let reader = store.reader().map_err(failed)?;
+    let Some(row) = reader.find_recording(id).map_err(failed)? else { return Ok(None) };
+    if !may_see(caller, &owner_of(&row)) {
+        let what = format!(
+            "this request is another client's, which alone sees its texts here; on the server, `sparkgap show {id}` prints them"
+        );
+        return Err(Error::new(Kind::Permission, what).retry(Retry::Never));
+    }
+    let before = match part {
+        // Clients choose the names of their sessions, so the turn before may be somebody else's.
+        RecordedPart::Difference => {
+            reader.turn_before(&row).map_err(failed)?.filter(|before| may_see(caller, &owner_of(before)))
+        }
+        _ => None,
+    };
+    Ok(Some(Value::from(show(part, &row, before.as_ref())).to_json().into_bytes()))
+}
+
+/// The client of a recorded request.
+fn owner_of(row: &RecordingRow) -> Caller {
+    let mut head = row.head.as_bytes().to_vec();
+    let head = json::parse(&mut head).unwrap_or(Value::Null);
+    let record = |key: &str| head.get("record").and_then(|record| record.get(key)?.as_str());
+    let address = record("client").and_then(|address| address.parse().ok());
+    Caller {
+        user: record("user").map(Into::into),
+        ..Caller::new(address.unwrap_or_else(|| Ipv4Addr::UNSPECIFIED.into()))
+    }
+}
+
+/// The reason why there is no recording of a request, and what makes one.
+fn missing(source: &RecordingSource<'_>, id: &str) -> Error {
+    let is_running = source.activity.in_flight().requests().iter().any(|request| request.request_id() == id);
+    if is_running {
+        let what = "this request is still running; what was recorded of it can be read once it has ended";
+        return Error::new(Kind::InvalidRequest, what).with_status(409);
+    }
+    let rows = source.activity.history().after(0);
+    let known = rows.iter().find(|row| row.record.request_id == id);
+    let what = match (source.store, known.map(|row| row.record.is_failed()), source.mode) {
+        (None, _, _) => {
+            "nothing is recorded: start sparkgap with --state DIR and with --record errors, or all"
+        }
+        (_, None, _) => {
+            "no request of this id is known: it has no recording, and is not one of the last 1,000"
+        }
+        (_, _, RecordMode::Off) => {
+            "this request was not recorded: start sparkgap with --record errors, or all, or let a hook return { record = true }"
+        }
+        (_, Some(false), RecordMode::Errors) => {
+            "this request was not recorded, since only those that fail are (--record errors): start sparkgap with --record all"
+        }
+        _ => {
+            "there is no recording of this request: it is not written yet, a hook decided against it, or newer ones took its place (--record-size)"
+        }
+    };
+    Error::new(Kind::NotFound, what)
+}
