@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::arguments::{Demo, Serve};
-use crate::activity::RecordOptions;
+use crate::activity::{RecordMode, RecordOptions};
 use crate::app::{self, DEMO, RunOptions, ServeFailure, Sources};
 use crate::proxy::ClientPatience;
-use crate::{http, server, transport};
+use crate::{http, ids, server, transport};
 
 /// `sparkgap serve`: runs until a signal ends it.
 pub(super) fn serve(typed: Serve) -> Result<(), ServeFailure> {
@@ -23,10 +23,21 @@ pub(super) const HALF_TLS: &str =
 /// The boxes of a busy demo.
 const BUSY_BOXES: usize = 3;
 
-/// `sparkgap demo`: the same with the demo upstream alone.
+/// The most bytes of the recordings of a busy demo: the last few minutes.
+const BUSY_RECORD_SIZE: usize = 64 * 1024 * 1024;
+
+/// `sparkgap demo`: the same with the demo upstream alone. A busy one records its requests for the live page, in a folder
+/// that goes with it.
 pub(super) fn demo(typed: Demo) -> Result<(), ServeFailure> {
     let defaults = RunOptions::default();
-    app::serve(RunOptions {
+    // Nobody can guess the name, so nobody can have made it before.
+    let folder =
+        typed.busy.then(|| std::env::temp_dir().join(format!("sparkgap-demo-{}", ids::request_id())));
+    let record =
+        RecordOptions { mode: RecordMode::All, size_max: BUSY_RECORD_SIZE, ..RecordOptions::default() };
+    let served = app::serve(RunOptions {
+        state: folder.clone(),
+        record: if typed.busy { record } else { defaults.record },
         listen: typed.listen.unwrap_or(defaults.listen),
         log_level: typed.log_level.unwrap_or(defaults.log_level),
         sources: Sources {
@@ -35,7 +46,11 @@ pub(super) fn demo(typed: Demo) -> Result<(), ServeFailure> {
         },
         is_busy: typed.busy,
         ..defaults
-    })
+    });
+    if let Some(folder) = folder {
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    served
 }
 
 /// The configuration of a run: what was typed, otherwise the defaults.
@@ -113,7 +128,6 @@ mod tests {
     use argh::FromArgs as _;
 
     use super::*;
-    use crate::activity::RecordMode;
 
     fn options(arguments: &[&str]) -> RunOptions {
         run_options(Serve::from_args(&["serve"], arguments).unwrap())

@@ -1,5 +1,8 @@
 //! The demo, `check`, and the texts of the command line.
 
+use std::fs;
+use std::path::Path;
+
 use serde_json::json;
 
 use super::client::{hello, hello_stream};
@@ -73,7 +76,10 @@ fn the_demo_prints_the_line_that_starts_claude_code() {
 
 #[test]
 fn the_busy_demo_has_boxes_and_people() {
-    let server = Server::run(&["demo", "--busy"], &[]);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("busy-demo");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).unwrap();
+    let server = Server::run(&["demo", "--busy"], &[("TMPDIR", folder.to_str().unwrap())]);
     server.wait_until(|health| {
         health["pool"].as_object().unwrap().len() == 3 && health["requests"].as_u64() >= Some(3)
     });
@@ -82,7 +88,20 @@ fn the_busy_demo_has_boxes_and_people() {
     assert_eq!(client.head().status, 200);
     let text = client.read_until("\"finished\":[{");
     assert!(text.contains("claude-opus-5-5") && text.contains("\"agent\":"), "{text}");
+    let id = text.rsplit_once("\"request_id\":\"").map_or("", |(_, rest)| rest).split('"').next().unwrap();
+    let target = format!("GET /ui/recording/{id}?part=client_body HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let recorded = loop {
+        let answer = server.connect().ask(target.as_bytes());
+        if answer.status == 200 {
+            break answer.json();
+        }
+        // It is still running, or not written yet.
+        assert!(matches!(answer.status, 404 | 409), "{answer:?}");
+    };
+    assert!(recorded["text"].as_str().unwrap().starts_with("{\n  \"model\": \"claude-"), "{recorded}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
     assert!(server.terminate());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "the recordings of the demo end with it");
 }
 
 #[test]

@@ -72,6 +72,7 @@ mod patience;
 mod pool;
 mod pool_errors;
 mod recorder;
+mod recordings;
 mod relayed;
 mod repairs;
 mod rescue;
