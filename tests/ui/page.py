@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 from browser import Browser
-from world import HOSTILE, HOSTILE_MODEL, Box, People, Sparkgap
+from world import HOSTILE, HOSTILE_MODEL, MODEL, Box, People, Sparkgap
 
 SHOTS = pathlib.Path(__file__).resolve().parents[2] / "target" / "ui"
 VIEWS = ["boxes", "now", "conversations", "requests", "errors", "usage", "connect"]
@@ -305,6 +305,116 @@ def keys(browser, boxes):
     proxy.end()
 
 
+def press_tab_until(browser, script):
+    for _ in range(60):
+        browser.key("Tab", 9)
+        if browser.run(script):
+            return
+    raise AssertionError(f"Tab does not lead to: {script}")
+
+
+def part(browser, title):
+    """Opens a part of a recording with the keyboard alone, and returns its text when it is there."""
+    here = f"document.activeElement.matches('#detail summary') && document.activeElement.textContent === {json.dumps(title)}"
+    press_tab_until(browser, here)
+    browser.key("Enter", 13, "\r")
+    details = f"[...document.querySelectorAll('#detail details')].find((it) => it.firstChild.textContent === {json.dumps(title)})"
+    browser.wait(f"{details}.open && !/^loading$/.test({details}.lastChild.textContent) && {details}.lastChild.textContent")
+    return browser.run(f"{details}.lastChild.textContent")
+
+
+def recorded(browser, boxes):
+    """A recorded request: each of its parts with the keyboard alone, and a body that would be run if it were not text."""
+    hook = "on_request = function(req) req.body.temperature = 0.5 end"
+    proxy = Sparkgap(boxes, record="all", lua=hook)
+    bad = "</script><img src=x onerror=window.hacked=1>\u202eleft\u200b \0"
+    messages = [{"role": "user", "content": bad}]
+    proxy.ask(messages, "recorded", output=10)
+    messages += [{"role": "assistant", "content": "word"}, {"role": "user", "content": "one line " * 120_000 + bad}]
+    proxy.ask(messages, "recorded", output=10)
+    live(browser, proxy)
+    show(browser, "requests")
+    browser.wait(f"{SHOWN} === 2")
+    browser.run("document.getElementById('f-slow').focus()")
+    press_tab_until(browser, "document.activeElement.matches('tr')")
+    browser.key("ArrowDown", 40)
+    browser.key("Enter", 13, "\r")
+    browser.wait("document.getElementById('detail').open")
+    text = part(browser, "Client's body")
+    assert "</script><img src=x onerror=window.hacked=1>\\u202eleft\\u200b \\u0000" in text, text
+    assert part(browser, "Changes by hooks") == "+ temperature: 0.5\n"
+    text = part(browser, "Upstream's body")
+    assert "sent to http://127.0.0.1:" in text and f'"model": "{MODEL}"' in text, text
+    assert "nothing to compare with" in part(browser, "Difference to the turn before")
+    assert " ms  data: {" in part(browser, "Upstream's answer")
+    assert "event: message_stop" in part(browser, "Client's answer")
+    assert not browser.run("document.querySelector('#detail script, #detail img')")
+    # A long text scrolls in its own box, which the keyboard reaches.
+    press_tab_until(browser, "document.activeElement.matches('#detail button[aria-label=Close]')")
+    browser.key("Enter", 13, "\r")
+    browser.wait("!document.getElementById('detail').open")
+    browser.key("ArrowUp", 38)
+    browser.key("Enter", 13, "\r")
+    browser.wait("document.getElementById('detail').open")
+    text = part(browser, "Difference to the turn before")
+    assert "+       \"role\": \"assistant\"" in text and "only the first" in text, text[:3000]
+    assert browser.run("document.querySelectorAll('#detail .added').length") >= 4
+    text = part(browser, "Client's body")
+    assert "only the first 2621" in text and "bytes are shown: `sparkgap show req_" in text, text[:300]
+    boxes_ = browser.run("[...document.querySelectorAll('#detail pre')].map((it) => [it.scrollHeight > it.clientHeight, it.clientHeight <= 560, it.scrollWidth <= it.clientWidth])")
+    assert len(boxes_) == 2 and all(all(it) for it in boxes_), boxes_
+    press_tab_until(browser, "document.activeElement.matches('#detail pre')")
+    browser.key("PageDown", 34)
+    browser.wait("document.activeElement.scrollTop > 0")
+    for scheme in ["dark", "light"]:
+        browser.scheme(scheme)
+        browser.shot(SHOTS / f"recorded-{scheme}.png")
+    browser.size(390, 844, 2)
+    browser.wait("document.getElementById('detail').scrollWidth <= document.getElementById('detail').clientWidth")
+    browser.run("document.querySelector('#detail details[open] summary').scrollIntoView()")
+    browser.shot(SHOTS / "recorded-390.png")
+    browser.size(1400, 900)
+    browser.key("Escape", 27)
+    browser.wait("!document.getElementById('detail').open")
+    check_clean(browser, proxy)
+    proxy.end()
+
+
+def unrecorded(browser, boxes):
+    """A request that was not recorded: the page says what would have recorded it. A key that ends while a part is opened."""
+    proxy = Sparkgap(boxes, record="errors", keys="sk-0123456789abcdefghijklmn anna\nsk-another89abcdefghijklmno ben\n")
+    for key, content in [("sk-0123456789abcdefghijklmn", "hello"), ("sk-another89abcdefghijklmno", "please fail"), ("sk-0123456789abcdefghijklmn", "please fail")]:
+        proxy.ask([{"role": "user", "content": content}], "mine", key=key, output=10)
+    browser.open(f"{proxy.url}/ui#requests")
+    browser.wait("!document.getElementById('login').hidden && document.activeElement.id === 'key'")
+    browser.type("sk-0123456789abcdefghijklmn")
+    browser.key("Enter", 13, "\r")
+    browser.wait(f"{SHOWN} === 3")
+    for row, expected in [(3, "only those that fail are"), (2, "another client's")]:
+        browser.run(f"document.querySelector('{ROWS}:nth-child({row})').click()")
+        browser.wait("document.getElementById('detail').open")
+        browser.run("document.querySelector('#detail summary').focus()")
+        browser.run("document.querySelector('#detail summary').click()")
+        browser.wait(f"document.querySelector('#detail details').textContent.includes({json.dumps(expected)})")
+        if row == 3:
+            browser.shot(SHOTS / "unrecorded.png")
+        browser.key("Escape", 27)
+        browser.wait("!document.getElementById('detail').open")
+    browser.run(f"document.querySelector('{ROWS}').click()")
+    browser.run("document.querySelectorAll('#detail summary')[4].click()")
+    browser.wait("/no such adapter/.test(document.querySelectorAll('#detail details')[4].textContent)")
+    # Without its events the page learns only from the part that its session has ended.
+    browser.run("stop.abort()")
+    proxy.write_keys("sk-another89abcdefghijklmno ben\n")
+    proxy.process.send_signal(signal.SIGHUP)
+    proxy.wait_for("keys of clients loaded: 1")
+    browser.run("document.querySelectorAll('#detail summary')[0].click()")
+    browser.wait("!document.getElementById('login').hidden && !document.getElementById('detail').open")
+    assert not browser.run("document.body.textContent.includes('adapter')"), "the texts have gone with the session"
+    check_clean(browser, proxy, "401", "403", "404")
+    proxy.end()
+
+
 def main():
     SHOTS.mkdir(parents=True, exist_ok=True)
     boxes = {"spark-1": Box(), "spark-2": Box(read=4200, write=70), "studio": Box(read=1500, write=35)}
@@ -322,7 +432,7 @@ def main():
             test(browser, quick)
             check_clean(browser, quick, *allowed)
             print(f"ok: {test.__doc__}", flush=True)
-        for test in [restart, keys]:
+        for test in [restart, keys, recorded, unrecorded]:
             browser.open("about:blank")
             browser.urls.clear()
             test(browser, fast)

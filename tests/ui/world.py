@@ -105,14 +105,16 @@ class Box:
 class Sparkgap:
     """A running sparkgap: `url` is its base URL."""
 
-    def __init__(self, boxes, keys=None, places=4, listen="127.0.0.1:0"):
+    def __init__(self, boxes, keys=None, places=4, listen="127.0.0.1:0", record=None, lua=""):
         self.folder = tempfile.TemporaryDirectory()
         hooks, self.keys = f"{self.folder.name}/hooks.lua", f"{self.folder.name}/keys"
         upstreams = ", ".join(f'[{json.dumps(name)}] = {{ url = "{box.url}", max_in_flight = {places} }}' for name, box in boxes.items())
         names = ", ".join(json.dumps(name) for name in boxes)
         with open(hooks, "w", encoding="utf-8") as file:
-            file.write(f'return {{ upstreams = {{ {upstreams} }}, aliases = {{ {{ "*", upstream = {{ {names} }} }} }} }}\n')
+            file.write(f'return {{ upstreams = {{ {upstreams} }}, aliases = {{ {{ "*", upstream = {{ {names} }} }} }}, {lua} }}\n')
         command = [os.environ["SPARKGAP"], "serve", "--hooks", hooks, "--listen", listen]
+        if record:
+            command += ["--record", record, "--state", f"{self.folder.name}/state"]
         if keys:
             self.write_keys(keys)
             command += ["--api-key-file", self.keys]

@@ -523,8 +523,8 @@ function open(row) {
   if (row.prefix) {
     body.append(el("h3", { textContent: "Prefix" }), facts([["kept", count(row.prefix.kept)], ["lost", count(row.prefix.lost)], ["cause", row.prefix.cause], ["at", row.prefix.at]]));
   }
-  body.append(el("h3", { textContent: "Other facts" }), facts(Object.entries(row).filter(([name]) => !TITLES.includes(name)).map(([name, value]) => [name, value !== null && typeof value === "object" ? JSON.stringify(value) : value])));
   body.append(el("h3", { textContent: "What was sent" }), ...PARTS.map((part) => recorded(row.request_id, part)));
+  body.append(el("h3", { textContent: "Other facts" }), facts(Object.entries(row).filter(([name]) => !TITLES.includes(name)).map(([name, value]) => [name, value !== null && typeof value === "object" ? JSON.stringify(value) : value])));
   if (!$("detail").open) $("detail").showModal();
 }
 
