@@ -5,8 +5,11 @@ use crate::json::{PrettyLine, PrettyLines};
 /// The lines around a difference that are shown as they are.
 const CONTEXT_LINES: usize = 3;
 
+/// The most bytes of a value that are shown in the lines around a difference, and of the equal parts of two long values.
+const CONTEXT_SIZE: usize = 120;
+
 /// The lines that differ between two bodies, with some lines around them: the part between the longest common beginning and
-/// the longest common end. JSON has an entry a line. At most `lines_max` lines from the first difference on are compared;
+/// the longest common end. Of two long values only the part that differs is shown. JSON has an entry a line. At most `lines_max` lines from the first difference on are compared;
 /// if there are more, only the place of the first one is told. The text has at most about `size_max` bytes.
 pub fn body_difference(before: &[u8], now: &[u8], lines_max: usize, size_max: usize) -> String {
     let (mut old, mut new) = (PrettyLines::new(before), PrettyLines::new(now));
@@ -26,18 +29,7 @@ pub fn body_difference(before: &[u8], now: &[u8], lines_max: usize, size_max: us
         }
     }
     let mut out = format!("@@ line {} @@\n", same + 1).into_bytes();
-    let mut add = |mark: u8, lines: &[PrettyLine<'_>]| {
-        for line in lines {
-            if out.len() >= size_max {
-                return;
-            }
-            out.extend([mark, b' ']);
-            line.write(&mut out);
-            out.push(b'\n');
-            out.truncate(size_max);
-        }
-    };
-    add(b' ', &context);
+    add(b' ', &context, LongValues::Context, (&mut out, size_max));
     let many = old.clone().count().max(new.clone().count());
     if many > lines_max {
         out.extend_from_slice(format!("{many} lines behind it: too many to compare\n").as_bytes());
@@ -45,11 +37,70 @@ pub fn body_difference(before: &[u8], now: &[u8], lines_max: usize, size_max: us
     }
     let (old, new): (Vec<_>, Vec<_>) = (old.collect(), new.collect());
     let end = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| old == new).count();
-    add(b'-', old.get(..old.len() - end).unwrap_or_default());
-    add(b'+', new.get(..new.len() - end).unwrap_or_default());
+    let gone = old.get(..old.len() - end).unwrap_or_default();
+    let come = new.get(..new.len() - end).unwrap_or_default();
+    add(b'-', gone, LongValues::Beside(come), (&mut out, size_max));
+    add(b'+', come, LongValues::Beside(gone), (&mut out, size_max));
     let behind = new.get(new.len() - end..).unwrap_or_default();
-    add(b' ', behind.get(..CONTEXT_LINES.min(end)).unwrap_or_default());
+    add(
+        b' ',
+        behind.get(..CONTEXT_LINES.min(end)).unwrap_or_default(),
+        LongValues::Context,
+        (&mut out, size_max),
+    );
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// The way in which long values are shown.
+#[derive(Clone, Copy)]
+enum LongValues<'l> {
+    /// Only their beginning.
+    Context,
+    /// Without the parts that are equal in the line of the same number here, if it has the same place in its document.
+    Beside(&'l [PrettyLine<'l>]),
+}
+
+/// Appends lines, each behind a mark, up to `size_max` bytes of text.
+fn add(mark: u8, lines: &[PrettyLine<'_>], long: LongValues<'_>, (out, size_max): (&mut Vec<u8>, usize)) {
+    for (at, line) in lines.iter().enumerate() {
+        if out.len() >= size_max {
+            return;
+        }
+        out.extend([mark, b' ']);
+        let value = line.value();
+        let (skipped, dropped) = match long {
+            LongValues::Context => (0, value.len().saturating_sub(CONTEXT_SIZE)),
+            LongValues::Beside(others) => match others.get(at).filter(|other| other.is_beside(line)) {
+                Some(other) => equal_ends(value, other.value()),
+                None => (0, 0),
+            },
+        };
+        // A few bytes are not worth the words about them.
+        let (skipped, dropped) = if skipped + dropped > CONTEXT_SIZE { (skipped, dropped) } else { (0, 0) };
+        line.write_middle(
+            boundary(value, skipped),
+            value.len() - boundary(value, value.len() - dropped),
+            out,
+        );
+        out.push(b'\n');
+        out.truncate(size_max);
+    }
+}
+
+/// The bytes at the beginning and at the end that two values have in common, except for some next to the difference. The two
+/// parts do not overlap.
+fn equal_ends(one: &[u8], other: &[u8]) -> (usize, usize) {
+    let start = one.iter().zip(other).take_while(|(a, b)| a == b).count();
+    let left = one.len().min(other.len()) - start;
+    let end = one.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).take(left).count();
+    (start.saturating_sub(CONTEXT_SIZE), end.saturating_sub(CONTEXT_SIZE))
+}
+
+/// The place of the last character that begins at `at` or before it.
+fn boundary(bytes: &[u8], at: usize) -> usize {
+    let is_begin = |at: &usize| bytes.get(*at).is_none_or(|byte| byte & 0xC0 != 0x80);
+    // A character has at most four bytes.
+    (at.saturating_sub(3)..=at).rev().find(is_begin).unwrap_or(at)
 }
 
 #[cfg(test)]
@@ -76,6 +127,27 @@ mod tests {
             told,
             "@@ line 6 @@\n      {\n        \"a\": 1\n      },\n+     {\n+       \"a\": 2\n+     }\n    ],\n    \"s\": true\n  }\n"
         );
+    }
+
+    #[test]
+    fn of_long_values_the_part_that_changed_is_shown() {
+        let (long, near) = ("é".repeat(500), "é".repeat(60));
+        let told = difference(
+            &format!(r#"["{long}",{{"a":"{long} Monday {long}"}},"{long}"]"#),
+            &format!(r#"["{long}",{{"a":"{long} Sunday {long}"}},"{long}"]"#),
+        );
+        let cut =
+            |day: &str| format!("\"a\": (881 bytes) … {near} {day}day {} … (887 bytes)", "é".repeat(57));
+        let context = format!("\"{}", "é".repeat(59));
+        let expected = format!(
+            "@@ line 4 @@\n  [\n    {context} … (883 bytes),\n    {{\n-     {}\n+     {}\n    }},\n    {context} … (883 bytes)\n  ]\n",
+            cut("Mon"),
+            cut("Sun")
+        );
+        assert_eq!(told, expected);
+        // Lines at other places of their documents are not compared with each other.
+        let told = difference(&format!(r#"{{"a":"{long}"}}"#), &format!(r#"{{"b":"{long}"}}"#));
+        assert_eq!(told.matches(&long).count(), 2);
     }
 
     #[test]

@@ -18,18 +18,41 @@ impl PartialEq for PrettyLine<'_> {
     }
 }
 
-impl PrettyLine<'_> {
+impl<'b> PrettyLine<'b> {
     /// Appends the line, without a line end.
     pub fn write(&self, out: &mut Vec<u8>) {
+        self.write_middle(0, 0, out);
+    }
+
+    /// Appends the line without the first `skipped` and the last `dropped` bytes of its value; their numbers stand in their
+    /// place.
+    pub fn write_middle(&self, skipped: usize, dropped: usize, out: &mut Vec<u8>) {
         out.resize(out.len() + 2 * self.depth.min(DEPTH_MAX), b' ');
         if let Some(key) = self.key {
             out.extend_from_slice(key);
             out.extend_from_slice(b": ");
         }
-        out.extend_from_slice(self.value);
+        if skipped > 0 {
+            out.extend_from_slice(format!("({skipped} bytes) … ").as_bytes());
+        }
+        let end = self.value.len().saturating_sub(dropped);
+        out.extend_from_slice(self.value.get(skipped..end).unwrap_or_default());
+        if dropped > 0 {
+            out.extend_from_slice(format!(" … ({dropped} bytes)").as_bytes());
+        }
         if self.is_followed {
             out.push(b',');
         }
+    }
+
+    /// The value, or the bracket that stands in this line.
+    pub fn value(&self) -> &'b [u8] {
+        self.value
+    }
+
+    /// True if both lines have a value at the same place of two documents.
+    pub fn is_beside(&self, other: &PrettyLine<'_>) -> bool {
+        (self.depth, self.key) == (other.depth, other.key)
     }
 }
 
