@@ -29,7 +29,7 @@ pub(super) fn run(options: &ShowCommand) -> Result<(), Failed> {
     } else if options.diff {
         let before = reader
             .turn_before(&row)?
-            .ok_or("no earlier turn of its session was recorded, so there is nothing to compare with")?;
+            .ok_or("no earlier turn of its conversation was recorded, so there is nothing to compare with")?;
         print(&body_difference(sent_of(&before), sent_of(&row), usize::MAX, usize::MAX));
     } else {
         print(&to_text(&row));

@@ -144,7 +144,8 @@ impl Reader {
         read_recording(&self.0, id).map_err(|error| error.to_string())
     }
 
-    /// The recording of the turn before in the same session, if there is one.
+    /// The recording of the turn before in the same conversation, if there is one: the last request before it of the same
+    /// session, agent, lane and path.
     ///
     /// # Errors
     /// The file cannot be read: text for the operator.

@@ -2,6 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use crate::json::{self, Value};
+
 /// A recorded request. Keys were taken out of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordingRow {
@@ -93,16 +95,40 @@ pub(super) fn read_recording(
     }
 }
 
-/// The recording of the turn before in the same session.
+/// The most requests of a session that are searched for the turn before. Between two turns of a person there may be those of
+/// agents, and questions for titles.
+const SEARCHED_MAX: usize = 200;
+
+/// The recording of the turn before in the same conversation: a request of the same session, agent, lane and path.
 pub(super) fn read_turn_before(
     database: &Connection,
     row: &RecordingRow,
 ) -> Result<Option<RecordingRow>, rusqlite::Error> {
-    let question = format!(
-        "{COLUMNS} WHERE session = ?1 AND number < (SELECT number FROM recordings WHERE id = ?2)
-         ORDER BY number DESC LIMIT 1"
-    );
-    database.query_row(&question, [&row.session, &row.id], read_row).optional()
+    let wanted = conversation(&row.head);
+    let mut earlier = database.prepare(
+        "SELECT id, head FROM recordings
+         WHERE session = ?1 AND number < (SELECT number FROM recordings WHERE id = ?2) ORDER BY number DESC",
+    )?;
+    let heads = earlier.query_map([&row.session, &row.id], |row| {
+        Ok((row.get::<_, String>(0)?, conversation(&row.get::<_, String>(1)?)))
+    })?;
+    for found in heads.take(SEARCHED_MAX) {
+        let (id, its_own) = found?;
+        if its_own == wanted {
+            return read_recording(database, &id);
+        }
+    }
+    Ok(None)
+}
+
+/// The agent, the lane and the path of a recorded request, which tell the conversations of a session apart.
+fn conversation(head: &str) -> [Value<'static>; 3] {
+    let mut head = head.as_bytes().to_vec();
+    let head = json::parse(&mut head).unwrap_or_default();
+    [("record", "agent"), ("record", "lane"), ("request", "path")].map(|(part, key)| {
+        let found = head.get(part).and_then(|part| part.get(key));
+        found.map(|value| value.clone().into_owned()).unwrap_or_default()
+    })
 }
 
 fn read_row(row: &Row<'_>) -> Result<RecordingRow, rusqlite::Error> {

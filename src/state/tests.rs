@@ -303,6 +303,37 @@ fn the_oldest_recordings_go() {
 }
 
 #[test]
+fn the_turn_before_is_of_the_same_conversation() {
+    let folder = folder("turns");
+    let (store, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
+    let add = |id: &str, agent: &str, lane: u64, path: &str| {
+        let head = format!(
+            r#"{{"record":{{"agent":{agent},"lane":{lane},"model":"{id}"}},"request":{{"path":"{path}"}}}}"#
+        );
+        let row = RecordingRow { head, ..recording(id, "s", 9) };
+        store.add_recording(row.clone(), 100_000);
+        row
+    };
+    let path = "/v1/messages";
+    add("req_1", "null", 0, path);
+    add("req_2", "\"explorer\"", 1, path);
+    add("req_3", "null", 2, path);
+    add("req_4", "null", 0, "/v1/messages/count_tokens");
+    let main = add("req_5", "null", 0, path);
+    let agent = add("req_6", "\"explorer\"", 1, path);
+    let title = add("req_7", "null", 1, path);
+    store.add_recording(RecordingRow { head: "{".to_owned(), ..recording("req_8", "s", 9) }, 100_000);
+    store.close();
+    let reader = Reader::open(&folder).unwrap();
+    let before = |row: &RecordingRow| reader.turn_before(row).unwrap().map(|before| before.id);
+    assert_eq!(before(&main).as_deref(), Some("req_1"));
+    assert_eq!(before(&agent).as_deref(), Some("req_2"));
+    assert_eq!(before(&title), None);
+    assert_eq!(before(&recording("req_8", "s", 9)), None);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn a_file_of_an_older_version_is_read_and_brought_up_to_date() {
     let folder = folder("older");
     write(&folder, &[row("anna", 10)]);

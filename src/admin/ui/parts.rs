@@ -82,9 +82,9 @@ pub(super) fn show(part: RecordedPart, row: &RecordingRow, before: Option<&Recor
                     Err("on_request did not change this body, or there is no such hook")
                 }
                 (RecordedPart::HookChanges, _) => Ok(changes(client, hooked)),
-                (_, None) => {
-                    Err("no earlier turn of its session was recorded, so there is nothing to compare with")
-                }
+                (_, None) => Err(
+                    "no earlier turn of its conversation was recorded, so there is nothing to compare with",
+                ),
                 (_, Some(before)) => {
                     notes.push(format!("compared with {}", before.id));
                     let [_, _, earlier, ..] = &before.places;
