@@ -140,14 +140,14 @@ impl Proxy {
             mode: self.recorder.options().mode,
             caller: Caller { user, ..caller.clone() },
         };
-        let body = read_recorded(&self.recording_reads, &source, (id, request.query.as_deref()))?;
+        let answer = read_recorded(&self.recording_reads, &source, (id, request.query.as_deref()))?;
         let headers = [
             ("content-type", "application/json"),
             ("cache-control", "no-store"),
             ("x-content-type-options", "nosniff"),
             ("request-id", request_id),
         ];
-        Ok(client.borrow_mut().respond(200, &headers, &body))
+        Ok(client.borrow_mut().respond(200, &headers, &answer.body))
     }
 
     /// Admits a browser by its session, or any client by its key. Returns the key's owner, if it has one.

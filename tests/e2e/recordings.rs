@@ -92,7 +92,7 @@ fn each_part_of_a_recorded_turn_is_shown() {
     assert_eq!(text(&told), "+ system: \"Be brief.\"\n+ temperature: 0.5\n");
     let told = part(&server, &id, "upstream_body", "");
     assert!(text(&told).contains("\"content\": \"Be brief.\""), "{told}");
-    assert!(told["notes"][0].as_str().unwrap().starts_with(&format!("sent to {} after ", upstream.url())));
+    assert!(told["notes"][0].as_str().unwrap().starts_with("sent to default after "));
     let told = part(&server, &id, "difference", "");
     let added = "+     {\n+       \"role\": \"assistant\",\n+       \"content\": \"Hello\"\n+     },\n";
     assert!(text(&told).contains(added) && !text(&told).contains("\n- "), "{told}");
@@ -282,6 +282,9 @@ fn a_request_without_a_recording_says_why() {
     {
         assert_eq!(ask(&server, wrong, "client_body", "").status, 404, "{wrong}");
     }
+    fs::remove_file(folder.join("sparkgap.db")).unwrap();
+    let (status, why) = refused(&ask(&server, &id, "client_body", ""));
+    assert!(status == 500 && why.contains("cannot be read now") && !why.contains("sparkgap.db"), "{why}");
     assert!(server.terminate());
 }
 

@@ -2,7 +2,7 @@
 
 use crate::activity::{RecordedStep, StepKind, body_difference, read_steps};
 use crate::json::{self, Object, PrettyLines, Value, add_changes};
-use crate::shown::plain_json;
+use crate::shown::{cut, plain_json};
 use crate::state::RecordingRow;
 
 /// The most bytes of a part that are shown.
@@ -66,7 +66,7 @@ struct PartText {
 /// has), `notes` and `text`. `before`: the recording of the turn before, for the difference to it.
 pub(super) fn show(part: RecordedPart, row: &RecordingRow, before: Option<&RecordingRow>) -> Object<'static> {
     let steps = read_steps(&row.steps, &row.places);
-    let [client, hooked, sent, upstream, answer] = &row.places;
+    let [client, _, sent, upstream, answer] = &row.places;
     let mut notes = Vec::new();
     let (size, made) = match part {
         RecordedPart::ClientBody => (client.len(), body(client)),
@@ -77,27 +77,7 @@ pub(super) fn show(part: RecordedPart, row: &RecordingRow, before: Option<&Recor
         RecordedPart::UpstreamAnswer => (upstream.len(), answer_text(&steps, StepKind::is_of_upstream)),
         RecordedPart::ClientAnswer => (answer.len(), answer_text(&steps, |kind| kind == StepKind::Answer)),
         RecordedPart::HookChanges | RecordedPart::Difference => {
-            let told = match (part, before) {
-                (RecordedPart::HookChanges, _) if hooked.is_empty() => {
-                    Err("on_request did not change this body, or there is no such hook")
-                }
-                (RecordedPart::HookChanges, _) => Ok(changes(client, hooked)),
-                (_, None) => Err(
-                    "no earlier turn of its conversation was recorded, so there is nothing to compare with",
-                ),
-                (_, Some(before)) => {
-                    notes.push(format!("compared with {}", before.id));
-                    let [_, _, earlier, ..] = &before.places;
-                    Ok(body_difference(earlier, sent, LINES_MAX, PART_SIZE_MAX))
-                }
-            };
-            let text = told.unwrap_or_else(|why| {
-                notes.push(why.to_owned());
-                String::new()
-            });
-            if text.len() >= PART_SIZE_MAX {
-                notes.push(format!("only the first {PART_SIZE_MAX} bytes are shown"));
-            }
+            let text = compared(part, row, before, &mut notes);
             (text.len(), PartText { used: text.len(), text: text.into_bytes() })
         }
     };
@@ -111,6 +91,16 @@ pub(super) fn show(part: RecordedPart, row: &RecordingRow, before: Option<&Recor
             made.used, row.id
         ));
     }
+    // Characters that could make a line read as another one are escaped as JSON does it.
+    let text = String::from_utf8_lossy(&made.text);
+    let escaped = plain_json(&text);
+    let text = cut(&escaped, TEXT_SIZE_MAX);
+    if text.len() < escaped.len() {
+        notes.push(format!(
+            "the text ends after {TEXT_SIZE_MAX} bytes: `sparkgap show {}` prints more",
+            row.id
+        ));
+    }
     if row.is_cut {
         notes.push("a limit has cut this recording; a part of it is missing".to_owned());
     }
@@ -120,9 +110,44 @@ pub(super) fn show(part: RecordedPart, row: &RecordingRow, before: Option<&Recor
     shown.push("size", size as u64);
     shown.push("shown", made.used as u64);
     shown.push("notes", notes.into_iter().map(Value::from).collect::<Vec<_>>());
-    // Characters that could make a line read as another one are escaped as JSON does it.
-    shown.push("text", plain_json(&String::from_utf8_lossy(&made.text)).into_owned());
+    shown.push("text", text.to_owned());
     shown
+}
+
+/// The changes of a hook, or the difference to the turn before; empty with a note if there is nothing to compare.
+fn compared(
+    part: RecordedPart,
+    row: &RecordingRow,
+    before: Option<&RecordingRow>,
+    notes: &mut Vec<String>,
+) -> String {
+    let [client, hooked, sent, ..] = &row.places;
+    let is_hook = part == RecordedPart::HookChanges;
+    let text = match before {
+        _ if is_hook && hooked.is_empty() => {
+            Err("on_request did not change this body, or there is no such hook")
+        }
+        _ if is_hook => Ok(changes(client, hooked)),
+        _ if sent.is_empty() => Err("no upstream was asked"),
+        None => Err("no earlier turn of its conversation was recorded, so there is nothing to compare with"),
+        Some(before) => {
+            notes.push(format!("compared with {}", before.id));
+            let [_, _, earlier, ..] = &before.places;
+            Ok(body_difference(earlier, sent, LINES_MAX, PART_SIZE_MAX))
+        }
+    };
+    let text = text.unwrap_or_else(|why| {
+        notes.push(why.to_owned());
+        String::new()
+    });
+    if text.len() >= PART_SIZE_MAX {
+        let command = if is_hook { "" } else { " --diff" };
+        notes.push(format!(
+            "only the first {PART_SIZE_MAX} bytes are shown: `sparkgap show {}{command}` prints more",
+            row.id
+        ));
+    }
+    text
 }
 
 /// The upstream that got the last body, and the number of those before, which are not kept.
@@ -132,9 +157,9 @@ fn sent_note(steps: &[RecordedStep<'_>]) -> Option<String> {
     let target = steps.iter().rfind(|step| step.kind == StepKind::Target);
     let mut facts = target.map_or("", |target| target.facts).as_bytes().to_vec();
     let facts = json::parse(&mut facts).unwrap_or(Value::Null);
-    let url = facts.get("url").and_then(Value::as_str).unwrap_or_default();
+    let name = facts.get("upstream").and_then(Value::as_str).unwrap_or_default();
     let more = if count > 1 { format!(", the last of {count} bodies") } else { String::new() };
-    Some(format!("sent to {url} after {} ms{more}", sent.at / 1000))
+    Some(format!("sent to {name} after {} ms{more}", sent.at / 1000))
 }
 
 /// The beginning of these bytes, without a torn character.
@@ -260,7 +285,7 @@ mod tests {
 
     #[test]
     fn an_answer_has_a_line_for_each_event_with_its_time() {
-        let steps = "1000 b 2 \n2000 r 9 {\"status\":400}\n3000 u 10 \n4500 u 13 \n5000 u 4 \n9000 u 0 \n1500 k 0 {\"url\":\"http://box/v1\"}\n1900 b 2 \n";
+        let steps = "1000 b 2 \n2000 r 9 {\"status\":400}\n3000 u 10 \n4500 u 13 \n5000 u 4 \n9000 u 0 \n1500 k 0 {\"upstream\":\"box\"}\n1900 b 2 \n";
         let answer = "{\"no\":tru: hi\n\ndata: {\"a\":1}\r\n\r\nx: y";
         let row = row(steps, ["", "", "{}", answer, ""]);
         let (text, notes) = shown(RecordedPart::UpstreamAnswer, &row);
@@ -270,7 +295,7 @@ mod tests {
         );
         assert_eq!(notes, "[]");
         let (_, notes) = shown(RecordedPart::UpstreamBody, &row);
-        assert_eq!(notes, r#"["sent to http://box/v1 after 1 ms, the last of 2 bodies"]"#);
+        assert_eq!(notes, r#"["sent to box after 1 ms, the last of 2 bodies"]"#);
         let (text, notes) = shown(RecordedPart::ClientAnswer, &row);
         assert!(text.is_empty() && notes.contains("nothing was sent"), "{notes}");
     }
@@ -300,7 +325,7 @@ mod tests {
                 RecordedPart::NAMES.into_iter().filter(|(part, _)| *part != RecordedPart::Difference)
             {
                 let (text, notes) = shown(part, &row);
-                assert!(text.len() <= 6 * (TEXT_SIZE_MAX + PART_SIZE_MAX), "{part:?} {}", text.len());
+                assert!(text.len() <= TEXT_SIZE_MAX, "{part:?} {}", text.len());
                 assert!(!text.contains('\u{fffd}') && !text.contains('\u{0}'), "{part:?}");
                 let is_told = notes.contains("sparkgap show req_1") || part == RecordedPart::HookChanges;
                 assert!(is_told, "{part:?} {notes}");

@@ -1,9 +1,11 @@
 //! The recording of one request, for a browser: `GET /ui/recording/ID?part=NAME`.
 //!
 //! A thread of its own reads the file, one at a time, so that a slow disk holds up nobody but those who look at recordings,
-//! and what it makes us hold has a limit: two recordings, which the difference of two turns needs.
+//! and what it makes us hold has a limit: two recordings, which the difference of two turns needs. So have the answers, which
+//! a browser may read slowly.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,9 +22,29 @@ use crate::threads;
 /// How long a browser waits for its turn, and then for the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The turn of the thread that reads a recording. True while one does.
+/// The most answers that are made or sent at a time, each of 2 MB at most.
+const ANSWERS_MAX: usize = 16;
+
+/// The recordings that browsers read now.
 #[derive(Debug, Default)]
-pub struct RecordingReads(Arc<(Mutex<bool>, Condvar)>);
+pub struct RecordingReads {
+    /// The turn of the thread that reads. True while one does.
+    turn: Arc<(Mutex<bool>, Condvar)>,
+    answers: AtomicUsize,
+}
+
+/// A part of a recording as JSON, which counts among the answers until it is dropped.
+pub struct RecordingAnswer<'r> {
+    /// The JSON.
+    pub body: Vec<u8>,
+    reads: &'r RecordingReads,
+}
+
+impl Drop for RecordingAnswer<'_> {
+    fn drop(&mut self) {
+        self.reads.answers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// The sources of an answer, and who asks.
 pub struct RecordingSource<'s> {
@@ -48,9 +70,17 @@ impl Drop for ReadTurn {
 }
 
 impl RecordingReads {
+    /// An answer that has no text yet. `None`: there are too many.
+    fn begin(&self) -> Option<RecordingAnswer<'_>> {
+        let before = self.answers.fetch_add(1, Ordering::Relaxed);
+        // Counted already, so that it is taken off again in any case.
+        let answer = RecordingAnswer { body: Vec::new(), reads: self };
+        (before < ANSWERS_MAX).then_some(answer)
+    }
+
     /// Waits until nobody reads. `None`: somebody still does.
     fn enter(&self) -> Option<ReadTurn> {
-        let (is_taken, freed) = &*self.0;
+        let (is_taken, freed) = &*self.turn;
         let is_taken = is_taken.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = freed.wait_timeout_while(is_taken, PATIENCE, |is_taken| *is_taken);
         let (mut is_taken, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +88,7 @@ impl RecordingReads {
             return None;
         }
         *is_taken = true;
-        Some(ReadTurn(Arc::clone(&self.0)))
+        Some(ReadTurn(Arc::clone(&self.turn)))
     }
 }
 
@@ -66,22 +96,21 @@ impl RecordingReads {
 ///
 /// # Errors
 /// 400 for an unknown part, 404 if there is no recording, 409 while the request runs, 403 if it is another client's, 503 if
-/// the disk does not answer; each with what to do.
-pub fn read_recorded(
-    reads: &RecordingReads,
+/// the disk does not answer, or too many are read; each with what to do.
+pub fn read_recorded<'r>(
+    reads: &'r RecordingReads,
     source: &RecordingSource<'_>,
     (id, query): (&str, Option<&str>),
-) -> Result<Vec<u8>, Error> {
+) -> Result<RecordingAnswer<'r>, Error> {
     let part = parameter(query, "part").and_then(RecordedPart::from_name).ok_or_else(|| {
         let names = RecordedPart::NAMES.map(|(_, name)| name).join(", ");
         Error::invalid(format!("part: name one of {names}, as in ?part=client_body"))
     })?;
-    let busy = || {
-        let what = "the disk of the state folder does not answer; try again";
-        Error::new(Kind::Api, what).with_status(503).retry(Retry::After(1))
-    };
+    let later = |what: &str| Error::new(Kind::Api, what).with_status(503).retry(Retry::After(1));
+    let hangs = || later("the disk of the state folder does not answer; try again");
     let store = Arc::clone(source.store.ok_or_else(|| missing(source, id))?);
-    let turn = reads.enter().ok_or_else(busy)?;
+    let mut answer = reads.begin().ok_or_else(|| later("too many recordings are being read; try again"))?;
+    let turn = reads.enter().ok_or_else(hangs)?;
     let (sender, received) = sync_channel(1);
     let (wanted, caller) = (id.to_owned(), source.caller.clone());
     let work = move || {
@@ -91,10 +120,11 @@ pub fn read_recorded(
     };
     threads::background("recording", work).map_err(Error::exhausted)?;
     match received.recv_timeout(PATIENCE) {
-        Ok(read) => read?.ok_or_else(|| missing(source, id)),
-        Err(RecvTimeoutError::Timeout) => Err(busy()),
-        Err(RecvTimeoutError::Disconnected) => Err(Error::new(Kind::Api, "Internal server error")),
+        Ok(read) => answer.body = read?.ok_or_else(|| missing(source, id))?,
+        Err(RecvTimeoutError::Timeout) => return Err(hangs()),
+        Err(RecvTimeoutError::Disconnected) => return Err(Error::new(Kind::Api, "Internal server error")),
     }
+    Ok(answer)
 }
 
 /// Reads a part. `None`: there is no recording of this request.
@@ -161,4 +191,25 @@ fn missing(source: &RecordingSource<'_>, id: &str) -> Error {
         }
     };
     Error::new(Kind::NotFound, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sixteen_answers_and_one_reader_at_a_time() {
+        let reads = RecordingReads::default();
+        let mut answers: Vec<_> = (0..ANSWERS_MAX).map(|_| reads.begin().unwrap()).collect();
+        assert!(reads.begin().is_none() && reads.begin().is_none());
+        answers.pop();
+        assert!(reads.begin().is_some());
+        let turn = reads.enter().unwrap();
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| reads.enter().is_some());
+            drop(turn);
+            assert!(next.join().unwrap());
+        });
+        assert!(reads.enter().is_some());
+    }
 }
