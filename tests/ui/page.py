@@ -319,8 +319,9 @@ def part(browser, title):
     press_tab_until(browser, here)
     browser.key("Enter", 13, "\r")
     details = f"[...document.querySelectorAll('#detail details')].find((it) => it.firstChild.textContent === {json.dumps(title)})"
-    browser.wait(f"{details}.open && !/^loading$/.test({details}.lastChild.textContent) && {details}.lastChild.textContent")
-    return browser.run(f"{details}.lastChild.textContent")
+    shown = f"[...{details}.children].slice(1).map((it) => it.textContent).join('')"
+    browser.wait(f"{details}.open && {shown} && {shown} !== 'loading'")
+    return browser.run(shown)
 
 
 def recorded(browser, boxes):

@@ -486,29 +486,31 @@ const PARTS = [["client_body", "Client's body"], ["hook_changes", "Changes by ho
   ["difference", "Difference to the turn before"], ["upstream_answer", "Upstream's answer"], ["client_answer", "Client's answer"]];
 
 function recorded(id, [part, title]) {
-  const shown = el("div", { "aria-live": "polite" });
-  const details = el("details", {}, el("summary", { textContent: title }), shown);
+  // Only the notes are announced: a screen reader need not read a whole body aloud.
+  const place = { notes: el("div", { role: "status" }), text: el("div"), isDone: false };
+  const details = el("details", {}, el("summary", { textContent: title }), place.notes, place.text);
   // One that failed is asked for again when it is opened again.
-  details.addEventListener("toggle", () => details.open && shown.dataset.state !== "done" && load(id, part, title, shown));
+  details.addEventListener("toggle", () => details.open && !place.isDone && load(id, part, title, place));
   return details;
 }
 
-async function load(id, part, title, shown) {
-  const note = (words, name = "note") => el("p", { class: name, textContent: words });
-  shown.replaceChildren(note("loading"));
+async function load(id, part, title, place) {
+  const note = (name, ...words) => place.notes.replaceChildren(...words.map((textContent) => el("p", { class: name, textContent })));
+  note("note", "loading");
   try {
     const answer = await fetch(`ui/recording/${encodeURIComponent(id)}?part=${part}`, { cache: "no-store" });
     if (answer.status === 401) return ask();
     const told = await answer.json();
-    if (!answer.ok) return shown.replaceChildren(note(told.error.message, "why"));
+    if (!answer.ok) return note("why", told.error.message);
     const lines = el("pre", { tabIndex: 0, role: "region", "aria-label": title });
     if (part === "difference" || part === "hook_changes") {
       for (const line of told.text.split(/(?<=\n)/)) lines.append(line[0] === "-" || line[0] === "+" ? el("span", { class: line[0] === "-" ? "gone" : "added", textContent: line }) : line);
     } else lines.textContent = told.text;
-    shown.replaceChildren(...told.notes.map((words) => note(words)), ...(told.text ? [lines] : []));
-    shown.dataset.state = "done";
+    place.isDone = true;
+    place.text.replaceChildren(...(told.text ? [lines] : []));
+    note("note", ...told.notes);
   } catch {
-    shown.replaceChildren(note("The server cannot be reached.", "why"));
+    note("why", "The server cannot be reached.");
   }
 }
 
