@@ -103,6 +103,9 @@ pub struct Settings {
     pub allow_extra: Vec<String>,
     /// The schemes of the addresses of images that clients may have the server fetch.
     pub image_schemes: Vec<String>,
+    /// Web searches can be made, so a web search beside other tools is offered to the model as a function. Follows from
+    /// `search` and `on_search`; it has no key of its own.
+    pub web_search: bool,
 }
 
 impl Default for Settings {
@@ -127,6 +130,7 @@ impl Default for Settings {
             user_id: false,
             allow_extra: Vec::new(),
             image_schemes: IMAGE_SCHEMES.map(str::to_owned).to_vec(),
+            web_search: false,
         }
     }
 }

@@ -11,7 +11,7 @@ use sparkgap::settings::Settings;
 use sparkgap::translate::{Lessons, Plan, TakenIds, Target};
 
 use support::cuts::judge;
-use support::replay::{Answer, Exchange, request};
+use support::replay::{Answer, Exchange, SearchScript, request};
 use support::validator::{self, Ended};
 
 const STREAMS: u64 = 20_000;
@@ -58,6 +58,10 @@ const DELTAS: [&str; 38] = [
     r#"{"tool_calls":[{"id":"a","function":{"name":"f","arguments":""}}]}"#,
     r#"{"tool_calls":[{"id":"toolu_sg1_YQ","function":{"name":"g","arguments":"{\"s\": \"z\"}"}}]}"#,
 ];
+
+/// The events of the round after a search.
+const NEXT: &str =
+    "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"found\"},\"finish_reason\":\"stop\"}]}\n\n";
 
 /// A history in which some of the ids occurred, plain and encoded.
 const HISTORY: &str = r#"{"role":"assistant","content":[
@@ -110,7 +114,21 @@ fn exchange(dice: &mut Dice) -> Exchange {
         "data: {{\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":\"{finish}\",\"stop_reason\":{stop}}}]}}\n\n"
     );
     let silences = (0..dice.below(3)).map(|_| dice.below(12)).collect();
-    streamed(plan, silences, body)
+    let exchange = streamed(plan, silences, body);
+    if dice.below(4) == 0 { with_searches(exchange) } else { exchange }
+}
+
+/// The same with the calls of one of the tools as web searches, after which the answer goes on.
+fn with_searches(exchange: Exchange) -> Exchange {
+    let body = String::from_utf8(exchange.body).unwrap().replace(r#""name":"g""#, r#""name":"web_search""#);
+    let mut plan = exchange.plan;
+    plan.search = Some(Box::default());
+    plan.tools.push(("web_search".to_owned(), None));
+    let search = SearchScript {
+        page: br#"{"results":[{"url":"http://a/"}]}"#.to_vec(),
+        next: NEXT.as_bytes().to_vec(),
+    };
+    Exchange { plan, body: body.into_bytes(), search: Some(search), ..exchange }
 }
 
 fn plan(extra: &str, has_history: bool, think_tags: bool) -> Plan {
@@ -133,7 +151,16 @@ fn plan(extra: &str, has_history: bool, think_tags: bool) -> Plan {
 
 fn streamed(plan: Plan, silences: Vec<usize>, body: String) -> Exchange {
     let (window, status, retry_after) = (None, 200, None);
-    Exchange { plan, window, status, retry_after, silences, is_sse: true, body: body.into_bytes() }
+    Exchange {
+        plan,
+        window,
+        status,
+        retry_after,
+        silences,
+        is_sse: true,
+        body: body.into_bytes(),
+        search: None,
+    }
 }
 
 /// The ids of calls differ within the answer and from all ids of [`HISTORY`], if that went before.

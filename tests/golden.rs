@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 use sparkgap::dialect::ServerKind;
 use sparkgap::error::Error;
 use sparkgap::settings::{LateTools, LoopMode, Settings, SystemMessages, ThinkingMode};
-use sparkgap::translate::{Lessons, Target};
+use sparkgap::translate::{Lessons, Target, extend_chat};
 
 use support::cuts::PlacesMax;
 use support::pretty::{compact, pretty};
-use support::replay::{Answer, Exchange, REQUEST_ID, request};
+use support::replay::{Answer, Exchange, REQUEST_ID, SearchScript, request};
 use support::{cuts, validator};
 
 /// The variable that makes a run rewrite the expected results. Read the difference before you commit it.
@@ -117,23 +117,28 @@ impl Case {
             think_tags: self.is("think_tags", default.think_tags),
             user_id: self.is("user_id", default.user_id),
             thinking_in_text: self.is("thinking_in_text", default.thinking_in_text),
+            web_search: self.is("web_search", default.web_search),
             allow_extra: self.words("allow_extra").unwrap_or(default.allow_extra),
             image_schemes: self.words("image_schemes").unwrap_or(default.image_schemes),
             ..default
         }
     }
 
-    /// The upstream's body for the client's request, and the values with which the answer is read.
-    fn request(&self) -> Result<(String, Option<Exchange>), Error> {
-        let settings = self.settings();
+    fn target<'s>(&self, settings: &'s Settings) -> Target<'s> {
         let flavour = self.get("flavour").unwrap_or("vllm");
-        let target = Target {
+        Target {
             model: "qwen3",
             flavour: ServerKind::from_name(flavour).unwrap_or_else(|| panic!("{}: {flavour}", self.name)),
             window: self.number("window"),
             lessons: Lessons::default(),
-            settings: &settings,
-        };
+            settings,
+        }
+    }
+
+    /// The upstream's body for the client's request, and the values with which the answer is read.
+    fn request(&self) -> Result<(String, Option<Exchange>), Error> {
+        let settings = self.settings();
+        let target = self.target(&settings);
         let (chat, mut plan) = request(&self.messages, &target)?;
         plan.context_window_beta = self.is("context_window_beta", false);
         let (sse, json) = (self.file("upstream.sse"), self.file("upstream.json"));
@@ -146,6 +151,9 @@ impl Case {
             silences: self.numbers("silences"),
             is_sse,
             body,
+            search: self
+                .file("search.json")
+                .map(|page| SearchScript { page, next: self.file("upstream-2.sse").unwrap_or_default() }),
         });
         Ok((chat, exchange))
     }
@@ -160,6 +168,8 @@ impl Case {
                 return results;
             }
         };
+        let next = exchange.as_ref().and_then(|exchange| self.next_round(&chat, exchange));
+        results.extend(next.map(|next| ("chat-2.json", next.into_bytes())));
         results.insert("chat.json", chat.into_bytes());
         let Some(exchange) = exchange else { return results };
         let answer = exchange.whole().answer;
@@ -171,6 +181,17 @@ impl Case {
             Answer::Told(bytes) => results.insert("message.json", compact(&bytes).into_bytes()),
         };
         results
+    }
+
+    /// The upstream's body for the next round, if the model searches.
+    fn next_round(&self, chat: &str, exchange: &Exchange) -> Option<String> {
+        let (round, texts) = exchange.searches()?;
+        let settings = self.settings();
+        let mut asked = exchange.plan.asked.clone();
+        let mut bytes = chat.as_bytes().to_vec();
+        let mut body = sparkgap::json::parse(&mut bytes).unwrap();
+        extend_chat(&mut body, (&round, &texts), &mut asked, &self.target(&settings), true);
+        Some(body.to_json())
     }
 
     fn error(&self, error: &Error) -> Vec<u8> {
@@ -222,10 +243,11 @@ fn show(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-const EXPECTATIONS: [&str; 4] = ["chat.json", "message.sse", "message.json", "error.json"];
+const EXPECTATIONS: [&str; 5] = ["chat.json", "chat-2.json", "message.sse", "message.json", "error.json"];
 
 /// The keys that the head of an `about.txt` may have.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
+    "web_search",
     "allow_extra",
     "image_schemes",
     "late_tools",

@@ -195,7 +195,8 @@ impl Conversation {
             "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
         let (window, status, retry_after, silences) = (None, 200, None, Vec::new());
         let body = sse.into_bytes();
-        let exchange = Exchange { plan, window, status, retry_after, silences, is_sse: true, body };
+        let exchange =
+            Exchange { plan, window, status, retry_after, silences, is_sse: true, body, search: None };
         let Answer::Told(message) = exchange.whole().answer else { panic!("no answer") };
         let message: Value = serde_json::from_slice(&message).unwrap();
         let content = message["content"].as_array().unwrap().clone();

@@ -101,6 +101,7 @@ impl Recording {
             silences: Vec::new(),
             is_sse: self.is_sse,
             body: self.body.clone(),
+            search: None,
         }
     }
 

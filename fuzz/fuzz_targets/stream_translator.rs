@@ -98,7 +98,8 @@ fuzz_target!(|input: &[u8]| {
     let plan = plans()[usize::from(*plan) % plans().len()].clone();
     let is_sse = form & 2 == 0;
     let silences = vec![usize::from(*at) % 8];
-    let exchange = Exchange { plan, window: None, status: 200, retry_after: None, silences, is_sse, body };
+    let exchange =
+        Exchange { plan, window: None, status: 200, retry_after: None, silences, is_sse, body, search: None };
     let whole = exchange.whole().answer;
     let ended = judge("whole", &whole, true);
     let size = usize::from(*size) + 1;

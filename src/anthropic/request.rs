@@ -130,6 +130,8 @@ pub struct Tool<'r> {
     pub examples: &'r [Value<'r>],
     /// True if the client declares it late: `defer_loading`.
     pub deferred: bool,
+    /// The declaration as it came, for the members of one kind of tool only.
+    pub body: &'r Value<'r>,
 }
 
 /// The author of a message.

@@ -88,6 +88,12 @@ impl WebSearchTool {
         })
     }
 
+    /// The bytes that it takes, about.
+    pub fn size(&self) -> usize {
+        let lists = self.allowed.iter().chain(&self.blocked);
+        size_of::<WebSearchTool>() + lists.map(|domain| size_of::<String>() + domain.len()).sum::<usize>()
+    }
+
     /// True if a page of this address may be a result.
     pub fn allows(&self, url: &str) -> bool {
         let is_below = |domain: &String| is_below(url, domain);

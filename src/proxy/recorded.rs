@@ -243,6 +243,7 @@ fn settings_value(settings: &Settings) -> Value<'static> {
         allow_extra,
         image_schemes,
         foreign_thinking,
+        web_search,
     } = settings;
     let number = |number: &Option<u64>| number.map_or(Value::Null, Value::from);
     let words = |words: &[String]| -> Value<'static> {
@@ -267,6 +268,7 @@ fn settings_value(settings: &Settings) -> Value<'static> {
         ("allow_extra", words(allow_extra)),
         ("image_schemes", words(image_schemes)),
         ("foreign_thinking", (*foreign_thinking).into()),
+        ("web_search", (*web_search).into()),
     ])
 }
 
@@ -302,6 +304,7 @@ fn read_settings(facts: &Value<'_>) -> Settings {
         allow_extra: words("allow_extra").unwrap_or(default.allow_extra),
         image_schemes: words("image_schemes").unwrap_or(default.image_schemes),
         foreign_thinking: flag("foreign_thinking").unwrap_or(default.foreign_thinking),
+        web_search: flag("web_search").unwrap_or(default.web_search),
     }
 }
 
@@ -376,6 +379,7 @@ mod tests {
             allow_extra: vec!["x".to_owned()],
             image_schemes: Vec::new(),
             foreign_thinking: false,
+            web_search: true,
             window: Some(9),
             flavour: None,
         };

@@ -10,10 +10,10 @@ mod results;
 
 use std::borrow::Cow;
 
-use crate::anthropic::{Block, Message, Role, ToolResult};
+use crate::anthropic::{Block, Message, Role, ToolResult, WEB_SEARCH};
 use crate::dialect::ServerKind;
 use crate::error::Error;
-use crate::json::Value;
+use crate::json::{self, Value};
 use crate::settings::{LoopMode, SystemMessages};
 use crate::shown::cut;
 
@@ -21,6 +21,7 @@ use super::blocks;
 use super::late::Late;
 use super::plan::Target;
 use super::signature::is_foreign;
+use super::stream::{SearchCall, SearchRound};
 use super::tool_id;
 use answer::{AssistantCall, AssistantTurn, append};
 use loops::CallLoop;
@@ -100,6 +101,30 @@ pub(super) fn history<'r>(
         }
     }
     builder.finish()
+}
+
+/// The messages of a round of searches: the model's answer with its calls, and their results. `before`: the beginning of the
+/// answer that the client gave.
+pub(super) fn round_messages(
+    before: &str,
+    round: &SearchRound,
+    results: &[String],
+    flavour: ServerKind,
+) -> Vec<Value<'static>> {
+    let mut bytes: Vec<Vec<u8>> =
+        round.calls.iter().map(|call| call.arguments.clone().into_bytes()).collect();
+    let inputs: Vec<Option<Value<'_>>> = bytes.iter_mut().map(|bytes| json::parse(bytes).ok()).collect();
+    let call = |(call, input)| {
+        let SearchCall { id, .. }: &SearchCall = call;
+        AssistantCall { id, name: WEB_SEARCH, input: Option::as_ref(input) }
+    };
+    let calls = round.calls.iter().zip(&inputs).map(call).collect();
+    let answer = ChatMessage::Assistant(AssistantTurn::of_round(before, &round.written, calls));
+    let result = |(call, text): (&SearchCall, &String)| {
+        ChatMessage::Tool { id: &call.id, content: Cow::Borrowed(text) }.into_json(flavour).into_owned()
+    };
+    let results = round.calls.iter().zip(results).map(result);
+    std::iter::once(answer.into_json(flavour).into_owned()).chain(results).collect()
 }
 
 struct Builder<'r, 't> {

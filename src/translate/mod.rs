@@ -18,6 +18,7 @@
 //! | `tool_id` | an upstream's id of a call | one that the API allows and the client does not know yet, and back |
 //! | `finish` | finish reason, counts | stop reason, usage |
 //! | `message` | events | one whole Message |
+//! | `round` | a chat completion whose model searches the web, and the results | the next one |
 //! | `repair` | a chat completion that a server refuses | one that it accepts |
 //! | `failure` | an upstream's failure | the client's error |
 //! | `estimate` | text | tokens, roughly |
@@ -42,6 +43,7 @@ mod message;
 mod plan;
 mod repair;
 mod request;
+mod round;
 mod signature;
 mod stop;
 mod stream;
@@ -58,6 +60,7 @@ pub use message::MessageFold;
 pub use plan::{Asked, Lessons, Plan, Target, ToldWindow};
 pub use repair::{make_repair, make_repairs, possible_repairs};
 pub use request::{ChatRequest, chat_request, likely_room, retarget};
+pub use round::extend_chat;
 pub use signature::{carried_reasoning, signature_carrying, signature_with};
-pub use stream::{Emit, MessageStream, Progress};
+pub use stream::{Emit, MessageStream, Progress, RoundText, SearchCall, SearchRound};
 pub use tool_id::TakenIds;

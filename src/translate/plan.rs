@@ -4,6 +4,7 @@ use super::arguments::Schema;
 use super::estimate::{self, Prompt};
 use super::estimator::Estimator;
 use super::tool_id::TakenIds;
+use crate::anthropic::WebSearchTool;
 use crate::dialect::ServerKind;
 use crate::json::Value;
 use crate::settings::Settings;
@@ -109,6 +110,8 @@ pub struct Plan {
     pub never_empty: bool,
     /// Whether nothing is shown: the client asked for 0 tokens, to warm the cache.
     pub discard: bool,
+    /// The rules for web searches, if the model is offered them: then calls of that function are not the client's.
+    pub search: Option<Box<WebSearchTool>>,
     /// The client knows the stop reason `model_context_window_exceeded`: its `anthropic-beta` header named
     /// `model-context-window-exceeded-2025-08-26`. The caller sets it.
     pub context_window_beta: bool,
@@ -129,7 +132,8 @@ impl Plan {
             .iter()
             .map(|(name, schema)| name.len() + KEPT_ITEM_SIZE + schema.as_ref().map_or(0, Schema::size));
         let renamed = self.renamed.iter().map(|(sent, own)| sent.len() + own.len() + 2 * KEPT_ITEM_SIZE);
-        texts + tools.sum::<usize>() + renamed.sum::<usize>() + self.taken_ids.size()
+        let search = self.search.as_deref().map_or(0, WebSearchTool::size);
+        texts + tools.sum::<usize>() + renamed.sum::<usize>() + self.taken_ids.size() + search
     }
 
     /// Estimates the prompt that is sent. Call it again after a hook has changed the prompt: the upstream counts the

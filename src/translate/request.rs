@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::anthropic::{Block, MessagesRequest, Thinking, ToolChoice};
+use crate::anthropic::{Block, MessagesRequest, Thinking, ToolChoice, WEB_SEARCH};
 use crate::dialect::{Efforts, ServerKind};
 use crate::error::Error;
 use crate::json::{Object, Value};
@@ -58,6 +58,8 @@ pub struct ChatRequest<'r> {
     pub dropped: Vec<String>,
     /// The members that were dropped because the owner does not allow clients to pass them on, for one warning each.
     pub not_allowed: Vec<String>,
+    /// True if the model is not offered a web search because the client has a tool of that name.
+    pub has_search_clash: bool,
     /// True if the tools are too large to be kept while the answer runs. Then the arguments of some of them are not
     /// coerced to the schema.
     pub is_coercion_cut: bool,
@@ -76,7 +78,7 @@ pub fn chat_request<'r>(
     let history = history(&request.system, &request.messages, target, Late::of(request, target))?;
     let is_loop_broken = breaks_loop(request, target, history.loop_length);
     let choice = if is_loop_broken { Some(ToolChoice::None) } else { request.tool_choice };
-    let tools = tools(request, target.flavour, choice, &|name| history.late.has_told(name))?;
+    let tools = tools(request, target, choice, &|name| history.late.has_told(name))?;
     let thinks = thinks(request, target, &history, &tools);
     let dropped = dropped(request, &tools);
     let not_allowed = extras::not_allowed(request, target.settings);
@@ -104,7 +106,9 @@ pub fn chat_request<'r>(
             body.push("parallel_tool_calls", false);
         }
     }
-    let mut chat = ChatRequest { body: body.into(), plan, dropped, not_allowed, is_coercion_cut };
+    let has_search_clash = tools.has_search_clash;
+    let body = body.into();
+    let mut chat = ChatRequest { body, plan, dropped, not_allowed, has_search_clash, is_coercion_cut };
     chat.plan.measure(&chat.body, &target.lessons.tokens);
     let Some(body) = chat.body.as_object_mut() else { return Ok(chat) };
     let wanted_tokens = request.max_tokens.min(target.settings.max_tokens.unwrap_or(u64::MAX));
@@ -251,6 +255,9 @@ fn renamed(tools: &Tools<'_>, flavour: ServerKind) -> Vec<(String, String)> {
 }
 
 fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -> Plan {
+    // The choice of another tool may have left only that one.
+    let is_left = || tools.declared.iter().any(|tool| tool.name == WEB_SEARCH);
+    let may_call = request.tool_choice != Some(ToolChoice::None) && request.max_tokens > 0;
     Plan {
         asked: Asked {
             model: request.model.to_string(),
@@ -280,6 +287,7 @@ fn plan(request: &MessagesRequest<'_>, target: &Target<'_>, tools: &Tools<'_>) -
         ends_repeated_lines: target.settings.loops == LoopMode::Break,
         tools: Vec::new(),
         renamed: renamed(tools, target.flavour),
+        search: tools.search.clone().filter(|_| may_call && is_left()),
         never_empty: target.settings.never_empty,
         discard: request.max_tokens == 0,
         context_window_beta: false,

@@ -29,6 +29,7 @@
 //! | `writer` | the events of blocks |
 //! | `told` | counts, and how the answer ended |
 //! | `replay` | a message that a hook gave |
+//! | `rounds` | the searches that the model wants, and its next answer in the same message |
 
 mod calls;
 mod content;
@@ -37,6 +38,7 @@ mod marks;
 mod messages;
 mod repeated;
 mod replay;
+mod rounds;
 mod told;
 mod writer;
 
@@ -47,13 +49,16 @@ use crate::openai::{Choice, Chunk, ChunkDelta, Counts, UpstreamError, read_error
 use crate::rescue::CallFamily;
 
 use super::plan::{Asked, Plan};
+pub use calls::SearchCall;
 use calls::StreamedCalls;
 use content::AnswerContent;
 use lost::LostCalls;
 use marks::{MarkedText, ShowMarked, ThinkMarks};
 use messages::Messages;
 use repeated::RepeatedLines;
+pub use rounds::SearchRound;
 use told::{EndOfContent, Tokens, ToldEnd};
+pub use writer::RoundText;
 use writer::{AnswerSink, BlockWriter};
 
 /// The receiver of the events. It is a plain closure: no event is stored.
@@ -106,13 +111,17 @@ pub struct MessageStream {
     is_one_body: bool,
     /// The content that came in messages of events.
     messages: Messages,
+    /// Whether text is reasoning up to its closing mark, in each round.
+    think_tags: bool,
+    /// True if the upstream's answer has ended with searches that are to be made.
+    is_searching: bool,
 }
 
 impl MessageStream {
     /// Starts the translation of the answer to `plan`'s request, under the id `msg_…`.
     pub fn new(mut plan: Plan, message_id: String) -> Self {
         let calls = StreamedCalls::new(&mut plan);
-        let writer = BlockWriter::new(message_id, plan.thinking_omitted);
+        let writer = BlockWriter::new(message_id, plan.thinking_omitted, plan.search.is_some());
         let may_call = !plan.no_tool_call && !plan.discard && calls.has_tools();
         MessageStream {
             is_discarded: plan.discard,
@@ -129,6 +138,8 @@ impl MessageStream {
             malformed: None,
             is_one_body: false,
             messages: Messages::default(),
+            think_tags: plan.think_tags,
+            is_searching: false,
         }
     }
 
@@ -137,9 +148,14 @@ impl MessageStream {
         self.content.writer().has_started()
     }
 
-    /// The counts that the upstream has sent so far. The caller learns from them how the model counts.
+    /// The counts that the upstream has sent so far in this round. The caller learns from them how the model counts.
     pub fn counts(&self) -> Counts {
         self.tokens.counts()
+    }
+
+    /// The counts of all rounds together.
+    pub fn total_counts(&self) -> Counts {
+        self.tokens.total_counts()
     }
 
     /// The bytes of the answer that are held: the text of tool calls, what waits for its turn behind an open call, and
@@ -397,7 +413,7 @@ impl MessageStream {
     /// True if any content has come, shown or held.
     fn has_content(&self) -> bool {
         let is_held = self.marks.is_waiting() || self.lost.is_holding();
-        is_held || self.content.writer().has_blocks() || self.content.calls().len() > 0
+        is_held || self.content.writer().has_round_blocks() || self.content.calls().len() > 0
     }
 
     /// Shows text or reasoning as the marks decide.
@@ -441,7 +457,8 @@ impl MessageStream {
         step(content, &mut AnswerSink { told, tokens, emit });
     }
 
-    /// Ends the answer, after the upstream's body has ended.
+    /// Ends the answer, after the upstream's body has ended. If the model wants searches, the message stays open for them:
+    /// see [`MessageStream::take_searches`].
     ///
     /// # Errors
     /// The upstream never said that it had finished. An answer that merely stops would pass for a whole one.
@@ -462,17 +479,30 @@ impl MessageStream {
         } else if !self.told.is_stopped() {
             self.with_lost(emit, LostCalls::end);
         }
+        self.with_sink(emit, AnswerContent::end_searches);
+        let may_search = self.content.calls().has_search();
+        if may_search && self.told.ends_with_calls(self.end_of_content(has_content), &self.tokens) {
+            self.is_searching = true;
+            return Ok(());
+        }
         let is_never_empty = self.is_never_empty;
         self.with_sink(emit, |content, sink| content.end(is_never_empty, sink));
-        let end = EndOfContent {
+        self.conclude(has_content, emit);
+        Ok(())
+    }
+
+    fn end_of_content(&self, has_content: bool) -> EndOfContent {
+        EndOfContent {
             has_content,
             has_tool_use: self.content.has_tool_use(),
             has_cut_call: self.content.has_cut_call(),
             knows_window_reason: self.knows_window_reason,
-        };
-        emit(&self.told.message_delta(end, &self.tokens));
+        }
+    }
+
+    fn conclude(&mut self, has_content: bool, emit: &mut Emit<'_>) {
+        emit(&self.told.message_delta(self.end_of_content(has_content), &self.tokens));
         emit(&Event::MessageStop);
-        Ok(())
     }
 
     /// True if another upstream may still give this answer: nothing but reasoning was emitted.

@@ -3,11 +3,13 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use crate::anthropic::{MessagesRequest, Tool, ToolChoice};
+use crate::anthropic::{MessagesRequest, Tool, ToolChoice, WEB_SEARCH, WebSearchTool};
 use crate::dialect::ServerKind;
 use crate::error::Error;
 use crate::hash::Fnv;
 use crate::json::{Object, Value};
+
+use super::plan::Target;
 
 /// The longest name that a strict OpenAI API accepts, and how much of a longer name is kept: a digest replaces the
 /// rest.
@@ -51,6 +53,17 @@ static CLIENT_TOOL_SCHEMAS: LazyLock<Vec<Value<'static>>> = LazyLock::new(|| {
     CLIENT_TOOLS.iter().map(tree).collect()
 });
 
+/// The function that stands for the API's web search, whose calls sparkgap answers itself.
+const SEARCH_DESCRIPTION: &str = "Search the web. Returns titles, addresses and short texts of pages.";
+static SEARCH_SCHEMA: LazyLock<Value<'static>> = LazyLock::new(|| {
+    let query = Value::object([("type", "string".into()), ("description", "The search query.".into())]);
+    Value::object([
+        ("type", "object".into()),
+        ("properties", Value::object([("query", query)])),
+        ("required", vec!["query".into()].into()),
+    ])
+});
+
 /// How many tools of the API's own types one request may declare. The API itself accepts one of each type; a
 /// declaration of 30 bytes becomes a schema of 1.1 KB for the upstream.
 const CLIENT_TOOLS_MAX: usize = 16;
@@ -75,21 +88,27 @@ pub(super) struct Tools<'r> {
     pub(super) declared: Vec<&'r Tool<'r>>,
     /// Server tools that were dropped: index and type.
     pub(super) dropped: Vec<(usize, &'r str)>,
+    /// The rules for web searches, if the model is offered them.
+    pub(super) search: Option<Box<WebSearchTool>>,
+    /// True if no web search is offered because a tool of the client has its name.
+    pub(super) has_search_clash: bool,
 }
 
-/// Translates the tools and the choice for an upstream. A tool for whose name `stands_as_text` is true may be called, but
-/// is not sent: its definition stands in the conversation. `choice` stands for the request's own.
+/// Translates the tools and the choice for an upstream. A web search is offered as a function if the settings say that it
+/// can be made. A tool for whose name `stands_as_text` is true may be called, but is not sent: its definition stands in the
+/// conversation. `choice` stands for the request's own.
 ///
 /// # Errors
 /// 400: the choice names a tool that is not declared, or all of the request's tools are ones that the API's server
 /// would run, such as a web search.
 pub(super) fn tools<'r>(
     request: &'r MessagesRequest<'r>,
-    flavour: ServerKind,
+    target: &Target<'_>,
     choice: Option<ToolChoice<'r>>,
     stands_as_text: &dyn Fn(&str) -> bool,
 ) -> Result<Tools<'r>, Error> {
     let mut tools = Tools::default();
+    let (flavour, searches) = (target.flavour, target.settings.web_search);
     let mut client_tools = 0;
     for (i, tool) in request.tools.iter().enumerate() {
         client_tools += usize::from(tool.schema.is_none() && tool.kind.and_then(client_tool).is_some());
@@ -105,6 +124,7 @@ pub(super) fn tools<'r>(
                 tools.functions.push(function);
                 tools.declared.push(tool);
             }
+            None if searches && tools.offer_search(tool, request) => {}
             None => {
                 let kind = tool.kind.unwrap_or(tool.name);
                 if choice == Some(ToolChoice::Tool(tool.name)) {
@@ -122,6 +142,32 @@ pub(super) fn tools<'r>(
     }
     choose(&mut tools, choice, flavour)?;
     Ok(tools)
+}
+
+impl<'r> Tools<'r> {
+    /// Offers a web search as a function, once, unless the client has a tool of that name. Returns false if the tool is not a
+    /// web search.
+    fn offer_search(&mut self, tool: &'r Tool<'r>, request: &MessagesRequest<'_>) -> bool {
+        let Some(rules) = WebSearchTool::read(tool.body).filter(|_| tool.name == WEB_SEARCH) else {
+            return false;
+        };
+        if self.search.is_none() && !self.has_search_clash {
+            self.has_search_clash =
+                request.tools.iter().any(|other| other.name == WEB_SEARCH && is_sent(other));
+            if !self.has_search_clash {
+                let function = Value::object([
+                    ("name", WEB_SEARCH.into()),
+                    ("description", SEARCH_DESCRIPTION.into()),
+                    ("parameters", SEARCH_SCHEMA.reborrow()),
+                ]);
+                let kind = ("type", "function".into());
+                self.functions.push(Value::object([kind, ("function", function)]));
+                self.declared.push(tool);
+                self.search = Some(Box::new(rules));
+            }
+        }
+        true
+    }
 }
 
 fn server_tool_error(index: usize, kind: &str) -> Error {

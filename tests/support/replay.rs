@@ -1,12 +1,16 @@
 //! Runs one exchange through the translation as the proxy does, but without sockets.
 
-use sparkgap::anthropic::{Event, MessagesRequest};
+use sparkgap::anthropic::{
+    Event, MessagesRequest, SearchFailure, SearchOutcome, WebSearchTool, search_call, search_result,
+    search_text,
+};
 use sparkgap::error::{Error, Kind};
 use sparkgap::json;
 use sparkgap::openai::{UpstreamError, read_failure};
+use sparkgap::search::{check_query, read_hits};
 use sparkgap::sse::Decoder;
 use sparkgap::translate::{
-    ChatRequest, MessageFold, MessageStream, Plan, Progress, Target, chat_request, failure_error,
+    ChatRequest, MessageFold, MessageStream, Plan, Progress, SearchRound, Target, chat_request, failure_error,
 };
 
 /// 24 characters behind the prefix, as `ids` makes them.
@@ -41,6 +45,22 @@ pub struct Exchange {
     pub silences: Vec<usize>,
     pub is_sse: bool,
     pub body: Vec<u8>,
+    /// The answers to the searches of the model. `None`: none can be made, and the message ends with them.
+    pub search: Option<SearchScript>,
+}
+
+/// The page of a search engine for each search of the first round, and the upstream's events of the next round.
+#[derive(Clone, Debug)]
+pub struct SearchScript {
+    pub page: Vec<u8>,
+    pub next: Vec<u8>,
+}
+
+impl SearchScript {
+    fn outcome(&self, query: &str, tool: &WebSearchTool) -> SearchOutcome {
+        check_query(query)?;
+        read_hits(&mut self.page.clone(), tool).ok_or(SearchFailure::Unavailable)
+    }
 }
 
 /// The chat completion's body, compact, and the plan.
@@ -71,7 +91,7 @@ impl Exchange {
             let mut body: Vec<u8> = pieces.into_iter().flatten().copied().collect();
             run.whole(&mut body).map(|_| ())
         };
-        let error = match read.map(|()| run.end()) {
+        let error = match read.map(|()| run.end().and_then(|()| run.rounds(self))) {
             Ok(Ok(())) => return Replayed { answer: Answer::Told(run.finish()), cancelled_after },
             Ok(Err(error)) => error,
             Err(failure) => failure_error(failure, &self.plan.asked),
@@ -86,6 +106,22 @@ impl Exchange {
 
     pub fn whole(&self) -> Replayed {
         self.replay([self.body.as_slice()])
+    }
+
+    /// The searches of the first round, and their results as texts for the model. `None`: no further round follows.
+    pub fn searches(&self) -> Option<(SearchRound, Vec<String>)> {
+        let script = self.search.as_ref()?;
+        let mut run = Run::new(self.plan.clone(), Vec::new());
+        run.events([self.body.as_slice()], &mut None).ok()?;
+        run.end().ok()?;
+        let round = run.stream.take_searches()?;
+        if run.stream.end_searches(true, &mut |_| {}) {
+            return None;
+        }
+        let tool = self.plan.search.clone().unwrap_or_default();
+        let text = |query: &str| search_text(query, &script.outcome(query, &tool));
+        let texts = round.calls.iter().map(|call| text(&call.query)).collect();
+        Some((round, texts))
     }
 }
 
@@ -166,6 +202,32 @@ impl Run {
     fn end(&mut self) -> Result<(), Error> {
         let Run { stream, fold, out, is_stream, .. } = self;
         stream.end(&mut |event| tell(event, *is_stream, fold, out))
+    }
+
+    /// Makes the searches of the model, and goes on with the next round.
+    fn rounds(&mut self, exchange: &Exchange) -> Result<(), Error> {
+        let Some(round) = self.stream.take_searches() else { return Ok(()) };
+        let tool = exchange.plan.search.clone().unwrap_or_default();
+        let Run { stream, fold, out, is_stream, .. } = self;
+        let mut emit = |event: &Event<'_>| tell(event, *is_stream, fold, out);
+        for (i, call) in round.calls.iter().enumerate() {
+            let id = format!("srvtoolu_golden{i:018}");
+            let outcome = match &exchange.search {
+                Some(script) => script.outcome(&call.query, &tool),
+                None => Err(SearchFailure::Unavailable),
+            };
+            stream.search_block(&search_call(&id, &call.query), &mut emit);
+            stream.search_block(&search_result(&id, &outcome), &mut emit);
+        }
+        if stream.end_searches(exchange.search.is_some(), &mut emit) {
+            return Ok(());
+        }
+        stream.next_round(&exchange.plan.asked);
+        let next = exchange.search.as_ref().map(|script| script.next.as_slice()).unwrap_or_default();
+        self.decoder = Decoder::default();
+        self.silences.clear();
+        self.events([next], &mut None).map_err(|failure| failure_error(failure, &exchange.plan.asked))?;
+        self.end()
     }
 
     fn finish(mut self) -> Vec<u8> {

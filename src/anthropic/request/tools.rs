@@ -130,5 +130,5 @@ fn read_tool<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Tool<'r>> {
     let examples = tool.get("input_examples").and_then(Value::as_array).unwrap_or_default();
     let strict = tool.get("strict").and_then(Value::as_bool);
     let deferred = tool.get("defer_loading").and_then(Value::as_bool).unwrap_or(false);
-    Ok(Tool { kind, name, description, schema, strict, examples, deferred })
+    Ok(Tool { kind, name, description, schema, strict, examples, deferred, body: value })
 }

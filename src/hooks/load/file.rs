@@ -264,6 +264,7 @@ fn read_settings(reader: &TableReader<'_>, mistakes: &mut Mistakes<'_>) -> Setti
         image_schemes: reader
             .words("image_schemes", "a list of words such as { \"https\", \"data\" }", mistakes)
             .unwrap_or(default.image_schemes),
+        web_search: default.web_search,
     }
 }
 

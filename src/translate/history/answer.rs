@@ -8,6 +8,7 @@ use crate::json::{Object, Value};
 
 use super::super::marks::{THINK_END, THINK_START};
 use super::super::signature::{newlines_after, reasoning};
+use super::super::stream::RoundText;
 use super::super::tool_id;
 use super::super::tools::sent_name;
 use super::block_text;
@@ -31,6 +32,22 @@ pub(super) struct AssistantCall<'r> {
 }
 
 impl<'r> AssistantTurn<'r> {
+    /// An answer that has only just come, and is not in the history yet. `before`: the beginning of its text that the client
+    /// gave.
+    pub(super) fn of_round(before: &str, written: &'r RoundText, calls: Vec<AssistantCall<'r>>) -> Self {
+        let text = match before {
+            "" => Cow::Borrowed(written.text.as_str()),
+            before => Cow::Owned(format!("{before}{}", written.text)),
+        };
+        let reasoning = Some(Cow::Borrowed(written.reasoning.as_str()));
+        AssistantTurn {
+            text: Some(text).filter(|text| !text.trim().is_empty()),
+            reasoning: reasoning.filter(|text| !text.is_empty()),
+            calls,
+            ..AssistantTurn::default()
+        }
+    }
+
     pub(super) fn push(&mut self, block: &'r Block<'r>) {
         let newlines = std::mem::take(&mut self.newlines);
         match block {

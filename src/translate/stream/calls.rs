@@ -2,6 +2,8 @@
 
 mod resolve;
 
+use crate::anthropic::WEB_SEARCH;
+use crate::json;
 use crate::openai::ToolCallDelta;
 use crate::rescue::{FoundCall, OfferedTools};
 
@@ -28,6 +30,8 @@ struct StreamedCall {
     /// JSON that may be sent once it is this call's turn.
     pending: String,
     begun: bool,
+    /// True for a call of the web search, which is not shown.
+    is_search: bool,
     /// Set while the call may be only an earlier call that was sent again.
     repetition: Option<Repetition>,
 }
@@ -55,6 +59,7 @@ impl StreamedCall {
             arguments: Arguments::new(None),
             pending: String::new(),
             begun: false,
+            is_search: false,
             repetition: None,
         }
     }
@@ -91,6 +96,23 @@ pub(super) struct StreamedCalls {
     is_only_one: bool,
     /// Whether values are given the types of the schema.
     is_coercing: bool,
+    /// Whether calls of the web search are answered by sparkgap.
+    makes_searches: bool,
+    /// True once such a call has come. The calls behind it are shown after its results.
+    has_search: bool,
+    /// The changes to the arguments of earlier rounds.
+    earlier_changes: (usize, usize),
+}
+
+/// A call of the web search.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchCall {
+    /// The id of the call: the upstream's, or one of our own.
+    pub id: String,
+    /// The query; empty if the arguments name none.
+    pub query: String,
+    /// The arguments as the text of a JSON object.
+    pub arguments: String,
 }
 
 /// The fate, at the end of the answer, of a call whose turn has not come.
@@ -115,7 +137,18 @@ impl StreamedCalls {
         let taken_ids = std::mem::take(&mut plan.taken_ids);
         let (is_only_one, is_coercing) = (plan.one_tool_call, plan.coerces);
         let forced = plan.forced_tool.take();
-        StreamedCalls { list: Vec::new(), tools, forced, renamed, taken_ids, is_only_one, is_coercing }
+        StreamedCalls {
+            list: Vec::new(),
+            tools,
+            forced,
+            renamed,
+            taken_ids,
+            is_only_one,
+            is_coercing,
+            makes_searches: plan.search.is_some(),
+            has_search: false,
+            earlier_changes: (0, 0),
+        }
     }
 
     /// True if the request offers tools.
@@ -139,7 +172,7 @@ impl StreamedCalls {
     /// The number of changes to the arguments: values coerced, and repairs.
     pub(super) fn changes(&self) -> (usize, usize) {
         let changes = self.list.iter().map(|call| call.arguments.changes());
-        changes.fold((0, 0), |(coercions, repairs), (c, r)| (coercions + c, repairs + r))
+        changes.fold(self.earlier_changes, |(coercions, repairs), (c, r)| (coercions + c, repairs + r))
     }
 
     /// Adds a call that is already complete, and returns its place.
@@ -201,22 +234,80 @@ impl StreamedCalls {
 
     /// The next call that may be shown.
     pub(super) fn next(&self) -> Option<usize> {
+        if self.has_search {
+            return None;
+        }
         let last = self.list.len().saturating_sub(1);
         self.list.iter().enumerate().position(|(at, call)| call.may_begin(at == last))
     }
 
-    /// Gives a call its id for the client, and returns the JSON that waits for it. `None`: the client wants only one call
-    /// and has it.
+    /// Gives a call its id for the client, and returns the JSON that waits for it. `None`: the call is a search, or the
+    /// client wants only one call and has it.
     pub(super) fn begin(&mut self, at: usize, message_id: &str) -> Option<String> {
         let only_first = self.is_only_one && self.list.iter().any(|call| call.begun);
         let id = self.public_id(at, message_id);
+        let is_search = self.names_search(at);
         let call = self.list.get_mut(at)?;
         call.begun = true;
         if only_first {
             return None;
         }
         call.shown_id = id;
+        call.is_search = is_search;
+        if is_search {
+            self.has_search = true;
+            return None;
+        }
         Some(std::mem::take(&mut call.pending))
+    }
+
+    fn names_search(&self, at: usize) -> bool {
+        self.makes_searches && self.head(at).1 == WEB_SEARCH
+    }
+
+    /// True if the answer has calls of the web search.
+    pub(super) fn has_search(&self) -> bool {
+        self.has_search
+    }
+
+    /// Ends the calls of the web search, at the end of the answer. Returns true if one of them was cut.
+    pub(super) fn end_searches(&mut self, is_told_cut: bool, message_id: &str) -> bool {
+        if !self.makes_searches {
+            return false;
+        }
+        for at in 0..self.list.len() {
+            if self.names_search(at) && self.last_turn(at, is_told_cut) == LastTurn::Begin {
+                self.begin(at, message_id);
+            }
+        }
+        let mut is_cut = false;
+        for call in self.list.iter_mut().filter(|call| call.is_search) {
+            let is_call_ready = is_ready(call.arguments.ending(is_told_cut, &mut call.pending), is_told_cut);
+            call.arguments.finish(!is_call_ready, &mut call.pending);
+            is_cut |= !is_call_ready;
+        }
+        is_cut
+    }
+
+    /// The calls of the web search, after they have ended.
+    pub(super) fn searches(&self) -> Vec<SearchCall> {
+        let search = |call: &StreamedCall| {
+            let mut bytes = call.pending.clone().into_bytes();
+            let object = json::parse(&mut bytes).ok().filter(|value| value.as_object().is_some());
+            let query = object.as_ref().and_then(|object| object.get("query")?.as_str());
+            let query = query.unwrap_or_default().to_owned();
+            let arguments = if object.is_some() { call.pending.clone() } else { "{}".to_owned() };
+            SearchCall { id: call.shown_id.clone(), query, arguments }
+        };
+        self.list.iter().filter(|call| call.is_search).map(search).collect()
+    }
+
+    /// Begins the calls of the next round. A forced choice has been met.
+    pub(super) fn next_round(&mut self) {
+        self.earlier_changes = self.changes();
+        self.list = Vec::new();
+        self.has_search = false;
+        self.forced = None;
     }
 
     /// The id and the name by which the client knows a call that was begun.

@@ -6,7 +6,7 @@ use crate::openai::ToolCallDelta;
 
 use super::super::stop::StopMatcher;
 use super::calls::{LastTurn, StreamedCalls};
-use super::writer::{AnswerSink, BlockWriter, OpenBlock};
+use super::writer::{AnswerSink, BlockWriter, OpenBlock, RoundText};
 
 /// The content so far, and what is held of it.
 #[derive(Debug)]
@@ -180,6 +180,23 @@ impl AnswerContent {
     pub(super) fn server_block(&mut self, block: &Value<'_>, sink: &mut AnswerSink<'_, '_>) {
         self.close(sink);
         self.writer.write_server_block(block, sink);
+    }
+
+    /// Ends the open block and the calls of the web search, at the end of the upstream's answer.
+    pub(super) fn end_searches(&mut self, sink: &mut AnswerSink<'_, '_>) {
+        self.close(sink);
+        self.has_cut_call |= self.calls.end_searches(sink.told.is_cut(sink.tokens), self.writer.message_id());
+    }
+
+    /// The text of this round.
+    pub(super) fn take_round(&mut self) -> RoundText {
+        self.writer.take_round()
+    }
+
+    /// Begins the next round in the same message. Nothing is open or held.
+    pub(super) fn next_round(&mut self) {
+        self.writer.next_round();
+        self.calls.next_round();
     }
 
     /// Ends the content, with an empty block of text if there is no other one and the message must not be empty.

@@ -17,6 +17,7 @@ pub(super) struct LostCalls {
     is_on: bool,
     /// True if the operator wants slips of the model and the server to be mended.
     is_wanted: bool,
+    has_tools: bool,
     text: CallDetector,
     reasoning: CallDetector,
     rescued: usize,
@@ -28,11 +29,18 @@ impl LostCalls {
         LostCalls {
             is_on: is_wanted && has_tools,
             is_wanted,
+            has_tools,
             text: CallDetector::new(false),
             reasoning: CallDetector::new(true),
             rescued: 0,
             family: None,
         }
+    }
+
+    /// Begins the search in the next round.
+    pub(super) fn next_round(&mut self) {
+        let earlier = std::mem::replace(self, LostCalls::new(self.is_wanted, self.has_tools));
+        (self.rescued, self.family) = earlier.rescued();
     }
 
     /// True if the operator wants slips of the model and the server to be mended.
@@ -142,7 +150,7 @@ impl LostCalls {
         let fitting = found.iter().map(|call| content.calls().fit(call)).collect::<Option<Vec<_>>>();
         let Some(fitting) = fitting else { return false };
         detector.drop_held();
-        self.rescued = fitting.len();
+        self.rescued += fitting.len();
         self.family = Some(family);
         for (name, arguments) in fitting {
             content.whole_call(("", &name), &arguments, sink);

@@ -12,6 +12,7 @@ const LETTERS_MIN: usize = 4;
 #[derive(Debug)]
 pub(super) struct RepeatedLines {
     is_on: bool,
+    is_wanted: bool,
     /// The hash of the line that is read, and the number of its letters and digits.
     line: Fnv,
     letters: usize,
@@ -22,7 +23,12 @@ pub(super) struct RepeatedLines {
 
 impl RepeatedLines {
     pub(super) fn new(is_on: bool) -> Self {
-        RepeatedLines { is_on, line: Fnv::EMPTY, letters: 0, last: Fnv::EMPTY, times: 0 }
+        RepeatedLines { is_on, is_wanted: is_on, line: Fnv::EMPTY, letters: 0, last: Fnv::EMPTY, times: 0 }
+    }
+
+    /// Begins the text of the next round.
+    pub(super) fn next_round(&mut self) {
+        *self = RepeatedLines::new(self.is_wanted);
     }
 
     /// Takes a piece of the text. Returns the size of the part up to the end of the last line that is shown, if the text is

@@ -19,11 +19,40 @@ pub(super) struct Tokens {
     is_discarded: bool,
     /// Web searches that were made.
     searches: u64,
+    /// The usage and the counts of earlier rounds.
+    earlier: (Usage, Counts),
 }
 
 impl Tokens {
     pub(super) fn new(asked: Asked, is_discarded: bool) -> Self {
-        Tokens { asked, counts: Counts::default(), output: 0.0, is_discarded, searches: 0 }
+        Tokens {
+            asked,
+            counts: Counts::default(),
+            output: 0.0,
+            is_discarded,
+            searches: 0,
+            earlier: Default::default(),
+        }
+    }
+
+    /// Begins the next round of the answer: from now on this one's usage and counts are those of earlier rounds.
+    pub(super) fn next_round(&mut self, asked: &Asked) {
+        self.earlier = (self.usage(1), self.total_counts());
+        (self.counts, self.output, self.searches) = Default::default();
+        self.asked.clone_from(asked);
+    }
+
+    /// The counts of all rounds together.
+    pub(super) fn total_counts(&self) -> Counts {
+        let (earlier, counts) = (self.earlier.1, self.counts);
+        Counts {
+            prompt: earlier.prompt.saturating_add(counts.prompt),
+            completion: earlier.completion.saturating_add(counts.completion),
+            cached: earlier.cached.saturating_add(counts.cached),
+            is_cache_told: earlier.is_cache_told || counts.is_cache_told,
+            cache_created: earlier.cache_created.saturating_add(counts.cache_created),
+            reasoning: sum(earlier.reasoning, counts.reasoning),
+        }
     }
 
     /// The model as the client named it.
@@ -63,7 +92,23 @@ impl Tokens {
         if self.is_discarded {
             usage.output = 0;
         }
-        usage
+        let earlier = self.earlier.0;
+        Usage {
+            input: usage.input.saturating_add(earlier.input),
+            cache_read: usage.cache_read.saturating_add(earlier.cache_read),
+            cache_creation: usage.cache_creation.saturating_add(earlier.cache_creation),
+            output: usage.output.saturating_add(earlier.output),
+            thinking: sum(usage.thinking, earlier.thinking),
+            searches: usage.searches.saturating_add(earlier.searches),
+        }
+    }
+
+    /// The tokens of this round's answer.
+    pub(super) fn round_output(&self) -> u64 {
+        match self.counts.completion {
+            0 => estimate::whole(self.output),
+            counted => counted,
+        }
     }
 
     /// True if, by the counts, the window ended the answer rather than the client's limit.
@@ -73,6 +118,14 @@ impl Tokens {
         let reached = |window: u64| completion > 0 && prompt.saturating_add(completion) >= window;
         let clamped = is_clamped_to_window && completion >= max_tokens;
         clamped || (completion < max_tokens && window.is_some_and(reached))
+    }
+}
+
+/// The sum of two counts that may be missing.
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
     }
 }
 
@@ -185,6 +238,15 @@ impl ToldEnd {
     /// True if the window ended the answer.
     pub(super) fn has_full_window(&self, tokens: &Tokens) -> bool {
         self.is_window_full || tokens.fill_window()
+    }
+
+    /// True if an answer whose calls are whole ends with them: no limit, filter or cut call has ended it.
+    pub(super) fn ends_with_calls(&self, end: EndOfContent, tokens: &Tokens) -> bool {
+        let end = EndOfContent { has_tool_use: true, ..end };
+        matches!(
+            self.message_delta(end, tokens),
+            Event::MessageDelta { stop_reason: StopReason::ToolUse, .. }
+        )
     }
 
     /// The event that ends the message, for an answer with these calls.

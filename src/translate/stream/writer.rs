@@ -37,10 +37,23 @@ pub(super) struct BlockWriter {
     /// The newlines between the open block of reasoning and the text behind it.
     newlines: usize,
     is_thinking_omitted: bool,
+    /// The number of blocks that earlier rounds have written.
+    earlier_blocks: u32,
+    /// The text of this round, if another one may follow.
+    round: Option<Box<RoundText>>,
+}
+
+/// The text and the reasoning that the model has written in a round, as the next round repeats them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoundText {
+    /// The text, with the newlines between it and the reasoning.
+    pub text: String,
+    /// The reasoning, also where the client does not see it.
+    pub reasoning: String,
 }
 
 impl BlockWriter {
-    pub(super) fn new(message_id: String, is_thinking_omitted: bool) -> Self {
+    pub(super) fn new(message_id: String, is_thinking_omitted: bool, may_have_rounds: bool) -> Self {
         BlockWriter {
             message_id,
             has_started: false,
@@ -50,7 +63,26 @@ impl BlockWriter {
             signature: Signature::new(is_thinking_omitted),
             newlines: 0,
             is_thinking_omitted,
+            earlier_blocks: 0,
+            round: may_have_rounds.then(Box::default),
         }
+    }
+
+    /// The text of this round, and begins the next one.
+    pub(super) fn take_round(&mut self) -> RoundText {
+        self.round.as_deref_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Begins the next round in the same message. No block is open.
+    pub(super) fn next_round(&mut self) {
+        self.earlier_blocks = self.next_index;
+        self.has_text = false;
+        self.take_round();
+    }
+
+    /// True if a block has begun in this round.
+    pub(super) fn has_round_blocks(&self) -> bool {
+        self.next_index > self.earlier_blocks
     }
 
     pub(super) fn message_id(&self) -> &str {
@@ -81,9 +113,10 @@ impl BlockWriter {
         self.open
     }
 
-    /// The bytes of reasoning that are withheld from the client.
+    /// The bytes of reasoning that are withheld from the client, and of a round's text.
     pub(super) fn withheld_size(&self) -> usize {
-        self.signature.size()
+        let round = self.round.as_deref().map_or(0, |round| round.text.len() + round.reasoning.len());
+        self.signature.size() + round
     }
 
     /// Begins the message, if it has not begun.
@@ -102,6 +135,13 @@ impl BlockWriter {
     /// Begins a block of text or reasoning. The block before it has ended.
     pub(super) fn begin_text(&mut self, is_thinking: bool, sink: &mut AnswerSink<'_, '_>) {
         self.begin(if is_thinking { OpenBlock::Thinking } else { OpenBlock::Text }, sink);
+        if let Some(round) = &mut self.round {
+            let (written, separator) =
+                if is_thinking { (&mut round.reasoning, "\n") } else { (&mut round.text, "\n\n") };
+            if !written.trim().is_empty() {
+                written.push_str(separator);
+            }
+        }
         let index = self.index();
         (sink.emit)(&if is_thinking { Event::ThinkingStart { index } } else { Event::TextStart { index } });
     }
@@ -112,6 +152,9 @@ impl BlockWriter {
         self.begin_text(true, sink);
         self.signature = Signature::new(true);
         self.signature.push(text);
+        if let Some(round) = &mut self.round {
+            round.reasoning.push_str(text);
+        }
     }
 
     /// Begins a tool use: the call at this place, with its id and name. The block before it has ended.
@@ -150,6 +193,13 @@ impl BlockWriter {
         if let Delta::Text(text) | Delta::Thinking(text) | Delta::InputJson(text) = delta {
             sink.tokens.add_content(text);
         }
+        if let Some(round) = &mut self.round {
+            match delta {
+                Delta::Text(text) => round.text.push_str(text),
+                Delta::Thinking(text) => round.reasoning.push_str(text),
+                Delta::InputJson(_) | Delta::Signature(_) => {}
+            }
+        }
         if let Delta::Thinking(text) = delta {
             self.signature.push(text);
             if self.is_thinking_omitted {
@@ -166,6 +216,9 @@ impl BlockWriter {
             return text;
         }
         self.newlines = text.bytes().take(NEWLINES_MAX).take_while(|byte| *byte == b'\n').count();
+        if let Some(round) = &mut self.round {
+            round.text.extend(std::iter::repeat_n('\n', self.newlines));
+        }
         text.get(self.newlines..).unwrap_or_default()
     }
 
