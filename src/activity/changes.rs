@@ -1,5 +1,5 @@
-//! The changes that were made to one request and its answer because of how the model behaves: calls found in text, and
-//! loops.
+//! The changes that were made to one request and its answer because of how the model behaves: calls found in text, loops,
+//! and web searches.
 
 use std::fmt;
 
@@ -17,17 +17,20 @@ pub struct BehaviorChanges {
     pub loop_length: usize,
     /// True if calls were forbidden for this turn, or the text was ended, because of a loop.
     pub is_loop_broken: bool,
+    /// The number of web searches that were made for the answer.
+    pub searches: usize,
 }
 
 impl BehaviorChanges {
     /// The members for `on_log`.
-    pub(super) fn members(&self) -> [(&'static str, Value<'static>); 4] {
+    pub(super) fn members(&self) -> [(&'static str, Value<'static>); 5] {
         let form = if self.rescued_form.is_empty() { Value::Null } else { self.rescued_form.into() };
         [
             ("rescued_calls", (self.rescued as u64).into()),
             ("rescued_form", form),
             ("loop_length", (self.loop_length as u64).into()),
             ("loop_broken", self.is_loop_broken.into()),
+            ("searches", (self.searches as u64).into()),
         ]
     }
 }
@@ -44,6 +47,9 @@ impl fmt::Display for BehaviorChanges {
         if self.is_loop_broken {
             f.write_str(" loop-broken")?;
         }
+        if self.searches > 0 {
+            write!(f, " searches {}", self.searches)?;
+        }
         Ok(())
     }
 }
@@ -55,8 +61,13 @@ mod tests {
     #[test]
     fn only_what_happened_is_told() {
         assert_eq!(BehaviorChanges::default().to_string(), "");
-        let changes =
-            BehaviorChanges { rescued: 2, rescued_form: "hermes", loop_length: 6, is_loop_broken: true };
-        assert_eq!(changes.to_string(), " rescued 2 hermes loop 6 loop-broken");
+        let changes = BehaviorChanges {
+            rescued: 2,
+            rescued_form: "hermes",
+            loop_length: 6,
+            is_loop_broken: true,
+            searches: 3,
+        };
+        assert_eq!(changes.to_string(), " rescued 2 hermes loop 6 loop-broken searches 3");
     }
 }

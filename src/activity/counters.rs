@@ -14,6 +14,7 @@ pub struct Counters {
     cancelled: [AtomicU64; Phase::ALL.len()],
     rescued: AtomicU64,
     broken_loops: AtomicU64,
+    searches: AtomicU64,
     failovers: AtomicU64,
 }
 
@@ -30,10 +31,16 @@ impl Counters {
         }
     }
 
-    /// Counts the tool calls of an answer that were found in text, and a loop that was broken.
+    /// Counts the tool calls of an answer that were found in text, a loop that was broken, and web searches.
     pub fn add_behavior(&self, changes: &BehaviorChanges) {
         self.rescued.fetch_add(changes.rescued as u64, Ordering::Relaxed);
         self.broken_loops.fetch_add(u64::from(changes.is_loop_broken), Ordering::Relaxed);
+        self.searches.fetch_add(changes.searches as u64, Ordering::Relaxed);
+    }
+
+    /// The number of web searches that were made.
+    pub fn searches(&self) -> u64 {
+        self.searches.load(Ordering::Relaxed)
     }
 
     /// The number of tool calls that were found in text, and of loops that were broken.

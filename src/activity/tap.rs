@@ -53,6 +53,10 @@ pub enum StepKind {
     Usage,
     /// The answer ended with an error.
     Failed,
+    /// A block of a web search that the model asked for.
+    Search,
+    /// The searches of an answer are made; the next round may follow.
+    Round,
 }
 
 /// The number of places at which bytes are kept.
@@ -60,7 +64,7 @@ pub const PLACES: usize = 5;
 
 impl StepKind {
     /// All kinds, each with its mark in the text of a recording and the place of its bytes.
-    const ALL: [(StepKind, char, Option<usize>); 14] = [
+    const ALL: [(StepKind, char, Option<usize>); 16] = [
         (StepKind::Request, 'i', Some(0)),
         (StepKind::Hooked, 'm', Some(1)),
         (StepKind::Sent, 'b', Some(2)),
@@ -75,6 +79,8 @@ impl StepKind {
         (StepKind::Ping, 'p', None),
         (StepKind::Usage, 't', None),
         (StepKind::Failed, 'x', None),
+        (StepKind::Search, 'q', None),
+        (StepKind::Round, 'n', None),
     ];
 
     fn row(self) -> (char, Option<usize>) {

@@ -219,6 +219,8 @@ impl MetricsPage {
         }
         let help = "Turns in which calls were forbidden, and texts that were ended, because of a loop.";
         self.single("broken_loops_total", "counter", help, broken_loops);
+        let help = "Web searches that were made, failed ones included.";
+        self.single("searches_total", "counter", help, activity.counters().searches());
         let help = "Log lines that were dropped, since stderr took none for too long.";
         self.single("log_lines_lost_total", "counter", help, logger::lost_lines());
         self.family("build_info", "gauge", "Always 1; the version is its label.");

@@ -419,8 +419,10 @@ impl Gateway {
         let named = named(&aliases);
         let pooled = pooled(&upstreams, &aliases, &named);
         let passes = upstreams.iter().any(|config| config.protocol == UpstreamProtocol::Messages);
+        let searches = search.is_some() || hooks.defines(Hook::Search);
         let serve = |mut config: config::UpstreamConfig| {
             config.settings.foreign_thinking = !passes;
+            config.settings.web_search = searches;
             let before = old.and_then(|old| old.upstream(&config.name));
             let is_pooled = pooled.contains(&config.name);
             let places = config.max_in_flight.or(is_pooled.then_some(PLACES));

@@ -7,18 +7,22 @@ use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::anthropic::WebSearchTool;
 use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Value};
 use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::protocol::tokenize::{ask_token_count, question};
 use crate::shown::ShownText;
 use crate::translate::{
-    Asked, ToldWindow, failure_error, likely_room, make_repair, make_repairs, possible_repairs, retarget,
+    Asked, SearchRound, ToldWindow, extend_chat, failure_error, likely_room, make_repair, make_repairs,
+    possible_repairs, retarget,
 };
 use crate::transport::{self, ExtraHeaders, JSON, Path, Response, Wait, wait_for};
 use crate::wake::Wake;
 
+use super::budget::MemoryShare;
 use super::exchange::Exchange;
+use super::footprint::BodyFootprint;
 use super::recorded::refusal_facts;
 use super::relay::{error_at_once, error_body};
 use super::routing::sign_of_failure;
@@ -69,6 +73,8 @@ pub(super) struct Attempt {
     pub(super) has_others: bool,
     /// Notes what passes, if the request is recorded.
     pub(super) tap: Tap,
+    /// The rules for web searches, while the model is offered them.
+    pub(super) search: Option<Box<WebSearchTool>>,
 }
 
 /// A repair of one request.
@@ -96,7 +102,30 @@ impl Attempt {
             sign,
             has_others,
             tap: Tap::default(),
+            search: None,
         }
+    }
+
+    /// Makes the request that of the next round: `body`, that of this round, is extended by the model's answer and the results
+    /// of its searches. Its memory is taken from `room`.
+    ///
+    /// # Errors
+    /// There is no memory for it, or the client has left.
+    pub(super) fn extend(
+        &mut self,
+        mut body: Vec<u8>,
+        (round, results): (&SearchRound, &[String]),
+        (room, wait): (&MemoryShare, &dyn Wait),
+    ) -> Result<(), Stop> {
+        room.claim(BodyFootprint::read(&body)?.tree(), wait)?;
+        let unread = |_| Error::new(Kind::Api, "the request for the next round could not be made");
+        let mut body = json::parse(&mut body).map_err(unread)?;
+        let offers = self.search.is_some();
+        extend_chat(&mut body, (round, results), &mut self.asked, &self.resolved.target(), offers);
+        self.make_known_repairs(&mut body);
+        self.body.clear();
+        body.write(&mut self.body);
+        Ok(())
     }
 
     /// The number of changes that were made after refusals and that helped.

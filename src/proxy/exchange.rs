@@ -96,6 +96,8 @@ pub(super) struct Summary {
     pub(super) first: Option<Instant>,
     /// When the first text or tool call arrived.
     pub(super) first_word: Option<Instant>,
+    /// The same two moments of earlier rounds, and the counts of the first one; `None` in the first round.
+    earlier: Option<(Option<Instant>, Option<Instant>, Counts)>,
     pub(super) end: Option<(StopReason, Usage)>,
     /// The number of values in tool call arguments that were coerced, and of places that were repaired.
     pub(super) changes: (usize, usize),
@@ -103,6 +105,14 @@ pub(super) struct Summary {
     pub(super) rescued: (usize, Option<&'static CallFamily>),
     /// True if the text was ended because it repeated one line.
     pub(super) has_looped: bool,
+}
+
+impl Summary {
+    /// The summary with the first moments of the whole answer.
+    fn of_all_rounds(self) -> Self {
+        let (first, first_word, _) = self.earlier.unwrap_or_default();
+        Summary { first: first.or(self.first), first_word: first_word.or(self.first_word), ..self }
+    }
 }
 
 impl Output {
@@ -271,8 +281,11 @@ impl Exchange {
         self.active.enter(Phase::Hook);
     }
 
-    /// Notes when the upstream had the request, if that is known, and that its answer begins now.
+    /// Notes when the upstream had the request, if that is known, and that its answer begins now. The first round counts.
     pub(super) fn mark_head(&self, sent: Option<Instant>) {
+        if self.with(|answer| answer.summary.earlier.is_some()) == Some(true) {
+            return;
+        }
         self.active.mark(Moment::Head, Instant::now());
         if let Some(sent) = sent {
             self.active.mark(Moment::Sent, sent);
@@ -447,14 +460,55 @@ impl Exchange {
             .unwrap_or(Ok(Ok(Progress::Done)))
     }
 
-    /// True if content of the answer has come.
+    /// True if content of the answer has come, in this round.
     pub(super) fn has_content(&self) -> bool {
-        self.first_content().is_some()
+        self.with(|answer| answer.summary.first.is_some()) == Some(true)
     }
 
     /// When the first content of the answer came, if it has.
     pub(super) fn first_content(&self) -> Option<Instant> {
-        self.with(|answer| answer.summary.first).flatten()
+        self.with(|answer| answer.summary.of_all_rounds().first).flatten()
+    }
+
+    /// Takes a step of the translation that no bytes of the upstream cause. `None`: there is no answer.
+    ///
+    /// # Errors
+    /// A hook of policy closed that sees answers failed.
+    pub(super) fn step<T>(
+        &self,
+        step: impl FnOnce(&mut MessageStream, &mut crate::translate::Emit<'_>) -> T,
+    ) -> Option<Result<T, Error>> {
+        self.with(|answer| answer.step(step))
+    }
+
+    /// Begins the next round of the answer: the same upstream answers a request with these facts.
+    pub(super) fn next_round(&self, asked: &Asked) {
+        self.with(|answer| {
+            let Summary { first, first_word, earlier, .. } = answer.summary.of_all_rounds();
+            let counts = earlier.map_or_else(|| answer.stream.counts(), |(_, _, counts)| counts);
+            answer.stream.next_round(asked);
+            answer.summary = Summary { earlier: Some((first, first_word, counts)), ..answer.summary };
+            (answer.summary.first, answer.summary.first_word) = (None, None);
+        });
+    }
+
+    /// The counts from which the choice of upstreams learns. Of an answer of several rounds these are the first one's, without
+    /// its tokens: the time until the end says nothing about how fast they came.
+    pub(super) fn counts_to_learn(&self) -> Counts {
+        let earlier = self.with(|answer| answer.summary.earlier).flatten();
+        match earlier {
+            Some((_, _, counts)) => Counts { completion: 0, ..counts },
+            None => self.summary().1,
+        }
+    }
+
+    /// The counts of this round; and, if it is the first one, when its first content came.
+    pub(super) fn round(&self) -> (Option<Instant>, Counts) {
+        let told = |answer: &mut AnswerUnderWay| {
+            let Summary { first, earlier, .. } = answer.summary;
+            (first.filter(|_| earlier.is_none()), answer.stream.counts())
+        };
+        self.with(told).unwrap_or_default()
     }
 
     /// Whether the upstream has told how its answer ended, and if so, whether it has told its counts.
@@ -542,9 +596,9 @@ impl Exchange {
             let (changes, rescued, has_looped) = (stream.changes(), stream.rescued(), stream.has_looped());
             let counts = match (&answer.output, answer.summary.end) {
                 (Output::Passed | Output::PassedWhole(_), Some((_, usage))) => counts_of(usage),
-                _ => stream.counts(),
+                _ => stream.total_counts(),
             };
-            (Summary { changes, rescued, has_looped, ..answer.summary }, counts)
+            (Summary { changes, rescued, has_looped, ..answer.summary.of_all_rounds() }, counts)
         };
         self.with(told).unwrap_or_default()
     }

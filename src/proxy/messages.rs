@@ -30,6 +30,7 @@ use super::prepare::{Hooked, Incoming, describe, model_of, settle_lane};
 use super::recorded;
 use super::relay::Relay;
 use super::rescued;
+use super::rounds::{KeptRequest, SearchRounds};
 use super::routing::{NextTry, Routing, give_back, note_grant, sign_of, wait_for_place};
 use super::search::{SEARCH_UPSTREAM, answer_search, find_search};
 use super::state::Proxy;
@@ -231,7 +232,7 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
             (NextTurn::Later(_), None) => return Err(Stop::ClientGone), // a request that waits keeps its head
         };
         log::trace!("{} to the upstream: {}", course.record.request_id, String::from_utf8_lossy(&body));
-        let asked = plan.asked.clone();
+        let (asked, search) = (plan.asked.clone(), plan.search.clone());
         course.record.behavior.loop_length = plan.loop_length;
         course.record.behavior.is_loop_broken = plan.is_loop_broken;
         let saved_size = course.hooked.saved.as_ref().map_or(0, Vec::len);
@@ -245,7 +246,7 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
         let served = Arc::clone(&resolved.served);
         let mut attempt = Attempt::new(resolved, asked, body);
         attempt.has_others = course.routing.as_ref().is_some_and(Routing::is_repeatable);
-        attempt.headers = headers;
+        (attempt.headers, attempt.search) = (headers, search);
         attempt.tap = exchange.tap().clone();
         // Check for a client that left: nobody watched it while hooks ran or a large body was translated. It may also
         // have left while an upstream worked in vain.
@@ -290,37 +291,65 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
     }
 }
 
-/// Asks the upstream, and passes its answer on.
+/// Asks the upstream, and passes its answer on; again after each round of searches that the model asks for.
 #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 fn ask(
+    stages: Stages<'_>,
+    attempt: &mut Attempt,
+    sizes: (Option<&BoxSlot>, usize),
+    course: &mut Course<'_>,
+    request: &mut Option<Request>,
+) -> Result<(), Stop> {
+    while let (counts, true) = ask_once(stages, attempt, sizes, course, request)? {
+        // The body of the first round is the one that the next turn extends.
+        if let Some(turn) = course.turn.take() {
+            let is_same_body = course.record.request_repairs == 0;
+            course.record.prefix = turn.end(&stages.proxy.activity, counts, is_same_body);
+        }
+    }
+    Ok(())
+}
+
+/// Asks the upstream once, passes its answer on, and makes the searches that the model asks for. Returns its counts, and
+/// whether another round follows.
+#[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
+fn ask_once(
     stages: Stages<'_>,
     attempt: &mut Attempt,
     (slot, kept_size): (Option<&BoxSlot>, usize),
     course: &mut Course<'_>,
     request: &mut Option<Request>,
-) -> Result<(), Stop> {
+) -> Result<(Counts, bool), Stop> {
     let exchange = stages.exchange;
     let wait: Rc<dyn Wait> = exchange.clone();
+    exchange.share().set(kept_size + attempt.body.len());
+    let repairs_before = attempt.repairs_made();
     let opened = attempt.open(exchange, &wait);
     course.record.details.upstream_model.clone_from(&attempt.resolved.model);
-    course.record.request_repairs += attempt.repairs_made();
+    course.record.request_repairs += attempt.repairs_made().saturating_sub(repairs_before);
     let response = opened?;
     exchange.mark_head(response.sent());
     if attempt.renewals > 0 {
         exchange.set_limits(&attempt.asked);
         exchange.active().describe(&course.record.details);
     }
+    let kept = KeptRequest::take(attempt);
+    let kept_size = kept_size + kept.as_ref().map_or(0, KeptRequest::size);
     let _streaming = begin_answer(exchange, attempt, kept_size, course, request);
     let sent = response.sent();
-    let Attempt { resolved, asked, .. } = attempt;
+    let Attempt { resolved, asked, .. } = &*attempt;
     let relayed = Relay { exchange, resolved, asked, kept_size, slot }.run(response);
-    let (summary, counts) = exchange.summary();
-    let prompt_time = summary.first.zip(sent).map(|(first, sent)| first.saturating_duration_since(sent));
+    let (first, counts) = exchange.round();
+    let prompt_time = first.zip(sent).map(|(first, sent)| first.saturating_duration_since(sent));
     resolved.learn_answer(counts, asked, prompt_time);
-    if let Some(family) = summary.rescued.1 {
+    if let Some(family) = exchange.summary().0.rescued.1 {
         rescued::warn_about(stages.gateway, resolved, family);
     }
-    relayed
+    relayed?;
+    let (gateway, budget) = (stages.gateway.as_ref(), &stages.proxy.budget);
+    let rounds = SearchRounds { gateway, exchange, shown: course.hooked.shown.as_ref(), slot, budget };
+    let goes_on = rounds.run(attempt, kept, &mut course.record.behavior.searches)?;
+    Ok((counts, goes_on))
 }
 
 /// Drops the request, unless it may be sent again, since its answer may take minutes. The returned value marks a stream until
@@ -417,6 +446,7 @@ impl<'s> Stages<'s> {
         if let Err(error) = checked {
             return error.into();
         }
+        course.record.behavior.searches = 1;
         let details = &course.record.details;
         let plan = bare_plan(&details.client_model, 1, details.is_streamed);
         self.exchange.expect(plan, ids::message_id(), self.filter(course));
@@ -608,7 +638,7 @@ impl<'s> Stages<'s> {
             Err(_) if self.exchange.has_content() => Sign::Answered,
             Err(_) => Sign::Unknown,
         };
-        let (_, counts) = self.exchange.summary();
+        let counts = self.exchange.counts_to_learn();
         let spent = Spent { prompt: counts.prompt, cached: counts.cached, completion: counts.completion };
         if matches!(sign, Sign::Full(_) | Sign::Gone) {
             course.outage.spend(asked_at.elapsed());

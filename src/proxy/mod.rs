@@ -27,7 +27,8 @@
 //! | `routing` | the upstreams that can answer a request, and those that have failed with it |
 //! | `passing` | a request to an upstream that speaks the Messages API itself, and its answer, byte for byte |
 //! | `preview` | the request that would be sent, for `sparkgap hook` |
-//! | `search` | requests that are one web search |
+//! | `search` | web searches, and requests that are one |
+//! | `rounds` | the searches that a model asks for, and the next round of its answer |
 //! | `rescued` | the warning about tool calls that a server did not recognize |
 //! | `relayed` | the paths of OpenAI's protocol, passed on byte for byte |
 //! | `passage` | the client's side of a request that is passed on |
@@ -59,6 +60,7 @@ mod relayed;
 mod replay;
 mod rescued;
 mod resource;
+mod rounds;
 mod routing;
 mod search;
 mod service;

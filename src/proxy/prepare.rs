@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use crate::anthropic::{MODEL_LENGTH_MAX, MessagesRequest, Thinking};
+use crate::anthropic::{MODEL_LENGTH_MAX, MessagesRequest, Thinking, WEB_SEARCH};
 use crate::error::{Error, Kind, Retry};
 use crate::hooks::{self, Decision, Hook, Hooks};
 use crate::http::{Request, SECRET_HEADERS, Socket};
@@ -319,6 +319,10 @@ impl Incoming<'_> {
         }
         for name in &chat.not_allowed {
             self.gateway.warn_once("dropped, since allow_extra of the upstream does not name it", name);
+        }
+        if chat.has_search_clash {
+            let what = "a web search is not offered to the model, since a tool of the client has its name";
+            self.gateway.warn_once(what, WEB_SEARCH);
         }
         if chat.is_coercion_cut {
             let what = "the tools of a request are too large to be kept while its answer runs";

@@ -51,6 +51,13 @@ pub fn replay_answer(row: &RecordingRow, status: u16, body: &[u8]) -> Result<Vec
     if kind == StepKind::Piece {
         replay.step(&RecordedStep { kind, at: 0, bytes: &[], facts: "" })?;
     }
+    // No search is made for an answer that is only compared.
+    replay.end();
+    if let Some(run) = &mut replay.run
+        && run.stream.take_searches().is_some()
+    {
+        run.emit(|stream, emit| stream.end_searches(false, emit));
+    }
     if let Some(error) = replay.failure.clone() {
         let is_event = replay.run.as_ref().is_some_and(|run| run.is_streamed && run.stream.started());
         replay.fail(&error, is_event);
@@ -108,6 +115,19 @@ impl Replay<'_> {
             StepKind::Open => self.emit(MessageStream::open),
             StepKind::Ping => self.emit(|_, emit| emit(&Event::Ping)),
             StepKind::Usage => self.emit(MessageStream::tell_usage),
+            StepKind::Search => {
+                self.end();
+                self.emit(|stream, emit| stream.search_block(&facts, emit));
+            }
+            StepKind::Round => {
+                let goes_on = facts.get("goes_on").and_then(Value::as_bool).unwrap_or_default();
+                if let Some(run) = &mut self.run
+                    && !run.emit(|stream, emit| stream.end_searches(goes_on, emit))
+                {
+                    run.stream.next_round(&run.asked);
+                    run.decoder = Decoder::default();
+                }
+            }
             StepKind::Failed => {
                 self.end();
                 let (told, is_event) = read_error(&facts);

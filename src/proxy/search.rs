@@ -1,4 +1,4 @@
-//! Answers requests that are one web search, without asking any model.
+//! Makes web searches, and answers requests that are one search without asking any model.
 
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,7 +42,10 @@ pub(super) fn answer_search(
 }
 
 /// Makes one search: asks `on_search`, then the engine, with the client watched.
-fn make_search(
+///
+/// # Errors
+/// The client has left, or a hook of policy closed failed. A search that fails has an outcome.
+pub(super) fn make_search(
     gateway: &Gateway,
     shown: Option<&Shown>,
     query: &str,

@@ -20,10 +20,15 @@ pub fn check_query(query: &str) -> Result<(), SearchFailure> {
     }
 }
 
+/// The query as the blocks of a search show it. The client sends a query that was refused for its length in every later
+/// request, so only its beginning stands there.
+pub fn shown_query(query: &str) -> String {
+    query.chars().take(QUERY_LENGTH_MAX).collect()
+}
+
 /// The message that answers a request for one search. `id` is that of the use of the tool.
 pub fn search_message(id: &str, query: &str, outcome: &SearchOutcome) -> Value<'static> {
-    // The client sends a query that was refused for its length in every later request, so only its beginning stands here.
-    let shown: String = query.chars().take(QUERY_LENGTH_MAX).collect();
+    let shown = shown_query(query);
     let text = Value::object([("type", "text".into()), ("text", search_text(&shown, outcome).into())]);
     let content = vec![search_call(id, &shown), search_result(id, outcome), text];
     Value::object([("content", content.into()), ("stop_reason", "end_turn".into())])

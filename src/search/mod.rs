@@ -14,7 +14,7 @@ mod page;
 mod searxng;
 mod side_request;
 
-pub use answer::{QUERY_LENGTH_MAX, check_query, search_message};
+pub use answer::{QUERY_LENGTH_MAX, check_query, search_message, shown_query};
 pub use page::{clean_hits, read_hits};
 pub use searxng::{SEARCH_TIME, ask_searxng, try_searxng};
 pub use side_request::SideSearch;

@@ -78,6 +78,7 @@ mod repairs;
 mod rescue;
 mod restarts;
 mod search;
+mod search_rounds;
 mod service;
 mod settings_file;
 mod silence;
