@@ -11,6 +11,9 @@ pub const WEB_SEARCH: &str = "web_search";
 /// The most domains of one list that are read. The API states no limit. Each result is compared with each of them.
 const DOMAINS_MAX: usize = 100;
 
+/// The longest domain that is compared, in bytes. No result has a longer address, so a longer domain holds for none.
+const DOMAIN_SIZE_MAX: usize = 2_048;
+
 /// One result of a search.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SearchHit {
@@ -79,7 +82,10 @@ impl WebSearchTool {
         }
         let domains = |key: &str| {
             let list = tool.get(key).and_then(Value::as_array).unwrap_or_default();
-            list.iter().filter_map(Value::as_str).take(DOMAINS_MAX).map(str::to_ascii_lowercase).collect()
+            // A domain that holds for nothing stays in its list: without any, all would be allowed.
+            let kept =
+                |domain: &str| if domain.len() > DOMAIN_SIZE_MAX { "" } else { domain }.to_ascii_lowercase();
+            list.iter().filter_map(Value::as_str).take(DOMAINS_MAX).map(kept).collect()
         };
         Some(WebSearchTool {
             allowed: domains("allowed_domains"),
@@ -224,6 +230,11 @@ mod tests {
             rules.allows("https://doc.rust-lang.org/std") && !rules.allows("https://forge.rust-lang.org")
         );
         assert!(!rules.allows("https://example.com/") && WebSearchTool::default().allows("ftp://x"));
+        let long = "a".repeat(DOMAIN_SIZE_MAX + 1);
+        let long =
+            tool(&format!(r#"{{"type":"web_search_1","name":"web_search","allowed_domains":["{long}"]}}"#));
+        let long = long.unwrap();
+        assert!(!long.allows("https://example.com/") && long.size() < 200);
     }
 
     #[test]

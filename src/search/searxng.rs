@@ -106,7 +106,8 @@ fn with_sites(query: &str, tool: &WebSearchTool) -> String {
     if tool.allowed.is_empty() || tool.allowed.len() > SITES_MAX || query.contains("site:") {
         return query.to_owned();
     }
-    let sites: Vec<String> = tool.allowed.iter().map(|domain| format!("site:{domain}")).collect();
+    let named = tool.allowed.iter().filter(|domain| !domain.is_empty());
+    let sites: Vec<String> = named.map(|domain| format!("site:{domain}")).collect();
     format!("{query} {}", sites.join(" OR "))
 }
 

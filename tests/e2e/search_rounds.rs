@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{Answer, post};
 use super::server::{Server, hooks_file, output};
-use super::upstream::{Then, Upstream, delta, finish, usage};
+use super::upstream::{Gate, Then, Upstream, delta, finish, usage};
 use super::validator::Ended;
 
 /// A request that offers a web search and a tool of the client.
@@ -489,4 +489,40 @@ fn a_client_that_leaves_during_a_search_ends_it() {
     drop(client);
     server.wait_for("the client has left");
     assert_eq!(upstream.seen().len(), 1);
+}
+
+#[test]
+fn the_next_prompt_is_read_with_pings_and_ends_with_its_client() {
+    let upstream = Upstream::start();
+    let engine = Upstream::start();
+    engine.set_page("/search?q=a&format=json", 200, &page("a"));
+    let lua = format!(
+        r#"return {{ upstreams = {{ box = {{ url = "{}" }} }}, search = {{ searxng = "{}" }} }}"#,
+        upstream.url(),
+        engine.url().trim_end_matches("/v1")
+    );
+    let hooks = hooks_file("rounds-pings", &lua);
+    let server = Server::run(&["serve", "--open-after", "0", "--ping-every", "1", "--hooks", &hooks], &[]);
+    let (gate, closed) = (Gate::default(), Gate::default());
+    let (is_open, is_closed) = (gate.clone(), closed.clone());
+    upstream.next_chunks(calls(&[search("a")], 10, 5));
+    upstream.next(move |call| {
+        is_open.wait();
+        call.stream_head();
+        call.chunk(&text("Half"));
+        call.wait_for_close();
+        is_closed.open();
+        Then::Close
+    });
+    let mut client = server.connect();
+    client.send(&post(question().to_string().as_bytes()));
+    client.head();
+    client.read_until("web_search_tool_result");
+    client.read_until("event: ping");
+    gate.open();
+    client.read_until("Half");
+    drop(client);
+    closed.wait();
+    let line = server.wait_for("the client has left");
+    assert!(line.contains(" searches 1 "), "{line}");
 }
