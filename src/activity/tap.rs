@@ -57,6 +57,8 @@ pub enum StepKind {
     Search,
     /// The searches of an answer are made; the next round may follow.
     Round,
+    /// The status and the type of an upstream's answer that passes as it is.
+    Head,
 }
 
 /// The number of places at which bytes are kept.
@@ -64,7 +66,7 @@ pub const PLACES: usize = 5;
 
 impl StepKind {
     /// All kinds, each with its mark in the text of a recording and the place of its bytes.
-    const ALL: [(StepKind, char, Option<usize>); 16] = [
+    const ALL: [(StepKind, char, Option<usize>); 17] = [
         (StepKind::Request, 'i', Some(0)),
         (StepKind::Hooked, 'm', Some(1)),
         (StepKind::Sent, 'b', Some(2)),
@@ -81,6 +83,7 @@ impl StepKind {
         (StepKind::Failed, 'x', None),
         (StepKind::Search, 'q', None),
         (StepKind::Round, 'n', None),
+        (StepKind::Head, 'h', None),
     ];
 
     fn row(self) -> (char, Option<usize>) {

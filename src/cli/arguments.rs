@@ -598,6 +598,7 @@ pub(super) struct ShowCommand {
     name = "replay",
     example = "sparkgap replay last --offline\n    Translate the recorded answer again: exit code 1 if the client's bytes differ.",
     example = "sparkgap replay last --to http://192.168.68.155:8888/v1",
+    example = "sparkgap replay last --offline --save tests/golden/my_case\n    Write a test case: the request, the upstream's answer, and what the client gets.",
     note = "Without --to the upstream of that time is asked; SPARKGAP_UPSTREAM_KEY or --upstream-key-file holds its key, since recordings hold none."
 )]
 pub(super) struct ReplayCommand {
@@ -613,6 +614,9 @@ pub(super) struct ReplayCommand {
     /// ask no server: translate the recorded answer again
     #[argh(switch)]
     pub(super) offline: bool,
+    /// with --offline: write a test case of it to this new folder
+    #[argh(option, arg_name = "dir")]
+    pub(super) save: Option<PathBuf>,
     /// the folder of serve --state (/var/lib/sparkgap, that of the service)
     #[argh(option, arg_name = "dir")]
     pub(super) state: Option<PathBuf>,

@@ -11,6 +11,8 @@
 //! | `settings_file` | `claude --settings` and `--undo`: the person's settings file |
 //! | `activity` | the question of `top` and `statusline` to a running sparkgap |
 //! | `remote` | the questions of `env`, `claude` and `bench` to a running sparkgap |
+//! | `told` | the content of two answers, for `replay` to compare |
+//! | `recorded_call` | the last call to an upstream in a recording, for `show` and `replay` |
 //! | `history` | the state folder that `usage`, `requests`, `show` and `replay` read |
 //! | `progress`, `output` | lines for stderr and stdout |
 
@@ -32,6 +34,7 @@ mod import;
 mod key;
 mod output;
 mod progress;
+mod recorded_call;
 mod reload;
 mod remote;
 mod replay;
@@ -41,6 +44,7 @@ mod serve;
 mod settings_file;
 mod show;
 mod statusline;
+mod told;
 mod top;
 mod usage;
 

@@ -1,19 +1,29 @@
 //! `replay`: sends a recorded request again, or translates its recorded answer again, and compares.
 
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+
 use super::arguments::ReplayCommand;
 use super::history::open;
 use super::output::{Failed, note, print};
-use super::show::{sent_of, url_of};
+use super::recorded_call::{NOTHING_SENT, RecordedCall, last_answer, passed_headers, sent_of};
+use super::told::Told;
 use crate::activity::hide_keys;
 use crate::app::Sources;
-use crate::json::{self, Value};
-use crate::proxy::{replay_answer, replay_offline};
+use crate::config::UpstreamProtocol;
+use crate::openai::is_form;
+use crate::protocol::relay::says_no_such_path;
+use crate::protocol::tokenize::read_count;
+use crate::proxy::{RecordedWay, golden_case, replay_answer, replay_offline};
 use crate::shown::ShownText;
 use crate::state::RecordingRow;
-use crate::transport::{CallLimits, Endpoint, Path, nobody};
+use crate::transport::{CallLimits, Endpoint, ExtraHeaders, Path, nobody};
 
 /// The largest answer that is compared, in bytes.
 const ANSWER_SIZE_MAX: usize = 16 * 1024 * 1024;
+
+/// The beginning of a file of a form that was cut to its size, behind the headers of its part.
+const CUT_FILE: &[u8] = b"\r\n\r\ncut:";
 
 /// The bytes before and behind a difference that are shown.
 const AROUND: usize = 80;
@@ -23,11 +33,57 @@ pub(super) fn run(options: &ReplayCommand) -> Result<(), Failed> {
     if options.offline && (options.to.is_some() || options.upstream_key_file.is_some()) {
         return Err("--offline asks no server, so it excludes --to and --upstream-key-file".to_owned());
     }
+    if options.save.is_some() && !options.offline {
+        return Err(
+            "--save writes a case of the recorded answer, which no server is asked for: add --offline"
+                .to_owned(),
+        );
+    }
     let row = open(options.state.clone())?.recording(&options.id)?;
     if row.is_cut {
         note("sparkgap: a limit has cut this recording, so the answers may differ\n");
     }
-    if options.offline { compare_offline(&row) } else { ask_again(options, &row) }
+    match (&options.save, options.offline) {
+        (Some(folder), _) => save_case(&row, folder),
+        (None, true) => compare_offline(&row),
+        (None, false) => ask_again(options, &row),
+    }
+}
+
+/// Writes the golden case of a recording to a folder that must not exist yet, and prints the paths of its files.
+fn save_case(row: &RecordingRow, folder: &std::path::Path) -> Result<(), Failed> {
+    let case = golden_case(row)?;
+    let shown = |path: &std::path::Path| ShownText::new(&path.display().to_string()).to_string();
+    let fail = |path: &std::path::Path, error: std::io::Error| match error.kind() {
+        ErrorKind::AlreadyExists => format!("{} exists; name a new folder", shown(path)),
+        _ => format!("{}: {error}", shown(path)),
+    };
+    if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent).map_err(|error| fail(parent, error))?;
+    }
+    fs::create_dir(folder).map_err(|error| fail(folder, error))?;
+    for (name, bytes) in &case.files {
+        let path = folder.join(name);
+        let mut file = fs::File::create_new(&path).map_err(|error| fail(&path, error))?;
+        file.write_all(bytes).map_err(|error| fail(&path, error))?;
+        print(&format!("{}\n", shown(&path)));
+    }
+    if let Some((case, then)) = &case.difference {
+        let shown = |bytes: &[u8]| {
+            let part = bytes.get(..AROUND).unwrap_or(bytes);
+            ShownText::whole(&String::from_utf8_lossy(part)).to_string()
+        };
+        note(&format!(
+            "sparkgap: the expected answer is not the one that the client got, since a case knows no hooks, no lost connection, \
+             no silence before a refusal, and nothing that was learned:\n  case: {}\n  then: {}\n",
+            shown(case),
+            shown(then)
+        ));
+    }
+    note(
+        "sparkgap: keys are hidden, but the case holds the conversation: look at it before you pass it on\n",
+    );
+    Ok(())
 }
 
 /// The client's bytes of that time.
@@ -41,8 +97,11 @@ fn compare_offline(row: &RecordingRow) -> Result<(), Failed> {
     // The recording lost its keys, so the new translation must lose them too.
     hide_keys(&mut translated, &[]);
     let recorded = answer_of(row);
+    let way = RecordedCall::read(row).map_or(RecordedWay::Translated, |call| call.way);
+    let is_passed = matches!(way, RecordedWay::Messages | RecordedWay::OpenAi);
     if translated == recorded {
-        print(&format!("{}: the same {} bytes as recorded\n", row.id, recorded.len()));
+        let passed = if is_passed { "; they passed as the upstream sent them" } else { "" };
+        print(&format!("{}: the same {} bytes as recorded{passed}\n", row.id, recorded.len()));
         return Ok(());
     }
     let same = translated.iter().zip(recorded).take_while(|(new, old)| new == old).count();
@@ -59,140 +118,86 @@ fn compare_offline(row: &RecordingRow) -> Result<(), Failed> {
         ShownText::whole(&String::from_utf8_lossy(part)).to_string()
     };
     print(&format!("recorded: {}\nnow:      {}\n", around(recorded), around(&translated)));
-    Err(format!("{}: the answers differ from byte {same} on; hooks that see events are not run here", row.id))
+    Err(match is_passed {
+        true => format!("{}: the client's bytes are not the upstream's from byte {same} on", row.id),
+        false => format!(
+            "{}: the answers differ from byte {same} on; hooks that see events are not run here",
+            row.id
+        ),
+    })
 }
 
 fn ask_again(options: &ReplayCommand, row: &RecordingRow) -> Result<(), Failed> {
-    let recorded = url_of(row).ok_or("no upstream was asked, so there is nothing to send")?;
-    let url = options.to.clone().unwrap_or(recorded);
-    let sources = Sources {
-        upstreams: vec![url.clone()],
-        upstream_key_file: options.upstream_key_file.clone(),
-        ..Sources::default()
+    let call = RecordedCall::read(row).ok_or(NOTHING_SENT)?;
+    let body = sent_of(row);
+    if is_form(&call.kind) && memchr::memmem::find(body, CUT_FILE).is_some() {
+        return Err("the recording lacks the files of its form; serve --record-images keeps them".to_owned());
+    }
+    let url = options.to.clone().unwrap_or_else(|| call.base.clone());
+    let (server, status, answer) = send(options, (&call, &url), (row, body))?;
+    let (then, now) = match call.way {
+        RecordedWay::Translated => {
+            let mut text = String::from_utf8_lossy(&replay_answer(row, status, &answer)?).into_owned();
+            server.hide_keys(&mut text);
+            (Told::read(answer_of(row)), Told::read(text.as_bytes()))
+        }
+        // These pass, so that the upstream's own bytes can be compared.
+        _ => (told(&call, &last_answer(row)), told(&call, &answer)),
     };
-    let loaded = sources.load()?;
-    let config = loaded.config.upstreams.first().ok_or("the server has no address")?;
-    let server = Endpoint::new(config, &CallLimits::default())?;
-    let response = server.post(Path::Api("/chat/completions"), sent_of(row), &nobody());
-    let response = response.map_err(|failure| format!("{}: {failure}", ShownText::new(&url)))?;
-    let status = response.status;
-    let body = response.read_all(ANSWER_SIZE_MAX).map_err(|failure| failure.to_string())?;
-    let mut text = String::from_utf8_lossy(&replay_answer(row, status, &body)?).into_owned();
-    server.hide_keys(&mut text);
-    let (then, now) = (Told::read(answer_of(row)), Told::read(text.as_bytes()));
     print(&format!("then: {}\nnow:  {}\n", then.line(), now.line()));
     if then == now {
         print("the answers are the same\n");
         return Ok(());
     }
-    print(&format!(
-        "\n== then\n{}\n\n== now (status {status} of the server)\n{}\n",
-        then.content, now.content
-    ));
+    let mut now = now.content;
+    server.hide_keys(&mut now);
+    print(&format!("\n== then\n{}\n\n== now (status {status} of the server)\n{now}\n", then.content));
     Err("the answers differ".to_owned())
 }
 
-/// The content of an answer, as far as two answers can be compared: without ids and times.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
-    /// Text, reasoning and tool calls, or the error.
-    content: String,
-    stop_reason: String,
-    output_tokens: u64,
-}
-
-impl Told {
-    /// Reads events of the Messages API, or a whole message.
-    fn read(bytes: &[u8]) -> Told {
-        let mut told = Told::default();
-        if bytes.trim_ascii_start().starts_with(b"{") {
-            let mut copy = bytes.to_vec();
-            if let Ok(message) = json::parse(&mut copy) {
-                message.get("content").and_then(Value::as_array).into_iter().flatten().for_each(|block| {
-                    told.begin(block);
-                    told.add(block);
-                    if let Some(input) = block.get("input") {
-                        told.content.push_str(&input.to_json());
-                    }
-                });
-                told.end(&message, message.get("usage"));
-            }
-            return told;
-        }
-        let text = String::from_utf8_lossy(bytes);
-        for data in text.lines().filter_map(|line| line.strip_prefix("data: ")) {
-            let mut copy = data.as_bytes().to_vec();
-            let Ok(event) = json::parse(&mut copy) else { continue };
-            match event.get("type").and_then(Value::as_str) {
-                // The whole of a block's input comes in its deltas.
-                Some("content_block_start") => {
-                    event.get("content_block").into_iter().for_each(|block| told.begin(block))
-                }
-                Some("content_block_delta") => {
-                    event.get("delta").into_iter().for_each(|delta| told.add(delta))
-                }
-                Some("message_delta") => {
-                    told.end(event.get("delta").unwrap_or(&Value::Null), event.get("usage"));
-                }
-                Some("error") => told.end(&event, None),
-                _ => {}
-            }
-        }
-        told
-    }
-
-    fn begin(&mut self, block: &Value<'_>) {
-        let field = |key: &str| block.get(key).and_then(Value::as_str).unwrap_or_default();
-        if !self.content.is_empty() {
-            self.content.push('\n');
-        }
-        self.content.push_str(&format!("[{}] {}", field("type"), field("name")));
-    }
-
-    fn add(&mut self, piece: &Value<'_>) {
-        for key in ["text", "thinking", "partial_json"] {
-            self.content.push_str(piece.get(key).and_then(Value::as_str).unwrap_or_default());
-        }
-    }
-
-    fn end(&mut self, end: &Value<'_>, usage: Option<&Value<'_>>) {
-        if let Some(reason) = end.get("stop_reason").and_then(Value::as_str) {
-            self.stop_reason = reason.to_owned();
-        }
-        if let Some(error) = end.get("error").and_then(|error| error.get("message")).and_then(Value::as_str) {
-            self.content.push_str(&format!("error: {error}"));
-        }
-        let tokens = usage.and_then(|usage| usage.get("output_tokens")).and_then(Value::as_u64);
-        self.output_tokens = tokens.unwrap_or(self.output_tokens);
-    }
-
-    fn line(&self) -> String {
-        let Told { content, stop_reason, output_tokens } = self;
-        format!("{} characters, stop reason {stop_reason}, {output_tokens} tokens", content.chars().count())
+/// The content of an answer that passes.
+fn told(call: &RecordedCall, answer: &[u8]) -> Told {
+    match call.way {
+        RecordedWay::Translated | RecordedWay::Messages => Told::read(answer),
+        RecordedWay::OpenAi => Told::read_openai(answer, call.answer_kind.as_deref().unwrap_or_default()),
+        RecordedWay::Count => Told::count(call.flavour.and_then(|flavour| read_count(flavour, answer))),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_and_a_message_of_the_same_content_are_the_same() {
-        let message = br#"{"content":[{"type":"text","text":"Hi"},{"type":"tool_use","name":"Bash","input":{"a":1}}],"stop_reason":"tool_use","usage":{"output_tokens":3}}"#;
-        let events = [
-            r#"data: {"type":"content_block_start","content_block":{"type":"text","text":""}}"#,
-            r#"data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"H"}}"#,
-            r#"data: {"type":"content_block_delta","delta":{"type":"text_delta","text":"i"}}"#,
-            r#"data: {"type":"content_block_start","content_block":{"type":"tool_use","name":"Bash","input":{}}}"#,
-            r#"data: {"type":"content_block_delta","delta":{"type":"input_json_delta","partial_json":"{\"a\":1}"}}"#,
-            r#"data: {"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"output_tokens":3}}"#,
-            "data: rubbish",
-        ];
-        let told = Told::read(events.join("\n\n").as_bytes());
-        assert_eq!(told, Told::read(message));
-        assert_eq!(told.content, "[text] Hi\n[tool_use] Bash{\"a\":1}");
-        let error = Told::read(br#"{"type":"error","error":{"message":"no"}}"#);
-        assert_eq!(error.content, "error: no");
-        assert_eq!(Told::read(b"{"), Told::default());
+/// Sends a recorded body to a server. Returns the server, and the status and the body of its answer.
+fn send(
+    options: &ReplayCommand,
+    (call, url): (&RecordedCall, &str),
+    (row, body): (&RecordingRow, &[u8]),
+) -> Result<(Endpoint, u16, Vec<u8>), Failed> {
+    let sources = Sources {
+        upstreams: vec![url.to_owned()],
+        upstream_key_file: options.upstream_key_file.clone(),
+        ..Sources::default()
+    };
+    let mut loaded = sources.load()?;
+    let config = loaded.config.upstreams.first_mut().ok_or("the server has no address")?;
+    let mut headers = ExtraHeaders::default();
+    if call.way == RecordedWay::Messages {
+        config.protocol = UpstreamProtocol::Messages;
+        passed_headers(row).iter().for_each(|(name, value)| _ = headers.pass(name, value));
     }
+    let server = Endpoint::new(config, &CallLimits::default())?;
+    let path = if call.is_root { Path::Root(&call.path) } else { Path::Api(&call.path) };
+    let response = server.post_with(path, &headers, (&call.kind, body), &nobody());
+    let response = response.map_err(|failure| format!("{}: {failure}", ShownText::new(url)))?;
+    let status = response.status;
+    let is_missing = says_no_such_path(status, response.beginning());
+    let answer = response.read_all(ANSWER_SIZE_MAX).map_err(|failure| failure.to_string())?;
+    // A refusal that is about the path names no model.
+    let is_other = matches!(status, 404 | 405) && memchr::memmem::find(&answer, b"model").is_none();
+    if is_missing || is_other {
+        return Err(format!(
+            "{} does not serve {}: the recorded request is one for a server of {}; name such a server with --to",
+            ShownText::new(url),
+            ShownText::new(&call.path),
+            call.protocol()
+        ));
+    }
+    Ok((server, status, answer))
 }

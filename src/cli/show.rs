@@ -6,8 +6,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::arguments::ShowCommand;
 use super::history::open;
 use super::output::{Failed, note, print, print_exactly, print_json};
+use super::recorded_call::{
+    JSON, NOTHING_SENT, RecordedCall, client_kind, kind_in, passed_headers, readable, sent_of,
+};
 use crate::activity::{RecordedStep, StepKind, body_difference, read_steps};
 use crate::json::{self, Value};
+use crate::openai::is_form;
+use crate::proxy::RecordedWay;
 use crate::shell::quoted;
 use crate::shown::ShownText;
 use crate::state::{RecordingRow, moment};
@@ -30,6 +35,9 @@ pub(super) fn run(options: &ShowCommand) -> Result<(), Failed> {
         let before = reader
             .turn_before(&row)?
             .ok_or("no earlier turn of its conversation was recorded, so there is nothing to compare with")?;
+        if [&before, &row].iter().any(|row| sent_of(row).is_empty()) {
+            return Err(NOTHING_SENT.to_owned());
+        }
         print(&body_difference(sent_of(&before), sent_of(&row), usize::MAX, usize::MAX));
     } else {
         print(&to_text(&row));
@@ -37,26 +45,12 @@ pub(super) fn run(options: &ShowCommand) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The body that was sent to the upstream last.
-pub(super) fn sent_of(row: &RecordingRow) -> &[u8] {
-    let [_, _, sent, ..] = &row.places;
-    sent
-}
-
-/// The base URL of the upstream that was asked last, if one was.
-pub(super) fn url_of(row: &RecordingRow) -> Option<String> {
-    let steps = read_steps(&row.steps, &row.places);
-    let target = steps.iter().rfind(|step| step.kind == StepKind::Target)?;
-    let mut facts = target.facts.as_bytes().to_vec();
-    Some(json::parse(&mut facts).ok()?.get("url")?.as_str()?.to_owned())
-}
-
-/// JSON with an entry a line; other bytes as they are.
-fn pretty(bytes: &[u8]) -> String {
+/// JSON with an entry a line; other texts as they are.
+fn pretty(bytes: &[u8], kind: &str) -> String {
     let mut copy = bytes.to_vec();
     match json::parse(&mut copy) {
         Ok(value) => value.to_pretty_json(),
-        Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+        Err(_) => readable(bytes, kind),
     }
 }
 
@@ -66,8 +60,11 @@ fn to_text(row: &RecordingRow) -> String {
     let steps = read_steps(&row.steps, &row.places);
     let [client, hooked, sent, upstream, answer] = &row.places;
     let mut text = format!("{}\n{}\n", ShownText::new(&row.id), head.to_pretty_json());
-    let url = url_of(row).unwrap_or_default();
-    let mut part = |title: &str, bytes: &[u8], kinds: &[StepKind]| {
+    let call = RecordedCall::read(row);
+    let (url, sent_kind) =
+        call.as_ref().map_or_else(Default::default, |call| (call.url(), call.kind.as_str()));
+    let (client_kind, answer_kind) = (client_kind(&head), answer_kind(call.as_ref()));
+    let mut part = |title: &str, (bytes, kind): (&[u8], &str), kinds: &[StepKind]| {
         if bytes.is_empty() {
             return;
         }
@@ -82,24 +79,43 @@ fn to_text(row: &RecordingRow) -> String {
             times.len(),
             ms(times.first()),
             ms(times.last()),
-            pretty(bytes)
+            pretty(bytes, kind)
         );
     };
-    part("the client's body", client, &[StepKind::Request]);
-    part("the same after on_request", hooked, &[StepKind::Hooked]);
-    part(&format!("the upstream's body, to {url}/chat/completions"), sent, &[StepKind::Sent]);
-    part("the upstream's answer", upstream, &[StepKind::Piece, StepKind::Whole, StepKind::Refusal]);
-    part("the client's answer", answer, &[StepKind::Answer]);
+    part("the client's body", (client, &client_kind), &[StepKind::Request]);
+    part("the same after on_request", (hooked, &client_kind), &[StepKind::Hooked]);
+    part(&format!("the upstream's body, to {url}"), (sent, sent_kind), &[StepKind::Sent]);
+    let kinds = [StepKind::Piece, StepKind::Whole, StepKind::Refusal];
+    part("the upstream's answer", (upstream, answer_kind), &kinds);
+    part("the client's answer", (answer, answer_kind), &[StepKind::Answer]);
     text
+}
+
+/// The type of an answer that is neither JSON nor events.
+fn answer_kind(call: Option<&RecordedCall>) -> &str {
+    call.and_then(|call| call.answer_kind.as_deref()).unwrap_or("an unknown type")
 }
 
 /// A curl command that sends the recorded body. The body has no line end, so none of its lines ends the shell's document.
 fn to_curl(row: &RecordingRow) -> Result<String, Failed> {
-    let url = url_of(row).ok_or("no upstream was asked, so there is nothing to send")?;
-    let body = String::from_utf8_lossy(sent_of(row)).replace(['\n', '\r'], " ");
-    let target = quoted(&format!("{url}/chat/completions"));
+    let call = RecordedCall::read(row).ok_or(NOTHING_SENT)?;
+    let body = std::str::from_utf8(sent_of(row)).ok().filter(|_| !is_form(&call.kind));
+    let body =
+        body.ok_or("its body is a form or not text, which no command line can hold; --har has the rest")?;
+    let body = body.replace(['\n', '\r'], " ");
+    let mut headers = format!("-H {}", quoted(&format!("content-type: {}", call.kind)));
+    let key = match call.way {
+        RecordedWay::Messages => {
+            for (name, value) in passed_headers(row) {
+                headers.push_str(&format!(" -H {}", quoted(&format!("{name}: {value}"))));
+            }
+            "x-api-key: "
+        }
+        _ => "authorization: Bearer ",
+    };
+    let target = quoted(&call.url());
     Ok(format!(
-        "curl -sSN {target} -H 'content-type: application/json' \\\n  ${{SPARKGAP_UPSTREAM_KEY:+-H \"authorization: Bearer $SPARKGAP_UPSTREAM_KEY\"}} --data-binary @- <<'SPARKGAP_BODY'\n{body}\nSPARKGAP_BODY\n"
+        "curl -sSN {target} {headers} \\\n  ${{SPARKGAP_UPSTREAM_KEY:+-H \"{key}$SPARKGAP_UPSTREAM_KEY\"}} --data-binary @- <<'SPARKGAP_BODY'\n{body}\nSPARKGAP_BODY\n"
     ))
 }
 
@@ -112,15 +128,16 @@ fn to_har(row: &RecordingRow) -> Value<'static> {
     let request = |key: &str| head.get("request").and_then(|request| request.get(key)).map(Value::reborrow);
     let time = record("time").map_or(Value::Null, Value::into_owned);
     let [client, _, sent, upstream, answer] = &row.places;
+    let call = RecordedCall::read(row);
     let path = request("path").and_then(|path| path.as_str().map(str::to_owned)).unwrap_or_default();
     let headers = request("headers").map_or_else(|| Vec::new().into(), Value::into_owned);
     let status = record("status").map_or(Value::from(0_u64), Value::into_owned);
     let mut entries = vec![entry(
         (&time, steps.iter().find(|step| step.kind == StepKind::Request), steps.last()),
         (format!("http://sparkgap{path}"), headers, client),
-        (status, answer),
+        (status, answer, answer_kind(call.as_ref())),
     )];
-    if let Some(url) = url_of(row) {
+    if let Some(call) = &call {
         let is_answer = |step: &&RecordedStep<'_>| {
             matches!(step.kind, StepKind::Piece | StepKind::Whole | StepKind::Refusal)
         };
@@ -131,12 +148,12 @@ fn to_har(row: &RecordingRow) -> Value<'static> {
             json::parse(&mut facts).ok()?.get("status")?.as_u64()
         });
         let status = if last.is_some() { refused.unwrap_or(200) } else { 0 };
-        let kind = Value::object([("name", "content-type".into()), ("value", "application/json".into())]);
+        let kind = Value::object([("name", "content-type".into()), ("value", call.kind.as_str().into())]);
         let time = asked.map_or(time.reborrow(), |step| later(&time, row, step.at));
         entries.push(entry(
             (&time, asked, last.or(asked)),
-            (format!("{url}/chat/completions"), vec![kind].into(), sent),
-            (status.into(), upstream),
+            (call.url(), vec![kind].into(), sent),
+            (status.into(), upstream, answer_kind(Some(call))),
         ));
     }
     let creator = Value::object([("name", "sparkgap".into()), ("version", env!("CARGO_PKG_VERSION").into())]);
@@ -156,15 +173,20 @@ fn later<'v>(began: &Value<'v>, row: &RecordingRow, at: u64) -> Value<'v> {
 fn entry(
     (time, from, to): (&Value<'_>, Option<&RecordedStep<'_>>, Option<&RecordedStep<'_>>),
     (url, headers, body): (String, Value<'_>, &[u8]),
-    (status, answer): (Value<'_>, &[u8]),
+    (status, answer, answer_kind): (Value<'_>, &[u8], &str),
 ) -> Value<'static> {
-    let text = |bytes: &[u8]| Value::from(String::from_utf8_lossy(bytes).into_owned());
+    let text = |bytes: &[u8], kind: &str| Value::from(readable(bytes, kind));
     let size = |bytes: &[u8]| Value::from(bytes.len() as u64);
     let nothing = || Value::from(Vec::new());
     let at = |step: Option<&RecordedStep<'_>>| step.map_or(0, |step| step.at);
     let millis = at(to).saturating_sub(at(from)) / 1000;
-    let kind = if answer.starts_with(b"{") { "application/json" } else { "text/event-stream" };
-    let post = Value::object([("mimeType", "application/json".into()), ("text", text(body))]);
+    let kind = match answer {
+        [b'{', ..] => JSON,
+        _ if is_events(answer) => "text/event-stream",
+        _ => answer_kind,
+    };
+    let body_kind = headers.as_array().and_then(kind_in).unwrap_or(JSON).to_owned();
+    let post = Value::object([("text", text(body, &body_kind)), ("mimeType", body_kind.into())]);
     let request = Value::object([
         ("method", "POST".into()),
         ("url", url.into()),
@@ -176,7 +198,8 @@ fn entry(
         ("headersSize", Value::from(-1_i64)),
         ("bodySize", size(body)),
     ]);
-    let content = Value::object([("size", size(answer)), ("mimeType", kind.into()), ("text", text(answer))]);
+    let content =
+        Value::object([("size", size(answer)), ("mimeType", kind.into()), ("text", text(answer, kind))]);
     let response = Value::object([
         ("status", status),
         ("statusText", "".into()),
@@ -198,6 +221,11 @@ fn entry(
         ("timings", timings),
     ])
     .into_owned()
+}
+
+/// True if bytes begin as events do, or are not there yet.
+fn is_events(bytes: &[u8]) -> bool {
+    bytes.is_empty() || [&b"event:"[..], b"data:", b":", b"id:"].iter().any(|line| bytes.starts_with(line))
 }
 
 #[cfg(test)]

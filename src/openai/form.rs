@@ -13,6 +13,34 @@ pub fn is_form(content_type: &str) -> bool {
     kind.eq_ignore_ascii_case("multipart/form-data")
 }
 
+/// The form with its files, and other bytes that are not text, cut to their size. `None` if the content type names no boundary.
+/// Takes time in proportion to the form.
+pub fn cut_form_files(form: &[u8], content_type: &str) -> Option<Vec<u8>> {
+    let delimiter = format!("--{}", boundary(content_type)?);
+    let mut kept = Vec::with_capacity(form.len().min(64 * 1024));
+    let mut from = 0;
+    for at in memmem::find_iter(form, delimiter.as_bytes()).chain([form.len()]) {
+        let part = form.get(from..at).unwrap_or_default();
+        from = at;
+        let (head, value) =
+            match memmem::find(part, b"\r\n\r\n").and_then(|end| part.split_at_checked(end + 4)) {
+                Some(split) => split,
+                None => (&[][..], part),
+            };
+        let (value, end) = value.strip_suffix(b"\r\n").map_or((value, &b""[..]), |value| (value, b"\r\n"));
+        kept.extend_from_slice(head);
+        let is_file = memmem::find(&head.to_ascii_lowercase(), b"filename").is_some();
+        // One that was cut already keeps its size.
+        let is_cut = value.starts_with(b"cut:") && value.ends_with(b":bytes");
+        match (is_file && !value.is_empty() && !is_cut) || std::str::from_utf8(value).is_err() {
+            true => kept.extend_from_slice(format!("cut:{}:bytes", value.len()).as_bytes()),
+            false => kept.extend_from_slice(value),
+        }
+        kept.extend_from_slice(end);
+    }
+    Some(kept)
+}
+
 /// The characters of a boundary beside letters and digits (RFC 2046, section 5.1.1), without the blank.
 const BOUNDARY_MARKS: &[u8] = b"'()+_,-./:=?";
 

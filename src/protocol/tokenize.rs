@@ -55,21 +55,54 @@ pub fn question(flavour: ServerKind, mut body: Value<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Sends a [`question`] to the upstream. `None` if it cannot count, or did not answer in time.
-pub fn ask_token_count(resolved: &Resolved, question: &[u8], wait: &Rc<dyn Wait>) -> Option<u64> {
-    let (paths, key): (&[_], _) = match resolved.flavour.dialect().token_count {
-        TokenCount::Tokenize(paths) => (paths, "\"count\""),
-        TokenCount::InputTokens(path) => (&[(false, path)], "\"input_tokens\""),
+/// Something that happens while an upstream is asked for a count.
+#[derive(Debug)]
+pub enum CountStep<'c> {
+    /// The question goes to this path.
+    Asks(Path<'c>),
+    /// The upstream refused with this status.
+    Refused(u16, Option<u32>, &'c [u8]),
+    /// The beginning of its answer.
+    Answered(&'c [u8]),
+}
+
+/// The key behind which a server of this kind tells its count.
+fn count_key(flavour: ServerKind) -> &'static str {
+    if has_tokenize(flavour) { "\"count\"" } else { "\"input_tokens\"" }
+}
+
+/// The count in the beginning of a server's answer, if it tells one.
+pub fn read_count(flavour: ServerKind, answer: &[u8]) -> Option<u64> {
+    number_after(answer, count_key(flavour)).filter(|count| *count > 0)
+}
+
+/// Sends a [`question`] to the upstream. `None` if it cannot count, or did not answer in time. `note` is told each step.
+pub fn ask_token_count(
+    resolved: &Resolved,
+    question: &[u8],
+    wait: &Rc<dyn Wait>,
+    note: &dyn Fn(CountStep<'_>),
+) -> Option<u64> {
+    let paths: &[_] = match resolved.flavour.dialect().token_count {
+        TokenCount::Tokenize(paths) => paths,
+        TokenCount::InputTokens(path) => &[(false, path)],
         TokenCount::None => return None,
     };
     let name = resolved.served.name();
     for (is_root, path) in paths {
         let path = if *is_root { Path::Root(path) } else { Path::Api(path) };
+        note(CountStep::Asks(path));
         match resolved.served.upstream().ask(path, question, wait) {
             Ok(response) if response.status == 200 => {
-                return number_after(response, key).filter(|count| *count > 0);
+                let answer = read_beginning(response, resolved.flavour);
+                note(CountStep::Answered(&answer));
+                return read_count(resolved.flavour, &answer);
             }
-            Ok(response) => log::debug!("upstream {name} counts no tokens: status {}", response.status),
+            Ok(response) => {
+                let (status, retry_after) = (response.status, response.retry_after);
+                log::debug!("upstream {name} counts no tokens: status {status}");
+                note(CountStep::Refused(status, retry_after, response.beginning()));
+            }
             Err(failure) => {
                 log::debug!("upstream {name} counts no tokens: {failure}");
                 return None;
@@ -79,26 +112,26 @@ pub fn ask_token_count(resolved: &Resolved, question: &[u8], wait: &Rc<dyn Wait>
     None
 }
 
-/// The number in the first member of that name, read from the beginning of a JSON answer.
-fn number_after(mut response: Response, key: &str) -> Option<u64> {
+/// Reads an answer until it has told its count, or is too long.
+fn read_beginning(mut response: Response, flavour: ServerKind) -> Vec<u8> {
     let mut seen = Vec::new();
     let mut chunk = [0; 1024];
-    loop {
-        let read = response.read(&mut chunk).ok()?;
-        seen.extend_from_slice(chunk.get(..read)?);
-        let text = String::from_utf8_lossy(&seen);
-        if let Some((_, after)) = text.split_once(key) {
-            let after = after.trim_start_matches([' ', ':']);
-            let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-            // The number is complete only if something follows it.
-            if digits > 0 && digits < after.len() {
-                return after.get(..digits)?.parse().ok();
-            }
-        }
-        if read == 0 || seen.len() > ANSWER_SIZE_MAX {
-            return None;
+    // After a failure no count can come.
+    while let Ok(read @ 1..) = response.read(&mut chunk) {
+        seen.extend_from_slice(chunk.get(..read).unwrap_or_default());
+        if seen.len() > ANSWER_SIZE_MAX || number_after(&seen, count_key(flavour)).is_some() {
+            break;
         }
     }
+    seen
+}
+
+/// The number in the first member of that name. It is complete only if something follows it.
+fn number_after(answer: &[u8], key: &str) -> Option<u64> {
+    let text = String::from_utf8_lossy(answer);
+    let after = text.split_once(key)?.1.trim_start_matches([' ', ':']);
+    let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    (digits > 0 && digits < after.len()).then(|| after.get(..digits)?.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -293,7 +293,8 @@ impl Attempt {
         if let UpstreamError::Overflow { prompt, prompt_is_least: is_least @ true, .. } = &mut failure {
             let mut bytes = self.body.clone();
             let question = json::parse(&mut bytes).map(|body| question(self.resolved.flavour, body));
-            let counted = question.ok().and_then(|question| ask_token_count(&self.resolved, &question, wait));
+            let counted =
+                question.ok().and_then(|question| ask_token_count(&self.resolved, &question, wait, &|_| ()));
             // A count below the refusal's own must have counted something else.
             if counted >= *prompt {
                 (*prompt, *is_least) = (counted, false);

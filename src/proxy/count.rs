@@ -11,17 +11,24 @@ use crate::error::RelayedAnswer;
 use crate::http::Request;
 use crate::json::Value;
 use crate::server::Client;
-use crate::transport::{ExtraHeaders, Wait};
+use crate::transport::{ExtraHeaders, JSON, Wait};
 
 use super::body::read_body;
 use super::exchange::Exchange;
+use super::identity;
 use super::passing::{self, PassedRequest};
 use super::prepare::{Hooked, Incoming, settle_lane};
+use super::recorded::{
+    error_facts, hide_in_record, keep_recording, keys_of, note_error, note_head, note_hooked,
+};
+use super::recorded_way::{RecordedWay, note_refusal, note_sent, note_way};
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Record};
+use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Record, StepKind};
 use crate::fleet::Resolved;
-use crate::protocol::tokenize::{ask_token_count, question};
+use crate::hooks::Hook;
+use crate::protocol::messages::message_of;
+use crate::protocol::tokenize::{CountStep, ask_token_count, question};
 
 /// The `max_tokens` to assume, since a request to count has none: larger than any thinking budget.
 const MAX_TOKENS: u64 = 1 << 32;
@@ -56,15 +63,31 @@ pub(super) fn serve(
     let request_id = active.request_id();
     let exchange = Exchange::new(proxy, client, active);
     let headers = [("content-type", "application/json"), ("request-id", request_id)];
+    let tap = exchange.tap();
+    proxy.recorder.begin(tap, active.began());
+    note_head(tap, request);
     let mut record = Record::new(request_id, caller);
+    record.began = active.began();
+    identity::describe(request, &mut record.details);
+    record.status = 200;
+    let tell = |count: u64| {
+        let body = Value::object([("input_tokens", count.into())]).to_json();
+        tap.bytes(StepKind::Answer, body.as_bytes());
+        client.borrow_mut().respond(200, &headers, body.as_bytes())
+    };
     let counted = count(proxy, &exchange, (request, caller), &mut record);
-    match counted.map_err(|stop| exchange.end_of(stop)) {
-        Ok(Counted::Passed(answer)) => client.borrow_mut().respond_relayed(&answer, request_id),
-        Ok(Counted::Tokens(count)) => {
-            let body = Value::object([("input_tokens", count.into())]).to_json();
-            client.borrow_mut().respond(200, &headers, body.as_bytes())
+    let result = match counted.map_err(|stop| exchange.end_of(stop)) {
+        Ok(Counted::Passed(answer)) => {
+            record.status = answer.status;
+            record.error =
+                (answer.status >= 400).then(|| format!("count_tokens: {}", message_of(&answer.body)));
+            tap.bytes(StepKind::Answer, &answer.body);
+            client.borrow_mut().respond_relayed(&answer, request_id)
         }
+        Ok(Counted::Tokens(count)) => tell(count),
         Err(Stop::Error(error) | Stop::Refused(error) | Stop::Cut(error)) => {
+            tap.note(StepKind::Failed, b"", || error_facts(&error, false));
+            note_error(tap, &error, request_id);
             log_failure(proxy, &mut record, error.status(), &error.to_string());
             client.borrow_mut().respond_error(&error, request_id)
         }
@@ -72,11 +95,14 @@ pub(super) fn serve(
             log_failure(proxy, &mut record, CLIENT_GONE, "the client has left");
             Err(if let Stop::Client(error) = stop { error } else { io::ErrorKind::BrokenPipe.into() })
         }
-        Err(Stop::Respond(_)) => {
-            let body = Value::object([("input_tokens", 1u64.into())]).to_json();
-            client.borrow_mut().respond(200, &headers, body.as_bytes())
-        }
+        Err(Stop::Respond(_)) => tell(1),
+    };
+    record.end();
+    hide_in_record(&mut record, &keys_of(request));
+    if keep_recording(proxy, tap, &record) {
+        proxy.keep_count(&record);
     }
+    result
 }
 
 /// Writes the line of a count that failed. A count that succeeds has none: Claude Code asks for many.
@@ -97,17 +123,26 @@ fn count(
         Question::Passed { resolved, body, headers, passed } => {
             exchange.share().set(body.len());
             let wait: Rc<dyn Wait> = exchange.clone();
-            let counted = passing::count_tokens(&resolved, (&body, &headers), &passed, &wait)?;
+            let counted =
+                passing::count_tokens(&resolved, (&body, &headers), &passed, (&wait, exchange.tap()))?;
             return Ok(Counted::Passed(counted));
         }
     };
     exchange.share().set(body.len());
     let wait: Rc<dyn Wait> = exchange.clone();
     let key = key(&body);
-    if let Some(count) = resolved.served.count(key) {
+    let known = resolved.served.count(key);
+    note_way(exchange.tap(), &resolved, RecordedWay::Count, Some(known.unwrap_or(estimate)));
+    if let Some(count) = known {
         return Ok(Counted::Tokens(count));
     }
-    match ask_token_count(&resolved, &body, &wait) {
+    let tap = exchange.tap();
+    let counted = ask_token_count(&resolved, &body, &wait, &|step| match step {
+        CountStep::Asks(path) => note_sent(tap, path, (JSON, &body)),
+        CountStep::Refused(status, retry_after, answer) => note_refusal(tap, status, retry_after, answer),
+        CountStep::Answered(answer) => tap.bytes(StepKind::Whole, answer),
+    });
+    match counted {
         Some(count) => {
             resolved.learn_count(key, count);
             Ok(Counted::Tokens(count))
@@ -127,11 +162,16 @@ fn asked(
 ) -> Result<Question, Stop> {
     let gateway = proxy.gateway();
     let mut document = read_body(proxy, exchange, request)?;
+    exchange.tap().bytes(StepKind::Request, document.bytes());
     let room = Some(proxy.budget.trees());
     let incoming = Incoming { gateway: &gateway, wait: Some(exchange.clone()), room, request, caller };
     let mut hooked = Hooked::default();
     hooked.client = Some(exchange.socket().clone());
     let mut body = incoming.hooked(&mut document, &mut hooked)?;
+    if gateway.hooks().defines(Hook::Request) {
+        let decision = (hooked.record, exchange.active().began());
+        note_hooked(proxy, exchange.tap(), (request, &|| body.to_json().into_bytes()), decision);
+    }
     if let Some(object) = body.as_object_mut().filter(|object| object.get("max_tokens").is_none()) {
         object.push("max_tokens", MAX_TOKENS);
     }

@@ -403,6 +403,7 @@ impl Exchange {
     /// Passes bytes of the upstream's stream on, in one write.
     pub(super) fn pass(&self, bytes: &[u8]) -> io::Result<()> {
         log::trace!("{} to the client: {}", self.request_id(), String::from_utf8_lossy(bytes));
+        self.tap.bytes(StepKind::Answer, bytes);
         self.client.borrow_mut().write(bytes)
     }
 
@@ -571,6 +572,7 @@ impl Exchange {
         match answer.output {
             Output::Events { .. } | Output::Passed => self.client.borrow_mut().finish(),
             Output::PassedWhole(answer) => {
+                self.tap.bytes(StepKind::Answer, &answer.body);
                 self.client.borrow_mut().respond_relayed(&answer, self.request_id())
             }
             Output::Fold(fold) => {
@@ -640,6 +642,7 @@ impl Wait for Exchange {
 
     fn on_silence(&self) -> io::Result<()> {
         if self.passes.get() {
+            self.tap.bytes(StepKind::Ping, b"");
             self.with(|answer| answer.output.event(&Event::Ping));
             return self.flush();
         }

@@ -41,5 +41,6 @@ pub(super) fn row_of(record: &Record, price: Option<Price>) -> RequestRow {
         total_ms: millis(record.total()),
         error: record.error.clone().unwrap_or_default(),
         is_recorded: false,
+        is_unused: false,
     }
 }

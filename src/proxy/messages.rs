@@ -25,9 +25,10 @@ use super::client_slot::ClientSlot;
 use super::exchange::{Exchange, Summary};
 use super::filter::Filter;
 use super::identity::{self, Identity};
-use super::passing::{self, MessagesAnswer, PassedRequest};
+use super::passing::{self, MessagesAnswer, PassedRequest, note_passed_target};
 use super::prepare::{Hooked, Incoming, describe, model_of, settle_lane};
 use super::recorded;
+use super::recorded_way::note_answer_head;
 use super::relay::Relay;
 use super::rescued;
 use super::rounds::{KeptRequest, SearchRounds};
@@ -405,6 +406,7 @@ impl<'s> Stages<'s> {
         let body = incoming.hooked(&mut document, course.hooked);
         if let (Ok(body), true) = (&body, self.gateway.hooks().defines(Hook::Request)) {
             let decision = (course.hooked.record, exchange.active().began());
+            let body = &|| body.to_json().into_bytes();
             recorded::note_hooked(self.proxy, exchange.tap(), (request, body), decision);
         }
         // The log names the model even if a hook refuses or answers the request.
@@ -517,6 +519,7 @@ impl<'s> Stages<'s> {
             let prepared =
                 passing::prepare(incoming, (passing::MESSAGES, &resolved), hooked, course.record, with)?;
             let (body_sent, headers, passed) = prepared;
+            note_passed_target(self.exchange.tap(), &resolved, &passed);
             self.drop_saved(is_repeatable, course);
             let details = &mut course.record.details;
             details.prompt_estimate = estimate::prompt_tokens(body);
@@ -576,6 +579,7 @@ impl<'s> Stages<'s> {
         let ledger = &self.proxy.thinking;
         exchange.active().enter(Phase::Head);
         let response = passing::open(attempt, &mut passed, ledger, &wait)?;
+        note_answer_head(exchange.tap(), &response);
         exchange.mark_head(response.sent());
         let _streaming = begin_answer(exchange, attempt, kept_size, course, request);
         let resolved = &attempt.resolved;

@@ -22,7 +22,10 @@
 //! | `identity` | the client and the conversation of a request, for the choice of an upstream and for the upstream's headers |
 //! | `turn` | the chain of a request's body, from its translation to the verdict on its prefix |
 //! | `recorded` | the facts that the recording of a request needs |
+//! | `recorded_way` | the way in which an answer came that was not translated, for its recording |
 //! | `replay` | [`replay_offline`]: translates the answer of a recorded request again |
+//! | `replay_pass` | the same for an answer that was not translated |
+//! | `golden_case` | [`golden_case()`]: a recorded request as a case of the tests |
 //! | `keep` | the row of a request for the state folder |
 //! | `routing` | the upstreams that can answer a request, and those that have failed with it |
 //! | `passing` | a request to an upstream that speaks the Messages API itself, and its answer, byte for byte |
@@ -44,6 +47,7 @@ mod entry;
 mod exchange;
 mod filter;
 mod footprint;
+mod golden_case;
 mod homes;
 mod identity;
 mod keep;
@@ -55,9 +59,11 @@ mod passing;
 mod prepare;
 mod preview;
 mod recorded;
+mod recorded_way;
 mod relay;
 mod relayed;
 mod replay;
+mod replay_pass;
 mod rescued;
 mod resource;
 mod rounds;
@@ -68,7 +74,9 @@ mod state;
 mod stop;
 mod turn;
 
+pub use golden_case::{GoldenCase, golden_case};
 pub use options::{ClientPatience, ProxyOptions};
 pub use preview::{Preview, preview, preview_with_request};
+pub use recorded_way::RecordedWay;
 pub use replay::{replay_answer, replay_offline};
 pub use state::Proxy;

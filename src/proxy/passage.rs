@@ -6,12 +6,14 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::activity::StepKind;
 use crate::error::Error;
 use crate::openai::{in_openai_form, openai_error_event};
 use crate::transport::Wait;
 
 use super::exchange::{Exchange, STREAM_HEADERS};
 use super::options::ClientPatience;
+use super::recorded::{error_facts, note_error};
 
 /// The sign of life: a comment, which clients of server-sent events pass over.
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
@@ -71,6 +73,9 @@ impl Passage {
             self.start(content_type.unwrap_or(ANY_TYPE))?;
         }
         self.has_answer.set(true);
+        if !bytes.is_empty() {
+            self.exchange.tap().bytes(StepKind::Answer, bytes);
+        }
         self.exchange.client().borrow_mut().write(bytes)
     }
 
@@ -97,6 +102,7 @@ impl Passage {
         let seconds = retry_after.map(|seconds| seconds.to_string());
         let mut headers = vec![("content-type", content_type), ("request-id", id), ("x-request-id", id)];
         headers.extend(seconds.as_deref().map(|seconds| ("retry-after", seconds)));
+        self.exchange.tap().bytes(StepKind::Answer, body);
         self.exchange.client().borrow_mut().respond(status, &headers, body)
     }
 
@@ -105,13 +111,18 @@ impl Passage {
     /// # Errors
     /// Those of the client's connection.
     pub(super) fn fail(&self, error: Error) -> io::Result<()> {
-        let id = self.exchange.request_id();
+        let (id, tap) = (self.exchange.request_id(), self.exchange.tap());
         let mut client = self.exchange.client().borrow_mut();
+        tap.note(StepKind::Failed, b"", || error_facts(&error, self.has_head()));
         if !self.has_head() {
             client.add_header("x-request-id", id)?;
-            return client.respond_error(&in_openai_form(error), id);
+            let error = in_openai_form(error);
+            note_error(tap, &error, id);
+            return client.respond_error(&error, id);
         }
-        client.write(openai_error_event(&error, id, self.is_response).as_bytes())?;
+        let event = openai_error_event(&error, id, self.is_response);
+        tap.bytes(StepKind::Answer, event.as_bytes());
+        client.write(event.as_bytes())?;
         client.finish()
     }
 
@@ -142,6 +153,8 @@ impl Wait for Passage {
             self.start(STREAM_HEADERS[0].1)?;
         }
         self.last.set(Instant::now());
+        self.exchange.tap().bytes(StepKind::Ping, b"");
+        self.exchange.tap().bytes(StepKind::Answer, KEEP_ALIVE);
         self.exchange.client().borrow_mut().write(KEEP_ALIVE)
     }
 

@@ -26,10 +26,12 @@ use crate::transport::{self, ExtraHeaders, JSON, Path, Response, Wait};
 use super::attempt::Attempt;
 use super::exchange::Exchange;
 use super::prepare::{Hooked, Incoming};
+use super::recorded::note_secret;
+use super::recorded_way::{RecordedWay, note_answer_head, note_refusal, note_sent, note_way};
 use super::relay::{ANSWER_SIZE_MAX, error_body, read_whole_answer, too_long};
 use super::routing::{sign_of, sign_of_failure};
 use super::stop::Stop;
-use crate::activity::Record;
+use crate::activity::{Record, StepKind, Tap};
 
 /// The resources of the Messages API, below the base URL.
 pub(super) const MESSAGES: &str = "/messages";
@@ -54,6 +56,12 @@ impl PassedRequest {
         self.secrets.iter().for_each(|secret| secret.hide_in(text));
         resolved.served.upstream().endpoint().hide_keys(text);
     }
+}
+
+/// Notes that this upstream is asked next, and the client's keys that go to it.
+pub(super) fn note_passed_target(tap: &Tap, resolved: &Resolved, passed: &PassedRequest) {
+    tap.with(|recording| passed.secrets.iter().for_each(|key| note_secret(recording, key.expose())));
+    note_way(tap, resolved, RecordedWay::Messages, None);
 }
 
 /// The body for the upstream: the client's bytes with the changes that the model needs.
@@ -112,6 +120,7 @@ pub(super) fn open(
     loop {
         let Attempt { resolved, headers, body, .. } = &*attempt;
         let upstream = resolved.served.upstream();
+        note_sent(&attempt.tap, Path::Api(&passed.path), (JSON, body));
         let sent = upstream.post_with(Path::Api(&passed.path), headers, (JSON, body), wait);
         let response = match sent {
             Ok(response) => response,
@@ -123,10 +132,13 @@ pub(super) fn open(
             }
         };
         let error = match first_error(&response).filter(|_| attempt.has_others) {
-            Some(error) => error,
+            Some(error) => {
+                note_refusal(&attempt.tap, 200, None, response.beginning());
+                error
+            }
             None if (200..300).contains(&response.status) => return Ok(response),
             None => {
-                let error = refused(response, passed, resolved);
+                let error = refused(response, passed, resolved, &attempt.tap);
                 let is_refusal = error.kind == Kind::InvalidRequest && is_thinking_refusal(&error.message);
                 if is_refusal && !passed.is_bare {
                     let bare = hand_over(body, &resolved.model, &|_| ThinkingMaker::Other);
@@ -155,9 +167,10 @@ fn hidden(failure: transport::Failure, passed: &PassedRequest, resolved: &Resolv
 }
 
 /// The upstream's answer as an error for the client.
-fn refused(response: Response, passed: &PassedRequest, resolved: &Resolved) -> Error {
+fn refused(response: Response, passed: &PassedRequest, resolved: &Resolved, tap: &Tap) -> Error {
     let retry_after = response.retry_after;
     let answer = clean_answer(response, resolved);
+    note_refusal(tap, answer.status, retry_after, &answer.body);
     messages::refusal(answer, retry_after, resolved.served.name(), &|text| passed.hide_keys(resolved, text))
 }
 
@@ -248,6 +261,7 @@ impl MessagesAnswer<'_> {
             if let Some((status, headers)) = head.take() {
                 exchange.begin_passing(status, &headers).map_err(Stop::Client)?;
             }
+            exchange.tap().bytes(StepKind::Piece, space.get(..count).unwrap_or_default());
             if count > 0 {
                 exchange.pass(space.get(..count).unwrap_or_default()).map_err(Stop::Client)?;
                 decoder.advance(count);
@@ -327,6 +341,7 @@ impl MessagesAnswer<'_> {
             return Err(Error::new(Kind::BadGateway, what).into());
         }
         let (body, cut) = read_whole_answer(&mut response, self.exchange, (self.kept_size, 2))?;
+        self.exchange.tap().bytes(StepKind::Whole, &body);
         if let Some(failure) = cut {
             return Err(self.lost(failure, false));
         }
@@ -361,8 +376,10 @@ pub(super) fn count_tokens(
     resolved: &Resolved,
     (body, headers): (&[u8], &ExtraHeaders),
     passed: &PassedRequest,
-    wait: &Rc<dyn Wait>,
+    (wait, tap): (&Rc<dyn Wait>, &Tap),
 ) -> Result<RelayedAnswer, Stop> {
+    note_passed_target(tap, resolved, passed);
+    note_sent(tap, Path::Api(&passed.path), (JSON, body));
     let sent = resolved.served.upstream().post_with(Path::Api(&passed.path), headers, (JSON, body), wait);
     let response = match sent {
         Ok(response) => response,
@@ -372,7 +389,10 @@ pub(super) fn count_tokens(
             return Err(failure.to_error(resolved.served.name()).into());
         }
     };
-    Ok(clean_answer(response, resolved))
+    note_answer_head(tap, &response);
+    let answer = clean_answer(response, resolved);
+    tap.bytes(StepKind::Whole, &answer.body);
+    Ok(answer)
 }
 
 /// The error for a request whose answer began with events of sparkgap's own: another server's message cannot follow them.

@@ -99,17 +99,19 @@ pub(super) fn note_head(tap: &Tap, request: &Request) {
     });
 }
 
-fn note_secret(recording: &mut Recording, key: &str) {
+/// Notes a key that must not be written.
+pub(super) fn note_secret(recording: &mut Recording, key: &str) {
     if !recording.secrets.iter().any(|known| known == key) {
         recording.secrets.push(key.to_owned());
     }
 }
 
-/// Does what `on_request` said of the recording, and notes the body if the hook has changed it.
+/// Does what `on_request` said of the recording, and notes the body if the hook has changed it. `body` makes the bytes that the
+/// hook has left.
 pub(super) fn note_hooked(
     proxy: &Proxy,
     tap: &Tap,
-    (request, body): (&Request, &Value<'_>),
+    (request, body): (&Request, &dyn Fn() -> Vec<u8>),
     (decision, began): (Option<bool>, Instant),
 ) {
     if decision == Some(true) && proxy.store.get().is_none() {
@@ -121,37 +123,46 @@ pub(super) fn note_hooked(
         proxy.recorder.follow(tap, is_wanted, began);
         if is_new && is_wanted {
             note_head(tap, request);
-            tap.bytes(StepKind::Request, body.to_json().as_bytes());
+            tap.with(|recording| recording.add(StepKind::Request, &body(), String::new()));
             return;
         }
     }
     tap.with(|recording| {
-        let body = body.to_json();
-        if recording.places.first().is_some_and(|client| client != body.as_bytes()) {
-            recording.add(StepKind::Hooked, body.as_bytes(), String::new());
+        let body = body();
+        if recording.places.first().is_some_and(|client| *client != body) {
+            recording.add(StepKind::Hooked, &body, String::new());
         }
     });
 }
 
-/// Notes the upstream that is asked next.
+/// Notes the upstream that is asked next for an answer that is translated.
 pub(super) fn note_target(tap: &Tap, resolved: &Resolved, context_window_beta: bool) {
+    note_upstream(tap, resolved, || vec![("context_window_beta", context_window_beta.into())]);
+}
+
+/// Notes the upstream that is asked next, its keys, and more facts about it.
+pub(super) fn note_upstream(
+    tap: &Tap,
+    resolved: &Resolved,
+    more: impl FnOnce() -> Vec<(&'static str, Value<'static>)>,
+) {
     let config = resolved.served.upstream().config();
     tap.with(|recording| {
-        config.api_key.iter().for_each(|key| note_secret(recording, key.expose()));
+        let keys = config.connection.headers.iter().map(|(_, value)| value).chain(&config.api_key);
+        keys.for_each(|key| note_secret(recording, key.expose()));
     });
     tap.note(StepKind::Target, b"", || {
         let target = resolved.target();
         let window = target.window.map_or(Value::Null, Value::from);
-        let facts = Value::object([
-            ("upstream", resolved.served.name().into()),
-            ("url", config.url.as_str().into()),
-            ("model", target.model.into()),
-            ("flavour", target.flavour.name().into()),
-            ("window", window),
-            ("context_window_beta", context_window_beta.into()),
-            ("settings", settings_value(target.settings)),
-        ]);
-        facts.to_json()
+        let mut facts = Object::new();
+        facts.push("upstream", resolved.served.name());
+        facts.push("url", config.url.as_str());
+        facts.push("model", target.model);
+        facts.push("flavour", target.flavour.name());
+        facts.push("window", window);
+        more().into_iter().for_each(|(name, value)| facts.push(name, value));
+        facts.push("settings", settings_value(target.settings));
+        Value::from(facts).to_json()
     });
 }
 
@@ -200,6 +211,7 @@ pub(super) fn error_facts(error: &Error, is_event: bool) -> String {
         ("status", u64::from(error.status()).into()),
         ("message", error.message.as_str().into()),
         ("event", is_event.into()),
+        ("relayed", error.relayed_answer().is_some().into()),
     ]);
     facts.to_json()
 }
@@ -208,7 +220,10 @@ pub(super) fn error_facts(error: &Error, is_event: bool) -> String {
 pub(super) fn note_error(tap: &Tap, error: &Error, request_id: &str) {
     tap.with(|recording| {
         let mut body = Vec::new();
-        error.body(request_id, &mut body);
+        match error.relayed_answer() {
+            Some(answer) => body.extend_from_slice(&answer.body),
+            None => error.body(request_id, &mut body),
+        }
         recording.add(StepKind::Answer, &body, String::new());
     });
 }
@@ -272,6 +287,44 @@ fn settings_value(settings: &Settings) -> Value<'static> {
     ])
 }
 
+/// The settings that are not the usual ones, each as a line of a golden case. The window and the kind of the server have lines of
+/// their own.
+pub(super) fn settings_lines(settings: &Settings) -> Vec<(&'static str, String)> {
+    let (mut told, usual) = (settings_value(settings), settings_value(&Settings::default()));
+    let Some(members) = told.as_object_mut() else { return Vec::new() };
+    let line = |name: &'static str| {
+        let value = members.get(name)?;
+        let text = match (value.as_str(), value.as_array()) {
+            (Some(text), _) => text.to_owned(),
+            (_, Some(words)) => words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+            _ => value.to_json(),
+        };
+        (usual.get(name) != Some(value)).then_some((name, text))
+    };
+    CASE_SETTINGS.into_iter().filter_map(line).collect()
+}
+
+/// The settings that a golden case can have.
+const CASE_SETTINGS: [&str; 17] = [
+    "max_tokens",
+    "thinking",
+    "vision",
+    "system_messages",
+    "preserve_thinking",
+    "thinking_in_text",
+    "thinking_budget",
+    "coerce_arguments",
+    "rescue_tool_calls",
+    "loops",
+    "think_tags",
+    "never_empty",
+    "late_tools",
+    "user_id",
+    "allow_extra",
+    "image_schemes",
+    "foreign_thinking",
+];
+
 fn name_of<T: Copy + PartialEq>(names: &[(T, &'static str)], value: T) -> Value<'static> {
     names.iter().find(|(known, _)| *known == value).map_or(Value::Null, |(_, name)| (*name).into())
 }
@@ -324,12 +377,12 @@ pub(super) fn read_target(facts: &Value<'_>) -> Option<RecordedTarget> {
     })
 }
 
-/// Ends the recording of a request, and hands it to the state folder if it is to be kept.
+/// Ends the recording of a request, and hands it to the state folder if it is to be kept. Returns whether it is.
 // `inline(never)`: keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget).
 #[inline(never)]
-pub(super) fn keep_recording(proxy: &Proxy, tap: &Tap, record: &Record) {
-    let Some(store) = proxy.store.get() else { return };
-    let Some(clean) = proxy.recorder.end(tap, record.is_failed()) else { return };
+pub(super) fn keep_recording(proxy: &Proxy, tap: &Tap, record: &Record) -> bool {
+    let Some(store) = proxy.store.get() else { return false };
+    let Some(clean) = proxy.recorder.end(tap, record.is_failed()) else { return false };
     let mut head = Object::new();
     head.push("record", record.to_value());
     let mut head = Value::from(head).to_json().into_bytes();
@@ -352,6 +405,7 @@ pub(super) fn keep_recording(proxy: &Proxy, tap: &Tap, record: &Record) {
     };
     let size_max = u64::try_from(proxy.recorder.options().size_max).unwrap_or(u64::MAX);
     store.add_recording(row, size_max);
+    true
 }
 
 #[cfg(test)]
@@ -387,6 +441,25 @@ mod tests {
         assert_eq!(read_settings(&json::parse(&mut text).unwrap()), settings);
         assert_eq!(read_settings(&Value::Null), Settings::default());
         assert!(read_target(&Value::Null).is_none());
+    }
+
+    #[test]
+    fn every_setting_but_the_window_can_stand_in_a_case() {
+        let value = settings_value(&Settings::default());
+        let names: Vec<&str> = value.as_object().unwrap().iter().map(|(name, _)| name).collect();
+        assert_eq!(names[0], "window");
+        assert_eq!(names[1..], CASE_SETTINGS);
+        assert_eq!(settings_lines(&Settings::default()), []);
+        let settings = Settings {
+            loops: LoopMode::Break,
+            vision: false,
+            allow_extra: Vec::new(),
+            ..Settings::default()
+        };
+        let lines = settings_lines(&settings);
+        assert!(
+            lines.contains(&("loops", "break".to_owned())) && lines.contains(&("vision", "false".to_owned()))
+        );
     }
 
     #[test]

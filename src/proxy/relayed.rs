@@ -3,6 +3,7 @@
 //! Keys, aliases, the choice of an upstream, the queue, hooks, limits and the log are those of `POST /v1/messages`. Another
 //! upstream is asked only while nothing of an answer has gone out.
 
+use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 use std::rc::Rc;
@@ -12,10 +13,12 @@ use std::time::{Duration, Instant};
 use crate::anthropic::{MODEL_LENGTH_MAX, StopReason, Usage};
 use crate::cluster::ClusterKind;
 use crate::error::{Error, Kind, Retry};
+use crate::hooks::Hook;
 use crate::http::Request;
 use crate::json::{Document, Value, splice_member};
 use crate::openai::{
-    Counts, PassingAnswer, conversation_view, form_field, in_openai_form, is_form, read_failure,
+    Counts, PassingAnswer, conversation_view, cut_form_files, form_field, in_openai_form, is_form,
+    read_failure,
 };
 use crate::protocol::relay::{RelayedPath, says_no_such_path};
 use crate::server::Client;
@@ -29,12 +32,13 @@ use super::exchange::Exchange;
 use super::identity::{self, Identity};
 use super::passage::Passage;
 use super::prepare::{Hooked, Incoming, describe, model_of, settle_lane};
-use super::recorded::{hide_in_record, keys_of};
+use super::recorded::{self, hide_in_record, keep_recording, keys_of, note_head};
+use super::recorded_way::{RecordedWay, note_answer_head, note_refusal, note_sent, note_way};
 use super::relay::{ANSWER_SIZE_MAX, REST_TIME, error_body, too_long};
 use super::routing::{NextTry, Routing, give_back, note_grant, sign_of, sign_of_failure, wait_for_place};
 use super::state::Proxy;
 use super::stop::Stop;
-use crate::activity::{ActiveRequest, Caller, Moment, Phase, Record};
+use crate::activity::{ActiveRequest, Caller, Moment, Phase, Record, Recording, StepKind};
 use crate::fleet::{BoxSlot, Destination, Gateway, Outage, Resolved, Sign, Spent, Ticket};
 
 /// The room for one read of an answer, in bytes: it begins small, and doubles for an answer that fills it.
@@ -96,6 +100,8 @@ pub(super) fn serve(
 ) -> io::Result<()> {
     let exchange = Exchange::new(proxy, client, active);
     let passage = Passage::new(exchange.clone(), proxy.options.patience, path.is_responses());
+    proxy.recorder.begin(exchange.tap(), active.began());
+    note_head(exchange.tap(), request);
     let mut record = Record::new(active.request_id(), caller);
     record.began = active.began();
     identity::describe(request, &mut record.details);
@@ -120,11 +126,12 @@ pub(super) fn serve(
     // Free before the client has its error, since its next request may come at once.
     course.client_slot = None;
     let result = course.conclude(outcome);
-    let RelayedCourse { gateway, hooked, mut record, .. } = course;
+    let RelayedCourse { gateway, hooked, mut record, exchange, .. } = course;
     record.times = active.times();
     record.times.first_word = record.times.first_byte;
     hide_in_record(&mut record, &keys_of(request));
     let finished = proxy.finish(&gateway, record);
+    keep_recording(proxy, exchange.tap(), &finished.record);
     hooked.log(gateway.hooks(), &finished.record);
     result
 }
@@ -196,6 +203,8 @@ impl RelayedCourse<'_> {
         exchange.received();
         // The bytes and the copy that is parsed.
         exchange.claim(2 * came.bytes().len())?;
+        let tap = exchange.tap();
+        tap.with(|recording| self.note_body(recording, StepKind::Request, came.bytes()));
         let (form, mut document) = self.read(came)?;
         // These bytes pass, unless `on_request` changes the body.
         self.hooked.saved = Some(document.bytes().to_vec());
@@ -205,6 +214,9 @@ impl RelayedCourse<'_> {
         let incoming = Incoming { gateway: &self.gateway, wait, room, request, caller };
         self.hooked.client = Some(exchange.socket().clone());
         let tree = incoming.hooked(&mut document, &mut self.hooked)?;
+        if self.gateway.hooks().defines(Hook::Request) {
+            self.note_hooked(form.as_ref());
+        }
         describe(&tree, &mut self.record);
         self.passage.begin(self.record.details.is_streamed);
         let saved = self.hooked.saved.take().unwrap_or_default();
@@ -254,6 +266,32 @@ impl RelayedCourse<'_> {
         Ok((Some(PassedBody::Form(bytes, kind.to_owned(), place)), Document::from(document.into_bytes())))
     }
 
+    /// The body as it is recorded: the files of a form are cut to their size, unless images are kept.
+    fn recordable<'b>(&self, body: &'b [u8]) -> Cow<'b, [u8]> {
+        let kind = self.request.header("content-type").unwrap_or_default();
+        let cut = match self.proxy.recorder.options().keeps_images || !is_form(kind) {
+            true => None,
+            false => cut_form_files(body, kind),
+        };
+        cut.map_or(Cow::Borrowed(body), Cow::Owned)
+    }
+
+    /// Notes a body that the request has at this place.
+    fn note_body(&self, recording: &mut Recording, kind: StepKind, body: &[u8]) {
+        recording.add(kind, &self.recordable(body), String::new());
+    }
+
+    /// Does what `on_request` said of the recording, and notes the body that it has left.
+    fn note_hooked(&self, form: Option<&PassedBody>) {
+        let tap = self.exchange.tap();
+        let decision = (self.hooked.record, self.exchange.active().began());
+        let body = || match form {
+            Some(PassedBody::Form(bytes, ..)) => self.recordable(bytes).into_owned(),
+            _ => self.hooked.saved.clone().unwrap_or_default(),
+        };
+        recorded::note_hooked(self.proxy, tap, (self.request, &body), decision);
+    }
+
     /// Waits for a place with the client watched.
     fn place(&mut self, ticket: Ticket) -> Result<BoxSlot, Stop> {
         let (wait, patience) = (self.wait(), self.patience());
@@ -294,6 +332,8 @@ impl RelayedCourse<'_> {
         if has_left(wait.as_ref()) {
             return Err(Stop::ClientGone);
         }
+        let tap = self.exchange.tap();
+        note_way(tap, &resolved, RecordedWay::OpenAi, None);
         self.exchange.active().enter(Phase::Head);
         let cluster = served.upstream().config().cluster;
         let headers = order.headers.iter().find(|(kind, _)| *kind == cluster);
@@ -302,6 +342,9 @@ impl RelayedCourse<'_> {
             Some(query) => format!("{}?{query}", self.path.below_base()),
             None => self.path.below_base().to_owned(),
         };
+        if tap.is_on() {
+            note_sent(tap, Path::Api(&below), (&kind, &self.recordable(&body)));
+        }
         let response = match served.upstream().post_with(Path::Api(&below), &headers, (&kind, &body), &wait) {
             Ok(response) => response,
             Err(Failure::ClientGone) => return Err(Stop::ClientGone),
@@ -318,7 +361,10 @@ impl RelayedCourse<'_> {
                 let (sign, error) = (sign_of_failure(&failure), failure.to_error(served.name()));
                 Ok(Err((RelayedRefusal { sign, error, words: None }, resolved)))
             }
-            200..300 if !is_missing => Ok(Ok(response)),
+            200..300 if !is_missing => {
+                note_answer_head(tap, &response);
+                Ok(Ok(response))
+            }
             _ => Ok(Err((self.refusal(response, is_missing, &resolved), resolved))),
         }
     }
@@ -342,8 +388,9 @@ impl RelayedCourse<'_> {
     /// Reads an unsuccessful response.
     fn refusal(&self, response: Response, is_missing: bool, resolved: &Resolved) -> RelayedRefusal {
         let (status, retry_after) = (response.status, response.retry_after);
-        let upstream = resolved.served.upstream();
+        let (upstream, tap) = (resolved.served.upstream(), self.exchange.tap());
         if is_missing {
+            note_refusal(tap, status, retry_after, response.beginning());
             let what = format!("upstream {} does not serve /v1{}", upstream.name(), self.path.below_base());
             return RelayedRefusal {
                 sign: Sign::Answered,
@@ -357,6 +404,7 @@ impl RelayedCourse<'_> {
         }
         let kind = response.content_type().unwrap_or("text/plain").to_owned();
         let body = error_body(response);
+        note_refusal(tap, status, retry_after, &body);
         let mut failure = read_failure(status, &mut body.clone(), retry_after);
         upstream.hide_keys(&mut failure);
         let asked = Asked { model: self.record.details.client_model.clone(), ..Asked::default() };
@@ -450,6 +498,7 @@ impl RelayedCourse<'_> {
                 Err(failure) => return Err(self.lost(&failure, answer, is_stream)),
             };
             let bytes = buffer.get(..count).unwrap_or_default();
+            self.exchange.tap().bytes(StepKind::Piece, bytes);
             answer.see(bytes);
             is_noted = is_noted || self.note_home(answer);
             self.passage.write(kind.as_deref(), bytes).map_err(Stop::Client)?;

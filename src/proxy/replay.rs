@@ -15,13 +15,21 @@ use crate::translate::{
 };
 
 use super::recorded::{RecordedTarget, read_asked, read_error, read_target};
+use super::recorded_way::RecordedWay;
+use super::replay_pass::{count_again, pass_again, way_of};
 
-/// Translates the recorded bytes of the upstream again. Returns the body of the client's answer.
+/// Translates the recorded bytes of the upstream again. Returns the body of the client's answer. Those of an answer that passed
+/// are the upstream's own.
 ///
 /// # Errors
 /// The recording lacks something that the translation needs: text for the person.
 pub fn replay_offline(row: &RecordingRow) -> Result<Vec<u8>, String> {
     let steps = read_steps(&row.steps, &row.places);
+    match way_of(&steps) {
+        RecordedWay::Translated => {}
+        RecordedWay::Messages | RecordedWay::OpenAi => return Ok(pass_again(&steps)),
+        RecordedWay::Count => return count_again(&steps),
+    }
     let mut replay = Replay { row, target: None, run: None, failure: None, is_done: false, body: None };
     for step in &steps {
         replay.step(step)?;
@@ -95,7 +103,7 @@ impl Replay<'_> {
         let mut text = step.facts.as_bytes().to_vec();
         let facts = json::parse(&mut text).unwrap_or(Value::Null);
         match step.kind {
-            StepKind::Request | StepKind::Hooked | StepKind::Answer => {}
+            StepKind::Request | StepKind::Hooked | StepKind::Answer | StepKind::Head => {}
             StepKind::Sent => self.failure = None,
             StepKind::Target => {
                 let other = "another version of sparkgap has made this recording, so it cannot be replayed";
@@ -154,7 +162,9 @@ impl Replay<'_> {
                 run.stream.restart(plan);
                 (run.asked, run.decoder) = (asked, Decoder::default());
             }
-            (id, _) => {
+            (id, run) => {
+                // Pings may have gone out before the message begins.
+                let out = run.take().map(|run| run.out).unwrap_or_default();
                 self.run = Some(ReplayRun {
                     stream: MessageStream::new(plan, id.unwrap_or_default().to_owned()),
                     asked,
@@ -162,7 +172,7 @@ impl Replay<'_> {
                     decoder: Decoder::default(),
                     parser: Parser::default(),
                     fold: MessageFold::default(),
-                    out: Vec::new(),
+                    out,
                 });
             }
         }

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::fleet::{Gateway, ThinkingLedger};
 use crate::server::Client;
 use crate::shown::ShownText;
-use crate::state::Store;
+use crate::state::{RequestRow, Store};
 
 /// Answers every request of every client.
 #[derive(Debug)]
@@ -118,6 +118,17 @@ impl Proxy {
             store.add(row_of(&finished.record, alias.and_then(|alias| alias.price)));
         }
         finished
+    }
+
+    /// Keeps the row of a count of tokens that was recorded, so that it is listed. Usage does not count it.
+    pub(super) fn keep_count(&self, record: &Record) {
+        if let Some(store) = self.store.get() {
+            store.add(RequestRow {
+                is_unused: true,
+                stop_reason: "count_tokens".to_owned(),
+                ..row_of(record, None)
+            });
+        }
     }
 
     /// Warns of limits for owners who have no key: the name may be misspelt, and then the limits hold for nobody.

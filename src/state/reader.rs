@@ -179,5 +179,6 @@ fn read_request(row: &Row<'_>) -> Result<RequestRow, rusqlite::Error> {
         total_ms: row.get(17)?,
         error: row.get(18)?,
         is_recorded: row.get(19)?,
+        is_unused: false,
     })
 }

@@ -68,6 +68,8 @@ pub struct RequestRow {
     pub error: String,
     /// True if there is a recording of it. Only read, never written.
     pub is_recorded: bool,
+    /// True for a request that uses no tokens of a model, such as a count: usage leaves it out. Not kept.
+    pub is_unused: bool,
 }
 
 impl RequestRow {

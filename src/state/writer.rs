@@ -424,7 +424,7 @@ fn insert(change: &Connection, rows: &[RequestRow]) -> Result<(), rusqlite::Erro
             row.total_ms,
             row.error,
         ])?;
-        if !row.upstream.is_empty() {
+        if !row.upstream.is_empty() && !row.is_unused {
             let (prompt, cached, output) = (row.prompt, row.cached, row.output);
             usage.execute(params![
                 row.day(),

@@ -18,12 +18,23 @@
     reason = "helpers fail as tests do"
 )]
 
+#[allow(dead_code, reason = "the recorder's tests use a part of it")]
+#[path = "../support/cuts.rs"]
+mod cuts;
+#[allow(dead_code, reason = "the recorder's tests use a part of it")]
+#[path = "../support/golden.rs"]
+mod golden;
 #[path = "../support/json_prefix.rs"]
 mod json_prefix;
 #[path = "../support/messages_api.rs"]
 mod messages_api;
 #[path = "../support/physics/mod.rs"]
 mod physics;
+#[path = "../support/pretty.rs"]
+mod pretty;
+#[allow(dead_code, reason = "the recorder's tests use a part of it")]
+#[path = "../support/replay.rs"]
+mod replay;
 #[path = "../support/validator.rs"]
 mod validator;
 
@@ -72,6 +83,8 @@ mod patience;
 mod pool;
 mod pool_errors;
 mod recorder;
+mod recorder_cases;
+mod recorder_ways;
 mod recordings;
 mod relayed;
 mod repairs;

@@ -10,25 +10,25 @@ use super::server::{Server, hooks_file, output};
 use super::upstream::{Gate, Then, Upstream, text_chunks};
 
 /// A key of the form that no pattern knows.
-const CANARY: &str = "canary.4711/of+a=client";
+pub(crate) const CANARY: &str = "canary.4711/of+a=client";
 
-fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("recorder-{name}"));
     let _ = fs::remove_dir_all(&folder);
     folder
 }
 
-fn start(upstream: &Upstream, folder: &Path, more: &[&str]) -> Server {
+pub(crate) fn start(upstream: &Upstream, folder: &Path, more: &[&str]) -> Server {
     Server::start_with(upstream, &[&["--state", folder.to_str().unwrap()][..], more].concat())
 }
 
 /// Runs a command on the folder.
-fn run(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn run(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     output(&[arguments, &["--state", folder.to_str().unwrap()]].concat())
 }
 
 /// The rows of all requests.
-fn rows(folder: &Path) -> Vec<Value> {
+pub(crate) fn rows(folder: &Path) -> Vec<Value> {
     let (code, stdout, stderr) = run(folder, &["requests", "--json"]);
     assert_eq!(code, Some(0), "{stderr}");
     stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

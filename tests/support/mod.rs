@@ -12,6 +12,7 @@
 )]
 
 pub mod cuts;
+pub mod golden;
 pub mod json_prefix;
 pub mod pretty;
 pub mod replay;
