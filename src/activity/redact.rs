@@ -47,8 +47,11 @@ const IMAGE_SIZE_MIN: usize = 1024;
 /// Replaces the keys in these bytes by stars.
 pub fn hide_keys(bytes: &mut [u8], known: &[String]) {
     for secret in known.iter().filter(|secret| secret.len() >= HIDDEN_SIZE_MIN) {
-        let found: Vec<usize> = memmem::find_iter(bytes, secret.as_bytes()).collect();
-        found.into_iter().for_each(|at| star(bytes, at, at + secret.len()));
+        star_all(bytes, secret.as_bytes());
+        // Some writers of JSON escape slashes.
+        if secret.contains('/') {
+            star_all(bytes, secret.replace('/', "\\/").as_bytes());
+        }
     }
     for (beginnings, size_min, is_header) in
         [(&BEGINNINGS[..], KEY_SIZE_MIN, false), (&SCHEMES[..], HIDDEN_SIZE_MIN, true)]
@@ -116,6 +119,12 @@ fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=')
 }
 
+/// Replaces a key wherever it stands.
+fn star_all(bytes: &mut [u8], key: &[u8]) {
+    let found: Vec<usize> = memmem::find_iter(bytes, key).collect();
+    found.into_iter().for_each(|at| star(bytes, at, at + key.len()));
+}
+
 fn star(bytes: &mut [u8], from: usize, end: usize) {
     if let Some(key) = bytes.get_mut(from..end) {
         key.fill(b'*');
@@ -148,7 +157,7 @@ mod tests {
 
     fn hidden(text: &str) -> String {
         let mut bytes = text.as_bytes().to_vec();
-        hide_keys(&mut bytes, &["my-own-key".to_owned(), "short".to_owned()]);
+        hide_keys(&mut bytes, &["my-own-key".to_owned(), "my/own/key".to_owned(), "short".to_owned()]);
         assert_eq!(bytes.len(), text.len());
         String::from_utf8(bytes).unwrap()
     }
@@ -157,6 +166,7 @@ mod tests {
     fn keys_become_stars() {
         for (text, expected) in [
             ("a my-own-key b", "a ********** b"),
+            (r#"["my/own/key","my\/own\/key"]"#, r#"["**********","************"]"#),
             (r#"{"k":"sk-ant-api03-abcdefgh12345678"}"#, r#"{"k":"sk-**************************"}"#),
             ("Authorization: Bearer abcdefgh1/+=", "Authorization: ******** ***********"),
             (r#"{"api_key":"correct horse"}"#, r#"{"api_key":"*************"}"#),

@@ -169,6 +169,22 @@ fn disposition_name(value: &[u8]) -> Result<&[u8], &'static str> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn files_and_other_bytes_are_cut_to_their_size() {
+        let kind = "multipart/form-data; boundary=x";
+        let cut = |form: &[u8]| cut_form_files(form, kind).map(|form| String::from_utf8(form).unwrap());
+        let form = b"--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nplain\r\n--x\r\nContent-Disposition: form-data; name=\"f\"; FileName=\"f.wav\"\r\n\r\nRIFF\r\n\r\n.\r\n--x\r\n\r\n\xff\xfe\r\n--x--\r\n";
+        let expected = "--x\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\nplain\r\n--x\r\nContent-Disposition: form-data; name=\"f\"; FileName=\"f.wav\"\r\n\r\ncut:9:bytes\r\n--x\r\n\r\ncut:2:bytes\r\n--x--\r\n";
+        assert_eq!(cut(form).unwrap(), expected);
+        assert_eq!(cut(expected.as_bytes()).unwrap(), expected, "what was cut keeps its size");
+        for odd in ["", "--x", "--x--", "no form", "--x\r\n\r\n", "--x\r\n\r\n\r\n--x"] {
+            assert_eq!(cut(odd.as_bytes()).unwrap(), odd);
+        }
+        assert_eq!(cut(b"\xff").unwrap(), "cut:1:bytes");
+        assert_eq!(cut_form_files(form, "multipart/form-data"), None);
+        assert_eq!(cut(&b"--x".repeat(100_000)).unwrap().len(), 300_000, "linear time");
+    }
+
     const KIND: &str = "multipart/form-data; boundary=x1";
 
     fn found(form: &str, kind: &str) -> Result<Option<String>, &'static str> {

@@ -63,3 +63,67 @@ pub(super) fn count_again(steps: &[RecordedStep<'_>]) -> Result<Vec<u8>, String>
     let body = Value::object([("input_tokens", counted.unwrap_or(tokens).into())]);
     Ok(body.to_json().into_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(kind: StepKind, bytes: &'static [u8], facts: &'static str) -> RecordedStep<'static> {
+        RecordedStep { kind, at: 0, bytes, facts }
+    }
+
+    #[test]
+    fn bytes_that_pass_are_the_upstream_s_and_the_rest_is_taken_from_the_recording() {
+        use StepKind::{Answer, Failed, Open, Piece, Ping, Refusal, Sent, Target, Whole};
+        let target = || step(Target, b"", r#"{"way":"openai"}"#);
+        for (steps, expected) in [
+            (
+                vec![target(), step(Sent, b"x", ""), step(Piece, b"a", ""), step(Answer, b"lost", "")],
+                &b"a"[..],
+            ),
+            // Pings before and after the last upstream was asked.
+            (
+                vec![
+                    step(Ping, b"", ""),
+                    step(Answer, b":1", ""),
+                    target(),
+                    step(Ping, b"", ""),
+                    step(Answer, b":2", ""),
+                    step(Piece, b"a", ""),
+                    step(Answer, b"a", ""),
+                ],
+                b":1:2a",
+            ),
+            // The refusal of the first upstream is not the answer.
+            (vec![target(), step(Refusal, b"no", ""), target(), step(Whole, b"yes", "")], b"yes"),
+            (vec![target(), step(Refusal, b"no", ""), step(Answer, b"no", "")], b"no"),
+            (vec![target(), step(Refusal, b"no", ""), step(Failed, b"", r#"{"relayed":true}"#)], b"no"),
+            (
+                vec![target(), step(Refusal, b"no", ""), step(Failed, b"", "{}"), step(Answer, b"mine", "")],
+                b"mine",
+            ),
+            (
+                vec![target(), step(Piece, b"a", ""), step(Failed, b"", "rubbish"), step(Answer, b"!", "")],
+                b"a!",
+            ),
+            (vec![target(), step(Open, b"", "")], b""),
+            (Vec::new(), b""),
+        ] {
+            assert_eq!(pass_again(&steps), expected, "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn a_count_is_read_again_or_is_the_one_of_that_time() {
+        const TARGET: &str = r#"{"way":"count","model":"m","flavour":"vllm","settings":{},"tokens":7}"#;
+        let count = |answer: &'static [u8]| {
+            let steps = [step(StepKind::Target, b"", TARGET), step(StepKind::Whole, answer, "")];
+            String::from_utf8(count_again(&steps).unwrap()).unwrap()
+        };
+        assert_eq!(count(br#"{"count": 321, "tok"#), r#"{"input_tokens":321}"#);
+        for rubbish in [&b""[..], b"{", br#"{"count":0}"#, br#"{"count":99999999999999999999}"#, b"\xff"] {
+            assert_eq!(count(rubbish), r#"{"input_tokens":7}"#);
+        }
+        assert!(count_again(&[]).is_err());
+    }
+}

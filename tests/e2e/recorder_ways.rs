@@ -24,6 +24,15 @@ fn id(row: &Value) -> &str {
     row["request_id"].as_str().unwrap()
 }
 
+/// Asks on a connection of its own, and returns when the server is done with the request: then its row has its place.
+fn ask_alone(server: &Server, request: &[u8]) -> Answer {
+    let line = request.windows(2).position(|end| end == b"\r\n").unwrap() + 2;
+    let mut client = server.connect();
+    let answer = client.ask(&[&request[..line], b"connection: close\r\n", &request[line..]].concat());
+    client.rest();
+    answer
+}
+
 /// Asserts that a command on a recording says this, and returns its output.
 fn says(folder: &Path, arguments: &[&str], code: i32, words: &str) -> String {
     let (found, stdout, stderr) = run(folder, arguments);
@@ -61,15 +70,13 @@ fn requests_of_openai_s_protocol_are_recorded() {
     let server = start(&upstream, &folder, &["--record", "all", "--open-after", "0", "--ping-every", "1"]);
     let chat = json!({"model": "gpt-5", "stream": true, "messages": [{"role": "user", "content": "Hi"}]});
     upstream.next_chunks(text_chunks("One two."));
-    server.connect().ask(&post_to(CHAT, &chat));
+    ask_alone(&server, &post_to(CHAT, &chat));
     upstream.next_answer(200, r#"{"data":[{"index":0,"embedding":[0.5,1]}],"usage":{"prompt_tokens":2}}"#);
-    server
-        .connect()
-        .ask(&post_to("/v1/embeddings?api-version=7&key=x", &json!({"model": "e", "input": "x"})));
+    ask_alone(&server, &post_to("/v1/embeddings?api-version=7&key=x", &json!({"model": "e", "input": "x"})));
     upstream.next_answer(400, r#"{"error":{"message":"too cold"}}"#);
-    server.connect().ask(&post_to("/v1/completions", &json!({"model": "c", "prompt": "x"})));
+    ask_alone(&server, &post_to("/v1/completions", &json!({"model": "c", "prompt": "x"})));
     upstream.next_answer(404, r#"{"detail":"Not Found"}"#);
-    server.connect().ask(&post_to("/v1/responses", &json!({"model": "r", "input": "x"})));
+    ask_alone(&server, &post_to("/v1/responses", &json!({"model": "r", "input": "x"})));
     // Comments in silence, then an upstream that breaks off.
     let gate = Gate::default();
     let waits = gate.clone();
@@ -138,14 +145,14 @@ fn a_form_is_named_by_the_sizes_of_its_files() {
         form.len()
     );
     upstream.next_answer(200, r#"{"text":"Hello"}"#);
-    let answer = server.connect().ask(&[head.as_bytes(), &form].concat());
+    let answer = ask_alone(&server, &[head.as_bytes(), &form].concat());
     assert_eq!(answer.status, 200, "{}", answer.text());
     // An answer that is not text.
     upstream.next(|call| {
         call.write("HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\ncontent-length: 4\r\n\r\nID3\0");
         Then::Keep
     });
-    server.connect().ask(&post_to("/v1/audio/speech", &json!({"model": "tts", "input": "Hi"})));
+    ask_alone(&server, &post_to("/v1/audio/speech", &json!({"model": "tts", "input": "Hi"})));
     assert_eq!(upstream.seen()[0].raw.len(), form.len() - "whisper-1".len() + "qwen3".len());
     assert!(server.terminate());
     let rows = recorded(&folder);
@@ -172,7 +179,7 @@ fn answers_that_pass_and_counts_are_recorded() {
         "x-api-key: sk-ant-canary-0123456789\r\nanthropic-beta: a-2025\r\nx-claude-code-session-id: s\r\n";
     let ask = |path: &str, body: Value| -> Answer {
         let request = String::from_utf8(post_with(key, body.to_string().as_bytes())).unwrap();
-        server.connect().ask(request.replacen("/v1/messages", path, 1).as_bytes())
+        ask_alone(&server, request.replacen("/v1/messages", path, 1).as_bytes())
     };
     let message = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn", "stop_sequence": null, "usage": {"input_tokens": 1, "output_tokens": 2}});
     api.next_bytes(stream(&message));
@@ -255,10 +262,10 @@ fn a_failover_is_recorded_with_both_tries() {
     let chat = json!({"model": "gpt-5", "messages": []});
     first.next_answer(503, r#"{"error":{"message":"busy"}}"#);
     second.next_answer(400, r#"{"error":{"message":"no"}}"#);
-    assert_eq!(server.connect().ask(&post_to(CHAT, &chat)).status, 400);
+    assert_eq!(ask_alone(&server, &post_to(CHAT, &chat)).status, 400);
     first.next_answer(503, r#"{"error":{"message":"busy"}}"#);
     second.next_answer(200, "{}");
-    assert_eq!(server.connect().ask(&post_to(CHAT, &chat)).status, 200);
+    assert_eq!(ask_alone(&server, &post_to(CHAT, &chat)).status, 200);
     assert!(server.terminate());
     let rows = recorded(&folder);
     assert_eq!(rows.len(), 1, "the answer that came is not a failure: {rows:?}");
@@ -282,13 +289,13 @@ fn a_hook_alone_decides_for_every_kind() {
     for user in ["keep", "no"] {
         let mut body = hello();
         body["user"] = user.into();
-        server.connect().ask(&post_to(COUNT, &body));
-        server.connect().ask(&post_to(CHAT, &json!({"model": "m", "user": user})));
+        ask_alone(&server, &post_to(COUNT, &body));
+        ask_alone(&server, &post_to(CHAT, &json!({"model": "m", "user": user})));
         let form =
             format!("--b\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\n{user}\r\n--b--\r\n");
         let head = "POST /v1/audio/transcriptions HTTP/1.1\r\nhost: localhost\r\ncontent-type: multipart/form-data; boundary=b\r\n";
         upstream.next_answer(200, "{}");
-        server.connect().ask(format!("{head}content-length: {}\r\n\r\n{form}", form.len()).as_bytes());
+        ask_alone(&server, format!("{head}content-length: {}\r\n\r\n{form}", form.len()).as_bytes());
     }
     assert!(server.terminate());
     let rows = recorded(&folder);
@@ -322,21 +329,22 @@ fn large_and_broken_exchanges_stay_within_the_limits() {
     gate.open();
     let big = json!({"model": "m", "messages": [{"role": "user", "content": "x".repeat(30 << 20)}]});
     upstream.next_answer(200, "{}");
-    server.connect().ask(&post_to(CHAT, &big));
+    ask_alone(&server, &post_to(CHAT, &big));
     upstream.next(|call| {
         call.stream_head();
         let piece = format!("data: {{\"x\":\"{}\"}}\n\n", "y".repeat(1 << 20));
         (0..40).for_each(|_| call.piece(&piece));
         call.done()
     });
-    let answer = server.connect().ask(&post_to(CHAT, &chat));
+    let answer = ask_alone(&server, &post_to(CHAT, &chat));
     assert!(answer.body.len() > 40 << 20);
     assert!(server.terminate());
     let rows = recorded(&folder);
     assert_eq!(rows.len(), 3);
-    assert_eq!(rows[0]["status"], 499);
-    says(&folder, &["replay", id(&rows[0]), "--offline"], 0, "the same ");
-    for row in &rows[1..] {
+    let (left, cut): (Vec<&Value>, Vec<&Value>) = rows.iter().partition(|row| row["status"] == 499);
+    says(&folder, &["replay", id(left[0]), "--offline"], 0, "the same ");
+    assert_eq!(cut.len(), 2);
+    for row in cut {
         says(&folder, &["show", id(row), "--har"], 0, "a limit has cut this recording");
     }
     let size: u64 =
@@ -371,7 +379,7 @@ fn a_key_stands_nowhere_in_any_kind() {
     let send = |path: &str, body: &Value| {
         let request = String::from_utf8(post_with(&headers, body.to_string().as_bytes())).unwrap();
         let path = format!("{path}?beta=true&key={CANARY}");
-        server.connect().ask(request.replacen("/v1/messages", &path, 1).as_bytes())
+        ask_alone(&server, request.replacen("/v1/messages", &path, 1).as_bytes())
     };
     let error = json!({"type": "error", "error": {"type": "x", "message": text}}).to_string();
     for model in ["claude-opus-5", "claude-sonnet-5"] {
@@ -426,7 +434,14 @@ fn pages(server: &Server) -> Vec<String> {
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nx-sparkgap-key: {CANARY}\r\n\r\n");
         server.connect().ask(request.as_bytes()).text().to_owned()
     };
-    ["/metrics", "/activity", "/health"].map(page).to_vec()
+    let mut pages = ["/metrics", "/activity", "/health"].map(page).to_vec();
+    let mut client = server.connect();
+    client.send(
+        format!("GET /ui/events HTTP/1.1\r\nhost: localhost\r\nx-sparkgap-key: {CANARY}\r\n\r\n").as_bytes(),
+    );
+    client.head();
+    pages.push(client.read_until("\n\n"));
+    pages
 }
 
 /// Adds all that commands print and write of a recording. Returns whether it became a case.
