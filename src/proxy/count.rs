@@ -88,11 +88,11 @@ pub(super) fn serve(
         Err(Stop::Error(error) | Stop::Refused(error) | Stop::Cut(error)) => {
             tap.note(StepKind::Failed, b"", || error_facts(&error, false));
             note_error(tap, &error, request_id);
-            log_failure(proxy, &mut record, error.status(), &error.to_string());
+            log_failure(proxy, request, &mut record, (error.status(), &error.to_string()));
             client.borrow_mut().respond_error(&error, request_id)
         }
         Err(stop @ (Stop::Client(_) | Stop::ClientGone)) => {
-            log_failure(proxy, &mut record, CLIENT_GONE, "the client has left");
+            log_failure(proxy, request, &mut record, (CLIENT_GONE, "the client has left"));
             Err(if let Stop::Client(error) = stop { error } else { io::ErrorKind::BrokenPipe.into() })
         }
         Err(Stop::Respond(_)) => tell(1),
@@ -106,9 +106,10 @@ pub(super) fn serve(
 }
 
 /// Writes the line of a count that failed. A count that succeeds has none: Claude Code asks for many.
-fn log_failure(proxy: &Proxy, record: &mut Record, status: u16, error: &str) {
+fn log_failure(proxy: &Proxy, request: &Request, record: &mut Record, (status, error): (u16, &str)) {
     record.status = status;
     record.error = Some(format!("count_tokens: {error}"));
+    hide_in_record(record, &keys_of(request));
     proxy.activity.log(record);
 }
 

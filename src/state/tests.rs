@@ -334,6 +334,28 @@ fn the_turn_before_is_of_the_same_conversation() {
 }
 
 #[test]
+fn a_count_is_listed_and_is_not_usage_nor_a_turn() {
+    let folder = folder("count");
+    let (store, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
+    store.add(RequestRow { is_unused: true, ..row("anna", 10) });
+    let by_path = |id: &str, path: &str| RecordingRow {
+        head: format!(r#"{{"request":{{"path":"{path}","headers":[]}}}}"#),
+        ..recording(id, "s", 9)
+    };
+    let rows = ["/v1/messages", "/v1/messages/count_tokens", "/v1/messages"];
+    let rows = rows.iter().zip(["req_1", "req_2", "req_3"]).map(|(path, id)| by_path(id, path));
+    rows.for_each(|row| store.add_recording(row, 9000));
+    store.close();
+    let reader = Reader::open(&folder).unwrap();
+    assert_eq!(requests(&folder, RequestFilter::default()).len(), 1);
+    assert!(reader.usage(UsageGroup::Client, TODAY).unwrap().is_empty());
+    let last = reader.recording("last").unwrap();
+    assert_eq!(reader.turn_before(&last).unwrap().unwrap().id, "req_1");
+    assert_eq!(reader.turn_before(&reader.recording("req_2").unwrap()).unwrap(), None);
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn a_file_of_an_older_version_is_read_and_brought_up_to_date() {
     let folder = folder("older");
     write(&folder, &[row("anna", 10)]);

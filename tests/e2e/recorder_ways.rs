@@ -393,6 +393,7 @@ fn a_key_stands_nowhere_in_any_kind() {
         api.next_answer(400, "", &error);
         send(COUNT, &body);
     }
+    assert_eq!(send(COUNT, &json!({"model": CANARY})).status, 400);
     boxed.next_chunks(text_chunks(&text));
     send(CHAT, &body);
     boxed.next_answer(400, &error);
