@@ -464,3 +464,53 @@ fn add_outputs(folder: &Path, row: &Value, texts: &mut Vec<String>) -> bool {
     }
     code == Some(0)
 }
+
+/// Pings before an answer that passes, a client that leaves in the middle of one, and an upstream that cannot be reached.
+#[test]
+fn odd_exchanges_that_pass_are_replayed_to_the_same_bytes() {
+    use std::io::Write as _;
+    let (api, boxed, folder) = (MessagesApi::start(), Upstream::start(), folder("odd-ways"));
+    let server = start_cloud("odd", &api.url(), &boxed, &folder, &["--open-after", "0", "--ping-every", "1"]);
+    let key = "x-api-key: sk-ant-canary-0123456789\r\n";
+    let request = post_with(key, opus(hello_stream()).to_string().as_bytes());
+    let events = "event: message_start\ndata: {\"type\":\"message_start\"}\n\nevent: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"Half\"}}\n\n";
+    for leaves in [false, true] {
+        let gate = Gate::default();
+        let waits = gate.clone();
+        api.next(move |client, _| {
+            if !leaves {
+                waits.wait();
+            }
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            let _ = client.write_all(format!("{head}{:x}\r\n{events}\r\n", events.len()).as_bytes());
+            if leaves {
+                waits.wait();
+            }
+            let _ = client.write_all(b"0\r\n\r\n");
+            false
+        });
+        let mut client = server.connect();
+        client.send(&request);
+        client.read_until_head_and(if leaves { "Half" } else { "event: ping" });
+        if leaves {
+            drop(client);
+            server.wait_until(|health| health["cancelled"]["stream"] == 1);
+            gate.open();
+        } else {
+            gate.open();
+            while client.piece().is_some() {}
+        }
+    }
+    // An error of sparkgap's own, as an event or as a status.
+    for _ in 0..2 {
+        api.next(|_, _| false);
+        ask_alone(&server, &request);
+    }
+    assert!(server.terminate());
+    let rows = recorded(&folder);
+    assert_eq!(rows.len(), 4, "{rows:?}");
+    for row in &rows {
+        says(&folder, &["replay", id(row), "--offline"], 0, "they passed as the upstream sent them");
+    }
+}
