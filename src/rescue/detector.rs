@@ -74,20 +74,23 @@ impl CallDetector {
         self.held.len()
     }
 
-    /// Takes the next piece of the text.
+    /// Takes the next piece of the text if it can be shown at once, as nearly all pieces can: nothing is held, and no tag
+    /// begins in it. Otherwise returns false, and the piece must be pushed.
     #[inline]
-    pub fn push(&mut self, text: &str, tools: &dyn OfferedTools) -> Release {
-        // Nearly all pieces of an answer: nothing is held, and no tag begins in them.
-        let bytes = text.as_bytes();
-        if self.held.is_empty() && !self.is_at_start && !has_bracket(bytes) {
-            self.last = with_last(self.last, bytes);
-            return Release::Pushed;
+    pub fn passes(&mut self, text: &str) -> bool {
+        if self.is_holding() || self.is_at_start {
+            return false;
         }
-        self.push_rare(text, tools)
+        let last = pass(self.last, text.as_bytes());
+        self.last = last.unwrap_or(self.last);
+        last.is_some()
     }
 
-    #[inline(never)] // keep the path of nearly all pieces short
-    fn push_rare(&mut self, text: &str, tools: &dyn OfferedTools) -> Release {
+    /// Takes the next piece of the text.
+    pub fn push(&mut self, text: &str, tools: &dyn OfferedTools) -> Release {
+        if self.passes(text) {
+            return Release::Pushed;
+        }
         if !self.is_holding() && !self.may_begin_in(text, tools) {
             self.is_at_start = self.is_at_start && text.trim_ascii().is_empty();
             self.last = with_last(self.last, text.as_bytes());
@@ -162,8 +165,6 @@ impl CallDetector {
         }
     }
 
-    // Most text has no trigger, so this stays out of the way of that.
-    #[inline(never)]
     fn push_held(&mut self, text: &str, tools: &dyn OfferedTools) -> Release {
         self.held.push_str(text);
         if self.held.len() > HELD_SIZE_MAX {
@@ -243,16 +244,55 @@ impl CallDetector {
     }
 }
 
-/// The size in bytes up to which a plain loop is faster than a search by SIMD, whose set-up costs more than the search.
-const SHORT_MAX: usize = 16;
+/// The last eight bytes that are shown once a text is, after these of the text before it. `None` if the text has a byte with
+/// which a tag may begin. This is the path of nearly all pieces of an answer. A piece is a token, so most have at most
+/// sixteen bytes, which are compared as one or two numbers: the set-up of a search by SIMD costs more than that.
+#[inline]
+fn pass(last: u64, text: &[u8]) -> Option<u64> {
+    let Some(end) = text.last_chunk() else {
+        let word = short_word(text);
+        return (!has_bracket(word)).then_some(last << (8 * text.len()) | word);
+    };
+    let end = u64::from_be_bytes(*end);
+    let has_tag = match text.first_chunk() {
+        Some(first) if text.len() <= 16 => has_bracket(u64::from_be_bytes(*first)) || has_bracket(end),
+        _ => memchr2(b'<', b'[', text).is_some(),
+    };
+    (!has_tag).then_some(end)
+}
 
 /// The last eight bytes of a text, after these of the text before it.
-#[inline]
 fn with_last(last: u64, text: &[u8]) -> u64 {
     match text.last_chunk() {
         Some(end) => u64::from_be_bytes(*end),
-        None => text.iter().fold(last, |last, byte| last << 8 | u64::from(*byte)),
+        None => last << (8 * text.len()) | short_word(text),
     }
+}
+
+/// A text of less than eight bytes as a number, its last byte lowest.
+#[inline]
+fn short_word(text: &[u8]) -> u64 {
+    match (text.first_chunk(), text.last_chunk()) {
+        // The two halves may overlap: the bytes in both are the same.
+        (Some(first), Some(end)) => {
+            let above = u64::from(u32::from_be_bytes(*first)) << (8 * (text.len() - 4));
+            above | u64::from(u32::from_be_bytes(*end))
+        }
+        _ => text.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
+}
+
+/// True if one of the eight bytes of a number is `<` or `[`, with which every tag begins.
+#[inline]
+fn has_bracket(word: u64) -> bool {
+    /// Each byte is 1.
+    const ONES: u64 = u64::MAX / 255;
+    /// The highest bit of each byte.
+    const TOPS: u64 = ONES << 7;
+    // The lowest byte that is 0 gets its highest bit by the subtraction, and had none before.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+    let (angle, square) = (ONES * u64::from(b'<'), ONES * u64::from(b'['));
+    (zeros(word ^ angle) | zeros(word ^ square)) & TOPS != 0
 }
 
 /// The quotation marks of texts and of HTML, behind which a tag is only mentioned.
@@ -264,15 +304,6 @@ const QUOTES: [&str; 19] = [
 /// True if the last bytes that were shown end in a quotation mark.
 fn ends_in_quote(last: u64) -> bool {
     QUOTES.iter().any(|quote| last.to_be_bytes().ends_with(quote.as_bytes()))
-}
-
-/// True if a text has a byte with which a tag may begin.
-#[inline]
-fn has_bracket(text: &[u8]) -> bool {
-    if text.len() > SHORT_MAX {
-        return memchr2(b'<', b'[', text).is_some();
-    }
-    text.iter().any(|byte| matches!(byte, b'<' | b'['))
 }
 
 /// True if a text that begins with `<` or `[` may begin with a tag that opens a call. The next two bytes decide for most:
@@ -332,12 +363,46 @@ mod tests {
             for trigger in family.triggers() {
                 for end in 1..=trigger.len() {
                     let part = trigger.as_bytes().get(..end).unwrap_or_default();
-                    assert!(has_bracket(part) && may_be_tag(part), "{trigger} {end}");
+                    assert!(pass(0, part).is_none() && may_be_tag(part), "{trigger} {end}");
                 }
             }
         }
         for text in ["<tag", "<-", "< ", "[1]", "<td>", "<file", "[Tag"] {
             assert!(!may_be_tag(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_byte_with_which_a_tag_may_begin_is_found_at_each_place() {
+        for size in 0..=40 {
+            for byte in 0..=u8::MAX {
+                let text = vec![byte; size];
+                let is_bracket = size > 0 && matches!(byte, b'<' | b'[');
+                assert_eq!(pass(0, &text).is_none(), is_bracket, "{size} times {byte}");
+            }
+            for (at, bracket) in (0..size).flat_map(|at| [(at, b'<'), (at, b'[')]) {
+                for other in [0, b'=', b';', b'Z', b'\\', 0xff] {
+                    let mut text = vec![other; size];
+                    if let Some(place) = text.get_mut(at) {
+                        *place = bracket;
+                    }
+                    assert_eq!(pass(0, &text), None, "{text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_eight_bytes_do_not_depend_on_the_cuts() {
+        let text: Vec<u8> = (b'a'..=b'z').collect();
+        for end in 0..=text.len() {
+            for cut in 0..=end {
+                let (first, second) = text.split_at(cut);
+                let second = second.get(..end - cut).unwrap_or_default();
+                let expected = first.iter().chain(second).fold(7, |last, byte| last << 8 | u64::from(*byte));
+                assert_eq!(with_last(with_last(7, first), second), expected, "{cut} of {end}");
+                assert_eq!(pass(7, first).and_then(|last| pass(last, second)), Some(expected));
+            }
         }
     }
 }

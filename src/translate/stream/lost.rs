@@ -71,15 +71,26 @@ impl LostCalls {
         content: &mut AnswerContent,
         sink: &mut AnswerSink<'_, '_>,
     ) -> Option<String> {
-        if !self.is_on {
+        // This is nearly every piece of an answer.
+        if !self.is_on || (!self.reasoning.is_holding() && self.text.passes(text)) {
             return content.stoppable_text(text, sink);
         }
+        self.searched_text(text, content, sink)
+    }
+
+    /// Takes text that may be a part of a call, or that follows reasoning that may be one.
+    #[inline(never)] // keep the path of nearly all pieces short
+    fn searched_text(
+        &mut self,
+        text: &str,
+        content: &mut AnswerContent,
+        sink: &mut AnswerSink<'_, '_>,
+    ) -> Option<String> {
         // Reasoning that text follows is not the end of the answer.
         if self.reasoning.is_holding() && !text.trim().is_empty() {
             self.release_reasoning(content, sink);
         }
         match self.text.push(text, content.calls()) {
-            // This is nearly every piece of an answer.
             Release::Pushed => content.stoppable_text(text, sink),
             Release::Ready => self.show_text(content, sink),
             Release::Nothing => None,
@@ -87,7 +98,23 @@ impl LostCalls {
     }
 
     /// Takes reasoning. Returns the stop sequence that was met in text that is shown before it, if any.
+    #[inline]
     pub(super) fn reasoning(
+        &mut self,
+        text: &str,
+        content: &mut AnswerContent,
+        sink: &mut AnswerSink<'_, '_>,
+    ) -> Option<String> {
+        if !self.text.is_holding() && (!self.is_on || self.reasoning.passes(text)) {
+            content.reasoning(text, sink);
+            return None;
+        }
+        self.searched_reasoning(text, content, sink)
+    }
+
+    /// Takes reasoning that may be a part of a call, or that follows text that may be one.
+    #[inline(never)] // keep the path of nearly all pieces short
+    fn searched_reasoning(
         &mut self,
         text: &str,
         content: &mut AnswerContent,
