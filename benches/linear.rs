@@ -322,6 +322,19 @@ fn with_a_beginning(n: usize) -> String {
     ))
 }
 
+fn with_one_tool(_: usize) -> String {
+    hello(&tools(1))
+}
+
+/// The beginning of a call in text, whose argument has not come.
+const HALF_CALL: &str = r#"<tool_call>{\"name\":\"t0000000\",\"arguments\":{\"k\":"#;
+
+/// Text that begins like this, then the same piece many times.
+fn texts(begin: &str, n: usize, piece: &str) -> String {
+    let text = |text: &str| format!(r#""content":"{text}""#);
+    event(&text(begin)) + &events(n, |_| text(piece))
+}
+
 const ANSWERS: &[AnswerCase] = &[
     ("answer_text", MANY, plain, |n| events(n, |_| r#""content":"word ""#.to_string())),
     ("answer_text_among_stop_sequences", MANY, with_stop_sequences, |n| {
@@ -373,6 +386,25 @@ const ANSWERS: &[AnswerCase] = &[
     }),
     ("answer_texts_in_one_event", MANY, plain, |n| {
         event(&format!(r#""content":[{}]"#, join(n, |_| TEXT.to_string())))
+    }),
+    ("answer_text_with_tags", MANY, with_one_tool, |n| texts("word ", n, "<tool_call>")),
+    ("answer_text_with_other_tags", MANY / 2, with_one_tool, |n| {
+        texts("word ", n, "<tool_call>word <invoke ")
+    }),
+    ("answer_text_with_parts_of_tags", MANY, with_one_tool, |n| texts("word ", n, "<tool_cal")),
+    ("answer_text_with_one_bracket", MANY, with_one_tool, |n| texts("word ", n, "[<[<[<[<")),
+    ("answer_text_with_names", MANY / 2, with_many_tools, |n| texts("word ", n, "<function=t0009999:")),
+    ("answer_half_call", MANY, with_one_tool, |n| texts(&format!("{HALF_CALL}\\\""), n, "<tool_call>word ")),
+    ("answer_half_call_nested", MANY, with_one_tool, |n| texts(HALF_CALL, n, "[[{\\\"k\\\":")),
+    ("answer_half_call_of_members", MANY, with_one_tool, |n| {
+        texts("<tool_call><function=t0000000>", n, "<parameter=k>v</parameter>")
+    }),
+    ("answer_half_call_of_text", MANY, with_one_tool, |n| {
+        texts("<tool_call><function=t0000000><parameter=k>", n, "</parameter")
+    }),
+    ("answer_half_call_of_python", MANY, with_one_tool, |n| texts("[t0000000(k=", n, "[(")),
+    ("answer_calls_in_text", MANY / 2, with_one_tool, |n| {
+        texts("word ", n, &format!("{HALF_CALL}1}}}}</tool_call>"))
     }),
     ("answer_choices", MANY, plain, |n| {
         format!(
