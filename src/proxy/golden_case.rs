@@ -50,6 +50,11 @@ pub fn golden_case(row: &RecordingRow) -> Result<GoldenCase, String> {
                     writes it to a file"
             .to_owned());
     }
+    if steps.iter().any(|step| step.kind == StepKind::Round) {
+        return Err("the model has searched the web for this answer, and a case has no search engine; `sparkgap show ID --har` \
+                    writes it to a file"
+            .to_owned());
+    }
     if row.is_cut {
         return Err("a limit has cut this recording, so a case of it would not show what happened".to_owned());
     }

@@ -305,7 +305,7 @@ pub(super) fn settings_lines(settings: &Settings) -> Vec<(&'static str, String)>
 }
 
 /// The settings that a golden case can have.
-const CASE_SETTINGS: [&str; 17] = [
+const CASE_SETTINGS: [&str; 18] = [
     "max_tokens",
     "thinking",
     "vision",
@@ -323,6 +323,7 @@ const CASE_SETTINGS: [&str; 17] = [
     "allow_extra",
     "image_schemes",
     "foreign_thinking",
+    "web_search",
 ];
 
 fn name_of<T: Copy + PartialEq>(names: &[(T, &'static str)], value: T) -> Value<'static> {
