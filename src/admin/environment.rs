@@ -5,7 +5,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::claude_code::{AUTO_CHECK_SECONDS, AUTO_CHECK_TOKENS, AUTO_PREFILL_MIN, AUTO_WINDOW_MIN};
+use crate::claude_code::{
+    AUTO_CHECK_SECONDS, AUTO_CHECK_TOKENS, AUTO_PREFILL_MIN, AUTO_WINDOW_MIN, PROMPT_VARIABLE, prompt_value,
+};
 use crate::config::UpstreamAuth;
 use crate::error::Error;
 use crate::http::Request;
@@ -14,11 +16,12 @@ use crate::settings::LateTools;
 use crate::shell::Variables;
 use crate::transport::Wait;
 
+use super::query::parameter;
 use crate::fleet::{Gateway, LISTING_PREFIX, Resolved, Served};
 use crate::hooks::Hook;
 
 /// Every variable that is ever sent, and why. A client that fetches `/env` accepts only these variables.
-pub const VARIABLES: [(&str, &str); 33] = [
+pub const VARIABLES: [(&str, &str); 34] = [
     ("ANTHROPIC_BASE_URL", "where sparkgap is"),
     (
         "ANTHROPIC_AUTH_TOKEN",
@@ -93,6 +96,10 @@ pub const VARIABLES: [(&str, &str); 33] = [
     (
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
         "1: nothing is sent to Anthropic or other hosts. This switches off updates of Claude Code, telemetry, error reports, /feedback, titles of sessions, and what needs a claude.ai account",
+    ),
+    (
+        PROMPT_VARIABLE,
+        "which system prompt Claude Code sends, as you chose: 1, about 1700 tokens; 0, about 7000",
     ),
 ];
 
@@ -198,7 +205,8 @@ pub fn address(request: &Request, (is_secure, prefix): (bool, &str)) -> Result<S
 /// Makes the environment for the client of this request. `way`: whether its connection is HTTPS, and the prefix of every path.
 ///
 /// # Errors
-/// 400: the `host` header is missing or not valid in a URL. 502, 504: an upstream for Claude Code's main work does not
+/// 400: the `host` header is missing or not valid in a URL, or `prompt` in the query is neither `lean` nor `full`. 502, 504: an
+/// upstream for Claude Code's main work does not
 /// answer, so its model or its window is not known.
 pub fn of_client(
     gateway: &Gateway,
@@ -207,6 +215,13 @@ pub fn of_client(
     wait: &Rc<dyn Wait>,
 ) -> Result<ClientEnvironment, Error> {
     let base_url = address(request, way)?;
+    let prompt = match parameter(request.query.as_deref(), "prompt") {
+        None => None,
+        Some(size) => {
+            let value = prompt_value(size);
+            Some(value.ok_or_else(|| Error::invalid("prompt: expected lean or full, as in ?prompt=lean"))?)
+        }
+    };
     // A client that has left is noticed when the answer is written.
     let _ = gateway.refresh_all(wait);
     check_upstreams(gateway)?;
@@ -225,7 +240,8 @@ pub fn of_client(
             taker.name()
         )
     }));
-    let (variables, takes_keys) = (variables(gateway, &tiers), taker.is_some());
+    let (mut variables, takes_keys) = (variables(gateway, &tiers), taker.is_some());
+    variables.extend(prompt.map(|value| (PROMPT_VARIABLE, value.to_owned())));
     Ok(ClientEnvironment { base_url, variables, settings, notes, takes_keys })
 }
 

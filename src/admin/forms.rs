@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 
 use super::environment::{ClientEnvironment, VARIABLES};
 use crate::access::OWN_KEY_HEADER;
-use crate::claude_code::DETOURS;
+use crate::claude_code::{
+    DETOURS, FULL_PROMPT_TOKENS, LEAN_PROMPT_TOKENS, PROMPT_VARIABLE, gets_full_prompt,
+};
 use crate::error::{Error, Kind};
 use crate::shell::{EnvForm, Variables, settings_file};
 use crate::shown::is_command;
@@ -70,7 +72,7 @@ pub fn write_openai(base_url: &str, form: EnvForm, key: Option<&str>) -> String 
 /// # Errors
 /// 502: a server calls its model by a name with control characters, which must not reach a terminal.
 pub fn write(told: ClientEnvironment, form: EnvForm, key: Option<&str>) -> Result<String, Error> {
-    let ClientEnvironment { base_url, variables: others, mut settings, notes, takes_keys } = told;
+    let ClientEnvironment { base_url, variables: others, mut settings, mut notes, takes_keys } = told;
     let mut variables = own_variables(base_url, key, takes_keys);
     variables.extend(others);
     if let Some((name, _)) = variables.iter().find(|(_, value)| value.contains(is_command)) {
@@ -90,7 +92,33 @@ pub fn write(told: ClientEnvironment, form: EnvForm, key: Option<&str>) -> Resul
         }
         return Ok(settings_file(variables, settings));
     }
+    notes.extend(prompt_note(&variables));
     Ok(form.script(&variables, &notes) + &comments(&variables))
+}
+
+/// The names of models that Claude Code is given.
+fn model_names(variables: &Variables) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    let given =
+        variables.iter().filter(|(name, _)| name.starts_with("ANTHROPIC_") && name.ends_with("_MODEL"));
+    for (_, model) in given {
+        if !names.contains(&model.as_str()) {
+            names.push(model);
+        }
+    }
+    names
+}
+
+/// A sentence on the names for which Claude Code sends its full system prompt, unless the person has chosen one.
+pub fn prompt_note(variables: &Variables) -> Option<String> {
+    let names: Vec<&str> = model_names(variables).into_iter().filter(|name| gets_full_prompt(name)).collect();
+    if names.is_empty() || variables.iter().any(|(name, _)| *name == PROMPT_VARIABLE) {
+        return None;
+    }
+    Some(format!(
+        "Claude Code sends its full system prompt, about {FULL_PROMPT_TOKENS} tokens, for {}: --prompt lean, or ?prompt=lean for /env.sh, sends the one of {LEAN_PROMPT_TOKENS}",
+        names.join(", ")
+    ))
 }
 
 /// A comment on each of these variables, for any shell. Comments stand at the end, so that they take nothing away if the
@@ -103,6 +131,23 @@ pub fn comments(variables: &Variables) -> String {
         .filter(|(name, _)| variables.iter().any(|(told, _)| told == name))
     {
         let _ = writeln!(text, "# {name}: {why}");
+    }
+    let names = model_names(variables);
+    if !names.is_empty() && !variables.iter().any(|(name, _)| *name == PROMPT_VARIABLE) {
+        let of = |is_full: bool| {
+            let names = names.iter().filter(|name| gets_full_prompt(name) == is_full).copied();
+            names.collect::<Vec<_>>().join(", ")
+        };
+        for (size, tokens, names) in
+            [("lean", LEAN_PROMPT_TOKENS, of(false)), ("full", FULL_PROMPT_TOKENS, of(true))]
+        {
+            if !names.is_empty() {
+                let _ = writeln!(
+                    text,
+                    "# {PROMPT_VARIABLE}: not set; Claude Code sends its {size} system prompt, about {tokens} tokens, for {names}"
+                );
+            }
+        }
     }
     text
 }

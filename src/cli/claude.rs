@@ -15,17 +15,20 @@ use super::output::{Failed, note, print};
 use super::remote::{LOCAL, RemoteEnvironment, ask};
 use super::settings_file::{FILE_SIZE_MAX, SettingsFile};
 use crate::admin::forms::{ANY_KEY, CUSTOM_HEADERS, leaves_key};
-use crate::claude_code::DETOURS;
+use crate::claude_code::{DETOURS, PROMPT_VARIABLE, prompt_value};
 use crate::config;
 use crate::json::{self, Value};
 use crate::shell::{Variables, quoted};
 
 /// The help for `sparkgap claude`, above Claude Code's own.
-const HELP: &str = "Usage: sparkgap claude [ARGUMENTS]
-       sparkgap claude --settings [--undo]
+const HELP: &str = "Usage: sparkgap claude [--prompt lean|full] [ARGUMENTS]
+       sparkgap claude [--prompt lean|full] --settings
+       sparkgap claude --settings --undo
 
 Run Claude Code on a sparkgap, whatever its settings files say. All arguments are Claude Code's, except
 
+  sparkgap claude --prompt lean      send the system prompt of about 1,700 tokens, whatever the model's name; full: the one of
+                                     about 7,000. It must be the first argument
   sparkgap claude --settings         write the same into your settings file, for editors and for `claude` alone
   sparkgap claude --settings --undo  take that back, and keep what you have changed since
 
@@ -61,8 +64,9 @@ const DROP_INS_MAX: usize = 1000;
 /// # Errors
 /// The reason for which Claude Code does not run. `Ok`: only help was asked for, and Claude Code is not installed.
 pub(super) fn run(arguments: &[OsString]) -> Result<(), Failed> {
+    let (prompt, arguments) = take_prompt(arguments)?;
     match arguments {
-        [settings] if settings == "--settings" => return write_settings(),
+        [settings] if settings == "--settings" => return write_settings(prompt),
         [settings, undo] if settings == "--settings" && undo == "--undo" => return undo_settings(),
         _ => {}
     }
@@ -77,9 +81,7 @@ pub(super) fn run(arguments: &[OsString]) -> Result<(), Failed> {
         command.args(arguments);
         command
     } else {
-        let told = ask(None, None, None, offer_to_wait)?;
-        told.show_notes();
-        command(arguments, told)?
+        command(arguments, ask_environment(prompt)?)?
     };
     let error = { command }.exec();
     match error.kind() {
@@ -92,14 +94,41 @@ pub(super) fn run(arguments: &[OsString]) -> Result<(), Failed> {
     }
 }
 
+/// Asks sparkgap for the environment, adds the choice of a system prompt, and shows the notes.
+fn ask_environment(prompt: Option<PromptChoice>) -> Result<RemoteEnvironment, Failed> {
+    let mut told = ask(None, None, None, offer_to_wait)?;
+    told.variables.extend(prompt);
+    told.show_notes();
+    Ok(told)
+}
+
+/// The variable that chooses Claude Code's system prompt, and its value.
+type PromptChoice = (&'static str, String);
+
+/// The variable for the size of Claude Code's system prompt: `lean` or `full`.
+pub(super) fn prompt_choice(size: &str) -> Result<PromptChoice, Failed> {
+    let value = prompt_value(size).ok_or("--prompt: expected lean or full")?;
+    Ok((PROMPT_VARIABLE, value.to_owned()))
+}
+
+/// Splits `--prompt SIZE` from the beginning of the arguments. Elsewhere it would be Claude Code's.
+fn take_prompt(arguments: &[OsString]) -> Result<(Option<PromptChoice>, &[OsString]), Failed> {
+    let Some((first, rest)) = arguments.split_first() else { return Ok((None, arguments)) };
+    let choice = |size: &OsStr| prompt_choice(size.to_str().unwrap_or_default()).map(Some);
+    if first == "--prompt" {
+        let (size, rest) = rest.split_first().ok_or("--prompt: expected lean or full after it")?;
+        return Ok((choice(size)?, rest));
+    }
+    match first.to_str().and_then(|first| first.strip_prefix("--prompt=")) {
+        Some(size) => Ok((choice(OsStr::new(size))?, rest)),
+        None => Ok((None, arguments)),
+    }
+}
+
 /// `sparkgap claude --settings`: writes the environment into the person's settings file.
-fn write_settings() -> Result<(), Failed> {
+fn write_settings(prompt: Option<PromptChoice>) -> Result<(), Failed> {
     let file = settings_file()?;
-    let RemoteEnvironment { mut variables, mut settings, .. } = {
-        let told = ask(None, None, None, offer_to_wait)?;
-        told.show_notes();
-        told
-    };
+    let RemoteEnvironment { mut variables, mut settings, .. } = ask_environment(prompt)?;
     for folder in MANAGED {
         check_managed(Path::new(folder), &variables)?;
     }

@@ -14,9 +14,6 @@ use crate::json::Value;
 use crate::shell::{EnvForm, FAILURE, Variables, settings_file};
 use crate::shown::plain_json;
 
-/// Claude Code's switch between its two system prompts. Without it, names that Claude Code knows get the full one.
-const PROMPT_VARIABLE: &str = "CLAUDE_CODE_SIMPLE_SYSTEM_PROMPT";
-
 /// True if these arguments mean the shell lines of `sparkgap env`, even if options precede the command, which is a
 /// mistake.
 pub(super) fn is_meant(arguments: &[OsString]) -> bool {
@@ -91,16 +88,11 @@ pub(super) fn run(options: &Environment) -> Result<(), Failed> {
 
 /// The variable that chooses Claude Code's system prompt, if an option does.
 fn prompt_variable(options: &Environment) -> Result<Option<(&'static str, String)>, Failed> {
-    let value = match options.prompt.as_deref() {
-        None => return Ok(None),
-        Some(_) if options.openai => {
-            return Err("--prompt is for Claude Code, --openai for other clients".into());
-        }
-        Some("lean") => "1",
-        Some("full") => "0",
-        Some(_) => return Err("--prompt: expected lean or full".into()),
-    };
-    Ok(Some((PROMPT_VARIABLE, value.to_owned())))
+    match options.prompt.as_deref() {
+        Some(_) if options.openai => Err("--prompt is for Claude Code, --openai for other clients".into()),
+        Some(size) => claude::prompt_choice(size).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// The variables of OpenAI's clients, by the address and the key of those of Claude Code.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::output::{Failed, note};
 use crate::admin::environment::{PREFERENCES, SETTINGS, VARIABLES};
-use crate::admin::forms::{CUSTOM_HEADERS, own_variables};
+use crate::admin::forms::{CUSTOM_HEADERS, own_variables, prompt_note};
 use crate::config::{self, Secret};
 use crate::json::{self, Value};
 use crate::shell::Variables;
@@ -47,7 +47,7 @@ pub(super) struct RemoteEnvironment {
 impl RemoteEnvironment {
     /// Shows the notes on stderr.
     pub(super) fn show_notes(&self) {
-        for text in &self.notes {
+        for text in self.notes.iter().chain(&prompt_note(&self.variables)) {
             note(&format!("sparkgap: {text}\n"));
         }
     }

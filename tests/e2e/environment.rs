@@ -138,8 +138,11 @@ fn the_size_of_the_system_prompt_can_be_chosen() {
         let (_, text, _) = output(&["env", "--json", "--remote", &url, "--prompt", size]);
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["CLAUDE_CODE_SIMPLE_SYSTEM_PROMPT"], value);
     }
-    let (_, text, _) = output(&["env", "--remote", &url]);
-    assert!(!text.contains("SIMPLE_SYSTEM_PROMPT"), "{text}");
+    let (_, text, stderr) = output(&["env", "--remote", &url]);
+    assert!(!text.contains("export CLAUDE_CODE_SIMPLE"), "{text}");
+    let line = "# CLAUDE_CODE_SIMPLE_SYSTEM_PROMPT: not set; Claude Code sends its lean system prompt, about 1700 tokens, for qwen3";
+    assert!(text.lines().any(|found| found == line), "{text}");
+    assert!(!stderr.contains("system prompt"), "{stderr}");
     for wrong in [&["--prompt", "short"][..], &["--prompt", "lean", "--openai"]] {
         let (code, text, stderr) = output(&[&["env", "--remote", &url], wrong].concat());
         assert!(
@@ -147,6 +150,73 @@ fn the_size_of_the_system_prompt_can_be_chosen() {
             "{text} {stderr}"
         );
     }
+}
+
+#[test]
+fn claude_and_the_forms_take_the_size_of_the_prompt_too() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let url = format!("http://{}", server.address);
+    let script =
+        "#!/bin/sh\necho \"$CLAUDE_CODE_SIMPLE_SYSTEM_PROMPT\"\nfor one in \"$@\"; do echo \"$one\"; done\n";
+    let claude = File::new("claude", script);
+    let path = format!("{}:/usr/bin:/bin", claude.0.parent().unwrap().display());
+    let ours = [("SPARKGAP_URL", url.as_str()), ("PATH", &path)];
+    for (arguments, value) in [
+        (&["claude", "--prompt", "lean", "-p", "x"][..], "1"),
+        (&["claude", "--prompt=full", "-p", "x"], "0"),
+    ] {
+        let (code, stdout, stderr) = output_in(arguments, &ours);
+        let lines: Vec<&str> = stdout.lines().collect();
+        assert_eq!((code, lines[0]), (Some(0), value), "{stderr}");
+        let settings: Value = serde_json::from_str(lines[2]).unwrap();
+        assert_eq!(
+            settings["env"]["CLAUDE_CODE_SIMPLE_SYSTEM_PROMPT"], value,
+            "also against a settings file"
+        );
+        assert_eq!(&lines[3..], ["-p", "x"]);
+    }
+    // Behind other arguments it is Claude Code's own.
+    let (_, stdout, _) = output_in(&["claude", "-p", "--prompt", "lean"], &ours);
+    assert!(stdout.starts_with('\n') && stdout.contains("--prompt\nlean"), "{stdout}");
+    for wrong in [&["claude", "--prompt", "short"][..], &["claude", "--prompt"], &["claude", "--prompt="]] {
+        let (code, _, stderr) = output_in(wrong, &ours);
+        assert!(code == Some(1) && stderr.contains("--prompt: expected lean or full"), "{stderr}");
+    }
+    let get = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+        let answer = server.connect().ask(request.as_bytes());
+        (answer.status, String::from_utf8(answer.body.clone()).unwrap())
+    };
+    let (status, text) = get("/env.sh?prompt=lean");
+    assert!(status == 200 && text.contains("export CLAUDE_CODE_SIMPLE_SYSTEM_PROMPT='1';"), "{text}");
+    assert!(text.contains("# CLAUDE_CODE_SIMPLE_SYSTEM_PROMPT: which system prompt"), "{text}");
+    for path in ["/env.json?prompt=full", "/env?prompt=full"] {
+        let (_, text) = get(path);
+        let told: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(told["env"]["CLAUDE_CODE_SIMPLE_SYSTEM_PROMPT"], "0", "{text}");
+    }
+    for path in ["/env.sh?prompt=short", "/env?prompt="] {
+        let (status, text) = get(path);
+        assert!(status == 400 && text.contains("lean or full"), "{status} {text}");
+    }
+}
+
+#[test]
+fn a_name_with_the_full_prompt_is_told() {
+    let upstream = Upstream::start();
+    let lua = r#"return { api = 1, aliases = { { "claude-sonnet-4-5", upstream = "default", model = "qwen3" },
+        { "claude-*", upstream = "default", model = "qwen3" } } }"#;
+    let hooks = super::server::hooks_file("full_prompt", lua);
+    let server = Server::start_with(&upstream, &["--hooks", &hooks]);
+    let url = format!("http://{}", server.address);
+    let (_, text, stderr) = output(&["env", "--remote", &url]);
+    assert!(
+        stderr.contains("its full system prompt, about 7000 tokens, for claude-sonnet-4-5"),
+        "{text} {stderr}"
+    );
+    let (_, _, stderr) = output(&["env", "--remote", &url, "--prompt", "lean"]);
+    assert!(!stderr.contains("full system prompt"), "{stderr}");
 }
 
 #[test]
