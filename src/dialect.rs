@@ -72,6 +72,32 @@ pub struct Fixes {
     pub prefix_cache: &'static str,
 }
 
+/// Stands for the name of a parser where none is known.
+pub const OWN_PARSER: &str = "NAME";
+
+impl Fixes {
+    /// The advice to start the server with this parser of tool calls; [`OWN_PARSER`]: the operator must know it.
+    pub fn with_tool_parser(&self, parser: &str) -> String {
+        with_parser(self.tool_parser, parser)
+    }
+
+    /// The same for a parser of reasoning.
+    pub fn with_reasoning_parser(&self, parser: &str) -> String {
+        with_parser(self.reasoning_parser, parser)
+    }
+}
+
+fn with_parser(fix: &str, parser: &str) -> String {
+    let what = match parser {
+        OWN_PARSER => " with the parser of your model for NAME",
+        _ if parser.ends_with("FILE") => {
+            " with the file of that parser, which comes with the model, for FILE"
+        }
+        _ => "",
+    };
+    fix.replace("{parser}", &format!("{parser}{what}"))
+}
+
 /// The properties of one kind of server: its name, the fields that it accepts and refuses, and the advice for it.
 #[derive(Clone, Copy, Debug)]
 pub struct Dialect {
@@ -318,6 +344,25 @@ impl ServerKind {
     /// Its name in configuration and logs.
     pub fn name(self) -> &'static str {
         self.dialect().name
+    }
+
+    /// The name that a server of this kind has for the parser of a model's reasoning, by a part of the model's name;
+    /// [`OWN_PARSER`] for other models. The names are those of vLLM 0.32 (`vllm serve --help=reasoning-parser`) and of SGLang's
+    /// `ReasoningParser`.
+    pub fn reasoning_parser_of(self, model: &str) -> &'static str {
+        const PARSERS: [(&str, &str, &str); 8] = [
+            ("qwen", "qwen3", "qwen3"),
+            ("glm", "glm45", "glm45"),
+            ("gpt-oss", "openai_gptoss", "gpt-oss"),
+            ("deepseek-r1", "deepseek_r1", "deepseek-r1"),
+            ("deepseek-v3", "deepseek_v3", "deepseek-v3"),
+            ("kimi-k2", "kimi_k2", "kimi_k2"),
+            ("minimax-m2", "minimax_m2", "minimax"),
+            ("nemotron-3", "nemotron_v3", "nemotron_3"),
+        ];
+        let model = model.to_ascii_lowercase();
+        let found = PARSERS.iter().find(|(part, ..)| model.contains(part));
+        found.map_or(OWN_PARSER, |(_, vllm, sglang)| if self == ServerKind::Sglang { sglang } else { vllm })
     }
 
     /// The kind of that name.

@@ -376,7 +376,8 @@ pub(super) struct Environment {
 
 /// Run Claude Code with the environment of `sparkgap env`, whatever its settings files say. All arguments are Claude
 /// Code's; SPARKGAP_URL and SPARKGAP_API_KEY say where sparkgap is, and with which key to ask it. With --settings alone,
-/// writes the environment into Claude Code's settings file; --settings --undo takes it back.
+/// writes the environment into Claude Code's settings file; --settings --undo takes it back. --prompt lean or --prompt full as
+/// the first argument chooses its system prompt.
 #[derive(ArgsInfo, FromArgs, Debug)]
 #[argh(subcommand, name = "claude")]
 pub(super) struct Claude {
@@ -442,6 +443,7 @@ pub(super) struct Doctor {
     subcommand,
     name = "exam",
     example = "sparkgap exam --upstream http://192.168.68.155:8888/v1",
+    example = "sparkgap exam --upstream http://192.168.68.155:8888/v1 --no-repairs\n    The same without repairs: the difference is what they gain.",
     example = "sparkgap exam --hooks /etc/sparkgap/hooks --model qwen3 --json",
     note = "It takes one to ten minutes, by the speed of the model. Tasks that fail are a result: the exit code is 0."
 )]
@@ -461,6 +463,12 @@ pub(super) struct Exam {
     /// the model to examine, by its name at the upstream (the upstream's own)
     #[argh(option, arg_name = "name")]
     pub(super) model: Option<String>,
+    /// the longest time of one answer, in seconds (300)
+    #[argh(option, arg_name = "seconds", from_str_fn(seconds))]
+    pub(super) timeout: Option<Duration>,
+    /// repair nothing: show what the model and its server do without sparkgap's repairs
+    #[argh(switch)]
+    pub(super) no_repairs: bool,
     /// print JSON
     #[argh(switch)]
     pub(super) json: bool,

@@ -38,9 +38,15 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
     for upstream in &config.upstreams {
         let upstream = Upstream::new(upstream.clone(), &transport::CallLimits::default())?;
         let named = named(&config, upstream.name());
+        let aliases = aliases_to(&config, upstream.name());
         for model in wanted(&upstream, &options.model, options.all) {
-            let patient =
-                Patient { upstream: &upstream, hooks: &hooks, named: &named, model: model.as_deref() };
+            let patient = Patient {
+                upstream: &upstream,
+                hooks: &hooks,
+                named: &named,
+                aliases: &aliases,
+                model: model.as_deref(),
+            };
             let verdicts = examined(patient, options.json);
             patients.push((upstream.clone(), model, verdicts));
         }
@@ -106,6 +112,16 @@ fn named(config: &Config, upstream: &str) -> Vec<String> {
         }
     }
     named
+}
+
+/// The names of the aliases that lead to this upstream, without patterns.
+fn aliases_to(config: &Config, upstream: &str) -> Vec<String> {
+    let leads_there = |alias: &&Alias| {
+        let is_open = alias.members.is_empty() && config.upstream_of(alias) == Some(upstream);
+        is_open || alias.members.iter().chain(&alias.backup).any(|member| member.upstream == upstream)
+    };
+    let names = config.aliases.iter().filter(leads_there).map(|alias| alias.pattern.clone());
+    names.filter(|name| !name.contains('*')).collect()
 }
 
 /// The models of an upstream that are examined, one after the other; `None` stands for the one that requests get. A server

@@ -7,13 +7,13 @@ use super::output::{Failed, print, print_json};
 use super::progress::ProgressLine;
 use crate::app::{DEMO, Sources};
 use crate::demo;
-use crate::exam::{ExamReport, TASK_COUNT, TaskVerdict, sit_exam};
+use crate::exam::{ANSWER_TIME, ExamPlan, ExamReport, TASK_COUNT, TaskVerdict, sit_exam};
 use crate::fleet::Upstream;
 use crate::json::Value;
 use crate::shown::ShownText;
 use crate::transport;
 
-/// `sparkgap exam`. Tasks that fail are a result, not a failure of the command.
+/// `sparkgap exam`. Tasks that fail are a result, not a failure of the command; a server that stops answering is one.
 pub(super) fn run(mut options: Exam) -> Result<(), Failed> {
     if let Some(file) = &options.ca_file {
         transport::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
@@ -31,12 +31,15 @@ pub(super) fn run(mut options: Exam) -> Result<(), Failed> {
     if !sources.name_upstreams() {
         return Err("name the server to examine with --upstream URL, or --upstream demo".to_owned());
     }
+    let time = options.timeout.unwrap_or(ANSWER_TIME);
+    let plan = ExamPlan { repairs: !options.no_repairs, time };
+    let limits = transport::CallLimits { first_byte_timeout: time, idle_timeout: time, ..Default::default() };
     let progress = ProgressLine::new();
     let mut reports = Vec::new();
     for config in sources.load()?.config.upstreams {
-        let upstream = Upstream::new(config, &transport::CallLimits::default())?;
+        let upstream = Upstream::new(config, &limits)?;
         let mut done = 0;
-        let report = sit_exam(&upstream, options.model.as_deref(), &mut |task| {
+        let report = sit_exam(&upstream, options.model.as_deref(), plan, &mut |task| {
             done += 1;
             progress.say(&format!("task {done} of {TASK_COUNT} at {}: {task}", upstream.name()));
         });
@@ -52,12 +55,18 @@ pub(super) fn run(mut options: Exam) -> Result<(), Failed> {
             &reports.iter().map(|(upstream, report)| as_json(report, upstream)).collect::<Vec<_>>().into(),
         );
     }
-    Ok(())
+    match reports.iter().find(|(_, report)| report.is_out) {
+        Some((upstream, _)) => {
+            Err(format!("upstream {} has stopped answering: see its log; doctor tells more", upstream.name()))
+        }
+        None => Ok(()),
+    }
 }
 
 fn as_text(report: &ExamReport, upstream: &Upstream) -> String {
     let model = ShownText::new(&report.model);
-    let mut text = format!("{model} at {} ({})\n", upstream.config().url, report.flavour.name());
+    let without = if report.repairs { "" } else { ", without repairs" };
+    let mut text = format!("{model} at {} ({}){without}\n", upstream.config().url, report.flavour.name());
     let _ = writeln!(text, "  {:20} {:>6}  {:>8}  {:>6}", "", "passed", "repaired", "failed");
     let mut line = |name: &str, counts: [usize; 3]| {
         let [passed, repaired, failed] = counts;
@@ -81,11 +90,7 @@ fn as_text(report: &ExamReport, upstream: &Upstream) -> String {
         let _ = writeln!(text, "  {word}  {}: {}", result.name, ShownText::whole(why));
     }
     for repair in &report.request_repairs {
-        let _ = writeln!(
-            text,
-            "  changed  the requests, after a refusal: the model {}",
-            ShownText::whole(repair)
-        );
+        let _ = writeln!(text, "  changed  the requests: the model {}", ShownText::whole(repair));
     }
     for advice in report.advice() {
         let _ = writeln!(text, "  advice  {}", ShownText::whole(&advice));
@@ -124,6 +129,7 @@ fn as_json(report: &ExamReport, upstream: &Upstream) -> Value<'static> {
         ("url", upstream.config().url.clone().into()),
         ("model", report.model.clone().into()),
         ("flavour", report.flavour.name().into()),
+        ("repairs", report.repairs.into()),
         ("kinds", kinds.collect::<Vec<_>>().into()),
         ("tasks", tasks.collect::<Vec<_>>().into()),
         ("tokens_per_second", report.speed().map_or(Value::Null, tenths)),

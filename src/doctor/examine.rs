@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::calls::{self, CallAnswer};
 use super::questioner::Questioner;
-use super::verdict::{ServerFacts, Step, Verdict};
+use super::verdict::{Level, ServerFacts, Step, Verdict};
 use super::{judge, questions};
 use crate::fleet::{Discovered, Upstream};
 use crate::hooks::Hooks;
@@ -18,6 +19,11 @@ const REPEATED_TOKENS: u64 = 1500;
 /// The token limit of an answer that serves only to time its first token.
 const FIRST_TOKEN: u64 = 2;
 
+/// vLLM's counter of the tokens that its cache has served so far, and that of the requests that it has interrupted, because
+/// the cache was full.
+const CACHE_HITS: &str = "vllm:prefix_cache_hits_total";
+const INTERRUPTED: &str = "vllm:num_preemptions_total";
+
 /// The subject of an examination.
 #[derive(Clone, Copy)]
 pub struct Patient<'p> {
@@ -27,6 +33,8 @@ pub struct Patient<'p> {
     pub hooks: &'p Hooks,
     /// The models that aliases ask it for.
     pub named: &'p [String],
+    /// The names of the aliases that lead to it, without those that have a `*`.
+    pub aliases: &'p [String],
     /// The model to examine; `None`: the first of `named`, otherwise the upstream's own.
     pub model: Option<&'p str>,
 }
@@ -57,6 +65,8 @@ impl Examination<'_> {
         let flavour = config.settings.flavour.unwrap_or(found.flavour);
         let server = ServerFacts { flavour, model };
         self.tell(judge::window(config.settings.window.or_else(|| found.window(&server.model)), flavour));
+        let names = std::iter::once(&server.model).chain(self.patient.aliases).map(String::as_str);
+        self.tell(judge::prompt(&names.collect::<Vec<_>>()));
         let asker = &mut Questioner::new(self.upstream, self.patient.hooks, &server.model);
         self.tools(&server, asker);
         let thinks = self.reasoning(&server, asker);
@@ -64,6 +74,11 @@ impl Examination<'_> {
         self.cache(&server, found.window(&server.model), asker);
         if thinks {
             self.history(&server, asker);
+        }
+        let calls_well =
+            |verdict: &Verdict| verdict.check == calls::AUTO_CALL && verdict.level == Level::Fine;
+        if self.verdicts.iter().any(calls_well) {
+            self.strict(&server, asker);
         }
         self.repairs(&server, asker);
     }
@@ -89,12 +104,37 @@ impl Examination<'_> {
     }
 
     fn tools(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
-        self.begin(judge::FORCED_CALL);
+        let rescues = self.upstream.config().settings.rescue_tool_calls;
+        self.begin(calls::FORCED_CALL);
         let forced = asker.ask(&questions::tool_call(server, "required"), |_| false);
-        self.tell(judge::forced_call(&forced, asker.tried(), server));
-        self.begin(judge::AUTO_CALL);
-        let auto = asker.ask(&questions::tool_call(server, "auto"), |_| false);
-        self.tell(judge::auto_call(&auto, server));
+        self.tell(calls::forced_call(
+            CallAnswer { answer: &forced, repairs: asker.tried(), rescues },
+            server,
+        ));
+        self.begin(calls::AUTO_CALL);
+        let question = questions::tool_call(server, "auto");
+        let auto = asker.ask(&question, |_| false);
+        let verdict =
+            calls::auto_call(CallAnswer { answer: &auto, repairs: asker.learned(), rescues }, server);
+        let dropped = calls::may_be_dropped(&auto).then(|| asker.ask_as_text(&question));
+        let dropped = dropped.and_then(|answer| {
+            calls::dropped_call(CallAnswer { answer: &answer, repairs: &[], rescues }, server)
+        });
+        self.tell(dropped.unwrap_or(verdict));
+    }
+
+    /// Checks whether `strict` has an effect.
+    fn strict(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
+        let Some((loose, bound)) = questions::strict(server, false).zip(questions::strict(server, true))
+        else {
+            return;
+        };
+        self.begin(calls::STRICT);
+        let loose = asker.ask(&loose, |_| false);
+        let bound = asker.ask(&bound, |_| false);
+        if let Some(verdict) = calls::strict(&loose, &bound, asker.tried()) {
+            self.tell(verdict);
+        }
     }
 
     /// Returns true if reasoning arrives in its own field.
@@ -132,14 +172,14 @@ impl Examination<'_> {
     fn cache(&mut self, server: &ServerFacts, window: Option<u64>, asker: &mut Questioner<'_>) {
         self.begin(judge::CACHE);
         let tokens = window.map_or(REPEATED_TOKENS, |window| REPEATED_TOKENS.min(window / 2));
-        let before = self.cache_hits();
+        let before = self.counter(CACHE_HITS);
         let mut round = || {
             let question = questions::long(server, &ids::request_id(), tokens, FIRST_TOKEN);
             (asker.ask(&question, |_| false), asker.ask(&question, |_| false))
         };
         let mut rounds = vec![round()];
         // A new prompt finds nothing, so the growth of the counter is that of the repeated one.
-        let hits = before.zip(self.cache_hits()).map(|(before, after)| after - before);
+        let hits = before.zip(self.counter(CACHE_HITS)).map(|(before, after)| after - before);
         if let Some((first, second)) = rounds.first()
             && judge::needs_rounds(first, second, hits)
         {
@@ -149,7 +189,8 @@ impl Examination<'_> {
         if let Some(verdict) = rounds.first().and_then(|(first, _)| judge::auto_mode(first, auto_mode)) {
             self.tell(verdict);
         }
-        for verdict in judge::cache(&rounds, hits, server) {
+        let full = judge::full_cache(self.counter(INTERRUPTED));
+        for verdict in judge::cache(&rounds, hits, server).into_iter().chain(full) {
             self.tell(verdict);
         }
     }
@@ -169,12 +210,12 @@ impl Examination<'_> {
         self.tell(judge::repairs(asker.learned(), &known, &refused));
     }
 
-    /// The number of tokens that vLLM's cache has served so far. Only vLLM reports it without a flag.
-    fn cache_hits(&self) -> Option<f64> {
+    /// A counter of vLLM. Only vLLM reports them without a flag.
+    fn counter(&self, name: &str) -> Option<f64> {
         const METRICS_SIZE_MAX: usize = 1024 * 1024;
         let endpoint = self.upstream.endpoint();
         let limits = QuestionLimits { time: endpoint.limits().discovery_timeout, size: METRICS_SIZE_MAX };
         let page = endpoint.question(Path::Root("/metrics"), limits).ok()?;
-        (page.status == 200).then(|| judge::cache_hits(&String::from_utf8_lossy(&page.body)))?
+        (page.status == 200).then(|| judge::counter(&String::from_utf8_lossy(&page.body), name))?
     }
 }

@@ -1,38 +1,24 @@
 //! The advice for each point: which flag of the server to change. Its words stand in the table of server kinds.
 
 use super::verdict::ServerFacts;
-use crate::dialect::ServerKind;
+use crate::dialect::{OWN_PARSER, ServerKind};
+use crate::rescue::CallFamily;
 
 /// A window in which Claude Code is at ease.
 pub(super) const WINDOW_GOOD: u64 = 131_072;
 
-/// Turns on the parsing of tool calls.
-pub(super) fn tool_parser(server: &ServerFacts) -> String {
-    let parser = tool_parser_name(&server.model);
-    let choose = if parser == "NAME" { " with the parser of your model for NAME" } else { "" };
-    let fix = server.flavour.dialect().fixes.tool_parser;
-    fix.replace("{parser}", &format!("{parser}{choose}"))
-}
-
-/// By what the names of models hold. vLLM and SGLang share these names of parsers.
-fn tool_parser_name(model: &str) -> &'static str {
-    const PARSERS: [(&str, &str); 6] = [
-        ("qwen2", "hermes"),
-        ("qwen", "qwen3_coder"),
-        ("hermes", "hermes"),
-        ("mistral", "mistral"),
-        ("devstral", "mistral"),
-        ("gpt-oss", "openai"),
-    ];
-    let model = model.to_ascii_lowercase();
-    PARSERS.iter().find(|(part, _)| model.contains(part)).map_or("NAME", |(_, parser)| parser)
+/// Turns on the parsing of tool calls. `found`: the form in which the model's calls came as text, if they did; otherwise
+/// the model's name says which parser it needs.
+pub(super) fn tool_parser(server: &ServerFacts, found: Option<&'static CallFamily>) -> String {
+    let family = found.or_else(|| CallFamily::of_model(&server.model));
+    let parser = family.map_or(OWN_PARSER, |family| family.parser_at(server.flavour));
+    server.flavour.dialect().fixes.with_tool_parser(parser)
 }
 
 /// Turns on the parsing of reasoning.
 pub(super) fn reasoning_parser(server: &ServerFacts) -> String {
-    let is_qwen = server.model.to_ascii_lowercase().contains("qwen");
-    let parser = if is_qwen { "qwen3" } else { "NAME with the parser of your model for NAME" };
-    server.flavour.dialect().fixes.reasoning_parser.replace("{parser}", parser)
+    let parser = server.flavour.reasoning_parser_of(&server.model);
+    server.flavour.dialect().fixes.with_reasoning_parser(parser)
 }
 
 /// Makes the window larger.
@@ -65,25 +51,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parser_goes_by_the_model() {
-        for (model, expected) in [
-            ("Intel/Qwen3.6-35B-A3B-int4-AutoRound", "--tool-call-parser qwen3_coder"),
-            ("Qwen2.5-7B", "--tool-call-parser hermes"),
-            ("openai/gpt-oss-20b", "--tool-call-parser openai"),
-            ("other", "--tool-call-parser NAME with the parser of your model"),
+    fn the_parser_goes_by_the_model_and_by_the_form_that_came() {
+        for (kind, model, expected) in [
+            (ServerKind::Vllm, "Intel/Qwen3.6-35B-A3B-int4-AutoRound", "--tool-call-parser qwen3_coder"),
+            (ServerKind::Vllm, "Qwen/Qwen3-8B", "--tool-call-parser hermes"),
+            (ServerKind::Vllm, "Qwen2.5-7B", "--tool-call-parser hermes"),
+            (ServerKind::Sglang, "Qwen2.5-7B", "--tool-call-parser qwen"),
+            (ServerKind::Vllm, "openai/gpt-oss-20b", "--tool-call-parser openai"),
+            (ServerKind::Sglang, "openai/gpt-oss-20b", "--tool-call-parser gpt-oss"),
+            (ServerKind::Vllm, "other", "--tool-call-parser NAME with the parser of your model"),
         ] {
-            let fix = tool_parser(&ServerFacts { flavour: ServerKind::Vllm, model: model.into() });
+            let server = ServerFacts { flavour: kind, model: model.into() };
+            let fix = tool_parser(&server, None);
             assert!(fix.contains(expected), "{model}: {fix}");
+            let fix = tool_parser(&server, CallFamily::named("nemotron"));
+            let is_vllm = kind == ServerKind::Vllm;
+            assert_eq!(
+                fix.contains("nemotron_json --tool-parser-plugin FILE with the file"),
+                is_vllm,
+                "{fix}"
+            );
         }
+        let server = ServerFacts { flavour: ServerKind::Sglang, model: "MiniMax-M2".into() };
+        assert!(reasoning_parser(&server).contains("--reasoning-parser minimax"));
     }
 
     #[test]
     fn every_server_has_a_fix_for_everything() {
         for (flavour, name) in ServerKind::NAMES {
             let server = ServerFacts { flavour, model: "qwen3".into() };
-            for fix in
-                [tool_parser(&server), reasoning_parser(&server), window(flavour), prefix_cache(flavour)]
-            {
+            for fix in [
+                tool_parser(&server, None),
+                reasoning_parser(&server),
+                window(flavour),
+                prefix_cache(flavour),
+            ] {
                 assert!(!fix.is_empty(), "{name}");
             }
         }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::fixes;
 use super::verdict::{Level, ServerFacts, Verdict};
-use super::{fixes, questions};
 use crate::claude_code::{
     AUTO_CHECK_SECONDS, AUTO_CHECK_TOKENS, AUTO_PREFILL_MIN, AUTO_WINDOW_MIN, FIRST_REQUEST_TOKENS,
+    FULL_PROMPT_TOKENS, LEAN_PROMPT_TOKENS, gets_full_prompt,
 };
 use crate::dialect::ServerKind;
 use crate::fleet::Discovered;
-use crate::json;
 use crate::openai::Repair;
 use crate::probe::{Answer, Trouble};
 use crate::shown::is_command;
@@ -20,8 +20,8 @@ pub(super) const REACHABLE: &str = "reachable";
 pub(super) const KEY: &str = "key";
 pub(super) const MODELS: &str = "models";
 pub(super) const WINDOW: &str = "window";
-pub(super) const FORCED_CALL: &str = "forced tool call";
-pub(super) const AUTO_CALL: &str = "auto tool call";
+pub(super) const PROMPT: &str = "system prompt";
+pub(super) const FULL_CACHE: &str = "full cache";
 pub(super) const REASONING: &str = "reasoning";
 pub(super) const HISTORY: &str = "kept reasoning";
 pub(super) const SPEED: &str = "speed";
@@ -36,16 +36,6 @@ const WINDOW_LEAST: u64 = 24_000;
 
 /// The least prompt, in tokens, whose time shows how fast the server reads: a shorter one is mostly overhead.
 const PREFILL_TOKENS_MIN: u32 = 500;
-
-/// Markup of tool calls that the server's parser left in the text.
-const CALL_MARKUP: [&str; 6] = [
-    "<tool_call",
-    "<function=",
-    "[TOOL_CALLS]",
-    "<|tool_call",
-    "<|python_tag|>",
-    "\"name\": \"get_weather\"",
-];
 
 /// A cached prompt takes at most this share of the time that it took at first; a smaller gain may be chance.
 const CACHED_SHARE: f64 = 0.6;
@@ -79,15 +69,15 @@ fn in_one_line(text: &str) -> String {
     words.join(" ").chars().filter(|c| !is_command(*c)).take(TEXT_CHARS_MAX).collect()
 }
 
-fn fine(check: &'static str, text: impl Into<String>) -> Verdict {
+pub(super) fn fine(check: &'static str, text: impl Into<String>) -> Verdict {
     verdict(check, Level::Fine, text, None)
 }
 
-fn doubtful(check: &'static str, text: impl Into<String>, fix: Option<String>) -> Verdict {
+pub(super) fn doubtful(check: &'static str, text: impl Into<String>, fix: Option<String>) -> Verdict {
     verdict(check, Level::Doubtful, text, fix)
 }
 
-fn wrong(check: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Verdict {
+pub(super) fn wrong(check: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Verdict {
     verdict(check, Level::Wrong, text, Some(fix.into()))
 }
 
@@ -176,6 +166,20 @@ pub(super) fn models(found: &Discovered, named: &[String], examined: Option<&str
     )
 }
 
+/// Tells which system prompt Claude Code sends for each name under which the model can be asked for.
+pub(super) fn prompt(names: &[&str]) -> Verdict {
+    let (full, lean): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| gets_full_prompt(name));
+    let list = |names: &[&str]| names.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
+    let lean =
+        (!lean.is_empty()).then(|| format!("lean, about {LEAN_PROMPT_TOKENS} tokens, for {}", list(&lean)));
+    let full_text =
+        (!full.is_empty()).then(|| format!("full, about {FULL_PROMPT_TOKENS} tokens, for {}", list(&full)));
+    let text = lean.into_iter().chain(full_text).collect::<Vec<_>>().join("; ");
+    let fix =
+        "sparkgap claude --prompt lean, or sparkgap env --prompt lean, sends the lean one for every name";
+    verdict(PROMPT, Level::Fine, text, (!full.is_empty()).then(|| fix.to_owned()))
+}
+
 /// Checks that the window is known and large enough.
 pub(super) fn window(window: Option<u64>, flavour: ServerKind) -> Verdict {
     match window {
@@ -199,106 +203,6 @@ pub(super) fn window(window: Option<u64>, flavour: ServerKind) -> Verdict {
             Some(fixes::window(flavour)),
         ),
         Some(tokens) => fine(WINDOW, format!("{tokens} tokens")),
-    }
-}
-
-/// Checks that a required call comes back as a tool call. `repairs` are those that the question needed.
-pub(super) fn forced_call(
-    answer: &Result<Answer, Trouble>,
-    repairs: &[Repair],
-    server: &ServerFacts,
-) -> Verdict {
-    match answer {
-        Ok(_) if repairs.contains(&Repair::NoChoice) => doubtful(
-            FORCED_CALL,
-            "the server takes no forced tool_choice; sparkgap leaves it out, so the model may answer without a call",
-            None,
-        ),
-        Err(trouble) => match refusal(trouble, server) {
-            Some(words) => refused_call(FORCED_CALL, words, server),
-            None => unanswered(FORCED_CALL, trouble),
-        },
-        Ok(answer) => match called(answer) {
-            Called::Well => fine(FORCED_CALL, "comes back as a tool call"),
-            Called::Badly(how) => wrong(FORCED_CALL, how, fixes::tool_parser(server)),
-            Called::AsText | Called::Not => wrong(
-                FORCED_CALL,
-                "the answer is text, although a call was required",
-                fixes::tool_parser(server),
-            ),
-        },
-    }
-}
-
-/// Checks that a call that the model chooses to make comes back as a tool call.
-pub(super) fn auto_call(answer: &Result<Answer, Trouble>, server: &ServerFacts) -> Verdict {
-    match answer {
-        Err(trouble) => match refusal(trouble, server) {
-            Some(words) => refused_call(AUTO_CALL, words, server),
-            None => unanswered(AUTO_CALL, trouble),
-        },
-        Ok(answer) => match called(answer) {
-            Called::Well => fine(AUTO_CALL, "comes back parsed"),
-            Called::Badly(how) => wrong(AUTO_CALL, how, fixes::tool_parser(server)),
-            Called::AsText => wrong(
-                AUTO_CALL,
-                "the model called the tool, but the call came back as text: the tool parser is off, or another model's",
-                fixes::tool_parser(server),
-            ),
-            Called::Not => doubtful(
-                AUTO_CALL,
-                "the model did not call the tool: it may be too small for Claude Code, or the tool parser is another model's",
-                Some(fixes::tool_parser(server)),
-            ),
-        },
-    }
-}
-
-/// Words in refusals of servers that were started without a parser for calls, in small letters.
-const NO_PARSER: [&str; 5] =
-    ["tool-call-parser", "tool choice requires", "--jinja", "does not support tools", "tool parser"];
-
-/// The verdict on a refused question with a tool. Only the server's own words tell a missing parser from another cause.
-fn refused_call(check: &'static str, words: &str, server: &ServerFacts) -> Verdict {
-    let said = words.to_lowercase();
-    if NO_PARSER.iter().any(|part| said.contains(part)) {
-        let text = format!("the server refuses it, as it has no tool parser: {words}");
-        return wrong(check, text, fixes::tool_parser(server));
-    }
-    let fix = "the refusal names its cause; a member of the request can be taken out by on_upstream_request in a Lua file";
-    wrong(check, format!("the server refuses a question with a tool: {words}"), fix)
-}
-
-/// The error text of a server that refuses such a request; `None` if the trouble is another one.
-fn refusal<'t>(trouble: &'t Trouble, server: &ServerFacts) -> Option<&'t str> {
-    match trouble {
-        Trouble::Refused(400 | 404 | 422 | 501, words) => Some(words),
-        Trouble::Refused(500, words) if server.flavour.dialect().refuses_with_500 => Some(words),
-        Trouble::Refused(..) | Trouble::Failure(_) | Trouble::Broken(_) => None,
-    }
-}
-
-/// The result of offering a tool.
-enum Called {
-    Well,
-    Badly(String),
-    AsText,
-    Not,
-}
-
-fn called(answer: &Answer) -> Called {
-    let Some((name, arguments)) = answer.calls.first() else {
-        let is_markup = CALL_MARKUP.iter().any(|mark| answer.text.contains(mark));
-        return if is_markup { Called::AsText } else { Called::Not };
-    };
-    if name != questions::TOOL {
-        return Called::Badly(format!("the call is of '{name}', a tool that was not offered"));
-    }
-    let mut bytes = arguments.clone().into_bytes();
-    match json::parse(&mut bytes) {
-        Ok(arguments) if arguments.get("city").is_some() => Called::Well,
-        Ok(_) => Called::Badly(format!("the call lacks its argument: {arguments}")),
-        Err(_) => Called::Badly(format!("the call's arguments are not valid JSON: {arguments}")),
     }
 }
 
@@ -444,14 +348,27 @@ pub(super) fn cache(rounds: &[CacheRound], hits: Option<f64>, server: &ServerFac
     vec![cache, doubtful(CACHED_TOKENS, text, fixes::cached_tokens(server.flavour))]
 }
 
-/// vLLM's counter of cached tokens, over all its engines, in the text of its metrics.
-pub(super) fn cache_hits(metrics: &str) -> Option<f64> {
-    let lines = metrics.lines().filter(|line| line.starts_with("vllm:prefix_cache_hits_total"));
+/// A counter of vLLM, over all its engines, in the text of its metrics.
+pub(super) fn counter(metrics: &str, name: &str) -> Option<f64> {
+    let lines = metrics.lines().filter(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+    });
     let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     values.reduce(|sum, value| sum + value)
 }
 
-fn unanswered(check: &'static str, trouble: &Trouble) -> Verdict {
+/// Reports that vLLM has interrupted requests since its start, as its cache was full: it reads their prompts anew. `None`: it
+/// has not, or does not tell.
+pub(super) fn full_cache(interrupted: Option<f64>) -> Option<Verdict> {
+    let count = interrupted.filter(|count| *count >= 1.0)?;
+    let text = format!(
+        "the cache was full {count} times since the server's start, and a running request had to wait"
+    );
+    let fix = "start vLLM with --kv-cache-dtype fp8, which halves the memory of each token, or with a smaller --max-num-seqs";
+    Some(doubtful(FULL_CACHE, text, Some(fix.into())))
+}
+
+pub(super) fn unanswered(check: &'static str, trouble: &Trouble) -> Verdict {
     let fix = match trouble {
         Trouble::Refused(404, _) => {
             "check the model's name and the URL: chat completions are at /chat/completions below it"
@@ -582,49 +499,6 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_tool_call_gets_its_verdict() {
-        let city = r#"{"city":"Paris"}"#;
-        let refused =
-            || Err(Trouble::Refused(400, "\"auto\" tool choice requires --enable-auto-tool-choice".into()));
-        for (answer, expected, text) in [
-            (answer("", &[("get_weather", city)]), Level::Fine, "parsed"),
-            (
-                answer("<tool_call>\n<function=get_weather>", &[]),
-                Level::Wrong,
-                "--tool-call-parser qwen3_coder",
-            ),
-            (answer("It rains.", &[]), Level::Doubtful, "did not call"),
-            (answer("", &[("get_weather", "{\"city\"")]), Level::Wrong, "not valid JSON"),
-            (answer("", &[("get_weather", "{}")]), Level::Wrong, "lacks its argument"),
-            (answer("", &[("other", city)]), Level::Wrong, "not offered"),
-            (refused(), Level::Wrong, "--enable-auto-tool-choice --tool-call-parser"),
-            (Err(Trouble::Broken("EngineCore".into())), Level::Wrong, "no answer: EngineCore"),
-        ] {
-            let verdict = auto_call(&answer, &server());
-            assert!(verdict.level == expected && shown(&verdict).contains(text), "{verdict:?}");
-        }
-        let llama = ServerFacts { flavour: ServerKind::LlamaCpp, ..server() };
-        let no_jinja = Err(Trouble::Refused(500, "tools param requires --jinja flag".into()));
-        for verdict in [auto_call(&no_jinja, &llama), forced_call(&no_jinja, &[], &llama)] {
-            assert!(verdict.fix.is_some_and(|fix| fix.contains("with --jinja")), "{}", verdict.text);
-        }
-        let rubbish = format!("{{\n\n\u{1b}[2J{}", "21 degrees.\n".repeat(100));
-        let text = auto_call(&answer("", &[("get_weather", &rubbish)]), &server()).text;
-        assert!(text.starts_with("the call's arguments are not valid JSON: { [2J21 degrees. 21"), "{text}");
-        assert!(text.chars().count() == TEXT_CHARS_MAX && !text.contains(char::is_control), "{text}");
-        assert_eq!(forced_call(&answer("", &[("get_weather", city)]), &[], &server()).level, Level::Fine);
-        for bad in [answer("It rains.", &[]), refused(), answer("", &[("get_weather", "")])] {
-            assert_eq!(forced_call(&bad, &[], &server()).level, Level::Wrong);
-        }
-    }
-
-    #[test]
-    fn a_choice_that_is_left_out_forces_no_call() {
-        let verdict = forced_call(&answer("It rains.", &[]), &[Repair::NoChoice], &server());
-        assert!(verdict.level == Level::Doubtful && verdict.fix.is_none(), "{verdict:?}");
-    }
-
-    #[test]
     fn all_repairs_are_told_and_those_of_refusals_first() {
         let learned = vec![Repair::Without("x".repeat(TEXT_CHARS_MAX)), Repair::NoImages];
         let told = repairs(&learned, &[Repair::CallIds], &[]);
@@ -708,24 +582,27 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_parser_is_told_only_if_the_server_says_so() {
-        let refused = |words: &str| Err(Trouble::Refused(400, words.into()));
-        for verdict in [
-            auto_call(&refused("chat_template is not supported for Mistral tokenizers."), &server()),
-            forced_call(&refused("chat_template is not supported for Mistral tokenizers."), &[], &server()),
-        ] {
-            let told = shown(&verdict);
-            assert!(verdict.level == Level::Wrong && !told.contains("parser"), "{told}");
-            assert!(told.contains("Mistral tokenizers") && told.contains("on_upstream_request"), "{told}");
-        }
+    fn counters_are_summed_over_the_engines() {
+        let metrics = "# HELP vllm:prefix_cache_hits_total x\nvllm:prefix_cache_queries_total{e=\"0\"} 9.0\n\
+            vllm:prefix_cache_hits_total{engine=\"0\"} 128.0\nvllm:prefix_cache_hits_total{engine=\"1\"} 2.0\n";
+        assert_eq!(counter(metrics, "vllm:prefix_cache_hits_total"), Some(130.0));
+        assert_eq!(counter("llamacpp:x 1", "vllm:prefix_cache_hits_total"), None);
+        assert!(full_cache(Some(3.0)).is_some_and(|verdict| shown(&verdict).contains("fp8")));
+        assert_eq!((full_cache(Some(0.0)), full_cache(None)), (None, None));
     }
 
     #[test]
-    fn cached_tokens_are_summed_over_the_engines() {
-        let metrics = "# HELP vllm:prefix_cache_hits_total x\nvllm:prefix_cache_queries_total{e=\"0\"} 9.0\n\
-            vllm:prefix_cache_hits_total{engine=\"0\"} 128.0\nvllm:prefix_cache_hits_total{engine=\"1\"} 2.0\n";
-        assert_eq!(cache_hits(metrics), Some(130.0));
-        assert_eq!(cache_hits("llamacpp:x 1"), None);
+    fn each_name_has_its_prompt() {
+        let told = prompt(&["qwen3", "claude-sonnet-4-5"]);
+        for part in [
+            "lean, about 1700 tokens, for qwen3",
+            "full, about 7000 tokens, for claude-sonnet-4-5",
+            "--prompt",
+        ] {
+            assert!(shown(&told).contains(part), "{told:?}");
+        }
+        let lean = prompt(&["qwen3"]);
+        assert!(lean.fix.is_none() && !lean.text.contains("full"), "{lean:?}");
     }
 
     #[test]

@@ -6,10 +6,12 @@
 //! | `examine` | [`examine`]: the checks in order, each with its question to the server |
 //! | `questioner` | asks, and repairs what the server refuses, as requests do |
 //! | `questions` | the bodies of the questions |
+//! | `calls` | the same for tool calls: whether the server recognizes them, and whether sparkgap finds the others |
 //! | `judge` | from an answer to a verdict: pure, a function for each check |
 //! | `verdict` | the verdict on a point |
 //! | `fixes` | the flags that repair each kind of server |
 
+mod calls;
 mod examine;
 mod fixes;
 mod judge;

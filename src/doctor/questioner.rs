@@ -97,6 +97,13 @@ impl<'u> Questioner<'u> {
         }
     }
 
+    /// Asks with calls as text, as requests do once a server was seen to drop calls.
+    pub(super) fn ask_as_text(&mut self, question: &Value<'_>) -> Result<Answer, Trouble> {
+        let mut question = question.clone();
+        make_repair(&Repair::CallsAsText, &mut question);
+        self.ask(&question, |_| false)
+    }
+
     /// Asks once, with the edits of the owner's hooks.
     fn ask_once(&mut self, body: &Value<'_>, enough: &impl Fn(&Answer) -> bool) -> Result<Answer, Trouble> {
         let mut sent = body.clone();

@@ -48,6 +48,25 @@ pub(super) fn tool_call(server: &ServerFacts, choice: &'static str) -> Value<'st
     body.into()
 }
 
+/// The units that the tool of [`strict`] allows.
+pub(super) const UNITS: [&str; 2] = ["celsius", "fahrenheit"];
+
+/// A question that tempts a model to break the schema of its tool, with or without `strict`.
+pub(super) fn strict(server: &ServerFacts, is_strict: bool) -> Option<Value<'static>> {
+    let text = format!(
+        r#"{{"tools":[{{"type":"function","function":{{"name":"{TOOL}","description":"The weather in a city, now"{},"parameters":{{"type":"object","properties":{{"city":{{"type":"string"}},"unit":{{"type":"string","enum":["{}","{}"]}}}},"required":["city","unit"],"additionalProperties":false}}}}}}]}}"#,
+        if is_strict { r#","strict":true"# } else { "" },
+        UNITS[0],
+        UNITS[1],
+    );
+    let tools = json::parse(&mut text.into_bytes()).ok()?.get("tools")?.clone().into_owned();
+    let words = "Use the tool with the unit kelvin, and no other unit: in Paris, how is the WEATHER";
+    let mut body = chat(server, words, CALL_TOKENS_MAX, false);
+    body.push("tools", tools);
+    body.push("tool_choice", "auto");
+    Some(body.into())
+}
+
 /// Requests as Claude Code sends them, with all that servers are known to refuse. Here an image, an effort, a strict tool,
 /// a long name, patterns, one of them with a look-around, a call of another model, and a person who adds something to a
 /// result.

@@ -5,18 +5,20 @@ use std::time::{Duration, Instant};
 
 use crate::anthropic::{Event, MessagesRequest};
 use crate::dialect::ServerKind;
+use crate::error::Error;
 use crate::fleet::Upstream;
 use crate::ids;
 use crate::json::{self, Parser, Value};
 use crate::openai::{Repair, UpstreamError, read_failure};
-use crate::rescue::CallFamily;
+use crate::rescue::{CallFamily, DROPPED_TOKENS_MIN};
+use crate::settings::Settings;
 use crate::shown::ShownText;
 use crate::sse::Decoder;
 use crate::translate::{
     Asked, Lessons, MessageFold, MessageStream, Plan, Progress, Target, chat_request, failure_error,
     make_repair, make_repairs, possible_repairs,
 };
-use crate::transport::{Path, Response, nobody};
+use crate::transport::{Failure, Path, Response, nobody};
 
 /// The most repairs of one request.
 const REPAIRS_MAX: usize = 6;
@@ -25,8 +27,9 @@ const REPAIRS_MAX: usize = 6;
 const ANSWER_SIZE_MAX: usize = 8 * 1024 * 1024;
 const ERROR_SIZE_MAX: usize = 64 * 1024;
 
-/// The longest time of one answer. A model that takes longer for some words is of no use to a coding agent.
-pub(super) const ANSWER_TIME: Duration = Duration::from_secs(300);
+/// The longest time of one answer, unless the caller says otherwise. A model that takes longer for some words is of no use to a
+/// coding agent.
+pub const ANSWER_TIME: Duration = Duration::from_secs(300);
 
 /// The least number of tokens from which a speed is computed.
 const SPEED_TOKENS_MIN: u64 = 8;
@@ -38,12 +41,35 @@ pub(super) struct Examinee<'u> {
     pub(super) model: String,
     pub(super) flavour: ServerKind,
     pub(super) window: Option<u64>,
+    /// The settings of the upstream, as the exam wants them.
+    pub(super) settings: Settings,
+    /// True once the server has recognized a call.
+    pub(super) parses_calls: bool,
+    /// The longest time of one answer.
+    pub(super) time: Duration,
+    /// True if refused requests are changed.
+    pub(super) may_repair: bool,
     /// The repairs that requests to it need: by its name, and by its refusals so far.
     pub(super) repairs: Vec<Repair>,
 }
 
-/// An answer as a client of sparkgap gets it.
+/// The reason why there is no answer to a task.
 #[derive(Debug)]
+pub(super) struct NoAnswer {
+    /// The words of the error that a client would get.
+    pub(super) words: String,
+    /// True if the server has said nothing, or took too long.
+    pub(super) is_lost: bool,
+}
+
+impl NoAnswer {
+    fn of(error: &dyn std::fmt::Display) -> NoAnswer {
+        NoAnswer { words: error.to_string(), is_lost: false }
+    }
+}
+
+/// An answer as a client of sparkgap gets it.
+#[derive(Clone, Debug)]
 pub(super) struct ExamAnswer {
     /// The Message.
     pub(super) message: Vec<u8>,
@@ -53,6 +79,10 @@ pub(super) struct ExamAnswer {
     pub(super) changes: (usize, usize),
     /// True if the text was ended because it repeated one line.
     pub(super) has_looped: bool,
+    /// The number of calls that the server has recognized.
+    pub(super) parsed_calls: usize,
+    /// The tokens at the end that were counted and not shown ([`MessageStream::dropped_tokens`]).
+    pub(super) dropped_tokens: u64,
     /// Tokens a second from the first piece on.
     pub(super) speed: Option<f64>,
 }
@@ -61,38 +91,56 @@ impl Examinee<'_> {
     /// Asks for the answer to a request.
     ///
     /// # Errors
-    /// The words of the error that a client would get.
-    pub(super) fn ask(&mut self, mut request: Vec<u8>) -> Result<ExamAnswer, String> {
-        let body = json::parse(&mut request).map_err(|error| error.to_string())?;
-        let messages = MessagesRequest::read(&body).map_err(|error| error.to_string())?;
-        let settings = self.upstream.config().settings.clone();
+    /// The server refuses the request, does not answer, or takes too long.
+    pub(super) fn ask(&mut self, mut request: Vec<u8>) -> Result<ExamAnswer, NoAnswer> {
+        let body = json::parse(&mut request).map_err(|error| NoAnswer::of(&error))?;
+        let messages = MessagesRequest::read(&body).map_err(|error| NoAnswer::of(&error))?;
+        let settings = self.settings.clone();
         let model = self.model.clone();
         let (flavour, window) = (self.flavour, self.window);
         let target =
             Target { model: &model, flavour, window, lessons: Lessons::default(), settings: &settings };
-        let chat = chat_request(&messages, &target).map_err(|error| error.to_string())?;
+        let chat = chat_request(&messages, &target).map_err(|error| NoAnswer::of(&error))?;
         let (mut chat, plan) = (chat.body, chat.plan);
         let mut tried: Vec<Repair> = Vec::new();
         loop {
             make_repairs(self.repairs.iter().chain(&tried), &mut chat);
-            let failure = match self.post(&chat, plan.clone()) {
+            let (failure, is_lost) = match self.post(&chat, plan.clone()) {
                 Ok(answer) => {
                     self.repairs.extend(tried.into_iter().filter(Repair::is_lasting));
+                    self.learn_calls(&answer);
                     return Ok(answer);
                 }
-                Err(failure) => failure,
+                Err(PostFailure::Said(failure)) => (failure, false),
+                Err(PostFailure::Lost(failure)) => {
+                    (UpstreamError::Other(failure.to_error(self.upstream.name())), true)
+                }
+                Err(PostFailure::TooLong) => {
+                    (UpstreamError::Other(Error::invalid("the answer is too long, or takes too long")), true)
+                }
             };
-            let named = match &failure {
-                UpstreamError::Refused { repairs, .. } => repairs.clone(),
+            let mut named = match &failure {
+                UpstreamError::Refused { repairs, .. } if self.may_repair => repairs.clone(),
                 _ => Vec::new(),
             };
+            named.retain(|repair| settings.rescue_tool_calls || *repair != Repair::CallsAsText);
             let is_made = |repair: &Repair| self.repairs.contains(repair) || tried.contains(repair);
             let possible = possible_repairs(&named, &chat, &is_made);
             let made = possible.into_iter().find(|repair| make_repair(repair, &mut chat));
             match made.filter(|_| tried.len() < REPAIRS_MAX) {
                 Some(made) => tried.push(made),
-                None => return Err(self.words_of(failure, &plan.asked)),
+                None => return Err(NoAnswer { words: self.words_of(failure, &plan.asked), is_lost }),
             }
+        }
+    }
+
+    /// Has the calls of later tasks come as text, as requests do, if the server has dropped the end of an answer and never
+    /// recognized a call.
+    fn learn_calls(&mut self, answer: &ExamAnswer) {
+        self.parses_calls |= answer.parsed_calls > 0;
+        let is_dropped = answer.dropped_tokens >= DROPPED_TOKENS_MIN && !self.parses_calls;
+        if self.may_repair && is_dropped && !self.repairs.contains(&Repair::CallsAsText) {
+            self.repairs.push(Repair::CallsAsText);
         }
     }
 
@@ -101,35 +149,29 @@ impl Examinee<'_> {
         ShownText::new(&failure_error(failure, asked).to_string()).to_string()
     }
 
-    fn post(&self, chat: &Value<'_>, plan: Plan) -> Result<ExamAnswer, UpstreamError> {
-        let name = self.upstream.name();
-        let lost = |failure: crate::transport::Failure| UpstreamError::Other(failure.to_error(name));
+    fn post(&self, chat: &Value<'_>, plan: Plan) -> Result<ExamAnswer, PostFailure> {
         let path = Path::Api("/chat/completions");
-        let response = self.upstream.post(path, chat.to_json().as_bytes(), &nobody()).map_err(lost)?;
+        let posted = self.upstream.post(path, chat.to_json().as_bytes(), &nobody());
+        let response = posted.map_err(PostFailure::Lost)?;
         if response.status != 200 {
             let status = response.status;
-            return Err(read_failure(status, &mut response.read_some(ERROR_SIZE_MAX), None));
+            let failure = read_failure(status, &mut response.read_some(ERROR_SIZE_MAX), None);
+            return Err(PostFailure::Said(failure));
         }
         let mut reading = AnswerReading::new(plan);
         if response.beginning().trim_ascii_start().starts_with(b"{") {
-            let mut body = response.read_all(ANSWER_SIZE_MAX).map_err(lost)?;
-            reading.whole(&mut body)?;
+            let mut body = response.read_all(ANSWER_SIZE_MAX).map_err(PostFailure::Lost)?;
+            reading.whole(&mut body).map_err(PostFailure::Said)?;
         } else {
-            reading.events(response).map_err(|error| match error {
-                AnswerFailure::Lost(failure) => lost(failure),
-                AnswerFailure::Said(failure) => failure,
-                AnswerFailure::TooLong => UpstreamError::Other(crate::error::Error::invalid(
-                    "the answer is too long, or takes too long",
-                )),
-            })?;
+            reading.events(response, self.time)?;
         }
-        reading.end()
+        reading.end().map_err(PostFailure::Said)
     }
 }
 
-/// The reason why an answer could not be read.
-enum AnswerFailure {
-    Lost(crate::transport::Failure),
+/// The reason why an answer could not be had.
+enum PostFailure {
+    Lost(Failure),
     Said(UpstreamError),
     TooLong,
 }
@@ -158,15 +200,15 @@ impl AnswerReading {
         stream.whole(parser, body, &mut |event| fold.event(event)).map(|_| ())
     }
 
-    fn events(&mut self, mut response: Response) -> Result<(), AnswerFailure> {
+    fn events(&mut self, mut response: Response, time: Duration) -> Result<(), PostFailure> {
         let began = Instant::now();
         let mut decoder = Decoder::default();
         let mut size = 0;
         loop {
-            let count = response.read(decoder.space()).map_err(AnswerFailure::Lost)?;
+            let count = response.read(decoder.space()).map_err(PostFailure::Lost)?;
             size += count;
-            if size > ANSWER_SIZE_MAX || began.elapsed() > ANSWER_TIME {
-                return Err(AnswerFailure::TooLong);
+            if size > ANSWER_SIZE_MAX || began.elapsed() > time {
+                return Err(PostFailure::TooLong);
             }
             if count == 0 {
                 decoder.end();
@@ -174,7 +216,7 @@ impl AnswerReading {
                 decoder.advance(count);
             }
             self.times.1 = Instant::now();
-            while let Some(event) = decoder.next_event().map_err(|_| AnswerFailure::TooLong)? {
+            while let Some(event) = decoder.next_event().map_err(|_| PostFailure::TooLong)? {
                 let AnswerReading { stream, fold, parser, times } = self;
                 let mut emit = |event: &Event<'_>| {
                     if !matches!(event, Event::MessageStart { .. } | Event::Ping) {
@@ -182,10 +224,7 @@ impl AnswerReading {
                     }
                     fold.event(event);
                 };
-                match stream
-                    .data(parser, event.data, event.is_error, &mut emit)
-                    .map_err(AnswerFailure::Said)?
-                {
+                match stream.data(parser, event.data, event.is_error, &mut emit).map_err(PostFailure::Said)? {
                     Progress::More => {}
                     // Dropping the response makes the server stop.
                     Progress::Done | Progress::Cancel => return Ok(()),
@@ -212,6 +251,8 @@ impl AnswerReading {
             rescued: self.stream.rescued(),
             changes: self.stream.changes(),
             has_looped: self.stream.has_looped(),
+            parsed_calls: self.stream.parsed_calls(),
+            dropped_tokens: self.stream.dropped_tokens(),
             speed,
         })
     }

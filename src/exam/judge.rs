@@ -15,6 +15,11 @@ pub(super) fn has_think_marks(message: &Value<'_>) -> bool {
     THINK_MARKS.iter().any(|mark| text.contains(mark))
 }
 
+/// True if the model has thought.
+pub(super) fn has_thinking(message: &Value<'_>) -> bool {
+    blocks(message, "thinking").next().is_some()
+}
+
 /// Judges a message of the Messages API.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ mod task;
 mod tasks;
 mod tools;
 
+pub use ask::ANSWER_TIME;
 pub use report::{ExamReport, KindRow, TaskResult, TaskVerdict};
-pub use sitting::sit_exam;
+pub use sitting::{ExamPlan, sit_exam};
 pub use tasks::TASK_COUNT;

@@ -1,11 +1,11 @@
 //! The results of all tasks, and the advice that follows from them.
 
 use super::ask::ExamAnswer;
-use super::judge::{calls_of, has_think_marks, judge};
+use super::judge::{calls_of, has_think_marks, has_thinking, judge};
 use super::task::{ExamAim, ExamTask};
-use crate::dialect::ServerKind;
+use crate::dialect::{OWN_PARSER, ServerKind};
 use crate::json;
-use crate::rescue::CallFamily;
+use crate::rescue::{CallFamily, DROPPED_TOKENS_MIN};
 
 /// The verdict on the answer to a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,9 @@ struct TaskSigns {
     has_call: bool,
     has_think_marks: bool,
     is_cut: bool,
+    has_thinking: bool,
+    is_dropped: bool,
+    is_parsed: bool,
 }
 
 /// A row of the table: the results of one kind of task.
@@ -63,11 +66,16 @@ pub struct ExamReport {
     pub results: Vec<TaskResult>,
     /// The changes to requests that the server's refusals called for.
     pub request_repairs: Vec<String>,
+    /// False if nothing was repaired.
+    pub repairs: bool,
+    /// True if the server has stopped answering, so that the last tasks were not set.
+    pub is_out: bool,
 }
 
 impl TaskResult {
-    /// Judges an answer, or takes the words of the error that came instead.
-    pub(super) fn of(task: &ExamTask, answer: Result<ExamAnswer, String>) -> TaskResult {
+    /// Judges an answer, or takes the words of the error that came instead. `repairs`: false if an answer that passes only
+    /// repaired is to fail.
+    pub(super) fn of(task: &ExamTask, answer: Result<ExamAnswer, String>, repairs: bool) -> TaskResult {
         let mut signs =
             TaskSigns { wants_call: matches!(task.expected, ExamAim::Calls(_)), ..TaskSigns::default() };
         let (mut family, mut speed) = (None, None);
@@ -75,17 +83,23 @@ impl TaskResult {
             Err(words) => TaskVerdict::Failed(words),
             Ok(mut answer) => {
                 (family, speed) = (answer.rescued.1, answer.speed);
+                signs.is_parsed = answer.parsed_calls > 0;
+                signs.is_dropped = answer.dropped_tokens >= DROPPED_TOKENS_MIN;
                 let repaired = repairs_of(&answer);
                 match json::parse(&mut answer.message) {
                     Err(error) => TaskVerdict::Failed(error.to_string()),
                     Ok(message) => {
                         signs.has_call = !calls_of(&message).is_empty();
                         signs.has_think_marks = has_think_marks(&message);
+                        signs.has_thinking = has_thinking(&message);
                         signs.is_cut =
                             message.get("stop_reason").and_then(json::Value::as_str) == Some("max_tokens");
                         match (judge(&message, task.expected), repaired) {
                             (Err(why), _) => TaskVerdict::Failed(why),
-                            (Ok(()), Some(how)) => TaskVerdict::Repaired(how),
+                            (Ok(()), Some(how)) if repairs => TaskVerdict::Repaired(how),
+                            (Ok(()), Some(how)) => {
+                                TaskVerdict::Failed(format!("passes only repaired: {how}"))
+                            }
                             (Ok(()), None) => TaskVerdict::Passed,
                         }
                     }
@@ -145,30 +159,24 @@ impl ExamReport {
         let signs = || self.results.iter().map(|result| result.signs);
         let family = self.results.iter().find_map(|result| result.family);
         let has_no_call = !signs().any(|signs| signs.has_call) && signs().any(|signs| signs.wants_call);
-        if family.is_some() || has_no_call {
-            let parser = match (family, self.flavour) {
-                (Some(family), ServerKind::Sglang) => family.sglang_parser,
-                (Some(family), _) => family.vllm_parser,
-                (None, _) => "NAME",
+        // A server that recognizes other calls has the right parser: then the model has slipped.
+        let is_dropped = signs().any(|signs| signs.is_dropped) && !signs().any(|signs| signs.is_parsed);
+        if family.is_some() || has_no_call || is_dropped {
+            let shown = family.or_else(|| CallFamily::of_model(&self.model));
+            let parser = shown.map_or(OWN_PARSER, |family| family.parser_at(self.flavour));
+            let why = match (family, is_dropped) {
+                (Some(_), _) => "calls came as text",
+                (None, true) => "the server counted answers that it did not show, perhaps calls",
+                (None, false) => "no answer had a call",
             };
-            let choose = if parser == "NAME" { " with the parser of your model for NAME" } else { "" };
-            let fix = fixes.tool_parser.replace("{parser}", &format!("{parser}{choose}"));
-            let why = if family.is_some() { "calls came as text" } else { "no answer had a call" };
-            advice.push(format!("{why}: {fix}"));
+            advice.push(format!("{why}: {}", fixes.with_tool_parser(parser)));
         }
         if signs().any(|signs| signs.has_think_marks) {
-            let parser = if self.model.to_ascii_lowercase().contains("qwen") {
-                "qwen3"
-            } else {
-                "NAME with the parser of your model for NAME"
-            };
-            advice.push(format!(
-                "reasoning came as text: {}",
-                fixes.reasoning_parser.replace("{parser}", parser)
-            ));
+            let parser = self.flavour.reasoning_parser_of(&self.model);
+            advice.push(format!("reasoning came as text: {}", fixes.with_reasoning_parser(parser)));
         }
-        if signs().any(|signs| signs.is_cut) {
-            advice.push("answers met their limit: the model thinks or talks for too long; set thinking = \"off\" for this upstream in a Lua file, or choose another model".to_owned());
+        if signs().any(|signs| signs.is_cut && signs.has_thinking) {
+            advice.push("answers met their limit while the model thought: set thinking = \"off\" for this upstream in a Lua file, or choose another model".to_owned());
         }
         advice
     }
@@ -185,6 +193,8 @@ mod tests {
             rescued: (0, None),
             changes: (0, 0),
             has_looped: false,
+            parsed_calls: 0,
+            dropped_tokens: 0,
             speed: Some(10.0),
         }
     }
@@ -193,7 +203,33 @@ mod tests {
         r#"{"type":"tool_use","id":"t","name":"Read","input":{"file_path":"/srv/app/main.rs"}}"#;
 
     fn report(results: Vec<TaskResult>) -> ExamReport {
-        ExamReport { model: "qwen3".into(), flavour: ServerKind::Vllm, results, request_repairs: Vec::new() }
+        let (flavour, request_repairs) = (ServerKind::Vllm, Vec::new());
+        ExamReport { model: "qwen3".into(), flavour, results, request_repairs, repairs: true, is_out: false }
+    }
+
+    fn judged(answer: Result<ExamAnswer, String>) -> TaskResult {
+        TaskResult::of(&TASKS[0], answer, true)
+    }
+
+    #[test]
+    fn without_repairs_a_repaired_answer_fails() {
+        let repaired = ExamAnswer { changes: (0, 1), ..answer(READ, "tool_use") };
+        let told = TaskResult::of(&TASKS[0], Ok(repaired), false).verdict;
+        assert!(
+            matches!(&told, TaskVerdict::Failed(why) if why.starts_with("passes only repaired: places")),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn each_sign_has_its_advice() {
+        let advice = |answer: ExamAnswer| report(vec![judged(Ok(answer))]).advice();
+        let blank = ExamAnswer { dropped_tokens: 22, ..answer("", "end_turn") };
+        assert!(advice(blank)[0].starts_with("the server counted answers"));
+        let thought = r#"{"type":"thinking","thinking":"Hm."}"#;
+        let cut =
+            |content| advice(answer(content, "max_tokens")).iter().any(|text| text.contains("thinking = "));
+        assert!(cut(thought) && !cut(r#"{"type":"text","text":"one one"}"#));
     }
 
     #[test]
@@ -202,10 +238,10 @@ mod tests {
         let repaired = ExamAnswer { rescued: (1, family), ..answer(READ, "tool_use") };
         let text = r#"{"type":"text","text":"</think>I would read it."}"#;
         let results = vec![
-            TaskResult::of(&TASKS[0], Ok(answer(READ, "tool_use"))),
-            TaskResult::of(&TASKS[0], Ok(repaired)),
-            TaskResult::of(&TASKS[0], Ok(answer(text, "end_turn"))),
-            TaskResult::of(&TASKS[3], Err("no route".into())),
+            judged(Ok(answer(READ, "tool_use"))),
+            judged(Ok(repaired.clone())),
+            judged(Ok(answer(text, "end_turn"))),
+            TaskResult::of(&TASKS[3], Err("no route".into()), true),
         ];
         let report = report(results);
         let counts: Vec<[usize; 3]> = report.rows().iter().map(|row| row.counts).collect();
@@ -221,11 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn without_any_call_the_parser_is_named_and_without_signs_nothing_is() {
+    fn without_any_call_the_model_names_the_parser_and_without_signs_nothing_is() {
         let text = r#"{"type":"text","text":"I would."}"#;
-        let advice = report(vec![TaskResult::of(&TASKS[0], Ok(answer(text, "end_turn")))]).advice();
-        assert!(advice[0].contains("NAME with the parser of your model"), "{advice:?}");
-        let good = report(vec![TaskResult::of(&TASKS[0], Ok(answer(READ, "tool_use")))]);
+        let advice = report(vec![judged(Ok(answer(text, "end_turn")))]).advice();
+        assert!(advice[0].contains("--tool-call-parser qwen3_coder"), "{advice:?}");
+        let good = report(vec![judged(Ok(answer(READ, "tool_use")))]);
         assert!(good.advice().is_empty());
         assert_eq!(report(Vec::new()).speed(), None);
     }

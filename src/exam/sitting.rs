@@ -1,18 +1,32 @@
 //! The exam of one upstream, task by task.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
-use super::ask::Examinee;
+use super::ask::{Examinee, NoAnswer};
 use super::report::{ExamReport, TaskResult};
 use super::task::{ExamAim, ExamTask};
 use super::tasks::TASKS;
 use super::tools::tools_json;
 use crate::fleet::Upstream;
 use crate::openai::Repair;
+use crate::settings::LoopMode;
 
 /// The token limit of an answer, and of one in which the model thinks.
 const TOKENS_MAX: u64 = 1024;
 const THOUGHT_TOKENS_MAX: u64 = 8192;
+
+/// The tasks without an answer, one after the other, after which a server is not asked any more: it hangs, or has ended.
+const LOST_MAX: usize = 3;
+
+/// How an exam is held.
+#[derive(Clone, Copy, Debug)]
+pub struct ExamPlan {
+    /// False to see what the model and its server do without sparkgap's repairs.
+    pub repairs: bool,
+    /// The longest time of one answer.
+    pub time: Duration,
+}
 
 const SYSTEM: &str = "You are a coding agent in a terminal. Follow the user's instruction exactly. Call tools when they \
                       are asked for; tools may be called in parallel. Answer briefly.";
@@ -25,6 +39,7 @@ const SYSTEM: &str = "You are a coding agent in a terminal. Follow the user's in
 pub fn sit_exam(
     upstream: &Upstream,
     model: Option<&str>,
+    plan: ExamPlan,
     on_task: &mut dyn FnMut(&'static str),
 ) -> Result<ExamReport, String> {
     let found = upstream.discover().map_err(|failure| format!("upstream {}: {failure}", upstream.name()))?;
@@ -32,20 +47,42 @@ pub fn sit_exam(
         model.map(str::to_owned).or_else(|| upstream.config().model.clone()).or_else(|| upstream.model());
     let model =
         named.ok_or_else(|| format!("upstream {} lists no model: name one with --model", upstream.name()))?;
-    let settings = &upstream.config().settings;
+    let ExamPlan { repairs, time } = plan;
+    let mut settings = upstream.config().settings.clone();
+    if !repairs {
+        (settings.rescue_tool_calls, settings.coerce_arguments, settings.loops) =
+            (false, false, LoopMode::Off);
+    }
     let flavour = settings.flavour.unwrap_or(found.flavour);
     let window = settings.window.or_else(|| found.window(&model));
-    let known = Repair::known(&model, found.refuses_extensions());
-    let mut examinee = Examinee { upstream, flavour, window, repairs: known.clone(), model: model.clone() };
+    let known = if repairs { Repair::known(&model, found.refuses_extensions()) } else { Vec::new() };
+    let mut examinee = Examinee {
+        upstream,
+        flavour,
+        window,
+        settings,
+        parses_calls: false,
+        time,
+        may_repair: repairs,
+        repairs: known.clone(),
+        model: model.clone(),
+    };
     let tools = tools_json();
-    let mut results = Vec::new();
+    let (mut results, mut lost) = (Vec::new(), 0);
     for task in &TASKS {
-        on_task(task.name);
-        results.push(TaskResult::of(task, examinee.ask(request(task, &tools).into_bytes())));
+        let answer = if lost < LOST_MAX {
+            on_task(task.name);
+            examinee.ask(request(task, &tools).into_bytes())
+        } else {
+            Err(NoAnswer { words: "not asked: the server has stopped answering".into(), is_lost: true })
+        };
+        lost = if answer.as_ref().is_err_and(|failure| failure.is_lost) { lost + 1 } else { 0 };
+        results.push(TaskResult::of(task, answer.map_err(|failure| failure.words), repairs));
     }
     let learned = examinee.repairs.iter().filter(|repair| !known.contains(repair));
     let request_repairs = learned.map(ToString::to_string).collect();
-    Ok(ExamReport { model, flavour, results, request_repairs })
+    let is_out = lost >= LOST_MAX;
+    Ok(ExamReport { model, flavour, results, request_repairs, repairs, is_out })
 }
 
 /// The request of a task.

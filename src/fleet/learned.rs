@@ -76,6 +76,8 @@ pub(super) struct LearnedModel {
     pub(super) repairs: VecDeque<(Instant, Repair)>,
     /// The new tokens of prompts that were read in a second.
     pub(super) prefills: VecDeque<(Instant, u64)>,
+    /// True once the server has recognized a call of the model.
+    parses_calls: bool,
 }
 
 impl LearnedModel {
@@ -141,6 +143,20 @@ impl Learned {
         }
         model.repairs.push_back((now, repair.clone()));
         true
+    }
+
+    /// Notes that the server has recognized a call of the model, so its parser is the right one.
+    pub(super) fn learn_parsed_call(&mut self, model: &str, now: Instant) {
+        if let Some(model) = self.model(model, now) {
+            model.parses_calls = true;
+        }
+    }
+
+    /// Notes that the server has dropped the end of an answer. If it has never recognized a call of the model, its parser is
+    /// another model's, and later calls come as text; otherwise the model has slipped. Returns true if that is news.
+    pub(super) fn learn_dropped_call(&mut self, model: &str, now: Instant) -> bool {
+        let has_parser = self.model(model, now).is_none_or(|model| model.parses_calls);
+        !has_parser && self.learn_repair(model, &Repair::CallsAsText, now)
     }
 
     /// Forgets all repairs: the operator has loaded the configuration again, maybe because of them.

@@ -317,10 +317,28 @@ impl Resolved {
     /// sent twice. The log says so once.
     pub fn learn_repair(&self, repair: &Repair) {
         let learned = self.learned();
-        let is_news =
-            learned.is_some_and(|mut learned| learned.learn_repair(&self.model, repair, Instant::now()));
-        if is_news {
-            log::warn!("upstream {}: {} {repair}", self.served.name(), ShownText::new(&self.model));
+        if learned.is_some_and(|mut learned| learned.learn_repair(&self.model, repair, Instant::now())) {
+            self.warn_of(repair);
+        }
+    }
+
+    fn warn_of(&self, repair: &Repair) {
+        log::warn!("upstream {}: {} {repair}", self.served.name(), ShownText::new(&self.model));
+    }
+
+    /// Notes that the server has recognized a call of the model.
+    pub fn learn_parsed_call(&self) {
+        if let Some(mut learned) = self.learned() {
+            learned.learn_parsed_call(&self.model, Instant::now());
+        }
+    }
+
+    /// Notes that the server has dropped the end of an answer, perhaps a call. Unless it has recognized a call of the model
+    /// before, later calls come as text. The log says so once.
+    pub fn learn_dropped_call(&self) {
+        let learned = self.learned();
+        if learned.is_some_and(|mut learned| learned.learn_dropped_call(&self.model, Instant::now())) {
+            self.warn_of(&Repair::CallsAsText);
         }
     }
 

@@ -332,6 +332,15 @@ impl<'t, 'a> ChunkDelta<'t, 'a> {
         self.tool_calls.is_some() || self.function_call.is_some()
     }
 
+    /// True if it brings text, reasoning or a piece of a call.
+    pub fn has_words(&self) -> bool {
+        // Nearly all deltas have one text.
+        self.content.and_then(Tape::into_string).is_some_and(|text| !text.is_empty())
+            || self.may_reason()
+            || self.may_call()
+            || self.texts().next().is_some()
+    }
+
     /// The pieces of reasoning, before the text: one text, or those of its parts and of the content's (Mistral).
     pub fn reasonings(&self) -> impl Iterator<Item = &'a str> + use<'t, 'a> {
         let parts = self.reasoning_parts.filter(|_| self.reasoning.is_none());

@@ -65,11 +65,10 @@ const SCHEMA_WORDS: [&str; 15] = [
 
 /// The first that matches decides, so the more specific ones come first.
 const ROWS: &[RefusalRow] = &[
-    // A server without a parser for calls: it must be started differently.
-    RefusalRow {
-        pattern: r#""auto" tool choice requires|requires --jinja|does not support tools"#,
-        repairs: |_, _| Vec::new(),
-    },
+    // vLLM without a parser for calls.
+    RefusalRow { pattern: r#""auto" tool choice requires"#, repairs: |_, _| vec![Repair::CallsAsText] },
+    // A server without a template that has tools: it must be started differently.
+    RefusalRow { pattern: r"requires --jinja|does not support tools", repairs: |_, _| Vec::new() },
     // thinking
     RefusalRow {
         pattern: r"does not support (?:thinking|reasoning)\b|think value .{0,40}is not supported|\b(?:thinking|reasoning) is not supported",
@@ -523,8 +522,9 @@ mod tests {
             ("deepseek-reasoner does not support this tool_choice", choice()),
             (
                 r#""auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set"#,
-                vec![],
+                vec![Repair::CallsAsText],
             ),
+            ("registry.ollama.ai/library/gemma3 does not support tools", vec![]),
             ("stop sequences must be at most 4", field("stop")),
             ("Invalid 'stop': array too long. Expected an array with maximum length 4", field("stop")),
             (

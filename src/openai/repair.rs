@@ -56,6 +56,9 @@ pub enum Repair {
     NoNamedChoice,
     /// A named tool as the only one that is offered, and no `tool_choice`.
     NoChoice,
+    /// Calls as text: `tool_choice` of `none` in place of `auto`, for a server that was started without a parser for calls, or
+    /// with another model's, which drops them. The tools stay in the prompt, and `rescue` finds the calls in the answer.
+    CallsAsText,
     /// A wanted format without `strict`.
     LooseFormat,
     /// The wanted format as an instruction at the end of the last message.
@@ -190,6 +193,9 @@ impl fmt::Display for Repair {
                 f.write_str("takes no named tool_choice; only that tool is offered, as a required one")
             }
             Repair::NoChoice => f.write_str("takes no forced tool_choice; a named tool is the only one offered"),
+            Repair::CallsAsText => f.write_str(
+                "has no parser for its calls at this server; they are asked for as text, and found there",
+            ),
             Repair::LooseFormat => f.write_str("takes this format only without strict; an answer may break it"),
             Repair::FormatAsText => {
                 f.write_str("takes no response_format; the schema is an instruction now, and an answer may break it")

@@ -3,7 +3,7 @@
 use super::repair::{EFFORTS, Repair};
 
 /// The repairs without a value, and those whose value is one of a few words.
-const NAMED: [(&str, Repair); 21] = [
+const NAMED: [(&str, Repair); 22] = [
     ("no_thinking", Repair::NoThinking),
     ("no_images", Repair::NoImages),
     ("plain_images", Repair::PlainImages),
@@ -20,6 +20,7 @@ const NAMED: [(&str, Repair); 21] = [
     ("tool_names", Repair::ToolNames),
     ("no_named_choice", Repair::NoNamedChoice),
     ("no_choice", Repair::NoChoice),
+    ("calls_as_text", Repair::CallsAsText),
     ("loose_format", Repair::LooseFormat),
     ("format_as_text", Repair::FormatAsText),
     ("no_null_content", Repair::NoNullContent),

@@ -310,6 +310,9 @@ impl Attempt {
             UpstreamError::Refused { repairs, .. } => repairs.clone(),
             _ => Vec::new(),
         };
+        // Without the search for calls in text, the person must learn that the server needs a parser.
+        let rescues = self.resolved.target().settings.rescue_tool_calls;
+        repairs.retain(|repair| rescues || *repair != Repair::CallsAsText);
         repairs.extend(room_after(failure, &self.asked).map(Repair::Room));
         // A failure that names nothing to change, such as that of a starting server, uses up no repair.
         if repairs.is_empty() {

@@ -105,6 +105,8 @@ pub(super) struct Summary {
     pub(super) rescued: (usize, Option<&'static CallFamily>),
     /// True if the text was ended because it repeated one line.
     pub(super) has_looped: bool,
+    /// The tokens at the end that were counted and not shown ([`MessageStream::dropped_tokens`]).
+    pub(super) dropped_tokens: u64,
 }
 
 impl Summary {
@@ -600,7 +602,9 @@ impl Exchange {
                 (Output::Passed | Output::PassedWhole(_), Some((_, usage))) => counts_of(usage),
                 _ => stream.total_counts(),
             };
-            (Summary { changes, rescued, has_looped, ..answer.summary.of_all_rounds() }, counts)
+            let dropped_tokens = stream.dropped_tokens();
+            let summary = answer.summary.of_all_rounds();
+            (Summary { changes, rescued, has_looped, dropped_tokens, ..summary }, counts)
         };
         self.with(told).unwrap_or_default()
     }

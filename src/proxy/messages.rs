@@ -343,9 +343,11 @@ fn ask_once(
     let (first, counts) = exchange.round();
     let prompt_time = first.zip(sent).map(|(first, sent)| first.saturating_duration_since(sent));
     resolved.learn_answer(counts, asked, prompt_time);
-    if let Some(family) = exchange.summary().0.rescued.1 {
+    let (summary, _) = exchange.summary();
+    if let Some(family) = summary.rescued.1 {
         rescued::warn_about(stages.gateway, resolved, family);
     }
+    rescued::learn_calls(resolved, &summary);
     relayed?;
     let (gateway, budget) = (stages.gateway.as_ref(), &stages.proxy.budget);
     let rounds = SearchRounds { gateway, exchange, shown: course.hooked.shown.as_ref(), slot, budget };

@@ -2,6 +2,12 @@
 //!
 //! A row says how a call is framed, which reader reads its body, and which parser of a server would have recognized it.
 //! The forms are those of the models' chat templates. A new family is a new row, with cases in `tests/rescue`.
+//!
+//! The names of parsers are those of vLLM 0.32 (`vllm serve --help=tool-call-parser`; each was compared with the marks in the
+//! parser's source) and of SGLang (`ToolCallParserEnum` in its `function_call_parser.py`, November 2026). llama.cpp, Ollama
+//! and LM Studio have no such names: they go by the model's chat template.
+
+use crate::dialect::{OWN_PARSER, ServerKind};
 
 use super::readers::{
     ARRAY, DSML, HARMONY, INVOKE, INVOKE_LINES, INVOKE_PREFIXED, MISTRAL, NAMED, OBJECT, PAIRS, PARAMETERS,
@@ -13,10 +19,10 @@ use super::readers::{
 pub struct CallFamily {
     /// Its name in logs.
     pub name: &'static str,
-    /// The parser of vLLM and that of SGLang; `NAME` where no parser reads this form.
-    pub vllm_parser: &'static str,
-    /// The parser of SGLang.
-    pub sglang_parser: &'static str,
+    /// The name of vLLM's parser; [`OWN_PARSER`] where none reads this form.
+    pub(super) vllm_parser: &'static str,
+    /// The name of SGLang's parser; [`OWN_PARSER`] where none reads this form.
+    pub(super) sglang_parser: &'static str,
     /// True if only a whole answer counts: the opening is too common in ordinary text.
     pub is_whole_answer: bool,
     /// The words that may open the section of all calls. A section may be left out if `open` has a tag of its own.
@@ -32,6 +38,17 @@ pub struct CallFamily {
 }
 
 impl CallFamily {
+    /// The family of this name in logs.
+    pub fn named(name: &str) -> Option<&'static CallFamily> {
+        FAMILIES.iter().find(|family| family.name == name)
+    }
+
+    /// The name of the parser that recognizes this form at a server of this kind, as its flag takes it; [`OWN_PARSER`] where
+    /// none does.
+    pub fn parser_at(&self, kind: ServerKind) -> &'static str {
+        if kind == ServerKind::Sglang { self.sglang_parser } else { self.vllm_parser }
+    }
+
     /// The words by which the beginning of a call is noticed. An empty word stands for the name of an offered tool.
     pub(super) fn triggers(&self) -> impl Iterator<Item = &'static str> {
         let is_tag = |word: &&&str| word.starts_with('<') || self.section.is_empty();
@@ -63,8 +80,8 @@ pub(super) const SEPARATORS: &[&str] = &[",", ";"];
 /// A row that only the differences are written for.
 const PLAIN: CallFamily = CallFamily {
     name: "",
-    vllm_parser: "NAME",
-    sglang_parser: "NAME",
+    vllm_parser: OWN_PARSER,
+    sglang_parser: OWN_PARSER,
     is_whole_answer: false,
     section: &[],
     section_end: &[],
@@ -95,8 +112,6 @@ pub static FAMILIES: &[CallFamily] = &[
     },
     CallFamily {
         name: "llama_function",
-        vllm_parser: "llama3_json",
-        sglang_parser: "llama3",
         open: &["<function="],
         body: &SEPARATED_TAG,
         close: &["</function>"],
@@ -144,11 +159,21 @@ pub static FAMILIES: &[CallFamily] = &[
         ..PLAIN
     },
     CallFamily {
-        name: "deepseek_dsml",
+        name: "deepseek_v32",
         vllm_parser: "deepseek_v32",
         sglang_parser: "deepseekv32",
-        section: &["<｜DSML｜function_calls>", "<｜DSML｜tool_calls>"],
-        section_end: &["</｜DSML｜function_calls>", "</｜DSML｜tool_calls>"],
+        section: &["<｜DSML｜function_calls>"],
+        section_end: &["</｜DSML｜function_calls>"],
+        open: &["<｜DSML｜invoke name=\""],
+        body: &DSML,
+        ..PLAIN
+    },
+    CallFamily {
+        name: "deepseek_v4",
+        vllm_parser: "deepseek_v4",
+        sglang_parser: "deepseekv4",
+        section: &["<｜DSML｜tool_calls>"],
+        section_end: &["</｜DSML｜tool_calls>"],
         open: &["<｜DSML｜invoke name=\""],
         body: &DSML,
         ..PLAIN
@@ -257,8 +282,9 @@ pub static FAMILIES: &[CallFamily] = &[
         ..PLAIN
     },
     CallFamily {
+        // This parser is a file that comes with the model.
         name: "nemotron",
-        vllm_parser: "nemotron_json",
+        vllm_parser: "nemotron_json --tool-parser-plugin FILE",
         section: &["<TOOLCALL>"],
         section_end: &["</TOOLCALL>"],
         ..PLAIN
@@ -274,12 +300,15 @@ pub static FAMILIES: &[CallFamily] = &[
     CallFamily {
         name: "internlm",
         vllm_parser: "internlm",
+        sglang_parser: "interns1",
         section: &["<|action_start|><|plugin|>", "<|action_start|> <|plugin|>"],
         section_end: &["<|action_end|>"],
         ..PLAIN
     },
     CallFamily {
         name: "command_r",
+        vllm_parser: "cohere_command3",
+        sglang_parser: "cohere_command4",
         section: &["<|START_ACTION|>"],
         section_end: &["<|END_ACTION|>"],
         ..PLAIN
@@ -335,3 +364,74 @@ pub static FAMILIES: &[CallFamily] = &[
         ..PLAIN
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The parsers of vLLM 0.32 that read a form of this table.
+    const VLLM: &[&str] = &[
+        "cohere_command3",
+        "deepseek_v3",
+        "deepseek_v31",
+        "deepseek_v32",
+        "deepseek_v4",
+        "glm45",
+        "granite",
+        "hermes",
+        "hunyuan_a13b",
+        "internlm",
+        "kimi_k2",
+        "lfm2",
+        "llama3_json",
+        "llama4_pythonic",
+        "minimax_m2",
+        "mistral",
+        "nemotron_json --tool-parser-plugin FILE",
+        "openai",
+        "phi4_mini_json",
+        "pythonic",
+        "qwen3_coder",
+        "seed_oss",
+        "step3",
+    ];
+
+    /// Those of SGLang.
+    const SGLANG: &[&str] = &[
+        "cohere_command4",
+        "deepseekv3",
+        "deepseekv31",
+        "deepseekv32",
+        "deepseekv4",
+        "glm45",
+        "gpt-oss",
+        "interns1",
+        "kimi_k2",
+        "lfm2",
+        "llama3",
+        "minimax-m2",
+        "mistral",
+        "pythonic",
+        "qwen",
+        "qwen3_coder",
+        "step3",
+    ];
+
+    #[test]
+    fn every_name_of_a_parser_is_one_that_the_server_has() {
+        for (kind, known) in [(ServerKind::Vllm, VLLM), (ServerKind::Sglang, SGLANG)] {
+            let used: Vec<&str> = FAMILIES.iter().map(|family| family.parser_at(kind)).collect();
+            for name in used.iter().filter(|name| **name != OWN_PARSER) {
+                assert!(known.contains(name), "{kind:?}: {name}");
+            }
+            for name in known {
+                assert!(used.contains(name), "{kind:?}: no form has {name}");
+            }
+        }
+        assert_eq!(
+            CallFamily::named("hermes").map(|family| family.parser_at(ServerKind::Vllm)),
+            Some("hermes")
+        );
+        assert!(CallFamily::named("none").is_none());
+    }
+}

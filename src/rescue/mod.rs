@@ -6,7 +6,9 @@
 //! | module | duty |
 //! |---|---|
 //! | `detector` | reads the text as it comes, and says what may be shown and what is held |
+//! | `dropped` | the sign of a call that the server has dropped |
 //! | `families` | the table of forms: one row for each family of models |
+//! | `models` | the form of a model's calls by its name |
 //! | `form` | follows the text of one call, or of several, in the form of one row |
 //! | `readers` | the bodies of calls: JSON, parameters in tags, pairs, Python |
 //! | `found` | the calls that were found |
@@ -17,13 +19,16 @@
 //! Pure. Every byte is read once by each form that is still possible, at most by a few, so the time is linear.
 
 mod detector;
+mod dropped;
 mod families;
 mod form;
 mod found;
+mod models;
 mod offered;
 mod readers;
 
 pub use detector::{CallDetector, HELD_SIZE_MAX, Release};
+pub use dropped::DROPPED_TOKENS_MIN;
 pub use families::{CallFamily, FAMILIES};
 pub use found::{FoundArguments, FoundCall, FoundText};
 pub use offered::OfferedTools;

@@ -96,6 +96,7 @@ pub fn make_repair(repair: &Repair, body: &mut Value<'_>) -> bool {
         Repair::ToolNames => names::tool_names(body),
         Repair::NoNamedChoice => no_named_choice(body),
         Repair::NoChoice => no_choice(body),
+        Repair::CallsAsText => calls_as_text(body),
         Repair::LimitName(name) => limit_name(body, name),
         Repair::OutputMax(max) | Repair::Room(max) => limit(body, *max),
     }
@@ -210,6 +211,15 @@ fn no_choice(body: &mut Object<'_>) -> bool {
     true
 }
 
+fn calls_as_text(body: &mut Object<'_>) -> bool {
+    let is_free = body.get("tool_choice").is_none_or(|choice| choice.as_str() == Some("auto"));
+    let has_tools = body.get("tools").and_then(Value::as_array).is_some_and(|tools| !tools.is_empty());
+    if is_free && has_tools {
+        body.set("tool_choice", "none");
+    }
+    is_free && has_tools
+}
+
 fn limit_name(body: &mut Object<'_>, name: &'static str) -> bool {
     let is_named = |key: &&str| body.get(key).is_some();
     if LIMIT_KEYS.iter().filter(|key| **key != name).all(|key| !is_named(key)) {
@@ -320,6 +330,18 @@ mod tests {
         check(&Repair::NoNamedChoice, &required, &required);
         check(&Repair::NoChoice, &named, &format!(r#"{{"tools":[{}]}}"#, tool("b")));
         check(&Repair::NoChoice, r#"{"tools":[],"tool_choice":"none"}"#, "{}");
+        let tools = format!(r#"{{"tools":[{}]"#, tool("a"));
+        let as_text = format!(r#"{tools},"tool_choice":"none"}}"#);
+        check(&Repair::CallsAsText, &format!("{tools}}}"), &as_text);
+        check(&Repair::CallsAsText, &format!(r#"{tools},"tool_choice":"auto"}}"#), &as_text);
+        for other in [
+            r#"{"model":"m"}"#,
+            r#"{"tools":[]}"#,
+            &format!(r#"{tools},"tool_choice":"required"}}"#),
+            &as_text,
+        ] {
+            check(&Repair::CallsAsText, other, other);
+        }
     }
 
     #[test]

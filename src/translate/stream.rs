@@ -106,6 +106,8 @@ pub struct MessageStream {
     tokens: Tokens,
     /// The number of the upstream's events that were passed over because they were not JSON, and the error of the first.
     skipped: usize,
+    /// The tokens of the answer that were counted when its last content came.
+    spoken: u64,
     malformed: Option<Box<Error>>,
     /// True if the upstream answers with one JSON object, not with events.
     is_one_body: bool,
@@ -135,6 +137,7 @@ impl MessageStream {
             told: ToldEnd::default(),
             tokens: Tokens::new(plan.asked, plan.discard),
             skipped: 0,
+            spoken: 0,
             malformed: None,
             is_one_body: false,
             messages: Messages::default(),
@@ -173,6 +176,22 @@ impl MessageStream {
     /// The number of calls that were found in text, and the family of their form.
     pub fn rescued(&self) -> (usize, Option<&'static CallFamily>) {
         self.lost.rescued()
+    }
+
+    /// The number of calls that the server has recognized.
+    pub fn parsed_calls(&self) -> usize {
+        self.content.calls().len().saturating_sub(self.lost.rescued().0)
+    }
+
+    /// The tokens at the end of an answer that the server has counted and not shown, if calls were possible and none came: a
+    /// parser of another model's calls takes a call for one of its own, and drops it. 0 for an answer that was cut, and for a server that tells its counts
+    /// only at the end of an answer that has content.
+    pub fn dropped_tokens(&self) -> u64 {
+        let has_ended =
+            self.told.is_finished() && !self.told.is_cut(&self.tokens) && !self.told.has_refused();
+        let is_whole = self.lost.was_on() && self.content.calls().len() == 0 && has_ended;
+        let is_counted = self.spoken > 0 || !self.content.writer().has_blocks();
+        if is_whole && is_counted { self.counts().completion.saturating_sub(self.spoken) } else { 0 }
     }
 
     /// True if the text was ended because it repeated one line.
@@ -302,6 +321,9 @@ impl MessageStream {
         let Some(choice) = &chunk.choice else { return Progress::More };
         if self.told.is_stopped() {
             return Progress::Cancel;
+        }
+        if choice.delta.has_words() {
+            self.spoken = self.counts().completion;
         }
         let message = choice.message().filter(|_| self.takes_message(choice));
         let goes_on = self.is_discarded

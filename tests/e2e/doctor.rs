@@ -47,11 +47,14 @@ fn a_healthy_server_gets_no_complaint() {
     for tokens in [260, 60] {
         upstream.next_chunks(vec![delta(json!({"content": "Hello"})), finish("stop"), usage(tokens, 2)]);
     }
+    for unit in ["kelvin", "celsius"] {
+        upstream.next_chunks(call(&format!(r#"{{"city": "Paris", "unit": "{unit}"}}"#)));
+    }
     let (code, checks) = examined(&upstream, &[]);
     assert_eq!(
         levels(&checks),
-        "reachable: ok, key: ok, models: ok, window: ok, forced tool call: ok, auto tool call: ok, reasoning: ok, speed: ok, auto mode: ok, \
-         prefix cache: ok, cached tokens: ok, kept reasoning: ok, repairs: ok"
+        "reachable: ok, key: ok, models: ok, window: ok, system prompt: ok, forced tool call: ok, auto tool call: ok, reasoning: ok, speed: ok, auto mode: ok, \
+         prefix cache: ok, cached tokens: ok, kept reasoning: ok, strict tools: ok, repairs: ok"
     );
     assert_eq!(code, Some(0));
     // The cache gets the same question twice; thinking is on only for the questions about reasoning.
@@ -60,8 +63,11 @@ fn a_healthy_server_gets_no_complaint() {
     let thinks = |body: &Value| body["chat_template_kwargs"]["enable_thinking"] == true;
     assert_eq!(
         bodies.iter().map(thinks).collect::<Vec<_>>(),
-        [false, false, true, false, false, false, true, true, false, false]
+        [false, false, true, false, false, false, true, true, false, false, false, false]
     );
+    let strict = |body: &Value| body["tools"][0]["function"]["strict"] == true;
+    assert_eq!((strict(&bodies[8]), strict(&bodies[9])), (false, true));
+    assert!(checks[13]["text"].as_str().unwrap().contains("strict holds"), "{checks}");
     assert_eq!((&bodies[0]["tool_choice"], &bodies[1]["tool_choice"]), (&json!("required"), &json!("auto")));
 }
 
@@ -73,19 +79,24 @@ fn a_vllm_without_its_flags() {
     upstream.next_chunks(call(r#"{"city": "Paris"}"#));
     let refusal = r#"{"error":{"message":"\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set","type":"BadRequestError","code":400}}"#;
     upstream.next_answer(400, refusal);
+    let markup = "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>";
+    upstream.next_chunks(text_chunks(markup));
     upstream.next_chunks(text_chunks("Hm.\n</think>\n\nThe L."));
     upstream.next_chunks(text_chunks("One two."));
     let (code, checks) = examined(&upstream, &[]);
     assert_eq!(
         levels(&checks),
-        "reachable: ok, key: ok, models: ok, window: fail, forced tool call: ok, auto tool call: fail, reasoning: fail, speed: ok, \
+        "reachable: ok, key: ok, models: ok, window: fail, system prompt: ok, forced tool call: ok, auto tool call: warn, reasoning: fail, speed: ok, \
          prefix cache: warn, cached tokens: warn, repairs: ok"
     );
     let fix = |i: usize| checks[i]["fix"].as_str().unwrap();
     assert!(fix(3).contains("--max-model-len"));
-    assert!(fix(5).contains("--enable-auto-tool-choice --tool-call-parser qwen3_coder"));
-    assert!(fix(6).contains("--reasoning-parser qwen3"));
-    assert!(fix(9).contains("--enable-prompt-tokens-details"));
+    assert!(fix(6).contains("--enable-auto-tool-choice --tool-call-parser qwen3_coder"));
+    assert!(fix(7).contains("--reasoning-parser qwen3"));
+    assert!(fix(10).contains("--enable-prompt-tokens-details"));
+    let text = checks[6]["text"].as_str().unwrap();
+    assert!(text.contains("has no tool parser") && text.contains("'qwen3_coder'"), "{text}");
+    assert_eq!(upstream.seen()[2].body["tool_choice"], "none");
     assert_eq!(code, Some(1));
 }
 
@@ -119,10 +130,10 @@ fn a_server_that_fails_at_everything() {
     let (code, checks) = examined(&upstream, &[]);
     assert_eq!(
         levels(&checks),
-        "reachable: ok, key: ok, models: ok, window: warn, forced tool call: fail, auto tool call: fail, reasoning: fail, \
+        "reachable: ok, key: ok, models: ok, window: warn, system prompt: ok, forced tool call: fail, auto tool call: fail, reasoning: fail, \
          speed: fail, prefix cache: fail, repairs: ok"
     );
-    assert!(checks[7]["text"].as_str().unwrap().contains("CUDA out of memory"), "{checks}");
+    assert!(checks[8]["text"].as_str().unwrap().contains("CUDA out of memory"), "{checks}");
     assert_eq!(code, Some(1));
 }
 
@@ -325,4 +336,62 @@ fn answers_in_odd_forms_are_read_as_requests_read_them() {
     let text = checks.to_string();
     assert!(text.contains("a page in place of an answer, check the address: Sign in"), "{checks}");
     assert!(text.contains("it does not end"), "{checks}");
+}
+
+/// An answer of which the server has counted so many tokens and shown nothing.
+fn dropped(tokens: u64) -> Vec<Value> {
+    vec![delta(json!({"content": ""})), finish("stop"), usage(300, tokens)]
+}
+
+const MARKUP: &str =
+    "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>";
+
+#[test]
+fn a_parser_that_drops_calls_is_found_out() {
+    for (rescue, level, words) in
+        [("", "warn", "sparkgap notices it"), ("rescue_tool_calls = false", "fail", "drops")]
+    {
+        let upstream = Upstream::start();
+        upstream.set_page("/v1/models", 200, MODELS);
+        upstream.next_chunks(call(r#"{"city": "Paris"}"#));
+        upstream.next_chunks(dropped(22));
+        upstream.next_chunks(text_chunks(MARKUP));
+        let lua = format!(
+            r#"return {{ api = 1, upstreams = {{ box = {{ url = "{}", {rescue} }} }},
+                aliases = {{ {{ "claude-sonnet-4-5", upstream = "box" }}, {{ "mine", upstream = "box" }}, {{ "*", upstream = "box" }} }} }}"#,
+            upstream.url()
+        );
+        let path = super::server::hooks_file(&format!("doctor_dropped_{level}"), &lua);
+        let (_, text, stderr) = output(&["doctor", "--json", "--hooks", &path]);
+        let report: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{stderr}"));
+        let check = |name: &str| {
+            report[0]["checks"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|check| check["check"] == name)
+                .unwrap()
+                .clone()
+        };
+        let told = check("auto tool call");
+        assert_eq!(told["level"], level, "{told}");
+        assert!(told["text"].as_str().unwrap().contains(words), "{told}");
+        assert!(told["fix"].as_str().unwrap().contains("--tool-call-parser qwen3_coder"), "{told}");
+        assert_eq!(upstream.seen()[2].body["tool_choice"], "none");
+        let prompt = check("system prompt");
+        let text = prompt["text"].as_str().unwrap();
+        assert!(text.starts_with("lean, about 1700 tokens, for qwen3, mine; full, about 7000"), "{prompt}");
+        assert!(prompt["fix"].as_str().unwrap().contains("--prompt lean"), "{prompt}");
+    }
+}
+
+#[test]
+fn a_full_cache_of_vllm_is_told() {
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 200, MODELS);
+    upstream.set_page("/metrics", 200, "vllm:num_preemptions_total{engine=\"0\"} 3.0\n");
+    let (_, checks) = examined(&upstream, &[]);
+    let told = checks.as_array().unwrap().iter().find(|check| check["check"] == "full cache").unwrap();
+    assert!(told["fix"].as_str().unwrap().contains("--kv-cache-dtype fp8"), "{told}");
 }

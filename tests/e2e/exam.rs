@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::server::output;
-use super::upstream::{Upstream, closed, delta, finish, usage};
+use super::upstream::{Then, Upstream, closed, delta, finish, usage};
 
 fn report(arguments: &[&str]) -> Value {
     let (code, out, err) = output(&[&["exam", "--json"], arguments].concat());
@@ -81,4 +81,121 @@ fn errors_of_the_server_are_failures_of_tasks_and_a_server_that_is_out_ends_the_
     assert!(err.contains("upstream "), "{err}");
     let (code, _, err) = output(&["exam"]);
     assert!(code == Some(1) && err.contains("--upstream"), "{err}");
+}
+
+/// A call in the form of Qwen3-Coder.
+fn markup(name: &str, arguments: &[(&str, &str)]) -> String {
+    let parameters: String =
+        arguments.iter().map(|(key, value)| format!("<parameter={key}>\n{value}\n</parameter>\n")).collect();
+    format!("<tool_call>\n<function={name}>\n{parameters}</function>\n</tool_call>")
+}
+
+/// The right answers to all tasks, in their order, as the text that the model writes, each with the stop string that ended it.
+fn right_answers() -> Vec<(String, Option<&'static str>)> {
+    let read = |path: &str| markup("Read", &[("file_path", path)]);
+    let bash = |command: &str| markup("Bash", &[("command", command)]);
+    let todos = r#"[{"content":"build","status":"completed"},{"content":"test","status":"pending"}]"#;
+    let questions = r#"[{"question":"Which port?","options":[{"label":"8080"},{"label":"9090"}]}]"#;
+    let filter = r#"{"labels":["bug","urgent"],"closed":false}"#;
+    let edit =
+        [("file_path", "/srv/m.py"), ("old_string", r#"x = "<a>""#), ("new_string", r#"x = '{"k": 1}'"#)];
+    let plain = [
+        read("/srv/app/main.rs"),
+        bash("git status --short"),
+        markup("Read", &[("file_path", "/srv/app/log.txt"), ("offset", "120"), ("limit", "20")]),
+        read("/srv/a.txt") + "\n" + &read("/srv/b.txt"),
+        read("/x/1.md") + &read("/x/2.md") + &read("/x/3.md"),
+        markup("Grep", &[("pattern", "TODO")]) + &bash("date"),
+        markup("TodoWrite", &[("todos", todos)]),
+        markup("AskUserQuestion", &[("questions", questions)]),
+        markup("mcp__tracker__list_issues", &[("filter", filter)]),
+        bash(r#"echo "it's \"fine\"""#),
+        markup("Write", &[("file_path", "/tmp/n.txt"), ("content", "one\ntwo\nthree")]),
+        markup("Edit", &edit),
+        read("/srv/README.md"),
+        markup("Glob", &[("pattern", "**/*.rs")]),
+        bash("make clean"),
+        read("/etc/hostname"),
+        "42".into(),
+        "It is 6.12.9-arm64.".into(),
+        read("/srv/app/last.rs"),
+        "707".into(),
+        read("/z/1.rs") + &read("/z/2.rs"),
+        "Hello.".into(),
+        "fn".into(),
+        "There are 37.".into(),
+        r#"{"title":"Parser bug","isNewTopic":true}"#.into(),
+        r#"{"port":443}"#.into(),
+        markup("WebSearch", &[("query", "rust 2027")]),
+    ];
+    let stopped =
+        [("<block>no".to_owned(), Some("</block>")), ("one, two, three, ".to_owned(), Some("four"))];
+    let plain = plain.into_iter().map(|text| (text, None));
+    plain.chain(stopped).chain([("done".to_owned(), None)]).collect()
+}
+
+#[test]
+fn a_right_model_behind_a_server_without_a_parser_shows_what_repairs_gain() {
+    for (arguments, expected, is_repaired) in
+        [(&[][..], (11, 19, 0), true), (&["--no-repairs"], (11, 0, 19), false)]
+    {
+        let upstream = Upstream::start();
+        for (text, stop) in right_answers() {
+            let mut end = finish("stop");
+            end["choices"][0]["stop_reason"] = json!(stop);
+            upstream.next_chunks(vec![delta(json!({"content": text})), end, usage(10, 20)]);
+        }
+        let told = report(&[&["--upstream", &upstream.url()], arguments].concat());
+        let counts = (count(&told, "passed"), count(&told, "repaired"), count(&told, "failed"));
+        assert_eq!(counts, expected, "{told:#}");
+        assert_eq!(told["repairs"], is_repaired);
+        assert!(told["advice"][0].as_str().unwrap().contains("--tool-call-parser qwen3_coder"), "{told}");
+    }
+}
+
+#[test]
+fn a_vllm_without_a_parser_is_asked_for_calls_as_text_unless_nothing_is_repaired() {
+    let refusal = r#"{"error":{"message":"\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set","code":400}}"#;
+    let text = markup("Read", &[("file_path", "/srv/app/main.rs")]);
+    let upstream = Upstream::start();
+    upstream.next_answer(400, refusal);
+    upstream.next_chunks(vec![delta(json!({"content": text})), finish("stop"), usage(10, 20)]);
+    let told = report(&["--upstream", &upstream.url()]);
+    assert_eq!(told["tasks"][0]["verdict"], "repaired", "{told}");
+    assert!(told["request_repairs"].to_string().contains("asked for as text"), "{told}");
+    assert_eq!(upstream.seen()[2].body["tool_choice"], "none", "the next task");
+
+    let upstream = Upstream::start();
+    upstream.next_answer(400, refusal);
+    let told = report(&["--no-repairs", "--upstream", &upstream.url()]);
+    assert_eq!((told["tasks"][0]["verdict"].as_str(), upstream.seen().len()), (Some("failed"), 30));
+    assert_eq!(told["request_repairs"], json!([]));
+}
+
+#[test]
+fn dropped_answers_have_later_calls_come_as_text() {
+    let upstream = Upstream::start();
+    upstream.next_chunks(vec![delta(json!({"content": ""})), finish("stop"), usage(10, 22)]);
+    let told = report(&["--upstream", &upstream.url()]);
+    assert_eq!(told["tasks"][0]["verdict"], "failed");
+    let advice = told["advice"][0].as_str().unwrap();
+    assert!(advice.contains("did not show") && advice.contains("--tool-call-parser qwen3_coder"), "{told}");
+    assert_eq!(upstream.seen()[1].body["tool_choice"], "none");
+}
+
+#[test]
+fn a_server_that_hangs_ends_the_exam_with_its_table() {
+    let upstream = Upstream::start();
+    for _ in 0..3 {
+        upstream.next(|call| {
+            call.wait_for_close();
+            Then::Close
+        });
+    }
+    let (code, out, err) = output(&["exam", "--json", "--timeout", "1", "--upstream", &upstream.url()]);
+    assert!(code == Some(1) && err.contains("has stopped answering"), "{err}");
+    let told = serde_json::from_str::<Value>(&out).unwrap()[0].take();
+    assert_eq!((count(&told, "failed"), upstream.seen().len()), (30, 3));
+    assert!(told["tasks"][29]["why"].as_str().unwrap().starts_with("not asked"), "{told}");
+    assert!(!err.contains("task 4 of 30"), "{err}");
 }

@@ -210,6 +210,12 @@ const ROWS: &[Row] = &[
         is_taken: |body| body.get("tool_choice").is_none(),
     },
     Row {
+        name: "calls without a parser",
+        said: "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set",
+        ask: set_tools,
+        is_taken: |body| body["tool_choice"] == "none" && body["tools"][0]["function"]["name"] == "Run",
+    },
+    Row {
         name: "one call at a time",
         said: "parallel_tool_calls is not supported",
         ask: |body| {

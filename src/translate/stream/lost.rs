@@ -15,6 +15,8 @@ use super::writer::AnswerSink;
 pub(super) struct LostCalls {
     /// False if no call is to be looked for.
     is_on: bool,
+    /// The same at the beginning of the answer.
+    was_on: bool,
     /// True if the operator wants slips of the model and the server to be mended.
     is_wanted: bool,
     has_tools: bool,
@@ -28,6 +30,7 @@ impl LostCalls {
     pub(super) fn new(is_wanted: bool, has_tools: bool) -> Self {
         LostCalls {
             is_on: is_wanted && has_tools,
+            was_on: is_wanted && has_tools,
             is_wanted,
             has_tools,
             text: CallDetector::new(false),
@@ -46,6 +49,11 @@ impl LostCalls {
     /// True if the operator wants slips of the model and the server to be mended.
     pub(super) fn is_wanted(&self) -> bool {
         self.is_wanted
+    }
+
+    /// True if calls were looked for from the beginning of the answer on.
+    pub(super) fn was_on(&self) -> bool {
+        self.was_on
     }
 
     /// True if text is held.

@@ -58,6 +58,7 @@ impl MessageStream {
         self.lines.next_round();
         self.marks = ThinkMarks::new(None, self.think_tags);
         self.lost.next_round();
+        self.spoken = 0;
         self.content.next_round();
         self.told = ToldEnd::default();
         self.tokens.next_round(asked);
