@@ -137,6 +137,8 @@ pub struct Dialect {
     pub takes_named_choice: bool,
     /// It obeys `tool_choice: "none"`. If it does not, no tools are sent.
     pub takes_no_choice: bool,
+    /// With `tool_choice: "none"` it keeps the tools in the prompt, and shows the model's calls as text.
+    pub shows_calls_as_text: bool,
     /// It passes on the model's calls of tools that are not among `tools`. If it does not, it drops them or its grammar
     /// prevents them.
     pub passes_undeclared_calls: bool,
@@ -187,6 +189,7 @@ const UNKNOWN: Dialect = Dialect {
     takes_image_addresses: true,
     takes_named_choice: true,
     takes_no_choice: true,
+    shows_calls_as_text: false,
     passes_undeclared_calls: false,
     is_strict_on_names: false,
     usage_option: None,
@@ -228,6 +231,7 @@ static DIALECTS: [Dialect; 7] = [
             cached_tokens: Some("start vLLM with --enable-prompt-tokens-details"),
             prefix_cache: "start vLLM without --no-enable-prefix-caching",
         },
+        shows_calls_as_text: true,
         passes_undeclared_calls: true,
         ..UNKNOWN
     },

@@ -87,11 +87,14 @@ pub(super) fn auto_call(asked: CallAnswer<'_>, server: &ServerFacts) -> Verdict 
 }
 
 /// True if the server has counted an answer and shown nothing of it: its parser may have dropped a call.
-pub(super) fn may_be_dropped(answer: &Result<Answer, Trouble>) -> bool {
+pub(super) fn may_be_dropped(answer: &Result<Answer, Trouble>, server: &ServerFacts) -> bool {
     let is_blank = |answer: &Answer| {
         answer.calls.is_empty() && answer.text.trim().is_empty() && answer.reasoning.is_empty()
     };
-    answer.as_ref().is_ok_and(|answer| is_blank(answer) && answer.counts.completion >= DROPPED_TOKENS_MIN)
+    server.flavour.dialect().shows_calls_as_text
+        && answer
+            .as_ref()
+            .is_ok_and(|answer| is_blank(answer) && answer.counts.completion >= DROPPED_TOKENS_MIN)
 }
 
 /// The verdict on an answer that may be dropped, by the answer to the same question with the call as text. `None`: the call
@@ -341,11 +344,13 @@ mod tests {
     fn a_dropped_call_shows_in_the_count() {
         let mut blank = Answer::default();
         blank.counts.completion = 22;
-        assert!(may_be_dropped(&Ok(blank.clone())));
+        assert!(may_be_dropped(&Ok(blank.clone()), &server()));
+        let other = ServerFacts { flavour: ServerKind::OpenAi, ..server() };
+        assert!(!may_be_dropped(&Ok(blank), &other), "its thinking is counted and not shown");
         for (text, completion) in [("Hm.", 22), ("", 3)] {
             let mut other = Answer { text: text.into(), ..Answer::default() };
             other.counts.completion = completion;
-            assert!(!may_be_dropped(&Ok(other)), "{text}");
+            assert!(!may_be_dropped(&Ok(other), &server()), "{text}");
         }
         let found = answer(
             "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>",

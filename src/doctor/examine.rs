@@ -116,7 +116,7 @@ impl Examination<'_> {
         let auto = asker.ask(&question, |_| false);
         let verdict =
             calls::auto_call(CallAnswer { answer: &auto, repairs: asker.learned(), rescues }, server);
-        let dropped = calls::may_be_dropped(&auto).then(|| asker.ask_as_text(&question));
+        let dropped = calls::may_be_dropped(&auto, server).then(|| asker.ask_as_text(&question));
         let dropped = dropped.and_then(|answer| {
             calls::dropped_call(CallAnswer { answer: &answer, repairs: &[], rescues }, server)
         });

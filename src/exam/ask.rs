@@ -138,7 +138,9 @@ impl Examinee<'_> {
     /// recognized a call.
     fn learn_calls(&mut self, answer: &ExamAnswer) {
         self.parses_calls |= answer.parsed_calls > 0;
-        let is_dropped = answer.dropped_tokens >= DROPPED_TOKENS_MIN && !self.parses_calls;
+        let is_dropped = answer.dropped_tokens >= DROPPED_TOKENS_MIN
+            && !self.parses_calls
+            && self.flavour.dialect().shows_calls_as_text;
         if self.may_repair && is_dropped && !self.repairs.contains(&Repair::CallsAsText) {
             self.repairs.push(Repair::CallsAsText);
         }

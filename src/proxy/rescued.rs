@@ -22,7 +22,7 @@ pub(super) fn learn_calls(resolved: &Resolved, summary: &Summary) {
     let has_calls = matches!(summary.end, Some((StopReason::ToolUse, _)));
     if has_calls && summary.rescued.0 == 0 {
         resolved.learn_parsed_call();
-    } else if summary.dropped_tokens >= DROPPED_TOKENS_MIN {
+    } else if summary.dropped_tokens >= DROPPED_TOKENS_MIN && resolved.flavour.dialect().shows_calls_as_text {
         resolved.learn_dropped_call();
     }
 }

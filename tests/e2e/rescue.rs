@@ -153,6 +153,15 @@ fn only_dropped_calls_have_calls_come_as_text() {
     upstream.next_chunks(dropped("", 25));
     refusing.connect().post(&with_tools(hello()));
 
+    // A server that counts thinking and does not show it: `none` would forbid its calls.
+    let lua = format!(
+        r#"return {{ upstreams = {{ box = {{ url = "{}", flavour = "openai" }} }} }}"#,
+        upstream.url()
+    );
+    let hidden = Server::run(&["--hooks", &hooks_file("hidden", &lua)], &[]);
+    (0..2).for_each(|_| upstream.next_chunks(dropped("", 25)));
+    (0..2).for_each(|_| _ = hidden.connect().post(&with_tools(hello())));
+
     let server = Server::start(&upstream);
     // Few tokens, an answer that met its limit, a server that counts only at the end, and a call.
     upstream.next_chunks(dropped("", 7));
