@@ -12,7 +12,7 @@ mod sessions;
 
 pub use address::Network;
 pub use guesses::Guesses;
-pub use keys::{Keys, OWN_KEY_HEADER, bearer};
+pub use keys::{INVALID_KEY, Keys, OWN_KEY_HEADER, bearer};
 pub use limits::LimitCounts;
 pub use page::{HostName, Origin, check_content_type};
 pub use sessions::PageSessions;

@@ -61,7 +61,7 @@ impl Secret {
 }
 
 /// Stands in the place of a key.
-const STARS: &str = "***";
+pub const STARS: &str = "***";
 
 /// The shortest key that is hidden in texts, in bytes. Shorter ones are placeholders such as `none`, `local` or `EMPTY`
 /// for a server that wants any key, and may be a part of any word.

@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
+use memchr::memmem::{self, Finder};
 use subtle::{Choice, ConstantTimeEq as _};
 
-use crate::config::Secret;
+use crate::base64_text::decode_base64;
+use crate::config::{HIDDEN_SIZE_MIN, STARS, Secret};
 use crate::error::{Error, Kind, Retry};
-use crate::http::Request;
+use crate::http::{Request, SECRET_HEADERS};
 
 /// The shortest key that is read without a warning, in bytes. Keys of `sparkgap key new` have 27.
 const KEY_SIZE_MIN: usize = 16;
@@ -18,6 +20,9 @@ const KEY_PREFIX: &str = "sk-";
 
 /// The header for a key of sparkgap beside one that the client sends to its upstream (`auth = "client"`).
 pub const OWN_KEY_HEADER: &str = "x-sparkgap-key";
+
+/// Headers that say where a body ends. They hold no keys, and must stay as they are.
+const FRAMING: [&str; 2] = ["content-length", "transfer-encoding"];
 
 /// The valid keys. An empty list admits every client.
 #[derive(Clone, Default)]
@@ -124,7 +129,14 @@ impl Keys {
         if self.is_empty() {
             return Ok(None);
         }
-        self.key_of(request).map(|key| key.name.clone()).ok_or_else(wrong_key)
+        self.key_of(request).map(|key| key.name.clone()).ok_or_else(|| {
+            match request.headers.values(OWN_KEY_HEADER).next() {
+                Some(_) => {
+                    wrong_key("invalid x-sparkgap-key, and no valid x-api-key or authorization either")
+                }
+                None => wrong_key(INVALID_KEY),
+            }
+        })
     }
 
     /// Admits whoever has this key, as [`Keys::admit`] does.
@@ -132,7 +144,7 @@ impl Keys {
     /// # Errors
     /// 401 if it is not a valid key.
     pub fn admit_key(&self, key: &Secret) -> Result<Option<Arc<str>>, Error> {
-        self.find(key.expose().as_bytes()).map(|key| key.name.clone()).ok_or_else(wrong_key)
+        self.find(key.expose().as_bytes()).map(|key| key.name.clone()).ok_or_else(|| wrong_key(INVALID_KEY))
     }
 
     /// The key that admits a request, for its client only. `None`: no key is needed, or none is valid.
@@ -143,6 +155,68 @@ impl Keys {
     /// True if this is a valid key, which must not go to an upstream.
     pub fn is_valid(&self, key: &[u8]) -> bool {
         self.find(key).is_some()
+    }
+
+    /// True if a header's value is a valid key or holds one, also within `Basic` and its base64. Then it must not go to an
+    /// upstream. Keys of fewer than [`HIDDEN_SIZE_MIN`] bytes may be a part of any word, so they count only as a whole value.
+    pub fn are_in(&self, value: &[u8]) -> bool {
+        let token = bearer(value).unwrap_or(value);
+        if self.is_valid(token) || self.is_valid(value) || self.is_within(value) {
+            return true;
+        }
+        let words = std::str::from_utf8(value).unwrap_or_default().split_ascii_whitespace();
+        words.filter_map(decode_base64).any(|decoded| self.is_within(&decoded))
+    }
+
+    /// The request without the keys that it holds where none belongs: in headers beside those of [`SECRET_HEADERS`], which get
+    /// stars in the place of a key, and in the query, which loses the parameter. `None`: it holds none there, as nearly all.
+    pub fn without_keys(&self, request: &Request) -> Option<Request> {
+        if self.is_empty() {
+            return None;
+        }
+        let may_hold = |name: &str| !SECRET_HEADERS.contains(&name) && !FRAMING.contains(&name);
+        let headers = || request.headers.iter().filter(|(name, _)| may_hold(name));
+        let is_held = self.hidden().any(|key| {
+            let finder = Finder::new(key);
+            headers().any(|(_, value)| finder.find(value.as_bytes()).is_some())
+        });
+        let query = request.query.as_deref().map(|query| (query, self.cleaned(query)));
+        let is_in_query = query.as_ref().is_some_and(|(query, cleaned)| query != cleaned);
+        if !is_held && !is_in_query {
+            return None;
+        }
+        let mut clean = request.clone();
+        clean.query = query.map(|(_, cleaned)| cleaned).filter(|query| !query.is_empty());
+        if is_held {
+            let hidden = |(name, value): (&str, &str)| {
+                let mut value = value.to_owned();
+                if may_hold(name) {
+                    self.hidden().for_each(|key| value = value.replace(key, STARS));
+                }
+                (name.to_owned(), value)
+            };
+            clean.headers = request.headers.iter().map(hidden).collect();
+        }
+        Some(clean)
+    }
+
+    /// A query without the parameters that hold a key, as it is or percent-encoded.
+    fn cleaned(&self, query: &str) -> String {
+        let is_clean = |parameter: &&str| {
+            let decoded: Vec<u8> = percent_encoding::percent_decode_str(parameter).collect();
+            !self.is_within(parameter.as_bytes()) && !self.is_within(&decoded)
+        };
+        let kept: Vec<&str> = query.split('&').filter(is_clean).collect();
+        kept.join("&")
+    }
+
+    /// The keys that are sought within other texts.
+    fn hidden(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|key| key.secret.expose()).filter(|key| key.len() >= HIDDEN_SIZE_MIN)
+    }
+
+    fn is_within(&self, text: &[u8]) -> bool {
+        self.hidden().any(|key| memmem::find(text, key.as_bytes()).is_some())
     }
 
     /// The key that counts: the first valid one of all `x-sparkgap-key` and `x-api-key` headers, otherwise of all `authorization` headers of
@@ -167,8 +241,11 @@ impl Keys {
     }
 }
 
-fn wrong_key() -> Error {
-    Error::new(Kind::Authentication, "invalid x-api-key").retry(Retry::Never)
+/// The words of the Messages API, by which clients know that a key is wrong.
+pub const INVALID_KEY: &str = "invalid x-api-key";
+
+fn wrong_key(words: &str) -> Error {
+    Error::new(Kind::Authentication, words).retry(Retry::Never)
 }
 
 /// The reason why the first word of a line cannot be a key, or the rest of the line cannot be a name.
@@ -251,6 +328,52 @@ mod tests {
         }
         let error = keys.admit(&request(&[])).unwrap_err();
         assert_eq!((error.kind, error.retry), (Kind::Authentication, Retry::Never));
+    }
+
+    #[test]
+    fn a_key_is_found_within_a_value() {
+        let keys = read("sk-0123456789 anna\nsk-1 guest\n");
+        for (value, expected) in [
+            ("sk-0123456789", true),
+            ("Bearer\tsk-0123456789", true),
+            ("\"sk-0123456789\"", true),
+            ("sk-0123456789,other", true),
+            ("Basic dTpzay0wMTIzNDU2Nzg5", true),
+            ("Bearer sk-1", true),
+            ("sk-1", true),
+            ("sk-11", false),
+            ("task-1 of sk-012345678", false),
+            ("Basic dTpvdGhlcg==", false),
+            ("", false),
+        ] {
+            assert_eq!(keys.are_in(value.as_bytes()), expected, "{value}");
+        }
+        assert!(!Keys::default().are_in(b"anything"));
+    }
+
+    #[test]
+    fn a_request_loses_keys_where_none_belongs() {
+        let keys = read("sk-0123456789 anna\nsk-1 guest\n");
+        let with_query = |query: Option<&str>, headers: &[(&str, &str)]| Request {
+            query: query.map(str::to_owned),
+            ..request(headers)
+        };
+        let usual = [("x-sparkgap-key", "sk-0123456789"), ("content-length", "9"), ("x-a", "sk-1")];
+        assert!(keys.without_keys(&with_query(Some("beta=true&&a=%"), &usual)).is_none());
+        let clean =
+            keys.without_keys(&request(&[("x-api-key", "sk-0123456789"), ("x-a", "1 sk-0123456789 2")]));
+        let headers = clean.unwrap().headers;
+        let expected = [("x-api-key", "sk-0123456789"), ("x-a", "1 *** 2")];
+        assert_eq!(headers.iter().collect::<Vec<_>>(), expected);
+        for (query, expected) in [
+            ("a=b&key=sk-0123456789&c", Some("a=b&c")),
+            ("sk-0123456789", None),
+            ("sk%2d0123456789=1&c=%41", Some("c=%41")),
+        ] {
+            let clean = keys.without_keys(&with_query(Some(query), &[])).unwrap();
+            assert_eq!(clean.query.as_deref(), expected, "{query}");
+        }
+        assert!(Keys::default().without_keys(&with_query(Some("sk-0123456789"), &usual)).is_none());
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn pass_keys(request: &Request, keys: &Keys, passed: &mut PassedHeaders) {
             "authorization" => bearer(value.as_bytes()).unwrap_or(value.as_bytes()),
             _ => continue,
         };
-        let is_own = keys.is_valid(key) || keys.is_valid(value.as_bytes());
+        let is_own = keys.are_in(value.as_bytes());
         if !key.is_empty() && !is_own && passed.headers.pass(name, value) {
             passed.secrets.push(Secret::new(String::from_utf8_lossy(key)));
         }

@@ -3,12 +3,14 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use crate::access::{Access, Origin, check_content_type};
+use crate::access::{Access, INVALID_KEY, Origin, check_content_type};
 use crate::activity::Caller;
+use crate::config::UpstreamAuth;
 use crate::error::{Error, Kind};
+use crate::fleet::Served;
 use crate::http::{LateRefusal, Request};
 use crate::openai::is_form;
 use crate::server::Client;
@@ -23,6 +25,9 @@ const EXPOSED_HEADERS: &str = "request-id, retry-after, x-should-retry";
 /// How long a browser may reuse the answer to a preflight, in seconds. Without this, each request costs another round
 /// trip.
 const PREFLIGHT_AGE_S: &str = "600";
+
+/// Says how a client sends two keys.
+const OWN_KEY_WORDS: &str = "send sparkgap's key as x-sparkgap-key, beside your own key or token";
 
 /// The purpose of an admitted request.
 pub(super) enum Admission<'p> {
@@ -79,13 +84,23 @@ impl Proxy {
         }
         let is_open = resource.is_open() || (resource == Resource::Metrics && self.options.metrics_open);
         if !is_open {
-            caller.user = access.keys.admit(request)?;
+            caller.user = access.keys.admit(request).map_err(|error| self.naming_own_key(error))?;
             client.borrow_mut().set_known();
         }
         if request.method == "POST" && !is_form_for(resource, request) {
             check_content_type(request)?;
         }
         Ok(Admission::Resource(resource))
+    }
+
+    /// Adds to the error for a wrong key where sparkgap's own key belongs, if clients also send a key for an upstream.
+    fn naming_own_key(&self, error: Error) -> Error {
+        let gateway = self.gateway();
+        let takes = |served: &Arc<Served>| served.upstream().config().auth == UpstreamAuth::Client;
+        match error.message == INVALID_KEY && gateway.upstreams().iter().any(takes) {
+            true => Error::new(error.kind, format!("{INVALID_KEY}: {OWN_KEY_WORDS}")).retry(error.retry),
+            false => error,
+        }
     }
 
     /// The resource that a request names by its path.

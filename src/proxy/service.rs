@@ -127,13 +127,17 @@ impl Handler for Proxy {
         }
         let told = match admission {
             Ok(Admission::Resource(Resource::Messages)) => {
-                return messages::serve(self, client, request, &caller, active);
+                let clean = self.access().keys.without_keys(&request);
+                return messages::serve(self, client, clean.unwrap_or(request), &caller, active);
             }
             Ok(Admission::Resource(Resource::CountTokens)) => {
-                return count::serve(self, client, &request, &caller, active);
+                let clean = self.access().keys.without_keys(&request);
+                return count::serve(self, client, clean.as_ref().unwrap_or(&request), &caller, active);
             }
             Ok(Admission::Resource(Resource::Relayed(path))) => {
-                return relayed::serve(self, client, &request, &caller, (active, path));
+                let clean = self.access().keys.without_keys(&request);
+                let request = clean.as_ref().unwrap_or(&request);
+                return relayed::serve(self, client, request, &caller, (active, path));
             }
             Ok(Admission::Resource(Resource::Ui(path))) => {
                 let id = request_id.to_owned();
