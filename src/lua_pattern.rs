@@ -33,6 +33,63 @@ pub fn is_plain(pattern: &[u8]) -> bool {
     !pattern.iter().any(|byte| b"^$*+?.([%-".contains(byte))
 }
 
+/// The text with which each match of a pattern begins, as far as it stands in the pattern as it is. Where it does not occur,
+/// no search is needed.
+pub fn literal_beginning(pattern: &[u8]) -> &[u8] {
+    let size = pattern.iter().take_while(|byte| !b"^$*+?.([%-)".contains(byte)).count();
+    // The last one may be left out, or not be there.
+    let is_optional = matches!(pattern.get(size), Some(b'*' | b'?' | b'-'));
+    pattern.get(..size.saturating_sub(usize::from(is_optional))).unwrap_or_default()
+}
+
+/// Checks the form of a pattern: a search finds a mistake only when it gets there.
+///
+/// # Errors
+/// The pattern is malformed; the text says why.
+pub fn check_pattern(pattern: &[u8]) -> Result<(), String> {
+    let search = PatternSearch { text: b"", pattern, anchors: true, not_ending_at: None, go_on: &|| Ok(()) };
+    let matcher = Matcher { search: &search, captures: Vec::new(), depth: 0, steps: 0 };
+    // For each capture whether it is closed.
+    let mut captures: Vec<bool> = Vec::new();
+    let mut p = usize::from(pattern.first() == Some(&b'^'));
+    while let Some(head) = matcher.pattern(p) {
+        match (head, matcher.pattern(p + 1)) {
+            (b'(', next) => {
+                captures.push(next == Some(b')'));
+                p += if next == Some(b')') { 2 } else { 1 };
+            }
+            (b')', _) => {
+                let open = captures.iter_mut().rfind(|is_closed| !**is_closed);
+                *open.ok_or("invalid pattern capture")? = true;
+                p += 1;
+            }
+            (ESCAPE, Some(b'b')) if matcher.pattern(p + 3).is_none() => return Err(NO_ARGUMENTS.to_owned()),
+            (ESCAPE, Some(b'b')) => p += 4,
+            (ESCAPE, Some(b'f')) if matcher.pattern(p + 2) != Some(b'[') => return Err(NO_SET.to_owned()),
+            (ESCAPE, Some(b'f')) => p = matcher.class_end(p + 2)?,
+            (ESCAPE, Some(digit)) if digit.is_ascii_digit() => {
+                let level = usize::from(digit).checked_sub(usize::from(b'1'));
+                if level.and_then(|level| captures.get(level)) != Some(&true) {
+                    return Err(format!("invalid capture index %{}", char::from(digit)));
+                }
+                p += 2;
+            }
+            _ => {
+                p = matcher.class_end(p)?;
+                p += usize::from(matches!(matcher.pattern(p), Some(b'?' | b'+' | b'*' | b'-')));
+            }
+        }
+    }
+    match captures.contains(&false) {
+        true => Err("unfinished capture".to_owned()),
+        false if captures.len() > CAPTURES_MAX => Err("too many captures".to_owned()),
+        false => Ok(()),
+    }
+}
+
+const NO_ARGUMENTS: &str = "malformed pattern (missing arguments to '%b')";
+const NO_SET: &str = "missing '[' after '%f' in pattern";
+
 /// One capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capture {
@@ -250,7 +307,7 @@ impl Matcher<'_> {
     /// Matches `%bxy`: a text that begins with `x`, ends with `y`, and has as many of each.
     fn balance(&mut self, s: usize, p: usize) -> MatchResult {
         let (Some(begin), Some(finish)) = (self.pattern(p), self.pattern(p + 1)) else {
-            return Err("malformed pattern (missing arguments to '%b')".to_owned());
+            return Err(NO_ARGUMENTS.to_owned());
         };
         if self.text(s) != Some(begin) {
             return Ok(None);
@@ -275,7 +332,7 @@ impl Matcher<'_> {
     /// Matches `%f[set]`; returns the index in the pattern after it.
     fn frontier(&mut self, s: usize, p: usize) -> MatchResult {
         if self.pattern(p) != Some(b'[') {
-            return Err("missing '[' after '%f' in pattern".to_owned());
+            return Err(NO_SET.to_owned());
         }
         let after = self.class_end(p)?;
         self.step(after - p)?;

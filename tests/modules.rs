@@ -302,6 +302,21 @@ fn the_pure_rooms_only_compute() {
     }
 }
 
+/// Each request of a client leaves through `outgoing`, which applies `never_to` to the bytes that really go out.
+#[test]
+fn bodies_leave_by_one_file_only() {
+    let calls =
+        ["post_with(", "upstream().post(", "upstream().ask(", "tokenize::ask_token_count", "endpoint().post"];
+    let proxy = sources().into_iter().filter(|source| source.room() == "proxy");
+    let (gate, others): (Vec<Source>, Vec<Source>) =
+        proxy.partition(|source| source.name() == "proxy::outgoing");
+    assert!(gate.iter().any(|gate| calls.iter().any(|call| gate.code.contains(call))), "the file has moved");
+    for source in others {
+        let found = calls.iter().find(|call| source.code.contains(**call));
+        assert!(found.is_none(), "{} sends a body past proxy::outgoing: {found:?}", source.path.display());
+    }
+}
+
 #[test]
 fn some_names_stand_in_one_room_only() {
     for source in sources() {

@@ -10,6 +10,7 @@ use crate::config::{self, Config, ConnectionSettings};
 use crate::hooks::Loaded;
 use crate::json::Value;
 use crate::litellm;
+use crate::policy::NeverTo;
 use crate::route::{Alias, AliasMember};
 use crate::server::ServerTls;
 use crate::shown::ShownText;
@@ -66,6 +67,9 @@ fn as_text(loaded: &Loaded) -> String {
             let _ = writeln!(text, "  {:16} it is a cluster: {}", "", cluster.name());
         }
         add_connection(&upstream.connection, &mut text);
+        for rules in loaded.config.never_to.iter().filter(|rules| rules.upstream == upstream.name) {
+            let _ = writeln!(text, "  {:16} never_to: {}", "", rules_of(rules));
+        }
         if let Some(host) = config::host_outside(&upstream.url) {
             let _ = writeln!(text, "  {:16} {}", "", config::leaves_the_lan(host));
         }
@@ -101,6 +105,19 @@ fn add_connection(connection: &ConnectionSettings, text: &mut String) {
     if !connection.verifies_tls {
         add("its certificate is not checked (tls_verify = false)".into());
     }
+}
+
+/// The rules that keep requests from an upstream: `/srv/secret, "BEGIN PRIVATE KEY", pattern AKIA%u+, key intern-*, header
+/// x-project: secret*`.
+fn rules_of(rules: &NeverTo) -> String {
+    let shown = |text: &str| ShownText::new(text).to_string();
+    let paths = rules.paths.iter().map(|path| shown(path));
+    let texts = rules.texts.iter().map(|text| format!("\"{}\"", shown(text)));
+    let patterns = rules.patterns.iter().map(|pattern| format!("pattern {}", shown(pattern)));
+    let keys = rules.keys.iter().map(|key| format!("key {}", shown(key)));
+    let headers =
+        rules.headers.iter().map(|(name, value)| format!("header {}: {}", shown(name), shown(value)));
+    paths.chain(texts).chain(patterns).chain(keys).chain(headers).collect::<Vec<_>>().join(", ")
 }
 
 /// The upstreams of an alias with their models: `spark1 qwen3, spark2 qwen3; backup small qwen3:8b`.
@@ -139,6 +156,19 @@ fn as_json(loaded: &Loaded) -> Value<'_> {
         ])
     });
     let aliases = loaded.config.aliases.iter().map(|alias| loaded.config.alias_value(alias));
+    let list =
+        |texts: &[String]| Value::from(texts.iter().map(|text| text.clone().into()).collect::<Vec<_>>());
+    let never_to = loaded.config.never_to.iter().map(|rules| {
+        let header = |(name, value): &(String, String)| Value::from(format!("{name}: {value}"));
+        Value::object([
+            ("upstream", rules.upstream.clone().into()),
+            ("paths", list(&rules.paths)),
+            ("match", list(&rules.texts)),
+            ("patterns", list(&rules.patterns)),
+            ("keys", list(&rules.keys)),
+            ("header", rules.headers.iter().map(header).collect::<Vec<_>>().into()),
+        ])
+    });
     let hooks = loaded.hooks.places().into_iter().map(|place| {
         Value::object([
             ("hook", place.hook.name().into()),
@@ -150,6 +180,7 @@ fn as_json(loaded: &Loaded) -> Value<'_> {
     Value::object([
         ("upstreams", upstreams.collect::<Vec<_>>().into()),
         ("aliases", aliases.collect::<Vec<_>>().into()),
+        ("never_to", never_to.collect::<Vec<_>>().into()),
         ("hooks", hooks.collect::<Vec<_>>().into()),
         ("hash", loaded.hooks.hash().to_string().into()),
     ])

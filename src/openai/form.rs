@@ -41,6 +41,38 @@ pub fn cut_form_files(form: &[u8], content_type: &str) -> Option<Vec<u8>> {
     Some(kept)
 }
 
+/// One part of a form.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FormPart<'f> {
+    /// Its content type; empty if it names none.
+    pub label: &'f str,
+    /// Its value.
+    pub value: &'f [u8],
+}
+
+/// The parts of a form in their order. `None`: the form is broken.
+pub fn form_parts<'f>(form: &'f [u8], content_type: &str) -> Option<Vec<FormPart<'f>>> {
+    let delimiter = format!("--{}", boundary(content_type)?);
+    let mut parts = Vec::new();
+    let mut places = memmem::find_iter(form, delimiter.as_bytes()).peekable();
+    while let Some(at) = places.next() {
+        let part = form.get(at + delimiter.len()..places.peek().copied().unwrap_or(form.len()))?;
+        if part.starts_with(b"--") {
+            continue;
+        }
+        let head_size = memmem::find(part, b"\r\n\r\n")?;
+        let head = std::str::from_utf8(part.get(..head_size)?).ok()?;
+        let label = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.trim().eq_ignore_ascii_case("content-type").then(|| value.trim())
+        });
+        let value = part.get(head_size + b"\r\n\r\n".len()..)?;
+        let value = value.strip_suffix(b"\r\n").unwrap_or(value);
+        parts.push(FormPart { label: label.unwrap_or_default(), value });
+    }
+    Some(parts)
+}
+
 /// The characters of a boundary beside letters and digits (RFC 2046, section 5.1.1), without the blank.
 const BOUNDARY_MARKS: &[u8] = b"'()+_,-./:=?";
 
@@ -213,6 +245,18 @@ mod tests {
         assert_eq!(found(&form(&[MODEL]), quoted), Ok(Some("whisper-1".to_owned())));
         let empty = "content-disposition: form-data; name=\"model\"\r\n\r\n";
         assert_eq!(found(&form(&[empty]), KIND), Ok(Some(String::new())));
+    }
+
+    #[test]
+    fn the_parts_of_a_form_are_listed() {
+        let form = form(&[FILE, MODEL]);
+        let parts = form_parts(form.as_bytes(), KIND).unwrap();
+        let expected = [("audio/wav", "\0\r\n\r\nname=\"model\""), ("", "whisper-1")];
+        let found: Vec<_> =
+            parts.iter().map(|part| (part.label, std::str::from_utf8(part.value).unwrap())).collect();
+        assert_eq!(found, expected);
+        assert_eq!(form_parts(b"--x1\r\nno head", KIND), None);
+        assert_eq!(form_parts(form.as_bytes(), "multipart/form-data"), None);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub use chunk::{Choice, Chunk, ChunkDelta, Counts, ToolCallDelta};
 pub use conversation::conversation_view;
 pub use envelope::{in_openai_form, openai_error_event};
 pub use failure::{read_error_chunk, read_failure};
-pub use form::{cut_form_files, form_field, is_form};
+pub use form::{FormPart, cut_form_files, form_field, form_parts, is_form};
 pub use markup::page_text;
 pub use passing::PassingAnswer;
 pub use repair::{EFFORTS, Repair};

@@ -19,7 +19,12 @@ pub(super) fn unescape(text: &str) -> Option<String> {
         rest = match chars.next() {
             Some('u') => unescape_units(after, &mut out),
             Some('x') => push_code(after.get(1..3), chars.as_str(), after.get(3..), &mut out),
-            Some('n' | 'r' | 't' | 'b' | 'f') => {
+            // A line end within base64 does not end it, and a blank does.
+            Some('n' | 'r') => {
+                out.push('\n');
+                chars.as_str()
+            }
+            Some('t' | 'b' | 'f') => {
                 out.push(' ');
                 chars.as_str()
             }
@@ -65,30 +70,37 @@ fn unescape_units<'t>(after: &'t str, out: &mut String) -> &'t str {
     push_code(after.get(1..5), after.get(1..).unwrap_or_default(), after.get(5..), out)
 }
 
-/// The text with `%41` and its like undone. `None`: it has no percent sign.
+/// The text with `%41` and its like undone. `None`: it has none of these.
 pub(super) fn unpercent(text: &str) -> Option<String> {
-    let decoded =
-        text.contains('%').then(|| percent_encoding::percent_decode_str(text).decode_utf8_lossy())?;
-    Some(decoded.into_owned())
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+    (decoded != text).then(|| decoded.into_owned())
 }
 
-/// Calls `found` with each text that stands in `text` as base64, in its usual or its URL alphabet, with or without line
-/// ends. A run may begin in the midst of another word, so it is read from each of its first four characters.
-pub(super) fn decode_runs(text: &str, found: &mut dyn FnMut(&str) -> bool) -> bool {
+/// Calls `found` with each text of `size_min` bytes or more that stands in `text` as base64, in its usual or its URL alphabet,
+/// with or without line ends and indents. A run may begin in the midst of another word, so it is read from each of its first four
+/// characters.
+pub(super) fn decode_runs(text: &str, size_min: usize, found: &mut dyn FnMut(&str) -> bool) -> bool {
+    let run_size_min = (size_min.saturating_mul(4) / 3).max(RUN_SIZE_MIN);
     let mut run: Vec<u8> = Vec::new();
-    for byte in text.bytes().chain([b' ']) {
+    let mut is_indent = false;
+    for byte in text.bytes().chain([b'!']) {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'+' | b'/' => run.push(byte),
             b'-' => run.push(b'+'),
             b'_' => run.push(b'/'),
-            b'\n' | b'\r' => {}
+            b'\n' | b'\r' => {
+                is_indent = true;
+                continue;
+            }
+            b' ' | b'\t' if is_indent => continue,
             _ => {
-                if run.len() >= RUN_SIZE_MIN && (0..4).any(|start| decode_run(&run, start, found)) {
+                if run.len() >= run_size_min && (0..4).any(|start| decode_run(&run, start, found)) {
                     return true;
                 }
                 run.clear();
             }
         }
+        is_indent = false;
     }
     false
 }
@@ -102,10 +114,10 @@ fn decode_run(run: &[u8], start: usize, found: &mut dyn FnMut(&str) -> bool) -> 
 }
 
 /// The text in small letters, without blanks and without characters that are not seen: line ends and indents in the midst of
-/// a text do not hide it.
-pub(super) fn squeeze(text: &str) -> String {
+/// a text do not hide it. Forms write a blank as `+`, which goes too, unless `keeps_plus` is true.
+pub(super) fn squeeze(text: &str, keeps_plus: bool) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars().filter(|c| !is_unseen(*c)) {
+    for c in text.chars().filter(|c| !is_unseen(*c) && (keeps_plus || *c != '+')) {
         if c.is_ascii() { out.push(c.to_ascii_lowercase()) } else { out.extend(c.to_lowercase()) }
     }
     out
@@ -150,7 +162,7 @@ mod tests {
     #[test]
     fn escapes_are_undone() {
         for (text, expected) in [
-            (r#"a\"b\\c\/d\ne"#, "a\"b\\c/d e"),
+            (r#"a\"b\\c\/d\ne\tf"#, "a\"b\\c/d\ne f"),
             (r"\u0042\u00e9\ud83d\ude00\x41", "Bé😀A"),
             (r"\ud83d", "d83d"),
             (r"\u12", "12"),
@@ -159,7 +171,7 @@ mod tests {
         ] {
             assert_eq!(unescape(text).unwrap(), expected, "{text}");
         }
-        assert_eq!((unescape("abc"), unpercent("abc")), (None, None));
+        assert_eq!((unescape("abc"), unpercent("abc"), unpercent("100%")), (None, None, None));
         assert_eq!(unpercent("%2Fsrv%2fé%zz").unwrap(), "/srv/é%zz");
     }
 
@@ -169,19 +181,24 @@ mod tests {
         for text in [
             "dGhlIHNlY3JldCB3b3Jk",
             "xyz dGhlIHNl\nY3JldCB3b3Jk==.",
+            "key: |\n    dGhlIHNl\r\n\tY3JldCB3\n    b3Jk\n",
             "abdGhlIHNlY3JldCB3b3Jk",
             "dGhlIHNlY3JldCB3b3J",
         ] {
-            assert!(decode_runs(text, &mut |text| text.contains("secret")), "{text}");
+            assert!(decode_runs(text, 0, &mut |text| text.contains("secret")), "{text}");
         }
         for text in ["", "secret", "dGhl IHNl Y3Jl", "ééééééééééé"] {
-            assert!(!decode_runs(text, &mut |text| text.contains("secret")), "{text}");
+            assert!(!decode_runs(text, 0, &mut |text| text.contains("secret")), "{text}");
+        }
+        for (size, expected) in [(15, true), (16, false)] {
+            assert_eq!(decode_runs("dGhlIHNlY3JldCB3b3Jk", size, &mut |_| true), expected);
         }
     }
 
     #[test]
     fn blanks_and_detours_hide_nothing() {
-        assert_eq!(squeeze("BEGIN\n  Private\u{200b}\tKEYÉ"), "beginprivatekeyé");
+        assert_eq!(squeeze("BEGIN\n  Private\u{200b}\tKEYÉ", false), "beginprivatekeyé");
+        assert_eq!((squeeze("A+b c", false), squeeze("A+b c", true)), ("abc".into(), "a+bc".into()));
         for (text, expected) in [
             ("/srv//a/./b/../c", "/srv/a/c"),
             ("c:\\srv\\a", "c:/srv/a"),

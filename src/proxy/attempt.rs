@@ -11,7 +11,7 @@ use crate::anthropic::WebSearchTool;
 use crate::error::{Error, Kind, Retry};
 use crate::json::{self, Value};
 use crate::openai::{Repair, UpstreamError, read_failure};
-use crate::protocol::tokenize::{ask_token_count, question};
+use crate::protocol::tokenize::question;
 use crate::shown::ShownText;
 use crate::translate::{
     Asked, SearchRound, ToldWindow, extend_chat, failure_error, likely_room, make_repair, make_repairs,
@@ -23,6 +23,7 @@ use crate::wake::Wake;
 use super::budget::MemoryShare;
 use super::exchange::Exchange;
 use super::footprint::BodyFootprint;
+use super::outgoing::Gate;
 use super::recorded::refusal_facts;
 use super::relay::{error_at_once, error_body};
 use super::routing::sign_of_failure;
@@ -75,6 +76,8 @@ pub(super) struct Attempt {
     pub(super) tap: Tap,
     /// The rules for web searches, while the model is offered them.
     pub(super) search: Option<Box<WebSearchTool>>,
+    /// The way to the upstream.
+    pub(super) gate: Gate,
 }
 
 /// A repair of one request.
@@ -87,7 +90,7 @@ struct MadeRepair {
 }
 
 impl Attempt {
-    pub(super) fn new(resolved: Resolved, asked: Asked, body: Vec<u8>) -> Self {
+    pub(super) fn new(resolved: Resolved, asked: Asked, body: Vec<u8>, gate: Gate) -> Self {
         let (headers, repairs, named, before_guess) = Default::default();
         let (sign, has_others) = (None, false);
         Attempt {
@@ -103,6 +106,7 @@ impl Attempt {
             has_others,
             tap: Tap::default(),
             search: None,
+            gate,
         }
     }
 
@@ -169,12 +173,22 @@ impl Attempt {
     }
 
     /// Makes one try, and another one after each repair.
+    ///
+    /// # Errors
+    /// The client has left, or the upstream must not get the request.
     fn post(&mut self, wait: &Rc<dyn Wait>) -> Result<Result<Response, FailedAttempt>, Stop> {
         loop {
             let served = &self.resolved.served;
-            let path = Path::Api("/chat/completions");
+            let to = (Path::Api("/chat/completions"), &self.headers);
             self.tap.bytes(StepKind::Sent, &self.body);
-            let response = match served.upstream().post_with(path, &self.headers, (JSON, &self.body), wait) {
+            let sent = match self.gate.post(served, to, (JSON, &self.body), wait) {
+                Ok(sent) => sent,
+                Err(stop) => {
+                    self.sign = Some(Sign::Unknown);
+                    return Err(stop);
+                }
+            };
+            let response = match sent {
                 Ok(response) => response,
                 Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
                 Err(failure) => {
@@ -293,8 +307,9 @@ impl Attempt {
         if let UpstreamError::Overflow { prompt, prompt_is_least: is_least @ true, .. } = &mut failure {
             let mut bytes = self.body.clone();
             let question = json::parse(&mut bytes).map(|body| question(self.resolved.flavour, body));
-            let counted =
-                question.ok().and_then(|question| ask_token_count(&self.resolved, &question, wait, &|_| ()));
+            let counted = question
+                .ok()
+                .and_then(|question| self.gate.ask_token_count(&self.resolved, &question, (wait, &|_| ())));
             // A count below the refusal's own must have counted something else.
             if counted >= *prompt {
                 (*prompt, *is_least) = (counted, false);

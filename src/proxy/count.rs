@@ -16,6 +16,7 @@ use crate::transport::{ExtraHeaders, JSON, Wait};
 use super::body::read_body;
 use super::exchange::Exchange;
 use super::identity;
+use super::outgoing::Gate;
 use super::passing::{self, PassedRequest};
 use super::prepare::{Hooked, Incoming, settle_lane};
 use super::recorded::{
@@ -25,10 +26,10 @@ use super::recorded_way::{RecordedWay, note_refusal, note_sent, note_way};
 use super::state::Proxy;
 use super::stop::Stop;
 use crate::activity::{ActiveRequest, CLIENT_GONE, Caller, Record, StepKind};
-use crate::fleet::Resolved;
+use crate::fleet::{Gateway, Resolved};
 use crate::hooks::Hook;
 use crate::protocol::messages::message_of;
-use crate::protocol::tokenize::{CountStep, ask_token_count, question};
+use crate::protocol::tokenize::{CountStep, question};
 
 /// The `max_tokens` to assume, since a request to count has none: larger than any thinking budget.
 const MAX_TOKENS: u64 = 1 << 32;
@@ -119,13 +120,15 @@ fn count(
     from: (&Request, &Caller),
     record: &mut Record,
 ) -> Result<Counted, Stop> {
-    let (resolved, estimate, body) = match asked(proxy, exchange, from, record)? {
+    let gateway = proxy.gateway();
+    let gate = Gate::new(&gateway, proxy.budget.trees());
+    let (resolved, estimate, body) = match asked(proxy, (&gateway, exchange), from, record)? {
         Question::Own { resolved, estimate, body } => (resolved, estimate, body),
         Question::Passed { resolved, body, headers, passed } => {
             exchange.share().set(body.len());
             let wait: Rc<dyn Wait> = exchange.clone();
-            let counted =
-                passing::count_tokens(&resolved, (&body, &headers), &passed, (&wait, exchange.tap()))?;
+            let way = (&gate, &wait, exchange.tap());
+            let counted = passing::count_tokens(&resolved, (&body, &headers), &passed, way)?;
             return Ok(Counted::Passed(counted));
         }
     };
@@ -138,11 +141,15 @@ fn count(
         return Ok(Counted::Tokens(count));
     }
     let tap = exchange.tap();
-    let counted = ask_token_count(&resolved, &body, &wait, &|step| match step {
-        CountStep::Asks(path) => note_sent(tap, path, (JSON, &body)),
-        CountStep::Refused(status, retry_after, answer) => note_refusal(tap, status, retry_after, answer),
-        CountStep::Answered(answer) => tap.bytes(StepKind::Whole, answer),
-    });
+    let counted = gate.ask_token_count(
+        &resolved,
+        &body,
+        (&wait, &|step| match step {
+            CountStep::Asks(path) => note_sent(tap, path, (JSON, &body)),
+            CountStep::Refused(status, retry_after, answer) => note_refusal(tap, status, retry_after, answer),
+            CountStep::Answered(answer) => tap.bytes(StepKind::Whole, answer),
+        }),
+    );
     match counted {
         Some(count) => {
             resolved.learn_count(key, count);
@@ -157,15 +164,14 @@ fn count(
 #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 fn asked(
     proxy: &Proxy,
-    exchange: &Rc<Exchange>,
+    (gateway, exchange): (&Gateway, &Rc<Exchange>),
     (request, caller): (&Request, &Caller),
     record: &mut Record,
 ) -> Result<Question, Stop> {
-    let gateway = proxy.gateway();
     let mut document = read_body(proxy, exchange, request)?;
     exchange.tap().bytes(StepKind::Request, document.bytes());
     let room = Some(proxy.budget.trees());
-    let incoming = Incoming { gateway: &gateway, wait: Some(exchange.clone()), room, request, caller };
+    let incoming = Incoming { gateway, wait: Some(exchange.clone()), room, request, caller };
     let mut hooked = Hooked::default();
     hooked.client = Some(exchange.socket().clone());
     let mut body = incoming.hooked(&mut document, &mut hooked)?;

@@ -25,6 +25,7 @@ use super::client_slot::ClientSlot;
 use super::exchange::{Exchange, Summary};
 use super::filter::Filter;
 use super::identity::{self, Identity};
+use super::outgoing::Gate;
 use super::passing::{self, MessagesAnswer, PassedRequest, note_passed_target};
 use super::prepare::{Hooked, Incoming, describe, model_of, settle_lane};
 use super::recorded;
@@ -245,7 +246,7 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
             None => exchange.expect_elsewhere(plan, || stages.filter(course)),
         }
         let served = Arc::clone(&resolved.served);
-        let mut attempt = Attempt::new(resolved, asked, body);
+        let mut attempt = Attempt::new(resolved, asked, body, stages.gate());
         attempt.has_others = course.routing.as_ref().is_some_and(Routing::is_repeatable);
         (attempt.headers, attempt.search) = (headers, search);
         attempt.tap = exchange.tap().clone();
@@ -379,6 +380,11 @@ impl<'s> Stages<'s> {
         let wait: Rc<dyn Wait> = self.exchange.clone();
         let room = Some(self.proxy.budget.trees());
         Incoming { gateway: self.gateway, wait: Some(wait), room, request, caller: self.caller }
+    }
+
+    /// The last check before an upstream.
+    fn gate(&self) -> Gate {
+        Gate::new(self.gateway, self.proxy.budget.trees())
     }
 
     /// The hooks that see the events of the answer.

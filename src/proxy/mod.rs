@@ -28,6 +28,7 @@
 //! | `golden_case` | [`golden_case()`]: a recorded request as a case of the tests |
 //! | `keep` | the row of a request for the state folder |
 //! | `routing` | the upstreams that can answer a request, and those that have failed with it |
+//! | `outgoing` | the last check of a request by `never_to`, just before it is sent |
 //! | `passing` | a request to an upstream that speaks the Messages API itself, and its answer, byte for byte |
 //! | `preview` | the request that would be sent, for `sparkgap hook` |
 //! | `search` | web searches, and requests that are one |
@@ -54,6 +55,7 @@ mod keep;
 mod live;
 mod messages;
 mod options;
+mod outgoing;
 mod passage;
 mod passing;
 mod prepare;

@@ -11,7 +11,7 @@ use crate::access::Keys;
 use crate::anthropic::Usage;
 use crate::config::{Secret, UpstreamAuth};
 use crate::error::{Error, Kind, RelayedAnswer, Retry};
-use crate::fleet::{BoxSlot, Resolved, ThinkingLedger};
+use crate::fleet::{BoxSlot, Resolved, Sign, ThinkingLedger};
 use crate::hash::Fnv;
 use crate::http::Request;
 use crate::json::SpareParser;
@@ -25,6 +25,7 @@ use crate::transport::{self, ExtraHeaders, JSON, Path, Response, Wait};
 
 use super::attempt::Attempt;
 use super::exchange::Exchange;
+use super::outgoing::Gate;
 use super::prepare::{Hooked, Incoming};
 use super::recorded::note_secret;
 use super::recorded_way::{RecordedWay, note_answer_head, note_refusal, note_sent, note_way};
@@ -67,7 +68,7 @@ pub(super) fn note_passed_target(tap: &Tap, resolved: &Resolved, passed: &Passed
 /// The body for the upstream: the client's bytes with the changes that the model needs.
 ///
 /// # Errors
-/// A hook of policy closed failed, or what it added may not go to this upstream.
+/// A hook of policy closed failed.
 pub(super) fn passed_body(
     incoming: &Incoming<'_>,
     resolved: &Resolved,
@@ -109,7 +110,8 @@ pub(super) fn prepare(
 /// without any.
 ///
 /// # Errors
-/// The upstream's refusal, which the client gets byte for byte; it could not be reached; or the client has left.
+/// The upstream's refusal, which the client gets byte for byte; it could not be reached; it must not get the request; or the
+/// client has left.
 #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 pub(super) fn open(
     attempt: &mut Attempt,
@@ -119,9 +121,16 @@ pub(super) fn open(
 ) -> Result<Response, Stop> {
     loop {
         let Attempt { resolved, headers, body, .. } = &*attempt;
-        let upstream = resolved.served.upstream();
         note_sent(&attempt.tap, Path::Api(&passed.path), (JSON, body));
-        let sent = upstream.post_with(Path::Api(&passed.path), headers, (JSON, body), wait);
+        let to = (Path::Api(&passed.path), headers);
+        let sent = attempt.gate.post(&resolved.served, to, (JSON, body), wait);
+        let sent = match sent {
+            Err(stop) => {
+                attempt.sign = Some(Sign::Unknown);
+                return Err(stop);
+            }
+            Ok(sent) => sent,
+        };
         let response = match sent {
             Ok(response) => response,
             Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
@@ -371,17 +380,17 @@ struct AnswerReader {
 /// Passes a question for the number of tokens on, and returns the upstream's answer.
 ///
 /// # Errors
-/// The upstream could not be reached, or the client has left.
+/// The upstream could not be reached or must not get the request, or the client has left.
 pub(super) fn count_tokens(
     resolved: &Resolved,
     (body, headers): (&[u8], &ExtraHeaders),
     passed: &PassedRequest,
-    (wait, tap): (&Rc<dyn Wait>, &Tap),
+    (gate, wait, tap): (&Gate, &Rc<dyn Wait>, &Tap),
 ) -> Result<RelayedAnswer, Stop> {
     note_passed_target(tap, resolved, passed);
     note_sent(tap, Path::Api(&passed.path), (JSON, body));
-    let sent = resolved.served.upstream().post_with(Path::Api(&passed.path), headers, (JSON, body), wait);
-    let response = match sent {
+    let to = (Path::Api(passed.path.as_str()), headers);
+    let response = match gate.post(&resolved.served, to, (JSON, body), wait)? {
         Ok(response) => response,
         Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
         Err(failure) => {

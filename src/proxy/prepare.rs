@@ -20,6 +20,7 @@ use crate::transport::{Wait, has_left};
 use super::budget::MemoryShare;
 use super::filter::Shown;
 use super::footprint;
+use super::outgoing::{FormTexts, keep_back};
 use super::routing::Routing;
 use super::stop::Stop;
 use crate::activity::{Caller, Record};
@@ -170,7 +171,7 @@ impl Incoming<'_> {
         };
         let (requested, mut destinations) = self.destinations(model, hooked)?;
         let passes = |served: &Served| served.upstream().speaks_messages();
-        self.remove_forbidden(&mut destinations, (body, &[]), &passes)?;
+        self.remove_forbidden(&mut destinations, (body, None), &passes)?;
         if let Err(error) = &messages {
             destinations.retain(|destination| destination.served.upstream().speaks_messages());
             if destinations.is_empty() {
@@ -197,7 +198,7 @@ impl Incoming<'_> {
     }
 
     /// Removes the upstreams that must not get this request: by `never_to`, or because a hook of policy closed could not see
-    /// their answers. `form`: the bytes of a request whose body only stands for them. `passes`: whether the answers of an
+    /// their answers. `form`: the content type and the bytes of a form, for which `body` only stands. `passes`: whether the answers of an
     /// upstream pass as they are.
     ///
     /// # Errors
@@ -205,7 +206,7 @@ impl Incoming<'_> {
     pub(super) fn remove_forbidden(
         &self,
         destinations: &mut Vec<Destination>,
-        (body, form): (&Value<'_>, &[u8]),
+        (body, form): (&Value<'_>, Option<(&str, &[u8])>),
         passes: &dyn Fn(&Served) -> bool,
     ) -> Result<(), Stop> {
         let mut why = None;
@@ -229,32 +230,29 @@ impl Incoming<'_> {
         self.wait.as_ref().is_some_and(|wait| has_left(wait.as_ref()))
     }
 
-    /// Checks the rules that keep requests from an upstream.
+    /// Checks the client's request by the rules that keep requests from an upstream.
     ///
     /// # Errors
     /// 403: a rule keeps this request back.
-    pub(super) fn check_never_to(
+    fn check_never_to(
         &self,
         served: &Served,
-        (body, form): (&Value<'_>, &[u8]),
+        (body, form): (&Value<'_>, Option<(&str, &[u8])>),
     ) -> Result<(), Error> {
-        let name = served.name();
-        let mut rules = self.gateway.never_to(name).peekable();
-        if rules.peek().is_none() {
+        if self.gateway.never_to(served.name()).next().is_none() {
             return Ok(());
         }
         let mut beside = texts_beside(self.request);
-        let text = std::str::from_utf8(form);
-        beside.extend(text);
-        let header = |name: &str| self.request.header(name);
+        let form = form.map(|(kind, form)| FormTexts::read(kind, form));
+        beside.extend(form.iter().flat_map(FormTexts::texts));
+        let header = |name: &str| {
+            let values = self.request.headers.values(name);
+            values.map(|value| String::from_utf8_lossy(value).into_owned()).collect()
+        };
         let user = self.caller.user.as_deref();
-        let (is_opaque, is_stopped) = (text.is_err(), &|| self.has_left());
+        let (is_opaque, is_stopped) = (form.as_ref().is_some_and(|form| form.is_opaque), &|| self.has_left());
         let facts = RequestFacts { body, beside: &beside, user, is_opaque, header: &header, is_stopped };
-        let Some(held) = rules.find_map(|rules| rules.held(&facts)) else { return Ok(()) };
-        log::info!("never_to: a request was kept from upstream {name}: {}", held.words());
-        let what =
-            format!("never_to: this request may not go to '{name}': {}; ask for another model", held.words());
-        Err(Error::new(Kind::Permission, what).retry(Retry::Never))
+        keep_back(self.gateway, served, &facts)
     }
 
     /// Checks that no hook of policy closed would have to see the answer of an upstream whose answers pass as they are.
@@ -336,7 +334,7 @@ impl Incoming<'_> {
     /// Runs `on_upstream_request` on a body that passes as bytes. Returns the changed body; `None`: it passes as it is.
     ///
     /// # Errors
-    /// A hook of policy closed failed, or what it added may not go to this upstream.
+    /// A hook of policy closed failed.
     pub(super) fn hooked_bytes(
         &self,
         bytes: &[u8],
@@ -358,7 +356,6 @@ impl Incoming<'_> {
         if after == before {
             return Ok(None);
         }
-        self.check_never_to(served, (&body, &[]))?;
         Ok(Some(after.into_bytes()))
     }
 

@@ -8,7 +8,9 @@ use crate::hooks::HookRequest;
 use crate::http::Request;
 use crate::json::{self, Document, Value};
 use crate::translate::ThinkingMaker;
+use crate::transport::JSON;
 
+use super::outgoing::check;
 use super::passing::passed_body;
 use super::prepare::{Hooked, Incoming, not_json};
 use super::stop::Stop;
@@ -58,12 +60,14 @@ pub fn preview_with_request(
         if resolved.served.upstream().speaks_messages() {
             let unknown = |_| ThinkingMaker::Unknown;
             let mut body = passed_body(&incoming, &resolved, &hooked, &mut record, &unknown)?.body;
+            check(gateway, &resolved.served, (JSON, &body), None)?;
             let body = json::parse(&mut body).map(Value::into_owned);
             return Ok((resolved, body.map_err(|error| not_json(&error))?));
         }
         let messages = messages.map_or_else(|| MessagesRequest::read(&body), Ok)?;
         let body = incoming
             .translated(&messages, &resolved, &hooked, &mut record, |chat, _| chat.body.into_owned())?;
+        check(gateway, &resolved.served, (JSON, body.to_json().as_bytes()), None)?;
         Ok((resolved, body))
     });
     let shown = hooked.shown.map(|shown| shown.borrow().clone());

@@ -30,6 +30,7 @@ use super::body::read_body;
 use super::client_slot::ClientSlot;
 use super::exchange::Exchange;
 use super::identity::{self, Identity};
+use super::outgoing::Gate;
 use super::passage::Passage;
 use super::prepare::{Hooked, Incoming, describe, model_of, settle_lane};
 use super::recorded::{self, hide_in_record, keep_recording, keys_of, note_head};
@@ -233,7 +234,10 @@ impl RelayedCourse<'_> {
         let lane = self.record.details.lane;
         let (requested, mut destinations) = incoming.destinations(model, &self.hooked)?;
         remove_messages_upstreams(&mut destinations, model)?;
-        let form = if let PassedBody::Form(bytes, ..) = &body { bytes.as_slice() } else { &[] };
+        let form = match &body {
+            PassedBody::Form(bytes, kind, _) => Some((kind.as_str(), bytes.as_slice())),
+            PassedBody::Json(_) => None,
+        };
         // Hooks that see answers are about the words of a model, which these paths give.
         let has_words = self.path.gives_words();
         incoming.remove_forbidden(&mut destinations, (&tree, form), &|_| has_words)?;
@@ -345,7 +349,15 @@ impl RelayedCourse<'_> {
         if tap.is_on() {
             note_sent(tap, Path::Api(&below), (&kind, &self.recordable(&body)));
         }
-        let response = match served.upstream().post_with(Path::Api(&below), &headers, (&kind, &body), &wait) {
+        let gate = Gate::new(&self.gateway, self.proxy.budget.trees());
+        let sent = match gate.post(&served, (Path::Api(&below), &headers), (&kind, &body), &wait) {
+            Ok(sent) => sent,
+            Err(Stop::Error(error)) => {
+                return Ok(Err((RelayedRefusal { sign: Sign::Unknown, error, words: None }, resolved)));
+            }
+            Err(stop) => return Err(stop),
+        };
+        let response = match sent {
             Ok(response) => response,
             Err(Failure::ClientGone) => return Err(Stop::ClientGone),
             Err(failure) => {

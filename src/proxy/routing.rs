@@ -30,7 +30,7 @@ pub(super) struct Routing {
     tried: Vec<BoxId>,
     /// The upstreams that have failed when their model may have begun to work on the request.
     failed: Vec<BoxId>,
-    /// The upstreams that have no model for the request, as an earlier or this request has shown.
+    /// The upstreams that have no model for the request, as an earlier or this request has shown, or must not get it.
     lacking: Vec<BoxId>,
     /// True if an upstream has answered with a server error, which another try would most likely bring again.
     has_error: bool,
@@ -83,7 +83,7 @@ impl Routing {
         self.able().any(|destination| !self.tried.contains(&destination.served.id()))
     }
 
-    /// The upstreams that are not known to lack the model.
+    /// The upstreams that are not known to lack the model, and may get the request.
     fn able(&self) -> impl Iterator<Item = &Destination> {
         self.destinations.iter().filter(|destination| !self.lacking.contains(&destination.served.id()))
     }
@@ -175,16 +175,21 @@ impl Routing {
     }
 
     /// Takes in how a try has ended. Returns true if another one may follow: the upstream was busy, could not be reached, has
-    /// failed or lacks the model, and has not only refused this request.
+    /// failed, lacks the model or must not get the request, and has not only refused this request.
     pub(super) fn note_end(&mut self, resolved: &Resolved, sign: Sign, error: Option<&Error>) -> bool {
         let is_failure = matches!(sign, Sign::Full(_) | Sign::Failed | Sign::Gone);
+        // A body that `never_to` has kept back was not sent, so it says nothing of its upstream.
+        let is_held = sign == Sign::Unknown && error.is_some_and(|error| error.kind == Kind::Permission);
+        if is_held {
+            self.lacking.push(resolved.served.id());
+        }
         let is_elsewhere = error.is_some_and(|error| self.note_lack(error, resolved));
         if is_failure || is_elsewhere {
             let is_passed = resolved.served.upstream().speaks_messages();
             let sign = if is_passed { Sign::Failed } else { sign };
             self.fail(resolved.served.id(), sign, !is_passed && error.is_some_and(is_lost));
         }
-        is_failure || is_elsewhere
+        is_failure || is_elsewhere || is_held
     }
 
     /// True if the error says that an upstream of this pool has no such model, which then is noted, so that other upstreams

@@ -68,6 +68,7 @@ mod forms;
 mod framing;
 mod handover;
 mod hooks;
+mod kept_back;
 mod learned;
 mod leaving;
 mod limits;

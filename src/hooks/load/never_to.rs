@@ -4,6 +4,7 @@ use mlua::{Table, Value as LuaValue};
 
 use super::super::table::{Mistakes, TableReader, describe, is_list, keys};
 use crate::policy::NeverTo;
+use crate::shown::ShownText;
 
 /// The keys of the rules for one upstream.
 pub(in crate::hooks) const NEVER_TO_KEYS: [&str; 4] = ["paths", "match", "keys", "header"];
@@ -35,7 +36,12 @@ fn read_rules(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> NeverTo
     reader.check_keys(&NEVER_TO_KEYS, 0, mistakes);
     let mut rules = NeverTo { upstream: name.to_owned(), ..NeverTo::default() };
     for item in list(&reader, "paths", "a list of paths such as { \"/srv/secret\" }", mistakes) {
-        rules.paths.extend(text(&reader, "paths", &item, mistakes));
+        let path = text(&reader, "paths", &item, mistakes);
+        if let Some(path) = path.as_deref().filter(|path| path.contains('*')) {
+            let hint = "a path has no wildcards and counts with all below it: name the folder, or use match = { { pattern = … } }";
+            reader.wrong("paths", &format!("'{}': {hint}", ShownText::new(path)), mistakes);
+        }
+        rules.paths.extend(path);
     }
     for item in
         list(&reader, "match", "a list such as { \"PRIVATE KEY\", { pattern = \"AKIA%w+\" } }", mistakes)
@@ -44,7 +50,13 @@ fn read_rules(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> NeverTo
             LuaValue::Table(entry) => {
                 let inside = TableReader::new(entry, format!("never_to.{name}.match"), "match");
                 inside.check_keys(&["pattern"], 0, mistakes);
-                rules.patterns.extend(text(&reader, "match", &inside.value("pattern"), mistakes));
+                let pattern = text(&reader, "match", &inside.value("pattern"), mistakes);
+                let fault = pattern.as_deref().and_then(NeverTo::fault_of_pattern);
+                if let (Some(pattern), Some(fault)) = (&pattern, &fault) {
+                    let what = format!("the pattern '{}': {fault}", ShownText::new(pattern));
+                    reader.wrong("match", &what, mistakes);
+                }
+                rules.patterns.extend(pattern.filter(|_| fault.is_none()));
             }
             item => rules.texts.extend(text(&reader, "match", item, mistakes)),
         }
@@ -56,6 +68,13 @@ fn read_rules(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> NeverTo
     if let Some(headers) = reader.table("header", form, mistakes) {
         for key in keys(&headers) {
             let header = key.as_string().map(|name| name.to_string_lossy().to_ascii_lowercase());
+            if let Some(name) = header.as_deref().filter(|name| !is_header_name(name)) {
+                let what = format!(
+                    "'{}' is not a valid header name, so no request would have it",
+                    ShownText::new(name)
+                );
+                reader.wrong("header", &what, mistakes);
+            }
             let value = text(&reader, "header", &headers.raw_get(key).unwrap_or(LuaValue::Nil), mistakes);
             match (header, value) {
                 (Some(header), Some(value)) => rules.headers.push((header, value)),
@@ -71,6 +90,12 @@ fn read_rules(name: &str, table: &Table, mistakes: &mut Mistakes<'_>) -> NeverTo
         mistakes.add(&[name], format!("never_to.{name}: has no rule; give paths, match, keys or header"));
     }
     rules
+}
+
+/// True for the characters of a token (RFC 9110, section 5.6.2).
+fn is_header_name(name: &str) -> bool {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_token)
 }
 
 /// The items of a list.
