@@ -309,7 +309,7 @@ impl Attempt {
             let question = json::parse(&mut bytes).map(|body| question(self.resolved.flavour, body));
             let counted = question
                 .ok()
-                .and_then(|question| self.gate.ask_token_count(&self.resolved, &question, (wait, &|_| ())));
+                .and_then(|question| self.gate.ask_token_count(&self.resolved, &question, wait, &|_| ()));
             // A count below the refusal's own must have counted something else.
             if counted >= *prompt {
                 (*prompt, *is_least) = (counted, false);

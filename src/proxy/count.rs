@@ -141,15 +141,11 @@ fn count(
         return Ok(Counted::Tokens(count));
     }
     let tap = exchange.tap();
-    let counted = gate.ask_token_count(
-        &resolved,
-        &body,
-        (&wait, &|step| match step {
-            CountStep::Asks(path) => note_sent(tap, path, (JSON, &body)),
-            CountStep::Refused(status, retry_after, answer) => note_refusal(tap, status, retry_after, answer),
-            CountStep::Answered(answer) => tap.bytes(StepKind::Whole, answer),
-        }),
-    );
+    let counted = gate.ask_token_count(&resolved, &body, &wait, &|step| match step {
+        CountStep::Asks(path) => note_sent(tap, path, (JSON, &body)),
+        CountStep::Refused(status, retry_after, answer) => note_refusal(tap, status, retry_after, answer),
+        CountStep::Answered(answer) => tap.bytes(StepKind::Whole, answer),
+    });
     match counted {
         Some(count) => {
             resolved.learn_count(key, count);

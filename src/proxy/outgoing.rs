@@ -52,7 +52,8 @@ impl Gate {
         &self,
         resolved: &Resolved,
         question: &[u8],
-        (wait, note): (&Rc<dyn Wait>, &dyn Fn(CountStep<'_>)),
+        wait: &Rc<dyn Wait>,
+        note: &dyn Fn(CountStep<'_>),
     ) -> Option<u64> {
         let body = ("application/json", question);
         check(&self.gateway, &resolved.served, body, Some((&self.room, wait.as_ref()))).ok()?;
