@@ -116,12 +116,51 @@ impl EnvForm {
     }
 
     fn assign(self, text: &mut String, name: &str, value: &str) {
-        let value = self.in_quotes(value);
+        let value = match value.contains('\n') && self != EnvForm::Settings {
+            true => self.in_lines(value),
+            false => self.in_quotes(value),
+        };
         let _ = match self {
             EnvForm::PowerShell => writeln!(text, "$env:{name} = {value}"),
             EnvForm::Fish => writeln!(text, "set -gx {name} {value};"),
             EnvForm::Sh | EnvForm::Settings => writeln!(text, "export {name}={value};"),
         };
+    }
+
+    /// A text of several lines, written in one: an `eval` without quotes would join them.
+    fn in_lines(self, text: &str) -> String {
+        let lines: Vec<String> = text.lines().map(|line| self.in_quotes(line)).collect();
+        match self {
+            EnvForm::PowerShell => format!("({}) -join \"`n\"", lines.join(", ")),
+            EnvForm::Fish => format!("(printf '%s\\n' {} | string collect)", lines.join(" ")),
+            EnvForm::Sh | EnvForm::Settings => format!("\"$(printf '%s\\n' {})\"", lines.join(" ")),
+        }
+    }
+
+    /// A line of a script that adds a header to those of a variable, whatever it holds where the script runs: one header a
+    /// line. Another one of the same name is replaced. `None`: a settings file cannot do that.
+    pub fn add_header(self, name: &str, header: &str) -> Option<String> {
+        let title = header.split(':').next().unwrap_or_default();
+        let added = self.in_quotes(header);
+        let either = |c: char| match c.is_ascii_alphabetic() {
+            true => format!("[{}{}]", c.to_ascii_uppercase(), c.to_ascii_lowercase()),
+            false => c.to_string(),
+        };
+        let title: String = title.chars().map(either).collect();
+        let others = format!("sed '/^[[:blank:]]*{title}[[:blank:]]*:/d;/^$/d'");
+        match self {
+            EnvForm::Settings => None,
+            // Also for fish, which knows no `${NAME-}`. The added line comes first, whatever `printenv` says.
+            EnvForm::Sh => {
+                Some(format!("export {name}=\"$(printf '%s\\n' {added}; printenv {name} | {others})\";\n"))
+            }
+            EnvForm::Fish => Some(format!(
+                "set -gx {name} (string join \\n -- {added} (printf '%s\\n' \"${name}\" | {others}) | string collect);\n"
+            )),
+            EnvForm::PowerShell => Some(format!(
+                "$env:{name} = (@({added}) + @(\"$env:{name}\" -split \"\\r?\\n\" | Where-Object {{ $_ -and $_ -notmatch '^\\s*{title}\\s*:' }})) -join \"`n\"\n"
+            )),
+        }
     }
 
     /// Shows a sentence on stderr.
@@ -190,6 +229,30 @@ mod tests {
             let text = form.script(&vec![("A", r"it's a\b’".to_string())], &[]);
             assert!(text.lines().any(|line| line == expected), "{text}");
         }
+    }
+
+    #[test]
+    fn lines_and_added_headers_are_written_in_one_line() {
+        for (form, lines, added) in [
+            (
+                EnvForm::Sh,
+                r#"export A="$(printf '%s\n' 'b: c' 'd: e')";"#,
+                r#"export A="$(printf '%s\n' 'x-a: k'; printenv A | sed "#,
+            ),
+            (
+                EnvForm::Fish,
+                r"set -gx A (printf '%s\n' 'b: c' 'd: e' | string collect);",
+                r"set -gx A (string join \n -- 'x-a: k' (",
+            ),
+            (EnvForm::PowerShell, r#"$env:A = ('b: c', 'd: e') -join "`n""#, r"$env:A = (@('x-a: k') + @("),
+        ] {
+            let text = form.script(&vec![("A", "b: c\nd: e".to_string())], &[]);
+            assert!(text.lines().any(|line| line == lines), "{text}");
+            let text = form.add_header("A", "x-a: k").unwrap();
+            assert!(text.starts_with(added) && text.matches('\n').count() == 1, "{text}");
+            assert!(text.contains("[Xx]-[Aa]"), "{text}");
+        }
+        assert_eq!(EnvForm::Settings.add_header("A", "x-a: k"), None);
     }
 
     #[test]

@@ -93,7 +93,12 @@ pub fn write(told: ClientEnvironment, form: EnvForm, key: Option<&str>) -> Resul
         return Ok(settings_file(variables, settings));
     }
     notes.extend(prompt_note(&variables));
-    Ok(form.script(&variables, &notes) + &comments(&variables))
+    // Other headers of this person's machine stay.
+    let header = variables.iter().find(|(name, _)| *name == CUSTOM_HEADERS).cloned();
+    let header = header.and_then(|(name, header)| form.add_header(name, &header)).unwrap_or_default();
+    let told = comments(&variables);
+    variables.retain(|(name, _)| *name != CUSTOM_HEADERS);
+    Ok(form.script(&variables, &notes) + &header + &told)
 }
 
 /// The names of models that Claude Code is given.

@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::custom_headers::keep_own;
 use super::output::{Failed, note, print};
 use super::remote::{LOCAL, RemoteEnvironment, ask};
 use super::settings_file::{FILE_SIZE_MAX, SettingsFile};
@@ -136,6 +137,7 @@ fn write_settings(prompt: Option<PromptChoice>) -> Result<(), Failed> {
     let mut base_url = String::new();
     file.change(|own| {
         go_without_proxy(&mut variables, std::slice::from_ref(&own));
+        keep_own(&mut variables, std::iter::once(&own));
         base_url = variables.first().map(|(_, url)| url.clone()).unwrap_or_default();
         merged(own, &variables, settings, true)
     })?;
@@ -193,6 +195,7 @@ fn command(arguments: &[OsString], told: RemoteEnvironment) -> Result<Command, F
     let mut all = settings_of_files();
     all.push(own.clone());
     go_without_proxy(&mut variables, &all);
+    keep_own(&mut variables, std::iter::once(&own).chain(&settings_by_precedence()));
     let shows_key = all.iter().any(|settings| has_other_key(settings, &variables));
     let settings = merged(own, &variables, settings, shows_key)?.to_json();
     let mut command = Command::new("claude");
@@ -345,6 +348,15 @@ fn files() -> Vec<PathBuf> {
 /// The settings in these files.
 pub(super) fn settings_of_files() -> Vec<Value<'static>> {
     files().iter().filter_map(|file| settings(file)).collect()
+}
+
+/// The settings in these files, the one that Claude Code heeds first at the beginning.
+pub(super) fn settings_by_precedence() -> Vec<Value<'static>> {
+    let mut files = files();
+    let of_person = person_folder().map(|_| files.remove(0));
+    // Of each folder, the local file goes before the shared one.
+    files.chunks_mut(2).for_each(|pair| pair.reverse());
+    files.iter().chain(&of_person).filter_map(|file| settings(file)).collect()
 }
 
 /// True if settings give another key than these variables do.

@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 
 use super::arguments::Environment;
 use super::claude;
+use super::custom_headers::keep_own;
 use super::output::{Failed, note};
 use super::remote::ask;
 use crate::admin::forms::{CUSTOM_HEADERS, comments, openai_variables};
@@ -68,6 +69,7 @@ pub(super) fn run(options: &Environment) -> Result<(), Failed> {
         told.variables.extend(prompt);
         claude::go_without_detours(&mut told.variables);
         claude::go_without_proxy(&mut told.variables, &claude::settings_of_files());
+        keep_own(&mut told.variables, claude::settings_by_precedence().iter());
         if is_shell {
             claude::check_settings_files(&told.variables)?;
         }
@@ -135,7 +137,9 @@ mod tests {
         let variables = vec![("ANTHROPIC_MODEL", "a'; rm -rf ~ $(x)\n#".to_string())];
         let text = format!("{FAILURE}{}", as_shell(&variables));
         assert!(
-            text.starts_with("false && :;\nexport ANTHROPIC_MODEL='a'\\''; rm -rf ~ $(x)\n#';\n"),
+            text.starts_with(
+                "false && :;\nexport ANTHROPIC_MODEL=\"$(printf '%s\\n' 'a'\\''; rm -rf ~ $(x)' '#')\";\n"
+            ),
             "{text}"
         );
         let script = format!("{text}printf %s \"$ANTHROPIC_MODEL\"");

@@ -21,6 +21,7 @@ mod arguments;
 mod bench;
 mod check;
 mod claude;
+mod custom_headers;
 mod doctor;
 mod env;
 mod exam;

@@ -14,10 +14,10 @@ use super::upstream::{MODEL, Upstream, closed};
 /// A key of a client for the API.
 const CANARY: &str = "sk-ant-canary-0123456789";
 
-const KEY: &str = "x-api-key: sk-ant-canary-0123456789\r\n";
+pub(super) const KEY: &str = "x-api-key: sk-ant-canary-0123456789\r\n";
 
 /// Starts `serve` with `claude-opus-*` at the API and all other models at a box, and more Lua in the table.
-fn start_with(
+pub(super) fn start_with(
     name: &str,
     cloud: &str,
     boxed: &Upstream,
@@ -41,18 +41,18 @@ fn start_with(
     server
 }
 
-const OPUS: &str = r#"{ "claude-opus-*", upstream = "cloud" },"#;
-const BACKED: &str = r#"{ "claude-opus-*", upstream = "cloud", backup = { "box" } },"#;
+pub(super) const OPUS: &str = r#"{ "claude-opus-*", upstream = "cloud" },"#;
+pub(super) const BACKED: &str = r#"{ "claude-opus-*", upstream = "cloud", backup = { "box" } },"#;
 
-fn start(name: &str, api: &MessagesApi, boxed: &Upstream, aliases: &str, more: &str) -> Server {
+pub(super) fn start(name: &str, api: &MessagesApi, boxed: &Upstream, aliases: &str, more: &str) -> Server {
     start_with(name, &api.url(), boxed, aliases, more, &[])
 }
 
-fn ask(server: &Server, headers: &str, body: &str) -> Answer {
+pub(super) fn ask(server: &Server, headers: &str, body: &str) -> Answer {
     server.connect().ask(&post_with(headers, body.as_bytes()))
 }
 
-fn opus(mut body: Value) -> String {
+pub(super) fn opus(mut body: Value) -> String {
     body["model"] = "claude-opus-5".into();
     body.to_string()
 }
@@ -759,7 +759,10 @@ fn the_environment_leaves_the_person_s_key_to_claude_code() {
     let (script, notes) = run(&[]);
     assert!(notes.contains("models on upstream cloud get your own key"), "{notes}");
     for script in [script, get("/env.sh").text().to_owned()] {
-        assert!(script.contains("ANTHROPIC_CUSTOM_HEADERS='x-sparkgap-key: sk-anna-0123456789'"), "{script}");
+        assert!(
+            script.contains("ANTHROPIC_CUSTOM_HEADERS=")
+                && script.contains("'x-sparkgap-key: sk-anna-0123456789'")
+        );
         assert!(script.contains("ANTHROPIC_AUTH_TOKEN=''"), "{script}");
         assert!(!script.contains("ANTHROPIC_API_KEY="), "{script}");
     }
