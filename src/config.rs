@@ -115,6 +115,26 @@ impl UpstreamConfig {
         UpstreamConfig { max_in_flight, drain, wake, ..self.clone() } == *other
     }
 
+    /// Probable mistakes in the configuration of an upstream that speaks the Messages API, each as a sentence.
+    pub fn doubts(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.protocol != UpstreamProtocol::Messages {
+            return found;
+        }
+        let is_open = self.auth == UpstreamAuth::Own && self.api_key.is_none();
+        if is_open && host_outside(&self.url).is_some() {
+            let what =
+                "it gets no key: set auth = \"client\", or api_key (is the variable of env \"NAME\" set?)";
+            found.push(what.to_owned());
+        }
+        let base = self.url.strip_suffix("/v1").unwrap_or(&self.url).trim_end_matches('/');
+        if let Some(base) = base.strip_suffix("/messages") {
+            let base = base.strip_suffix("/v1").unwrap_or(base);
+            found.push(format!("requests would go to {}/messages: set url = \"{base}\"", self.url));
+        }
+        found
+    }
+
     /// An upstream of which only the name and the base URL are known: no key, no model, no limit, default settings.
     pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
         UpstreamConfig {
@@ -158,20 +178,29 @@ impl Config {
         alias.members.first().map(|member| member.upstream.as_str()).or(default)
     }
 
+    /// The model that an alias names for a member; `None`: the upstream's own. See [`Alias::fits`].
+    pub fn model_of<'a>(&self, alias: &'a Alias, member: &'a AliasMember) -> Option<&'a str> {
+        let protocol = |name: &str| {
+            let mut upstreams = self.upstreams.iter();
+            upstreams.find(|upstream| upstream.name == name).map(|upstream| upstream.protocol)
+        };
+        alias.model_of(member).filter(|_| alias.fits(member, &protocol))
+    }
+
     /// An alias as `check --json` and `on_load` show it: its members and backups, each with the model that it is asked
     /// for. `upstream` and `model` are those of the first member.
     pub fn alias_value(&self, alias: &Alias) -> Value<'static> {
         let text = |text: Option<&str>| text.map_or(Value::Null, |text| text.to_owned().into());
         let member = |member: &AliasMember| {
             let upstream = member.upstream.clone().into();
-            Value::object([("upstream", upstream), ("model", text(alias.model_of(member)))])
+            Value::object([("upstream", upstream), ("model", text(self.model_of(alias, member)))])
         };
         let list = |members: &[AliasMember]| members.iter().map(member).collect::<Vec<_>>().into();
         let first = alias.members.first();
         Value::object([
             ("pattern", alias.pattern.clone().into()),
             ("upstream", text(self.upstream_of(alias))),
-            ("model", text(first.map_or(alias.model.as_deref(), |first| alias.model_of(first)))),
+            ("model", text(first.map_or(alias.model.as_deref(), |first| self.model_of(alias, first)))),
             ("members", list(&alias.members)),
             ("backup", list(&alias.backup)),
         ])

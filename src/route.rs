@@ -60,6 +60,13 @@ impl Alias {
         member.model.as_deref().or(self.model.as_deref())
     }
 
+    /// True if the model that the alias names for all its upstreams may be meant for this member: it names one of its own, or
+    /// speaks the protocol of the alias's first upstream. `protocol` tells that of the upstream of a name.
+    pub fn fits<P: PartialEq>(&self, member: &AliasMember, protocol: &dyn Fn(&str) -> P) -> bool {
+        let Some(first) = self.members.first().filter(|_| member.model.is_none()) else { return true };
+        protocol(&first.upstream) == protocol(&member.upstream)
+    }
+
     /// The model that a member, or an upstream that the alias does not name, is asked for when a client asks for `name`.
     /// `None`: the alias names none.
     pub fn model_for(&self, member: Option<&AliasMember>, name: &str) -> Option<String> {

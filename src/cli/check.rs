@@ -6,7 +6,7 @@ use super::arguments::Check;
 use super::output::{Failed, note, print, print_json};
 use super::serve::HALF_TLS;
 use crate::app::{DEMO, Sources};
-use crate::config::{self, Config, ConnectionSettings};
+use crate::config::{self, Config, ConnectionSettings, UpstreamAuth, UpstreamConfig, UpstreamProtocol};
 use crate::hooks::Loaded;
 use crate::json::Value;
 use crate::litellm;
@@ -51,14 +51,26 @@ pub(super) fn check(typed: Check) -> Result<(), Failed> {
 fn as_text(loaded: &Loaded) -> String {
     let mut text = String::from("upstreams\n");
     for (i, upstream) in loaded.config.upstreams.iter().enumerate() {
-        let model = ShownText::new(upstream.model.as_deref().unwrap_or("its first model"));
-        let key = if upstream.api_key.is_some() { "with a key" } else { "no key" };
+        let is_passed = upstream.protocol == UpstreamProtocol::Messages;
+        let open = if is_passed { "the client's own names of models" } else { "its first model" };
+        let model = ShownText::new(upstream.model.as_deref().unwrap_or(open));
+        let key = match (upstream.auth, &upstream.api_key) {
+            (UpstreamAuth::Client, _) => "each client's own key",
+            (UpstreamAuth::Own, Some(_)) => "with a key",
+            (UpstreamAuth::Own, None) => "no key",
+        };
         let default = if i == 0 { ", the default" } else { "" };
         let name = ShownText::new(&upstream.name).to_string();
         let _ = writeln!(text, "  {name:16} {} ({model}, {key}{default})", upstream.url);
         let before = loaded.config.upstreams.iter().take(i).find(|other| other.url == upstream.url);
         if let Some(other) = before {
             let _ = writeln!(text, "  {:16} the address of {} as well", "", ShownText::new(&other.name));
+        }
+        if is_passed {
+            let _ = writeln!(text, "  {:16} it speaks the Messages API: requests pass as they are", "");
+        }
+        for doubt in upstream.doubts() {
+            let _ = writeln!(text, "  {:16} warning: {doubt}", "");
         }
         if let Some(target) = upstream.wake {
             let _ = writeln!(text, "  {:16} a magic packet to {target} wakes it", "");
@@ -123,10 +135,16 @@ fn rules_of(rules: &NeverTo) -> String {
 /// The upstreams of an alias with their models: `spark1 qwen3, spark2 qwen3; backup small qwen3:8b`.
 fn destinations(config: &Config, alias: &Alias) -> String {
     let one = |upstream: &str, model: Option<&str>| {
-        format!("{} {}", ShownText::new(upstream), ShownText::new(model.unwrap_or("its own model")))
+        let passes =
+            |own: &&UpstreamConfig| own.name == upstream && own.protocol == UpstreamProtocol::Messages;
+        let own = match config.upstreams.iter().find(passes).map(|own| own.model.is_none()) {
+            Some(true) => "the client's name of the model",
+            _ => "its own model",
+        };
+        format!("{} {}", ShownText::new(upstream), ShownText::new(model.unwrap_or(own)))
     };
     let list = |members: &[AliasMember]| {
-        let shown = members.iter().map(|member| one(&member.upstream, alias.model_of(member)));
+        let shown = members.iter().map(|member| one(&member.upstream, config.model_of(alias, member)));
         shown.collect::<Vec<_>>().join(", ")
     };
     let mut text = match alias.members.as_slice() {
@@ -142,6 +160,11 @@ fn destinations(config: &Config, alias: &Alias) -> String {
     text
 }
 
+/// The word in the configuration for a value.
+fn word<T: Copy + PartialEq>(value: T, names: &[(T, &'static str)]) -> Value<'static> {
+    names.iter().find(|(known, _)| *known == value).map_or(Value::Null, |(_, name)| (*name).into())
+}
+
 fn as_json(loaded: &Loaded) -> Value<'_> {
     let text = |text: &Option<String>| text.clone().map_or(Value::Null, Value::from);
     let upstreams = loaded.config.upstreams.iter().map(|upstream| {
@@ -149,7 +172,10 @@ fn as_json(loaded: &Loaded) -> Value<'_> {
             ("name", upstream.name.clone().into()),
             ("url", upstream.url.clone().into()),
             ("model", text(&upstream.model)),
+            ("protocol", word(upstream.protocol, &UpstreamProtocol::NAMES)),
+            ("auth", word(upstream.auth, &UpstreamAuth::NAMES)),
             ("has_key", upstream.api_key.is_some().into()),
+            ("warnings", upstream.doubts().into_iter().map(Value::from).collect::<Vec<_>>().into()),
             ("wake", upstream.wake.map_or(Value::Null, |target| target.to_string().into())),
             ("cluster", upstream.cluster.map_or(Value::Null, |cluster| cluster.name().into())),
             ("leaves_the_lan", config::host_outside(&upstream.url).is_some().into()),

@@ -101,7 +101,7 @@ fn named(config: &Config, upstream: &str) -> Vec<String> {
         let is_open = alias.members.is_empty() && config.upstream_of(alias) == Some(upstream);
         let open = is_open.then(|| alias.model.clone()).flatten();
         let members = alias.members.iter().chain(&alias.backup).filter(|member| member.upstream == upstream);
-        let models = members.filter_map(|member| alias.model_of(member).map(str::to_owned));
+        let models = members.filter_map(|member| config.model_of(alias, member).map(str::to_owned));
         open.into_iter().chain(models).collect::<Vec<_>>()
     };
     // A `*` stands for a part of the name that a client asks for, which is not known here.

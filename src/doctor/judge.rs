@@ -9,6 +9,7 @@ use crate::claude_code::{
     AUTO_CHECK_SECONDS, AUTO_CHECK_TOKENS, AUTO_PREFILL_MIN, AUTO_WINDOW_MIN, FIRST_REQUEST_TOKENS,
     FULL_PROMPT_TOKENS, LEAN_PROMPT_TOKENS, gets_full_prompt,
 };
+use crate::config::UpstreamConfig;
 use crate::dialect::ServerKind;
 use crate::fleet::Discovered;
 use crate::openai::Repair;
@@ -18,6 +19,7 @@ use crate::transport::Failure;
 
 pub(super) const REACHABLE: &str = "reachable";
 pub(super) const KEY: &str = "key";
+const PROTOCOL: &str = "protocol";
 pub(super) const MODELS: &str = "models";
 pub(super) const WINDOW: &str = "window";
 pub(super) const PROMPT: &str = "system prompt";
@@ -81,6 +83,13 @@ pub(super) fn wrong(check: &'static str, text: impl Into<String>, fix: impl Into
     verdict(check, Level::Wrong, text, Some(fix.into()))
 }
 
+/// Judges the configuration of an upstream that speaks the Messages API, which is asked nothing.
+pub(super) fn passed(config: &UpstreamConfig) -> Vec<Verdict> {
+    let text = "it speaks the Messages API: requests pass as they are, and sparkgap sends none of its own, so no check was made";
+    let doubts = config.doubts().into_iter().map(|doubt| doubtful(KEY, doubt, None));
+    doubts.chain([fine(PROTOCOL, text)]).collect()
+}
+
 /// Checks that the server can be reached and accepts the key.
 pub(super) fn reached(url: &str, has_key: bool, result: &Result<Arc<Discovered>, Failure>) -> Vec<Verdict> {
     let failure = match result {
@@ -125,7 +134,12 @@ fn unreached(url: &str, failure: &Failure) -> Verdict {
         }
         Failure::Status(404) => "check the URL: the base URL of these servers ends in /v1",
         Failure::Status(500..) => "wait until the server has loaded its model; see its log",
-        Failure::Status(_) | Failure::Protocol(_) | Failure::TooLarge(_) | Failure::ClientGone => {
+        Failure::Status(_)
+        | Failure::Protocol(_)
+        | Failure::Redirected(..)
+        | Failure::Encoded(_)
+        | Failure::TooLarge(_)
+        | Failure::ClientGone => {
             "check the URL: an OpenAI-compatible server lists its models at /models below it"
         }
     };

@@ -42,6 +42,12 @@ pub fn sit_exam(
     plan: ExamPlan,
     on_task: &mut dyn FnMut(&'static str),
 ) -> Result<ExamReport, String> {
+    if upstream.speaks_messages() {
+        let name = upstream.name();
+        return Err(format!(
+            "upstream {name} speaks the Messages API: the exam is for upstreams with chat completions"
+        ));
+    }
     let found = upstream.discover().map_err(|failure| format!("upstream {}: {failure}", upstream.name()))?;
     let named =
         model.map(str::to_owned).or_else(|| upstream.config().model.clone()).or_else(|| upstream.model());

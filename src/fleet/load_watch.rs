@@ -58,6 +58,9 @@ impl LoadWatch {
     /// Asks in a thread of its own if that is due, and tells the dispatcher the answer. A server that cannot be reached is
     /// left to the questions for its models.
     pub(super) fn ask_if_due(self: &Arc<Self>, upstream: &Upstream, id: BoxId, dispatcher: &Arc<Dispatcher>) {
+        if upstream.speaks_messages() {
+            return; // it hears of nothing but the requests of clients
+        }
         let Some(format) = upstream.kind().dialect().load_format else { return };
         if upstream.availability() != Availability::Up || !self.turn().begin(Instant::now()) {
             return;
@@ -128,6 +131,23 @@ fn ask(upstream: &Upstream, format: LoadFormat) -> Answered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{UpstreamConfig, UpstreamProtocol};
+    use crate::transport::CallLimits;
+
+    #[test]
+    fn an_api_is_not_asked_for_its_figures() {
+        let config = UpstreamConfig::new("cloud", "http://127.0.0.1:9/v1");
+        let config = UpstreamConfig { protocol: UpstreamProtocol::Messages, ..config };
+        let upstream = Upstream::new(config, &CallLimits::default()).unwrap();
+        assert_eq!(upstream.availability(), Availability::Up);
+        let watch = Arc::new(LoadWatch::default());
+        // Its facts may seem wrong after a lost connection.
+        upstream.mark_stale();
+        upstream.keep_current();
+        watch.ask_if_due(&upstream, BoxId(1), &Arc::default());
+        assert!(watch.turn().begin(Instant::now()), "a question is due, and none was asked");
+        assert!(upstream.renew().is_none() && !upstream.is_stale());
+    }
 
     #[test]
     fn one_question_at_a_time_and_a_long_pause_without_a_page() {

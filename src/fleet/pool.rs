@@ -37,7 +37,8 @@ pub const LISTING_PREFIX: &str = "anthropic/";
 /// The estimated tokens from which on a count of less than half the estimate cannot be an error of the estimate.
 const CUT_PROMPT_MIN: u64 = 2000;
 
-/// The requests that a member of a pool gets at a time if neither the owner nor the server says a number.
+/// The requests that a member of a pool gets at a time if neither the owner nor the server says a number. An upstream that
+/// speaks the Messages API has limits of its own, and says with a 429 when they are reached.
 const PLACES: u32 = 8;
 
 /// The most kinds of dropped request parts that are warned about.
@@ -109,7 +110,7 @@ impl Served {
     /// True if its requests need a place: they share it with others, there is a limit for them, or they wait until its machine
     /// was woken.
     pub fn needs_place(&self) -> bool {
-        self.places.is_some() || self.can_be_woken()
+        self.places.is_some() || self.load_watch.is_some() || self.can_be_woken()
     }
 
     /// True if a magic packet wakes its machine.
@@ -443,7 +444,8 @@ impl Gateway {
             config.settings.web_search = searches;
             let before = old.and_then(|old| old.upstream(&config.name));
             let is_pooled = pooled.contains(&config.name);
-            let places = config.max_in_flight.or(is_pooled.then_some(PLACES));
+            let is_limited = is_pooled && config.protocol != UpstreamProtocol::Messages;
+            let places = config.max_in_flight.or(is_limited.then_some(PLACES));
             let load_watch = match before.and_then(|before| before.load_watch.as_ref()) {
                 Some(watch) if is_pooled => Some(Arc::clone(watch)),
                 _ => is_pooled.then(Arc::default),
@@ -674,7 +676,7 @@ impl Gateway {
             let is_open = alias.members.is_empty() && default == Some(name);
             let mut members = alias.members.iter().chain(&alias.backup);
             let member = members.find(|member| member.upstream == name);
-            (member.is_some() || is_open).then(|| alias.model_for(member, self.requested(model)))?
+            (member.is_some() || is_open).then(|| self.model_by(alias, member, model))?
         };
         let upstreams = chosen.iter().filter_map(|name| self.upstream(name));
         let destination = |served: &Arc<Served>| {
@@ -683,10 +685,32 @@ impl Gateway {
         upstreams.map(destination).collect()
     }
 
+    /// The model that an alias names for one of its upstreams; `None`: the upstream's own. See [`Gateway::fits`].
+    fn model_by(&self, alias: &Alias, member: Option<&AliasMember>, model: &str) -> Option<String> {
+        if member.is_some_and(|member| !self.fits(alias, member)) {
+            return None;
+        }
+        alias.model_for(member, self.requested(model))
+    }
+
+    /// True if a model that an alias names for all its upstreams can be one of this upstream. The name of a cloud's model
+    /// means nothing to a box, nor the other way round.
+    fn fits(&self, alias: &Alias, member: &AliasMember) -> bool {
+        let protocol = |name: &str| self.upstream(name).map(|served| served.upstream.config().protocol);
+        alias.fits(member, &protocol)
+    }
+
+    /// True if an upstream may get a request of this alias because a hook asks for any other upstream: the alias lists it, or
+    /// it is neither a server of the Messages API nor one that must not get some requests.
+    pub fn may_replace(&self, alias: Option<&Alias>, served: &Served) -> bool {
+        let is_listed = alias.is_some_and(|alias| names(alias).any(|name| name == served.name()));
+        is_listed || (!served.upstream.speaks_messages() && self.never_to(served.name()).next().is_none())
+    }
+
     /// The members of an alias's pool, and its backups.
     fn members(&self, alias: &Alias, model: &str, own_model: Option<&str>) -> Vec<Destination> {
         let destination = |rank: usize, member: &AliasMember| {
-            let named = alias.model_for(Some(member), self.requested(model));
+            let named = self.model_by(alias, Some(member), model);
             let served = self.upstream(&member.upstream)?;
             Some(Destination::new(served, named.as_deref().or(own_model), rank))
         };
@@ -732,10 +756,11 @@ impl Gateway {
     }
 
     /// The upstream of requests for which none is known: the first one, unless it has never told its models and another one
-    /// that no alias names has.
+    /// that no alias names has. That is never one that speaks the Messages API: a box that is down sends nothing to the cloud.
     fn default(&self) -> Option<&Arc<Served>> {
         let first = self.upstreams.first()?;
-        let mut others = self.upstreams.iter().filter(|served| !self.is_named(served));
+        let is_free = |served: &&Arc<Served>| !self.is_named(served) && !served.upstream.speaks_messages();
+        let mut others = self.upstreams.iter().filter(is_free);
         let has_model = |served: &&Arc<Served>| served.upstream.model().is_some();
         match has_model(&first) || self.is_named(first) {
             true => Some(first),
@@ -854,8 +879,9 @@ impl Gateway {
     fn warn_of_lacks(&self, served: &Served) {
         for alias in self.aliases.iter().filter(|alias| names(alias).nth(1).is_some()) {
             let members = alias.members.iter().chain(&alias.backup);
-            let models =
-                members.filter(|it| it.upstream == served.name()).filter_map(|it| alias.model_of(it));
+            let models = members
+                .filter(|it| it.upstream == served.name() && self.fits(alias, it))
+                .filter_map(|it| alias.model_of(it));
             for model in models.filter(|model| !model.contains('*') && served.listing_lacks(model)) {
                 let words = format!("{}: it does not list the model {model} of the alias", served.name());
                 self.warn_once("upstream", &format!("{words} '{}'", alias.pattern));

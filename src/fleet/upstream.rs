@@ -302,11 +302,15 @@ impl Upstream {
         self.await_facts(wait, Instant::now())
     }
 
-    /// Asks the upstream for its models, now, and waits for the answer. No client is watched.
+    /// Asks the upstream for its models, now, and waits for the answer. No client is watched. An upstream that speaks the
+    /// Messages API is not asked.
     ///
     /// # Errors
     /// The server does not answer, or its response has a status other than 200 or is not a models listing.
     pub fn discover(&self) -> Result<Arc<Discovered>, Failure> {
+        if self.speaks_messages() {
+            return Ok(self.discovered());
+        }
         let result = self.list_models().map(Arc::new);
         self.told(result.clone());
         result

@@ -301,6 +301,8 @@ pub(super) fn sign_of_failure(failure: &Failure) -> Sign {
         | Failure::Timeout(_)
         | Failure::Tls(_)
         | Failure::Protocol(_)
+        | Failure::Redirected(..)
+        | Failure::Encoded(_)
         | Failure::TooLarge(_)
         | Failure::Status(_) => Sign::Failed,
     }

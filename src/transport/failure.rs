@@ -40,8 +40,12 @@ pub enum Failure {
     Timeout(&'static str),
     /// TLS could not be agreed on, or broke.
     Tls(String),
-    /// The response is not HTTP as supported here; redirects and compressed bodies are not supported either.
+    /// The response is not HTTP as supported here.
     Protocol(String),
+    /// The response is a redirect with this status, to this target. None is followed: it would take the key elsewhere.
+    Redirected(u16, String),
+    /// The response is compressed, in this encoding.
+    Encoded(String),
     /// The response's body has more bytes than this limit.
     TooLarge(usize),
     /// The server is silent and refuses new connections: it has stopped, though it left its connection open.
@@ -74,29 +78,26 @@ impl Failure {
             | Failure::Hung
             | Failure::Tls(_)
             | Failure::Protocol(_)
+            | Failure::Redirected(..)
+            | Failure::Encoded(_)
             | Failure::TooLarge(_)
             | Failure::Status(_) => false,
         }
     }
 
-    /// A redirect. None is followed: it would take the key to another place. The query of its target is not shown, since
-    /// it may hold a key.
+    /// A redirect. The query of its target is not shown, since it may hold a key.
     pub(super) fn redirected(status: u16, target: &str) -> Self {
         let target = target.split(['?', '#']).next().unwrap_or_default();
-        Failure::Protocol(format!("status {status} to '{target}'; redirects are never followed"))
+        Failure::Redirected(status, target.to_owned())
     }
 
     /// Edits the text that may hold words of the server.
     pub fn edit_words(mut self, edit: impl Fn(&mut String)) -> Self {
-        if let Failure::Protocol(words) = &mut self {
+        if let Failure::Protocol(words) | Failure::Redirected(_, words) | Failure::Encoded(words) = &mut self
+        {
             edit(words);
         }
         self
-    }
-
-    /// A compressed body.
-    pub(super) fn encoded(encoding: &str) -> Self {
-        Failure::Protocol(format!("content-encoding '{encoding}', though only identity was asked for"))
     }
 
     /// True if no connection could be made, so that the server is down or starting.
@@ -136,6 +137,18 @@ impl Failure {
             // A wrong certificate or URL stays wrong, so the client should not try again.
             Failure::Tls(_) => say(Kind::BadGateway, "cannot be reached by TLS").retry(Retry::Never),
             Failure::Protocol(_) => say(Kind::BadGateway, "sent an invalid response").retry(Retry::Never),
+            Failure::Redirected(status, _) => {
+                let what = format!(
+                    "answered with a redirect (status {status}), which is never followed: check its URL"
+                );
+                say(Kind::BadGateway, &what).retry(Retry::Never)
+            }
+            Failure::Encoded(encoding) => {
+                let what = format!(
+                    "sent a compressed answer (content-encoding {encoding}), though it was asked for none"
+                );
+                say(Kind::BadGateway, &what).retry(Retry::Never)
+            }
             Failure::TooLarge(_) => say(Kind::BadGateway, "sent an answer that is too long"),
             Failure::Status(status) => say(Kind::BadGateway, &format!("answered with status {status}")),
         }
@@ -158,6 +171,15 @@ impl fmt::Display for Failure {
             }
             Failure::Tls(why) => write!(f, "TLS: {why}"),
             Failure::Protocol(why) => write!(f, "invalid response: {why}"),
+            Failure::Redirected(status, target) => {
+                write!(f, "invalid response: status {status} to '{target}'; redirects are never followed")
+            }
+            Failure::Encoded(encoding) => {
+                write!(
+                    f,
+                    "invalid response: content-encoding '{encoding}', though only identity was asked for"
+                )
+            }
             Failure::TooLarge(size) => write!(f, "an answer of more than {size} bytes"),
             Failure::Status(status) => write!(f, "status {status}"),
         }
@@ -220,6 +242,18 @@ mod tests {
         let failure = Failure::redirected(302, "/sk-4711/")
             .edit_words(|words| *words = words.replace("sk-4711", "***"));
         assert!(failure.to_string().contains("'/***/'"), "{failure}");
+    }
+
+    #[test]
+    fn the_client_reads_why_an_answer_cannot_be_used() {
+        for (failure, said) in [
+            (Failure::redirected(307, "http://10.1.2.3/x"), "redirect (status 307)"),
+            (Failure::Encoded("gzip".into()), "content-encoding gzip"),
+        ] {
+            let error = failure.to_error("cloud");
+            assert_eq!((error.kind, error.retry), (Kind::BadGateway, Retry::Never));
+            assert!(error.message.contains(said) && !error.message.contains("10.1"), "{}", error.message);
+        }
     }
 
     #[test]

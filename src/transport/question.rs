@@ -77,7 +77,7 @@ impl Endpoint {
             return Err(self.without_keys(Failure::redirected(status, &target)));
         }
         if let Some(encoding) = text("content-encoding").filter(|encoding| is_encoded(encoding)) {
-            return Err(self.without_keys(Failure::encoded(&encoding)));
+            return Err(self.without_keys(Failure::Encoded(encoding)));
         }
         let limit = u64::try_from(limits.size).unwrap_or(u64::MAX);
         let body = response.body_mut().with_config().limit(limit).read_to_vec().map_err(fail)?;

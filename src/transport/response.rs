@@ -133,7 +133,7 @@ impl Response {
             return Err(Failure::redirected(status, target));
         }
         if let Some(encoding) = headers.get("content-encoding").filter(|encoding| is_encoded(encoding)) {
-            return Err(Failure::encoded(encoding));
+            return Err(Failure::Encoded(encoding.to_owned()));
         }
         let mut open = Open { connection, framing, keep_alive, fault: None };
         let begun = open.unframe(&mut rest)?;
@@ -169,6 +169,20 @@ impl Response {
     /// The beginning of the body before the first read; usually the first event of a stream.
     pub fn beginning(&self) -> &[u8] {
         &self.beginning
+    }
+
+    /// Waits for more of the body, and adds it to [`Response::beginning`]. Returns false at the end.
+    ///
+    /// # Errors
+    /// Those of [`Response::read`]. The beginning stays.
+    pub fn read_ahead(&mut self) -> Result<bool, Failure> {
+        let mut beginning = std::mem::take(&mut self.beginning);
+        let filled = beginning.len();
+        beginning.resize(filled + BEGINNING_SIZE, 0);
+        let read = self.read_on(beginning.get_mut(filled..).unwrap_or_default());
+        beginning.truncate(filled + read.as_ref().copied().unwrap_or_default());
+        self.beginning = beginning;
+        Ok(read? > 0)
     }
 
     /// Limits the time for the rest of the body. The caller does not need that rest; reading it only lets the
