@@ -310,9 +310,13 @@ impl fmt::Display for Record {
             if details.is_streamed { "stream" } else { "whole" },
             self.status,
         )?;
+        let (prompt, usage) = (self.prompt_tokens(), self.usage);
         if let Some(reason) = self.stop_reason {
-            let (prompt, usage) = (self.prompt_tokens(), self.usage);
-            write!(f, " {} in {prompt} out {} cached {}", reason.name(), usage.output, usage.cache_read)?;
+            write!(f, " {}", reason.name())?;
+        }
+        // The counts of an answer that broke off count, too.
+        if self.stop_reason.is_some() || prompt > 0 {
+            write!(f, " in {prompt} out {} cached {}", usage.output, usage.cache_read)?;
         }
         for (count, what) in [(self.coercions, "coerced"), (self.repairs, "repaired")] {
             if count > 0 {

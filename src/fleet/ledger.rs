@@ -13,16 +13,24 @@ use crate::translate::ThinkingMaker;
 /// The most blocks that are known; the oldest are forgotten first. A conversation of a day has some hundred. 65,536 take 3 MB.
 const BLOCKS_MAX: usize = 65_536;
 
-/// Stands for the model of a block that the API has refused: no model is known that accepts it.
-const NOBODY: u64 = 0;
+/// The known facts about a block. Models stand by the hashes of their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BlockOrigin {
+    /// This model has made it.
+    MadeBy(u64),
+    /// This model has refused it, so another one has made it.
+    RefusedBy(u64),
+    /// More than one model has refused it.
+    Lost,
+}
 
-/// The model of each block, by hashes.
+/// The origin of each block, by its id.
 #[derive(Debug, Default)]
 pub struct ThinkingLedger(Mutex<LedgerPages>);
 
 #[derive(Debug, Default)]
 struct LedgerPages {
-    models: HashMap<u64, u64>,
+    origins: HashMap<u64, BlockOrigin>,
     order: VecDeque<u64>,
 }
 
@@ -33,38 +41,55 @@ impl ThinkingLedger {
 
     /// Notes that the model of this name has made the block of this id.
     pub fn note(&self, block: u64, model: &str) {
-        self.set(block, model_id(model));
+        self.pages().set(block, BlockOrigin::MadeBy(model_id(model)));
     }
 
-    /// Notes that the API has refused these blocks, so that no model gets them again.
-    pub fn disown(&self, blocks: &[u64]) {
-        blocks.iter().for_each(|block| self.set(*block, NOBODY));
-    }
-
-    fn set(&self, block: u64, model: u64) {
+    /// Notes that the model of this name has refused a request with these blocks, so that it does not get them again. Only
+    /// those that it has not made can be the reason, if there are any.
+    pub fn disown(&self, blocks: &[u64], model: &str) {
+        let model = model_id(model);
         let mut pages = self.pages();
-        if pages.models.insert(block, model).is_none() {
-            pages.order.push_back(block);
-        }
-        if pages.order.len() > BLOCKS_MAX
-            && let Some(oldest) = pages.order.pop_front()
-        {
-            pages.models.remove(&oldest);
+        let is_own =
+            |pages: &LedgerPages, block: &u64| pages.origins.get(block) == Some(&BlockOrigin::MadeBy(model));
+        let are_all_own = blocks.iter().all(|block| is_own(&pages, block));
+        for block in blocks {
+            let origin = match pages.origins.get(block) {
+                Some(BlockOrigin::MadeBy(known)) if *known == model && !are_all_own => continue,
+                Some(BlockOrigin::RefusedBy(known)) if *known != model => BlockOrigin::Lost,
+                Some(BlockOrigin::Lost) => BlockOrigin::Lost,
+                _ => BlockOrigin::RefusedBy(model),
+            };
+            pages.set(*block, origin);
         }
     }
 
     /// The maker of the block of this id, for a request to the model of this name.
     pub fn maker(&self, block: u64, model: &str) -> ThinkingMaker {
-        match self.pages().models.get(&block) {
+        let model = model_id(model);
+        match self.pages().origins.get(&block) {
             None => ThinkingMaker::Unknown,
-            Some(known) if *known == model_id(model) => ThinkingMaker::Same,
+            Some(BlockOrigin::MadeBy(known)) if *known == model => ThinkingMaker::Same,
+            Some(BlockOrigin::RefusedBy(known)) if *known != model => ThinkingMaker::Unknown,
             Some(_) => ThinkingMaker::Other,
         }
     }
 }
 
+impl LedgerPages {
+    fn set(&mut self, block: u64, origin: BlockOrigin) {
+        if self.origins.insert(block, origin).is_none() {
+            self.order.push_back(block);
+        }
+        if self.order.len() > BLOCKS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.origins.remove(&oldest);
+        }
+    }
+}
+
 fn model_id(model: &str) -> u64 {
-    Fnv::EMPTY.push(model.as_bytes()).mixed().max(NOBODY + 1)
+    Fnv::EMPTY.push(model.as_bytes()).mixed()
 }
 
 #[cfg(test)]
@@ -78,9 +103,27 @@ mod tests {
         assert_eq!(ledger.maker(1, "a"), ThinkingMaker::Same);
         assert_eq!(ledger.maker(1, "b"), ThinkingMaker::Other);
         assert_eq!(ledger.maker(2, "a"), ThinkingMaker::Unknown);
-        ledger.disown(&[1, 2]);
+    }
+
+    #[test]
+    fn a_refused_block_is_kept_for_the_other_models() {
+        let ledger = ThinkingLedger::default();
+        ledger.note(1, "a");
+        ledger.disown(&[1, 2], "a");
+        assert_eq!(ledger.maker(1, "a"), ThinkingMaker::Same, "only the other one can be the reason");
+        assert_eq!(
+            (ledger.maker(2, "a"), ledger.maker(2, "b")),
+            (ThinkingMaker::Other, ThinkingMaker::Unknown)
+        );
+        ledger.disown(&[2], "b");
+        for model in ["a", "b", "c"] {
+            assert_eq!(ledger.maker(2, model), ThinkingMaker::Other, "{model}");
+        }
+        // Where all blocks are known to be its own, it refuses one of these.
+        ledger.disown(&[1], "a");
         assert_eq!(ledger.maker(1, "a"), ThinkingMaker::Other);
-        assert_eq!(ledger.maker(2, "a"), ThinkingMaker::Other);
+        ledger.note(1, "a");
+        assert_eq!(ledger.maker(1, "a"), ThinkingMaker::Same);
     }
 
     #[test]
@@ -90,6 +133,6 @@ mod tests {
         (0..=most).for_each(|block| ledger.note(block, "a"));
         assert_eq!(ledger.maker(0, "a"), ThinkingMaker::Unknown);
         assert_eq!(ledger.maker(1, "a"), ThinkingMaker::Same);
-        assert_eq!(ledger.pages().models.len(), BLOCKS_MAX);
+        assert_eq!(ledger.pages().origins.len(), BLOCKS_MAX);
     }
 }

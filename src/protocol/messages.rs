@@ -17,7 +17,7 @@ use crate::anthropic::{StopReason, Usage};
 use crate::config::{Secret, UpstreamAuth, UpstreamConfig};
 use crate::error::{Error, Kind, RelayedAnswer, Retry};
 use crate::http::{Headers, Request};
-use crate::json::{Parser, Value, parse};
+use crate::json::{Parser, Value, parse, spans};
 use crate::shown::cut;
 use crate::transport::ExtraHeaders;
 
@@ -208,24 +208,61 @@ fn read_facts(event: &Value<'_>, usage: &mut Usage, facts: &mut AnswerFacts) {
     }
 }
 
-/// The facts in a whole answer: its stop reason, its counts, and the signatures of its thinking.
-pub fn read_whole(body: &[u8], usage: &mut Usage) -> (Option<StopReason>, Vec<String>) {
-    let mut bytes = body.to_vec();
-    let Ok(message) = parse(&mut bytes) else { return (None, Vec::new()) };
-    if let Some(counted) = message.get("usage") {
-        add_usage(counted, usage);
+/// The facts in a whole answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WholeFacts {
+    /// False if the body is something else than a message, such as a page.
+    pub is_message: bool,
+    /// The stop reason, if it is one that sparkgap knows.
+    pub stop: Option<StopReason>,
+    /// The signatures of its thinking.
+    pub signatures: Vec<String>,
+}
+
+/// Reads a whole answer. Only the parts that matter are parsed, so that an odd number elsewhere hides nothing.
+pub fn read_whole(body: &[u8], usage: &mut Usage) -> WholeFacts {
+    let root = spans::members(body, spans::whole(body));
+    let place = |name: &str| spans::last(body, &root, name).map(|member| member.value.clone());
+    let Some(content) = place("content") else { return WholeFacts::default() };
+    let mut counts = place("usage").and_then(|place| body.get(place)).unwrap_or_default().to_vec();
+    if let Ok(counted) = parse(&mut counts) {
+        add_usage(&counted, usage);
     }
-    let reason = message.get("stop_reason").and_then(Value::as_str).and_then(stop_reason);
-    let content = message.get("content").and_then(Value::as_array).unwrap_or_default();
-    let signatures = content.iter().filter_map(|block| {
-        let name = match block.get("type")?.as_str()? {
+    let stop = place("stop_reason").and_then(|place| spans::text(body, place));
+    let stop = stop.and_then(|name| stop_reason(&name));
+    let signature = |block| {
+        let members = spans::members(body, block);
+        let text = |name: &str| spans::text(body, spans::last(body, &members, name)?.value.clone());
+        let name = match &*text("type")? {
             "thinking" => "signature",
             "redacted_thinking" => "data",
             _ => return None,
         };
-        block.get(name)?.as_str().map(str::to_owned)
-    });
-    (reason, signatures.collect())
+        text(name).map(std::borrow::Cow::into_owned)
+    };
+    let signatures = spans::items(body, content).into_iter().filter_map(signature).collect();
+    WholeFacts { is_message: true, stop, signatures }
+}
+
+/// The type and the words of an event of a stream that is an error, for the log; `None`: it is not one. `is_error`: it has the
+/// name of one.
+pub fn error_of_event(data: &[u8], is_error: bool) -> Option<String> {
+    if !is_error && memchr::memmem::find(data, b"\"error\"").is_none() {
+        return None;
+    }
+    let mut bytes = data.to_vec();
+    let parsed = parse(&mut bytes);
+    let event = parsed.as_ref().ok();
+    let kind = event.and_then(|event| event.get("type")?.as_str());
+    if !is_error && kind != Some("error") {
+        return None;
+    }
+    let error = event.and_then(|event| event.get("error"));
+    let text = |key: &str| error.and_then(|error| error.get(key)?.as_str()).unwrap_or_default();
+    Some(
+        cut(format!("{}: {}", text("type"), text("message")).trim_matches([':', ' ']), MESSAGE_SIZE_MAX)
+            .to_owned(),
+    )
 }
 
 /// Takes over the counts that stand in a `usage`; those that are left out stay.

@@ -124,11 +124,11 @@ fn count(
     let gate = Gate::new(&gateway, proxy.budget.trees());
     let (resolved, estimate, body) = match asked(proxy, (&gateway, exchange), from, record)? {
         Question::Own { resolved, estimate, body } => (resolved, estimate, body),
-        Question::Passed { resolved, body, headers, passed } => {
+        Question::Passed { resolved, body, headers, mut passed } => {
             exchange.share().set(body.len());
             let wait: Rc<dyn Wait> = exchange.clone();
-            let way = (&gate, &wait, exchange.tap());
-            let counted = passing::count_tokens(&resolved, (&body, &headers), &passed, way)?;
+            let with = (&proxy.thinking, &gate, &wait, exchange.tap());
+            let counted = passing::count_tokens(&resolved, (body, &headers), &mut passed, with)?;
             return Ok(Counted::Passed(counted));
         }
     };
@@ -180,10 +180,10 @@ fn asked(
     }
     settle_lane(&hooked, None, record);
     let (messages, routing) = incoming.routed(&body, &hooked, record)?;
-    let resolved = routing.resolve_for_count(gateway.dispatcher())?;
+    let mut resolved = routing.resolve_for_count(gateway.dispatcher())?;
     if resolved.served.upstream().speaks_messages() {
         let with = (&proxy.access().keys, &proxy.thinking);
-        let to = (passing::COUNT_TOKENS, &resolved);
+        let to = (passing::COUNT_TOKENS, &mut resolved);
         let (body, headers, passed) = passing::prepare(&incoming, to, &hooked, record, with)?;
         exchange.active().describe(&record.details);
         return Ok(Question::Passed { resolved, body, headers, passed });

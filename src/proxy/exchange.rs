@@ -99,6 +99,8 @@ pub(super) struct Summary {
     /// The same two moments of earlier rounds, and the counts of the first one; `None` in the first round.
     earlier: Option<(Option<Instant>, Option<Instant>, Counts)>,
     pub(super) end: Option<(StopReason, Usage)>,
+    /// The counts that an answer that passes has told so far, also if it never ends.
+    pub(super) told: Usage,
     /// The number of values in tool call arguments that were coerced, and of places that were repaired.
     pub(super) changes: (usize, usize),
     /// The number of calls that were found in text, and the family of their form.
@@ -414,6 +416,14 @@ impl Exchange {
         self.with(|answer| answer.output = Output::PassedWhole(whole));
     }
 
+    /// The status of a whole answer that passes.
+    pub(super) fn passed_status(&self) -> Option<u16> {
+        self.with(|answer| match &answer.output {
+            Output::PassedWhole(whole) => Some(whole.status),
+            _ => None,
+        })?
+    }
+
     /// Notes that content of an answer that passes has come. `is_word`: text or a tool call, not reasoning.
     pub(super) fn mark_content(&self, is_word: bool) {
         self.with(|answer| {
@@ -424,6 +434,11 @@ impl Exchange {
                 first_word.get_or_insert(now);
             }
         });
+    }
+
+    /// Notes the counts that an answer that passes has told so far.
+    pub(super) fn mark_usage(&self, usage: Usage) {
+        self.with(|answer| answer.summary.told = usage);
     }
 
     /// Notes how an answer that passes has ended, for the log.
@@ -599,7 +614,9 @@ impl Exchange {
             let stream = &answer.stream;
             let (changes, rescued, has_looped) = (stream.changes(), stream.rescued(), stream.has_looped());
             let counts = match (&answer.output, answer.summary.end) {
-                (Output::Passed | Output::PassedWhole(_), Some((_, usage))) => counts_of(usage),
+                (Output::Passed | Output::PassedWhole(_), end) => {
+                    counts_of(end.map_or(answer.summary.told, |(_, usage)| usage))
+                }
                 _ => stream.total_counts(),
             };
             let dropped_tokens = stream.dropped_tokens();

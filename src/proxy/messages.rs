@@ -87,6 +87,8 @@ struct Course<'s> {
     turn: Option<ChainedRequest>,
     /// Its place among the requests of its client, if its key has limits.
     client_slot: Option<ClientSlot>,
+    /// The answer of the first upstream, if that speaks the Messages API and the request went elsewhere.
+    refusal: Option<Error>,
 }
 
 /// Serves one request, and logs one line however it ends.
@@ -118,11 +120,13 @@ pub(super) fn serve(
         outage,
         turn: None,
         client_slot: None,
+        refusal: None,
     };
     let outcome = proxy.client_slot(&gateway, caller, client).map_err(Stop::from).and_then(|slot| {
         course.client_slot = slot;
         answer(stages, request, &mut course)
     });
+    let outcome = outcome.map_err(|stop| stop.or_refusal(course.refusal.take()));
     let client_slot = course.client_slot.take();
     let is_by_client = outcome.as_ref().is_err_and(Stop::is_by_client);
     let (summary, counts) = exchange.summary();
@@ -168,6 +172,7 @@ fn note(record: &mut Record, summary: &Summary, active: &ActiveRequest) {
         first_word: since(summary.first_word),
         ..active.times()
     };
+    record.usage = summary.told;
     if let Some((reason, usage)) = summary.end {
         record.stop_reason = Some(reason);
         record.usage = usage;
@@ -181,7 +186,7 @@ fn conclude(
     outcome: Result<(), Stop>,
     record: &mut Record,
 ) -> (io::Result<()>, Option<Phase>) {
-    record.status = 200;
+    record.status = exchange.passed_status().unwrap_or(200);
     let said = match outcome.map_err(|stop| exchange.end_of(stop)) {
         Ok(()) => exchange.finish(),
         Err(Stop::Respond(message)) => match exchange.respond(&message) {
@@ -277,8 +282,7 @@ fn answer(stages: Stages<'_>, request: Request, course: &mut Course<'_>) -> Resu
         tried.push(served.name().to_string());
         let error = match again {
             NextTry::With(ticket) => {
-                log::info!("{}: {} failed: {error}", course.record.request_id, served.name());
-                stages.proxy.activity.counters().add_failover();
+                stages.note_failover(served.name(), error, course);
                 turn = NextTurn::Later(ticket);
                 continue;
             }
@@ -514,7 +518,7 @@ impl<'s> Stages<'s> {
         course: &mut Course<'_>,
     ) -> Result<Prepared, Stop> {
         let Some(routing) = &course.routing else { return Err(Stop::ClientGone) };
-        let resolved = routing.resolve(slot.as_ref())?;
+        let mut resolved = routing.resolve(slot.as_ref())?;
         let is_repeatable = routing.is_repeatable();
         // The turn of an earlier try at another upstream ends without an answer.
         if let Some(earlier) = course.turn.take() {
@@ -525,7 +529,7 @@ impl<'s> Stages<'s> {
             let with = (keys, &self.proxy.thinking);
             let hooked = &*course.hooked;
             let prepared =
-                passing::prepare(incoming, (passing::MESSAGES, &resolved), hooked, course.record, with)?;
+                passing::prepare(incoming, (passing::MESSAGES, &mut resolved), hooked, course.record, with)?;
             let (body_sent, headers, passed) = prepared;
             note_passed_target(self.exchange.tap(), &resolved, &passed);
             self.drop_saved(is_repeatable, course);
@@ -591,7 +595,9 @@ impl<'s> Stages<'s> {
         exchange.mark_head(response.sent());
         let _streaming = begin_answer(exchange, attempt, kept_size, course, request);
         let resolved = &attempt.resolved;
-        MessagesAnswer { exchange, resolved, passed: &passed, ledger, slot, kept_size }.run(response)
+        let answer = MessagesAnswer { exchange, resolved, passed: &passed, ledger, slot, kept_size };
+        course.record.error = answer.run(response)?;
+        Ok(())
     }
 
     /// Waits for a place with the client watched, and translates the request for the upstream that it gets.
@@ -665,6 +671,15 @@ impl<'s> Stages<'s> {
         ticket
     }
 
+    /// Notes that a request goes elsewhere after the failure of an upstream.
+    fn note_failover(&self, name: &str, error: Error, course: &mut Course<'_>) {
+        log::info!("{}: {name} failed: {error}", course.record.request_id);
+        self.proxy.activity.counters().add_failover();
+        if course.refusal.is_none() && error.relayed_answer().is_some() {
+            course.refusal = Some(error);
+        }
+    }
+
     /// Whether the request can be tried again after a failure of the upstream.
     fn another(&self, ticket: &Ticket, course: &mut Course<'_>) -> NextTry {
         course.outage.set_patience(self.patience());
@@ -691,9 +706,12 @@ impl<'s> Stages<'s> {
             return Err(error.into());
         };
         let failed = tried.last().map_or("", String::as_str);
+        let alias = course.routing.as_ref().and_then(|routing| self.gateway.alias(routing.requested()));
         let untried = || {
-            let names = self.gateway.upstreams().iter().map(|served| served.name());
-            names.filter(|name| !tried.iter().any(|tried| tried == name)).map(str::to_string).next()
+            let mut upstreams = self.gateway.upstreams().iter();
+            let is_untried = |served: &&Arc<Served>| !tried.iter().any(|tried| tried == served.name());
+            let may = |served: &&Arc<Served>| self.gateway.may_replace(alias, served);
+            upstreams.find(|served| is_untried(served) && may(served)).map(|served| served.name().to_string())
         };
         let (model, upstream) = match hooks.on_error(&error, failed, &mut shown.borrow_mut())? {
             ErrorDecision::Replace(other) => return Err(other.into()),

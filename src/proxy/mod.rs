@@ -47,6 +47,7 @@ mod count;
 mod entry;
 mod exchange;
 mod filter;
+mod first_event;
 mod footprint;
 mod golden_case;
 mod homes;

@@ -13,10 +13,11 @@ use crate::config::{Secret, UpstreamAuth};
 use crate::error::{Error, Kind, RelayedAnswer, Retry};
 use crate::fleet::{BoxSlot, Resolved, Sign, ThinkingLedger};
 use crate::hash::Fnv;
+use crate::hooks::Hook;
 use crate::http::Request;
-use crate::json::SpareParser;
+use crate::json::{SpareParser, spans};
 use crate::protocol::messages::{
-    self, AnswerFacts, answer_headers, message_of, pass_headers, read_event, read_whole,
+    self, AnswerFacts, answer_headers, error_of_event, message_of, pass_headers, read_event, read_whole,
 };
 use crate::shown::ShownText;
 use crate::sse::Decoder;
@@ -25,6 +26,7 @@ use crate::transport::{self, ExtraHeaders, JSON, Path, Response, Wait};
 
 use super::attempt::Attempt;
 use super::exchange::Exchange;
+use super::first_event::{FirstError, first_error};
 use super::outgoing::Gate;
 use super::prepare::{Hooked, Incoming};
 use super::recorded::note_secret;
@@ -52,6 +54,30 @@ pub(super) struct PassedRequest {
 }
 
 impl PassedRequest {
+    /// The body without any thinking, if the error says that the model refuses some of it, and this is the first time.
+    fn without_thinking(
+        &mut self,
+        error: &Error,
+        (body, resolved): (&[u8], &Resolved),
+        ledger: &ThinkingLedger,
+    ) -> Option<Vec<u8>> {
+        let is_refusal = error.kind == Kind::InvalidRequest && is_thinking_refusal(&error.message);
+        if !is_refusal || self.is_bare {
+            return None;
+        }
+        let bare = hand_over(body, &resolved.model, &|_| ThinkingMaker::Other).body;
+        if bare == body {
+            return None;
+        }
+        let name = resolved.served.name();
+        log::info!(
+            "upstream {name}: it refused the thinking of a conversation, which is sent without: {error}"
+        );
+        ledger.disown(&self.kept, &resolved.model);
+        self.is_bare = true;
+        Some(bare)
+    }
+
     /// Hides the client's keys, and those of the upstream, in a text for the log.
     fn hide_keys(&self, resolved: &Resolved, text: &mut String) {
         self.secrets.iter().for_each(|secret| secret.hide_in(text));
@@ -66,21 +92,37 @@ pub(super) fn note_passed_target(tap: &Tap, resolved: &Resolved, passed: &Passed
 }
 
 /// The body for the upstream: the client's bytes with the changes that the model needs.
+/// The model that a request names, if it names one.
+fn named_model(body: &[u8]) -> Option<String> {
+    let root = spans::members(body, spans::whole(body));
+    let model = spans::text(body, spans::last(body, &root, "model")?.value.clone())?;
+    (!model.is_empty()).then(|| model.into_owned())
+}
+
+/// The body for the upstream: the client's bytes with the changes that the model needs. A hook may have named another model,
+/// which `resolved` has then.
 ///
 /// # Errors
 /// A hook of policy closed failed.
 pub(super) fn passed_body(
     incoming: &Incoming<'_>,
-    resolved: &Resolved,
+    resolved: &mut Resolved,
     hooked: &Hooked,
     record: &mut Record,
-    maker: &dyn Fn(u64) -> ThinkingMaker,
+    maker: &dyn Fn(u64, &str) -> ThinkingMaker,
 ) -> Result<HandedOver, Stop> {
     resolved.served.name().clone_into(&mut record.details.upstream);
-    record.details.upstream_model.clone_from(&resolved.model);
     let original = hooked.saved.as_deref().unwrap_or_default();
-    let changed = incoming.hooked_bytes(original, &resolved.served, hooked)?;
-    Ok(hand_over(changed.as_deref().unwrap_or(original), &resolved.model, maker))
+    // The hook sees the model that the upstream is to be asked for, and may name another one.
+    let is_seen = incoming.gateway.hooks().defines(Hook::UpstreamRequest);
+    let named = is_seen.then(|| spans::splice_member(original, "model", &resolved.model)).flatten();
+    let changed = incoming.hooked_bytes(named.as_deref().unwrap_or(original), &resolved.served, hooked)?;
+    if let Some(model) = changed.as_deref().and_then(named_model) {
+        resolved.model = model;
+    }
+    record.details.upstream_model.clone_from(&resolved.model);
+    let model = resolved.model.as_str();
+    Ok(hand_over(changed.as_deref().unwrap_or(original), model, &|block| maker(block, model)))
 }
 
 /// Prepares a request for an upstream that speaks the Messages API: its body, its headers, and the facts for its answer.
@@ -90,14 +132,14 @@ pub(super) fn passed_body(
 #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 pub(super) fn prepare(
     incoming: &Incoming<'_>,
-    (resource, resolved): (&str, &Resolved),
+    (resource, resolved): (&str, &mut Resolved),
     hooked: &Hooked,
     record: &mut Record,
     (keys, ledger): (&Keys, &ThinkingLedger),
 ) -> Result<(Vec<u8>, ExtraHeaders, PassedRequest), Stop> {
     let request: &Request = incoming.request;
     let headers = pass_headers(request, resolved.served.upstream().config(), keys)?;
-    let maker = |block| ledger.maker(block, &resolved.model);
+    let maker = |block, model: &str| ledger.maker(block, model);
     let HandedOver { body, kept, removed } = passed_body(incoming, resolved, hooked, record, &maker)?;
     if removed > 0 {
         log::debug!("{}: {removed} blocks of another model's thinking removed", record.request_id);
@@ -131,8 +173,20 @@ pub(super) fn open(
             }
             Ok(sent) => sent,
         };
-        let response = match sent {
-            Ok(response) => response,
+        let begun = sent.and_then(|mut response| match first_error(&mut response) {
+            Ok(first) => Ok((response, first)),
+            // Nobody else can answer, so the client gets what there is.
+            Err(failure)
+                if failure != transport::Failure::ClientGone
+                    && !attempt.has_others
+                    && !response.beginning().is_empty() =>
+            {
+                Ok((response, None))
+            }
+            Err(failure) => Err(failure),
+        });
+        let (response, first) = match begun {
+            Ok(begun) => begun,
             Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
             Err(failure) => {
                 attempt.sign = Some(sign_of_failure(&failure));
@@ -140,31 +194,24 @@ pub(super) fn open(
                 return Err(failure.to_error(attempt.resolved.served.name()).into());
             }
         };
-        let error = match first_error(&response).filter(|_| attempt.has_others) {
-            Some(error) => {
-                note_refusal(&attempt.tap, 200, None, response.beginning());
-                error
+        let (error, begun, passes) = match first {
+            Some(FirstError { mut error, is_temporary }) => {
+                passed.hide_keys(resolved, &mut error.message);
+                (error, Some(response), !is_temporary || !attempt.has_others)
             }
             None if (200..300).contains(&response.status) => return Ok(response),
-            None => {
-                let error = refused(response, passed, resolved, &attempt.tap);
-                let is_refusal = error.kind == Kind::InvalidRequest && is_thinking_refusal(&error.message);
-                if is_refusal && !passed.is_bare {
-                    let bare = hand_over(body, &resolved.model, &|_| ThinkingMaker::Other);
-                    if bare.body != *body {
-                        log::info!(
-                            "upstream {}: it refused the thinking of a conversation, which is sent without: {error}",
-                            resolved.served.name()
-                        );
-                        ledger.disown(&passed.kept);
-                        passed.is_bare = true;
-                        attempt.body = bare.body;
-                        continue;
-                    }
-                }
-                error
-            }
+            None => (refused(response, passed, resolved, &attempt.tap), None, false),
         };
+        let bare = passed.without_thinking(&error, (body, resolved), ledger);
+        match begun {
+            Some(stream) if passes && bare.is_none() => return Ok(stream),
+            Some(stream) => note_refusal(&attempt.tap, 200, None, stream.beginning()),
+            None => {}
+        }
+        if let Some(bare) = bare {
+            attempt.body = bare;
+            continue;
+        }
         attempt.sign = Some(sign_of(&error));
         return Err(error.into());
     }
@@ -197,15 +244,6 @@ fn clean_answer(response: Response, resolved: &Resolved) -> RelayedAnswer {
     RelayedAnswer { status, headers, body }
 }
 
-/// The error that a stream begins with. The API may notice only after its head that it has no room.
-fn first_error(response: &Response) -> Option<Error> {
-    let data = response.beginning().strip_prefix(b"event: error\n")?.strip_prefix(b"data: ")?;
-    let data = data.split(|byte| *byte == b'\n').next()?;
-    let is_busy = memchr::memmem::find(data, b"overloaded_error").is_some();
-    let kind = if is_busy { Kind::Overloaded } else { Kind::Api };
-    Some(Error::new(kind, message_of(data)))
-}
-
 /// True if an upstream's answer names the limit of the client's own key, which says nothing about other clients.
 pub(super) fn is_clients_limit(attempt: &Attempt, answered: &Result<(), Stop>) -> bool {
     let config = attempt.resolved.served.upstream().config();
@@ -227,9 +265,12 @@ pub(super) struct MessagesAnswer<'a> {
 impl MessagesAnswer<'_> {
     /// Passes the answer on.
     ///
+    /// Returns the reason why the request counts as failed though all of the answer has passed: an error within it, or
+    /// something else than a message.
+    ///
     /// # Errors
     /// The upstream broke its answer off, or the client has left.
-    pub(super) fn run(&self, response: Response) -> Result<(), Stop> {
+    pub(super) fn run(&self, response: Response) -> Result<Option<String>, Stop> {
         let kind = response.content_type().unwrap_or_default();
         if kind.starts_with("text/event-stream") { self.stream(response) } else { self.whole(response) }
     }
@@ -245,7 +286,7 @@ impl MessagesAnswer<'_> {
     }
 
     /// Passes a stream on, one write for each read.
-    fn stream(&self, mut response: Response) -> Result<(), Stop> {
+    fn stream(&self, mut response: Response) -> Result<Option<String>, Stop> {
         let exchange = self.exchange;
         let head = (response.status, answer_headers(&response.headers));
         let mut head = Some(head);
@@ -282,7 +323,7 @@ impl MessagesAnswer<'_> {
                 slot.hear();
             }
             if count == 0 {
-                return Ok(());
+                return Ok(reader.error);
             }
         }
     }
@@ -300,17 +341,19 @@ impl MessagesAnswer<'_> {
                     return;
                 }
             };
-            if event.is_error {
-                let mut words = message_of(event.data);
+            if let Some(mut words) = error_of_event(event.data, event.is_error) {
                 self.passed.hide_keys(self.resolved, &mut words);
                 let (id, name) = (self.exchange.request_id(), self.resolved.served.name());
-                log::warn!(
-                    "{id}: upstream {name} ended its answer with an error: {}",
-                    ShownText::new(&words)
-                );
+                let shown = ShownText::new(&words);
+                log::warn!("{id}: upstream {name} ended its answer with an error: {shown}");
+                reader.error = Some(format!("upstream {name} ended its answer with {shown}"));
                 continue;
             }
+            let before = reader.usage;
             let facts = read_event(&mut parser, event.data, &mut reader.usage);
+            if reader.usage != before {
+                self.exchange.mark_usage(reader.usage);
+            }
             // Reasoning comes first, and is not what the client's user waits for.
             let is_word = !reader.has_word && facts.is_word;
             if is_word || (facts.is_content && !reader.has_content) {
@@ -343,7 +386,7 @@ impl MessagesAnswer<'_> {
 
     /// Passes an answer on that is not a stream.
     #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
-    fn whole(&self, mut response: Response) -> Result<(), Stop> {
+    fn whole(&self, mut response: Response) -> Result<Option<String>, Stop> {
         let (status, headers) = (response.status, answer_headers(&response.headers));
         if self.exchange.started() {
             let what = "the upstream answered a request for a stream with a whole message";
@@ -355,14 +398,20 @@ impl MessagesAnswer<'_> {
             return Err(self.lost(failure, false));
         }
         let mut usage = Usage::default();
-        let (reason, signatures) = read_whole(&body, &mut usage);
-        for signature in signatures {
-            self.ledger.note(thinking_id(&signature), &self.resolved.model);
+        let facts = read_whole(&body, &mut usage);
+        for signature in &facts.signatures {
+            self.ledger.note(thinking_id(signature), &self.resolved.model);
+        }
+        self.exchange.pass_whole(RelayedAnswer { status, headers, body });
+        if !facts.is_message {
+            let name = self.resolved.served.name();
+            return Ok(Some(format!(
+                "upstream {name} answered with something else than a message: check its URL"
+            )));
         }
         self.exchange.mark_content(true);
-        self.exchange.mark_end(reason, usage);
-        self.exchange.pass_whole(RelayedAnswer { status, headers, body });
-        Ok(())
+        self.exchange.mark_end(facts.stop, usage);
+        Ok(None)
     }
 }
 
@@ -375,6 +424,8 @@ struct AnswerReader {
     has_word: bool,
     /// The hash of the signature of the open block, as far as it has come.
     signature: Option<Fnv>,
+    /// The error that the answer has ended with.
+    error: Option<String>,
 }
 
 /// Passes a question for the number of tokens on, and returns the upstream's answer.
@@ -383,25 +434,31 @@ struct AnswerReader {
 /// The upstream could not be reached or must not get the request, or the client has left.
 pub(super) fn count_tokens(
     resolved: &Resolved,
-    (body, headers): (&[u8], &ExtraHeaders),
-    passed: &PassedRequest,
-    (gate, wait, tap): (&Gate, &Rc<dyn Wait>, &Tap),
+    (mut body, headers): (Vec<u8>, &ExtraHeaders),
+    passed: &mut PassedRequest,
+    (ledger, gate, wait, tap): (&ThinkingLedger, &Gate, &Rc<dyn Wait>, &Tap),
 ) -> Result<RelayedAnswer, Stop> {
     note_passed_target(tap, resolved, passed);
-    note_sent(tap, Path::Api(&passed.path), (JSON, body));
-    let to = (Path::Api(passed.path.as_str()), headers);
-    let response = match gate.post(&resolved.served, to, (JSON, body), wait)? {
-        Ok(response) => response,
-        Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
-        Err(failure) => {
-            let failure = hidden(failure, passed, resolved);
-            return Err(failure.to_error(resolved.served.name()).into());
+    loop {
+        note_sent(tap, Path::Api(&passed.path), (JSON, &body));
+        let to = (Path::Api(passed.path.as_str()), headers);
+        let response = match gate.post(&resolved.served, to, (JSON, &body), wait)? {
+            Ok(response) => response,
+            Err(transport::Failure::ClientGone) => return Err(Stop::ClientGone),
+            Err(failure) => {
+                let failure = hidden(failure, passed, resolved);
+                return Err(failure.to_error(resolved.served.name()).into());
+            }
+        };
+        note_answer_head(tap, &response);
+        let answer = clean_answer(response, resolved);
+        tap.bytes(StepKind::Whole, &answer.body);
+        let error = Error::new(Kind::Api, message_of(&answer.body)).with_status(answer.status);
+        match passed.without_thinking(&error, (&body, resolved), ledger) {
+            Some(bare) => body = bare,
+            None => return Ok(answer),
         }
-    };
-    note_answer_head(tap, &response);
-    let answer = clean_answer(response, resolved);
-    tap.bytes(StepKind::Whole, &answer.body);
-    Ok(answer)
+    }
 }
 
 /// The error for a request whose answer began with events of sparkgap's own: another server's message cannot follow them.

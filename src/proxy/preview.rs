@@ -56,10 +56,10 @@ pub fn preview_with_request(
     let sent = incoming.hooked(&mut document, &mut hooked).and_then(|body| {
         let mut record = Record::new("preview", &caller);
         let (messages, routing) = incoming.routed(&body, &hooked, &mut record)?;
-        let resolved = routing.resolve(None)?;
+        let mut resolved = routing.resolve(None)?;
         if resolved.served.upstream().speaks_messages() {
-            let unknown = |_| ThinkingMaker::Unknown;
-            let mut body = passed_body(&incoming, &resolved, &hooked, &mut record, &unknown)?.body;
+            let unknown = |_, _: &str| ThinkingMaker::Unknown;
+            let mut body = passed_body(&incoming, &mut resolved, &hooked, &mut record, &unknown)?.body;
             check(gateway, &resolved.served, (JSON, &body), None)?;
             let body = json::parse(&mut body).map(Value::into_owned);
             return Ok((resolved, body.map_err(|error| not_json(&error))?));

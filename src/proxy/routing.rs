@@ -55,6 +55,11 @@ impl Routing {
         }
     }
 
+    /// The model as the request names it.
+    pub(super) fn requested(&self) -> &str {
+        &self.requested
+    }
+
     /// True if the request needs a place: there is a choice, or its upstream gets a limited number at a time.
     pub(super) fn needs_place(&self) -> bool {
         match self.destinations.as_slice() {

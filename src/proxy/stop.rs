@@ -36,6 +36,15 @@ impl Stop {
         }
     }
 
+    /// The same, or if it is an error of sparkgap or of a box, the answer of the cloud that was asked before: it says best
+    /// when to try again.
+    pub(super) fn or_refusal(self, refusal: Option<Error>) -> Stop {
+        match (self, refusal) {
+            (Stop::Error(last), Some(first)) if last.relayed_answer().is_none() => first.source(last).into(),
+            (stop, _) => stop,
+        }
+    }
+
     /// True if the client ended the request.
     pub(super) fn is_by_client(&self) -> bool {
         matches!(self, Stop::ClientGone | Stop::Client(_))

@@ -76,12 +76,23 @@ pub fn hand_over(body: &[u8], model: &str, maker: &dyn Fn(u64) -> ThinkingMaker)
 
 /// True if the API's words in an error of status 400 say that a block of thinking cannot be accepted.
 pub fn is_thinking_refusal(words: &str) -> bool {
-    let words = words.to_ascii_lowercase();
-    words.contains("thinking")
-        && ["signature", "cannot be modified", "must start with a thinking block", "expected `thinking`"]
-            .iter()
-            .any(|said| words.contains(said))
+    let words = words.to_ascii_lowercase().replace('`', "");
+    words.contains("thinking") && REFUSALS.iter().any(|said| words.contains(said))
 }
+
+/// Parts of the API's words about thinking that it does not accept, in lower case and without backquotes.
+const REFUSALS: [&str; 10] = [
+    "signature",
+    "cannot be modified",
+    "must start with a thinking block",
+    "expected thinking",
+    "invalid data in redacted_thinking",
+    "redacted_thinking.data",
+    "first block must be thinking",
+    "must match the parameters during the original request",
+    "must contain thinking",
+    "bound to a different conversation",
+];
 
 /// A change of a request that is being worked out.
 struct Change<'b> {

@@ -53,6 +53,7 @@ mod calls;
 mod client_limits;
 mod closed;
 mod cloud;
+mod cloud_fallback;
 mod cloud_headers;
 mod clusters;
 mod commands;

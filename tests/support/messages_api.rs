@@ -150,11 +150,11 @@ impl Records {
             Ok(body) => body,
             Err(error) => return self.refuse(&format!("The request body is not valid JSON: {error}")),
         };
-        if got.head.starts_with("POST /v1/messages/count_tokens") {
-            return whole(200, "", r#"{"input_tokens":1234}"#);
-        }
         if let Err(why) = self.judge(&body) {
             return self.refuse(&why);
+        }
+        if got.head.starts_with("POST /v1/messages/count_tokens") {
+            return whole(200, "", r#"{"input_tokens":1234}"#);
         }
         let content = self.content(&body);
         let calls = content.iter().any(|block| block["type"] == "tool_use");
@@ -243,6 +243,7 @@ impl Records {
         let signature = block[name].as_str().unwrap_or_default();
         match self.blocks.get(signature) {
             Some((maker, known)) if Some(maker.as_str()) == model.as_str() && known == text => Ok(()),
+            _ if name == "data" => Err("Invalid `data` in `redacted_thinking` block".into()),
             _ => Err("Invalid `signature` in `thinking` block".into()),
         }
     }
