@@ -313,6 +313,22 @@ fn one_variable_for_two_apis_makes_two_upstreams() {
 }
 
 #[test]
+fn an_upstream_of_another_protocol_keeps_the_model_of_its_entry() {
+    let yaml = "model_list:
+  - model_name: a
+    litellm_params: { model: anthropic/claude-x, api_base: 'http://one:1', api_key: none }
+  - model_name: a
+    litellm_params: { model: openai/claude-x, api_base: 'http://two:1/v1', api_key: none }
+";
+    let config = config(yaml);
+    let alias = route::find(&config.aliases, "a").unwrap();
+    for member in &alias.members {
+        assert_eq!(config.model_of(alias, member), Some("claude-x"), "{member:?}");
+    }
+    assert_eq!(alias.members.len(), 2);
+}
+
+#[test]
 fn a_mode_without_a_value_is_reported_as_empty() {
     let yaml = "model_list:
   - model_name: a

@@ -77,14 +77,21 @@ fn write_aliases(upstreams: &[ImportedUpstream], aliases: &[ImportedAlias], out:
             quote(upstreams.get(member.upstream).map_or("", |upstream| upstream.name.as_str()))
         };
         let model = alias.members.first().map_or("", |member| member.model.as_str());
-        let one = |member: &ImportedMember| match member.model == model {
+        let passes = |member: Option<&ImportedMember>| {
+            member.and_then(|member| upstreams.get(member.upstream)).is_some_and(|it| it.speaks_messages)
+        };
+        // The alias's model is for the upstreams of one protocol only.
+        let has_own = |member: &ImportedMember| {
+            member.model != model || passes(Some(member)) != passes(alias.members.first())
+        };
+        let one = |member: &ImportedMember| match !has_own(member) {
             true => name_of(member),
             false => format!("{{ {}, model = {} }}", name_of(member), quote(&member.model)),
         };
         let list = |members: &[ImportedMember]| {
             let items: Vec<String> = members.iter().map(one).collect();
             match members {
-                [only] if only.model == model => items.concat(),
+                [only] if !has_own(only) => items.concat(),
                 _ => format!("{{ {} }}", items.join(", ")),
             }
         };
