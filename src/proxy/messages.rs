@@ -714,7 +714,10 @@ impl<'s> Stages<'s> {
             upstreams.find(|served| is_untried(served) && may(served)).map(|served| served.name().to_string())
         };
         let (model, upstream) = match hooks.on_error(&error, failed, &mut shown.borrow_mut())? {
-            ErrorDecision::Replace(other) => return Err(other.into()),
+            ErrorDecision::Replace(other) => {
+                course.refusal = None; // the owner's word is the last one
+                return Err(other.into());
+            }
             _ if tried.len() >= ROUNDS_MAX => (None, None),
             ErrorDecision::Continue => (None, None),
             ErrorDecision::RetryOther => (None, untried()),

@@ -397,6 +397,13 @@ fn a_limit_is_told_even_if_the_backup_is_down() {
         (429, Some("77"), limit.as_str())
     );
     server.wait_for("engine died");
+    // The owner's own words go before both.
+    let more = r#"on_error = function(err) return { status = 503, message = "call Anna" } end,"#;
+    let server = start("limit-hook", &api, &boxed, BACKED, more);
+    api.next_answer(429, "retry-after: 77\r\n", &limit);
+    boxed.next_answer(500, r#"{"error":{"message":"engine died"}}"#);
+    let answer = ask(&server, KEY, &opus(hello()));
+    assert!(answer.status == 503 && answer.text().contains("call Anna"), "{}", answer.text());
 }
 
 #[test]
