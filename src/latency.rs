@@ -11,7 +11,7 @@ use crate::json::Value;
 use crate::probe::{self, Answer, Format};
 use crate::proxy::{Preview, preview};
 use crate::shown::ShownText;
-use crate::transport::{Endpoint, Path};
+use crate::transport::{Endpoint, Path, nobody};
 
 /// The most time from the head of an answer to its end. A server with many requests may be slow.
 const ANSWER_TIME: Duration = Duration::from_secs(1800);
@@ -168,6 +168,7 @@ impl Way<'_> {
                     Format::Messages,
                     &body,
                     (ANSWER_TIME, |_| false),
+                    &nobody(),
                 );
                 asked.map_err(|trouble| {
                     format!("{} did not answer for {}: {trouble}", server.name(), ShownText::new(model))
@@ -201,6 +202,7 @@ fn ask_straight(gateway: &Gateway, question: &Value<'_>) -> Result<Answer, Strin
         Format::Chat,
         &body,
         (ANSWER_TIME, |_| false),
+        &nobody(),
     )
     .map_err(|trouble| format!("upstream '{upstream}' did not answer: {trouble}"))
 }

@@ -3,13 +3,14 @@
 //! Reads both wire formats, as far as an answer needs it. The callers judge the answer.
 
 use std::fmt;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::json::{self, Parser, Tape, Value};
 use crate::openai::{Chunk, Counts, page_text};
 use crate::shown::ShownText;
 use crate::sse::Decoder;
-use crate::transport::{Endpoint, Failure, Path, Response, nobody};
+use crate::transport::{Endpoint, Failure, Path, Response, Wait};
 
 /// The number of bytes of an error's body that are read at most.
 const ERROR_SIZE_MAX: usize = 64 * 1024;
@@ -83,7 +84,7 @@ impl fmt::Display for Trouble {
 }
 
 /// Asks, and reads the answer until its end or until `enough` is true. Dropping the rest makes the server stop. `time` is the
-/// most from the head of the answer to its end.
+/// most from the head of the answer to its end; `wait` is called while nothing comes.
 ///
 /// # Errors
 /// [`Trouble`]: the call failed, the server refused, or the answer is broken, too long, or not whole in time.
@@ -93,9 +94,10 @@ pub fn ask(
     format: Format,
     body: &Value<'_>,
     (time, enough): (Duration, impl Fn(&Answer) -> bool),
+    wait: &Rc<dyn Wait>,
 ) -> Result<Answer, Trouble> {
     let began = Instant::now();
-    let response = server.post(path, body.to_json().as_bytes(), &nobody()).map_err(Trouble::Failure)?;
+    let response = server.post(path, body.to_json().as_bytes(), wait).map_err(Trouble::Failure)?;
     let answer = match response.status {
         200 => {
             response.limit_rest(time);

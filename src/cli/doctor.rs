@@ -1,10 +1,12 @@
 //! `doctor`: shows the faults of the upstreams' set-up, and their fixes.
 
 use std::fmt::Write as _;
+use std::rc::Rc;
+use std::time::Duration;
 
 use super::arguments::Doctor;
 use super::output::{Failed, note, print, print_json};
-use super::progress::ProgressLine;
+use super::progress::WaitingLine;
 use crate::app::{Search, Sources, found_upstreams};
 use crate::config::{self, Config, SearchConfig};
 use crate::doctor::{Level, Patient, Step, Verdict, examine};
@@ -14,10 +16,15 @@ use crate::json::Value;
 use crate::route::Alias;
 use crate::search::try_searxng;
 use crate::shown::ShownText;
-use crate::transport;
+use crate::transport::{self, CallLimits, Wait};
 
 /// The most models that `--all` examines at one server: each takes some seconds, or a minute where it must be loaded.
 const EXAMINED_MAX: usize = 64;
+
+/// The longest waits for an answer: until its first byte, and between two bytes. They are shorter than those of requests, which
+/// may wait behind others and have long prompts. A `timeout` of the upstream replaces both.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(120);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `sparkgap doctor`. Fails if anything is wrong.
 pub(super) fn run(options: Doctor) -> Result<(), Failed> {
@@ -34,9 +41,16 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
     let loaded = if sources.name_upstreams() { sources.load() } else { sources.load_with(found(&sources)?) };
     let Loaded { config, hooks } = loaded?;
     let search = config.search.as_ref().map(|engine| (engine, search_verdict(engine)));
+    let line = Rc::new(WaitingLine::new());
+    let wait: Rc<dyn Wait> = line.clone();
+    let limits = CallLimits {
+        first_byte_timeout: FIRST_BYTE_TIMEOUT,
+        idle_timeout: IDLE_TIMEOUT,
+        ..CallLimits::default()
+    };
     let mut patients = Vec::new();
     for upstream in &config.upstreams {
-        let upstream = Upstream::new(upstream.clone(), &transport::CallLimits::default())?;
+        let upstream = Upstream::new(upstream.clone(), &limits)?;
         let named = named(&config, upstream.name());
         let aliases = aliases_to(&config, upstream.name());
         for model in wanted(&upstream, &options.model, options.all) {
@@ -46,8 +60,9 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
                 named: &named,
                 aliases: &aliases,
                 model: model.as_deref(),
+                wait: &wait,
             };
-            let verdicts = examined(patient, options.json);
+            let verdicts = examined(patient, &line, options.json);
             patients.push((upstream.clone(), model, verdicts));
         }
     }
@@ -137,17 +152,16 @@ fn wanted(upstream: &Upstream, named: &[String], all: bool) -> Vec<Option<String
 }
 
 /// Examines one upstream, and meanwhile shows a progress line.
-fn examined(patient: Patient<'_>, json: bool) -> Vec<Verdict> {
-    let progress = ProgressLine::new();
+fn examined(patient: Patient<'_>, line: &WaitingLine, json: bool) -> Vec<Verdict> {
     let upstream = patient.upstream;
     if !json {
         let model = patient.model.map_or(String::new(), |model| format!(" {}", ShownText::new(model)));
         print(&format!("{} {}{model}\n", ShownText::new(upstream.name()), upstream.config().url));
     }
     examine(patient, &mut |step| match step {
-        Step::Begin(check) => progress.say(&format!("checking {}: {check}", upstream.name())),
+        Step::Begin(check) => line.begin(format!("checking {}: {check}", upstream.name())),
         Step::End(verdict) => {
-            progress.clear();
+            line.clear();
             if !json {
                 print(&as_text(verdict));
             }

@@ -1,5 +1,6 @@
 //! The examination of one upstream: the checks in order, each with its question to the server.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::calls::{self, CallAnswer};
@@ -10,7 +11,7 @@ use crate::fleet::{Discovered, Upstream};
 use crate::hooks::Hooks;
 use crate::ids;
 use crate::openai::Repair;
-use crate::transport::{Path, QuestionLimits};
+use crate::transport::{Path, QuestionLimits, Wait};
 
 /// Tokens of the prompt that is sent twice. It spans many cache blocks of any server, and takes seconds on a slow
 /// machine.
@@ -37,11 +38,15 @@ pub struct Patient<'p> {
     pub aliases: &'p [String],
     /// The model to examine; `None`: the first of `named`, otherwise the upstream's own.
     pub model: Option<&'p str>,
+    /// Called while the server is silent, to show that it is waited for.
+    pub wait: &'p Rc<dyn Wait>,
 }
 
-/// Examines one upstream by one of its models. If the server does not answer, the other checks are skipped.
+/// Examines one upstream by one of its models. If the server does not answer, the other checks are skipped, also in the
+/// middle: each then has a verdict that says so.
 pub fn examine(patient: Patient<'_>, on_step: &mut dyn FnMut(Step<'_>)) -> Vec<Verdict> {
-    let mut examination = Examination { patient, upstream: patient.upstream, verdicts: Vec::new(), on_step };
+    let mut examination =
+        Examination { patient, upstream: patient.upstream, verdicts: Vec::new(), given_up_at: None, on_step };
     examination.run();
     examination.verdicts
 }
@@ -50,6 +55,8 @@ struct Examination<'e> {
     patient: Patient<'e>,
     upstream: &'e Upstream,
     verdicts: Vec<Verdict>,
+    /// The check whose question had no answer, so that no later one is asked.
+    given_up_at: Option<&'static str>,
     on_step: &'e mut dyn FnMut(Step<'_>),
 }
 
@@ -70,7 +77,7 @@ impl Examination<'_> {
         self.tell(judge::window(config.settings.window.or_else(|| found.window(&server.model)), flavour));
         let names = std::iter::once(&server.model).chain(self.patient.aliases).map(String::as_str);
         self.tell(judge::prompt(&names.collect::<Vec<_>>()));
-        let asker = &mut Questioner::new(self.upstream, self.patient.hooks, &server.model);
+        let asker = &mut Questioner::new(self.upstream, self.patient.hooks, self.patient.wait, &server.model);
         self.tools(&server, asker);
         let thinks = self.reasoning(&server, asker);
         self.speed(&server, asker);
@@ -88,6 +95,18 @@ impl Examination<'_> {
 
     fn begin(&mut self, check: &'static str) {
         (self.on_step)(Step::Begin(check));
+    }
+
+    /// Begins a check that asks the model. Returns false, and says why, if an earlier check had no answer.
+    fn begins(&mut self, check: &'static str, asker: &Questioner<'_>) -> bool {
+        if asker.has_given_up() && self.given_up_at.is_none() {
+            self.given_up_at = self.verdicts.last().map(|verdict| verdict.check);
+        }
+        match self.given_up_at {
+            Some(earlier) => self.tell(judge::not_asked(check, earlier)),
+            None => self.begin(check),
+        }
+        self.given_up_at.is_none()
     }
 
     fn tell(&mut self, verdict: Verdict) {
@@ -108,13 +127,17 @@ impl Examination<'_> {
 
     fn tools(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
         let rescues = self.upstream.config().settings.rescue_tool_calls;
-        self.begin(calls::FORCED_CALL);
+        if !self.begins(calls::FORCED_CALL, asker) {
+            return;
+        }
         let forced = asker.ask(&questions::tool_call(server, "required"), |_| false);
         self.tell(calls::forced_call(
             CallAnswer { answer: &forced, repairs: asker.tried(), rescues },
             server,
         ));
-        self.begin(calls::AUTO_CALL);
+        if !self.begins(calls::AUTO_CALL, asker) {
+            return;
+        }
         let question = questions::tool_call(server, "auto");
         let auto = asker.ask(&question, |_| false);
         let verdict =
@@ -132,7 +155,9 @@ impl Examination<'_> {
         else {
             return;
         };
-        self.begin(calls::STRICT);
+        if !self.begins(calls::STRICT, asker) {
+            return;
+        }
         let loose = asker.ask(&loose, |_| false);
         let bound = asker.ask(&bound, |_| false);
         if let Some(verdict) = calls::strict(&loose, &bound, asker.tried()) {
@@ -142,7 +167,9 @@ impl Examination<'_> {
 
     /// Returns true if reasoning arrives in its own field.
     fn reasoning(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) -> bool {
-        self.begin(judge::REASONING);
+        if !self.begins(judge::REASONING, asker) {
+            return false;
+        }
         // One piece of text or reasoning shows where the reasoning goes, so the rest is not read.
         let answer = asker.ask(&questions::thought(server), |answer| {
             !answer.reasoning.is_empty() || judge::has_think_tag(&answer.text)
@@ -153,7 +180,9 @@ impl Examination<'_> {
 
     /// Checks whether the template keeps earlier reasoning.
     fn history(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
-        self.begin(judge::HISTORY);
+        if !self.begins(judge::HISTORY, asker) {
+            return;
+        }
         let settings = &self.upstream.config().settings;
         let mut ask = |words| {
             let reasoning = questions::prose("I think", words);
@@ -167,13 +196,17 @@ impl Examination<'_> {
     }
 
     fn speed(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
-        self.begin(judge::SPEED);
+        if !self.begins(judge::SPEED, asker) {
+            return;
+        }
         let answer = asker.ask(&questions::count(server), |_| false);
         self.tell(judge::speed(&answer));
     }
 
     fn cache(&mut self, server: &ServerFacts, window: Option<u64>, asker: &mut Questioner<'_>) {
-        self.begin(judge::CACHE);
+        if !self.begins(judge::CACHE, asker) {
+            return;
+        }
         let tokens = window.map_or(REPEATED_TOKENS, |window| REPEATED_TOKENS.min(window / 2));
         let before = self.counter(CACHE_HITS);
         let mut round = || {
@@ -200,7 +233,9 @@ impl Examination<'_> {
 
     /// Asks for all that servers are known to refuse, and tells which of it requests lose silently.
     fn repairs(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
-        self.begin(judge::REPAIRS);
+        if !self.begins(judge::REPAIRS, asker) {
+            return;
+        }
         let settings = self.upstream.config().settings.clone();
         let (mut known, mut refused): (Vec<Repair>, Vec<_>) = Default::default();
         for question in questions::refusable(server, &settings) {
@@ -208,6 +243,9 @@ impl Examination<'_> {
             known.extend(of_name.into_iter().filter(|repair| !known.contains(repair)).collect::<Vec<_>>());
             if let Err(trouble) = asker.ask(&question, |_| false) {
                 refused.push((trouble, asker.tried().to_vec()));
+            }
+            if asker.has_given_up() {
+                break;
             }
         }
         self.tell(judge::repairs(asker.learned(), &known, &refused));

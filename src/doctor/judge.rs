@@ -382,6 +382,11 @@ pub(super) fn full_cache(interrupted: Option<f64>) -> Option<Verdict> {
     Some(doubtful(FULL_CACHE, text, Some(fix.into())))
 }
 
+/// The verdict of a check that is left out, since the question of an `earlier` one had no answer.
+pub(super) fn not_asked(check: &'static str, earlier: &str) -> Verdict {
+    doubtful(check, format!("not asked, since '{earlier}' had no answer"), None)
+}
+
 pub(super) fn unanswered(check: &'static str, trouble: &Trouble) -> Verdict {
     let fix = match trouble {
         Trouble::Refused(404, _) => {
@@ -390,7 +395,14 @@ pub(super) fn unanswered(check: &'static str, trouble: &Trouble) -> Verdict {
         Trouble::Refused(401 | 403, _) => {
             "set the server's key: SPARKGAP_UPSTREAM_KEY, --upstream-key-file, or api_key in a Lua file"
         }
+        Trouble::Refused(429, _) => "the server limits requests: wait, and examine it again",
+        Trouble::Refused(503, _) => {
+            "wait until the server has loaded its model, and examine it again; see its log"
+        }
         Trouble::Refused(..) | Trouble::Broken(_) => "see the server's log",
+        Trouble::Failure(Failure::Timeout(_)) => {
+            "see the server's log: it hangs, is busy or slow, or still loads the model; a longer timeout = SECONDS of this upstream in a Lua file is waited for"
+        }
         Trouble::Failure(_) => "check that the server still runs; see its log",
     };
     wrong(check, format!("no answer: {trouble}"), fix)

@@ -1,6 +1,7 @@
 //! Asks a server as requests do: with the repairs that its model is known to need, with those that its refusals call for,
 //! and with the edits of `on_upstream_request`. So no check judges a refusal that no request ever meets.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::fleet::Upstream;
@@ -9,10 +10,11 @@ use crate::json::Value;
 use crate::openai::{Repair, UpstreamError, read_failure};
 use crate::probe::{self, Answer, Format, Trouble};
 use crate::translate::{make_repair, make_repairs, possible_repairs};
-use crate::transport::Path;
+use crate::transport::{Failure, Path, Wait};
 
-/// The most time from the head of an answer to its end: the answers are short.
-const ANSWER_TIME: Duration = Duration::from_secs(300);
+/// The most time from the head of an answer to its end. The answers have at most 256 tokens, or are read only until the
+/// model begins to think, so a server that takes longer is too slow for Claude Code. A longer `timeout` of the upstream holds in its place.
+const ANSWER_TIME: Duration = Duration::from_secs(120);
 
 /// The most repairs of one question, as many as a model may need.
 const REPAIRS_MAX: usize = 16;
@@ -21,6 +23,8 @@ const REPAIRS_MAX: usize = 16;
 pub(super) struct Questioner<'u> {
     upstream: &'u Upstream,
     hooks: &'u Hooks,
+    /// Called while the server is silent.
+    wait: &'u Rc<dyn Wait>,
     /// The questions as hooks see them.
     request: HookRequest,
     /// The repairs that the model's name calls for.
@@ -29,10 +33,12 @@ pub(super) struct Questioner<'u> {
     learned: Vec<Repair>,
     /// The repairs that refusals of the last question called for, even if they did not help.
     tried: Vec<Repair>,
+    /// The end of the questions: the trouble after which no further one is asked.
+    last: Option<Trouble>,
 }
 
 impl<'u> Questioner<'u> {
-    pub(super) fn new(upstream: &'u Upstream, hooks: &'u Hooks, model: &str) -> Self {
+    pub(super) fn new(upstream: &'u Upstream, hooks: &'u Hooks, wait: &'u Rc<dyn Wait>, model: &str) -> Self {
         let request = HookRequest {
             model: model.to_owned(),
             stream: true,
@@ -43,7 +49,8 @@ impl<'u> Questioner<'u> {
             ..HookRequest::default()
         };
         let known = Repair::known(model, upstream.discovered().refuses_extensions());
-        Questioner { upstream, hooks, request, known, learned: Vec::new(), tried: Vec::new() }
+        let (learned, tried) = Default::default();
+        Questioner { upstream, hooks, wait, request, known, learned, tried, last: None }
     }
 
     /// The repairs that the model's name calls for and that change this question.
@@ -62,6 +69,12 @@ impl<'u> Questioner<'u> {
         &self.tried
     }
 
+    /// True once the server has left a question without an answer, or is not ready for any: each further one would wait as
+    /// long, or get the same refusal, so none is asked.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// Asks, and repairs the question until it is taken or nothing is left to change.
     pub(super) fn ask(
         &mut self,
@@ -69,6 +82,19 @@ impl<'u> Questioner<'u> {
         enough: impl Fn(&Answer) -> bool,
     ) -> Result<Answer, Trouble> {
         self.tried.clear();
+        if let Some(last) = &self.last {
+            return Err(last.clone());
+        }
+        let asked = self.ask_and_repair(question, enough);
+        self.last = asked.as_ref().err().filter(|trouble| ends_questions(trouble)).cloned();
+        asked
+    }
+
+    fn ask_and_repair(
+        &mut self,
+        question: &Value<'_>,
+        enough: impl Fn(&Answer) -> bool,
+    ) -> Result<Answer, Trouble> {
         let mut body = question.clone();
         self.make_repairs(&mut body);
         let (mut refused, mut in_vain): (Vec<Repair>, Vec<Repair>) = Default::default();
@@ -112,14 +138,22 @@ impl<'u> Questioner<'u> {
             let edited = self.hooks.on_upstream_request(&mut sent, &mut self.request);
             edited.map_err(|error| Trouble::Broken(format!("not sent: {error}")))?;
         }
-        let endpoint = self.upstream.endpoint();
-        probe::ask(endpoint, Path::Api("/chat/completions"), Format::Chat, &sent, (ANSWER_TIME, enough))
+        let (endpoint, path) = (self.upstream.endpoint(), Path::Api("/chat/completions"));
+        let time = self.upstream.config().timeout.unwrap_or_default().max(ANSWER_TIME);
+        probe::ask(endpoint, path, Format::Chat, &sent, (time, enough), self.wait)
     }
 
     /// Makes all repairs that the question is known to need.
     fn make_repairs(&self, body: &mut Value<'_>) {
         make_repairs(self.known.iter().chain(&self.learned).chain(&self.tried), body);
     }
+}
+
+/// True if the server would not answer the next question either: it was silent for too long, has stopped, limits requests,
+/// or still loads its model.
+fn ends_questions(trouble: &Trouble) -> bool {
+    use Failure::{Hung, Stopped, Timeout};
+    matches!(trouble, Trouble::Failure(Timeout(_) | Hung | Stopped) | Trouble::Refused(429 | 503, _))
 }
 
 /// The repairs for a refusal, also for one that comes in an event after status 200.

@@ -236,10 +236,13 @@ impl Call {
             (Stage::Exchange, Direction::Send | Direction::SendOrReceive) => {
                 Limit { until: after(self.options.send_timeout), what: "while sending the request" }
             }
-            (Stage::Exchange, Direction::Receive) if self.begun.get() => Limit {
-                until: self.rest_until.get().or_else(|| after(self.options.idle_timeout)),
-                what: "between two bytes of the response",
-            },
+            (Stage::Exchange, Direction::Receive) if self.begun.get() => {
+                let (idle, rest) = (after(self.options.idle_timeout), self.rest_until.get());
+                match rest.filter(|rest| idle.is_none_or(|idle| *rest <= idle)) {
+                    None => Limit { until: idle, what: "between two bytes of the response" },
+                    rest => Limit { until: rest, what: "before the end of the answer" },
+                }
+            }
             (Stage::Exchange, Direction::Receive) => {
                 // Counted from the request's end: a head or an interim response does not start it again.
                 let sent = self.sent.get().unwrap_or_else(Instant::now);
@@ -445,6 +448,22 @@ mod tests {
         assert_eq!(call.limit(Direction::Send).what, "while connecting");
         call.advance(Stage::Handshake);
         assert_eq!(call.limit(Direction::Receive).what, "while connecting");
+    }
+
+    #[test]
+    fn the_rest_of_a_response_has_both_limits() {
+        let wait: Rc<dyn Wait> = Rc::new(Nobody);
+        let idle_timeout = Duration::from_secs(60);
+        for (rest_s, what) in
+            [(2, "before the end of the answer"), (300, "between two bytes of the response")]
+        {
+            let call = Call::new(&wait, CallLimits { idle_timeout, ..CallLimits::default() });
+            call.set_begun(true);
+            call.limit_rest(Duration::from_secs(rest_s));
+            let limit = call.limit(Direction::Receive);
+            assert_eq!(limit.what, what);
+            assert!(limit.until.unwrap() <= Instant::now() + idle_timeout);
+        }
     }
 
     #[test]

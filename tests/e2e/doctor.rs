@@ -138,6 +138,55 @@ fn a_server_that_fails_at_everything() {
 }
 
 #[test]
+fn after_a_question_without_an_answer_no_other_one_is_asked() {
+    for after in ["nothing", "head", "piece", "loading"] {
+        let upstream = Upstream::start();
+        upstream.set_page("/v1/models", 200, MODELS);
+        upstream.next_chunks(call(r#"{"city": "Paris"}"#));
+        let (held, release) = std::sync::mpsc::channel::<()>();
+        upstream.next(move |upstream| {
+            match after {
+                "head" => upstream.stream_head(),
+                "piece" => {
+                    upstream.stream_head();
+                    upstream.chunk(&delta(json!({"role": "assistant"})));
+                }
+                "nothing" => {}
+                _ => return upstream.whole(503, r#"{"error":{"message":"Loading model"}}"#),
+            }
+            let _ = release.recv();
+            Then::Close
+        });
+        // The limits of `doctor` are minutes; a timeout of the upstream replaces them.
+        let lua =
+            format!(r#"return {{ upstreams = {{ v = {{ url = "{}", timeout = 1 }} }} }}"#, upstream.url());
+        let path = super::server::hooks_file(&format!("doctor_hangs_{after}"), &lua);
+        let (code, text, stderr) = output(&["doctor", "--json", "--hooks", &path]);
+        drop(held);
+        let report: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{stderr}"));
+        let checks = &report[0]["checks"];
+        assert_eq!(
+            levels(checks),
+            "reachable: ok, key: ok, models: ok, window: ok, system prompt: ok, forced tool call: ok, auto tool call: fail, \
+             reasoning: warn, speed: warn, prefix cache: warn, repairs: warn",
+            "{after}"
+        );
+        assert_eq!(
+            (code, upstream.seen().len()),
+            (Some(1), 2),
+            "{after}: one failed check, and no further question"
+        );
+        let fix = checks[6]["fix"].as_str().unwrap();
+        assert_eq!(fix.contains("loaded its model, and"), after == "loading", "{fix}");
+        assert_eq!(checks[6]["text"].as_str().unwrap().contains("timed out"), after != "loading", "{checks}");
+        for check in &checks.as_array().unwrap()[7..] {
+            assert_eq!(check["text"], "not asked, since 'auto tool call' had no answer");
+        }
+    }
+}
+
+#[test]
 fn each_box_of_an_alias_is_judged_by_the_model_that_it_is_asked_for() {
     let boxes = [(); 3].map(|()| Upstream::start());
     let lines: String = boxes
