@@ -50,6 +50,16 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// True if it has neither text nor reasoning nor a call, whatever was counted.
+    pub fn is_blank(&self) -> bool {
+        self.calls.is_empty() && self.text.trim().is_empty() && self.reasoning.is_empty()
+    }
+
+    /// True if nothing came at all: neither content, nor the reason of its end, nor a count.
+    pub fn is_nothing(&self) -> bool {
+        self.is_blank() && !self.is_finished && self.counts.completion == 0
+    }
+
     /// Tokens a second after the first one. `None` if there were too few tokens to measure, or if they came in one
     /// piece, since a busy server collects a short answer before it sends it.
     pub fn tokens_per_second(&self) -> Option<f64> {
@@ -60,6 +70,16 @@ impl Answer {
         (self.counts.completion >= TOKENS_MIN && time >= TIME_MIN)
             .then(|| f64::from(tokens) / time.as_secs_f64())
     }
+}
+
+/// The error text of a refusal: its message, if it is JSON of a usual form, otherwise the whole body.
+pub fn refusal_words(body: &mut [u8]) -> String {
+    let text = String::from_utf8_lossy(body).into_owned();
+    let words = json::parse(body).ok().and_then(|value| {
+        let error = value.get("error").unwrap_or(&value);
+        error.get("message").unwrap_or(error).as_str().map(str::to_string)
+    });
+    words.unwrap_or(text)
 }
 
 /// The reason why there is no answer.
@@ -120,13 +140,7 @@ pub fn ask(
 
 fn read_refusal(response: Response) -> Trouble {
     let status = response.status;
-    let mut body = response.read_some(ERROR_SIZE_MAX);
-    let text = String::from_utf8_lossy(&body).into_owned();
-    let words = json::parse(&mut body).ok().and_then(|value| {
-        let error = value.get("error").unwrap_or(&value);
-        error.get("message").unwrap_or(error).as_str().map(str::to_string)
-    });
-    Trouble::Refused(status, words.unwrap_or(text))
+    Trouble::Refused(status, refusal_words(&mut response.read_some(ERROR_SIZE_MAX)))
 }
 
 /// True for an answer in one JSON object, false for a stream of events. `None`: it is a page for people.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::arguments::Doctor;
 use super::output::{Failed, note, print, print_json};
-use super::progress::WaitingLine;
+use super::progress::ModelWait;
 use crate::app::{Search, Sources, found_upstreams};
 use crate::config::{self, Config, SearchConfig};
 use crate::doctor::{Level, Patient, Step, Verdict, examine};
@@ -41,7 +41,7 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
     let loaded = if sources.name_upstreams() { sources.load() } else { sources.load_with(found(&sources)?) };
     let Loaded { config, hooks } = loaded?;
     let search = config.search.as_ref().map(|engine| (engine, search_verdict(engine)));
-    let line = Rc::new(WaitingLine::new());
+    let line = Rc::new(ModelWait::new());
     let wait: Rc<dyn Wait> = line.clone();
     let limits = CallLimits {
         first_byte_timeout: FIRST_BYTE_TIMEOUT,
@@ -152,7 +152,7 @@ fn wanted(upstream: &Upstream, named: &[String], all: bool) -> Vec<Option<String
 }
 
 /// Examines one upstream, and meanwhile shows a progress line.
-fn examined(patient: Patient<'_>, line: &WaitingLine, json: bool) -> Vec<Verdict> {
+fn examined(patient: Patient<'_>, line: &ModelWait, json: bool) -> Vec<Verdict> {
     let upstream = patient.upstream;
     if !json {
         let model = patient.model.map_or(String::new(), |model| format!(" {}", ShownText::new(model)));

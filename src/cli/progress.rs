@@ -39,7 +39,7 @@ impl ProgressLine {
 }
 
 /// Shows the current step and, while a model is silent or slow, for how long it has been waited for.
-pub(super) struct WaitingLine {
+pub(super) struct ModelWait {
     line: ProgressLine,
     step: RefCell<String>,
     began: Cell<Instant>,
@@ -48,12 +48,12 @@ pub(super) struct WaitingLine {
     each: Duration,
 }
 
-impl WaitingLine {
+impl ModelWait {
     pub(super) fn new() -> Self {
         let line = ProgressLine::new();
         let each = if line.is_terminal { EACH_ON_TERMINAL } else { EACH_ELSEWHERE };
         let (step, began, due) = (RefCell::default(), Cell::new(Instant::now()), Cell::new(each));
-        WaitingLine { line, step, began, due, each }
+        ModelWait { line, step, began, due, each }
     }
 
     /// Shows a new step, whose wait begins now.
@@ -76,7 +76,7 @@ impl WaitingLine {
     }
 }
 
-impl Wait for WaitingLine {
+impl Wait for ModelWait {
     fn client(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_told_with_its_step_and_its_seconds() {
-        let line = WaitingLine::new();
+        let line = ModelWait::new();
         line.begin("checking v: speed".into());
         assert!(line.patience().unwrap() <= line.each);
         let (text, due) = line.waited(Duration::from_millis(10_400));

@@ -52,6 +52,10 @@ pub(super) fn forced_call(asked: CallAnswer<'_>, server: &ServerFacts) -> Verdic
             Called::Well => fine(FORCED_CALL, "comes back as a tool call"),
             Called::Badly(how) => wrong(FORCED_CALL, how, fixes::tool_parser(server, None)),
             Called::Found(family) => found_call(FORCED_CALL, family, asked, server),
+            Called::Empty => {
+                let (text, fix) = empty_call(answer, server);
+                wrong(FORCED_CALL, text, fix)
+            }
             Called::AsText | Called::Not => wrong(
                 FORCED_CALL,
                 "the answer is text, although a call was required",
@@ -77,6 +81,10 @@ pub(super) fn auto_call(asked: CallAnswer<'_>, server: &ServerFacts) -> Verdict 
                 "the model called the tool, but the call came back as text, in a form that sparkgap does not find: the tool parser is off, or another model's",
                 fixes::tool_parser(server, None),
             ),
+            Called::Empty => {
+                let (text, fix) = empty_call(answer, server);
+                doubtful(AUTO_CALL, text, Some(fix))
+            }
             Called::Not => doubtful(
                 AUTO_CALL,
                 "the model did not call the tool: it may be too small for Claude Code, or the tool parser is another model's",
@@ -88,13 +96,25 @@ pub(super) fn auto_call(asked: CallAnswer<'_>, server: &ServerFacts) -> Verdict 
 
 /// True if the server has counted an answer and shown nothing of it: its parser may have dropped a call.
 pub(super) fn may_be_dropped(answer: &Result<Answer, Trouble>, server: &ServerFacts) -> bool {
-    let is_blank = |answer: &Answer| {
-        answer.calls.is_empty() && answer.text.trim().is_empty() && answer.reasoning.is_empty()
-    };
+    answer.as_ref().is_ok_and(|answer| hides_tokens(answer, server))
+}
+
+fn hides_tokens(answer: &Answer, server: &ServerFacts) -> bool {
     server.flavour.dialect().shows_calls_as_text
-        && answer
-            .as_ref()
-            .is_ok_and(|answer| is_blank(answer) && answer.counts.completion >= DROPPED_TOKENS_MIN)
+        && answer.is_blank()
+        && answer.counts.completion >= DROPPED_TOKENS_MIN
+}
+
+/// The words and the fix for an answer without content. Only the count of its tokens lets the tool parser be the cause.
+fn empty_call(answer: &Answer, server: &ServerFacts) -> (String, String) {
+    let count = answer.counts.completion;
+    if hides_tokens(answer, server) {
+        let text = format!(
+            "the answer is empty, though the server counts {count} tokens: its tool parser may have dropped them"
+        );
+        return (text, fixes::tool_parser(server, None));
+    }
+    ("the answer is empty".into(), "see the server's log".into())
 }
 
 /// The verdict on an answer that may be dropped, by the answer to the same question with the call as text. `None`: the call
@@ -194,12 +214,16 @@ enum Called {
     Found(&'static CallFamily),
     AsText,
     Not,
+    Empty,
 }
 
 fn called(answer: &Answer) -> Called {
     let Some((name, arguments)) = answer.calls.first() else {
         if let Some(family) = call_in(&answer.text) {
             return Called::Found(family);
+        }
+        if answer.is_blank() {
+            return Called::Empty;
         }
         let is_markup = CALL_MARKUP.iter().any(|mark| answer.text.contains(mark));
         return if is_markup { Called::AsText } else { Called::Not };
@@ -285,6 +309,7 @@ mod tests {
                 "--tool-call-parser qwen3_coder",
             ),
             (answer("It rains.", &[]), Level::Doubtful, "did not call"),
+            (answer("", &[]), Level::Doubtful, "the answer is empty see the server's log"),
             (answer("", &[("get_weather", "{\"city\"")]), Level::Wrong, "not valid JSON"),
             (answer("", &[("get_weather", "{}")]), Level::Wrong, "lacks its argument"),
             (answer("", &[("other", CITY)]), Level::Wrong, "not offered"),
@@ -345,6 +370,10 @@ mod tests {
         let mut blank = Answer::default();
         blank.counts.completion = 22;
         assert!(may_be_dropped(&Ok(blank.clone()), &server()));
+        let told = shown(&forced(&Ok(blank.clone()), &server()));
+        assert!(told.contains("counts 22 tokens") && told.contains("--tool-call-parser"), "{told}");
+        let told = shown(&forced(&answer("", &[]), &server()));
+        assert_eq!(told, "fail the answer is empty see the server's log", "no cause was shown");
         let other = ServerFacts { flavour: ServerKind::OpenAi, ..server() };
         assert!(!may_be_dropped(&Ok(blank), &other), "its thinking is counted and not shown");
         for (text, completion) in [("Hm.", 22), ("", 3)] {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use super::calls::{self, CallAnswer};
 use super::questioner::Questioner;
 use super::verdict::{Level, ServerFacts, Step, Verdict};
-use super::{judge, questions};
+use super::{judge, questions, reach};
 use crate::fleet::{Discovered, Upstream};
 use crate::hooks::Hooks;
 use crate::ids;
 use crate::openai::Repair;
-use crate::transport::{Path, QuestionLimits, Wait};
+use crate::probe::{Trouble, refusal_words};
+use crate::transport::{Failure, Path, QuestionLimits, Wait};
 
 /// Tokens of the prompt that is sent twice. It spans many cache blocks of any server, and takes seconds on a slow
 /// machine.
@@ -63,7 +64,7 @@ struct Examination<'e> {
 impl Examination<'_> {
     fn run(&mut self) {
         if self.upstream.speaks_messages() {
-            return judge::passed(self.upstream.config()).into_iter().for_each(|verdict| self.tell(verdict));
+            return reach::passed(self.upstream.config()).into_iter().for_each(|verdict| self.tell(verdict));
         }
         let Some(found) = self.listing() else { return };
         let config = self.upstream.config();
@@ -116,13 +117,27 @@ impl Examination<'_> {
 
     /// The server's models and kind; `None` if it cannot be reached, refuses the key, or does not list its models.
     fn listing(&mut self) -> Option<Arc<Discovered>> {
-        self.begin(judge::REACHABLE);
+        self.begin(reach::REACHABLE);
         let result = self.upstream.discover();
-        let config = self.upstream.config();
-        for verdict in judge::reached(&config.url, config.api_key.is_some(), &result) {
+        let words = match result {
+            Err(Failure::Status(_)) => self.listing_refusal(),
+            _ => String::new(),
+        };
+        for verdict in reach::reached(self.upstream.config(), &words, &result) {
             self.tell(verdict);
         }
         result.ok()
+    }
+
+    /// The words with which the server refuses to list its models: asked for once more, since discovery keeps only the status.
+    fn listing_refusal(&self) -> String {
+        const REFUSAL_SIZE_MAX: usize = 64 * 1024;
+        let endpoint = self.upstream.endpoint();
+        let limits = QuestionLimits { time: endpoint.limits().discovery_timeout, size: REFUSAL_SIZE_MAX };
+        let page = endpoint.question(Path::Api("/models"), limits).ok().filter(|page| page.status >= 400);
+        let mut words = page.map_or_else(String::new, |mut page| refusal_words(&mut page.body));
+        endpoint.hide_keys(&mut words);
+        words
     }
 
     fn tools(&mut self, server: &ServerFacts, asker: &mut Questioner<'_>) {
@@ -241,7 +256,12 @@ impl Examination<'_> {
         for question in questions::refusable(server, &settings) {
             let of_name = asker.known_for(&question);
             known.extend(of_name.into_iter().filter(|repair| !known.contains(repair)).collect::<Vec<_>>());
-            if let Err(trouble) = asker.ask(&question, |_| false) {
+            let asked = asker.ask(&question, |_| false);
+            let asked = asked.and_then(|answer| match answer.is_nothing() {
+                true => Err(Trouble::Broken("the answer is empty".into())),
+                false => Ok(answer),
+            });
+            if let Err(trouble) = asked {
                 refused.push((trouble, asker.tried().to_vec()));
             }
             if asker.has_given_up() {

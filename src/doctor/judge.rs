@@ -1,6 +1,5 @@
 //! The judgement of answers: for each check, a function from the server's answer to a verdict. No I/O.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::fixes;
@@ -9,7 +8,6 @@ use crate::claude_code::{
     AUTO_CHECK_SECONDS, AUTO_CHECK_TOKENS, AUTO_PREFILL_MIN, AUTO_WINDOW_MIN, FIRST_REQUEST_TOKENS,
     FULL_PROMPT_TOKENS, LEAN_PROMPT_TOKENS, gets_full_prompt,
 };
-use crate::config::UpstreamConfig;
 use crate::dialect::ServerKind;
 use crate::fleet::Discovered;
 use crate::openai::Repair;
@@ -17,9 +15,6 @@ use crate::probe::{Answer, Trouble};
 use crate::shown::is_command;
 use crate::transport::Failure;
 
-pub(super) const REACHABLE: &str = "reachable";
-pub(super) const KEY: &str = "key";
-const PROTOCOL: &str = "protocol";
 pub(super) const MODELS: &str = "models";
 pub(super) const WINDOW: &str = "window";
 pub(super) const PROMPT: &str = "system prompt";
@@ -81,69 +76,6 @@ pub(super) fn doubtful(check: &'static str, text: impl Into<String>, fix: Option
 
 pub(super) fn wrong(check: &'static str, text: impl Into<String>, fix: impl Into<String>) -> Verdict {
     verdict(check, Level::Wrong, text, Some(fix.into()))
-}
-
-/// Judges the configuration of an upstream that speaks the Messages API, which is asked nothing.
-pub(super) fn passed(config: &UpstreamConfig) -> Vec<Verdict> {
-    let text = "it speaks the Messages API: requests pass as they are, and sparkgap sends none of its own, so no check was made";
-    let doubts = config.doubts().into_iter().map(|doubt| doubtful(KEY, doubt, None));
-    doubts.chain([fine(PROTOCOL, text)]).collect()
-}
-
-/// Checks that the server can be reached and accepts the key.
-pub(super) fn reached(url: &str, has_key: bool, result: &Result<Arc<Discovered>, Failure>) -> Vec<Verdict> {
-    let failure = match result {
-        Ok(found) => {
-            let key = if has_key { "the key is accepted" } else { "none is asked for" };
-            let name = match found.flavour {
-                ServerKind::Unknown => "a server of an unknown kind".to_string(),
-                flavour => flavour.name().to_string(),
-            };
-            return vec![fine(REACHABLE, format!("{url} answers: {name}")), fine(KEY, key)];
-        }
-        Err(failure) => failure,
-    };
-    let answers = || fine(REACHABLE, format!("{url} answers"));
-    match failure {
-        Failure::Status(401 | 403) if has_key => {
-            let fix = "set the key that the server was started with: SPARKGAP_UPSTREAM_KEY, --upstream-key-file, or api_key in a Lua file";
-            vec![answers(), wrong(KEY, "the server does not accept the key", fix)]
-        }
-        Failure::Status(401 | 403) => {
-            let fix = "put it into the environment variable SPARKGAP_UPSTREAM_KEY, name its file with --upstream-key-file, or set api_key in a Lua file";
-            vec![answers(), wrong(KEY, "the server asks for a key, and none is configured", fix)]
-        }
-        failure => vec![unreached(url, failure)],
-    }
-}
-
-fn unreached(url: &str, failure: &Failure) -> Verdict {
-    let text = format!("{url}: {failure}");
-    let fix = match failure {
-        Failure::Refused(_) | Failure::Reset(_) | Failure::Truncated(_) => {
-            "start the server, on an address that this machine can reach (--host 0.0.0.0); check host, port and firewall"
-        }
-        Failure::Exhausted(_) => "raise the limit on open files and threads of this process",
-        Failure::Hung => "restart the server: it hangs",
-        Failure::Stopped => "start the server again: it refuses new connections",
-        Failure::Timeout(_) => {
-            "check host and firewall; a server that is still loading its model needs some minutes"
-        }
-        Failure::Tls(_) => {
-            "use http:// if the server has no TLS; if its certificate is your own, pass the authority's with --ca-file"
-        }
-        Failure::Status(404) => "check the URL: the base URL of these servers ends in /v1",
-        Failure::Status(500..) => "wait until the server has loaded its model; see its log",
-        Failure::Status(_)
-        | Failure::Protocol(_)
-        | Failure::Redirected(..)
-        | Failure::Encoded(_)
-        | Failure::TooLarge(_)
-        | Failure::ClientGone => {
-            "check the URL: an OpenAI-compatible server lists its models at /models below it"
-        }
-    };
-    wrong(REACHABLE, text, fix)
 }
 
 /// Checks that the server has models, among them those that the aliases name. `examined` is the one that the other checks
@@ -234,6 +166,7 @@ pub(super) fn reasoning(answer: &Result<Answer, Trouble>, server: &ServerFacts) 
             "comes as <think> text within the answer: the reasoning parser is off, or another model's",
             fixes::reasoning_parser(server),
         ),
+        Ok(answer) if answer.is_blank() => doubtful(REASONING, "not known: the answer is empty", None),
         Ok(answer) if answer.reasoning.is_empty() => {
             fine(REASONING, "neither the reasoning field nor <think> text came: the model does not think")
         }
@@ -417,8 +350,14 @@ pub(super) fn repairs(learned: &[Repair], known: &[Repair], refused: &[(Trouble,
     };
     let mut parts: Vec<String> = Vec::new();
     for (trouble, tried) in refused {
-        let text = format!("a request as Claude Code sends it is refused: {trouble}");
-        parts.push(if tried.is_empty() { text } else { format!("{text} (after changes: {})", list(tried)) });
+        let end = if matches!(trouble, Trouble::Refused(..)) { "is refused" } else { "has no answer" };
+        let mut text = format!("a request as Claude Code sends it {end}: {trouble}");
+        if !tried.is_empty() {
+            text.push_str(&format!(" (after changes: {})", list(tried)));
+        }
+        if !parts.contains(&text) {
+            parts.push(text);
+        }
     }
     if !learned.is_empty() {
         parts.push(format!("sparkgap silently changes what the server refuses: {}", list(learned)));
@@ -454,35 +393,6 @@ mod tests {
 
     fn shown(verdict: &Verdict) -> String {
         format!("{} {} {}", verdict.level.name(), verdict.text, verdict.fix.as_deref().unwrap_or(""))
-    }
-
-    #[test]
-    fn an_unreachable_server_gets_a_fix_for_each_cause() {
-        for (failure, expected) in [
-            (Failure::Refused("x".into()), "--host 0.0.0.0"),
-            (Failure::Exhausted("x".into()), "limit on open files"),
-            (Failure::Timeout("while connecting"), "still loading"),
-            (Failure::Tls("x".into()), "--ca-file"),
-            (Failure::Status(404), "ends in /v1"),
-            (Failure::Status(503), "loaded its model"),
-            (Failure::Protocol("x".into()), "/models"),
-        ] {
-            let verdicts = reached("http://box/v1", false, &Err(failure));
-            assert_eq!(verdicts.len(), 1);
-            assert!(
-                verdicts[0].level == Level::Wrong && shown(&verdicts[0]).contains(expected),
-                "{verdicts:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_missing_key_and_a_wrong_key_are_told_apart() {
-        for (has_key, expected) in [(false, "none is configured"), (true, "does not accept")] {
-            let verdicts = reached("http://box/v1", has_key, &Err(Failure::Status(401)));
-            assert_eq!((verdicts[0].level, verdicts[1].level), (Level::Fine, Level::Wrong));
-            assert!(verdicts[1].text.contains(expected), "{verdicts:?}");
-        }
     }
 
     #[test]
@@ -538,6 +448,14 @@ mod tests {
             assert!(refused.text.contains(part), "{}", refused.text);
         }
         assert!(repairs(&[], &[], &[]).text.contains("takes requests"));
+        let both = [
+            (Trouble::Refused(400, "no".into()), Vec::new()),
+            (Trouble::Refused(400, "no".into()), Vec::new()),
+        ];
+        let same = repairs(&[], &[], &both).text;
+        assert_eq!(same, "a request as Claude Code sends it is refused: status 400: no", "once");
+        let none = repairs(&[], &[], &[(Trouble::Broken("the answer is empty".into()), Vec::new())]).text;
+        assert_eq!(none, "a request as Claude Code sends it has no answer: the answer is empty");
     }
 
     #[test]
@@ -548,6 +466,7 @@ mod tests {
             (answer("Hm.\n</think>\n\nHello", &[]), Level::Wrong, "--reasoning-parser qwen3"),
             (answer("<think>Hm.", &[]), Level::Wrong, "--reasoning-parser qwen3"),
             (answer("Hello", &[]), Level::Fine, "does not think"),
+            (answer(" ", &[]), Level::Doubtful, "not known"),
             (Err(Trouble::Failure(Failure::Timeout("before the first byte"))), Level::Wrong, "timed out"),
         ] {
             let verdict = reasoning(&answer, &server());

@@ -4,6 +4,7 @@
 //! | file | duty |
 //! |---|---|
 //! | `examine` | [`examine`]: the checks in order, each with its question to the server |
+//! | `reach` | from the models listing, or its failure, to a verdict: pure |
 //! | `questioner` | asks, and repairs what the server refuses, as requests do |
 //! | `questions` | the bodies of the questions |
 //! | `calls` | the same for tool calls: whether the server recognizes them, and whether sparkgap finds the others |
@@ -17,6 +18,7 @@ mod fixes;
 mod judge;
 mod questioner;
 mod questions;
+mod reach;
 mod verdict;
 
 pub use examine::{Patient, examine};

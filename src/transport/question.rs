@@ -91,6 +91,11 @@ fn failure(error: Error, size_max: usize) -> Failure {
         Error::Timeout(Timeout::Resolve) => Failure::Timeout(WHILE_LOOKING_UP),
         Error::Timeout(Timeout::Connect) => Failure::Timeout(WHILE_CONNECTING),
         Error::Timeout(_) => Failure::Timeout("before the end of the answer"),
+        Error::ConnectProxyFailed(why) => {
+            // It names the status twice: `proxy server responded 403/403`.
+            let why = why.split('/').next().unwrap_or_default().replace("proxy server", "it");
+            Failure::Refused(format!("the proxy does not connect to the server: {why}"))
+        }
         Error::HostNotFound => Failure::Refused("the host name has no address".into()),
         Error::ConnectionFailed => Failure::Refused("the connection failed".into()),
         Error::BodyExceedsLimit(_) => Failure::TooLarge(size_max),
@@ -105,6 +110,8 @@ fn failure(error: Error, size_max: usize) -> Failure {
                 | io::ErrorKind::NetworkUnreachable
                 | io::ErrorKind::AddrNotAvailable,
             ) => refused,
+            // A look-up that fails has no kind of its own.
+            (refused, _) if error.to_string().starts_with("failed to lookup address") => refused,
             // rustls wraps its errors in this kind.
             (_, io::ErrorKind::InvalidData) => Failure::Tls(error.to_string()),
             (_, _) => Failure::Reset(error.to_string()),

@@ -121,6 +121,55 @@ fn an_unreachable_server_is_reported() {
 }
 
 #[test]
+fn empty_answers_name_no_cause() {
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 200, MODELS);
+    for _ in 0..8 {
+        upstream.next(|upstream| {
+            upstream.stream_head();
+            upstream.done()
+        });
+    }
+    let (code, checks) = examined(&upstream, &[]);
+    assert_eq!(
+        levels(&checks),
+        "reachable: ok, key: ok, models: ok, window: ok, system prompt: ok, forced tool call: fail, auto tool call: warn, \
+         reasoning: warn, speed: warn, prefix cache: warn, repairs: warn"
+    );
+    let text = checks.to_string();
+    assert!(!text.contains("parser") && !text.contains("does not think"), "{text}");
+    assert!(
+        text.contains("has no answer: the answer is empty") && !text.contains("takes requests"),
+        "{text}"
+    );
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn a_refused_listing_is_told_in_the_servers_words() {
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 400, r#"{"error":{"message":"no tenant for sk-secret-4711"}}"#);
+    let url = upstream.url();
+    let (code, text, _) =
+        output_in(&["doctor", "--upstream", &url], &[("SPARKGAP_UPSTREAM_KEY", "sk-secret-4711")]);
+    assert!(text.contains("status 400: no tenant for ***") && !text.contains("4711"), "{text}");
+    assert_eq!(code, Some(1));
+    // A proxy that refuses, and a name that no name server knows.
+    let proxy = Upstream::start();
+    let address = proxy.url().replace("/v1", "");
+    let lua = format!(
+        r#"return {{ upstreams = {{ v = {{ url = "{url}", http_proxy = "{address}" }}, w = {{ url = "http://box.invalid/v1" }} }} }}"#
+    );
+    let path = super::server::hooks_file("doctor_proxy", &lua);
+    let (_, text, _) = output(&["doctor", "--hooks", &path]);
+    assert!(
+        text.contains(&format!("through the proxy {address}: no connection: the proxy does not connect")),
+        "{text}"
+    );
+    assert!(text.contains(&format!("fix: check that the proxy {address} (http_proxy)")), "{text}");
+}
+
+#[test]
 fn a_server_that_fails_at_everything() {
     let upstream = Upstream::start();
     upstream.set_page("/v1/models", 200, r#"{"data":[{"id":"a"},{"id":"b"}]}"#);
