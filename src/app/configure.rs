@@ -2,6 +2,8 @@
 //! not use the network.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -144,7 +146,7 @@ fn upstreams_with(
 /// The file cannot be read, or is not a configuration that can be translated; the text names the file.
 pub fn read_litellm(file: &Path, is_run: bool) -> Result<Import, String> {
     let path = file.display().to_string();
-    let yaml = std::fs::read_to_string(file).map_err(|error| format!("{path}: {error}"))?;
+    let yaml = read_limited(file).map_err(|error| format!("{path}: {error}"))?;
     let context = ImportContext { variable: &service::variable, path: &path, read: &read_included, is_run };
     let named = |error: ImportError| match error.file {
         Some(_) => error.to_string(),
@@ -153,6 +155,17 @@ pub fn read_litellm(file: &Path, is_run: bool) -> Result<Import, String> {
     // Only LiteLLM's files are run as they are; a file to convert may be another program's.
     let read = if is_run { litellm::import } else { litellm::import_any };
     read(&yaml, context).map_err(named)
+}
+
+/// Reads a file of at most [`litellm::SIZE_MAX`] bytes. It may be a pipe; of one without an end no more is read.
+fn read_limited(file: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(litellm::SIZE_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > litellm::SIZE_MAX {
+        let limit = litellm::SIZE_MAX;
+        return Err(io::Error::other(format!("more than {limit} bytes; is it a configuration?")));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8 text"))
 }
 
 /// Reads a file that a LiteLLM configuration includes.
@@ -171,6 +184,13 @@ fn read_included(path: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_an_end_is_read_to_the_limit_only() {
+        let error = read_litellm(Path::new("/dev/zero"), false).unwrap_err();
+        assert!(error.starts_with("/dev/zero: more than 1048576 bytes"), "{error}");
+        assert!(read_litellm(Path::new("no/such.yaml"), false).unwrap_err().contains("No such file"));
+    }
 
     #[test]
     fn a_key_file_loses_its_line_end() {

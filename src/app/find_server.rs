@@ -100,6 +100,14 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn the_usual_ports_are_documented() {
+        for page in [include_str!("../../docs/upstreams.md"), include_str!("../cli/arguments.rs")] {
+            let line = page.lines().find(|line| line.contains("8888") && line.contains("11434")).unwrap();
+            assert!(USUAL_PORTS.iter().all(|port| line.contains(&port.to_string())), "{line}");
+        }
+    }
+
     const MODELS: &str = r#"{"object":"list","data":[{"id":"m","object":"model"}]}"#;
 
     /// A server that accepts an empty connection, then answers one request and returns the request's head.

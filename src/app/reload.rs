@@ -94,7 +94,9 @@ impl Reload {
                 true
             }
             Err(failed) => {
-                for line in format!("reload failed; still running the previous hooks: {failed}").lines() {
+                for line in
+                    format!("reload failed; still running the previous configuration: {failed}").lines()
+                {
                     log::error!("{line}");
                 }
                 false

@@ -60,7 +60,7 @@ pub(super) enum Command {
     name = "serve",
     example = "sparkgap serve --upstream http://192.168.68.155:8888/v1",
     example = "sparkgap serve --listen 0.0.0.0:4000 --api-key-file /etc/sparkgap/keys --hooks /etc/sparkgap/hooks",
-    note = "Without --upstream and --hooks it looks for a server on the usual local ports, and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY, or the systemd credential of that name, holds the key for the upstreams of --upstream; SPARKGAP_CLIENT_KEYS holds what a file of --api-key-file does.\nUnder a socket unit --listen has no say: the unit names the address."
+    note = "Without --upstream and --hooks it looks for a server on the usual local ports (8000, 8888, 8080, 11434, 1234, 30000), and serves the demo if there is none.\nThe environment variable SPARKGAP_UPSTREAM_KEY, or the systemd credential of that name, holds the key for the upstreams of --upstream; SPARKGAP_CLIENT_KEYS holds what a file of --api-key-file does.\nUnder a socket unit --listen has no say: the unit names the address."
 )]
 pub(super) struct Serve {
     /// address to listen on, or a port of all addresses (%listen%)
@@ -408,7 +408,7 @@ pub(super) struct ReloadCommand {
     name = "doctor",
     example = "sparkgap doctor --upstream http://192.168.68.155:8888/v1",
     example = "sparkgap doctor --hooks /etc/sparkgap/hooks --json",
-    note = "Without --upstream and --hooks it looks for a server on the usual local ports."
+    note = "Without --upstream and --hooks it looks for a server on the usual local ports: 8000, 8888, 8080, 11434, 1234, 30000.\nAn answer is waited for at most 120 s until its first byte, and 60 s between two bytes; timeout = SECONDS of an upstream in a Lua file replaces both."
 )]
 pub(super) struct Doctor {
     /// base URL of an OpenAI-compatible server; may be repeated

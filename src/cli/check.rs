@@ -6,7 +6,7 @@ use super::arguments::Check;
 use super::output::{Failed, note, print, print_json};
 use super::serve::HALF_TLS;
 use crate::app::{DEMO, Sources};
-use crate::config::{self, Config, ConnectionSettings, UpstreamAuth, UpstreamConfig, UpstreamProtocol};
+use crate::config::{self, Config, UpstreamAuth, UpstreamConfig, UpstreamProtocol};
 use crate::hooks::Loaded;
 use crate::json::Value;
 use crate::litellm;
@@ -78,7 +78,7 @@ fn as_text(loaded: &Loaded) -> String {
         if let Some(cluster) = upstream.cluster {
             let _ = writeln!(text, "  {:16} it is a cluster: {}", "", cluster.name());
         }
-        add_connection(&upstream.connection, &mut text);
+        add_connection(upstream, &mut text);
         for rules in loaded.config.never_to.iter().filter(|rules| rules.upstream == upstream.name) {
             let _ = writeln!(text, "  {:16} never_to: {}", "", rules_of(rules));
         }
@@ -97,12 +97,19 @@ fn as_text(loaded: &Loaded) -> String {
         let policy = if place.closed { " (policy closed)" } else { "" };
         let _ = writeln!(text, "  {:20} {}{line}{policy}", place.hook.name(), place.file);
     }
+    let unset = loaded.hooks.unset_variables();
+    if !unset.is_empty() {
+        let unset = unset.iter().map(|name| ShownText::new(name).to_string()).collect::<Vec<_>>().join(", ");
+        let _ =
+            writeln!(text, "environment variables that the Lua asks for and that are not set here: {unset}");
+    }
     let _ = writeln!(text, "hash {}", loaded.hooks.hash());
     text
 }
 
 /// Adds lines on how the connections to an upstream are made, if that is not the usual way.
-fn add_connection(connection: &ConnectionSettings, text: &mut String) {
+fn add_connection(upstream: &UpstreamConfig, text: &mut String) {
+    let connection = &upstream.connection;
     let mut add = |line: String| _ = writeln!(text, "  {:16} {line}", "");
     if !connection.headers.is_empty() {
         let names: Vec<&str> = connection.headers.iter().map(|(name, _)| name.as_str()).collect();
@@ -111,11 +118,20 @@ fn add_connection(connection: &ConnectionSettings, text: &mut String) {
     if let Some(proxy) = &connection.http_proxy {
         add(format!("through the proxy {proxy}"));
     }
-    if let Some(file) = &connection.ca_file {
-        add(format!("its certificate is checked against {}", file.display()));
+    let is_secure = upstream.url.starts_with("https://");
+    match &connection.ca_file {
+        _ if !is_secure => {}
+        Some(file) if connection.verifies_tls => {
+            add(format!("its certificate is checked against {}", file.display()));
+        }
+        Some(_) => {
+            add("its certificate is not checked (tls_verify = false), so ca_file has no effect".into());
+        }
+        None if connection.verifies_tls => {}
+        None => add("its certificate is not checked (tls_verify = false)".into()),
     }
-    if !connection.verifies_tls {
-        add("its certificate is not checked (tls_verify = false)".into());
+    if !is_secure && (connection.ca_file.is_some() || !connection.verifies_tls) {
+        add("ca_file and tls_verify have no effect: its URL begins with http://".into());
     }
 }
 
@@ -208,6 +224,7 @@ fn as_json(loaded: &Loaded) -> Value<'_> {
         ("aliases", aliases.collect::<Vec<_>>().into()),
         ("never_to", never_to.collect::<Vec<_>>().into()),
         ("hooks", hooks.collect::<Vec<_>>().into()),
+        ("unset_variables", list(&loaded.hooks.unset_variables())),
         ("hash", loaded.hooks.hash().to_string().into()),
     ])
 }

@@ -9,7 +9,7 @@ use crate::config::{self, Secret};
 use crate::json::{self, Value};
 use crate::shell::Variables;
 use crate::shown::is_command;
-use crate::transport::{CallLimits, Endpoint, Page, Path, QuestionLimits, trust};
+use crate::transport::{CallLimits, Endpoint, Failure, Page, Path, QuestionLimits, trust};
 
 /// The default address of sparkgap, used if neither an option nor `SPARKGAP_URL` names another one.
 pub(super) const LOCAL: &str = "http://127.0.0.1:4000";
@@ -80,7 +80,10 @@ pub(super) fn ask(
     let answer = json::parse(&mut body).map_err(|error| not_ours(&error.to_string()))?;
     let takes_keys = answer.get("takes_keys").and_then(Value::as_bool).unwrap_or(false);
     let own = own_variables(base_url, key.as_deref(), takes_keys);
-    read_answer(&answer, own).map_err(|what| not_ours(&what))
+    read_answer(&answer, own).map_err(|what| match answer.get("env").and_then(Value::as_object) {
+        Some(_) => format!("the sparkgap at {remote} gives an environment that no shell is to get: {what}"),
+        None => not_ours(&what),
+    })
 }
 
 /// Trusts the authorities in the file that `SPARKGAP_CA_FILE` names, if it is set: for a sparkgap with a private certificate.
@@ -186,6 +189,11 @@ fn with_scheme(url: &str) -> String {
 fn fetch(server: &Endpoint, url: &str) -> Result<Vec<u8>, NoEnvironment> {
     let limits = QuestionLimits { time: ANSWER_TIMEOUT, size: ANSWER_SIZE_MAX };
     let page = server.question(Path::Root("/env"), limits).map_err(|failure| {
+        if let Failure::Tls(_) = failure {
+            return NoEnvironment::Other(format!(
+                "no sparkgap answers at {url} ({failure}).\nIf its certificate is your own, name the file of its authority: SPARKGAP_CA_FILE=FILE"
+            ));
+        }
         NoEnvironment::Other(format!("no sparkgap answers at {url} ({failure}).\nStart one: sparkgap serve --upstream URL, or sparkgap demo. Or say where it is: SPARKGAP_URL=http://box:4000, or sparkgap env --remote http://box:4000"))
     })?;
     let Page { status, body, .. } = page;

@@ -443,6 +443,9 @@ fn description(found: &Discovered) -> String {
         None => model.id.clone(),
     });
     let names = named.collect::<Vec<_>>().join(", ");
+    if names.is_empty() {
+        return format!("{}, lists no model", found.flavour.name());
+    }
     let more = match found.models.len().saturating_sub(NAMED_MAX) {
         0 => String::new(),
         more => format!(" and {more} more"),

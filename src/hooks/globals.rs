@@ -44,10 +44,14 @@ pub(super) fn install(lua: &Lua, guard: &Arc<Guard>, options: &LoadOptions) -> m
     globals.set("log", log)?;
     globals.set("json", json_table(lua, guard)?)?;
     globals.set("shared", shared_table(lua, guard, &options.shared)?)?;
-    let environment = Arc::clone(&options.environment);
+    let (environment, unset) = (Arc::clone(&options.environment), options.unset.clone());
     let env = move |_: &Lua, name: String| {
         let own = environment.get(&name).map(|secret| secret.expose().to_owned());
-        Ok(own.or_else(|| service::variable(&name)))
+        let value = own.or_else(|| service::variable(&name));
+        if value.is_none() {
+            unset.note(&name);
+        }
+        Ok(value)
     };
     globals.set("env", lua.create_function(env)?)?;
     // Only the upper half of the hash is returned, since Lua's integers are signed.

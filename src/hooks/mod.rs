@@ -64,6 +64,7 @@ mod source;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unset;
 mod view;
 mod vm;
 
@@ -76,3 +77,4 @@ pub use search::SearchDecision;
 pub use set::{Hooks, Loaded};
 pub use shared::Shared;
 pub use table::Mistake;
+pub use unset::UnsetVariables;

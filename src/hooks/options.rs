@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::log_lines::HookLog;
 use super::shared::Shared;
+use super::unset::UnsetVariables;
 use crate::config::Secret;
 
 /// The limits of one call and of one VM.
@@ -44,4 +45,6 @@ pub struct LoadOptions {
     pub texts: Vec<(String, String)>,
     /// Variables that `env` looks up first, before the process's own environment.
     pub environment: Arc<BTreeMap<String, Secret>>,
+    /// Variables that `env` was asked for and that are not set.
+    pub unset: UnsetVariables,
 }

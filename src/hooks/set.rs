@@ -101,6 +101,11 @@ impl Hooks {
         &self.hash
     }
 
+    /// The environment variables that the files asked for by `env` and that are not set, the first 64.
+    pub fn unset_variables(&self) -> Vec<String> {
+        self.blueprint.options.unset.names()
+    }
+
     /// Where the hooks are defined, in the order in which they run.
     pub fn places(&self) -> Vec<HookPlace> {
         let file_of = |file: usize| {

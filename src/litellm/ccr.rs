@@ -9,6 +9,7 @@ use super::import::Import;
 use super::lua::{key, quote};
 use super::providers::NO_KEY;
 use super::report::{Report, join};
+use super::sources::Variable;
 use super::summary::{OUTSIDE, key_words};
 use super::yaml::{Content, Node, Scalar};
 use crate::config::{self, Secret};
@@ -88,6 +89,8 @@ struct CcrProvider {
     name: String,
     lua: String,
     models: Vec<String>,
+    /// The variable that holds its key.
+    key: Option<String>,
     /// For the summary.
     line: String,
 }
@@ -96,11 +99,21 @@ struct CcrProvider {
 ///
 /// # Errors
 /// No provider can be served.
-pub(super) fn translate(root: &Node) -> Result<Import, ImportError> {
+pub(super) fn translate(root: &Node, variable: Variable<'_>) -> Result<Import, ImportError> {
     let mut report = Report::default();
     KEYS.iter().for_each(|(key, verdict, note)| report.mark(*key, *verdict, *note));
     let mut environment = Vec::new();
-    let providers = read_providers(root, &mut environment, &mut report)?;
+    let mut providers = read_providers(root, &mut environment, &mut report)?;
+    for CcrProvider { key, line, .. } in &mut providers {
+        let is_unset = |name: &&String| {
+            !environment.iter().any(|(known, _)| known == *name)
+                && variable(name).is_none_or(|value| value.is_empty())
+        };
+        if let Some(name) = key.as_ref().filter(is_unset) {
+            let words = key_words(Some(name), false);
+            *line = line.replacen(&words, &format!("{words} (not set here)"), 1);
+        }
+    }
     let (routes, default) = read_router(root, &providers, &mut report)?;
     let mut lua = String::from(
         "-- Made from a claude-code-router configuration by `sparkgap import`. It is yours now: change it as you like.\nlocal upstreams = {\n",
@@ -195,8 +208,8 @@ fn read_provider(
         lua.push_str(&format!(", api_key = env {}", quote(variable)));
     }
     let was_literal = environment.iter().any(|(name, _)| key.as_ref() == Some(name));
-    let key = key_words(key.as_deref(), was_literal);
-    let mut line = format!("{name}: {}, {key}", url.trim_matches('"'));
+    let words = key_words(key.as_deref(), was_literal);
+    let mut line = format!("{name}: {}, {words}", url.trim_matches('"'));
     if speaks_messages {
         lua.push_str(", protocol = \"messages\"");
     }
@@ -211,7 +224,7 @@ fn read_provider(
         Some(Content::List(models)) => models.iter().filter_map(Node::text).map(str::to_owned).collect(),
         _ => Vec::new(),
     };
-    Ok(CcrProvider { name, lua, models, line })
+    Ok(CcrProvider { name, lua, models, key, line })
 }
 
 /// The base URL of an upstream.

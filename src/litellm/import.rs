@@ -108,7 +108,7 @@ fn translate(whole: &WholeFile, context: ImportContext<'_>) -> Result<Import, Im
     let lua = lua::write(&models, &aliases);
     let mut lines: Vec<Line> = repeated.iter().map(report::repeated).collect();
     lines.extend(report.lines(root));
-    let summary = summary::write(&models, &aliases, &lines);
+    let summary = summary::write(&models, &aliases, &lines, context.variable);
     let Models { environment, unset, .. } = models;
     let files = files.iter().skip(1).cloned().collect();
     Ok(Import { lua, report: lines, summary, files, environment, master_key, unset })

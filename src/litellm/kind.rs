@@ -14,7 +14,7 @@ pub fn import_any(text: &str, context: ImportContext<'_>) -> Result<Import, Impo
     if text.trim_start().starts_with(['{', '/']) {
         let plain = ccr::without_comments(text);
         match yaml::parse(&plain, None) {
-            Ok((root, _)) if ccr::is_one(&root) => return ccr::translate(&root),
+            Ok((root, _)) if ccr::is_one(&root) => return ccr::translate(&root, context.variable),
             // Only claude-code-router's file has comments with slashes.
             Err(error) if plain.contains("\"Providers\"") || plain.contains("\"Router\"") => {
                 return Err(error);

@@ -7,7 +7,7 @@ use super::facts::ModelKind;
 use super::models::Models;
 use super::pools::ImportedAlias;
 use super::report::Line;
-use super::sources::UNSET_VALUE;
+use super::sources::{UNSET_VALUE, Variable};
 use super::target::WITHOUT_KEY;
 use super::upstream::{ImportedUpstream, SettingText};
 use crate::config;
@@ -22,6 +22,9 @@ const UNSET_MAX: usize = 8;
 /// The most losses of another program's file that get a line.
 const LOST_MAX: usize = 6;
 
+/// Beginnings of the keys with which claude-code-router chooses a model.
+const RULES: [&str; 3] = ["Router", "router", "CUSTOM_ROUTER_PATH"];
+
 /// Beginnings of notes, by importance: a loss with an earlier one comes first. All others follow, by their number.
 const IMPORTANCE: [&str; 5] =
     ["the entry is left out", "no entry of model_list", "not taken over", "no virtual keys", "no limits"];
@@ -35,9 +38,14 @@ pub fn is_loss(line: &str) -> bool {
 pub(super) const OUTSIDE: &str = "OUTSIDE OF THIS NETWORK";
 
 /// Writes the lines.
-pub(super) fn write(models: &Models, aliases: &[ImportedAlias], report: &[Line]) -> Vec<String> {
+pub(super) fn write(
+    models: &Models,
+    aliases: &[ImportedAlias],
+    report: &[Line],
+    variable: Variable<'_>,
+) -> Vec<String> {
     let mut lines = vec![names(models, aliases)];
-    lines.extend(servers(models));
+    lines.extend(servers(models, variable));
     lines.extend(losses(models, report));
     lines
 }
@@ -63,7 +71,7 @@ fn names(models: &Models, aliases: &[ImportedAlias]) -> String {
 }
 
 /// A line for each address: the key that goes there, and whether it is outside of this network.
-fn servers(models: &Models) -> Vec<String> {
+fn servers(models: &Models, variable: Variable<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     let is_outside = |upstream: &&ImportedUpstream| match &upstream.url {
         SettingText::Literal(url) => config::host_outside(url).is_some(),
@@ -81,7 +89,14 @@ fn servers(models: &Models) -> Vec<String> {
                 (format!("the address in {name}{}", if is_unset { " (not set here)" } else { "" }), "")
             }
         };
-        let key = key_words(upstream.key.as_deref(), upstream.key_was_literal);
+        let is_set = |name: &str| {
+            models.environment.iter().any(|(known, _)| known == name)
+                || variable(name).is_some_and(|value| !value.is_empty())
+        };
+        let mut key = key_words(upstream.key.as_deref(), upstream.key_was_literal);
+        if upstream.key.as_deref().is_some_and(|name| !is_set(name)) {
+            key.push_str(" (not set here)");
+        }
         let mut line = format!("{}: {url}, {key}", upstream.name);
         if is_outside(&upstream) {
             line.push_str(&format!(": {OUTSIDE}"));
@@ -110,8 +125,15 @@ pub(super) fn key_words(variable: Option<&str>, was_literal: bool) -> String {
 
 /// The first lost settings of another program's file, each with its note.
 pub(super) fn first_losses(report: &[Line]) -> impl Iterator<Item = String> {
-    let lost = report.iter().filter(|line| line.verdict == Unsupported).take(LOST_MAX);
-    lost.map(|line| format!("lost: {}: {}", line.key, line.note))
+    let mut lost: Vec<&Line> = report.iter().filter(|line| line.verdict == Unsupported).collect();
+    // A lost rule sends requests to another model, so it comes before a lost setting.
+    lost.sort_by_key(|line| !RULES.iter().any(|rule| line.key.starts_with(rule)));
+    let more = lost.len().saturating_sub(LOST_MAX);
+    let rest = (more > 0).then(|| format!("lost: {more} more settings: --verbose shows them"));
+    lost.truncate(LOST_MAX);
+    let lines: Vec<String> =
+        lost.into_iter().map(|line| format!("lost: {}: {}", line.key, line.note)).chain(rest).collect();
+    lines.into_iter()
 }
 
 /// True for a host that only Docker's own name server is likely to know: `host.docker.internal`, or a service that is

@@ -335,7 +335,7 @@ impl<'t, T: saphyr_parser::Input> YamlReader<'t, T> {
         Err(ImportError::at(
             place.clone(),
             format!(
-                "more than {NODES_MAX} values once aliases (*name) are written out; write the file without them"
+                "more than {NODES_MAX} values, each alias (*name) counted as a copy; write a shorter file"
             ),
         ))
     }

@@ -96,12 +96,20 @@ impl From<io::Error> for NoHandshake {
     }
 }
 
+fn pem_words(error: &PemError) -> String {
+    match error {
+        // Its own text shows the line as a list of numbers.
+        PemError::MissingSectionEnd { .. } => "it is cut off: its last part has no END line".into(),
+        error => error.to_string(),
+    }
+}
+
 fn read(certificate: &PathBuf, key: &PathBuf) -> Result<Arc<ServerConfig>, String> {
     let in_certificate = |why: String| format!("--tls-cert {}: {why}", certificate.display());
     let in_key = |why: String| format!("--tls-key {}: {why}", key.display());
     let pem = read_file(certificate).map_err(in_certificate)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let chain = chain.map_err(|error| in_certificate(error.to_string()))?;
+    let chain = chain.map_err(|error| in_certificate(pem_words(&error)))?;
     if chain.is_empty() {
         let is_key = PrivateKeyDer::from_pem_slice(&pem).is_ok();
         let hint = if is_key { "; it holds a private key: are the two files swapped?" } else { "" };
@@ -113,7 +121,7 @@ fn read(certificate: &PathBuf, key: &PathBuf) -> Result<Arc<ServerConfig>, Strin
             in_key("the key is encrypted: write it without a password (openssl pkey -in OLD -out NEW)".into())
         }
         PemError::NoItemsFound => in_key("no PEM private key (BEGIN PRIVATE KEY) in it".into()),
-        error => in_key(error.to_string()),
+        error => in_key(pem_words(&error)),
     })?;
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;

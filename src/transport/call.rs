@@ -81,7 +81,12 @@ impl Endpoint {
         let mut headers = format!("host: {}\r\n{IDENTITY}", url.authority);
         let is_passed = config.protocol == UpstreamProtocol::Messages;
         if !is_passed {
-            headers.push_str(HEADERS);
+            let own = &config.connection.headers;
+            for (name, value) in HEADERS {
+                if !own.iter().any(|(own, _)| own.eq_ignore_ascii_case(name)) {
+                    push_line(&mut headers, name, value);
+                }
+            }
         }
         if let Some(key) = &config.api_key {
             let key = key.expose();
@@ -353,8 +358,9 @@ const ANTHROPIC: &str = "anthropic.com";
 /// For every upstream. No compression, because it would delay events.
 const IDENTITY: &str = "accept-encoding: identity\r\n";
 
-/// Further headers for every upstream that does not get those of the client.
-const HEADERS: &str = concat!("user-agent: sparkgap/", env!("CARGO_PKG_VERSION"), "\r\naccept: */*\r\n");
+/// Further headers for every upstream that does not get those of the client. One that is configured replaces its default.
+const HEADERS: [(&str, &str); 2] =
+    [("user-agent", concat!("sparkgap/", env!("CARGO_PKG_VERSION"))), ("accept", "*/*")];
 
 /// The end of an error about a URL.
 const EXPECTED: &str = "expected a URL like http://192.168.1.20:8000/v1";
@@ -412,6 +418,16 @@ mod tests {
                 assert!(head.starts_with(&format!("GET {target} HTTP/1.1\r\nhost: ")), "{head}");
             }
         }
+    }
+
+    #[test]
+    fn a_configured_header_replaces_the_default_one() {
+        let mut config = config::UpstreamConfig::new("spark", "http://h/v1");
+        config.connection.headers =
+            vec![("User-Agent".into(), Secret::new("me/1")), ("x-org".into(), Secret::new("a"))];
+        let head = Endpoint::new(&config, &CallLimits::default()).unwrap().head("GET", Path::Api("/x"));
+        assert_eq!(head.to_ascii_lowercase().matches("user-agent").count(), 1, "{head}");
+        assert!(head.contains("User-Agent: me/1\r\n") && head.contains("accept: */*\r\n"), "{head}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -37,7 +37,12 @@ fn read_authorities(file: &Path) -> Result<Trusted, String> {
     let mut roots = RootCertStore::empty();
     let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| format!("{}: {error}", file.display()))?;
+        let certificate = certificate.map_err(|error| match error {
+            PemError::MissingSectionEnd { .. } => {
+                format!("{}: it is cut off: its last part has no END line", file.display())
+            }
+            error => format!("{}: {error}", file.display()),
+        })?;
         certificates.push(Certificate::from_der(&certificate).to_owned());
         // A system's authorities include some that rustls cannot use; they are skipped.
         roots.add_parsable_certificates([certificate]);
@@ -140,5 +145,10 @@ mod tests {
             let error = trust(Path::new(file)).unwrap_err();
             assert!(error.starts_with(file) && error.contains(complaint), "{error}");
         }
+        let half = std::env::temp_dir().join(format!("sparkgap-half-{}.pem", std::process::id()));
+        std::fs::write(&half, "-----BEGIN CERTIFICATE-----\nMIIB\n").unwrap();
+        let error = trust(&half).unwrap_err();
+        std::fs::remove_file(&half).unwrap();
+        assert!(error.ends_with("it is cut off: its last part has no END line"), "{error}");
     }
 }

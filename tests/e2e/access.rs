@@ -563,7 +563,7 @@ fn a_key_that_was_taken_out_ends_at_a_reload_and_its_streams_go_on() {
     for text in ["", "# nobody\n", "anna: sk-1\n"] {
         std::fs::write(&path, text).unwrap();
         server.hang_up();
-        server.wait_for("reload failed; still running the previous hooks");
+        server.wait_for("reload failed; still running the previous configuration");
         assert_eq!((models(old), models(new)), (401, 200), "{text:?}");
     }
     std::fs::remove_file(&path).unwrap();

@@ -178,7 +178,7 @@ fn a_reload_under_50_streams_touches_none() {
 
     fs::write(&path, "return { api = 1, aliases = nonsense( }").unwrap();
     server.hang_up();
-    let told = server.wait_for("reload failed; still running the previous hooks");
+    let told = server.wait_for("reload failed; still running the previous configuration");
     assert!(told.contains("ERROR"), "{told}");
     let told = server.wait_for("ending-reload.lua:1");
     assert!(told.contains("unexpected symbol near '}'"), "file, line and reason: {told}");

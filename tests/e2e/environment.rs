@@ -295,6 +295,11 @@ fn an_answer_sets_only_known_variables() {
         assert_eq!((code, stdout.as_str()), (Some(1), "false\n"));
         assert!(stderr.contains("is not a sparkgap"), "{stderr}");
     }
+    let command = r#"{"env":{"ANTHROPIC_MODEL":"m\u001b[2J","ANTHROPIC_BASE_URL":"http://elsewhere"}}"#;
+    other.set_page("/env", 200, command);
+    let (code, stdout, stderr) = output(&["env", "--remote", url]);
+    assert_eq!((code, stdout.as_str()), (Some(1), "false\n"));
+    assert!(stderr.contains("no shell is to get: its ANTHROPIC_MODEL has a backslash or"), "{stderr}");
     other.set_page("/env", 200, r#"{"env":{"PATH":"/tmp","ANTHROPIC_MODEL":"m","ANTHROPIC_BASE_URL":"http://elsewhere","LD_PRELOAD":"x"}}"#);
     let (code, stdout, _) = output(&["env", "--remote", url]);
     assert!(code == Some(0) && stdout.contains("ANTHROPIC_MODEL='m'"), "{stdout}");

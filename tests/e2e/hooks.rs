@@ -319,7 +319,7 @@ fn a_mistake_stops_the_start_and_spoils_no_reload() {
     assert_eq!(sent(), 0.2);
     fs::write(&path, "return {").unwrap();
     server.hang_up();
-    let line = server.wait_for("reload failed; still running the previous hooks");
+    let line = server.wait_for("reload failed; still running the previous configuration");
     assert!(line.contains("ERROR"), "{line}");
     assert_eq!(sent(), 0.2);
 }
@@ -541,7 +541,8 @@ fn check_shows_how_connections_are_made_without_any_value_of_a_header() {
     let path = file(
         "connections",
         r#"return { upstreams = { a = { url = "https://127.0.0.1:1/v1", tls_verify = false, http_proxy = "http://127.0.0.1:2",
-            headers = { ["x-team"] = "a-secret-value" } } } }"#,
+            headers = { ["x-team"] = "a-secret-value", ["x-key"] = env "SPARKGAP_TEST_NOT_SET" } },
+            b = { url = "http://127.0.0.1:1/v1", tls_verify = false } } }"#,
     );
     let (code, text, stderr) = output(&["check", "--hooks", path.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{stderr}");
@@ -549,10 +550,15 @@ fn check_shows_how_connections_are_made_without_any_value_of_a_header() {
         "it gets the headers x-team",
         "through the proxy http://127.0.0.1:2",
         "its certificate is not checked (tls_verify = false)",
+        "ca_file and tls_verify have no effect: its URL begins with http://",
+        "environment variables that the Lua asks for and that are not set here: SPARKGAP_TEST_NOT_SET",
     ] {
         assert!(text.lines().any(|shown| shown.trim() == line), "{line}: {text}");
     }
     assert!(!text.contains("a-secret-value"), "{text}");
+    let (_, json, _) = output(&["check", "--json", "--hooks", path.to_str().unwrap()]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["unset_variables"], json!(["SPARKGAP_TEST_NOT_SET"]));
     let server = serve(&path);
     server.wait_for("upstream a: tls_verify = false: its certificate is not checked");
 }

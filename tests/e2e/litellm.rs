@@ -360,7 +360,7 @@ fn a_reload_reads_the_file_again() {
     assert_eq!(ask("sk-part", "part"), 200);
     std::fs::write(&included, "model_list: 7\n").unwrap();
     server.hang_up();
-    let line = server.wait_for("reload failed; still running the previous hooks");
+    let line = server.wait_for("reload failed; still running the previous configuration");
     assert!(line.contains("reloaded-part.yaml: line 1"), "{line}");
     assert_eq!(ask("sk-part", "part"), 200);
 }

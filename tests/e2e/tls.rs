@@ -287,4 +287,6 @@ fn commands_ask_a_server_with_a_private_certificate() {
         let (code, _, stderr) = output_in(&["health", &url], &[("SPARKGAP_CA_FILE", ca_file)]);
         assert!(code == Some(1) && !stderr.is_empty(), "{ca_file}: {stderr}");
     }
+    let (code, _, stderr) = output(&["env", "--remote", &url]);
+    assert!(code == Some(1) && stderr.contains("SPARKGAP_CA_FILE=FILE"), "{stderr}");
 }

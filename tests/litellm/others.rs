@@ -162,6 +162,19 @@ fn ten_files_of_claude_code_router_fit_the_example() {
 }
 
 #[test]
+fn the_summary_names_lost_rules_first_and_keys_that_are_not_set() {
+    let lost: String = (0..9).map(|n| format!(r#","x{n}":1"#)).collect();
+    let text = format!(
+        r#"{{"Providers":[{{"name":"c","api_base_url":"http://c:1/v1","api_key":"$UNSET_KEY","models":["m"]{lost}}}],"Router":{{"default":"c,m","webSearch":"c,m"}},"CUSTOM_ROUTER_PATH":"/r.js"}}"#
+    );
+    let summary = import(&text).unwrap().summary;
+    assert_eq!(summary[1], "c: http://c:1/v1, gets the key in UNSET_KEY (not set here)");
+    let lost: Vec<&String> = summary.iter().filter(|line| line.starts_with("lost: ")).collect();
+    assert!(lost[0].contains("Router.webSearch") && lost[1].contains("CUSTOM_ROUTER_PATH"), "{summary:?}");
+    assert!(lost.last().unwrap().ends_with("more settings: --verbose shows them"), "{summary:?}");
+}
+
+#[test]
 fn a_model_for_web_searches_is_replaced_by_an_engine() {
     let import = import(CCR[0].0).unwrap();
     assert!(!import.lua.contains("webSearch"), "{}", import.lua);

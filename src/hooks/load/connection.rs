@@ -46,6 +46,9 @@ fn read_headers(
             Ok(()) if text.len() > HEADER_SIZE_MAX => {
                 Err(format!("its value has {} bytes; {HEADER_SIZE_MAX} is the most", text.len()))
             }
+            Ok(()) if headers.iter().any(|(other, _): &(String, _)| other.eq_ignore_ascii_case(&name)) => {
+                Err("it stands twice, as capitals make no difference; keep one of the two".into())
+            }
             Ok(()) if headers.len() >= HEADERS_MAX => Err(format!("{HEADERS_MAX} headers are the most")),
             checked => checked,
         };

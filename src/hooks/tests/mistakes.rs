@@ -98,6 +98,10 @@ const CASES: &[(&str, &str)] = &[
         "headers: \"Authorization\": api_key is sent in this header",
     ),
     (
+        "return { upstreams = { spark = { url = 'http://a', headers = { ['X-A'] = 'b', ['x-a'] = 'c' } } } }",
+        "it stands twice, as capitals make no difference",
+    ),
+    (
         "return { upstreams = { spark = { url = 'http://a', headers = { x = ('y'):rep(4097) } } } }",
         "headers: \"x\": its value has 4097 bytes; 4096 is the most",
     ),
