@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::arguments::Check;
-use super::output::{Failed, note, print, print_json};
+use super::output::{Failed, note, print, print_failure, print_json};
 use super::serve::HALF_TLS;
 use crate::app::{DEMO, Sources};
 use crate::config::{self, Config, UpstreamAuth, UpstreamConfig, UpstreamProtocol};
@@ -19,8 +19,17 @@ use crate::transport::{CallLimits, Endpoint};
 /// A placeholder for the address of the demo upstream, which has an address only while it runs.
 const DEMO_URL: &str = "http://127.0.0.1/v1";
 
-/// `sparkgap check`.
+/// `sparkgap check`. With `--json` a failure is an object on stdout, too.
 pub(super) fn check(typed: Check) -> Result<(), Failed> {
+    let json = typed.json;
+    checked(typed).inspect_err(|failed| {
+        if json {
+            print_failure(failed);
+        }
+    })
+}
+
+fn checked(typed: Check) -> Result<(), Failed> {
     let url = |url: String| if url == DEMO { DEMO_URL.to_string() } else { url };
     let sources = Sources {
         upstreams: typed.upstream.into_iter().map(url).collect(),

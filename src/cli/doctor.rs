@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::arguments::Doctor;
-use super::output::{Failed, note, print, print_json};
+use super::output::{Failed, note, print, print_failure, print_json};
 use super::progress::ModelWait;
 use crate::app::{Search, Sources, found_upstreams};
 use crate::config::{self, Config, SearchConfig};
@@ -27,19 +27,12 @@ const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(120);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// `sparkgap doctor`. Fails if anything is wrong.
-pub(super) fn run(options: Doctor) -> Result<(), Failed> {
-    if let Some(file) = &options.ca_file {
-        transport::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
-    }
-    let sources = Sources {
-        upstreams: options.upstream,
-        upstream_key_file: options.upstream_key_file,
-        hooks: options.hooks,
-        unsafe_hooks: options.unsafe_hooks,
-        litellm: None,
-    };
-    let loaded = if sources.name_upstreams() { sources.load() } else { sources.load_with(found(&sources)?) };
-    let Loaded { config, hooks } = loaded?;
+pub(super) fn run(options: &Doctor) -> Result<(), Failed> {
+    let Loaded { config, hooks } = load(options).inspect_err(|failed| {
+        if options.json {
+            print_failure(failed);
+        }
+    })?;
     let search = config.search.as_ref().map(|engine| (engine, search_verdict(engine)));
     let line = Rc::new(ModelWait::new());
     let wait: Rc<dyn Wait> = line.clone();
@@ -80,6 +73,21 @@ pub(super) fn run(options: Doctor) -> Result<(), Failed> {
         1 => Err("1 check failed".into()),
         count => Err(format!("{count} checks failed")),
     }
+}
+
+/// The configuration, with its upstreams or the one that was found.
+fn load(options: &Doctor) -> Result<Loaded, Failed> {
+    if let Some(file) = &options.ca_file {
+        transport::trust(file).map_err(|why| format!("--ca-file: {why}"))?;
+    }
+    let sources = Sources {
+        upstreams: options.upstream.clone(),
+        upstream_key_file: options.upstream_key_file.clone(),
+        hooks: options.hooks.clone(),
+        unsafe_hooks: options.unsafe_hooks,
+        litellm: None,
+    };
+    if sources.name_upstreams() { sources.load() } else { sources.load_with(found(&sources)?) }
 }
 
 /// The verdict on the search engine of web searches.

@@ -28,6 +28,11 @@ pub(super) fn print_json(value: &Value<'_>) {
     print_exactly(&format!("{}\n", plain_json(&value.to_json())));
 }
 
+/// Writes a failure to stdout for a program that reads JSON there: `{"error": "…"}`.
+pub(super) fn print_failure(failed: &Failed) {
+    print_json(&Value::object([("error", failed.as_str().into())]));
+}
+
 /// Writes lines to stderr. Errors are ignored, since there is no other place to report them.
 pub(super) fn note(text: &str) {
     let _ = std::io::stderr().write_all(visible(text).as_bytes());

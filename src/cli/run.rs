@@ -73,7 +73,7 @@ fn parse_and_run(arguments: Vec<OsString>) -> ExitCode {
         Command::Claude(typed) => {
             claude::run(&typed.arguments.into_iter().map(OsString::from).collect::<Vec<_>>())
         }
-        Command::Doctor(typed) => doctor::run(typed),
+        Command::Doctor(typed) => doctor::run(&typed),
         Command::Exam(typed) => exam::run(typed),
         Command::Reload(typed) => reload::run(&typed),
         Command::Bench(typed) => bench::run(&typed),

@@ -75,6 +75,9 @@ fn unreached(config: &UpstreamConfig, words: &str, failure: &Failure) -> Verdict
     let way = proxy.map_or_else(String::new, |proxy| format!(" through the proxy {proxy}"));
     let text = with_words(format!("{}{way}: {failure}", config.url), words);
     let fix = match (proxy, failure) {
+        (Some(proxy), Failure::Refused(why)) if why.ends_with("407") => format!(
+            "have the proxy {proxy} (http_proxy) admit this machine without a password, or name another one: sparkgap sends none"
+        ),
         (
             Some(proxy),
             Failure::Refused(_)
@@ -225,6 +228,8 @@ mod tests {
             assert!(told.contains("through the proxy http://10.0.0.1:3128"), "{told}");
             assert!(told.contains("(http_proxy) runs") && !told.contains("/models"), "{told}");
         }
+        let refused = Failure::Refused("the proxy does not connect to the server: it responded 407".into());
+        assert!(told(&config, "", refused).contains("without a password"));
         config.connection.ca_file = Some("/etc/our-ca.pem".into());
         let told = told(&config, "", Failure::Tls("invalid peer certificate: UnknownIssuer".into()));
         assert!(told.contains("not in /etc/our-ca.pem"), "{told}");

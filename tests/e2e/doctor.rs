@@ -170,6 +170,23 @@ fn a_refused_listing_is_told_in_the_servers_words() {
 }
 
 #[test]
+fn a_bad_configuration_is_json_where_json_is_wanted() {
+    let path = super::server::hooks_file("doctor_bad", "return { upstreams = 7 }");
+    for command in ["doctor", "check"] {
+        let (code, text, stderr) = output(&[command, "--json", "--hooks", &path]);
+        let told: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{stderr}"));
+        let error = told["error"].as_str().unwrap();
+        assert!(
+            error.contains("invalid configuration") && stderr.contains("invalid configuration"),
+            "{stderr}"
+        );
+        assert_eq!(code, Some(1));
+        assert_eq!(output(&[command, "--hooks", &path]).1, "");
+    }
+}
+
+#[test]
 fn a_server_that_fails_at_everything() {
     let upstream = Upstream::start();
     upstream.set_page("/v1/models", 200, r#"{"data":[{"id":"a"},{"id":"b"}]}"#);
