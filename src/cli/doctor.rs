@@ -21,6 +21,10 @@ use crate::transport::{self, CallLimits, Wait};
 /// The most models that `--all` examines at one server: each takes some seconds, or a minute where it must be loaded.
 const EXAMINED_MAX: usize = 64;
 
+/// The most models in a row of one server that leave a question without an answer. The server hangs then, and each further one
+/// would take minutes.
+const UNANSWERED_MAX: usize = 2;
+
 /// The longest waits for an answer: until its first byte, and between two bytes. They are shorter than those of requests, which
 /// may wait behind others and have long prompts. A `timeout` of the upstream replaces both.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -46,7 +50,9 @@ pub(super) fn run(options: &Doctor) -> Result<(), Failed> {
         let upstream = Upstream::new(upstream.clone(), &limits)?;
         let named = named(&config, upstream.name());
         let aliases = aliases_to(&config, upstream.name());
-        for model in wanted(&upstream, &options.model, options.all) {
+        let mut models = wanted(&upstream, &options.model, options.all).into_iter();
+        let mut unanswered = 0;
+        while let Some(model) = models.next() {
             let patient = Patient {
                 upstream: &upstream,
                 hooks: &hooks,
@@ -55,8 +61,17 @@ pub(super) fn run(options: &Doctor) -> Result<(), Failed> {
                 model: model.as_deref(),
                 wait: &wait,
             };
-            let verdicts = examined(patient, &line, options.json);
+            let (verdicts, has_given_up) = examined(patient, &line, options.json);
             patients.push((upstream.clone(), model, verdicts));
+            unanswered = if has_given_up { unanswered + 1 } else { 0 };
+            if unanswered >= UNANSWERED_MAX && models.len() > 0 {
+                note(&format!(
+                    "sparkgap: {} more models of {} are not examined, since {unanswered} in a row had no answer\n",
+                    models.len(),
+                    ShownText::new(upstream.name())
+                ));
+                break;
+            }
         }
     }
     if options.json {
@@ -160,7 +175,7 @@ fn wanted(upstream: &Upstream, named: &[String], all: bool) -> Vec<Option<String
 }
 
 /// Examines one upstream, and meanwhile shows a progress line.
-fn examined(patient: Patient<'_>, line: &ModelWait, json: bool) -> Vec<Verdict> {
+fn examined(patient: Patient<'_>, line: &ModelWait, json: bool) -> (Vec<Verdict>, bool) {
     let upstream = patient.upstream;
     if !json {
         let model = patient.model.map_or(String::new(), |model| format!(" {}", ShownText::new(model)));

@@ -44,12 +44,12 @@ pub struct Patient<'p> {
 }
 
 /// Examines one upstream by one of its models. If the server does not answer, the other checks are skipped, also in the
-/// middle: each then has a verdict that says so.
-pub fn examine(patient: Patient<'_>, on_step: &mut dyn FnMut(Step<'_>)) -> Vec<Verdict> {
+/// middle: each then has a verdict that says so, and the second value is true.
+pub fn examine(patient: Patient<'_>, on_step: &mut dyn FnMut(Step<'_>)) -> (Vec<Verdict>, bool) {
     let mut examination =
         Examination { patient, upstream: patient.upstream, verdicts: Vec::new(), given_up_at: None, on_step };
     examination.run();
-    examination.verdicts
+    (examination.verdicts, examination.given_up_at.is_some())
 }
 
 struct Examination<'e> {

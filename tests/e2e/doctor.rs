@@ -253,6 +253,20 @@ fn after_a_question_without_an_answer_no_other_one_is_asked() {
 }
 
 #[test]
+fn two_models_without_an_answer_end_the_examination_of_their_server() {
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 200, r#"{"data":[{"id":"a"},{"id":"b"},{"id":"c"},{"id":"d"}]}"#);
+    for _ in 0..4 {
+        upstream.next_answer(503, r#"{"error":{"message":"Loading model"}}"#);
+    }
+    let url = upstream.url();
+    let (code, text, stderr) = output(&["doctor", "--json", "--all", "--upstream", &url]);
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}{stderr}"));
+    assert_eq!((code, report.as_array().unwrap().len(), upstream.seen().len()), (Some(1), 2, 2));
+    assert!(stderr.contains("2 more models of default are not examined"), "{stderr}");
+}
+
+#[test]
 fn each_box_of_an_alias_is_judged_by_the_model_that_it_is_asked_for() {
     let boxes = [(); 3].map(|()| Upstream::start());
     let lines: String = boxes

@@ -243,3 +243,12 @@ fn of_different_windows_clients_are_told_the_smallest_and_prompts_go_where_they_
         assert_eq!(small.seen().len(), before, "a prompt went where it does not fit");
     }
 }
+
+#[test]
+fn an_empty_listing_is_logged_as_one() {
+    let upstream = Upstream::start();
+    upstream.set_page("/v1/models", 200, r#"{"object":"list","data":[]}"#);
+    let server = Server::start(&upstream);
+    server.wait_for("lists no model");
+    assert!(!server.log().contains("serves \n"), "{}", server.log());
+}
