@@ -123,7 +123,15 @@ impl Examination<'_> {
             Err(Failure::Status(_)) => self.listing_refusal(),
             _ => String::new(),
         };
-        for verdict in reach::reached(self.upstream.config(), &words, &result) {
+        let unset = self.patient.hooks.unset_variables().join(", ");
+        for mut verdict in reach::reached(self.upstream.config(), &words, &result) {
+            // A key that comes from such a variable is left out without a word.
+            let lacks_key = verdict.check == reach::KEY && self.upstream.config().api_key.is_none();
+            if let Some(fix) = verdict.fix.as_mut().filter(|_| lacks_key && !unset.is_empty()) {
+                fix.push_str(&format!(
+                    "; variables that the Lua asks for and that are not set here: {unset}"
+                ));
+            }
             self.tell(verdict);
         }
         result.ok()

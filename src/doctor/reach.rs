@@ -137,7 +137,10 @@ fn tls_fix(config: &UpstreamConfig, why: &str) -> String {
     if why.contains("not valid yet") || why.contains("NotValidYet") {
         "correct the clock of this machine, or of the one that made the certificate".into()
     } else if why.contains("xpired") {
-        "renew the server's certificate; if it is still valid, correct the clock of this machine".into()
+        let ago = days_ago(why).map_or_else(String::new, |days| format!(" (it ended {days} days ago)"));
+        format!(
+            "renew the server's certificate{ago}; if it is still valid, correct the clock of this machine"
+        )
     } else if why.contains("not valid for name") || why.contains("NotValidForName") {
         "use a name of the certificate as the host of the URL, or make a certificate for this host".into()
     } else if why.contains("CaUsedAsEndEntity") {
@@ -152,6 +155,12 @@ fn tls_fix(config: &UpstreamConfig, why: &str) -> String {
     } else {
         "use http:// if the server has no TLS; see its log".into()
     }
+}
+
+/// The days since a certificate's end; rustls tells the seconds: `(186592801 seconds ago)`.
+fn days_ago(why: &str) -> Option<u64> {
+    let seconds: u64 = why.split_once(" seconds ago")?.0.rsplit_once('(')?.1.parse().ok()?;
+    Some(seconds / (24 * 60 * 60))
 }
 
 #[cfg(test)]
@@ -183,7 +192,12 @@ mod tests {
             (&plain, Failure::Protocol("x".into()), "/models"),
             (&secure, Failure::Reset("x".into()), "--host 0.0.0.0"),
             (&secure, Failure::Tls("UnknownIssuer".into()), "--ca-file"),
-            (&secure, Failure::Tls("certificate expired: verification time 1".into()), "renew"),
+            (&secure, Failure::Tls("certificate expired: verification time 1".into()), "certificate;"),
+            (
+                &secure,
+                Failure::Tls("certificate expired: x (UNIX) (172900 seconds ago)".into()),
+                "2 days ago",
+            ),
             (&secure, Failure::Tls("certificate not valid yet: 1".into()), "clock"),
             (
                 &secure,

@@ -110,6 +110,15 @@ fn a_server_that_asks_for_a_key() {
     let url = upstream.url();
     let (_, text, _) = output_in(&["doctor", "--upstream", &url], &[("SPARKGAP_UPSTREAM_KEY", "sk-wrong")]);
     assert!(text.contains("does not accept the key") && !text.contains("sk-wrong"), "{text}");
+    let lua = format!(
+        r#"return {{ upstreams = {{ v = {{ url = "{url}", api_key = env "SPARKGAP_TEST_NO_KEY" }} }} }}"#
+    );
+    let path = super::server::hooks_file("doctor_no_key", &lua);
+    let (_, text, _) = output(&["doctor", "--hooks", &path]);
+    assert!(
+        text.contains("none is configured") && text.contains("not set here: SPARKGAP_TEST_NO_KEY"),
+        "{text}"
+    );
 }
 
 #[test]
