@@ -163,7 +163,11 @@ fn a_question_carries_the_key_to_its_own_host_only() {
     config.api_key = Some(Secret::new("sk-hush"));
     let upstream = Upstream::new(config, &CallLimits::default()).unwrap();
     let failure = upstream.discover().unwrap_err();
-    assert!(matches!(&failure, Failure::Protocol(why) if why.contains("redirects are never")), "{failure:?}");
+    assert!(
+        matches!(&failure, Failure::Redirected(302, to) if to.contains(&target.to_string())),
+        "{failure:?}"
+    );
+    assert!(failure.to_string().contains("redirects are never"), "{failure}");
     let head = script.join().unwrap().concat().to_lowercase();
     assert!(head.starts_with("get /v1/models http/1.1\r\n"), "{head}");
     for line in ["authorization: bearer sk-hush", "accept-encoding: identity", "user-agent: sparkgap/"] {
@@ -181,7 +185,7 @@ fn the_failures_of_a_question_have_the_names_of_those_of_calls() {
     for (text, expected) in [
         ("", "Reset"),
         ("SSH-2.0-OpenSSH_9.6\r\n", "Protocol"),
-        ("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nxx", "Protocol"),
+        ("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nxx", "Encoded"),
         ("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", "Reset"),
     ] {
         let (url, script) = answering(vec![text.to_owned()]);

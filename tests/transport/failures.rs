@@ -147,7 +147,12 @@ fn unsupported_answers_are_failures() {
         });
         let upstream = upstream(&url);
         let failure = upstream.post(CHAT, b"{}", &nobody()).unwrap_err();
-        assert!(matches!(&failure, Failure::Protocol(why) if why.contains(expected)), "{text}: {failure:?}");
+        let is_of_kind = match &failure {
+            Failure::Redirected(..) => text.contains(" Moved"),
+            Failure::Encoded(_) => text.contains("content-encoding"),
+            failure => matches!(failure, Failure::Protocol(_)),
+        };
+        assert!(is_of_kind && failure.to_string().contains(expected), "{text}: {failure:?}");
         assert_eq!(failure.to_error("spark").retry, Retry::Never);
         // After a redirect without a body the connection can be used again; it closes with the upstream.
         drop(upstream);
