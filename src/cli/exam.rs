@@ -35,7 +35,7 @@ pub(super) fn run(mut options: Exam) -> Result<(), Failed> {
     let plan = ExamPlan { repairs: !options.no_repairs, time };
     let limits = transport::CallLimits { first_byte_timeout: time, idle_timeout: time, ..Default::default() };
     let progress = ProgressLine::new();
-    let mut reports = Vec::new();
+    let (mut told, mut failures) = (Vec::new(), Vec::new());
     for config in sources.load()?.config.upstreams {
         let upstream = Upstream::new(config, &limits)?;
         let mut done = 0;
@@ -44,22 +44,35 @@ pub(super) fn run(mut options: Exam) -> Result<(), Failed> {
             progress.say(&format!("task {done} of {TASK_COUNT} at {}: {task}", upstream.name()));
         });
         progress.clear();
-        let report = report?;
-        if !options.json {
-            print(&as_text(&report, &upstream));
+        // Another upstream's exam takes place all the same.
+        match &report {
+            Ok(report) if !options.json => print(&as_text(report, &upstream)),
+            Ok(report) => told.push(as_json(report, &upstream)),
+            Err(why) => told.push(Value::object([
+                ("upstream", upstream.name().to_owned().into()),
+                ("url", upstream.config().url.clone().into()),
+                ("error", why.clone().into()),
+            ])),
         }
-        reports.push((upstream, report));
+        failures.extend(failure_of(report, upstream.name()));
     }
     if options.json {
-        print_json(
-            &reports.iter().map(|(upstream, report)| as_json(report, upstream)).collect::<Vec<_>>().into(),
-        );
+        print_json(&told.into());
     }
-    match reports.iter().find(|(_, report)| report.is_out) {
-        Some((upstream, _)) => {
-            Err(format!("upstream {} has stopped answering: see its log; doctor tells more", upstream.name()))
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+}
+
+/// The reason why the exam of an upstream did not take place, or not to its end.
+fn failure_of(report: Result<ExamReport, String>, upstream: &str) -> Option<String> {
+    match report {
+        Err(why) => Some(why),
+        Ok(report) if report.is_out => {
+            Some(format!("upstream {upstream} has stopped answering: see its log; doctor tells more"))
         }
-        None => Ok(()),
+        Ok(report) if report.is_unanswered() => {
+            Some(format!("upstream {upstream} answered no task; its words stand in the report"))
+        }
+        Ok(_) => None,
     }
 }
 
@@ -81,7 +94,15 @@ fn as_text(report: &ExamReport, upstream: &Upstream) -> String {
     if let Some(speed) = report.speed() {
         let _ = writeln!(text, "  tokens a second: {speed:.1} (median)");
     }
-    for result in &report.results {
+    for (words, names) in unanswered(report) {
+        let name = names.first().copied().unwrap_or_default();
+        let others = match names.len() {
+            1 => String::new(),
+            count => format!(" and {} more tasks", count - 1),
+        };
+        let _ = writeln!(text, "  failed  {name}{others}: {}", ShownText::whole(words));
+    }
+    for result in report.results.iter().filter(|result| !result.is_unanswered()) {
         let (word, why) = match &result.verdict {
             TaskVerdict::Passed => continue,
             TaskVerdict::Repaired(how) => ("repaired", how),
@@ -96,6 +117,19 @@ fn as_text(report: &ExamReport, upstream: &Upstream) -> String {
         let _ = writeln!(text, "  advice  {}", ShownText::whole(&advice));
     }
     text
+}
+
+/// The tasks without an answer by the words of their errors, so that each error is told once.
+fn unanswered(report: &ExamReport) -> Vec<(&str, Vec<&'static str>)> {
+    let mut groups: Vec<(&str, Vec<&'static str>)> = Vec::new();
+    for result in report.results.iter().filter(|result| result.is_unanswered()) {
+        let TaskVerdict::Failed(why) = &result.verdict else { continue };
+        match groups.iter_mut().find(|(words, _)| words == why) {
+            Some((_, names)) => names.push(result.name),
+            None => groups.push((why, vec![result.name])),
+        }
+    }
+    groups
 }
 
 fn as_json(report: &ExamReport, upstream: &Upstream) -> Value<'static> {

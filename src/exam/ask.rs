@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::anthropic::{Event, MessagesRequest};
 use crate::dialect::ServerKind;
-use crate::error::Error;
 use crate::fleet::Upstream;
 use crate::ids;
 use crate::json::{self, Parser, Value};
@@ -58,7 +57,7 @@ pub(super) struct Examinee<'u> {
 pub(super) struct NoAnswer {
     /// The words of the error that a client would get.
     pub(super) words: String,
-    /// True if the server has said nothing, or took too long.
+    /// True if no byte of an answer came: the server hangs, or has ended.
     pub(super) is_lost: bool,
 }
 
@@ -115,9 +114,10 @@ impl Examinee<'_> {
                 Err(PostFailure::Lost(failure)) => {
                     (UpstreamError::Other(failure.to_error(self.upstream.name())), true)
                 }
-                Err(PostFailure::TooLong) => {
-                    (UpstreamError::Other(Error::invalid("the answer is too long, or takes too long")), true)
+                Err(PostFailure::Broken(failure)) => {
+                    (UpstreamError::Other(failure.to_error(self.upstream.name())), false)
                 }
+                Err(PostFailure::Own(words)) => return Err(NoAnswer { words, is_lost: false }),
             };
             let mut named = match &failure {
                 UpstreamError::Refused { repairs, .. } if self.may_repair => repairs.clone(),
@@ -162,7 +162,7 @@ impl Examinee<'_> {
         }
         let mut reading = AnswerReading::new(plan);
         if response.beginning().trim_ascii_start().starts_with(b"{") {
-            let mut body = response.read_all(ANSWER_SIZE_MAX).map_err(PostFailure::Lost)?;
+            let mut body = response.read_all(ANSWER_SIZE_MAX).map_err(PostFailure::Broken)?;
             reading.whole(&mut body).map_err(PostFailure::Said)?;
         } else {
             reading.events(response, self.time)?;
@@ -173,9 +173,14 @@ impl Examinee<'_> {
 
 /// The reason why an answer could not be had.
 enum PostFailure {
+    /// No byte of the answer came.
     Lost(Failure),
+    /// The answer broke off.
+    Broken(Failure),
+    /// The server's error.
     Said(UpstreamError),
-    TooLong,
+    /// The exam has ended the answer, for the reason in these words.
+    Own(String),
 }
 
 /// An answer on its way from an upstream to a Message.
@@ -207,10 +212,18 @@ impl AnswerReading {
         let mut decoder = Decoder::default();
         let mut size = 0;
         loop {
-            let count = response.read(decoder.space()).map_err(PostFailure::Lost)?;
+            let read = response.read(decoder.space());
+            let count = read.map_err(if size == 0 { PostFailure::Lost } else { PostFailure::Broken })?;
             size += count;
-            if size > ANSWER_SIZE_MAX || began.elapsed() > time {
-                return Err(PostFailure::TooLong);
+            if size > ANSWER_SIZE_MAX {
+                let words = format!("the answer has more than {ANSWER_SIZE_MAX} bytes");
+                return Err(PostFailure::Own(words));
+            }
+            if began.elapsed() > time {
+                let seconds = time.as_secs();
+                return Err(PostFailure::Own(format!(
+                    "the answer was still coming after {seconds} s, the limit of --timeout"
+                )));
             }
             if count == 0 {
                 decoder.end();
@@ -218,7 +231,9 @@ impl AnswerReading {
                 decoder.advance(count);
             }
             self.times.1 = Instant::now();
-            while let Some(event) = decoder.next_event().map_err(|_| PostFailure::TooLong)? {
+            while let Some(event) =
+                decoder.next_event().map_err(|error| PostFailure::Own(error.to_string()))?
+            {
                 let AnswerReading { stream, fold, parser, times } = self;
                 let mut emit = |event: &Event<'_>| {
                     if !matches!(event, Event::MessageStart { .. } | Event::Ping) {

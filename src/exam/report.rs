@@ -37,6 +37,7 @@ pub struct TaskResult {
 /// Signs of a cause in an answer.
 #[derive(Clone, Copy, Debug, Default)]
 struct TaskSigns {
+    is_answered: bool,
     wants_call: bool,
     has_call: bool,
     has_think_marks: bool,
@@ -73,6 +74,11 @@ pub struct ExamReport {
 }
 
 impl TaskResult {
+    /// True if an error came in the place of an answer.
+    pub fn is_unanswered(&self) -> bool {
+        !self.signs.is_answered
+    }
+
     /// Judges an answer, or takes the words of the error that came instead. `repairs`: false if an answer that passes only
     /// repaired is to fail.
     pub(super) fn of(task: &ExamTask, answer: Result<ExamAnswer, String>, repairs: bool) -> TaskResult {
@@ -83,6 +89,7 @@ impl TaskResult {
             Err(words) => TaskVerdict::Failed(words),
             Ok(mut answer) => {
                 (family, speed) = (answer.rescued.1, answer.speed);
+                signs.is_answered = true;
                 signs.is_parsed = answer.parsed_calls > 0;
                 signs.is_dropped = answer.dropped_tokens >= DROPPED_TOKENS_MIN;
                 let repaired = repairs_of(&answer);
@@ -145,6 +152,11 @@ impl ExamReport {
         rows
     }
 
+    /// True if no task has an answer: the server refused each of them, or does not answer.
+    pub fn is_unanswered(&self) -> bool {
+        self.results.iter().all(|result| !result.signs.is_answered)
+    }
+
     /// The median speed of the answers, in tokens a second.
     pub fn speed(&self) -> Option<f64> {
         let mut speeds: Vec<f64> = self.results.iter().filter_map(|result| result.speed).collect();
@@ -158,7 +170,9 @@ impl ExamReport {
         let mut advice = Vec::new();
         let signs = || self.results.iter().map(|result| result.signs);
         let family = self.results.iter().find_map(|result| result.family);
-        let has_no_call = !signs().any(|signs| signs.has_call) && signs().any(|signs| signs.wants_call);
+        // An error in the place of an answer says nothing of a parser.
+        let has_no_call = !signs().any(|signs| signs.has_call)
+            && signs().any(|signs| signs.wants_call && signs.is_answered);
         // A server that recognizes other calls has the right parser: then the model has slipped.
         let is_dropped = signs().any(|signs| signs.is_dropped) && !signs().any(|signs| signs.is_parsed);
         if family.is_some() || has_no_call || is_dropped {
@@ -230,6 +244,15 @@ mod tests {
         let cut =
             |content| advice(answer(content, "max_tokens")).iter().any(|text| text.contains("thinking = "));
         assert!(cut(thought) && !cut(r#"{"type":"text","text":"one one"}"#));
+    }
+
+    #[test]
+    fn refused_tasks_give_no_advice() {
+        let refused = || judged(Err("bad key".into()));
+        let all = report(vec![refused(), refused()]);
+        assert!(all.is_unanswered() && all.advice().is_empty());
+        let some = report(vec![refused(), judged(Ok(answer("", "end_turn")))]);
+        assert!(!some.is_unanswered() && !some.advice().is_empty());
     }
 
     #[test]

@@ -61,9 +61,14 @@ fn the_demo_takes_the_exam_and_the_table_has_all_kinds() {
 fn errors_of_the_server_are_failures_of_tasks_and_a_server_that_is_out_ends_the_exam() {
     let upstream = Upstream::start();
     (0..30).for_each(|_| upstream.next_answer(401, r#"{"error":{"message":"bad key"}}"#));
-    let told = report(&["--upstream", &upstream.url()]);
-    assert_eq!(count(&told, "failed"), 30);
+    let (code, out, err) = output(&["exam", "--json", "--upstream", &upstream.url()]);
+    let told = serde_json::from_str::<Value>(&out).unwrap()[0].take();
+    assert!(code == Some(1) && err.contains("answered no task"), "{err}");
+    assert_eq!((count(&told, "failed"), &told["advice"]), (30, &json!([])));
     assert!(told["tasks"][0]["why"].as_str().unwrap().contains("key"), "{told}");
+    (0..30).for_each(|_| upstream.next_answer(401, r#"{"error":{"message":"bad key"}}"#));
+    let (_, out, _) = output(&["exam", "--upstream", &upstream.url()]);
+    assert!(out.contains("failed  read and 29 more tasks: ") && out.matches("bad key").count() == 1, "{out}");
 
     let upstream = Upstream::start();
     upstream.next(|call| {
@@ -198,4 +203,38 @@ fn a_server_that_hangs_ends_the_exam_with_its_table() {
     assert_eq!((count(&told, "failed"), upstream.seen().len()), (30, 3));
     assert!(told["tasks"][29]["why"].as_str().unwrap().starts_with("not asked"), "{told}");
     assert!(!err.contains("task 4 of 30"), "{err}");
+}
+
+#[test]
+fn an_answer_that_comes_slowly_is_a_failure_of_its_task_and_not_the_end_of_the_exam() {
+    let upstream = Upstream::start();
+    for _ in 0..3 {
+        upstream.next(|call| {
+            call.stream_head();
+            call.chunk(&delta(json!({"content": "slow"})));
+            // Blank lines come until the exam leaves, too few bytes for the limit of an answer's size.
+            while call.try_piece("\n").is_ok() {}
+            Then::Close
+        });
+    }
+    let told = report(&["--timeout", "1", "--upstream", &upstream.url()]);
+    let why = told["tasks"][2]["why"].as_str().unwrap();
+    assert!(why.contains("--timeout") && !why.contains("refused"), "{why}");
+    assert_eq!(upstream.seen().len(), 30);
+}
+
+#[test]
+fn an_upstream_that_is_down_does_not_end_the_exam_of_the_others() {
+    let upstream = Upstream::start();
+    let (address, _socket) = closed();
+    let down = format!("http://{address}/v1");
+    for (order, failed, passed) in
+        [([down.as_str(), &upstream.url()], 0, 1), ([&upstream.url(), down.as_str()], 1, 0)]
+    {
+        let (code, out, err) = output(&["exam", "--json", "--upstream", order[0], "--upstream", order[1]]);
+        let told: Value = serde_json::from_str(&out).unwrap();
+        assert!(code == Some(1) && err.contains("upstream "), "{err}");
+        assert!(told[failed]["error"].as_str().unwrap().contains("upstream "), "{told}");
+        assert_eq!((&told[failed]["url"], count(&told[passed], "failed")), (&json!(down), 29), "{told}");
+    }
 }
