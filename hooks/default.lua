@@ -85,7 +85,7 @@ return {
   -- on_event_types = { "text" },                     the types of events that on_event gets; default: all types
   -- on_tool_call = function(call, req) end,          may change call.name and call.input
   -- on_search = function(query, req) end,            may return another query, { results = { { title =, url =, snippet = } } },
-  --                                                  { error = "unavailable" }
+  --                                                  { error = "reason" }: the search is refused
   -- on_error = function(err, req) end,               may return { retry = "other" }, { model =, upstream = },
   --                                                  { status =, message = }
   -- on_log = function(rec, req) end,                 after the end of every request

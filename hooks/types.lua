@@ -124,7 +124,7 @@
 ---@class SearchDecision
 ---@field query string?
 ---@field results SearchHit[]?
----@field error "unavailable"|"too_many_requests"|"query_too_long"|"invalid_tool_input"|"max_uses_exceeded"|nil
+---@field error string|false|nil a code of the API, or any reason, which means "unavailable"
 
 ---@class SearchEngine
 ---@field searxng string the base URL of a SearXNG
@@ -143,7 +143,7 @@
 ---@field on_upstream_request (fun(body: table, req: Request): table?)?
 ---@field on_event (fun(ev: table, req: Request): table|false|nil)?
 ---@field on_tool_call (fun(call: ToolCall, req: Request): table?)?
----@field on_search (fun(query: string, req: Request): string|SearchDecision|nil)?
+---@field on_search (fun(query: string, req: Request): string|SearchDecision|nil, string?)?
 ---@field on_error (fun(err: UpstreamError, req: Request): ErrorDecision?)?
 ---@field on_log fun(rec: table, req: Request)?
 ---@field on_upstream_state fun(name: string, state: "well"|"full"|"out", why: string)?

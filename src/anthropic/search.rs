@@ -1,9 +1,16 @@
 //! The Messages API's web search, a tool that the API's own server runs: its declaration, its blocks and its errors.
 
+use percent_encoding::percent_decode_str;
+
 use crate::json::Value;
 
 /// The beginning of the type of the tool; a version follows it, as in `web_search_20250305`.
 const TYPE_PREFIX: &str = "web_search_";
+
+/// True for the type of the tool, of any version.
+pub(super) fn is_web_search(kind: &str) -> bool {
+    kind.starts_with(TYPE_PREFIX)
+}
 
 /// The name of the tool, which the API fixes.
 pub const WEB_SEARCH: &str = "web_search";
@@ -30,7 +37,7 @@ pub struct SearchHit {
 /// The reason why a search has no results, by the API's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SearchFailure {
-    /// The engine does not answer.
+    /// The engine gave no results, or a hook refused the search.
     Unavailable,
     /// Too many searches at a time.
     TooManyRequests,
@@ -77,7 +84,7 @@ impl WebSearchTool {
     /// has no schema.
     pub fn read(tool: &Value<'_>) -> Option<WebSearchTool> {
         let kind = tool.get("type")?.as_str()?;
-        if !kind.starts_with(TYPE_PREFIX) || tool.get("input_schema").is_some() {
+        if !is_web_search(kind) || tool.get("input_schema").is_some() {
             return None;
         }
         let domains = |key: &str| {
@@ -100,29 +107,76 @@ impl WebSearchTool {
         size_of::<WebSearchTool>() + lists.map(|domain| size_of::<String>() + domain.len()).sum::<usize>()
     }
 
-    /// True if a page of this address may be a result.
+    /// True if a page of this address may be a result. With lists, an address whose host is not plain may not.
     pub fn allows(&self, url: &str) -> bool {
-        let is_below = |domain: &String| is_below(url, domain);
+        if self.allowed.is_empty() && self.blocked.is_empty() {
+            return true;
+        }
+        let Some(place) = PagePlace::read(url) else { return false };
+        let is_below = |domain: &String| place.is_below(domain);
         (self.allowed.is_empty() || self.allowed.iter().any(is_below)) && !self.blocked.iter().any(is_below)
     }
 }
 
-/// True if an address lies in a domain, or in one below it. The domain may have a path: `example.com/blog`.
-fn is_below(url: &str, domain: &str) -> bool {
-    let domain = domain.trim_start_matches("https://").trim_start_matches("http://");
-    let (domain, wanted) = domain.split_once('/').unwrap_or((domain, ""));
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let (authority, path) = rest.split_once(['/', '?', '#']).unwrap_or((rest, ""));
-    let host = authority.rsplit('@').next().unwrap_or(authority);
-    let host = host.split(':').next().unwrap_or(host).trim_end_matches('.').to_ascii_lowercase();
-    let domain = domain.trim_start_matches("*.");
-    let is_inside =
-        host.strip_suffix(domain).is_some_and(|before| before.is_empty() || before.ends_with('.'));
-    let wanted = wanted.trim_end_matches('/');
-    let is_under = path
-        .strip_prefix(wanted)
-        .is_some_and(|after| wanted.is_empty() || after.is_empty() || after.starts_with(['/', '?', '#']));
-    !domain.is_empty() && is_inside && is_under
+/// Host and path of an address as browsers read them (URL Standard of the WHATWG), in lower case. The path has no slash in front.
+struct PagePlace {
+    host: String,
+    path: String,
+}
+
+impl PagePlace {
+    /// `None` if host or path can be read in two ways: a host with `%`, with other characters than ASCII (`。` is a dot there), or
+    /// a number in the place of an IPv4 address; a path with an escaped slash.
+    fn read(url: &str) -> Option<PagePlace> {
+        let (_, rest) = url.split_once(':')?;
+        // In these schemes a backslash is a slash, and their number in front of the host does not matter.
+        let rest = rest.trim_start_matches(['/', '\\']);
+        let (authority, _) = rest.split_once(['/', '\\', '?', '#']).unwrap_or((rest, ""));
+        let path = rest.get(authority.len()..)?.split(['?', '#']).next()?;
+        let host = authority.rsplit('@').next().unwrap_or(authority);
+        let host = match host.split_once(']') {
+            Some((address, _)) => address.trim_start_matches('['),
+            None => host.split(':').next().unwrap_or(host),
+        };
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let last = host.rsplit('.').next().unwrap_or_default();
+        let is_number = last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit());
+        let is_plain = host.is_ascii() && !host.contains('%');
+        if !is_plain || is_number && !is_ipv4(&host) {
+            return None;
+        }
+        let mut parts: Vec<String> = Vec::new();
+        for part in path.split(['/', '\\']).skip(1) {
+            let decoded = percent_decode_str(part).decode_utf8_lossy().to_lowercase();
+            match decoded.as_str() {
+                ".." => _ = parts.pop(),
+                "." => {}
+                other if other.contains(['/', '\\']) => return None,
+                _ => parts.push(decoded),
+            }
+        }
+        Some(PagePlace { host, path: parts.join("/") })
+    }
+
+    /// True if it lies in a domain, or in one below it. The domain may have a path: `example.com/blog`.
+    fn is_below(&self, domain: &str) -> bool {
+        let domain = domain.trim_start_matches("https://").trim_start_matches("http://");
+        let (domain, wanted) = domain.split_once('/').unwrap_or((domain, ""));
+        let domain = domain.trim_start_matches("*.");
+        let before = self.host.strip_suffix(domain);
+        let is_inside = before.is_some_and(|before| before.is_empty() || before.ends_with('.'));
+        let wanted = wanted.trim_end_matches('/');
+        let after = self.path.strip_prefix(wanted);
+        let is_under =
+            after.is_some_and(|after| wanted.is_empty() || after.is_empty() || after.starts_with('/'));
+        !domain.is_empty() && is_inside && is_under
+    }
+}
+
+/// True for four decimal numbers without leading zeros: browsers read other numbers as addresses too, octal ones for example.
+fn is_ipv4(host: &str) -> bool {
+    let is_byte = |part: &str| part.parse::<u8>().is_ok_and(|byte| byte.to_string() == part);
+    host.split('.').count() == 4 && host.split('.').all(is_byte)
 }
 
 /// The block of a search that was made: `server_tool_use`.
@@ -173,7 +227,7 @@ pub fn search_text(query: &str, outcome: &SearchOutcome) -> String {
             let entries: Vec<String> = hits.iter().enumerate().map(entry).collect();
             format!("Results for \"{query}\":\n\n{}", entries.join("\n\n"))
         }
-        Err(SearchFailure::Unavailable) => "The search failed: the search engine does not answer.".to_owned(),
+        Err(SearchFailure::Unavailable) => "The search failed: web search is unavailable.".to_owned(),
         Err(failure) => format!("The search failed: {}.", failure.name()),
     }
 }
@@ -216,9 +270,20 @@ mod tests {
             ("example.com/blog", "https://example.com/blogs", false),
             ("https://example.com", "https://example.com/x", true),
             ("*.example.com", "https://a.example.com/x", true),
+            ("example.com", r"https://evil.org\@example.com/", false),
+            ("example.com", r"https://example.com\.evil.org/", true),
+            ("example.com", r"https:\\example.com/", true),
+            ("example.com/secret", "https://example.com/docs/../secret", true),
+            ("example.com/secret", r"https://example.com/docs\%2e%2E\%73ecret?x", true),
+            ("example.com/docs", "https://example.com/../docs/./a", true),
+            ("example.com/docs", "https://example.com/docs/../secret", false),
+            ("example.com/docs", "https://example.com/Docs#x", true),
+            ("127.0.0.1", "http://127.0.0.1:8080/", true),
+            ("example.com", "http://[::1]:80/", false),
             ("", "https://example.com/", false),
         ] {
-            assert_eq!(is_below(url, domain), is_inside, "{domain} {url}");
+            let place = PagePlace::read(url).unwrap();
+            assert_eq!(place.is_below(domain), is_inside, "{domain} {url}");
         }
         let rules = tool(
             r#"{"type":"web_search_1","name":"web_search","max_uses":3,
@@ -235,6 +300,26 @@ mod tests {
             tool(&format!(r#"{{"type":"web_search_1","name":"web_search","allowed_domains":["{long}"]}}"#));
         let long = long.unwrap();
         assert!(!long.allows("https://example.com/") && long.size() < 200);
+    }
+
+    #[test]
+    fn with_lists_an_address_of_two_readings_is_no_result() {
+        let listed =
+            tool(r#"{"type":"web_search_1","name":"web_search","blocked_domains":["a.org"]}"#).unwrap();
+        for url in [
+            "https://ex%61mple.com/",
+            "https://example\u{3002}com/",
+            "https://\u{ff45}xample.com/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://0177.0.0.1/",
+            "https://example.com/docs%2F..%5csecret",
+            "no address",
+            "https://",
+        ] {
+            assert!(!listed.allows(url) && WebSearchTool::default().allows(url), "{url}");
+        }
+        assert!(listed.allows("https://b.org/a%20b/%C3%B6?q=%2f"));
     }
 
     #[test]

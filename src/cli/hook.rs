@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use super::arguments::HookRun;
-use super::hook_samples::run_on_samples;
+use super::hook_samples::{run_on_query, run_on_samples};
 use super::output::{Failed, print};
 use crate::app::Sources;
 use crate::fleet::Gateway;
@@ -53,16 +53,23 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
             // The same request without any hook: the hooks' result is compared with this body.
             match preview(&gateway_of(&[], &nowhere)?, &request, &headers) {
                 Preview::Sent { body: before, .. } => add_changes("", &before, body, &mut text),
-                other => _ = writeln!(text, "without the hooks: {other:?}"),
+                other => {
+                    text.push_str("without the hooks: ");
+                    say_end(&other, &mut text);
+                }
             }
         }
-        Preview::Refused(error) => _ = writeln!(text, "refused   {error}"),
-        Preview::Answered(message) => _ = writeln!(text, "answered  {}", message.to_json()),
+        other => say_end(other, &mut text),
     }
+    let query = match &after {
+        Preview::Searched(query) => query,
+        _ => QUERY,
+    };
     if let Some(mut shown) = shown {
         let first = with.upstreams().first().map(|served| served.name()).unwrap_or_default();
         let upstream = shown.upstream.clone().unwrap_or_else(|| first.to_owned());
         run_on_samples(with.hooks(), options, &mut shown, &upstream, &mut text)?;
+        run_on_query(with.hooks(), query, &mut shown, &mut text);
         text.push('\n');
     }
     let failures: u64 = hooks::Hook::ALL.iter().map(|hook| with.hooks().failures(*hook)).sum();
@@ -78,9 +85,22 @@ pub(super) fn run(options: &HookRun) -> Result<(), Failed> {
         _ if failures > 0 => Err("a hook failed; see above".into()),
         // A script that runs this command must notice a request that would not be served, or that was saved in part.
         Preview::Refused(_) => Err("the request would be refused; see above".into()),
-        Preview::Sent { .. } | Preview::Answered(_) => Ok(()),
+        Preview::Sent { .. } | Preview::Answered(_) | Preview::Searched(_) => Ok(()),
     }
 }
+
+/// Adds the line of a request that goes to no upstream.
+fn say_end(preview: &Preview, text: &mut String) {
+    let _ = match preview {
+        Preview::Sent { upstream, model, .. } => writeln!(text, "goes to   {upstream}, model {model}"),
+        Preview::Refused(error) => writeln!(text, "refused   {error}"),
+        Preview::Answered(message) => writeln!(text, "answered  {}", message.to_json()),
+        Preview::Searched(query) => writeln!(text, "searches  {query:?}; no model is asked"),
+    };
+}
+
+/// The query of `on_search` without a request that is a search.
+const QUERY: &str = "a sample query";
 
 /// The address of a placeholder for an upstream; nothing is ever sent there.
 const NOWHERE: &str = "http://127.0.0.1:9/v1";

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::arguments::HookRun;
 use super::output::Failed;
 use crate::error::{Error, Kind};
-use crate::hooks::{ErrorDecision, Hook, HookRequest, Hooks};
+use crate::hooks::{ErrorDecision, Hook, HookRequest, Hooks, SearchDecision};
 use crate::json::{self, Value, add_changes, shortened};
 
 /// The most bytes of a file of samples.
@@ -63,6 +63,25 @@ pub(super) fn run_on_samples(
         hooks.on_upstream_state(upstream, "out", "a sample");
     }
     Ok(())
+}
+
+/// Runs `on_search`, if it is defined, and adds lines on its decision. No engine is asked.
+pub(super) fn run_on_query(hooks: &Hooks, query: &str, request: &mut HookRequest, text: &mut String) {
+    if !hooks.defines(Hook::Search) {
+        return;
+    }
+    let failed = hooks.failures(Hook::Search);
+    let _ = writeln!(text, "\n{}  {query:?}", Hook::Search.name());
+    let decided = hooks.on_search(query, request);
+    if hooks.failures(Hook::Search) > failed {
+        text.push_str("failed, see the log lines\n");
+    }
+    let _ = match decided {
+        Err(error) => writeln!(text, "ends with {error}"),
+        Ok(SearchDecision::Ask(asked)) => writeln!(text, "the engine is asked for {asked:?}"),
+        Ok(SearchDecision::Answer(hits)) => writeln!(text, "answered with {} results", hits.len()),
+        Ok(SearchDecision::Refuse(failure)) => writeln!(text, "refused with {}", failure.name()),
+    };
 }
 
 /// One call of one hook, and the lines on its result.

@@ -1,5 +1,7 @@
 //! `on_search`: changes, answers or refuses a web search.
 
+use std::borrow::Cow;
+
 use super::calls::{returned_table, text};
 use super::kind::Hook;
 use super::outcome::Returned;
@@ -8,6 +10,7 @@ use super::set::Hooks;
 use crate::anthropic::{SearchFailure, SearchHit};
 use crate::error::Error;
 use crate::json::{Object, Value};
+use crate::shown::ShownText;
 
 /// The most results of a hook that are read.
 const RESULTS_MAX: usize = 100;
@@ -51,18 +54,27 @@ fn read_decision(returned: Returned<'_>) -> Result<Option<SearchDecision>, Strin
     let Some(object) = returned_table(returned, Hook::Search, &["query", "results", "error"])? else {
         return Ok(None);
     };
-    if let Some(name) = text(&object, "error")? {
-        let known = SearchFailure::NAMES.iter().find(|(_, known)| *known == name);
-        let Some((failure, _)) = known else {
-            let names: Vec<&str> = SearchFailure::NAMES.iter().map(|(_, name)| *name).collect();
-            return Err(format!("the returned error must be one of {}", names.join(", ")));
-        };
-        return Ok(Some(SearchDecision::Refuse(*failure)));
+    // `error = is_blocked and "…"` is false for a query that may pass.
+    if let Some(error) = object.get("error").filter(|error| error.as_bool() != Some(false)) {
+        return Ok(Some(SearchDecision::Refuse(refusal_of(error))));
     }
     if let Some(results) = object.get("results") {
         return read_results(results).map(|hits| Some(SearchDecision::Answer(hits)));
     }
     Ok(text(&object, "query")?.map(SearchDecision::Ask))
+}
+
+/// The API's code of a hook's refusal. A refusal in other words is one as well: no query goes out by a slip in a word.
+fn refusal_of(error: &Value<'_>) -> SearchFailure {
+    let text = error.as_str().map_or_else(|| Cow::Owned(error.to_json()), Cow::Borrowed);
+    let known = SearchFailure::NAMES.iter().find(|(_, name)| *name == text);
+    known.map_or_else(
+        || {
+            log::info!("on_search refused a web search: {}", ShownText::new(&text));
+            SearchFailure::Unavailable
+        },
+        |(failure, _)| *failure,
+    )
 }
 
 fn read_results(results: &Value<'_>) -> Result<Vec<SearchHit>, String> {

@@ -157,7 +157,18 @@ fn apply<'a>(
     let request = frame.request_view(lua)?;
     let returned: LuaValue = match hook {
         Hook::Request => function.call(request)?,
-        Hook::Search => function.call((frame.subject_view(lua)?.get::<LuaValue>("query")?, request))?,
+        Hook::Search => {
+            let query: LuaValue = frame.subject_view(lua)?.get("query")?;
+            match function.call((query, request))? {
+                // `return nil, "reason"`, as Lua's own functions fail.
+                (LuaValue::Nil, why @ LuaValue::String(_)) => {
+                    let refusal = lua.create_table()?;
+                    refusal.set("error", why)?;
+                    LuaValue::Table(refusal)
+                }
+                (returned, _) => returned,
+            }
+        }
         _ => function.call((frame.subject_view(lua)?, request))?,
     };
     let returned = match returned {

@@ -27,14 +27,14 @@ use super::filter::Filter;
 use super::identity::{self, Identity};
 use super::outgoing::Gate;
 use super::passing::{self, MessagesAnswer, PassedRequest, note_passed_target};
-use super::prepare::{Hooked, Incoming, describe, model_of, settle_lane};
+use super::prepare::{Hooked, Incoming, describe, settle_lane};
 use super::recorded;
 use super::recorded_way::note_answer_head;
 use super::relay::Relay;
 use super::rescued;
 use super::rounds::{KeptRequest, SearchRounds};
 use super::routing::{NextTry, Routing, give_back, note_grant, sign_of, wait_for_place};
-use super::search::{SEARCH_UPSTREAM, answer_search, find_search};
+use super::search::{SEARCH_UPSTREAM, answer_search, find_search, searches_itself};
 use super::state::Proxy;
 use super::stop::Stop;
 use super::turn::ChainedRequest;
@@ -428,25 +428,11 @@ impl<'s> Stages<'s> {
         }
         let body = body?;
         if let Some(search) = find_search(self.gateway, &body)
-            && !self.searches_itself(&incoming, &body, course)?
+            && !searches_itself(&incoming, &body, course.hooked)?
         {
             return Err(self.search(&body, search, course));
         }
         self.route(&incoming, &body, course)
-    }
-
-    /// True if a request leads to an upstream that speaks the Messages API: that one makes its own searches.
-    fn searches_itself(
-        &self,
-        incoming: &Incoming<'_>,
-        body: &Value<'_>,
-        course: &Course<'_>,
-    ) -> Result<bool, Stop> {
-        if !self.gateway.speaks_messages() {
-            return Ok(false);
-        }
-        let (_, destinations) = incoming.destinations(model_of(body), course.hooked)?;
-        Ok(destinations.first().is_some_and(|first| first.served.upstream().speaks_messages()))
     }
 
     /// Answers a request that is one web search. The client gets pings while the engine is asked.

@@ -13,9 +13,10 @@ use crate::transport::JSON;
 use super::outgoing::check;
 use super::passing::passed_body;
 use super::prepare::{Hooked, Incoming, not_json};
+use super::search::{find_search, searches_itself};
 use super::stop::Stop;
 use crate::activity::{Caller, Record};
-use crate::fleet::Gateway;
+use crate::fleet::{Gateway, Resolved};
 
 /// The outcome of a request after the hooks.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub enum Preview {
     Refused(Error),
     /// A hook would answer the request with this message.
     Answered(Value<'static>),
+    /// The request is a web search for this query: no model is asked.
+    Searched(String),
 }
 
 /// Runs the stages up to the upstream on a saved body, with only what is already known of the upstreams.
@@ -53,7 +56,18 @@ pub fn preview_with_request(
     let incoming = Incoming { gateway, wait: None, room: None, request: &request, caller: &caller };
     let mut hooked = Hooked::default();
     let mut document = Document::from(body.to_vec());
-    let sent = incoming.hooked(&mut document, &mut hooked).and_then(|body| {
+    let sent = |resolved: &Resolved, body| Preview::Sent {
+        upstream: resolved.served.name().to_string(),
+        model: resolved.model.clone(),
+        body,
+    };
+    let previewed = incoming.hooked(&mut document, &mut hooked).and_then(|body| {
+        if let Some(search) = find_search(gateway, &body)
+            && !searches_itself(&incoming, &body, &hooked)?
+        {
+            MessagesRequest::read(&body)?;
+            return Ok(Preview::Searched(search.query));
+        }
         let mut record = Record::new("preview", &caller);
         let (messages, routing) = incoming.routed(&body, &hooked, &mut record)?;
         let mut resolved = routing.resolve(None)?;
@@ -62,19 +76,17 @@ pub fn preview_with_request(
             let mut body = passed_body(&incoming, &mut resolved, &hooked, &mut record, &unknown)?.body;
             check(gateway, &resolved.served, (JSON, &body), None)?;
             let body = json::parse(&mut body).map(Value::into_owned);
-            return Ok((resolved, body.map_err(|error| not_json(&error))?));
+            return Ok(sent(&resolved, body.map_err(|error| not_json(&error))?));
         }
         let messages = messages.map_or_else(|| MessagesRequest::read(&body), Ok)?;
         let body = incoming
             .translated(&messages, &resolved, &hooked, &mut record, |chat, _| chat.body.into_owned())?;
         check(gateway, &resolved.served, (JSON, body.to_json().as_bytes()), None)?;
-        Ok((resolved, body))
+        Ok(sent(&resolved, body))
     });
     let shown = hooked.shown.map(|shown| shown.borrow().clone());
-    let outcome = match sent {
-        Ok((resolved, body)) => {
-            Preview::Sent { upstream: resolved.served.name().to_string(), model: resolved.model, body }
-        }
+    let outcome = match previewed {
+        Ok(preview) => preview,
         Err(Stop::Respond(message)) => Preview::Answered(message),
         Err(Stop::Error(error) | Stop::Refused(error)) => Preview::Refused(error),
         Err(Stop::ClientGone) => Preview::Refused(Error::invalid("the client has left")),

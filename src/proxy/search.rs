@@ -15,6 +15,7 @@ use crate::transport::{Failure, Wait, wait_for};
 use crate::wake::Wake;
 
 use super::filter::Shown;
+use super::prepare::{Hooked, Incoming, model_of};
 use super::stop::Stop;
 
 /// The name that stands for the search engine in the log and in metrics, in the place of an upstream's.
@@ -24,6 +25,22 @@ pub(super) const SEARCH_UPSTREAM: &str = "search";
 pub(super) fn find_search(gateway: &Gateway, body: &Value<'_>) -> Option<SideSearch> {
     let is_set_up = gateway.search().is_some() || gateway.hooks().defines(Hook::Search);
     if is_set_up { SideSearch::find(body) } else { None }
+}
+
+/// True if a request leads to an upstream that speaks the Messages API: that one makes its own searches.
+///
+/// # Errors
+/// The client has left, or no upstream takes the request.
+pub(super) fn searches_itself(
+    incoming: &Incoming<'_>,
+    body: &Value<'_>,
+    hooked: &Hooked,
+) -> Result<bool, Stop> {
+    if !incoming.gateway.speaks_messages() {
+        return Ok(false);
+    }
+    let (_, destinations) = incoming.destinations(model_of(body), hooked)?;
+    Ok(destinations.first().is_some_and(|first| first.served.upstream().speaks_messages()))
 }
 
 /// Makes the search, and returns the message that answers the request.

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use crate::anthropic::{SearchHit, WebSearchTool};
 use crate::json::{self, Value};
+use crate::shown::is_command;
 
 /// The most results of one search.
 const HITS_MAX: usize = 8;
@@ -41,12 +42,16 @@ pub fn read_hits(page: &mut [u8], tool: &WebSearchTool) -> Option<Vec<SearchHit>
 /// The first hits that the tool's rules allow, each address once, cut to the limits.
 pub fn clean_hits(hits: impl Iterator<Item = SearchHit>, tool: &WebSearchTool) -> Vec<SearchHit> {
     let mut seen = HashSet::new();
-    let is_page = |url: &str| url.starts_with("https://") || url.starts_with("http://");
+    let is_page = |url: &str| {
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        let is_web = scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("http");
+        is_web && rest.starts_with(|c: char| !matches!(c, '/' | '\\' | '?' | '#' | ':'))
+    };
     let has_plain_url = |hit: &SearchHit| {
         let url = &hit.url;
         url.len() <= URL_SIZE_MAX
             && is_page(url)
-            && !url.contains(|c: char| c.is_whitespace() || c.is_control())
+            && !url.contains(|c: char| c.is_whitespace() || is_command(c))
     };
     let allowed = hits.filter(|hit| has_plain_url(hit) && tool.allows(&hit.url));
     let fresh = allowed.filter(|hit| seen.insert(hit.url.clone()));
@@ -63,10 +68,11 @@ pub fn clean_hits(hits: impl Iterator<Item = SearchHit>, tool: &WebSearchTool) -
     fresh.take(HITS_MAX).map(cut).collect()
 }
 
-/// The text as one line of at most this many characters.
+/// The text as one line of at most this many characters, without characters that are not seen or turn the direction of writing.
 fn one_line(text: &str, length_max: usize) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
-    let line = words.collect::<Vec<_>>().join(" ");
+    let mut line = words.collect::<Vec<_>>().join(" ");
+    line.retain(|c| !is_command(c));
     match line.char_indices().nth(length_max) {
         None => line,
         Some(_) => line.chars().take(length_max - 1).chain(['…']).collect(),
@@ -89,11 +95,13 @@ mod tests {
             {"url":"https://rust-lang.org/","title":"again","content":""},
             {"url":"javascript:alert(1)","title":"bad"},
             {"url":"https://a b/","title":"bad"},
-            {"title":"no address"}, 7,
-            {"url":"http://b.org/","title":"","content":null,"publishedDate":null}],
+            {"title":"no address"}, 7, {"url":"http://"}, {"url":"https:///x"}, {"url":"https://x/\u202e"},
+            {"url":"http://b.org/","title":"","content":null,"publishedDate":null},
+            {"url":"HTTPS://UP.example/A","title":"a\u202eb\u200bc"}],
             "answers":[],"suggestions":[],"unresponsive_engines":[["x","timeout"]]}"#;
         let found = hits(page).unwrap();
-        assert_eq!(found.len(), 2);
+        assert_eq!(found.len(), 3);
+        assert_eq!((found[2].url.as_str(), found[2].title.as_str()), ("HTTPS://UP.example/A", "abc"));
         assert_eq!(
             (found[0].title.as_str(), found[0].snippet.as_str()),
             ("Rust Language", "Reliable and fast.")

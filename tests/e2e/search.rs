@@ -122,6 +122,19 @@ fn a_failed_search_tells_client_and_operator_why() {
     assert_eq!(failed.whole_events().len(), 3);
     assert_eq!(failed.data("message_delta")[0]["usage"]["server_tool_use"], Value::Null);
 
+    let limits = [
+        (json!({"allowed_domains": "example.com"}), "tools.0.allowed_domains: Input should be a valid list"),
+        (json!({"blocked_domains": [null, 5]}), "tools.0.blocked_domains.0: Input should be a valid string"),
+        (json!({"max_uses": -1}), "tools.0.max_uses: Input should be a valid integer"),
+        (json!({"max_uses": "3"}), "tools.0.max_uses: Input should be a valid integer"),
+    ];
+    for (limit, words) in limits {
+        let mut body = search("a");
+        body["tools"][0].as_object_mut().unwrap().extend(limit.as_object().unwrap().clone());
+        let answer = server.connect().post(&body);
+        assert_eq!((answer.status, answer.error().1.as_str()), (400, words));
+    }
+
     // Requests that are no search, or not a valid one.
     let mut body = search("a");
     body["messages"] = json!([]);
@@ -173,6 +186,10 @@ fn a_hook_changes_answers_and_refuses_searches() {
             return { results = { { url = "http://wiki.lan/", snippet = "Ours." }, { url = "no address" } } }
         end
         if query == "refuse" then return { error = "too_many_requests" } end
+        if query == "own words" then return { error = "not in this house" } end
+        if query == "number" then return { error = 5 } end
+        if query == "nil" then return nil, "no, nobody" end
+        if query == "let pass" then return { error = false } end
         if query == "broken" then return { results = "many" } end
         if query == "none" then return { results = {} } end
     end"#;
@@ -189,6 +206,13 @@ fn a_hook_changes_answers_and_refuses_searches() {
     );
     assert_eq!(ask("none")[1]["content"], json!([]));
     assert_eq!(code(&ask("refuse")), "too_many_requests");
+    for refused in ["own words", "number", "nil"] {
+        assert_eq!(code(&ask(refused)), "unavailable", "{refused}");
+    }
+    server.wait_for("on_search refused a web search: not in this house");
+    server.wait_for("on_search refused a web search: no, nobody");
+    searxng.set_page("/search?q=let+pass&format=json", 200, &page());
+    assert_eq!(ask("let pass")[1]["content"].as_array().unwrap().len(), 2);
     searxng.set_page("/search?q=broken&format=json", 200, &page());
     assert_eq!(
         ask("broken")[1]["content"].as_array().unwrap().len(),
@@ -247,4 +271,27 @@ fn searches_run_at_once_with_pings_and_end_with_their_clients() {
     for mut client in clients {
         assert_eq!(client.receive().whole_events().len(), 3);
     }
+}
+
+#[test]
+fn the_command_hook_tries_on_search() {
+    let run = |name: &str, body: &str, request: Option<Value>| {
+        let lua = format!(
+            r#"return {{ upstreams = {{ box = {{ url = "http://127.0.0.1:9/v1" }} }}, on_search = function(query) {body} end }}"#
+        );
+        let file = hooks_file(name, &lua);
+        let request = request.map(|request| hooks_file(&format!("{name}-request"), &request.to_string()));
+        let mut arguments = vec!["hook", &file];
+        if let Some(request) = &request {
+            arguments.extend(["--request", request]);
+        }
+        output(&arguments)
+    };
+    let (code, out, err) = run("search-sample", "error('x')", None);
+    assert!(code == Some(1) && out.contains("1 failed hooks"), "{out}{err}");
+    let (code, out, _) = run("search-refusal", "return { error = 'no' }", None);
+    assert!(code == Some(0) && out.contains("\nrefused with unavailable\n"), "{out}");
+    let (code, out, _) = run("search-asked", "return query .. ' 2'", Some(search("rust")));
+    assert!(code == Some(0) && out.contains("searches  \"rust\"; no model"), "{out}");
+    assert!(out.contains("on_search  \"rust\"\nthe engine is asked for \"rust 2\"\n"), "{out}");
 }

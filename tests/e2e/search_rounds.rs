@@ -250,7 +250,7 @@ fn a_search_that_fails_goes_to_the_model_too() {
     engine.set_page("/search?q=down&format=json", 500, "x");
     let long = "x".repeat(100_000);
     for (call, expected, told) in [
-        (search("down"), "unavailable", "the search engine does not answer"),
+        (search("down"), "unavailable", "web search is unavailable"),
         (search(""), "invalid_tool_input", "invalid_tool_input"),
         (call(0, "web_search", r#"{"q":"a"}"#), "invalid_tool_input", "invalid_tool_input"),
         (call(0, "web_search", "rust 2027"), "invalid_tool_input", "invalid_tool_input"),
@@ -525,4 +525,32 @@ fn the_next_prompt_is_read_with_pings_and_ends_with_its_client() {
     closed.wait();
     let line = server.wait_for("the client has left");
     assert!(line.contains(" searches 1 "), "{line}");
+}
+
+#[test]
+fn rounds_that_use_up_the_limit_of_tokens_end_the_message() {
+    let upstream = Upstream::start();
+    let (server, _engine) = serve("rounds-limit", &upstream, &["a"], "");
+    for body in [question(), whole()] {
+        upstream.next_chunks(calls(&[search("a")], 10, 600));
+        upstream.next_chunks(calls(&[search("a")], 10, 400));
+        let answer = server.connect().post(&body);
+        let reason = match body["stream"] == true {
+            true => answer.data("message_delta")[0]["delta"]["stop_reason"].clone(),
+            false => answer.json()["stop_reason"].clone(),
+        };
+        assert_eq!(reason, "max_tokens");
+    }
+    assert_eq!(upstream.seen().len(), 4);
+}
+
+#[test]
+fn a_number_as_the_query_means_its_digits() {
+    let upstream = Upstream::start();
+    let (server, _engine) = serve("rounds-number", &upstream, &["2027"], "");
+    upstream.next_chunks(calls(&[call(0, "web_search", r#"{"query": 2027}"#)], 10, 5));
+    upstream.next_chunks(last("Done.", 10, 5));
+    let content = server.connect().post(&whole()).message();
+    assert_eq!(content[0]["input"]["query"], "2027");
+    assert_eq!(content[1]["content"][0]["title"], "2027");
 }

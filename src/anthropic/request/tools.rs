@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use crate::json::{Object, Value};
 
-use super::{At, EMPTY, REQUIRED, Read, TOOLS_MAX, Tool, list, member, object, string};
+use super::super::search::is_web_search;
+use super::{At, EMPTY, NOT_AN_INTEGER, REQUIRED, Read, TOOLS_MAX, Tool, list, member, object, string};
 
 /// The tools in effect at the end of the conversation, because a chat completion has only one list of them.
 pub(super) fn read<'r>(body: &'r Object<'r>) -> Read<Vec<Tool<'r>>> {
@@ -123,6 +124,9 @@ fn read_tool<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Tool<'r>> {
         None if kind.is_none() => return Err(at_schema.error(REQUIRED)),
         None => {}
     }
+    if kind.is_some_and(is_web_search) && schema.is_none() {
+        check_search(tool, at)?;
+    }
     let description = match member(tool, "description") {
         Some(value) => Some(string(value, &At::Key(at, "description"))?),
         None => None,
@@ -131,4 +135,19 @@ fn read_tool<'r>(value: &'r Value<'r>, at: &At<'_>) -> Read<Tool<'r>> {
     let strict = tool.get("strict").and_then(Value::as_bool);
     let deferred = tool.get("defer_loading").and_then(Value::as_bool).unwrap_or(false);
     Ok(Tool { kind, name, description, schema, strict, examples, deferred, body: value })
+}
+
+/// Refuses limits of a web search that cannot be read: without them, the search would have none.
+fn check_search(tool: &Object<'_>, at: &At<'_>) -> Read<()> {
+    for key in ["allowed_domains", "blocked_domains"] {
+        let Some(value) = member(tool, key) else { continue };
+        let at = At::Key(at, key);
+        for (i, domain) in list(value, &at, usize::MAX)?.iter().enumerate() {
+            string(domain, &At::Index(&at, i))?;
+        }
+    }
+    match member(tool, "max_uses").map(Value::as_u64) {
+        Some(None) => Err(At::Key(at, "max_uses").error(NOT_AN_INTEGER)),
+        Some(Some(_)) | None => Ok(()),
+    }
 }

@@ -3,7 +3,7 @@
 mod resolve;
 
 use crate::anthropic::WEB_SEARCH;
-use crate::json;
+use crate::json::{self, Value};
 use crate::openai::ToolCallDelta;
 use crate::rescue::{FoundCall, OfferedTools};
 
@@ -294,8 +294,12 @@ impl StreamedCalls {
         let search = |call: &StreamedCall| {
             let mut bytes = call.pending.clone().into_bytes();
             let object = json::parse(&mut bytes).ok().filter(|value| value.as_object().is_some());
-            let query = object.as_ref().and_then(|object| object.get("query")?.as_str());
-            let query = query.unwrap_or_default().to_owned();
+            // A model that writes a number means its digits.
+            let query = match object.as_ref().and_then(|object| object.get("query")) {
+                Some(Value::String(text)) => text.to_string(),
+                Some(number @ Value::Number(_)) => number.to_json(),
+                _ => String::new(),
+            };
             let arguments = if object.is_some() { call.pending.clone() } else { "{}".to_owned() };
             SearchCall { id: call.shown_id.clone(), query, arguments }
         };

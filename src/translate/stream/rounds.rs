@@ -42,12 +42,15 @@ impl MessageStream {
     }
 
     /// Ends the searches: shows the calls of the client's tools that came beside them, and ends the message if there are any,
-    /// or unless it `goes_on`. Returns false if the next round is to follow.
+    /// unless it `goes_on`, or if the client's limit of tokens is used up. Returns false if the next round is to follow.
     pub fn end_searches(&mut self, goes_on: bool, emit: &mut Emit<'_>) -> bool {
         self.is_searching = false;
         self.with_sink(emit, |content, sink| content.end(false, sink));
         if goes_on && !self.content.has_tool_use() && !self.content.has_cut_call() {
-            return false;
+            if self.tokens.has_room() {
+                return false;
+            }
+            self.told.finish("length");
         }
         self.conclude(true, emit);
         true

@@ -111,6 +111,11 @@ impl Tokens {
         }
     }
 
+    /// True if this round has left some of the tokens that the client wants at most.
+    pub(super) fn has_room(&self) -> bool {
+        self.round_output() < self.asked.wanted_tokens
+    }
+
     /// True if, by the counts, the window ended the answer rather than the client's limit.
     pub(super) fn fill_window(&self) -> bool {
         let Asked { max_tokens, is_clamped_to_window, window, .. } = self.asked;
