@@ -5,12 +5,14 @@
 //! limit on connections is the limit of the registry.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::phase::Phase;
 use super::record::{Caller, Record, RequestDetails};
+use super::request_keys::RequestKeys;
 use super::times::{Moment, Moments, PhaseTimes, since};
 use crate::json::Value;
 
@@ -88,6 +90,7 @@ pub struct ActiveRequest {
     is_streaming: AtomicBool,
     moments: Moments,
     details: Mutex<RequestDetails>,
+    keys: OnceLock<RequestKeys>,
 }
 
 /// Marks an answer as being streamed until it is dropped.
@@ -109,6 +112,7 @@ impl ActiveRequest {
             is_streaming: AtomicBool::new(false),
             moments: Moments::default(),
             details: Mutex::new(RequestDetails::new(caller)),
+            keys: OnceLock::new(),
         }
     }
 
@@ -158,9 +162,28 @@ impl ActiveRequest {
         self.is_streaming.load(Ordering::Relaxed)
     }
 
-    /// Shows these details to readers from now on.
+    /// Notes the keys that the request brings, which no reader may see.
+    pub fn note_keys(&self, keys: RequestKeys) {
+        let _ = self.keys.set(keys);
+    }
+
+    /// A text about the request without keys ([`RequestKeys::cleaned`]), for lines of the log.
+    pub fn cleaned(&self, text: impl fmt::Display) -> String {
+        self.keys.get_or_init(RequestKeys::default).cleaned(text)
+    }
+
+    /// Replaces the keys in a record of the request before anybody reads it.
+    pub fn hide_keys(&self, record: &mut Record) {
+        self.keys.get_or_init(RequestKeys::default).hide_in(record);
+    }
+
+    /// Shows these details to readers from now on, without the request's own keys.
     pub fn describe(&self, details: &RequestDetails) {
-        *self.lock() = details.clone();
+        let mut details = details.clone();
+        if let Some(keys) = self.keys.get() {
+            keys.hide_in_details(&mut details);
+        }
+        *self.lock() = details;
     }
 
     /// A copy of the facts that are known by now.
@@ -250,6 +273,11 @@ mod tests {
         };
         slot.request().describe(&known);
         assert_eq!(registry.requests()[0].details(), known);
+        slot.request().note_keys(RequestKeys::new(vec!["canary-4711".to_owned()]));
+        let session = Some("x-canary-4711".into());
+        slot.request().describe(&RequestDetails { client_model: "canary-4711".to_owned(), session, ..known });
+        let shown = registry.requests()[0].to_value().to_json();
+        assert!(shown.contains("x-***") && !shown.contains("canary"), "{shown}");
     }
 
     #[test]

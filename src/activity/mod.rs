@@ -14,6 +14,8 @@
 //! | `refusals` | [`RefusalLog`]: the lines of refused requests, and the number of those left out |
 //! | `tap` | [`Tap`]: notes the bytes of one request at five places, with their times |
 //! | `redact` | takes keys and images out of recorded bytes |
+//! | `named` | finds keys by the names of their members, variables and fields of forms |
+//! | `request_keys` | [`RequestKeys`]: the keys of one request, and texts about it without them |
 //! | `steps` | [`RecordedStep`]: the steps of a recording, read again |
 //! | `difference` | the difference of two recorded bodies, as lines for a person |
 //! | `recorder` | [`Recorder`]: decides which requests are recorded, and makes a recording fit for the disk |
@@ -27,12 +29,14 @@ mod difference;
 mod history;
 mod in_flight;
 mod metrics;
+mod named;
 mod phase;
 mod prefixes;
 mod record;
 mod recorder;
 mod redact;
 mod refusals;
+mod request_keys;
 mod shared;
 mod steps;
 mod tap;
@@ -50,6 +54,7 @@ pub use record::{CLIENT_GONE, Caller, Placed, Record, RequestDetails, kept_name}
 pub use recorder::{CleanRecording, RecordMode, RecordOptions, Recorder};
 pub use redact::hide_keys;
 pub use refusals::RefusalLog;
+pub use request_keys::RequestKeys;
 pub use shared::Activity;
 pub use steps::{RecordedStep, read_steps};
 pub use tap::{PLACES, RECORDING_SIZE_MAX, Recording, RecordingMemory, StepKind, Tap};

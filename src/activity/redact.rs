@@ -1,10 +1,12 @@
 //! Takes keys and images out of recorded bytes.
 //!
 //! A key is replaced by as many stars as it has bytes, so that every length and place in the bytes stays as it was. Known
-//! keys are found by their value, others by the forms that keys have, or by the name of their member. Linear time.
+//! keys are found by their value, others by the forms that keys have, or by the name of their member (`named`). Bytes with
+//! JSON's escapes (`\\u0041`, `\\/`) are searched a second time with the escapes undone. Linear time.
 
 use memchr::memmem;
 
+use super::named::{hide_named, is_base64, is_key_byte, run, star};
 use crate::config::HIDDEN_SIZE_MIN;
 
 /// The least number of characters behind the beginning of a key.
@@ -29,29 +31,86 @@ const BEGINNINGS: [&[u8]; 12] = [
 /// The beginnings of a value of a header.
 const SCHEMES: [&[u8]; 4] = [b"Bearer ", b"bearer ", b"Basic ", b"basic "];
 
-/// The names of members and variables whose values are keys, in lower case. A name may have others in front.
-const NAMES: [&[u8]; 8] = [
-    b"api_key",
-    b"apikey",
-    b"api-key",
-    b"authorization",
-    b"password",
-    b"secret",
-    b"access_token",
-    b"auth_token",
-];
-
 /// The shortest string of base64 that is cut, in characters.
 const IMAGE_SIZE_MIN: usize = 1024;
 
 /// Replaces the keys in these bytes by stars.
 pub fn hide_keys(bytes: &mut [u8], known: &[String]) {
+    hide_plain(bytes, known);
+    if memmem::find(bytes, b"\\u").is_some() || memmem::find(bytes, b"\\/").is_some() {
+        let undone = undo_escapes(bytes);
+        let mut hidden = undone.clone();
+        hide_plain(&mut hidden, known);
+        if hidden != undone {
+            star_escaped(bytes, &undone, &hidden);
+        }
+    }
+}
+
+/// The bytes with each escape of JSON for a character or a slash replaced by that character. A string within a string has
+/// several backslashes before it, which belong to the escape. Quotation marks and backslashes stay escaped, so that strings
+/// keep their ends.
+fn undo_escapes(bytes: &[u8]) -> Vec<u8> {
+    let mut undone = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let (size, character) = escape(rest);
+        match character {
+            Some(character) => {
+                undone.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            None => undone.extend_from_slice(rest.get(..size).unwrap_or_default()),
+        }
+        at += size;
+    }
+    undone
+}
+
+/// Replaces the bytes whose characters are stars in `hidden`, and were not in `undone`.
+fn star_escaped(bytes: &mut [u8], undone: &[u8], hidden: &[u8]) {
+    let (mut at, mut place) = (0, 0);
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let (size, character) = escape(rest);
+        let end = place + character.map_or(size, char::len_utf8);
+        if character.is_some() {
+            if undone.get(place..end) != hidden.get(place..end) {
+                star(bytes, at, at + size);
+            }
+        } else if let (Some(bytes), Some(hidden)) = (bytes.get_mut(at..at + size), hidden.get(place..end)) {
+            bytes.copy_from_slice(hidden);
+        }
+        (at, place) = (at + size, end);
+    }
+}
+
+/// The number of bytes up to the next escape and no character, or of the escape that stands here and its character.
+fn escape(bytes: &[u8]) -> (usize, Option<char>) {
+    let plain = memchr::memchr(b'\\', bytes).unwrap_or(bytes.len());
+    if plain > 0 {
+        return (plain, None);
+    }
+    let mark = run(bytes, 0, |byte| byte == b'\\');
+    match bytes.get(mark) {
+        Some(b'/') => (mark + 1, Some('/')),
+        Some(b'u') => {
+            let digits =
+                bytes.get(mark + 1..mark + 5).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+            let number =
+                digits.and_then(|digits| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+            let character = number.and_then(char::from_u32);
+            match character.filter(|c| !c.is_control() && !matches!(c, '"' | '\'' | '\\')) {
+                Some(character) => (mark + 5, Some(character)),
+                None => (mark, None),
+            }
+        }
+        _ => (mark, None),
+    }
+}
+
+/// Replaces the keys in these bytes as they stand there.
+fn hide_plain(bytes: &mut [u8], known: &[String]) {
     for secret in known.iter().filter(|secret| secret.len() >= HIDDEN_SIZE_MIN) {
         star_all(bytes, secret.as_bytes());
-        // Some writers of JSON escape slashes.
-        if secret.contains('/') {
-            star_all(bytes, secret.replace('/', "\\/").as_bytes());
-        }
     }
     for (beginnings, size_min, is_header) in
         [(&BEGINNINGS[..], KEY_SIZE_MIN, false), (&SCHEMES[..], HIDDEN_SIZE_MIN, true)]
@@ -78,57 +137,13 @@ pub fn hide_keys(bytes: &mut [u8], known: &[String]) {
             }
         }
     }
-    let lower = bytes.to_ascii_lowercase();
-    for name in NAMES {
-        for at in memmem::find_iter(&lower, name) {
-            if let Some((from, end)) = value_behind(bytes, at + name.len()) {
-                star(bytes, from, end);
-            }
-        }
-    }
-}
-
-/// The place of the string behind a member's name, which ends at `at`, or of the value of a variable.
-fn value_behind(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
-    let is_space = |byte: u8| matches!(byte, b' ' | b'\\' | b'"' | b'\'');
-    let colon = run(bytes, at, is_space);
-    if !matches!(bytes.get(colon), Some(b':' | b'=')) {
-        return None;
-    }
-    let from = run(bytes, colon + 1, is_space);
-    let is_quoted = bytes.get(from.checked_sub(1)?).is_some_and(|byte| matches!(byte, b'"' | b'\''));
-    let is_value = |byte: u8| match is_quoted {
-        true => !matches!(byte, b'"' | b'\\' | b'\'' | b'\n'),
-        false => is_key_byte(byte) || is_base64(byte),
-    };
-    let end = run(bytes, from, is_value);
-    (end - from >= HIDDEN_SIZE_MIN).then_some((from, end))
-}
-
-/// The end of the bytes from `from` on that are of a kind.
-fn run(bytes: &[u8], from: usize, is_of_kind: impl Fn(u8) -> bool) -> usize {
-    let rest = bytes.get(from..).unwrap_or_default();
-    from + rest.iter().take_while(|byte| is_of_kind(**byte)).count()
-}
-
-fn is_key_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
-}
-
-fn is_base64(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=')
+    hide_named(bytes);
 }
 
 /// Replaces a key wherever it stands.
 fn star_all(bytes: &mut [u8], key: &[u8]) {
     let found: Vec<usize> = memmem::find_iter(bytes, key).collect();
     found.into_iter().for_each(|at| star(bytes, at, at + key.len()));
-}
-
-fn star(bytes: &mut [u8], from: usize, end: usize) {
-    if let Some(key) = bytes.get_mut(from..end) {
-        key.fill(b'*');
-    }
 }
 
 /// Replaces each long string of base64, such as an image, by its size. Signatures of reasoning stay.
@@ -180,6 +195,42 @@ mod tests {
             let stars = |text: &str| text.matches('*').count();
             assert!(told == expected || (text.starts_with("Auth") && stars(&told) >= 11), "{told}");
         }
+    }
+
+    #[test]
+    fn keys_with_escapes_become_stars() {
+        for (text, expected) in [
+            (r#"["\u006dy-own-key"]"#, r#"["***************"]"#),
+            (r#"["my\u002fown\/key"]"#, r#"["****************"]"#),
+            (
+                r#"{"a":"{\"b\":\"\\u006dy-own-\\u006Bey\"}"}"#,
+                r#"{"a":"{\"b\":\"**********************\"}"}"#,
+            ),
+            (
+                r#"["\u0073k-ant-api03-abcdefgh\u00312345678"]"#,
+                r#"["\u0073k-*******************************"]"#,
+            ),
+            (r#"{"p\u0061ssword":"hunter22","e":"\u00e4"}"#, r#"{"p\u0061ssword":"********","e":"\u00e4"}"#),
+            (r#"{"password":"\u0068unter22"}"#, r#"{"password":"*************"}"#),
+        ] {
+            assert_eq!(hidden(text), expected);
+        }
+        let mut bytes = br#"["schl\u00fcssel-\ud83d\udd11"]"#.to_vec();
+        hide_keys(&mut bytes, &["schlüssel".to_owned()]);
+        assert_eq!(String::from_utf8(bytes).unwrap(), r#"["**************-\ud83d\udd11"]"#);
+        for same in [
+            r"\u",
+            r"\u00",
+            r"\\",
+            r"\ud83d\udd11 \u0022 \u005c \u0000",
+            r"C:\users\my\own",
+            r"\/\/\/",
+            r#"{"a":"\\"}"#,
+        ] {
+            assert_eq!(hidden(same), same);
+        }
+        let many = r"\u006dy-own".repeat(200_000) + &"\\".repeat(200_000);
+        assert_eq!(hidden(&many), many);
     }
 
     #[test]

@@ -161,7 +161,8 @@ impl Attempt {
             let pause = failed.pause_before_retry(backoff).filter(|_| may_retry);
             let error = failed.error;
             let Some(pause) = pause else { return Err(error.into()) };
-            log::debug!("upstream {}: trying again in {pause:?}: {error}", self.resolved.served.name());
+            let (name, request) = (self.resolved.served.name(), exchange.active());
+            log::debug!("upstream {name}: trying again in {pause:?}: {}", request.cleaned(&error));
             rest(wait, pause)?;
             // During the pause, the client may have been sent the beginning of its answer.
             if exchange.started() {

@@ -19,9 +19,7 @@ use super::identity;
 use super::outgoing::Gate;
 use super::passing::{self, PassedRequest};
 use super::prepare::{Hooked, Incoming, settle_lane};
-use super::recorded::{
-    error_facts, hide_in_record, keep_recording, keys_of, note_error, note_head, note_hooked,
-};
+use super::recorded::{error_facts, keep_recording, note_error, note_head, note_hooked};
 use super::recorded_way::{RecordedWay, note_refusal, note_sent, note_way};
 use super::state::Proxy;
 use super::stop::Stop;
@@ -89,17 +87,17 @@ pub(super) fn serve(
         Err(Stop::Error(error) | Stop::Refused(error) | Stop::Cut(error)) => {
             tap.note(StepKind::Failed, b"", || error_facts(&error, false));
             note_error(tap, &error, request_id);
-            log_failure(proxy, request, &mut record, (error.status(), &error.to_string()));
+            log_failure(proxy, active, &mut record, (error.status(), &error.to_string()));
             client.borrow_mut().respond_error(&error, request_id)
         }
         Err(stop @ (Stop::Client(_) | Stop::ClientGone)) => {
-            log_failure(proxy, request, &mut record, (CLIENT_GONE, "the client has left"));
+            log_failure(proxy, active, &mut record, (CLIENT_GONE, "the client has left"));
             Err(if let Stop::Client(error) = stop { error } else { io::ErrorKind::BrokenPipe.into() })
         }
         Err(Stop::Respond(_)) => tell(1),
     };
     record.end();
-    hide_in_record(&mut record, &keys_of(request));
+    active.hide_keys(&mut record);
     if keep_recording(proxy, tap, &record) {
         proxy.keep_count(&record);
     }
@@ -107,10 +105,10 @@ pub(super) fn serve(
 }
 
 /// Writes the line of a count that failed. A count that succeeds has none: Claude Code asks for many.
-fn log_failure(proxy: &Proxy, request: &Request, record: &mut Record, (status, error): (u16, &str)) {
+fn log_failure(proxy: &Proxy, active: &ActiveRequest, record: &mut Record, (status, error): (u16, &str)) {
     record.status = status;
     record.error = Some(format!("count_tokens: {error}"));
-    hide_in_record(record, &keys_of(request));
+    active.hide_keys(record);
     proxy.activity.log(record);
 }
 

@@ -105,7 +105,6 @@ pub(super) fn serve(
     let exchange = Exchange::new(proxy, client, active);
     proxy.recorder.begin(exchange.tap(), active.began());
     recorded::note_head(exchange.tap(), &request);
-    let keys = recorded::keys_of(&request);
     let mut record = Record::new(active.request_id(), caller);
     record.began = active.began();
     identity::describe(&request, &mut record.details);
@@ -152,7 +151,7 @@ pub(super) fn serve(
     if let Some(phase) = left {
         proxy.activity.add_cancelled(phase);
     }
-    recorded::hide_in_record(&mut record, &keys);
+    active.hide_keys(&mut record);
     let finished = proxy.finish(&gateway, record);
     recorded::keep_recording(proxy, exchange.tap(), &finished.record);
     hooked.log(gateway.hooks(), &finished.record);
@@ -653,13 +652,14 @@ impl<'s> Stages<'s> {
         let ticket = may_follow.then(|| slot.ticket().clone());
         let sign = if passing::is_clients_limit(attempt, answered) { Sign::Unknown } else { sign };
         let error = answered.as_ref().err().and_then(Stop::upstream_error);
-        give_back(self.gateway, slot, served.name(), (sign, spent), error);
+        give_back(self.gateway, slot, served.name(), (sign, spent), (error, self.exchange.active()));
         ticket
     }
 
     /// Notes that a request goes elsewhere after the failure of an upstream.
     fn note_failover(&self, name: &str, error: Error, course: &mut Course<'_>) {
-        log::info!("{}: {name} failed: {error}", course.record.request_id);
+        let words = self.exchange.active().cleaned(&error);
+        log::info!("{}: {name} failed: {words}", course.record.request_id);
         self.proxy.activity.counters().add_failover();
         if course.refusal.is_none() && error.relayed_answer().is_some() {
             course.refusal = Some(error);
@@ -711,7 +711,8 @@ impl<'s> Stages<'s> {
             ErrorDecision::Route { model, upstream } => (model, upstream),
         };
         let Some(next) = upstream.as_deref().or(model.as_deref()) else { return Err(error.into()) };
-        log::info!("{}: {failed} failed, trying {}: {error}", course.record.request_id, ShownText::new(next));
+        let words = self.exchange.active().cleaned(&error);
+        log::info!("{}: {failed} failed, trying {}: {words}", course.record.request_id, ShownText::new(next));
         self.proxy.activity.counters().add_failover();
         let mut document = Document::from(saved.clone());
         course.hooked.reroute(model, upstream);

@@ -34,7 +34,7 @@ use super::recorded_way::{RecordedWay, note_answer_head, note_refusal, note_sent
 use super::relay::{ANSWER_SIZE_MAX, error_body, read_whole_answer, too_long};
 use super::routing::{sign_of, sign_of_failure};
 use super::stop::Stop;
-use crate::activity::{Record, StepKind, Tap};
+use crate::activity::{Record, RequestKeys, StepKind, Tap};
 
 /// The resources of the Messages API, below the base URL.
 pub(super) const MESSAGES: &str = "/messages";
@@ -70,8 +70,10 @@ impl PassedRequest {
             return None;
         }
         let name = resolved.served.name();
+        // The client's own keys are taken out of these words already.
+        let words = RequestKeys::default().cleaned(error);
         log::info!(
-            "upstream {name}: it refused the thinking of a conversation, which is sent without: {error}"
+            "upstream {name}: it refused the thinking of a conversation, which is sent without: {words}"
         );
         ledger.disown(&self.kept, &resolved.model);
         self.is_bare = true;
@@ -344,6 +346,7 @@ impl MessagesAnswer<'_> {
             if let Some(mut words) = error_of_event(event.data, event.is_error) {
                 self.passed.hide_keys(self.resolved, &mut words);
                 let (id, name) = (self.exchange.request_id(), self.resolved.served.name());
+                let words = self.exchange.active().cleaned(&words);
                 let shown = ShownText::new(&words);
                 log::warn!("{id}: upstream {name} ended its answer with an error: {shown}");
                 reader.error = Some(format!("upstream {name} ended its answer with {shown}"));

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use crate::activity::{Record, Recording, StepKind, Tap, hide_keys};
-use crate::config::HIDDEN_SIZE_MIN;
 use crate::dialect::ServerKind;
 use crate::error::{Error, Kind};
 use crate::fleet::Resolved;
@@ -60,25 +59,6 @@ pub(super) fn keys_of(request: &Request) -> Vec<String> {
         }
     }
     keys
-}
-
-/// Replaces the request's own keys in the texts of its record, which go to the log: an upstream may repeat them.
-pub(super) fn hide_in_record(record: &mut Record, keys: &[String]) {
-    let has_key =
-        |text: &str| keys.iter().any(|key| key.len() >= HIDDEN_SIZE_MIN && text.contains(key.as_str()));
-    let hidden = |text: &str| {
-        let mut bytes = text.as_bytes().to_vec();
-        hide_keys(&mut bytes, keys);
-        String::from_utf8_lossy(&bytes).into_owned()
-    };
-    let details = &mut record.details;
-    for text in record.error.iter_mut().chain([&mut details.client_model]).filter(|text| has_key(text)) {
-        *text = hidden(text);
-    }
-    for name in [&mut details.session, &mut details.agent].into_iter().flatten().filter(|name| has_key(name))
-    {
-        *name = hidden(name).into();
-    }
 }
 
 /// Notes the head of the client's request, and its keys.

@@ -33,7 +33,7 @@ use super::identity::{self, Identity};
 use super::outgoing::Gate;
 use super::passage::Passage;
 use super::prepare::{Hooked, Incoming, describe, model_of, settle_lane};
-use super::recorded::{self, hide_in_record, keep_recording, keys_of, note_head};
+use super::recorded::{self, keep_recording, note_head};
 use super::recorded_way::{RecordedWay, note_answer_head, note_refusal, note_sent, note_way};
 use super::relay::{ANSWER_SIZE_MAX, REST_TIME, error_body, too_long};
 use super::routing::{NextTry, Routing, give_back, note_grant, sign_of, sign_of_failure, wait_for_place};
@@ -130,7 +130,7 @@ pub(super) fn serve(
     let RelayedCourse { gateway, hooked, mut record, exchange, .. } = course;
     record.times = active.times();
     record.times.first_word = record.times.first_byte;
-    hide_in_record(&mut record, &keys_of(request));
+    active.hide_keys(&mut record);
     let finished = proxy.finish(&gateway, record);
     keep_recording(proxy, exchange.tap(), &finished.record);
     hooked.log(gateway.hooks(), &finished.record);
@@ -168,13 +168,15 @@ impl RelayedCourse<'_> {
             let ticket = slot.as_ref().filter(|_| may_follow).map(|slot| slot.ticket().clone());
             if let Some(slot) = slot {
                 let end = (sign, Spent::default());
-                give_back(&self.gateway, slot, upstream.served.name(), end, Some(&error));
+                let why = (Some(&error), self.exchange.active());
+                give_back(&self.gateway, slot, upstream.served.name(), end, why);
             }
             if let Some(ticket) = ticket {
                 self.outage.set_patience(self.patience());
                 match order.routing.another(&ticket, self.outage.is_spent()) {
                     NextTry::With(ticket) => {
-                        log::info!("{}: {} failed: {error}", self.record.request_id, upstream.served.name());
+                        let (id, name) = (&self.record.request_id, upstream.served.name());
+                        log::info!("{id}: {name} failed: {}", self.exchange.active().cleaned(&error));
                         self.proxy.activity.counters().add_failover();
                         order.ticket = Some(ticket);
                         continue;
@@ -468,7 +470,8 @@ impl RelayedCourse<'_> {
         let Counts { prompt, cached, completion, .. } = counts;
         if let Some(slot) = slot {
             let spent = Spent { prompt, cached, completion };
-            give_back(&self.gateway, slot, &self.record.details.upstream, (sign, spent), error);
+            let why = (error, self.exchange.active());
+            give_back(&self.gateway, slot, &self.record.details.upstream, (sign, spent), why);
         }
         if let Some(client) = self.client_slot.take() {
             let has_content = active.times().first_byte.is_some();

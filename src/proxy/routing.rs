@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::identity::Identity;
-use crate::activity::Placed;
+use crate::activity::{ActiveRequest, Placed};
 use crate::error::{Error, Kind, Retry};
 use crate::fleet::{
     BoxId, BoxSlot, Candidate, Destination, Dispatcher, Gateway, NoSlot, Outage, Resolved, Sign, Spent,
@@ -252,16 +252,17 @@ pub(super) fn note_grant(slot: &BoxSlot, place: &mut Placed) {
     place.waited += grant.waited;
 }
 
-/// Gives a place back, and tells how the state of its upstream has changed, if it has. `error`: the upstream's failure.
+/// Gives a place back, and tells how the state of its upstream has changed, if it has. `error`: the upstream's failure, which is
+/// told without the keys of the request.
 pub(super) fn give_back(
     gateway: &Arc<Gateway>,
     slot: BoxSlot,
     name: &str,
     (sign, spent): (Sign, Spent),
-    error: Option<&Error>,
+    (error, request): (Option<&Error>, &ActiveRequest),
 ) {
     if let Some(change) = slot.end(sign, spent) {
-        let why = error.map_or_else(|| "it answered a request".to_owned(), Error::to_string);
+        let why = error.map_or_else(|| "it answered a request".to_owned(), |error| request.cleaned(error));
         gateway.tell_change(name, change, &why);
     }
 }

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::entry::{Admission, answer_preflight};
 use super::exchange::Exchange;
+use super::recorded::keys_of;
 use super::resource::Resource;
 use super::state::Proxy;
 use super::{count, messages, relayed};
-use crate::activity::{ActiveRequest, Caller, Record};
+use crate::activity::{ActiveRequest, Caller, Record, RequestKeys};
 use crate::admin;
 use crate::admin::environment::ClientEnvironment;
 use crate::admin::forms::is_for_openai;
@@ -120,6 +121,7 @@ impl Handler for Proxy {
         let mut caller = Caller::new(self.access().client_address(&request, address.ip()));
         let slot = self.activity.begin(ids::request_id(), caller.clone());
         let active = slot.request();
+        active.note_keys(RequestKeys::new(keys_of(&request)));
         let request_id = active.request_id();
         let admission = self.let_in(client, &request, &mut caller);
         if !matches!(admission, Ok(Admission::Resource(resource)) if resource.is_probe()) {
@@ -171,11 +173,10 @@ impl Handler for Proxy {
                     None if is_openai => in_openai_form(error),
                     None => error,
                 };
-                let line = format_args!(
-                    "{request_id} {caller} {error} [{} {}]",
-                    request.method,
-                    ShownText::new(&request.path)
-                );
+                // Path, method and origin are the client's own words, which may hold its key.
+                let (method, path) = (&request.method, ShownText::new(&request.path));
+                let words = active.cleaned(format_args!("{error} [{method} {path}]"));
+                let line = format_args!("{request_id} {caller} {words}");
                 self.activity.refusals().log(&refused(active, &caller, &error), line);
                 if error.kind == Kind::Authentication {
                     return self.refuse_wrong_key(client, caller.address, error, request_id);
@@ -192,6 +193,7 @@ fn refused(active: &ActiveRequest, caller: &Caller, error: &Error) -> Record {
     record.began = active.began();
     record.status = error.status();
     record.error = Some(error.to_string());
+    active.hide_keys(&mut record);
     record.end();
     record
 }

@@ -71,6 +71,7 @@ mod framing;
 mod handover;
 mod hooks;
 mod kept_back;
+mod keys_hidden;
 mod learned;
 mod leaving;
 mod limits;
