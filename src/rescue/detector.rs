@@ -6,9 +6,13 @@
 //! | Plain | the beginning of a trigger at its end | held |
 //! | held | that rules out all forms | shown up to there, and Plain from there on |
 //! | held | that still fits a form | held |
+//! | held, or Plain before a quoted tag | that fits only forms of which it is known that they stay text | shown, and Followed |
+//! | Followed | that still fits such a form | shown as it is |
+//! | Followed | that rules out all forms | shown up to there, and Plain from there on |
 //!
 //! The last byte decides: text is shown as soon as no form fits it any more, and never changed. A trigger inside held
-//! text is not looked for again, so each byte is read a fixed number of times.
+//! text is not looked for again, so each byte is read a fixed number of times. The same holds for a text that is followed:
+//! the tags in a quoted call, in the arguments of a call to an unknown tool, and next to it, are text as well.
 
 use memchr::memchr2;
 
@@ -37,10 +41,14 @@ pub enum Release {
 /// Finds calls at the end of a text.
 #[derive(Debug)]
 pub struct CallDetector {
-    /// The text that is not shown yet: the part that may be shown now, and the part that may be a call.
+    /// The text that is followed, the text that may be shown now, and the text that may be a call.
     held: String,
-    /// The size of the part of `held` that may be shown.
+    /// The size of the part of `held` that was shown, and is only followed.
+    shown: usize,
+    /// The place in `held` up to which it may be shown.
     ready: usize,
+    /// Where the text of the forms begins.
+    begun: usize,
     /// The first byte of `held` that was not read.
     at: usize,
     /// The forms that fit the held text. Empty while only a part of a trigger is held.
@@ -56,7 +64,9 @@ impl CallDetector {
     pub fn new(is_part: bool) -> Self {
         CallDetector {
             held: String::new(),
+            shown: 0,
             ready: 0,
+            begun: 0,
             at: 0,
             forms: Vec::new(),
             is_at_start: !is_part,
@@ -66,10 +76,10 @@ impl CallDetector {
 
     /// True if text is held.
     pub fn is_holding(&self) -> bool {
-        !self.held.is_empty()
+        self.held.len() > self.shown
     }
 
-    /// The bytes of text that are held.
+    /// The bytes of text that are held or followed.
     pub fn held_size(&self) -> usize {
         self.held.len()
     }
@@ -78,7 +88,7 @@ impl CallDetector {
     /// begins in it. Otherwise returns false, and the piece must be pushed.
     #[inline]
     pub fn passes(&mut self, text: &str) -> bool {
-        if self.is_holding() || self.is_at_start {
+        if !self.held.is_empty() || self.is_at_start {
             return false;
         }
         let last = pass(self.last, text.as_bytes());
@@ -91,7 +101,7 @@ impl CallDetector {
         if self.passes(text) {
             return Release::Pushed;
         }
-        if !self.is_holding() && !self.may_begin_in(text, tools) {
+        if self.held.is_empty() && !self.may_begin_in(text, tools) {
             self.is_at_start = self.is_at_start && text.trim_ascii().is_empty();
             self.last = with_last(self.last, text.as_bytes());
             return Release::Pushed;
@@ -101,16 +111,18 @@ impl CallDetector {
 
     /// The text that may be shown now. Call [`CallDetector::clear_ready`] behind it.
     pub fn ready(&self) -> &str {
-        self.held.get(..self.ready).unwrap_or_default()
+        self.held.get(self.shown..self.ready).unwrap_or_default()
     }
 
-    /// Removes the text that was shown.
+    /// Removes the text that was shown, except what is followed.
     pub fn clear_ready(&mut self) {
-        self.held.drain(..self.ready);
-        self.at -= self.ready;
-        // The text of the forms begins where the shown text ends.
-        self.forms.iter_mut().for_each(|form| form.shift(self.ready));
-        self.ready = 0;
+        let removed = if self.is_following() { self.begun } else { self.ready };
+        self.held.drain(..removed);
+        self.at -= removed;
+        self.begun = self.begun.saturating_sub(removed);
+        self.forms.iter_mut().for_each(|form| form.shift(removed));
+        self.ready -= removed;
+        self.shown = self.ready;
         if self.held.is_empty() && self.held.capacity() > KEPT_SIZE_MAX {
             self.held = String::new();
         }
@@ -118,7 +130,7 @@ impl CallDetector {
 
     /// Gives all text free to be shown, because it is not the end of the answer.
     pub fn release(&mut self) -> Release {
-        if self.held.is_empty() {
+        if !self.is_holding() {
             return Release::Nothing;
         }
         self.free_up_to(self.held.len());
@@ -136,8 +148,18 @@ impl CallDetector {
     /// Drops the held text, since its calls were taken.
     pub fn drop_held(&mut self) {
         self.held = String::new();
-        (self.ready, self.at) = (0, 0);
+        (self.shown, self.ready, self.at) = (0, 0, 0);
         self.forms = Vec::new();
+    }
+
+    /// The place from which on a text that is followed must be read again if it is ruled out.
+    fn unsure_from(&self) -> Option<usize> {
+        self.forms.iter().filter_map(CallForm::unsure_from).min().filter(|_| self.is_following())
+    }
+
+    /// True if the text has the form of a call, but stays text.
+    fn is_following(&self) -> bool {
+        !self.forms.is_empty() && self.forms.iter().all(CallForm::is_text)
     }
 
     /// True if a trigger, or the beginning of one at the end, is in the text.
@@ -148,21 +170,7 @@ impl CallDetector {
                 return true;
             }
         }
-        self.find_tag(text.as_bytes(), 0, self.last).is_some()
-    }
-
-    /// The next place from `from` on at which a tag may begin that opens a call. `last` are the bytes before the text.
-    fn find_tag(&self, text: &[u8], from: usize, last: u64) -> Option<usize> {
-        let mut from = from;
-        loop {
-            let rest = text.get(from..)?;
-            let at = from + memchr2(b'<', b'[', rest)?;
-            let here = text.get(at..).unwrap_or_default();
-            if may_be_tag(here) && !ends_in_quote(with_last(last, text.get(..at).unwrap_or_default())) {
-                return Some(at);
-            }
-            from = at + 1;
-        }
+        find_tag(text.as_bytes(), 0).is_some()
     }
 
     fn push_held(&mut self, text: &str, tools: &dyn OfferedTools) -> Release {
@@ -178,17 +186,25 @@ impl CallDetector {
                 continue;
             }
             let (text, at) = (self.held.as_bytes(), self.at);
+            let unsure = self.unsure_from();
             self.forms.retain_mut(|form| form.push(text, at, tools));
             if self.forms.is_empty() {
-                // The byte that ruled the forms out may begin another trigger.
+                // The byte that ruled the forms out may begin another trigger, or the tag that it belongs to.
                 self.forms = Vec::new();
-                self.free_up_to(self.at.max(self.ready + 1));
+                self.free_up_to(unsure.unwrap_or(self.at).max(self.begun + 1));
                 self.at = self.ready;
             } else {
                 self.at += 1;
             }
         }
-        if self.ready == 0 { Release::Nothing } else { Release::Ready }
+        if self.is_following() {
+            self.free_up_to(self.unsure_from().unwrap_or(self.held.len()));
+        }
+        if self.ready > self.shown {
+            return Release::Ready;
+        }
+        self.clear_ready();
+        Release::Nothing
     }
 
     /// Looks for a trigger from `at` on, and gives free what is before it. Begins its forms if it is whole. Returns false
@@ -200,7 +216,7 @@ impl CallDetector {
         let at = if is_whole_answer {
             Some(self.held.len() - seen.len()).filter(|_| !seen.is_empty())
         } else {
-            self.find_tag(self.held.as_bytes(), self.at, self.last)
+            find_tag(self.held.as_bytes(), self.at)
         };
         let Some(at) = at else {
             self.free_up_to(self.held.len());
@@ -227,7 +243,9 @@ impl CallDetector {
         if !is_met {
             return false;
         }
-        self.forms = forms.into_iter().map(|family| CallForm::new(family, at)).collect();
+        let is_quoted = ends_in_quote(self.last);
+        self.forms = forms.into_iter().map(|family| CallForm::new(family, at, is_quoted)).collect();
+        self.begun = at;
         true
     }
 
@@ -241,6 +259,19 @@ impl CallDetector {
         self.is_at_start = self.is_at_start && shown.trim_ascii().is_empty();
         self.last = with_last(self.last, shown.as_bytes());
         self.ready = end;
+    }
+}
+
+/// The next place from `from` on at which a tag may begin that opens a call.
+fn find_tag(text: &[u8], from: usize) -> Option<usize> {
+    let mut from = from;
+    loop {
+        let rest = text.get(from..)?;
+        let at = from + memchr2(b'<', b'[', rest)?;
+        if may_be_tag(text.get(at..).unwrap_or_default()) {
+            return Some(at);
+        }
+        from = at + 1;
     }
 }
 

@@ -10,6 +10,9 @@
 //! | any | else | the text is not a call in this form |
 //!
 //! The text may end wherever the place is Frame and at least one call has come.
+//!
+//! A form that is only text goes on in the same way, but gives no call: its tag is quoted, one of its calls names a tool that
+//! is not offered, or there are too many calls. So the calls in its arguments, and those next to it, are known to be text.
 
 use super::families::{CallFamily, SEPARATORS, TURN_ENDS};
 use super::found::{FoundCall, FoundText, push_calls};
@@ -54,6 +57,10 @@ pub(super) struct CallForm {
     may_close: bool,
     /// The turn has ended: only more such tokens may come.
     has_ended: bool,
+    /// The step that has read the last value of the call, if its tag has closed it.
+    value_step: Option<u8>,
+    /// The text stays text, though it has the form of a call.
+    is_text: bool,
 }
 
 /// The result of a word's next byte.
@@ -75,8 +82,8 @@ enum FrameWord {
 }
 
 impl CallForm {
-    /// A form for text that begins at the place `start`.
-    pub(super) fn new(family: &'static CallFamily, start: usize) -> Self {
+    /// A form for text that begins at the place `start`. With `is_text` it stays text, whatever comes.
+    pub(super) fn new(family: &'static CallFamily, start: usize, is_text: bool) -> Self {
         CallForm {
             family,
             place: FormPlace::Frame,
@@ -90,11 +97,23 @@ impl CallForm {
             is_section_empty: false,
             may_close: false,
             has_ended: false,
+            value_step: None,
+            is_text,
         }
     }
 
     pub(super) fn family(&self) -> &'static CallFamily {
         self.family
+    }
+
+    /// True if the text stays text, whatever comes: it has the form of a call, but is quoted or names another tool.
+    pub(super) fn is_text(&self) -> bool {
+        self.is_text
+    }
+
+    /// The end of a name of a form that is only text, where the tag behind it is not whole yet: it may open another call.
+    pub(super) fn unsure_from(&self) -> Option<usize> {
+        self.name_end.filter(|_| self.is_text)
     }
 
     /// Takes the byte at the place `at` of `text`. Returns false if the text is not a call in this form.
@@ -116,7 +135,10 @@ impl CallForm {
         match step {
             None => self.frame(text, at, tools),
             Some(Step::Words(words)) => self.words(text, at, words),
-            Some(Step::Until(keep, words)) if is_text => self.until(text, at, *keep, words),
+            Some(Step::Until(keep, words)) if is_text => {
+                self.until(text, at, *keep, words);
+                true
+            }
             Some(Step::Until(keep, words)) => self.name(text, at, (*keep, words), tools),
             Some(Step::Json(keep, begin, next)) => self.json(text, at, (*keep, begin, *next), tools),
             Some(Step::Python(next)) => self.python(text, at, *next, tools),
@@ -136,7 +158,8 @@ impl CallForm {
 
     /// True if the text may end here, at this size.
     pub(super) fn is_complete(&self, size: usize) -> bool {
-        self.place == FormPlace::Frame && self.calls > 0 && self.start == size && !self.is_section_empty
+        let is_ended = self.place == FormPlace::Frame && self.start == size && !self.is_section_empty;
+        is_ended && self.calls > 0 && !self.is_text
     }
 
     /// The calls in the text. `None` if one of them is not valid.
@@ -163,19 +186,24 @@ impl CallForm {
     /// The words that may come in the frame.
     fn frame_words(&self) -> impl Iterator<Item = (&'static str, FrameWord)> + use<> {
         let family = self.family;
-        let (has_called, has_ended, may_close) = (self.calls > 0, self.has_ended, self.may_close);
+        let (has_called, may_close) = (self.calls > 0, self.may_close);
         let all = |words: &'static [&'static str], meaning, is_possible: bool| {
             words.iter().filter(move |_| is_possible).map(move |word| (*word, meaning))
         };
-        // A bracket opens only where the section has begun, so that not every list is taken for calls.
+        // A bracket opens only where the section has begun, so that not every list is taken for calls. Behind a call it may
+        // be the first byte of the next section.
         let has_section = family.section.is_empty() || self.is_in_section;
-        let open = all(family.open, FrameWord::Open, !has_ended)
-            .filter(move |(word, _)| !word.is_empty() && (has_section || !is_bracket(word)));
-        all(family.section, FrameWord::Section, !has_ended)
+        let is_behind = has_called && !self.is_section_empty;
+        let is_section =
+            move |word: &str| is_behind && family.section.iter().any(|section| section.starts_with(word));
+        let open = all(family.open, FrameWord::Open, true).filter(move |(word, _)| {
+            !word.is_empty() && (!is_bracket(word) || has_section && !is_section(word))
+        });
+        all(family.section, FrameWord::Section, true)
             .chain(open)
             .chain(all(family.close, FrameWord::Close, may_close))
             .chain(all(family.section_end, FrameWord::SectionEnd, has_called))
-            .chain(all(SEPARATORS, FrameWord::Separator, has_called && !has_ended))
+            .chain(all(SEPARATORS, FrameWord::Separator, has_called))
             .chain(all(TURN_ENDS, FrameWord::TurnEnd, has_called))
     }
 
@@ -186,30 +214,36 @@ impl CallForm {
             Word::Wrong => {
                 let opens = self.start == at && !self.has_ended && self.family.open.contains(&"");
                 let is_open = opens && (self.family.section.is_empty() || self.is_in_section);
-                return is_open && self.go(0, at) && self.push(text, at, tools);
+                return is_open && self.go_at(0, text, at, tools);
             }
         };
         self.start = at + 1;
         match meaning {
-            FrameWord::Section => (self.is_in_section, self.is_section_empty) = (true, true),
+            FrameWord::Section => {
+                self.notice_more();
+                (self.is_in_section, self.is_section_empty) = (true, true);
+            }
             FrameWord::SectionEnd => self.is_in_section = false,
             FrameWord::Close => self.may_close = false,
-            FrameWord::Separator => {}
+            FrameWord::Separator => self.notice_more(),
             FrameWord::TurnEnd => self.has_ended = true,
             FrameWord::Open => {
-                let is_in_body = is_bracket(word);
-                return self.go(0, if is_in_body { at } else { at + 1 })
-                    && (!is_in_body || self.push(text, at, tools));
+                self.notice_more();
+                if is_bracket(word) {
+                    return self.go_at(0, text, at, tools);
+                }
+                self.go(0, at + 1);
             }
         }
         true
     }
 
-    /// Goes to a step, whose text begins at `start`. Returns false if there are too many calls or pieces.
-    fn go(&mut self, next: u8, start: usize) -> bool {
+    /// Goes to a step, whose text begins at `start`.
+    fn go(&mut self, next: u8, start: usize) {
         self.start = start;
         self.name_end = None;
         if next == END {
+            self.value_step = None;
             self.calls += 1;
             self.is_section_empty = false;
             self.may_close = true;
@@ -217,15 +251,45 @@ impl CallForm {
         } else {
             self.place = FormPlace::Step(next);
         }
-        self.calls <= CALLS_MAX && self.pieces.len() <= PIECES_MAX
+        self.is_text |= self.calls > CALLS_MAX || self.pieces.len() > PIECES_MAX;
+    }
+
+    /// Goes to a step, whose text begins with the byte at `at`.
+    fn go_at(&mut self, next: u8, text: &[u8], at: usize, tools: &dyn OfferedTools) -> bool {
+        self.go(next, at);
+        self.push(text, at, tools)
+    }
+
+    /// True if the name of the tool opens the call, without a tag. Only that of an offered tool does.
+    fn is_untagged(&self) -> bool {
+        self.family.is_whole_answer && self.family.open.contains(&"")
+    }
+
+    /// Notices that more calls come. Behind the end of the turn the model only plays on, so all is text.
+    fn notice_more(&mut self) {
+        self.is_text |= std::mem::take(&mut self.has_ended);
+    }
+
+    /// Keeps a piece of a call.
+    fn keep(&mut self, piece: Piece) {
+        if !self.is_text {
+            self.pieces.push(piece);
+        }
     }
 
     fn words(&mut self, text: &[u8], at: usize, words: &'static [(&'static str, u8)]) -> bool {
         match next_word(text, self.start, at, words.iter().copied()) {
             Word::Found(_, next) => self.go(next, at + 1),
-            Word::Part => true,
-            Word::Wrong => false,
+            Word::Part => {}
+            Word::Wrong => {
+                // The closing tag was part of the value, as in a text with a call of this form in it. Where the value ends
+                // cannot be known, so it is text.
+                let Some(step) = self.value_step else { return false };
+                self.is_text = true;
+                self.place = FormPlace::Step(step);
+            }
         }
+        true
     }
 
     /// Reads the name of a tool or an argument. Blank space and control tokens may follow it.
@@ -242,14 +306,13 @@ impl CallForm {
                 let is_short = at - self.start < NAME_SIZE_MAX;
                 // The last character may not be whole yet.
                 let so_far = text.get(self.start..=at).and_then(|name| std::str::from_utf8(name).ok());
-                let is_possible = keep == Keep::Key || so_far.is_none_or(|name| tools.may_offer(name));
-                return is_short && is_possible;
+                self.is_text |= keep == Keep::Name && so_far.is_some_and(|name| !tools.may_offer(name));
+                return is_short && !(self.is_text && self.is_untagged());
             }
             self.name_end = Some(at);
             let name = text.get(self.start..at).unwrap_or_default();
-            if keep == Keep::Name && !std::str::from_utf8(name).is_ok_and(|name| tools.offers(name)) {
-                return false;
-            }
+            let is_offered = std::str::from_utf8(name).is_ok_and(|name| tools.offers(name));
+            self.is_text |= keep == Keep::Name && !is_offered;
         }
         let end = self.name_end.unwrap_or(at);
         let behind = text.get(end..=at).unwrap_or_default();
@@ -260,25 +323,32 @@ impl CallForm {
                 return false;
             }
             if !is_empty {
-                self.pieces.push((keep, self.start, end));
+                self.keep((keep, self.start, end));
             }
-            let is_body = *word == "{";
-            return self.go(*next, if is_body { at } else { at + 1 })
-                && (!is_body || self.push(text, at, tools));
+            if *word == "{" {
+                return self.go_at(*next, text, at, tools);
+            }
+            self.go(*next, at + 1);
+            return true;
         }
         let is_word = |behind: &[u8]| words.iter().any(|(word, _)| word.as_bytes().starts_with(behind));
         let trimmed = behind.trim_ascii_start();
-        let is_token = keep == Keep::Name && trimmed.first() == Some(&b'<');
+        // Behind the name of another tool only a form with such tokens has them: a word may stand before any tag.
+        let may_have_token = !self.is_text || words.iter().any(|(word, _)| word.starts_with("<|"));
+        let is_token = keep == Keep::Name && trimmed.first() == Some(&b'<') && may_have_token;
         (is_word(behind) || is_word(trimmed) || is_token) && at - self.start < NAME_SIZE_MAX
     }
 
-    fn until(&mut self, text: &[u8], at: usize, keep: Keep, words: &'static [(&'static str, u8)]) -> bool {
+    fn until(&mut self, text: &[u8], at: usize, keep: Keep, words: &'static [(&'static str, u8)]) {
         let so_far = text.get(self.start..=at).unwrap_or_default();
-        let Some((word, next)) = words.iter().find(|(word, _)| so_far.ends_with(word.as_bytes())) else {
-            return true;
-        };
-        self.pieces.push((keep, self.start, at + 1 - word.len()));
-        self.go(*next, at + 1)
+        if let Some((word, next)) = words.iter().find(|(word, _)| so_far.ends_with(word.as_bytes())) {
+            self.keep((keep, self.start, at + 1 - word.len()));
+            self.value_step = match self.place {
+                FormPlace::Frame => None,
+                FormPlace::Step(step) => Some(step),
+            };
+            self.go(*next, at + 1);
+        }
     }
 
     fn json(
@@ -305,21 +375,24 @@ impl CallForm {
         }
         let told = |start: usize| std::str::from_utf8(text.get(start..at).unwrap_or_default()).unwrap_or("");
         match self.value.push(byte, at) {
-            ValueEvent::More => true,
+            ValueEvent::More => {}
             ValueEvent::Key(start) => {
                 self.member = call_key(told(start));
-                self.member.is_some()
+                // A whole answer with other members is just JSON; behind a tag it is still next to calls.
+                self.is_text |= self.member.is_none();
+                return self.member.is_some() || !self.family.is_whole_answer;
             }
             ValueEvent::Text(start) => {
                 let is_name = matches!(self.member, Some(CallKey::Name | CallKey::Function));
-                !is_name || tools.offers(told(start))
+                self.is_text |= is_name && !tools.offers(told(start));
             }
             ValueEvent::Done => {
-                self.pieces.push((keep, self.start, at + 1));
-                self.go(next, at + 1)
+                self.keep((keep, self.start, at + 1));
+                self.go(next, at + 1);
             }
-            ValueEvent::DoneBefore | ValueEvent::Dead => false,
+            ValueEvent::DoneBefore | ValueEvent::Dead => return false,
         }
+        true
     }
 
     fn python(&mut self, text: &[u8], at: usize, next: u8, tools: &dyn OfferedTools) -> bool {
@@ -333,8 +406,9 @@ impl CallForm {
             ValueEvent::Dead => return false,
             ValueEvent::More | ValueEvent::Key(_) | ValueEvent::Text(_) => return true,
         };
-        self.pieces.push((Keep::Python, self.start, end));
-        self.go(next, end) && (!is_before || self.push(text, at, tools))
+        self.keep((Keep::Python, self.start, end));
+        self.go(next, end);
+        !is_before || self.push(text, at, tools)
     }
 
     fn begin_value(&mut self, reader: ValueReader) {

@@ -15,5 +15,6 @@
 mod answer;
 mod calls;
 mod corpus;
+mod mentions;
 mod random;
 mod texts;
