@@ -5,7 +5,8 @@
 //! | `row` | [`RequestRow`], [`Fact`] and their limits |
 //! | `recordings` | [`RecordingRow`]: the recorded requests, with a limit in bytes |
 //! | `schema` | the tables, their migrations, and how a file is opened |
-//! | `folder` | the lock, and a corrupt file that is set aside |
+//! | `folder` | the lock, who may read the files, and a corrupt file that is set aside |
+//! | `trouble` | the lines about a folder that cannot be written |
 //! | `writer` | the thread that writes |
 //! | `store` | [`Store`]: hands rows to that thread without waiting |
 //! | `reader` | [`Reader`]: the questions of the commands |
@@ -21,6 +22,7 @@ mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod writer;
 
 pub use reader::{Reader, RequestFilter, UsageGroup, UsageRow};

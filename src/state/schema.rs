@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-/// The name of the file in the state folder.
-pub(super) const FILE: &str = "sparkgap.db";
+use super::folder::{FILE, close_files};
 
 /// How long a statement waits for another process that writes: a predecessor that finishes its streams.
 const BUSY_TIME: Duration = Duration::from_secs(5);
@@ -88,10 +87,16 @@ pub(super) enum Unusable {
 
 impl From<rusqlite::Error> for Unusable {
     fn from(error: rusqlite::Error) -> Self {
+        let is_strange = match &error {
+            // SQLite has no code of its own for a header with impossible numbers.
+            rusqlite::Error::SqliteFailure(_, Some(why)) => why == "unsupported file format",
+            _ => false,
+        };
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Unusable::Corrupt(error.to_string())
             }
+            _ if is_strange => Unusable::Corrupt(error.to_string()),
             _ => Unusable::Failed(error.to_string()),
         }
     }
@@ -102,6 +107,7 @@ impl From<rusqlite::Error> for Unusable {
 /// # Errors
 /// The file is corrupt, of a newer version, or cannot be written.
 pub(super) fn open(folder: &Path) -> Result<Connection, Unusable> {
+    close_files(folder).map_err(|error| Unusable::Failed(error.to_string()))?;
     let mut database = Connection::open(folder.join(FILE))?;
     database.busy_timeout(BUSY_TIME)?;
     // A small cache: the writer adds rows at the end, and its memory is the server's. Without the mode `WAL` a command that

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::reader::Reader;
 use super::recordings::RecordingRow;
 use super::row::{Fact, RequestRow, day_of};
+use super::trouble::Losses;
 use super::writer::{ToWriter, Writer};
 use crate::threads;
 
@@ -42,10 +43,10 @@ pub struct Store {
     is_loaded: Arc<AtomicBool>,
 }
 
-/// The rows that found the channel full.
+/// The rows and recordings that found the channel full.
 #[derive(Debug, Default)]
 struct DroppedRows {
-    untold: u64,
+    untold: Losses,
     told: Option<Instant>,
 }
 
@@ -105,7 +106,7 @@ impl Store {
     /// Adds a request that has ended. Drops it if too many wait for the disk.
     pub fn add(&self, row: RequestRow) {
         if let Err(TrySendError::Full(_)) = self.messages.try_send(ToWriter::Row(Box::new(row.bounded()))) {
-            self.tell_dropped();
+            self.tell_dropped(Losses { requests: 1, recordings: 0 });
         }
     }
 
@@ -117,7 +118,7 @@ impl Store {
         let is_full = before > 0 && before.saturating_add(size) > RECORDINGS_WAITING_MAX;
         if is_full || self.messages.try_send(message).is_err() {
             self.waiting.fetch_sub(size, Ordering::Relaxed);
-            self.tell_dropped();
+            self.tell_dropped(Losses { requests: 0, recordings: 1 });
         }
     }
 
@@ -161,6 +162,7 @@ impl Store {
     /// Writes everything and closes the file.
     pub fn close(&self) {
         self.await_end(ToWriter::Close);
+        self.tell_untold(&mut self.dropped.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Sends a last message and waits until the writer has dropped its sender, but not for a disk that hangs.
@@ -175,17 +177,21 @@ impl Store {
         }
     }
 
-    /// Counts a dropped row, and logs the number at most once a minute.
-    fn tell_dropped(&self) {
+    /// Counts what was dropped, and logs the numbers at most once a minute.
+    fn tell_dropped(&self, more: Losses) {
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
-        dropped.untold += 1;
+        dropped.untold.add(more);
         if dropped.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
             dropped.told = Some(Instant::now());
-            let count = std::mem::take(&mut dropped.untold);
-            log::error!(
-                "state folder {}: the disk is too slow; requests missing in it: {count}",
-                self.folder.display()
-            );
+            self.tell_untold(&mut dropped);
+        }
+    }
+
+    /// Logs the losses that no line has told yet.
+    fn tell_untold(&self, dropped: &mut DroppedRows) {
+        let lost = std::mem::take(&mut dropped.untold).told();
+        if !lost.is_empty() {
+            log::error!("state folder {}: the disk is too slow{lost}", self.folder.display());
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The folder as a server and the commands use it, with each thing that can be wrong with it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use super::folder::FolderLock;
-use super::schema::{FILE, open};
+use super::folder::{FILE, FolderLock};
+use super::schema::open;
 use super::{Fact, LateState, Reader, RecordingRow, RequestFilter, RequestRow, Store, UsageGroup};
 
 /// Noon of 2026-11-30 by UTC, in seconds.
@@ -144,6 +145,63 @@ fn a_corrupt_file_is_kept_under_another_name() {
         .collect();
     assert_eq!(kept, ["lock".to_owned(), FILE.to_owned(), first.clone(), format!("{first}-2")]);
     assert!(fs::read_to_string(folder.join(first)).unwrap().starts_with("not a database"));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_header_with_impossible_numbers_is_corrupt_too() {
+    let folder = folder("header");
+    write(&folder, &[row("guest", 1)]);
+    let mut bytes = fs::read(folder.join(FILE)).unwrap();
+    bytes.iter_mut().skip(40).for_each(|byte| *byte = 0xA7);
+    fs::write(folder.join(FILE), &bytes).unwrap();
+    write(&folder, &[row("anna", 10)]);
+    assert_eq!(requests(&folder, RequestFilter::default()), [row("anna", 10)]);
+    assert!(names(&folder).contains(&format!("{FILE}.corrupt-{TODAY}")));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn files_are_for_their_user_alone() {
+    let folder = folder("rights");
+    fs::create_dir_all(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(folder.join(FILE), "").unwrap();
+    fs::set_permissions(folder.join(FILE), fs::Permissions::from_mode(0o644)).unwrap();
+    let (store, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
+    store.add(row("anna", 1));
+    store.hand_over();
+    for name in names(&folder) {
+        let mode = fs::metadata(folder.join(&name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert!(names(&folder).contains(&format!("{FILE}-wal")), "{:?}", names(&folder));
+    let mode = fs::metadata(&folder).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755, "an operator's folder stays as it is");
+    store.close();
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn rows_are_kept_where_recordings_do_not_fit() {
+    let folder = folder("full");
+    write(&folder, &[]);
+    let database = open(&folder).unwrap();
+    // As with a full disk: the statement fails, and smaller ones do not.
+    database
+        .execute_batch(
+            "CREATE TRIGGER full BEFORE INSERT ON recordings BEGIN SELECT RAISE(ABORT, 'disk is full'); END",
+        )
+        .unwrap();
+    drop(database);
+    let (store, _) = Store::open(folder.clone(), NOON, |_| {}).unwrap();
+    for number in 0..20 {
+        store.add(row("anna", number));
+        store.add_recording(recording(&format!("req_{number}"), "s", 9), 9000);
+    }
+    store.close();
+    assert_eq!(requests(&folder, RequestFilter::default()).len(), 20);
+    assert!(Reader::open(&folder).unwrap().recording("last").is_err());
     fs::remove_dir_all(&folder).unwrap();
 }
 

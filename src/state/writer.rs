@@ -4,20 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rusqlite::{Connection, params};
 
-use super::folder::{FolderLock, set_aside};
+use super::folder::{FolderLock, is_open_to_others, set_aside};
 use super::recordings::{RecordingRow, insert_recordings, recordings_size};
 use super::row::{Fact, RequestRow, day_of};
 use super::schema::{Unusable, open};
+use super::trouble::{Losses, PAUSE, WriteTrouble};
 
 /// The most messages that one transaction takes.
 const BATCH_MAX: usize = 256;
-
-/// The time between two tries to use a folder that failed, and between two lines about it.
-const PAUSE: Duration = Duration::from_secs(60);
 
 /// The time for which rows of requests are kept.
 const AGE_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1000;
@@ -91,11 +89,9 @@ pub(super) struct Writer {
     database: Option<Connection>,
     /// When the folder was tried last, if that failed.
     tried: Option<Instant>,
-    /// When a line about a failure was written last, and the rows that were lost since.
-    told: Option<Instant>,
-    lost: u64,
-    /// True once the log has a line about a failure, and none yet that the folder works again.
-    is_told: bool,
+    trouble: WriteTrouble,
+    /// True once the log says that others can look into the folder.
+    is_warned: bool,
     /// The rows since the last deletion.
     unpruned: usize,
     /// True once a new process has the folder: the file is then written without the lock.
@@ -121,9 +117,8 @@ impl Writer {
             lock: None,
             database: None,
             tried: None,
-            told: None,
-            lost: 0,
-            is_told: false,
+            trouble: WriteTrouble::default(),
+            is_warned: false,
             unpruned: PRUNE_EVERY,
             is_handed_over: false,
             is_loaded,
@@ -153,7 +148,7 @@ impl Writer {
                 Some(saved)
             }
             Err(error) => {
-                self.fail(error, 0);
+                self.fail(error, Losses::default());
                 None
             }
         }
@@ -166,12 +161,12 @@ impl Writer {
             self.tried = None;
             if let Some(saved) = self.read() {
                 self.load_late(saved);
-                self.tell_works();
+                self.tell_works(true);
             }
         } else if let (true, Some(database)) = (wants_tokens, &self.database) {
             match read_tokens(database, &self.day) {
                 Ok(tokens) => (self.take_late)(LateState::Tokens(tokens)),
-                Err(error) => self.fail(error, 0),
+                Err(error) => self.fail(error, Losses::default()),
             }
         }
     }
@@ -207,7 +202,9 @@ impl Writer {
                 self.is_handed_over = true;
                 if is_last {
                     self.database = None;
-                    self.tell_lost();
+                    if let Some(lost) = self.trouble.end() {
+                        log::error!("state folder {}: closed{lost}", self.folder.display());
+                    }
                 }
                 // Its receiver waits for this.
                 drop(done);
@@ -228,35 +225,37 @@ impl Writer {
         }
         self.unpruned += rows.len();
         let prunes = self.unpruned >= PRUNE_EVERY && !rows.is_empty();
+        let (requests, recorded) = (rows.len() as u64, recordings.len() as u64);
+        let all = Losses { requests, recordings: recorded };
         if !self.is_loaded.load(Ordering::Acquire) {
             match self.read() {
                 Some(saved) => self.load_late(saved),
                 None => {
-                    self.lost += rows.len() as u64;
+                    self.trouble.lose(all);
                     return;
                 }
             }
         }
         for _ in 0..2 {
             let Some(database) = self.database() else { break };
-            match write_batch(database, rows, recordings, facts, prunes) {
-                Ok(()) => {
-                    if prunes {
-                        self.unpruned = 0;
-                    }
-                    self.tell_works();
-                    return;
+            let Err(error) = write_batch(database, rows, recordings, facts, prunes) else {
+                if prunes {
+                    self.unpruned = 0;
                 }
-                Err(error) => {
-                    let is_corrupt = matches!(error, Unusable::Corrupt(_));
-                    self.fail(error, if is_corrupt { 0 } else { rows.len() });
-                    if !is_corrupt {
-                        return;
-                    }
-                }
+                self.tell_works(false);
+                return;
+            };
+            if matches!(error, Unusable::Corrupt(_)) {
+                self.fail(error, Losses::default());
+                continue;
             }
+            // A full disk often has room for the rows, which are small.
+            let saves_rows =
+                recorded > 0 && requests > 0 && write_batch(database, rows, &[], facts, false).is_ok();
+            self.fail(error, if saves_rows { Losses { requests: 0, ..all } } else { all });
+            return;
         }
-        self.lost += rows.len() as u64;
+        self.trouble.lose(all);
     }
 
     /// The open file. `None`: it cannot be used now; the log says why.
@@ -265,13 +264,13 @@ impl Writer {
             match self.open() {
                 Ok(opened) => (self.database, self.tried) = (Some(opened), None),
                 Err(Unusable::Corrupt(why)) => {
-                    self.fail(Unusable::Corrupt(why), 0);
+                    self.fail(Unusable::Corrupt(why), Losses::default());
                     match self.open() {
                         Ok(opened) => self.database = Some(opened),
-                        Err(error) => self.fail(error, 0),
+                        Err(error) => self.fail(error, Losses::default()),
                     }
                 }
-                Err(error) => self.fail(error, 0),
+                Err(error) => self.fail(error, Losses::default()),
             }
         }
         self.database.as_mut()
@@ -284,13 +283,14 @@ impl Writer {
             let used =
                 || Unusable::Failed("another sparkgap uses it; give this one a folder of its own".to_owned());
             self.lock = Some(taken.ok_or_else(used)?);
+            self.warn_of_others();
         }
         open(&self.folder)
     }
 
     /// Logs a failure, at most once a minute, and sets a corrupt file aside.
-    fn fail(&mut self, error: Unusable, lost: usize) {
-        self.lost += lost as u64;
+    fn fail(&mut self, error: Unusable, lost: Losses) {
+        self.trouble.lose(lost);
         let folder = self.folder.display().to_string();
         let why = match error {
             Unusable::Corrupt(why) => {
@@ -311,36 +311,26 @@ impl Writer {
         if self.database.is_none() {
             self.tried = Some(Instant::now());
         }
-        if self.told.is_none_or(|told| told.elapsed() >= PAUSE) {
-            (self.told, self.is_told) = (Some(Instant::now()), true);
-            let lost = self.take_lost();
+        if let Some(lost) = self.trouble.fail(Instant::now()) {
             log::error!("state folder {folder}: {why}{lost}; going on without history");
         }
     }
 
-    /// Logs once after a failure that the folder works again, and the number of requests that it lacks.
-    fn tell_works(&mut self) {
-        if self.is_told {
-            // The next failure is told at once, with its own reason.
-            (self.is_told, self.told) = (false, None);
-            let lost = self.take_lost();
+    /// Logs once after a failure that the folder works again, and what it lacks.
+    fn tell_works(&mut self, is_reopened: bool) {
+        if let Some(lost) = self.trouble.succeed(Instant::now(), is_reopened) {
             log::info!("state folder {}: works again{lost}", self.folder.display());
         }
     }
 
-    /// Logs the number of requests that no line has told yet.
-    fn tell_lost(&mut self) {
-        if self.lost > 0 {
-            let lost = self.take_lost();
-            log::error!("state folder {}: closed{lost}", self.folder.display());
-        }
-    }
-
-    /// The end of a line about requests that were lost since the line before.
-    fn take_lost(&mut self) -> String {
-        match std::mem::take(&mut self.lost) {
-            0 => String::new(),
-            lost => format!("; {lost} requests are missing in it"),
+    /// Warns once of a folder that others can look into. The files in it are for the user alone.
+    fn warn_of_others(&mut self) {
+        if !self.is_warned && is_open_to_others(&self.folder) {
+            self.is_warned = true;
+            let folder = self.folder.display();
+            log::warn!(
+                "state folder {folder}: other users can look into it, though not into its files; close it with chmod 700 {folder}"
+            );
         }
     }
 }
