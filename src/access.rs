@@ -37,7 +37,8 @@ pub struct Access {
 
 impl Access {
     /// Refuses requests from web pages that may not send any. `local` gives the address that the connection was made
-    /// to. If the page's origin is listed, returns that origin: the browser must be told of it.
+    /// to. If the page's origin is listed, returns that origin: the browser must be told of it. `is_page`: the request is
+    /// for a page that a person may reach by a link on another site.
     ///
     /// # Errors
     /// 403 for a foreign `Origin` or `Sec-Fetch-Site`, or, if no keys are configured, a foreign `Host`.
@@ -45,11 +46,12 @@ impl Access {
         &self,
         request: &Request,
         local: impl Fn() -> Option<IpAddr>,
+        is_page: bool,
     ) -> Result<Option<&Origin>, Error> {
         if self.keys.is_empty() {
             page::check_host(request, &self.hosts, local)?;
         }
-        page::check_origin(request, &self.origins)
+        page::check_origin(request, &self.origins, is_page)
     }
 
     /// True if this is the address of a trusted proxy, which brings many clients.

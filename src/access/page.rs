@@ -8,7 +8,7 @@
 //! | header | refused with 403 |
 //! |---|---|
 //! | `Origin` | any other than this server's own and the listed ones |
-//! | `Sec-Fetch-Site` | if no origin is listed: any other than `same-origin` and `none` (an address that a person typed) |
+//! | `Sec-Fetch-Site` | if no origin is listed: any other than `same-origin` and `none` (an address that a person typed), except for a link to the live page |
 //! | `Host` | if no keys are configured: a name that is neither `localhost` nor listed, and an address that is neither loopback nor listed nor the one that the connection was made to |
 //!
 //! With keys, `Host` need not be checked, because a page does not have a key. A request without these headers does not
@@ -201,11 +201,16 @@ fn foreign_host(host: &[u8]) -> Error {
     ))
 }
 
-/// Refuses a request of a web page that may not send any. Returns the page's origin if it is listed.
+/// Refuses a request of a web page that may not send any. Returns the page's origin if it is listed. `is_page`: a link on
+/// another site may lead here.
 ///
 /// # Errors
 /// 403, with advice on what to do.
-pub(super) fn check_origin<'o>(request: &Request, listed: &'o [Origin]) -> Result<Option<&'o Origin>, Error> {
+pub(super) fn check_origin<'o>(
+    request: &Request,
+    listed: &'o [Origin],
+    is_page: bool,
+) -> Result<Option<&'o Origin>, Error> {
     let mut origins = request.headers.values("origin");
     if let Some(bytes) = origins.next() {
         let is_single = origins.next().is_none();
@@ -225,11 +230,24 @@ pub(super) fn check_origin<'o>(request: &Request, listed: &'o [Origin]) -> Resul
         |site: &[u8]| site.eq_ignore_ascii_case(b"same-origin") || site.eq_ignore_ascii_case(b"none");
     match request.headers.values("sec-fetch-site").find(|site| !is_own_site(site)) {
         None => Ok(None),
+        Some(_) if is_page && is_navigation(request) => Ok(None),
         Some(site) => Err(refusal(format!(
             "sec-fetch-site: '{}': web pages of other sites are not served; start sparkgap with --allow-origin ORIGIN if they should be",
             shown(site)
         ))),
     }
+}
+
+/// True if a person's browser opens the answer as a page of its own: the site with the link gets nothing of it. A frame has
+/// another destination, and a script cannot set these headers.
+fn is_navigation(request: &Request) -> bool {
+    let is = |name: &str, wanted: &[u8]| {
+        let mut values = request.headers.values(name);
+        values.next() == Some(wanted) && values.next().is_none()
+    };
+    matches!(request.method.as_str(), "GET" | "HEAD")
+        && is("sec-fetch-mode", b"navigate")
+        && is("sec-fetch-dest", b"document")
 }
 
 /// True if an origin is this server's own: the host and port that the request went to. Both schemes are accepted,

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::access::{Access, INVALID_KEY, Origin, check_content_type};
 use crate::activity::Caller;
+use crate::admin::ui::UiPath;
 use crate::config::UpstreamAuth;
 use crate::error::{Error, Kind};
 use crate::fleet::Served;
@@ -50,7 +51,8 @@ impl Proxy {
         caller: &mut Caller,
     ) -> Result<Admission<'p>, Error> {
         let access = self.access();
-        let page = access.admit_page(request, || local_address(client))?;
+        let is_page = matches!(self.resource(request), Some(Resource::Ui(UiPath::Page)));
+        let page = access.admit_page(request, || local_address(client), is_page)?;
         let is_told = tell_browser(client, &access, page);
         is_told.map_err(|error| Error::new(Kind::Api, "Internal server error").source(error))?;
         // A preflight is answered before the path is checked, because a page can read an error only if its preflight

@@ -99,6 +99,20 @@ fn pages_of_others_see_nothing() {
 }
 
 #[test]
+fn a_link_on_another_site_opens_the_page() {
+    let upstream = Upstream::start();
+    let server = Server::start(&upstream);
+    let link = "sec-fetch-site: cross-site\r\nsec-fetch-mode: navigate\r\nsec-fetch-dest: document\r\n";
+    let frame = link.replace("document", "iframe");
+    assert_eq!(get(&server, "/ui", link).status, 200);
+    assert_eq!(get(&server, "/ui", &frame).status, 403);
+    for path in ["/ui/ui.js", "/ui/events", "/ui/recording/req_1?part=client_body", "/health", "/activity"] {
+        assert_eq!(get(&server, path, link).status, 403, "{path}");
+    }
+    assert_eq!(post(&server, "/ui", link, "{}").status, 403);
+}
+
+#[test]
 fn a_browser_shows_its_key_once_and_the_session_ends_with_it() {
     let upstream = Upstream::start();
     let (server, path) = with_key(&upstream, "ui-keys");

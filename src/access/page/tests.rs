@@ -152,7 +152,7 @@ fn page(headers: &[(&str, &str)]) -> Option<bool> {
     let listed =
         ["https://chat.example", "http://localhost:3000/", "app://obsidian.md", "http://Plain.example:80"];
     let listed: Vec<Origin> = listed.iter().map(|text| text.parse().unwrap()).collect();
-    match check_origin(&request(None, headers), &listed) {
+    match check_origin(&request(None, headers), &listed, false) {
         Ok(origin) => Some(origin.is_some()),
         Err(error) => {
             assert_eq!((error.status(), error.kind.name()), (403, "permission_error"));
@@ -224,6 +224,30 @@ fn what_a_browser_says_of_the_site_counts_without_an_origin_too() {
     assert_eq!(page(&[listed, ("sec-fetch-site", "cross-site")]), Some(true));
     let own = [("host", "localhost"), ("origin", "http://localhost"), ("sec-fetch-site", "cross-site")];
     assert_eq!(page(&own), None);
+}
+
+#[test]
+fn a_link_on_another_site_may_lead_to_the_page_and_nothing_else_may() {
+    let asks = |method: &str, is_page: bool, headers: &[(&str, &str)]| {
+        let headers = [&[("host", "localhost"), ("sec-fetch-site", "cross-site")][..], headers].concat();
+        let request = Request { method: method.into(), ..request(None, &headers) };
+        check_origin(&request, &[], is_page).is_ok()
+    };
+    let (mode, dest) = (("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"));
+    assert!(asks("GET", true, &[mode, dest]) && asks("HEAD", true, &[mode, dest]));
+    for (method, is_page, headers) in [
+        ("GET", false, &[mode, dest][..]),
+        ("POST", true, &[mode, dest]),
+        ("GET", true, &[mode]),
+        ("GET", true, &[dest]),
+        ("GET", true, &[mode, ("sec-fetch-dest", "iframe")]),
+        ("GET", true, &[mode, ("sec-fetch-dest", "object")]),
+        ("GET", true, &[("sec-fetch-mode", "no-cors"), dest]),
+        ("GET", true, &[mode, mode, dest]),
+        ("GET", true, &[mode, dest, ("origin", "https://evil.example")]),
+    ] {
+        assert!(!asks(method, is_page, headers), "{method} {headers:?}");
+    }
 }
 
 #[test]
