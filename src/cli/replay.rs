@@ -15,6 +15,7 @@ use crate::openai::is_form;
 use crate::protocol::relay::says_no_such_path;
 use crate::protocol::tokenize::read_count;
 use crate::proxy::{RecordedWay, golden_case, replay_answer, replay_offline};
+use crate::service;
 use crate::shown::ShownText;
 use crate::state::RecordingRow;
 use crate::transport::{CallLimits, Endpoint, ExtraHeaders, Path, nobody};
@@ -52,7 +53,7 @@ pub(super) fn run(options: &ReplayCommand) -> Result<(), Failed> {
 
 /// Writes the golden case of a recording to a folder that must not exist yet, and prints the paths of its files.
 fn save_case(row: &RecordingRow, folder: &std::path::Path) -> Result<(), Failed> {
-    let case = golden_case(row)?;
+    let case = golden_case(row, &own_keys())?;
     let shown = |path: &std::path::Path| ShownText::new(&path.display().to_string()).to_string();
     let fail = |path: &std::path::Path, error: std::io::Error| match error.kind() {
         ErrorKind::AlreadyExists => format!("{} exists; name a new folder", shown(path)),
@@ -86,6 +87,12 @@ fn save_case(row: &RecordingRow, folder: &std::path::Path) -> Result<(), Failed>
     Ok(())
 }
 
+/// The key for upstreams that this command has, which nothing that it prints or writes may hold. A stream may have brought it
+/// in pieces, which the recorder does not find.
+fn own_keys() -> Vec<String> {
+    service::variable("SPARKGAP_UPSTREAM_KEY").into_iter().collect()
+}
+
 /// The client's bytes of that time.
 fn answer_of(row: &RecordingRow) -> &[u8] {
     let [.., answer] = &row.places;
@@ -95,7 +102,7 @@ fn answer_of(row: &RecordingRow) -> &[u8] {
 fn compare_offline(row: &RecordingRow) -> Result<(), Failed> {
     let mut translated = replay_offline(row)?;
     // The recording lost its keys, so the new translation must lose them too.
-    hide_keys(&mut translated, &[]);
+    hide_keys(&mut translated, &own_keys());
     let recorded = answer_of(row);
     let way = RecordedCall::read(row).map_or(RecordedWay::Translated, |call| call.way);
     let is_passed = matches!(way, RecordedWay::Messages | RecordedWay::OpenAi);
@@ -134,24 +141,26 @@ fn ask_again(options: &ReplayCommand, row: &RecordingRow) -> Result<(), Failed> 
         return Err("the recording lacks the files of its form; serve --record-images keeps them".to_owned());
     }
     let url = options.to.clone().unwrap_or_else(|| call.base.clone());
-    let (server, status, answer) = send(options, (&call, &url), (row, body))?;
-    let (then, now) = match call.way {
+    let (keys, status, answer) = send(options, (&call, &url), (row, body))?;
+    let (mut then, mut now) = match call.way {
         RecordedWay::Translated => {
-            let mut text = String::from_utf8_lossy(&replay_answer(row, status, &answer)?).into_owned();
-            server.hide_keys(&mut text);
-            (Told::read(answer_of(row)), Told::read(text.as_bytes()))
+            (Told::read(answer_of(row)), Told::read(&replay_answer(row, status, &answer)?))
         }
         // These pass, so that the upstream's own bytes can be compared.
         _ => (told(&call, &last_answer(row)), told(&call, &answer)),
     };
+    // Only now are the pieces of both together, and the keys in them get as many stars.
+    then.hide_keys(&keys);
+    now.hide_keys(&keys);
     print(&format!("then: {}\nnow:  {}\n", then.line(), now.line()));
     if then == now {
         print("the answers are the same\n");
         return Ok(());
     }
-    let mut now = now.content;
-    server.hide_keys(&mut now);
-    print(&format!("\n== then\n{}\n\n== now (status {status} of the server)\n{now}\n", then.content));
+    print(&format!(
+        "\n== then\n{}\n\n== now (status {status} of the server)\n{}\n",
+        then.content, now.content
+    ));
     Err("the answers differ".to_owned())
 }
 
@@ -164,12 +173,12 @@ fn told(call: &RecordedCall, answer: &[u8]) -> Told {
     }
 }
 
-/// Sends a recorded body to a server. Returns the server, and the status and the body of its answer.
+/// Sends a recorded body to a server. Returns the keys that it got, and the status and the body of its answer.
 fn send(
     options: &ReplayCommand,
     (call, url): (&RecordedCall, &str),
     (row, body): (&RecordingRow, &[u8]),
-) -> Result<(Endpoint, u16, Vec<u8>), Failed> {
+) -> Result<(Vec<String>, u16, Vec<u8>), Failed> {
     let sources = Sources {
         upstreams: vec![url.to_owned()],
         upstream_key_file: options.upstream_key_file.clone(),
@@ -177,6 +186,7 @@ fn send(
     };
     let mut loaded = sources.load()?;
     let config = loaded.config.upstreams.first_mut().ok_or("the server has no address")?;
+    let keys = config.api_key.iter().map(|key| key.expose().to_owned()).collect();
     let mut headers = ExtraHeaders::default();
     if call.way == RecordedWay::Messages {
         config.protocol = UpstreamProtocol::Messages;
@@ -199,5 +209,5 @@ fn send(
             call.protocol()
         ));
     }
-    Ok((server, status, answer))
+    Ok((keys, status, answer))
 }

@@ -13,8 +13,8 @@ use crate::activity::{RecordedStep, StepKind, body_difference, read_steps};
 use crate::json::{self, Value};
 use crate::openai::is_form;
 use crate::proxy::RecordedWay;
-use crate::shell::quoted;
-use crate::shown::ShownText;
+use crate::shell::{in_quotes, quoted};
+use crate::shown::{ShownText, is_command};
 use crate::state::{RecordingRow, moment};
 
 /// `sparkgap show`.
@@ -96,13 +96,13 @@ fn answer_kind(call: Option<&RecordedCall>) -> &str {
     call.and_then(|call| call.answer_kind.as_deref()).unwrap_or("an unknown type")
 }
 
-/// A curl command that sends the recorded body. The body has no line end, so none of its lines ends the shell's document.
+/// A command for any POSIX shell that sends the recorded body, byte for byte. The body is an argument of the shell's own
+/// `printf`, which has no limit as the arguments of programs have.
 fn to_curl(row: &RecordingRow) -> Result<String, Failed> {
     let call = RecordedCall::read(row).ok_or(NOTHING_SENT)?;
     let body = std::str::from_utf8(sent_of(row)).ok().filter(|_| !is_form(&call.kind));
-    let body =
-        body.ok_or("its body is a form or not text, which no command line can hold; --har has the rest")?;
-    let body = body.replace(['\n', '\r'], " ");
+    let body = body
+        .ok_or("its body is a form or not text, which no command line can hold; sparkgap replay sends it")?;
     let mut headers = format!("-H {}", quoted(&format!("content-type: {}", call.kind)));
     let key = match call.way {
         RecordedWay::Messages => {
@@ -115,8 +115,31 @@ fn to_curl(row: &RecordingRow) -> Result<String, Failed> {
     };
     let target = quoted(&call.url());
     Ok(format!(
-        "curl -sSN {target} {headers} \\\n  ${{SPARKGAP_UPSTREAM_KEY:+-H \"{key}$SPARKGAP_UPSTREAM_KEY\"}} --data-binary @- <<'SPARKGAP_BODY'\n{body}\nSPARKGAP_BODY\n"
+        "{} |\n  curl -sSN {target} {headers} \\\n  ${{SPARKGAP_UPSTREAM_KEY:+-H \"{key}$SPARKGAP_UPSTREAM_KEY\"}} --data-binary @-\n",
+        printf(body)
     ))
+}
+
+/// A command of a POSIX shell that writes exactly this text. Characters that command a terminal, or make a line read as another
+/// one, are written as their bytes in octal.
+fn printf(text: &str) -> String {
+    let is_escaped = |c: char| is_command(c) && c != '\n';
+    if !text.contains(is_escaped) {
+        return format!("printf %s {}", in_quotes(text));
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' => escaped.push_str("\\\\"),
+            c if is_escaped(c) => {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    let _ = write!(escaped, "\\0{byte:03o}");
+                }
+            }
+            c => escaped.push(c),
+        }
+    }
+    format!("printf %b {}", in_quotes(&escaped))
 }
 
 /// The recording as HAR 1.2: one entry for the client's request, and one for the upstream's.
@@ -230,6 +253,9 @@ fn is_events(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     fn row() -> RecordingRow {
@@ -254,13 +280,48 @@ mod tests {
         );
         assert!(har.contains("\"startedDateTime\":\"2026-11-30T10:00:00.000Z\""), "{har}");
         let curl = to_curl(&row).unwrap();
-        assert!(curl.starts_with("curl -sSN http://box:8000/v1/chat/completions "), "{curl}");
-        assert!(curl.ends_with("\n{' }\nSPARKGAP_BODY\n"), "{curl}");
+        assert!(
+            curl.starts_with("printf %s '{'\\''\n}' |\n  curl -sSN http://box:8000/v1/chat/completions ")
+        );
         let text = to_text(&row);
         assert!(
             text.contains("== the upstream's answer: 3 bytes in 1 parts, from 5 to 5 ms\nabc\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_shell_sends_the_body_as_it_was() {
+        let many = "a 'quoted' \\n text\n".repeat(20_000);
+        for body in [
+            "{'\n}",
+            "two\r\nlines\n\n",
+            "\u{1b}[2J\u{7f}\u{85}\u{9b}1\u{202e}\u{2028}7 \\0101 \\\\ %s $HOME `id` $(id)\0",
+            "SPARKGAP_BODY\n-n",
+            many.as_str(),
+        ] {
+            let mut row = row();
+            row.places[2] = body.as_bytes().to_vec();
+            let curl = to_curl(&row).unwrap();
+            assert!(!curl.contains(|c| is_command(c) && c != '\n'), "{curl:?}");
+            let mut shell = Command::new("sh");
+            shell.arg("-s").stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut shell = shell.spawn().unwrap();
+            let script = format!("curl() {{ cat; }}\n{curl}");
+            shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+            assert_eq!(shell.wait_with_output().unwrap().stdout, body.as_bytes(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn an_estimate_was_sent_nowhere() {
+        let mut row = row();
+        row.steps =
+            "10 i 2 \n20 k 0 {\"url\":\"http://box:8000/v1\",\"way\":\"count\",\"tokens\":7}\n30 c 4 \n"
+                .to_owned();
+        row.places = [b"{}".to_vec(), Vec::new(), Vec::new(), Vec::new(), b"{\"input_tokens\":7}".to_vec()];
+        assert_eq!(to_curl(&row), Err(NOTHING_SENT.to_owned()));
+        assert_eq!(to_har(&row).to_json().matches("startedDateTime").count(), 1);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::recorded_call::readable;
+use crate::activity::hide_keys;
 use crate::hash::Fnv;
 use crate::json::{self, Value};
 
@@ -151,6 +152,13 @@ impl Told {
         self.output_tokens = tokens.unwrap_or(self.output_tokens);
     }
 
+    /// Replaces keys by stars.
+    pub(super) fn hide_keys(&mut self, known: &[String]) {
+        let mut bytes = std::mem::take(&mut self.content).into_bytes();
+        hide_keys(&mut bytes, known);
+        self.content = String::from_utf8_lossy(&bytes).into_owned();
+    }
+
     /// One line about it.
     pub(super) fn line(&self) -> String {
         let Told { content, stop_reason, output_tokens } = self;
@@ -161,6 +169,22 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_that_came_in_pieces_is_hidden() {
+        let event = |text: &str| {
+            format!("data: {{\"type\":\"content_block_delta\",\"delta\":{{\"text\":\"{text}\"}}}}\n\n")
+        };
+        let read = |pieces: &[&str]| {
+            let mut told = Told::read(pieces.iter().map(|text| event(text)).collect::<String>().as_bytes());
+            told.hide_keys(&["canary.4711".to_owned()]);
+            told
+        };
+        let whole = read(&["the key canary.4711"]);
+        assert_eq!(whole.content, "the key ***********");
+        assert_eq!(read(&["the key can", "ary.", "4711"]), whole);
+        assert_eq!(read(&["the key ***********"]), whole, "the recorder had hidden it");
+    }
 
     #[test]
     fn events_and_a_message_of_the_same_content_are_the_same() {

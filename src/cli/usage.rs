@@ -44,7 +44,9 @@ fn to_csv(by: &str, rows: &[UsageRow]) -> String {
         let UsageRow { name, requests, prompt, cached, output, cost } = row;
         // RFC 4180: a quote within quotes is doubled. A line end would look like a row, so it is shown as an escape.
         let name = ShownText::whole(name).to_string().replace('"', "\"\"");
-        text.push_str(&format!("\"{name}\",{requests},{prompt},{cached},{output},{}\n", money(*cost)));
+        // A spreadsheet takes these beginnings for a formula. Clients choose the names of models.
+        let mark = if name.starts_with(['=', '+', '-', '@']) { "'" } else { "" };
+        text.push_str(&format!("\"{mark}{name}\",{requests},{prompt},{cached},{output},{}\n", money(*cost)));
     }
     text
 }
@@ -85,6 +87,10 @@ mod tests {
         let rows = [row("a\"b\nc"), row("anna")];
         let csv = to_csv("client", &rows);
         assert_eq!(csv.lines().nth(1), Some("\"a\"\"b\\nc\",1,0,0,0,0.000000"));
+        for (name, cell) in [("=cmd|calc!A1", "\"'=cmd|calc!A1\","), ("@x", "\"'@x\","), ("a=b", "\"a=b\",")]
+        {
+            assert!(to_csv("model", &[row(name)]).lines().nth(1).unwrap().starts_with(cell));
+        }
         let table = to_table("client", &rows);
         assert_eq!(table.lines().count(), 4);
         assert!(!table.contains("cost") && table.ends_with(" 0\n"), "{table}");

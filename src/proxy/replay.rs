@@ -26,6 +26,7 @@ use super::replay_pass::{count_again, pass_again, way_of};
 pub fn replay_offline(row: &RecordingRow) -> Result<Vec<u8>, String> {
     let steps = read_steps(&row.steps, &row.places);
     match way_of(&steps) {
+        RecordedWay::Translated if is_refused_openai(row, &steps) => return Ok(pass_again(&steps)),
         RecordedWay::Translated => {}
         RecordedWay::Messages | RecordedWay::OpenAi => return Ok(pass_again(&steps)),
         RecordedWay::Count => return count_again(&steps),
@@ -35,6 +36,31 @@ pub fn replay_offline(row: &RecordingRow) -> Result<Vec<u8>, String> {
         replay.step(step)?;
     }
     replay.finish()
+}
+
+/// True for a request to a path of OpenAI's that was refused before any upstream was chosen. Its error has the form of that
+/// protocol, and no bytes of an upstream give it.
+fn is_refused_openai(row: &RecordingRow, steps: &[RecordedStep<'_>]) -> bool {
+    let mut head = row.head.as_bytes().to_vec();
+    let head = json::parse(&mut head).unwrap_or(Value::Null);
+    let path = head.get("request").and_then(|request| request.get("path")?.as_str()).unwrap_or_default();
+    let is_own = path.is_empty() || path.ends_with("/messages") || path.ends_with("/count_tokens");
+    !is_own && !steps.iter().any(|step| step.kind == StepKind::Target)
+}
+
+#[cfg(test)]
+#[test]
+fn a_refused_request_to_a_path_of_openai_keeps_its_own_error() {
+    let error = br#"{"error":{"message":"not JSON"}}"#;
+    let row = |path: &str| RecordingRow {
+        head: format!(r#"{{"request":{{"path":"{path}"}}}}"#),
+        steps: format!("1 i 2 \n2 c {} \n", error.len()),
+        places: [b"@{".to_vec(), Vec::new(), Vec::new(), Vec::new(), error.to_vec()],
+        ..RecordingRow::default()
+    };
+    assert_eq!(replay_offline(&row("/v1/chat/completions")).as_deref(), Ok(&error[..]));
+    let own = replay_offline(&row("/v1/messages"));
+    assert_ne!(own.as_deref(), Ok(&error[..]), "its error is translated again");
 }
 
 /// Translates another answer to the recorded request: its status, and its body as it came.

@@ -163,6 +163,9 @@ impl Handler for Proxy {
                 };
                 // The text for a shell holds the client's key, which no cache may keep.
                 headers.extend(form.map(|_| ("cache-control", "no-store")));
+                if self.resource(&request) == Some(Resource::Activity) {
+                    headers.extend([("cache-control", "no-store"), ("x-content-type-options", "nosniff")]);
+                }
                 headers.push(("request-id", request_id));
                 client.borrow_mut().respond(status, &headers, &body)
             }

@@ -301,7 +301,7 @@ fn old_rows_go_and_a_clock_that_was_ahead_does_no_harm() {
     let (ahead, now) = (at(u64::from(u32::MAX) * 1000), at(NOON * 1000));
     write(&folder, &[at(NOON * 1000 - 31 * day), at(NOON * 1000 - 29 * day), ahead.clone(), now.clone()]);
     // Old rows go with the first batch of a server, and the four rows above may have been several batches.
-    write(&folder, &[now.clone()]);
+    write(&folder, std::slice::from_ref(&now));
     assert_eq!(
         requests(&folder, RequestFilter::default()),
         [at(NOON * 1000 - 29 * day), ahead, now.clone(), now]

@@ -129,7 +129,7 @@ fn a_part_that_is_too_long_is_cut_and_says_so() {
         let (size, shown) = (told["size"].as_u64().unwrap(), told["shown"].as_u64().unwrap());
         assert!(size > 1_000_000 && (262_140..=262_144).contains(&shown), "{size} {shown}");
         let expected = format!(
-            "only the first {shown} of {size} bytes are shown: `sparkgap show {id}{command}` prints all of them"
+            "only the first {shown} of {size} bytes are shown: `sparkgap show {id}{command}` prints all that was kept, on the server, with --state DIR if serve has it"
         );
         assert!(told["notes"].as_array().unwrap().contains(&json!(expected)), "{}", told["notes"]);
         assert!(text(&told).len() < 300_000 && !text(&told).contains('\u{fffd}'));

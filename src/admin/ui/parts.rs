@@ -17,6 +17,9 @@ const LINES_MAX: usize = 100_000;
 /// The most bytes of a body whose values are compared one by one; a larger one is compared by lines, which needs no memory.
 const COMPARED_SIZE_MAX: usize = 2 * 1024 * 1024;
 
+/// The end of a note with a command. The path of the folder stays at the server.
+const WHERE: &str = ", on the server, with --state DIR if serve has it";
+
 /// A part of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordedPart {
@@ -87,7 +90,7 @@ pub(super) fn show(part: RecordedPart, row: &RecordingRow, before: Option<&Recor
     if made.used < size {
         let command = if part == RecordedPart::UpstreamBody { " --curl" } else { "" };
         notes.push(format!(
-            "only the first {} of {size} bytes are shown: `sparkgap show {}{command}` prints all of them",
+            "only the first {} of {size} bytes are shown: `sparkgap show {}{command}` prints all that was kept{WHERE}",
             made.used, row.id
         ));
     }
@@ -97,7 +100,7 @@ pub(super) fn show(part: RecordedPart, row: &RecordingRow, before: Option<&Recor
     let text = cut(&escaped, TEXT_SIZE_MAX);
     if text.len() < escaped.len() {
         notes.push(format!(
-            "the text ends after {TEXT_SIZE_MAX} bytes: `sparkgap show {}` prints more",
+            "the text ends after {TEXT_SIZE_MAX} bytes: `sparkgap show {}` prints more{WHERE}",
             row.id
         ));
     }
@@ -143,7 +146,7 @@ fn compared(
     if text.len() >= PART_SIZE_MAX {
         let command = if is_hook { "" } else { " --diff" };
         notes.push(format!(
-            "only the first {PART_SIZE_MAX} bytes are shown: `sparkgap show {}{command}` prints more",
+            "only the first {PART_SIZE_MAX} bytes are shown: `sparkgap show {}{command}` prints more{WHERE}",
             row.id
         ));
     }
