@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::json::{self, Parser, Tape, Value};
-use crate::openai::{Chunk, Counts, page_text};
+use crate::openai::{AnswerForm, Chunk, Counts, page_words};
 use crate::shown::ShownText;
 use crate::sse::Decoder;
 use crate::transport::{Endpoint, Failure, Path, Response, Wait};
@@ -121,10 +121,10 @@ pub fn ask(
     let answer = match response.status {
         200 => {
             response.limit_rest(time);
-            match is_whole(&response) {
-                Some(true) => read_whole(response, format, began),
-                Some(false) => read(response, format, began, enough),
-                None => Err(read_page(response)),
+            match AnswerForm::of(response.content_type(), response.beginning()) {
+                AnswerForm::Whole => read_whole(response, format, began),
+                AnswerForm::Events => read(response, format, began, enough),
+                AnswerForm::Page => Err(read_page(response)),
             }
         }
         _ => Err(read_refusal(response)),
@@ -143,22 +143,8 @@ fn read_refusal(response: Response) -> Trouble {
     Trouble::Refused(status, refusal_words(&mut response.read_some(ERROR_SIZE_MAX)))
 }
 
-/// True for an answer in one JSON object, false for a stream of events. `None`: it is a page for people.
-fn is_whole(response: &Response) -> Option<bool> {
-    let kind = response.content_type().unwrap_or_default();
-    let beginning = response.beginning().trim_ascii_start();
-    match beginning.first() {
-        Some(b'<') => None,
-        Some(b'{') => Some(true),
-        _ if kind.starts_with("text/html") => None,
-        _ => Some(kind.starts_with("application/json")),
-    }
-}
-
 fn read_page(response: Response) -> Trouble {
-    let body = response.read_some(ERROR_SIZE_MAX);
-    let page = String::from_utf8_lossy(&body);
-    let text = page_text(page.trim_start()).unwrap_or_else(|| page.to_string());
+    let text = page_words(&response.read_some(ERROR_SIZE_MAX));
     Trouble::Broken(format!("a page in place of an answer, check the address: {text}"))
 }
 

@@ -8,7 +8,7 @@ use crate::dialect::ServerKind;
 use crate::fleet::Upstream;
 use crate::ids;
 use crate::json::{self, Parser, Value};
-use crate::openai::{Repair, UpstreamError, read_failure};
+use crate::openai::{AnswerForm, Repair, UpstreamError, read_failure};
 use crate::rescue::{CallFamily, DROPPED_TOKENS_MIN};
 use crate::settings::Settings;
 use crate::shown::ShownText;
@@ -161,7 +161,7 @@ impl Examinee<'_> {
             return Err(PostFailure::Said(failure));
         }
         let mut reading = AnswerReading::new(plan);
-        if response.beginning().trim_ascii_start().starts_with(b"{") {
+        if AnswerForm::of(response.content_type(), response.beginning()) == AnswerForm::Whole {
             let mut body = response.read_all(ANSWER_SIZE_MAX).map_err(PostFailure::Broken)?;
             reading.whole(&mut body).map_err(PostFailure::Said)?;
         } else {

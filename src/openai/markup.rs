@@ -29,7 +29,7 @@ const COMMENT: &str = "!--";
 const COMMENT_END: &str = "-->";
 
 /// The text of a page in HTML or XML, in one line; `None` if the text is not such a page.
-pub fn page_text(page: &str) -> Option<String> {
+pub(super) fn page_text(page: &str) -> Option<String> {
     // DashScope's plain texts begin with `<400>`.
     page.strip_prefix('<')?.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '!' | '?')).then(
         || {

@@ -19,6 +19,7 @@
 //! Knows the chat completions wire format of vLLM, llama.cpp, SGLang, Ollama and LM Studio; knows nothing of
 //! the Messages API or of sockets.
 
+mod answer_form;
 mod chunk;
 mod conversation;
 mod echo;
@@ -33,12 +34,12 @@ mod repair;
 mod repair_text;
 mod upstream_error;
 
+pub use answer_form::{AnswerForm, page_words};
 pub use chunk::{Choice, Chunk, ChunkDelta, Counts, ToolCallDelta};
 pub use conversation::conversation_view;
 pub use envelope::{in_openai_form, openai_error_event};
 pub use failure::{read_error_chunk, read_failure};
 pub use form::{FormPart, cut_form_files, form_field, form_parts, is_form};
-pub use markup::page_text;
 pub use passing::PassingAnswer;
 pub use repair::{EFFORTS, Repair};
 pub use upstream_error::UpstreamError;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, Kind};
 use crate::fleet::{BoxSlot, Resolved};
 use crate::json::{Parser, SpareParser, Value};
-use crate::openai::{Chunk, UpstreamError, page_text, read_error_chunk};
+use crate::openai::{AnswerForm, Chunk, UpstreamError, page_words, read_error_chunk};
 use crate::shown::ShownText;
 use crate::sse::{Decoder, SseEvent};
 use crate::translate::{Asked, Progress, failure_error};
@@ -60,9 +60,6 @@ const REST_SIZE_MAX: usize = 64 * 1024;
 /// Usually only the mark of the last chunk is left to read.
 const REST_READ_SIZE: usize = 512;
 
-/// The beginnings of the lines of an event.
-const EVENT_LINES: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
-
 /// One answer on its way to the client.
 pub(super) struct Relay<'a> {
     pub(super) exchange: &'a Exchange,
@@ -81,19 +78,11 @@ impl Relay<'_> {
     /// # Errors
     /// The upstream or a hook broke the answer off, or the client has left.
     pub(super) fn run(&self, response: Response) -> Result<(), Stop> {
-        let is_of = |kind| response.content_type().is_some_and(|named| named.starts_with(kind));
-        let is_json = is_of("application/json");
-        // Some servers send JSON without saying so, and some say so of events. No line of an event begins with a brace.
-        let beginning = response.beginning().trim_ascii_start();
-        let is_event = EVENT_LINES.iter().any(|line| beginning.starts_with(line));
-        let is_page = is_of("text/html") || (is_of("text/plain") && !beginning.is_empty());
-        if beginning.starts_with(b"<") || (is_page && !is_event && !beginning.starts_with(b"{")) {
-            return Err(page_instead(response, self.resolved));
-        }
-        if (is_json && !is_event) || beginning.starts_with(b"{") {
-            return self.whole(response);
-        }
-        let rest = self.events(response)?;
+        let rest = match AnswerForm::of(response.content_type(), response.beginning()) {
+            AnswerForm::Page => return Err(page_instead(response, self.resolved)),
+            AnswerForm::Whole => return self.whole(response),
+            AnswerForm::Events => self.events(response)?,
+        };
         self.exchange.end().map_err(Stop::Refused)??;
         self.exchange.flush().map_err(Stop::Client)?;
         let skipped = self.exchange.skipped();
@@ -314,9 +303,7 @@ pub(super) fn read_whole_answer(
 /// The end of a request whose upstream answered with a page for people, such as the login of a reverse proxy.
 #[inline(never)] // keep this frame out of the one that stays live while a stream runs (ARCHITECTURE.md, memory budget)
 fn page_instead(response: Response, resolved: &Resolved) -> Stop {
-    let body = error_body(response);
-    let page = String::from_utf8_lossy(&body);
-    let mut text = page_text(page.trim_start()).unwrap_or_else(|| page.to_string());
+    let mut text = page_words(&error_body(response));
     // Such a page may repeat the headers of its request.
     resolved.served.upstream().endpoint().hide_keys(&mut text);
     let message = format!(
