@@ -182,9 +182,9 @@ impl Destination {
         self.served.model_for(requested, self.named.as_deref())
     }
 
-    /// The context window of that model there in tokens, if the owner set it or the server lists it.
-    pub fn window(&self, requested: &str) -> Option<u64> {
-        self.served.window(&self.model(requested))
+    /// The context window of a model there in tokens, if the owner set it or the server lists it.
+    pub fn window(&self, model: &str) -> Option<u64> {
+        self.served.window(model)
     }
 
     /// The facts that are known now about a request for `requested` there.
@@ -216,7 +216,7 @@ pub struct Gateway {
 /// The known windows of those that share the requests for a model.
 fn windows(destinations: &[Destination], requested: &str) -> impl Iterator<Item = u64> {
     let members = destinations.iter().filter(|destination| destination.rank == 0);
-    members.filter_map(|member| member.window(requested))
+    members.filter_map(|member| member.window(&member.model(requested)))
 }
 
 /// The destination of a request, and the facts that are known about it.

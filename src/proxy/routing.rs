@@ -142,17 +142,16 @@ impl Routing {
     }
 
     fn candidates(&self, prompt: u64) -> Vec<Candidate> {
-        let is_small = |destination: &Destination| {
-            self.destinations.len() > 1
-                && destination.window(&self.requested).is_some_and(|window| window < prompt)
-        };
-        let candidate = |destination: &Destination| Candidate {
-            id: destination.served.id(),
-            model: destination.model(&self.requested),
+        let candidate = |destination: &Destination| {
+            let model = destination.model(&self.requested);
+            // The rank of the only upstream decides nothing.
+            let is_small = self.destinations.len() > 1
+                && destination.window(&model).is_some_and(|window| window < prompt);
             // One that has failed is the last resort: it may be back before one that was out all the time.
-            rank: destination.rank
+            let rank = destination.rank
                 + self.failures(destination) * FAILED_RANK
-                + usize::from(is_small(destination)) * SMALL_RANK,
+                + usize::from(is_small) * SMALL_RANK;
+            Candidate { id: destination.served.id(), model, rank }
         };
         let may_fail_again = self.has_others() || !self.has_error;
         let usable = |destination: &&Destination| match self.failures(destination) {
