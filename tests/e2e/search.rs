@@ -1,8 +1,8 @@
 //! Web searches: requests that are one search are answered by a scripted SearXNG, without any model.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
-use std::sync::mpsc::channel;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use serde_json::{Value, json};
@@ -24,6 +24,22 @@ fn search(query: &str) -> Value {
 fn whole(mut body: Value) -> Value {
     body["stream"] = false.into();
     body
+}
+
+/// An engine that reads the first line of each request and says nothing. Returns its address, and the connections as they come.
+pub(super) fn silent_engine() -> (SocketAddr, Receiver<BufReader<TcpStream>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (asked, was_asked) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut line = String::new();
+            stream.read_line(&mut line).unwrap();
+            asked.send(stream).unwrap();
+        }
+    });
+    (address, was_asked)
 }
 
 /// SearXNG's page for two results.
@@ -231,17 +247,7 @@ fn a_hook_changes_answers_and_refuses_searches() {
 fn searches_run_at_once_with_pings_and_end_with_their_clients() {
     const COUNT: usize = 8;
     let upstream = Upstream::start();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (asked, was_asked) = channel();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.unwrap());
-            let mut line = String::new();
-            stream.read_line(&mut line).unwrap();
-            asked.send(stream).unwrap();
-        }
-    });
+    let (address, was_asked) = silent_engine();
     let lua = format!(
         r#"return {{ upstreams = {{ box = {{ url = "{}" }} }}, search = {{ searxng = "http://{address}" }} }}"#,
         upstream.url()

@@ -1,15 +1,12 @@
 //! Web searches beside other tools: the model of a scripted upstream calls the function that stands for the search, a scripted
 //! SearXNG answers, and the model goes on in the same message.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::Path;
-use std::sync::mpsc::channel;
-use std::thread;
 
 use serde_json::{Value, json};
 
 use super::client::{Answer, post};
+use super::search::silent_engine;
 use super::server::{Server, hooks_file, output};
 use super::upstream::{Gate, Then, Upstream, delta, finish, usage};
 use super::validator::Ended;
@@ -463,17 +460,7 @@ fn a_box_that_breaks_off_after_a_search_is_not_replaced_in_the_same_message() {
 #[test]
 fn a_client_that_leaves_during_a_search_ends_it() {
     let upstream = Upstream::start();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (asked, was_asked) = channel();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.unwrap());
-            let mut line = String::new();
-            stream.read_line(&mut line).unwrap();
-            asked.send(stream).unwrap();
-        }
-    });
+    let (address, was_asked) = silent_engine();
     let lua = format!(
         r#"return {{ upstreams = {{ box = {{ url = "{}" }} }}, search = {{ searxng = "http://{address}" }} }}"#,
         upstream.url()
