@@ -127,9 +127,7 @@ fn compared(
     let [client, hooked, sent, ..] = &row.places;
     let is_hook = part == RecordedPart::HookChanges;
     let text = match before {
-        _ if is_hook && hooked.is_empty() => {
-            Err("on_request did not change this body, or there is no such hook")
-        }
+        _ if is_hook && hooked.is_empty() => Err("on_request did not change this body, or is not defined"),
         _ if is_hook => Ok(changes(client, hooked)),
         _ if sent.is_empty() => Err("no upstream was asked"),
         None => Err("no earlier turn of its conversation was recorded, so there is nothing to compare with"),

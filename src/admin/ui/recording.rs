@@ -95,7 +95,7 @@ impl RecordingReads {
 /// The part of a recording that the query names (`part=…`), as JSON.
 ///
 /// # Errors
-/// 400 for an unknown part, 404 if there is no recording, 409 while the request runs, 403 if it is another client's, 503 if
+/// 400 for an unknown part, 404 for a request without a recording, 409 while the request runs, 403 if it is another client's, 503 if
 /// the disk does not answer, or too many are read; each with what to do.
 pub fn read_recorded<'r>(
     reads: &'r RecordingReads,
@@ -127,7 +127,7 @@ pub fn read_recorded<'r>(
     Ok(answer)
 }
 
-/// Reads a part. `None`: there is no recording of this request.
+/// Reads a part. `None`: the request was not recorded.
 fn read(store: &Store, (id, part): (&str, RecordedPart), caller: &Caller) -> Result<Option<Vec<u8>>, Error> {
     let failed = |why: String| {
         let what =
@@ -164,7 +164,7 @@ fn owner_of(row: &RecordingRow) -> Caller {
     }
 }
 
-/// The reason why there is no recording of a request, and what makes one.
+/// The error for a request without a recording: its reason, and the option that makes recordings.
 fn missing(source: &RecordingSource<'_>, id: &str) -> Error {
     let is_running = source.activity.in_flight().requests().iter().any(|request| request.request_id() == id);
     if is_running {
@@ -187,7 +187,7 @@ fn missing(source: &RecordingSource<'_>, id: &str) -> Error {
             "this request was not recorded, since only those that fail are (--record errors): start sparkgap with --record all"
         }
         _ => {
-            "there is no recording of this request: it is not written yet, a hook decided against it, or newer ones took its place (--record-size)"
+            "this request has no recording: it is not written yet, a hook decided against it, or newer ones took its place (--record-size)"
         }
     };
     Error::new(Kind::NotFound, what)
